@@ -1,0 +1,79 @@
+"""Files by path or URI: a local path, or anything that pyarrow or fsspec can open (s3://, gs://, …)."""
+
+import os
+import uuid
+from pathlib import Path
+
+from pyarrow import fs
+
+from ovss_ray.errors import OvssError
+
+
+def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
+    """Split a URI into its file system and the path there; a local path is made absolute."""
+    if "://" not in str(uri):
+        return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    try:
+        return fs.FileSystem.from_uri(str(uri))
+    except (ValueError, OSError):
+        return _fsspec(str(uri))
+
+
+def _fsspec(uri: str) -> tuple[fs.FileSystem, str]:
+    import fsspec  # comes with pyarrow's own users (Ray Data, huggingface_hub); needed for rarer schemes only
+
+    try:
+        backend, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as failure:
+        raise OvssError(f"{uri}: neither pyarrow nor fsspec can open this kind of address: {failure}") from failure
+    return fs.PyFileSystem(fs.FSSpecHandler(backend)), path
+
+
+def join(folder: str | Path, *names: str) -> str:
+    """Put names behind a folder, which may be a URI."""
+    return "/".join([str(folder).rstrip("/"), *names])
+
+
+def read(uri: str | Path) -> bytes:
+    """Return a file's bytes. Raises OvssError if it cannot be read, naming it."""
+    try:
+        if "://" not in str(uri):
+            return Path(uri).expanduser().read_bytes()
+        system, path = locate(uri)
+        with system.open_input_file(path) as file:
+            return file.read()
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+
+
+def write(uri: str | Path, data: bytes) -> None:
+    """Write all of a file or nothing: locally aside and renamed, on an object store in one PUT.
+
+    Raises OvssError if it cannot be written (no permission, no space), naming it.
+    """
+    system, path = locate(uri)
+    local = isinstance(system, fs.LocalFileSystem)
+    aside = f"{path}.{uuid.uuid4().hex[:8]}.part" if local else path
+    try:
+        system.create_dir(path.rpartition("/")[0], recursive=True)
+        with system.open_output_stream(aside) as file:
+            file.write(data)
+        if local:
+            os.replace(aside, path)
+    except OSError as failure:
+        if local:
+            Path(aside).unlink(missing_ok=True)
+        raise OvssError(f"{uri}: cannot be written: {failure.strerror or failure}") from failure
+
+
+def names(folder: str | Path, suffix: str = "") -> list[str]:
+    """The names of the files directly in a folder that end in `suffix`, sorted; none if there is no such folder."""
+    system, path = locate(folder)
+    listed = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(file.base_name for file in listed if file.is_file and file.base_name.endswith(suffix))
+
+
+def exists(uri: str | Path) -> bool:
+    """Whether there is a file or folder of this name."""
+    system, path = locate(uri)
+    return system.get_file_info(path).type != fs.FileType.NotFound

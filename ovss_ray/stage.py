@@ -1,0 +1,114 @@
+"""What a stage is, and how a name in a config becomes one."""
+
+import importlib
+import importlib.util
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ovss_ray.columns import Batch
+from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.vocabulary import Vocabularies
+
+Prepared = Mapping[str, np.ndarray]
+"""Arrays made once per run and shared by all workers of a node; the keys are the stage's own."""
+
+
+class Config(BaseModel):
+    """Settings: typed, frozen, and unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Stage(ABC):
+    """One step of a pipeline: columns in, columns out. Built once per worker, then called with many batches.
+
+    Row i of every column belongs to one image. A stage is given `image_id` and the columns it names in `reads`; it
+    returns the columns it names in `writes`, with as many rows as it was given. The same row always gets the same
+    answer. An exception costs only the image that caused it (see pipeline.run).
+    """
+
+    reads: ClassVar[tuple[str, ...]]
+    writes: ClassVar[tuple[str, ...]]
+
+    class Config(Config):
+        """The options of this stage; a stage without options leaves it as it is."""
+
+    def __init__(self, config: Any, prepared: Prepared | None = None) -> None:
+        self.config = config
+        self.prepared = prepared or {}
+
+    @abstractmethod
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Compute the columns of `writes` from those of `reads`."""
+
+    @classmethod
+    def files(cls, config: Any) -> tuple[Path, ...]:
+        """The files that decide this stage's answers, such as weights: looked for before the run, hashed into it.
+
+        Raises OvssError if one is missing, saying where it was looked for and what to type.
+        """
+        return ()
+
+    @classmethod
+    def prepare(cls, config: Any, vocabularies: Vocabularies) -> Prepared:
+        """Work that is done once per run, in one place, before the workers start; they get what it returns."""
+        return {}
+
+
+class StageConfig(Config):
+    """WHAT is computed: a stage by name, and its options. Part of the digest of a run."""
+
+    use: str
+    """a file in ovss_ray/actors, or a dotted module of your own"""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """checked by the stage's own Config"""
+
+    def kind(self) -> type[Stage]:
+        """Return the stage's class. Raises UnknownName."""
+        return find("ovss_ray.actors", self.use, "Stage")
+
+    def settings(self) -> Config:
+        """Return the options, checked. Raises pydantic.ValidationError."""
+        return self.kind().Config(**self.options)
+
+    def build(self, prepared: Prepared | None = None) -> Stage:
+        """Make the stage, as a worker does."""
+        return self.kind()(self.settings(), prepared)
+
+
+def known(package: str) -> list[str]:
+    """List the modules of a package without importing them."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations is not None, f"{package} is a package of this project"
+    return sorted(module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
+
+
+def find(package: str, name: str, attribute: str) -> Any:
+    """Look up by name: find("ovss_ray.actors", "san", "Stage") is `Stage` in ovss_ray/actors/san.py.
+
+    A name with a dot in it is a module of the user's own. Raises UnknownName for a module or an attribute that does
+    not exist; an error inside the module itself is not hidden.
+    """
+    path = name if "." in name else f"{package}.{name}"
+    if "." not in name and name not in known(package):
+        raise UnknownName(f"{package.rpartition('.')[2].rstrip('s')} called", name, known(package))
+    if "." in name and not exists(name):
+        raise OvssError(f"there is no module {name!r} on the Python path. Is its folder in PYTHONPATH on every node?")
+    module = importlib.import_module(path)
+    if not hasattr(module, attribute):
+        raise OvssError(f"the module {path} has no {attribute}, so it cannot be used here")
+    return getattr(module, attribute)
+
+
+def exists(module: str) -> bool:
+    """Whether a dotted module can be found, its parents imported if need be."""
+    parent = module.rpartition(".")[0]
+    if parent and not exists(parent):
+        return False
+    return importlib.util.find_spec(module) is not None
