@@ -1,0 +1,16 @@
+"""What tests share: where the reference material lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of goldens and photographs beside the project, which is never committed to it."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        why = f"the reference material (goldens and photographs) is not at {folder}"
+        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
+    return folder
