@@ -1,6 +1,7 @@
 """Files by path or URI: a local path, or anything that pyarrow or fsspec can open (s3://, gs://, …)."""
 
 import os
+import re
 import uuid
 from pathlib import Path
 
@@ -77,3 +78,10 @@ def exists(uri: str | Path) -> bool:
     """Whether there is a file or folder of this name."""
     system, path = locate(uri)
     return system.get_file_info(path).type != fs.FileType.NotFound
+
+
+def plain(name: str) -> str:
+    """A benchmark's name as the name of a folder: ade20k:847 → ade20k-847, folder:a/b.yaml → folder-b."""
+    family, _, rest = name.partition(":")
+    stem = Path(rest).stem if rest.endswith((".yaml", ".yml")) else rest
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{family}-{stem}" if stem else family)

@@ -35,6 +35,10 @@ class Stage(ABC):
 
     reads: ClassVar[tuple[str, ...]]
     writes: ClassVar[tuple[str, ...]]
+    gpu: ClassVar[bool] = False
+    """whether a GPU makes it faster; a stage that is not is light work beside one that is"""
+    where: ClassVar[tuple[str, ...]] = ()
+    """options that say where things lie or run and so do not change answers: left out of the digest of a run"""
 
     class Config(Config):
         """The options of this stage; a stage without options leaves it as it is."""
@@ -85,8 +89,12 @@ class StageConfig(Config):
 def known(package: str) -> list[str]:
     """List the modules of a package without importing them."""
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations is not None, f"{package} is a package of this project"
-    return sorted(module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
+    folders = spec.submodule_search_locations if spec else None
+    return sorted(module.name for module in pkgutil.iter_modules(folders or []))
+
+
+KINDS = {"ovss_ray.actors": "stage", "ovss_ray.datasets": "data set", "ovss_ray.metrics": "metric"}
+"""What the modules of a package are called in messages."""
 
 
 def find(package: str, name: str, attribute: str) -> Any:
@@ -97,7 +105,7 @@ def find(package: str, name: str, attribute: str) -> Any:
     """
     path = name if "." in name else f"{package}.{name}"
     if "." not in name and name not in known(package):
-        raise UnknownName(f"{package.rpartition('.')[2].rstrip('s')} called", name, known(package))
+        raise UnknownName(KINDS.get(package, "module"), name, known(package))
     if "." in name and not exists(name):
         raise OvssError(f"there is no module {name!r} on the Python path. Is its folder in PYTHONPATH on every node?")
     module = importlib.import_module(path)

@@ -26,7 +26,9 @@ class Vocabulary:
             raise OvssError("a vocabulary needs at least one class, and this one has none")
         for index, names in enumerate(self.classes):
             if not names or not all(isinstance(name, str) and name.strip() for name in names):
-                raise OvssError(f"class {index} of the vocabulary has an empty name: {list(names)!r}. Give every class one")
+                raise OvssError(
+                    f"class {index} of the vocabulary has an empty name: {list(names)!r}. Give every class one"
+                )
 
     @classmethod
     def of(cls, names: "Vocabulary | Iterable[str | Iterable[str]]") -> "Vocabulary":

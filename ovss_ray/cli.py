@@ -1,0 +1,185 @@
+"""The command `ovss`. Every command imports what it needs when it runs, so that `ovss --help` is there at once."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ovss_ray.errors import OvssError, UnknownName
+
+app = typer.Typer(
+    help="Evaluate open-vocabulary semantic segmentation: one command from photographs to a report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+weights_app = typer.Typer(help="Find, fetch and make up checkpoints.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+FAILED = 1
+"""Exit status if images failed or the run could not be finished; 2 is a wrong command, 130 an interrupted one."""
+
+
+def main() -> None:
+    """Run the command line; an OvssError is shown as one message."""
+    try:
+        app()
+    except OvssError as failure:
+        print(f"ovss: {failure}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def evaluate(
+    config: Annotated[
+        str, typer.Argument(help="a YAML file, or the name of one that comes with ovss_ray (`ovss list`)")
+    ],
+    benchmark: Annotated[list[str] | None, typer.Option(help="such as camvid; may be given several times")] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="the folder of the data sets, or of one [default: $OVSS_DATA]")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="the run's folder [default: runs/CONFIG-BENCHMARKS]")] = None,
+    split: Annotated[str | None, typer.Option(help="another split than the benchmark's own")] = None,
+    ids: Annotated[str | None, typer.Option(help="a file of image ids, one a line: only these")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first N images, in the order of their ids")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="bit-identical records, at the price of speed")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as pools.0.batch=4")] = None,
+) -> None:
+    """Score a method on benchmarks. The same command again does only what is missing."""
+    from ovss_ray import config as configs
+
+    given: dict[str, Any] = {
+        "benchmarks": benchmark,
+        "data_root": data_root,
+        "split": split,
+        "ids": ids,
+        "limit": limit,
+    }
+    given = {key: value for key, value in {**given, "exact": exact or None}.items() if value is not None}
+    settings = configs.load(find_config(config), set_ or (), given)
+    names = "-".join(name.replace(":", "-").replace("/", "-") for name in settings.benchmarks)
+    _evaluate(settings, out or f"runs/{Path(config).stem}-{names}")
+
+
+def _evaluate(settings: Any, out: str) -> None:
+    """Run, show the report, and say how to go on if it could not be finished."""
+    from rich.console import Console
+
+    from ovss_ray import tables
+    from ovss_ray.request import resolve
+
+    request = resolve(settings, out)
+    from ovss_ray import evaluate as main_path  # only now: Ray takes seconds, and a wrong config should not
+    from ovss_ray.display import Display
+
+    try:
+        report = main_path.run(request, Display())
+    except KeyboardInterrupt:
+        print(f"\novss: interrupted. What is done is in {out}; give the same command to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    tables.show(report, Console())
+    print(f"report: {request.folder.file('report.json')}")
+    failed = sum(one["images"]["expected"] - one["images"]["scored"] for one in report["benchmarks"].values())
+    if failed:
+        print(f"ovss: {failed} images have no result. Mend them and give the same command again", file=sys.stderr)
+        raise typer.Exit(FAILED)
+
+
+def find_config(name: str) -> Path:
+    """Return a config's path: a file, or the name of one that comes with the project. Raises UnknownName."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = shipped_configs()
+    if name not in shipped:
+        raise UnknownName("config", name, shipped)
+    return shipped[name]
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with the project, by name: in the wheel beside this file, in a checkout above it."""
+    here = Path(__file__).parent
+    folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="the folder of a run")],
+    classes: Annotated[bool, typer.Option("--classes", help="also the values of every class")] = False,
+    images: Annotated[int, typer.Option(help="also the N images with the lowest mIoU of their own")] = 0,
+) -> None:
+    """Build the report of a run anew from its records, and print it."""
+    from rich.console import Console
+
+    from ovss_ray import report as reports
+    from ovss_ray import tables
+    from ovss_ray.run_folder import RunFolder
+
+    folder, console = RunFolder(run), Console()
+    built = reports.build(folder)
+    tables.show(built, console, classes)
+    for name in built["benchmarks"] if images else ():
+        tables.show_images(reports.images(folder, name), console, images)
+    print(f"report: {folder.file('report.json')}")
+
+
+@app.command("list")
+def list_() -> None:
+    """List the benchmarks, stages, configs and weights that there are."""
+    from rich.console import Console
+
+    from ovss_ray import inventory
+
+    console = Console()
+    for table in (
+        inventory.benchmarks(),
+        inventory.stages(),
+        inventory.configs(shipped_configs()),
+        inventory.weights(),
+    ):
+        console.print(table)
+
+
+@app.command()
+def doctor(data_root: Annotated[str | None, typer.Option(help="[default: $OVSS_DATA]")] = None) -> None:
+    """Check this machine: versions, devices, disk, weights, data; says what to type where something is missing."""
+    from rich.console import Console
+
+    from ovss_ray import inventory
+
+    if not inventory.check(Console(), data_root or os.environ.get("OVSS_DATA")):
+        raise typer.Exit(FAILED)
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """List the known checkpoints, and where those that are here lie."""
+    from rich.console import Console
+
+    from ovss_ray import inventory
+
+    Console().print(inventory.weights())
+
+
+@weights_app.command("fetch")
+def weights_fetch(name: str) -> None:
+    """Download a checkpoint if it is not here, and print its path."""
+    from ovss_ray import weights
+
+    print(weights.find(name))
+
+
+@weights_app.command("fake")
+def weights_fake(
+    name: Annotated[str, typer.Argument(help="such as san_vit_b_16")],
+    out: Annotated[Path | None, typer.Option(help="[default: NAME_fake.pth here]")] = None,
+    seed: int = 0,
+) -> None:
+    """Write a checkpoint in the official format with made-up values, to try speed and plumbing without the real one."""
+    from ovss_ray.models import fake
+
+    path = out or Path(f"{name}_fake.pth")
+    fake.write(name, path, seed)
+    print(f"{path}\nuse it with: ovss evaluate {name} --set {name.partition('_')[0]}.weights={path} …")

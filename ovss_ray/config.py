@@ -1,0 +1,224 @@
+"""The config of a run: typed, frozen, from YAML with `extends` and `--set`. Checked before anything is started."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from ovss_ray.errors import OvssError, nearest
+from ovss_ray.stage import Config, Stage, StageConfig
+
+Auto = Literal["auto"]
+
+
+class Pool(Config):
+    """WHERE it runs: workers that each hold the same stages. Stages of one pool hand over in memory.
+
+    "auto" is decided by what the cluster has (see placement.place): with GPUs one worker per GPU, without them
+    workers that share the processors. None of it is part of the digest: a run may go on elsewhere.
+    """
+
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    workers: int | tuple[int, int] | Auto = "auto"
+    """how many, or the least and the most"""
+    cpus: float | Auto = "auto"
+    """processors of one worker, and so the threads that it uses"""
+    gpus: float | Auto = "auto"
+    """GPUs of one worker; "auto" is one if the cluster has any and a stage can use it"""
+    batch: int = Field(default=8, ge=1)
+    """images that a worker is given at once"""
+
+    @model_validator(mode="after")
+    def _some_workers(self) -> "Pool":
+        least, most = self.workers if isinstance(self.workers, tuple) else (1, self.workers)
+        if least < 1 or (isinstance(most, int) and most < least):
+            raise ValueError(f"workers: {self.workers} is not possible; write a number from 1, [least, most] or auto")
+        return self
+
+
+class RunConfig(Config):
+    """Everything that a run is asked to do."""
+
+    benchmarks: tuple[str, ...] = ()
+    """such as camvid, ade20k:847 or folder:my.yaml"""
+    data_root: str | None = None
+    """the folder of the data sets, or of one; default $OVSS_DATA"""
+    split: str | None = None
+    """another split than the benchmark's own"""
+    ids: str | None = None
+    """a text file of image ids, one a line: only these are done"""
+    limit: int | None = Field(default=None, ge=1)
+    """only the first so many, in the order of their ids"""
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    keep_predictions: Literal["auto", "all", "none"] = "auto"
+    """write label maps into the run's folder: auto is all of them up to 10,000 images, then a fixed sample"""
+    exact: bool = False
+    """bit-identical records at the price of speed: one image per forward, one thread, deterministic kernels"""
+    max_errors: int = Field(default=100, ge=0)
+    """images that may fail before the run is stopped: the trouble is then not in the images"""
+
+    def stages(self) -> list[StageConfig]:
+        """All stages of all pools, in order."""
+        return [stage for pool in self.pools for stage in pool.stages]
+
+
+def load(file: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a config: the file on top of what it `extends`, then the `given` keys, then `key.sub=value` overrides.
+
+    The first word of an override may also be a stage: `san.weights=PATH` sets that option of every stage `san`.
+    Raises OvssError that names the path and the nearest known name for every fault found.
+    """
+    raw = {**read(Path(file)), **(given or {})}
+    for override in overrides:
+        raw = _override(raw, override)
+    return check(raw, str(file))
+
+
+def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a YAML file and what it extends into one plain dict; a list takes the place of a list."""
+    if file.resolve() in seen:
+        raise OvssError(f"{file}: extends itself by way of {' → '.join(str(path) for path in seen)}")
+    own = parse(file)
+    if (base := own.pop("extends", None)) is None:
+        return own
+    return _over(read(file.parent / str(base), (*seen, file.resolve())), own)
+
+
+def parse(file: Path) -> dict[str, Any]:
+    """Read one YAML file, a mapping: no repeated keys, no aliases. Raises OvssError."""
+    try:
+        text = file.read_text()
+    except OSError as failure:
+        raise OvssError(f"{file}: the config cannot be read: {failure.strerror}") from failure
+    except UnicodeDecodeError as failure:
+        raise OvssError(f"{file}: the config is not text in UTF-8 ({failure})") from failure
+    return parse_text(text, str(file))
+
+
+def parse_text(text: str, source: str) -> dict[str, Any]:
+    """Read the text of a YAML mapping as `parse` does; `source` is its name in errors."""
+    try:
+        found = yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, RecursionError) as failure:
+        raise OvssError(f"{source}: not YAML that can be used here: {failure}") from failure
+    if not isinstance(found, dict):
+        raise OvssError(
+            f"{source}: a mapping such as `benchmarks: [camvid]` is expected, and this is {type(found).__name__}"
+        )
+    return found
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys (the first would be lost) and aliases (a small file, a huge config)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(f"anchors and aliases are not used here (*{event.anchor}); use `extends:`")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := sorted({key for key in keys if isinstance(key, str) and keys.count(key) > 1}):
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {', '.join(twice)} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
+def _over(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _over(base[key], value) if both else value
+    return merged
+
+
+def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise OvssError(f"--set {override}: write it as KEY.SUB=VALUE, such as pools.0.batch=4 or san.precision=bf16")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as failure:
+        raise OvssError(f"--set {override}: {text!r} is not a YAML value: {failure}") from failure
+    steps = path.split(".")
+    stages = [at for at, use in _stage_paths(raw) if use == steps[0]]
+    targets = [[*at, "options", *steps[1:]] for at in stages] if steps[0] not in RunConfig.model_fields else [steps]
+    for target in targets or [steps]:
+        raw = _put(raw, target, value, override)
+    return raw
+
+
+def _stage_paths(raw: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
+    """Where the stages of a config lie that has not been checked yet, and their names."""
+    pools = raw.get("pools")
+    for i, pool in enumerate(pools if isinstance(pools, list) else ()):
+        stages = pool.get("stages") if isinstance(pool, dict) else None
+        for j, stage in enumerate(stages if isinstance(stages, list) else ()):
+            if isinstance(stage, dict) and isinstance(stage.get("use"), str):
+                yield ["pools", str(i), "stages", str(j)], stage["use"]
+
+
+def _put(where: Any, path: list[str], value: Any, override: str) -> Any:
+    """Return `where` with the value put at the path; the numbers of a path count list entries from 0."""
+    if not path:
+        return value
+    if isinstance(where, list):
+        if not path[0].isdigit() or int(path[0]) >= len(where):
+            raise OvssError(f"--set {override}: {path[0]!r} is no entry of a list of {len(where)}; they count from 0")
+        return [_put(v, path[1:], value, override) if i == int(path[0]) else v for i, v in enumerate(where)]
+    if not isinstance(where, dict | None):
+        raise OvssError(f"--set {override}: {path[0]!r} lies below {where!r}, which has nothing below it")
+    inside = where or {}
+    return {**inside, path[0]: _put(inside.get(path[0]), path[1:], value, override)}
+
+
+def check(raw: Mapping[str, Any], source: str) -> RunConfig:
+    """Make a RunConfig of plain data, the options of every stage checked too. Raises OvssError with all faults."""
+    try:
+        config = RunConfig.model_validate(raw)
+    except ValidationError as failure:
+        raise OvssError(_explain(failure, RunConfig, source)) from failure
+    pools = [_settled(pool, f"pools.{i}", config.exact, source) for i, pool in enumerate(config.pools)]
+    return config.model_copy(update={"pools": tuple(pools)})
+
+
+def _settled(pool: Pool, path: str, exact: bool, source: str) -> Pool:
+    """Write the run's `exact` into the options of every stage that knows it, and check all options."""
+    stages = []
+    for i, stage in enumerate(pool.stages):
+        kind: type[Stage] = stage.kind()
+        options = {**stage.options, "exact": True} if exact and "exact" in kind.Config.model_fields else stage.options
+        try:
+            settings = kind.Config(**options)
+        except ValidationError as failure:
+            raise OvssError(_explain(failure, kind.Config, source, f"{path}.stages.{i}.options.")) from failure
+        stages.append(StageConfig(use=stage.use, options=settings.model_dump(mode="json", exclude_defaults=True)))
+    return pool.model_copy(update={"stages": tuple(stages)})
+
+
+def _explain(failure: ValidationError, model: type[Config], source: str, prefix: str = "") -> str:
+    lines = []
+    for error in failure.errors():
+        where = prefix + ".".join(str(step) for step in error["loc"])
+        if error["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown.{nearest(str(error['loc'][-1]), _fields(model, error['loc'][:-1]))}")
+        else:
+            lines.append(f"{where}: {error['msg']}, and found {error['input']!r}")
+    return f"{source}: " + "; ".join(lines)
+
+
+def _fields(model: type[Config], path: Iterable[int | str]) -> list[str]:
+    """The names that would have been known at a path of the config."""
+    for step in path:
+        model = {"pools": Pool, "stages": StageConfig}.get(str(step), model)
+    return list(model.model_fields)
+
+
+def dump(config: RunConfig) -> str:
+    """Write a config as YAML that `load` reads back to the same value."""
+    return yaml.safe_dump(
+        json.loads(config.model_dump_json(exclude_defaults=True)), sort_keys=False, allow_unicode=True
+    )

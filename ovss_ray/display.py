@@ -1,0 +1,95 @@
+"""What a run shows of itself: images done, speed, seconds per stage, failures, and the mIoU so far."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from ovss_ray import records
+from ovss_ray.metrics.confusion import Partial
+from ovss_ray.request import Request
+
+EVERY = 10.0
+"""Seconds between two lines when the output is not a terminal."""
+
+
+class Display:
+    """Counts what has been written, from the part files themselves, and shows it.
+
+    On a terminal it is a live block; elsewhere a plain line now and then. The mIoU is provisional: it is a fold over
+    the records that are there.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.total = self.done = self.failed = self.earlier = 0
+        self.seconds: Counter[str] = Counter()
+        self.partials: dict[str, Partial] = {}
+        self.begun = self.shown = time.monotonic()
+        self.live: Live | None = None
+
+    @contextmanager
+    def watch(self, request: Request, todo: Mapping[str, pa.Table]) -> Iterator[None]:
+        """Show the run while it goes on."""
+        self.folder = request.folder
+        self.labels = {name: len(one.labels) for name, one in request.benchmarks.items()}
+        self.total = sum(len(table) for table in request.manifests.values())
+        self.done = self.earlier = self.total - sum(len(table) for table in todo.values())
+        self._begin(request)
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(self, console=self.console, refresh_per_second=2, transient=True) as self.live:
+            yield
+
+    def _begin(self, request: Request) -> None:
+        for name, table in request.manifests.items():
+            for part in records.read(self.folder.records(name), table["image_id"]):
+                self._count(name, part.filter(pa.compute.equal(part["error"], "")))
+        if self.earlier:
+            self.console.print(f"{self.earlier} of {self.total} images have a record already: going on with the rest")
+
+    def update(self, receipt: Mapping[str, Any]) -> None:
+        """Take note of a part file that was written."""
+        name = receipt["benchmark"]
+        part = records.read_part(f"{self.folder.records(name)}/{receipt['part']}")
+        self.done += receipt["images"]
+        self.failed += receipt["failed"]
+        for spent in part["seconds"].to_pylist():
+            self.seconds.update(dict(spent))
+        self._count(name, part)
+        if not self.console.is_terminal and (time.monotonic() - self.shown > EVERY or self.done == self.total):
+            self.shown = time.monotonic()
+            self.console.print(self._line(), highlight=False, soft_wrap=True)
+
+    def _count(self, name: str, part: pa.Table) -> None:
+        partial = Partial.of(part["confusion"], self.labels[name])
+        self.partials[name] = self.partials[name] + partial if name in self.partials else partial
+
+    def _rate(self) -> float:
+        return (self.done - self.earlier) / max(1e-3, time.monotonic() - self.begun)
+
+    def _mious(self) -> str:
+        return ", ".join(f"{name} {partial.miou():.2f}" for name, partial in self.partials.items())
+
+    def _line(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return (
+            f"{self.done}/{self.total} images, {self._rate():.2f}/s{failed}; provisional mIoU: {self._mious() or '–'}"
+        )
+
+    def __rich__(self) -> Group:
+        now = self.done - self.earlier
+        table = Table.grid(padding=(0, 2))
+        table.add_row("stage", *(f"[bold]{name}[/]" for name in self.seconds))
+        table.add_row("s/image", *(f"{spent / max(1, now):.3f}" for spent in self.seconds.values()))
+        waiting = "" if now else " (workers are starting)"
+        bar = ProgressBar(total=max(1, self.total), completed=self.done)
+        return Group(bar, self._line() + waiting, table)

@@ -1,0 +1,169 @@
+"""The main path: images in, records out, numbers at the end. This is where stages meet Ray Data."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from ovss_ray import manifest as manifests
+from ovss_ray import pipeline, placement, records, reduce, report
+from ovss_ray.columns import Batch
+from ovss_ray.config import Pool
+from ovss_ray.display import Display
+from ovss_ray.errors import OvssError
+from ovss_ray.request import Request
+from ovss_ray.run_folder import RunFolder, environment
+from ovss_ray.stage import Stage
+from ovss_ray.vocabulary import Vocabularies
+
+PARTS = 256
+"""Part files that a run is cut into, about. A death costs one of them, not yet written, and what was in flight."""
+
+
+def run(request: Request, display: Display) -> dict[str, Any]:
+    """Do all that a run asks for and has not got yet; return its report, which is also in the folder.
+
+    Raises OvssError if the folder holds another run, or if the trouble is not in single images.
+    """
+    folder = request.folder
+    folder.claim(request.config, request.identity(), {**environment(), **request.weights()})
+    for name, table in request.manifests.items():
+        manifests.save(table, folder.manifest(name))
+        folder.save_json(folder.card(name), request.card(name))
+    todo = {name: records.missing(table, folder.records(name)) for name, table in request.manifests.items()}
+    with cluster() as resources, display.watch(request, todo):
+        if any(len(table) for table in todo.values()):
+            pools = placement.place(request.pools, resources.get("CPU", 1.0), resources.get("GPU", 0.0))
+            evaluate(pa.concat_tables(todo.values()), pools, request, display)
+        return report.build(folder, reduce.fold)
+
+
+def evaluate(manifest: pa.Table, pools: Sequence[Pool], request: Request, display: Display) -> None:
+    """Give every image of the manifest a record, good or failed, in the folder of the run.
+
+    Raises OvssError if more images fail than the config allows.
+    """
+    prepared = _prepare(pools, request.vocabularies)
+    images = ray.data.from_arrow(_blocks(manifest, pools[0].batch))
+    for pool, keep in zip(pools, request.keeps, strict=True):
+        worker = Recorder if pool is pools[-1] else Worker
+        images = _map(images, worker, pool, keep=keep, vocabularies=request.vocabularies, prepared=prepared)
+    size = min(PARTS, -(-len(manifest) // PARTS))
+    writing = {"batch_size": size, "batch_format": "pyarrow", "num_cpus": 0.1}
+    with _plain_errors():
+        for receipt in images.map_batches(_write, fn_args=(request.folder,), **writing).iter_rows():
+            display.update(receipt)
+            if display.failed > request.config.max_errors:
+                raise OvssError(
+                    f"{display.failed} images failed, more than max_errors ({request.config.max_errors}): the trouble "
+                    f"is hardly in the images. The latest: {receipt['error']}"
+                )
+
+
+class Worker:
+    """The actor that Ray Data runs: it holds the stages of one pool and is called with many batches."""
+
+    def __init__(self, pool: Pool, keep: set[str], vocabularies: Vocabularies, prepared: Mapping[str, Any]) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(placement.threads(pool))
+        shared = {key: ray.get(array) for key, array in prepared.items()}  # zero-copy: one mapped copy per node
+        self.stages = {stage.use: stage.build(shared) for stage in pool.stages}
+        self.keep, self.vocabularies = keep, vocabularies
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Run the pool's stages over a batch, and hand on the columns that are still needed."""
+        done = pipeline.run(self.stages, batch, self.vocabularies)
+        return {name: column for name, column in done.items() if name in self.keep}
+
+
+class Recorder(Worker):
+    """The worker of the last pool, whose batches become records."""
+
+    def __call__(self, batch: Batch) -> pa.Table:  # type: ignore[override]
+        """Run the last stages over a batch, and keep the records alone."""
+        return records.table(super().__call__(batch))
+
+
+def _map(images: Dataset, worker: type[Worker], pool: Pool, **arguments: Any) -> Dataset:
+    least, most = pool.workers if isinstance(pool.workers, tuple) else (pool.workers, pool.workers)
+    return images.map_batches(
+        worker,
+        fn_constructor_kwargs={"pool": pool, **arguments},
+        batch_size=pool.batch,
+        compute=ActorPoolStrategy(min_size=least, max_size=most),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+        max_restarts=2,  # the default is without end: one image that kills its worker would hang the run
+        max_task_retries=2,
+    )
+
+
+def _write(table: pa.Table, folder: RunFolder) -> pa.Table:
+    """Write records as one part file per benchmark, and give the driver a receipt for each."""
+    receipts = []
+    for name in table["benchmark"].unique().to_pylist():
+        part = table.filter(pa.compute.equal(table["benchmark"], name))
+        uri = records.append(folder.records(name), part)
+        errors = [error for error in part["error"].to_pylist() if error]
+        receipts.append(
+            {"benchmark": name, "part": uri, "images": len(part), "failed": len(errors), "error": errors[-1:]}
+        )
+    return pa.Table.from_pylist(receipts)
+
+
+def _blocks(manifest: pa.Table, batch: int) -> list[pa.Table]:
+    """Cut the manifest into the units that workers are given, of one batch each up to some thousands of them."""
+    rows = batch * -(-len(manifest) // (batch * 10_000))
+    return [manifest.slice(begin, rows) for begin in range(0, len(manifest), rows)]
+
+
+def _prepare(pools: Sequence[Pool], vocabularies: Vocabularies) -> dict[str, Any]:
+    """Let each stage do its once-per-run work where one of its workers could run: key → reference to an array."""
+    waiting = []
+    for pool in pools:
+        for stage in pool.stages:
+            if stage.kind().prepare.__func__ is not Stage.prepare.__func__:  # type: ignore[attr-defined]
+                task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=2)(_prepare_one)
+                waiting.append(task.remote(stage, placement.threads(pool), vocabularies))
+    with _plain_errors():
+        return {key: array for made in ray.get(waiting) for key, array in made.items()}
+
+
+def _prepare_one(stage: Any, threads: int, vocabularies: Vocabularies) -> dict[str, Any]:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    made = stage.kind().prepare(stage.settings(), vocabularies)
+    return {key: ray.put(array) for key, array in made.items()}
+
+
+@contextmanager
+def cluster() -> Iterator[Mapping[str, float]]:
+    """Connect to the cluster that was started or that the job runs on, else start one here; yields its resources."""
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield ray.cluster_resources()
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Bring an OvssError that was raised in a worker to the user as it is."""
+    try:
+        yield
+    except ray.exceptions.RayError as failure:
+        cause: BaseException | None = failure
+        while cause is not None and type(cause).__mro__[0] is not OvssError:
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is not None:
+            raise cause from None
+        raise

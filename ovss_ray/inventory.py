@@ -1,0 +1,119 @@
+"""What there is and what works: the tables of `ovss list` and the checks of `ovss doctor`."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ovss_ray import run_folder, stage
+from ovss_ray import weights as known_weights
+from ovss_ray.datasets import benchmark as loading
+from ovss_ray.errors import OvssError
+
+ENOUGH_DISK = 5e9
+"""Free bytes below which the cache of weights and embeddings is likely to run full."""
+
+
+def benchmarks() -> Table:
+    """Every benchmark with its images, classes and licence."""
+    table = Table(
+        "benchmark", "title", "classes", "images per split", "licence", title="Benchmarks", title_justify="left"
+    )
+    for name in loading.names():
+        one = loading.load(name)
+        counts = ", ".join(f"{split} {count:,}" for split, count in one.counts.items())
+        table.add_row(name, escape(one.title), str(len(one.vocabulary)), counts, escape(one.licence))
+    table.add_row("folder:FILE.yaml", "your own images, labels and class names", "", "", "yours")
+    return table
+
+
+def stages() -> Table:
+    """Every stage with the columns it reads and writes and the options it takes."""
+    table = Table("stage", "reads", "writes", "options", title="Stages", title_justify="left")
+    for name in stage.known("ovss_ray.actors"):
+        kind = stage.find("ovss_ray.actors", name, "Stage")
+        table.add_row(name, " ".join(kind.reads), " ".join(kind.writes), " ".join(kind.Config.model_fields))
+    return table
+
+
+def configs(shipped: Mapping[str, Path]) -> Table:
+    """The configs that come with the project."""
+    table = Table("config", "file", title="Configs", title_justify="left")
+    for name, path in shipped.items():
+        table.add_row(name, str(path))
+    return table
+
+
+def weights() -> Table:
+    """Every known checkpoint, and where it lies if it is here."""
+    table = Table("weights", "bytes", "licence", "here", title="Weights", title_justify="left")
+    for name, one in known_weights.WEIGHTS.items():
+        found = known_weights.lookup(name)
+        size = f"{one.bytes:,}" if one.bytes else "not published"
+        table.add_row(name, size, escape(one.licence), str(found) if found else f"ovss weights fetch {name}")
+    return table
+
+
+def check(console: Console, data_root: str | None) -> bool:
+    """Print one line per check of this machine; True if nothing is missing that a run needs."""
+    healthy = True
+    for good, text in (*_software(), *_hardware(), *_network(), *_data(data_root)):
+        mark = "[green]ok [/]" if good else "[red]no [/]"
+        console.print(f"{mark} {escape(text)}", highlight=False, soft_wrap=True)
+        healthy = healthy and good
+    return healthy
+
+
+def _software() -> Iterator[tuple[bool, str]]:
+    for name, version in run_folder.environment()["packages"].items():
+        yield version is not None, f"{name} {version or f'is not installed. Type: pip install {name}'}"
+    for module in ("torch", "torchvision", "open_clip", "numba", "cv2"):
+        if importlib.util.find_spec(module) is None:
+            yield False, f"{module} cannot be imported. Type: pip install --force-reinstall ovss_ray"
+
+
+def _hardware() -> Iterator[tuple[bool, str]]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield True, f"{os.cpu_count()} processors; GPUs: {', '.join(gpus) or 'none, networks run on the CPU'}"
+    cache = known_weights.cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache).free
+        yield free > ENOUGH_DISK, f"cache {cache} (OVSS_CACHE moves it): {free / 1e9:.1f} GB free"
+    except OSError as failure:
+        yield False, f"cache {cache} cannot be written: {failure.strerror}. Set OVSS_CACHE to a folder that can"
+
+
+def _network() -> Iterator[tuple[bool, str]]:
+    """A Ray cluster that listens beyond this machine has to ask for a token (CVE-2023-48022)."""
+    address, mode = os.environ.get("RAY_ADDRESS", ""), os.environ.get("RAY_AUTH_MODE", "")
+    outside = bool(address) and not any(local in address for local in ("127.0.0.1", "localhost", "auto"))
+    yield (
+        not outside or mode == "token",
+        f"Ray cluster: {address or 'one of its own is started for each run'}"
+        + ("" if not outside or mode == "token" else ", reached without a token. Set RAY_AUTH_MODE=token on all sides"),
+    )
+
+
+def _data(root: str | None) -> Iterator[tuple[bool, str]]:
+    if root is None:
+        yield True, "data: no folder named; say --data-root DIR or set OVSS_DATA=DIR to have it looked through"
+        return
+    for name in loading.names():
+        one = loading.load(name)
+        try:
+            found, expected = len(list(one.items(root, one.split))), one.counts.get(one.split)
+            complete = expected in (None, found)
+            yield (
+                complete,
+                f"{name} {one.split}: {found} of {expected} images" + ("" if complete else ": complete the data"),
+            )
+        except OvssError as failure:
+            yield True, f"{name}: not here ({str(failure).splitlines()[0][:100]})"

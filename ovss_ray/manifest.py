@@ -1,0 +1,145 @@
+"""The manifest: every image that a run is asked for, fixed before the first is read. The denominator of all numbers."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ovss_ray import files, images
+from ovss_ray.config import RunConfig
+from ovss_ray.datasets.benchmark import Benchmark, Item
+from ovss_ray.errors import OvssError
+
+SCHEMA = pa.schema(
+    [
+        *(
+            (name, pa.string())
+            for name in ("image_id", "benchmark", "vocabulary", "image_uri", "truth_uri", "part", "error")
+        ),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which images of a benchmark are asked for: stamped into the report, part of the digest of a run."""
+
+    split: str
+    ids: tuple[str, ...] | None = None
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig, benchmark: Benchmark) -> "Selection":
+        """Read it from a config. Raises OvssError if the file of ids cannot be read or is empty."""
+        if config.ids is None:
+            return cls(config.split or benchmark.split, None, config.limit)
+        lines = (line.strip() for line in files.read(config.ids).decode("utf-8", "replace").splitlines())
+        ids = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+        if not ids:
+            raise OvssError(f"{config.ids}: no image ids in it. Write one a line")
+        return cls(config.split or benchmark.split, ids, config.limit)
+
+    def stamp(self) -> dict[str, object]:
+        """The selection as plain data; the ids by their number and digest."""
+        digest = hashlib.sha256("\n".join(sorted(self.ids)).encode()).hexdigest()[:12] if self.ids else None
+        return {
+            "split": self.split,
+            "ids": digest and {"count": len(self.ids or ()), "sha256": digest},
+            "limit": self.limit,
+        }
+
+    def take(self, items: Sequence[Item], name: str) -> list[Item]:
+        """Keep the items asked for, sorted by image_id. Raises OvssError for an id that does not exist."""
+        known = {item.image_id: item for item in items}
+        if len(known) < len(items):
+            raise OvssError(f"{name}, split {self.split}: {len(items) - len(known)} image ids occur more than once")
+        if self.ids is not None and (unknown := [one for one in self.ids if one not in known]):
+            raise OvssError(
+                f"{name}, split {self.split}: {len(unknown)} of the {len(self.ids)} ids asked for do not exist, such "
+                f"as {unknown[0]!r}; ids there look like {next(iter(known), '')!r}"
+            )
+        asked = sorted(known) if self.ids is None else sorted(self.ids)
+        return [known[image_id] for image_id in asked[: self.limit]]
+
+
+def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> pa.Table:
+    """List the images asked for, sorted so that images of one shape stand together and batches fill.
+
+    Raises OvssError if the data are not there, or if the split has another number of images than it should.
+    """
+    items = list(benchmark.items(root, selection.split))
+    expected = benchmark.counts.get(selection.split)
+    if expected is not None and len(items) != expected and selection.ids is None and selection.limit is None:
+        raise OvssError(
+            f"{name}, split {selection.split}: {expected} images belong to it, and {len(items)} were found below "
+            f"{root}. Complete the data, or ask for a part of them with --limit or --ids (the report will say so)"
+        )
+    rows = selection.take(items, name)
+    if not rows:
+        raise OvssError(f"{name}, split {selection.split}: no image with a label was found below {root}")
+    with ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(_size, rows))
+    return _sorted(_table(name, benchmark.vocabulary.digest, rows, sizes))
+
+
+def _size(item: Item) -> tuple[int, int]:
+    """H, W from the file's header; an image that cannot be read is put first, and fails when its turn comes."""
+    try:
+        return images.size(item.image)
+    except OvssError:
+        return 0, 0
+
+
+def _table(name: str, vocabulary: str, items: Sequence[Item], sizes: Sequence[tuple[int, int]]) -> pa.Table:
+    return pa.Table.from_pydict(
+        {
+            "image_id": [item.image_id for item in items],
+            "benchmark": [name] * len(items),
+            "vocabulary": [vocabulary] * len(items),
+            "image_uri": [item.image for item in items],
+            "truth_uri": [item.truth for item in items],
+            "part": [item.part for item in items],
+            "error": [""] * len(items),
+            "height": [height for height, _ in sizes],
+            "width": [width for _, width in sizes],
+        },
+        SCHEMA,
+    )
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """By aspect ratio, then height: methods that scale the short side then meet equal sizes in a row."""
+    rows = table.select(["height", "width", "image_id"]).to_pylist()
+    ratio = [(row["width"] / max(1, row["height"]), -row["height"], row["image_id"]) for row in rows]
+    return table.take(pa.array(sorted(range(len(rows)), key=ratio.__getitem__), pa.int64()))
+
+
+def save(table: pa.Table, uri: str) -> None:
+    """Write the manifest. Raises OvssError if one of other images lies there already."""
+    if files.exists(uri):
+        before, now = (set(t["image_id"].to_pylist()) for t in (load(uri), table))
+        if before != now:
+            example = sorted(before ^ now)[0]
+            raise OvssError(
+                f"{uri}: the run was begun on {len(before)} images, and now there are {len(now)}; {example!r} is in "
+                "one only. Restore the data, or choose a new --out"
+            )
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    files.write(uri, sink.getvalue())
+
+
+def load(uri: str) -> pa.Table:
+    """Read a manifest that `save` wrote."""
+    try:
+        return pq.read_table(io.BytesIO(files.read(uri)), schema=SCHEMA)
+    except pa.ArrowException as failure:
+        raise OvssError(
+            f"{uri}: the manifest is damaged ({failure}). Delete it and give the same command again"
+        ) from failure

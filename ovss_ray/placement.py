@@ -1,0 +1,97 @@
+"""Where stages run: the pools that a run needs beside its own, and what "auto" means on a given cluster."""
+
+import math
+from collections.abc import Sequence
+
+from ovss_ray.config import Auto, Pool, RunConfig
+from ovss_ray.stage import StageConfig
+
+LIGHT = 0.25
+"""Processors of a worker that decodes or measures on a machine with few of them."""
+
+
+def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
+    """Add the pools that every run needs and the config does not name.
+
+    `decode` comes first if a stage looks at pixels, `truth` just before its first reader, then `measure` and the
+    stage that saves label maps, if given. A config that lists one of them among its stages decides its place itself.
+    """
+    named = {stage.use for stage in config.stages()}
+    reads = {name for stage in config.stages() for name in stage.kind().reads}
+    pools = list(config.pools)
+    tail = [StageConfig(use="measure")] if "measure" not in named else []
+    if "truth" not in named:
+        if "truth" in reads:
+            pools = _before(pools, StageConfig(use="truth"))
+        else:
+            tail.insert(0, StageConfig(use="truth"))
+    if save and "save" not in named:
+        tail.append(save)
+    if reads & {"image", "size"} and "decode" not in named:
+        pools.insert(0, Pool(stages=(StageConfig(use="decode"),)))
+    return [*pools, Pool(stages=tuple(tail))] if tail else pools
+
+
+def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
+    """Put a stage directly before the first one that reads what it writes."""
+    wanted = set(stage.kind().writes)
+    placed: list[Pool] = []
+    for i, pool in enumerate(pools):
+        for j, other in enumerate(pool.stages):
+            if wanted & set(other.kind().reads):
+                stages = (*pool.stages[:j], stage, *pool.stages[j:])
+                return [*placed, pool.model_copy(update={"stages": stages}), *pools[i + 1 :]]
+        placed.append(pool)
+    return placed
+
+
+def place(pools: Sequence[Pool], cpus: float, gpus: float) -> list[Pool]:
+    """Replace every "auto" by numbers that fit a cluster with so many processors and GPUs in all.
+
+    Pools without a stage that can use a GPU are light (decode, measure): a quarter processor each on a small machine,
+    up to a quarter of the processors each on a large one. What remains is shared by the pools that compute, but for one
+    quarter that writes records: one worker per GPU, or without GPUs workers of up to four threads.
+    """
+    light = [pool.cpus == "auto" and not _can_use_gpu(pool) for pool in pools]
+    computing = max(1, light.count(False))
+    fixed = sum(_least(pool) for pool, is_light in zip(pools, light, strict=True) if not is_light)
+    rest = max(LIGHT, (cpus - fixed - LIGHT * (1 + light.count(True))) / computing)
+    return [
+        _light(pool, cpus) if is_light else _computing(pool, rest, gpus)
+        for pool, is_light in zip(pools, light, strict=True)
+    ]
+
+
+def _can_use_gpu(pool: Pool) -> bool:
+    return any(stage.kind().gpu for stage in pool.stages)
+
+
+def _least(pool: Pool) -> float:
+    """The processors that a pool has asked for by number."""
+    least = pool.workers[0] if isinstance(pool.workers, tuple) else 1 if pool.workers == "auto" else pool.workers
+    return least * pool.cpus if pool.cpus != "auto" else 0.0
+
+
+def _light(pool: Pool, cpus: float) -> Pool:
+    each = LIGHT if cpus < 8 else 1.0
+    most = max(1, int(cpus / 4 / each)) if cpus >= 8 else 1
+    each_gpu = 0.0 if pool.gpus == "auto" else pool.gpus
+    return pool.model_copy(update={"gpus": each_gpu, "cpus": each, "workers": _count(pool.workers, most)})
+
+
+def _computing(pool: Pool, rest: float, gpus: float) -> Pool:
+    each_gpu = (1.0 if gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else float(pool.gpus)
+    each_cpu = (1.0 if each_gpu else min(4.0, rest)) if pool.cpus == "auto" else float(pool.cpus)
+    most = gpus / each_gpu if each_gpu else rest / each_cpu
+    return pool.model_copy(
+        update={"gpus": each_gpu, "cpus": each_cpu, "workers": _count(pool.workers, max(1, int(most)))}
+    )
+
+
+def _count(asked: int | tuple[int, int] | Auto, most: int) -> int | tuple[int, int]:
+    return ((1, most) if most > 1 else 1) if asked == "auto" else asked
+
+
+def threads(pool: Pool) -> int:
+    """How many threads a worker of a placed pool uses."""
+    return max(1, math.ceil(float(pool.cpus)))

@@ -1,0 +1,112 @@
+"""The report of a run: a pure function of its records and manifest. As data, and as a table."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ovss_ray import manifest as manifests
+from ovss_ray import records
+from ovss_ray.metrics.confusion import Partial
+from ovss_ray.run_folder import RunFolder, digest
+
+Fold = Callable[[Sequence[tuple[str, np.ndarray]], Callable[[pa.Table], Partial]], Partial | None]
+"""Adds the partials of part files: reduce.fold on a cluster, `fold` below in this process."""
+
+SHOWN = ("miou", "miou_classic", "fwiou", "macc", "pacc", "image_miou")
+"""The metrics of the table, in its order."""
+
+
+def fold(parts: Sequence[tuple[str, np.ndarray]], of: Callable[[pa.Table], Partial]) -> Partial | None:
+    """Add the partials of all parts here."""
+    total: Partial | None = None
+    for uri, rows in parts:
+        one = of(records.read_part(uri).take(rows))
+        total = one if total is None else total + one
+    return total
+
+
+def build(folder: RunFolder, fold: Fold = fold) -> dict[str, Any]:
+    """Make the report from what is in the folder, and write it there as report.json.
+
+    Values are percent, float64. Nothing is `final` unless every image of the manifest has a good record.
+    """
+    config, environment = folder.config(), folder.json("environment.json")
+    made = {
+        "benchmarks": {name: _benchmark(folder, name, fold) for name in config.benchmarks},
+        "run": {
+            "digest": digest(folder.json("identity.json")),
+            "config": config.model_dump(mode="json", exclude_defaults=True),
+            "environment": environment,
+            "seconds": {name: seconds(folder, name) for name in config.benchmarks},
+        },
+    }
+    folder.save_json("report.json", made)
+    return made
+
+
+def _benchmark(folder: RunFolder, name: str, fold: Fold) -> dict[str, Any]:
+    card = folder.json(folder.card(name))
+    listed = manifests.load(folder.manifest(name))["image_id"]
+    parts = records.chosen(folder.records(name), listed)
+    errors = list(_errors(parts))
+    total = fold(parts, partial(_measure, labels=len(card["labels"])))
+    total = Partial.zero(len(card["labels"])) if total is None else total
+    scored = sum(len(rows) for _, rows in parts) - len(errors)
+    return {
+        "images": {"expected": len(listed), "scored": scored, "failed": len(errors)},
+        "final": scored == len(listed),
+        "selection": card["selection"],
+        "metrics": total.result(),
+        "classes": total.classes(card["labels"]),
+        "errors": errors,
+    }
+
+
+def _measure(part: pa.Table, labels: int) -> Partial:
+    return Partial.of(part["confusion"], labels)
+
+
+def _errors(parts: Sequence[tuple[str, np.ndarray]]) -> Iterator[dict[str, str]]:
+    for uri, rows in parts:
+        part = records.read_part(uri, ["image_id", "error"]).take(rows)
+        yield from part.filter(pc.not_equal(part["error"], "")).to_pylist()
+
+
+def seconds(folder: RunFolder, name: str) -> dict[str, float]:
+    """Mean wall seconds per image in each stage."""
+    spent: Counter[str] = Counter()
+    images = 0
+    for uri, rows in records.chosen(folder.records(name)):
+        for row in records.read_part(uri, ["seconds"]).take(rows)["seconds"].to_pylist():
+            spent.update(dict(row))
+            images += 1
+    return {stage: total / images for stage, total in spent.items()}
+
+
+def images(folder: RunFolder, name: str) -> list[dict[str, Any]]:
+    """Every image with its own mIoU in percent (None if nothing could be measured), worst first, failures on top."""
+    labels = len(folder.json(folder.card(name))["labels"])
+    listed = manifests.load(folder.manifest(name))["image_id"]
+    rows = []
+    for part in records.read(folder.records(name), listed):
+        for row in range(len(part)):
+            one = part.slice(row, 1)
+            miou = Partial.of(one["confusion"], labels).image_miou()
+            rows.append(
+                {
+                    "image_id": one["image_id"][0].as_py(),
+                    "miou": None if np.isnan(miou) else miou,
+                    "error": one["error"][0].as_py(),
+                }
+            )
+    return sorted(rows, key=lambda row: (-1.0 if row["miou"] is None else row["miou"], row["image_id"]))
+
+
+def fake(report: dict[str, Any]) -> list[str]:
+    """The weights of this run that were made up, by file name."""
+    return [one["file"] for one in report["run"]["environment"].get("weights", []) if one["fake"]]

@@ -1,0 +1,123 @@
+"""What a run has been asked to do, checked and made concrete before Ray is started."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ovss_ray import manifest as manifests
+from ovss_ray import pipeline, placement, weights
+from ovss_ray.columns import MANIFEST
+from ovss_ray.config import Pool, RunConfig
+from ovss_ray.datasets import benchmark as benchmarks
+from ovss_ray.datasets.benchmark import Benchmark
+from ovss_ray.errors import OvssError
+from ovss_ray.manifest import Selection
+from ovss_ray.run_folder import RunFolder
+from ovss_ray.stage import StageConfig
+from ovss_ray.vocabulary import Vocabularies
+
+KEPT = 10_000
+"""Label maps that `keep_predictions: auto` writes at most, about."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run in full: what is asked, of which images, by which pools, into which folder."""
+
+    config: RunConfig
+    folder: RunFolder
+    benchmarks: Mapping[str, Benchmark]
+    selections: Mapping[str, Selection]
+    manifests: Mapping[str, pa.Table]
+    pools: tuple[Pool, ...]
+    keeps: tuple[set[str], ...]
+    files: tuple[Path, ...]
+    """the files that decide the answers of the stages, such as weights"""
+
+    @property
+    def vocabularies(self) -> Vocabularies:
+        """Digest → vocabulary, of all benchmarks."""
+        return {one.vocabulary.digest: one.vocabulary for one in self.benchmarks.values()}
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that changes answers, as plain data (design §7): two runs with one identity may share a folder."""
+        return {
+            "stages": [_identity(stage) for stage in self.config.stages()],
+            "benchmarks": {name: self._benchmark(name) for name in self.benchmarks},
+            "weights": [weights.sha256(file) for file in self.files],
+            "exact": self.config.exact,
+        }
+
+    def card(self, name: str) -> dict[str, Any]:
+        """What the report has to know of a benchmark."""
+        one = self.benchmarks[name]
+        return {
+            "title": one.title,
+            "licence": one.licence,
+            "labels": list(one.labels),
+            "selection": self.selections[name].stamp(),
+        }
+
+    def weights(self) -> dict[str, Any]:
+        """The files that decide answers, for the report: names, digests, and whether the values are made up."""
+        found = [
+            {"file": str(file), "sha256": weights.sha256(file), "fake": weights.is_fake(file)} for file in self.files
+        ]
+        return {"weights": found}
+
+    def _benchmark(self, name: str) -> dict[str, Any]:
+        return {"vocabulary": self.benchmarks[name].vocabulary.digest, **self.selections[name].stamp()}
+
+
+def resolve(config: RunConfig, out: str) -> Request:
+    """Check names, columns, files and data, in this order, and list the images. Raises OvssError for a fault."""
+    folder = RunFolder(out if "://" in out else str(Path(out).expanduser().absolute()))
+    loaded = _benchmarks(config)
+    pools, keeps = _pools(config, folder, images=None)
+    found = tuple(file for stage in config.stages() for file in stage.kind().files(stage.settings()))
+    root = _data_root(config)
+    selections = {name: Selection.of(config, one) for name, one in loaded.items()}
+    listed = {name: manifests.build(name, one, root, selections[name]) for name, one in loaded.items()}
+    pools, keeps = _pools(config, folder, images=sum(len(table) for table in listed.values()))
+    return Request(config, folder, loaded, selections, listed, tuple(pools), tuple(keeps), found)
+
+
+def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:
+    if not config.benchmarks:
+        raise OvssError(
+            "no benchmark was named. Add --benchmark NAME (see `ovss list`), or `benchmarks:` in the config"
+        )
+    if len(set(config.benchmarks)) < len(config.benchmarks):
+        raise OvssError(f"a benchmark is named twice in {list(config.benchmarks)}; name each once")
+    return {name: benchmarks.load(name) for name in config.benchmarks}
+
+
+def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[list[Pool], list[set[str]]]:
+    """All pools, and per pool the columns that its workers hand on."""
+    save = None
+    if config.keep_predictions != "none":
+        every = math.ceil((images or 1) / KEPT) if config.keep_predictions == "auto" else 1
+        save = StageConfig(use="save", options={"folder": folder.uri, "every": every})
+    pools = placement.complete(config, save)
+    stages = [stage for pool in pools for stage in pool.stages]
+    keeps = pipeline.plan(stages, MANIFEST, {*MANIFEST, "confusion"})
+    ends = [sum(len(pool.stages) for pool in pools[: i + 1]) - 1 for i in range(len(pools))]
+    return pools, [keeps[end] | {"seconds"} for end in ends]
+
+
+def _data_root(config: RunConfig) -> str:
+    root = config.data_root or os.environ.get("OVSS_DATA")
+    if not root:
+        raise OvssError("where the data lie was not said. Add --data-root DIR, or set OVSS_DATA=DIR")
+    return root if "://" in root else str(Path(root).expanduser().absolute())
+
+
+def _identity(stage: StageConfig) -> dict[str, Any]:
+    """A stage by what it computes: all its options with their defaults, but for those that only say where."""
+    options = stage.settings().model_dump(mode="json", exclude=set(stage.kind().where))
+    return {"use": stage.use, "options": options}

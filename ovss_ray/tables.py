@@ -1,0 +1,81 @@
+"""Reports as tables on a terminal."""
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ovss_ray import report as reports
+
+
+def show(report: dict[str, Any], console: Console, classes: bool = False) -> None:
+    """Print the numbers of a run with their coverage, and what went wrong."""
+    console.print(_numbers(report))
+    for name, one in report["benchmarks"].items():
+        if classes:
+            console.print(_classes(name, one))
+        if one["errors"]:
+            console.print(_errors(name, one))
+    for file in reports.fake(report):
+        console.print(f"[bold red]FAKE WEIGHTS: {escape(file)} holds made-up values; these numbers mean nothing.[/]")
+
+
+def _numbers(report: dict[str, Any]) -> Table:
+    table = Table(title="mIoU and its relatives, in percent", title_justify="left")
+    table.add_column("benchmark")
+    table.add_column("images", justify="right")
+    for metric in reports.SHOWN:
+        table.add_column(metric, justify="right")
+    for name, one in report["benchmarks"].items():
+        images = one["images"]
+        covered = f"{images['scored']}/{images['expected']}"
+        state = "" if one["final"] else " [red]not final[/]"
+        values = (_percent(one["metrics"][metric]) for metric in reports.SHOWN)
+        table.add_row(escape(name) + _asked(one["selection"]), covered + state, *values)
+    return table
+
+
+def _asked(selection: dict[str, Any]) -> str:
+    """Which images: the split, and whether only some of it was asked for."""
+    only = [f"{selection['ids']['count']} ids"] if selection["ids"] else []
+    only += [f"first {selection['limit']}"] if selection["limit"] else []
+    return f" {selection['split']}" + (f" [yellow]({', '.join(only)} only)[/]" if only else "")
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _classes(name: str, one: dict[str, Any]) -> Table:
+    table = Table(title=f"{escape(name)}: classes", title_justify="left")
+    table.add_column("class")
+    for title in ("IoU", "accuracy", "truth pixels", "predicted pixels"):
+        table.add_column(title, justify="right")
+    for row in one["classes"]:
+        pixels = (f"{row[key]:,}" for key in ("truth_pixels", "prediction_pixels"))
+        table.add_row(escape(row["name"]), _percent(row["iou"]), _percent(row["acc"]), *pixels)
+    return table
+
+
+def _errors(name: str, one: dict[str, Any]) -> Table:
+    """Failed images by the stage that failed, with an example of each kind."""
+    kinds: Counter[str] = Counter(error["error"].partition(":")[0] for error in one["errors"])
+    table = Table(title=f"{escape(name)}: {one['images']['failed']} images failed", title_justify="left", style="red")
+    for title in ("in stage", "images", "for example"):
+        table.add_column(title)
+    for kind, count in kinds.most_common():
+        example = next(error for error in one["errors"] if error["error"].startswith(kind))
+        table.add_row(escape(kind), str(count), escape(f"{example['image_id']}: {example['error']}"))
+    return table
+
+
+def show_images(rows: list[dict[str, Any]], console: Console, most: int) -> None:
+    """Print the images with the lowest mIoU of their own."""
+    table = Table(
+        "image", "mIoU", "error", title=f"the {min(most, len(rows))} worst of {len(rows)} images", title_justify="left"
+    )
+    for row in rows[:most]:
+        table.add_row(escape(row["image_id"]), _percent(row["miou"]), escape(row["error"]))
+    console.print(table)

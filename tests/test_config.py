@@ -1,0 +1,97 @@
+"""Configs: one file on top of another, overrides, and errors that say what to type."""
+
+from pathlib import Path
+
+import pytest
+
+from ovss_ray import config as configs
+from ovss_ray.errors import OvssError
+
+PLAIN = "benchmarks: [camvid]\npools:\n  - stages:\n      - use: san\n        options: {variant: san_vit_b_16}\n"
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    (tmp_path / "plain.yaml").write_text(PLAIN)
+    return tmp_path / "plain.yaml"
+
+
+def fault(file: Path, *overrides: str) -> str:
+    with pytest.raises(OvssError) as found:
+        configs.load(file, overrides)
+    return str(found.value)
+
+
+def test_a_config_is_read_back_as_it_was_written(plain: Path) -> None:
+    config = configs.load(plain, ["pools.0.workers=[1, 4]", "limit=5", "exact=true"])
+    assert configs.check(configs.parse_text(configs.dump(config), "dumped"), "dumped") == config
+
+
+def test_extends_puts_a_file_on_top_of_another(plain: Path) -> None:
+    (plain.parent / "over.yaml").write_text("extends: plain.yaml\nlimit: 3\n")
+    config = configs.load(plain.parent / "over.yaml")
+    assert (config.limit, config.benchmarks, config.pools[0].stages[0].use) == (3, ("camvid",), "san")
+
+
+def test_extending_oneself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml")
+    assert "extends itself" in fault(tmp_path / "a.yaml")
+
+
+def test_overrides_reach_into_lists_and_name_stages(plain: Path) -> None:
+    config = configs.load(plain, ["pools.0.batch=4", "san.weights=here.pth", "keep_predictions=none"])
+    assert config.pools[0].batch == 4
+    assert config.pools[0].stages[0].options == {"weights": "here.pth"}
+    assert config.keep_predictions == "none"
+
+
+def test_exact_is_written_into_the_stages_that_know_it(plain: Path) -> None:
+    assert configs.load(plain, ["exact=true"]).pools[0].stages[0].options["exact"] is True
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("limt=3", "limt: unknown. Did you mean 'limit'?"),
+        ("pools.0.wokers=3", "pools.0.wokers: unknown. Did you mean 'workers'?"),
+        ("san.varient=x", "pools.0.stages.0.options.varient: unknown. Did you mean 'variant'?"),
+        ("pools.0.stages.0.optins={}", "pools.0.stages.0.optins: unknown. Did you mean 'options'?"),
+        ("pools.1.batch=3", "'1' is no entry of a list of 1"),
+        ("limit=many", "limit: Input should be a valid integer"),
+        ("limit=0", "limit: Input should be greater than or equal to 1"),
+        ("pools.0.workers=[4, 2]", "workers: (4, 2) is not possible"),
+        ("pools.0.stages.0.use=sam2", "there is no stage 'sam2'."),
+        ("benchmarks.0.x=3", "'x' lies below 'camvid'"),
+        ("limit", "write it as KEY.SUB=VALUE"),
+        ("limit=[", "is not a YAML value"),
+    ],
+)
+def test_a_fault_is_named_with_its_path_and_the_near_miss(plain: Path, override: str, message: str) -> None:
+    assert message in fault(plain, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limit: 1\nlimit: 2\n" + PLAIN, "limit stands there twice"),
+        ("a: &x 1\nb: *x\n" + PLAIN, "anchors and aliases are not used here"),
+        ("- a\n- b\n", "a mapping such as `benchmarks: [camvid]` is expected, and this is list"),
+        ("pools: [\n", "not YAML that can be used here"),
+        ("benchmarks: [camvid]\n", "pools: Field required"),
+        ("pools: []\n", "pools: Tuple should have at least 1 item"),
+        ("!!python/object/apply:os.system [echo]\n", "not YAML that can be used here"),
+    ],
+)
+def test_yaml_that_could_mean_something_else_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    assert message in fault(tmp_path / "c.yaml")
+
+
+def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert "nowhere.yaml: the config cannot be read: No such file" in fault(tmp_path / "nowhere.yaml")
+
+
+def test_a_config_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not text in UTF-8" in fault(tmp_path / "c.yaml")

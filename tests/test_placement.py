@@ -1,0 +1,54 @@
+"""Which pools a run gets, and what "auto" means on clusters of several kinds."""
+
+import pytest
+
+from ovss_ray import placement
+from ovss_ray.config import Pool, RunConfig
+from ovss_ray.stage import StageConfig
+
+SAVE = StageConfig(use="save", options={"folder": "out"})
+
+
+def config(*stages: str) -> RunConfig:
+    return RunConfig(pools=(Pool(stages=tuple(StageConfig(use=name) for name in stages)),))
+
+
+def uses(pools: list[Pool]) -> list[list[str]]:
+    return [[stage.use for stage in pool.stages] for pool in pools]
+
+
+def test_a_network_gets_images_before_it_and_is_measured_after_it() -> None:
+    assert uses(placement.complete(config("san"), SAVE)) == [["decode"], ["san"], ["truth", "measure", "save"]]
+
+
+def test_photographs_are_not_read_if_no_stage_looks_at_them() -> None:
+    assert uses(placement.complete(config("predictions"))) == [["predictions"], ["truth", "measure"]]
+
+
+def test_the_truth_is_read_before_the_first_stage_that_needs_it() -> None:
+    assert uses(placement.complete(config("oracle"))) == [["truth", "oracle"], ["measure"]]
+
+
+def test_a_config_may_put_everything_into_one_pool() -> None:
+    whole = ("decode", "san", "truth", "measure")
+    assert uses(placement.complete(config(*whole))) == [list(whole)]
+
+
+def test_with_gpus_there_is_one_worker_for_each() -> None:
+    pools = placement.place(placement.complete(config("san")), cpus=64, gpus=8)
+    assert [(pool.gpus, pool.workers) for pool in pools] == [(0, (1, 16)), (1, (1, 8)), (0, (1, 16))]
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4, 16, 64])
+def test_without_gpus_all_first_workers_fit_and_a_processor_is_left_for_writing(cpus: int) -> None:
+    pools = placement.place(placement.complete(config("san")), cpus=cpus, gpus=0)
+    least = [pool.workers[0] if isinstance(pool.workers, tuple) else pool.workers for pool in pools]
+    assert all(pool.gpus == 0 for pool in pools)
+    assert sum(n * pool.cpus for n, pool in zip(least, pools, strict=True)) <= max(1, cpus) - 0.1
+    assert placement.threads(pools[1]) >= min(cpus, 2) // 1 - (cpus == 1)
+
+
+def test_numbers_in_the_config_are_kept() -> None:
+    pool = Pool(stages=(StageConfig(use="san"),), workers=3, cpus=2, gpus=0.5)
+    placed = placement.place([pool], cpus=64, gpus=8)[0]
+    assert (placed.workers, placed.cpus, placed.gpus) == (3, 2, 0.5)
