@@ -1,0 +1,215 @@
+"""What a benchmark is, how a name becomes one, and what the files of data sets share."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from pyarrow import fs
+
+from ovss_ray import files, images, stage
+from ovss_ray.columns import IGNORE
+from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.vocabulary import Vocabulary
+
+PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".jp2")
+LABELS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
+"""Endings by which photographs and label files are told from their neighbours."""
+
+_INVALID = 65533
+"""In a table of label values: this value must not occur."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a benchmark: its id, where photograph and label file lie, and which part is asked for, if any."""
+
+    image_id: str
+    image: str
+    truth: str
+    part: str = ""
+
+
+def _photograph(item: Item, data: bytes) -> np.ndarray:
+    return images.decode(data, item.image)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Images, truth and vocabulary of one evaluation, and how its files are read.
+
+    Raises OvssError if the parts do not fit one another.
+    """
+
+    title: str
+    domain: str
+    licence: str
+    source: str
+    """where the data come from"""
+    counts: Mapping[str, int]
+    """how many images belong to each split; a split that is not listed may have any number"""
+    vocabulary: Vocabulary
+    """the K classes that are asked for"""
+    items: Callable[[str, str], Iterable[Item]]
+    """(data root, split) → its images, sorted by id. Raises OvssError if the data are not there"""
+    truth: Callable[[Item, bytes], np.ndarray]
+    """(item, bytes of its label file) → (H, W) uint16 label indices, IGNORE where not counted. Raises OvssError"""
+    index: tuple[int, ...] = ()
+    """class → index of the label it counts as, K numbers; left out: class i is label i"""
+    labels: tuple[str, ...] = ()
+    """the names of the label indices that the truth uses; left out: those of the classes"""
+    image: Callable[[Item, bytes], np.ndarray] = _photograph
+    """(item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError"""
+    split: str = "val"
+    """the split that is scored if none is named"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", self.labels or self.vocabulary.names)
+        object.__setattr__(self, "index", self.index or tuple(range(len(self.vocabulary))))
+        if len(self.index) != len(self.vocabulary):
+            raise OvssError(f"{self.title}: {len(self.vocabulary)} classes, and `index` maps {len(self.index)}")
+        if len(self.labels) > _INVALID or len(self.vocabulary) > _INVALID:
+            raise OvssError(f"{self.title}: more than {_INVALID} classes do not fit into 16 bits")
+        if set(self.index) != set(range(len(self.labels))):
+            odd = sorted(set(self.index) ^ set(range(len(self.labels))))
+            raise OvssError(
+                f"{self.title}: `index` must name every one of the {len(self.labels)} labels and no other; at odds: {odd}"
+            )
+        if any(count < 1 for count in self.counts.values()):
+            raise OvssError(f"{self.title}: a split has at least one image, and `counts` says {dict(self.counts)}")
+
+
+def load(name: str) -> Benchmark:
+    """Look up a benchmark by name: "camvid", "ade20k:847", "folder:my.yaml", "my_package.my_data:variant".
+
+    Raises UnknownName with the nearest known name.
+    """
+    family, _, argument = name.partition(":")
+    if "." not in family and family not in families():
+        raise UnknownName("benchmark", name, known())
+    # A module's namespace, so that both ways of offering benchmarks can be looked for without an error in between.
+    module = stage.find("ovss_ray.datasets", family, "__dict__")
+    if "benchmark" in module:
+        return module["benchmark"](argument)
+    offered = stage.find("ovss_ray.datasets", family, "BENCHMARKS")
+    if argument not in offered:
+        raise UnknownName("benchmark", name, [_named(family, suffix) for suffix in offered])
+    return offered[argument]
+
+
+def families() -> list[str]:
+    """The modules of ovss_ray.datasets that offer benchmarks."""
+    return [module for module in stage.known("ovss_ray.datasets") if module != "benchmark"]
+
+
+def known() -> list[str]:
+    """The names of all benchmarks of this package, "folder:PATH.yaml" for those that users describe themselves."""
+    names = []
+    for family in families():
+        module = stage.find("ovss_ray.datasets", family, "__dict__")
+        names += [_named(family, suffix) for suffix in module.get("BENCHMARKS", ["PATH.yaml"])]
+    return names
+
+
+def _named(family: str, suffix: str) -> str:
+    return f"{family}:{suffix}" if suffix else family
+
+
+def class_list(name: str) -> tuple[str, ...]:
+    """Read classes/NAME.txt, one entry a line, byte for byte: blanks at the ends of lines belong to the names."""
+    return tuple((Path(__file__).parent / "classes" / f"{name}.txt").read_text("utf-8").removesuffix("\n").split("\n"))
+
+
+def below(root: str, own: str, layouts: Iterable[tuple[str, ...]], advice: str) -> list[str]:
+    """Find a data set below a data root, which may be the data set's own folder or the one above it.
+
+    `own` is the folder's usual name; a layout is a tuple of folders inside it that must all exist, and the first
+    layout that is found is returned as addresses, in its order. Raises OvssError that says where it was looked for and
+    how to get the data.
+    """
+    tried = []
+    for layout in layouts:
+        for base in (files.join(root, own), root):
+            found = [files.join(base, folder) for folder in layout]
+            if all(map(files.exists, found)):
+                return found
+            tried += found
+    raise OvssError(f"the data set was not found below {root!r}. Looked for: {', '.join(tried)}. {advice}")
+
+
+def split_folder(split: str, folders: Mapping[str, str]) -> str:
+    """The folder of a split. Raises UnknownName."""
+    if split not in folders:
+        raise UnknownName("split", split, folders)
+    return folders[split]
+
+
+def by_stem(uris: Iterable[str], endings: Collection[str] = PHOTOGRAPHS) -> dict[str, str]:
+    """Stem → address, of the files with one of the endings. Raises OvssError if two files share a stem."""
+    found: dict[str, str] = {}
+    for uri in sorted(uris):
+        path = PurePosixPath(uri)
+        if path.suffix.lower() not in endings or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise OvssError(f"{found[path.stem]} and {uri} would both be the image {path.stem!r}. Rename one of them")
+        found[path.stem] = uri
+    return found
+
+
+def inside(folder: str) -> list[str]:
+    """The addresses of the files directly in a folder, sorted."""
+    return [files.join(folder, name) for name in files.names(folder)]
+
+
+def walk(folder: str) -> list[str]:
+    """The addresses of all files below a folder, sorted; none if there is no such folder."""
+    system, path = files.locate(folder)
+    listed = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+    return sorted(files.join(folder, file.path[len(path) :].lstrip("/")) for file in listed if file.is_file)
+
+
+def paired(photographs: Mapping[str, str], truths: Mapping[str, str]) -> list[Item]:
+    """Pair photographs and label files of one stem, sorted by it, as detectron2's load_sem_seg does.
+
+    What is left over on either side is logged with its number; the counts of a benchmark make it an error.
+    """
+    both = sorted(photographs.keys() & truths.keys())
+    for left, what in ((photographs, "photographs without a label file"), (truths, "label files without a photograph")):
+        if alone := sorted(left.keys() - set(both)):
+            logging.getLogger(__name__).warning("%d %s, such as %s", len(alone), what, left[alone[0]])
+    return [Item(stem, photographs[stem], truths[stem]) for stem in both]
+
+
+def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.ndarray:
+    """Say what the values of label files mean: (65536,) uint16, value → label index, IGNORE, or a mark of its own.
+
+    A value stands for the label `value - offset`; values in `ignore` are not counted, whatever they would stand for.
+    """
+    table = np.full(65536, _INVALID, np.uint16)
+    table[offset : offset + labels] = np.arange(labels)[: 65536 - offset]
+    table[list(ignore)] = IGNORE
+    return table
+
+
+def look_up(values: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
+    """Bring the values of a label file, (H, W) of any integers, to (H, W) uint16 label indices and IGNORE.
+
+    Raises OvssError with the file's name and the first value that the table has nothing for.
+    """
+    if values.dtype != np.uint16 and ((values < 0) | (values >= len(table))).any():
+        wrong = values[(values < 0) | (values >= len(table))]
+        raise OvssError(f"{name}: the label {wrong[0]} does not fit into 16 bits")
+    found = table[values]
+    if (found == _INVALID).any():
+        allowed = _ranges(np.flatnonzero(table != _INVALID))
+        wrong = values[found == _INVALID]
+        raise OvssError(f"{name}: {len(wrong)} pixels have labels such as {wrong[0]}; this data set has {allowed}")
+    return found
+
+
+def _ranges(numbers: np.ndarray) -> str:
+    """Write sorted numbers as "0 to 10, 255"."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
