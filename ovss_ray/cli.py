@@ -65,8 +65,6 @@ def evaluate(
 
 def _evaluate(settings: Any, out: str) -> None:
     """Run, show the report, and say how to go on if it could not be finished."""
-    from rich.console import Console
-
     from ovss_ray import tables
     from ovss_ray.request import resolve
 
@@ -79,7 +77,7 @@ def _evaluate(settings: Any, out: str) -> None:
     except KeyboardInterrupt:
         print(f"\novss: interrupted. What is done is in {out}; give the same command to go on", file=sys.stderr)
         raise typer.Exit(130) from None
-    tables.show(report, Console())
+    tables.show(report, tables.console())
     print(f"report: {request.folder.file('report.json')}")
     failed = sum(one["images"]["expected"] - one["images"]["scored"] for one in report["benchmarks"].values())
     if failed:
@@ -111,13 +109,11 @@ def report(
     images: Annotated[int, typer.Option(help="also the N images with the lowest mIoU of their own")] = 0,
 ) -> None:
     """Build the report of a run anew from its records, and print it."""
-    from rich.console import Console
-
     from ovss_ray import report as reports
     from ovss_ray import tables
     from ovss_ray.run_folder import RunFolder
 
-    folder, console = RunFolder(run), Console()
+    folder, console = RunFolder(run), tables.console()
     built = reports.build(folder)
     tables.show(built, console, classes)
     for name in built["benchmarks"] if images else ():
@@ -128,11 +124,9 @@ def report(
 @app.command("list")
 def list_() -> None:
     """List the benchmarks, stages, configs and weights that there are."""
-    from rich.console import Console
+    from ovss_ray import inventory, tables
 
-    from ovss_ray import inventory
-
-    console = Console()
+    console = tables.console()
     for table in (
         inventory.benchmarks(),
         inventory.stages(),
@@ -145,22 +139,18 @@ def list_() -> None:
 @app.command()
 def doctor(data_root: Annotated[str | None, typer.Option(help="[default: $OVSS_DATA]")] = None) -> None:
     """Check this machine: versions, devices, disk, weights, data; says what to type where something is missing."""
-    from rich.console import Console
+    from ovss_ray import inventory, tables
 
-    from ovss_ray import inventory
-
-    if not inventory.check(Console(), data_root or os.environ.get("OVSS_DATA")):
+    if not inventory.check(tables.console(), data_root or os.environ.get("OVSS_DATA")):
         raise typer.Exit(FAILED)
 
 
 @weights_app.command("list")
 def weights_list() -> None:
     """List the known checkpoints, and where those that are here lie."""
-    from rich.console import Console
+    from ovss_ray import inventory, tables
 
-    from ovss_ray import inventory
-
-    Console().print(inventory.weights())
+    tables.console().print(inventory.weights())
 
 
 @weights_app.command("fetch")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -17,8 +17,8 @@ Auto = Literal["auto"]
 class Pool(Config):
     """WHERE it runs: workers that each hold the same stages. Stages of one pool hand over in memory.
 
-    "auto" is decided by what the cluster has (see placement.place): with GPUs one worker per GPU, without them
-    workers that share the processors. None of it is part of the digest: a run may go on elsewhere.
+    "auto" is decided by what the cluster has (see placement.place): with GPUs one worker per GPU and batches of 8,
+    without them workers that share the processors and single images. None of it is part of the digest: a run may go on elsewhere.
     """
 
     stages: tuple[StageConfig, ...] = Field(min_length=1)
@@ -28,8 +28,8 @@ class Pool(Config):
     """processors of one worker, and so the threads that it uses"""
     gpus: float | Auto = "auto"
     """GPUs of one worker; "auto" is one if the cluster has any and a stage can use it"""
-    batch: int = Field(default=8, ge=1)
-    """images that a worker is given at once"""
+    batch: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """images that a worker is given at once, and loses if it dies"""
 
     @model_validator(mode="after")
     def _some_workers(self) -> "Pool":

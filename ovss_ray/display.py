@@ -32,7 +32,8 @@ class Display:
         self.total = self.done = self.failed = self.earlier = 0
         self.seconds: Counter[str] = Counter()
         self.partials: dict[str, Partial] = {}
-        self.begun = self.shown = time.monotonic()
+        self.first: tuple[float, int] | None = None
+        self.shown = 0.0
         self.live: Live | None = None
 
     @contextmanager
@@ -62,28 +63,30 @@ class Display:
         part = records.read_part(f"{self.folder.records(name)}/{receipt['part']}")
         self.done += receipt["images"]
         self.failed += receipt["failed"]
+        self.first = self.first or (time.monotonic(), self.done)
         for spent in part["seconds"].to_pylist():
             self.seconds.update(dict(spent))
         self._count(name, part)
         if not self.console.is_terminal and (time.monotonic() - self.shown > EVERY or self.done == self.total):
             self.shown = time.monotonic()
-            self.console.print(self._line(), highlight=False, soft_wrap=True)
+            self.console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
 
     def _count(self, name: str, part: pa.Table) -> None:
         partial = Partial.of(part["confusion"], self.labels[name])
         self.partials[name] = self.partials[name] + partial if name in self.partials else partial
 
-    def _rate(self) -> float:
-        return (self.done - self.earlier) / max(1e-3, time.monotonic() - self.begun)
+    def _rate(self) -> str:
+        """Images a second since the first records came, so that the start of the workers does not count."""
+        if self.first is None or self.done == self.first[1]:
+            return "–"
+        return f"{(self.done - self.first[1]) / (time.monotonic() - self.first[0]):.2f}"
 
     def _mious(self) -> str:
-        return ", ".join(f"{name} {partial.miou():.2f}" for name, partial in self.partials.items())
+        return ", ".join(f"{name} {partial.miou:.2f}" for name, partial in self.partials.items())
 
     def _line(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
-        return (
-            f"{self.done}/{self.total} images, {self._rate():.2f}/s{failed}; provisional mIoU: {self._mious() or '–'}"
-        )
+        return f"{self.done}/{self.total} images, {self._rate()}/s{failed}; provisional mIoU: {self._mious() or '–'}"
 
     def __rich__(self) -> Group:
         now = self.done - self.earlier

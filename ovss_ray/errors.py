@@ -11,7 +11,7 @@ class OvssError(Exception):
 class UnknownName(OvssError, LookupError):
     """A name that nothing answers to; the message offers the nearest known ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]):
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.known = sorted(known)
         listed = ", ".join(self.known) or "none"
         super().__init__(f"there is no {kind} {name!r}.{nearest(name, self.known)} Known: {listed}")

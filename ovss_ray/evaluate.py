@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -90,16 +91,18 @@ class Recorder(Worker):
 
 def _map(images: Dataset, worker: type[Worker], pool: Pool, **arguments: Any) -> Dataset:
     least, most = pool.workers if isinstance(pool.workers, tuple) else (pool.workers, pool.workers)
-    return images.map_batches(
-        worker,
-        fn_constructor_kwargs={"pool": pool, **arguments},
-        batch_size=pool.batch,
-        compute=ActorPoolStrategy(min_size=least, max_size=most),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
-        max_restarts=2,  # the default is without end: one image that kills its worker would hang the run
-        max_task_retries=2,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.60 names no other way to bound the restarts
+        return images.map_batches(
+            worker,
+            fn_constructor_kwargs={"pool": pool, **arguments},
+            batch_size=pool.batch,
+            compute=ActorPoolStrategy(min_size=least, max_size=most),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            max_restarts=2,  # the default is without end: one image that kills its worker would hang the run
+            max_task_retries=2,
+        )
 
 
 def _write(table: pa.Table, folder: RunFolder) -> pa.Table:
@@ -144,10 +147,11 @@ def cluster() -> Iterator[Mapping[str, float]]:
     """Connect to the cluster that was started or that the job runs on, else start one here; yields its resources."""
     ours = not ray.is_initialized()
     if ours:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else a warning about Ray Data's own restarts
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         yield ray.cluster_resources()
     finally:
@@ -157,13 +161,11 @@ def cluster() -> Iterator[Mapping[str, float]]:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Bring an OvssError that was raised in a worker to the user as it is."""
+    """Bring an OvssError that was raised in a worker to the user; Ray Data hands it on as text only."""
     try:
         yield
     except ray.exceptions.RayError as failure:
-        cause: BaseException | None = failure
-        while cause is not None and type(cause).__mro__[0] is not OvssError:
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is not None:
-            raise cause from None
+        _, found, message = str(failure).rpartition(f"{OvssError.__module__}.{OvssError.__name__}: ")
+        if found:
+            raise OvssError(message.strip()) from None
         raise

@@ -24,12 +24,17 @@ def benchmarks() -> Table:
     table = Table(
         "benchmark", "title", "classes", "images per split", "licence", title="Benchmarks", title_justify="left"
     )
-    for name in loading.names():
+    for name in _named():
         one = loading.load(name)
         counts = ", ".join(f"{split} {count:,}" for split, count in one.counts.items())
         table.add_row(name, escape(one.title), str(len(one.vocabulary)), counts, escape(one.licence))
     table.add_row("folder:FILE.yaml", "your own images, labels and class names", "", "", "yours")
     return table
+
+
+def _named() -> list[str]:
+    """The benchmarks that need no file of the user's own."""
+    return [name for name in loading.known() if not name.startswith("folder:")]
 
 
 def stages() -> Table:
@@ -53,7 +58,7 @@ def weights() -> Table:
     """Every known checkpoint, and where it lies if it is here."""
     table = Table("weights", "bytes", "licence", "here", title="Weights", title_justify="left")
     for name, one in known_weights.WEIGHTS.items():
-        found = known_weights.lookup(name)
+        found = known_weights.local(name)
         size = f"{one.bytes:,}" if one.bytes else "not published"
         table.add_row(name, size, escape(one.licence), str(found) if found else f"ovss weights fetch {name}")
     return table
@@ -106,7 +111,7 @@ def _data(root: str | None) -> Iterator[tuple[bool, str]]:
     if root is None:
         yield True, "data: no folder named; say --data-root DIR or set OVSS_DATA=DIR to have it looked through"
         return
-    for name in loading.names():
+    for name in _named():
         one = loading.load(name)
         try:
             found, expected = len(list(one.items(root, one.split))), one.counts.get(one.split)

@@ -52,14 +52,16 @@ def place(pools: Sequence[Pool], cpus: float, gpus: float) -> list[Pool]:
     up to a quarter of the processors each on a large one. What remains is shared by the pools that compute, but for one
     quarter that writes records: one worker per GPU, or without GPUs workers of up to four threads.
     """
-    light = [pool.cpus == "auto" and not _can_use_gpu(pool) for pool in pools]
-    computing = max(1, light.count(False))
-    fixed = sum(_least(pool) for pool, is_light in zip(pools, light, strict=True) if not is_light)
-    rest = max(LIGHT, (cpus - fixed - LIGHT * (1 + light.count(True))) / computing)
-    return [
-        _light(pool, cpus) if is_light else _computing(pool, rest, gpus)
-        for pool, is_light in zip(pools, light, strict=True)
-    ]
+    computing = [pool for pool in pools if not _light(pool)]
+    fixed = sum(_least(pool) for pool in computing)
+    rest = max(LIGHT, (cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
+    placed = [_place_light(pool, cpus) if _light(pool) else _place_computing(pool, rest, gpus) for pool in pools]
+    batch = 8 if gpus or not computing else 1
+    return [pool.model_copy(update={"batch": batch}) if pool.batch == "auto" else pool for pool in placed]
+
+
+def _light(pool: Pool) -> bool:
+    return pool.cpus == "auto" and not _can_use_gpu(pool)
 
 
 def _can_use_gpu(pool: Pool) -> bool:
@@ -72,14 +74,14 @@ def _least(pool: Pool) -> float:
     return least * pool.cpus if pool.cpus != "auto" else 0.0
 
 
-def _light(pool: Pool, cpus: float) -> Pool:
+def _place_light(pool: Pool, cpus: float) -> Pool:
     each = LIGHT if cpus < 8 else 1.0
     most = max(1, int(cpus / 4 / each)) if cpus >= 8 else 1
     each_gpu = 0.0 if pool.gpus == "auto" else pool.gpus
     return pool.model_copy(update={"gpus": each_gpu, "cpus": each, "workers": _count(pool.workers, most)})
 
 
-def _computing(pool: Pool, rest: float, gpus: float) -> Pool:
+def _place_computing(pool: Pool, rest: float, gpus: float) -> Pool:
     each_gpu = (1.0 if gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else float(pool.gpus)
     each_cpu = (1.0 if each_gpu else min(4.0, rest)) if pool.cpus == "auto" else float(pool.cpus)
     most = gpus / each_gpu if each_gpu else rest / each_cpu

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ovss_ray import files
 from ovss_ray.columns import Batch
 from ovss_ray.errors import OvssError
+from ovss_ray.metrics import confusion
 
 VERSION = "1"
 """Version of the schema, written into every part file and checked when one is read."""
@@ -19,15 +20,12 @@ VERSION = "1"
 FAILED = 1 << 62
 """The bit that makes the key of a failed record larger than that of any good one (see `chosen`)."""
 
-CONFUSION = pa.struct(
-    [("truth", pa.list_(pa.uint16())), ("prediction", pa.list_(pa.uint16())), ("pixels", pa.list_(pa.int64()))]
-)
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
         ("error", pa.string()),
         ("seconds", pa.map_(pa.string(), pa.float32())),
-        ("confusion", CONFUSION),
+        ("confusion", confusion.schema),
     ],
     metadata={"ovss_ray.records": VERSION},
 )
@@ -39,7 +37,7 @@ def table(batch: Batch) -> pa.Table:
         pa.array([str(value) for value in batch["image_id"]], pa.string()),
         pa.array([str(value) for value in batch["error"]], pa.string()),
         pa.array([list(value.items()) for value in batch["seconds"]], SCHEMA.field("seconds").type),
-        pa.array([value or None for value in batch["confusion"]], CONFUSION),
+        pa.array([value or None for value in batch["confusion"]], confusion.schema),
     ]
     made = pa.Table.from_arrays(arrays, schema=SCHEMA)
     return made.append_column("benchmark", pa.array([str(value) for value in batch["benchmark"]], pa.string()))

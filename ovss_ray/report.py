@@ -61,10 +61,29 @@ def _benchmark(folder: RunFolder, name: str, fold: Fold) -> dict[str, Any]:
         "images": {"expected": len(listed), "scored": scored, "failed": len(errors)},
         "final": scored == len(listed),
         "selection": card["selection"],
-        "metrics": total.result(),
-        "classes": total.classes(card["labels"]),
+        "metrics": {metric: _finite(value) for metric, value in total.result().items()},
+        "classes": _classes(total, card["labels"]),
         "errors": errors,
     }
+
+
+def _classes(total: Partial, names: Sequence[str]) -> list[dict[str, Any]]:
+    columns = zip(names, total.iou, total.acc, total.truth_pixels, total.prediction_pixels, strict=True)
+    return [
+        {
+            "name": name,
+            "iou": _finite(iou),
+            "acc": _finite(acc),
+            "truth_pixels": int(truth),
+            "prediction_pixels": int(called),
+        }
+        for name, iou, acc, truth, called in columns
+    ]
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN: what could not be measured is null."""
+    return None if np.isnan(value) else float(value)
 
 
 def _measure(part: pa.Table, labels: int) -> Partial:
@@ -96,11 +115,11 @@ def images(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     for part in records.read(folder.records(name), listed):
         for row in range(len(part)):
             one = part.slice(row, 1)
-            miou = Partial.of(one["confusion"], labels).image_miou()
+            miou = Partial.of(one["confusion"], labels).image_miou
             rows.append(
                 {
                     "image_id": one["image_id"][0].as_py(),
-                    "miou": None if np.isnan(miou) else miou,
+                    "miou": _finite(miou),
                     "error": one["error"][0].as_py(),
                 }
             )

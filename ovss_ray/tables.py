@@ -1,5 +1,6 @@
 """Reports as tables on a terminal."""
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -8,6 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ovss_ray import report as reports
+
+
+def console() -> Console:
+    """Standard output; wide enough for every table where it is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def show(report: dict[str, Any], console: Console, classes: bool = False) -> None:

@@ -93,7 +93,9 @@ def test_a_stage_is_given_only_what_it_reads() -> None:
 
 def test_the_plan_keeps_what_is_read_later_and_drops_the_rest() -> None:
     stages = [StageConfig(use=name) for name in ("decode", "san", "truth", "measure")]
-    keeps = pipeline.plan(stages, {"image_id", "image_uri", "truth_uri", "benchmark", "vocabulary", "part"}, {"confusion"})
+    keeps = pipeline.plan(
+        stages, {"image_id", "image_uri", "truth_uri", "benchmark", "vocabulary", "part"}, {"confusion"}
+    )
     assert "image" in keeps[0]
     assert "image" not in keeps[1]
     assert {"prediction", "truth"} <= keeps[2]

@@ -48,6 +48,11 @@ def test_without_gpus_all_first_workers_fit_and_a_processor_is_left_for_writing(
     assert placement.threads(pools[1]) >= min(cpus, 2) // 1 - (cpus == 1)
 
 
+def test_batches_are_large_on_gpus_and_single_images_without() -> None:
+    assert {pool.batch for pool in placement.place(placement.complete(config("san")), cpus=64, gpus=8)} == {8}
+    assert {pool.batch for pool in placement.place(placement.complete(config("san")), cpus=2, gpus=0)} == {1}
+
+
 def test_numbers_in_the_config_are_kept() -> None:
     pool = Pool(stages=(StageConfig(use="san"),), workers=3, cpus=2, gpus=0.5)
     placed = placement.place([pool], cpus=64, gpus=8)[0]

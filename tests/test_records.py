@@ -48,8 +48,12 @@ def test_a_good_record_wins_over_a_failed_one_whatever_the_order_of_the_files(tm
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["", "x", "y"])), min_size=1), min_size=1))
-def test_the_set_holds_every_image_once_for_any_history(tmp_path_factory: pytest.TempPathFactory, history: list) -> None:
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["", "x", "y"])), min_size=1), min_size=1)
+)
+def test_the_set_holds_every_image_once_for_any_history(
+    tmp_path_factory: pytest.TempPathFactory, history: list
+) -> None:
     folder = tmp_path_factory.mktemp("records")
     for written in history:
         records.append(str(folder), table(*written))

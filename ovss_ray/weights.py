@@ -1,0 +1,142 @@
+"""Checkpoints by name: where they come from, where they lie here, and whether they are what they should be."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from ovss_ray.errors import OvssError, UnknownName
+
+HUB = "https://huggingface.co/"
+FAKE = "ovss_ray_fake"
+"""The entry that marks a checkpoint whose values are made up (models.fake)."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint that its authors publish."""
+
+    file: str
+    url: str
+    sha256: str | None
+    """hex digits, where its publisher or a trusted download has given them"""
+    bytes: int | None
+    licence: str
+    page: str
+    """where to read about it, and to download it by hand"""
+
+
+def _san(file: str) -> Weights:
+    page = HUB + "Mendel192/san"
+    licence = "MIT (of the code, https://github.com/MendelXu/SAN); the page says what holds for the weights"
+    return Weights(file, f"{page}/resolve/main/{file}", None, None, licence, page)
+
+
+WEIGHTS = {
+    "san_vit_b_16": _san("san_vit_b_16.pth"),
+    "san_vit_large_14": _san("san_vit_large_14.pth"),
+}
+
+
+def cache_folder() -> Path:
+    """Where this project keeps what it can make or fetch again: $OVSS_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("OVSS_CACHE") or user_cache_dir("ovss_ray")).expanduser()
+
+
+def weights_folder() -> Path:
+    """Where checkpoints lie and are downloaded to: $OVSS_WEIGHTS, or `weights` in the cache folder."""
+    return Path(os.environ.get("OVSS_WEIGHTS") or cache_folder() / "weights").expanduser()
+
+
+def find(name: str, path: str | Path | None = None) -> Path:
+    """Return the checkpoint: the one at `path` if given, else the one in the folder of weights, downloaded if need be.
+
+    Raises UnknownName for a name that is not in WEIGHTS, and OvssError for a file that is not there and cannot be had:
+    the message says where it was looked for, where it can be downloaded, and what to type then.
+    """
+    if path is not None:
+        file = Path(path).expanduser().absolute()
+        if not file.is_file():
+            raise OvssError(f"the weights of {name}: there is no file {file}. {_advice(name)}")
+        return file
+    return lookup(name) or _download(name)
+
+
+def lookup(name: str) -> Path | None:
+    """The checkpoint if it is here already, else None. Raises UnknownName."""
+    if name not in WEIGHTS:
+        raise UnknownName("checkpoint", name, WEIGHTS)
+    file = (weights_folder() / WEIGHTS[name].file).absolute()
+    return file if file.is_file() else None
+
+
+def _download(name: str) -> Path:
+    """Fetch from the Hugging Face hub, which shows progress, resumes, and locks the file against a second download."""
+    from huggingface_hub import hf_hub_download
+
+    weights = WEIGHTS[name]
+    try:
+        weights_folder().mkdir(parents=True, exist_ok=True)
+        got = hf_hub_download(weights.page.removeprefix(HUB), weights.file, local_dir=weights_folder())
+    except OSError as failure:  # every failure of the hub's client is one: no network, no such file, no space
+        reason = str(failure).partition("\n")[0] or type(failure).__name__
+        looked = f"not at {weights_folder() / weights.file}, and the download failed"
+        raise OvssError(f"the weights of {name} are {looked}: {reason}. {_advice(name)}") from failure
+    return verify(name, Path(got).absolute())
+
+
+def _advice(name: str) -> str:
+    """What to type to get a checkpoint."""
+    if name not in WEIGHTS:
+        return "Give the path of an existing file"
+    weights, stage = WEIGHTS[name], name.partition("_")[0]
+    return (
+        f"Download {weights.file} from {weights.page} on a machine with a network, then either put it into a folder and set "
+        f"OVSS_WEIGHTS to that folder, or add --set {stage}.weights=PATH. To try things out without it: "
+        f"ovss weights fake {name}"
+    )
+
+
+def verify(name: str, file: Path) -> Path:
+    """Return the file if size and sha256 are those of WEIGHTS, as far as they are known. Raises OvssError, and says so."""
+    weights = WEIGHTS[name]
+    size = file.stat().st_size
+    if weights.bytes not in (None, size):
+        raise OvssError(f"{file} has {size} bytes instead of {weights.bytes}. Delete it and download it again")
+    if weights.sha256 not in (None, sha256(file) if weights.sha256 else None):
+        raise OvssError(
+            f"{file} has sha256 {sha256(file)} instead of {weights.sha256}. Delete it and download it again"
+        )
+    return file
+
+
+def sha256(file: str | Path) -> str:
+    """The sha256 of a file, in hex; hashed again only if the file has changed."""
+    stat = Path(file).stat()
+    return _sha256(str(file), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _sha256(file: str, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
+    with Path(file).open("rb") as stream:
+        while piece := stream.read(1 << 24):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def is_fake(file: str | Path) -> bool:
+    """Whether a checkpoint is one of models.fake, by the marker in it; no torch is needed, and no tensor is read."""
+    return zipfile.is_zipfile(file) and any(FAKE.encode() in pickled for pickled in _pickles(Path(file)))
+
+
+def _pickles(file: Path) -> Iterator[bytes]:
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                yield archive.read(name)

@@ -1,0 +1,56 @@
+"""Files by path or URI: whole or not at all, and errors that name them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ovss_ray import files
+from ovss_ray.errors import OvssError
+
+
+@pytest.fixture(params=["local", "file://", "memory://"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return {"local": str(tmp_path), "file://": f"file://{tmp_path}", "memory://": f"memory://{tmp_path}"}[request.param]
+
+
+def test_what_was_written_is_read_wherever_it_lies(folder: str) -> None:
+    uri = files.join(folder, "deep", "er", "name.bin")
+    assert not files.exists(uri)
+    files.write(uri, b"first")
+    files.write(uri, b"second")
+    assert files.read(uri) == b"second"
+    assert files.names(files.join(folder, "deep", "er")) == ["name.bin"]
+    assert files.names(files.join(folder, "nowhere")) == []
+
+
+def test_a_file_that_is_not_there_is_named(folder: str) -> None:
+    with pytest.raises(OvssError, match="nothing.bin: cannot be read"):
+        files.read(files.join(folder, "nothing.bin"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OvssError, match="cannot be written: Permission denied"):
+        files.write(tmp_path / "a", b"")
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OvssError, match="taken: cannot be written"):
+        files.write(tmp_path / "taken", b"")
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
+def test_an_address_that_nothing_can_open_is_refused() -> None:
+    with pytest.raises(OvssError, match="neither pyarrow nor fsspec"):
+        files.read("nosuchscheme://a/b")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("ade20k:847", "ade20k-847"), ("camvid", "camvid"), ("folder:a/b c/my garden.yaml", "folder-my-garden")],
+)
+def test_a_benchmarks_name_becomes_the_name_of_a_folder(name: str, folder: str) -> None:
+    assert files.plain(name) == folder

@@ -1,0 +1,125 @@
+"""The report: numbers with their coverage, the same from any order of the records and any shape of the tree."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+from rich.console import Console
+
+from ovss_ray import manifest as manifests
+from ovss_ray import records, reduce, report, tables
+from ovss_ray.metrics.confusion import Counter
+from ovss_ray.run_folder import RunFolder
+
+LABELS = ["sky", "road", "car"]
+
+
+def cells(seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, 3, (20, 30)).astype(np.uint16)
+    guess = np.where(generator.random((20, 30)) < 0.6, truth, generator.integers(0, 3, (20, 30))).astype(np.uint16)
+    return Counter(3)(truth, guess)
+
+
+def make(folder: Path, parts: list[list[int]], failed: tuple[int, ...] = (), expected: int = 12) -> RunFolder:
+    """A run's folder as evaluate leaves it; an image is a number."""
+    run = RunFolder(str(folder))
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("benchmarks: [camvid]\npools:\n- stages:\n  - use: oracle\n")
+    selection = {"split": "val", "ids": None, "limit": None}
+    run.save_json(run.card("camvid"), {"title": "CamVid", "labels": LABELS, "selection": selection})
+    run.save_json("environment.json", {"weights": [{"file": "x.pth", "sha256": "0", "fake": True}]})
+    run.save_json("identity.json", {"stages": []})
+    listed = pa.Table.from_pylist([{"image_id": f"i{k:02}"} for k in range(expected)])
+    empty = pa.array([None] * expected, pa.string())
+    for name in manifests.SCHEMA.names[1:7]:
+        listed = listed.append_column(name, empty)
+    sizes = pa.array([20] * expected, pa.int32())
+    manifests.save(listed.append_column("height", sizes).append_column("width", sizes), run.manifest("camvid"))
+    for part in parts:
+        records.append(run.records("camvid"), records.table(batch(part, failed)))
+    return run
+
+
+def batch(numbers: list[int], failed: tuple[int, ...]) -> dict[str, np.ndarray]:
+    rows: dict[str, list[Any]] = {
+        "image_id": [f"i{k:02}" for k in numbers],
+        "error": ["san: too dark" if k in failed else "" for k in numbers],
+        "benchmark": ["camvid"] * len(numbers),
+        "seconds": [{"san": 0.25}] * len(numbers),
+        "confusion": [{} if k in failed else cells(k) for k in numbers],
+    }
+    return {name: np.array([*values, None], object)[:-1] for name, values in rows.items()}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+def test_the_numbers_are_the_same_for_every_cut_order_and_repetition(tmp_path: Path) -> None:
+    whole = report.build(make(tmp_path / "whole", [list(range(12))]))
+    cuts = [[[k] for k in reversed(range(12))], [[0, 1, 2, 3], [3, 4, 5, 0], list(range(4, 12))]]
+    for number, parts in enumerate(cuts):
+        assert report.build(make(tmp_path / str(number), parts))["benchmarks"] == whole["benchmarks"]
+
+
+@pytest.mark.parametrize("fan_in", [2, 3, 16])
+def test_the_tree_on_ray_gives_what_a_plain_loop_gives(cluster: None, tmp_path: Path, fan_in: int) -> None:
+    run = make(tmp_path / "run", [[k] for k in range(12)])
+
+    def tree(parts: Any, of: Any) -> Any:
+        return reduce.fold(parts, of, fan_in)
+
+    assert report.build(run, tree)["benchmarks"] == report.build(run)["benchmarks"]
+
+
+def test_nothing_is_final_below_a_hundred_percent(tmp_path: Path) -> None:
+    made = report.build(make(tmp_path / "run", [list(range(11))], failed=(4,)))["benchmarks"]["camvid"]
+    assert made["images"] == {"expected": 12, "scored": 10, "failed": 1}
+    assert not made["final"]
+    assert made["errors"] == [{"image_id": "i04", "error": "san: too dark"}]
+    assert report.build(make(tmp_path / "all", [list(range(12))]))["benchmarks"]["camvid"]["final"]
+
+
+def test_a_run_without_any_record_has_a_report_without_numbers(tmp_path: Path) -> None:
+    made = report.build(make(tmp_path / "run", []))["benchmarks"]["camvid"]
+    assert made["images"] == {"expected": 12, "scored": 0, "failed": 0}
+    assert made["metrics"]["miou"] is None
+    json.loads(
+        (tmp_path / "run/report.json").read_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON")
+    )
+
+
+def test_the_classes_add_up_to_the_means(tmp_path: Path) -> None:
+    made = report.build(make(tmp_path / "run", [list(range(12))]))["benchmarks"]["camvid"]
+    assert [row["name"] for row in made["classes"]] == LABELS
+    assert np.mean([row["iou"] for row in made["classes"]]) == pytest.approx(made["metrics"]["miou"], abs=1e-12)
+    assert sum(row["truth_pixels"] for row in made["classes"]) == 12 * 20 * 30
+
+
+def test_the_worst_images_come_first_and_failures_before_them(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", [list(range(12))], failed=(7,))
+    rows = report.images(run, "camvid")
+    assert rows[0] == {"image_id": "i07", "miou": None, "error": "san: too dark"}
+    assert [row["miou"] for row in rows[1:]] == sorted(row["miou"] for row in rows[1:])
+    mean = report.build(run)["benchmarks"]["camvid"]["metrics"]["image_miou"]
+    assert np.mean([row["miou"] for row in rows[1:]]) == pytest.approx(mean, abs=1e-8)
+
+
+def test_the_table_says_what_is_missing_what_failed_and_that_weights_are_made_up(tmp_path: Path) -> None:
+    made = report.build(make(tmp_path / "run", [list(range(11))], failed=(4,)))
+    console = Console(record=True, width=160, file=io.StringIO())
+    tables.show(made, console, classes=True)
+    shown = console.export_text()
+    for words in ("10/12 not final", "i04: san: too dark", "FAKE WEIGHTS: x.pth", "sky", "miou_classic"):
+        assert words in shown
