@@ -74,7 +74,7 @@ class Benchmark:
         if set(self.index) != set(range(len(self.labels))):
             odd = sorted(set(self.index) ^ set(range(len(self.labels))))
             raise OvssError(
-                f"{self.title}: `index` must name every one of the {len(self.labels)} labels and no other; at odds: {odd}"
+                f"{self.title}: `index` must name each of the {len(self.labels)} labels and no other; at odds: {odd}"
             )
         if any(count < 1 for count in self.counts.values()):
             raise OvssError(f"{self.title}: a split has at least one image, and `counts` says {dict(self.counts)}")
@@ -130,12 +130,17 @@ def below(root: str, own: str, layouts: Iterable[tuple[str, ...]], advice: str) 
     """
     tried = []
     for layout in layouts:
-        for base in (files.join(root, own), root):
+        for base in (files.join(absolute(root), own), absolute(root)):
             found = [files.join(base, folder) for folder in layout]
             if all(map(files.exists, found)):
                 return found
             tried += found
     raise OvssError(f"the data set was not found below {root!r}. Looked for: {', '.join(tried)}. {advice}")
+
+
+def absolute(folder: str) -> str:
+    """Make a local path absolute, since workers have another working directory; a URI is returned as it is."""
+    return folder if "://" in folder else str(Path(folder).expanduser().absolute())
 
 
 def split_folder(split: str, folders: Mapping[str, str]) -> str:
@@ -188,7 +193,9 @@ def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.
     A value stands for the label `value - offset`; values in `ignore` are not counted, whatever they would stand for.
     """
     table = np.full(65536, _INVALID, np.uint16)
-    table[offset : offset + labels] = np.arange(labels)[: 65536 - offset]
+    values = offset + np.arange(labels)
+    fits = (values >= 0) & (values < len(table))
+    table[values[fits]] = np.flatnonzero(fits)
     table[list(ignore)] = IGNORE
     return table
 

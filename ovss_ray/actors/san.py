@@ -1,0 +1,172 @@
+"""SAN: masks from a small side network, names from a frozen CLIP, in one pass over the image.
+
+Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242.
+
+CLIP's image tower runs on the photograph at half resolution and is cut in two. A ViT of 240 channels, the side network,
+runs beside the first part on the photograph at full resolution and is fed from it; it turns 100 learned queries into 100
+mask proposals (§3.2), and into 100 biases for CLIP's attention. In the second part of CLIP, 100 copies of the class
+token, each biased towards its own mask, become 100 embeddings (§3.3). Their products with the embeddings of the class
+names, and of a learned "no object", say what each mask shows; a pixel is given to the class whose masks claim it most.
+The vocabulary enters in that product alone, so rows with unlike vocabularies share everything before it.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from ovss_ray import stage, weights
+from ovss_ray.columns import Batch, column
+from ovss_ray.errors import UnknownName
+from ovss_ray.models.san_variants import VARIANTS, padded_size
+from ovss_ray.stage import Prepared
+from ovss_ray.vocabulary import Vocabularies, Vocabulary
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from torch import Tensor
+
+    from ovss_ray.models.san import Features
+
+
+class Stage(stage.Stage):
+    """image (H, W, 3) uint8 RGB and vocabulary → prediction (H, W) uint16."""
+
+    reads = ("image", "vocabulary")
+    writes = ("prediction",)
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
+
+    class Config(stage.Config):
+        """Which SAN, and how it is computed."""
+
+        variant: str = "san_vit_b_16"
+        """san_vit_b_16 or san_vit_large_14"""
+        weights: str | None = None
+        """the checkpoint; without it the one that `ovss weights fetch` has got or gets"""
+        device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+        """auto (a GPU if there is one), cpu, cuda or cuda:N"""
+        precision: Literal["fp32", "bf16"] = "fp32"
+        """bf16 is faster on a GPU and changes near-ties"""
+        exact: bool = False
+        """bit-identical answers on the same kind of hardware: one image per forward, one thread, deterministic kernels"""
+        batch: int = Field(default=8, ge=1)
+        """images of one padded size in one forward, at most"""
+
+        @field_validator("variant")
+        @classmethod
+        def _known(cls, name: str) -> str:
+            if name not in VARIANTS:
+                raise ValueError(str(UnknownName("variant", name, VARIANTS)))
+            return name
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """The checkpoint. Raises OvssError if it is not here and cannot be downloaded."""
+        return (weights.find(config.variant, config.weights),)
+
+    @classmethod
+    def prepare(cls, config: Config, vocabularies: Vocabularies) -> Prepared:
+        """Embed every vocabulary with the text tower alone, or find it in the cache: key → classifier (K + 1, D) float32."""
+        from ovss_ray.models import san
+        from ovss_ray.text import EmbeddingCache
+
+        with computing(config):
+            tower = san.load_text(config.variant, *cls.files(config), _device(config))
+            cache = EmbeddingCache()
+            rows = {digest: san.classifier(tower, one, cache) for digest, one in vocabularies.items()}
+            return {_key(config, digest): row.cpu().numpy() for digest, row in rows.items()}
+
+    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray import models
+
+        file = self.files(config)[0]
+        self.model = models.load(config.variant, file, _device(config), config.precision)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Segment the images of a batch; those of one padded size share forward passes, whatever their vocabularies."""
+        import torch
+
+        images, asked = batch["image"], [vocabularies[digest] for digest in batch["vocabulary"]]
+        predictions: list[np.ndarray | None] = [None] * len(images)
+        with computing(self.config), torch.inference_mode():
+            for rows in _alike(images, 1 if self.config.exact else self.config.batch):
+                for row, made in zip(rows, self._segment([images[i] for i in rows], [asked[i] for i in rows]), strict=True):
+                    predictions[row] = made
+        return {"prediction": column(predictions)}
+
+    def _segment(self, images: Sequence[np.ndarray], vocabularies: Sequence[Vocabulary]) -> Iterator[np.ndarray]:
+        """Label maps (H, W) uint16 of images of one padded size."""
+        import torch
+
+        from ovss_ray.models.san import class_probabilities
+        from ovss_ray.models.semantic import label_map
+
+        inputs = torch.stack([self.model.preprocess(image)[0] for image in images])
+        features = self.model(inputs.to(self.model.device, non_blocking=True))
+        logits = self._class_logits(features, vocabularies)
+        for i, image in enumerate(images):
+            yield label_map(features.mask_logits[i], class_probabilities(logits[i]), self.model.geometry(image))
+
+    def _class_logits(self, features: "Features", vocabularies: Sequence[Vocabulary]) -> "dict[int, Tensor]":
+        """Row → class logits (Q, K + 1); rows that ask for the same vocabulary are multiplied together."""
+        logits = {}
+        for vocabulary in dict.fromkeys(vocabularies):
+            rows = [i for i, other in enumerate(vocabularies) if other == vocabulary]
+            product = features.mask_embeddings[rows] @ self._classifier(vocabulary).T
+            logits |= dict(zip(rows, product, strict=True))
+        return logits
+
+    def _classifier(self, vocabulary: Vocabulary) -> "Tensor":
+        """(K + 1, D): what was prepared, or for a vocabulary that came later made now; kept for those used last."""
+        import torch
+
+        made = self.prepared.get(_key(self.config, vocabulary.digest))
+        if made is None:
+            return self.model.classifier(vocabulary)
+        return self.model.classifiers.get(vocabulary.digest, lambda: torch.tensor(made, device=self.model.device))
+
+
+def _key(config: Stage.Config, digest: str) -> str:
+    return f"san {config.variant} {config.weights} {digest}"
+
+
+def _device(config: Stage.Config) -> str:
+    """The device that "auto" means here."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+
+
+def _alike(images: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:
+    """Rows whose images have one padded size, in groups of at most so many."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, image in enumerate(images):
+        groups.setdefault(padded_size(*image.shape[:2]), []).append(row)
+    for rows in groups.values():
+        yield from (rows[begin : begin + most] for begin in range(0, len(rows), most))
+
+
+@contextmanager
+def computing(config: Stage.Config) -> Iterator[None]:
+    """Compute with the threads that OMP_NUM_THREADS grants, or exactly: one thread, deterministic kernels, no TF32.
+
+    These are settings of the whole process, and other stages live in it: what was set before is set again.
+    """
+    import torch
+
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if config.exact:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
+    try:
+        torch.set_num_threads(1 if config.exact else int(threads) if threads.isdigit() else before[0])
+        torch.use_deterministic_algorithms(config.exact or before[1])
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])

