@@ -18,7 +18,8 @@ class Pool(Config):
     """WHERE it runs: workers that each hold the same stages. Stages of one pool hand over in memory.
 
     "auto" is decided by what the cluster has (see placement.place): with GPUs one worker per GPU and batches of 8,
-    without them workers that share the processors and single images. None of it is part of the digest: a run may go on elsewhere.
+    without them workers that share the processors and single images. None of it is part of the digest of a run,
+    which may go on elsewhere.
     """
 
     stages: tuple[StageConfig, ...] = Field(min_length=1)
@@ -212,8 +213,9 @@ def _explain(failure: ValidationError, model: type[Config], source: str, prefix:
 
 def _fields(model: type[Config], path: Iterable[int | str]) -> list[str]:
     """The names that would have been known at a path of the config."""
+    known: dict[str, type[Config]] = {"pools": Pool, "stages": StageConfig}
     for step in path:
-        model = {"pools": Pool, "stages": StageConfig}.get(str(step), model)
+        model = known.get(str(step), model)
     return list(model.model_fields)
 
 

@@ -5,22 +5,26 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from ovss_ray import manifest as manifests
 from ovss_ray import pipeline, placement, records, reduce, report
+from ovss_ray.arrays import ArrayCache
 from ovss_ray.columns import Batch
-from ovss_ray.config import Pool
 from ovss_ray.display import Display
 from ovss_ray.errors import OvssError
+from ovss_ray.placement import Placed
 from ovss_ray.request import Request
 from ovss_ray.run_folder import RunFolder, environment
-from ovss_ray.stage import Stage
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.stage import StageConfig
+from ovss_ray.vocabulary import Vocabularies, Vocabulary
 
 PARTS = 256
 """Part files that a run is cut into, about. A death costs one of them, not yet written, and what was in flight."""
@@ -44,20 +48,21 @@ def run(request: Request, display: Display) -> dict[str, Any]:
         return report.build(folder, reduce.fold)
 
 
-def evaluate(manifest: pa.Table, pools: Sequence[Pool], request: Request, display: Display) -> None:
+def evaluate(manifest: pa.Table, pools: Sequence[Placed], request: Request, display: Display) -> None:
     """Give every image of the manifest a record, good or failed, in the folder of the run.
 
     Raises OvssError if more images fail than the config allows.
     """
     prepared = _prepare(pools, request.vocabularies)
-    images = ray.data.from_arrow(_blocks(manifest, pools[0].batch))
+    images: Dataset = ray.data.from_arrow(_blocks(manifest, pools[0].batch))
     for pool, keep in zip(pools, request.keeps, strict=True):
         worker = Recorder if pool is pools[-1] else Worker
         images = _map(images, worker, pool, keep=keep, vocabularies=request.vocabularies, prepared=prepared)
     size = min(PARTS, -(-len(manifest) // PARTS))
-    writing = {"batch_size": size, "batch_format": "pyarrow", "num_cpus": 0.1}
+    write: Any = partial(_write, folder=request.folder)
+    receipts = images.map_batches(write, batch_size=size, batch_format="pyarrow", num_cpus=0.1)
     with _plain_errors():
-        for receipt in images.map_batches(_write, fn_args=(request.folder,), **writing).iter_rows():
+        for receipt in receipts.iter_rows():
             display.update(receipt)
             if display.failed > request.config.max_errors:
                 raise OvssError(
@@ -69,8 +74,8 @@ def evaluate(manifest: pa.Table, pools: Sequence[Pool], request: Request, displa
 class Worker:
     """The actor that Ray Data runs: it holds the stages of one pool and is called with many batches."""
 
-    def __init__(self, pool: Pool, keep: set[str], vocabularies: Vocabularies, prepared: Mapping[str, Any]) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(placement.threads(pool))
+    def __init__(self, pool: Placed, keep: set[str], vocabularies: Vocabularies, prepared: Mapping[str, Any]) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(pool.threads)
         shared = {key: ray.get(array) for key, array in prepared.items()}  # zero-copy: one mapped copy per node
         self.stages = {stage.use: stage.build(shared) for stage in pool.stages}
         self.keep, self.vocabularies = keep, vocabularies
@@ -84,20 +89,19 @@ class Worker:
 class Recorder(Worker):
     """The worker of the last pool, whose batches become records."""
 
-    def __call__(self, batch: Batch) -> pa.Table:  # type: ignore[override]
+    def __call__(self, batch: Batch) -> pa.Table:
         """Run the last stages over a batch, and keep the records alone."""
         return records.table(super().__call__(batch))
 
 
-def _map(images: Dataset, worker: type[Worker], pool: Pool, **arguments: Any) -> Dataset:
-    least, most = pool.workers if isinstance(pool.workers, tuple) else (pool.workers, pool.workers)
+def _map(images: Dataset, worker: type[Worker], pool: Placed, **arguments: Any) -> Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.60 names no other way to bound the restarts
         return images.map_batches(
             worker,
             fn_constructor_kwargs={"pool": pool, **arguments},
             batch_size=pool.batch,
-            compute=ActorPoolStrategy(min_size=least, max_size=most),
+            compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             max_restarts=2,  # the default is without end: one image that kills its worker would hang the run
@@ -109,7 +113,7 @@ def _write(table: pa.Table, folder: RunFolder) -> pa.Table:
     """Write records as one part file per benchmark, and give the driver a receipt for each."""
     receipts = []
     for name in table["benchmark"].unique().to_pylist():
-        part = table.filter(pa.compute.equal(table["benchmark"], name))
+        part = table.filter(pc.equal(table["benchmark"], name))
         uri = records.append(folder.records(name), part)
         errors = [error for error in part["error"].to_pylist() if error]
         receipts.append(
@@ -124,22 +128,28 @@ def _blocks(manifest: pa.Table, batch: int) -> list[pa.Table]:
     return [manifest.slice(begin, rows) for begin in range(0, len(manifest), rows)]
 
 
-def _prepare(pools: Sequence[Pool], vocabularies: Vocabularies) -> dict[str, Any]:
-    """Let each stage do its once-per-run work where one of its workers could run: key → reference to an array."""
-    waiting = []
+def _prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, Any]:
+    """Find or do the once-per-run work of all stages: key → reference to an array in the object store.
+
+    What is not cached is made by one task for each stage, where one of its workers could run.
+    """
+    cache = ArrayCache()
+    ready: dict[str, Any] = {}
     for pool in pools:
         for stage in pool.stages:
-            if stage.kind().prepare.__func__ is not Stage.prepare.__func__:  # type: ignore[attr-defined]
-                task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=2)(_prepare_one)
-                waiting.append(task.remote(stage, placement.threads(pool), vocabularies))
-    with _plain_errors():
-        return {key: array for made in ray.get(waiting) for key, array in made.items()}
+            asked = {stage.key(one): one for one in vocabularies.values()}
+            lacking = {key: one for key, one in asked.items() if key and cache.find(key) is None}
+            task: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=2)(_prepare_one)
+            with _plain_errors():
+                made = ray.get(task.remote(stage, pool.threads, list(lacking.values()))) if lacking else []
+            new = dict(zip(lacking, made, strict=True))
+            ready |= {key: ray.put(cache.get(key, partial(new.__getitem__, key))) for key in asked if key}
+    return ready
 
 
-def _prepare_one(stage: Any, threads: int, vocabularies: Vocabularies) -> dict[str, Any]:
+def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    made = stage.kind().prepare(stage.settings(), vocabularies)
-    return {key: ray.put(array) for key, array in made.items()}
+    return stage.kind().prepare(stage.settings(), vocabularies)
 
 
 @contextmanager

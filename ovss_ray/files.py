@@ -74,6 +74,18 @@ def names(folder: str | Path, suffix: str = "") -> list[str]:
     return sorted(file.base_name for file in listed if file.is_file and file.base_name.endswith(suffix))
 
 
+def walk(folder: str | Path) -> list[str]:
+    """The addresses of all files below a folder, sorted; none if there is no such folder."""
+    system, path = locate(folder)
+    listed = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+    return sorted(join(folder, file.path[len(path) :].lstrip("/")) for file in listed if file.is_file)
+
+
+def absolute(uri: str) -> str:
+    """Make a local path absolute, since workers have another working directory; a URI is returned as it is."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
 def exists(uri: str | Path) -> bool:
     """Whether there is a file or folder of this name."""
     system, path = locate(uri)

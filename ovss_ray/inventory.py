@@ -58,7 +58,7 @@ def weights() -> Table:
     """Every known checkpoint, and where it lies if it is here."""
     table = Table("weights", "bytes", "licence", "here", title="Weights", title_justify="left")
     for name, one in known_weights.WEIGHTS.items():
-        found = known_weights.local(name)
+        found = known_weights.lookup(name)
         size = f"{one.bytes:,}" if one.bytes else "not published"
         table.add_row(name, size, escape(one.licence), str(found) if found else f"ovss weights fetch {name}")
     return table

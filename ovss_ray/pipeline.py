@@ -34,7 +34,8 @@ def plan(stages: Sequence[StageConfig], given: Iterable[str], wanted: Iterable[s
         have |= set(stage.kind().writes)
     if missing := set(wanted) - have:
         raise OvssError(f"no stage of {[stage.use for stage in stages]} writes {sorted(missing)}")
-    keeps, live = [], set(wanted)
+    keeps: list[set[str]] = []
+    live = set(wanted)
     for stage in reversed(stages):
         keeps.insert(0, set(live))
         live = (live - set(stage.kind().writes)) | set(stage.kind().reads)
@@ -112,5 +113,5 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
 
 
 def _timed(batch: Batch, name: str, shares: np.ndarray) -> np.ndarray:
-    before = batch.get("seconds", [{}] * len(shares))
+    before = batch.get("seconds", column({} for _ in shares))
     return column({**(old or {}), name: float(share)} for old, share in zip(before, shares, strict=True))

@@ -2,9 +2,30 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ovss_ray.config import Auto, Pool, RunConfig
 from ovss_ray.stage import StageConfig
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A pool with every "auto" decided for one cluster."""
+
+    stages: tuple[StageConfig, ...]
+    least: int
+    most: int
+    """workers"""
+    cpus: float
+    gpus: float
+    """of one worker"""
+    batch: int
+
+    @property
+    def threads(self) -> int:
+        """How many threads a worker uses."""
+        return max(1, math.ceil(self.cpus))
+
 
 LIGHT = 0.25
 """Processors of a worker that decodes or measures on a machine with few of them."""
@@ -45,7 +66,7 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
     return placed
 
 
-def place(pools: Sequence[Pool], cpus: float, gpus: float) -> list[Pool]:
+def place(pools: Sequence[Pool], cpus: float, gpus: float) -> list[Placed]:
     """Replace every "auto" by numbers that fit a cluster with so many processors and GPUs in all.
 
     Pools without a stage that can use a GPU are light (decode, measure): a quarter processor each on a small machine,
@@ -53,11 +74,10 @@ def place(pools: Sequence[Pool], cpus: float, gpus: float) -> list[Pool]:
     quarter that writes records: one worker per GPU, or without GPUs workers of up to four threads.
     """
     computing = [pool for pool in pools if not _light(pool)]
-    fixed = sum(_least(pool) for pool in computing)
+    fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
     rest = max(LIGHT, (cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
-    placed = [_place_light(pool, cpus) if _light(pool) else _place_computing(pool, rest, gpus) for pool in pools]
     batch = 8 if gpus or not computing else 1
-    return [pool.model_copy(update={"batch": batch}) if pool.batch == "auto" else pool for pool in placed]
+    return [_place_light(pool, cpus, batch) if _light(pool) else _place(pool, rest, gpus, batch) for pool in pools]
 
 
 def _light(pool: Pool) -> bool:
@@ -68,32 +88,25 @@ def _can_use_gpu(pool: Pool) -> bool:
     return any(stage.kind().gpu for stage in pool.stages)
 
 
-def _least(pool: Pool) -> float:
-    """The processors that a pool has asked for by number."""
-    least = pool.workers[0] if isinstance(pool.workers, tuple) else 1 if pool.workers == "auto" else pool.workers
-    return least * pool.cpus if pool.cpus != "auto" else 0.0
-
-
-def _place_light(pool: Pool, cpus: float) -> Pool:
+def _place_light(pool: Pool, cpus: float, batch: int) -> Placed:
     each = LIGHT if cpus < 8 else 1.0
-    most = max(1, int(cpus / 4 / each)) if cpus >= 8 else 1
-    each_gpu = 0.0 if pool.gpus == "auto" else pool.gpus
-    return pool.model_copy(update={"gpus": each_gpu, "cpus": each, "workers": _count(pool.workers, most)})
+    workers = _workers(pool, int(cpus / 4) if cpus >= 8 else 1)
+    return Placed(pool.stages, *workers, each, 0.0 if pool.gpus == "auto" else pool.gpus, _number(pool.batch, batch))
 
 
-def _place_computing(pool: Pool, rest: float, gpus: float) -> Pool:
-    each_gpu = (1.0 if gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else float(pool.gpus)
-    each_cpu = (1.0 if each_gpu else min(4.0, rest)) if pool.cpus == "auto" else float(pool.cpus)
+def _place(pool: Pool, rest: float, gpus: float, batch: int) -> Placed:
+    each_gpu = (1.0 if gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else pool.gpus
+    each_cpu = (1.0 if each_gpu else min(4.0, rest)) if pool.cpus == "auto" else pool.cpus
     most = gpus / each_gpu if each_gpu else rest / each_cpu
-    return pool.model_copy(
-        update={"gpus": each_gpu, "cpus": each_cpu, "workers": _count(pool.workers, max(1, int(most)))}
-    )
+    return Placed(pool.stages, *_workers(pool, int(most)), each_cpu, each_gpu, _number(pool.batch, batch))
 
 
-def _count(asked: int | tuple[int, int] | Auto, most: int) -> int | tuple[int, int]:
-    return ((1, most) if most > 1 else 1) if asked == "auto" else asked
+def _workers(pool: Pool, most: int) -> tuple[int, int]:
+    """The least and the most workers of a pool; `most` is what "auto" allows."""
+    if pool.workers == "auto":
+        return 1, max(1, most)
+    return pool.workers if isinstance(pool.workers, tuple) else (pool.workers, pool.workers)
 
 
-def threads(pool: Pool) -> int:
-    """How many threads a worker of a placed pool uses."""
-    return max(1, math.ceil(float(pool.cpus)))
+def _number(asked: int | Auto, otherwise: int) -> int:
+    return otherwise if asked == "auto" else asked

@@ -20,7 +20,8 @@ def fold(parts: Sequence[Part], of: Callable[[pa.Table], P], fan_in: int = 16) -
 
     Addition is associative and commutative and exact, so that the tree's shape cannot be seen in the result.
     """
-    leaf, node = ray.remote(num_cpus=0.1)(_leaf), ray.remote(num_cpus=0.1)(_node)
+    leaf: Any = ray.remote(num_cpus=0.1)(_leaf)
+    node: Any = ray.remote(num_cpus=0.1)(_node)
     level = [leaf.remote(some, of) for some in _batched(parts, fan_in)]
     while len(level) > 1:
         level = [node.remote(*some) for some in _batched(level, fan_in)]

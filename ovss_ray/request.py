@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ovss_ray import files, pipeline, placement, weights
 from ovss_ray import manifest as manifests
-from ovss_ray import pipeline, placement, weights
 from ovss_ray.columns import MANIFEST
 from ovss_ray.config import Pool, RunConfig
 from ovss_ray.datasets import benchmark as benchmarks
@@ -36,8 +36,8 @@ class Request:
     manifests: Mapping[str, pa.Table]
     pools: tuple[Pool, ...]
     keeps: tuple[set[str], ...]
-    files: tuple[Path, ...]
-    """the files that decide the answers of the stages, such as weights"""
+    sources: tuple[tuple[Path, ...], ...]
+    """for each stage of the config, the files that decide its answers, such as weights"""
 
     @property
     def vocabularies(self) -> Vocabularies:
@@ -49,7 +49,7 @@ class Request:
         return {
             "stages": [_identity(stage) for stage in self.config.stages()],
             "benchmarks": {name: self._benchmark(name) for name in self.benchmarks},
-            "weights": [weights.sha256(file) for file in self.files],
+            "weights": [weights.sha256_of(some) for some in self.sources],
             "exact": self.config.exact,
         }
 
@@ -65,10 +65,7 @@ class Request:
 
     def weights(self) -> dict[str, Any]:
         """The files that decide answers, for the report: names, digests, and whether the values are made up."""
-        found = [
-            {"file": str(file), "sha256": weights.sha256(file), "fake": weights.is_fake(file)} for file in self.files
-        ]
-        return {"weights": found}
+        return {"weights": [_sources(some) for some in self.sources if some]}
 
     def _benchmark(self, name: str) -> dict[str, Any]:
         return {"vocabulary": self.benchmarks[name].vocabulary.digest, **self.selections[name].stamp()}
@@ -76,15 +73,16 @@ class Request:
 
 def resolve(config: RunConfig, out: str) -> Request:
     """Check names, columns, files and data, in this order, and list the images. Raises OvssError for a fault."""
-    folder = RunFolder(out if "://" in out else str(Path(out).expanduser().absolute()))
+    folder = RunFolder(files.absolute(out))
+    config = config.model_copy(update={"benchmarks": tuple(map(_absolute, config.benchmarks))})
     loaded = _benchmarks(config)
     pools, keeps = _pools(config, folder, images=None)
-    found = tuple(file for stage in config.stages() for file in stage.kind().files(stage.settings()))
+    sources = tuple(stage.kind().files(stage.settings()) for stage in config.stages())
     root = _data_root(config)
     selections = {name: Selection.of(config, one) for name, one in loaded.items()}
     listed = {name: manifests.build(name, one, root, selections[name]) for name, one in loaded.items()}
     pools, keeps = _pools(config, folder, images=sum(len(table) for table in listed.values()))
-    return Request(config, folder, loaded, selections, listed, tuple(pools), tuple(keeps), found)
+    return Request(config, folder, loaded, selections, listed, tuple(pools), tuple(keeps), sources)
 
 
 def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:
@@ -114,7 +112,19 @@ def _data_root(config: RunConfig) -> str:
     root = config.data_root or os.environ.get("OVSS_DATA")
     if not root:
         raise OvssError("where the data lie was not said. Add --data-root DIR, or set OVSS_DATA=DIR")
-    return root if "://" in root else str(Path(root).expanduser().absolute())
+    return files.absolute(root)
+
+
+def _absolute(benchmark: str) -> str:
+    """folder:my.yaml → folder:/here/my.yaml: workers have another working directory."""
+    family, colon, rest = benchmark.partition(":")
+    return f"{family}:{files.absolute(rest)}" if family == "folder" and rest else family + colon + rest
+
+
+def _sources(some: tuple[Path, ...]) -> dict[str, Any]:
+    """The files of one stage: the only one by its name, many by their number."""
+    name = str(some[0]) if len(some) == 1 else f"{len(some)} files such as {some[0]}"
+    return {"file": name, "sha256": weights.sha256_of(some), "fake": any(map(weights.is_fake, some))}
 
 
 def _identity(stage: StageConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ovss_ray.columns import Batch
 from ovss_ray.errors import OvssError, UnknownName
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.vocabulary import Vocabularies, Vocabulary
 
 Prepared = Mapping[str, np.ndarray]
-"""Arrays made once per run and shared by all workers of a node; the keys are the stage's own."""
+"""Key → array: what Stage.prepare has made, shared by all workers of a node."""
 
 
 class Config(BaseModel):
@@ -60,9 +60,14 @@ class Stage(ABC):
         return ()
 
     @classmethod
-    def prepare(cls, config: Any, vocabularies: Vocabularies) -> Prepared:
-        """Work that is done once per run, in one place, before the workers start; they get what it returns."""
-        return {}
+    def key(cls, config: Any, vocabulary: Vocabulary) -> str | None:
+        """Name what `prepare` makes for a vocabulary, by all that decides it; None if there is nothing to prepare."""
+        return None
+
+    @classmethod
+    def prepare(cls, config: Any, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+        """Work done once per vocabulary, in one place, and cached under its key; workers are given the arrays."""
+        return []
 
 
 class StageConfig(Config):
@@ -76,6 +81,10 @@ class StageConfig(Config):
     def kind(self) -> type[Stage]:
         """Return the stage's class. Raises UnknownName."""
         return find("ovss_ray.actors", self.use, "Stage")
+
+    def key(self, vocabulary: Vocabulary) -> str | None:
+        """Name what the stage prepares for a vocabulary; None if there is nothing."""
+        return self.kind().key(self.settings(), vocabulary)
 
     def settings(self) -> Config:
         """Return the options, checked. Raises pydantic.ValidationError."""

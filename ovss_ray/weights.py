@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -121,7 +121,15 @@ def sha256(file: str | Path) -> str:
     return _sha256(str(file), stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=32)
+def sha256_of(several: Sequence[Path]) -> str | None:
+    """One sha256 for several files, by their names and contents, in hex; that of the file for one, None for none."""
+    if len(several) < 2:
+        return sha256(several[0]) if several else None
+    lines = sorted(f"{file.name} {sha256(file)}" for file in several)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@lru_cache(maxsize=100_000)
 def _sha256(file: str, size: int, changed: int) -> str:
     digest = hashlib.sha256()
     with Path(file).open("rb") as stream:

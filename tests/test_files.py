@@ -25,7 +25,7 @@ def test_what_was_written_is_read_wherever_it_lies(folder: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(folder: str) -> None:
-    with pytest.raises(OvssError, match="nothing.bin: cannot be read"):
+    with pytest.raises(OvssError, match=r"nothing\.bin: cannot be read"):
         files.read(files.join(folder, "nothing.bin"))
 
 

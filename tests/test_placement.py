@@ -36,16 +36,15 @@ def test_a_config_may_put_everything_into_one_pool() -> None:
 
 def test_with_gpus_there_is_one_worker_for_each() -> None:
     pools = placement.place(placement.complete(config("san")), cpus=64, gpus=8)
-    assert [(pool.gpus, pool.workers) for pool in pools] == [(0, (1, 16)), (1, (1, 8)), (0, (1, 16))]
+    assert [(pool.gpus, pool.least, pool.most) for pool in pools] == [(0, 1, 16), (1, 1, 8), (0, 1, 16)]
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 16, 64])
 def test_without_gpus_all_first_workers_fit_and_a_processor_is_left_for_writing(cpus: int) -> None:
     pools = placement.place(placement.complete(config("san")), cpus=cpus, gpus=0)
-    least = [pool.workers[0] if isinstance(pool.workers, tuple) else pool.workers for pool in pools]
     assert all(pool.gpus == 0 for pool in pools)
-    assert sum(n * pool.cpus for n, pool in zip(least, pools, strict=True)) <= max(1, cpus) - 0.1
-    assert placement.threads(pools[1]) >= min(cpus, 2) // 1 - (cpus == 1)
+    assert sum(pool.least * pool.cpus for pool in pools) <= max(1, cpus) - 0.1
+    assert pools[1].threads >= min(cpus, 2) // 1 - (cpus == 1)
 
 
 def test_batches_are_large_on_gpus_and_single_images_without() -> None:
@@ -56,4 +55,4 @@ def test_batches_are_large_on_gpus_and_single_images_without() -> None:
 def test_numbers_in_the_config_are_kept() -> None:
     pool = Pool(stages=(StageConfig(use="san"),), workers=3, cpus=2, gpus=0.5)
     placed = placement.place([pool], cpus=64, gpus=8)[0]
-    assert (placed.workers, placed.cpus, placed.gpus) == (3, 2, 0.5)
+    assert (placed.least, placed.most, placed.cpus, placed.gpus) == (3, 3, 2, 0.5)
