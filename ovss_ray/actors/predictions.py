@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
-from pyarrow import fs
+from pydantic import field_validator
 
 from ovss_ray import files, images, stage
 from ovss_ray.columns import NONE, Batch, column
@@ -42,6 +42,11 @@ class Stage(stage.Stage):
         category_ids: tuple[int, ...] | None = None
         """the value of each class, if they are no row of numbers: detectron2's contiguous ids → data set's ids"""
 
+        @field_validator("path")
+        @classmethod
+        def _absolute(cls, path: str) -> str:
+            return files.absolute(path)
+
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
         self._source: _Source = (_Json if config.path.endswith(".json") else _Folder)(config.path)
@@ -59,7 +64,7 @@ class Stage(stage.Stage):
             raise OvssError(f"{config.path}: nothing there. `path` is a folder of label maps, or detectron2's JSON")
         if "://" in config.path:
             return ()
-        path = Path(config.path).expanduser()
+        path = Path(config.path)
         return (path,) if path.suffix == ".json" else tuple(map(Path, label_maps(config.path).values()))
 
     def _prediction(self, image_id: str, classes: int) -> np.ndarray:
@@ -116,15 +121,14 @@ class _Folder:
 
 def label_maps(folder: str) -> dict[str, str]:
     """Path below the folder without its ending → address, of all label maps. Raises OvssError if two share one."""
-    system, path = files.locate(folder)
     found: dict[str, str] = {}
-    for file in sorted(system.get_file_info(fs.FileSelector(path, recursive=True)), key=lambda file: file.path):
-        inner = PurePosixPath(file.path[len(path) :].lstrip("/"))
-        if file.is_file and inner.suffix.lower() in ENDINGS:
+    for uri in files.walk(folder):
+        inner = PurePosixPath(uri[len(folder) :].lstrip("/"))
+        if inner.suffix.lower() in ENDINGS:
             stem = str(inner.with_suffix(""))
             if stem in found:
                 raise OvssError(f"{found[stem]} and {inner} would both be the prediction of {stem!r}. Remove one")
-            found[stem] = files.join(folder, str(inner))
+            found[stem] = uri
     return found
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from ovss_ray import stage, weights
+from ovss_ray import files, stage, weights
 from ovss_ray.columns import Batch, column
 from ovss_ray.errors import UnknownName
 from ovss_ray.models.san_variants import VARIANTS, padded_size
@@ -56,6 +56,11 @@ class Stage(stage.Stage):
         batch: int = Field(default=8, ge=1)
         """images of one padded size in one forward, at most"""
 
+        @field_validator("weights")
+        @classmethod
+        def _absolute(cls, path: str | None) -> str | None:
+            return path and files.absolute(path)
+
         @field_validator("variant")
         @classmethod
         def _known(cls, name: str) -> str:
@@ -69,16 +74,18 @@ class Stage(stage.Stage):
         return (weights.find(config.variant, config.weights),)
 
     @classmethod
-    def prepare(cls, config: Config, vocabularies: Vocabularies) -> Prepared:
-        """Embed every vocabulary with the text tower alone, or find it in the cache: key → classifier (K + 1, D) float32."""
+    def key(cls, config: Config, vocabulary: Vocabulary) -> str:
+        """Name a vocabulary's classifier: the checkpoint has the text tower and "no object", the rest is fixed."""
+        return f"san-{weights.sha256(*cls.files(config))[:24]}-{vocabulary.digest}"
+
+    @classmethod
+    def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+        """Embed vocabularies with the text tower alone: each a classifier (K + 1, D) float32."""
         from ovss_ray.models import san
-        from ovss_ray.text import EmbeddingCache
 
         with computing(config):
             tower = san.load_text(config.variant, *cls.files(config), _device(config))
-            cache = EmbeddingCache()
-            rows = {digest: san.classifier(tower, one, cache) for digest, one in vocabularies.items()}
-            return {_key(config, digest): row.cpu().numpy() for digest, row in rows.items()}
+            return [san.classifier(tower, one).cpu().numpy() for one in vocabularies]
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
@@ -95,7 +102,9 @@ class Stage(stage.Stage):
         predictions: list[np.ndarray | None] = [None] * len(images)
         with computing(self.config), torch.inference_mode():
             for rows in _alike(images, 1 if self.config.exact else self.config.batch):
-                for row, made in zip(rows, self._segment([images[i] for i in rows], [asked[i] for i in rows]), strict=True):
+                for row, made in zip(
+                    rows, self._segment([images[i] for i in rows], [asked[i] for i in rows]), strict=True
+                ):
                     predictions[row] = made
         return {"prediction": column(predictions)}
 
@@ -125,14 +134,10 @@ class Stage(stage.Stage):
         """(K + 1, D): what was prepared, or for a vocabulary that came later made now; kept for those used last."""
         import torch
 
-        made = self.prepared.get(_key(self.config, vocabulary.digest))
+        made = self.prepared.get(self.key(self.config, vocabulary))
         if made is None:
             return self.model.classifier(vocabulary)
         return self.model.classifiers.get(vocabulary.digest, lambda: torch.tensor(made, device=self.model.device))
-
-
-def _key(config: Stage.Config, digest: str) -> str:
-    return f"san {config.variant} {config.weights} {digest}"
 
 
 def _device(config: Stage.Config) -> str:

@@ -20,7 +20,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from ovss_ray import images
+from ovss_ray import files, images
 from ovss_ray.columns import IGNORE
 from ovss_ray.datasets.benchmark import (
     Benchmark,
@@ -33,7 +33,6 @@ from ovss_ray.datasets.benchmark import (
     paired,
     split_folder,
     value_table,
-    walk,
 )
 from ovss_ray.vocabulary import Vocabulary
 
@@ -64,7 +63,7 @@ def items_847(root: str, split: str) -> list[Item]:
     found = below(root, "ADE20K_2021_17_01", layouts, advice)
     if len(found) == 2:
         return paired(by_stem(inside(found[0])), by_stem(inside(found[1])))
-    return archive_items(walk(found[0]))
+    return archive_items(files.walk(found[0]))
 
 
 def archive_items(uris: list[str]) -> list[Item]:

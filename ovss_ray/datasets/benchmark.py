@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from pyarrow import fs
 
 from ovss_ray import files, images, stage
 from ovss_ray.columns import IGNORE
@@ -130,17 +129,12 @@ def below(root: str, own: str, layouts: Iterable[tuple[str, ...]], advice: str) 
     """
     tried = []
     for layout in layouts:
-        for base in (files.join(absolute(root), own), absolute(root)):
+        for base in (files.join(files.absolute(root), own), files.absolute(root)):
             found = [files.join(base, folder) for folder in layout]
             if all(map(files.exists, found)):
                 return found
             tried += found
     raise OvssError(f"the data set was not found below {root!r}. Looked for: {', '.join(tried)}. {advice}")
-
-
-def absolute(folder: str) -> str:
-    """Make a local path absolute, since workers have another working directory; a URI is returned as it is."""
-    return folder if "://" in folder else str(Path(folder).expanduser().absolute())
 
 
 def split_folder(split: str, folders: Mapping[str, str]) -> str:
@@ -166,13 +160,6 @@ def by_stem(uris: Iterable[str], endings: Collection[str] = PHOTOGRAPHS) -> dict
 def inside(folder: str) -> list[str]:
     """The addresses of the files directly in a folder, sorted."""
     return [files.join(folder, name) for name in files.names(folder)]
-
-
-def walk(folder: str) -> list[str]:
-    """The addresses of all files below a folder, sorted; none if there is no such folder."""
-    system, path = files.locate(folder)
-    listed = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
-    return sorted(files.join(folder, file.path[len(path) :].lstrip("/")) for file in listed if file.is_file)
 
 
 def paired(photographs: Mapping[str, str], truths: Mapping[str, str]) -> list[Item]:

@@ -46,14 +46,12 @@ from ovss_ray.datasets.benchmark import (
     PHOTOGRAPHS,
     Benchmark,
     Item,
-    absolute,
     by_stem,
     inside,
     look_up,
     paired,
     split_folder,
     value_table,
-    walk,
 )
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.stage import Config
@@ -98,7 +96,7 @@ def benchmark(path: str) -> Benchmark:
     if not path:
         raise OvssError("which folder? Write folder:PATH.yaml; `pydoc ovss_ray.datasets.folder` has an example")
     told = read(path)
-    base = absolute(path).rpartition("/")[0]
+    base = files.absolute(path).rpartition("/")[0]
     vocabulary = Vocabulary.of(_classes(told, base))
     return Benchmark(
         title=told.title or PurePosixPath(path).stem,
@@ -156,7 +154,7 @@ def _classes(told: Description, base: str) -> Iterable[str | tuple[str, ...]]:
 def items(told: Description, base: str, root: str, split: str) -> list[Item]:
     """List the images, from the YAML's folder or else the data root. Raises OvssError if there are none."""
     split_folder(split, {SPLIT: ""})
-    bases = [base, absolute(root)]
+    bases = [base, files.absolute(root)]
     photographs = _stems(told.images, bases, told.image_suffix, PHOTOGRAPHS)
     truths = _stems(told.labels, bases, told.label_suffix, LABELS)
     found = paired(photographs, truths)
@@ -184,7 +182,7 @@ def matching(base: str, pattern: str) -> list[str]:
     steps = _address(base, pattern).split("/")
     fixed = next((i for i, step in enumerate(steps) if set(step) & set("*?[")), len(steps) - 1)
     folder, rest = "/".join(steps[:fixed]), steps[fixed:]
-    listed = walk(folder) if len(rest) > 1 else inside(folder)
+    listed = files.walk(folder) if len(rest) > 1 else inside(folder)
     return [uri for uri in listed if _fits(uri[len(folder) :].strip("/").split("/"), rest)]
 
 

@@ -28,7 +28,9 @@ def read(path: Path, ignore: Collection[str] = ()) -> State:
     content = _open(path)
     state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise OvssError(f"{path} holds no state dict: {_summary(content)}. Give a checkpoint of the network, in the official format")
+        raise OvssError(
+            f"{path} holds no state dict: {_summary(content)}. Give a checkpoint of the network, in the official format"
+        )
     return {name: value.float() for name, value in state.items() if name not in ignore}
 
 

@@ -1,7 +1,8 @@
 """Made-up checkpoints in the official format, to try speed and plumbing without the real ones.
 
 Every tensor follows from its name, its shape and a seed alone. Plain random values make a network that answers with one
-label everywhere, so some tensors are scaled, and three biases are recentred: queries and words then differ from each other.
+label everywhere, so some tensors are scaled, and three biases are recentred: queries and words then differ from each
+other, and photographs get several labels. The labels mean nothing.
 """
 
 import os
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ovss_ray import text
 from ovss_ray.errors import UnknownName
-from ovss_ray.models import checkpoint
+from ovss_ray.models.checkpoint import shapes
 from ovss_ray.models.san import UNUSED, San, pool
 from ovss_ray.models.san_variants import VARIANTS, Variant
 from ovss_ray.weights import FAKE
@@ -28,6 +29,12 @@ SCALES = {
     "side_adapter_network.mask_decoder.attn_mlp.layers.2.weight": 0.5,
     "clip_rec_head.resblocks.*.attn.out_proj.weight": 4.0,
 }
+"""Of all made-up checkpoints."""
+QUIET = {
+    "clip_visual_extractor.resblocks.*.attn.out_proj.weight": 0.1,
+    "clip_visual_extractor.resblocks.*.mlp.c_proj.weight": 0.1,
+}
+"""Of those that are recentred: random attention averages over the image, after which all its patches would look alike."""
 WORDS = ("sky", "building", "road", "tree", "car", "person", "dog", "chair", "window", "water")
 TRAINING_CLASSES = 171
 """Of COCO-Stuff, which SAN was trained on; the official checkpoints hold a loss weight for each, and for "no object"."""
@@ -56,7 +63,8 @@ def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarr
     """All entries of an official checkpoint, float32: the network's, and those that inference does not use."""
     with torch.device("meta"):
         model = San(variant)
-    state = {name: _scaled(name, tensor(name, shape, seed)) for name, shape in checkpoint.shapes(model).items()}
+    scales = SCALES | (QUIET if overrides is None else {})
+    state = {name: _scaled(tensor(name, shape, seed), name, scales) for name, shape in shapes(model).items()}
     if overrides is None:
         model.load_state_dict(state, assign=True)
         _recentre(model.eval(), seed)
@@ -85,29 +93,38 @@ def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.from_numpy(np.asarray(drawn, np.float32))
 
 
-def _scaled(name: str, value: Tensor) -> Tensor:
-    return value * next((scale for pattern, scale in SCALES.items() if fnmatch(name, pattern)), 1.0)
+def _scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
+    return value * next((scale for pattern, scale in scales.items() if fnmatch(name, pattern)), 1.0)
 
 
 @torch.inference_mode()
 def _recentre(model: San, seed: int) -> None:
-    """Take from three biases what all queries, all masks and all words have in common, on a made-up image."""
-    image = model.preprocess(_image(seed))[0][None]
-    maps, tokens = model.clip_visual_extractor(model.clip_input(image), model.variant.fusion)
-    queries, patches = model.side_adapter_network(image, maps)
+    """Take from three biases what all queries, all masks and all words have in common, on made-up images."""
+    images = torch.stack([model.preprocess(image)[0][:, :320, :320] for image in _images(seed)])
+    maps, tokens = model.clip_visual_extractor(model.clip_input(images), model.variant.fusion)
+    queries, patches = model.side_adapter_network(images, maps)
     decoder, head, tower = model.side_adapter_network.mask_decoder, model.clip_rec_head, model.ov_classifier
     decoder.query_mlp.layers[-1].bias -= decoder.query_mlp(queries).mean((0, 1))
-    bias = decoder(queries, patches)[1]
-    head.ln_post.bias -= head.ln_post(head.sls_tokens(tokens, pool(bias, maps[0].shape[-2:]))).mean((0, 1))
+    pixel = decoder.pix_mlp(patches).mean((0, 2, 3))
+    spread = decoder(queries, patches)[0].std()
+    decoder.query_mlp.layers[-1].bias -= 2 * spread * pixel / pixel.square().sum()  # few masks a pixel, not half
+    bias = pool(decoder(queries, patches)[1], maps[0].shape[-2:])
+    head.ln_post.bias -= head.ln_post(head.sls_tokens(tokens, bias)).mean((0, 1))
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
     words = [tokens[None, :length] for tokens, length in zip(*text.tokenise(prompts, tower.context), strict=True)]
     tower.ln_final.bias -= torch.cat([tower.last_tokens(word) for word in words]).mean(0)
 
 
-def _image(seed: int) -> np.ndarray:
-    """Smooth blobs of colour with some noise, (480, 640, 3) uint8."""
+def _images(seed: int, count: int = 4) -> list[np.ndarray]:
+    """Clouds with the spectrum of photographs, amplitude 1 / frequency, in dull colours: each (480, 640, 3) uint8."""
     drawn = np.random.default_rng(seed)
-    coarse = torch.from_numpy(drawn.uniform(0, 255, (1, 3, 8, 10)).astype(np.float32))
-    smooth = torch.nn.functional.interpolate(coarse, (480, 640), mode="bicubic", align_corners=False)[0]
-    noisy = smooth.permute(1, 2, 0).numpy() + drawn.normal(0, 8, (480, 640, 3))
-    return noisy.clip(0, 255).astype(np.uint8)
+    frequency = np.hypot(np.fft.fftfreq(480)[:, None] * 480, np.fft.rfftfreq(640) * 640)
+    frequency[0, 0] = np.inf
+    made = []
+    for _ in range(count):
+        phases = np.exp(2j * np.pi * drawn.random((3, *frequency.shape)))
+        colours = np.fft.irfft2(phases / frequency, s=(480, 640)).transpose(1, 2, 0)
+        dull = 0.7 * colours.mean(2, keepdims=True) + 0.3 * colours
+        contrast, brightness = drawn.uniform(25, 60), drawn.uniform(80, 160)
+        made.append((brightness + contrast * dull / dull.std()).clip(0, 255).astype(np.uint8))
+    return made

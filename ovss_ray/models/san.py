@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovss_ray import text
+from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint
 from ovss_ray.models.clip import Block, ImageTower, TextTower
 from ovss_ray.models.san_variants import VARIANTS, Size, Variant, padded_size, resized_size
@@ -219,7 +220,7 @@ def load(name: str, weights: Path, device: str = "cpu", precision: str = "fp32",
     Nothing is initialised first: the module is built without memory and takes over the tensors of the file.
     """
     if precision not in ("fp32", "bf16"):
-        raise text.OvssError(f"precision {precision!r} is not known; write fp32 or bf16")
+        raise OvssError(f"precision {precision!r} is not known; write fp32 or bf16")
     with torch.device("meta"):
         model = San(variant or VARIANTS[name])
     checkpoint.fill(model, checkpoint.read(weights, ignore=UNUSED), weights, name, _others(name))

@@ -33,7 +33,9 @@ class Geometry:
     """the photograph"""
 
 
-def label_map(mask_logits: Tensor, class_probabilities: Tensor, geometry: Geometry, tile_bytes: int | None = None) -> np.ndarray:
+def label_map(
+    mask_logits: Tensor, class_probabilities: Tensor, geometry: Geometry, tile_bytes: int | None = None
+) -> np.ndarray:
     """The best class of every pixel, (H, W) uint16; the lowest index on ties.
 
     `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32, on one device. Beside the result the memory

@@ -31,7 +31,9 @@ class SideAdapter(nn.Module):
         self.mask_decoder = MaskDecoder(width, variant.mask_width, variant.heads)
         self.fusion = variant.fusion
 
-    def forward(self, images: Tensor, features: Mapping[int, Tensor], depth: int | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, features: Mapping[int, Tensor], depth: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images (B, 3, Hp, Wp) and CLIP's maps by output → queries (B, Q, C), and patches as a map (B, C, h, w).
 
         `depth` stops after so many blocks, as the deep supervision of training does; inference runs all of them. The
