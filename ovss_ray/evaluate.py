@@ -178,4 +178,9 @@ def _plain_errors() -> Iterator[None]:
         _, found, message = str(failure).rpartition(f"{OvssError.__module__}.{OvssError.__name__}: ")
         if found:
             raise OvssError(message.strip()) from None
+        if isinstance(failure, ray.exceptions.RayActorError):
+            raise OvssError(
+                f"a worker died again and again ({str(failure).strip().splitlines()[-1]}); what is done is kept. "
+                "Give the same command to go on"
+            ) from failure
         raise

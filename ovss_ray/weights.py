@@ -96,14 +96,14 @@ def _advice(name: str) -> str:
         return "Give the path of an existing file"
     weights, stage = WEIGHTS[name], name.partition("_")[0]
     return (
-        f"Download {weights.file} from {weights.page} on a machine with a network, then either put it into a folder and set "
-        f"OVSS_WEIGHTS to that folder, or add --set {stage}.weights=PATH. To try things out without it: "
+        f"Download {weights.file} from {weights.page} on a machine with a network, then either put it into a folder "
+        f"and set OVSS_WEIGHTS to that folder, or add --set {stage}.weights=PATH. To try things out without it: "
         f"ovss weights fake {name}"
     )
 
 
 def verify(name: str, file: Path) -> Path:
-    """Return the file if size and sha256 are those of WEIGHTS, as far as they are known. Raises OvssError, and says so."""
+    """Return the file if size and sha256 are those of WEIGHTS, where those are known. Raises OvssError otherwise."""
     weights = WEIGHTS[name]
     size = file.stat().st_size
     if weights.bytes not in (None, size):

@@ -2,19 +2,19 @@
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242.
 
-CLIP's image tower runs on the photograph at half resolution and is cut in two. A ViT of 240 channels, the side network,
-runs beside the first part on the photograph at full resolution and is fed from it; it turns 100 learned queries into 100
-mask proposals (§3.2), and into 100 biases for CLIP's attention. In the second part of CLIP, 100 copies of the class
-token, each biased towards its own mask, become 100 embeddings (§3.3). Their products with the embeddings of the class
-names, and of a learned "no object", say what each mask shows; a pixel is given to the class whose masks claim it most.
-The vocabulary enters in that product alone, so rows with unlike vocabularies share everything before it.
+CLIP's image tower looks at the photograph at a lower resolution and is cut in two. A ViT of 240 channels, the side
+network, runs beside the first part at full resolution and is fed from it; it turns 100 learned queries into 100 masks,
+and into 100 biases for CLIP's attention. In the second part of CLIP, 100 copies of the class token (SLS tokens), each
+biased towards its own mask, become 100 embeddings. Their products with the embeddings of the class names, and of a
+learned "no object", say what each mask shows; a pixel is given to the class whose masks claim it most. The vocabulary
+enters in that product alone, so rows with unlike vocabularies share everything before it.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 from ovss_ray import files, stage, weights
 from ovss_ray.columns import Batch, column
 from ovss_ray.errors import UnknownName
-from ovss_ray.models.san_variants import VARIANTS, padded_size
+from ovss_ray.models.san_variants import VARIANTS
 from ovss_ray.stage import Prepared
 from ovss_ray.vocabulary import Vocabularies, Vocabulary
 
@@ -52,7 +52,7 @@ class Stage(stage.Stage):
         precision: Literal["fp32", "bf16"] = "fp32"
         """bf16 is faster on a GPU and changes near-ties"""
         exact: bool = False
-        """bit-identical answers on the same kind of hardware: one image per forward, one thread, deterministic kernels"""
+        """bit-identical answers on one kind of hardware: one image per forward, one thread, deterministic kernels"""
         batch: int = Field(default=8, ge=1)
         """images of one padded size in one forward, at most"""
 
@@ -89,10 +89,9 @@ class Stage(stage.Stage):
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
-        from ovss_ray import models
+        from ovss_ray.models import san
 
-        file = self.files(config)[0]
-        self.model = models.load(config.variant, file, _device(config), config.precision)
+        self.model = san.load(config.variant, *self.files(config), _device(config), config.precision)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment the images of a batch; those of one padded size share forward passes, whatever their vocabularies."""
@@ -101,25 +100,31 @@ class Stage(stage.Stage):
         images, asked = batch["image"], [vocabularies[digest] for digest in batch["vocabulary"]]
         predictions: list[np.ndarray | None] = [None] * len(images)
         with computing(self.config), torch.inference_mode():
-            for rows in _alike(images, 1 if self.config.exact else self.config.batch):
+            for rows in self._alike(images):
                 for row, made in zip(
                     rows, self._segment([images[i] for i in rows], [asked[i] for i in rows]), strict=True
                 ):
                     predictions[row] = made
         return {"prediction": column(predictions)}
 
+    def _alike(self, images: Sequence[np.ndarray]) -> Iterator[list[int]]:
+        """Rows whose images have one padded size, in groups of as many as may share a forward pass."""
+        most = 1 if self.config.exact else self.config.batch
+        groups: dict[tuple[int, int], list[int]] = {}
+        for row, image in enumerate(images):
+            groups.setdefault(self.model.geometry(image).padded, []).append(row)
+        for rows in groups.values():
+            yield from (rows[begin : begin + most] for begin in range(0, len(rows), most))
+
     def _segment(self, images: Sequence[np.ndarray], vocabularies: Sequence[Vocabulary]) -> Iterator[np.ndarray]:
         """Label maps (H, W) uint16 of images of one padded size."""
         import torch
 
-        from ovss_ray.models.san import class_probabilities
-        from ovss_ray.models.semantic import label_map
-
         inputs = torch.stack([self.model.preprocess(image)[0] for image in images])
-        features = self.model(inputs.to(self.model.device, non_blocking=True))
+        features = self.model(inputs.to(self.model.device))
         logits = self._class_logits(features, vocabularies)
         for i, image in enumerate(images):
-            yield label_map(features.mask_logits[i], class_probabilities(logits[i]), self.model.geometry(image))
+            yield self.model.labels(features.mask_logits[i], logits[i], image, vocabularies[i])
 
     def _class_logits(self, features: "Features", vocabularies: Sequence[Vocabulary]) -> "dict[int, Tensor]":
         """Row → class logits (Q, K + 1); rows that ask for the same vocabulary are multiplied together."""
@@ -134,7 +139,7 @@ class Stage(stage.Stage):
         """(K + 1, D): what was prepared, or for a vocabulary that came later made now; kept for those used last."""
         import torch
 
-        made = self.prepared.get(self.key(self.config, vocabulary))
+        made = self.prepared.get(self.key(self.config, vocabulary)) if self.prepared else None
         if made is None:
             return self.model.classifier(vocabulary)
         return self.model.classifiers.get(vocabulary.digest, lambda: torch.tensor(made, device=self.model.device))
@@ -145,15 +150,6 @@ def _device(config: Stage.Config) -> str:
     import torch
 
     return ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-
-
-def _alike(images: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:
-    """Rows whose images have one padded size, in groups of at most so many."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for row, image in enumerate(images):
-        groups.setdefault(padded_size(*image.shape[:2]), []).append(row)
-    for rows in groups.values():
-        yield from (rows[begin : begin + most] for begin in range(0, len(rows), most))
 
 
 @contextmanager

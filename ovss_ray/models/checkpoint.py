@@ -21,9 +21,9 @@ Module = TypeVar("Module", bound=nn.Module)
 def read(path: Path, ignore: Collection[str] = ()) -> State:
     """Read a state dict, float32 on the CPU: a .safetensors file, a bare state dict, or one under the key "model".
 
-    The latter is what detectron2 saves beside the optimizer's state. Tensors of a zip file (torch ≥ 1.6) are mapped, not
-    read: only what is used is ever loaded. Raises OvssError for a file that cannot be read, that wants to run code, or
-    that holds no state dict.
+    The latter is what detectron2 saves beside the optimizer's state. Tensors of a zip file (torch ≥ 1.6) are mapped,
+    not read: only what is used is ever loaded. Raises OvssError for a file that cannot be read, that wants to run code,
+    or that holds no state dict.
     """
     content = _open(path)
     state = content.get("model", content) if isinstance(content, Mapping) else content

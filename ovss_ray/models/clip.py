@@ -100,7 +100,7 @@ def as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Resize a position embedding (1, L, D) from a grid to another one: bicubic, no antialiasing, no aligned corners."""
+    """Resize a position embedding (1, L, D) from a grid to another: bicubic, no antialiasing, no aligned corners."""
     if tuple(grid) == tuple(size):
         return embedding
     resized = F.interpolate(as_map(embedding.float(), grid), tuple(size), mode="bicubic", align_corners=False)

@@ -34,17 +34,17 @@ QUIET = {
     "clip_visual_extractor.resblocks.*.attn.out_proj.weight": 0.1,
     "clip_visual_extractor.resblocks.*.mlp.c_proj.weight": 0.1,
 }
-"""Of those that are recentred: random attention averages over the image, after which all its patches would look alike."""
+"""Of those that are recentred: random attention averages over the image, and then all patches would look alike."""
 WORDS = ("sky", "building", "road", "tree", "car", "person", "dog", "chair", "window", "water")
 TRAINING_CLASSES = 171
-"""Of COCO-Stuff, which SAN was trained on; the official checkpoints hold a loss weight for each, and for "no object"."""
+"""Of COCO-Stuff, which SAN was trained on: official checkpoints hold a loss weight for each, and for "no object"."""
 
 
 def write(name: str, path: Path, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> None:
     """Write a made-up checkpoint of a variant, as detectron2 does: the state dict under "model", beside the iteration.
 
-    `overrides` replace entries after the scaling; without any, three biases are recentred over a made-up image and a few
-    words. The entry weights.FAKE marks the file, for reports to say so. Raises UnknownName.
+    `overrides` replace entries after the scaling; without any, three biases are recentred over made-up images and a
+    few words. The entry weights.FAKE marks the file, for reports to say so. Raises UnknownName.
     """
     if name not in VARIANTS:
         raise UnknownName("model that can be made up", name, VARIANTS)

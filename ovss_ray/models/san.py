@@ -2,7 +2,8 @@
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242. Submodules and
 parameters have the names of the official code (https://github.com/MendelXu/SAN), so that its checkpoints fit. Letters:
-B batch, H W pixels of the photograph, Hp Wp of the padded input, h w of the grid of masks, Q queries, K classes, D features.
+B batch, H W pixels of the photograph, Hp Wp of the padded input, h w of the grid of masks, N heads, Q queries, K
+classes, D features.
 """
 
 from collections.abc import Iterable
@@ -56,7 +57,7 @@ class Prediction:
 
 
 class RecognitionHead(nn.Module):
-    """The last blocks of CLIP's image tower, in which one token per mask (SLS, §3.3) looks where the side network says."""
+    """The last blocks of CLIP's image tower, in which one token per mask (SLS) looks where the side network says."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -139,15 +140,15 @@ class San(nn.Module):
     def clip_input(self, images: Tensor) -> Tensor:
         """Shrink padded images for CLIP: bilinear without antialiasing, sampled at steps of exactly 1 / ratio.
 
-        The colours are resized as images of their own: for three channels and one thread torch has another kernel, which
-        rounds the places of samples differently, by up to 3e-5 in its result at a ratio of 0.7.
+        The colours are resized as images of their own: for three channels and one thread torch has another kernel,
+        which rounds the places of samples differently, by up to 3e-5 in its result at a ratio of 0.7.
         """
         planes = images.flatten(0, 1)[:, None]
         shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
         return shrunk[:, 0].unflatten(0, images.shape[:2])
 
     def preprocess(self, image: np.ndarray) -> tuple[Tensor, Size]:
-        """A photograph (H, W, 3) uint8 RGB → the network's input (3, Hp, Wp) float32, and the (h, w) that it fills of it.
+        """A photograph (H, W, 3) uint8 RGB → the network's input (3, Hp, Wp) float32, and its size inside that.
 
         Resized by PIL's bilinear filter, normalised, and padded with zeros on the right and at the bottom.
         """
@@ -167,12 +168,22 @@ class San(nn.Module):
         """The rows (K + 1, D) that mask embeddings are multiplied with; kept for the vocabularies used last."""
         return self.classifiers.get(vocabulary.digest, lambda: classifier(self.ov_classifier, vocabulary))
 
+    def labels(self, masks: Tensor, logits: Tensor, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+        """Mask logits (Q, h, w) and class logits (Q, K + 1) of a photograph (H, W, 3) → label map (H, W) uint16.
+
+        Classes with the same prompts tie everywhere but for rounding; the first of them stands for all.
+        """
+        prompts = [prompt.lower() for prompt in prompts_of(vocabulary)]
+        first = np.array([prompts.index(prompt) for prompt in prompts], np.uint16)
+        return first[label_map(masks, class_probabilities(logits), self.geometry(image))]
+
     @torch.inference_mode()
     def predict(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str]) -> Prediction:
         """Masks, their classes and the label map of a photograph (H, W, 3) uint8 RGB, given classes or plain names."""
+        vocabulary = Vocabulary.of(vocabulary)
         features = self(self.preprocess(image)[0][None].to(self.device))
-        logits = features.mask_embeddings[0] @ self.classifier(Vocabulary.of(vocabulary)).T
-        labels = label_map(features.mask_logits[0], class_probabilities(logits), self.geometry(image))
+        logits = features.mask_embeddings[0] @ self.classifier(vocabulary).T
+        labels = self.labels(features.mask_logits[0], logits, image, vocabulary)
         return Prediction(features.mask_logits[0], logits, labels)
 
     def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str]) -> np.ndarray:
@@ -203,15 +214,17 @@ def text_tower(variant: Variant) -> TextTower:
 
 
 @torch.inference_mode()
-def classifier(tower: TextTower, vocabulary: Vocabulary, cache: text.EmbeddingCache | None = None) -> Tensor:
-    """Embed a vocabulary for SAN: rows (K + 1, D) float32, the last one "no object", the temperature included.
+def classifier(tower: TextTower, vocabulary: Vocabulary) -> Tensor:
+    """Embed a vocabulary for SAN: rows (K + 1, D) float32, the last one "no object", the temperature included."""
+    return tower.classifier(text.embed(tower, prompts_of(vocabulary), text.TEMPLATES["vild"]))
 
-    As the official code does with the names of a data set, a class is one prompt per template, all its names in it,
-    joined by a comma ("building, edifice").
+
+def prompts_of(vocabulary: Vocabulary) -> list[str]:
+    """What SAN puts into its templates for each class: all its names, joined by commas ("building, edifice").
+
+    So does the official code with the names of a data set, which it strips and otherwise takes as they are.
     """
-    names = [", ".join(name.strip() for name in names) for names in vocabulary.classes]
-    embeddings = text.embed(tower, names, text.TEMPLATES["vild"], cache)
-    return tower.classifier(embeddings)
+    return [", ".join(name.strip() for name in names) for names in vocabulary.classes]
 
 
 def load(name: str, weights: Path, device: str = "cpu", precision: str = "fp32", variant: Variant | None = None) -> San:

@@ -94,7 +94,7 @@ def resized_size(height: int, width: int, variant: Variant = VARIANTS["san_vit_b
 
 
 def padded_size(height: int, width: int, variant: Variant = VARIANTS["san_vit_b_16"]) -> Size:
-    """The size (Hp, Wp) of the network's input for a photograph of H × W pixels: images of one padded size may share a batch."""
+    """The size (Hp, Wp) of the network's input for a photograph; only images of one padded size may share a batch."""
     resized = resized_size(height, width, variant)
     padded = [-(-side // variant.multiple) * variant.multiple for side in resized]
     return padded[0], padded[1]

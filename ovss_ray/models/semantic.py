@@ -1,10 +1,10 @@
 """From masks and their classes to one class per pixel, exactly, without a score map of all classes.
 
-Q masks at low resolution (h, w) and their class probabilities (Q, K) stand for scores[c] = Σ_q p[q, c] · sigmoid(m[q]), with
-m the logits resized to the padded input, cropped, and resized to the photograph (Cheng et al., MaskFormer, NeurIPS 2021,
-§3.4; SAN resizes before the sigmoid). All of K × H × W scores would be 1.2 GB for ADE20K-847 at 512 × 683. But only the best
-class of a pixel is wanted, so pixels are done a few rows and classes a few columns at a time, and the resizes, which are
-linear and act on rows and on columns separately, collapse to one matrix for each.
+Q masks at low resolution (h, w) and their class probabilities (Q, K) stand for scores[c] = Σ_q p[q, c] · sigmoid(m[q]),
+with m the logits resized to the padded input, cropped, and resized to the photograph (Cheng et al., MaskFormer, NeurIPS
+2021, §3.4; SAN resizes before the sigmoid). All K × H × W scores would be 1.2 GB for ADE20K-847 at 512 × 683. But only
+the best class of a pixel is wanted, so pixels are done a few rows and classes a few columns at a time, and the resizes,
+which are linear and act on rows and on columns separately, collapse to one matrix for each.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from ovss_ray.columns import NONE
 from ovss_ray.errors import OvssError
 
-TILE_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
-"""What the masks and scores of one tile may take: on a CPU a share of the cache of one core, on a GPU enough to fill it."""
+CPU_TILE, GPU_TILE = 1 << 21, 1 << 28
+"""Bytes that the scores of a tile may take, and its masks half of that: what a CPU's cache holds, or fills a GPU."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def label_map(
 ) -> np.ndarray:
     """The best class of every pixel, (H, W) uint16; the lowest index on ties.
 
-    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32, on one device. Beside the result the memory
-    taken grows neither with K nor with H. Raises OvssError for more classes than a label map can name.
+    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32, on one device. Beside the result the
+    memory taken grows neither with K nor with H. Raises OvssError for more classes than a label map can name.
     """
     if class_probabilities.shape[1] > NONE:
         raise OvssError(f"{class_probabilities.shape[1]} classes are asked for; a label map can name {NONE}")
-    budget = tile_bytes or TILE_BYTES[mask_logits.device.type]
+    budget = tile_bytes or (CPU_TILE if mask_logits.device.type == "cpu" else GPU_TILE)
     height, width = geometry.original
     down = _resize(mask_logits.shape[1], geometry, axis=0)
     wide = _widen(mask_logits, geometry)
@@ -84,7 +84,7 @@ def _masks(down: Tensor, wide: Tensor) -> Tensor:
 
 
 def _best(masks: Tensor, probabilities: Tensor, budget: int) -> Tensor:
-    """The best class of each pixel: masks (P, Q), probabilities (Q, K) → (P,) int64, some columns of scores at a time."""
+    """The best class of each pixel: masks (P, Q), probabilities (Q, K) → (P,) int64, some columns at a time."""
     chunk = max(1, budget // (4 * len(masks)))
     score, best = _top(masks @ probabilities[:, :chunk])
     for begin in range(chunk, probabilities.shape[1], chunk):
@@ -96,7 +96,7 @@ def _best(masks: Tensor, probabilities: Tensor, budget: int) -> Tensor:
 
 def _top(scores: Tensor) -> tuple[Tensor, Tensor]:
     """The highest score of each row (P, K), and where it first stands."""
-    if scores.is_cuda:
+    if scores.device.type != "cpu":
         return scores.max(1)
     index = torch.from_numpy(scores.numpy().argmax(1))  # many times as fast as torch's, which does not use SIMD here
     return scores.gather(1, index[:, None])[:, 0], index

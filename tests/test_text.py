@@ -1,0 +1,105 @@
+"""Prompts become embeddings, exactly and once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ovss_ray import text
+from ovss_ray.models import fake, san
+from ovss_ray.models.clip import TextTower
+from ovss_ray.models.san_variants import VARIANTS
+from ovss_ray.text import Recent
+from ovss_ray.vocabulary import Vocabulary
+from tests.checkpoints import SMALL, golden_overrides, small_state
+
+
+@pytest.fixture(scope="module")
+def tower() -> TextTower:
+    made = san.text_tower(SMALL)
+    made.load_state_dict(
+        {name.removeprefix(san.TEXT): value for name, value in small_state().items() if name.startswith(san.TEXT)},
+        strict=False,
+    )
+    return made.eval().requires_grad_(False)
+
+
+def golden_tower(shared: Path, short: str) -> TextTower:
+    """The text tower with its golden weights, without the rest of the checkpoint."""
+    with torch.device("meta"):
+        made = san.text_tower(VARIANTS[f"san_{short}"])
+    state = {name: fake.tensor(san.TEXT + name, value.shape) for name, value in made.state_dict().items()}
+    bias = golden_overrides(shared, f"{short}_seed0_overrides.npz")[f"{san.TEXT}ln_final.bias"]
+    made.load_state_dict(state | {"ln_final.bias": torch.from_numpy(bias)}, assign=True)
+    return made.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("short", "words"), [("vit_b_16", "v20"), ("vit_b_16", "coco171"), ("vit_large_14", "v20")], ids="-".join
+)
+def test_classifiers_are_those_of_the_official_code(shared: Path, short: str, words: str) -> None:
+    with np.load(shared / "parity" / "san" / f"{short}_seed0_text_{words}.npz") as golden:
+        rows = san.classifier(golden_tower(shared, short), Vocabulary.of(golden["names"].tolist()))
+        assert rows.shape == golden["classifier"].shape
+        scale = float(golden["logit_scale_exp"])
+        assert np.abs(rows.numpy() / scale - golden["classifier"]).max() <= 2e-6
+
+
+def test_the_templates_are_the_fourteen_that_san_uses() -> None:
+    templates = text.TEMPLATES["vild"]
+    assert len(set(templates)) == 14
+    assert all(template.count("{}") == 1 for template in templates)
+    assert [template for template in templates if not template.endswith(".")] == list(templates[1:5])
+
+
+def test_prompts_in_buckets_are_embedded_as_padded_ones_are(tower: TextTower) -> None:
+    prompts = ["a photo of a dog.", "dog", "There is a large window-blind in the scene.", "a sign symbol", "cat"]
+    padded, lengths = text.tokenise(prompts, tower.context)
+    x = tower.token_embedding(padded) + tower.positional_embedding
+    causal = torch.full((tower.context, tower.context), -torch.inf).triu(1)
+    for block in tower.transformer["resblocks"]:
+        x = block(x, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=causal))
+    ends = tower.ln_final(x)[torch.arange(len(prompts)), lengths - 1]
+    expected = F.normalize(ends @ tower.text_projection, dim=-1)
+    assert torch.allclose(text.embed_prompts(tower, prompts), expected, atol=2e-6, rtol=0)
+
+
+def test_the_order_of_prompts_and_the_size_of_batches_change_nothing(
+    tower: TextTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"{'very ' * (i % 5)}small thing number {i}" for i in range(23)]
+    forward = text.embed_prompts(tower, prompts)
+    monkeypatch.setattr(text, "BATCH_TOKENS", 7)
+    assert torch.allclose(text.embed_prompts(tower, prompts[::-1]).flip(0), forward, atol=1e-6)
+
+
+def test_a_prompt_that_is_too_long_loses_its_tail_and_keeps_its_end_token(tower: TextTower) -> None:
+    tokens, lengths = text.tokenise(["dog " * 200, "dog"])
+    assert lengths.tolist() == [77, 3]
+    assert tokens[0, -1] == tokens[1, 2] == 49407
+    same = text.embed_prompts(tower, ["dog " * 200, "dog " * 75])
+    assert torch.equal(same[0], same[1])
+
+
+def test_tokens_are_those_of_clip_in_lower_case() -> None:
+    tokens, _ = text.tokenise(["A photo of a DOG."])
+    assert tokens[0, :9].tolist() == [49406, 320, 1125, 539, 320, 1929, 269, 49407, 0]
+
+
+def test_repeated_names_get_equal_rows_and_each_name_has_unit_norm(tower: TextTower) -> None:
+    rows = text.embed(tower, ["dog", "cat", "dog"], text.TEMPLATES["vild"])
+    assert torch.equal(rows[0], rows[2])
+    assert not torch.allclose(rows[0], rows[1], atol=1e-3)
+    assert torch.allclose(rows.norm(dim=-1), torch.ones(3))
+
+
+def test_a_memo_keeps_the_values_asked_for_last() -> None:
+    memo, made = Recent[str](2), []
+
+    def ask(key: str) -> str:
+        return memo.get(key, lambda: made.append(key) or key)
+
+    assert [ask(key) for key in "abacab"] == list("abacab")
+    assert made == ["a", "b", "c", "b"]
