@@ -31,7 +31,7 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
         "There is a large {} in the scene.",
     ),
 }
-"""Sets of templates by name. "vild" is that of ViLD (Gu et al., ICLR 2022) as SAN has it, missing full stops and all."""
+"""Sets of templates by name. "vild" is ViLD's (Gu et al., ICLR 2022) as SAN has it, missing full stops included."""
 
 BATCH_TOKENS = 4096
 """Tokens that the text tower is given at once: bounds its memory whatever the vocabulary."""

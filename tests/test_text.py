@@ -36,9 +36,7 @@ def golden_tower(shared: Path, short: str) -> TextTower:
     return made.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize(
-    ("short", "words"), [("vit_b_16", "v20"), ("vit_b_16", "coco171"), ("vit_large_14", "v20")], ids="-".join
-)
+@pytest.mark.parametrize(("short", "words"), [("vit_b_16", "v20"), ("vit_b_16", "coco171"), ("vit_large_14", "v20")])
 def test_classifiers_are_those_of_the_official_code(shared: Path, short: str, words: str) -> None:
     with np.load(shared / "parity" / "san" / f"{short}_seed0_text_{words}.npz") as golden:
         rows = san.classifier(golden_tower(shared, short), Vocabulary.of(golden["names"].tolist()))

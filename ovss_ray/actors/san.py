@@ -84,27 +84,26 @@ class Stage(stage.Stage):
         from ovss_ray.models import san
 
         with computing(config):
-            tower = san.load_text(config.variant, *cls.files(config), _device(config))
+            tower = san.load_text(config.variant, cls.files(config)[0], _device(config))
             return [san.classifier(tower, one).cpu().numpy() for one in vocabularies]
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
         from ovss_ray.models import san
 
-        self.model = san.load(config.variant, *self.files(config), _device(config), config.precision)
+        self.model = san.load(config.variant, self.files(config)[0], _device(config), config.precision)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment the images of a batch; those of one padded size share forward passes, whatever their vocabularies."""
         import torch
 
-        images, asked = batch["image"], [vocabularies[digest] for digest in batch["vocabulary"]]
+        images, asked = list(batch["image"]), [vocabularies[digest] for digest in batch["vocabulary"]]
         predictions: list[np.ndarray | None] = [None] * len(images)
         with computing(self.config), torch.inference_mode():
             for rows in self._alike(images):
-                for row, made in zip(
-                    rows, self._segment([images[i] for i in rows], [asked[i] for i in rows]), strict=True
-                ):
-                    predictions[row] = made
+                made = self._segment([images[i] for i in rows], [asked[i] for i in rows])
+                for row, prediction in zip(rows, made, strict=True):
+                    predictions[row] = prediction
         return {"prediction": column(predictions)}
 
     def _alike(self, images: Sequence[np.ndarray]) -> Iterator[list[int]]:
@@ -128,7 +127,7 @@ class Stage(stage.Stage):
 
     def _class_logits(self, features: "Features", vocabularies: Sequence[Vocabulary]) -> "dict[int, Tensor]":
         """Row → class logits (Q, K + 1); rows that ask for the same vocabulary are multiplied together."""
-        logits = {}
+        logits: dict[int, Tensor] = {}
         for vocabulary in dict.fromkeys(vocabularies):
             rows = [i for i, other in enumerate(vocabularies) if other == vocabulary]
             product = features.mask_embeddings[rows] @ self._classifier(vocabulary).T

@@ -132,7 +132,7 @@ class TextTower(nn.Module):
     def last_tokens(self, tokens: Tensor) -> Tensor:
         """What ln_final makes of the last token of each prompt: tokens (B, L) → (B, width)."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
-        *blocks, last = self.transformer["resblocks"]
+        *blocks, last = self.transformer["resblocks"].children()
         for block in blocks:
             x = block(x, _causal)
         return self.ln_final(last(x, _last_only)[:, 0])

@@ -104,15 +104,15 @@ def _recentre(model: San, seed: int) -> None:
     maps, tokens = model.clip_visual_extractor(model.clip_input(images), model.variant.fusion)
     queries, patches = model.side_adapter_network(images, maps)
     decoder, head, tower = model.side_adapter_network.mask_decoder, model.clip_rec_head, model.ov_classifier
-    decoder.query_mlp.layers[-1].bias -= decoder.query_mlp(queries).mean((0, 1))
+    decoder.query_mlp.last()[1].sub_(decoder.query_mlp(queries).mean((0, 1)))
     pixel = decoder.pix_mlp(patches).mean((0, 2, 3))
     spread = decoder(queries, patches)[0].std()
-    decoder.query_mlp.layers[-1].bias -= 2 * spread * pixel / pixel.square().sum()  # few masks a pixel, not half
+    decoder.query_mlp.last()[1].sub_(2 * spread * pixel / pixel.square().sum())  # few masks at a pixel, not half
     bias = pool(decoder(queries, patches)[1], maps[0].shape[-2:])
-    head.ln_post.bias -= head.ln_post(head.sls_tokens(tokens, bias)).mean((0, 1))
+    head.ln_post.bias.sub_(head.ln_post(head.sls_tokens(tokens, bias)).mean((0, 1)))
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
     words = [tokens[None, :length] for tokens, length in zip(*text.tokenise(prompts, tower.context), strict=True)]
-    tower.ln_final.bias -= torch.cat([tower.last_tokens(word) for word in words]).mean(0)
+    tower.ln_final.bias.sub_(torch.cat([tower.last_tokens(word) for word in words]).mean(0))
 
 
 def _images(seed: int, count: int = 4) -> list[np.ndarray]:

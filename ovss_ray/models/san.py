@@ -152,9 +152,10 @@ class San(nn.Module):
 
         Resized by PIL's bilinear filter, normalised, and padded with zeros on the right and at the bottom.
         """
-        height, width = resized_size(*image.shape[:2], self.variant)
+        placed = self.geometry(image)
+        height, width = placed.resized
         pixels = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        made = torch.zeros(3, *padded_size(*image.shape[:2], self.variant))
+        made = torch.zeros(3, *placed.padded)
         inner = made[:, :height, :width]
         inner.copy_(torch.from_numpy(pixels).permute(2, 0, 1)).sub_(MEAN).div_(STD)
         return made, (height, width)
@@ -252,7 +253,7 @@ def load_text(name: str, weights: Path, device: str = "cpu", variant: Variant | 
     return checkpoint.fill(tower, part, weights, name, {}).to(device)
 
 
-def _others(name: str) -> dict[str, dict[str, torch.Size]]:
+def _others(name: str) -> dict[str, checkpoint.Shapes]:
     """Shapes of the entries of the other variants, to tell a checkpoint that belongs to one of them."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

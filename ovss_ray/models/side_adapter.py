@@ -69,7 +69,8 @@ class Patches(nn.Module):
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, patch)})
         norm = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(
-            Block(width, variant.side_heads, qkv_bias=True, norm_layer=norm) for _ in range(variant.side_layers)
+            Block(width, variant.side_heads, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]  # any factory will do
+            for _ in range(variant.side_layers)
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
@@ -128,8 +129,7 @@ class MaskDecoder(nn.Module):
         """
         q = self.query_mlp(queries)
         masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(patches))
-        last = self.attn_mlp.layers[-1]
-        weight, bias = (value.unflatten(0, (self.heads, -1)) for value in (last.weight[..., 0, 0], last.bias))
+        weight, bias = (value.unflatten(0, (self.heads, -1)) for value in self.attn_mlp.last())
         folded = torch.einsum("bqc,ncd->bnqd", q, weight)
         shift = torch.einsum("bqc,nc->bnq", q, bias)[..., None, None]
         attention = torch.einsum("bnqd,bdhw->bnqhw", folded, self.attn_mlp.hidden(patches)) + shift
@@ -153,6 +153,11 @@ class Mlp(nn.Module):
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return x
+
+    def last(self) -> tuple[Tensor, Tensor]:
+        """The last layer: its matrix (out, hidden), also if it is a pointwise convolution, and its bias (out,)."""
+        layer = self.layers[-1]
+        return layer.get_parameter("weight").flatten(1), layer.get_parameter("bias")
 
 
 def _pointwise(width: int, out: int) -> nn.Conv2d:

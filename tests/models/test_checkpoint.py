@@ -82,7 +82,7 @@ class Bomb:
 
 def test_a_checkpoint_that_wants_to_run_code_is_refused_unrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"model": Bomb()}))
+    (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
     for path in (saved(tmp_path, {"model": Bomb()}), tmp_path / "bomb.pkl"):
         with pytest.raises(OvssError, match=r"not a checkpoint that can be read safely: .*Nothing of it was run"):
             load(path)
