@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from ovss_ray import files, strict_yaml
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.stage import Config, Stage, StageConfig
 
@@ -82,50 +83,18 @@ def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a YAML file and what it extends into one plain dict; a list takes the place of a list."""
     if file.resolve() in seen:
         raise OvssError(f"{file}: extends itself by way of {' → '.join(str(path) for path in seen)}")
-    own = parse(file)
+    own = parse(files.read(file), str(file))
     if (base := own.pop("extends", None)) is None:
         return own
     return _over(read(file.parent / str(base), (*seen, file.resolve())), own)
 
 
-def parse(file: Path) -> dict[str, Any]:
-    """Read one YAML file, a mapping: no repeated keys, no aliases. Raises OvssError."""
-    try:
-        text = file.read_text()
-    except OSError as failure:
-        raise OvssError(f"{file}: the config cannot be read: {failure.strerror}") from failure
-    except UnicodeDecodeError as failure:
-        raise OvssError(f"{file}: the config is not text in UTF-8 ({failure})") from failure
-    return parse_text(text, str(file))
-
-
-def parse_text(text: str, source: str) -> dict[str, Any]:
-    """Read the text of a YAML mapping as `parse` does; `source` is its name in errors."""
-    try:
-        found = yaml.load(text, _PlainLoader)
-    except (yaml.YAMLError, RecursionError) as failure:
-        raise OvssError(f"{source}: not YAML that can be used here: {failure}") from failure
+def parse(data: bytes | str, source: str) -> dict[str, Any]:
+    """Read the YAML of one config; `source` is its name in errors. Raises OvssError."""
+    found = strict_yaml.load(data, source)
     if not isinstance(found, dict):
-        raise OvssError(
-            f"{source}: a mapping such as `benchmarks: [camvid]` is expected, and this is {type(found).__name__}"
-        )
+        raise OvssError(f"{source}: a mapping such as `benchmarks: [camvid]` is expected, not {type(found).__name__}")
     return found
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys (the first would be lost) and aliases (a small file, a huge config)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.YAMLError(f"anchors and aliases are not used here (*{event.anchor}); use `extends:`")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := sorted({key for key in keys if isinstance(key, str) and keys.count(key) > 1}):
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {', '.join(twice)} stands there twice")
-        return super().construct_mapping(node, deep)
 
 
 def _over(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,10 +109,7 @@ def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise OvssError(f"--set {override}: write it as KEY.SUB=VALUE, such as pools.0.batch=4 or san.precision=bf16")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as failure:
-        raise OvssError(f"--set {override}: {text!r} is not a YAML value: {failure}") from failure
+    value = strict_yaml.load(text, f"--set {override}")
     steps = path.split(".")
     stages = [at for at, use in _stage_paths(raw) if use == steps[0]]
     targets = [[*at, "options", *steps[1:]] for at in stages] if steps[0] not in RunConfig.model_fields else [steps]

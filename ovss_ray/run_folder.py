@@ -48,9 +48,7 @@ class RunFolder:
         """The config that the run was begun with. Raises OvssError if this is not the folder of a run."""
         if not files.exists(self.file("config.yaml")):
             raise OvssError(f"{self.uri}: not the folder of a run (there is no config.yaml in it)")
-        return configs.check(
-            configs.parse_text(files.read(self.file("config.yaml")).decode(), self.file("config.yaml")), self.uri
-        )
+        return configs.check(configs.parse(files.read(self.file("config.yaml")), self.file("config.yaml")), self.uri)
 
     def json(self, name: str) -> dict[str, Any]:
         """Read one of the folder's JSON files; {} if there is none."""
@@ -75,7 +73,7 @@ class RunFolder:
                 "Choose a new --out, or give the command that began it"
             )
         text = configs.dump(config)
-        if configs.check(configs.parse_text(text, "config.yaml"), "config.yaml") != config:
+        if configs.check(configs.parse(text, "config.yaml"), "config.yaml") != config:
             raise AssertionError(f"a config must be read back as it was written: {text}")
         files.write(self.file("config.yaml"), text.encode())
         self.save_json("environment.json", environment)

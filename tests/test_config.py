@@ -24,7 +24,7 @@ def fault(file: Path, *overrides: str) -> str:
 
 def test_a_config_is_read_back_as_it_was_written(plain: Path) -> None:
     config = configs.load(plain, ["pools.0.workers=[1, 4]", "limit=5", "exact=true"])
-    assert configs.check(configs.parse_text(configs.dump(config), "dumped"), "dumped") == config
+    assert configs.check(configs.parse(configs.dump(config), "dumped"), "dumped") == config
 
 
 def test_extends_puts_a_file_on_top_of_another(plain: Path) -> None:
@@ -42,7 +42,7 @@ def test_extending_oneself_is_an_error(tmp_path: Path) -> None:
 def test_overrides_reach_into_lists_and_name_stages(plain: Path) -> None:
     config = configs.load(plain, ["pools.0.batch=4", "san.weights=here.pth", "keep_predictions=none"])
     assert config.pools[0].batch == 4
-    assert config.pools[0].stages[0].options == {"weights": "here.pth"}
+    assert config.pools[0].stages[0].options == {"weights": str(Path("here.pth").absolute())}
     assert config.keep_predictions == "none"
 
 
@@ -64,7 +64,7 @@ def test_exact_is_written_into_the_stages_that_know_it(plain: Path) -> None:
         ("pools.0.stages.0.use=sam2", "there is no stage 'sam2'."),
         ("benchmarks.0.x=3", "'x' lies below 'camvid'"),
         ("limit", "write it as KEY.SUB=VALUE"),
-        ("limit=[", "is not a YAML value"),
+        ("limit=[", "--set limit=[: not YAML that can be used here"),
     ],
 )
 def test_a_fault_is_named_with_its_path_and_the_near_miss(plain: Path, override: str, message: str) -> None:
@@ -74,9 +74,9 @@ def test_a_fault_is_named_with_its_path_and_the_near_miss(plain: Path, override:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("limit: 1\nlimit: 2\n" + PLAIN, "limit stands there twice"),
-        ("a: &x 1\nb: *x\n" + PLAIN, "anchors and aliases are not used here"),
-        ("- a\n- b\n", "a mapping such as `benchmarks: [camvid]` is expected, and this is list"),
+        ("limit: 1\nlimit: 2\n" + PLAIN, "'limit' stands there twice"),
+        ("a: &x 1\nb: *x\n" + PLAIN, "aliases are not used here"),
+        ("- a\n- b\n", "a mapping such as `benchmarks: [camvid]` is expected, not list"),
         ("pools: [\n", "not YAML that can be used here"),
         ("benchmarks: [camvid]\n", "pools: Field required"),
         ("pools: []\n", "pools: Tuple should have at least 1 item"),
@@ -89,9 +89,9 @@ def test_yaml_that_could_mean_something_else_is_refused(tmp_path: Path, text: st
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert "nowhere.yaml: the config cannot be read: No such file" in fault(tmp_path / "nowhere.yaml")
+    assert "nowhere.yaml: cannot be read: No such file" in fault(tmp_path / "nowhere.yaml")
 
 
 def test_a_config_that_is_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "not text in UTF-8" in fault(tmp_path / "c.yaml")
+    assert "not YAML that can be used here" in fault(tmp_path / "c.yaml")

@@ -118,7 +118,7 @@ def test_a_worker_that_cannot_be_built_says_why_in_one_message(data: Path) -> No
 
 
 def test_an_image_that_kills_its_worker_does_not_hang_the_run(data: Path) -> None:
-    with pytest.raises(OvssError, match="a worker died .* what is done is kept"):
+    with pytest.raises(OvssError, match=r"a worker died .* what is done is kept"):
         run(data, "pools.0.stages.0.options.die_on=i0")
     assert "i0" not in {file.stem for file in (data / "run/folder-two/predictions").glob("*.png")}
 

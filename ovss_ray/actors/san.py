@@ -75,8 +75,12 @@ class Stage(stage.Stage):
 
     @classmethod
     def key(cls, config: Config, vocabulary: Vocabulary) -> str:
-        """Name a vocabulary's classifier: the checkpoint has the text tower and "no object", the rest is fixed."""
-        return f"san-{weights.sha256(*cls.files(config))[:24]}-{vocabulary.digest}"
+        """Name a vocabulary's classifier: the checkpoint has the text tower and "no object", the rest is fixed.
+
+        What several threads made is not for exact runs, whose last bits must not depend on their number.
+        """
+        mode = "exact" if config.exact else "fp32"
+        return f"san-{weights.sha256(*cls.files(config))[:24]}-{vocabulary.digest}-{mode}"
 
     @classmethod
     def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:

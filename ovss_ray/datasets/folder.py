@@ -33,13 +33,12 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ovss_ray import files, images
+from ovss_ray import files, images, strict_yaml
 from ovss_ray.columns import IGNORE
 from ovss_ray.datasets.benchmark import (
     LABELS,
@@ -113,23 +112,11 @@ def benchmark(path: str) -> Benchmark:
 
 def read(path: str) -> Description:
     """Read and check the YAML file. Raises OvssError."""
+    raw = strict_yaml.load(files.read(path), path)
     try:
-        raw = yaml.load(files.read(path), _UniqueKeys)
         return Description.model_validate(raw)
-    except yaml.YAMLError as failure:
-        raise OvssError(f"{path}: not YAML that can be used here: {failure}") from failure
     except ValidationError as failure:
         raise OvssError(f"{path}: {'; '.join(_explain(failure))}") from failure
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands there twice; YAML's own would silently keep the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [str(key) for key in keys if keys.count(key) > 1]:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {twice[0]!r} stands there twice")
-        return super().construct_mapping(node, deep)
 
 
 def _explain(failure: ValidationError) -> Iterator[str]:
