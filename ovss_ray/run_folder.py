@@ -15,7 +15,7 @@ from ovss_ray import files
 from ovss_ray.config import RunConfig
 from ovss_ray.errors import OvssError
 
-PACKAGES = ("ovss_ray", "ray", "torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow", "numba")
+PACKAGES = ("ovss_ray", "ray", "torch", "open_clip_torch", "numpy", "pillow", "pyarrow", "numba")
 
 
 @dataclass(frozen=True)

@@ -163,14 +163,15 @@ def computing(config: Stage.Config) -> Iterator[None]:
     """
     import torch
 
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    # The debug mode is the same switch as use_deterministic_algorithms, which would import the whole of torch.compile.
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if config.exact:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
     try:
         torch.set_num_threads(1 if config.exact else int(threads) if threads.isdigit() else before[0])
-        torch.use_deterministic_algorithms(config.exact or before[1])
+        torch.set_deterministic_debug_mode("error" if config.exact else before[1])
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])

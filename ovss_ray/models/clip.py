@@ -116,7 +116,8 @@ class TextTower(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(context, width))
         self.text_projection = nn.Parameter(torch.empty(width, embed))
         self.logit_scale = nn.Parameter(torch.empty(()))
-        self.token_embedding = nn.Embedding(vocabulary, width)
+        # Not nn.Embedding(…): its random values, drawn on the meta device, would import the whole of torch.compile.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(vocabulary, width), freeze=False)
         self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(Block(width, heads) for _ in range(layers))})
         self.ln_final = nn.LayerNorm(width)
         self.bg_embed = nn.Parameter(torch.empty(1, embed))

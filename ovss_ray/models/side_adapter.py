@@ -5,10 +5,8 @@ parameters have the names of the official code. Letters: B batch, Q queries, N h
 """
 
 from collections.abc import Mapping
-from functools import partial
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,11 +65,7 @@ class Patches(nn.Module):
         self.grid = variant.side_grid
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid * self.grid, width))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, patch)})
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.ModuleList(
-            Block(width, variant.side_heads, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]  # any factory will do
-            for _ in range(variant.side_layers)
-        )
+        self.blocks = nn.ModuleList(Block(width, variant.side_heads) for _ in range(variant.side_layers))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
         """Images (B, 3, Hp, Wp) → patch tokens (B, h·w, C), their positions (1, h·w, C), and (h, w)."""
@@ -88,6 +82,24 @@ class Patches(nn.Module):
         if size.numel() == self.pos_embed.shape[1]:
             return self.pos_embed
         return resize_positions(self.pos_embed, (self.grid, self.grid), size)
+
+
+class Block(nn.Module):
+    """A block of timm's vision transformer as of 0.6, by its names; timm itself would take a worker seconds to import."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Carry tokens (B, L, C) through the block: attention and MLP, each behind its norm and added."""
+        q, k, v = self.attn["qkv"](self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.attn["proj"](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
 
 class Fusion(nn.Module):

@@ -1,0 +1,63 @@
+"""The command line: what a user sees, and the exit status that a script sees."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def ovss(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ovss_ray", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+
+
+def test_everything_there_is_is_listed() -> None:
+    shown = ovss("list").stdout
+    for name in ("ade20k:150", "ade20k:847", "camvid", "folder:FILE.yaml", "oracle", "predictions", "san_vit_large_14"):
+        assert name in shown
+    for stage in ("decode", "measure", "san", "save", "truth"):
+        assert f"│ {stage} " in shown
+
+
+def test_the_doctor_says_what_is_here_and_what_is_not(shared: Path) -> None:
+    done = ovss("doctor", "--data-root", str(shared / "data/real"))
+    assert "camvid val: 101 of 101 images" in done.stdout
+    assert "ade20k:150 val: 3 of 2000 images: complete the data" in done.stdout
+    assert done.returncode == 1
+
+
+def test_the_doctor_warns_of_a_cluster_without_a_token() -> None:
+    done = ovss("doctor", RAY_ADDRESS="ray://10.0.0.1:10001", RAY_AUTH_MODE="")
+    assert "reached without a token. Set RAY_AUTH_MODE=token" in done.stdout
+    assert done.returncode == 1
+    assert ovss("doctor", RAY_ADDRESS="ray://10.0.0.1:10001", RAY_AUTH_MODE="token").returncode == 0
+
+
+def test_weights_that_cannot_be_had_come_with_instructions(tmp_path: Path) -> None:
+    missing = ovss("weights", "fetch", "san_vit_b_16", OVSS_WEIGHTS=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert missing.returncode == 2
+    for words in (str(tmp_path), "huggingface.co/Mendel192/san", "OVSS_WEIGHTS", "ovss weights fake san_vit_b_16"):
+        assert words in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "san_vit_b16"], "there is no config 'san_vit_b16'. Did you mean 'san_vit_b_16'?"),
+        (["evaluate", "oracle"], "no benchmark was named"),
+        (["evaluate", "oracle", "--benchmark", "camvid"], "Add --data-root DIR, or set OVSS_DATA=DIR"),
+        (["evaluate", "oracle", "--benchmark", "camvid", "--data-root", "/"], "git clone"),
+        (["evaluate", "oracle", "--benchmark", "folder:none.yaml", "--data-root", "."], "none.yaml: cannot be read"),
+        (["report", "nowhere"], "nowhere: not the folder of a run"),
+        (["weights", "fake", "san_vit_b16"], "Did you mean 'san_vit_b_16'?"),
+        (["weights", "fetch", "sam"], "there is no checkpoint 'sam'"),
+    ],
+)
+def test_a_wrong_command_ends_in_one_message_and_status_two(arguments: list[str], message: str) -> None:
+    done = ovss(*arguments, OVSS_DATA="")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
