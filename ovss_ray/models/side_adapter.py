@@ -85,7 +85,7 @@ class Patches(nn.Module):
 
 
 class Block(nn.Module):
-    """A block of timm's vision transformer as of 0.6, by its names; timm itself would take a worker seconds to import."""
+    """A block of timm's vision transformer as of 0.6, by its names; importing timm would cost a worker seconds."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
