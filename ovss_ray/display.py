@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from ovss_ray import records
 from ovss_ray.metrics.confusion import Partial
@@ -94,5 +95,6 @@ class Display:
         table.add_row("stage", *(f"[bold]{name}[/]" for name in self.seconds))
         table.add_row("s/image", *(f"{spent / max(1, now):.3f}" for spent in self.seconds.values()))
         waiting = "" if now else " (workers are starting)"
-        bar = ProgressBar(total=max(1, self.total), completed=self.done)
-        return Group(bar, self._line() + waiting, table)
+        bar = Table.grid(expand=True)  # a bare ProgressBar ends without a new line and swallows what follows
+        bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done))
+        return Group(bar, Text(self._line() + waiting), table)
