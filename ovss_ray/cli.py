@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +23,10 @@ FAILED = 1
 """Exit status if images failed or the run could not be finished; 2 is a wrong command, 130 an interrupted one."""
 
 
-def main() -> None:
-    """Run the command line; an OvssError is shown as one message."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, or the arguments given instead; an OvssError is shown as one message."""
     try:
-        app()
+        app(arguments)
     except OvssError as failure:
         print(f"ovss: {failure}", file=sys.stderr)
         sys.exit(2)

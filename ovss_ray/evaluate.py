@@ -158,7 +158,13 @@ def cluster() -> Iterator[Mapping[str, float]]:
     ours = not ray.is_initialized()
     if ours:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else a warning about Ray Data's own restarts
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+        except ConnectionError as failure:
+            raise OvssError(
+                f"{failure}. The cluster of RAY_ADDRESS, or the one that `ray start` began on this machine, does not "
+                "answer: it may have ended, or ask for a token (RAY_AUTH_MODE=token). RAY_ADDRESS=local does without it"
+            ) from failure
     context = DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -73,7 +73,7 @@ class Request:
 
 def resolve(config: RunConfig, out: str) -> Request:
     """Check names, columns, files and data, in this order, and list the images. Raises OvssError for a fault."""
-    folder = RunFolder(files.absolute(out))
+    folder = RunFolder(_folder(out))
     config = config.model_copy(update={"benchmarks": tuple(map(_absolute, config.benchmarks))})
     loaded = _benchmarks(config)
     pools, keeps = _pools(config, folder, images=None)
@@ -83,6 +83,16 @@ def resolve(config: RunConfig, out: str) -> Request:
     listed = {name: manifests.build(name, one, root, selections[name]) for name, one in loaded.items()}
     pools, keeps = _pools(config, folder, images=sum(len(table) for table in listed.values()))
     return Request(config, folder, loaded, selections, listed, tuple(pools), tuple(keeps), sources)
+
+
+def _folder(out: str) -> str:
+    """The address of the run's folder. Raises OvssError for a relative one in a submitted job: it would be lost."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not ("://" in out or Path(out).expanduser().is_absolute()):
+        raise OvssError(
+            f"--out {out}: a submitted job runs in a folder of the cluster's own, which is thrown away. Give an "
+            "absolute path or an address that every node sees, such as --out /shared/runs/NAME"
+        )
+    return files.absolute(out)
 
 
 def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["RAY_ADDRESS"] = "local"  # a cluster that somebody has started on this machine is not ours to use
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

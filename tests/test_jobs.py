@@ -1,0 +1,104 @@
+"""A job as users submit it: to a cluster that asks for a token, over ADE20K's photographs as its authors send them."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RAY = Path(sys.executable).parent / "ray"
+ORACLE = ["--set", "pools=[{stages: [{use: oracle}]}]", "--set", "keep_predictions=none"]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A head node of our own that asks for a token; the address for jobs."""
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "token").write_text(secrets.token_hex(32))
+    given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+    before = {name: os.environ.get(name) for name in (*given, "RAY_ADDRESS")}
+    os.environ.update(given)
+    del os.environ["RAY_ADDRESS"]
+    gcs, dashboard = free_port(), free_port()
+    local = [
+        "--node-ip-address=127.0.0.1",
+        "--dashboard-host=127.0.0.1",
+        f"--port={gcs}",
+        f"--dashboard-port={dashboard}",
+    ]
+    sizes = ["--num-cpus=4", "--object-store-memory=200000000", "--disable-usage-stats"]
+    with (folder / "log").open("w") as log:
+        head = subprocess.Popen([RAY, "start", "--head", "--block", *local, *sizes], stdout=log, stderr=log)
+    try:
+        _wait(f"http://127.0.0.1:{dashboard}", head, folder / "log")
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        head.terminate()
+        head.wait(60)
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _wait(address: str, head: subprocess.Popen, log: Path) -> None:
+    until = time.monotonic() + 120
+    while subprocess.run([RAY, "job", "list", "--address", address], capture_output=True, check=False).returncode:
+        assert head.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(1)
+
+
+def submit(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # The interpreter of the tests; on a cluster `python` is the one of its nodes.
+    job = [sys.executable, "jobs/eval_ade847.py", *arguments, *ORACLE]
+    command = [RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", *job]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_same_file_runs_with_nothing_started(shared: Path, tmp_path: Path) -> None:
+    asked = [
+        "--data-root",
+        str(shared / "data/real"),
+        "--split",
+        "training",
+        "--limit",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    command = [sys.executable, str(ROOT / "jobs/eval_ade847.py"), *asked, *ORACLE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2/2" in done.stdout
+
+
+def test_a_submitted_job_leaves_its_report_where_it_was_told(address: str, shared: Path, tmp_path: Path) -> None:
+    asked = ["--data-root", str(shared / "data/real"), "--split", "training", "--limit", "3"]
+    done = submit(address, *asked, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    one = json.loads((tmp_path / "run/report.json").read_text())["benchmarks"]["ade20k:847"]
+    assert one["images"] == {"expected": 3, "scored": 3, "failed": 0}
+    assert one["metrics"]["miou"] == 100.0
+    relative = submit(address, *asked, "--out", "runs/mine")
+    assert relative.returncode != 0
+    assert "a submitted job runs in a folder of the cluster's own" in relative.stdout + relative.stderr
+
+
+def test_a_cluster_does_not_answer_without_its_token(address: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(secrets.token_hex(32))
+    stranger = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    command = [RAY, "job", "list", "--address", address]
+    done = subprocess.run(command, capture_output=True, text=True, env=stranger, check=False)
+    assert done.returncode != 0
