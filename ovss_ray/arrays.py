@@ -1,5 +1,6 @@
 """Arrays that are dear to make, such as the embeddings of a vocabulary, kept on disk between runs."""
 
+import contextlib
 import hashlib
 import os
 import time
@@ -42,7 +43,8 @@ class ArrayCache:
         for file in self.folder.glob(f"{key}.*.npy"):
             try:
                 if file.name.split(".")[1] == _checksum(file):
-                    os.utime(file)
+                    with contextlib.suppress(OSError):  # a cache that may only be read is a cache all the same
+                        os.utime(file)
                     return np.load(file, mmap_mode="r")
                 file.unlink()
             except OSError:  # another process has just removed it, or may not be disturbed

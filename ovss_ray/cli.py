@@ -4,11 +4,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ovss_ray.errors import OvssError, UnknownName
+
+if TYPE_CHECKING:
+    from ovss_ray.config import RunConfig
 
 app = typer.Typer(
     help="Evaluate open-vocabulary semantic segmentation: one command from photographs to a report.",
@@ -20,7 +23,7 @@ weights_app = typer.Typer(help="Find, fetch and make up checkpoints.", no_args_i
 app.add_typer(weights_app, name="weights")
 
 FAILED = 1
-"""Exit status if images failed or the run could not be finished; 2 is a wrong command, 130 an interrupted one."""
+"""Exit status if images failed; 2 is a command that could not be done, 130 an interrupted one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,11 +63,19 @@ def evaluate(
     }
     given = {key: value for key, value in {**given, "exact": exact or None}.items() if value is not None}
     settings = configs.load(find_config(config), set_ or (), given)
-    names = "-".join(name.replace(":", "-").replace("/", "-") for name in settings.benchmarks)
-    _evaluate(settings, out or f"runs/{Path(config).stem}-{names}")
+    _evaluate(settings, out or f"runs/{'-'.join([Path(config).stem, *_asked(settings)])}")
 
 
-def _evaluate(settings: Any, out: str) -> None:
+def _asked(settings: "RunConfig") -> list[str]:
+    """What a run's default folder is called by: two runs that ask for unlike images do not share it."""
+    ids = settings.ids and f"ids-{Path(settings.ids).stem}"
+    from ovss_ray import files
+
+    asked = [*map(files.plain, settings.benchmarks), settings.split, ids, settings.limit and f"first-{settings.limit}"]
+    return [str(one) for one in asked if one]
+
+
+def _evaluate(settings: "RunConfig", out: str) -> None:
     """Run, show the report, and say how to go on if it could not be finished."""
     from ovss_ray import tables
     from ovss_ray.request import resolve

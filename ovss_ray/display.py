@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ovss_ray import records
+from ovss_ray import files, records
 from ovss_ray.metrics.confusion import Partial
 from ovss_ray.request import Request
 
@@ -61,7 +61,7 @@ class Display:
     def update(self, receipt: Mapping[str, Any]) -> None:
         """Take note of a part file that was written."""
         name = receipt["benchmark"]
-        part = records.read_part(f"{self.folder.records(name)}/{receipt['part']}")
+        part = records.read_part(files.join(self.folder.records(name), receipt["part"]))
         self.done += receipt["images"]
         self.failed += receipt["failed"]
         self.first = self.first or (time.monotonic(), self.done)
@@ -83,7 +83,7 @@ class Display:
         return f"{(self.done - self.first[1]) / (time.monotonic() - self.first[0]):.2f}"
 
     def _mious(self) -> str:
-        return ", ".join(f"{name} {partial.miou:.2f}" for name, partial in self.partials.items())
+        return ", ".join(f"{name} {partial.miou:.2f}" for name, partial in list(self.partials.items()))
 
     def _line(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
@@ -92,8 +92,8 @@ class Display:
     def __rich__(self) -> Group:
         now = self.done - self.earlier
         table = Table.grid(padding=(0, 2))
-        table.add_row("stage", *(f"[bold]{name}[/]" for name in self.seconds))
-        table.add_row("s/image", *(f"{spent / max(1, now):.3f}" for spent in self.seconds.values()))
+        table.add_row("stage", *(f"[bold]{name}[/]" for name in list(self.seconds)))
+        table.add_row("s/image", *(f"{spent / max(1, now):.3f}" for spent in list(self.seconds.values())))
         waiting = "" if now else " (workers are starting)"
         bar = Table.grid(expand=True)  # a bare ProgressBar ends without a new line and swallows what follows
         bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done))

@@ -1,7 +1,7 @@
 """The main path: images in, records out, numbers at the end. This is where stages meet Ray Data."""
 
-import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, Dataset
 
+from ovss_ray import cluster, pipeline, placement, records, reduce, report
 from ovss_ray import manifest as manifests
-from ovss_ray import pipeline, placement, records, reduce, report
 from ovss_ray.arrays import ArrayCache
 from ovss_ray.columns import Batch
 from ovss_ray.display import Display
@@ -41,11 +41,14 @@ def run(request: Request, display: Display) -> dict[str, Any]:
         manifests.save(table, folder.manifest(name))
         folder.save_json(folder.card(name), request.card(name))
     todo = {name: records.missing(table, folder.records(name)) for name, table in request.manifests.items()}
-    with cluster() as resources, display.watch(request, todo):
+    with cluster.connect() as size, display.watch(request, todo):
         if any(len(table) for table in todo.values()):
-            pools = placement.place(request.pools, resources.get("CPU", 1.0), resources.get("GPU", 0.0))
+            cluster.preflight(request)
+            pools = placement.place(request.pools, size)
+            cluster.preflight_pools(pools, size)
             evaluate(pa.concat_tables(todo.values()), pools, request, display)
-        return report.build(folder, reduce.fold)
+        with _plain_errors():
+            return report.build(folder, reduce.fold)
 
 
 def evaluate(manifest: pa.Table, pools: Sequence[Placed], request: Request, display: Display) -> None:
@@ -60,14 +63,14 @@ def evaluate(manifest: pa.Table, pools: Sequence[Placed], request: Request, disp
         images = _map(images, worker, pool, keep=keep, vocabularies=request.vocabularies, prepared=prepared)
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=request.folder)
-    receipts = images.map_batches(write, batch_size=size, batch_format="pyarrow", num_cpus=0.1)
+    receipts = images.map_batches(write, batch_size=size, batch_format="pyarrow", num_cpus=placement.WRITING)
     with _plain_errors():
         for receipt in receipts.iter_rows():
             display.update(receipt)
             if display.failed > request.config.max_errors:
                 raise OvssError(
                     f"{display.failed} images failed, more than max_errors ({request.config.max_errors}): the trouble "
-                    f"is hardly in the images. The latest: {receipt['error']}"
+                    f"is hardly in the images. The latest: {receipt['error'][0]}"
                 )
 
 
@@ -82,7 +85,10 @@ class Worker:
 
     def __call__(self, batch: Batch) -> Batch:
         """Run the pool's stages over a batch, and hand on the columns that are still needed."""
-        done = pipeline.run(self.stages, batch, self.vocabularies)
+        try:
+            done = pipeline.run(self.stages, batch, self.vocabularies)
+        except pipeline.Poisoned:
+            os._exit(1)  # this process can compute no more; another one gets the batch, within the bounds of restarts
         return {name: column for name, column in done.items() if name in self.keep}
 
 
@@ -153,37 +159,14 @@ def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabu
 
 
 @contextmanager
-def cluster() -> Iterator[Mapping[str, float]]:
-    """Connect to the cluster that was started or that the job runs on, else start one here; yields its resources."""
-    ours = not ray.is_initialized()
-    if ours:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else a warning about Ray Data's own restarts
-        try:
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-        except ConnectionError as failure:
-            raise OvssError(
-                f"{failure}. The cluster of RAY_ADDRESS, or the one that `ray start` began on this machine, does not "
-                "answer: it may have ended, or ask for a token (RAY_AUTH_MODE=token). RAY_ADDRESS=local does without it"
-            ) from failure
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    try:
-        yield ray.cluster_resources()
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-@contextmanager
 def _plain_errors() -> Iterator[None]:
     """Bring an OvssError that was raised in a worker to the user; Ray Data hands it on as text only."""
     try:
         yield
     except ray.exceptions.RayError as failure:
-        _, found, message = str(failure).rpartition(f"{OvssError.__module__}.{OvssError.__name__}: ")
-        if found:
-            raise OvssError(message.strip()) from None
+        *_, message = re.split(r"ovss_ray\.errors\.(?:OvssError|UnknownName): ", str(failure))
+        if message != str(failure):
+            raise OvssError(message.partition("\n\nThe above exception")[0].strip()) from None
         if isinstance(failure, ray.exceptions.RayActorError):
             raise OvssError(
                 f"a worker died again and again ({str(failure).strip().splitlines()[-1]}); what is done is kept. "

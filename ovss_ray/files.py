@@ -1,5 +1,6 @@
 """Files by path or URI: a local path, or anything that pyarrow or fsspec can open (s3://, gs://, …)."""
 
+import contextlib
 import os
 import re
 import uuid
@@ -11,22 +12,28 @@ from ovss_ray.errors import OvssError
 
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
-    """Split a URI into its file system and the path there; a local path is made absolute."""
-    if "://" not in str(uri):
+    """Split a URI into its file system and the path there; a local path is made absolute.
+
+    Names are taken as they are: `#`, `?` and `%` in them mean nothing. Raises OvssError if nothing can open it.
+    """
+    scheme, mark, rest = str(uri).partition("://")
+    if not mark:
         return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    host, _, path = rest.partition("/")
     try:
-        return fs.FileSystem.from_uri(str(uri))
-    except (ValueError, OSError):
-        return _fsspec(str(uri))
+        system, base = fs.FileSystem.from_uri(f"{scheme}://{host}/")
+    except (ValueError, OSError) as failure:
+        return _fsspec(str(uri), failure)
+    return system, f"{base.rstrip('/')}/{path}"
 
 
-def _fsspec(uri: str) -> tuple[fs.FileSystem, str]:
+def _fsspec(uri: str, first: Exception) -> tuple[fs.FileSystem, str]:
     import fsspec  # comes with pyarrow's own users (Ray Data, huggingface_hub); needed for rarer schemes only
 
     try:
         backend, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as failure:
-        raise OvssError(f"{uri}: neither pyarrow nor fsspec can open this kind of address: {failure}") from failure
+        raise OvssError(f"{uri}: neither pyarrow ({first}) nor fsspec ({failure}) can open this address") from failure
     return fs.PyFileSystem(fs.FSSpecHandler(backend)), path
 
 
@@ -63,22 +70,29 @@ def write(uri: str | Path, data: bytes) -> None:
             os.replace(aside, path)
     except OSError as failure:
         if local:
-            Path(aside).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(aside).unlink()
         raise OvssError(f"{uri}: cannot be written: {failure.strerror or failure}") from failure
 
 
 def names(folder: str | Path, suffix: str = "") -> list[str]:
     """The names of the files directly in a folder that end in `suffix`, sorted; none if there is no such folder."""
-    system, path = locate(folder)
-    listed = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    _, listed = _list(folder, recursive=False)
     return sorted(file.base_name for file in listed if file.is_file and file.base_name.endswith(suffix))
 
 
 def walk(folder: str | Path) -> list[str]:
     """The addresses of all files below a folder, sorted; none if there is no such folder."""
-    system, path = locate(folder)
-    listed = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
+    path, listed = _list(folder, recursive=True)
     return sorted(join(folder, file.path[len(path) :].lstrip("/")) for file in listed if file.is_file)
+
+
+def _list(folder: str | Path, recursive: bool) -> tuple[str, list[fs.FileInfo]]:
+    system, path = locate(folder)
+    try:
+        return path, system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+    except OSError as failure:
+        raise OvssError(f"{folder}: cannot be listed: {failure.strerror or failure}") from failure
 
 
 def absolute(uri: str) -> str:
@@ -89,7 +103,10 @@ def absolute(uri: str) -> str:
 def exists(uri: str | Path) -> bool:
     """Whether there is a file or folder of this name."""
     system, path = locate(uri)
-    return system.get_file_info(path).type != fs.FileType.NotFound
+    try:
+        return system.get_file_info(path).type != fs.FileType.NotFound
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be looked up: {failure.strerror or failure}") from failure
 
 
 def plain(name: str) -> str:

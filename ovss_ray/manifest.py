@@ -39,7 +39,7 @@ class Selection:
         """Read it from a config. Raises OvssError if the file of ids cannot be read or is empty."""
         if config.ids is None:
             return cls(config.split or benchmark.split, None, config.limit)
-        lines = (line.strip() for line in files.read(config.ids).decode("utf-8", "replace").splitlines())
+        lines = (line.strip() for line in files.read(config.ids).decode("utf-8-sig", "replace").splitlines())
         ids = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
         if not ids:
             raise OvssError(f"{config.ids}: no image ids in it. Write one a line")

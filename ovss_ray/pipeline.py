@@ -78,6 +78,8 @@ def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
             raise Poisoned(f"{type(failure).__name__}: {failure}") from failure
         if n == 1:
             return {**{name: empty(name, 1) for name in stage.writes}, "error": column([describe(stage, failure)])}
+        written = None
+    if written is None:  # only here are the traceback and all the arrays that it holds gone
         halves = [slice(None, n // 2), slice(n // 2, None)]
         first, second = (_settle(stage, {k: v[half] for k, v in batch.items()}, vocabularies) for half in halves)
         return {name: column([*first[name], *second[name]]) for name in first}

@@ -27,6 +27,18 @@ class Placed:
         return max(1, math.ceil(self.cpus))
 
 
+@dataclass(frozen=True)
+class Size:
+    """What a cluster has: in all, and on the node that has most."""
+
+    cpus: float
+    gpus: float
+    node_cpus: float
+    node_gpus: float
+
+
+WRITING = 0.1
+"""Processors of a task that writes records."""
 LIGHT = 0.25
 """Processors of a worker that decodes or measures on a machine with few of them."""
 
@@ -66,8 +78,8 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
     return placed
 
 
-def place(pools: Sequence[Pool], cpus: float, gpus: float) -> list[Placed]:
-    """Replace every "auto" by numbers that fit a cluster with so many processors and GPUs in all.
+def place(pools: Sequence[Pool], size: Size) -> list[Placed]:
+    """Replace every "auto" by numbers that fit a cluster.
 
     Pools without a stage that can use a GPU are light (decode, measure): a quarter processor each on a small machine,
     up to a quarter of the processors each on a large one. What remains is shared by the pools that compute, but for one
@@ -75,9 +87,23 @@ def place(pools: Sequence[Pool], cpus: float, gpus: float) -> list[Placed]:
     """
     computing = [pool for pool in pools if not _light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
-    rest = max(LIGHT, (cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
-    batch = 8 if gpus or not computing else 1
-    return [_place_light(pool, cpus, batch) if _light(pool) else _place(pool, rest, gpus, batch) for pool in pools]
+    rest = max(WRITING, (size.cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
+    batch = 8 if size.gpus or not computing else 1
+    return [_place_light(p, size.cpus, batch) if _light(p) else _place(p, rest, size, batch) for p in pools]
+
+
+def unmet(pools: Sequence[Placed], size: Size) -> str:
+    """Say what the pools need at least and the cluster has not, or nothing: Ray would wait for it without a word."""
+    cpus = sum(pool.least * pool.cpus for pool in pools) + WRITING
+    gpus = sum(pool.least * pool.gpus for pool in pools)
+    alone = any(pool.cpus > size.node_cpus or pool.gpus > size.node_gpus for pool in pools)
+    if cpus <= size.cpus and gpus <= size.gpus and not alone:
+        return ""
+    return (
+        f"the pools need {cpus:g} processors and {gpus:g} GPUs at least, each worker on one node; the cluster has "
+        f"{size.cpus:g} and {size.gpus:g}, its largest node {size.node_cpus:g} and {size.node_gpus:g}. Lower "
+        "`workers`, `cpus` or `gpus` of the pools, or leave them out"
+    )
 
 
 def _light(pool: Pool) -> bool:
@@ -94,10 +120,10 @@ def _place_light(pool: Pool, cpus: float, batch: int) -> Placed:
     return Placed(pool.stages, *workers, each, 0.0 if pool.gpus == "auto" else pool.gpus, _number(pool.batch, batch))
 
 
-def _place(pool: Pool, rest: float, gpus: float, batch: int) -> Placed:
-    each_gpu = (1.0 if gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else pool.gpus
-    each_cpu = (1.0 if each_gpu else min(4.0, rest)) if pool.cpus == "auto" else pool.cpus
-    most = gpus / each_gpu if each_gpu else rest / each_cpu
+def _place(pool: Pool, rest: float, size: Size, batch: int) -> Placed:
+    each_gpu = (1.0 if size.gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else pool.gpus
+    each_cpu = min(1.0 if each_gpu else 4.0, rest, size.node_cpus) if pool.cpus == "auto" else pool.cpus
+    most = size.gpus / each_gpu if each_gpu else rest / each_cpu
     return Placed(pool.stages, *_workers(pool, int(most)), each_cpu, each_gpu, _number(pool.batch, batch))
 
 

@@ -37,7 +37,10 @@ def table(batch: Batch) -> pa.Table:
         pa.array([str(value) for value in batch["image_id"]], pa.string()),
         pa.array([str(value) for value in batch["error"]], pa.string()),
         pa.array([list(value.items()) for value in batch["seconds"]], SCHEMA.field("seconds").type),
-        pa.array([value or None for value in batch["confusion"]], confusion.schema),
+        pa.array(
+            [None if error else value or None for value, error in zip(batch["confusion"], batch["error"], strict=True)],
+            confusion.schema,  # what failed after it was measured, such as in saving, is not scored either
+        ),
     ]
     made = pa.Table.from_arrays(arrays, schema=SCHEMA)
     return made.append_column("benchmark", pa.array([str(value) for value in batch["benchmark"]], pa.string()))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from ovss_ray import manifest as manifests
 from ovss_ray import records
+from ovss_ray.errors import OvssError
 from ovss_ray.metrics.confusion import Partial
 from ovss_ray.run_folder import RunFolder, digest
 
@@ -51,6 +52,8 @@ def build(folder: RunFolder, fold: Fold = fold) -> dict[str, Any]:
 
 def _benchmark(folder: RunFolder, name: str, fold: Fold) -> dict[str, Any]:
     card = folder.json(folder.card(name))
+    if not card:
+        raise OvssError(f"{folder.uri}: this run was cut off before it began with {name}. Give its command again")
     listed = manifests.load(folder.manifest(name))["image_id"]
     parts = records.chosen(folder.records(name), listed)
     errors = list(_errors(parts))
@@ -97,11 +100,13 @@ def _errors(parts: Sequence[tuple[str, np.ndarray]]) -> Iterator[dict[str, str]]
 
 
 def seconds(folder: RunFolder, name: str) -> dict[str, float]:
-    """Mean wall seconds per image in each stage."""
+    """Mean wall seconds per scored image in each stage."""
     spent: Counter[str] = Counter()
     images = 0
-    for uri, rows in records.chosen(folder.records(name)):
-        for row in records.read_part(uri, ["seconds"]).take(rows)["seconds"].to_pylist():
+    listed = manifests.load(folder.manifest(name))["image_id"]
+    for uri, rows in records.chosen(folder.records(name), listed):
+        part = records.read_part(uri, ["seconds", "error"]).take(rows)
+        for row in part.filter(pc.equal(part["error"], ""))["seconds"].to_pylist():
             spent.update(dict(row))
             images += 1
     return {stage: total / images for stage, total in spent.items()}

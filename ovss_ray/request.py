@@ -68,7 +68,9 @@ class Request:
         return {"weights": [_sources(some) for some in self.sources if some]}
 
     def _benchmark(self, name: str) -> dict[str, Any]:
-        return {"vocabulary": self.benchmarks[name].vocabulary.digest, **self.selections[name].stamp()}
+        one = self.benchmarks[name]
+        reading = {"labels": list(one.labels), "index": list(one.index), "rules": one.rules}
+        return {"vocabulary": one.vocabulary.digest, **reading, **self.selections[name].stamp()}
 
 
 def resolve(config: RunConfig, out: str) -> Request:
@@ -100,8 +102,14 @@ def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:
         raise OvssError(
             "no benchmark was named. Add --benchmark NAME (see `ovss list`), or `benchmarks:` in the config"
         )
-    if len(set(config.benchmarks)) < len(config.benchmarks):
-        raise OvssError(f"a benchmark is named twice in {list(config.benchmarks)}; name each once")
+    folders: dict[str, str] = {}
+    for number, name in enumerate(config.benchmarks):
+        if files.plain(name) in folders:
+            other = folders[files.plain(name)]
+            raise OvssError(
+                f"{other} and {name} (number {number}) would share a folder of the run. Name each data set once"
+            )
+        folders[files.plain(name)] = name
     return {name: benchmarks.load(name) for name in config.benchmarks}
 
 

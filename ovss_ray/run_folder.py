@@ -72,12 +72,14 @@ class RunFolder:
                 f"{self.uri}: this folder holds a run of something else. {'; '.join(differences[:5])}. "
                 "Choose a new --out, or give the command that began it"
             )
+        if not before and files.exists(self.file("config.yaml")):
+            raise OvssError(f"{self.file('config.yaml')}: a config that no run has written. Choose another --out")
         text = configs.dump(config)
         if configs.check(configs.parse(text, "config.yaml"), "config.yaml") != config:
             raise AssertionError(f"a config must be read back as it was written: {text}")
+        self.save_json("identity.json", identity)
         files.write(self.file("config.yaml"), text.encode())
         self.save_json("environment.json", environment)
-        self.save_json("identity.json", identity)
 
 
 def differing(before: Any, now: Any, path: str = "") -> Iterator[str]:

@@ -115,7 +115,7 @@ def find(package: str, name: str, attribute: str) -> Any:
     path = name if "." in name else f"{package}.{name}"
     if "." not in name and name not in known(package):
         raise UnknownName(KINDS.get(package, "module"), name, known(package))
-    if "." in name and not exists(name):
+    if "." in name and not (all(part.isidentifier() for part in name.split(".")) and exists(name)):
         raise OvssError(f"there is no module {name!r} on the Python path. Is its folder in PYTHONPATH on every node?")
     module = importlib.import_module(path)
     if not hasattr(module, attribute):

@@ -11,7 +11,7 @@ def load(data: bytes | str, source: str) -> Any:
     """Read YAML to plain data; `source` is its name in errors. Raises OvssError for whatever cannot be used."""
     try:
         return yaml.load(data, _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as failure:
+    except (yaml.YAMLError, ValueError, RecursionError) as failure:
         raise OvssError(f"{source}: not YAML that can be used here: {failure}") from failure
 
 

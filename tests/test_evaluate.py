@@ -134,6 +134,28 @@ def test_the_folder_says_what_was_asked_and_reads_it_back(data: Path) -> None:
         run(data)
 
 
+def test_a_benchmark_that_is_read_by_another_rule_is_another_run(data: Path) -> None:
+    run(data, "limit=2")
+    (data / "two.yaml").write_text((data / "two.yaml").read_text() + "ignore: 1\n")
+    with pytest.raises(OvssError, match=r"something else.*rules"):
+        run(data, "limit=2")
+
+
+def test_two_benchmarks_that_would_share_a_folder_are_refused(data: Path) -> None:
+    (data / "other").mkdir()
+    (data / "other/two.yaml").write_text("images: ../photos/*.png\nlabels: ../two/*.png\nclasses: [a, b]\n")
+    with pytest.raises(OvssError, match="would share a folder of the run"):
+        run(data, kinds=("two", "other/two"))
+
+
+def test_a_config_that_no_run_has_written_is_not_overwritten(data: Path) -> None:
+    (data / "run").mkdir()
+    (data / "run/config.yaml").write_text("mine: true\n")
+    with pytest.raises(OvssError, match="a config that no run has written"):
+        run(data)
+    assert (data / "run/config.yaml").read_text() == "mine: true\n"
+
+
 def test_records_are_the_same_whatever_the_pools(data: Path) -> None:
     one = run(data, out="one")["benchmarks"]
     whole = [{"use": name} for name in ("decode", "tests.toys", "truth", "measure")]

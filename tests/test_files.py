@@ -24,6 +24,20 @@ def test_what_was_written_is_read_wherever_it_lies(folder: str) -> None:
     assert files.names(files.join(folder, "nowhere")) == []
 
 
+@pytest.mark.parametrize("name", ["a#1.png", "a?1.png", "a%20b.png", "a b.png", "ä.png"])
+def test_a_name_is_taken_as_it_is(folder: str, name: str) -> None:
+    files.write(files.join(folder, "named", name), name.encode())
+    assert files.names(files.join(folder, "named")) == [name]
+    assert files.walk(files.join(folder, "named")) == [files.join(folder, "named", name)]
+    assert files.read(files.join(folder, "named", name)) == name.encode()
+
+
+def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OvssError, match="x: cannot be written"):
+        files.write(tmp_path / "file" / "x", b"")
+
+
 def test_a_file_that_is_not_there_is_named(folder: str) -> None:
     with pytest.raises(OvssError, match=r"nothing\.bin: cannot be read"):
         files.read(files.join(folder, "nothing.bin"))
@@ -44,7 +58,7 @@ def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_address_that_nothing_can_open_is_refused() -> None:
-    with pytest.raises(OvssError, match="neither pyarrow nor fsspec"):
+    with pytest.raises(OvssError, match=r"neither pyarrow .* nor fsspec .* can open this address"):
         files.read("nosuchscheme://a/b")
 
 

@@ -1,5 +1,6 @@
 """Plan and run: what a pipeline of stages keeps, isolates and refuses."""
 
+import weakref
 from typing import ClassVar
 
 import numpy as np
@@ -53,6 +54,22 @@ def test_running_out_of_memory_shrinks_the_batch() -> None:
     done = pipeline.run({"paint": Paint(most=3)}, batch(8), {})
     assert list(done["error"]) == [""] * 8
     assert [p.flat[0] for p in done["prediction"]] == list(range(8))
+
+
+def test_what_a_failed_batch_has_taken_is_given_back_before_it_is_halved() -> None:
+    class Large:
+        """Stands for an array on a full GPU."""
+
+    alive: weakref.WeakSet[Large] = weakref.WeakSet()
+
+    class Greedy(Paint):
+        def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+            assert len(alive) == 0
+            mine = Large()
+            alive.add(mine)
+            return super().__call__(batch, vocabularies)
+
+    assert list(pipeline.run({"greedy": Greedy(most=1)}, batch(8), {})["error"]) == [""] * 8
 
 
 def test_a_failed_image_is_passed_by_from_then_on() -> None:

@@ -4,8 +4,10 @@ import pytest
 
 from ovss_ray import placement
 from ovss_ray.config import Pool, RunConfig
+from ovss_ray.placement import Size
 from ovss_ray.stage import StageConfig
 
+BIG = Size(64, 8, 64, 8)
 SAVE = StageConfig(use="save", options={"folder": "out"})
 
 
@@ -35,24 +37,38 @@ def test_a_config_may_put_everything_into_one_pool() -> None:
 
 
 def test_with_gpus_there_is_one_worker_for_each() -> None:
-    pools = placement.place(placement.complete(config("san")), cpus=64, gpus=8)
+    pools = placement.place(placement.complete(config("san")), BIG)
     assert [(pool.gpus, pool.least, pool.most) for pool in pools] == [(0, 1, 16), (1, 1, 8), (0, 1, 16)]
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 16, 64])
 def test_without_gpus_all_first_workers_fit_and_a_processor_is_left_for_writing(cpus: int) -> None:
-    pools = placement.place(placement.complete(config("san")), cpus=cpus, gpus=0)
+    pools = placement.place(placement.complete(config("san")), Size(cpus, 0, cpus, 0))
     assert all(pool.gpus == 0 for pool in pools)
     assert sum(pool.least * pool.cpus for pool in pools) <= max(1, cpus) - 0.1
     assert pools[1].threads >= min(cpus, 2) // 1 - (cpus == 1)
 
 
 def test_batches_are_large_on_gpus_and_single_images_without() -> None:
-    assert {pool.batch for pool in placement.place(placement.complete(config("san")), cpus=64, gpus=8)} == {8}
-    assert {pool.batch for pool in placement.place(placement.complete(config("san")), cpus=2, gpus=0)} == {1}
+    assert {pool.batch for pool in placement.place(placement.complete(config("san")), BIG)} == {8}
+    assert {pool.batch for pool in placement.place(placement.complete(config("san")), Size(2, 0, 2, 0))} == {1}
 
 
 def test_numbers_in_the_config_are_kept() -> None:
     pool = Pool(stages=(StageConfig(use="san"),), workers=3, cpus=2, gpus=0.5)
-    placed = placement.place([pool], cpus=64, gpus=8)[0]
+    placed = placement.place([pool], BIG)[0]
     assert (placed.least, placed.most, placed.cpus, placed.gpus) == (3, 3, 2, 0.5)
+
+
+def test_workers_fit_the_nodes_of_a_cluster_of_small_ones() -> None:
+    size = Size(cpus=8, gpus=0, node_cpus=2, node_gpus=0)
+    pools = placement.place(placement.complete(config("san")), size)
+    assert pools[1].cpus == 2
+    assert placement.unmet(pools, size) == ""
+
+
+@pytest.mark.parametrize("asked", [{"gpus": 1}, {"cpus": 16}, {"workers": 40, "cpus": 1}])
+def test_what_a_cluster_can_never_give_is_said_before_ray_waits_for_it(asked: dict[str, int]) -> None:
+    pool = Pool(stages=(StageConfig(use="san"),), **asked)  # type: ignore[arg-type]
+    size = Size(4, 0, 4, 0)
+    assert "the cluster has 4 and 0" in placement.unmet(placement.place([pool], size), size)

@@ -64,6 +64,13 @@ def test_the_set_holds_every_image_once_for_any_history(
         assert (error == "") == ((image_id, "") in everything)
 
 
+def test_what_failed_after_it_was_measured_is_not_scored() -> None:
+    cells = {"truth": np.array([1], np.uint16), "prediction": np.array([2], np.uint16), "pixels": np.array([3])}
+    row = {"image_id": "a", "error": "save: disk full", "benchmark": "camvid", "seconds": {}, "confusion": cells}
+    made = records.table({name: np.array([value, None], object)[:1] for name, value in row.items()})
+    assert made["confusion"].to_pylist() == [None]
+
+
 def test_missing_is_what_has_no_good_record(tmp_path: Path) -> None:
     manifest = pa.table({"image_id": ["a", "b", "c", "d"]})
     assert len(records.missing(manifest, str(tmp_path))) == 4

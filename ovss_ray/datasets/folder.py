@@ -106,6 +106,7 @@ def benchmark(path: str) -> Benchmark:
         vocabulary=vocabulary,
         items=partial(items, told, base),
         truth=_truth(told, vocabulary, path),
+        rules=told.model_dump_json(exclude={"title", "domain", "licence", "classes"}),
         split=SPLIT,
     )
 
