@@ -54,20 +54,21 @@ def _init() -> None:
 def preflight(request: Request) -> None:
     """Have every node look for the run's folder, the first photograph and label file, and the weights.
 
-    Raises OvssError that names the node and what it does not see.
+    On a single node there is nothing to ask: this process has looked already. Raises OvssError that names the node
+    and what it does not see.
     """
     first = [str(table[name][0]) for table in request.manifests.values() for name in ("image_uri", "truth_uri")]
     weights = [str(some[0]) for some in request.sources if some]
     wanted = [request.folder.file("identity.json"), *first, *weights]
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU"):
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = ray.remote(num_cpus=0)(_unseen).options(scheduling_strategy=there)
-            if unseen := ray.get(task.remote(wanted)):
-                raise OvssError(
-                    f"the node {node['NodeManagerAddress']} does not see {', '.join(unseen)}. Give --out, --data-root "
-                    "and weights as paths or addresses that every node of the cluster sees"
-                )
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    for node in nodes if len(nodes) > 1 else ():
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = ray.remote(num_cpus=0)(_unseen).options(scheduling_strategy=there)
+        if unseen := ray.get(task.remote(wanted)):
+            raise OvssError(
+                f"the node {node['NodeManagerAddress']} does not see {', '.join(unseen)}. Give --out, --data-root "
+                "and weights as paths or addresses that every node of the cluster sees"
+            )
 
 
 def _unseen(uris: Sequence[str]) -> list[str]:

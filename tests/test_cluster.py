@@ -1,0 +1,54 @@
+"""Two nodes on one machine: what every node has to see, and how large workers may be."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from PIL import Image
+from ray.cluster_utils import Cluster
+
+from ovss_ray import cluster
+from ovss_ray import config as configs
+from ovss_ray.errors import OvssError
+from ovss_ray.request import Request, resolve
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[None]:
+    """A head and a second node, of two processors each."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    made.add_node(num_cpus=2)
+    ray.init(made.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> Request:
+    for folder, shape in (("photos", (8, 8, 3)), ("labels", (8, 8))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / folder / "a.png")
+    (tmp_path / "mine.yaml").write_text("images: photos/*.png\nlabels: labels/*.png\nclasses: [a, b]\n")
+    raw = {
+        "benchmarks": [f"folder:{tmp_path}/mine.yaml"],
+        "data_root": str(tmp_path),
+        "pools": [{"stages": [{"use": "oracle"}]}],
+    }
+    return resolve(configs.check(raw, "test"), str(tmp_path / "run"))
+
+
+def test_the_largest_node_is_known_beside_the_whole(nodes: None) -> None:
+    with cluster.connect() as size:
+        assert (size.cpus, size.node_cpus, size.gpus) == (4, 2, 0)
+
+
+def test_a_node_that_does_not_see_a_file_is_named_before_workers_start(nodes: None, request_: Request) -> None:
+    request_.folder.save_json("identity.json", {})
+    cluster.preflight(request_)
+    hidden = replace(request_, sources=((Path("/nowhere/weights.pth"),),))
+    with pytest.raises(OvssError, match=r"the node .* does not see /nowhere/weights\.pth\. Give --out"):
+        cluster.preflight(hidden)
