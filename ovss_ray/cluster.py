@@ -2,8 +2,12 @@
 
 import logging
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import ray
 from ray.data import DataContext
@@ -16,10 +20,14 @@ from ovss_ray.request import Request
 
 HANDED_ON = ("OVSS_WEIGHTS", "OVSS_CACHE")
 """Environment variables that workers on other machines need as well."""
+CURRENT = Path("ray") / "ray_current_cluster"
+"""The file, in Ray's folder for temporary files, in which `ray start` leaves the address of this machine's cluster."""
+FAREWELL = 20.0
+"""Seconds to leave a cluster in; one that has ended never says goodbye."""
 
 
 @contextmanager
-def connect() -> Iterator[Size]:
+def connect() -> Iterator[None]:
     """Connect to the cluster that was started or that the job runs on, else start one here for as long as it is needed.
 
     Raises OvssError if there is one and it does not answer.
@@ -30,20 +38,60 @@ def connect() -> Iterator[Size]:
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cpus, gpus = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU"))
-        yield Size(sum(cpus), sum(gpus), max(cpus), max(gpus))
+        yield
     finally:
         if ours:
-            ray.shutdown()
+            leaving = threading.Thread(target=ray.shutdown, daemon=True)
+            leaving.start()
+            leaving.join(FAREWELL)
+
+
+def size() -> Size:
+    """Measure the cluster as it is now."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU"))
+    return Size(sum(cpus), sum(gpus), max(cpus), max(gpus))
+
+
+def answers() -> bool:
+    """Whether the head of the cluster that we are connected to takes connections."""
+    return _listens(ray.get_runtime_context().gcs_address)
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with suppress(OSError, ValueError), socket.create_connection((host, int(port)), timeout=5):
+        return True
+    return False
+
+
+def _address() -> str | None:
+    """What to tell Ray: "local" if the cluster that this machine remembers has ended, else nothing.
+
+    Left to itself, Ray waits without end for a cluster whose address a killed `ray start` left behind. Raises OvssError
+    if RAY_ADDRESS names a cluster that does not answer.
+    """
+    asked = os.environ.get("RAY_ADDRESS", "")
+    remembered = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / CURRENT
+    if asked not in ("", "auto", "local") and "://" not in asked and not _listens(asked):
+        raise OvssError(
+            f"RAY_ADDRESS={asked}: no cluster answers there. Start one, correct the address, or set RAY_ADDRESS=local "
+            "to do without"
+        )
+    ended = not asked and remembered.is_file() and not _listens(remembered.read_text().strip())
+    return "local" if ended else None
 
 
 def _init() -> None:
+    address = _address()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else a warning about Ray Data's own restarts
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # such as of Ray Data's statistics when a node dies
     settings = {"env_vars": {name: os.environ[name] for name in HANDED_ON if name in os.environ}}
     runtime = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else settings  # a job brings its own
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=runtime)
+        ray.init(
+            address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=runtime
+        )
     except ConnectionError as failure:
         raise OvssError(
             f"{failure}. The cluster of RAY_ADDRESS, or the one that `ray start` began on this machine, does not "
@@ -75,7 +123,17 @@ def _unseen(uris: Sequence[str]) -> list[str]:
     return [uri for uri in uris if not files.exists(uri)]
 
 
-def preflight_pools(pools: Sequence[Placed], size: Size) -> None:
-    """Compare what the pools need with what the cluster has. Raises OvssError if it can never be met."""
-    if lack := placement.unmet(pools, size):
-        raise OvssError(lack)
+def place(request: Request, patience: float) -> list[Placed]:
+    """Decide the pools for the cluster as it is, or as it gets within `patience` seconds.
+
+    Raises OvssError if it lacks what they need: Ray would wait for that without a word.
+    """
+    until = time.monotonic() + patience
+    while True:
+        there = size()
+        pools = placement.place(request.pools, there)
+        if not (lack := placement.unmet(pools, there)):
+            return pools
+        if time.monotonic() > until:
+            raise OvssError(lack)
+        time.sleep(1)

@@ -61,6 +61,10 @@ class RunConfig(Config):
     """bit-identical records at the price of speed: one image per forward, one thread, deterministic kernels"""
     max_errors: int = Field(default=100, ge=0)
     """images that may fail before the run is stopped: the trouble is then not in the images"""
+    max_deaths: int = Field(default=10, ge=0)
+    """workers that may die one after another, without an image being finished in between, before the run is stopped"""
+    deadline: float = Field(default=600.0, gt=0)
+    """seconds that a batch may take in one pool; then its worker is ended, and its images are tried one by one"""
 
     def stages(self) -> list[StageConfig]:
         """All stages of all pools, in order."""
@@ -111,8 +115,9 @@ def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
         raise OvssError(f"--set {override}: write it as KEY.SUB=VALUE, such as pools.0.batch=4 or san.precision=bf16")
     value = strict_yaml.load(text, f"--set {override}")
     steps = path.split(".")
-    stages = [at for at, use in _stage_paths(raw) if use == steps[0]]
-    targets = [[*at, "options", *steps[1:]] for at in stages] if steps[0] not in RunConfig.model_fields else [steps]
+    stages = [(at, path.removeprefix(f"{use}.")) for at, use in _stage_paths(raw) if path.startswith(f"{use}.")]
+    options = [[*at, "options", *rest.split(".")] for at, rest in stages]
+    targets = options if steps[0] not in RunConfig.model_fields else [steps]
     for target in targets or [steps]:
         raw = _put(raw, target, value, override)
     return raw

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ovss_ray import files, records
+from ovss_ray.ledger import Status
 from ovss_ray.metrics.confusion import Partial
 from ovss_ray.request import Request
 
@@ -30,7 +31,7 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.total = self.done = self.failed = self.earlier = 0
+        self.total = self.done = self.failed = self.earlier = self.deaths = self.redone = 0
         self.seconds: Counter[str] = Counter()
         self.partials: dict[str, Partial] = {}
         self.first: tuple[float, int] | None = None
@@ -38,12 +39,12 @@ class Display:
         self.live: Live | None = None
 
     @contextmanager
-    def watch(self, request: Request, todo: Mapping[str, pa.Table]) -> Iterator[None]:
+    def watch(self, request: Request, todo: pa.Table) -> Iterator[None]:
         """Show the run while it goes on."""
         self.folder = request.folder
         self.labels = {name: len(one.labels) for name, one in request.benchmarks.items()}
         self.total = sum(len(table) for table in request.manifests.values())
-        self.done = self.earlier = self.total - sum(len(table) for table in todo.values())
+        self.done = self.earlier = self.total - len(todo)
         self._begin(request)
         if not self.console.is_terminal:
             yield
@@ -70,7 +71,15 @@ class Display:
         self._count(name, part)
         if not self.console.is_terminal and (time.monotonic() - self.shown > EVERY or self.done == self.total):
             self.shown = time.monotonic()
-            self.console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
+            self.say(self._line())
+
+    def pulse(self, status: Status) -> None:
+        """Take note of how the workers are."""
+        self.deaths, self.redone = status.deaths, status.redone
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _count(self, name: str, part: pa.Table) -> None:
         partial = Partial.of(part["confusion"], self.labels[name])
@@ -87,7 +96,9 @@ class Display:
 
     def _line(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.done}/{self.total} images, {self._rate()}/s{failed}; provisional mIoU: {self._mious() or '–'}"
+        deaths = f", {self.deaths} deaths of workers ({self.redone} images begun again)" if self.deaths else ""
+        counted = f"{self.done}/{self.total} images, {self._rate()}/s{failed}{deaths}"
+        return f"{counted}; provisional mIoU: {self._mious() or '–'}"
 
     def __rich__(self) -> Group:
         now = self.done - self.earlier

@@ -1,10 +1,8 @@
 """The main path: images in, records out, numbers at the end. This is where stages meet Ray Data."""
 
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,20 +12,23 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from ovss_ray import cluster, pipeline, placement, records, reduce, report
+from ovss_ray import cluster, placement, records, reduce, report
 from ovss_ray import manifest as manifests
 from ovss_ray.arrays import ArrayCache
-from ovss_ray.columns import Batch
 from ovss_ray.display import Display
 from ovss_ray.errors import OvssError
 from ovss_ray.placement import Placed
 from ovss_ray.request import Request
 from ovss_ray.run_folder import RunFolder, environment
 from ovss_ray.stage import StageConfig
+from ovss_ray.supervise import STALL, Lost, Watch, plain_errors, watched
 from ovss_ray.vocabulary import Vocabularies, Vocabulary
+from ovss_ray.worker import Recorder, Worker
 
 PARTS = 256
 """Part files that a run is cut into, about. A death costs one of them, not yet written, and what was in flight."""
+RESTARTS = 1000
+"""How often Ray starts one worker anew. The ledger sets the true bounds, which know an image's fault from a node's."""
 
 
 def run(request: Request, display: Display) -> dict[str, Any]:
@@ -40,64 +41,85 @@ def run(request: Request, display: Display) -> dict[str, Any]:
     for name, table in request.manifests.items():
         manifests.save(table, folder.manifest(name))
         folder.save_json(folder.card(name), request.card(name))
-    todo = {name: records.missing(table, folder.records(name)) for name, table in request.manifests.items()}
-    with cluster.connect() as size, display.watch(request, todo):
-        if any(len(table) for table in todo.values()):
+    settled = {name: set(records.parts(folder.records(name))) for name in request.manifests}
+    todo = _todo(request, settled)
+    with cluster.connect(), display.watch(request, todo):
+        if len(todo):
             cluster.preflight(request)
-            pools = placement.place(request.pools, size)
-            cluster.preflight_pools(pools, size)
-            evaluate(pa.concat_tables(todo.values()), pools, request, display)
-        with _plain_errors():
+            with folder.command() as entry:
+                _finish(request, display, settled, entry)
+        with plain_errors():
             return report.build(folder, reduce.fold)
 
 
-def evaluate(manifest: pa.Table, pools: Sequence[Placed], request: Request, display: Display) -> None:
+def _todo(request: Request, settled: Mapping[str, set[str]]) -> pa.Table:
+    """The images of all manifests that have neither a good record nor, in this run of the command, a failed one."""
+    left = [
+        records.missing(table, request.folder.records(name), settled[name]) for name, table in request.manifests.items()
+    ]
+    return pa.concat_tables(left)
+
+
+def _finish(request: Request, display: Display, settled: Mapping[str, set[str]], entry: dict[str, Any]) -> None:
+    """Go round after round until every image has a record: one is enough, unless the cluster loses nodes.
+
+    `entry` is told how often workers died, and what was begun again for it.
+    """
+    config = request.config
+    watch = Watch(len(_todo(request, settled)), config.max_deaths, config.deadline)
+    patience = 0.0
+    while len(left := _todo(request, settled)):
+        before = display.done
+        try:
+            evaluate(left, request, display, watch, patience)
+            trouble = "images came back without a record"
+        except Lost as failure:
+            trouble = str(failure)
+            patience = STALL * config.deadline  # as nodes that a provider takes away are often replaced
+            display.say(f"{trouble}: going on with what is left")
+        finally:
+            watch.end_round()
+            entry |= {"images": display.done - display.earlier, "failed": display.failed}
+            entry |= {"deaths": display.deaths, "begun_again": display.redone}
+        if len(_todo(request, settled)) and display.done == before:
+            raise OvssError(f"{trouble}. What is done is kept; give the same command to go on")
+
+
+def evaluate(manifest: pa.Table, request: Request, display: Display, watch: Watch, patience: float = 0.0) -> None:
     """Give every image of the manifest a record, good or failed, in the folder of the run.
 
-    Raises OvssError if more images fail than the config allows.
+    It waits `patience` seconds for a cluster that is large enough.
+
+    Raises OvssError if more images fail than the config allows, and Lost if the cluster has lost what this needs.
     """
-    prepared = _prepare(pools, request.vocabularies)
+    pools = cluster.place(request, patience)
+    stream = _stream(manifest, pools, request, watch)
+    for receipt in watched(stream, watch, display.pulse):
+        display.update(receipt)
+        if display.failed > request.config.max_errors:
+            raise OvssError(
+                f"{display.failed} images failed, more than max_errors ({request.config.max_errors}): the trouble "
+                f"is hardly in the images. The latest: {receipt['error'][0]}"
+            )
+
+
+def _stream(manifest: pa.Table, pools: Sequence[Placed], request: Request, watch: Watch) -> Iterator[dict[str, Any]]:
+    """Send the manifest through the pools; what comes out are the receipts of the part files written."""
+    given: dict[str, Any] = {
+        "vocabularies": request.vocabularies,
+        "prepared": _prepare(pools, request.vocabularies),
+        "ledger": watch.ledger,
+        "deadline": request.config.deadline,
+    }
     images: Dataset = ray.data.from_arrow(_blocks(manifest, pools[0].batch))
-    for pool, keep in zip(pools, request.keeps, strict=True):
+    for number, (pool, keep) in enumerate(zip(pools, request.keeps, strict=True)):
         worker = Recorder if pool is pools[-1] else Worker
-        images = _map(images, worker, pool, keep=keep, vocabularies=request.vocabularies, prepared=prepared)
+        images = _map(images, worker, pool, number=number, keep=keep, **given)
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=request.folder)
     receipts = images.map_batches(write, batch_size=size, batch_format="pyarrow", num_cpus=placement.WRITING)
-    with _plain_errors():
-        for receipt in receipts.iter_rows():
-            display.update(receipt)
-            if display.failed > request.config.max_errors:
-                raise OvssError(
-                    f"{display.failed} images failed, more than max_errors ({request.config.max_errors}): the trouble "
-                    f"is hardly in the images. The latest: {receipt['error'][0]}"
-                )
-
-
-class Worker:
-    """The actor that Ray Data runs: it holds the stages of one pool and is called with many batches."""
-
-    def __init__(self, pool: Placed, keep: set[str], vocabularies: Vocabularies, prepared: Mapping[str, Any]) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(pool.threads)
-        shared = {key: ray.get(array) for key, array in prepared.items()}  # zero-copy: one mapped copy per node
-        self.stages = {stage.use: stage.build(shared) for stage in pool.stages}
-        self.keep, self.vocabularies = keep, vocabularies
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Run the pool's stages over a batch, and hand on the columns that are still needed."""
-        try:
-            done = pipeline.run(self.stages, batch, self.vocabularies)
-        except pipeline.Poisoned:
-            os._exit(1)  # this process can compute no more; another one gets the batch, within the bounds of restarts
-        return {name: column for name, column in done.items() if name in self.keep}
-
-
-class Recorder(Worker):
-    """The worker of the last pool, whose batches become records."""
-
-    def __call__(self, batch: Batch) -> pa.Table:
-        """Run the last stages over a batch, and keep the records alone."""
-        return records.table(super().__call__(batch))
+    with plain_errors():
+        yield from receipts.iter_rows()
 
 
 def _map(images: Dataset, worker: type[Worker], pool: Placed, **arguments: Any) -> Dataset:
@@ -110,8 +132,8 @@ def _map(images: Dataset, worker: type[Worker], pool: Placed, **arguments: Any) 
             compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
-            max_restarts=2,  # the default is without end: one image that kills its worker would hang the run
-            max_task_retries=2,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
         )
 
 
@@ -146,7 +168,7 @@ def _prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, A
             asked = {stage.key(one): one for one in vocabularies.values()}
             lacking = {key: one for key, one in asked.items() if key and cache.find(key) is None}
             task: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=2)(_prepare_one)
-            with _plain_errors():
+            with plain_errors():
                 made = ray.get(task.remote(stage, pool.threads, list(lacking.values()))) if lacking else []
             new = dict(zip(lacking, made, strict=True))
             ready |= {key: ray.put(cache.get(key, partial(new.__getitem__, key))) for key in asked if key}
@@ -156,20 +178,3 @@ def _prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, A
 def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     return stage.kind().prepare(stage.settings(), vocabularies)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Bring an OvssError that was raised in a worker to the user; Ray Data hands it on as text only."""
-    try:
-        yield
-    except ray.exceptions.RayError as failure:
-        *_, message = re.split(r"ovss_ray\.errors\.(?:OvssError|UnknownName): ", str(failure))
-        if message != str(failure):
-            raise OvssError(message.partition("\n\nThe above exception")[0].strip()) from None
-        if isinstance(failure, ray.exceptions.RayActorError):
-            raise OvssError(
-                f"a worker died again and again ({str(failure).strip().splitlines()[-1]}); what is done is kept. "
-                "Give the same command to go on"
-            ) from failure
-        raise

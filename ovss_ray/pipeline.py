@@ -1,5 +1,6 @@
 """A pipeline is a list of stages. Nothing here knows about Ray."""
 
+import errno
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -48,7 +49,8 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     An image that fails is marked in `error` and passed by from then on; its neighbours are not touched. `seconds`
     gets one entry per stage.
 
-    Raises Contract if a stage breaks its word, and Poisoned if the process can compute no more.
+    Raises Contract if a stage breaks its word, Poisoned if the process can compute no more, and OvssError if a disk is
+    full.
     """
     for name, stage in stages.items():
         begun = time.perf_counter()
@@ -58,6 +60,11 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
         share = (time.perf_counter() - begun) / max(1, int(good.sum()))
         batch["seconds"] = _timed(batch, name, np.where(good, share, 0.0))
     return batch
+
+
+def names(batch: Batch) -> list[str]:
+    """Name the images of a batch in full: an id is unique within its benchmark only."""
+    return [f"{benchmark}/{image}" for benchmark, image in zip(batch["benchmark"], batch["image_id"], strict=True)]
 
 
 def start(n: int, **columns: Sequence[object]) -> Batch:
@@ -73,9 +80,11 @@ def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
         written = stage({name: batch[name] for name in ("image_id", *stage.reads)}, vocabularies)
     except Contract:
         raise
-    except Exception as failure:  # the one place where an image is isolated
+    except (Exception, SystemExit) as failure:  # the one place where an image is isolated
         if _poisonous(failure):
             raise Poisoned(f"{type(failure).__name__}: {failure}") from failure
+        if _full(failure):
+            raise OvssError(describe(stage, failure)) from failure
         if n == 1:
             return {**{name: empty(name, 1) for name in stage.writes}, "error": column([describe(stage, failure)])}
         written = None
@@ -87,7 +96,7 @@ def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
     return {**{name: written[name] for name in stage.writes}, "error": empty("error", n)}
 
 
-def describe(stage: Stage, failure: Exception) -> str:
+def describe(stage: Stage, failure: BaseException) -> str:
     """Put a failure into the one line that stands in the record: the stage, the kind of error, the message."""
     name = type(stage).__module__.removeprefix("ovss_ray.actors.")
     kind = "" if isinstance(failure, OvssError) else f"{type(failure).__name__}: "
@@ -101,9 +110,16 @@ def _check(stage: Stage, written: Batch, n: int) -> None:
             raise Contract(f"{type(stage).__module__} must write {n} rows of {name!r}, and wrote {found}")
 
 
-def _poisonous(failure: Exception) -> bool:
+def _poisonous(failure: BaseException) -> bool:
     """A CUDA error other than a lack of memory leaves the context unusable for every later image."""
     return "CUDA error" in str(failure) and "out of memory" not in str(failure)
+
+
+def _full(failure: BaseException | None) -> bool:
+    """Whether a disk has no room or takes nothing: no later image would fare better."""
+    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    return failure is not None and _full(failure.__cause__)
 
 
 def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -> Batch:

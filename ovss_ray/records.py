@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -54,9 +54,13 @@ def append(folder: str, records: pa.Table) -> str:
     """
     sink = io.BytesIO()
     pq.write_table(records.select(SCHEMA.names).cast(SCHEMA), sink, compression="zstd")
-    name = f"{hashlib.sha256(sink.getvalue()).hexdigest()[:20]}.parquet"
+    name = _name(sink.getvalue())
     files.write(files.join(folder, name), sink.getvalue())
     return name
+
+
+def _name(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()[:20]}.parquet"
 
 
 def parts(folder: str) -> list[str]:
@@ -65,14 +69,14 @@ def parts(folder: str) -> list[str]:
 
 
 def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Read one part file. Raises OvssError if it is damaged or of another version."""
-    try:
-        part = pq.read_table(io.BytesIO(files.read(uri)), columns=columns)
-    except (pa.ArrowException, OSError) as failure:
+    """Read one part file. Raises OvssError if a bit of it is not as it was written, or if it is of another version."""
+    content = files.read(uri)
+    if not uri.endswith(f"/{_name(content)}"):  # Parquet itself would read most damage as other numbers
         raise OvssError(
-            f"{uri}: this part of the records is damaged ({failure}). Delete it and give the same command again: its "
-            "images will be done anew"
-        ) from failure
+            f"{uri}: this part of the records is damaged: its name is not the hash of its content. Delete it and give "
+            "the same command again: its images will be done anew"
+        )
+    part = pq.read_table(io.BytesIO(content), columns=columns)
     found = (part.schema.metadata or {}).get(b"ovss_ray.records", b"none").decode()
     if found != VERSION:
         raise OvssError(f"{uri}: records of version {found}, and this program reads version {VERSION}. Use a new --out")
@@ -110,11 +114,15 @@ def read(folder: str, among: pa.ChunkedArray | None = None) -> Iterator[pa.Table
         yield read_part(uri).take(rows)
 
 
-def missing(manifest: pa.Table, folder: str) -> pa.Table:
-    """The rows of the manifest that have no good record: an anti-join, the whole of resuming."""
-    done = [
-        part.filter(pc.equal(part["error"], ""))["image_id"].combine_chunks()
-        for part in (read_part(uri, ["image_id", "error"]) for uri in parts(folder))
-    ]
+def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = None) -> pa.Table:
+    """The rows of the manifest that have no good record: an anti-join, the whole of resuming.
+
+    If `before` names the part files that a run has found at its start, rows that have failed since are not missing.
+    """
+    done = [pa.array([], pa.string())]
+    for uri in parts(folder):
+        part = read_part(uri, ["image_id", "error"])
+        fresh = before is not None and uri not in before
+        done.append((part if fresh else part.filter(pc.equal(part["error"], "")))["image_id"].combine_chunks())
     known = pa.chunked_array(done, pa.string()).combine_chunks()
     return manifest.filter(pc.invert(pc.is_in(manifest["image_id"], value_set=known)))

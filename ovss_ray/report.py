@@ -44,6 +44,7 @@ def build(folder: RunFolder, fold: Fold = fold) -> dict[str, Any]:
             "config": config.model_dump(mode="json", exclude_defaults=True),
             "environment": environment,
             "seconds": {name: seconds(folder, name) for name in config.benchmarks},
+            "history": folder.history(),
         },
     }
     folder.save_json("report.json", made)

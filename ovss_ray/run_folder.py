@@ -5,8 +5,12 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +66,25 @@ class RunFolder:
     def save_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one of the folder's JSON files."""
         files.write(self.file(name), (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+    @contextmanager
+    def command(self) -> Iterator[dict[str, Any]]:
+        """Keep in history.json what becomes of a command that works in this folder; yields its entry, to add to."""
+        entry: dict[str, Any] = {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "ended": "cut off"}
+        commands = [*self.history(), entry]
+        self.save_json("history.json", {"commands": commands})
+        since = time.monotonic()
+        try:
+            yield entry
+        finally:
+            failure = sys.exception()
+            entry["ended"] = f"{type(failure).__name__}: {failure}".partition("\n")[0] if failure else "done"
+            entry["seconds"] = round(time.monotonic() - since, 1)
+            self.save_json("history.json", {"commands": commands})
+
+    def history(self) -> list[dict[str, Any]]:
+        """What became of the commands that have worked in this folder, oldest first."""
+        return self.json("history.json").get("commands", [])
 
     def claim(self, config: RunConfig, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Take the folder for this run, or go on with the same run. Raises OvssError if it holds another one."""

@@ -24,6 +24,11 @@ def show(report: dict[str, Any], console: Console, classes: bool = False) -> Non
             console.print(_classes(name, one))
         if one["errors"]:
             console.print(_errors(name, one))
+    for command in report["run"]["history"][-1:]:
+        if command.get("deaths"):
+            console.print(
+                f"{command['deaths']} workers died, for which {command['begun_again']} images were begun again"
+            )
     for file in reports.fake(report):
         console.print(f"[bold red]FAKE WEIGHTS: {escape(file)} holds made-up values; these numbers mean nothing.[/]")
 

@@ -117,19 +117,13 @@ def test_a_worker_that_cannot_be_built_says_why_in_one_message(data: Path) -> No
         run(data, "pools.0.stages.0.options.refuse=the weights are of another model")
 
 
-def test_an_image_that_kills_its_worker_does_not_hang_the_run(data: Path) -> None:
-    with pytest.raises(OvssError, match=r"a worker died .* what is done is kept"):
-        run(data, "pools.0.stages.0.options.die_on=i0")
-    assert "i0" not in {file.stem for file in (data / "run/folder-two/predictions").glob("*.png")}
-
-
 def test_the_folder_says_what_was_asked_and_reads_it_back(data: Path) -> None:
     run(data, "limit=3")
     stored = configs.load(data / "run/config.yaml")
     assert stored.limit == 3
     assert stored.pools[0].stages[0].use == "tests.toys"
     identity = json.loads((data / "run/identity.json").read_text())
-    assert identity["stages"] == [{"use": "tests.toys", "options": {"refuse": "", "die_on": ""}}]
+    assert identity["stages"] == [{"use": "tests.toys", "options": {"refuse": ""}}]
     with pytest.raises(OvssError, match=r"another|something else.*limit: 3 there, None now"):
         run(data)
 

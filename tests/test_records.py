@@ -89,7 +89,7 @@ def test_a_part_that_was_not_renamed_does_not_exist(tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", die)
-        with pytest.raises(OvssError, match="cannot be written: No space left on device"):
+        with pytest.raises(OvssError, match="cannot be written: no space left on its disk"):
             records.append(str(tmp_path), table(("a", "")))
     assert list(tmp_path.iterdir()) == []
     assert records.parts(str(tmp_path)) == []
@@ -99,6 +99,13 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     name = records.append(str(tmp_path), table(("a", "")))
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
     with pytest.raises(OvssError, match=f"{name}: this part of the records is damaged"):
+        read(tmp_path)
+
+
+def test_a_part_whose_name_is_not_the_hash_of_its_content_is_refused(tmp_path: Path) -> None:
+    name, other = (records.append(str(tmp_path), table((one, ""))) for one in "ab")
+    (tmp_path / name).write_bytes((tmp_path / other).read_bytes())
+    with pytest.raises(OvssError, match=f"{name}: .* Delete it and give the same command again"):
         read(tmp_path)
 
 

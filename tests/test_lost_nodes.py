@@ -1,0 +1,66 @@
+"""Nodes that are lost while a run goes on, and a cluster that ends under it."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests import test_chaos
+from tests.test_chaos import IMAGES, ROOT, command
+
+data = test_chaos.data
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head for the driver, and two nodes with room for one of the larger workers each."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000})
+    for _ in range(2):
+        made.add_node(num_cpus=2, object_store_memory=100_000_000)
+    yield made
+    made.shutdown()
+
+
+def begun(data: Path, nodes: Cluster, *overrides: str) -> subprocess.Popen[str]:
+    """A run of which some images have been begun."""
+    process = command(data, data / "run", data / "witness.txt", nodes.address, *overrides)
+    until = time.monotonic() + 120
+    while not (data / "witness.txt").exists() or len((data / "witness.txt").read_text().split()) < 4:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return process
+
+
+def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Cluster) -> None:
+    process = begun(data, nodes, "pools.0.cpus=1.5", "pools.0.workers=[1, 2]", "tests.small_san.seconds=1.0")
+    (lost, *_) = sorted(nodes.worker_nodes, key=str)
+    nodes.remove_node(lost, allow_graceful=False)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "a node was lost, and there is no room for its workers elsewhere: going on with what is left" in said
+    (one,) = json.loads((data / "run/report.json").read_text())["benchmarks"].values()
+    assert one["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
+
+
+def test_a_cluster_that_ends_under_a_run_is_noticed_and_said(data: Path, nodes: Cluster) -> None:
+    (data / "witness.txt").unlink(missing_ok=True)
+    process = command(data, data / "other", data / "witness.txt", nodes.address, "tests.small_san.seconds=1.0")
+    while not (data / "witness.txt").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    for node in nodes.list_all_nodes():
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    assert "ovss: the cluster has not answered for" in said
+    assert "Traceback" not in said
+    again = command(data, data / "other", data / "witness.txt", "local")
+    said, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert f"{IMAGES}/{IMAGES}" in said
