@@ -42,7 +42,8 @@ def request_(tmp_path: Path) -> Request:
 
 
 def test_the_largest_node_is_known_beside_the_whole(nodes: None) -> None:
-    with cluster.connect() as size:
+    with cluster.connect():
+        size = cluster.size()
         assert (size.cpus, size.node_cpus, size.gpus) == (4, 2, 0)
 
 
