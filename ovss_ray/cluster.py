@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
@@ -16,12 +17,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ovss_ray import files, placement
 from ovss_ray.errors import OvssError
 from ovss_ray.placement import Placed, Size
-from ovss_ray.request import Request
+from ovss_ray.request import KEPT, Request
 
 HANDED_ON = ("OVSS_WEIGHTS", "OVSS_CACHE")
 """Environment variables that workers on other machines need as well."""
 CURRENT = Path("ray") / "ray_current_cluster"
 """The file, in Ray's folder for temporary files, in which `ray start` leaves the address of this machine's cluster."""
+RECORD, LABEL_MAP = 10_000, 60_000
+"""Bytes of one image's record and label map, about."""
 FAREWELL = 20.0
 """Seconds to leave a cluster in; one that has ended never says goodbye."""
 
@@ -49,8 +52,8 @@ def connect() -> Iterator[None]:
 def size() -> Size:
     """Measure the cluster as it is now."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU"))
-    return Size(sum(cpus), sum(gpus), max(cpus), max(gpus))
+    cpus, gpus, memory = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU", "memory"))
+    return Size(sum(cpus), sum(gpus), max(cpus), max(gpus), sum(memory))
 
 
 def answers() -> bool:
@@ -103,8 +106,9 @@ def preflight(request: Request) -> None:
     """Have every node look for the run's folder, the first photograph and label file, and the weights.
 
     On a single node there is nothing to ask: this process has looked already. Raises OvssError that names the node
-    and what it does not see.
+    and what it does not see, or that says that the disk of the run's folder is too small.
     """
+    _room(request)
     first = [str(table[name][0]) for table in request.manifests.values() for name in ("image_uri", "truth_uri")]
     weights = [str(some[0]) for some in request.sources if some]
     wanted = [request.folder.file("identity.json"), *first, *weights]
@@ -119,6 +123,22 @@ def preflight(request: Request) -> None:
             )
 
 
+def _room(request: Request) -> None:
+    """Compare a local disk with what records and label maps take, as large as they usually are."""
+    if "://" in request.folder.uri:
+        return
+    images = sum(len(table) for table in request.manifests.values())
+    kept = 0 if request.config.keep_predictions == "none" else images
+    if request.config.keep_predictions == "auto":
+        kept = min(kept, KEPT)
+    needed, free = images * RECORD + kept * LABEL_MAP, shutil.disk_usage(request.folder.uri).free
+    if free < needed:
+        raise OvssError(
+            f"{request.folder.uri}: {free / 1e9:.2f} GB are free there; records and label maps of {images:,} images "
+            f"take about {needed / 1e9:.2f} GB. Make room, choose another --out, or --set keep_predictions=none"
+        )
+
+
 def _unseen(uris: Sequence[str]) -> list[str]:
     return [uri for uri in uris if not files.exists(uri)]
 
@@ -129,9 +149,10 @@ def place(request: Request, patience: float) -> list[Placed]:
     Raises OvssError if it lacks what they need: Ray would wait for that without a word.
     """
     until = time.monotonic() + patience
+    weights = sum(file.stat().st_size for some in request.sources for file in some if len(some) < 10)  # not label maps
     while True:
         there = size()
-        pools = placement.place(request.pools, there)
+        pools = placement.place(request.pools, there, weights)
         if not (lack := placement.unmet(pools, there)):
             return pools
         if time.monotonic() > until:

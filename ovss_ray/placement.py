@@ -35,10 +35,14 @@ class Size:
     gpus: float
     node_cpus: float
     node_gpus: float
+    memory: float = math.inf
+    """bytes for the heaps of workers, in all"""
 
 
 WRITING = 0.1
 """Processors of a task that writes records."""
+HEAP = 1e9
+"""Bytes of memory that a worker needs beside its weights, about: the libraries, a few images, what is computed."""
 LIGHT = 0.25
 """Processors of a worker that decodes or measures on a machine with few of them."""
 
@@ -46,13 +50,16 @@ LIGHT = 0.25
 def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
     """Add the pools that every run needs and the config does not name.
 
-    `decode` comes first if a stage looks at pixels, `truth` just before its first reader, then `measure` and the
-    stage that saves label maps, if given. A config that lists one of them among its stages decides its place itself.
+    `decode` comes first if a stage looks at pixels, `truth` just before its first reader, then `measure`, likewise
+    `measure_regions` if a stage proposes regions, and the stage that saves label maps, if given. A config that lists
+    one of them among its stages decides its place itself.
     """
     named = {stage.use for stage in config.stages()}
     reads = {name for stage in config.stages() for name in stage.kind().reads}
+    writes = {name for stage in config.stages() for name in stage.kind().writes}
     pools = list(config.pools)
-    tail = [StageConfig(use="measure")] if "measure" not in named else []
+    measures = ["measure", "measure_regions"] if "boxes" in writes else ["measure"]
+    tail = [StageConfig(use=use) for use in measures if use not in named]
     if "truth" not in named:
         if "truth" in reads:
             pools = _before(pools, StageConfig(use="truth"))
@@ -78,18 +85,20 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
     return placed
 
 
-def place(pools: Sequence[Pool], size: Size) -> list[Placed]:
-    """Replace every "auto" by numbers that fit a cluster.
+def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]:
+    """Replace every "auto" by numbers that fit a cluster; `weights` are the bytes that a computing worker loads.
 
     Pools without a stage that can use a GPU are light (decode, measure): a quarter processor each on a small machine,
     up to a quarter of the processors each on a large one. What remains is shared by the pools that compute, but for one
-    quarter that writes records: one worker per GPU, or without GPUs workers of up to four threads.
+    quarter that writes records: one worker per GPU, or without GPUs workers of up to four threads, as many as the
+    memory holds.
     """
     computing = [pool for pool in pools if not _light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
     rest = max(WRITING, (size.cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
     batch = 8 if size.gpus or not computing else 1
-    return [_place_light(p, size.cpus, batch) if _light(p) else _place(p, rest, size, batch) for p in pools]
+    held = size.memory / max(1, len(computing)) / (HEAP + weights)
+    return [_place_light(p, size.cpus, batch) if _light(p) else _place(p, rest, size, batch, held) for p in pools]
 
 
 def unmet(pools: Sequence[Placed], size: Size) -> str:
@@ -120,11 +129,11 @@ def _place_light(pool: Pool, cpus: float, batch: int) -> Placed:
     return Placed(pool.stages, *workers, each, 0.0 if pool.gpus == "auto" else pool.gpus, _number(pool.batch, batch))
 
 
-def _place(pool: Pool, rest: float, size: Size, batch: int) -> Placed:
+def _place(pool: Pool, rest: float, size: Size, batch: int, held: float) -> Placed:
     each_gpu = (1.0 if size.gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else pool.gpus
     each_cpu = min(1.0 if each_gpu else 4.0, rest, size.node_cpus) if pool.cpus == "auto" else pool.cpus
     most = size.gpus / each_gpu if each_gpu else rest / each_cpu
-    return Placed(pool.stages, *_workers(pool, int(most)), each_cpu, each_gpu, _number(pool.batch, batch))
+    return Placed(pool.stages, *_workers(pool, int(min(most, held))), each_cpu, each_gpu, _number(pool.batch, batch))
 
 
 def _workers(pool: Pool, most: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,3 +54,29 @@ def test_a_node_that_does_not_see_a_file_is_named_before_workers_start(nodes: No
     hidden = replace(request_, sources=((Path("/nowhere/weights.pth"),),))
     with pytest.raises(OvssError, match=r"the node .* does not see /nowhere/weights\.pth\. Give --out"):
         cluster.preflight(hidden)
+
+
+def test_a_disk_that_is_too_small_is_said_before_workers_start(
+    nodes: None, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_.folder.save_json("identity.json", {})
+    monkeypatch.setattr(cluster.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OvssError, match=r"run: 0\.00 GB are free there.*--set keep_predictions=none"):
+        cluster.preflight(request_)
+
+
+def test_an_address_at_which_nothing_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(OvssError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: no cluster answers there"):
+        cluster._address()
+
+
+def test_a_cluster_of_this_machine_that_has_ended_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert cluster._address() is None
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1")
+    assert cluster._address() == "local"

@@ -72,3 +72,11 @@ def test_what_a_cluster_can_never_give_is_said_before_ray_waits_for_it(asked: di
     pool = Pool(stages=(StageConfig(use="san"),), **asked)  # type: ignore[arg-type]
     size = Size(4, 0, 4, 0)
     assert "the cluster has 4 and 0" in placement.unmet(placement.place([pool], size), size)
+
+
+def test_memory_bounds_the_workers_that_auto_gives() -> None:
+    pools = placement.complete(config("san"))
+    roomy = placement.place(pools, Size(64, 0, 64, 0, memory=256e9), weights=1e9)
+    tight = placement.place(pools, Size(64, 0, 64, 0, memory=8e9), weights=1e9)
+    none = placement.place(pools, Size(64, 0, 64, 0, memory=1e9), weights=1e9)
+    assert (roomy[1].most > 8, tight[1].most, none[1].most) == (True, 4, 1)
