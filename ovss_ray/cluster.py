@@ -25,6 +25,8 @@ CURRENT = Path("ray") / "ray_current_cluster"
 """The file, in Ray's folder for temporary files, in which `ray start` leaves the address of this machine's cluster."""
 RECORD, LABEL_MAP = 10_000, 60_000
 """Bytes of one image's record and label map, about."""
+FEW = 4
+"""Files that one network is made of, at most; a stage that names more of them reads label maps."""
 FAREWELL = 20.0
 """Seconds to leave a cluster in; one that has ended never says goodbye."""
 
@@ -110,7 +112,7 @@ def preflight(request: Request) -> None:
     """
     _room(request)
     first = [str(table[name][0]) for table in request.manifests.values() for name in ("image_uri", "truth_uri")]
-    weights = [str(some[0]) for some in request.sources if some]
+    weights = [str(file) for some in request.sources for file in some[:FEW]]
     wanted = [request.folder.file("identity.json"), *first, *weights]
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for node in nodes if len(nodes) > 1 else ():
@@ -149,7 +151,7 @@ def place(request: Request, patience: float) -> list[Placed]:
     Raises OvssError if it lacks what they need: Ray would wait for that without a word.
     """
     until = time.monotonic() + patience
-    weights = sum(file.stat().st_size for some in request.sources for file in some if len(some) < 10)  # not label maps
+    weights = sum(file.stat().st_size for some in request.sources for file in some if len(some) <= FEW)
     while True:
         there = size()
         pools = placement.place(request.pools, there, weights)

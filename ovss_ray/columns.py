@@ -1,6 +1,7 @@
 """The columns that travel through a pipeline. One row is one image.
 
-Every value that crosses from one stage to the next is named here and nowhere else. Letters in shapes: H W pixels.
+Every value that crosses from one stage to the next is named here and nowhere else. Letters in shapes: H W pixels, R
+regions, K classes.
 """
 
 from collections.abc import Iterable
@@ -46,8 +47,13 @@ COLUMNS = {
     "size": Column("int32", "2", "H, W of the photograph"),
     "image": Column("uint8", "H W 3", "RGB"),
     "truth": Column("uint16", "H W", "label index, or IGNORE"),
+    "boxes": Column("int32", "R 4", "x0 y0 x1 y1 of each region, half open; a region is a mask without a name"),
+    "bits": Column("uint8", "n", "the masks of all regions, packed bit by bit inside their boxes (see regions.py)"),
+    "predicted_iou": Column("float32", "R", "how well each region's mask fits a thing, as its proposer thinks: 0 to 1"),
+    "scores": Column("float32", "R K", "logits of each region for each class of the vocabulary: 100 · cosine"),
     "prediction": Column("uint16", "H W", "class index in the row's vocabulary, or NONE"),
     "confusion": Column("dict", "", "the cells of the image's confusion matrix that are not zero"),
+    "proposal_recall": Column("dict", "", "how well the proposed regions fit each true region of the image"),
 }
 MANIFEST = ("image_id", "benchmark", "vocabulary", "image_uri", "truth_uri", "part", "error")
 """The columns that every row has before the first stage."""

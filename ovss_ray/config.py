@@ -84,13 +84,20 @@ def load(file: str | Path, overrides: Sequence[str] = (), given: Mapping[str, An
 
 
 def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a YAML file and what it extends into one plain dict; a list takes the place of a list."""
+    """Read a YAML file and what it extends into one plain dict; a list takes the place of a list.
+
+    What stands under `set` changes single entries of all that, as --set does: `set: {alpha_clip.fit: center_crop}`.
+    """
     if file.resolve() in seen:
         raise OvssError(f"{file}: extends itself by way of {' → '.join(str(path) for path in seen)}")
     own = parse(files.read(file), str(file))
-    if (base := own.pop("extends", None)) is None:
-        return own
-    return _over(read(file.parent / str(base), (*seen, file.resolve())), own)
+    base, changes = own.pop("extends", None), own.pop("set", {})
+    if not isinstance(changes, dict):
+        raise OvssError(f"{file}: set: a mapping such as {{alpha_clip.fit: center_crop}} is expected, not {changes!r}")
+    made = own if base is None else _over(read(file.parent / str(base), (*seen, file.resolve())), own)
+    for path, value in changes.items():
+        made = _change(made, str(path), value, f"{file}: set: {path}")
+    return made
 
 
 def parse(data: bytes | str, source: str) -> dict[str, Any]:
@@ -113,13 +120,17 @@ def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise OvssError(f"--set {override}: write it as KEY.SUB=VALUE, such as pools.0.batch=4 or san.precision=bf16")
-    value = strict_yaml.load(text, f"--set {override}")
+    return _change(raw, path, strict_yaml.load(text, f"--set {override}"), f"--set {override}")
+
+
+def _change(raw: dict[str, Any], path: str, value: Any, source: str) -> dict[str, Any]:
+    """Put a value at a dotted path, or into the option of every stage that the path begins with."""
     steps = path.split(".")
     stages = [(at, path.removeprefix(f"{use}.")) for at, use in _stage_paths(raw) if path.startswith(f"{use}.")]
     options = [[*at, "options", *rest.split(".")] for at, rest in stages]
     targets = options if steps[0] not in RunConfig.model_fields else [steps]
     for target in targets or [steps]:
-        raw = _put(raw, target, value, override)
+        raw = _put(raw, target, value, source)
     return raw
 
 
@@ -133,18 +144,18 @@ def _stage_paths(raw: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
                 yield ["pools", str(i), "stages", str(j)], stage["use"]
 
 
-def _put(where: Any, path: list[str], value: Any, override: str) -> Any:
+def _put(where: Any, path: list[str], value: Any, source: str) -> Any:
     """Return `where` with the value put at the path; the numbers of a path count list entries from 0."""
     if not path:
         return value
     if isinstance(where, list):
         if not path[0].isdigit() or int(path[0]) >= len(where):
-            raise OvssError(f"--set {override}: {path[0]!r} is no entry of a list of {len(where)}; they count from 0")
-        return [_put(v, path[1:], value, override) if i == int(path[0]) else v for i, v in enumerate(where)]
+            raise OvssError(f"{source}: {path[0]!r} is no entry of a list of {len(where)}; they count from 0")
+        return [_put(v, path[1:], value, source) if i == int(path[0]) else v for i, v in enumerate(where)]
     if not isinstance(where, dict | None):
-        raise OvssError(f"--set {override}: {path[0]!r} lies below {where!r}, which has nothing below it")
+        raise OvssError(f"{source}: {path[0]!r} lies below {where!r}, which has nothing below it")
     inside = where or {}
-    return {**inside, path[0]: _put(inside.get(path[0]), path[1:], value, override)}
+    return {**inside, path[0]: _put(inside.get(path[0]), path[1:], value, source)}
 
 
 def check(raw: Mapping[str, Any], source: str) -> RunConfig:

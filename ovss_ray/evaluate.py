@@ -27,6 +27,8 @@ from ovss_ray.worker import Recorder, Worker
 
 PARTS = 256
 """Part files that a run is cut into, about. A death costs one of them, not yet written, and what was in flight."""
+ROUNDS = 3
+"""Rounds, one after another, that may be lost with their nodes before an image is done."""
 RESTARTS = 1000
 """How often Ray starts one worker anew. The ledger sets the true bounds, which know an image's fault from a node's."""
 
@@ -67,7 +69,7 @@ def _finish(request: Request, display: Display, settled: Mapping[str, set[str]],
     """
     config = request.config
     watch = Watch(len(_todo(request, settled)), config.max_deaths, config.deadline)
-    patience = 0.0
+    patience, fruitless = 0.0, 0
     while len(left := _todo(request, settled)):
         before = display.done
         try:
@@ -81,7 +83,8 @@ def _finish(request: Request, display: Display, settled: Mapping[str, set[str]],
             watch.end_round()
             entry |= {"images": display.done - display.earlier, "failed": display.failed}
             entry |= {"deaths": display.deaths, "begun_again": display.redone}
-        if len(_todo(request, settled)) and display.done == before:
+        fruitless = fruitless + 1 if display.done == before else 0
+        if fruitless == ROUNDS:
             raise OvssError(f"{trouble}. What is done is kept; give the same command to go on")
 
 

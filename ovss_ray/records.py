@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ovss_ray import files
 from ovss_ray.columns import Batch
 from ovss_ray.errors import OvssError
-from ovss_ray.metrics import confusion
+from ovss_ray.metrics import confusion, proposal_recall
 
 VERSION = "1"
 """Version of the schema, written into every part file and checked when one is read."""
@@ -20,12 +20,14 @@ VERSION = "1"
 FAILED = 1 << 62
 """The bit that makes the key of a failed record larger than that of any good one (see `chosen`)."""
 
+METRICS = {"confusion": confusion.schema, "proposal_recall": proposal_recall.schema}
+"""Column → what one metric notes of an image. A run has those that its stages write; the others are null."""
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
         ("error", pa.string()),
         ("seconds", pa.map_(pa.string(), pa.float32())),
-        ("confusion", confusion.schema),
+        *METRICS.items(),
     ],
     metadata={"ovss_ray.records": VERSION},
 )
@@ -37,13 +39,18 @@ def table(batch: Batch) -> pa.Table:
         pa.array([str(value) for value in batch["image_id"]], pa.string()),
         pa.array([str(value) for value in batch["error"]], pa.string()),
         pa.array([list(value.items()) for value in batch["seconds"]], SCHEMA.field("seconds").type),
-        pa.array(
-            [None if error else value or None for value, error in zip(batch["confusion"], batch["error"], strict=True)],
-            confusion.schema,  # what failed after it was measured, such as in saving, is not scored either
-        ),
+        *(_measured(batch, name) for name in METRICS),
     ]
     made = pa.Table.from_arrays(arrays, schema=SCHEMA)
     return made.append_column("benchmark", pa.array([str(value) for value in batch["benchmark"]], pa.string()))
+
+
+def _measured(batch: Batch, name: str) -> pa.Array:
+    """What was measured; what failed after that, such as in saving, is not scored either."""
+    values = batch.get(name, [None] * len(batch["error"]))
+    return pa.array(
+        [None if error else value or None for value, error in zip(values, batch["error"], strict=True)], METRICS[name]
+    )
 
 
 def append(folder: str, records: pa.Table) -> str:
@@ -76,7 +83,7 @@ def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
             f"{uri}: this part of the records is damaged: its name is not the hash of its content. Delete it and give "
             "the same command again: its images will be done anew"
         )
-    part = pq.read_table(io.BytesIO(content), columns=columns)
+    part = files.read_parquet(content, columns)
     found = (part.schema.metadata or {}).get(b"ovss_ray.records", b"none").decode()
     if found != VERSION:
         raise OvssError(f"{uri}: records of version {found}, and this program reads version {VERSION}. Use a new --out")

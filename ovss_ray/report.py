@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,19 +13,39 @@ import pyarrow.compute as pc
 from ovss_ray import manifest as manifests
 from ovss_ray import records
 from ovss_ray.errors import OvssError
+from ovss_ray.metrics import proposal_recall
 from ovss_ray.metrics.confusion import Partial
 from ovss_ray.run_folder import RunFolder, digest
 
-Fold = Callable[[Sequence[tuple[str, np.ndarray]], Callable[[pa.Table], Partial]], Partial | None]
+
+@dataclass(frozen=True)
+class Total:
+    """All that records say of a set of images; adding two of them is exact, associative and commutative."""
+
+    confusion: Partial
+    proposals: proposal_recall.Partial
+
+    @classmethod
+    def of(cls, part: pa.Table, labels: int) -> "Total":
+        """Add up records; those of before proposals were measured have no such column."""
+        proposed = "proposal_recall" in part.column_names
+        proposals = proposal_recall.Partial.of(part["proposal_recall"]) if proposed else proposal_recall.Partial()
+        return cls(Partial.of(part["confusion"], labels), proposals)
+
+    def __add__(self, other: "Total") -> "Total":
+        return Total(self.confusion + other.confusion, self.proposals + other.proposals)
+
+
+Fold = Callable[[Sequence[tuple[str, np.ndarray]], Callable[[pa.Table], Total]], Total | None]
 """Adds the partials of part files: reduce.fold on a cluster, `fold` below in this process."""
 
 SHOWN = ("miou", "miou_classic", "fwiou", "macc", "pacc", "image_miou")
 """The metrics of the table, in its order."""
 
 
-def fold(parts: Sequence[tuple[str, np.ndarray]], of: Callable[[pa.Table], Partial]) -> Partial | None:
+def fold(parts: Sequence[tuple[str, np.ndarray]], of: Callable[[pa.Table], Total]) -> Total | None:
     """Add the partials of all parts here."""
-    total: Partial | None = None
+    total: Total | None = None
     for uri, rows in parts:
         one = of(records.read_part(uri).take(rows))
         total = one if total is None else total + one
@@ -58,15 +79,16 @@ def _benchmark(folder: RunFolder, name: str, fold: Fold) -> dict[str, Any]:
     listed = manifests.load(folder.manifest(name))["image_id"]
     parts = records.chosen(folder.records(name), listed)
     errors = list(_errors(parts))
-    total = fold(parts, partial(_measure, labels=len(card["labels"])))
-    total = Partial.zero(len(card["labels"])) if total is None else total
+    total = fold(parts, partial(Total.of, labels=len(card["labels"])))
+    counts = Partial.zero(len(card["labels"])) if total is None else total.confusion
+    values = counts.result() | (total.proposals.result() if total else {})
     scored = sum(len(rows) for _, rows in parts) - len(errors)
     return {
         "images": {"expected": len(listed), "scored": scored, "failed": len(errors)},
         "final": scored == len(listed),
         "selection": card["selection"],
-        "metrics": {metric: _finite(value) for metric, value in total.result().items()},
-        "classes": _classes(total, card["labels"]),
+        "metrics": {metric: _finite(value) for metric, value in values.items()},
+        "classes": _classes(counts, card["labels"]),
         "errors": errors,
     }
 
@@ -88,10 +110,6 @@ def _classes(total: Partial, names: Sequence[str]) -> list[dict[str, Any]]:
 def _finite(value: float) -> float | None:
     """JSON knows no NaN: what could not be measured is null."""
     return None if np.isnan(value) else float(value)
-
-
-def _measure(part: pa.Table, labels: int) -> Partial:
-    return Partial.of(part["confusion"], labels)
 
 
 def _errors(parts: Sequence[tuple[str, np.ndarray]]) -> Iterator[dict[str, str]]:

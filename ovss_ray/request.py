@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ovss_ray import files, pipeline, placement, weights
+from ovss_ray import files, pipeline, placement, records, weights
 from ovss_ray import manifest as manifests
 from ovss_ray.columns import MANIFEST
 from ovss_ray.config import Pool, RunConfig
@@ -80,7 +80,7 @@ def resolve(config: RunConfig, out: str) -> Request:
     loaded = _benchmarks(config)
     pools, keeps = _pools(config, folder, images=None)
     sources = tuple(stage.kind().files(stage.settings()) for stage in config.stages())
-    root = _data_root(config)
+    root = "" if all(one.drawn for one in loaded.values()) else benchmarks.data_root(config.data_root)
     selections = {name: Selection.of(config, one) for name, one in loaded.items()}
     listed = {name: manifests.build(name, one, root, selections[name]) for name, one in loaded.items()}
     pools, keeps = _pools(config, folder, images=sum(len(table) for table in listed.values()))
@@ -110,7 +110,10 @@ def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:
                 f"{other} and {name} (number {number}) would share a folder of the run. Name each data set once"
             )
         folders[files.plain(name)] = name
-    return {name: benchmarks.load(name) for name in config.benchmarks}
+    loaded = {name: benchmarks.load(name) for name in config.benchmarks}
+    for name, one in loaded.items():
+        one.vocabulary.warn_of_repeated(name)
+    return loaded
 
 
 def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[list[Pool], list[set[str]]]:
@@ -121,16 +124,10 @@ def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[li
         save = StageConfig(use="save", options={"folder": folder.uri, "every": every})
     pools = placement.complete(config, save)
     stages = [stage for pool in pools for stage in pool.stages]
-    keeps = pipeline.plan(stages, MANIFEST, {*MANIFEST, "confusion"})
+    measured = {name for stage in stages for name in stage.kind().writes} & set(records.METRICS)
+    keeps = pipeline.plan(stages, MANIFEST, {*MANIFEST, "confusion", *measured})
     ends = [sum(len(pool.stages) for pool in pools[: i + 1]) - 1 for i in range(len(pools))]
     return pools, [keeps[end] | {"seconds"} for end in ends]
-
-
-def _data_root(config: RunConfig) -> str:
-    root = config.data_root or os.environ.get("OVSS_DATA")
-    if not root:
-        raise OvssError("where the data lie was not said. Add --data-root DIR, or set OVSS_DATA=DIR")
-    return files.absolute(root)
 
 
 def _absolute(benchmark: str) -> str:

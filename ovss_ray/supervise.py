@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, UserCodeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovss_ray import cluster
@@ -125,6 +125,11 @@ def _drain(stream: Iterator[Any], items: queue.Queue[tuple[str, Any]]) -> None:
         items.put(("failed", failure))
 
 
+def _of_ray(cause: object) -> bool:
+    """Whether it is trouble of Ray's own that a task has ended with; what user code raises, Ray wraps in its errors."""
+    return isinstance(cause, RayError) and not isinstance(cause, UserCodeException)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Bring an OvssError that was raised in a worker to the user; Ray Data hands it on as text only.
@@ -137,6 +142,6 @@ def plain_errors() -> Iterator[None]:
         *_, message = re.split(r"ovss_ray\.errors\.(?:OvssError|UnknownName): ", str(failure))
         if message != str(failure):
             raise OvssError(message.partition("\n\nThe above exception")[0].strip()) from None
-        if isinstance(failure, RayTaskError) and not isinstance(failure.cause, RayError):
-            raise
+        if isinstance(failure, RayTaskError) and not _of_ray(failure.cause):
+            raise  # a bug in a stage
         raise Lost(str(failure).strip().splitlines()[-1]) from failure

@@ -20,6 +20,8 @@ def show(report: dict[str, Any], console: Console, classes: bool = False) -> Non
     """Print the numbers of a run with their coverage, and what went wrong."""
     console.print(_numbers(report))
     for name, one in report["benchmarks"].items():
+        if "proposal_best_iou" in one["metrics"]:
+            console.print(_proposals(name, one["metrics"]))
         if classes:
             console.print(_classes(name, one))
         if one["errors"]:
@@ -46,6 +48,12 @@ def _numbers(report: dict[str, Any]) -> Table:
         values = (_percent(one["metrics"][metric]) for metric in reports.SHOWN)
         table.add_row(escape(name) + _asked(one["selection"]), covered + state, *values)
     return table
+
+
+def _proposals(name: str, metrics: dict[str, float]) -> str:
+    best, half, three_quarters = (metrics[f"proposal_{key}"] for key in ("best_iou", "recall_50", "recall_75"))
+    recall = f"recall {half:.2f} at an IoU of 0.5, {three_quarters:.2f} at 0.75"
+    return f"{escape(name)}: proposed regions fit the true ones with a mean best IoU of {best:.2f}; {recall}"
 
 
 def _asked(selection: dict[str, Any]) -> str:

@@ -117,6 +117,14 @@ def test_a_worker_that_cannot_be_built_says_why_in_one_message(data: Path) -> No
         run(data, "pools.0.stages.0.options.refuse=the weights are of another model")
 
 
+def test_a_bug_in_a_stage_is_shown_as_one_and_not_as_a_lost_worker(data: Path) -> None:
+    with pytest.raises(
+        Exception, match=r"Contract: tests\.toys must write 2 rows of 'prediction', and wrote 1"
+    ) as raised:
+        run(data, "pools.0.stages.0.options.short=true")
+    assert not isinstance(raised.value, OvssError)
+
+
 def test_the_folder_says_what_was_asked_and_reads_it_back(data: Path) -> None:
     run(data, "limit=3")
     stored = configs.load(data / "run/config.yaml")

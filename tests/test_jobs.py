@@ -24,8 +24,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A head node of our own that asks for a token; the address for jobs."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A head node of our own that asks for a token; its addresses for jobs and for drivers."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "token").write_text(secrets.token_hex(32))
     given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
@@ -44,7 +44,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         head = subprocess.Popen([RAY, "start", "--head", "--block", *local, *sizes], stdout=log, stderr=log)
     try:
         _wait(f"http://127.0.0.1:{dashboard}", head, folder / "log")
-        yield f"http://127.0.0.1:{dashboard}"
+        yield f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}"
     finally:
         head.terminate()
         head.wait(60)
@@ -67,38 +67,60 @@ def submit(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_the_same_file_runs_with_nothing_started(shared: Path, tmp_path: Path) -> None:
-    asked = [
-        "--data-root",
-        str(shared / "data/real"),
-        "--split",
-        "training",
-        "--limit",
-        "2",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    command = [sys.executable, str(ROOT / "jobs/eval_ade847.py"), *asked, *ORACLE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def prepared(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with the prepared form of the archive's sample."""
+    out = tmp_path_factory.mktemp("prepared")
+    asked = ["ade20k:847", "--split", "training", "--data-root", str(shared / "data/real"), "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "ovss_ray", "prepare", *asked], check=True, timeout=300, capture_output=True)
+    return out
+
+
+def job(data: Path, out: Path, address: str) -> subprocess.CompletedProcess[str]:
+    """The job as a plain command, of two photographs."""
+    asked = ["--data-root", str(data), "--split", "training", "--limit", "2", "--out", str(out)]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "jobs/eval_ade847.py"), *asked, *ORACLE],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=out.parent,
+        env={**os.environ, "RAY_ADDRESS": address},
+    )
+
+
+def test_the_same_file_runs_with_nothing_started(prepared: Path, tmp_path: Path) -> None:
+    done = job(prepared, tmp_path / "run", "local")
     assert done.returncode == 0, done.stderr
     assert "2/2" in done.stdout
 
 
-def test_a_submitted_job_leaves_its_report_where_it_was_told(address: str, shared: Path, tmp_path: Path) -> None:
-    asked = ["--data-root", str(shared / "data/real"), "--split", "training", "--limit", "3"]
-    done = submit(address, *asked, "--out", str(tmp_path / "run"))
+def test_it_runs_on_the_cluster_that_was_started_on_this_machine(
+    head: tuple[str, str], prepared: Path, tmp_path: Path
+) -> None:
+    done = job(prepared, tmp_path / "run", head[1])
+    assert done.returncode == 0, done.stderr
+    assert "2/2" in done.stdout
+
+
+def test_a_submitted_job_leaves_its_report_where_it_was_told(
+    head: tuple[str, str], prepared: Path, tmp_path: Path
+) -> None:
+    asked = ["--data-root", str(prepared), "--split", "training", "--limit", "3"]
+    done = submit(head[0], *asked, "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stdout + done.stderr
     one = json.loads((tmp_path / "run/report.json").read_text())["benchmarks"]["ade20k:847"]
     assert one["images"] == {"expected": 3, "scored": 3, "failed": 0}
     assert one["metrics"]["miou"] == 100.0
-    relative = submit(address, *asked, "--out", "runs/mine")
+    relative = submit(head[0], *asked, "--out", "runs/mine")
     assert relative.returncode != 0
     assert "a submitted job runs in a folder of the cluster's own" in relative.stdout + relative.stderr
 
 
-def test_a_cluster_does_not_answer_without_its_token(address: str, tmp_path: Path) -> None:
+def test_a_cluster_does_not_answer_without_its_token(head: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / "token").write_text(secrets.token_hex(32))
     stranger = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
-    command = [RAY, "job", "list", "--address", address]
+    command = [RAY, "job", "list", "--address", head[0]]
     done = subprocess.run(command, capture_output=True, text=True, env=stranger, check=False)
     assert done.returncode != 0

@@ -31,6 +31,18 @@ def test_the_truth_is_read_before_the_first_stage_that_needs_it() -> None:
     assert uses(placement.complete(config("oracle"))) == [["truth", "oracle"], ["measure"]]
 
 
+def test_proposed_regions_are_measured_beside_the_label_map() -> None:
+    oracle = placement.complete(config("truth_regions", "alpha_clip", "paint"))
+    assert uses(oracle) == [
+        ["decode"],
+        ["truth", "truth_regions", "alpha_clip", "paint"],
+        ["measure", "measure_regions"],
+    ]
+    assert uses(placement.complete(config("sam", "alpha_clip", "paint")))[-1] == ["truth", "measure", "measure_regions"]
+    named = placement.complete(config("sam", "alpha_clip", "paint", "truth", "measure_regions"))
+    assert uses(named)[-1] == ["measure"]
+
+
 def test_a_config_may_put_everything_into_one_pool() -> None:
     whole = ("decode", "san", "truth", "measure")
     assert uses(placement.complete(config(*whole))) == [list(whole)]
