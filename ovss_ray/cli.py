@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def evaluate(
     config: Annotated[
         str, typer.Argument(help="a YAML file, or the name of one that comes with ovss_ray (`ovss list`)")
-    ],
+    ] = "default",
     benchmark: Annotated[list[str] | None, typer.Option(help="such as camvid; may be given several times")] = None,
     data_root: Annotated[
         str | None, typer.Option(help="the folder of the data sets, or of one [default: $OVSS_DATA]")
@@ -131,6 +131,46 @@ def report(
     for name in built["benchmarks"] if images else ():
         tables.show_images(reports.images(folder, name), console, images)
     print(f"report: {folder.file('report.json')}")
+
+
+@app.command()
+def prepare(
+    benchmark: Annotated[str | None, typer.Argument(help="such as ade20k:847")] = None,
+    data_root: Annotated[str | None, typer.Option(help="where the data lie as sent [default: $OVSS_DATA]")] = None,
+    out: Annotated[str | None, typer.Option(help="a new data root [default: the same, beside the source]")] = None,
+    split: Annotated[str | None, typer.Option(help="another split than the benchmark's own")] = None,
+    workers: Annotated[int | None, typer.Option(help="processes [default: one per processor]", min=1)] = None,
+) -> None:
+    """Make the prepared form of a data set on disk. The same command again makes only what is missing."""
+    from ovss_ray import prepare as preparation
+
+    try:
+        faults = preparation.run(benchmark, data_root, split, out, workers)
+    except KeyboardInterrupt:
+        print("\novss: interrupted. What is made is kept; give the same command to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if faults:
+        print(f"ovss: {faults} files could not be made. Mend them and give the same command again", file=sys.stderr)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="a YAML file, or a name such as train_san_tiny")],
+    out: Annotated[str | None, typer.Option(help="the training's folder [default: runs/CONFIG]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as steps=1000")] = None,
+) -> None:
+    """Train a network, such as the tiny ones that come with the project. The same command again goes on."""
+    from ovss_ray.training import config as configs
+
+    settings = configs.load(find_config(config), set_ or ())
+    from ovss_ray.training import loop  # only now: torch takes seconds, and a wrong config should not
+
+    try:
+        print(loop.run(settings, Path(out or f"runs/{Path(config).stem}")))
+    except KeyboardInterrupt:
+        print("\novss: interrupted. Give the same command to go on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @app.command("list")

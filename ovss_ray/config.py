@@ -172,7 +172,10 @@ def _settled(pool: Pool, path: str, exact: bool, source: str) -> Pool:
     """Write the run's `exact` into the options of every stage that knows it, and check all options."""
     stages = []
     for i, stage in enumerate(pool.stages):
-        kind: type[Stage] = stage.kind()
+        try:
+            kind: type[Stage] = stage.kind()
+        except OvssError as failure:
+            raise OvssError(f"{source}: {path}.stages.{i}: {failure}") from failure
         options = {**stage.options, "exact": True} if exact and "exact" in kind.Config.model_fields else stage.options
         try:
             settings = kind.Config(**options)

@@ -50,6 +50,7 @@ def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -
     """
     with _opened(io.BytesIO(data), name, FORMATS) as picture:
         _affordable(picture, name, cap)
+        _check_png(data)
         picture.load()
         turn = _TURNS.get(_orientation(picture)) if upright else None
         return _rgb(picture if turn is None else picture.transpose(turn), name)
@@ -66,6 +67,7 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
         raise OvssError(f"{name}: a JPEG, which does not keep the exact values of labels. Save them as PNG or TIFF")
     with _opened(io.BytesIO(data), name, EXACT) as picture:
         _affordable(picture, name, cap)
+        _check_png(data)
         if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
             raise OvssError(
                 f"{name}: a label map holds one whole number per pixel, and this file is {picture.mode}. Colour-coded "
@@ -119,6 +121,20 @@ def _affordable(picture: Image.Image, name: str, cap: int) -> None:
         raise OvssError(
             f"{name}: {picture.width} × {picture.height} pixels, more than the cap of {cap:,}. Cut the image into tiles"
         )
+
+
+def _check_png(data: bytes) -> None:
+    """Raise SyntaxError unless the chunks of a PNG have the checksums that they state (its specification, §5.3).
+
+    Pillow does not look at those of the pixels, so that a damaged label map would come out as other labels.
+    """
+    place, kind = 8 if data.startswith(b"\x89PNG") else len(data), b""
+    while place < len(data) and kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, place)
+        (stated,) = struct.unpack_from(">I", data, place + 8 + length)
+        if zlib.crc32(memoryview(data)[place + 4 : place + 8 + length]) != stated:
+            raise SyntaxError(f"the checksum of its chunk at byte {place} does not fit")
+        place += 12 + length
 
 
 def _orientation(picture: Image.Image) -> int:

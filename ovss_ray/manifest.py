@@ -76,9 +76,10 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
     items = list(benchmark.items(root, selection.split))
     expected = benchmark.counts.get(selection.split)
     if expected is not None and len(items) != expected and selection.ids is None and selection.limit is None:
+        more = f" (`ovss prepare {name}` completes a prepared form)" if benchmark.prepare else ""
         raise OvssError(
             f"{name}, split {selection.split}: {expected} images belong to it, and {len(items)} were found below "
-            f"{root}. Complete the data, or ask for a part of them with --limit or --ids (the report will say so)"
+            f"{root}. Complete the data{more}, or ask for a part of them with --limit or --ids (the report will say so)"
         )
     rows = selection.take(items, name)
     if not rows:
@@ -131,15 +132,18 @@ def save(table: pa.Table, uri: str) -> None:
                 "one only. Restore the data, or choose a new --out"
             )
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, write_page_checksum=True)
     files.write(uri, sink.getvalue())
 
 
 def load(uri: str) -> pa.Table:
-    """Read a manifest that `save` wrote."""
+    """Read a manifest that `save` wrote. Raises OvssError if it is damaged."""
     try:
-        return pq.read_table(io.BytesIO(files.read(uri)), schema=SCHEMA)
-    except pa.ArrowException as failure:
+        table = files.read_parquet(files.read(uri))
+        if not table.schema.equals(SCHEMA):
+            raise pa.ArrowInvalid(f"its columns are {table.schema.names}")
+        return table
+    except (pa.ArrowException, ValueError, OSError) as failure:
         raise OvssError(
             f"{uri}: the manifest is damaged ({failure}). Delete it and give the same command again"
         ) from failure

@@ -87,9 +87,13 @@ class RunFolder:
         return self.json("history.json").get("commands", [])
 
     def claim(self, config: RunConfig, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Take the folder for this run, or go on with the same run. Raises OvssError if it holds another one."""
+        """Take the folder for this run, or go on with the same run. Raises OvssError if it holds another one.
+
+        One that was begun and has no record of any image yet is not held against anybody.
+        """
         before = self.json("identity.json")
-        differences = list(differing(before, json.loads(json.dumps(identity)))) if before else []
+        begun = any(files.names(self.records(name), ".parquet") for name in before.get("benchmarks", ()))
+        differences = list(differing(before, json.loads(json.dumps(identity)))) if begun else []
         if differences:
             raise OvssError(
                 f"{self.uri}: this folder holds a run of something else. {'; '.join(differences[:5])}. "

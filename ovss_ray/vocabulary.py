@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from ovss_ray.errors import OvssError
+
+_NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffd]")
+"""Control characters, ends of lines, halves of characters, the mark at the beginning of a file, and that of a loss."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,7 @@ class Vocabulary:
     Order is part of the meaning: predictions are indices into `classes`. How names become prompts (templates, the
     use of synonyms) belongs to the method, not to the vocabulary.
 
-    Raises OvssError for no class at all, a class without a name, or an empty name.
+    Raises OvssError for no class at all, a class without a name, an empty name, or one with a tab or the like.
     """
 
     classes: tuple[tuple[str, ...], ...]
@@ -28,6 +33,11 @@ class Vocabulary:
             if not names or not all(isinstance(name, str) and name.strip() for name in names):
                 raise OvssError(
                     f"class {index} of the vocabulary has an empty name: {list(names)!r}. Give every class one"
+                )
+            if odd := [name for name in names if _NO_TEXT.search(name)]:
+                raise OvssError(
+                    f"class {index} of the vocabulary has a name with a character that is no text: {odd[0]!r}. Write "
+                    "it in plain words"
                 )
 
     @classmethod
@@ -59,6 +69,16 @@ class Vocabulary:
             for name in dict.fromkeys(name.strip().lower() for name in names):
                 seen.setdefault(name, []).append(index)
         return {name: indices for name, indices in seen.items() if len(indices) > 1}
+
+    def warn_of_repeated(self, source: str) -> None:
+        """Log a warning for the names that stand for more than one class; `source` is what the vocabulary is of."""
+        for name, indices in self.repeated().items():
+            others = ", ".join(map(str, indices[1:]))
+            logging.getLogger(__name__).warning(
+                "%s: the name %r stands for the classes %s and %s (counted from 0). Where they score alike, class %s "
+                "wins; give the others a name of their own",
+                *(source, name, indices[0], others, indices[0]),
+            )
 
 
 Vocabularies = Mapping[str, Vocabulary]

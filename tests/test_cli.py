@@ -13,6 +13,18 @@ def ovss(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
 
 
+def test_a_folder_for_the_run_that_cannot_be_made_is_named(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file/run"
+    done = ovss(
+        "evaluate", "oracle", "--benchmark", "camvid", "--data-root", str(shared / "data/real"), "--out", str(out)
+    )
+    assert done.returncode == 2
+    assert f"ovss: {out}/" in done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_everything_there_is_is_listed() -> None:
     shown = ovss("list").stdout
     for name in ("ade20k:150", "ade20k:847", "camvid", "folder:FILE.yaml", "oracle", "predictions", "san_vit_large_14"):

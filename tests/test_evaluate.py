@@ -136,6 +136,12 @@ def test_the_folder_says_what_was_asked_and_reads_it_back(data: Path) -> None:
         run(data)
 
 
+def test_a_start_that_came_to_nothing_does_not_hold_the_folder(data: Path) -> None:
+    with pytest.raises(OvssError, match="weights are of another model"):
+        run(data, "pools.0.stages.0.options.refuse=the weights are of another model")
+    assert run(data)["benchmarks"]
+
+
 def test_a_benchmark_that_is_read_by_another_rule_is_another_run(data: Path) -> None:
     run(data, "limit=2")
     (data / "two.yaml").write_text((data / "two.yaml").read_text() + "ignore: 1\n")

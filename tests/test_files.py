@@ -1,6 +1,8 @@
 """Files by path or URI: whole or not at all, and errors that name them."""
 
+import errno
 import os
+import uuid
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,16 @@ def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OvssError, match="taken: cannot be written"):
         files.write(tmp_path / "taken", b"")
     assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
+def test_a_full_disk_is_said_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=0))
+    (tmp_path / "name.00000000.part").symlink_to("/dev/full")  # where every write fails for want of space
+    with pytest.raises(OvssError, match="name: cannot be written: no space left on its disk") as found:
+        files.write(tmp_path / "name", b"content")
+    assert isinstance(found.value.__cause__, OSError)
+    assert found.value.__cause__.errno == errno.ENOSPC, "so that a run can tell it from a fault of one image"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_address_that_nothing_can_open_is_refused() -> None:

@@ -115,6 +115,20 @@ def test_a_file_that_was_cut_short_is_an_error_that_names_it(kind: str) -> None:
         images.decode(data[: len(data) // 2], "half")
 
 
+def test_a_changed_bit_of_a_png_is_never_another_picture() -> None:
+    for picture, read in ((RGB, images.decode), (GREY, images.decode_labels)):
+        data = saved(picture)
+        for place in range(len(data)):
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << place % 8
+            with contextlib.suppress(OvssError):
+                assert np.array_equal(read(bytes(damaged), "x"), picture), place
+
+
+def test_what_follows_the_end_of_a_png_does_not_matter() -> None:
+    assert np.array_equal(images.decode(saved(RGB) + b"trailing bytes", "x"), RGB)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @settings(max_examples=300, deadline=None)
 @given(

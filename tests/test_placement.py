@@ -28,7 +28,7 @@ def test_photographs_are_not_read_if_no_stage_looks_at_them() -> None:
 
 
 def test_the_truth_is_read_before_the_first_stage_that_needs_it() -> None:
-    assert uses(placement.complete(config("oracle"))) == [["truth", "oracle"], ["measure"]]
+    assert uses(placement.complete(config("oracle"))) == [["decode"], ["truth", "oracle"], ["measure"]]
 
 
 def test_proposed_regions_are_measured_beside_the_label_map() -> None:

@@ -6,13 +6,17 @@ import numpy as np
 
 from ovss_ray import stage
 from ovss_ray.columns import IGNORE, NONE, Batch, column
+from ovss_ray.errors import OvssError
 from ovss_ray.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth (H, W) uint16 → prediction (H, W) uint16: for each label the first class that counts as it."""
+    """truth (H, W) uint16 and the photograph's size → prediction (H, W) uint16.
 
-    reads = ("truth", "benchmark")
+    For each label it names the first class that counts as it.
+    """
+
+    reads = ("truth", "size", "benchmark")
     writes = ("prediction",)
 
     def __init__(self, config: stage.Config, prepared: stage.Prepared | None = None) -> None:
@@ -21,7 +25,13 @@ class Stage(stage.Stage):
         self._classes = lru_cache(maxsize=64)(self._table)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Name every pixel rightly; NONE where the truth is IGNORE."""
+        """Name every pixel rightly; NONE where the truth is IGNORE. Raises OvssError if the labels have another size."""
+        for truth, size in zip(batch["truth"], batch["size"], strict=True):
+            if truth.shape != tuple(size):
+                raise OvssError(
+                    f"the photograph has {size[0]} × {size[1]} pixels (height × width), and its labels have "
+                    f"{truth.shape[0]} × {truth.shape[1]}: they must have one size"
+                )
         tables = map(self._classes, batch["benchmark"])
         return {"prediction": column(table[truth] for table, truth in zip(tables, batch["truth"], strict=True))}
 

@@ -11,11 +11,14 @@ script: the class is (R // 10) · 256 + G of `_seg.png`; if the short side is lo
 OpenCV (linear; nearest for labels); then classes/ade20k_847_index.txt brings the classes to 0..846, and all others are
 not counted. Photographs are saved anew as JPEG of quality 75, and scores depend on that.
 
+`ovss prepare ade20k:847` makes those folders, and `ovss prepare ade20k:150` the `annotations_detectron2` of the other.
+
 The class lists are those of detectron2 and SAN, byte for byte: one line is one name, several words for one thing are
 parted by ", ", and "window " ends in a blank. Paper: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
 """
 
 import io
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -25,6 +28,7 @@ from ovss_ray.columns import IGNORE
 from ovss_ray.datasets.benchmark import (
     Benchmark,
     Item,
+    Step,
     below,
     by_stem,
     class_list,
@@ -34,6 +38,7 @@ from ovss_ray.datasets.benchmark import (
     split_folder,
     value_table,
 )
+from ovss_ray.errors import OvssError
 from ovss_ray.vocabulary import Vocabulary
 
 CLASSES_150 = class_list("ade20k_150")
@@ -44,14 +49,16 @@ INDEX_847 = tuple(int(line) for line in class_list("ade20k_847_index"))
 SHORT_SIDE = 512
 SPLITS = {"val": "validation", "validation": "validation", "train": "training", "training": "training"}
 PREPARED = "annotations_detectron2", "images_detectron2"
+FOLDER_150, FOLDER_847 = "ADEChallengeData2016", "ADE20K_2021_17_01"
+GET_150 = "Get it: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, and unpack it there"
+GET_847 = "Get it: ask for ADE20K (full) on https://ade20k.csail.mit.edu/request_data, and unpack it there"
 
 
 def items_150(root: str, split: str) -> list[Item]:
     """List the images of a split. Raises OvssError if they are not there."""
     folder = split_folder(split, SPLITS)
     layouts = [(f"images/{folder}", f"{labels}/{folder}") for labels in ("annotations", "annotations_detectron2")]
-    advice = "Get it: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, and unpack it there"
-    photographs, truths = below(root, "ADEChallengeData2016", layouts, advice)
+    photographs, truths = below(root, FOLDER_150, layouts, GET_150)
     return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
 
 
@@ -59,8 +66,7 @@ def items_847(root: str, split: str) -> list[Item]:
     """List the images of a split, prepared ones before those of the archive. Raises OvssError if there are none."""
     folder = split_folder(split, SPLITS)
     layouts = [(f"images_detectron2/{folder}", f"annotations_detectron2/{folder}"), (f"images/ADE/{folder}",)]
-    advice = "Get it: ask for ADE20K (full) on https://ade20k.csail.mit.edu/request_data, and unpack it there"
-    found = below(root, "ADE20K_2021_17_01", layouts, advice)
+    found = below(root, FOLDER_847, layouts, GET_847)
     if len(found) == 2:
         return paired(by_stem(inside(found[0])), by_stem(inside(found[1])))
     return archive_items(files.walk(found[0]))
@@ -97,9 +103,12 @@ def convert_image(data: bytes, name: str = "photograph") -> bytes:
 
     The official script knows no EXIF orientation, as the labels do not.
     """
-    scaled = io.BytesIO()
-    Image.fromarray(_scaled(images.decode(data, name, upright=False), smooth=True)).save(scaled, "JPEG", quality=75)
-    return scaled.getvalue()
+    scaled = _scaled(images.decode(data, name, upright=False), smooth=True)
+    try:
+        return _encoded(scaled, "JPEG", quality=75)
+    except (OSError, ValueError) as failure:
+        height, width = scaled.shape[:2]
+        raise OvssError(f"{name}: {width} × {height} pixels do not fit into a JPEG: {failure}") from failure
 
 
 def convert_labels(data: bytes, name: str = "labels") -> np.ndarray:
@@ -109,6 +118,62 @@ def convert_labels(data: bytes, name: str = "labels") -> np.ndarray:
     table = np.full(26 * 256, IGNORE, np.uint16)
     table[list(INDEX_847)] = np.arange(len(INDEX_847))
     return table[_scaled(classes, smooth=False)]
+
+
+def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
+    """What prepare_ade20k_sem_seg.py does: new label files; photographs are copied if they are wanted elsewhere."""
+    folder = split_folder(split, SPLITS)
+    found = below(root, FOLDER_150, [(f"images/{folder}", f"annotations/{folder}")], GET_150)
+    base = files.join(out, FOLDER_150) if out else found[0].removesuffix(f"/images/{folder}")
+    items = paired(by_stem(inside(found[0])), by_stem(inside(found[1])))
+    copies = [
+        Step(item.image, files.join(base, "images", folder, PurePosixPath(item.image).name), copy_image)
+        for item in items
+    ]
+    labels = [
+        Step(item.truth, files.join(base, PREPARED[0], folder, f"{item.image_id}.png"), convert_labels_150)
+        for item in items
+    ]
+    return [step for step in (*copies, *labels) if step.source != step.target]
+
+
+def prepare_847(root: str, split: str, out: str | None) -> list[Step]:
+    """What prepare_ade20k_full.py does, of the archive's images alone: the index that comes with it is a pickle."""
+    folder = split_folder(split, SPLITS)
+    (archive,) = below(root, FOLDER_847, [(f"images/ADE/{folder}",)], GET_847)
+    base = files.join(out, FOLDER_847) if out else archive.removesuffix(f"/images/ADE/{folder}")
+    labels, photographs = (files.join(base, name, folder) for name in PREPARED)
+    return [
+        step
+        for item in archive_items(files.walk(archive))
+        for step in (
+            Step(item.image, files.join(photographs, f"{item.image_id}.jpg"), convert_image),
+            Step(item.truth, files.join(labels, f"{item.image_id}.tif"), convert_labels_847),
+        )
+    ]
+
+
+def copy_image(data: bytes, name: str) -> bytes:
+    """Return an image file as it is. Raises OvssError if it is none."""
+    images.decode(data, name)
+    return data
+
+
+def convert_labels_150(data: bytes, name: str) -> bytes:
+    """Make the prepared label file of an official one: an 8-bit PNG, 0 to 149 and 255. Raises OvssError."""
+    truth = look_up(images.decode_labels(data, name), value_table(len(CLASSES_150), offset=1, ignore=[0]), name)
+    return _encoded(np.where(truth == IGNORE, 255, truth).astype(np.uint8), "PNG")
+
+
+def convert_labels_847(data: bytes, name: str) -> bytes:
+    """Make the prepared label file of a _seg.png: a 16-bit TIFF, 0 to 846 and IGNORE. Raises OvssError."""
+    return _encoded(convert_labels(data, name), "TIFF")
+
+
+def _encoded(pixels: np.ndarray, kind: str, **options: int) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, kind, **options)
+    return sink.getvalue()
 
 
 def _scaled(pixels: np.ndarray, smooth: bool) -> np.ndarray:
@@ -139,6 +204,7 @@ BENCHMARKS = {
         vocabulary=Vocabulary.of(CLASSES_150),
         items=items_150,
         truth=truth_150,
+        prepare=prepare_150,
     ),
     "847": Benchmark(
         title="ADE20K-847",
@@ -150,5 +216,6 @@ BENCHMARKS = {
         items=items_847,
         truth=truth_847,
         image=image_847,
+        prepare=prepare_847,
     ),
 }

@@ -1,6 +1,7 @@
 """What a benchmark is, how a name becomes one, and what the files of data sets share."""
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,25 @@ class Item:
     image: str
     truth: str
     part: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One file of the prepared form of a data set, and the one file it is made of."""
+
+    source: str
+    target: str
+    convert: Callable[[bytes, str], bytes]
+    """(content of the source, its name) → content of the target: an image file. Raises OvssError.
+
+    A function of a module, since it is sent to other processes."""
+
+
+Plan = Callable[[str, str, str | None], Iterable[Step]]
+"""(data root, split, folder) → the steps that make the prepared form.
+
+It goes into the data set's usual layout below the folder, or beside the source if that is None; the benchmark's `items`
+then finds it there. Raises OvssError if the source is not below the data root."""
 
 
 def _photograph(item: Item, data: bytes) -> np.ndarray:
@@ -64,6 +84,10 @@ class Benchmark:
     """names how label files are read, where a user has a say in it: another rule is another benchmark"""
     split: str = "val"
     """the split that is scored if none is named"""
+    prepare: Plan | None = None
+    """how the prepared form is made, if there is one (see ovss_ray.prepare); else files are read as they are sent"""
+    drawn: bool = False
+    """whether the images are made on the spot, so that no data root is needed"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", self.labels or self.vocabulary.names)
@@ -120,6 +144,14 @@ def _named(family: str, suffix: str) -> str:
 def class_list(name: str) -> tuple[str, ...]:
     """Read classes/NAME.txt, one entry a line, byte for byte: blanks at the ends of lines belong to the names."""
     return tuple((Path(__file__).parent / "classes" / f"{name}.txt").read_text("utf-8").removesuffix("\n").split("\n"))
+
+
+def data_root(given: str | None) -> str:
+    """The folder of the data sets: the one given, or else $OVSS_DATA, made absolute. Raises OvssError for neither."""
+    root = given or os.environ.get("OVSS_DATA")
+    if not root:
+        raise OvssError("where the data lie was not said. Add --data-root DIR, or set OVSS_DATA=DIR")
+    return files.absolute(root)
 
 
 def below(root: str, own: str, layouts: Iterable[tuple[str, ...]], advice: str) -> list[str]:

@@ -70,7 +70,7 @@ class Description(Config):
     classes: str | tuple[str | tuple[str, ...], ...]
     image_suffix: str = ""
     label_suffix: str = ""
-    offset: int = 0
+    offset: Annotated[int, Field(ge=-65535, le=65535)] = 0
     ignore: Value | tuple[Value, ...] | tuple[Colour, ...] | None = None
     encoding: Literal["index", "rgb"] = "index"
     colours: dict[str | int, Colour] = Field(default_factory=dict)
@@ -95,6 +95,13 @@ def benchmark(path: str) -> Benchmark:
     if not path:
         raise OvssError("which folder? Write folder:PATH.yaml; `pydoc ovss_ray.datasets.folder` has an example")
     told = read(path)
+    try:
+        return _made(told, path)
+    except OvssError as failure:
+        raise OvssError(f"{path}: {failure}") from failure
+
+
+def _made(told: Description, path: str) -> Benchmark:
     base = files.absolute(path).rpartition("/")[0]
     vocabulary = Vocabulary.of(_classes(told, base))
     return Benchmark(
@@ -105,7 +112,7 @@ def benchmark(path: str) -> Benchmark:
         counts={},
         vocabulary=vocabulary,
         items=partial(items, told, base),
-        truth=_truth(told, vocabulary, path),
+        truth=_truth(told, vocabulary),
         rules=told.model_dump_json(exclude={"title", "domain", "licence", "classes"}),
         split=SPLIT,
     )
@@ -134,7 +141,8 @@ def _classes(told: Description, base: str) -> Iterable[str | tuple[str, ...]]:
         return told.classes
     address = _address(base, told.classes)
     try:
-        return [line for line in files.read(address).decode("utf-8-sig").splitlines() if line.strip()]
+        lines = files.read(address).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        return [line for line in lines if line.strip()]
     except UnicodeDecodeError as failure:
         raise OvssError(f"{address}: a list of classes is text in UTF-8, one class a line: {failure}") from failure
 
@@ -186,24 +194,24 @@ def _address(base: str, path: str) -> str:
     return path if path.startswith("/") or "://" in path else files.join(base, path)
 
 
-def _truth(told: Description, vocabulary: Vocabulary, path: str) -> partial[np.ndarray]:
+def _truth(told: Description, vocabulary: Vocabulary) -> partial[np.ndarray]:
     if told.encoding == "rgb":
-        return partial(coloured, _colours(told, vocabulary, path))
+        return partial(coloured, _colours(told, vocabulary))
     ignore = (255,) if told.ignore is None else tuple(np.atleast_1d(told.ignore).tolist())
     return partial(indexed, value_table(len(vocabulary), told.offset, ignore))
 
 
-def _colours(told: Description, vocabulary: Vocabulary, path: str) -> dict[int, int]:
+def _colours(told: Description, vocabulary: Vocabulary) -> dict[int, int]:
     """Colour as one number → label index or IGNORE. Raises OvssError unless every class has a colour of its own."""
     position = {key: i for i, name in enumerate(vocabulary.names) for key in (i, name)}
     if unknown := [key for key in told.colours if key not in position]:
         near = nearest(str(unknown[0]), vocabulary.names)
-        raise OvssError(f"{path}: colours.{unknown[0]}: no such class.{near}")
+        raise OvssError(f"colours.{unknown[0]}: no such class.{near}")
     ignored = () if told.ignore is None else np.reshape(told.ignore, (-1, 3)).tolist()
     pairs = [(colour, position[key]) for key, colour in told.colours.items()] + [(c, IGNORE) for c in ignored]
     table = {_number(np.array(colour)).item(): index for colour, index in pairs}
     if len(table) < len(pairs) or set(table.values()) - {IGNORE} != set(range(len(vocabulary))):
-        raise OvssError(f"{path}: `colours` must give each of the {len(vocabulary)} classes a colour of its own")
+        raise OvssError(f"`colours` must give each of the {len(vocabulary)} classes a colour of its own")
     return table
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: read without running code that they may hold, and checked against the network before they fill it."""
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,12 @@ from ovss_ray.errors import OvssError
 State = dict[str, Tensor]
 Shapes = Mapping[str, torch.Size]
 Module = TypeVar("Module", bound=nn.Module)
+
+_BROKEN = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(struct.error, zipfile.BadZipFile, safetensors.SafetensorError),
+)
+"""What torch and safetensors raise on damaged files."""
 
 
 def read(path: Path, ignore: Collection[str] = ()) -> State:
@@ -42,12 +49,13 @@ def _open(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as failure:
-        reason = str(failure).splitlines()[-1] if "nsupported" in str(failure) else str(failure).splitlines()[0]
+        lines = str(failure).splitlines() or [type(failure).__name__]
+        reason = next((line for line in lines if "nsupported" in line), lines[0])
         raise OvssError(
             f"{path} is not a checkpoint that can be read safely: {reason} Nothing of it was run. "
             "Was the download complete, and is it the official file?"
         ) from failure
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, safetensors.SafetensorError) as failure:
+    except _BROKEN as failure:
         reason = str(failure).partition("\n")[0] or type(failure).__name__
         raise OvssError(f"{path} cannot be read as a checkpoint: {reason}. Was the download complete?") from failure
 

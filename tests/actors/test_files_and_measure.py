@@ -85,7 +85,7 @@ def fifty_nine(monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_truth_scores_100_against_itself(shared: Path, name: str, root: str, split: str, n: int) -> None:
     found = benchmarks.load(name)
     batch = manifest(name, list(found.items(str(shared / root), split))[:n])
-    done = total(pipeline.run(stages("truth", "oracle", "measure"), batch, {}), len(found.labels))
+    done = total(pipeline.run(stages("decode", "truth", "oracle", "measure"), batch, {}), len(found.labels))
     assert done.images == n
     assert {done.miou, done.miou_classic, done.fwiou, done.macc, done.pacc, done.image_miou} == {100.0}
 
@@ -93,6 +93,8 @@ def test_the_truth_scores_100_against_itself(shared: Path, name: str, root: str,
 def test_the_truth_scores_100_where_many_classes_count_as_one_label(fifty_nine: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"made up by the benchmark")
     batch = manifest(fifty_nine, [Item("a", "", str(tmp_path / "a.png"))])
+    height, width = benchmarks.load(fifty_nine).truth(Item("a", "", ""), b"").shape
+    batch["size"] = column([np.array([height, width], np.int32)])
     done = pipeline.run(stages("truth", "oracle", "measure"), batch, {})
     assert {*total(done, 21).result().values()} == {100.0}
     assert set(np.unique(done["prediction"][0])) == {*range(21), NONE}
@@ -100,10 +102,17 @@ def test_the_truth_scores_100_where_many_classes_count_as_one_label(fifty_nine: 
 
 def test_the_oracle_names_no_class_where_nothing_is_counted() -> None:
     truth = np.array([[0, IGNORE, 10]], np.uint16)
-    batch = {"truth": column([truth]), "benchmark": column(["camvid"])}
+    batch = {"truth": column([truth]), "size": column([np.array([1, 3])]), "benchmark": column(["camvid"])}
     found = stages("oracle")["oracle"](batch, {})["prediction"][0]
     assert found.dtype == np.uint16
     assert found.tolist() == [[0, NONE, 10]]
+
+
+def test_labels_of_another_size_than_the_photograph_do_not_score_100() -> None:
+    truth = np.zeros((2, 3), np.uint16)
+    batch = {"truth": column([truth]), "size": column([np.array([3, 2])]), "benchmark": column(["camvid"])}
+    with pytest.raises(OvssError, match=r"3 × 2 pixels .* its labels have 2 × 3: they must have one size"):
+        stages("oracle")["oracle"](batch, {})
 
 
 def test_classes_are_counted_as_their_labels(fifty_nine: str) -> None:

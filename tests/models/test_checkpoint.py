@@ -1,5 +1,6 @@
 """Checkpoints that fit are taken, all others are refused with words that help."""
 
+import contextlib
 import os
 import pickle
 from collections.abc import Callable
@@ -84,8 +85,11 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused_unrun(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
     for path in (saved(tmp_path, {"model": Bomb()}), tmp_path / "bomb.pkl"):
-        with pytest.raises(OvssError, match=r"not a checkpoint that can be read safely: .*Nothing of it was run"):
+        with pytest.raises(
+            OvssError, match=r"not a checkpoint that can be read safely: .*Nothing of it was run"
+        ) as found:
             load(path)
+        assert "nsupported" in str(found.value)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -101,6 +105,17 @@ def test_a_download_that_was_cut_off_is_an_error_that_says_so(tmp_path: Path, sm
     (tmp_path / "cut.pth").write_bytes(small.read_bytes()[:100_000])
     with pytest.raises(OvssError, match="Was the download complete"):
         load(tmp_path / "cut.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_to_what_a_file_says_of_itself_is_an_error_that_names_it(tmp_path: Path, zipped: bool) -> None:
+    data = saved(tmp_path, {"a": torch.zeros(3), "b": torch.ones(2, 2)}, _use_new_zipfile_serialization=zipped)
+    whole = data.read_bytes()
+    for place in range(0, len(whole), 3):
+        data.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        with contextlib.suppress(OvssError):
+            checkpoint.read(data)
 
 
 @pytest.mark.parametrize("content", [{"model": {"a": 1}}, [torch.zeros(1)], {}, {"epoch": 3}])

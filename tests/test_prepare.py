@@ -1,0 +1,173 @@
+"""`ovss prepare`: the prepared form of a data set, equal to what the official scripts make, whatever befalls it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovss_ray import files
+from ovss_ray import manifest as manifests
+from ovss_ray.datasets import ade20k
+from ovss_ray.datasets import benchmark as benchmarks
+from ovss_ray.datasets.benchmark import Item, Step
+from ovss_ray.errors import OvssError
+from ovss_ray.manifest import Selection
+from ovss_ray.prepare import _done, do
+
+KINDS = [("ade20k:847", "train", "ade847"), ("ade20k:150", "val", "ade150")]
+
+
+def ovss(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ovss_ray", "prepare", *arguments]
+    environment = {**os.environ, "OVSS_DATA": "", "COLUMNS": "400"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def prepare(name: str, split: str, root: Path, out: Path | None = None) -> subprocess.CompletedProcess[str]:
+    where = ["--out", str(out)] if out else []
+    return ovss(name, "--split", split, "--data-root", str(root), *where, "--workers", "2")
+
+
+@pytest.fixture(scope="session")
+def real(shared: Path) -> Path:
+    return shared / "data/real"
+
+
+@pytest.fixture(scope="module")
+def prepared(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with both data sets in their prepared form."""
+    out = tmp_path_factory.mktemp("prepared")
+    for name, split, _ in KINDS:
+        done = prepare(name, split, real, out)
+        assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def archive(real: Path, tmp_path: Path) -> Path:
+    """A copy of the sample of the full archive; returned is its folder of images."""
+    inner = "ADE20K_2021_17_01/images/ADE/training/urban/street"
+    return shutil.copytree(real / inner, tmp_path / inner)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize(("name", "split", "golden"), KINDS)
+def test_every_file_equals_that_of_the_official_script(
+    shared: Path, prepared: Path, name: str, split: str, golden: str
+) -> None:
+    base = shared / "benchmarks/golden" / golden
+    theirs = [file for file in sorted(base.rglob("*")) if file.suffix in (".png", ".tif", ".jpg")]
+    assert len(theirs) == {"ade847": 6, "ade150": 3}[golden]
+    for file in theirs:
+        (mine,) = prepared.glob(f"*/{file.relative_to(base)}")
+        assert Image.open(mine).mode == Image.open(file).mode
+        assert np.array_equal(pixels(mine), pixels(file)), file
+
+
+@pytest.mark.parametrize(("name", "split", "golden"), KINDS)
+def test_the_prepared_form_has_the_ids_the_truth_and_the_pixels_of_the_source(
+    real: Path, prepared: Path, name: str, split: str, golden: str
+) -> None:
+    one = benchmarks.load(name)
+    ids, arrays = [], []
+    for root in (real, prepared):
+        table = manifests.build(name, one, str(root), Selection(split, limit=9))
+        ids.append(sorted(table["image_id"].to_pylist()))
+        rows = sorted(table.select(["image_id", "image_uri", "truth_uri"]).to_pylist(), key=lambda row: row["image_id"])
+        items = [Item(*row.values()) for row in rows]
+        arrays += [[one.truth(item, files.read(item.truth)) for item in items]]
+        arrays += [[one.image(item, files.read(item.image)) for item in items]]
+        assert str(root) in items[0].truth
+    assert ids[0] == ids[1] != []
+    for before, after in zip(arrays[0] + arrays[1], arrays[2] + arrays[3], strict=True):
+        assert np.array_equal(before, after)
+
+
+def test_the_same_command_again_makes_only_what_is_missing_or_not_whole(archive: Path, tmp_path: Path) -> None:
+    assert "6 files made, 0 were there" in prepare("ade20k:847", "train", tmp_path).stderr
+    beside = tmp_path / "ADE20K_2021_17_01"
+    made = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in beside.glob("*_detectron2/training/*")}
+    missing, cut, *others = sorted(made)
+    missing.unlink()
+    cut.write_bytes(made[cut][0][:-1000])
+    again = prepare("ade20k:847", "train", tmp_path)
+    assert "2 files made, 4 were there already, 0 could not be made" in again.stderr
+    assert all(file.read_bytes() == content for file, (content, _) in made.items())
+    assert all(file.stat().st_mtime_ns == made[file][1] for file in others)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_broken_files_are_named_and_counted_and_the_others_are_done(archive: Path, tmp_path: Path) -> None:
+    photo, labels = archive / "ADE_train_00016869.jpg", archive / "ADE_train_00016900_seg.png"
+    photo.write_bytes(photo.read_bytes()[:5000])
+    damaged = bytearray(labels.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    labels.write_bytes(damaged)
+    done = prepare("ade20k:847", "train", tmp_path, tmp_path / "out")
+    assert done.returncode == 1
+    for words in (f"{photo}: ", f"{labels}: ", "4 files made", "ovss: 2 files could not be made"):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([file for file in (tmp_path / "out").rglob("*") if file.is_file()]) == 4
+
+
+def test_it_ends_with_what_to_type_next(archive: Path, tmp_path: Path) -> None:
+    said = prepare("ade20k:847", "train", tmp_path, tmp_path / "out").stderr
+    assert "25574 images belong to it, and 3 are here" in said
+    assert f"--benchmark ade20k:847 --split train --data-root {tmp_path / 'out'} --limit 3" in said
+
+
+def test_a_prepared_form_that_is_not_complete_is_told_how_to_become_so(prepared: Path) -> None:
+    with pytest.raises(OvssError, match=r"3 were found .*`ovss prepare ade20k:847` completes a prepared form"):
+        manifests.build("ade20k:847", benchmarks.load("ade20k:847"), str(prepared), Selection("train"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which benchmark? Those that have one: ade20k:150, ade20k:847"),
+        (["camvid"], "camvid has no prepared form: its files are read as its authors send them. Those that have one"),
+        (["ade20k:84"], "Did you mean 'ade20k:847'?"),
+        (["ade20k:847"], "Add --data-root DIR, or set OVSS_DATA=DIR"),
+        (["ade20k:847", "--data-root", "/nowhere"], "request_data"),
+        (["ade20k:847", "--data-root", ".", "--split", "vall"], "Did you mean 'val'?"),
+    ],
+)
+def test_a_wrong_command_ends_in_one_message(arguments: list[str], message: str) -> None:
+    done = ovss(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_ends_it_at_once(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = prepare("ade20k:847", "train", tmp_path, tmp_path / "file/below")
+    assert done.returncode == 2
+    assert done.stderr.count("cannot be written") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_process_that_dies_ends_it_in_a_message(archive: Path, tmp_path: Path) -> None:
+    step = Step(str(archive / "ADE_train_00016869.jpg"), str(tmp_path / "made.jpg"), die)
+    with pytest.raises(OvssError, match=r"a process died .* again, with fewer --workers"):
+        list(_done([step], workers=1))
+
+
+def die(data: bytes, name: str) -> bytes:
+    os._exit(1)
+
+
+def test_a_photograph_that_is_too_long_for_a_jpeg_is_an_error_of_its_own(tmp_path: Path) -> None:
+    Image.new("L", (70_000, 2)).save(tmp_path / "long.png")
+    made, fault = do(Step(str(tmp_path / "long.png"), str(tmp_path / "made.jpg"), ade20k.convert_image))
+    assert not made
+    assert "long.png: 70000 × 2 pixels do not fit into a JPEG" in fault
