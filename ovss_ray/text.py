@@ -4,9 +4,11 @@ A text tower is the expensive part of a large vocabulary (847 classes times 14 t
 nothing of images, so a run embeds each vocabulary once. Letters: K classes, T templates, D features, L tokens.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "single": ("a photo of a {}.",),
     "vild": (
         "a photo of a {}.",
         "This is a photo of a {}",
@@ -31,7 +34,8 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
         "There is a large {} in the scene.",
     ),
 }
-"""Sets of templates by name. "vild" is ViLD's (Gu et al., ICLR 2022) as SAN has it, missing full stops included."""
+"""Sets of templates by name. "single" is the sentence of CLIP's and AlphaCLIP's papers. "vild" is ViLD's (Gu et al.,
+ICLR 2022) as SAN has it, missing full stops included."""
 
 BATCH_TOKENS = 4096
 """Tokens that the text tower is given at once: bounds its memory whatever the vocabulary."""
@@ -41,6 +45,8 @@ class Tower(Protocol):
     """A text tower: models.clip.TextTower, or anything that behaves like it."""
 
     context: int
+    words: str
+    """the table that its prompts are tokenised by (tokenise)"""
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Tokens (B, L) int64, all prompts of one length with the end token last → (B, D) float32 of unit norm."""
@@ -67,7 +73,7 @@ def embed_prompts(tower: Tower, prompts: Sequence[str]) -> Tensor:
     So none is padded to the context of 77 tokens, where most have about ten. This changes nothing: the tower's mask is
     causal, and a prompt's embedding is read at its end token.
     """
-    tokens, lengths = tokenise(prompts, tower.context)
+    tokens, lengths = tokenise(prompts, tower.context, tower.words)
     device = next(iter(tower.state_dict().values())).device
     embeddings: list[Tensor] = []
     order = torch.argsort(lengths, stable=True)
@@ -77,13 +83,32 @@ def embed_prompts(tower: Tower, prompts: Sequence[str]) -> Tensor:
     return torch.cat(embeddings)[torch.argsort(order).to(device)]
 
 
-def tokenise(prompts: Sequence[str], context: int = 77) -> tuple[Tensor, Tensor]:
-    """CLIP's byte pair encoding in lower case: tokens (P, context) int64 and lengths (P,), start and end included.
+def tokenise(prompts: Sequence[str], context: int = 77, words: str = "") -> tuple[Tensor, Tensor]:
+    """Prompts in lower case → tokens (P, context) int64 and lengths (P,), start and end included.
 
-    A prompt that is too long loses its tail, but keeps the end token.
+    By CLIP's byte pair encoding, or word by word by the table tokens/WORDS.txt, in which the line is the number; words
+    that are not in it become its "<unknown>". A prompt that is too long loses its tail, but keeps the end token.
     """
-    tokens = _tokeniser()(list(prompts), context)
+    tokens = _by_word(prompts, context, words) if words else _tokeniser()(list(prompts), context)
     return tokens, tokens.argmax(1) + 1  # the end token has the highest number of all
+
+
+def _by_word(prompts: Sequence[str], context: int, words: str) -> Tensor:
+    table = word_table(words)
+    start, end, unknown = table["<start>"], table["<end>"], table["<unknown>"]
+    tokens = torch.zeros(len(prompts), context, dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        found = [table.get(word, unknown) for word in re.findall(r"\w+|[^\w\s]", prompt.lower())]
+        made = [start, *found[: context - 2], end]
+        tokens[row, : len(made)] = torch.tensor(made)
+    return tokens
+
+
+@cache
+def word_table(words: str) -> Mapping[str, int]:
+    """Word → number, of tokens/WORDS.txt."""
+    lines = (Path(__file__).parent / "tokens" / f"{words}.txt").read_text("utf-8").split()
+    return {word: number for number, word in enumerate(lines)}
 
 
 @cache

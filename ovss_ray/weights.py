@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import shutil
+import urllib.request
+import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,22 +16,27 @@ from platformdirs import user_cache_dir
 from ovss_ray.errors import OvssError, UnknownName
 
 HUB = "https://huggingface.co/"
+SHIPPED = Path(__file__).parent / "weights_data"
+"""The checkpoints that come with this project, each with a card NAME.json that says how it was made."""
 FAKE = "ovss_ray_fake"
 """The entry that marks a checkpoint whose values are made up (models.fake)."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint that its authors publish."""
+    """A checkpoint that its authors publish, or that comes with this project."""
 
     file: str
     url: str
+    """none: it comes with this project"""
     sha256: str | None
     """hex digits, where its publisher or a trusted download has given them"""
     bytes: int | None
     licence: str
     page: str
     """where to read about it, and to download it by hand"""
+    option: str = "san.weights"
+    """the option of a stage that takes its path"""
 
 
 def _san(file: str) -> Weights:
@@ -37,9 +45,41 @@ def _san(file: str) -> Weights:
     return Weights(file, f"{page}/resolve/main/{file}", None, None, licence, page)
 
 
+def _clip(file: str, sha256: str) -> Weights:
+    url = f"https://openaipublic.azureedge.net/clip/models/{sha256}/{file}"
+    return Weights(file, url, sha256, None, "MIT", "https://github.com/openai/CLIP", "alpha_clip.base")
+
+
+def _alpha_clip(file: str) -> Weights:
+    url = f"https://download.openxlab.org.cn/models/SunzeY/AlphaCLIP/weight/{file}"
+    licence = "for research (the code is Apache-2.0)"
+    page = "https://github.com/SunzeY/AlphaCLIP/blob/main/model-zoo.md"
+    return Weights(file, url, None, None, licence, page, "alpha_clip.weights")
+
+
+def _sam(file: str) -> Weights:
+    url = f"https://dl.fbaipublicfiles.com/segment_anything/{file}"
+    page = "https://github.com/facebookresearch/segment-anything"
+    return Weights(file, url, None, None, "Apache-2.0", page, "sam.weights")
+
+
+def _shipped(file: str) -> Weights:
+    return Weights(file, "", None, None, "Apache-2.0, trained by this project on scenes that it draws", "")
+
+
 WEIGHTS = {
+    "san_tiny": _shipped("san_tiny.safetensors"),
     "san_vit_b_16": _san("san_vit_b_16.pth"),
     "san_vit_large_14": _san("san_vit_large_14.pth"),
+    "clip_vit_b_16": _clip("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+    "clip_vit_l_14": _clip("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+    "clip_vit_l_14_336": _clip("ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"),
+    "alpha_clip_vit_b_16": _alpha_clip("clip_b16_grit+mim_fultune_4xe.pth"),
+    "alpha_clip_vit_l_14": _alpha_clip("clip_l14_grit+mim_fultune_6xe.pth"),
+    "alpha_clip_vit_l_14_336": _alpha_clip("clip_l14_336_grit_20m_4xe.pth"),
+    "sam_vit_b": _sam("sam_vit_b_01ec64.pth"),
+    "sam_vit_l": _sam("sam_vit_l_0b3195.pth"),
+    "sam_vit_h": _sam("sam_vit_h_4b8939.pth"),
 }
 
 
@@ -71,34 +111,52 @@ def lookup(name: str) -> Path | None:
     """The checkpoint if it is here already, else None. Raises UnknownName."""
     if name not in WEIGHTS:
         raise UnknownName("checkpoint", name, WEIGHTS)
-    file = (weights_folder() / WEIGHTS[name].file).absolute()
+    file = ((weights_folder() if WEIGHTS[name].url else SHIPPED) / WEIGHTS[name].file).absolute()
     return file if file.is_file() else None
 
 
 def _download(name: str) -> Path:
-    """Fetch from the Hugging Face hub, which shows progress, resumes, and locks the file against a second download."""
-    from huggingface_hub import hf_hub_download
-
     weights = WEIGHTS[name]
+    if not weights.url:
+        raise OvssError(f"{weights.file} comes with ovss_ray, and is not in {SHIPPED}. Install ovss_ray again")
     try:
         weights_folder().mkdir(parents=True, exist_ok=True)
-        got = hf_hub_download(weights.page.removeprefix(HUB), weights.file, local_dir=weights_folder())
-    except OSError as failure:  # every failure of the hub's client is one: no network, no such file, no space
+        got = _from_hub(weights) if weights.page.startswith(HUB) else _from_page(weights)
+    except OSError as failure:  # every failure of both clients is one: no network, no such file, no space
         reason = str(failure).partition("\n")[0] or type(failure).__name__
         looked = f"not at {weights_folder() / weights.file}, and the download failed"
         raise OvssError(f"the weights of {name} are {looked}: {reason}. {_advice(name)}") from failure
     return verify(name, Path(got).absolute())
 
 
+def _from_hub(weights: Weights) -> str:
+    """Fetch from the Hugging Face hub, which shows progress, resumes, and locks the file against a second download."""
+    from huggingface_hub import hf_hub_download
+
+    return hf_hub_download(weights.page.removeprefix(HUB), weights.file, local_dir=weights_folder())
+
+
+def _from_page(weights: Weights) -> Path:
+    """Fetch from where its authors keep it; the file has its name only when it is whole."""
+    file = weights_folder() / weights.file
+    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        with urllib.request.urlopen(weights.url, timeout=60) as stream, aside.open("wb") as sink:
+            shutil.copyfileobj(stream, sink, 1 << 20)
+        return aside.rename(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def _advice(name: str) -> str:
     """What to type to get a checkpoint."""
     if name not in WEIGHTS:
         return "Give the path of an existing file"
-    weights, stage = WEIGHTS[name], name.partition("_")[0]
+    weights = WEIGHTS[name]
+    fake = f". To try things out without it: ovss weights fake {name}" if name.startswith("san_") else ""
     return (
         f"Download {weights.file} from {weights.page} on a machine with a network, then either put it into a folder "
-        f"and set OVSS_WEIGHTS to that folder, or add --set {stage}.weights=PATH. To try things out without it: "
-        f"ovss weights fake {name}"
+        f"and set OVSS_WEIGHTS to that folder, or add --set {weights.option}=PATH{fake}"
     )
 
 

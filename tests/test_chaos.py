@@ -120,12 +120,21 @@ class Chaos:
         self.killed.append(kind)
 
     def worker(self) -> None:
-        """Any process of Ray that works for us."""
-        alive = [p for p in psutil.process_iter(["cmdline"]) if "ray::" in " ".join(p.info["cmdline"] or [])]
-        raylets = {p.pid for node in self.nodes.list_all_nodes() for p in [node.all_processes["raylet"][0].process]}
-        ours = [p for p in alive if "IDLE" not in p.info["cmdline"][0] and raylets & {q.pid for q in p.parents()}]
-        if ours:
-            self.random.choice(sorted(ours, key=lambda p: p.pid)).send_signal(signal.SIGKILL)
+        """Any process that works for us: stages, writing, the ledger, what Ray Data keeps; not Ray's own agents.
+
+        A node goes down with its agent, and with the head's the whole cluster.
+        """
+        raylets = {node.all_processes["raylet"][0].process.pid for node in self.nodes.list_all_nodes()}
+        working = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if (title := " ".join(process.info["cmdline"] or [])).startswith("ray::")
+            and not title.startswith("ray::IDLE")
+            and "Agent" not in title
+            and raylets & {parent.pid for parent in process.parents()}
+        ]
+        if working:
+            self.random.choice(sorted(working, key=lambda process: process.pid)).send_signal(signal.SIGKILL)
 
     def raylet(self) -> None:
         self.nodes.remove_node(self.random.choice(sorted(self.nodes.worker_nodes, key=str)), allow_graceful=False)

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from ovss_ray import text
+from ovss_ray.datasets import scenes
 from ovss_ray.models import fake, san
 from ovss_ray.models.clip import TextTower
 from ovss_ray.models.san_variants import VARIANTS
@@ -84,6 +85,25 @@ def test_a_prompt_that_is_too_long_loses_its_tail_and_keeps_its_end_token(tower:
 def test_tokens_are_those_of_clip_in_lower_case() -> None:
     tokens, _ = text.tokenise(["A photo of a DOG."])
     assert tokens[0, :9].tolist() == [49406, 320, 1125, 539, 320, 1929, 269, 49407, 0]
+
+
+def test_a_small_tower_reads_whole_words_and_knows_when_it_does_not() -> None:
+    table = text.word_table("scenes")
+    assert len(table) == VARIANTS["san_tiny"].text_vocabulary
+    tokens, lengths = text.tokenise(["A photo of a Striped red STAR.", "a zebra, red"], 24, "scenes")
+    words = ["<start>", "a", "photo", "of", "a", "striped", "red", "star", ".", "<end>"]
+    assert tokens[0, : lengths[0]].tolist() == [table[word] for word in words]
+    assert tokens[1, : lengths[1]].tolist() == [table[w] for w in ("<start>", "a", "<unknown>", ",", "red", "<end>")]
+    assert text.tokenise(["red " * 50], 24, "scenes")[0][0].tolist() == [2, *[table["red"]] * 22, table["<end>"]]
+
+
+def test_every_word_of_the_drawn_scenes_is_in_the_table() -> None:
+    table = text.word_table("scenes")
+    names = [name for one in scenes.BENCHMARKS.values() for name in one.vocabulary.names]
+    prompts = [template.format(name) for name in names for template in text.TEMPLATES["vild"][:3]]
+    tokens, lengths = text.tokenise(prompts, 24, "scenes")
+    assert not (tokens == table["<unknown>"]).any()
+    assert lengths.max() < 24
 
 
 def test_repeated_names_get_equal_rows_and_each_name_has_unit_norm(tower: TextTower) -> None:

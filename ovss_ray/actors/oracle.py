@@ -25,7 +25,7 @@ class Stage(stage.Stage):
         self._classes = lru_cache(maxsize=64)(self._table)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Name every pixel rightly; NONE where the truth is IGNORE. Raises OvssError if the labels have another size."""
+        """Name every pixel rightly; NONE where the truth is IGNORE. Raises OvssError if labels have another size."""
         for truth, size in zip(batch["truth"], batch["size"], strict=True):
             if truth.shape != tuple(size):
                 raise OvssError(

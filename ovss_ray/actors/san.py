@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -44,7 +44,7 @@ class Stage(stage.Stage):
         """Which SAN, and how it is computed."""
 
         variant: str = "san_vit_b_16"
-        """san_vit_b_16 or san_vit_large_14"""
+        """san_tiny, san_vit_b_16 or san_vit_large_14"""
         weights: str | None = None
         """the checkpoint; without it the one that `ovss weights fetch` has got or gets"""
         device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -88,14 +88,14 @@ class Stage(stage.Stage):
         from ovss_ray.models import san
 
         with computing(config):
-            tower = san.load_text(config.variant, cls.files(config)[0], _device(config))
+            tower = san.load_text(config.variant, cls.files(config)[0], device(config))
             return [san.classifier(tower, one).cpu().numpy() for one in vocabularies]
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
         from ovss_ray.models import san
 
-        self.model = san.load(config.variant, self.files(config)[0], _device(config), config.precision)
+        self.model = san.load(config.variant, self.files(config)[0], device(config), config.precision)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment the images of a batch; those of one padded size share forward passes, whatever their vocabularies."""
@@ -148,7 +148,7 @@ class Stage(stage.Stage):
         return self.model.classifiers.get(vocabulary.digest, lambda: torch.tensor(made, device=self.model.device))
 
 
-def _device(config: Stage.Config) -> str:
+def device(config: Any) -> str:
     """The device that "auto" means here."""
     import torch
 
@@ -156,7 +156,7 @@ def _device(config: Stage.Config) -> str:
 
 
 @contextmanager
-def computing(config: Stage.Config) -> Iterator[None]:
+def computing(config: Any) -> Iterator[None]:
     """Compute with the threads that OMP_NUM_THREADS grants, or exactly: one thread, deterministic kernels, no TF32.
 
     These are settings of the whole process, and other stages live in it: what was set before is set again.

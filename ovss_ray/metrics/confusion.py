@@ -9,13 +9,13 @@ The conventions are those of detectron2's SemSegEvaluator (since 2022-07), save 
 `truth`, and here they are misses of their label, as in mmsegmentation (see `Partial.without_none`). Values are percent.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ovss_ray import counting
 from ovss_ray.columns import IGNORE, NONE
 from ovss_ray.errors import OvssError
 
@@ -26,7 +26,6 @@ schema = pa.struct(
 Cells = Mapping[str, np.ndarray]
 """truth (n,) uint16, prediction (n,) uint16, pixels (n,) int64: the cells of one image that are not zero."""
 
-_CHUNK, _BLOCK, _GROUP = 2048, 8, 64
 _FIXED = 2**32
 """Per-image mIoU is added as whole multiples of 1 / 2³² percent: unlike float64, their sum has no order."""
 
@@ -34,21 +33,13 @@ _FIXED = 2**32
 class Counter:
     """Counts one image after the other into a table that is kept between them.
 
-    At K = 847 a fresh table per image would be 5.7 MB to clear and to scan. Here the cells that were touched are found
-    by the groups of 64 that hold them, and only these are read and cleared. One Counter serves one thread at a time;
-    the counting itself gives up the interpreter's lock.
+    One Counter serves one thread at a time; the counting itself gives up the interpreter's lock.
     """
 
     def __init__(self, labels: int) -> None:
-        import numba  # half a second, which reading records should not cost
-
         self.labels = labels
-        cells = -(-((labels + 1) ** 2) // _GROUP) * _GROUP
-        self._table = np.zeros(cells, np.int32)
-        self._touched = np.zeros(cells // _GROUP, np.bool_)
-        self._found, self._pixels = np.empty(cells, np.uint32), np.empty(cells, np.int32)
-        compiled: Callable[[Any], Any] = numba.njit(nogil=True, cache=True)
-        self._extremes, self._count, self._collect = map(compiled, (_extremes, _count, _collect))
+        self._table, self._touched = counting.tables(labels)
+        self._extremes, self._count, self._distinct, self._collect = counting.compiled()
 
     def __call__(self, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
         """Count one image: (H, W) label indices or IGNORE, and (H, W) label indices or NONE, of any integer dtypes.
@@ -64,13 +55,11 @@ class Counter:
         extremes = self._extremes(*flat)
         if min(extremes) < 0 or max(extremes) >= self.labels:
             raise OvssError(_out_of_range(truth, prediction, self.labels))
-        self._count(*flat, self.labels, self._table, self._touched)
-        n = self._collect(self._table, self._touched, self.labels, self._found, self._pixels)
-        truths = self._found[:n] // np.uint32(self.labels + 1)
-        predictions = self._found[:n] - truths * np.uint32(self.labels + 1)
-        predictions[predictions == self.labels] = NONE
-        cells = (truths.astype(np.uint16), predictions.astype(np.uint16), self._pixels[:n].astype(np.int64))
-        return dict(zip(schema.names, cells, strict=True))
+        self._count(*flat, self._table, self._touched)
+        n = self._distinct(self._table, self._touched)
+        cells = [np.empty(n + 1, kind) for kind in (np.uint16, np.uint16, np.int64)]
+        self._collect(self._table, self._touched, *cells)
+        return {name: values[:n] for name, values in zip(schema.names, cells, strict=True)}
 
 
 def _by(values: np.ndarray) -> str:
@@ -88,62 +77,6 @@ def _out_of_range(truth: np.ndarray, prediction: np.ndarray, labels: int) -> str
 
 def _wrong(values: np.ndarray, labels: int, allowed: int) -> np.ndarray:
     return values[((values < 0) | (values >= labels)) & (values != allowed)]
-
-
-def _extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, int]:
-    """The least and greatest value of each, IGNORE and NONE taken for 0. Compiled.
-
-    It stays in the dtypes of the arrays and has no branch, so that it is vectorised: at no cost beside the counting.
-    """
-    one, other = truth.dtype.type, prediction.dtype.type
-    low, top, lowest, topmost = one(0), one(0), other(0), other(0)
-    for i in range(truth.size):
-        t = one(truth[i] if truth[i] != IGNORE else 0)
-        p = other(prediction[i] if prediction[i] != NONE else 0)
-        low, top = min(low, t), max(top, t)
-        lowest, topmost = min(lowest, p), max(topmost, p)
-    return low, top, lowest, topmost
-
-
-def _count(truth: np.ndarray, prediction: np.ndarray, labels: int, table: np.ndarray, touched: np.ndarray) -> None:
-    """Add pixels to table[truth · (labels + 1) + prediction]; row and column `labels` take IGNORE and NONE. Compiled.
-
-    Chunks that fit into the first cache: first all their cells, which is vectorised, then the counting. Neighbours are
-    mostly alike, so blocks of equal cells are added at once; where nothing is alike the test costs little.
-    """
-    width, last = np.uint32(labels + 1), np.uint32(labels)
-    cells = np.empty(_CHUNK, np.uint32)
-    for start in range(0, truth.size, _CHUNK):
-        truths, predictions = truth[start : start + _CHUNK], prediction[start : start + _CHUNK]
-        n = truths.size
-        for i in range(n):
-            cells[i] = min(np.uint32(truths[i]), last) * width + min(np.uint32(predictions[i]), last)
-        cells[n:] = last * width + last  # the rest of the last chunk counts as IGNORE
-        for b in range(-(-n // _BLOCK)):
-            block = cells[b * _BLOCK : b * _BLOCK + _BLOCK]
-            unlike = np.uint32(0)
-            for i in range(_BLOCK):
-                unlike |= block[i] ^ block[0]
-            if unlike == 0:
-                table[block[0]] += _BLOCK
-                touched[block[0] // _GROUP] = True
-            else:
-                for i in range(_BLOCK):
-                    table[block[i]] += 1
-                    touched[block[i] // _GROUP] = True
-
-
-def _collect(table: np.ndarray, touched: np.ndarray, labels: int, found: np.ndarray, pixels: np.ndarray) -> int:
-    """List the cells that are not zero, without the row of IGNORE, and clear the table; says how many. Compiled."""
-    n, end = 0, labels * (labels + 1)
-    for group in range(touched.size):
-        if touched[group]:
-            for cell in range(group * _GROUP, min((group + 1) * _GROUP, end)):
-                found[n], pixels[n] = cell, table[cell]
-                n += table[cell] != 0
-            table[group * _GROUP : (group + 1) * _GROUP] = 0
-            touched[group] = False
-    return n
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ activation is the QuickGELU of OpenAI's weights throughout. Letters: B batch, L 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +60,62 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-class ImageTower(nn.Module):
-    """The first blocks of CLIP's image tower, from pixels to tokens."""
+class Stem(nn.Module):
+    """Convolutions in the place of CLIP's patch projection: each patch is seen with its surroundings.
 
-    def __init__(self, width: int, heads: int, layers: int, patch: int, grid: int) -> None:
+    A small tower learns shapes far sooner this way (Xiao et al., "Early convolutions help transformers see better",
+    NeurIPS 2021, arXiv 2106.14881). Convolutions of stride 2 lead to patches, `depth` residual blocks follow.
+    """
+
+    def __init__(self, width: int, patch: int, depth: int) -> None:
+        super().__init__()
+        halvings = patch.bit_length() - 1
+        widths = [3, *(width >> (halvings - 1 - i) for i in range(halvings))]
+        self.shrink = nn.ModuleList(nn.Conv2d(before, after, 3, 2, 1) for before, after in pairwise(widths))
+        self.norms = nn.ModuleList(ChannelNorm(after) for after in widths[1:])
+        self.blocks = nn.ModuleList(ConvBlock(width) for _ in range(depth))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) → (B, width, h / patch, w / patch)."""
+        x = images.contiguous(memory_format=torch.channels_last)
+        for shrink, norm in zip(self.shrink, self.norms, strict=True):
+            x = F.gelu(norm(shrink(x)))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class ConvBlock(nn.Module):
+    """A residual block: norm, 3 × 3 convolution, GELU, pointwise convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.c_proj = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) → the same shape."""
+        return x + self.c_proj(F.gelu(self.conv(self.norm(x))))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map, at each position by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → the same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ImageTower(nn.Module):
+    """The first blocks of CLIP's image tower, from pixels to tokens; `stem` is the depth of a Stem, 0 for none."""
+
+    def __init__(self, width: int, heads: int, layers: int, patch: int, grid: int, stem: int = 0) -> None:
         super().__init__()
         self.grid = grid
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(grid * grid + 1, width))
-        self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.conv1 = Stem(width, patch, stem) if stem else nn.Conv2d(3, width, patch, patch, bias=False)
         self.ln_pre = nn.LayerNorm(width)
         self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
 
@@ -77,16 +125,20 @@ class ImageTower(nn.Module):
         Map i of `taps` is what block i leaves (1-based; 0: what the first block is given), without the class token,
         which comes first among the tokens. A last row or column that does not fill a patch is dropped.
         """
-        patches = self.conv1(images)
-        size = patches.shape[-2:]
-        first = self.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
-        x = torch.cat([first, patches.flatten(2).transpose(1, 2)], 1)
-        x = self.ln_pre(x + self.positions(size))
+        x, size = self.embed(images)
         maps = {0: as_map(x[:, 1:], size)}
         for i, block in enumerate(self.resblocks, 1):
             x = block(x)
             maps[i] = as_map(x[:, 1:], size)
         return {i: maps[i] for i in taps}, x
+
+    def embed(self, images: Tensor) -> tuple[Tensor, torch.Size]:
+        """Normalised images (B, 3, h, w) → what the first block is given (B, 1 + h'·w', width), and (h', w')."""
+        patches = self.conv1(images)
+        size = patches.shape[-2:]
+        first = self.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
+        x = torch.cat([first, patches.flatten(2).transpose(1, 2)], 1)
+        return self.ln_pre(x + self.positions(size)), size
 
     def positions(self, size: Sequence[int]) -> Tensor:
         """The position embedding for a grid of this size, (1 + h'·w', width); the class token's is never resized."""
@@ -108,11 +160,17 @@ def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]
 
 
 class TextTower(nn.Module):
-    """CLIP's text tower, and what SAN keeps beside it: the temperature, and a learned embedding for "no object"."""
+    """CLIP's text tower, and what SAN keeps beside it: the temperature, and a learned embedding for "no object".
 
-    def __init__(self, vocabulary: int, context: int, width: int, heads: int, layers: int, embed: int) -> None:
+    `words` names a table of whole words (text.tokenise) for a tower that does not use CLIP's byte pairs.
+    """
+
+    def __init__(
+        self, vocabulary: int, context: int, width: int, heads: int, layers: int, embed: int, words: str = ""
+    ) -> None:
         super().__init__()
         self.context = context
+        self.words = words
         self.positional_embedding = nn.Parameter(torch.empty(context, width))
         self.text_projection = nn.Parameter(torch.empty(width, embed))
         self.logit_scale = nn.Parameter(torch.empty(()))

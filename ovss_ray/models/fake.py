@@ -111,7 +111,10 @@ def _recentre(model: San, seed: int) -> None:
     bias = pool(decoder(queries, patches)[1], maps[0].shape[-2:])
     head.ln_post.bias.sub_(head.ln_post(head.sls_tokens(tokens, bias)).mean((0, 1)))
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
-    words = [tokens[None, :length] for tokens, length in zip(*text.tokenise(prompts, tower.context), strict=True)]
+    words = [
+        tokens[None, :length]
+        for tokens, length in zip(*text.tokenise(prompts, tower.context, tower.words), strict=True)
+    ]
     tower.ln_final.bias.sub_(torch.cat([tower.last_tokens(word) for word in words]).mean(0))
 
 

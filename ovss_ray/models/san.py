@@ -112,7 +112,7 @@ class San(nn.Module):
         self.precision = "fp32"
         self.side_adapter_network = SideAdapter(variant)
         self.clip_visual_extractor = ImageTower(
-            variant.width, variant.heads, variant.shallow, variant.patch, variant.grid
+            variant.width, variant.heads, variant.shallow, variant.patch, variant.grid, variant.stem
         )
         self.clip_rec_head = RecognitionHead(variant)
         self.ov_classifier = text_tower(variant)
@@ -211,6 +211,7 @@ def text_tower(variant: Variant) -> TextTower:
         variant.text_heads,
         variant.text_layers,
         variant.embed,
+        variant.words,
     )
 
 

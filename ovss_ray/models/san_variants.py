@@ -1,6 +1,6 @@
 """SAN's numbers, and the sizes that follow from them. No torch here: configs and manifests are checked without it.
 
-Source of all values: the released configurations of https://github.com/MendelXu/SAN (MIT).
+Source of the values of the real ones: the released configurations of https://github.com/MendelXu/SAN (MIT).
 """
 
 from dataclasses import dataclass
@@ -45,6 +45,10 @@ class Variant:
     short_side: int = 640
     long_side: int = 2560
     multiple: int = 32
+    stem: int = 0
+    """residual blocks of a convolutional stem in CLIP's image tower; 0: the plain patch projection of the real ones"""
+    words: str = ""
+    """the table of words that prompts are cut into; none: CLIP's byte pairs"""
 
 
 VARIANTS = {
@@ -76,7 +80,35 @@ VARIANTS = {
         shallow=18,
         fusion=(0, 6, 12, 18),
     ),
+    "san_tiny": Variant(
+        width=128,
+        heads=4,
+        layers=6,
+        patch=8,
+        grid=16,
+        embed=128,
+        text_width=128,
+        text_heads=4,
+        text_layers=2,
+        ratio=0.5,
+        shallow=4,
+        fusion=(0, 2, 4),
+        text_vocabulary=65,
+        context=24,
+        side_width=128,
+        side_heads=4,
+        side_layers=6,
+        side_patch=8,
+        side_grid=32,
+        queries=32,
+        mask_width=128,
+        short_side=256,
+        long_side=1024,
+        stem=3,
+        words="scenes",
+    ),
 }
+"""san_tiny is trained by this project on drawn scenes (configs/train_*.yaml)."""
 
 
 def resized_size(height: int, width: int, variant: Variant = VARIANTS["san_vit_b_16"]) -> Size:

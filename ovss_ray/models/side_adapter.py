@@ -4,13 +4,13 @@ Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVP
 parameters have the names of the official code. Letters: B batch, Q queries, N heads of CLIP, h w the grid of patches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovss_ray.models.clip import as_map, resize_positions
+from ovss_ray.models.clip import ChannelNorm, as_map, resize_positions
 from ovss_ray.models.san_variants import Variant
 
 
@@ -29,23 +29,28 @@ class SideAdapter(nn.Module):
         self.mask_decoder = MaskDecoder(width, variant.mask_width, variant.heads)
         self.fusion = variant.fusion
 
-    def forward(
-        self, images: Tensor, features: Mapping[int, Tensor], depth: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, Hp, Wp) and CLIP's maps by output → queries (B, Q, C), and patches as a map (B, C, h, w).
+    def forward(self, images: Tensor, features: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, Hp, Wp) and CLIP's maps by output → queries (B, Q, C), and patches as a map (B, C, h, w)."""
+        return self.after(images, features, (len(self.vit_model.blocks),))[0]
 
-        `depth` stops after so many blocks, as the deep supervision of training does; inference runs all of them. The
-        positions are added anew before every block.
+    def after(
+        self, images: Tensor, features: Mapping[int, Tensor], depths: Collection[int]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What `forward` returns, after each of these numbers of blocks: training supervises the last two of them.
+
+        The positions are added anew before every block.
         """
         patches, patch_positions, size = self.vit_model(images)
         queries = self.query_embed.expand(len(images), -1, -1)
+        count, found = queries.shape[1], []
         positions = torch.cat([self.query_pos_embed, patch_positions], 1)
         x = self._fuse(torch.cat([queries, patches], 1) + positions, 0, features, size)
-        for i, block in enumerate(self.vit_model.blocks[:depth], 1):
+        for i, block in enumerate(self.vit_model.blocks[: max(depths)], 1):
             x = block(x if i == 1 else x + positions)
             x = self._fuse(x, i, features, size)
-        count = queries.shape[1]
-        return x[:, :count], as_map(x[:, count:], size)
+            if i in depths:
+                found.append((x[:, :count], as_map(x[:, count:], size)))
+        return found
 
     def _fuse(self, x: Tensor, block: int, features: Mapping[int, Tensor], size: torch.Size) -> Tensor:
         """Add CLIP's map to the patch tokens that a side block leaves, if one is meant for it; queries stay."""
@@ -112,14 +117,6 @@ class Fusion(nn.Module):
     def forward(self, features: Tensor, size: torch.Size) -> Tensor:
         """(B, width, h', w') → (B, side width, h, w): projected first, resized after."""
         return F.interpolate(self.input_proj(features), tuple(size), mode="bilinear", align_corners=False)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of a map, at each position by itself."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) → the same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class MaskDecoder(nn.Module):

@@ -138,6 +138,15 @@ def test_any_number_of_labels_is_counted_exactly(labels: int) -> None:
         assert np.array_equal(dense(count(truth, prediction), labels), plain(truth, prediction, labels))
 
 
+@pytest.mark.parametrize("labels", [5, 180, 191, 847])
+def test_noise_is_counted_exactly_and_nothing_is_left_of_it_for_the_next_image(labels: int) -> None:
+    count = Counter(labels)
+    truth, prediction = np.random.default_rng(labels).integers(0, labels, (2, 200, 301)).astype(np.uint16)
+    assert np.array_equal(dense(count(truth, prediction), labels), plain(truth, prediction, labels))
+    assert not count._table.any()
+    assert not count._touched.any()
+
+
 @pytest.mark.parametrize("kinds", list(itertools.product([np.uint8, np.uint16, np.int32, np.int64], repeat=2)))
 def test_any_integers_may_be_counted(kinds: tuple[type, type]) -> None:
     rng = np.random.default_rng(0)

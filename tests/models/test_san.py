@@ -79,8 +79,8 @@ def trace(model: San, image: np.ndarray) -> dict[str, torch.Tensor]:
     images = model.preprocess(image)[0][None]
     maps, tokens = model.clip_visual_extractor(model.clip_input(images), model.variant.fusion)
     found = {f"clip_feat_{i}": value[0] for i, value in maps.items()} | {"class_token": tokens[0, 0]}
-    for prefix, depth in (("", None), ("aux0_", model.variant.side_layers - 1)):
-        queries, patches = model.side_adapter_network(images, maps, depth)
+    for prefix, depth in (("", model.variant.side_layers), ("aux0_", model.variant.side_layers - 1)):
+        queries, patches = model.side_adapter_network.after(images, maps, [depth])[0]
         masks, bias = model.side_adapter_network.mask_decoder(queries, patches)
         pooled = pool(bias, maps[0].shape[-2:])
         made = {"queries": queries, "patches": patches, "masks": masks, "bias": bias, "pooled": pooled}

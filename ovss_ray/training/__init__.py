@@ -1,0 +1,1 @@
+"""How the tiny networks that come with the project are trained, and how the real ones were. Plain loops, no Ray."""

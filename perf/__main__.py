@@ -1,0 +1,118 @@
+"""The command `python -m perf NAME`. What is timed is imported when it runs, after the threads were fixed."""
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Tables of ratios: this project's ways beside the plain ones, in one run, in turn, with fixed threads.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Size = Annotated[str, typer.Option(help="of the photograph, HxW in pixels")]
+Device = Annotated[str, typer.Option(help="cpu or cuda")]
+Rounds = Annotated[int, typer.Option(min=1, help="how often each side is timed")]
+Drawn = Annotated[bool, typer.Option("--drawn", help="drawn photographs, even if real ones are there")]
+Classes = Annotated[list[int], typer.Option(help="K; may be given several times")]
+
+
+@app.callback()
+def fix(threads: Annotated[int, typer.Option(min=1, help="of either side, on the CPU")] = 1) -> None:
+    """Fix the threads of every library before it is imported."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+@app.command()
+def san(
+    variant: Annotated[list[str], typer.Option()] = ["san_vit_b_16", "san_vit_large_14"],  # noqa: B006 - typer copies
+    size: Size = "512x683",
+    classes: Annotated[int, typer.Option(help="K")] = 150,
+    device: Device = "cpu",
+    rounds: Rounds = 5,
+) -> None:
+    """SAN's stages: milliseconds and share of each, with made-up weights."""
+    from perf import san
+
+    for name in variant:
+        san.measure(name, parsed(size), classes, device, rounds)
+
+
+@app.command()
+def semantic(
+    classes: Classes = [20, 150, 847, 4000],  # noqa: B006
+    size: Size = "512x683",
+    device: Device = "cpu",
+    rounds: Rounds = 5,
+) -> None:
+    """Semantic inference and argmax against all K x H x W scores at once: time and peak memory."""
+    from perf import semantic
+
+    semantic.measure(classes, parsed(size), device, rounds)
+
+
+@app.command(hidden=True)
+def semantic_peak(side: str, classes: int, size: str, device: str) -> None:
+    """Print the peak memory of one side in bytes; a process measures once."""
+    from perf import semantic
+
+    print(semantic.peak(side, classes, parsed(size), device))
+
+
+@app.command()
+def counting(
+    classes: Classes = [20, 150, 847],  # noqa: B006
+    size: Size = "512x683",
+    rounds: Rounds = 60,
+) -> None:
+    """The confusion cells of an image against np.bincount."""
+    from perf import counting
+
+    counting.measure(classes, parsed(size), rounds)
+
+
+@app.command()
+def run(
+    variant: str = "san_vit_b_16",
+    images: Annotated[int, typer.Option(min=2)] = 32,
+    few: Annotated[int, typer.Option(min=0, help="images of the run that tells the start-up apart; 0: none")] = 4,
+    rounds: Rounds = 3,
+    drawn: Drawn = False,
+    one_pool: Annotated[bool, typer.Option(help="also with all stages in one worker")] = True,
+) -> None:
+    """The whole Ray run with one worker against a plain PyTorch loop: CPU seconds of all processes."""
+    from perf import run
+
+    run.measure(variant, images, few, rounds, drawn, run.SIDES if one_pool else run.SIDES[:2])
+
+
+@app.command(hidden=True)
+def run_side(task: str) -> None:
+    """Be one side of `run`; the task is JSON."""
+    from perf import run
+
+    run.do(json.loads(task))
+
+
+@app.command()
+def decode(rounds: Rounds = 15, drawn: Drawn = False) -> None:
+    """Decode photographs by Pillow against the faster decoders that are installed: time and pixels."""
+    from perf import decode
+
+    decode.measure(rounds, drawn)
+
+
+def parsed(size: str) -> tuple[int, int]:
+    """Read HxW. Raises typer.BadParameter."""
+    height, _, width = size.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise typer.BadParameter(f"--size {size}: write it as HxW in pixels, such as 512x683")
+    return int(height), int(width)
+
+
+if __name__ == "__main__":
+    app()

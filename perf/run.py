@@ -1,0 +1,217 @@
+"""The whole Ray run with one worker of SAN, against a plain PyTorch loop over the same photographs: CPU seconds.
+
+Both read and decode photographs and labels, segment one image at a time with the same weights and threads, count the
+confusion cells and write the label maps. What counts is user + system time of the process and of all its descendants,
+Ray's own among them, sampled five times a second from the process table: a process's last fifth of a second may be
+missed, and so may be one that lives shorter. Wall time would say nothing on a machine that others use.
+
+Start-up is told apart by a second run over a few images: (C(n) − C(few)) / (n − few) are the CPU seconds of an image,
+and C(few) − few times that is the start-up with the end, of Ray, workers, weights and the vocabulary.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+from rich.table import Table
+
+from perf import pictures
+from perf.timing import ratio, show, spread, titled
+
+Spent = dict[tuple[str, int], list[dict[str, float]]]
+"""(side, images) → for each round, CPU seconds by the title of the process."""
+SIDES = ("loop", "ray", "ray, one pool")
+"""The plain loop; Ray as shipped, with decoding and counting in workers of their own; Ray with all stages in one."""
+PERIOD = 0.2
+"""Seconds between two looks at the process table."""
+FAREWELL = 30.0
+"""Seconds that descendants may outlive the process, and are still counted."""
+ONE_POOL = [{"use": name} for name in ("decode", "san", "truth", "measure")]
+
+
+def measure(variant: str, images: int, few: int, rounds: int, drawn: bool, sides: tuple[str, ...] = SIDES) -> None:
+    """Print the tables; with `few` 0 the start-up is not taken off."""
+    with tempfile.TemporaryDirectory() as folder:
+        task = prepare(Path(folder), variant, images, drawn)
+        spent: Spent = {(side, n): [] for n in sorted({few, images} - {0}) for side in sides}
+        for _ in range(rounds):
+            for side, n in spent:
+                spent[side, n].append(_measured(side, n, task))
+                _check(task, side, n)
+    table = titled(
+        f"{images} images with {variant}: CPU seconds (bar: at most 1.10 times the loop's)",
+        *("run", "an image", "times the loop's", "start-up and end", "in all"),
+    )
+    each: dict[str, np.ndarray] = {}
+    for side in sides:
+        whole, start = _totals(spent[side, images]), _totals(spent.get((side, few), [{}] * rounds))
+        each[side] = (whole - start) / (images - few)
+        beginning = spread(start - few * each[side], 1) if few else "in the image's"
+        table.add_row(side, spread(each[side], 3), ratio(each[side], each["loop"]), beginning, spread(whole, 1))
+    show(table, f"{rounds} rounds; start-up from a run over {few} images. Photographs: {task['benchmark']}.")
+    show(_where(spent, images, few), "Processes of one title together; what is under 0.01 s an image is left out.")
+
+
+def _totals(runs: list[dict[str, float]]) -> np.ndarray:
+    return np.array([sum(one.values()) for one in runs])
+
+
+def _where(spent: Spent, images: int, few: int) -> Table:
+    """The processes that use the time: CPU seconds an image, and in all."""
+    table = titled("Where they go, CPU seconds", "run: process", "an image", "in all")
+    for side in dict.fromkeys(side for side, _ in spent):
+        whole, start = spent[side, images], spent.get((side, few), [{}] * len(spent[side, images]))
+        for title in sorted({title for one in whole for title in one}):
+            all_of_it = np.array([one.get(title, 0.0) for one in whole])
+            each = (all_of_it - [one.get(title, 0.0) for one in start]) / (images - few)
+            if np.median(each) >= 0.01:
+                table.add_row(f"{side}: {title}", spread(each, 3), spread(all_of_it, 1))
+    return table
+
+
+def prepare(folder: Path, variant: str, images: int, drawn: bool) -> dict[str, str]:
+    """Make up the weights, and photographs if CamVid is not there; what both sides are told."""
+    from ovss_ray.models import fake
+    from ovss_ray.models.san_variants import VARIANTS
+
+    weights = folder / "weights.pth"
+    # Words of a table of their own are not those by which biases are recentred: without that, and with dull label maps.
+    fake.write(variant, weights, overrides={} if VARIANTS[variant].words else None)
+    real = (pictures.REAL / "CamVid").is_dir() and not drawn
+    benchmark = "camvid" if real else f"folder:{_draw(folder, images)}"
+    root = str(pictures.REAL) if real else str(folder)
+    return {"variant": variant, "weights": str(weights), "benchmark": benchmark, "root": root, "out": str(folder)}
+
+
+def _draw(folder: Path, images: int) -> Path:
+    names = ("sky", "building", "road", "tree")
+    for kind in ("photos", "labels"):
+        (folder / kind).mkdir()
+    for number in range(images):
+        Image.fromarray(pictures.photograph((360, 480), number)).save(folder / f"photos/{number:03}.png")
+        truth = pictures.regions(len(names), (360, 480), number).astype(np.uint8)
+        Image.fromarray(truth).save(folder / f"labels/{number:03}.png")
+    file = folder / "drawn.yaml"
+    file.write_text(f"images: photos/*.png\nlabels: labels/*.png\nclasses: [{', '.join(names)}]\n")
+    return file
+
+
+def _measured(side: str, images: int, task: dict[str, str]) -> dict[str, float]:
+    given = json.dumps({**task, "side": side, "images": str(images)})
+    command = [sys.executable, "-m", "perf", "--threads", os.environ["OMP_NUM_THREADS"], "run-side", given]
+    return cpu_seconds(command, {**os.environ, "RAY_ADDRESS": "local", "OVSS_CACHE": task["out"]})
+
+
+def cpu_seconds(command: list[str], environment: dict[str, str]) -> dict[str, float]:
+    """Run a command: what its process and all descendants have used, by title. Raises RuntimeError if it fails."""
+    used: dict[psutil.Process, float] = {}
+    titles: dict[psutil.Process, str] = {}
+    ended = 0.0
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, env=environment, stderr=said) as driver:
+        top = psutil.Process(driver.pid)
+        while True:
+            with suppress(psutil.NoSuchProcess):
+                used |= dict.fromkeys({top, *top.children(recursive=True)} - set(used), 0.0)
+            living = [_look(process, used, titles) for process in used]
+            ended = ended or (time.monotonic() if driver.poll() is not None else 0.0)
+            if ended and (not any(living) or time.monotonic() - ended > FAREWELL):
+                break
+            time.sleep(PERIOD)
+        if driver.returncode:
+            said.seek(0)
+            raise RuntimeError(f"{' '.join(command)} failed: {said.read()}")
+    return {title: sum(s for p, s in used.items() if titles.get(p) == title) for title in set(titles.values())}
+
+
+def _look(process: psutil.Process, used: dict[psutil.Process, float], titles: dict[psutil.Process, str]) -> bool:
+    """Note what a process has used so far, and as what; whether it goes on."""
+    try:
+        times = process.cpu_times()
+        used[process] = times.user + times.system
+        titles[process] = _title(process.cmdline()) or titles.get(process, "?")
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _title(command: list[str]) -> str:
+    """What a process is: Ray's own title (`ray::…`), else the name of its script or program; none once it has ended."""
+    words = " ".join(command).split()
+    script = next((word for word in words[1:] if word.endswith(".py")), "")
+    return re.sub(r"\)\.\w+$", ")", (script or (words[0] if words else "")).rpartition("/")[2])
+
+
+def _folder(task: dict[str, str], side: str, images: int) -> Path:
+    return Path(task["out"]) / "runs" / f"{side.replace(', ', '-').replace(' ', '-')}-{images}"
+
+
+def _check(task: dict[str, str], side: str, images: int) -> None:
+    """Compare a side's label maps and mIoU with the loop's; then forget its run, so that the next is not resumed."""
+    mine, loop = _folder(task, side, images), _folder(task, "loop", images)
+    maps = sorted(file.relative_to(mine) for file in mine.rglob("predictions/*.png"))
+    assert len(maps) == images, f"{side}: {len(maps)} label maps of {images}"
+    for file in maps:
+        one, other = (np.asarray(Image.open(folder / file)) for folder in (mine, loop))
+        assert (one == other).mean() >= 0.999, f"{side}: {file} differs from the loop's"
+    mious = [json.loads((folder / "miou.json").read_text()) for folder in (mine, loop)]
+    assert abs(mious[0] - mious[1]) < 0.01, f"{side}: mIoU {mious[0]}, the loop's {mious[1]}"
+    if side != "loop":
+        mine.rename(mine.with_name(f"{mine.name}-{len(list(mine.parent.iterdir()))}"))
+
+
+def do(task: dict[str, str]) -> None:
+    """Be one side: the process that is measured."""
+    side, images = task["side"], int(task["images"])
+    folder = _folder(task, side, images)
+    miou = _loop(task, images, folder) if side == "loop" else _ray(task, images, folder)
+    (folder / "miou.json").write_text(json.dumps(miou))
+
+
+def _ray(task: dict[str, str], images: int, folder: Path) -> float:
+    from rich.console import Console
+
+    from ovss_ray import config, evaluate
+    from ovss_ray.display import Display
+    from ovss_ray.request import resolve
+
+    options = {"variant": task["variant"], "weights": task["weights"]}
+    stages = [{"use": "san", "options": options}]
+    if task["side"] == "ray, one pool":
+        save = {"use": "save", "options": {"folder": str(folder)}}
+        stages = [{**one, "options": options} if one["use"] == "san" else one for one in [*ONE_POOL, save]]
+    pool = {"workers": 1, "cpus": int(os.environ["OMP_NUM_THREADS"]), "gpus": 0, "stages": stages}
+    raw = {"benchmarks": [task["benchmark"]], "data_root": task["root"], "limit": images, "pools": [pool]}
+    report = evaluate.run(resolve(config.check(raw, "perf"), str(folder)), Display(Console(quiet=True)))
+    return float(report["benchmarks"][task["benchmark"]]["metrics"]["miou"])
+
+
+def _loop(task: dict[str, str], images: int, folder: Path) -> float:
+    import pyarrow as pa
+    import torch
+
+    from ovss_ray import files
+    from ovss_ray.actors.save import encode
+    from ovss_ray.datasets import benchmark as benchmarks
+    from ovss_ray.metrics.confusion import Counter, Partial, schema
+    from ovss_ray.models import san
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    benchmark = benchmarks.load(task["benchmark"])
+    model, count = san.load(task["variant"], Path(task["weights"])), Counter(len(benchmark.labels))
+    cells = []
+    predictions = folder / files.plain(task["benchmark"]) / "predictions"
+    for item in list(benchmark.items(task["root"], benchmark.split))[:images]:
+        photograph = benchmark.image(item, files.read(item.image))
+        prediction = model.segment(photograph, benchmark.vocabulary)
+        cells.append(count(benchmark.truth(item, files.read(item.truth)), prediction))
+        files.write(str(predictions / f"{item.image_id}.png"), encode(prediction))
+    return Partial.of(pa.array(cells, schema), len(benchmark.labels)).miou

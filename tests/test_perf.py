@@ -1,0 +1,52 @@
+"""The scripts of perf/ run, and the sides that they compare agree. How fast anything is, is never asserted."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perf.run import cpu_seconds
+
+ROOT = Path(__file__).parent.parent
+
+TOYS = {
+    "san": ["--variant", "san_tiny", "--size", "48x64", "--classes", "3"],
+    "semantic": ["--classes", "3", "--size", "40x60"],
+    "counting": ["--classes", "20", "--size", "40x60"],
+    "decode": ["--drawn"],
+}
+"""The one of Ray is below: it is started but once."""
+
+
+def perf(*arguments: str) -> str:
+    environment = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "perf", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_each_script_prints_its_table_and_finds_that_the_sides_agree(name: str) -> None:
+    shown = perf(name, *TOYS[name], "--rounds", "1")
+    assert "median (quartiles)" in shown
+    assert "1 threads" in shown
+
+
+def test_the_ray_run_and_the_plain_loop_give_the_same_label_maps() -> None:
+    few = ["--images", "2", "--few", "0", "--rounds", "1", "--no-one-pool"]
+    shown = perf("run", "--variant", "san_tiny", "--drawn", *few)
+    assert "loop" in shown
+    assert "ray" in shown
+
+
+BURN = "import time\nwhile time.process_time() < 1.5: pass"
+
+
+def test_what_a_child_s_child_uses_is_counted_and_a_failure_is_told() -> None:
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN!r}])"
+    assert sum(cpu_seconds([sys.executable, "-c", parent], dict(os.environ)).values()) > 1
+    with pytest.raises(RuntimeError, match="no such thing"):
+        cpu_seconds([sys.executable, "-c", "raise SystemExit('no such thing')"], dict(os.environ))
