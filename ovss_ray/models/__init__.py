@@ -12,7 +12,7 @@ from ovss_ray.models import alpha_clip_variants
 if TYPE_CHECKING:
     from pathlib import Path
 
-FAMILIES = {"san_": "san", "alpha_clip_": "alpha_clip", "clip_": "alpha_clip"}
+FAMILIES = {"san_": "san", "alpha_clip_": "alpha_clip", "clip_": "alpha_clip", "sam_": "sam"}
 """How the names of networks begin, and the module that has them."""
 
 
