@@ -81,11 +81,9 @@ def _where(spent: Spent, images: int, few: int) -> Table:
 def prepare(folder: Path, variant: str, images: int, drawn: bool) -> dict[str, str]:
     """Make up the weights, and photographs if CamVid is not there; what both sides are told."""
     from ovss_ray.models import fake
-    from ovss_ray.models.san_variants import VARIANTS
 
     weights = folder / "weights.pth"
-    # Words of a table of their own are not those by which biases are recentred: without that, and with dull label maps.
-    fake.write(variant, weights, overrides={} if VARIANTS[variant].words else None)
+    fake.write(variant, weights)
     real = (pictures.REAL / "CamVid").is_dir() and not drawn
     benchmark = "camvid" if real else f"folder:{_draw(folder, images)}"
     root = str(pictures.REAL) if real else str(folder)
