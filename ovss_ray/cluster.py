@@ -25,6 +25,11 @@ CURRENT = Path("ray") / "ray_current_cluster"
 """The file, in Ray's folder for temporary files, in which `ray start` leaves the address of this machine's cluster."""
 RECORD, LABEL_MAP = 10_000, 60_000
 """Bytes of one image's record and label map, about."""
+IDLE = "600000"
+"""Milliseconds that a process may wait for its next task, in a cluster that we start.
+
+Ray's own second is over before the next part is to be written: each then got a new process, which cost a run of SAN on
+a CPU 1.6 s an image (perf run)."""
 FEW = 4
 """Files that one network is made of, at most; a stage that names more of them reads label maps."""
 FAREWELL = 20.0
@@ -90,6 +95,7 @@ def _address() -> str | None:
 def _init() -> None:
     address = _address()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else a warning about Ray Data's own restarts
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", IDLE)
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # such as of Ray Data's statistics when a node dies
     settings = {"env_vars": {name: os.environ[name] for name in HANDED_ON if name in os.environ}}
     runtime = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else settings  # a job brings its own
