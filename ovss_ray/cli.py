@@ -81,6 +81,7 @@ def _evaluate(settings: "RunConfig", out: str) -> None:
     from ovss_ray.request import resolve
 
     request = resolve(settings, out)
+    _leave_uv_aside()
     from ovss_ray import evaluate as main_path  # only now: Ray takes seconds, and a wrong config should not
     from ovss_ray.display import Display
 
@@ -95,6 +96,16 @@ def _evaluate(settings: "RunConfig", out: str) -> None:
     if failed:
         print(f"ovss: {failed} images have no result. Mend them and give the same command again", file=sys.stderr)
         raise typer.Exit(FAILED)
+
+
+def _leave_uv_aside() -> None:
+    """Have Ray start workers as it always does, also under `uv run`; to be called before Ray is imported.
+
+    Else it packs the folder that the command was given in, with all data and runs, sends it to the workers, and starts
+    each by another `uv run`. A cluster of other machines, which RAY_ADDRESS names, may need just that.
+    """
+    if os.environ.get("RAY_ADDRESS", "local") == "local":
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
 def find_config(name: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ["RAY_ADDRESS"] = "local"  # a cluster that somebody has started on this machine is not ours to use
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else `uv run pytest` sends the checkout to every worker
 
 
 @pytest.fixture(scope="session")
