@@ -60,10 +60,10 @@ class Stage(stage.Stage):
 
 
 def witness(file: str, image_id: str) -> None:
-    """Add a line to a file, in one piece, whatever becomes of this process."""
+    """Add a line IMAGE@PROCESS to a file, in one piece, whatever becomes of this process."""
     if file:
         with Path(file).open("a") as lines:
-            lines.write(f"{image_id}\n")
+            lines.write(f"{image_id}@{os.getpid()}\n")
 
 
 def commit(fault: Fault) -> None:
