@@ -28,7 +28,7 @@ def measure(name: str, size: tuple[int, int], classes: int, device: str, rounds:
     model = made_up(name).to(device)
     with torch.inference_mode():
         times = interleaved(stages(model, pictures.photograph(size), classes), rounds, device)
-    table = titled(f"{name}: seconds of its stages", "stage", "ms", "share of an image")
+    table = titled(f"{name}: its stages", "stage", "ms", "share of an image")
     total = np.sum([times[stage] for stage in IMAGE], axis=0)
     for stage, spent in times.items():
         share = "" if stage == "text" else spread(100 * spent / total, 1) + " %"
