@@ -27,8 +27,12 @@ from ovss_ray.training.initial import initialise
 
 FOCAL, DICE = 20.0, 1.0
 """Weights of the two losses of a mask (appendix A); that of its predicted IoU is one."""
-ALPHA, GAMMA = 0.25, 2.0
-"""Of the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002)."""
+ALPHA, GAMMA = 0.75, 2.0
+"""Of the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002).
+
+SAM's paper does not name them. With α = 0.25, usual for detectors, masks stay empty far longer: in steps 151 to
+200 of a smaller network the best of three for one click had mean IoU 0.02 with the truth, and with 0.75 it had 0.31.
+"""
 BOX_NOISE, MOST_NOISE = 0.1, 20 / 1024
 """Corners of boxes are off by this part of the box's side (standard deviation), and at most by this of the input's."""
 SMALLEST = 100
