@@ -62,8 +62,8 @@ def evaluate(
         "limit": limit,
     }
     given = {key: value for key, value in {**given, "exact": exact or None}.items() if value is not None}
-    settings = configs.load(find_config(config), set_ or (), given)
-    _evaluate(settings, out or f"runs/{'-'.join([Path(config).stem, *_asked(settings)])}")
+    settings = configs.load_all(find_config(config), set_ or (), given)
+    _evaluate(settings, out or f"runs/{'-'.join([Path(config).stem, *_asked(next(iter(settings.values())))])}")
 
 
 def _asked(settings: "RunConfig") -> list[str]:
@@ -75,35 +75,45 @@ def _asked(settings: "RunConfig") -> list[str]:
     return [str(one) for one in asked if one]
 
 
-def _evaluate(settings: "RunConfig", out: str) -> None:
-    """Run, show the report, and say how to go on if it could not be finished."""
-    from ovss_ray import tables
+def _evaluate(settings: dict[str, "RunConfig"], out: str) -> None:
+    """Run, show the reports, and say how to go on if it could not be finished; several runs go below `out`, by name."""
+    from ovss_ray import files, tables
     from ovss_ray.request import resolve
 
-    request = resolve(settings, out)
-    _leave_uv_aside()
-    from ovss_ray import evaluate as main_path  # only now: Ray takes seconds, and a wrong config should not
+    folders = {name: files.join(out, name) if len(settings) > 1 else out for name in settings}
+    requests = {name: resolve(one, folders[name]) for name, one in settings.items()}
+    _before_ray()
+    from ovss_ray import cluster  # only now: Ray takes seconds, and a wrong config should not
+    from ovss_ray import evaluate as main_path
     from ovss_ray.display import Display
 
+    reports = {}
     try:
-        report = main_path.run(request, Display())
+        with cluster.connect():
+            for name, request in requests.items():
+                reports[name] = main_path.run(request, Display())
+                tables.show(reports[name], tables.console(), title=name if len(requests) > 1 else "")
+                print(f"report: {request.folder.file('report.json')}", flush=True)
     except KeyboardInterrupt:
         print(f"\novss: interrupted. What is done is in {out}; give the same command to go on", file=sys.stderr)
         raise typer.Exit(130) from None
-    tables.show(report, tables.console())
-    print(f"report: {request.folder.file('report.json')}")
-    failed = sum(one["images"]["expected"] - one["images"]["scored"] for one in report["benchmarks"].values())
-    if failed:
+    if len(reports) > 1:
+        tables.console().print(tables.side_by_side(reports))
+    every = [one["images"] for report in reports.values() for one in report["benchmarks"].values()]
+    if failed := sum(one["expected"] - one["scored"] for one in every):
         print(f"ovss: {failed} images have no result. Mend them and give the same command again", file=sys.stderr)
         raise typer.Exit(FAILED)
 
 
-def _leave_uv_aside() -> None:
-    """Have Ray start workers as it always does, also under `uv run`; to be called before Ray is imported.
+def _before_ray() -> None:
+    """Settle two things that Ray reads when it is imported.
 
-    Else it packs the folder that the command was given in, with all data and runs, sends it to the workers, and starts
-    each by another `uv run`. A cluster of other machines, which RAY_ADDRESS names, may need just that.
+    Under `uv run` it packs the folder that the command was given in, with all data and runs, sends it to the workers,
+    and starts each by another `uv run`. A cluster of other machines, which RAY_ADDRESS names, may need just that.
+
+    And its threads begin another cluster of their own if they still call it after an interrupt has ended ours.
     """
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     if os.environ.get("RAY_ADDRESS", "local") == "local":
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
@@ -142,6 +152,18 @@ def report(
     for name in built["benchmarks"] if images else ():
         tables.show_images(reports.images(folder, name), console, images)
     print(f"report: {folder.file('report.json')}")
+
+
+@app.command()
+def compare(runs: Annotated[list[str], typer.Argument(help="the folders of runs")]) -> None:
+    """Set the mIoU of several runs side by side, from their records."""
+    from ovss_ray import report as reports
+    from ovss_ray import tables
+    from ovss_ray.run_folder import RunFolder
+
+    if len(set(runs)) < max(2, len(runs)):
+        raise OvssError(f"two runs at least, none twice, can be compared, and these were given: {', '.join(runs)}")
+    tables.console().print(tables.side_by_side({run: reports.build(RunFolder(run)) for run in runs}))
 
 
 @app.command()

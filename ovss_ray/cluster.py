@@ -4,10 +4,12 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import ray
@@ -25,13 +27,23 @@ CURRENT = Path("ray") / "ray_current_cluster"
 """The file, in Ray's folder for temporary files, in which `ray start` leaves the address of this machine's cluster."""
 RECORD, LABEL_MAP = 10_000, 60_000
 """Bytes of one image's record and label map, about."""
-IDLE = "600000"
-"""Milliseconds that a process may wait for its next task, in a cluster that we start.
-
-Ray's own second is over before the next part is to be written: each then got a new process, which cost a run of SAN on
-a CPU 1.6 s an image (perf run)."""
+OURS = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else a warning about Ray Data's own restarts
+    # Milliseconds that a process may wait for its next task. Ray's own second is over before the next part is to be
+    # written: each then got a new process, which cost a run of SAN on a CPU 1.6 s an image (perf run).
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
+    "RAY_prestart_worker_first_driver": "0",  # processes of the wrong environment: never used, woken 100 times a second
+    "RAY_enable_metrics_collection": "0",  # nobody could read them, without the dashboard
+    "RAY_task_events_report_interval_ms": "0",  # likewise
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # such as of Ray Data's statistics when a node dies
+}
+"""What a cluster that we start is told by environment variables; one that has been set by hand stays."""
 FEW = 4
 """Files that one network is made of, at most; a stage that names more of them reads label maps."""
+LAST_WORDS = (
+    "ovss: this process was ended from outside: it was killed, or this machine's node of the cluster has died, with "
+    "which Ray ends it on the spot. What is done is kept; give the same command to go on"
+)
 FAREWELL = 20.0
 """Seconds to leave a cluster in; one that has ended never says goodbye."""
 
@@ -43,17 +55,31 @@ def connect() -> Iterator[None]:
     Raises OvssError if there is one and it does not answer.
     """
     ours = not ray.is_initialized()
-    if ours:
-        _init()
-    DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
+    with _last_words() if ours else nullcontext():
         if ours:
-            leaving = threading.Thread(target=ray.shutdown, daemon=True)
-            leaving.start()
-            leaving.join(FAREWELL)
+            _init()
+        DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            if ours:
+                leaving = threading.Thread(target=ray.shutdown, daemon=True)
+                leaving.start()
+                leaving.join(FAREWELL)
+
+
+@contextmanager
+def _last_words() -> Iterator[None]:
+    """Have a small process say what has happened, should this one end without a chance to say it itself."""
+    say = "import sys; sys.stdin.read(1) or sys.exit(sys.argv[1])"
+    command = [sys.executable, "-IS", "-c", say, LAST_WORDS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as heir:  # out of reach of Ctrl-C
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                heir.communicate(b"done")
 
 
 def size() -> Size:
@@ -94,9 +120,8 @@ def _address() -> str | None:
 
 def _init() -> None:
     address = _address()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else a warning about Ray Data's own restarts
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", IDLE)
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # such as of Ray Data's statistics when a node dies
+    for name, value in OURS.items():
+        os.environ.setdefault(name, value)
     settings = {"env_vars": {name: os.environ[name] for name in HANDED_ON if name in os.environ}}
     runtime = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else settings  # a job brings its own
     try:

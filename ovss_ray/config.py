@@ -83,6 +83,33 @@ def load(file: str | Path, overrides: Sequence[str] = (), given: Mapping[str, An
     return check(raw, str(file))
 
 
+def load_all(
+    file: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> dict[str, RunConfig]:
+    """Read a config, or the several that one sets side by side: name → config.
+
+    `compare: [NAME, …]` names configs beside the file; what else stands in it goes on top of each. An override goes to
+    those that have what it changes. Raises OvssError as `load` does.
+    """
+    own = read(Path(file))
+    names = own.pop("compare", None)
+    if names is None:
+        return {Path(file).stem: load(file, overrides, given)}
+    if not isinstance(names, list) or len(set(map(str, names))) < max(2, len(names)):
+        raise OvssError(f"{file}: compare: two names of configs at least, no name twice, are expected, not {names!r}")
+    raws = {str(name): {**read(Path(file).parent / f"{name}.yaml"), **own, **(given or {})} for name in names}
+    for override in overrides:
+        named = {name for name, raw in raws.items() if _has(raw, override)} or set(raws)
+        raws = {name: _override(raw, override) if name in named else raw for name, raw in raws.items()}
+    return {name: check(raw, f"{file}: {name}") for name, raw in raws.items()}
+
+
+def _has(raw: Mapping[str, Any], override: str) -> bool:
+    """Whether an override changes a key that every config has, or an option of a stage that this one has."""
+    first = override.partition("=")[0].partition(".")[0]
+    return first in RunConfig.model_fields or any(override.startswith(f"{use}.") for _, use in _stage_paths(raw))
+
+
 def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a YAML file and what it extends into one plain dict; a list takes the place of a list.
 

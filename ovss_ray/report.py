@@ -88,9 +88,16 @@ def _benchmark(folder: RunFolder, name: str, fold: Fold) -> dict[str, Any]:
         "final": scored == len(listed),
         "selection": card["selection"],
         "metrics": {metric: _finite(value) for metric, value in values.items()},
+        "groups": {group: _group(counts, labels) for group, labels in card.get("groups", {}).items()},
         "classes": _classes(counts, card["labels"]),
         "errors": errors,
     }
+
+
+def _group(total: Partial, labels: Sequence[int]) -> dict[str, Any]:
+    """mIoU over some of the labels, as detectron2 counts: those in the truth, among predictions of all labels."""
+    iou = total.iou[labels][total.truth_pixels[labels] > 0]
+    return {"labels": len(labels), "in_truth": len(iou), "miou": _finite(iou.mean()) if len(iou) else None}
 
 
 def _classes(total: Partial, names: Sequence[str]) -> list[dict[str, Any]]:

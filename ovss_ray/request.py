@@ -60,6 +60,7 @@ class Request:
             "title": one.title,
             "licence": one.licence,
             "labels": list(one.labels),
+            "groups": {group: list(labels) for group, labels in one.groups.items()},
             "selection": self.selections[name].stamp(),
         }
 

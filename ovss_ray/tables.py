@@ -16,10 +16,12 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
-def show(report: dict[str, Any], console: Console, classes: bool = False) -> None:
+def show(report: dict[str, Any], console: Console, classes: bool = False, title: str = "") -> None:
     """Print the numbers of a run with their coverage, and what went wrong."""
-    console.print(_numbers(report))
+    console.print(_numbers(report, title))
     for name, one in report["benchmarks"].items():
+        if one["groups"]:
+            console.print(_groups(name, one["groups"]))
         if "proposal_best_iou" in one["metrics"]:
             console.print(_proposals(name, one["metrics"]))
         if classes:
@@ -35,8 +37,30 @@ def show(report: dict[str, Any], console: Console, classes: bool = False) -> Non
         console.print(f"[bold red]FAKE WEIGHTS: {escape(file)} holds made-up values; these numbers mean nothing.[/]")
 
 
-def _numbers(report: dict[str, Any]) -> Table:
-    table = Table(title="mIoU and its relatives, in percent", title_justify="left")
+def side_by_side(compared: dict[str, dict[str, Any]]) -> Table:
+    """The mIoU of several runs, one column each; the images are named with each where they are not the same."""
+    table = Table(title="mIoU in percent, side by side", title_justify="left")
+    table.add_column("benchmark")
+    for run in compared:
+        table.add_column(escape(run), justify="right")
+    for name in dict.fromkeys(name for one in compared.values() for name in one["benchmarks"]):
+        found = [one["benchmarks"].get(name) for one in compared.values()]
+        asked = {_asked(one["selection"]) for one in found if one}
+        common = asked.pop() if len(asked) == 1 else ""
+        table.add_row(escape(name) + common, *(_cell(one, "" if common else " of") for one in found))
+    return table
+
+
+def _cell(one: dict[str, Any] | None, of: str) -> str:
+    if one is None:
+        return "–"
+    images = f"{one['images']['scored']}/{one['images']['expected']}"
+    which = of and of + _asked(one["selection"])
+    return f"{_percent(one['metrics']['miou'])} ({images}{which})" + ("" if one["final"] else " [red]not final[/]")
+
+
+def _numbers(report: dict[str, Any], title: str) -> Table:
+    table = Table(title=f"{title}: mIoU and its relatives, in percent".removeprefix(": "), title_justify="left")
     table.add_column("benchmark")
     table.add_column("images", justify="right")
     for metric in reports.SHOWN:
@@ -48,6 +72,11 @@ def _numbers(report: dict[str, Any]) -> Table:
         values = (_percent(one["metrics"][metric]) for metric in reports.SHOWN)
         table.add_row(escape(name) + _asked(one["selection"]), covered + state, *values)
     return table
+
+
+def _groups(name: str, groups: dict[str, dict[str, Any]]) -> str:
+    apart = (f"{group} {_percent(one['miou'])} ({one['in_truth']} classes)" for group, one in groups.items())
+    return f"{escape(name)}: mIoU of {', '.join(apart)}"
 
 
 def _proposals(name: str, metrics: dict[str, float]) -> str:

@@ -35,6 +35,8 @@ PERIOD = 0.2
 """Seconds between two looks at the process table."""
 FAREWELL = 30.0
 """Seconds that descendants may outlive the process, and are still counted."""
+SHARED = 0.75
+"""Processors for decoding, counting and writing, also on a machine that has no more than SAN's threads."""
 ONE_POOL = [{"use": name} for name in ("decode", "san", "truth", "measure")]
 
 
@@ -186,7 +188,8 @@ def _ray(task: dict[str, str], images: int, folder: Path) -> float:
     if task["side"] == "ray, one pool":
         save = {"use": "save", "options": {"folder": str(folder)}}
         stages = [{**one, "options": options} if one["use"] == "san" else one for one in [*ONE_POOL, save]]
-    pool = {"workers": 1, "cpus": int(os.environ["OMP_NUM_THREADS"]), "gpus": 0, "stages": stages}
+    cpus = int(os.environ["OMP_NUM_THREADS"]) - SHARED  # its threads are that number, rounded up
+    pool = {"workers": 1, "cpus": cpus, "gpus": 0, "stages": stages}
     raw = {"benchmarks": [task["benchmark"]], "data_root": task["root"], "limit": images, "pools": [pool]}
     report = evaluate.run(resolve(config.check(raw, "perf"), str(folder)), Display(Console(quiet=True)))
     return float(report["benchmarks"][task["benchmark"]]["metrics"]["miou"])

@@ -77,7 +77,7 @@ def test_a_wrong_command_ends_in_one_message_and_status_two(arguments: list[str]
 
 @pytest.mark.parametrize(("address", "left"), [("local", "False"), ("10.0.0.1:6379", "True")])
 def test_on_this_machine_uv_run_does_not_send_the_folder_to_the_workers(address: str, left: str) -> None:
-    asks = "from ovss_ray import cli; cli._leave_uv_aside(); from ray._private import ray_constants as ray"
+    asks = "from ovss_ray import cli; cli._before_ray(); from ray._private import ray_constants as ray"
     command = [sys.executable, "-c", f"{asks}; print(ray.RAY_ENABLE_UV_RUN_RUNTIME_ENV)"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ENABLE_UV_RUN_RUNTIME_ENV"}
     environment["RAY_ADDRESS"] = address

@@ -99,3 +99,22 @@ def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_config_that_is_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00")
     assert "not YAML that can be used here" in fault(tmp_path / "c.yaml")
+
+
+def test_a_config_that_compares_others_puts_itself_on_top_of_each(plain: Path) -> None:
+    (plain.parent / "oracle.yaml").write_text("pools:\n  - stages:\n      - use: oracle\n")
+    (plain.parent / "both.yaml").write_text("compare: [plain, oracle]\nlimit: 3\nbenchmarks: [camvid]\n")
+    made = configs.load_all(plain.parent / "both.yaml", ["san.precision=bf16", "exact=true"], {"split": "test"})
+    assert {name: (one.limit, one.split, one.exact) for name, one in made.items()} == {
+        "plain": (3, "test", True),
+        "oracle": (3, "test", True),
+    }
+    assert made["plain"].pools[0].stages[0].options["precision"] == "bf16"
+    assert configs.load_all(plain) == {"plain": configs.load(plain)}
+    with pytest.raises(OvssError, match="both.yaml: plain: .*varient: unknown. Did you mean 'variant'"):
+        configs.load_all(plain.parent / "both.yaml", ["san.varient=x"])
+    with pytest.raises(OvssError, match="both.yaml: .*nothing: unknown"):
+        configs.load_all(plain.parent / "both.yaml", ["nothing.x=1"])
+    (plain.parent / "one.yaml").write_text("compare: [plain, plain]\n")
+    with pytest.raises(OvssError, match="two names of configs at least, no name twice"):
+        configs.load_all(plain.parent / "one.yaml")

@@ -26,11 +26,12 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     made.shutdown()
 
 
-def begun(data: Path, nodes: Cluster, *overrides: str) -> subprocess.Popen[str]:
-    """A run of which two workers have begun images."""
-    process = command(data, data / "run", data / "witness.txt", nodes.address, *overrides)
+def begun(out: Path, data: Path, nodes: Cluster, *overrides: str, count: int = 1) -> subprocess.Popen[str]:
+    """A run of which so many workers have begun images."""
+    witness = out.with_suffix(".txt")
+    process = command(data, out, witness, nodes.address, *overrides)
     until = time.monotonic() + 120
-    while len(workers(data / "witness.txt")) < 2:
+    while len(workers(witness)) < count:
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -43,29 +44,37 @@ def workers(witness: Path) -> set[str]:
 
 
 def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Cluster) -> None:
-    process = begun(data, nodes, "pools.0.cpus=1.5", "pools.0.workers=[1, 2]", "tests.small_san.seconds=2.0")
+    out = data / "without"
+    # At 3 s an image the worker that is left cannot be done before the watch gives the other one up.
+    slow = ("pools.0.cpus=1.5", "pools.0.workers=[1, 2]", "tests.small_san.seconds=3.0")
+    process = begun(out, data, nodes, *slow, count=2)
     (lost, *_) = sorted(nodes.worker_nodes, key=str)
     nodes.remove_node(lost, allow_graceful=False)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert "a node was lost, and there is no room for its workers elsewhere: going on with what is left" in said
-    (one,) = json.loads((data / "run/report.json").read_text())["benchmarks"].values()
+    (one,) = json.loads((out / "report.json").read_text())["benchmarks"].values()
     assert one["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
 
 
+def test_a_driver_that_ends_with_its_own_node_leaves_a_word(data: Path, nodes: Cluster) -> None:
+    process = begun(data / "orphan", data, nodes)
+    nodes.head_node.all_processes["raylet"][0].process.kill()
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, 2), said
+    assert "ovss: this process was ended from outside" in said
+
+
 def test_a_cluster_that_ends_under_a_run_is_noticed_and_said(data: Path, nodes: Cluster) -> None:
-    (data / "witness.txt").unlink(missing_ok=True)
-    process = command(data, data / "other", data / "witness.txt", nodes.address, "tests.small_san.seconds=1.0")
-    while not (data / "witness.txt").exists():
-        assert process.poll() is None
-        time.sleep(0.1)
+    out = data / "other"
+    process = begun(out, data, nodes, "tests.small_san.seconds=1.0")
     for node in nodes.list_all_nodes():
         node.kill_all_processes(check_alive=False, allow_graceful=False)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 2, said
     assert "ovss: the cluster has not answered for" in said
     assert "Traceback" not in said
-    again = command(data, data / "other", data / "witness.txt", "local")
+    again = command(data, out, out.with_suffix(".txt"), "local")
     said, _ = again.communicate(timeout=240)
     assert again.returncode == 0, said
     assert f"{IMAGES}/{IMAGES}" in said

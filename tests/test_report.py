@@ -107,6 +107,19 @@ def test_the_classes_add_up_to_the_means(tmp_path: Path) -> None:
     assert sum(row["truth_pixels"] for row in made["classes"]) == 12 * 20 * 30
 
 
+def test_groups_of_labels_are_told_apart(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", [list(range(12))])
+    card = run.json(run.card("camvid"))
+    run.save_json(run.card("camvid"), {**card, "groups": {"stuff": [0, 1], "things": [2]}})
+    made = report.build(run)["benchmarks"]["camvid"]
+    sky, road, car = (row["iou"] for row in made["classes"])
+    assert made["groups"]["stuff"] == {"labels": 2, "in_truth": 2, "miou": pytest.approx((sky + road) / 2)}
+    assert made["groups"]["things"] == {"labels": 1, "in_truth": 1, "miou": pytest.approx(car)}
+    console = Console(record=True, width=160, file=io.StringIO())
+    tables.show(report.build(run), console)
+    assert f"mIoU of stuff {(sky + road) / 2:.2f} (2 classes), things {car:.2f} (1 classes)" in console.export_text()
+
+
 def test_the_worst_images_come_first_and_failures_before_them(tmp_path: Path) -> None:
     run = make(tmp_path / "run", [list(range(12))], failed=(7,))
     rows = report.images(run, "camvid")

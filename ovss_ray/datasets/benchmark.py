@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -88,6 +88,8 @@ class Benchmark:
     """how the prepared form is made, if there is one (see ovss_ray.prepare); else files are read as they are sent"""
     drawn: bool = False
     """whether the images are made on the spot, so that no data root is needed"""
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """name → indices of labels whose mIoU the report gives apart as well, such as things and stuff"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", self.labels or self.vocabulary.names)
@@ -101,6 +103,8 @@ class Benchmark:
             raise OvssError(
                 f"{self.title}: `index` must name each of the {len(self.labels)} labels and no other; at odds: {odd}"
             )
+        if odd := sorted(set().union(*self.groups.values()) - set(range(len(self.labels)))):
+            raise OvssError(f"{self.title}: `groups` names labels that there are not: {odd}")
         if any(count < 1 for count in self.counts.values()):
             raise OvssError(f"{self.title}: a split has at least one image, and `counts` says {dict(self.counts)}")
 

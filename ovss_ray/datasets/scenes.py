@@ -142,6 +142,10 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
         truth=truth,
         split="validation",
         drawn=True,
+        groups={
+            "surfaces": tuple(range(len(SURFACES))),
+            "things": tuple(range(len(SURFACES), len(SURFACES) + len(names))),
+        },
     )
 
 
