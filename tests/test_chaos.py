@@ -86,6 +86,15 @@ def benchmarks(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())["benchmarks"]
 
 
+def staying(witness: Path) -> set[int]:
+    """The workers of a run that have not gone half a minute after it, with all the memory that they hold."""
+    left = {int(line.partition("@")[2]) for line in witness.read_text().split()}
+    until = time.monotonic() + 30
+    while (left := {pid for pid in left if psutil.pid_exists(pid)}) and time.monotonic() < until:
+        time.sleep(0.5)
+    return left
+
+
 @pytest.fixture(scope="module")
 def undisturbed(data: Path, nodes: Cluster) -> dict[str, Any]:
     finish(command(data, data / "whole", data / "whole.txt", nodes.address))
@@ -158,6 +167,7 @@ def test_what_is_shot_away_cannot_be_seen_in_the_report(
     said = finish(chaos.driver)
     assert benchmarks(chaos.out) == undisturbed
     redone = chaos.lines() - IMAGES
+    assert not staying(chaos.witness)
     print(f"seed {seed}: killed {chaos.killed}, {redone} images begun again\n{said}")
     assert len(chaos.killed) >= 2
     assert redone <= IN_FLIGHT * len(chaos.killed)

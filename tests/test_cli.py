@@ -64,6 +64,8 @@ def test_weights_that_cannot_be_had_come_with_instructions(tmp_path: Path) -> No
         (["evaluate", "oracle", "--benchmark", "camvid", "--data-root", "/"], "git clone"),
         (["evaluate", "oracle", "--benchmark", "folder:none.yaml", "--data-root", "."], "none.yaml: cannot be read"),
         (["report", "nowhere"], "nowhere: not the folder of a run"),
+        (["compare", "nowhere", "elsewhere"], "nowhere: not the folder of a run"),
+        (["compare", "one", "one"], "two runs at least, none twice"),
         (["weights", "fake", "san_vit_b16"], "Did you mean 'san_vit_b_16'?"),
         (["weights", "fetch", "sam"], "there is no checkpoint 'sam'"),
     ],

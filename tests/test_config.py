@@ -111,9 +111,9 @@ def test_a_config_that_compares_others_puts_itself_on_top_of_each(plain: Path) -
     }
     assert made["plain"].pools[0].stages[0].options["precision"] == "bf16"
     assert configs.load_all(plain) == {"plain": configs.load(plain)}
-    with pytest.raises(OvssError, match="both.yaml: plain: .*varient: unknown. Did you mean 'variant'"):
+    with pytest.raises(OvssError, match=r"both.yaml: plain: .*varient: unknown. Did you mean 'variant'"):
         configs.load_all(plain.parent / "both.yaml", ["san.varient=x"])
-    with pytest.raises(OvssError, match="both.yaml: .*nothing: unknown"):
+    with pytest.raises(OvssError, match=r"both.yaml: .*nothing: unknown"):
         configs.load_all(plain.parent / "both.yaml", ["nothing.x=1"])
     (plain.parent / "one.yaml").write_text("compare: [plain, plain]\n")
     with pytest.raises(OvssError, match="two names of configs at least, no name twice"):

@@ -120,6 +120,22 @@ def test_groups_of_labels_are_told_apart(tmp_path: Path) -> None:
     assert f"mIoU of stuff {(sky + road) / 2:.2f} (2 classes), things {car:.2f} (1 classes)" in console.export_text()
 
 
+def test_runs_stand_side_by_side_each_with_its_coverage(tmp_path: Path) -> None:
+    whole = report.build(make(tmp_path / "whole", [list(range(12))]))
+    part = make(tmp_path / "part", [list(range(5))])
+    card = part.json(part.card("camvid"))
+    part.save_json(part.card("camvid"), {**card, "selection": {**card["selection"], "limit": 12}})
+    console = Console(record=True, width=160, file=io.StringIO())
+    console.print(tables.side_by_side({"a": whole, "b": report.build(part), "c": {"benchmarks": {}}}))
+    shown = console.export_text()
+    for run in (whole, report.build(part)):
+        assert f"{run['benchmarks']['camvid']['metrics']['miou']:.2f} (" in shown
+    assert "(12/12 of val)" in shown
+    assert "(5/12 of val (first 12 only)) not final" in shown
+    console.print(tables.side_by_side({"a": whole, "b": whole}))
+    assert "camvid val" in console.export_text()
+
+
 def test_the_worst_images_come_first_and_failures_before_them(tmp_path: Path) -> None:
     run = make(tmp_path / "run", [list(range(12))], failed=(7,))
     rows = report.images(run, "camvid")

@@ -16,6 +16,7 @@ they are read, on whatever machine, so there is nothing to download and no data 
 import io
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -106,18 +107,21 @@ class Files(AbstractFileSystem):
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         """Size and kind of a file. Raises FileNotFoundError."""
         path = self._strip_protocol(path)
-        return {"name": path, "size": len(self._read(path)), "type": "file"}
+        return {"name": path, "size": len(_file(path)), "type": "file"}
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> io.BytesIO:
-        return io.BytesIO(self._read(self._strip_protocol(path)))
+        return io.BytesIO(_file(self._strip_protocol(path)))
 
-    def _read(self, path: str) -> bytes:
-        stem = path.removesuffix(".png")
-        drawn, vocabulary = of_address(stem.removesuffix("_labels"))
-        labels = stem.endswith("_labels")
-        content = label_map(drawn, BENCHMARKS[vocabulary].vocabulary) if labels else drawn.image
-        Image.fromarray(content).save(file := io.BytesIO(), "PNG", compress_level=1)
-        return file.getvalue()
+
+@lru_cache(128)
+def _file(path: str) -> bytes:
+    """A file's content, some 200 KB; kept a while, since whoever reads a file asks for its size first."""
+    stem = path.removesuffix(".png")
+    drawn, vocabulary = of_address(stem.removesuffix("_labels"))
+    labels = stem.endswith("_labels")
+    content = label_map(drawn, BENCHMARKS[vocabulary].vocabulary) if labels else drawn.image
+    Image.fromarray(content).save(file := io.BytesIO(), "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:
