@@ -47,6 +47,7 @@ COLUMNS = {
     "size": Column("int32", "2", "H, W of the photograph"),
     "image": Column("uint8", "H W 3", "RGB"),
     "truth": Column("uint16", "H W", "label index, or IGNORE"),
+    "prompts": Column("dict", "", "what somebody points at: points and labels, box, mask, multimask (models/sam.py)"),
     "boxes": Column("int32", "R 4", "x0 y0 x1 y1 of each region, half open; a region is a mask without a name"),
     "bits": Column("uint8", "n", "the masks of all regions, packed bit by bit inside their boxes (see regions.py)"),
     "predicted_iou": Column("float32", "R", "how well each region's mask fits a thing, as its proposer thinks: 0 to 1"),

@@ -24,6 +24,8 @@ GONE = 30.0
 """Seconds after which a cluster that does not answer has ended, and a worker whose node has died is not coming back."""
 STALL = 3
 """Deadlines in which something has to be begun or ended somewhere."""
+START = 60.0
+"""Seconds that workers may take to start on a busy machine, however short the deadline is."""
 
 
 class Lost(Exception):
@@ -71,11 +73,11 @@ class Watch:
         ray.get(self.ledger.forget.remote(), timeout=GONE)
 
     def _standing(self, status: Status) -> None:
-        if status.idle > STALL * self.deadline:
+        if status.idle > max(STALL * self.deadline, START):
             busy = [image for images in status.busy.values() for image in images]
             raise OvssError(
-                f"nothing was begun or finished for {status.idle:.0f} s, three times the deadline of "
-                f"{self.deadline:g} s. In hand: {', '.join(busy[:5]) or 'nothing, the workers cannot start'}. What is "
+                f"nothing was begun or finished for {status.idle:.0f} s, with a deadline of {self.deadline:g} s for "
+                f"each batch. In hand: {', '.join(busy[:5]) or 'nothing, the workers cannot start'}. What is "
                 "done is kept; look at the cluster (`ray status`), and give the same command to go on"
             )
 

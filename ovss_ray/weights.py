@@ -63,12 +63,22 @@ def _sam(file: str) -> Weights:
     return Weights(file, url, None, None, "Apache-2.0", page, "sam.weights")
 
 
+def _mobile_sam() -> Weights:
+    page = "https://github.com/ChaoningZhang/MobileSAM"
+    return Weights(
+        "mobile_sam.pt", f"{page}/raw/master/weights/mobile_sam.pt", None, None, "Apache-2.0", page, "sam.weights"
+    )
+
+
 def _shipped(file: str) -> Weights:
     return Weights(file, "", None, None, "Apache-2.0, trained by this project on scenes that it draws", "")
 
 
 WEIGHTS = {
     "san_tiny": _shipped("san_tiny.safetensors"),
+    "clip_tiny": _shipped("san_tiny.safetensors"),  # a part of it: models.alpha_clip reads a SAN's file as a CLIP
+    "alpha_clip_tiny": _shipped("alpha_clip_tiny.safetensors"),
+    "sam_tiny": _shipped("sam_tiny.safetensors"),
     "san_vit_b_16": _san("san_vit_b_16.pth"),
     "san_vit_large_14": _san("san_vit_large_14.pth"),
     "clip_vit_b_16": _clip("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
@@ -77,6 +87,7 @@ WEIGHTS = {
     "alpha_clip_vit_b_16": _alpha_clip("clip_b16_grit+mim_fultune_4xe.pth"),
     "alpha_clip_vit_l_14": _alpha_clip("clip_l14_grit+mim_fultune_6xe.pth"),
     "alpha_clip_vit_l_14_336": _alpha_clip("clip_l14_336_grit_20m_4xe.pth"),
+    "sam_mobile": _mobile_sam(),
     "sam_vit_b": _sam("sam_vit_b_01ec64.pth"),
     "sam_vit_l": _sam("sam_vit_l_0b3195.pth"),
     "sam_vit_h": _sam("sam_vit_h_4b8939.pth"),

@@ -64,6 +64,27 @@ def semantic_peak(side: str, classes: int, size: str, device: str) -> None:
 
 
 @app.command()
+def sam(
+    variant: Annotated[list[str], typer.Option()] = ["sam_tiny", "sam_vit_b"],  # noqa: B006
+    points: Annotated[int, typer.Option(min=1, help="per side of the grid; the released default is 32")] = 16,
+    size: Size = "683x1024",
+    rounds: Rounds = 1,
+) -> None:
+    """SAM's automatic masks against the released generator: CPU seconds and peak memory."""
+    from perf import sam
+
+    sam.measure(variant, points, parsed(size), rounds)
+
+
+@app.command(hidden=True)
+def sam_peak(side: str, variant: str, size: str, options: str) -> None:
+    """Print the peak memory of one side in bytes; a process measures once. The options are JSON."""
+    from perf import sam
+
+    print(sam.peak(side, variant, parsed(size), json.loads(options)))
+
+
+@app.command()
 def counting(
     classes: Classes = [20, 150, 847],  # noqa: B006
     size: Size = "512x683",

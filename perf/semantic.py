@@ -92,6 +92,11 @@ def peak(side: str, labels: int, size: tuple[int, int], device: str) -> int:
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
+    return peak_of(call)
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """Bytes that the resident set grows by at its peak, while a call runs. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, that of importing torch, is forgotten
     before = _status("VmRSS")
     call()

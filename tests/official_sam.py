@@ -39,3 +39,21 @@ SMALL = Variant(
     decoder_heads=2, decoder_mlp=64, fit_width=24,
 )  # fmt: skip
 """All that the real ones have, such as windows that do not fill the grid, at a thousandth of the work."""
+
+
+def speckled(variant: Variant, shift: float, seed: int = 0) -> dict[str, Tensor]:
+    """As `state`, but masks are specks, of boxes of many sizes, and smooth: a plain random network's fill the image.
+
+    One channel of what the decoder upscales becomes a constant, on which all masks have the weight −shift; and the
+    four pixels that a transposed convolution makes of one are alike.
+    """
+    made = state(variant, seed)
+    for layer in (0, 3):
+        weight = made[f"mask_decoder.output_upscaling.{layer}.weight"]
+        weight[:] = weight[:, :, :1, :1].clone()
+    weight[:, 0] = 0
+    made["mask_decoder.output_upscaling.3.bias"][0] = 1
+    for mask in range(4):
+        made[f"mask_decoder.output_hypernetworks_mlps.{mask}.layers.2.weight"][0] = 0
+        made[f"mask_decoder.output_hypernetworks_mlps.{mask}.layers.2.bias"][0] = -shift
+    return made

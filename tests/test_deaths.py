@@ -142,6 +142,7 @@ def test_a_full_disk_stops_the_run_and_costs_no_image(data: Path, tmp_path: Path
 
 def test_a_run_in_which_nothing_moves_is_ended(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "STALL", 0.2)
+    monkeypatch.setattr(supervise, "START", 0.0)
     with pytest.raises(OvssError, match=r"nothing was begun or finished .* In hand: folder:.*mine.yaml/i0"):
         run(data, tmp_path / "run", seconds=40.0, batch=1, deadline=60)
 

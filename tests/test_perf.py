@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 TOYS = {
     "san": ["--variant", "san_tiny", "--size", "48x64", "--classes", "3"],
     "semantic": ["--classes", "3", "--size", "40x60"],
+    "sam": ["--variant", "sam_tiny", "--size", "48x64", "--points", "2"],
     "counting": ["--classes", "20", "--size", "40x60"],
     "decode": ["--drawn"],
 }

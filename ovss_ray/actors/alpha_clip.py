@@ -45,7 +45,8 @@ class Stage(stage.Stage):
         """Which network, what it is shown of a region (Look), and how classes are put into words (Naming)."""
 
         variant: str = "alpha_clip_vit_l_14"
-        """alpha_clip_vit_b_16, alpha_clip_vit_l_14 or alpha_clip_vit_l_14_336, or plain CLIP: clip_vit_b_16, …"""
+        """alpha_clip_vit_b_16, alpha_clip_vit_l_14, alpha_clip_vit_l_14_336 or alpha_clip_tiny, or plain CLIP:
+        clip_vit_b_16, …"""
         base: str | None = None
         """the checkpoint of the CLIP; without it the one that `ovss weights fetch` has got or gets"""
         weights: str | None = None

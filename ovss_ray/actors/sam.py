@@ -1,30 +1,67 @@
-"""SAM proposes regions: the released automatic mask generator, as it is.
+"""SAM proposes regions: the masks of the released automatic generator, in its order, for a part of its work.
 
-Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643; the package `segment-anything`, an optional extra. A
-grid of points over the image is put to the network, each answered by three masks; those that it predicts to fit badly,
-that change with the threshold, or that repeat others are left out.
+Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. A grid of points over the image is put to the network,
+each answered by three masks; those that it predicts to fit badly, that change with the threshold, or that repeat others
+are left out (models/sam_generator.py).
 """
 
-import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from ovss_ray import files, regions, stage, weights
+from ovss_ray import files, stage, weights
 from ovss_ray.actors.san import computing, device
 from ovss_ray.columns import Batch, column
-from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.errors import UnknownName
+from ovss_ray.models.sam_variants import VARIANTS
 from ovss_ray.vocabulary import Vocabularies
 
-VARIANTS = {"sam_vit_b": "vit_b", "sam_vit_l": "vit_l", "sam_vit_h": "vit_h"}
-"""Our names of the networks, and those of segment_anything.sam_model_registry."""
-COLOURS = {"pixel_mean": (123.675, 116.28, 103.53), "pixel_std": (58.395, 57.12, 57.375)}
-"""What SAM's input is normalised by, for RGB in 0..255."""
-MASKS_BYTES = 1 << 31
-"""The most that the masks of one batch of points, three float32 each in full resolution, may take."""
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from ovss_ray.models.sam import Sam
+
+
+class Network(stage.Config):
+    """Which SAM, and how it is computed."""
+
+    variant: str = "sam_vit_h"
+    """sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h, or MobileSAM: sam_mobile"""
+    weights: str | None = None
+    """the checkpoint; without it the one that `ovss weights fetch` has got or gets"""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto (a GPU if there is one), cpu, cuda or cuda:N"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16, for the image encoder alone, is meant for GPUs and changes near-ties; not measured on one yet"""
+    compile: bool = False
+    """compile the image encoder (torch.compile) when the first image comes; not measured on a GPU yet"""
+    exact: bool = False
+    """bit-identical answers on one kind of hardware: one image per forward, one thread, deterministic kernels"""
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        return path and files.absolute(path)
+
+    @field_validator("variant")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in VARIANTS:
+            raise ValueError(str(UnknownName("variant", name, VARIANTS)))
+        return name
+
+    def file(self) -> Path:
+        """The checkpoint. Raises OvssError if it is not here and cannot be downloaded."""
+        return weights.find(self.variant, self.weights)
+
+    def load(self) -> "Sam":
+        """The network, where it is to be computed. Raises OvssError."""
+        from ovss_ray.models import sam
+
+        model = sam.load(self.variant, self.file(), device(self), self.precision)
+        if self.compile:
+            model.image_encoder.compile()
+        return model
 
 
 class Stage(stage.Stage):
@@ -33,22 +70,16 @@ class Stage(stage.Stage):
     reads = ("image",)
     writes = ("boxes", "bits", "predicted_iou")
     gpu: ClassVar[bool] = True
-    where: ClassVar[tuple[str, ...]] = ("weights", "device")
+    where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
 
-    class Config(stage.Config):
+    class Config(Network):
         """The network, and the generator's parameters with its own names and defaults."""
 
-        variant: str = "sam_vit_h"
-        """sam_vit_b, sam_vit_l or sam_vit_h"""
-        weights: str | None = None
-        """the checkpoint; without it the one that `ovss weights fetch` has got or gets"""
-        device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-        """auto (a GPU if there is one), cpu, cuda or cuda:N"""
-        exact: bool = False
-        """bit-identical answers on one kind of hardware: one thread, deterministic kernels"""
+        batch: int = Field(default=4, ge=1)
+        """images, or crops, in one forward on a GPU, at most; a CPU, which gains nothing from more, is given one"""
         points_per_side: int = Field(default=32, ge=1)
         points_per_batch: int = Field(default=64, ge=1)
-        """at most: fewer for large images, whose masks take more memory"""
+        """at most: a CPU is given as many as its cache holds"""
         pred_iou_thresh: float = 0.88
         stability_score_thresh: float = 0.95
         stability_score_offset: float = 1.0
@@ -59,70 +90,28 @@ class Stage(stage.Stage):
         crop_n_points_downscale_factor: int = Field(default=1, ge=1)
         min_mask_region_area: int = Field(default=0, ge=0)
 
-        @field_validator("weights")
-        @classmethod
-        def _absolute(cls, path: str | None) -> str | None:
-            return path and files.absolute(path)
-
-        @field_validator("variant")
-        @classmethod
-        def _known(cls, name: str) -> str:
-            if name not in VARIANTS:
-                raise ValueError(str(UnknownName("variant", name, VARIANTS)))
-            return name
-
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """The checkpoint. Raises OvssError if it is not here and cannot be downloaded, or the package is missing."""
-        if importlib.util.find_spec("segment_anything") is None:
-            raise OvssError("the stage `sam` needs the package segment-anything. Type: pip install 'ovss_ray[sam]'")
-        return (weights.find(config.variant, config.weights),)
+        """The checkpoint. Raises OvssError if it is not here and cannot be downloaded."""
+        return (config.file(),)
 
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
-        self.model = load(config.variant, self.files(config)[0], device(config))
+        from ovss_ray.models.sam_generator import Generator
+        from ovss_ray.models.sam_points import Settings
+
+        model = config.load()
+        alone = config.exact or model.device.type == "cpu"
+        given = config.model_dump(include=set(Settings.__dataclass_fields__))
+        self.generator = Generator(model, Settings(**given), 1 if alone else config.batch)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Propose regions for every image, in the generator's order."""
         with computing(self.config):
-            found = [self._propose(image) for image in batch["image"]]
-        return {name: column(one[i] for one in found) for i, name in enumerate(self.writes)}
-
-    def _propose(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        made = self._generator(image).generate(image)
-        fit = np.array([one["predicted_iou"] for one in made], np.float32)
-        return *regions.pack(_masks(made)), fit
-
-    def _generator(self, image: np.ndarray) -> Any:
-        """The generator for an image of this size; its masks come as run lengths, not all of them in full at once."""
-        from segment_anything import SamAutomaticMaskGenerator
-
-        given = self.config.model_dump(exclude={"variant", "weights", "device", "exact"})
-        most = MASKS_BYTES // (3 * 4 * image.shape[0] * image.shape[1])
-        given["points_per_batch"] = max(1, min(given["points_per_batch"], most))
-        return SamAutomaticMaskGenerator(self.model, **given, output_mode="uncompressed_rle")
-
-
-def load(variant: str, file: Path, device: str) -> Any:
-    """Load a segment_anything.modeling.Sam for inference from an official checkpoint. Raises OvssError."""
-    import torch
-    from segment_anything import sam_model_registry
-
-    from ovss_ray.models import checkpoint
-
-    with torch.device("meta"):
-        model = sam_model_registry[VARIANTS[variant]]()
-    checkpoint.fill(model, checkpoint.read(file), file, variant, {})
-    for name, colour in COLOURS.items():  # buffers that no checkpoint has
-        setattr(model, name, torch.tensor(colour)[:, None, None])
-    if torch.device(device).type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return model.to(device)
-
-
-def _masks(made: list[dict[str, Any]]) -> Iterator[np.ndarray]:
-    """The masks that a generator has made, each (H, W) bool."""
-    from segment_anything.utils.amg import rle_to_mask
-
-    for one in made:
-        yield rle_to_mask(one["segmentation"])
+            found = self.generator.generate(list(batch["image"]))
+        made = {
+            "boxes": [one.boxes for one in found],
+            "bits": [np.concatenate([np.empty(0, np.uint8), *one.bits]) for one in found],
+            "predicted_iou": [one.predicted_iou for one in found],
+        }
+        return {name: column(values) for name, values in made.items()}

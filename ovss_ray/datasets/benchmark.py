@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,6 +17,7 @@ PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm"
 LABELS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
 """Endings by which photographs and label files are told from their neighbours."""
 
+_CLASSES = Path(__file__).parent / "classes"
 _INVALID = 65533
 """In a table of label values: this value must not occur."""
 
@@ -112,7 +113,8 @@ class Benchmark:
 def load(name: str) -> Benchmark:
     """Look up a benchmark by name: "camvid", "ade20k:847", "folder:my.yaml", "my_package.my_data:variant".
 
-    Raises UnknownName with the nearest known name.
+    "ade20k:150@catseg" is ade20k:150 asked for in the words of classes/ade20k_150@catseg.txt. Raises UnknownName with
+    the nearest known name.
     """
     family, _, argument = name.partition(":")
     if "." not in family and family not in families():
@@ -122,9 +124,30 @@ def load(name: str) -> Benchmark:
     if "benchmark" in module:
         return module["benchmark"](argument)
     offered = stage.find("ovss_ray.datasets", family, "BENCHMARKS")
-    if argument not in offered:
+    if argument in offered:
+        return offered[argument]
+    base, mark, words = argument.partition("@")
+    if base not in offered or not mark:
         raise UnknownName("benchmark", name, [_named(family, suffix) for suffix in offered])
-    return offered[argument]
+    return _in_words(offered[base], _named(family, base), words)
+
+
+def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
+    """Ask for the classes of a benchmark in other words; its labels stay. Raises UnknownName."""
+    known = variants(name)
+    if words not in known:
+        raise UnknownName(f"list of names for {name}", words, known)
+    told = vocabulary(f"{name.replace(':', '_')}@{words}")
+    return replace(base, title=f"{base.title}, names of {words}", vocabulary=told)
+
+
+def variants(name: str) -> list[str]:
+    """What may follow a benchmark's name and "@": other lists of names for its classes, called after who asks by them.
+
+    catseg: CAT-Seg, SED. ebseg: EBSeg. fcclip: FC-CLIP, MAFT+, EBSeg, many names for a class. mmseg: mmsegmentation.
+    openseg: OpenSeg, ODISE. ovseg: OVSeg, SCAN. proxyclip: ProxyCLIP, Trident.
+    """
+    return [path.stem.partition("@")[2] for path in sorted(_CLASSES.glob(f"{name.replace(':', '_')}@*.txt"))]
 
 
 def families() -> list[str]:
@@ -147,7 +170,12 @@ def _named(family: str, suffix: str) -> str:
 
 def class_list(name: str) -> tuple[str, ...]:
     """Read classes/NAME.txt, one entry a line, byte for byte: blanks at the ends of lines belong to the names."""
-    return tuple((Path(__file__).parent / "classes" / f"{name}.txt").read_text("utf-8").removesuffix("\n").split("\n"))
+    return tuple((_CLASSES / f"{name}.txt").read_text("utf-8").removesuffix("\n").split("\n"))
+
+
+def vocabulary(name: str) -> Vocabulary:
+    """Read classes/NAME.txt as a vocabulary: one class a line, several names of one class parted by tabs."""
+    return Vocabulary.of(line.split("\t") for line in class_list(name))
 
 
 def data_root(given: str | None) -> str:

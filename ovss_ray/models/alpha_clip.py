@@ -34,6 +34,8 @@ VISUAL = "visual."
 """The prefix of the image tower in a CLIP."""
 UNUSED = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's archives that are no weights."""
+EXTRACTOR, HEAD, WORDS = "clip_visual_extractor", "clip_rec_head", "ov_classifier"
+"""A CLIP's parts in a SAN: its first blocks, its last ones, its text tower."""
 
 
 class RegionTower(ImageTower):
@@ -112,7 +114,7 @@ class AlphaClip(nn.Module):
 
     def embed(self, views: Iterable[View], batch: int = BATCH) -> Tensor:
         """Embed regions in full batches, whatever images they are of: (R, D) float32 of unit norm."""
-        made = [self(*_stacked(views)) for views in _batched(views, batch)]
+        made = [self(*stacked(views)) for views in _batched(views, batch)]
         return torch.cat(made) if made else torch.empty(0, self.variant.embed, device=self.device)
 
     def classifier(self, vocabulary: Vocabulary, naming: Naming) -> Classifier:
@@ -159,7 +161,7 @@ def _batched(views: Iterable[View], batch: int) -> Iterator[list[View]]:
     return iter(lambda: list(islice(stream, batch)), [])
 
 
-def _stacked(views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
+def stacked(views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures, each once, the regions' masks, and which picture belongs to which."""
     pictures = {id(view.picture): view.picture for view in views}
     order = {key: i for i, key in enumerate(pictures)}
@@ -182,9 +184,9 @@ def load(
         model = AlphaClip(variant)
     words, visual = _divided(_read(files[0]))
     if variant.base:
-        visual = _read(files[1])
+        visual = (visual if variant.partial else {}) | _named(_read(files[1]))
     checkpoint.fill(model.text, words, files[0], variant.base or name, {})
-    checkpoint.fill(model.visual, _named(visual), files[-1], name, _others(name))
+    checkpoint.fill(model.visual, visual, files[-1], name, _others(name))
     model.precision = precision
     if torch.device(device).type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -207,9 +209,27 @@ def _read(file: Path) -> checkpoint.State:
 
 
 def _divided(state: checkpoint.State) -> tuple[checkpoint.State, checkpoint.State]:
-    """The text tower of a whole CLIP, and its image tower, without the prefix."""
+    """The text tower of a whole CLIP, and its image tower, by our names. The file may be that of a SAN."""
+    if any(name.startswith(EXTRACTOR) for name in state):
+        state = _of_san(state)
     words = {name: value for name, value in state.items() if not name.startswith(VISUAL)}
-    return words, {name.removeprefix(VISUAL): value for name, value in state.items() if name not in words}
+    return words, _named({name.removeprefix(VISUAL): value for name, value in state.items() if name not in words})
+
+
+def _of_san(state: checkpoint.State) -> checkpoint.State:
+    """The CLIP inside a SAN, by the names of a CLIP: the blocks of the head follow those of the extractor."""
+    shallow = len({name.split(".")[2] for name in state if name.startswith(EXTRACTOR + ".resblocks.")})
+    found = {}
+    for name, value in state.items():
+        part, _, rest = name.partition(".")
+        if part == HEAD and rest.startswith("resblocks."):
+            _, number, inner = rest.split(".", 2)
+            rest = f"resblocks.{shallow + int(number)}.{inner}"
+        if part in (EXTRACTOR, HEAD):
+            found[VISUAL + rest] = value
+        elif part == WORDS and rest not in ("bg_embed", "attn_mask"):
+            found[rest] = value
+    return found
 
 
 def _named(visual: checkpoint.State) -> checkpoint.State:

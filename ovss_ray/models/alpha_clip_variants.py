@@ -1,6 +1,7 @@
 """AlphaCLIP's numbers, and the ways to show it a region. No torch here: configs are checked without it.
 
-Source of the numbers: https://github.com/openai/CLIP (MIT) and https://github.com/SunzeY/AlphaCLIP (Apache-2.0).
+Source of the real ones' numbers: https://github.com/openai/CLIP (MIT) and https://github.com/SunzeY/AlphaCLIP
+(Apache-2.0). The tiny ones are trained by this project on drawn scenes (configs/train_*_tiny.yaml).
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ class Variant:
     patch: int
     """side of a patch in pixels"""
     grid: int
-    """side of the patch grid"""
+    """side of the patch grid that the position embedding is for"""
     embed: int
     """D: channels of the space that images and words share"""
     text_width: int
@@ -39,21 +40,30 @@ class Variant:
     """residual blocks of a convolutional stem (models.clip.Stem); 0: the plain patch projection"""
     words: str = ""
     """the table of words that prompts are cut into; none: CLIP's byte pairs"""
+    seen: int = 0
+    """side of the patch grid that is looked at, for which the position embedding is resized; 0: `grid`"""
+    partial: bool = False
+    """whether AlphaCLIP's file has only what its training changed, and the base the rest of the image tower"""
 
     @property
     def pixels(self) -> int:
         """The side n of the square that the image tower looks at."""
-        return self.patch * self.grid
+        return self.patch * (self.seen or self.grid)
 
 
 _B = Variant(768, 12, 12, 16, 14, 512, 512, 8, 12, base="clip_vit_b_16")
 _L = Variant(1024, 16, 24, 14, 16, 768, 768, 12, 12, base="clip_vit_l_14")
+_TINY = Variant(
+    128, 4, 6, 8, 16, 128, 128, 4, 2, base="clip_tiny", text_vocabulary=65, context=24, stem=3, words="scenes",
+    seen=10, partial=True,
+)  # fmt: skip
 _ALPHA = {
     "alpha_clip_vit_b_16": _B,
     "alpha_clip_vit_l_14": _L,
     "alpha_clip_vit_l_14_336": replace(_L, grid=24, base="clip_vit_l_14_336"),
+    "alpha_clip_tiny": _TINY,
 }
-VARIANTS = {**_ALPHA, **{variant.base: replace(variant, base="") for variant in _ALPHA.values()}}
+VARIANTS = {**_ALPHA, **{variant.base: replace(variant, base="", partial=False) for variant in _ALPHA.values()}}
 
 
 class Look(BaseModel):

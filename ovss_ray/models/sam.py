@@ -19,6 +19,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint
 from ovss_ray.models.sam_decoder import MaskDecoder, PromptEncoder, Prompts
 from ovss_ray.models.sam_encoder import ImageEncoder
+from ovss_ray.models.sam_tiny_vit import UNUSED, TinyVitEncoder
 from ovss_ray.models.sam_variants import VARIANTS, Size, Variant, resized_size
 
 MEAN = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
@@ -57,14 +58,15 @@ class Sam(nn.Module):
         super().__init__()
         self.variant = variant
         self.precision = "fp32"
-        self.image_encoder = ImageEncoder(variant)
+        tiny = variant.tiny_vit
+        self.image_encoder = TinyVitEncoder(variant, tiny) if tiny else ImageEncoder(variant)
         self.prompt_encoder = PromptEncoder(variant)
         self.mask_decoder = MaskDecoder(variant)
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self.image_encoder.pos_embed.device
+        return self.prompt_encoder.no_mask_embed.weight.device
 
     def encode(self, images: Tensor) -> Tensor:
         """Images as `preprocess` makes them, (B, 3, pixels, pixels) float32 → embeddings (B, D, g, g) float32."""
@@ -174,7 +176,7 @@ def load(name: str, weights: Path, device: str = "cpu", precision: str = "fp32",
     with torch.device("meta"):
         model = Sam(variant or VARIANTS[name])
         others = {other: checkpoint.shapes(Sam(one)) for other, one in VARIANTS.items() if other != name}
-    checkpoint.fill(model, checkpoint.read(weights), weights, name, others)
+    checkpoint.fill(model, checkpoint.read(weights, UNUSED), weights, name, others)
     model.precision = precision
     if torch.device(device).type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -16,6 +16,10 @@ EPSILON = 1e-6
 """Of the norms of SAM's image encoder and of all its norms over channels."""
 
 
+WEIGHTS = 1 << 21
+"""Attention weights made at a time on a CPU: 8 MB."""
+
+
 class Mlp(nn.Module):
     """Two linear layers with an activation between them."""
 
@@ -45,9 +49,43 @@ class GridAttention(nn.Module):
         """(B, h, w, C) with h = w = side → the same shape."""
         stacked = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.heads, -1))
         q, k, v = stacked.permute(2, 0, 3, 1, 4)
-        q, k = self.placed(q, k, x.shape[1])
-        seen = (q @ k.transpose(-2, -1)).softmax(-1).to(v.dtype) @ v
+        if torch.is_grad_enabled():
+            q, k = self.placed(q, k, x.shape[1])
+            seen = (q @ k.transpose(-2, -1)).softmax(-1).to(v.dtype) @ v
+        else:
+            seen = self.fused(q, k, v, x.shape[1]) if x.is_cuda else self.by_rows(q, k, v, x.shape[1])
         return self.proj(seen.transpose(1, 2).flatten(2).unflatten(1, x.shape[1:3]))
+
+    def distances(self, q: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """What rows and columns of keys add to the weights of queries (B, N, h·w, c): (B, N, h, w, side) each."""
+        grid = q.unflatten(2, (side, side))
+        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, between(self.rel_pos_h, side))
+        return rows, torch.einsum("bnhwc,wkc->bnhwk", grid, between(self.rel_pos_w, side))
+
+    def fused(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
+        """Attention (B, N, h·w, c) by torch's fused kernels, given all that distances add: for GPUs."""
+        rows, columns = self.distances(q, side)
+        added = (rows[..., None] + columns[..., None, :]).flatten(-2).flatten(2, 3)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=added.to(q.dtype))
+
+    def by_rows(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
+        """Attention (B, N, h·w, c) for some rows of queries at a time, whose weights fit a processor's cache.
+
+        All weights of sam_vit_b's blocks over the whole image would be 0.8 GB, and the time that of moving them.
+        """
+        rows, columns = (x.flatten(0, 1) for x in self.distances(q, side))
+        shape, q, k, v = q.shape, q.flatten(0, 1) * q.shape[-1] ** -0.5, k.flatten(0, 1), v.flatten(0, 1)
+        seen = torch.empty_like(q)
+        some, tall = max(1, WEIGHTS // side**4), max(1, min(side, WEIGHTS // side**3))
+        for i in range(0, len(q), some):
+            for y in range(0, side, tall):
+                here, cells = slice(i, i + some), slice(y * side, (y + tall) * side)
+                weights = (q[here, cells] @ k[here].transpose(1, 2)).unflatten(2, (side, side))
+                weights = weights.unflatten(1, (-1, side))
+                weights += rows[here, y : y + tall, :, :, None]
+                weights += columns[here, y : y + tall, :, None, :]
+                seen[here, cells] = weights.flatten(3).flatten(1, 2).softmax(-1).to(v.dtype) @ v[here]
+        return seen.view(shape)
 
     def placed(self, q: Tensor, k: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, N, h·w, c) with 2 side channels more, after which q · k is the whole attention weight.
@@ -57,9 +95,7 @@ class GridAttention(nn.Module):
         column alone: queries get their values for all rows and columns, keys ones where they are. So no matrix of
         biases is made, and sam_tiny's encoder is trained in half the time.
         """
-        grid = q.unflatten(2, (side, side))
-        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, between(self.rel_pos_h, side)).flatten(2, 3)
-        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, between(self.rel_pos_w, side)).flatten(2, 3)
+        rows, columns = (x.flatten(2, 3) for x in self.distances(q, side))
         one = torch.eye(side, dtype=k.dtype, device=k.device)
         where = torch.cat([one.repeat_interleave(side, 0), one.repeat(side, 1)], -1).expand(*k.shape[:2], -1, -1)
         return torch.cat([q * q.shape[-1] ** -0.5, rows, columns], -1), torch.cat([k, where], -1)

@@ -6,7 +6,7 @@ of a batch, P prompts, D features, N heads, h w CLIP's grid of patches.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ ATTRIBUTES = (
     tuple(SHAPES),
 )
 """Captions that speak of one attribute: pattern, colour, shape."""
+NAMES = (*scenes.SURFACES, *map(scenes.name, scenes.COMBINATIONS))
+"""All that can be in a scene."""
 SMALLEST = 300
 """Pixels that a region must show to be trained on, or asked for in a measurement."""
 EDGE = 0.05
@@ -118,7 +120,7 @@ class Task:
         initialise(self.model, self.variant.layers, config.seed)
         if config.start:
             self.model.load_state_dict(checkpoint.read(Path(config.start)))
-        self.captions = [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
+        self.captions = possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
         """Draw the batch of a step: images, coverage, crops, which (scene, region) count, and what is said of them."""
@@ -135,21 +137,7 @@ class Task:
             "patches": torch.from_numpy(np.stack([patch_attributes(scene, self.cell) for scene in made])),
             "crops": _stack(pieces) if pieces else None,
             "chosen": torch.tensor(chosen),
-            **self._captions(regions, drawn),
-        }
-
-    def _captions(self, regions: Sequence[Region], drawn: np.random.Generator) -> dict[str, Any]:
-        """Prompts, which of them each region is shown with (R, P), and its own among them (R,)."""
-        own = list(dict.fromkeys(region.caption for region in regions))
-        others = [self.captions[i] for i in drawn.permutation(len(self.captions))[: self.config.negatives]]
-        names = list(dict.fromkeys([*own, *others]))
-        template = TEMPLATES[drawn.integers(len(TEMPLATES))]
-        return {
-            "prompts": [template.format(name) for name in (*names, *sum(ATTRIBUTES, ()))],
-            "own": len(own),
-            "shown": torch.tensor([[not implied(name, region.caption) for name in names] for region in regions]),
-            "target": torch.tensor([names.index(region.caption) for region in regions]),
-            "attributes": torch.tensor([region.attributes for region in regions]),
+            **captions(regions, self.captions, config.negatives, drawn),
         }
 
     def forward(self, batch: dict[str, Any], step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +167,7 @@ class Task:
             return found
         logits = regions @ prompts.T * self.model.ov_classifier.logit_scale.clamp(max=math.log(100)).exp()
         names = batch["shown"].shape[1]
-        found |= zip(kinds, self._attributes(logits[:, names:], attributes), strict=True)
+        found |= zip(kinds, attribute_losses(logits[:, names:], attributes, self.config.attributes), strict=True)
         return found | contrastive(logits[:, :names], batch["target"], batch["shown"], batch["own"])
 
     def _early(self, read: Tensor, batch: dict[str, Any]) -> Tensor:
@@ -188,14 +176,9 @@ class Task:
         touched = (batch["coverage"][scene, region] > EDGE).float()
         share = touched / touched.sum((1, 2), keepdim=True).clamp(min=1)
         mean = torch.einsum("rhw,rhwa->ra", share, read[scene])
-        patches = self._attributes(read.flatten(0, 2), batch["patches"].flatten(0, 2))
-        return patches + self._attributes(mean, batch["attributes"][: len(mean)])
-
-    def _attributes(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """The weighed losses of the three attributes: (R, attributes), (R, 3) → (3,)."""
-        parts = zip(logits.split([len(captions) for captions in ATTRIBUTES], 1), wanted.T, strict=True)
-        found = [F.cross_entropy(part, target, ignore_index=-1) for part, target in parts]
-        return torch.stack(found) * torch.tensor(self.config.attributes, device=logits.device)
+        weights = self.config.attributes
+        patches = attribute_losses(read.flatten(0, 2), batch["patches"].flatten(0, 2), weights)
+        return patches + attribute_losses(mean, batch["attributes"][: len(mean)], weights)
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
@@ -205,6 +188,35 @@ class Task:
     def weights(self) -> dict[str, Tensor]:
         """What is kept of the network."""
         return {name: value for name, value in self.model.state_dict().items() if not name.startswith("heads.")}
+
+
+def possible_captions() -> list[str]:
+    """What may be said in training: never a held-out name."""
+    return [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
+
+
+def captions(
+    regions: Sequence[Region], possible: Sequence[str], negatives: int, drawn: np.random.Generator
+) -> dict[str, Any]:
+    """Prompts, which of them each region is shown with (R, P), and its own among them (R,)."""
+    own = list(dict.fromkeys(region.caption for region in regions))
+    others = [possible[i] for i in drawn.permutation(len(possible))[:negatives]]
+    names = list(dict.fromkeys([*own, *others]))
+    template = TEMPLATES[drawn.integers(len(TEMPLATES))]
+    return {
+        "prompts": [template.format(name) for name in (*names, *sum(ATTRIBUTES, ()))],
+        "own": len(own),
+        "shown": torch.tensor([[not implied(name, region.caption) for name in names] for region in regions]),
+        "target": torch.tensor([names.index(region.caption) for region in regions]),
+        "attributes": torch.tensor([region.attributes for region in regions]),
+    }
+
+
+def attribute_losses(logits: Tensor, wanted: Tensor, weights: Sequence[float]) -> Tensor:
+    """The weighed losses of the three attributes: (R, attributes), (R, 3) → (3,)."""
+    parts = zip(logits.split([len(captions) for captions in ATTRIBUTES], 1), wanted.T, strict=True)
+    found = [F.cross_entropy(part, target, ignore_index=-1) for part, target in parts]
+    return torch.stack(found) * torch.tensor(weights, device=logits.device)
 
 
 def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
@@ -246,20 +258,29 @@ def _stack(images: Sequence[np.ndarray]) -> Tensor:
 @torch.inference_mode()
 def naming(model: Clip, cell: int, count: int) -> dict[str, float]:
     """Name the true regions of validation scenes among all 330 names: percent right, and of each attribute."""
-    names = [*scenes.SURFACES, *map(scenes.name, scenes.COMBINATIONS)]
     device = model.ov_classifier.logit_scale.device
-    words = text.embed(model.ov_classifier, names, TEMPLATES).float()
+    words = text.embed(model.ov_classifier, NAMES, TEMPLATES).float()
+
+    def name(scene: Scene, regions: Sequence[int]) -> list[int]:
+        batch = images_and_coverage([scene], cell)
+        embeddings = model(batch["images"].to(device), batch["coverage"].to(device))[0][0]
+        return (embeddings[list(regions)] @ words.T).argmax(1).tolist()
+
+    return tally(name, count)
+
+
+def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> dict[str, float]:
+    """How often a function that gives regions of a scene one of NAMES each is right, as `naming` says."""
     said: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
     kinds = (("all", 2 * count), ("held-out", count))
     addresses = [f"{kind}/validation/{number}" for kind, most in kinds for number in range(most)]
     for address in addresses:
         scene = drawn_scenes.resized(scenes.of_address(address)[0], (256, 320))
-        batch = images_and_coverage([scene], cell)
-        found = (model(batch["images"].to(device), batch["coverage"].to(device))[0][0] @ words.T).argmax(1).tolist()
-        for region in drawn_scenes.visible(scene, SMALLEST):
+        regions = drawn_scenes.visible(scene, SMALLEST)
+        for region, guessed in zip(regions, name(scene, regions), strict=True):
             content = scene.contents[region]
             kind = "surface" if isinstance(content, str) else "held_out" if content in scenes.HELD_OUT else "trained"
-            right, guess = scenes.name(content).split(), names[found[region]].split()
+            right, guess = scenes.name(content).split(), NAMES[guessed].split()
             equal = [a == b for a, b in zip(right, guess, strict=True)] if len(right) == len(guess) else [False] * 3
             said[kind].append((all(equal), *(equal if kind != "surface" else ())))
     parts = ("", "_pattern", "_colour", "_shape")

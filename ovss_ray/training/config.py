@@ -12,6 +12,7 @@ from ovss_ray import strict_yaml
 from ovss_ray.config import read
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.models import sam_variants
+from ovss_ray.models.alpha_clip_variants import Look
 from ovss_ray.models.san_variants import VARIANTS
 from ovss_ray.stage import Config
 
@@ -123,8 +124,40 @@ class SamTraining(Training):
     """a checkpoint to start from, such as an official one"""
 
 
-TASKS: dict[str, type[Training]] = {"clip": ClipTraining, "san": SanTraining, "sam": SamTraining}
-AnyTraining = Annotated[ClipTraining | SanTraining | SamTraining, Field(discriminator="task")]
+class AlphaClipTraining(Training):
+    """AlphaCLIP's fourth channel, and the last blocks of the CLIP that it is added to (training/alpha_clip.py)."""
+
+    task: Literal["alpha_clip"]
+    variant: Literal["alpha_clip_tiny"] = "alpha_clip_tiny"
+    base: str | None = None
+    """the checkpoint of the CLIP, which may be a SAN's; None: the one that comes with the project"""
+    look: Look = Look()
+    """how regions are shown, in the training and in its measurements"""
+    blocks: int = Field(default=4, ge=1)
+    """the last so many of the image tower are trained"""
+    things: tuple[int, int] = (4, 8)
+    """how many things a scene has, the upper end left out"""
+    unnamed: float = Field(default=0.2, ge=0, le=1)
+    """part of the things that have a colour without a name; as many have such a pattern"""
+    imperfect: float = Field(default=0.5, ge=0, le=1)
+    """part of the regions whose masks do not fit quite, as those of a proposer"""
+    ones: float = Field(default=0.1, ge=0, le=1)
+    """part of the regions that are shown without their mask: the fourth channel is one everywhere"""
+    negatives: int = Field(default=64, ge=0)
+    """names beside those of the batch that every region is compared with"""
+    attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """weights of the losses that ask for pattern, colour and shape alone"""
+    start: str | None = None
+    """a checkpoint.pt of this training to start from"""
+
+
+TASKS: dict[str, type[Training]] = {
+    "clip": ClipTraining,
+    "san": SanTraining,
+    "sam": SamTraining,
+    "alpha_clip": AlphaClipTraining,
+}
+AnyTraining = Annotated[ClipTraining | SanTraining | SamTraining | AlphaClipTraining, Field(discriminator="task")]
 _ADAPTER: TypeAdapter[AnyTraining] = TypeAdapter(AnyTraining)
 
 

@@ -12,9 +12,11 @@ from segment_anything import SamAutomaticMaskGenerator
 
 from ovss_ray import pipeline, regions
 from ovss_ray.actors import sam
+from ovss_ray.columns import Batch
 from ovss_ray.errors import OvssError
 from ovss_ray.stage import StageConfig
-from tests.small_sam import Stage, build, save
+from tests import official_sam
+from tests.small_sam import Stage, save
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,10 @@ def image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def found(made: Stage, *pictures: np.ndarray) -> Batch:
+    return made(pipeline.start(len(pictures), image=list(pictures)), {})
+
+
 PARAMETERS: list[dict[str, Any]] = [
     {},
     {"crop_n_layers": 1, "crop_n_points_downscale_factor": 2},
@@ -43,32 +49,48 @@ PARAMETERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", PARAMETERS)
 def test_regions_are_the_masks_of_the_released_generator_in_its_order(weights: Path, options: dict[str, Any]) -> None:
-    reference = build()
+    reference = official_sam.build(official_sam.SMALL)
     reference.load_state_dict(torch.load(weights, weights_only=True))
     made = stage(weights, **options)
-    given = made.config.model_dump(exclude={"variant", "weights", "device", "exact"})
+    given = made.config.model_dump(exclude={*sam.Network.model_fields, "batch"})
     pictures = [image(60, 90), image(40, 30)]
-    found = made(pipeline.start(2, image=pictures), {})
-    for picture, boxes, bits, fit in zip(pictures, found["boxes"], found["bits"], found["predicted_iou"], strict=True):
+    columns = found(made, *pictures)
+    for i, picture in enumerate(pictures):
+        boxes, bits, fit = (columns[name][i] for name in Stage.writes)
         masks = SamAutomaticMaskGenerator(reference, **given).generate(picture)
         assert len(masks) > 0
+        assert boxes.dtype == np.int32
         assert np.array_equal(regions.masks(boxes, bits, picture.shape[:2]), [one["segmentation"] for one in masks])
-        assert fit.tolist() == [np.float32(one["predicted_iou"]) for one in masks]
+        assert fit == pytest.approx([one["predicted_iou"] for one in masks], abs=1e-5)
 
 
 def test_images_of_one_pixel_and_without_any_mask_are_no_errors(weights: Path) -> None:
-    tiny = stage(weights)(pipeline.start(1, image=[image(1, 1)]), {})
+    tiny = found(stage(weights), image(1, 1))
     assert len(tiny["boxes"][0]) == len(tiny["predicted_iou"][0])
-    none = stage(weights, pred_iou_thresh=99.0)(pipeline.start(1, image=[image(30, 40)]), {})
+    none = found(stage(weights, pred_iou_thresh=99.0), image(30, 40))
     assert [none[name][0].shape for name in Stage.writes] == [(0, 4), (0,), (0,)]
 
 
-def test_large_images_are_put_fewer_points_at_a_time(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sam, "MASKS_BYTES", 3 * 4 * 60 * 90 * 2)
-    made = stage(weights)
-    assert made._generator(image(60, 90)).points_per_batch == 2
-    assert made._generator(image(600, 900)).points_per_batch == 1
-    assert made._generator(image(6, 9)).points_per_batch == 64
+def test_an_exact_answer_is_the_same_to_the_last_bit_in_any_batch(weights: Path) -> None:
+    made = stage(weights, exact=True, crop_n_layers=1, box_nms_thresh=1.0, crop_nms_thresh=1.0)
+    pictures = [image(60, 90), image(60, 91), image(33, 20)]
+    together, alone = found(made, *pictures), [found(made, one) for one in pictures]
+    for name in Stage.writes:
+        for i, one in enumerate(alone):
+            assert together[name][i].tobytes() == one[name][0].tobytes()
+    assert min(map(len, together["boxes"])) > 20
+
+
+def test_half_precision_is_an_option(weights: Path) -> None:
+    full, half = (found(stage(weights, precision=name, box_nms_thresh=1.0), image(60, 90)) for name in ("fp32", "bf16"))
+    assert 0 < np.abs(full["predicted_iou"][0] - half["predicted_iou"][0]).mean() < 0.05
+
+
+def test_the_image_encoder_is_compiled_if_asked(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    made = stage(weights, compile=True)
+    assert compiled == [made.generator.model.image_encoder]
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(weights: Path, tmp_path: Path) -> None:
@@ -86,14 +108,8 @@ def test_a_setting_that_is_not_known_is_refused_before_anything_is_loaded(option
 
 
 def test_the_defaults_are_those_of_the_released_generator() -> None:
-    generator = SamAutomaticMaskGenerator(build())
+    generator = SamAutomaticMaskGenerator(official_sam.build(official_sam.SMALL))
     config = sam.Stage.Config()
-    for name in set(sam.Stage.Config.model_fields) - {"variant", "weights", "device", "exact", "points_per_side"}:
+    for name in set(sam.Stage.Config.model_fields) - {*sam.Network.model_fields, "batch", "points_per_side"}:
         assert getattr(generator, name) == getattr(config, name), name
     assert len(generator.point_grids[0]) == config.points_per_side**2
-
-
-def test_without_the_package_the_message_says_what_to_type(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(OvssError, match=r"pip install 'ovss_ray\[sam\]'"):
-        sam.Stage.files(sam.Stage.Config(weights=str(weights)))

@@ -43,7 +43,7 @@ def photo(height: int = 90, width: int = 150) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "sam_mobile"])
 def test_the_entries_are_those_of_the_released_networks(name: str) -> None:
     with torch.device("meta"):
         ours = Sam(VARIANTS[name]).state_dict()

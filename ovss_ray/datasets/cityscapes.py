@@ -1,0 +1,53 @@
+"""Cityscapes-19: streets of 50 German cities, seen from a car; 500 images of three cities are for validation.
+
+Data: https://www.cityscapes-dataset.com/downloads (after registration), leftImg8bit_trainvaltest.zip and
+gtFine_trainvaltest.zip: `leftImg8bit/<split>/<city>/*_leftImg8bit.png` (2048 × 1024) and
+`gtFine/<split>/<city>/*_gtFine_labelIds.png`, 8 bit. Read are these files; of their 34 numbers, 19 are the classes that
+cityscapesScripts calls train ids, and the others are not counted. Labels of its test split are not published. Paper:
+Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from ovss_ray import files
+from ovss_ray.datasets.benchmark import Benchmark, Item, below, paired, split_folder, value_table, vocabulary
+from ovss_ray.datasets.folder import indexed
+
+NUMBERS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""labelIds of the 19 classes (cityscapesScripts, helpers/labels.py); the others go up to 33"""
+PHOTOGRAPH, TRUTH = "_leftImg8bit.png", "_gtFine_labelIds.png"
+GET = "Get it: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com/downloads"
+
+
+def items(root: str, split: str) -> list[Item]:
+    """List the images of a split. Raises OvssError if they are not there."""
+    split = split_folder(split, {"train": "train", "val": "val"})
+    photographs, truths = below(root, "cityscapes", [(f"leftImg8bit/{split}", f"gtFine/{split}")], GET)
+    return paired(_by_frame(photographs, PHOTOGRAPH), _by_frame(truths, TRUTH))
+
+
+def _by_frame(folder: str, ending: str) -> dict[str, str]:
+    """city_sequence_frame → address, of the files of one kind."""
+    return {uri.rpartition("/")[2].removesuffix(ending): uri for uri in files.walk(folder) if uri.endswith(ending)}
+
+
+def _table() -> np.ndarray:
+    table = value_table(0, ignore=range(34))
+    table[list(NUMBERS)] = np.arange(len(NUMBERS))
+    return table
+
+
+BENCHMARKS = {
+    "19": Benchmark(
+        title="Cityscapes-19",
+        domain="driving",
+        licence="https://www.cityscapes-dataset.com/license: research and teaching, no commercial use",
+        source="https://www.cityscapes-dataset.com",
+        counts={"train": 2975, "val": 500},
+        vocabulary=vocabulary("cityscapes_19"),
+        items=items,
+        truth=partial(indexed, _table()),
+    )
+}

@@ -1,0 +1,61 @@
+"""CWFID, the Crop/Weed Field Image Dataset: 60 photographs of carrot seedlings among weeds, taken from a field robot.
+
+Data: https://github.com/cwfid/dataset: `images/NNN_image.png` (1296 × 966), `annotations/NNN_annotation.png` in RGB
+(black = ground, green = crop, red = weed), and `train_test_split.yaml`, by which 40 images are for training and 21 for
+testing, number 28 for both. Every pixel is counted.
+
+cwfid        as its authors mean it
+cwfid:mess   as the benchmark MESS prepares and names it: crop and weed are swapped there, and the numbers of its
+             leaderboard are of that
+
+Papers: Haug, Ostermann, "A Crop/Weed Field Image Dataset for the Evaluation of Computer Vision Based Precision
+Agriculture Tasks", ECCV workshops 2014; Blumenstiel et al., "What a MESS", NeurIPS 2023.
+"""
+
+from functools import partial
+from typing import Any
+
+from ovss_ray import files, strict_yaml
+from ovss_ray.datasets.benchmark import Benchmark, Item, below, by_stem, inside, paired, split_folder
+from ovss_ray.datasets.folder import coloured
+from ovss_ray.errors import OvssError
+from ovss_ray.vocabulary import Vocabulary
+
+GROUND, CROP, WEED = 0x000000, 0x00FF00, 0xFF0000
+GET = "Get it: git clone https://github.com/cwfid/dataset, and give its folder as the data root"
+
+
+def items(root: str, split: str) -> list[Item]:
+    """List the images of a split. Raises OvssError if they are not there."""
+    split = split_folder(split, {"train": "train", "test": "test"})
+    *folders, split_file = below(root, "cwfid", [("images", "annotations", "train_test_split.yaml")], GET)
+    told = strict_yaml.load(files.read(split_file), split_file)
+    if not isinstance(told, dict) or not isinstance(told.get(split), list):
+        raise OvssError(f"{split_file}: it has no list {split!r}. {GET}")
+    wanted = {f"{number:03}" for number in told[split]}
+    kinds = ({stem.partition("_")[0]: uri for stem, uri in by_stem(inside(folder)).items()} for folder in folders)
+    return paired(*({stem: uri for stem, uri in kind.items() if stem in wanted} for kind in kinds))
+
+
+_CARD: dict[str, Any] = {
+    "domain": "agriculture",
+    "licence": "all rights reserved; non-commercial research only, and its paper has to be cited",
+    "source": "https://github.com/cwfid/dataset",
+    "counts": {"train": 40, "test": 21},
+    "items": items,
+    "split": "test",
+}
+BENCHMARKS = {
+    "": Benchmark(
+        title="CWFID",
+        vocabulary=Vocabulary.of(["ground", "crop", "weed"]),
+        truth=partial(coloured, {GROUND: 0, CROP: 1, WEED: 2}),
+        **_CARD,
+    ),
+    "mess": Benchmark(
+        title="CWFID as in MESS",
+        vocabulary=Vocabulary.of(["ground", "crop seedling", "weed"]),
+        truth=partial(coloured, {GROUND: 0, WEED: 1, CROP: 2}),
+        **_CARD,
+    ),
+}

@@ -1,0 +1,49 @@
+"""SUIM, Segmentation of Underwater Imagery: reefs, fish, divers and wrecks, 110 photographs for testing.
+
+Data: https://irvlab.cs.umn.edu/resources/suim-dataset, TEST.zip: `images/*.jpg` and `masks/*.bmp`, RGB, each of the
+eight colours whose channels are 0 or 255 being a class: its index is 4 · R + 2 · G + B, a channel being 0 or 1. Every
+pixel is counted. The names are those of the benchmark MESS. Papers: Islam et al., "Semantic Segmentation of Underwater
+Imagery: Dataset and Benchmark", IROS 2020; Blumenstiel et al., "What a MESS", NeurIPS 2023.
+"""
+
+from functools import partial
+
+from ovss_ray.datasets.benchmark import Benchmark, Item, below, by_stem, inside, paired, split_folder
+from ovss_ray.datasets.folder import coloured
+from ovss_ray.vocabulary import Vocabulary
+
+CLASSES = (
+    "background (waterbody)",
+    "human diver",
+    "aquatic plants and sea-grass",
+    "wrecks and ruins",
+    "robots (auvs/rovs/instruments)",
+    "reefs and invertebrates",
+    "fish and vertebrates",
+    "sea-floor and rocks",
+)
+COLOURS = {0xFF0000 * (i >> 2) + 0x00FF00 * (i >> 1 & 1) + 0x0000FF * (i & 1): i for i in range(len(CLASSES))}
+"""red · 65536 + green · 256 + blue → index of the class"""
+GET = "Get it: TEST.zip, linked at https://irvlab.cs.umn.edu/resources/suim-dataset, unpacked into a folder SUIM there"
+
+
+def items(root: str, split: str) -> list[Item]:
+    """List the images. Raises OvssError if they are not there."""
+    folder = split_folder(split, {"test": "TEST"})
+    photographs, truths = below(root, "SUIM", [(f"{folder}/images", f"{folder}/masks")], GET)
+    return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
+
+
+BENCHMARKS = {
+    "": Benchmark(
+        title="SUIM",
+        domain="under water",
+        licence="MIT as its repository states; whether that is meant for the photographs is not said",
+        source="https://irvlab.cs.umn.edu/resources/suim-dataset",
+        counts={"test": 110},
+        vocabulary=Vocabulary.of(CLASSES),
+        items=items,
+        truth=partial(coloured, COLOURS),
+        split="test",
+    )
+}

@@ -1,0 +1,164 @@
+"""MobileSAM's image encoder, a TinyViT: convolutions, then attention in windows, a hundredth of ViT-H's weights.
+
+Zhang et al., "Faster Segment Anything", 2023, arXiv 2306.14289; Wu et al., "TinyViT", ECCV 2022, arXiv 2207.10666. The
+parameters have the names of mobile_sam.pt. Letters: B images or windows, h w of a map or window, N heads, C channels.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovss_ray.models.clip import ChannelNorm
+from ovss_ray.models.sam_encoder import EPSILON
+from ovss_ray.models.sam_variants import TinyVit, Variant
+
+UNUSED = tuple(f"image_encoder.{layer}.{part}" for layer in ("norm_head", "head") for part in ("weight", "bias"))
+"""Entries of mobile_sam.pt that no mask depends on: the classifier that the TinyViT had before."""
+
+
+class ConvNorm(nn.Sequential):
+    """A convolution without bias, and a batch norm."""
+
+    def __init__(self, width: int, out: int, size: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.add_module("c", nn.Conv2d(width, out, size, stride, size // 2, groups=groups, bias=False))
+        self.add_module("bn", nn.BatchNorm2d(out))
+
+
+class Inverted(nn.Module):
+    """An inverted bottleneck (MobileNetV2's), the blocks of the first stage."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(width, 4 * width)
+        self.conv2 = ConvNorm(4 * width, 4 * width, 3, groups=4 * width)
+        self.conv3 = ConvNorm(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → the same shape."""
+        return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
+
+
+class Merging(nn.Module):
+    """From one stage to the next: other channels, and a map of half the side or of the same."""
+
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(width, out)
+        self.conv2 = ConvNorm(out, out, 3, stride, groups=out)
+        self.conv3 = ConvNorm(out, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C', h / stride, w / stride)."""
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention in a window, with a learned bias for each distance in rows and in columns."""
+
+    def __init__(self, width: int, heads: int, side: int) -> None:
+        super().__init__()
+        self.heads, self.side = heads, side
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.attention_biases = nn.Parameter(torch.empty(heads, side * side))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, side², C) → the same shape."""
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=self.biases().to(q.dtype))
+        return self.proj(seen.transpose(1, 2).flatten(2))
+
+    def biases(self) -> Tensor:
+        """What distances add to the weights: (N, side², side²)."""
+        along = torch.arange(self.side, device=self.attention_biases.device)
+        apart = (along[:, None] - along).abs()
+        index = self.side * apart[:, None, :, None] + apart[None, :, None, :]
+        return self.attention_biases[:, index.flatten(2).flatten(0, 1)]
+
+
+class Mlp(nn.Module):
+    """A norm and two linear layers with GELU between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, C) → the same shape."""
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+
+
+class Block(nn.Module):
+    """Attention in windows, a convolution in each channel, an MLP."""
+
+    def __init__(self, width: int, heads: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.attn = WindowAttention(width, heads, side)
+        self.local_conv = ConvNorm(width, width, 3, groups=width)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → the same shape. The map is filled up with zeros, which take part, to whole windows."""
+        side, (h, w) = self.side, x.shape[2:]
+        cut = F.pad(x, (0, -w % side, 0, -h % side)).unflatten(3, (-1, side)).unflatten(2, (-1, side))
+        tokens = cut.permute(0, 2, 4, 3, 5, 1)
+        seen = self.attn(tokens.flatten(3, 4).flatten(0, 2)).reshape(tokens.shape)
+        x = self.local_conv(x + seen.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)[..., :h, :w])
+        return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Stage(nn.Module):
+    """Blocks, and what leads to the next stage."""
+
+    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C', h', w')."""
+        for block in self.blocks:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class TinyVitEncoder(nn.Module):
+    """From pixels to the embedding that all prompts of an image share."""
+
+    def __init__(self, variant: Variant, tiny: TinyVit) -> None:
+        super().__init__()
+        width = tiny.widths[0]
+        stem = ConvNorm(3, width // 2, 3, 2), nn.GELU(), ConvNorm(width // 2, width, 3, 2)
+        self.patch_embed = nn.ModuleDict({"seq": nn.Sequential(*stem)})
+        self.layers = nn.ModuleList(_stage(tiny, i) for i in range(len(tiny.widths)))
+        self.neck = nn.Sequential(
+            nn.Conv2d(tiny.widths[-1], variant.embed, 1, bias=False),
+            ChannelNorm(variant.embed, EPSILON),
+            nn.Conv2d(variant.embed, variant.embed, 3, padding=1, bias=False),
+            ChannelNorm(variant.embed, EPSILON),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised and padded images (B, 3, pixels, pixels) → embeddings (B, D, g, g)."""
+        return self.neck(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """The same images → what the last stage makes of them, (B, C, g, g)."""
+        x = self.patch_embed["seq"](images)
+        for stage in self.layers:
+            x = stage(x)
+        return x
+
+
+def _stage(tiny: TinyVit, i: int) -> Stage:
+    """Stage i: the last two maps have one size, the others are halved from stage to stage."""
+    width, last = tiny.widths[i], len(tiny.widths) - 1
+    blocks: list[nn.Module] = [
+        Block(width, tiny.heads[i], tiny.windows[i]) if i else Inverted(width) for _ in range(tiny.depths[i])
+    ]
+    return Stage(blocks, Merging(width, tiny.widths[i + 1], 1 if i + 1 == last else 2) if i < last else None)

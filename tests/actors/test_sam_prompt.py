@@ -1,0 +1,89 @@
+"""The stage `sam_prompt`: answers of the released predictor, and images that are looked at once."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamPredictor
+
+from ovss_ray import pipeline, regions
+from ovss_ray.actors.sam_prompt import Stage
+from ovss_ray.errors import OvssError
+from ovss_ray.models import sam
+from ovss_ray.models.sam_variants import VARIANTS
+from tests import official_sam, small_sam
+
+QUESTIONS: list[dict[str, Any]] = [
+    {"points": [[40, 20.5]], "labels": [1]},
+    {"points": [[40, 20], [8, 50]], "labels": [1, 0], "multimask": False},
+    {"box": [10, 10, 70, 50]},
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_sam.save(tmp_path_factory.mktemp("sam") / "small.pth")
+
+
+def stage(weights: Path, **options: Any) -> Stage:
+    return Stage(Stage.Config(variant="sam_small", weights=str(weights), device="cpu", **options))
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_regions_are_the_masks_of_the_released_predictor(weights: Path) -> None:
+    reference = official_sam.build(official_sam.SMALL)
+    reference.load_state_dict(torch.load(weights, weights_only=True))
+    predictor, image = SamPredictor(reference), picture(60, 90)
+    predictor.set_image(image)
+    found = stage(weights)(pipeline.start(3, image=[image] * 3, prompts=QUESTIONS), {})
+    for i, question in enumerate(QUESTIONS):
+        names = {"points": "point_coords", "labels": "point_labels", "multimask": "multimask_output"}
+        given = {names.get(key, key): np.array(value) for key, value in question.items()}
+        masks, fit, _ = predictor.predict(**given)
+        assert np.array_equal(regions.masks(found["boxes"][i], found["bits"][i], (60, 90)), masks)
+        assert found["predicted_iou"][i] == pytest.approx(fit, abs=1e-5)
+
+
+def test_a_mask_of_an_answer_can_be_asked_about(weights: Path) -> None:
+    made, image = stage(weights), picture(60, 90)
+    first = made.answer(image, QUESTIONS[0])
+    second = made.answer(image, {**QUESTIONS[0], "mask": first.logits[1]})
+    assert not np.array_equal(first.logits, second.logits)
+
+
+def test_an_image_is_looked_at_once_while_it_is_remembered(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, looked = stage(weights, images=2), []
+    monkeypatch.setattr(
+        sam.Sam, "embed", lambda self, image, embed=sam.Sam.embed: looked.append(1) or embed(self, image)
+    )
+    one, two, three = picture(30, 40), picture(31, 40), picture(32, 40)
+    for image in (one, two, one, two, three, three, one):
+        made.answer(image, QUESTIONS[0])
+    assert len(looked) == 4  # one had to make room for three
+
+
+def test_a_question_that_is_none_is_refused(weights: Path) -> None:
+    with pytest.raises(
+        OvssError, match=r"a question has \['point'\]; it may have points, labels, box, mask, multimask"
+    ):
+        stage(weights).answer(picture(30, 40), {"point": [1, 2]})
+    with pytest.raises(OvssError, match="a prompt is empty"):
+        stage(weights).answer(picture(30, 40), {})
+
+
+def test_sam_tiny_answers_a_click_in_fifty_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.save(official_sam.state(VARIANTS["sam_tiny"]), tmp_path / "tiny.pth")
+    made = Stage(Stage.Config(variant="sam_tiny", weights=str(tmp_path / "tiny.pth"), device="cpu"))
+    image, spent = picture(256, 256), []
+    for _ in range(6):
+        begun = time.process_time()  # of this process alone, which others cannot slow so much
+        made.answer(image, QUESTIONS[0])
+        spent.append(time.process_time() - begun)
+    assert min(spent[1:]) < 0.05
