@@ -132,7 +132,7 @@ def test_every_preset_is_a_config_that_names_real_options() -> None:
         if name.startswith("vfss_"):
             assert chain[0].options["points_per_side"] == 20
             assert chain[1].options["templates"] == ["a photo of a {}"]
-    assert len(looks) == 7
+    assert len(looks) == 6
 
 
 def test_a_config_changes_single_entries_of_what_it_extends(tmp_path: Path) -> None:
