@@ -51,7 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def nodes() -> Iterator[Cluster]:
     """A head for the driver, and two nodes that can hold all workers each."""
     os.environ["PYTHONPATH"] = str(ROOT)
-    patient = {"health_check_failure_threshold": 40}  # a machine that is busy elsewhere is no lost node
+    patient = {"health_check_failure_threshold": 10}  # half a minute: a machine that is busy elsewhere is no lost node
     made = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000, "_system_config": patient},
