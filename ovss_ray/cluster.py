@@ -35,6 +35,7 @@ OURS = {
     "RAY_prestart_worker_first_driver": "0",  # processes of the wrong environment: never used, woken 100 times a second
     "RAY_enable_metrics_collection": "0",  # nobody could read them, without the dashboard
     "RAY_task_events_report_interval_ms": "0",  # likewise
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send its makers a report of each run
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # such as of Ray Data's statistics when a node dies
 }
 """What a cluster that we start is told by environment variables; one that has been set by hand stays."""
@@ -108,7 +109,7 @@ def _address() -> str | None:
     if RAY_ADDRESS names a cluster that does not answer.
     """
     asked = os.environ.get("RAY_ADDRESS", "")
-    remembered = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / CURRENT
+    remembered = _remembered()
     if asked not in ("", "auto", "local") and "://" not in asked and not _listens(asked):
         raise OvssError(
             f"RAY_ADDRESS={asked}: no cluster answers there. Start one, correct the address, or set RAY_ADDRESS=local "
@@ -118,12 +119,23 @@ def _address() -> str | None:
     return "local" if ended else None
 
 
+def _starts(address: str | None) -> bool:
+    """Whether ray.init would start a cluster."""
+    asked = address or os.environ.get("RAY_ADDRESS", "")
+    return asked == "local" or not (asked or _remembered().is_file())
+
+
+def _remembered() -> Path:
+    return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / CURRENT
+
+
 def _init() -> None:
     address = _address()
     for name, value in OURS.items():
         os.environ.setdefault(name, value)
     settings = {"env_vars": {name: os.environ[name] for name in HANDED_ON if name in os.environ}}
-    runtime = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else settings  # a job brings its own
+    theirs = not _starts(address) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ  # a job brings its own
+    runtime = settings if theirs else None  # and what we start inherits it: a runtime environment takes time
     try:
         ray.init(
             address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=runtime

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from ovss_ray import cluster, placement, records, reduce, report
 from ovss_ray import manifest as manifests
@@ -120,7 +120,10 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], request: Request, watch
         images = _map(images, worker, pool, number=number, keep=keep, **given)
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=request.folder)
-    receipts = images.map_batches(write, batch_size=size, batch_format="pyarrow", num_cpus=placement.WRITING)
+    writers = TaskPoolStrategy(size=placement.writers(cluster.size().cpus))
+    receipts = images.map_batches(
+        write, batch_size=size, batch_format="pyarrow", compute=writers, num_cpus=placement.WRITING
+    )
     with plain_errors():
         yield from receipts.iter_rows()
 

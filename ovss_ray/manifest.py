@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,14 +86,14 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
     if not rows:
         raise OvssError(f"{name}, split {selection.split}: no image with a label was found below {root}")
     with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(_size, rows))
+        sizes = list(pool.map(partial(_size, benchmark), rows))
     return _sorted(_table(name, benchmark.vocabulary.digest, rows, sizes))
 
 
-def _size(item: Item) -> tuple[int, int]:
+def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
     """H, W from the file's header; an image that cannot be read is put first, and fails when its turn comes."""
     try:
-        return images.size(item.image)
+        return benchmark.size(item.image)
     except OvssError:
         return 0, 0
 

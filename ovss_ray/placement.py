@@ -43,6 +43,8 @@ WRITING = 0.1
 """Processors of a task that writes records."""
 HEAP = 1e9
 """Bytes of memory that a worker needs beside its weights, about: the libraries, a few images, what is computed."""
+THREADS = 4.0
+"""Processors of a worker that computes, at most."""
 LIGHT = 0.25
 """Processors of a worker that decodes or measures on a machine with few of them."""
 
@@ -90,8 +92,8 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
     Pools without a stage that can use a GPU are light (decode, measure): a quarter processor each on a small machine,
     up to a quarter of the processors each on a large one. What remains is shared by the pools that compute, but for one
-    quarter that writes records: one worker per GPU, or without GPUs workers of up to four threads, as many as the
-    memory holds.
+    quarter that writes records: one worker per GPU, or without GPUs one for each processor, of a single thread, as
+    threads wait for one another; where the memory holds fewer, or the config wants fewer, they have up to four threads.
     """
     computing = [pool for pool in pools if not _light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
@@ -99,6 +101,11 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     batch = 8 if size.gpus or not computing else 1
     held = size.memory / max(1, len(computing)) / (HEAP + weights)
     return [_place_light(p, size.cpus, batch) if _light(p) else _place(p, rest, size, batch, held) for p in pools]
+
+
+def writers(cpus: float) -> int:
+    """How many tasks may write records at once. Ray Data hands spare processors first to tasks without a bound."""
+    return max(2, int(cpus / 4))
 
 
 def unmet(pools: Sequence[Placed], size: Size) -> str:
@@ -130,10 +137,11 @@ def _place_light(pool: Pool, cpus: float, batch: int) -> Placed:
 
 
 def _place(pool: Pool, rest: float, size: Size, batch: int, held: float) -> Placed:
-    each_gpu = (1.0 if size.gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else pool.gpus
-    each_cpu = min(1.0 if each_gpu else 4.0, rest, size.node_cpus) if pool.cpus == "auto" else pool.cpus
-    most = size.gpus / each_gpu if each_gpu else rest / each_cpu
-    return Placed(pool.stages, *_workers(pool, int(min(most, held))), each_cpu, each_gpu, _number(pool.batch, batch))
+    gpus = (1.0 if size.gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else pool.gpus
+    each = 1.0 if pool.cpus == "auto" else pool.cpus
+    least, most = _workers(pool, int(min(size.gpus / gpus if gpus else math.ceil(rest / each), held)))
+    cpus = min(1.0 if gpus else THREADS, rest / (1 if gpus else most), size.node_cpus)
+    return Placed(pool.stages, least, most, cpus if pool.cpus == "auto" else each, gpus, _number(pool.batch, batch))
 
 
 def _workers(pool: Pool, most: int) -> tuple[int, int]:

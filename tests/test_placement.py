@@ -58,7 +58,7 @@ def test_without_gpus_all_first_workers_fit_and_a_processor_is_left_for_writing(
     pools = placement.place(placement.complete(config("san")), Size(cpus, 0, cpus, 0))
     assert all(pool.gpus == 0 for pool in pools)
     assert sum(pool.least * pool.cpus for pool in pools) <= max(1, cpus) - 0.1
-    assert pools[1].threads >= min(cpus, 2) // 1 - (cpus == 1)
+    assert (pools[1].threads, pools[1].most) == (1, cpus)
 
 
 def test_batches_are_large_on_gpus_and_single_images_without() -> None:
@@ -75,7 +75,7 @@ def test_numbers_in_the_config_are_kept() -> None:
 def test_workers_fit_the_nodes_of_a_cluster_of_small_ones() -> None:
     size = Size(cpus=8, gpus=0, node_cpus=2, node_gpus=0)
     pools = placement.place(placement.complete(config("san")), size)
-    assert pools[1].cpus == 2
+    assert pools[1].cpus <= 2
     assert placement.unmet(pools, size) == ""
 
 
@@ -91,4 +91,4 @@ def test_memory_bounds_the_workers_that_auto_gives() -> None:
     roomy = placement.place(pools, Size(64, 0, 64, 0, memory=256e9), weights=1e9)
     tight = placement.place(pools, Size(64, 0, 64, 0, memory=8e9), weights=1e9)
     none = placement.place(pools, Size(64, 0, 64, 0, memory=1e9), weights=1e9)
-    assert (roomy[1].most > 8, tight[1].most, none[1].most) == (True, 4, 1)
+    assert [(p[1].most, p[1].threads) for p in (roomy, tight, none)] == [(64, 1), (4, 4), (1, 4)]

@@ -81,6 +81,8 @@ class Benchmark:
     """the names of the label indices that the truth uses; left out: those of the classes"""
     image: Callable[[Item, bytes], np.ndarray] = _photograph
     """(item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError"""
+    size: Callable[[str], tuple[int, int]] = images.size
+    """URI of a photograph → its H, W, without decoding it. Raises OvssError"""
     rules: str = ""
     """names how label files are read, where a user has a say in it: another rule is another benchmark"""
     split: str = "val"

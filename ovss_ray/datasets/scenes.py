@@ -77,19 +77,34 @@ def scene(occurring: Sequence[Thing], key: str, number: int, size: tuple[int, in
 
     The size (H, W) in pixels is drawn too if it is not given.
     """
-    drawn = np.random.default_rng([zlib.crc32(key.encode()), number])
-    own = int(drawn.integers(*HEIGHTS)), int(drawn.integers(*WIDTHS))
+    drawn, own = _begun(key, number)
     chosen = drawn.integers(0, len(occurring), int(drawn.integers(*THINGS)))
     return draw(drawn, size or own, [occurring[i] for i in chosen])
 
 
+def _begun(key: str, number: int) -> tuple[np.random.Generator, tuple[int, int]]:
+    """The source of a scene's choices, and the first of them: its size (H, W) in pixels."""
+    drawn = np.random.default_rng([zlib.crc32(key.encode()), number])
+    return drawn, (int(drawn.integers(*HEIGHTS)), int(drawn.integers(*WIDTHS)))
+
+
 def of_address(address: str) -> tuple[Scene, str]:
     """Draw the scene of VOCABULARY/SPLIT/NUMBER, and say which vocabulary that is. Raises FileNotFoundError."""
+    vocabulary, key, number = _parsed(address)
+    return scene(OCCURRING[vocabulary], key, number), vocabulary
+
+
+def size(uri: str) -> tuple[int, int]:
+    """H, W in pixels of the scene of scenes://VOCABULARY/SPLIT/NUMBER.png, which is not drawn for it."""
+    return _begun(*_parsed(uri.removeprefix("scenes://").removesuffix(".png"))[1:])[1]
+
+
+def _parsed(address: str) -> tuple[str, str, int]:
+    """The vocabulary of an address, and the series and number of its scene. Raises FileNotFoundError."""
     vocabulary, split, number = [*address.split("/"), "", ""][:3]
     if vocabulary not in OCCURRING or split not in SPLITS or not number.isdigit():
         raise FileNotFoundError(f"no scene {address!r}; scenes://seen/validation/17.png is one")
-    same = "all" if vocabulary == "847" else vocabulary
-    return scene(OCCURRING[vocabulary], f"{same}/{split}", int(number)), vocabulary
+    return vocabulary, f"{'all' if vocabulary == '847' else vocabulary}/{split}", int(number)
 
 
 def label_map(drawn: Scene, vocabulary: Vocabulary) -> np.ndarray:
@@ -115,12 +130,12 @@ class Files(AbstractFileSystem):
 
 @lru_cache(128)
 def _file(path: str) -> bytes:
-    """A file's content, some 200 KB; kept a while, since whoever reads a file asks for its size first."""
+    """A file's content, some 250 KB; kept a while, since whoever reads a file asks for its size first."""
     stem = path.removesuffix(".png")
     drawn, vocabulary = of_address(stem.removesuffix("_labels"))
     labels = stem.endswith("_labels")
     content = label_map(drawn, BENCHMARKS[vocabulary].vocabulary) if labels else drawn.image
-    Image.fromarray(content).save(file := io.BytesIO(), "PNG", compress_level=1)
+    Image.fromarray(content).save(file := io.BytesIO(), "PNG", compress_level=0)
     return file.getvalue()
 
 
@@ -144,6 +159,7 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
         vocabulary=Vocabulary.of([*SURFACES, *names]),
         items=items,
         truth=truth,
+        size=size,
         split="validation",
         drawn=True,
         groups={
