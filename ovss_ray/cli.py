@@ -2,16 +2,18 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ovss_ray.cli_weights import weights_app
 from ovss_ray.errors import OvssError, UnknownName
 
 if TYPE_CHECKING:
     from ovss_ray.config import RunConfig
+    from ovss_ray.request import Request
 
 app = typer.Typer(
     help="Evaluate open-vocabulary semantic segmentation: one command from photographs to a report.",
@@ -19,7 +21,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-weights_app = typer.Typer(help="Find, fetch and make up checkpoints.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 
 FAILED = 1
@@ -82,6 +83,7 @@ def _evaluate(settings: dict[str, "RunConfig"], out: str) -> None:
 
     folders = {name: files.join(out, name) if len(settings) > 1 else out for name in settings}
     requests = {name: resolve(one, folders[name]) for name, one in settings.items()}
+    _check(requests.values())
     _before_ray()
     from ovss_ray import cluster  # only now: Ray takes seconds, and a wrong config should not
     from ovss_ray import evaluate as main_path
@@ -103,6 +105,15 @@ def _evaluate(settings: dict[str, "RunConfig"], out: str) -> None:
     if failed := sum(one["expected"] - one["scored"] for one in every):
         print(f"ovss: {failed} images have no result. Mend them and give the same command again", file=sys.stderr)
         raise typer.Exit(FAILED)
+
+
+def _check(requests: Iterable["Request"]) -> None:
+    """Look at a few labels of each data set, once. Raises OvssError if none of them is right."""
+    from ovss_ray import check as checking
+
+    for request in requests:
+        for note in checking.ahead(request):
+            print(f"ovss: {note}", file=sys.stderr)
 
 
 def _before_ray() -> None:
@@ -188,6 +199,24 @@ def prepare(
 
 
 @app.command()
+def check(
+    benchmark: Annotated[str, typer.Argument(help="such as camvid or folder:my.yaml")],
+    data_root: Annotated[str | None, typer.Option(help="[default: $OVSS_DATA]")] = None,
+    split: Annotated[str | None, typer.Option(help="another split than the benchmark's own")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="only the first N images: an incomplete set is then no fault")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="every pixel of every file, not of a sample")] = False,
+    workers: Annotated[int | None, typer.Option(help="processes [default: one per processor]", min=1)] = None,
+) -> None:
+    """Look whether photographs and labels are what they should be, and say what usually made them otherwise."""
+    from ovss_ray import check as checking
+
+    if checking.run(benchmark, data_root, split, limit, full, workers):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def train(
     config: Annotated[str, typer.Argument(help="a YAML file, or a name such as train_san_tiny")],
     out: Annotated[str | None, typer.Option(help="the training's folder [default: runs/CONFIG]")] = None,
@@ -207,17 +236,18 @@ def train(
 
 
 @app.command("list")
-def list_() -> None:
-    """List the benchmarks, stages, configs and weights that there are."""
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="benchmarks, stages, configs, weights or published [default: all but published]"),
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="the published figures of this one only")] = None,
+) -> None:
+    """List the benchmarks, stages, configs and weights that there are, or the figures that papers publish."""
     from ovss_ray import inventory, tables
 
     console = tables.console()
-    for table in (
-        inventory.benchmarks(),
-        inventory.stages(),
-        inventory.configs(shipped_configs()),
-        inventory.weights(),
-    ):
+    for table in inventory.tables(what, benchmark, shipped_configs()):
         console.print(table)
 
 
@@ -228,33 +258,3 @@ def doctor(data_root: Annotated[str | None, typer.Option(help="[default: $OVSS_D
 
     if not inventory.check(tables.console(), data_root or os.environ.get("OVSS_DATA")):
         raise typer.Exit(FAILED)
-
-
-@weights_app.command("list")
-def weights_list() -> None:
-    """List the known checkpoints, and where those that are here lie."""
-    from ovss_ray import inventory, tables
-
-    tables.console().print(inventory.weights())
-
-
-@weights_app.command("fetch")
-def weights_fetch(name: str) -> None:
-    """Download a checkpoint if it is not here, and print its path."""
-    from ovss_ray import weights
-
-    print(weights.find(name))
-
-
-@weights_app.command("fake")
-def weights_fake(
-    name: Annotated[str, typer.Argument(help="such as san_vit_b_16")],
-    out: Annotated[Path | None, typer.Option(help="[default: NAME_fake.pth here]")] = None,
-    seed: int = 0,
-) -> None:
-    """Write a checkpoint in the official format with made-up values, to try speed and plumbing without the real one."""
-    from ovss_ray.models import fake
-
-    path = out or Path(f"{name}_fake.pth")
-    fake.write(name, path, seed)
-    print(f"{path}\nuse it with: ovss evaluate {name} --set {name.partition('_')[0]}.weights={path} …")

@@ -59,6 +59,8 @@ class RunConfig(Config):
     """write label maps into the run's folder: auto is all of them up to 10,000 images, then a fixed sample"""
     exact: bool = False
     """bit-identical records at the price of speed: one image per forward, one thread, deterministic kernels"""
+    check: bool = True
+    """look at a few label files first (see `ovss check`), and do not start if none of them is right"""
     max_errors: int = Field(default=100, ge=0)
     """images that may fail before the run is stopped: the trouble is then not in the images"""
     max_deaths: int = Field(default=10, ge=0)

@@ -92,6 +92,16 @@ def size(uri: str | Path) -> tuple[int, int]:
         raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
 
 
+def bits(uri: str | Path) -> int:
+    """Return how many bits a pixel of an image file has, 24 or more for colours. Raises OvssError."""
+    system, path = files.locate(uri)
+    try:
+        with system.open_input_file(path) as file, _opened(file, str(uri), FORMATS) as picture:
+            return {"1": 8, "L": 8, "P": 8, "I": 32, "F": 32}.get(picture.mode, 16 if picture.mode[0] == "I" else 24)
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+
+
 @contextmanager
 def _opened(file: BinaryIO, name: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Open an image, its pixels not read yet, and turn what Pillow raises until it is closed into OvssError."""

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from ovss_ray import files, images
+from ovss_ray.archives import Archive
 from ovss_ray.columns import IGNORE
 from ovss_ray.datasets.benchmark import (
     Benchmark,
@@ -52,6 +53,20 @@ PREPARED = "annotations_detectron2", "images_detectron2"
 FOLDER_150, FOLDER_847 = "ADEChallengeData2016", "ADE20K_2021_17_01"
 GET_150 = "Get it: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, and unpack it there"
 GET_847 = "Get it: ask for ADE20K (full) on https://ade20k.csail.mit.edu/request_data, and unpack it there"
+ARCHIVE_150 = Archive(
+    "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+    to=FOLDER_150,
+    inside=FOLDER_150,
+    digest="sha1:219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",  # gluon-cv, scripts/datasets/ade20k.py
+    size=967_000_000,
+)
+ARCHIVE_847 = Archive(
+    "https://ade20k.csail.mit.edu/request_data",
+    to=FOLDER_847,
+    inside=FOLDER_847,
+    file="ADE20K_2021_17_01.zip",
+    note="its authors send a link of your own when they are asked on this page",
+)
 
 
 def items_150(root: str, split: str) -> list[Item]:
@@ -204,7 +219,9 @@ BENCHMARKS = {
         vocabulary=Vocabulary.of(CLASSES_150),
         items=items_150,
         truth=truth_150,
+        unlabelled=True,
         prepare=prepare_150,
+        archives=(ARCHIVE_150,),
     ),
     "847": Benchmark(
         title="ADE20K-847",
@@ -215,7 +232,9 @@ BENCHMARKS = {
         vocabulary=Vocabulary.of(CLASSES_847),
         items=items_847,
         truth=truth_847,
+        unlabelled=True,
         image=image_847,
         prepare=prepare_847,
+        archives=(ARCHIVE_847,),
     ),
 }

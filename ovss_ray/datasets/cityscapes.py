@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from ovss_ray import files
+from ovss_ray.archives import Archive
 from ovss_ray.datasets.benchmark import Benchmark, Item, below, paired, split_folder, value_table, vocabulary
 from ovss_ray.datasets.folder import indexed
 
@@ -19,6 +20,16 @@ NUMBERS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32,
 """labelIds of the 19 classes (cityscapesScripts, helpers/labels.py); the others go up to 33"""
 PHOTOGRAPH, TRUTH = "_leftImg8bit.png", "_gtFine_labelIds.png"
 GET = "Get it: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com/downloads"
+ARCHIVES = tuple(
+    Archive(
+        "https://www.cityscapes-dataset.com/downloads",
+        to=f"cityscapes/{folder}",
+        inside=folder,
+        file=f"{folder}_trainvaltest.zip",
+        note="this page asks for a login",
+    )
+    for folder in ("leftImg8bit", "gtFine")
+)
 
 
 def items(root: str, split: str) -> list[Item]:
@@ -49,5 +60,7 @@ BENCHMARKS = {
         vocabulary=vocabulary("cityscapes_19"),
         items=items,
         truth=partial(indexed, _table()),
+        unlabelled=True,
+        archives=ARCHIVES,
     )
 }

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from ovss_ray import files
+from ovss_ray.archives import Archive
 from ovss_ray.datasets.benchmark import (
     LABELS,
     Benchmark,
@@ -37,6 +38,13 @@ THINGS = class_list("voc_20@catseg")
 OUTLINE = 255
 SPLITS = ("train", "val", "trainval")
 GET = "Get it: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar, and unpack it there"
+ARCHIVE = Archive(
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    to="VOCdevkit/VOC2012",
+    inside="VOCdevkit/VOC2012",
+    digest="md5:6cd6e144f989b92b3379bac3b3de84fd",  # torchvision
+    size=1_999_639_040,
+)
 
 
 def items(root: str, split: str) -> list[Item]:
@@ -62,12 +70,14 @@ _CARD: dict[str, Any] = {
     "source": "http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
     "counts": {"train": 1464, "val": 1449, "trainval": 2913},
     "items": items,
+    "archives": (ARCHIVE,),
 }
 BENCHMARKS = {
     "20": Benchmark(
         title="PASCAL VOC-20",
         vocabulary=vocabulary("voc_20"),
         truth=partial(indexed, value_table(20, offset=1, ignore=[0, OUTLINE])),
+        unlabelled=True,
         **_CARD,
     ),
     "20b": Benchmark(
@@ -76,12 +86,14 @@ BENCHMARKS = {
         labels=(*THINGS, "background"),
         index=(*range(20), *[20] * 39),
         truth=partial(indexed, _BACKGROUND_LAST),
+        unlabelled=True,
         **_CARD,
     ),
     "21": Benchmark(
         title="PASCAL VOC-21",
         vocabulary=vocabulary("voc_21"),
         truth=partial(indexed, value_table(21, ignore=[OUTLINE])),
+        unlabelled=True,
         **_CARD,
     ),
 }

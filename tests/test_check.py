@@ -1,0 +1,198 @@
+"""`ovss check`: real samples pass, and each of twelve planted faults is found and its cause named."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovss_ray import blame, check, cli, looks
+from ovss_ray.datasets import benchmark as benchmarks
+from ovss_ray.errors import OvssError
+
+CAMVID = ("0016E5_07959", "0016E5_08019", "0016E5_08079", "0016E5_08139", "0016E5_08159")
+
+
+@pytest.fixture
+def root(shared: Path, tmp_path: Path) -> Path:
+    """Copies of real samples: five images of CamVid, three of ADE20K in the prepared form, one of VOC."""
+    real = shared / "data/real"
+    for image in CAMVID:
+        for folder in ("val", "valannot"):
+            (tmp_path / "CamVid" / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(real / f"CamVid/{folder}/{image}.png", tmp_path / "CamVid" / folder)
+    ade, official = tmp_path / "ADEChallengeData2016", real / "ADEChallengeData2016"
+    (ade / "images").mkdir(parents=True)
+    shutil.copytree(official / "images/validation", ade / "images/validation")
+    (ade / "annotations_detectron2/validation").mkdir(parents=True)
+    for file in (official / "annotations/validation").iterdir():
+        rewrite(file, lambda v: v - np.uint8(1), ade / "annotations_detectron2/validation" / file.name)
+    voc = tmp_path / "VOCdevkit/VOC2012"
+    (voc / "ImageSets/Segmentation").mkdir(parents=True)
+    (voc / "ImageSets/Segmentation/val.txt").write_text("2007_000129\n")
+    for folder in ("JPEGImages", "SegmentationClass"):
+        shutil.copytree(real / "VOC2012" / folder, voc / folder)
+    return tmp_path
+
+
+def rewrite(file: Path, change: Callable[[np.ndarray], np.ndarray], target: Path | None = None) -> None:
+    Image.fromarray(change(np.array(Image.open(file)))).save(target or file)
+
+
+def labels(root: Path, benchmark: str) -> list[Path]:
+    folders = {"camvid": "CamVid/valannot", "ade20k:150": "ADEChallengeData2016/annotations_detectron2/validation"}
+    return sorted((root / folders.get(benchmark, "VOCdevkit/VOC2012/SegmentationClass")).iterdir())
+
+
+def every(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[list[Path]], None]:
+    def change_all(found: list[Path]) -> None:
+        for file in found:
+            rewrite(file, change)
+
+    return change_all
+
+
+def swapped(values: np.ndarray) -> np.ndarray:
+    table = np.arange(256, dtype=np.uint8)
+    table[[0, 3]] = 3, 0  # sky and road
+    return table[values]
+
+
+def colours(found: list[Path], mode: str) -> None:
+    picture = Image.open(found[0]).convert("RGB").convert(mode)
+    picture.save(found[0])
+
+
+def halved(found: list[Path]) -> None:
+    picture = Image.open(found[0])
+    picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.NEAREST).save(found[0])
+
+
+PLANTED = {
+    "labels that were not shifted": ("ade20k:150", every(lambda v: v + np.uint8(1)), "not shifted"),
+    "two classes swapped": ("camvid", every(swapped), "are swapped"),
+    "a palette read as values": ("voc:20", lambda f: colours(f, "L"), "the palette was looked up and turned into grey"),
+    "an RGB label": ("voc:20", lambda f: colours(f, "RGB"), "the colours of the palette were saved"),
+    "a truncated file": ("camvid", lambda f: f[2].write_bytes(f[2].read_bytes()[:700]), "an unfinished download"),
+    "a missing label": ("camvid", lambda f: f[1].unlink(), "1 photographs without a label file"),
+    "an extra image": (
+        "camvid",
+        lambda f: shutil.copy(f[0].parents[1] / "val" / f[0].name, f[0].parents[1] / "val/other.png"),
+        "1 photographs without a label file, such as",
+    ),
+    "a wrong bit depth": ("camvid", every(lambda v: v.astype(np.uint16) * 257), "widened from 8 to 16 bits"),
+    "a wrong ignore value": (
+        "ade20k:150",
+        every(lambda v: np.where(v == 255, 0, v).astype(np.uint8)),
+        "another value for what is not labelled",
+    ),
+    "a resized label": ("camvid", halved, "resized, or of another image"),
+    "a duplicated stem": ("camvid", lambda f: shutil.copy(f[0], f[0].with_suffix(".bmp")), "would both be the image"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_found_and_its_cause_named(
+    fault: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark, plant, said = PLANTED[fault]
+    limit = {"camvid": 5, "ade20k:150": 3}.get(benchmark, 1)
+    assert check.run(benchmark, str(root), None, limit, False, 1) == 0, capsys.readouterr().out
+    plant(labels(root, benchmark))
+    capsys.readouterr()
+    limit -= fault == "a missing label"
+    assert check.run(benchmark, str(root), None, limit, False, 1) > 0
+    assert said in capsys.readouterr().out
+
+
+def folder_yaml(root: Path, names: list[str]) -> str:
+    file = root / "CamVid/mine.yaml"
+    file.write_text(f"images: val/*.png\nlabels: valannot/*.png\nignore: 11\nclasses: [{', '.join(names)}]\n")
+    return f"folder:{file}"
+
+
+def test_a_wrong_order_of_the_class_list_is_found(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = list(benchmarks.load("camvid").labels)
+    assert check.run(folder_yaml(root, names), str(root), None, None, False, 1) == 0
+    assert "another order" not in capsys.readouterr().out
+    assert check.run(folder_yaml(root, sorted(names)), str(root), None, None, False, 1) == 1
+    said = capsys.readouterr().out
+    assert "its 11 classes are those of camvid in another order" in said
+    assert "for this: the labels are in the order of camvid" in said
+
+
+def test_labels_of_too_many_classes_for_their_bits_are_found(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "ADE20K_2021_17_01"
+    for folder, kind in (("images_detectron2", "jpg"), ("annotations_detectron2", "tif")):
+        (base / folder / "validation").mkdir(parents=True)
+        flat = np.zeros((40, 60, 3) if kind == "jpg" else (40, 60), np.uint8)
+        Image.fromarray(flat).save(base / folder / f"validation/a.{kind}")
+    assert check.run("ade20k:847", str(tmp_path), None, 1, False, 1) > 0
+    assert "8 bits a pixel, which cannot tell 847 labels apart" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "limit"), [("camvid", None), ("ade20k:150", 3), ("suim", 4), ("scenes:all", 20), ("scenes:seen", 8)]
+)
+def test_untouched_samples_pass(
+    benchmark: str, limit: int | None, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check.run(benchmark, str(shared / "data/real"), None, limit, False, 1) == 0, capsys.readouterr().out
+
+
+def test_an_incomplete_set_is_a_fault_unless_part_of_it_is_asked_for(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check.run("camvid", str(root), None, None, False, 1) == 1
+    assert "5 images, and 101 belong to the split val" in capsys.readouterr().out
+
+
+def test_the_full_check_looks_at_all_files_by_several_processes_and_counts_the_labels(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(shared / "data/real/CamVid", tmp_path / "CamVid")
+    damaged = labels(tmp_path, "camvid")[37]
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    assert check.run("camvid", str(tmp_path), None, None, True, 2) == 1
+    said = capsys.readouterr().out
+    assert f"{damaged}: the image is damaged" in said
+    assert "0 of 11 labels never occur" in said
+
+
+def test_a_run_whose_labels_are_all_wrong_does_not_start(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in labels(root, "camvid"):
+        rewrite(file, lambda v: v.astype(np.uint16) * 257)
+    asked = ["evaluate", "san_tiny", "--benchmark", "camvid", "--data-root", str(root), "--limit", "5"]
+    with pytest.raises(SystemExit) as end:
+        cli.main([*asked, "--out", str(root / "run")])
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert "all 5 label files that were looked at are wrong" in said
+    assert "divide by 257" in said
+    assert "ovss check camvid" in said
+    assert not (root / "run").exists()
+
+
+def test_colours_of_the_palette_are_those_of_voc_files(shared: Path) -> None:
+    stored = Image.open(shared / "data/real/VOC2012/SegmentationClass/2007_000129.png").getpalette()
+    assert stored is not None
+    assert [*sum(blame.palette(), ())][: len(stored)] == stored
+
+
+def test_looks_need_enough_votes_and_a_clear_verdict() -> None:
+    jury = looks.Jury(["sky", "road", "cat"])
+    right = looks.Look(np.array([0, 1]), np.array([0.2, 0.8]), np.zeros(2))
+    wrong = looks.Look(np.array([0, 1]), np.array([0.8, 0.2]), np.zeros(2))
+    assert jury.verdict([right] * 9, {}) == ""
+    assert jury.verdict([wrong], {}) == ""
+    assert "'sky' and 'road' are swapped" in jury.verdict([wrong] * 2, {})
+    assert "in the order of X" in jury.verdict([wrong] * 2, {"X": [1, 0, 2]})
+
+
+def test_an_unknown_benchmark_is_an_error() -> None:
+    with pytest.raises(OvssError, match="Did you mean 'camvid'"):
+        check.run("camvit", "/data", None, None, False, 1)
