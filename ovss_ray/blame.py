@@ -47,9 +47,9 @@ def _of_colours(data: bytes, name: str) -> str:
 @lru_cache(1)
 def palette() -> tuple[tuple[int, int, int], ...]:
     """The 256 colours of PASCAL VOC's label files: the bits of an index, dealt out to red, green and blue in turn."""
-    index = np.arange(256)
-    channels = [sum(((index >> (3 * bit + c)) & 1) << (7 - bit) for bit in range(8)) for c in range(3)]
-    return tuple(zip(*(channel.tolist() for channel in channels), strict=True))
+    index, bit = np.arange(256)[:, None], np.arange(8)
+    red, green, blue = ((((index >> (3 * bit + c)) & 1) << (7 - bit)).sum(1).tolist() for c in range(3))
+    return tuple(zip(red, green, blue, strict=True))
 
 
 @lru_cache(1)

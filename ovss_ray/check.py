@@ -101,8 +101,8 @@ def ahead(request: Request) -> Iterator[str]:
     for name, benchmark in request.benchmarks.items() if request.config.check else ():
         if benchmark.drawn:
             continue
-        rows = request.manifests[name].select(["image_id", "image_uri", "truth_uri", "part"])
-        sample = [Item(*row.values()) for row in spread(rows.to_pylist(), FEW)]
+        manifest = request.manifests[name].select(["image_id", "image_uri", "truth_uri", "part"])
+        sample = [Item(*row.values()) for row in manifest.take(spread(range(len(manifest)), FEW)).to_pylist()]
         seen = [inspect(benchmark, item) for item in sample]
         wrong = [one.faults[-1] for one in seen if one.counts is None]
         if len(wrong) == len(sample) > 1 and len({fault.cause for fault in wrong}) == 1 and wrong[0].cause:
@@ -160,6 +160,9 @@ def inspect(benchmark: Benchmark, item: Item) -> Seen:
         cause = blame.cause(data, item.truth, len(benchmark.labels)) if data else "the file is missing or not readable"
         return Seen((*faults, Fault(str(failure), item.truth, cause)))
     counts = np.bincount(np.minimum(truth, len(benchmark.labels)).ravel(), minlength=len(benchmark.labels) + 1)
+    if not counts[:-1].any():
+        left_out = "an image that the preparation scripts of others silently leave out of the set"
+        faults.append(Fault("not one of its pixels is counted", item.truth, left_out, sure=False))
     if image is None:
         return Seen(tuple(faults), counts)
     if image.shape[:2] != truth.shape:

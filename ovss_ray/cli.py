@@ -178,6 +178,23 @@ def compare(runs: Annotated[list[str], typer.Argument(help="the folders of runs"
 
 
 @app.command()
+def download(
+    benchmark: Annotated[str, typer.Argument(help="such as voc:20")],
+    out: Annotated[str | None, typer.Option(help="the folder of the data sets [default: $OVSS_DATA]")] = None,
+) -> None:
+    """Get a benchmark's data, as far as anybody may have them, and unpack them. The same command again goes on."""
+    from ovss_ray import download as downloading
+
+    try:
+        missing = downloading.run(benchmark, out)
+    except KeyboardInterrupt:
+        print("\novss: interrupted. What is here is kept; the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if missing:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def prepare(
     benchmark: Annotated[str | None, typer.Argument(help="such as ade20k:847")] = None,
     data_root: Annotated[str | None, typer.Option(help="where the data lie as sent [default: $OVSS_DATA]")] = None,
@@ -233,6 +250,28 @@ def train(
     except KeyboardInterrupt:
         print("\novss: interrupted. Give the same command to go on from the last checkpoint", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+@app.command()
+def serve(
+    config: Annotated[str, typer.Argument(help="a YAML file, or a name such as san_tiny")],
+    host: Annotated[str, typer.Option(help="where to listen; others than this machine's own need OVSS_API_KEY")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as limits.seconds=60")] = None,
+) -> None:
+    """Answer requests over HTTP: the stages of a config, online, until Ctrl-C."""
+    from ovss_ray import config as configs
+    from ovss_ray.serve import batch, guard
+
+    settings = configs.load(find_config(config), set_ or ())
+    guard.check_host(host, os.environ.get("OVSS_API_KEY"))
+    batch.plan(settings)
+    _before_ray()
+    from ovss_ray.serve import app as service  # only now: Ray takes seconds, and a wrong config should not
+
+    service.run(settings, Path(config).stem, host, port)
 
 
 @app.command("list")

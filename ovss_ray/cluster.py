@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovss_ray import files, placement
@@ -61,6 +63,7 @@ def connect() -> Iterator[None]:
             _init()
         DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # of a short run's last round
         try:
             yield
         finally:
@@ -150,7 +153,8 @@ def _init() -> None:
 def preflight(request: Request) -> None:
     """Have every node look for the run's folder, the first photograph and label file, and the weights.
 
-    On a single node there is nothing to ask: this process has looked already. Raises OvssError that names the node
+    On a single node there is nothing to ask: this process has looked already. A node that dies meanwhile is passed
+    over, since pools are placed on those that are left. Raises OvssError that names the node
     and what it does not see, or that says that the disk of the run's folder is too small.
     """
     _room(request)
@@ -161,7 +165,13 @@ def preflight(request: Request) -> None:
     for node in nodes if len(nodes) > 1 else ():
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = ray.remote(num_cpus=0)(_unseen).options(scheduling_strategy=there)
-        if unseen := ray.get(task.remote(wanted)):
+        try:
+            unseen = ray.get(task.remote(wanted))
+        except RayTaskError:
+            raise
+        except RayError:  # for half a minute a node that has died still counts as alive
+            continue
+        if unseen:
             raise OvssError(
                 f"the node {node['NodeManagerAddress']} does not see {', '.join(unseen)}. Give --out, --data-root "
                 "and weights as paths or addresses that every node of the cluster sees"
@@ -197,7 +207,7 @@ def place(request: Request, patience: float) -> list[Placed]:
     weights = sum(file.stat().st_size for some in request.sources for file in some if len(some) <= FEW)
     while True:
         there = size()
-        pools = placement.place(request.pools, there, weights)
+        pools = placement.place(placement.fused(request.pools, there), there, weights)
         if not (lack := placement.unmet(pools, there)):
             return pools
         if time.monotonic() > until:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ovss_ray import files, strict_yaml
 from ovss_ray.errors import OvssError, nearest
+from ovss_ray.limits import Limits
 from ovss_ray.stage import Config, Stage, StageConfig
 
 Auto = Literal["auto"]
@@ -19,8 +20,8 @@ class Pool(Config):
     """WHERE it runs: workers that each hold the same stages. Stages of one pool hand over in memory.
 
     "auto" is decided by what the cluster has (see placement.place): with GPUs one worker per GPU and batches of 8,
-    without them workers that share the processors and single images. None of it is part of the digest of a run,
-    which may go on elsewhere.
+    without them one worker per processor, which does the light work too, and single images. None of it is part of the
+    digest of a run, which may go on elsewhere.
     """
 
     stages: tuple[StageConfig, ...] = Field(min_length=1)
@@ -67,6 +68,8 @@ class RunConfig(Config):
     """workers that may die one after another, without an image being finished in between, before the run is stopped"""
     deadline: float = Field(default=600.0, gt=0)
     """seconds that a batch may take in one pool; then its worker is ended, and its images are tried one by one"""
+    limits: Limits = Limits()
+    """what one request to the online service may ask for (`ovss serve`); batch runs do not look at it"""
 
     def stages(self) -> list[StageConfig]:
         """All stages of all pools, in order."""
@@ -227,7 +230,7 @@ def _explain(failure: ValidationError, model: type[Config], source: str, prefix:
 
 def _fields(model: type[Config], path: Iterable[int | str]) -> list[str]:
     """The names that would have been known at a path of the config."""
-    known: dict[str, type[Config]] = {"pools": Pool, "stages": StageConfig}
+    known: dict[str, type[Config]] = {"pools": Pool, "stages": StageConfig, "limits": Limits}
     for step in path:
         model = known.get(str(step), model)
     return list(model.model_fields)

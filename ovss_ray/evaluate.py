@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -115,9 +116,10 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], request: Request, watch
         "deadline": request.config.deadline,
     }
     images: Dataset = ray.data.from_arrow(_blocks(manifest, pools[0].batch))
-    for number, (pool, keep) in enumerate(zip(pools, request.keeps, strict=True)):
+    ends = accumulate(len(pool.stages) for pool in pools)
+    for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
         worker = Recorder if pool is pools[-1] else Worker
-        images = _map(images, worker, pool, number=number, keep=keep, **given)
+        images = _map(images, worker, pool, number=number, keep=request.keeps[end - 1], **given)
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=request.folder)
     writers = TaskPoolStrategy(size=placement.writers(cluster.size().cpus))

@@ -83,13 +83,23 @@ def size(uri: str | Path) -> tuple[int, int]:
     """
     system, path = files.locate(uri)
     try:
-        with system.open_input_file(path) as file, _opened(file, str(uri), FORMATS) as picture:
-            width, height = picture.size
-            # A TIFF's size is turned by Pillow itself.
-            sideways = picture.format != "TIFF" and _orientation(picture) in (5, 6, 7, 8)
-            return (width, height) if sideways else (height, width)
+        with system.open_input_file(path) as file:
+            return _size(file, str(uri))
     except OSError as failure:
         raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+
+
+def size_of(data: bytes, name: str) -> tuple[int, int]:
+    """Return H, W of a photograph whose bytes are at hand; see `size`. Nothing is decoded."""
+    return _size(io.BytesIO(data), name)
+
+
+def _size(file: BinaryIO, name: str) -> tuple[int, int]:
+    with _opened(file, name, FORMATS) as picture:
+        width, height = picture.size
+        # A TIFF's size is turned by Pillow itself.
+        sideways = picture.format != "TIFF" and _orientation(picture) in (5, 6, 7, 8)
+        return (width, height) if sideways else (height, width)
 
 
 def bits(uri: str | Path) -> int:

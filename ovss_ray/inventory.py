@@ -3,20 +3,62 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ovss_ray import run_folder, stage
+from ovss_ray import published, run_folder, stage
 from ovss_ray import weights as known_weights
 from ovss_ray.datasets import benchmark as loading
-from ovss_ray.errors import OvssError
+from ovss_ray.errors import OvssError, UnknownName
 
 ENOUGH_DISK = 5e9
 """Free bytes below which the cache of weights and embeddings is likely to run full."""
+
+
+def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path]) -> list[Table]:
+    """The tables of one thing that there is, or of all but the published figures.
+
+    Raises UnknownName, and OvssError for a benchmark where no figures are asked for.
+    """
+    makers: dict[str, Callable[[], Table]] = {
+        "benchmarks": benchmarks,
+        "stages": stages,
+        "configs": partial(configs, shipped),
+        "weights": weights,
+        "published": partial(figures, benchmark),
+    }
+    if what is not None and what not in makers:
+        raise UnknownName("list of", what, makers)
+    if benchmark is not None and what != "published":
+        raise OvssError(f"a benchmark goes with its figures alone. Type: ovss list published --benchmark {benchmark}")
+    names = [what] if what is not None else [name for name in makers if name != "published"]
+    return [makers[name]() for name in names]
+
+
+def figures(benchmark: str | None) -> Table:
+    """What is published for one benchmark, best first, or for all of them. Raises UnknownName."""
+    if benchmark is not None:
+        loading.load(benchmark)
+    found = published.figures() if benchmark is None else published.of(benchmark)
+    of = f" for {escape(benchmark)}" if benchmark else ""
+    table = Table("method", "backbone", "benchmark", title=f"Published mIoU{of}: {len(found)}", title_justify="left")
+    table.add_column("mIoU", justify="right")
+    table.add_column("convention")
+    table.add_column("source")
+    for one in found:
+        source = f"{one.kind}: {one.where}" + (f" ({one.note})" if one.note else "")
+        words = (one.method, one.backbone, one.benchmark, str(one.miou), one.convention, source)
+        table.add_row(*map(escape, words))
+    table.caption = (
+        "miou, miou_classic: as in our reports; either: all classes occur, so they are one; unknown: not said"
+    )
+    table.caption_justify = "left"
+    return table
 
 
 def benchmarks() -> Table:

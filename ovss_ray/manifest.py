@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ovss_ray import files, images
+from ovss_ray import files
 from ovss_ray.config import RunConfig
 from ovss_ray.datasets.benchmark import Benchmark, Item
 from ovss_ray.errors import OvssError
@@ -25,6 +27,9 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
     ]
 )
+
+AT_ONCE = 256
+"""Photographs whose sizes are asked for before the first answers are taken."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,10 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
 
     Raises OvssError if the data are not there, or if the split has another number of images than it should.
     """
+    return _sorted(_listed(name, benchmark, root, selection))  # which holds no items any more, only the table
+
+
+def _listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> pa.Table:
     items = list(benchmark.items(root, selection.split))
     expected = benchmark.counts.get(selection.split)
     if expected is not None and len(items) != expected and selection.ids is None and selection.limit is None:
@@ -85,9 +94,17 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
     rows = selection.take(items, name)
     if not rows:
         raise OvssError(f"{name}, split {selection.split}: no image with a label was found below {root}")
+    return _table(name, benchmark, rows, _sizes(benchmark, rows))
+
+
+def _sizes(benchmark: Benchmark, items: Sequence[Item]) -> np.ndarray:
+    """H, W of all photographs, (N, 2) int32; few are under way at once, as a pool keeps a note of each."""
+    found = np.zeros((len(items), 2), np.int32)
     with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(partial(_size, benchmark), rows))
-    return _sorted(_table(name, benchmark.vocabulary.digest, rows, sizes))
+        for begin in range(0, len(items), AT_ONCE):
+            some = items[begin : begin + AT_ONCE]
+            found[begin : begin + len(some)] = list(pool.map(partial(_size, benchmark), some))
+    return found
 
 
 def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
@@ -98,18 +115,18 @@ def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
         return 0, 0
 
 
-def _table(name: str, vocabulary: str, items: Sequence[Item], sizes: Sequence[tuple[int, int]]) -> pa.Table:
+def _table(name: str, benchmark: Benchmark, items: Sequence[Item], sizes: np.ndarray) -> pa.Table:
     return pa.Table.from_pydict(
         {
             "image_id": [item.image_id for item in items],
             "benchmark": [name] * len(items),
-            "vocabulary": [vocabulary] * len(items),
+            "vocabulary": [benchmark.question(item.part)[0].digest for item in items],
             "image_uri": [item.image for item in items],
             "truth_uri": [item.truth for item in items],
             "part": [item.part for item in items],
             "error": [""] * len(items),
-            "height": [height for height, _ in sizes],
-            "width": [width for _, width in sizes],
+            "height": sizes[:, 0],
+            "width": sizes[:, 1],
         },
         SCHEMA,
     )
@@ -117,17 +134,18 @@ def _table(name: str, vocabulary: str, items: Sequence[Item], sizes: Sequence[tu
 
 def _sorted(table: pa.Table) -> pa.Table:
     """By aspect ratio, then height: methods that scale the short side then meet equal sizes in a row."""
-    rows = table.select(["height", "width", "image_id"]).to_pylist()
-    ratio = [(row["width"] / max(1, row["height"]), -row["height"], row["image_id"]) for row in rows]
-    return table.take(pa.array(sorted(range(len(rows)), key=ratio.__getitem__), pa.int64()))
+    height, width = (table[name].to_numpy() for name in ("height", "width"))
+    keys = pa.table({"ratio": width / np.maximum(1, height), "height": height, "image_id": table["image_id"]})
+    order = [("ratio", "ascending"), ("height", "descending"), ("image_id", "ascending")]
+    return table.take(pc.sort_indices(keys, order))
 
 
 def save(table: pa.Table, uri: str) -> None:
     """Write the manifest. Raises OvssError if one of other images lies there already."""
     if files.exists(uri):
-        before, now = (set(t["image_id"].to_pylist()) for t in (load(uri), table))
-        if before != now:
-            example = sorted(before ^ now)[0]
+        before, now = (one["image_id"].sort() for one in (load(uri), table))
+        if not before.equals(now):
+            example = min(set(before.to_pylist()) ^ set(now.to_pylist()))
             raise OvssError(
                 f"{uri}: the run was begun on {len(before)} images, and now there are {len(now)}; {example!r} is in "
                 "one only. Restore the data, or choose a new --out"

@@ -38,7 +38,7 @@ def run(name: str | None, root: str | None, split: str | None, out: str | None, 
                 console.print(fault, style="red", markup=False)
     console.print(f"{made} files made, {len(steps) - made - faults} were there already, {faults} could not be made")
     if not faults:
-        console.print(_next(str(name), benchmark, out or root, split), markup=False)
+        console.print(what_next(str(name), benchmark, out or root, split), markup=False)
     return faults
 
 
@@ -96,7 +96,7 @@ def _whole(uri: str) -> bool:
         return False
 
 
-def _next(name: str, benchmark: Benchmark, root: str, split: str) -> str:
+def what_next(name: str, benchmark: Benchmark, root: str, split: str) -> str:
     """Say what to type now; if the split is not complete, how to score what is there."""
     found, expected = len(list(benchmark.items(root, split))), benchmark.counts.get(split)
     options = ("" if split == benchmark.split else f" --split {split}") + f" --data-root {root}"

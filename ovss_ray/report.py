@@ -15,6 +15,7 @@ from ovss_ray import records
 from ovss_ray.errors import OvssError
 from ovss_ray.metrics import proposal_recall
 from ovss_ray.metrics.confusion import Partial
+from ovss_ray.published import comparison
 from ovss_ray.run_folder import RunFolder, digest
 
 
@@ -58,8 +59,12 @@ def build(folder: RunFolder, fold: Fold = fold) -> dict[str, Any]:
     Values are percent, float64. Nothing is `final` unless every image of the manifest has a good record.
     """
     config, environment = folder.config(), folder.json("environment.json")
+    measured = {name: _benchmark(folder, name, fold) for name in config.benchmarks}
+    weights = environment.get("weights", [])
+    for name, one in measured.items():
+        one["published"] = comparison.beside(name, one, config.stages(), weights)
     made = {
-        "benchmarks": {name: _benchmark(folder, name, fold) for name in config.benchmarks},
+        "benchmarks": measured,
         "run": {
             "digest": digest(folder.json("identity.json")),
             "config": config.model_dump(mode="json", exclude_defaults=True),
@@ -95,9 +100,13 @@ def _benchmark(folder: RunFolder, name: str, fold: Fold) -> dict[str, Any]:
 
 
 def _group(total: Partial, labels: Sequence[int]) -> dict[str, Any]:
-    """mIoU over some of the labels, as detectron2 counts: those in the truth, among predictions of all labels."""
+    """mIoU over some of the labels, as detectron2 counts: those in the truth, among predictions of all labels.
+
+    `pooled_iou` is their intersections over their unions, both summed.
+    """
     iou = total.iou[labels][total.truth_pixels[labels] > 0]
-    return {"labels": len(labels), "in_truth": len(iou), "miou": _finite(iou.mean()) if len(iou) else None}
+    miou = _finite(iou.mean()) if len(iou) else None
+    return {"labels": len(labels), "in_truth": len(iou), "miou": miou, "pooled_iou": _finite(total.pooled_iou(labels))}
 
 
 def _classes(total: Partial, names: Sequence[str]) -> list[dict[str, Any]]:

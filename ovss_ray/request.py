@@ -19,7 +19,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.manifest import Selection
 from ovss_ray.run_folder import RunFolder
 from ovss_ray.stage import StageConfig
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.vocabulary import Vocabularies, Vocabulary
 
 KEPT = 10_000
 """Label maps that `keep_predictions: auto` writes at most, about."""
@@ -36,13 +36,14 @@ class Request:
     manifests: Mapping[str, pa.Table]
     pools: tuple[Pool, ...]
     keeps: tuple[set[str], ...]
+    """for each stage of the pools, the columns that are needed after it"""
     sources: tuple[tuple[Path, ...], ...]
     """for each stage of the config, the files that decide its answers, such as weights"""
 
     @property
     def vocabularies(self) -> Vocabularies:
-        """Digest → vocabulary, of all benchmarks."""
-        return {one.vocabulary.digest: one.vocabulary for one in self.benchmarks.values()}
+        """Digest → vocabulary, of all benchmarks and of the parts of images that have their own."""
+        return {asked.digest: asked for one in self.benchmarks.values() for asked in _vocabularies(one)}
 
     def identity(self) -> dict[str, Any]:
         """Everything that changes answers, as plain data (design §7): two runs with one identity may share a folder."""
@@ -70,7 +71,9 @@ class Request:
 
     def _benchmark(self, name: str) -> dict[str, Any]:
         one = self.benchmarks[name]
-        reading = {"labels": list(one.labels), "index": list(one.index), "rules": one.rules}
+        reading: dict[str, Any] = {"labels": list(one.labels), "index": list(one.index), "rules": one.rules}
+        if one.asked:  # left out else, so that a run which knew nothing of parts goes on
+            reading["asked"] = {part: [own.digest, list(index)] for part, (own, index) in one.asked.items()}
         return {"vocabulary": one.vocabulary.digest, **reading, **self.selections[name].stamp()}
 
 
@@ -113,12 +116,17 @@ def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:
         folders[files.plain(name)] = name
     loaded = {name: benchmarks.load(name) for name in config.benchmarks}
     for name, one in loaded.items():
-        one.vocabulary.warn_of_repeated(name)
+        for vocabulary in _vocabularies(one):
+            vocabulary.warn_of_repeated(name)
     return loaded
 
 
+def _vocabularies(benchmark: Benchmark) -> list[Vocabulary]:
+    return [benchmark.vocabulary, *(vocabulary for vocabulary, _ in benchmark.asked.values())]
+
+
 def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[list[Pool], list[set[str]]]:
-    """All pools, and per pool the columns that its workers hand on."""
+    """All pools, and per stage the columns that are needed after it."""
     save = None
     if config.keep_predictions != "none":
         every = math.ceil((images or 1) / KEPT) if config.keep_predictions == "auto" else 1
@@ -127,8 +135,7 @@ def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[li
     stages = [stage for pool in pools for stage in pool.stages]
     measured = {name for stage in stages for name in stage.kind().writes} & set(records.METRICS)
     keeps = pipeline.plan(stages, MANIFEST, {*MANIFEST, "confusion", *measured})
-    ends = [sum(len(pool.stages) for pool in pools[: i + 1]) - 1 for i in range(len(pools))]
-    return pools, [keeps[end] | {"seconds"} for end in ends]
+    return pools, [keep | {"seconds"} for keep in keeps]
 
 
 def _absolute(benchmark: str) -> str:

@@ -22,6 +22,8 @@ def show(report: dict[str, Any], console: Console, classes: bool = False, title:
     for name, one in report["benchmarks"].items():
         if one["groups"]:
             console.print(_groups(name, one["groups"]))
+        if one["published"]:
+            console.print(_published(name, one["published"]))
         if "proposal_best_iou" in one["metrics"]:
             console.print(_proposals(name, one["metrics"]))
         if classes:
@@ -76,7 +78,32 @@ def _numbers(report: dict[str, Any], title: str) -> Table:
 
 def _groups(name: str, groups: dict[str, dict[str, Any]]) -> str:
     apart = (f"{group} {_percent(one['miou'])} ({one['in_truth']} classes)" for group, one in groups.items())
-    return f"{escape(name)}: mIoU of {', '.join(apart)}"
+    return f"{escape(name)}: mIoU of {', '.join(apart)}{_foreground_background(groups)}"
+
+
+def _foreground_background(groups: dict[str, dict[str, Any]]) -> str:
+    """FB-IoU, where labels are foreground and background, and both are in the truth."""
+    both = [one["pooled_iou"] for one in groups.values()]
+    if groups.keys() != {"foreground", "background"} or None in both:
+        return ""
+    return f"; FB-IoU {_percent(sum(both) / 2)}"
+
+
+def _published(name: str, published: dict[str, Any]) -> Table:
+    """What others say that this method scores, the measured value of the same convention, and the difference."""
+    method = f"{published['method']}, {published['backbone']}"
+    table = Table(title=escape(f"{name}: mIoU as published for {method}"), title_justify="left", caption_justify="left")
+    for title in ("published", "measured", "difference"):
+        table.add_column(title, justify="right")
+    table.add_column("convention")
+    table.add_column("source")
+    for one in published["figures"]:
+        difference = "–" if one["difference"] is None else f"{one['difference']:+.2f}"
+        numbers = (str(one["miou"]), _percent(one["measured"]), difference)
+        table.add_row(*numbers, one["convention"], escape(f"{one['kind']}: {one['where']}"))
+    reasons = "; ".join(published["not_comparable"])
+    table.caption = f"[yellow]not comparable: {escape(reasons)}[/]" if reasons else escape(published["checkpoint"])
+    return table
 
 
 def _proposals(name: str, metrics: dict[str, float]) -> str:

@@ -41,6 +41,10 @@ BATCH_TOKENS = 4096
 """Tokens that the text tower is given at once: bounds its memory whatever the vocabulary."""
 
 
+KEPT = 1 << 26
+"""Bytes of embedded vocabularies that a network keeps, those that were asked for last."""
+
+
 class Tower(Protocol):
     """A text tower: models.clip.TextTower, or anything that behaves like it."""
 
@@ -122,18 +126,25 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Value]):
-    """A memo of bounded size: it keeps the values that were asked for last."""
+    """A memo of bounded size: it keeps the values that were asked for last, and at least the very last one.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    `limit` is a number of values, or what their sizes may add up to if `size` measures one, such as in bytes.
+    """
+
+    def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1) -> None:
+        self._limit, self._size = limit, size
         self._values: OrderedDict[str, Value] = OrderedDict()
+        self._held = 0
 
     def get(self, key: str, make: Callable[[], Value]) -> Value:
         """Return the value of a key, made if it is not kept."""
-        value = self._values.pop(key, None)
-        if value is None:
-            value = make()
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = make()
         self._values[key] = value
-        while len(self._values) > self._limit:
-            self._values.popitem(last=False)
+        self._held += self._size(value)
+        while self._held > self._limit and len(self._values) > 1:
+            _, oldest = self._values.popitem(last=False)
+            self._held -= self._size(oldest)
         return value

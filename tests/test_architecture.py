@@ -14,7 +14,10 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
-MAY_IMPORT_RAY = {f"ovss_ray.{name}" for name in ("cluster", "evaluate", "reduce", "supervise", "worker")}
+MAY_IMPORT_RAY = {
+    f"ovss_ray.{name}"
+    for name in ("cluster", "evaluate", "reduce", "supervise", "worker", "serve.app")  # the last for Ray Serve
+}
 MAY_IMPORT_TORCH = ("ovss_ray.actors.", "ovss_ray.models", "ovss_ray.text", "ovss_ray.training")
 SIBLINGS = ("ovss_ray.actors", "ovss_ray.datasets", "ovss_ray.metrics")
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "handler", "misc"}

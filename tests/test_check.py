@@ -163,6 +163,12 @@ def test_the_full_check_looks_at_all_files_by_several_processes_and_counts_the_l
     assert "0 of 11 labels never occur" in said
 
 
+def test_an_image_without_counted_pixels_is_noted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(labels(root, "camvid")[0], lambda v: np.full_like(v, 11))
+    assert check.run("camvid", str(root), None, 5, False, 1) == 0
+    assert f"note: {labels(root, 'camvid')[0]}: not one of its pixels is counted" in capsys.readouterr().out
+
+
 def test_a_run_whose_labels_are_all_wrong_does_not_start(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file in labels(root, "camvid"):
         rewrite(file, lambda v: v.astype(np.uint16) * 257)

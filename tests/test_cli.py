@@ -33,6 +33,19 @@ def test_everything_there_is_is_listed() -> None:
         assert f"│ {stage} " in shown
 
 
+def test_one_thing_may_be_listed_and_published_figures_are_listed_when_asked_for() -> None:
+    shown = ovss("list", "weights").stdout
+    assert "san_vit_large_14" in shown
+    assert "ade20k" not in shown
+    shown = ovss("list", "published", "--benchmark", "pascal_context:459").stdout
+    assert "Published mIoU for pascal_context:459: 51" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("│ SAN ")]
+    assert [row.split("│")[4].strip() for row in rows] == ["20.8311", "16.7053", "15.7", "12.6"]
+    assert [row.split("│")[5].strip() for row in rows] == ["miou", "miou", "miou_classic", "miou_classic"]
+    assert "Published mIoU: 513" in ovss("list", "published").stdout
+    assert "Published" not in ovss("list").stdout
+
+
 def test_the_doctor_says_what_is_here_and_what_is_not(shared: Path) -> None:
     done = ovss("doctor", "--data-root", str(shared / "data/real"))
     assert "camvid val: 101 of 101 images" in done.stdout
@@ -68,6 +81,9 @@ def test_weights_that_cannot_be_had_come_with_instructions(tmp_path: Path) -> No
         (["compare", "one", "one"], "two runs at least, none twice"),
         (["weights", "fake", "san_vit_b16"], "Did you mean 'san_vit_b_16'?"),
         (["weights", "fetch", "sam"], "there is no checkpoint 'sam'"),
+        (["list", "publishd"], "there is no list of 'publishd'. Did you mean 'published'?"),
+        (["list", "published", "--benchmark", "ade20k:848"], "there is no benchmark 'ade20k:848'. Did you mean"),
+        (["list", "--benchmark", "ade20k:847"], "Type: ovss list published --benchmark ade20k:847"),
     ],
 )
 def test_a_wrong_command_ends_in_one_message_and_status_two(arguments: list[str], message: str) -> None:

@@ -56,6 +56,19 @@ def test_a_node_that_does_not_see_a_file_is_named_before_workers_start(nodes: No
         cluster.preflight(hidden)
 
 
+def test_a_node_that_has_died_unnoticed_is_passed_over(
+    nodes: None, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_.folder.save_json("identity.json", {})
+    with cluster.connect():
+        there = cluster.ray.nodes()
+        monkeypatch.setattr(cluster.ray, "nodes", lambda: [{**there[0], "NodeID": "f" * 56}, *there])
+        cluster.preflight(request_)
+        hidden = replace(request_, sources=((Path("/nowhere/weights.pth"),),))
+        with pytest.raises(OvssError, match=r"does not see /nowhere/weights\.pth"):
+            cluster.preflight(hidden)
+
+
 def test_a_disk_that_is_too_small_is_said_before_workers_start(
     nodes: None, request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:

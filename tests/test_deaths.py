@@ -66,13 +66,15 @@ def run(data: Path, out: Path, batch: int = 4, **options: Any) -> dict[str, Any]
     return one
 
 
+POOL = "decode, tests.toys, truth, measure"
+"""What one worker does on a cluster without GPUs."""
 NAMED: dict[Fault, str] = {
-    "exit": "tests.toys: killed its worker 3 times: its process was killed",
-    "kill": "tests.toys: killed its worker 3 times: its process was killed",
-    "segfault": r"tests.toys: killed its worker 2 times: Segmentation fault \(__init__.py, line \d+\)",
-    "loop": r"tests.toys: killed its worker 2 times: it took longer than the deadline of 0:00:05 \(toys.py, line \d+\)",
+    "exit": f"{POOL}: killed its worker 3 times: its process was killed",
+    "kill": f"{POOL}: killed its worker 3 times: its process was killed",
+    "segfault": rf"{POOL}: killed its worker 2 times: Segmentation fault \(__init__.py, line \d+\)",
+    "loop": rf"{POOL}: killed its worker 2 times: it took longer than the deadline of 0:00:05 \(toys.py, line \d+\)",
     "loop in C": r"killed its worker 2 times: it took longer than the deadline of 0:00:05 \(toys.py, line \d+\)",
-    "cuda": "tests.toys: killed its worker 2 times: RuntimeError: CUDA error: an illegal memory access",
+    "cuda": f"{POOL}: killed its worker 2 times: RuntimeError: CUDA error: an illegal memory access",
     "sys.exit": "tests.toys: SystemExit: 3",
     "memory": "tests.toys: .*MemoryError: Unable to allocate",
 }

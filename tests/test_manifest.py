@@ -1,5 +1,8 @@
 """The manifest: what a run is asked for, fixed first."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +93,42 @@ def test_a_manifest_of_other_images_is_not_overwritten(root: Path) -> None:
     fewer = manifests.build("toy", benchmark(root, ids="abcd", count=None), str(root), Selection("val"))
     with pytest.raises(OvssError, match="begun on 5 images, and now there are 4; 'e' is in one only"):
         manifests.save(fewer, str(root / "manifest.parquet"))
+
+
+BUILDS = """
+import sys
+from ovss_ray import manifest
+from ovss_ray.datasets import benchmark
+
+def build(root):
+    name = f"folder:{root}/data.yaml"
+    return len(manifest.build(name, benchmark.load(name), "", manifest.Selection("all")))
+
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+build(sys.argv[1])
+before = peak()
+print(build(sys.argv[2]), peak() - before)
+"""
+"""What a process's memory has grown by at its peak, after a first small manifest, as Linux counts it."""
+
+
+def many(root: Path, images: int) -> Path:
+    """A folder of so many photographs and as many label files, all of them links to two."""
+    for kind, mode in (("photographs", "RGB"), ("labels", "L")):
+        (root / kind).mkdir(parents=True)
+        Image.new(mode, (6, 4)).save(root / kind / "image_000000.png")
+        for number in range(1, images):
+            os.link(root / kind / "image_000000.png", root / kind / f"image_{number:06}.png")
+    (root / "data.yaml").write_text("images: photographs/*.png\nlabels: labels/*.png\nclasses: [sky, road]\n")
+    return root
+
+
+def test_a_folder_of_many_files_costs_a_bounded_number_of_bytes_for_each(tmp_path: Path) -> None:
+    small, large = many(tmp_path / "small", 1000), many(tmp_path / "large", 10_000)
+    command = [sys.executable, "-c", BUILDS, str(small), str(large)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    images, grown = map(int, done.stdout.split())
+    assert images == 10_000
+    assert grown / 20_000 < 1000, f"{grown / 20_000:.0f} bytes for each file"  # 600; 1500 with a note of each in a pool

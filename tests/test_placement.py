@@ -53,6 +53,23 @@ def test_with_gpus_there_is_one_worker_for_each() -> None:
     assert [(pool.gpus, pool.least, pool.most) for pool in pools] == [(0, 1, 16), (1, 1, 8), (0, 1, 16)]
 
 
+def test_without_gpus_light_work_is_done_by_those_who_compute() -> None:
+    small = Size(4, 0, 4, 0)
+    whole = ["decode", "san", "truth", "measure", "save"]
+    assert uses(placement.fused(placement.complete(config("san"), SAVE), small)) == [whole]
+    assert len(placement.fused(placement.complete(config("san"), SAVE), BIG)) == 3
+    apart = RunConfig(pools=tuple(Pool(stages=(StageConfig(use=name),)) for name in ("sam", "alpha_clip", "paint")))
+    parts = [["decode", "sam"], ["alpha_clip", "paint", "truth", "measure", "measure_regions"]]
+    assert uses(placement.fused(placement.complete(apart), small)) == parts
+    light = placement.complete(config("predictions"))
+    assert placement.fused(light, small) == light
+
+
+def test_a_pool_that_the_config_places_itself_stays_alone() -> None:
+    pools = (Pool(stages=(StageConfig(use="decode"),), workers=2), *config("san").pools)
+    assert uses(placement.fused(pools, Size(4, 0, 4, 0))) == [["decode"], ["san"]]
+
+
 @pytest.mark.parametrize("cpus", [1, 2, 4, 16, 64])
 def test_without_gpus_all_first_workers_fit_and_a_processor_is_left_for_writing(cpus: int) -> None:
     pools = placement.place(placement.complete(config("san")), Size(cpus, 0, cpus, 0))

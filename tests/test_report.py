@@ -28,23 +28,30 @@ def cells(seed: int) -> dict[str, np.ndarray]:
     return Counter(3)(truth, guess)
 
 
-def make(folder: Path, parts: list[list[int]], failed: tuple[int, ...] = (), expected: int = 12) -> RunFolder:
+def make(
+    folder: Path,
+    parts: list[list[int]],
+    failed: tuple[int, ...] = (),
+    expected: int = 12,
+    name: str = "camvid",
+    use: str = "oracle",
+) -> RunFolder:
     """A run's folder as evaluate leaves it; an image is a number."""
     run = RunFolder(str(folder))
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("benchmarks: [camvid]\npools:\n- stages:\n  - use: oracle\n")
+    (folder / "config.yaml").write_text(f"benchmarks: ['{name}']\npools:\n- stages:\n  - use: {use}\n")
     selection = {"split": "val", "ids": None, "limit": None}
-    run.save_json(run.card("camvid"), {"title": "CamVid", "labels": LABELS, "selection": selection})
+    run.save_json(run.card(name), {"title": name, "labels": LABELS, "selection": selection})
     run.save_json("environment.json", {"weights": [{"file": "x.pth", "sha256": "0", "fake": True}]})
     run.save_json("identity.json", {"stages": []})
     listed = pa.Table.from_pylist([{"image_id": f"i{k:02}"} for k in range(expected)])
     empty = pa.array([None] * expected, pa.string())
-    for name in manifests.SCHEMA.names[1:7]:
-        listed = listed.append_column(name, empty)
+    for column in manifests.SCHEMA.names[1:7]:
+        listed = listed.append_column(column, empty)
     sizes = pa.array([20] * expected, pa.int32())
-    manifests.save(listed.append_column("height", sizes).append_column("width", sizes), run.manifest("camvid"))
+    manifests.save(listed.append_column("height", sizes).append_column("width", sizes), run.manifest(name))
     for part in parts:
-        records.append(run.records("camvid"), records.table(batch(part, failed)))
+        records.append(run.records(name), records.table(batch(part, failed)))
     return run
 
 
@@ -113,11 +120,24 @@ def test_groups_of_labels_are_told_apart(tmp_path: Path) -> None:
     run.save_json(run.card("camvid"), {**card, "groups": {"stuff": [0, 1], "things": [2]}})
     made = report.build(run)["benchmarks"]["camvid"]
     sky, road, car = (row["iou"] for row in made["classes"])
-    assert made["groups"]["stuff"] == {"labels": 2, "in_truth": 2, "miou": pytest.approx((sky + road) / 2)}
-    assert made["groups"]["things"] == {"labels": 1, "in_truth": 1, "miou": pytest.approx(car)}
+    stuff, things = made["groups"]["stuff"], made["groups"]["things"]
+    assert things == {"labels": 1, "in_truth": 1, "miou": pytest.approx(car), "pooled_iou": pytest.approx(car)}
+    assert (stuff["labels"], stuff["in_truth"], stuff["miou"]) == (2, 2, pytest.approx((sky + road) / 2))
+    assert min(sky, road) < stuff["pooled_iou"] < max(sky, road)
     console = Console(record=True, width=160, file=io.StringIO())
     tables.show(report.build(run), console)
-    assert f"mIoU of stuff {(sky + road) / 2:.2f} (2 classes), things {car:.2f} (1 classes)" in console.export_text()
+    assert f"mIoU of stuff {(sky + road) / 2:.2f} (2 classes), things {car:.2f} (1 classes)\n" in console.export_text()
+
+
+def test_foreground_and_background_have_an_fb_iou(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", [list(range(12))])
+    card = run.json(run.card("camvid"))
+    run.save_json(run.card("camvid"), {**card, "groups": {"foreground": [0, 1], "background": [2]}})
+    console = Console(record=True, width=160, file=io.StringIO())
+    made = report.build(run)
+    tables.show(made, console)
+    both = [one["pooled_iou"] for one in made["benchmarks"]["camvid"]["groups"].values()]
+    assert f"(1 classes); FB-IoU {sum(both) / 2:.2f}\n" in console.export_text()
 
 
 def test_runs_stand_side_by_side_each_with_its_coverage(tmp_path: Path) -> None:
@@ -152,3 +172,33 @@ def test_the_table_says_what_is_missing_what_failed_and_that_weights_are_made_up
     shown = console.export_text()
     for words in ("10/12 not final", "i04: san: too dark", "FAKE WEIGHTS: x.pth", "sky", "miou_classic"):
         assert words in shown
+
+
+def test_published_figures_stand_beside_the_measured_ones_with_difference_and_convention(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", [list(range(1449))], expected=1449, name="voc:20", use="san")
+    shown = text(report.build(run))
+    assert "voc:20: mIoU as published for SAN, CLIP ViT-B/16" in shown
+    assert "not comparable: x.pth holds made-up values" in shown
+    run.save_json("environment.json", {"weights": [{"file": "san_vit_b_16.pth", "sha256": "0", "fake": False}]})
+    made = report.build(run)
+    assert json.loads((tmp_path / "run/report.json").read_text())["benchmarks"] == made["benchmarks"]
+    log = made["benchmarks"]["voc:20"]["published"]["figures"][1]
+    assert log["measured"] == made["benchmarks"]["voc:20"]["metrics"]["miou"]
+    assert log["difference"] == log["measured"] - 93.947
+    shown = text(made)
+    assert "not comparable" not in shown
+    assert f"93.947 │    {log['measured']:.2f} │     {log['difference']:+.2f} │ either     │ log: MendelXu/SAN" in shown
+
+
+def test_a_run_of_a_part_is_not_compared_and_other_runs_say_nothing_of_figures(tmp_path: Path) -> None:
+    part = report.build(make(tmp_path / "part", [list(range(12))], name="voc:20", use="san"))
+    assert "12 of the 1449 images were asked for" in text(part)
+    other = report.build(make(tmp_path / "other", [list(range(12))]))
+    assert other["benchmarks"]["camvid"]["published"] is None
+    assert "published" not in text(other)
+
+
+def text(made: dict[str, Any]) -> str:
+    console = Console(record=True, width=160, file=io.StringIO())
+    tables.show(made, console)
+    return console.export_text()

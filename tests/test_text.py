@@ -121,3 +121,14 @@ def test_a_memo_keeps_the_values_asked_for_last() -> None:
 
     assert [ask(key) for key in "abacab"] == list("abacab")
     assert made == ["a", "b", "c", "b"]
+
+
+def test_a_memo_may_be_bounded_by_what_its_values_take_and_keeps_the_last_one_in_any_case() -> None:
+    memo, made = Recent[str](4, len), []
+
+    def ask(value: str) -> str:
+        return memo.get(value, lambda: made.append(value) or value)
+
+    for value in ("aa", "bb", "aa", "c", "aa", "bb", "large value", "aa"):
+        assert ask(value) == value
+    assert made == ["aa", "bb", "c", "bb", "large value", "aa"]

@@ -13,7 +13,7 @@ from ovss_ray.vocabulary import Vocabularies
 class Stage(stage.Stage):
     """truth and prediction, both (H, W) uint16 → confusion: the cells that are not zero (see metrics.confusion)."""
 
-    reads = ("benchmark", "truth_uri", "truth", "prediction")
+    reads = ("benchmark", "part", "truth_uri", "truth", "prediction")
     writes = ("confusion",)
 
     def __init__(self, config: stage.Config, prepared: stage.Prepared | None = None) -> None:
@@ -26,18 +26,20 @@ class Stage(stage.Stage):
         rows = zip(*(batch[name] for name in self.reads), strict=True)
         return {"confusion": column(self._cells(*row) for row in rows)}
 
-    def _cells(self, name: str, uri: str, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
+    def _cells(
+        self, name: str, part: str, uri: str, truth: np.ndarray, prediction: np.ndarray
+    ) -> dict[str, np.ndarray]:
         benchmark = self._benchmark(name)
+        labels = len(benchmark.labels)
         try:
-            labelled = _labelled(prediction, benchmark.index)
-            return self._counter(len(benchmark.labels))(truth, labelled)
+            return self._counter(labels)(truth, _labelled(prediction, benchmark.question(part)[1], labels))
         except OvssError as failure:
             raise OvssError(f"{uri}: {failure}") from failure
 
 
-def _labelled(prediction: np.ndarray, index: tuple[int, ...]) -> np.ndarray:
+def _labelled(prediction: np.ndarray, index: tuple[int, ...], labels: int) -> np.ndarray:
     """Turn class indices into label indices; NONE stays. Raises OvssError for an index that is no class."""
-    if index == tuple(range(len(index))):
+    if index == tuple(range(labels)):
         return prediction  # the counter looks for values out of range by itself
     wrong = prediction[((prediction < 0) | (prediction >= len(index))) & (prediction != NONE)]
     if len(wrong):

@@ -16,7 +16,7 @@ class Stage(stage.Stage):
     For each label it names the first class that counts as it.
     """
 
-    reads = ("truth", "size", "benchmark")
+    reads = ("truth", "size", "benchmark", "part")
     writes = ("prediction",)
 
     def __init__(self, config: stage.Config, prepared: stage.Prepared | None = None) -> None:
@@ -32,12 +32,12 @@ class Stage(stage.Stage):
                     f"the photograph has {size[0]} × {size[1]} pixels (height × width), and its labels have "
                     f"{truth.shape[0]} × {truth.shape[1]}: they must have one size"
                 )
-        tables = map(self._classes, batch["benchmark"])
+        tables = map(self._classes, batch["benchmark"], batch["part"])
         return {"prediction": column(table[truth] for table, truth in zip(tables, batch["truth"], strict=True))}
 
-    def _table(self, benchmark: str) -> np.ndarray:
+    def _table(self, benchmark: str, part: str) -> np.ndarray:
         """(65536,) uint16: label → class."""
-        index = self._benchmark(benchmark).index
+        _, index = self._benchmark(benchmark).question(part)
         table = np.full(IGNORE + 1, NONE, np.uint16)
         table[list(reversed(index))] = np.arange(len(index))[::-1]
         return table

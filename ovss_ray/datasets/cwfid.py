@@ -16,13 +16,21 @@ from functools import partial
 from typing import Any
 
 from ovss_ray import files, strict_yaml
+from ovss_ray.archives import Archive
 from ovss_ray.datasets.benchmark import Benchmark, Item, below, by_stem, inside, paired, split_folder
 from ovss_ray.datasets.folder import coloured
 from ovss_ray.errors import OvssError
 from ovss_ray.vocabulary import Vocabulary
 
 GROUND, CROP, WEED = 0x000000, 0x00FF00, 0xFF0000
-GET = "Get it: git clone https://github.com/cwfid/dataset, and give its folder as the data root"
+GET = "Get it: ovss download cwfid, or git clone https://github.com/cwfid/dataset, and give its folder as the data root"
+COMMIT = "36290d0912a032f0bd1a5678ed55457ddafde217"
+ARCHIVE = Archive(
+    f"https://github.com/cwfid/dataset/archive/{COMMIT}.zip",
+    to="cwfid",
+    inside=f"dataset-{COMMIT}",
+    file="cwfid.zip",
+)
 
 
 def items(root: str, split: str) -> list[Item]:
@@ -44,6 +52,7 @@ _CARD: dict[str, Any] = {
     "counts": {"train": 40, "test": 21},
     "items": items,
     "split": "test",
+    "archives": (ARCHIVE,),
 }
 BENCHMARKS = {
     "": Benchmark(

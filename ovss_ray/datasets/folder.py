@@ -227,8 +227,10 @@ def indexed(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
 def coloured(table: dict[int, int], item: Item, data: bytes) -> np.ndarray:
     """Decode label colours to (H, W) uint16. Raises OvssError for a colour that the table does not have."""
     found = images.decode(data, item.truth, upright=False)
-    numbers, where = np.unique(_number(found), return_inverse=True)
-    if unknown := [number for number in numbers.tolist() if number not in table]:
+    numbers, known = _number(found), np.array(sorted(table), np.int32)
+    place = np.searchsorted(known, numbers).clip(max=len(known) - 1)
+    if (odd := known[place] != numbers).any():
+        unknown = np.unique(numbers[odd]).tolist()
         red, rest = divmod(unknown[0], 65536)
         raise OvssError(f"{item.truth}: {len(unknown)} colours not in `colours`, such as {[red, *divmod(rest, 256)]}")
-    return np.array([table[number] for number in numbers.tolist()], np.uint16)[where].reshape(found.shape[:2])
+    return np.array([table[number] for number in known.tolist()], np.uint16)[place]

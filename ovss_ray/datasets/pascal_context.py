@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ovss_ray import mat
+from ovss_ray.archives import Archive
 from ovss_ray.datasets.benchmark import (
     Benchmark,
     Item,
@@ -37,9 +38,33 @@ from ovss_ray.datasets.voc import listed
 
 CLASSES = class_list("pascal_context_459")
 GET = (
-    "Get it: VOCtrainval_03-May-2010.tar of http://host.robots.ox.ac.uk/pascal/VOC/voc2010; in its VOC2010, unpack "
+    "Get it: ovss download pascal_context:59, or VOCtrainval_03-May-2010.tar of "
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2010; in its VOC2010, unpack "
     "https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz, and put there pascalcontext_val.txt of "
     "https://github.com/cvlab-kaist/CAT-Seg/tree/main/datasets"
+)
+FOLDER = "VOCdevkit/VOC2010"
+ARCHIVES = (
+    Archive(
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+        to=FOLDER,
+        inside=FOLDER,
+        digest="md5:da459979d0c395079b5c75ee67908abb",  # torchvision
+        size=1_300_000_000,
+    ),
+    Archive(
+        "https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz",
+        to=f"{FOLDER}/trainval",
+        inside="trainval",
+        file="pascal_context_trainval.tar.gz",
+        size=31_000_000,
+    ),
+    Archive(
+        "https://raw.githubusercontent.com/cvlab-kaist/CAT-Seg/dc295eeb751821dfdbe49fc19285d588c8a5b71f/datasets/"
+        "pascalcontext_val.txt",
+        to=f"{FOLDER}/pascalcontext_val.txt",
+        inside="pascalcontext_val.txt",
+    ),
 )
 
 
@@ -48,7 +73,7 @@ def items(root: str, split: str) -> list[Item]:
     split = split_folder(split, {"train": "train", "val": "val"})
     lists = (f"pascalcontext_{split}.txt", f"ImageSets/SegmentationContext/{split}.txt")
     layouts = [("JPEGImages", "trainval", ids) for ids in lists]
-    photographs, truths, ids = below(root, "VOCdevkit/VOC2010", layouts, GET)
+    photographs, truths, ids = below(root, FOLDER, layouts, GET)
     return listed(photographs, truths, ids, (".mat",))
 
 
@@ -80,6 +105,7 @@ _CARD: dict[str, Any] = {
     "source": "https://www.cs.stanford.edu/~roozbeh/pascal-context",
     "counts": {"val": 5104},
     "items": items,
+    "archives": ARCHIVES,
 }
 BENCHMARKS = {
     "59": Benchmark(

@@ -8,6 +8,7 @@ Imagery: Dataset and Benchmark", IROS 2020; Blumenstiel et al., "What a MESS", N
 
 from functools import partial
 
+from ovss_ray.archives import Archive
 from ovss_ray.datasets.benchmark import Benchmark, Item, below, by_stem, inside, paired, split_folder
 from ovss_ray.datasets.folder import coloured
 from ovss_ray.vocabulary import Vocabulary
@@ -25,6 +26,13 @@ CLASSES = (
 COLOURS = {0xFF0000 * (i >> 2) + 0x00FF00 * (i >> 1 & 1) + 0x0000FF * (i & 1): i for i in range(len(CLASSES))}
 """red · 65536 + green · 256 + blue → index of the class"""
 GET = "Get it: TEST.zip, linked at https://irvlab.cs.umn.edu/resources/suim-dataset, unpacked into a folder SUIM there"
+ARCHIVE = Archive(
+    "https://irvlab.cs.umn.edu/resources/suim-dataset",
+    to="SUIM/TEST",
+    inside="TEST",
+    file="TEST.zip",
+    note="this page links to a folder of Google Drive that has it",
+)
 
 
 def items(root: str, split: str) -> list[Item]:
@@ -45,5 +53,6 @@ BENCHMARKS = {
         items=items,
         truth=partial(coloured, COLOURS),
         split="test",
+        archives=(ARCHIVE,),
     )
 }

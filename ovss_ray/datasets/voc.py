@@ -37,7 +37,10 @@ THINGS = class_list("voc_20@catseg")
 """The names that the data set's authors give"""
 OUTLINE = 255
 SPLITS = ("train", "val", "trainval")
-GET = "Get it: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar, and unpack it there"
+GET = (
+    "Get it: ovss download voc:20, or http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar, and "
+    "unpack it there"
+)
 ARCHIVE = Archive(
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
     to="VOCdevkit/VOC2012",

@@ -9,7 +9,7 @@ The conventions are those of detectron2's SemSegEvaluator (since 2022-07), save 
 `truth`, and here they are misses of their label, as in mmsegmentation (see `Partial.without_none`). Values are percent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,6 +152,16 @@ class Partial:
     def acc(self) -> np.ndarray:
         """(N,) float64 percent: tp / truth of each label, its recall; NaN for labels without pixels in the truth."""
         return _percent(self.hits, self.truth_pixels, self.truth_pixels > 0)
+
+    def pooled_iou(self, labels: Sequence[int]) -> float:
+        """Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth.
+
+        Where each image is asked for one class, FB-IoU (HSNet's common/logger.py) is the mean of that of all classes
+        and of background's IoU.
+        """
+        chosen = list(labels)
+        hits, truth, called = (int(of[chosen].sum()) for of in (self.hits, self.truth_pixels, self.prediction_pixels))
+        return 100.0 * hits / (truth + called - hits) if truth else float("nan")
 
     @property
     def miou(self) -> float:

@@ -91,7 +91,7 @@ class AlphaClip(nn.Module):
         self.precision = "fp32"
         self.visual = RegionTower(variant)
         self.text = Words(variant)
-        self.classifiers = text.Recent[Classifier](16)
+        self.classifiers = text.Recent[Classifier](text.KEPT, lambda one: one.rows.nbytes + one.classes.nbytes)
 
     @property
     def device(self) -> torch.device:

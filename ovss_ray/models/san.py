@@ -116,7 +116,7 @@ class San(nn.Module):
         )
         self.clip_rec_head = RecognitionHead(variant)
         self.ov_classifier = text_tower(variant)
-        self.classifiers = text.Recent[Tensor](16)
+        self.classifiers = text.Recent[Tensor](text.KEPT, lambda rows: rows.nbytes)
 
     @property
     def device(self) -> torch.device:

@@ -43,5 +43,15 @@ def of(benchmark: str) -> tuple[Figure, ...]:
 @functools.cache
 def figures() -> tuple[Figure, ...]:
     """All of them, in the order of the file."""
-    told: dict[str, Any] = json.loads((Path(__file__).parent / "figures.json").read_text("utf-8"))
+    told = _told()
     return tuple(Figure(*row, **told["sources"][source]) for *row, source in told["figures"])
+
+
+def method(stage: str, variant: str) -> tuple[str, str] | None:
+    """The method and backbone whose figures are those of a stage with this `variant`; None if none are published."""
+    return next((tuple(known) for *own, known in _told()["methods"] if own == [stage, variant]), None)
+
+
+@functools.cache
+def _told() -> dict[str, Any]:
+    return json.loads((Path(__file__).parent / "figures.json").read_text("utf-8"))

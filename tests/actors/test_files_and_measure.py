@@ -45,8 +45,13 @@ def total(batch: Batch, labels: int) -> confusion.Partial:
 
 
 def measured(name: str, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    rows = {"truth": [truth], "prediction": [prediction], "benchmark": [name], "truth_uri": ["street.png"]}
-    return stages("measure")["measure"]({key: column(values) for key, values in rows.items()}, {})["confusion"][0]
+    return stages("measure")["measure"](row(name, truth, prediction=prediction), {})["confusion"][0]
+
+
+def row(name: str, truth: np.ndarray, part: str = "", **others: np.ndarray) -> Batch:
+    """The only image of a batch."""
+    given = {"benchmark": name, "part": part, "truth_uri": "street.png", "truth": truth, **others}
+    return {key: column([value]) for key, value in given.items()}
 
 
 @pytest.fixture
@@ -102,7 +107,7 @@ def test_the_truth_scores_100_where_many_classes_count_as_one_label(fifty_nine: 
 
 def test_the_oracle_names_no_class_where_nothing_is_counted() -> None:
     truth = np.array([[0, IGNORE, 10]], np.uint16)
-    batch = {"truth": column([truth]), "size": column([np.array([1, 3])]), "benchmark": column(["camvid"])}
+    batch = row("camvid", truth, size=np.array([1, 3]))
     found = stages("oracle")["oracle"](batch, {})["prediction"][0]
     assert found.dtype == np.uint16
     assert found.tolist() == [[0, NONE, 10]]
@@ -110,7 +115,7 @@ def test_the_oracle_names_no_class_where_nothing_is_counted() -> None:
 
 def test_labels_of_another_size_than_the_photograph_do_not_score_100() -> None:
     truth = np.zeros((2, 3), np.uint16)
-    batch = {"truth": column([truth]), "size": column([np.array([3, 2])]), "benchmark": column(["camvid"])}
+    batch = row("camvid", truth, size=np.array([3, 2]))
     with pytest.raises(OvssError, match=r"3 × 2 pixels .* its labels have 2 × 3: they must have one size"):
         stages("oracle")["oracle"](batch, {})
 
@@ -121,6 +126,27 @@ def test_classes_are_counted_as_their_labels(fifty_nine: str) -> None:
     assert cells["truth"].tolist() == [3, 3, 20]
     assert cells["prediction"].tolist() == [3, NONE, 20]
     assert cells["pixels"].tolist() == [1, 1, 2]
+
+
+def test_a_part_with_words_of_its_own_is_counted_by_them() -> None:
+    truth, prediction = np.array([[5, 2, 2, 2, IGNORE]], np.uint16), np.array([[40, 1, 0, NONE, 1]], np.uint16)
+    batch = row("pascal5i:0", truth, "bird", prediction=prediction)
+    cells = stages("measure")["measure"](batch, {})["confusion"][0]
+    assert cells["truth"].tolist() == [2, 2, 2, 5]
+    assert cells["prediction"].tolist() == [2, 5, NONE, 5]
+    batch = row("pascal5i:0", truth, "bird", prediction=prediction + 1)
+    with pytest.raises(
+        OvssError, match=r"street\.png: 2 pixels of the prediction have values such as 41; there are 41"
+    ):
+        stages("measure")["measure"](batch, {})
+
+
+def test_a_label_that_a_part_is_not_asked_for_is_no_value_of_its_predictions(fifty_nine: str) -> None:
+    offered = sys.modules[fifty_nine].BENCHMARKS
+    offered[""] = dataclasses.replace(offered[""], asked={"half": (Vocabulary.of(["a", "b"]), (0, 1))})
+    truth, prediction = np.array([[0, 1]], np.uint16), np.array([[0, 3]], np.uint16)
+    with pytest.raises(OvssError, match="values such as 3; there are 2 classes"):
+        stages("measure")["measure"](row(fifty_nine, truth, "half", prediction=prediction), {})
 
 
 @pytest.mark.parametrize("name", ["camvid", "lab.voc"])

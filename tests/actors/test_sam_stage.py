@@ -71,6 +71,17 @@ def test_images_of_one_pixel_and_without_any_mask_are_no_errors(weights: Path) -
     assert [none[name][0].shape for name in Stage.writes] == [(0, 4), (0,), (0,)]
 
 
+def test_3000_regions_and_48_megapixels_are_proposed(weights: Path) -> None:
+    everything = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+    many = found(stage(weights, points_per_side=32, **everything), image(40, 50))
+    assert len(many["boxes"][0]) > 3000
+    large = found(stage(weights, points_per_side=2, **everything), np.tile(image(60, 80), (100, 100, 1)))
+    boxes, bits = large["boxes"][0], large["bits"][0]
+    assert boxes[:, 2:].max(0).tolist() == [8000, 6000]
+    largest = int(np.argmax((boxes[:, 2:] - boxes[:, :2]).prod(1)))
+    assert regions.masks(boxes[largest : largest + 1], [bits[largest]], (6000, 8000)).any()
+
+
 def test_an_exact_answer_is_the_same_to_the_last_bit_in_any_batch(weights: Path) -> None:
     made = stage(weights, exact=True, crop_n_layers=1, box_nms_thresh=1.0, crop_nms_thresh=1.0)
     pictures = [image(60, 90), image(60, 91), image(33, 20)]

@@ -1,6 +1,8 @@
 """One data root with a sample of every data set, in its authors' layout."""
 
 import json
+import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,34 @@ def _coco(folder: Path, shared: Path) -> None:
         Image.fromarray(stuffthings).save(folder / f"stuffthingmaps/val2017/{photo.stem}.png")
     (folder / "panoptic_val2017").symlink_to(sample / "panoptic_examples")
     (folder / "annotations/panoptic_val2017.json").symlink_to(sample / "panoptic_examples.json")
+
+
+@pytest.fixture(scope="session")
+def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with PASCAL-5i and COCO-20i: two made-up photographs each, with a class of every fold in both."""
+    root, fold_lists = tmp_path_factory.mktemp("folds"), {}
+    pascal = {"2007_000001": (0, 1, 6, 11, 16, 255), "2008_000002": (255, 5, 10, 15, 20, 0)}
+    coco = {"COCO_val2014_000000000042": (0, 1, 2, 3, 4), "COCO_val2014_000000000074": (77, 78, 79, 80, 0)}
+    for fold in range(4):
+        lines = [f"{stem}__{values[fold + 1]:02}\n" for stem, values in pascal.items()]
+        fold_lists[f"pascal/val/fold{fold}.txt"] = "".join(lines).encode()
+        first, second = coco
+        named: dict[int, list[str]] = {number: [] for number in range(80)}
+        named |= {fold: [f"val2014/{first}.jpg"], fold + 76: [f"val2014/{second}.jpg"]}
+        fold_lists[f"coco/val/fold{fold}.pkl"] = pickle.dumps(named)
+    for name, content in fold_lists.items():
+        (root / "data/splits" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "data/splits" / name).write_bytes(content)
+    write_episodes(root / "VOCdevkit/VOC2012", "JPEGImages", "SegmentationClassAug", pascal)
+    write_episodes(root / "COCO2014", "val2014", "annotations/val2014", coco)
+    return root
+
+
+def write_episodes(folder: Path, photographs: str, labels: str, values: Mapping[str, Sequence[int]]) -> None:
+    """Grey photographs, 12 high, whose label files have a stripe for each value."""
+    for name in (photographs, labels):
+        (folder / name).mkdir(parents=True)
+    for stem, some in values.items():
+        stripes = np.repeat(np.array(some, np.uint8), 5)[None].repeat(12, 0)
+        Image.fromarray(stripes).save(folder / labels / f"{stem}.png")
+        Image.new("RGB", stripes.shape[::-1], (128, 128, 128)).save(folder / photographs / f"{stem}.jpg")

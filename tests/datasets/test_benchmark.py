@@ -63,6 +63,13 @@ def test_left_out_a_class_counts_as_the_label_of_its_place() -> None:
     assert TOY.labels == ("cat", "dog", "lawn")
 
 
+def test_a_part_of_an_image_may_be_asked_for_other_words() -> None:
+    own = Vocabulary.of(["grass", "pet"]), (2, 1)
+    found = dataclasses.replace(TOY, asked={"pets": own})
+    assert found.question("pets") == own
+    assert found.question("") == found.question("left half") == (TOY.vocabulary, TOY.index)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -70,6 +77,8 @@ def test_left_out_a_class_counts_as_the_label_of_its_place() -> None:
         ({"index": (0, 1, 3), "labels": ("a", "b", "c")}, r"\[2, 3\]"),
         ({"index": (0, 0, 1), "labels": ("a", "b", "c")}, r"\[2\]"),
         ({"counts": {"val": 0}}, "at least one image"),
+        ({"asked": {"cat": (Vocabulary.of(["cat", "rest"]), (0,))}}, "'cat' is asked for 2 classes"),
+        ({"asked": {"cat": (Vocabulary.of(["cat", "rest"]), (0, 3))}}, r"which count as \(0, 3\)"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changed: dict[str, object], message: str) -> None:

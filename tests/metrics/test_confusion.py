@@ -278,6 +278,14 @@ def test_a_label_that_is_only_predicted_counts_as_zero_in_the_classic_mean_only(
     assert (partial.miou, partial.miou_classic) == (50.0, 25.0)
 
 
+def test_labels_are_pooled_by_summing_their_pixels() -> None:
+    counts = np.array([[6, 0, 2, 0], [0, 1, 4, 1], [3, 1, 90, 0], [0, 0, 0, 0]])
+    total = Partial(np.insert(counts, 4, 0, axis=1))
+    assert total.pooled_iou([0, 1]) == pytest.approx(100 * 7 / (8 + 6 + 9 + 2 - 7))
+    assert total.pooled_iou((2,)) == total.iou[2]
+    assert np.isnan(total.pooled_iou([3]))
+
+
 def test_records_of_more_labels_than_the_benchmark_has_are_refused() -> None:
     cells = COUNTER(np.full((2, 2), 4, np.uint16), np.zeros((2, 2), np.uint16))
     with pytest.raises(OvssError, match="labels up to 4, and the benchmark has 3"):

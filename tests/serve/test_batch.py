@@ -1,0 +1,79 @@
+"""What a worker of the service does with requests: the stages of the batch path, on rows that came one by one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovss_ray import config as configs
+from ovss_ray.cli import shipped_configs
+from ovss_ray.columns import Batch
+from ovss_ray.errors import OvssError
+from ovss_ray.serve import batch
+from ovss_ray.serve.api import row
+from ovss_ray.stage import Stage
+from ovss_ray.vocabulary import Vocabularies, Vocabulary
+from tests import toys
+from tests.serve.bright import picture
+
+TWO, THREE = Vocabulary.of(["dark", "bright"]), Vocabulary.of(["a", "b", "c"])
+
+
+def shipped(name: str) -> configs.RunConfig:
+    return configs.load(shipped_configs()[name])
+
+
+def test_every_pool_hands_on_what_the_next_one_reads_and_the_last_one_what_is_answered() -> None:
+    sam, alpha_clip, paint = batch.plan(shipped("sam_alpha_clip"))
+    assert {"image", "boxes", "bits"} <= sam
+    assert "image" not in alpha_clip
+    assert paint == {"image_id", "vocabulary", "error", "prediction", "boxes", "bits", "scores", "seconds"}
+    (san,) = batch.plan(shipped("san_tiny"))
+    assert san == {"image_id", "vocabulary", "error", "prediction", "seconds"}
+
+
+@pytest.mark.parametrize("name", ["predictions", "oracle", "truth_alpha_clip_tiny"])
+def test_a_config_that_needs_more_than_an_image_cannot_be_served(name: str) -> None:
+    config = configs.load(shipped_configs()[name], ["predictions.path=."] if name == "predictions" else [])
+    with pytest.raises(OvssError, match="image"):
+        batch.plan(config)
+
+
+def test_requests_with_unlike_vocabularies_share_a_batch_and_a_bad_one_costs_itself() -> None:
+    seen: list[int] = []
+
+    class Picky(toys.Stage):
+        def __call__(self, rows: Batch, vocabularies: Vocabularies) -> Batch:
+            seen.append(len(rows["image"]))
+            if any(image.shape[0] == 1 for image in rows["image"]):
+                raise ValueError("too low")
+            return super().__call__(rows, vocabularies)
+
+    asked = [(row(picture(height), words), words) for height, words in ((8, TWO), (9, THREE), (1, TWO), (10, TWO))]
+    done = batch.run({"toys": Picky(toys.Stage.Config())}, asked, {"prediction", "error"})
+    assert seen[0] == 4
+    assert [bool(one["error"]) for one in done] == [False, False, True, False]
+    for one, (given, words) in zip(done, asked, strict=True):
+        if not one["error"]:
+            np.testing.assert_array_equal(one["prediction"], toys.bright(given["image"], len(words)))
+        assert one.keys() == {"prediction", "error"}
+
+
+def test_stages_are_warmed_with_what_those_before_them_would_hand_on(tmp_path: Path) -> None:
+    config = configs.load(shipped_configs()["sam_alpha_clip_tiny"])
+    names = {stage.use: stage for stage in config.stages()}
+    witness = tmp_path / "witness"
+    toy = toys.Stage(toys.Stage.Config(witness=str(witness)))
+    batch.warm({"toys": toy}, [TWO, THREE])
+    assert len(witness.read_text().splitlines()) == 2
+    batch.warm({"paint": names["paint"].build()}, [TWO])
+    batch.warm({"alpha_clip": names["alpha_clip"].build()}, [TWO])
+
+    class Broken(Stage):
+        reads, writes = ("image",), ("prediction",)
+
+        def __call__(self, rows: Batch, vocabularies: Vocabularies) -> Batch:
+            raise OvssError("no luck")
+
+    with pytest.raises(OvssError, match=r"a first image fails, asked for dark, bright, …: .*no luck"):
+        batch.warm({"broken": Broken(Broken.Config())}, [TWO])

@@ -1,0 +1,110 @@
+"""The client: what it sends, what it makes of answers, and that it asks again where that may help."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from ovss_ray.client import Client
+from ovss_ray.columns import NONE
+from ovss_ray.errors import OvssError
+from ovss_ray.serve.guard import digest
+from tests.serve.bright import picture, service
+from tests.toys import bright
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A toy service with a key, over HTTP."""
+    server = uvicorn.Server(uvicorn.Config(service(key=digest("secret")), port=0, log_level="error"))
+    running = threading.Thread(target=server.run, daemon=True)
+    running.start()
+    while not server.started:
+        assert running.is_alive()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    running.join(10)
+
+
+@contextmanager
+def answering(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """A server that gives these answers, one after the other, and hangs up at status 0."""
+    left, asked = list(answers), list[str]()
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            status, headers = left.pop(0)
+            if status:
+                self.send_response(status)
+                for name, value in {"content-length": "2", **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(b"{}")
+            else:
+                self.close_connection = True
+
+        def log_message(self, *parts: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+
+
+def test_pixels_files_and_bytes_are_segmented_alike(address: str, tmp_path: Path) -> None:
+    image, file = picture(), tmp_path / "photo.png"
+    Image.fromarray(image).save(file)
+    asking = Client(address, key="secret")
+    for form in (image, file, file.read_bytes()):
+        found = asking.segment(form, ["a", ["b", "bee"]])
+        np.testing.assert_array_equal(found.labels, bright(image, 2))
+        assert [one.name for one in found.answer.classes] == ["a", "b"]
+        assert found.answer.png is None
+    many = asking.segment(image, benchmark="scenes:847")
+    np.testing.assert_array_equal(many.labels, bright(image, 847))
+    assert NONE not in many.labels
+    assert asking.overlay(image, ["a", "b"]).startswith(b"\x89PNG")
+    assert all(one.rle for one in asking.masks(image, ["a", "b"]).classes)
+    assert asking.models()["models"][0]["name"] == "bright"
+    assert asking.ready()
+
+
+def test_what_is_wrong_is_said_as_the_service_says_it(address: str) -> None:
+    with pytest.raises(OvssError, match="answered 401: send the header"):
+        Client(address, key="wrong").models()
+    asking = Client(address, key="secret")
+    with pytest.raises(OvssError, match=r"answered 422: .*empty name"):
+        asking.segment(picture(), ["a", ""])
+    with pytest.raises(OvssError, match="answered 415"):
+        asking.segment(b"no image", ["a"])
+    with pytest.raises(OvssError, match=r"Write \['road'\]"):
+        asking.segment(picture(), "road")
+
+
+def test_it_asks_again_when_the_service_is_busy_or_hangs_up() -> None:
+    busy = (429, {"retry-after": "0"}), (503, {}), (0, {}), (200, {})
+    with answering(*busy) as (address, asked):
+        assert Client(address).models() == {}
+        assert len(asked) == 4
+
+
+def test_it_does_not_ask_again_when_that_cannot_help_and_gives_up_in_the_end() -> None:
+    with answering((422, {}), (200, {})) as (address, asked):
+        with pytest.raises(OvssError, match="answered 422"):
+            Client(address).models()
+        assert len(asked) == 1
+    with answering(*[(429, {"retry-after": "0"})] * 3) as (address, asked):
+        with pytest.raises(OvssError, match="answered 429"):
+            Client(address, retries=2).models()
+        assert len(asked) == 3
+    with pytest.raises(OvssError, match="Is `ovss serve` running there"):
+        Client("http://127.0.0.1:9", retries=1).models()
+    assert not Client("http://127.0.0.1:9").ready()
