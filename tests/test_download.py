@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,7 +224,8 @@ def test_what_takes_a_browser_is_told_and_unpacked_once_it_is_there(
 def ovss(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ovss_ray", "download", *arguments]
     surroundings = {**os.environ, "OVSS_DATA": "", **environment}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=surroundings)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell has background jobs ignore
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=surroundings, preexec_fn=heed)
 
 
 @pytest.mark.parametrize(
