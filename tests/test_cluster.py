@@ -62,7 +62,7 @@ def test_a_node_that_has_died_unnoticed_is_passed_over(
     request_.folder.save_json("identity.json", {})
     with cluster.connect():
         there = cluster.ray.nodes()
-        monkeypatch.setattr(cluster.ray, "nodes", lambda: [{**there[0], "NodeID": "f" * 56}, *there])
+        monkeypatch.setattr(cluster.ray, "nodes", lambda: [{**there[0], "NodeID": "ab" * 28}, *there])
         cluster.preflight(request_)
         hidden = replace(request_, sources=((Path("/nowhere/weights.pth"),),))
         with pytest.raises(OvssError, match=r"does not see /nowhere/weights\.pth"):

@@ -91,7 +91,8 @@ def test_a_digest_follows_the_content_of_the_file(tmp_path: Path) -> None:
 
 
 def test_every_variant_has_a_checkpoint_with_a_page_and_a_licence() -> None:
-    assert set(VARIANTS) == {name for name in weights.WEIGHTS if name.startswith("san_")}
+    known = set(VARIANTS) - {"san_small"}  # which tests/small_san.py adds where it is imported
+    assert known == {name for name in weights.WEIGHTS if name.startswith("san_")}
     for one in weights.WEIGHTS.values():
         assert one.licence
         assert not one.url or (one.url.endswith(one.file) and one.page.startswith("https://"))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         port = found.getsockname()[1]
     command = [sys.executable, "-m", "ovss_ray", "serve", str(folder / "two_pools.yaml"), "--port", str(port)]
     with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell has background jobs ignore
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, env=environment, preexec_fn=heed)
     service = Service(f"http://127.0.0.1:{port}", process, folder / "output", folder / "batches")
     asking, until = Client(service.address), time.monotonic() + PATIENCE
     try:
