@@ -88,8 +88,12 @@ def _begun(key: str, number: int) -> tuple[np.random.Generator, tuple[int, int]]
     return drawn, (int(drawn.integers(*HEIGHTS)), int(drawn.integers(*WIDTHS)))
 
 
+@lru_cache(16)
 def of_address(address: str) -> tuple[Scene, str]:
-    """Draw the scene of VOCABULARY/SPLIT/NUMBER, and say which vocabulary that is. Raises FileNotFoundError."""
+    """Draw the scene of VOCABULARY/SPLIT/NUMBER, and say which vocabulary that is. Raises FileNotFoundError.
+
+    The last ones are kept: a scene's labels are asked for after its photograph, often by the same process.
+    """
     vocabulary, key, number = _parsed(address)
     return scene(OCCURRING[vocabulary], key, number), vocabulary
 
