@@ -111,7 +111,7 @@ def _check(requests: Iterable["Request"]) -> None:
     """Look at a few labels of each data set, once. Raises OvssError if none of them is right."""
     from ovss_ray import check as checking
 
-    for request in requests:
+    for request in {tuple(one.manifests): one for one in requests}.values():
         for note in checking.ahead(request):
             print(f"ovss: {note}", file=sys.stderr)
 

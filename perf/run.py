@@ -30,7 +30,7 @@ from perf.timing import ratio, show, spread, titled
 Spent = dict[tuple[str, int], list[dict[str, float]]]
 """(side, images) → for each round, CPU seconds by the title of the process."""
 SIDES = ("loop", "ray", "ray, one pool")
-"""The plain loop; Ray as shipped, with decoding and counting in workers of their own; Ray with all stages in one."""
+"""The plain loop; Ray as shipped; Ray with all stages in one pool by config, as it places them itself without GPUs."""
 PERIOD = 0.2
 """Seconds between two looks at the process table."""
 FAREWELL = 30.0
