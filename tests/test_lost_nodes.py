@@ -68,6 +68,8 @@ def test_a_driver_that_ends_with_its_own_node_leaves_a_word(data: Path, nodes: C
 def test_a_cluster_that_ends_under_a_run_is_noticed_and_said(data: Path, nodes: Cluster) -> None:
     out = data / "other"
     process = begun(out, data, nodes, "tests.small_san.seconds=1.0")
+    # The control service first: while it lives it tells the driver that its node died, which ends it (the test above).
+    nodes.head_node.kill_gcs_server(check_alive=False)
     for node in nodes.list_all_nodes():
         node.kill_all_processes(check_alive=False, allow_graceful=False)
     said, _ = process.communicate(timeout=120)
