@@ -85,9 +85,10 @@ def test_the_tree_on_ray_gives_what_a_plain_loop_gives(cluster: None, tmp_path: 
     run = make(tmp_path / "run", [[k] for k in range(12)])
 
     def tree(parts: Any, of: Any) -> Any:
-        return reduce.fold(parts, of, fan_in)
+        return reduce.fold(parts, of, fan_in, few=3)
 
     assert report.build(run, tree)["benchmarks"] == report.build(run)["benchmarks"]
+    assert report.build(run, reduce.fold)["benchmarks"] == report.build(run)["benchmarks"]
 
 
 def test_nothing_is_final_below_a_hundred_percent(tmp_path: Path) -> None:
