@@ -115,29 +115,34 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], request: Request, watch
         "ledger": watch.ledger,
         "deadline": request.config.deadline,
     }
-    images: Dataset = ray.data.from_arrow(_blocks(manifest, pools[0].batch))
-    ends = accumulate(len(pool.stages) for pool in pools)
-    for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
-        worker = Recorder if pool is pools[-1] else Worker
-        images = _map(images, worker, pool, number=number, keep=request.keeps[end - 1], **given)
+    blocks = _blocks(manifest, pools[0].batch)
+    images: Dataset = ray.data.from_blocks(blocks)  # from_arrow would start a task for each, to count its rows
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=request.folder)
-    writers = TaskPoolStrategy(size=placement.writers(cluster.size().cpus))
-    receipts = images.map_batches(
-        write, batch_size=size, batch_format="pyarrow", compute=writers, num_cpus=placement.WRITING
-    )
+    alone = size <= pools[-1].batch  # then a batch is a part, and its worker writes it: no task on the way
+    ends = accumulate(len(pool.stages) for pool in pools)
+    for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
+        arguments = {"number": number, "keep": request.keeps[end - 1], **given}
+        if pool is pools[-1]:
+            arguments["write"] = write if alone else None
+        images = _map(images, pool, max(pool.least, min(pool.first, len(blocks))), arguments)
+    if not alone:
+        writers = TaskPoolStrategy(size=placement.writers(cluster.size().cpus))
+        images = images.map_batches(
+            write, batch_size=size, batch_format="pyarrow", compute=writers, num_cpus=placement.WRITING
+        )
     with plain_errors():
-        yield from receipts.iter_rows()
+        yield from images.iter_rows()
 
 
-def _map(images: Dataset, worker: type[Worker], pool: Placed, **arguments: Any) -> Dataset:
+def _map(images: Dataset, pool: Placed, first: int, arguments: Mapping[str, Any]) -> Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.60 names no other way to bound the restarts
         return images.map_batches(
-            worker,
+            Recorder if "write" in arguments else Worker,
             fn_constructor_kwargs={"pool": pool, **arguments},
             batch_size=pool.batch,
-            compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
+            compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=first),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             max_restarts=RESTARTS,

@@ -20,6 +20,8 @@ class Placed:
     gpus: float
     """of one worker"""
     batch: int
+    first: int = 1
+    """workers that are started at once; the rest, up to `most`, when these have more to do than they can"""
 
     @property
     def threads(self) -> int:
@@ -158,8 +160,9 @@ def _can_use_gpu(pool: Pool) -> bool:
 
 def _place_light(pool: Pool, cpus: float, batch: int) -> Placed:
     each = LIGHT if cpus < 8 else 1.0
-    workers = _workers(pool, int(cpus / 4) if cpus >= 8 else 1)
-    return Placed(pool.stages, *workers, each, 0.0 if pool.gpus == "auto" else pool.gpus, _number(pool.batch, batch))
+    least, most = _workers(pool, int(cpus / 4) if cpus >= 8 else 1)
+    gpus = 0.0 if pool.gpus == "auto" else pool.gpus
+    return Placed(pool.stages, least, most, each, gpus, _number(pool.batch, batch), least)
 
 
 def _place(pool: Pool, rest: float, size: Size, batch: int, held: float) -> Placed:
@@ -167,7 +170,9 @@ def _place(pool: Pool, rest: float, size: Size, batch: int, held: float) -> Plac
     each = 1.0 if pool.cpus == "auto" else pool.cpus
     least, most = _workers(pool, int(min(size.gpus / gpus if gpus else math.ceil(rest / each), held)))
     cpus = min(1.0 if gpus else THREADS, rest / (1 if gpus else most), size.node_cpus)
-    return Placed(pool.stages, least, most, cpus if pool.cpus == "auto" else each, gpus, _number(pool.batch, batch))
+    first = most if pool.workers == "auto" else least  # these fit; a range may be meant for nodes to come
+    each = cpus if pool.cpus == "auto" else each
+    return Placed(pool.stages, least, most, each, gpus, _number(pool.batch, batch), first)
 
 
 def _workers(pool: Pool, most: int) -> tuple[int, int]:

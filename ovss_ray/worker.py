@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -96,11 +96,16 @@ class Worker:
 
 
 class Recorder(Worker):
-    """The worker of the last pool, whose batches become records."""
+    """The worker of the last pool, whose batches become records; `write`, if given, makes receipts of these."""
+
+    def __init__(self, write: Callable[[pa.Table], pa.Table] | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.write = write
 
     def __call__(self, batch: Batch) -> pa.Table:
-        """Run the last stages over a batch, and keep the records alone."""
-        return records.table(super().__call__(batch))
+        """Run the last stages over a batch, and keep the records alone, or the receipts of having written them."""
+        table = records.table(super().__call__(batch))
+        return self.write(table) if self.write else table
 
 
 def _leave() -> None:
