@@ -137,7 +137,8 @@ def _init() -> None:
     for name, value in OURS.items():
         os.environ.setdefault(name, value)
     settings = {"env_vars": {name: os.environ[name] for name in HANDED_ON if name in os.environ}}
-    theirs = not _starts(address) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ  # a job brings its own
+    starting = _starts(address)
+    theirs = not starting and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ  # a job brings its own
     runtime = settings if theirs else None  # and what we start inherits it: a runtime environment takes time
     try:
         ray.init(
@@ -148,6 +149,8 @@ def _init() -> None:
             f"{failure}. The cluster of RAY_ADDRESS, or the one that `ray start` began on this machine, does not "
             "answer: it may have ended, or ask for a token (RAY_AUTH_MODE=token). RAY_ADDRESS=local does without it"
         ) from failure
+    if starting and (node := ray._private.worker._global_node):
+        node.kill_log_monitor(check_alive=False)  # ten times a second it looks at all logs, for nobody
 
 
 def preflight(request: Request) -> None:
