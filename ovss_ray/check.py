@@ -10,8 +10,7 @@ import logging
 import math
 import multiprocessing
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -20,16 +19,20 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
 from ovss_ray import blame, files, images, looks
 from ovss_ray.datasets import benchmark as benchmarks
-from ovss_ray.datasets.benchmark import Benchmark, Item
+from ovss_ray.datasets.benchmark import Benchmark
 from ovss_ray.errors import OvssError
+from ovss_ray.faults import Fault, Faults
+from ovss_ray.listing import LABELS, Item, gathered
 from ovss_ray.looks import Jury, Look
 from ovss_ray.manifest import Selection
 from ovss_ray.request import Request
+from ovss_ray.spill import Rows
 from ovss_ray.vocabulary import Vocabulary
 
 SAMPLE, FEW = 48, 6
@@ -38,25 +41,6 @@ LOOKS = 512
 """Images whose classes' looks are kept, at most."""
 AT_ONCE = 512
 """Images that are given to the processes before the first answers are read: what a check holds in memory."""
-SHOWN = 10
-"""Files that are named for one kind of fault; the others are counted."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something wrong: with one file, or with all of them."""
-
-    what: str
-    file: str = ""
-    """empty: with the set"""
-    cause: str = ""
-    """what usually leads to it"""
-    sure: bool = True
-    """False: it may be meant so"""
-
-    def __str__(self) -> str:
-        cause = f" Usually: {self.cause}." if self.cause else ""
-        return f"{f'{self.file}: ' if self.file and self.file not in self.what else ''}{self.what}.{cause}"
 
 
 @dataclass(frozen=True)
@@ -79,15 +63,15 @@ def run(name: str, root: str | None, split: str | None, limit: int | None, full:
     chosen = Selection(split or benchmark.split, limit=limit)
     place = "" if benchmark.drawn else benchmarks.data_root(root)
     items, faults = listed(name, benchmark, place, chosen)
-    sample = items if full else spread(items, SAMPLE)
+    sample = items if full else gathered(spread(items, SAMPLE))
     seen = _inspected(name, sample, workers or os.cpu_count() or 1, Console(stderr=True))
     found, counts = settled(benchmark, seen, len(sample))
-    faults = [*faults, *_headers(benchmark, items, sample), *found]
-    for fault in _abridged(faults):
-        console.print(fault, markup=False)
+    faults.add(_headers(benchmark, items, None if full else {item.image_id for item in sample}))
+    for line in (*faults.lines(), *found.lines()):
+        console.print(line, markup=False)
     extent = "all of them" if full else f"{len(sample)} of them to the last pixel (--full: all)"
     console.print(f"{name}, split {chosen.split}: {len(items)} images, {extent}; {_told(benchmark, counts, full)}")
-    surely = sum(fault.sure for fault in faults)
+    surely = faults.sure() + found.sure()
     console.print(f"faults found: {surely}" if surely else "no fault found")
     return surely
 
@@ -102,7 +86,8 @@ def ahead(request: Request) -> Iterator[str]:
         if benchmark.drawn:
             continue
         manifest = request.manifests[name].select(["image_id", "image_uri", "truth_uri", "part"])
-        sample = [Item(*row.values()) for row in manifest.take(spread(range(len(manifest)), FEW)).to_pylist()]
+        rows = pa.concat_tables(manifest.slice(at, 1) for at in spread(range(len(manifest)), FEW))
+        sample = [Item(*row.values()) for row in rows.to_pylist()]
         seen = [inspect(benchmark, item) for item in sample]
         wrong = [one.faults[-1] for one in seen if one.counts is None]
         if len(wrong) == len(sample) > 1 and len({fault.cause for fault in wrong}) == 1 and wrong[0].cause:
@@ -111,37 +96,39 @@ def ahead(request: Request) -> Iterator[str]:
                 f"Type: ovss check {name}. Or go on all the same: --set check=false"
             )
         doubtful = [fault for fault in settled(benchmark, seen, len(sample))[0] if not fault.file]
-        yield from (f"{name}: {fault}" for fault in doubtful)
+        more = f"This is of {len(sample)} images. To look closer, type: ovss check {name}"
+        yield from (f"{name}: {fault} {more}" for fault in doubtful)
 
 
-def listed(name: str, benchmark: Benchmark, root: str, chosen: Selection) -> tuple[list[Item], list[Fault]]:
+def listed(name: str, benchmark: Benchmark, root: str, chosen: Selection) -> tuple[Rows[Item], Faults]:
     """The images asked for, and what is wrong with their number and their pairs."""
     said: list[str] = []
     listener = logging.Handler()
     listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    reader = logging.getLogger(benchmarks.__name__)
-    reader.addHandler(listener)
+    readers = logging.getLogger("ovss_ray")
+    readers.addHandler(listener)
     try:
-        every = list(benchmark.items(root, chosen.split))
+        every = gathered(benchmark.items(root, chosen.split))
         items = chosen.take(every, name)
     except OvssError as failure:
-        return [], [Fault(str(failure).removesuffix("."))]
+        return gathered([]), Faults([Fault(str(failure).removesuffix("."))])
     finally:
-        reader.removeHandler(listener)
-    if not items:
-        return [], [Fault(f"no image with a label was found below {root}")]
-    faults = [Fault(one, cause="a copy that is not complete, or files of another set among these") for one in said]
+        readers.removeHandler(listener)
+    if not len(items):
+        return items, Faults([Fault(f"no image with a label was found below {root}")])
+    faults = Faults(
+        Fault(one, cause="a copy that is not complete, or files of another set among these") for one in said
+    )
     expected = benchmark.counts.get(chosen.split)
     if expected not in (None, len(every)) and chosen.ids is None and chosen.limit is None:
-        faults.append(Fault(f"{len(every)} images, and {expected} belong to the split {chosen.split}"))
-    doubled = [one for one, times in Counter(item.image_id for item in every).items() if times > 1]
-    faults += [Fault(f"the id {one!r} occurs more than once") for one in doubled]
-    return items, [*faults, *_order(name, benchmark.vocabulary)]
+        faults.add([Fault(f"{len(every)} images, and {expected} belong to the split {chosen.split}")])
+    faults.add(_order(name, benchmark.vocabulary))
+    return items, faults
 
 
-def spread(some: Sequence[Any], most: int) -> list[Any]:
+def spread(some: Rows[Item] | range, most: int) -> list[Any]:
     """At most so many, evenly spread."""
-    return list(some[:: max(1, math.ceil(len(some) / most))])
+    return list(islice(some, 0, None, max(1, math.ceil(len(some) / most))))
 
 
 def inspect(benchmark: Benchmark, item: Item) -> Seen:
@@ -159,6 +146,7 @@ def inspect(benchmark: Benchmark, item: Item) -> Seen:
     except OvssError as failure:
         cause = blame.cause(data, item.truth, len(benchmark.labels)) if data else "the file is missing or not readable"
         return Seen((*faults, Fault(str(failure), item.truth, cause)))
+    faults += _unlike(benchmark, item, truth)
     counts = np.bincount(np.minimum(truth, len(benchmark.labels)).ravel(), minlength=len(benchmark.labels) + 1)
     if not counts[:-1].any():
         left_out = "an image that the preparation scripts of others silently leave out of the set"
@@ -172,31 +160,40 @@ def inspect(benchmark: Benchmark, item: Item) -> Seen:
     return Seen(tuple(faults), counts, looks.look(image, truth, len(benchmark.labels)))
 
 
-def settled(benchmark: Benchmark, seen: Iterable[Seen], number: int) -> tuple[list[Fault], np.ndarray]:
+def _unlike(benchmark: Benchmark, item: Item, truth: np.ndarray) -> Iterator[Fault]:
+    """Compare labels with another file that should say the same, if it is there."""
+    other = benchmark.twin(item) if benchmark.twin else item.truth
+    if other == item.truth or not files.exists(other):
+        return
+    cause = "one of the two was made of another source, and numbers of the one are not comparable with the other's"
+    try:
+        if not np.array_equal(truth, benchmark.truth(item, files.read(other))):
+            yield Fault(f"other labels than in {other}", item.truth, cause, sure=False)
+    except OvssError as failure:
+        yield Fault(str(failure), other, cause, sure=False)
+
+
+def settled(benchmark: Benchmark, seen: Iterable[Seen], number: int) -> tuple[Faults, np.ndarray]:
     """The faults of images, those that only all images together show, and the pixels of each label (K + 1,)."""
-    faults: list[Fault] = []
+    faults = Faults()
     counts, whole = np.zeros(len(benchmark.labels) + 1, np.int64), 0
     shown: list[Look] = []
     for one in seen:
-        faults += one.faults
+        faults.add(one.faults)
         if one.counts is not None:
             counts += one.counts
             whole += 1
         if one.look is not None and len(shown) < LOOKS:
             shown.append(one.look)
     if benchmark.unlabelled and whole >= min(3, number) > 0 and counts[-1] == 0:
-        faults.append(
-            Fault(
-                f"not one pixel of {whole} label files is unlabelled, and this data set leaves some out in nearly all",
-                cause="labels that were not shifted, or another value for what is not labelled, such as 0",
-            )
-        )
-    if said := Jury(benchmark.labels).verdict(shown, _orders(benchmark)):
-        faults.append(Fault(f"the labels do not look like their names: {said}"))
+        what = f"not one pixel of {whole} label files is unlabelled, and this data set leaves some out in nearly all"
+        cause = "labels that were not shifted, or another value for what is not labelled, such as 0"
+        faults.add([Fault(what, cause=cause)])
+    faults.add(Jury(benchmark.labels).verdict(shown, _orders(benchmark)))
     return faults, counts
 
 
-def _inspected(name: str, items: Sequence[Item], workers: int, console: Console) -> Iterator[Seen]:
+def _inspected(name: str, items: Rows[Item], workers: int, console: Console) -> Iterator[Seen]:
     """Inspect images, by several processes if there are many; never more than AT_ONCE are under way."""
     task = partial(_inspect, name)
     if len(items) <= SAMPLE:
@@ -204,9 +201,9 @@ def _inspected(name: str, items: Sequence[Item], workers: int, console: Console)
         return
     # Not forked: pyarrow has threads already.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        steps = range(0, len(items), AT_ONCE)
-        for begin in track(steps, f"images, {AT_ONCE} a step", console=console):
-            yield from pool.map(task, items[begin : begin + AT_ONCE], chunksize=8)
+        stream = iter(items)
+        for _ in track(range(0, len(items), AT_ONCE), f"images, {AT_ONCE} a step", console=console):
+            yield from pool.map(task, list(islice(stream, AT_ONCE)), chunksize=8)
 
 
 def _inspect(name: str, item: Item) -> Seen:
@@ -218,17 +215,19 @@ def _loaded(name: str) -> Benchmark:
     return benchmarks.load(name)
 
 
-def _headers(benchmark: Benchmark, items: Sequence[Item], done: Sequence[Item]) -> Iterator[Fault]:
-    """Read the beginnings of the files whose pixels were not looked at, and how many bits all label files have."""
-    known = {item.image_id for item in done}
+def _headers(benchmark: Benchmark, items: Iterable[Item], done: set[str] | None) -> Iterator[Fault]:
+    """Read the beginnings of the files whose pixels were not looked at, and how many bits all label files have.
+
+    `done` are the ids of those that were looked at, None if they all were.
+    """
     for item in items:
+        new = done is not None and item.image_id not in done
         try:
-            if item.image_id not in known:
+            if new:
                 benchmark.size(item.image)
-            is_image = PurePosixPath(item.truth).suffix.lower() in benchmarks.LABELS
-            bits = images.bits(item.truth) if is_image else 0
+            bits = images.bits(item.truth) if PurePosixPath(item.truth).suffix.lower() in LABELS else 0
         except OvssError as failure:
-            if item.image_id not in known:
+            if new:
                 yield Fault(str(failure), item.image, "an unfinished download or copy")
             continue
         if bits == 8 and len(benchmark.labels) > 256:
@@ -271,18 +270,6 @@ def _known_lists() -> list[tuple[str, list[str]]]:
     """The names of every benchmark that comes with the project, in its order and lower case."""
     named = [one for one in benchmarks.known() if not one.startswith(("folder:", "scenes:"))]
     return [(one, [label.lower() for label in benchmarks.load(one).labels]) for one in named]
-
-
-def _abridged(faults: Sequence[Fault]) -> Iterator[str]:
-    """Each fault as a line; of those of one kind the first ones, and how many more there are."""
-    kinds: dict[tuple[str, bool], list[Fault]] = {}
-    for fault in faults:
-        kinds.setdefault((fault.cause or fault.what, fault.sure), []).append(fault)
-    for some in kinds.values():
-        for fault in islice(some, SHOWN):
-            yield f"{'fault' if fault.sure else 'note'}: {fault}"
-        if len(some) > SHOWN:
-            yield f"… and {len(some) - SHOWN} more of this kind"
 
 
 def _told(benchmark: Benchmark, counts: np.ndarray, full: bool) -> str:

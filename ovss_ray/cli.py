@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ovss_ray.cli_weights import weights_app
-from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.errors import OvssError
+from ovss_ray.shipped import find_config, shipped_configs
 
 if TYPE_CHECKING:
     from ovss_ray.config import RunConfig
@@ -23,6 +24,8 @@ app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 
+SERVED = ("san_tiny", "sam_alpha_clip_tiny")
+"""What `ovss serve` serves if nothing is named."""
 FAILED = 1
 """Exit status if images failed; 2 is a command that could not be done, 130 an interrupted one."""
 
@@ -129,23 +132,6 @@ def _before_ray() -> None:
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
-def find_config(name: str) -> Path:
-    """Return a config's path: a file, or the name of one that comes with the project. Raises UnknownName."""
-    if Path(name).is_file():
-        return Path(name)
-    shipped = shipped_configs()
-    if name not in shipped:
-        raise UnknownName("config", name, shipped)
-    return shipped[name]
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The configs that come with the project, by name: in the wheel beside this file, in a checkout above it."""
-    here = Path(__file__).parent
-    folder = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
-
-
 @app.command()
 def report(
     run: Annotated[str, typer.Argument(help="the folder of a run")],
@@ -205,6 +191,7 @@ def prepare(
     """Make the prepared form of a data set on disk. The same command again makes only what is missing."""
     from ovss_ray import prepare as preparation
 
+    _before_ray()
     try:
         faults = preparation.run(benchmark, data_root, split, out, workers)
     except KeyboardInterrupt:
@@ -254,24 +241,28 @@ def train(
 
 @app.command()
 def serve(
-    config: Annotated[str, typer.Argument(help="a YAML file, or a name such as san_tiny")],
+    config: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"YAML files, or names such as san_tiny; by default {' and '.join(SERVED)}"),
+    ] = None,
     host: Annotated[str, typer.Option(help="where to listen; others than this machine's own need OVSS_API_KEY")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as limits.seconds=60")] = None,
 ) -> None:
-    """Answer requests over HTTP: the stages of a config, online, until Ctrl-C."""
+    """Answer requests over HTTP: the stages of one config or several, online, until Ctrl-C."""
     from ovss_ray import config as configs
     from ovss_ray.serve import batch, guard
 
-    settings = configs.load(find_config(config), set_ or ())
+    settings = configs.load_several([find_config(one) for one in config or SERVED], set_ or ())
     guard.check_host(host, os.environ.get("OVSS_API_KEY"))
-    batch.plan(settings)
+    for one in settings.values():
+        batch.plan(one)
     _before_ray()
-    from ovss_ray.serve import app as service  # only now: Ray takes seconds, and a wrong config should not
+    from ovss_ray.serve import command as service  # only now: Ray takes seconds, and a wrong config should not
 
-    service.run(settings, Path(config).stem, host, port)
+    service.run(settings, host, port)
 
 
 @app.command("list")

@@ -156,14 +156,21 @@ def _init() -> None:
 def preflight(request: Request) -> None:
     """Have every node look for the run's folder, the first photograph and label file, and the weights.
 
-    On a single node there is nothing to ask: this process has looked already. A node that dies meanwhile is passed
-    over, since pools are placed on those that are left. Raises OvssError that names the node
-    and what it does not see, or that says that the disk of the run's folder is too small.
+    Raises OvssError that names the node and what it does not see, or that says that the disk of the run's folder is
+    too small.
     """
     _room(request)
     first = [str(table[name][0]) for table in request.manifests.values() for name in ("image_uri", "truth_uri")]
     weights = [str(file) for some in request.sources for file in some[:FEW]]
-    wanted = [request.folder.file("identity.json"), *first, *weights]
+    see_everywhere([request.folder.file("identity.json"), *first, *weights], "--out, --data-root and weights")
+
+
+def see_everywhere(wanted: Sequence[str], options: str) -> None:
+    """Have every node look for files and folders, which the `options` name.
+
+    On a single node there is nothing to ask: this process has looked already. A node that dies meanwhile is passed
+    over, since work is placed on those that are left. Raises OvssError that names the node and what it does not see.
+    """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for node in nodes if len(nodes) > 1 else ():
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -176,8 +183,8 @@ def preflight(request: Request) -> None:
             continue
         if unseen:
             raise OvssError(
-                f"the node {node['NodeManagerAddress']} does not see {', '.join(unseen)}. Give --out, --data-root "
-                "and weights as paths or addresses that every node of the cluster sees"
+                f"the node {node['NodeManagerAddress']} does not see {', '.join(unseen)}. Give {options} as paths or "
+                "addresses that every node of the cluster sees"
             )
 
 

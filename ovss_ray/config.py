@@ -96,17 +96,41 @@ def load_all(
     `compare: [NAME, …]` names configs beside the file; what else stands in it goes on top of each. An override goes to
     those that have what it changes. Raises OvssError as `load` does.
     """
+    return _checked(_raws(file, given), overrides)
+
+
+def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
+    """Read the configs that stand side by side in one service: name → config; see load_all. Raises OvssError."""
+    raws: dict[str, tuple[str, dict[str, Any]]] = {}
+    for file in files:
+        found = _raws(file, None)
+        if twice := set(raws) & set(found):
+            raise OvssError(f"{file}: there are two configs called {twice.pop()!r}. Give one file another name")
+        raws |= found
+    return _checked(raws, overrides)
+
+
+def _raws(file: str | Path, given: Mapping[str, Any] | None) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The configs of a file by name, not checked yet, each with its source for errors."""
     own = read(Path(file))
     names = own.pop("compare", None)
     if names is None:
-        return {Path(file).stem: load(file, overrides, given)}
+        return {Path(file).stem: (str(file), {**own, **(given or {})})}
     if not isinstance(names, list) or len(set(map(str, names))) < max(2, len(names)):
         raise OvssError(f"{file}: compare: two names of configs at least, no name twice, are expected, not {names!r}")
-    raws = {str(name): {**read(Path(file).parent / f"{name}.yaml"), **own, **(given or {})} for name in names}
+    return {
+        str(name): (f"{file}: {name}", {**read(Path(file).parent / f"{name}.yaml"), **own, **(given or {})})
+        for name in names
+    }
+
+
+def _checked(raws: Mapping[str, tuple[str, dict[str, Any]]], overrides: Sequence[str]) -> dict[str, RunConfig]:
+    """Configs with overrides, each of which goes to those that have what it changes."""
+    made = {name: raw for name, (_, raw) in raws.items()}
     for override in overrides:
-        named = {name for name, raw in raws.items() if _has(raw, override)} or set(raws)
-        raws = {name: _override(raw, override) if name in named else raw for name, raw in raws.items()}
-    return {name: check(raw, f"{file}: {name}") for name, raw in raws.items()}
+        named = {name for name, raw in made.items() if _has(raw, override)} or set(made)
+        made = {name: _override(raw, override) if name in named else raw for name, raw in made.items()}
+    return {name: check(made[name], source) for name, (source, _) in raws.items()}
 
 
 def _has(raw: Mapping[str, Any], override: str) -> bool:

@@ -84,7 +84,7 @@ def _root(out: str | None) -> Path:
 
 def _complete(benchmark: Benchmark, root: Path) -> bool:
     try:
-        found = len(list(benchmark.items(str(root), benchmark.split)))
+        found = sum(1 for _ in benchmark.items(str(root), benchmark.split))
     except OvssError:
         return False
     return found == benchmark.counts.get(benchmark.split)

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -100,6 +101,30 @@ def walk(folder: str | Path) -> list[str]:
     """The addresses of all files below a folder, sorted; none if there is no such folder."""
     path, listed = _list(folder, recursive=True)
     return sorted(join(folder, file.path[len(path) :].lstrip("/")) for file in listed if file.is_file)
+
+
+def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
+    """The addresses of the files in a folder, or of all below it, in no order; none if there is no such folder.
+
+    Those of this machine are had one by one, and never stand in memory together.
+    """
+    system, path = locate(folder)
+    if not isinstance(system, fs.LocalFileSystem):
+        yield from (
+            join(folder, file.path[len(path) :].lstrip("/")) for file in _list(folder, recursive)[1] if file.is_file
+        )
+        return
+    left = [path] if os.path.lexists(path) else []
+    try:
+        while left:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if recursive and entry.is_dir():
+                        left.append(entry.path)
+                    elif entry.is_file():
+                        yield join(folder, entry.path[len(path) :].lstrip("/"))
+    except OSError as failure:
+        raise OvssError(f"{folder}: cannot be listed: {failure.strerror or failure}") from failure
 
 
 def _list(folder: str | Path, recursive: bool) -> tuple[str, list[fs.FileInfo]]:

@@ -22,7 +22,10 @@ EXACT = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 FORMATS = ("JPEG", "WEBP", "JPEG2000", *EXACT)
 """Formats that are read; the content decides, not the file's name. Pillow has more, one of which starts a program."""
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError)
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError),
+    *(ArithmeticError, AssertionError, AttributeError),  # such as of a PNG with a palette that is not there
+)
 """What Pillow raises on damaged files, all of which it reads with Python code."""
 
 _ORIENTATION = 0x0112

@@ -156,7 +156,7 @@ def _data(root: str | None) -> Iterator[tuple[bool, str]]:
     for name in _named():
         one = loading.load(name)
         try:
-            found, expected = len(list(one.items(root, one.split))), one.counts.get(one.split)
+            found, expected = sum(1 for _ in one.items(root, one.split)), one.counts.get(one.split)
             complete = expected in (None, found)
             yield (
                 complete,

@@ -18,6 +18,14 @@ class Limits(Config):
     """that a request may name"""
     letters: int = Field(default=300, ge=1)
     """of one class, all its names together; the networks read 77 tokens at most"""
+    points: int = Field(default=64, ge=1)
+    """of a prompt"""
+    regions: int = Field(default=1_000, ge=1)
+    """that an answer tells, the largest; how many there are it says as well"""
+    corners: int = Field(default=500_000, ge=1)
+    """places where the outlines of an answer may turn; for more its masks are to be asked for as `rle`"""
+    remembered: int = Field(default=500_000_000, ge=1)
+    """bytes of images, decoded and as SAM sees them, that a worker keeps to answer further prompts about them"""
     waiting: int = Field(default=64, ge=1)
     """requests in hand, computed or waiting; one more is told to come again (429)"""
     held: int = Field(default=160_000_000, ge=1)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ovss_ray.columns import IGNORE
+from ovss_ray.faults import Fault
 
 ABOVE = {"sky", "ceiling", "clouds"}
 BELOW = {
@@ -27,8 +28,8 @@ GREENER = 0.02
 """Differences of green below this are no sign: trees against a grey sky."""
 STRIDE = 3
 """Every third row and column is looked at."""
-VOTES = 3
-"""The fewest votes that say anything."""
+VOTES, MANY = 3, 20
+"""The fewest votes that say anything; and that more than hint at it."""
 BAD, GOOD, BETTER, NEAR = 0.5, 0.75, 0.3, 0.1
 """Share of votes for the labels at which they are doubted; that another meaning needs; by how much it must win; and by
 how much a likelier mistake may lie behind the best one."""
@@ -85,23 +86,28 @@ class Jury:
         green &= np.abs(one.green) > GREENER
         return np.concatenate([(one.rows[asked] > 0.5) == (place[asked] > 0), one.green[green] > 0])
 
-    def verdict(self, looks: Sequence[Look], orders: Mapping[str, Sequence[int]]) -> str:
-        """Say what is wrong with labels that do not look like their names, or nothing.
+    def verdict(self, looks: Sequence[Look], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
+        """Say what is wrong with labels that do not look like their names, if anything is.
 
-        `orders` are other orders of the same classes: what they are called → label index → class index.
+        `orders` are other orders of the same classes: what they are called → label index → class index. Few signs are
+        no more than a hint, unless another order fits them clearly better.
         """
         own = np.arange(len(self.names))
         share, count = self.votes(looks, own)
         if count < VOTES or share > BAD:
-            return ""
+            return []
         tried = [(*self.votes(looks, meaning), said) for said, meaning in self._others(looks, own, orders)]
         likely = [(found, said) for found, n, said in tried if n >= max(VOTES, count / 2)]
         best = max((found for found, _ in likely), default=0.0)
-        told = f"only {share:.0%} of {count} signs speak for the labels as they are ({self._example(looks)})"
+        many = count >= MANY
+        told = (
+            f"the labels {'do' if many else 'may'} not look like their names: only {share:.0%} of {count} signs speak "
+            f"for them as they are ({self._example(looks)})"
+        )
         if best < max(GOOD, share + BETTER):
-            return f"{told}; no other order that was tried fits better"
+            return [Fault(f"{told}; no other order that was tried fits better", sure=many)]
         found, said = next((found, said) for found, said in likely if found >= best - NEAR)
-        return f"{told}, and {found:.0%} for this: {said}"
+        return [Fault(f"{told}, and {found:.0%} for this: {said}")]
 
     def _others(
         self, looks: Sequence[Look], own: np.ndarray, orders: Mapping[str, Sequence[int]]

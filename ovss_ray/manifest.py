@@ -1,21 +1,23 @@
 """The manifest: every image that a run is asked for, fixed before the first is read. The denominator of all numbers."""
 
 import hashlib
-import io
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from itertools import chain, islice
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ovss_ray import files
 from ovss_ray.config import RunConfig
-from ovss_ray.datasets.benchmark import Benchmark, Item
+from ovss_ray.datasets.benchmark import Benchmark
 from ovss_ray.errors import OvssError
+from ovss_ray.listing import Item, Items, gathered
+from ovss_ray.spill import Rows, row
 
 SCHEMA = pa.schema(
     [
@@ -28,8 +30,14 @@ SCHEMA = pa.schema(
     ]
 )
 
+WORDS = ("benchmark", "vocabulary", "part", "error")
+"""Columns that mostly say one thing of all images."""
+_OWN = pa.schema([one for one in SCHEMA if one.name not in WORDS])
+
 AT_ONCE = 256
 """Photographs whose sizes are asked for before the first answers are taken."""
+CHUNK = 4096
+"""Images that are written to a manifest at once."""
 
 
 @dataclass(frozen=True)
@@ -60,30 +68,40 @@ class Selection:
             "limit": self.limit,
         }
 
-    def take(self, items: Sequence[Item], name: str) -> list[Item]:
-        """Keep the items asked for, sorted by image_id. Raises OvssError for an id that does not exist."""
-        known = {item.image_id: item for item in items}
-        if len(known) < len(items):
-            raise OvssError(f"{name}, split {self.split}: {len(items) - len(known)} image ids occur more than once")
-        if self.ids is not None and (unknown := [one for one in self.ids if one not in known]):
+    def take(self, items: Items, name: str) -> Rows[Item]:
+        """Keep the items asked for, sorted by image_id.
+
+        Raises OvssError for an id that does not exist, and for one that occurs more than once.
+        """
+        found = gathered(items)
+        if repeated := sum(times > 1 for _, times in found.counted("image_id")):
+            raise OvssError(f"{name}, split {self.split}: {repeated} image ids occur more than once")
+        unknown = set(self.ids or ()).difference(item.image_id for item in found)
+        if self.ids is not None and unknown:
+            example = next((item.image_id for item in found), "")
             raise OvssError(
                 f"{name}, split {self.split}: {len(unknown)} of the {len(self.ids)} ids asked for do not exist, such "
-                f"as {unknown[0]!r}; ids there look like {next(iter(known), '')!r}"
+                f"as {next(one for one in self.ids if one in unknown)!r}; ids there look like {example!r}"
             )
-        asked = sorted(known) if self.ids is None else sorted(self.ids)
-        return [known[image_id] for image_id in asked[: self.limit]]
+        asked = set(self.ids or ())
+        every = found.in_order("image_id")
+        return gathered(islice((item for item in every if not asked or item.image_id in asked), self.limit))
 
 
 def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> pa.Table:
     """List the images asked for, sorted so that images of one shape stand together and batches fill.
 
-    Raises OvssError if the data are not there, or if the split has another number of images than it should.
+    Methods that scale the short side meet equal sizes in a row. Of the table, which lies in a temporary file, that
+    alone takes memory which is looked at. Raises OvssError if the data are not there, or if the split has another
+    number of images than it should.
     """
-    return _sorted(_listed(name, benchmark, root, selection))  # which holds no items any more, only the table
+    rows = _sized(benchmark, _listed(name, benchmark, root, selection))
+    sized = Rows(row, "image_id, image, truth, part, height, width, ratio", rows)
+    return _table(name, benchmark, sized.in_order("ratio, height DESC, image_id"))
 
 
-def _listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> pa.Table:
-    items = list(benchmark.items(root, selection.split))
+def _listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Rows[Item]:
+    items = gathered(benchmark.items(root, selection.split))
     expected = benchmark.counts.get(selection.split)
     if expected is not None and len(items) != expected and selection.ids is None and selection.limit is None:
         more = f" (`ovss prepare {name}` completes a prepared form)" if benchmark.prepare else ""
@@ -92,19 +110,19 @@ def _listed(name: str, benchmark: Benchmark, root: str, selection: Selection) ->
             f"{root}. Complete the data{more}, or ask for a part of them with --limit or --ids (the report will say so)"
         )
     rows = selection.take(items, name)
-    if not rows:
+    if not len(rows):
         raise OvssError(f"{name}, split {selection.split}: no image with a label was found below {root}")
-    return _table(name, benchmark, rows, _sizes(benchmark, rows))
+    return rows
 
 
-def _sizes(benchmark: Benchmark, items: Sequence[Item]) -> np.ndarray:
-    """H, W of all photographs, (N, 2) int32; few are under way at once, as a pool keeps a note of each."""
-    found = np.zeros((len(items), 2), np.int32)
+def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
+    """What an item says, with its photograph's height, width and their ratio; few are under way at once."""
+    stream = iter(items)
     with ThreadPoolExecutor(8) as pool:
-        for begin in range(0, len(items), AT_ONCE):
-            some = items[begin : begin + AT_ONCE]
-            found[begin : begin + len(some)] = list(pool.map(partial(_size, benchmark), some))
-    return found
+        while some := list(islice(stream, AT_ONCE)):
+            for item, (height, width) in zip(some, pool.map(partial(_size, benchmark), some), strict=True):
+                ratio = width / max(1, height)
+                yield item.image_id, item.image, item.truth, item.part, height, width, ratio
 
 
 def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
@@ -115,53 +133,78 @@ def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
         return 0, 0
 
 
-def _table(name: str, benchmark: Benchmark, items: Sequence[Item], sizes: np.ndarray) -> pa.Table:
-    return pa.Table.from_pydict(
-        {
-            "image_id": [item.image_id for item in items],
-            "benchmark": [name] * len(items),
-            "vocabulary": [benchmark.question(item.part)[0].digest for item in items],
-            "image_uri": [item.image for item in items],
-            "truth_uri": [item.truth for item in items],
-            "part": [item.part for item in items],
-            "error": [""] * len(items),
-            "height": sizes[:, 0],
-            "width": sizes[:, 1],
-        },
-        SCHEMA,
-    )
+def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> pa.Table:
+    """Write rows to a temporary file, and give it as a table; the file is gone when the table is."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix="ovss_manifest_") as file:
+            words = _write(file.name, name, benchmark, rows)
+            with pa.memory_map(file.name) as source:
+                table = pa.ipc.open_file(source).read_all()
+    except OSError as failure:
+        raise OvssError(
+            f"a temporary file cannot be written: {failure.strerror or failure}. Make room in the folder for such "
+            "files, or name another one by the environment variable TMPDIR"
+        ) from failure
+    for column, chunks in words.items():
+        table = table.append_column(column, pa.chunked_array(chunks, pa.string()))
+    return table.select(SCHEMA.names)
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    """By aspect ratio, then height: methods that scale the short side then meet equal sizes in a row."""
-    height, width = (table[name].to_numpy() for name in ("height", "width"))
-    keys = pa.table({"ratio": width / np.maximum(1, height), "height": height, "image_id": table["image_id"]})
-    order = [("ratio", "ascending"), ("height", "descending"), ("image_id", "ascending")]
-    return table.take(pc.sort_indices(keys, order))
+def _write(path: str, name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> dict[str, list[pa.Array]]:
+    """Write what each row has of its own to a file; return the other columns, CHUNK rows at a time."""
+    words: dict[str, list[pa.Array]] = {column: [] for column in WORDS}
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _OWN) as writer:
+        while some := list(islice(rows, CHUNK)):
+            ids, images, truths, parts, heights, widths, _ = zip(*some, strict=True)
+            own = zip((ids, images, truths, heights, widths), _OWN, strict=True)
+            writer.write_batch(pa.record_batch([pa.array(values, one.type) for values, one in own], _OWN))
+            asked = tuple(benchmark.question(part)[0].digest for part in parts)
+            said = (name,) * len(some), asked, parts, ("",) * len(some)
+            for column, values in zip(WORDS, said, strict=True):
+                words[column].append(_alike(values))
+    return words
+
+
+@lru_cache(16)
+def _repeated(value: str, times: int) -> pa.Array:
+    return pa.array([value] * times, pa.string())
+
+
+def _alike(values: tuple[str, ...]) -> pa.Array:
+    """Values as an array, which is shared by all chunks that say nothing but this one word."""
+    return _repeated(values[0], len(values)) if len(set(values)) == 1 else pa.array(values, pa.string())
 
 
 def save(table: pa.Table, uri: str) -> None:
     """Write the manifest. Raises OvssError if one of other images lies there already."""
     if files.exists(uri):
-        before, now = (one["image_id"].sort() for one in (load(uri), table))
-        if not before.equals(now):
-            example = min(set(before.to_pylist()) ^ set(now.to_pylist()))
-            raise OvssError(
-                f"{uri}: the run was begun on {len(before)} images, and now there are {len(now)}; {example!r} is in "
-                "one only. Restore the data, or choose a new --out"
-            )
-    sink = io.BytesIO()
-    pq.write_table(table, sink, write_page_checksum=True)
+        _compare(load(uri, ["image_id"]), table, uri)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        for batch in table.to_batches():
+            writer.write_batch(batch)
     files.write(uri, sink.getvalue())
 
 
-def load(uri: str) -> pa.Table:
-    """Read a manifest that `save` wrote. Raises OvssError if it is damaged."""
+def _compare(before: pa.Table, now: pa.Table, uri: str) -> None:
+    """Raise OvssError unless two manifests have the same images."""
+    ids = ((one.as_py(),) for table in (before, now) for one in chain(*table["image_id"].chunks))
+    alone = next((one for one, times in Rows(str, "image_id", ids).counted("image_id") if times == 1), None)
+    if alone is not None:
+        raise OvssError(
+            f"{uri}: the run was begun on {len(before)} images, and now there are {len(now)}; {alone!r} is in one "
+            "only. Restore the data, or choose a new --out"
+        )
+
+
+def load(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a manifest that `save` wrote, or some of its columns. Raises OvssError if it is damaged."""
     try:
-        table = files.read_parquet(files.read(uri))
-        if not table.schema.equals(SCHEMA):
-            raise pa.ArrowInvalid(f"its columns are {table.schema.names}")
-        return table
+        content = files.read(uri)
+        found = pq.read_schema(pa.BufferReader(content))
+        if not found.equals(SCHEMA):
+            raise pa.ArrowInvalid(f"its columns are {found.names}")
+        return files.read_parquet(content, columns)
     except (pa.ArrowException, ValueError, OSError) as failure:
         raise OvssError(
             f"{uri}: the manifest is damaged ({failure}). Delete it and give the same command again"

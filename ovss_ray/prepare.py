@@ -1,15 +1,10 @@
 """Make the prepared form of a data set on disk, once, of what its authors send: `ovss prepare`.
 
 It is what the scripts that come with detectron2 make, so other programs read it too, and it is read faster than the
-source. What has to be made is the benchmark's own business (Benchmark.prepare); here it is done, by several processes.
+source. What has to be made is the benchmark's own business (Benchmark.prepare); here it is done, on Ray if it is much.
 """
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
@@ -18,6 +13,9 @@ from ovss_ray import files, images
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.datasets.benchmark import Benchmark, Plan, Step
 from ovss_ray.errors import OvssError
+
+FEW = 64
+"""Fewer files than this are made here: a cluster takes some seconds to start."""
 
 
 def run(name: str | None, root: str | None, split: str | None, out: str | None, workers: int | None) -> int:
@@ -32,7 +30,7 @@ def run(name: str | None, root: str | None, split: str | None, out: str | None, 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     made, faults = 0, 0
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console) as progress:
-        for new, fault in progress.track(_done(steps, workers or os.cpu_count() or 1), len(steps), description="files"):
+        for new, fault in progress.track(_done(steps, workers), len(steps), description="files"):
             made, faults = made + new, faults + bool(fault)
             if fault:
                 console.print(fault, style="red", markup=False)
@@ -54,23 +52,27 @@ def _find(name: str | None) -> tuple[Benchmark, Plan]:
     return found, found.prepare
 
 
-def _done(steps: Sequence[Step], workers: int) -> Iterator[tuple[bool, str]]:
-    """Do the steps in other processes; yield what `do` returns, in the order of the steps."""
-    # Not forked: pyarrow has threads already.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent)
-    try:
-        yield from pool.map(do, steps, chunksize=4)
-    except BrokenProcessPool as failure:
-        raise OvssError(
-            "a process died while it prepared files, perhaps for want of memory. What is done is kept: give the same "
-            "command again, with fewer --workers"
-        ) from failure
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, str]]:
+    """Do the steps, on a cluster unless they are few; yield what `do` returns."""
+    if len(steps) < FEW:
+        yield from map(do, steps)
+        return
+    from ovss_ray import cluster  # only now: Ray takes seconds to import
+    from ovss_ray.scatter import scattered
+
+    first, *others = steps
+    yield do(first)
+    shared = [uri for uri in (first.source, first.target) if files.exists(uri)]
+    with cluster.connect():
+        cluster.see_everywhere(shared, "--data-root and --out")
+        yield from scattered(do, others, workers, _killed)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _killed(step: Step) -> tuple[bool, str]:
+    return False, (
+        f"{step.source}: the process that prepared it died, twice, perhaps for want of memory. The others are not held "
+        "up. Give the same command again, with fewer --workers"
+    )
 
 
 def do(step: Step) -> tuple[bool, str]:
@@ -98,7 +100,7 @@ def _whole(uri: str) -> bool:
 
 def what_next(name: str, benchmark: Benchmark, root: str, split: str) -> str:
     """Say what to type now; if the split is not complete, how to score what is there."""
-    found, expected = len(list(benchmark.items(root, split))), benchmark.counts.get(split)
+    found, expected = sum(1 for _ in benchmark.items(root, split)), benchmark.counts.get(split)
     options = ("" if split == benchmark.split else f" --split {split}") + f" --data-root {root}"
     part = f" --limit {found}" if expected not in (None, found) else ""
     lacking = f"{expected} images belong to it, and {found} are here. " if part else ""

@@ -51,6 +51,10 @@ class Stage(ABC):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Compute the columns of `writes` from those of `reads`."""
 
+    def kept(self) -> Mapping[str, int]:
+        """Cache → the bytes it holds, for those who watch a service."""
+        return {}
+
     @classmethod
     def files(cls, config: Any) -> tuple[Path, ...]:
         """The files that decide this stage's answers, such as weights: looked for before the run, hashed into it.

@@ -134,7 +134,12 @@ class Recent(Generic[Value]):
     def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1) -> None:
         self._limit, self._size = limit, size
         self._values: OrderedDict[str, Value] = OrderedDict()
-        self._held = 0
+        self.held = 0
+        """what the sizes of the values add up to"""
+
+    def kept(self, key: str) -> Value | None:
+        """The value of a key if it is kept; this is no asking for it."""
+        return self._values.get(key)
 
     def get(self, key: str, make: Callable[[], Value]) -> Value:
         """Return the value of a key, made if it is not kept."""
@@ -143,8 +148,8 @@ class Recent(Generic[Value]):
             return self._values[key]
         value = make()
         self._values[key] = value
-        self._held += self._size(value)
-        while self._held > self._limit and len(self._values) > 1:
+        self.held += self._size(value)
+        while self.held > self._limit and len(self._values) > 1:
             _, oldest = self._values.popitem(last=False)
-            self._held -= self._size(oldest)
+            self.held -= self._size(oldest)
         return value

@@ -127,6 +127,19 @@ def decode(rounds: Rounds = 15, drawn: Drawn = False) -> None:
     decode.measure(rounds, drawn)
 
 
+@app.command()
+def serve(
+    config: str = "san_tiny",
+    clients: Annotated[int, typer.Option(min=1, help="that ask at once")] = 64,
+    seconds: Annotated[float, typer.Option(min=1, help="that they ask for")] = 60,
+    warm: Annotated[float, typer.Option(min=0, help="seconds before that, which are not counted")] = 20,
+) -> None:
+    """`ovss serve` under load: answers by status, times, sizes of batches, and memory before and after."""
+    from perf import serve
+
+    serve.measure(config, clients, seconds, warm)
+
+
 def parsed(size: str) -> tuple[int, int]:
     """Read HxW. Raises typer.BadParameter."""
     height, _, width = size.partition("x")

@@ -16,7 +16,17 @@ MODULES = {
 }
 MAY_IMPORT_RAY = {
     f"ovss_ray.{name}"
-    for name in ("cluster", "evaluate", "reduce", "supervise", "worker", "serve.app")  # the last for Ray Serve
+    for name in (
+        "cluster",
+        "evaluate",
+        "reduce",
+        "scatter",
+        "supervise",
+        "worker",
+        "serve.app",
+        "serve.command",
+        "serve.routing",
+    )
 }
 MAY_IMPORT_TORCH = ("ovss_ray.actors.", "ovss_ray.models", "ovss_ray.text", "ovss_ray.training")
 SIBLINGS = ("ovss_ray.actors", "ovss_ray.datasets", "ovss_ray.metrics")

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from ovss_ray import blame, check, cli, looks
+from ovss_ray import config as configs
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.errors import OvssError
+from ovss_ray.request import resolve
 
 CAMVID = ("0016E5_07959", "0016E5_08019", "0016E5_08079", "0016E5_08139", "0016E5_08159")
 
@@ -107,6 +109,20 @@ def test_a_planted_fault_is_found_and_its_cause_named(
     assert said in capsys.readouterr().out
 
 
+def test_labels_of_voc_are_compared_with_those_of_the_other_folder(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file,) = labels(root, "voc:20")
+    aug = file.parent.with_name("SegmentationClassAug") / file.name
+    aug.parent.mkdir()
+    rewrite(file, lambda v: v, aug)
+    assert check.run("voc:20", str(root), None, 1, False, 1) == 0
+    assert "note" not in capsys.readouterr().out
+    rewrite(file, lambda v: np.where(v == 255, 0, v).astype(np.uint8), aug)
+    assert check.run("voc:21", str(root), None, 1, False, 1) == 0
+    assert f"note: {file}: other labels than in {aug}. Usually: one of the two was made of" in capsys.readouterr().out
+
+
 def folder_yaml(root: Path, names: list[str]) -> str:
     file = root / "CamVid/mine.yaml"
     file.write_text(f"images: val/*.png\nlabels: valannot/*.png\nignore: 11\nclasses: [{', '.join(names)}]\n")
@@ -193,10 +209,29 @@ def test_looks_need_enough_votes_and_a_clear_verdict() -> None:
     jury = looks.Jury(["sky", "road", "cat"])
     right = looks.Look(np.array([0, 1]), np.array([0.2, 0.8]), np.zeros(2))
     wrong = looks.Look(np.array([0, 1]), np.array([0.8, 0.2]), np.zeros(2))
-    assert jury.verdict([right] * 9, {}) == ""
-    assert jury.verdict([wrong], {}) == ""
-    assert "'sky' and 'road' are swapped" in jury.verdict([wrong] * 2, {})
-    assert "in the order of X" in jury.verdict([wrong] * 2, {"X": [1, 0, 2]})
+    assert jury.verdict([right] * 9, {}) == []
+    assert jury.verdict([wrong], {}) == []
+    assert "'sky' and 'road' are swapped" in str(*jury.verdict([wrong] * 2, {}))
+    assert "in the order of X" in str(*jury.verdict([wrong] * 2, {"X": [1, 0, 2]}))
+
+
+def test_few_signs_are_a_hint_and_many_are_a_fault() -> None:
+    jury = looks.Jury(["sky", "road"])
+    pair = [looks.Look(np.array([0, 1]), np.array(rows), np.zeros(2)) for rows in ([0.2, 0.8], [0.8, 0.2])]
+    (hint,), (claim,) = jury.verdict(pair * 3, {}), jury.verdict(pair * 6, {})
+    assert str(hint).startswith("the labels may not look like their names: only 50% of 12 signs speak for them")
+    assert str(claim).startswith("the labels do not look like their names: only 50% of 24 signs speak for them")
+    assert (hint.sure, claim.sure) == (False, True)
+    assert all("no other order that was tried fits better" in str(one) for one in (hint, claim))
+
+
+def test_a_doubt_in_front_of_a_run_says_what_to_type(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in labels(root, "camvid"):
+        rewrite(file, swapped)
+    asked = {"benchmarks": ["camvid"], "data_root": str(root), "limit": 5, "pools": [{"stages": [{"use": "oracle"}]}]}
+    (note,) = check.ahead(resolve(configs.check(asked, "test"), str(root / "run")))
+    assert note.startswith("camvid: the labels may not look like their names: only ")
+    assert note.endswith("This is of 5 images. To look closer, type: ovss check camvid")
 
 
 def test_an_unknown_benchmark_is_an_error() -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -95,23 +96,25 @@ def test_a_manifest_of_other_images_is_not_overwritten(root: Path) -> None:
         manifests.save(fewer, str(root / "manifest.parquet"))
 
 
-BUILDS = """
+MEASURED = """
 import sys
-from ovss_ray import manifest
+from ovss_ray import check, manifest
 from ovss_ray.datasets import benchmark
-
-def build(root):
-    name = f"folder:{root}/data.yaml"
-    return len(manifest.build(name, benchmark.load(name), "", manifest.Selection("all")))
 
 def peak():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
-build(sys.argv[1])
-before = peak()
-print(build(sys.argv[2]), peak() - before)
+def build(root):
+    name = f"folder:{root}/data.yaml"
+    manifest.save(manifest.build(name, benchmark.load(name), "", manifest.Selection("all")), f"{root}/made.parquet")
+
+def look(root):
+    assert check.run(f"folder:{root}/data.yaml", "/", None, None, False, 1) == 0
+
+{"build": build, "check": look}[sys.argv[1]](sys.argv[2])
+print(peak(), file=sys.stderr)
 """
-"""What a process's memory has grown by at its peak, after a first small manifest, as Linux counts it."""
+"""The most memory that a process has had, as Linux counts it, files that it has mapped being part of it."""
 
 
 def many(root: Path, images: int) -> Path:
@@ -125,10 +128,33 @@ def many(root: Path, images: int) -> Path:
     return root
 
 
-def test_a_folder_of_many_files_costs_a_bounded_number_of_bytes_for_each(tmp_path: Path) -> None:
-    small, large = many(tmp_path / "small", 1000), many(tmp_path / "large", 10_000)
-    command = [sys.executable, "-c", BUILDS, str(small), str(large)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    images, grown = map(int, done.stdout.split())
-    assert images == 10_000
-    assert grown / 20_000 < 1000, f"{grown / 20_000:.0f} bytes for each file"  # 600; 1500 with a note of each in a pool
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A folder of 20,000 files, and one of 60,000."""
+    place = tmp_path_factory.mktemp("many")
+    return [str(many(place / name, images)) for name, images in (("small", 10_000), ("large", 30_000))]
+
+
+@pytest.mark.parametrize("work", ["build", "check"])
+def test_memory_does_not_grow_with_the_number_of_files(folders: list[str], work: str) -> None:
+    small, large = (measured(work, folder) for folder in folders)
+    assert large - small < 12_000_000, f"{(large - small) / 40_000:.0f} bytes for each file"  # 400 with a list of them
+
+
+def measured(work: str, folder: str) -> int:
+    command = [sys.executable, "-c", MEASURED, work, folder]
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}  # else each thread keeps as much as chance gives it
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environment)
+    return int(done.stderr.split()[-1])
+
+
+def test_a_manifest_lies_in_a_file_that_is_gone_with_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = root / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    table = manifests.build("toy", benchmark(root), str(root), Selection("val"))
+    assert list(place.iterdir()) == []
+    assert sorted(table["image_id"].to_pylist()) == list("abcde")
+    place.rmdir()
+    with pytest.raises(OvssError, match=r"a temporary file cannot be written.*TMPDIR"):
+        manifests.build("toy", benchmark(root), str(root), Selection("val"))

@@ -2,15 +2,21 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from PIL import Image
+from ray.cluster_utils import Cluster
 
-from ovss_ray import files
+from ovss_ray import cluster, files, prepare
 from ovss_ray import manifest as manifests
 from ovss_ray.datasets import ade20k
 from ovss_ray.datasets import benchmark as benchmarks
@@ -28,7 +34,7 @@ def ovss(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
-def prepare(name: str, split: str, root: Path, out: Path | None = None) -> subprocess.CompletedProcess[str]:
+def made_by(name: str, split: str, root: Path, out: Path | None = None) -> subprocess.CompletedProcess[str]:
     where = ["--out", str(out)] if out else []
     return ovss(name, "--split", split, "--data-root", str(root), *where, "--workers", "2")
 
@@ -43,7 +49,7 @@ def prepared(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with both data sets in their prepared form."""
     out = tmp_path_factory.mktemp("prepared")
     for name, split, _ in KINDS:
-        done = prepare(name, split, real, out)
+        done = made_by(name, split, real, out)
         assert done.returncode == 0, done.stderr
     return out
 
@@ -92,13 +98,13 @@ def test_the_prepared_form_has_the_ids_the_truth_and_the_pixels_of_the_source(
 
 
 def test_the_same_command_again_makes_only_what_is_missing_or_not_whole(archive: Path, tmp_path: Path) -> None:
-    assert "6 files made, 0 were there" in prepare("ade20k:847", "train", tmp_path).stderr
+    assert "6 files made, 0 were there" in made_by("ade20k:847", "train", tmp_path).stderr
     beside = tmp_path / "ADE20K_2021_17_01"
     made = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in beside.glob("*_detectron2/training/*")}
     missing, cut, *others = sorted(made)
     missing.unlink()
     cut.write_bytes(made[cut][0][:-1000])
-    again = prepare("ade20k:847", "train", tmp_path)
+    again = made_by("ade20k:847", "train", tmp_path)
     assert "2 files made, 4 were there already, 0 could not be made" in again.stderr
     assert all(file.read_bytes() == content for file, (content, _) in made.items())
     assert all(file.stat().st_mtime_ns == made[file][1] for file in others)
@@ -111,7 +117,7 @@ def test_broken_files_are_named_and_counted_and_the_others_are_done(archive: Pat
     damaged = bytearray(labels.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     labels.write_bytes(damaged)
-    done = prepare("ade20k:847", "train", tmp_path, tmp_path / "out")
+    done = made_by("ade20k:847", "train", tmp_path, tmp_path / "out")
     assert done.returncode == 1
     for words in (f"{photo}: ", f"{labels}: ", "4 files made", "ovss: 2 files could not be made"):
         assert words in done.stderr
@@ -120,7 +126,7 @@ def test_broken_files_are_named_and_counted_and_the_others_are_done(archive: Pat
 
 
 def test_it_ends_with_what_to_type_next(archive: Path, tmp_path: Path) -> None:
-    said = prepare("ade20k:847", "train", tmp_path, tmp_path / "out").stderr
+    said = made_by("ade20k:847", "train", tmp_path, tmp_path / "out").stderr
     assert "25574 images belong to it, and 3 are here" in said
     assert f"--benchmark ade20k:847 --split train --data-root {tmp_path / 'out'} --limit 3" in said
 
@@ -150,20 +156,101 @@ def test_a_wrong_command_ends_in_one_message(arguments: list[str], message: str)
 
 def test_a_folder_that_cannot_be_written_ends_it_at_once(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = prepare("ade20k:847", "train", tmp_path, tmp_path / "file/below")
+    done = made_by("ade20k:847", "train", tmp_path, tmp_path / "file/below")
     assert done.returncode == 2
     assert done.stderr.count("cannot be written") == 1
     assert "Traceback" not in done.stderr
 
 
-def test_a_process_that_dies_ends_it_in_a_message(archive: Path, tmp_path: Path) -> None:
-    step = Step(str(archive / "ADE_train_00016869.jpg"), str(tmp_path / "made.jpg"), die)
-    with pytest.raises(OvssError, match=r"a process died .* again, with fewer --workers"):
-        list(_done([step], workers=1))
+FILES = 100
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A data root with ADE20K-150 of FILES small files: so many are made by a cluster."""
+    for folder, mode, kind in (("images", "RGB", "jpg"), ("annotations", "L", "png")):
+        where = tmp_path / "root/ADEChallengeData2016" / folder / "validation"
+        where.mkdir(parents=True)
+        for number in range(FILES // 2):
+            Image.new(mode, (8, 6), number).save(where / f"ADE_val_{number:08}.{kind}")
+    return tmp_path / "root"
+
+
+def test_many_files_are_made_on_ray_and_an_interrupted_command_goes_on(many: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "ovss_ray", "prepare", "ade20k:150", "--data-root", str(many), "--out", str(out)]
+    begun = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while begun.poll() is None and not list(out.rglob("*.*g")):  # the first is made before there is a cluster
+        time.sleep(0.01)
+    begun.send_signal(signal.SIGINT)
+    assert "interrupted. What is made is kept; give the same command to go on" in begun.communicate(timeout=60)[1]
+    assert begun.returncode == 130
+    made = len(list(out.rglob("*.*g")))
+    assert 0 < made < FILES
+    done = prepared_by(many, out)
+    assert done.returncode == 0, done.stderr
+    assert f"{FILES - made} files made, {made} were there already, 0 could not be made" in done.stderr
+    labels = sorted((out / "ADEChallengeData2016/annotations_detectron2/validation").iterdir())
+    assert [int(pixels(file).max()) for file in labels] == [255, *range(FILES // 2 - 1)]
+
+
+def prepared_by(root: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    return ovss("ade20k:150", "--data-root", str(root), "--out", str(out), "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[None]:
+    """A cluster of two nodes, which this process is connected to."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made.add_node(num_cpus=1)
+    ray.init(made.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def some(archive: Path, tmp_path: Path) -> list[Step]:
+    """As many steps as a cluster is begun for."""
+    source = str(next(archive.glob("*_seg.png")))
+    return [Step(source, str(tmp_path / f"made/{number}"), keep) for number in range(prepare.FEW)]
+
+
+def keep(data: bytes, name: str) -> bytes:
+    return data
 
 
 def die(data: bytes, name: str) -> bytes:
     os._exit(1)
+
+
+def test_a_file_that_kills_its_process_is_named_and_the_others_are_done(nodes: None, some: list[Step]) -> None:
+    some[40] = replace(some[40], convert=die)
+    done = list(_done(some, workers=2))
+    assert len(done) == len(some)
+    (fault,) = (fault for _, fault in done if fault)
+    assert fault.startswith(f"{some[40].source}: the process that prepared it died, twice")
+    assert [step for step in some if not files.exists(step.target)] == [some[40]]
+
+
+def test_a_node_that_does_not_see_the_source_is_named(
+    nodes: None, some: list[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_unseen", lambda uris: list(uris))  # what a node says which shares no folder
+    with pytest.raises(
+        OvssError, match=r"the node .* does not see .*_seg\.png, .*made/0\. Give --data-root and --out as"
+    ):
+        list(_done(some, workers=2))
+    assert [step for step in some if files.exists(step.target)] == some[:1]
+
+
+def test_a_folder_that_cannot_be_written_ends_it_on_a_cluster_too(
+    nodes: None, some: list[Step], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    some[9] = replace(some[9], target=str(tmp_path / "file/below"))
+    with pytest.raises(OvssError, match="file/below: cannot be written"):
+        list(_done(some, workers=2))
 
 
 def test_a_photograph_that_is_too_long_for_a_jpeg_is_an_error_of_its_own(tmp_path: Path) -> None:

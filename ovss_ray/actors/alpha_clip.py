@@ -8,7 +8,7 @@ images of a batch share forward passes, which are full but for the last; a vocab
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -99,6 +99,10 @@ class Stage(stage.Stage):
         from ovss_ray.models import alpha_clip
 
         self.model = alpha_clip.load(config.variant, self.files(config), device(config), config.precision)
+
+    def kept(self) -> Mapping[str, int]:
+        """Classifiers of vocabularies."""
+        return {"text": self.model.classifiers.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Score the regions of a batch of images, those of all images together unless it has to be exact."""

@@ -11,7 +11,7 @@ enters in that product alone, so rows with unlike vocabularies share everything 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -96,6 +96,10 @@ class Stage(stage.Stage):
         from ovss_ray.models import san
 
         self.model = san.load(config.variant, self.files(config)[0], device(config), config.precision)
+
+    def kept(self) -> Mapping[str, int]:
+        """Classifiers of vocabularies."""
+        return {"text": self.model.classifiers.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment the images of a batch; those of one padded size share forward passes, whatever their vocabularies."""

@@ -26,20 +26,9 @@ from PIL import Image
 from ovss_ray import files, images
 from ovss_ray.archives import Archive
 from ovss_ray.columns import IGNORE
-from ovss_ray.datasets.benchmark import (
-    Benchmark,
-    Item,
-    Step,
-    below,
-    by_stem,
-    class_list,
-    inside,
-    look_up,
-    paired,
-    split_folder,
-    value_table,
-)
+from ovss_ray.datasets.benchmark import Benchmark, Step, below, class_list, look_up, split_folder, value_table
 from ovss_ray.errors import OvssError
+from ovss_ray.listing import Item, Items, by_stem, inside, paired, stems
 from ovss_ray.vocabulary import Vocabulary
 
 CLASSES_150 = class_list("ade20k_150")
@@ -72,25 +61,25 @@ ARCHIVE_847 = Archive(
 )
 
 
-def items_150(root: str, split: str) -> list[Item]:
+def items_150(root: str, split: str) -> Items:
     """List the images of a split. Raises OvssError if they are not there."""
     folder = split_folder(split, SPLITS)
     layouts = [(f"images/{folder}", f"{labels}/{folder}") for labels in ("annotations", "annotations_detectron2")]
     photographs, truths = below(root, FOLDER_150, layouts, GET_150)
-    return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
+    return paired(stems(inside(photographs)), stems(inside(truths)))
 
 
-def items_847(root: str, split: str) -> list[Item]:
+def items_847(root: str, split: str) -> Items:
     """List the images of a split, prepared ones before those of the archive. Raises OvssError if there are none."""
     folder = split_folder(split, SPLITS)
     layouts = [(f"images_detectron2/{folder}", f"annotations_detectron2/{folder}"), (f"images/ADE/{folder}",)]
     found = below(root, FOLDER_847, layouts, GET_847)
     if len(found) == 2:
-        return paired(by_stem(inside(found[0])), by_stem(inside(found[1])))
+        return paired(stems(inside(found[0])), stems(inside(found[1])))
     return archive_items(files.walk(found[0]))
 
 
-def archive_items(uris: list[str]) -> list[Item]:
+def archive_items(uris: list[str]) -> Items:
     """Pair ADE_*.jpg with ADE_*_seg.png among the files of the archive, which has parts and instances besides."""
     scenes = [uri for uri in uris if uri.rpartition("/")[2].startswith("ADE_")]
     segmentations = {uri.rpartition("/")[2].removesuffix("_seg.png"): uri for uri in scenes if uri.endswith("_seg.png")}
@@ -143,7 +132,7 @@ def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
     folder = split_folder(split, SPLITS)
     found = below(root, FOLDER_150, [(f"images/{folder}", f"annotations/{folder}")], GET_150)
     base = files.join(out, FOLDER_150) if out else found[0].removesuffix(f"/images/{folder}")
-    items = paired(by_stem(inside(found[0])), by_stem(inside(found[1])))
+    items = paired(stems(inside(found[0])), stems(inside(found[1])))
     copies = [
         Step(item.image, files.join(base, "images", folder, PurePosixPath(item.image).name), copy_image)
         for item in items

@@ -1,10 +1,9 @@
 """What a benchmark is, how a name becomes one, and what the files of data sets share."""
 
-import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -12,25 +11,12 @@ from ovss_ray import files, images, stage
 from ovss_ray.archives import Archive
 from ovss_ray.columns import IGNORE
 from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.listing import Item
 from ovss_ray.vocabulary import Vocabulary
-
-PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".jp2")
-LABELS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
-"""Endings by which photographs and label files are told from their neighbours."""
 
 _CLASSES = Path(__file__).parent / "classes"
 _INVALID = 65533
 """In a table of label values: this value must not occur."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One image of a benchmark: its id, where photograph and label file lie, and which part is asked for, if any."""
-
-    image_id: str
-    image: str
-    truth: str
-    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +82,8 @@ class Benchmark:
     """what its authors offer for download, and where that goes (see ovss_ray.download)"""
     unlabelled: bool = False
     """whether nearly every label file has pixels that are not counted: if none has any, they were read wrongly"""
+    twin: Callable[[Item], str] | None = None
+    """where another label file of the image may lie that should say the same: `ovss check` compares them"""
     drawn: bool = False
     """whether the images are made on the spot, so that no data root is needed"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -224,36 +212,6 @@ def split_folder(split: str, folders: Mapping[str, str]) -> str:
     if split not in folders:
         raise UnknownName("split", split, folders)
     return folders[split]
-
-
-def by_stem(uris: Iterable[str], endings: Collection[str] = PHOTOGRAPHS) -> dict[str, str]:
-    """Stem → address, of the files with one of the endings. Raises OvssError if two files share a stem."""
-    found: dict[str, str] = {}
-    for uri in sorted(uris):
-        path = PurePosixPath(uri)
-        if path.suffix.lower() not in endings or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise OvssError(f"{found[path.stem]} and {uri} would both be the image {path.stem!r}. Rename one of them")
-        found[path.stem] = uri
-    return found
-
-
-def inside(folder: str) -> list[str]:
-    """The addresses of the files directly in a folder, sorted."""
-    return [files.join(folder, name) for name in files.names(folder)]
-
-
-def paired(photographs: Mapping[str, str], truths: Mapping[str, str]) -> list[Item]:
-    """Pair photographs and label files of one stem, sorted by it, as detectron2's load_sem_seg does.
-
-    What is left over on either side is logged with its number; the counts of a benchmark make it an error.
-    """
-    both = sorted(photographs.keys() & truths.keys())
-    for left, what in ((photographs, "photographs without a label file"), (truths, "label files without a photograph")):
-        if alone := sorted(left.keys() - set(both)):
-            logging.getLogger(__name__).warning("%d %s, such as %s", len(alone), what, left[alone[0]])
-    return [Item(stem, photographs[stem], truths[stem]) for stem in both]
 
 
 def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.ndarray:

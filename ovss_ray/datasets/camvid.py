@@ -10,18 +10,8 @@ import numpy as np
 
 from ovss_ray import images
 from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import (
-    Benchmark,
-    Item,
-    below,
-    by_stem,
-    class_list,
-    inside,
-    look_up,
-    paired,
-    split_folder,
-    value_table,
-)
+from ovss_ray.datasets.benchmark import Benchmark, below, class_list, look_up, split_folder, value_table
+from ovss_ray.listing import Item, Items, inside, paired, stems
 from ovss_ray.vocabulary import Vocabulary
 
 CLASSES = class_list("camvid")
@@ -40,11 +30,11 @@ ARCHIVE = Archive(
 )
 
 
-def items(root: str, split: str) -> list[Item]:
+def items(root: str, split: str) -> Items:
     """List the frames of a split. Raises OvssError if they are not there."""
     folder = split_folder(split, {name: name for name in SPLITS})
     photographs, truths = below(root, "CamVid", [(folder, f"{folder}annot")], GET)
-    return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
+    return paired(stems(inside(photographs)), stems(inside(truths)))
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:

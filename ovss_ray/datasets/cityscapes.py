@@ -13,8 +13,9 @@ import numpy as np
 
 from ovss_ray import files
 from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Benchmark, Item, below, paired, split_folder, value_table, vocabulary
+from ovss_ray.datasets.benchmark import Benchmark, below, split_folder, value_table, vocabulary
 from ovss_ray.datasets.folder import indexed
+from ovss_ray.listing import Items, paired
 
 NUMBERS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """labelIds of the 19 classes (cityscapesScripts, helpers/labels.py); the others go up to 33"""
@@ -32,7 +33,7 @@ ARCHIVES = tuple(
 )
 
 
-def items(root: str, split: str) -> list[Item]:
+def items(root: str, split: str) -> Items:
     """List the images of a split. Raises OvssError if they are not there."""
     split = split_folder(split, {"train": "train", "val": "val"})
     photographs, truths = below(root, "cityscapes", [(f"leftImg8bit/{split}", f"gtFine/{split}")], GET)

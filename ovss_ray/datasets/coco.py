@@ -29,21 +29,10 @@ from PIL import Image
 from ovss_ray import files, images
 from ovss_ray.archives import Archive
 from ovss_ray.datasets.ade20k import copy_image
-from ovss_ray.datasets.benchmark import (
-    Benchmark,
-    Item,
-    Step,
-    below,
-    by_stem,
-    class_list,
-    inside,
-    paired,
-    split_folder,
-    value_table,
-    vocabulary,
-)
+from ovss_ray.datasets.benchmark import Benchmark, Step, below, class_list, split_folder, value_table, vocabulary
 from ovss_ray.datasets.folder import indexed
 from ovss_ray.errors import OvssError
+from ovss_ray.listing import Items, inside, paired, stems
 
 GIVEN_UP = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 """Values that never occur in stuffthingmaps: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,
@@ -96,18 +85,18 @@ PANOPTICS = (
 )
 
 
-def items(root: str, split: str) -> list[Item]:
+def items(root: str, split: str) -> Items:
     """List the images of a split with their stuffthingmaps. Raises OvssError if they are not there."""
     folder = split_folder(split, SPLITS)
     photographs, truths = below(root, "coco", [(folder, f"stuffthingmaps/{folder}")], GET)
-    return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
+    return paired(stems(inside(photographs)), stems(inside(truths)))
 
 
-def items_panoptic(root: str, split: str) -> list[Item]:
+def items_panoptic(root: str, split: str) -> Items:
     """List the images of a split with their prepared labels. Raises OvssError if they are not there."""
     folder = split_folder(split, SPLITS)
     photographs, truths = below(root, "coco", [(folder, f"panoptic_semseg_{folder}")], GET_PANOPTIC)
-    return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
+    return paired(stems(inside(photographs)), stems(inside(truths)))
 
 
 def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
@@ -123,9 +112,11 @@ def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
             files.join(base, f"panoptic_semseg_{folder}", f"{item.image_id}.png"),
             partial(convert_segments, kinds.get(item.image_id, {})),
         )
-        for item in paired(by_stem(inside(photographs)), by_stem(inside(segments)))
+        for item in paired(stems(inside(photographs)), stems(inside(segments)))
     ]
-    copies = [Step(uri, files.join(base, folder, PurePosixPath(uri).name), copy_image) for uri in inside(photographs)]
+    copies = [
+        Step(uri, files.join(base, folder, PurePosixPath(uri).name), copy_image) for uri in sorted(inside(photographs))
+    ]
     return [step for step in (*copies, *labels) if step.source != step.target]
 
 

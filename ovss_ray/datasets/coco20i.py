@@ -27,9 +27,10 @@ from pathlib import PurePosixPath
 
 from ovss_ray import files, plain_pickle
 from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Item, below, split_folder, vocabulary
+from ovss_ray.datasets.benchmark import below, split_folder, vocabulary
 from ovss_ray.datasets.pascal5i import FOLDS, GET_LISTS, LISTS, REPOSITORY, benchmark_of, episodes, fold_list
 from ovss_ray.errors import OvssError
+from ovss_ray.listing import Item
 
 EPISODES = (35783, 17912, 14563, 14315)
 GET = (

@@ -17,9 +17,10 @@ from typing import Any
 
 from ovss_ray import files, strict_yaml
 from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Benchmark, Item, below, by_stem, inside, paired, split_folder
+from ovss_ray.datasets.benchmark import Benchmark, below, split_folder
 from ovss_ray.datasets.folder import coloured
 from ovss_ray.errors import OvssError
+from ovss_ray.listing import Items, inside, paired, stems
 from ovss_ray.vocabulary import Vocabulary
 
 GROUND, CROP, WEED = 0x000000, 0x00FF00, 0xFF0000
@@ -33,7 +34,7 @@ ARCHIVE = Archive(
 )
 
 
-def items(root: str, split: str) -> list[Item]:
+def items(root: str, split: str) -> Items:
     """List the images of a split. Raises OvssError if they are not there."""
     split = split_folder(split, {"train": "train", "test": "test"})
     *folders, split_file = below(root, "cwfid", [("images", "annotations", "train_test_split.yaml")], GET)
@@ -41,8 +42,8 @@ def items(root: str, split: str) -> list[Item]:
     if not isinstance(told, dict) or not isinstance(told.get(split), list):
         raise OvssError(f"{split_file}: it has no list {split!r}. {GET}")
     wanted = {f"{number:03}" for number in told[split]}
-    kinds = ({stem.partition("_")[0]: uri for stem, uri in by_stem(inside(folder)).items()} for folder in folders)
-    return paired(*({stem: uri for stem, uri in kind.items() if stem in wanted} for kind in kinds))
+    kinds = (((stem.partition("_")[0], uri) for stem, uri in stems(inside(folder))) for folder in folders)
+    return paired(*(((stem, uri) for stem, uri in kind if stem in wanted) for kind in kinds))
 
 
 _CARD: dict[str, Any] = {

@@ -32,6 +32,7 @@ A label value or a colour that is neither a class nor ignored is an error of its
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -40,19 +41,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from ovss_ray import files, images, strict_yaml
 from ovss_ray.columns import IGNORE
-from ovss_ray.datasets.benchmark import (
-    LABELS,
-    PHOTOGRAPHS,
-    Benchmark,
-    Item,
-    by_stem,
-    inside,
-    look_up,
-    paired,
-    split_folder,
-    value_table,
-)
+from ovss_ray.datasets.benchmark import Benchmark, look_up, split_folder, value_table
 from ovss_ray.errors import OvssError, nearest
+from ovss_ray.listing import LABELS, PHOTOGRAPHS, Item, Items, paired, stems
 from ovss_ray.stage import Config
 from ovss_ray.vocabulary import Vocabulary
 
@@ -147,14 +138,14 @@ def _classes(told: Description, base: str) -> Iterable[str | tuple[str, ...]]:
         raise OvssError(f"{address}: a list of classes is text in UTF-8, one class a line: {failure}") from failure
 
 
-def items(told: Description, base: str, root: str, split: str) -> list[Item]:
+def items(told: Description, base: str, root: str, split: str) -> Items:
     """List the images, from the YAML's folder or else the data root. Raises OvssError if there are none."""
     split_folder(split, {SPLIT: ""})
     bases = [base, files.absolute(root)]
-    photographs = _stems(told.images, bases, told.image_suffix, PHOTOGRAPHS)
-    truths = _stems(told.labels, bases, told.label_suffix, LABELS)
-    found = paired(photographs, truths)
-    if not found:
+    kinds = (told.images, told.image_suffix, PHOTOGRAPHS), (told.labels, told.label_suffix, LABELS)
+    found = paired(*(_stems(bases, *kind) for kind in kinds))
+    if not len(found):
+        photographs, truths = (sorted(stem for stem, _ in _stems(bases, *kind)) for kind in kinds)
         raise OvssError(
             f"{len(photographs)} photographs fit {told.images!r}, {len(truths)} label files fit {told.labels!r}, but "
             f"no two have one stem: {next(iter(photographs), None)!r}, {next(iter(truths), None)!r}. Looked for below "
@@ -163,23 +154,26 @@ def items(told: Description, base: str, root: str, split: str) -> list[Item]:
     return found
 
 
-def _stems(patterns: str | tuple[str, ...], bases: list[str], suffix: str, endings: tuple[str, ...]) -> dict[str, str]:
-    """Stem without suffix → address, from the first base that has any file that fits."""
+def _stems(
+    bases: list[str], patterns: str | tuple[str, ...], suffix: str, endings: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    """Stem without suffix, and address, from the first base that has any file that fits."""
     listed = [patterns] if isinstance(patterns, str) else patterns
     for base in bases:
-        uris = {uri for pattern in listed for uri in matching(base, pattern)}
-        if found := by_stem(uris, endings):
-            return {stem.removesuffix(suffix): uri for stem, uri in found.items() if stem.endswith(suffix)}
-    return {}
+        found = stems((uri for pattern in listed for uri in matching(base, pattern)), endings)
+        if first := next(found, None):
+            fitting = ((stem, uri) for stem, uri in chain([first], found) if stem.endswith(suffix))
+            return ((stem.removesuffix(suffix), uri) for stem, uri in fitting)
+    return iter(())
 
 
-def matching(base: str, pattern: str) -> list[str]:
-    """The addresses of the files below `base` that a pattern fits; `**` is any number of folders."""
+def matching(base: str, pattern: str) -> Iterator[str]:
+    """The addresses of the files below `base` that a pattern fits, in no order; `**` is any number of folders."""
     steps = _address(base, pattern).split("/")
     fixed = next((i for i, step in enumerate(steps) if set(step) & set("*?[")), len(steps) - 1)
     folder, rest = "/".join(steps[:fixed]), steps[fixed:]
-    listed = files.walk(folder) if len(rest) > 1 else inside(folder)
-    return [uri for uri in listed if _fits(uri[len(folder) :].strip("/").split("/"), rest)]
+    listed = files.scan(folder, recursive=len(rest) > 1)
+    return (uri for uri in listed if _fits(uri[len(folder) :].strip("/").split("/"), rest))
 
 
 def _fits(path: list[str], pattern: list[str]) -> bool:

@@ -2,7 +2,7 @@
 
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, and SegmentationClassAug, whose files have the classes' numbers, 1
 to 20, 0 for all else, and 255 for outlines, which are not counted. SegmentationClass is read where that is all there
-is; it should hold the same of these photographs, which has not been compared. The folds are the lists
+is: of VOC's own photographs it is said to hold the same (see voc.py). The folds are the lists
 `splits/pascal/val/fold0.txt` to `fold3.txt` in the folder `data` of https://github.com/juhongm999/hsnet, which is put
 into the data root; LSeg and Fusioner have the same. Fold f has the classes 5f + 1 to 5f + 5. Paper: Shaban et al.,
 "One-Shot Learning for Semantic Segmentation", BMVC 2017.
@@ -36,19 +36,9 @@ from ovss_ray import files, images
 from ovss_ray.archives import Archive
 from ovss_ray.columns import IGNORE
 from ovss_ray.datasets import voc
-from ovss_ray.datasets.benchmark import (
-    LABELS,
-    Benchmark,
-    Item,
-    below,
-    by_stem,
-    inside,
-    look_up,
-    split_folder,
-    value_table,
-    vocabulary,
-)
+from ovss_ray.datasets.benchmark import Benchmark, below, look_up, split_folder, value_table, vocabulary
 from ovss_ray.errors import OvssError
+from ovss_ray.listing import LABELS, Item, by_stem, inside
 from ovss_ray.vocabulary import Vocabulary
 
 FOLDS = range(4)

@@ -25,11 +25,12 @@ from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
 from ovss_ray import images
-from ovss_ray.datasets.benchmark import Benchmark, Item, look_up, split_folder, value_table
+from ovss_ray.datasets.benchmark import Benchmark, look_up, split_folder, value_table
 from ovss_ray.drawing.patterns import NAMED
 from ovss_ray.drawing.scene import COLOURS, Scene, Thing, draw
 from ovss_ray.drawing.shapes import SHAPES
 from ovss_ray.drawing.surfaces import SURFACES
+from ovss_ray.listing import Item
 from ovss_ray.vocabulary import Vocabulary
 
 SPLITS = {"validation": 256, "test": 1024}

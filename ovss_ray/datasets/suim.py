@@ -9,8 +9,9 @@ Imagery: Dataset and Benchmark", IROS 2020; Blumenstiel et al., "What a MESS", N
 from functools import partial
 
 from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Benchmark, Item, below, by_stem, inside, paired, split_folder
+from ovss_ray.datasets.benchmark import Benchmark, below, split_folder
 from ovss_ray.datasets.folder import coloured
+from ovss_ray.listing import Items, inside, paired, stems
 from ovss_ray.vocabulary import Vocabulary
 
 CLASSES = (
@@ -35,11 +36,11 @@ ARCHIVE = Archive(
 )
 
 
-def items(root: str, split: str) -> list[Item]:
+def items(root: str, split: str) -> Items:
     """List the images. Raises OvssError if they are not there."""
     folder = split_folder(split, {"test": "TEST"})
     photographs, truths = below(root, "SUIM", [(f"{folder}/images", f"{folder}/masks")], GET)
-    return paired(by_stem(inside(photographs)), by_stem(inside(truths)))
+    return paired(stems(inside(photographs)), stems(inside(truths)))
 
 
 BENCHMARKS = {

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint
 from ovss_ray.models.sam_decoder import MaskDecoder, PromptEncoder, Prompts
 from ovss_ray.models.sam_encoder import ImageEncoder
+from ovss_ray.models.sam_masks import Frame, thresholded
 from ovss_ray.models.sam_tiny_vit import UNUSED, TinyVitEncoder
 from ovss_ray.models.sam_variants import VARIANTS, Size, Variant, resized_size
 
@@ -119,14 +119,9 @@ class Sam(nn.Module):
         prompts = self._prompts(image, points, labels, box, mask)
         masks, fit = self.decode(image.embedding, prompts)
         chosen = slice(1, None) if multimask else slice(0, 1)
-        full = self.resize(masks[:, chosen], image.resized, image.size)[0] > 0
-        return Answer(full.cpu().numpy(), fit[0, chosen].cpu().numpy(), masks[0, chosen].cpu().numpy())
-
-    def resize(self, logits: Tensor, resized: Size, size: Size) -> Tensor:
-        """Logits (P, M, 4 g, 4 g) → (P, M, H, W): to the input's size, the padding cut off, to the image's."""
-        pixels = self.variant.pixels
-        inner = F.interpolate(logits, (pixels, pixels), mode="bilinear")[..., : resized[0], : resized[1]]
-        return F.interpolate(inner, size, mode="bilinear")
+        frame = Frame(4 * self.variant.grid, self.variant.pixels, image.resized, image.size, self.device)
+        full = thresholded(masks[0, chosen], frame)
+        return Answer(full, fit[0, chosen].cpu().numpy(), masks[0, chosen].cpu().numpy())
 
     def _prompts(
         self,

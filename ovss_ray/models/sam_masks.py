@@ -73,6 +73,16 @@ def between(x: Tensor, step: Taps) -> Tensor:
     return torch.lerp(x.index_select(1, low), x.index_select(1, high), share)
 
 
+def thresholded(logits: Tensor, frame: Frame) -> np.ndarray:
+    """Masks (M, s, s) at full size, (M, H, W) bool; on a CPU rows by rows, so that only the masks leave its cache."""
+    height, width = frame.size
+    masks = np.empty((len(logits), height, width), bool)
+    rows = height if logits.is_cuda else max(1, BLOCK // (len(logits) * width))
+    for number, block in enumerate(frame.blocks(logits, rows)):
+        masks[:, number * rows : number * rows + rows] = (block > 0).cpu().numpy()
+    return masks
+
+
 @dataclass(frozen=True)
 class Measured:
     """Masks of an image, or of a crop of one; where they were made."""

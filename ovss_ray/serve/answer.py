@@ -18,11 +18,12 @@ from pydantic import BaseModel, Field
 from ovss_ray.actors.paint import named
 from ovss_ray.columns import NONE
 from ovss_ray.regions import Masks
-from ovss_ray.serve import rle
+from ovss_ray.serve import outlines, rle
 from ovss_ray.vocabulary import Vocabulary
 
-Output = Literal["png", "rle", "overlay"]
-"""Beside the classes: a PNG of class indices, the masks in COCO's run lengths, or a PNG of colours over the image."""
+Output = Literal["png", "rle", "polygons", "overlay"]
+"""Beside the classes: a PNG of class indices, the masks in COCO's run lengths or as outlines, or a PNG of colours over
+the image."""
 FEW = 255
 """Classes that an 8-bit PNG with a palette can name; more take a 16-bit PNG."""
 VEIL = 0.5
@@ -34,6 +35,13 @@ class Runs(BaseModel):
 
     size: tuple[int, int] = Field(description="height and width")
     counts: str
+
+
+class Shape(BaseModel):
+    """A connected part of a mask, along the edges of its pixels: filled, it is that part and nothing else."""
+
+    outline: outlines.Ring = Field(description="x and y of its corners; the last is joined to the first")
+    holes: list[outlines.Ring] = Field(description="likewise, the other way around")
 
 
 class Found(BaseModel):
@@ -48,6 +56,7 @@ class Found(BaseModel):
         description="mean probability of the regions called so, weighted by their pixels; null if the method has none",
     )
     rle: Runs | None = None
+    polygons: list[Shape] | None = None
 
 
 class Answer(BaseModel):
@@ -70,6 +79,7 @@ def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Ans
     present = [k for k in range(len(vocabulary)) if counts[k]]
     scores = _scores(row, labels) if "scores" in row else {}
     masks = rle.encode(labels, present) if output == "rle" else []
+    shapes = outlines.trace(labels, present) if output == "polygons" else {}
     height, width = labels.shape
     classes = [
         Found(
@@ -79,6 +89,7 @@ def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Ans
             area=counts[k] / labels.size,
             score=scores.get(k),
             rle=Runs(size=(height, width), counts=masks[i]) if masks else None,
+            polygons=[Shape(outline=one.outline, holes=one.holes) for one in shapes[k]] if shapes else None,
         )
         for i, k in enumerate(present)
     ]

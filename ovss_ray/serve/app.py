@@ -1,114 +1,142 @@
-"""The service on Ray Serve: one deployment for each pool of the config, and one that talks HTTP.
+"""The service on Ray Serve: one deployment for each pool of each model, and one that talks HTTP.
 
-`ovss serve CONFIG` runs it here. On a cluster: `serve run ovss_ray.serve.app:build config=my.yaml`, or in a config of
-Serve's `import_path: ovss_ray.serve.app:build` with `args: {config: /shared/my.yaml}`.
+`ovss serve CONFIG` runs it here (see `command`). On a cluster: `serve run ovss_ray.serve.app:build config=my.yaml`, or
+in a config of Serve's `import_path: ovss_ray.serve.app:build` with `args: {config: /shared/my.yaml}`.
 """
 
+import asyncio
 import logging
 import os
-import signal
-import socket
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import ray
 from fastapi import FastAPI, HTTPException
 from ray import serve
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from ovss_ray import cluster, placement, weights
+from ovss_ray import cluster, weights
 from ovss_ray import config as configs
 from ovss_ray.config import RunConfig
 from ovss_ray.datasets import benchmark as benchmarks
-from ovss_ray.errors import OvssError
 from ovss_ray.limits import Limits
 from ovss_ray.placement import Placed
-from ovss_ray.serve import api, batch, guard
-from ovss_ray.serve.api import LOG, Row
-from ovss_ray.serve.pool import Replica
+from ovss_ray.serve import api, batch, guard, metrics, share
+from ovss_ray.serve.batch import PROMPT, Parts
+from ovss_ray.serve.desk import LOG, Model
+from ovss_ray.serve.pool import Figures, Replica
+from ovss_ray.serve.routing import ByImage
+from ovss_ray.serve.row import Kind, Row
 from ovss_ray.stage import Config, StageConfig
 from ovss_ray.vocabulary import Vocabulary
 
-BATCH = 8
-"""Requests that share a batch, where the config does not say."""
+ANSWERS: tuple[Kind, ...] = ("segment", "regions", "prompt")
+"""What a model may be able to answer, as far as it is told."""
 ONGOING = 1000
 """Requests that the deployment that talks HTTP has in hand at most; it counts those that cost something by itself."""
 STARTS = 3
 """How often the start of a replica is tried."""
 WORDS = Vocabulary.of(["thing", "background"])
 """What a first image is asked for if the config names no benchmark."""
+HEALTH: dict[str, Any] = {"health_check_period_s": 5.0, "health_check_timeout_s": 10.0}
+"""How often a replica is asked whether it is well, and how long it may take to say so; at the third fault it is
+replaced"""
+LATE = 2
+"""A batch that takes so many times as long as a request may take is hung: nobody waits for it any more."""
+PATIENCE = 1.0
+"""Seconds in which the replicas tell their figures."""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
-"""Serve's own log would have who asked; ours has sizes and times (api.LOG)."""
+"""Serve's own log would have who asked; ours has sizes and times (desk.LOG)."""
 
 
 class Arguments(Config):
     """What `serve run` and a Serve config may say."""
 
-    config: str
-    """the path of a YAML file"""
+    config: str | tuple[str, ...]
+    """the path of a YAML file, or of several"""
     set: tuple[str, ...] = ()
     """KEY.SUB=VALUE, as with `ovss evaluate --set`"""
 
 
 def build(arguments: Arguments) -> Application:
     """The service as an application of Ray Serve, for `serve run`. Its key is OVSS_API_KEY. Raises OvssError."""
-    config = configs.load(arguments.config, arguments.set)
+    files = (arguments.config,) if isinstance(arguments.config, str) else arguments.config
+    loaded = configs.load_several(files, arguments.set)
     if not ray.is_initialized():
         ray.init()  # `serve run` would do so a moment later, and the cluster has to be known before
-    return application(config, Path(arguments.config).stem)
+    return application(loaded)
 
 
-def application(config: RunConfig, name: str) -> Application:
-    """The service of a config, placed on the cluster as it is. Raises OvssError if it cannot be served there."""
-    keeps, sources = batch.plan(config), _sources(config)
-    size = cluster.size()
-    wanted = [one.model_copy(update={"batch": BATCH}) if one.batch == "auto" else one for one in config.pools]
-    pools = placement.place(wanted, size, sum(file.stat().st_size for some in sources for file in some))
-    if lack := placement.unmet(pools, size):
-        raise OvssError(lack)
-    words = [benchmarks.load(one).vocabulary for one in config.benchmarks] or [WORDS]
-    numbered = zip(range(len(pools)), pools, keeps, strict=True)
-    bound = [_pool(number, pool, keep, config, words) for number, pool, keep in numbered]
-    model = {
-        "name": name,
-        "stages": [_told(stage) for stage in config.stages()],
-        "weights": [weights.sha256_of(some) for some in sources if some],
-        "exact": config.exact,
-        "benchmarks": list(config.benchmarks),
-    }
+@dataclass(frozen=True)
+class Served:
+    """A model, before its deployments are there."""
+
+    told: Mapping[str, Any]
+    """see desk.Model"""
+    words: Vocabulary
+    """likewise"""
+    parts: Sequence[Parts]
+    """of each pool"""
+
+
+def application(asked: Mapping[str, RunConfig]) -> Application:
+    """The service of configs, by name, placed on the cluster as it is. Raises OvssError if it cannot be there."""
+    limits, plans = share.limits(asked), {name: batch.plan(config) for name, config in asked.items()}
+    needed = {name: sources(config) for name, config in asked.items()}
+    sizes = [sum(file.stat().st_size for some in files for file in some) for files in needed.values()]
+    placed = share.place(asked, cluster.size(), max(sizes))
+    models, bound = [], []
+    for name, config in asked.items():
+        words = [benchmarks.load(one).vocabulary for one in config.benchmarks] or [WORDS]
+        told = {
+            "name": name,
+            "stages": [_told(stage) for stage in config.stages()],
+            "weights": [weights.sha256_of(some) for some in needed[name] if some],
+            "exact": config.exact,
+            "benchmarks": list(config.benchmarks),
+            "answers": [kind for kind in ANSWERS if kind in plans[name][0]],
+        }
+        models.append(Served(told, words[0], plans[name]))
+        for number, (pool, parts) in enumerate(zip(placed[name], plans[name], strict=True)):
+            bound.append(_pool(_name(name, number), pool, parts, config, words))
     key = os.environ.get("OVSS_API_KEY")
-    return _ingress(len(pools), model, config.limits, guard.digest(key) if key else None, words[0]).bind(*bound)
+    return _ingress(models, limits, guard.digest(key) if key else None).bind(*bound)
 
 
-def _pool(number: int, pool: Placed, keep: set[str], config: RunConfig, words: Sequence[Vocabulary]) -> Application:
+def _pool(name: str, pool: Placed, parts: Parts, config: RunConfig, words: Sequence[Vocabulary]) -> Application:
     workers: dict[str, Any] = {"num_replicas": pool.least}
     if pool.most > pool.least:
         scale = {"min_replicas": pool.least, "max_replicas": pool.most, "target_ongoing_requests": pool.batch}
         workers = {"autoscaling_config": scale}
+    pointing = any(PROMPT in part.stages for part in parts.values())
+    if pointing:
+        workers["request_router_config"] = {"request_router_class": ByImage}
     deployment: Any = serve.deployment(
         Replica,
-        name=_name(number),
+        name=name,
         ray_actor_options={"num_cpus": pool.cpus, "num_gpus": pool.gpus},
-        max_ongoing_requests=2 * pool.batch,  # one batch is computed, and another one gathers
+        # One batch is computed, and another one gathers. Clicks overtake others, but only those that wait there.
+        max_ongoing_requests=config.limits.waiting if pointing else 2 * pool.batch,
         max_queued_requests=config.limits.waiting,
         graceful_shutdown_timeout_s=config.limits.seconds,
         max_constructor_retry_count=STARTS,
         logging_config=QUIET,
+        **HEALTH,
         **workers,
     )
-    return deployment.bind(pool, keep, words, config.deadline)
+    late = min(config.deadline, LATE * config.limits.seconds)
+    return deployment.bind(pool, parts, words, late, config.limits.remembered)
 
 
-def _sources(config: RunConfig) -> list[tuple[Path, ...]]:
+def sources(config: RunConfig) -> list[tuple[Path, ...]]:
     """The files of each stage, such as weights. Raises OvssError if one is not here and cannot be downloaded."""
     return [stage.kind().files(stage.settings()) for stage in config.stages()]
 
@@ -118,21 +146,43 @@ def _told(stage: StageConfig) -> dict[str, Any]:
     return {"use": stage.use, "options": stage.settings().model_dump(mode="json", exclude=set(stage.kind().where))}
 
 
-def _name(number: int) -> str:
-    return f"pool-{number}"
+def _name(model: str, number: int) -> str:
+    return f"{model}-{number}"
 
 
-def _ingress(pools: int, model: dict[str, Any], limits: Limits, key: bytes | None, words: Vocabulary) -> Any:
+class Ingress:
+    """The deployment that talks HTTP, beside what it says: serve.ingress adds that."""
+
+    app: FastAPI
+
+    def __init__(self, *pools: DeploymentHandle) -> None:
+        """Need the pools: so Serve starts them before this."""
+
+    async def drain(self) -> None:
+        """Take no more requests, and return when those in hand are answered."""
+        await self.app.state.desk.drain()
+
+    async def check_health(self) -> None:
+        """Answer, which shows that the event loop turns: Serve's own way to see that takes a quarter of an hour."""
+
+
+def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any:
     """The deployment that talks HTTP."""
 
     def made() -> FastAPI:  # in the replica
         LOG.setLevel(logging.INFO)
         LOG.addHandler(logging.StreamHandler())
-        handles = [serve.get_deployment_handle(_name(number)) for number in range(pools)]
-        return api.build(partial(_through, handles, limits.retry), model, limits, key, words)
+        ways = [_way(one) for one in models]
+        there = [
+            Model(one.told, partial(_through, way, limits.retry), one.words)
+            for one, way in zip(models, ways, strict=True)
+        ]
+        app = api.build(there, limits, key)
+        metrics.add(app, app.state.desk, partial(_figures, [handle for way in ways for handle, _ in way]))
+        return app
 
     return serve.deployment(
-        serve.ingress(made)(),
+        serve.ingress(made)(Ingress),
         name="http",
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=ONGOING,
@@ -141,15 +191,27 @@ def _ingress(pools: int, model: dict[str, Any], limits: Limits, key: bytes | Non
         graceful_shutdown_timeout_s=limits.seconds,
         max_constructor_retry_count=STARTS,
         logging_config=QUIET,
+        **HEALTH,
     )
 
 
-async def _through(handles: Sequence[DeploymentHandle], retry: int, row: Row, words: Vocabulary) -> Row:
-    """Send a row through the pools, from one to the next without coming back in between."""
+def _way(model: Served) -> list[tuple[DeploymentHandle, Parts]]:
+    """The deployments that a row may go through, and what each does."""
+    names = [_name(model.told["name"], number) for number in range(len(model.parts))]
+    return [(serve.get_deployment_handle(name), parts) for name, parts in zip(names, model.parts, strict=True)]
+
+
+async def _through(
+    way: Sequence[tuple[DeploymentHandle, Parts]], retry: int, row: Row, words: Vocabulary, kind: Kind
+) -> Row:
+    """Send a row through the pools that its kind of answer needs, from one to the next without coming back between."""
     later = {"Retry-After": str(retry)}
     made: Any = row
-    for handle in handles:
-        made = handle.remote(made, words)
+    for handle, parts in way:
+        if PROMPT in parts[kind].stages:
+            handle = handle.options(multiplexed_model_id=row["prompts"]["image"])  # see routing.ByImage
+        if parts[kind].stages:
+            made = handle.remote(made, words, kind)
     try:
         return await made
     except BackPressureError as failure:
@@ -158,50 +220,15 @@ async def _through(handles: Sequence[DeploymentHandle], retry: int, row: Row, wo
         raise HTTPException(503, "a worker was lost", later) from failure
 
 
-def run(config: RunConfig, name: str, host: str, port: int) -> None:
-    """Serve until an interrupt or SIGTERM comes. What is in hand then is lost; clients ask again. Raises OvssError."""
-    _check_port(host, port)
-    _sources(config)  # what is missing is said before Ray is started
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with cluster.connect():
-        serve.start(
-            proxy_location="HeadOnly",
-            # A little more than the service's own limit, which also holds for who sends a header to lift this one.
-            http_options={"host": host, "port": port, "request_timeout_s": config.limits.seconds + 5},
-            logging_config=QUIET,
-        )
-        try:
-            _start(application(config, name))
-            print(f"ovss: {name} is served at http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
-            _wait()
-        except KeyboardInterrupt:
-            print("ovss: stopped", flush=True)
-        finally:
-            serve.shutdown()
+async def _figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures]]:
+    """What the replicas tell of themselves; those of a pool that has none just now, or a hung one, are left out."""
+    told = await asyncio.gather(*map(_told_by, handles))
+    return {handle.deployment_name: replicas for handle, replicas in zip(handles, told, strict=True)}
 
 
-def _start(service: Application) -> None:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # in the place of Ray's own handler, which ends at once
+async def _told_by(handle: DeploymentHandle) -> list[Figures]:
     try:
-        serve.run(service, name="ovss")
-    except RuntimeError as failure:
-        raise OvssError(f"the service could not start: {failure}") from failure
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _wait() -> NoReturn:
-    while cluster.answers():
-        time.sleep(1)
-    raise OvssError("the cluster that served has ended. Give the same command again")
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as failure:
-        raise OvssError(f"{host}:{port} cannot be listened at: {failure.strerror}. Choose another --port") from failure
+        told = await handle.broadcast("figures").results_async(timeout_s=PATIENCE, return_exceptions=True)
+    except (TimeoutError, RayError, RayServeException):
+        return []
+    return [one for one in told if isinstance(one, Figures)]

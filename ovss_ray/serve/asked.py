@@ -1,10 +1,11 @@
-"""What a request asks: an image, and the classes that may be named in it."""
+"""What a request asks: an image, the classes that may be named in it, what somebody points at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
 from ovss_ray.datasets import benchmark as benchmarks
@@ -13,70 +14,127 @@ from ovss_ray.limits import Limits
 from ovss_ray.serve.answer import Output
 from ovss_ray.vocabulary import Vocabulary
 
-FIELDS = ("classes", "benchmark", "output")
-"""What may be given in the address or, in a form, beside the image."""
-BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        **{
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+IMAGES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+POINTS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, Literal[0, 1]]])
+BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
+LETTERS = 200
+"""Of JSON for each point, far more than one needs: what is longer is not even read."""
+Top = Annotated[int, Field(ge=1, le=10, description="names of each region, the best first")]
+
+
+class Given(BaseModel):
+    """What every request may say beside its image, in the address or in a form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: list[str] = Field(default=[], description="one a class; several names parted by tabs")
+    benchmark: str | None = Field(default=None, description="whose classes are meant, such as ade20k:150")
+    model: str | None = Field(default=None, description="a name of /v1/models; default: the first that can answer")
+
+
+class Segment(Given):
+    """A label map."""
+
+    output: Output = Field(default="png", description="what is answered beside the classes")
+
+
+class Regions(Given):
+    """Everything with its names."""
+
+    top: Top = 3
+
+
+class Prompt(Given):
+    """What somebody points at."""
+
+    image: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="instead of an image: the sha256 of one sent before"
+    )
+    points: str | None = Field(
+        default=None, description="JSON: [[x, y, label], …] in pixels of the image as it is shown; 1 inside, 0 outside"
+    )
+    box: str | None = Field(default=None, description="JSON: [x0, y0, x1, y1], likewise")
+    multimask: bool | None = Field(
+        default=None, description="three masks, for what can mean several things; default: of a single click alone"
+    )
+    top: Top = 3
+
+    def question(self, limits: Limits) -> dict[str, Any]:
+        """What the stage sam_prompt is asked. Raises HTTPException 422 if it is nothing, or nothing sensible."""
+        points = _json("points", self.points, POINTS, "[[120, 80, 1], [30, 40, 0]]", limits.points)
+        box = _json("box", self.box, BOX, "[10, 20, 110, 90]", 4)
+        if not points and box is None:
+            raise HTTPException(422, "point at something: give points, a box, or both")
+        if len(points or ()) > limits.points:
+            raise HTTPException(422, f"{len(points)} points are given; at most {limits.points:,} are taken")
+        if box and not (box[0] < box[2] and box[1] < box[3]):
+            raise HTTPException(422, f"box: {list(box)} is empty; write x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+        several = len(points or ()) == 1 and box is None if self.multimask is None else self.multimask
+        question: dict[str, Any] = {"multimask": several}
+        if points:
+            question |= {"points": [[x, y] for x, y, _ in points], "labels": [label for *_, label in points]}
+        return {**question, "box": list(box)} if box else question
+
+
+SomeGiven = TypeVar("SomeGiven", bound=Given)
+
+
+def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, most: int) -> Any:
+    """A field that is JSON. Raises HTTPException 422."""
+    if text is None:
+        return None
+    if len(text) > LETTERS * most:
+        raise HTTPException(422, f"{name}: {len(text):,} characters are more than are read")
+    try:
+        return kind.validate_json(text)
+    except ValidationError as failure:
+        raise HTTPException(422, f"{name}: write JSON such as {example}") from failure
+
+
+def body(kind: type[Given], required: bool = True) -> dict[str, Any]:
+    """The body of a request, for the OpenAPI document: the bytes of an image, or a form."""
+    fields = kind.model_json_schema()["properties"]
+    image = {"type": "string", "format": "binary", "description": "a JPEG, PNG or WebP"}
+    either = {"anyOf": [image, fields["image"]]} if "image" in fields else image
+    form = {"type": "object", "properties": {**fields, "image": either}, "additionalProperties": False}
+    return {
+        "required": required,
+        "content": {
+            **{name: {"schema": {"type": "string", "format": "binary"}} for name in IMAGES},
+            "multipart/form-data": {"schema": {**form, "required": ["image"]}},
         },
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["image"],
-                "properties": {
-                    "image": {"type": "string", "format": "binary"},
-                    "classes": {"type": "array", "items": {"type": "string"}},
-                    "benchmark": {"type": "string"},
-                    "output": {"type": "string", "enum": list(get_args(Output))},
-                },
-            }
-        },
-    },
-}
-"""The body of a request, for the OpenAPI document: the bytes of an image, or a form."""
+    }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A request, read and not looked at yet."""
+async def read(request: Request, given: SomeGiven, limits: Limits) -> tuple[bytes, SomeGiven]:
+    """Read the body: an image, or a form whose fields go before what the address says. No image: no bytes.
 
-    image: bytes
-    classes: tuple[str, ...]
-    benchmark: str | None
-    output: Output
-
-
-async def read(
-    request: Request, classes: Sequence[str], benchmark: str | None, output: Output, limits: Limits
-) -> Asked:
-    """Read the body: an image, or a form whose fields go before what the address says.
-
-    Raises HTTPException: 400 for a form that cannot be read, 422 for one with the wrong fields.
+    Raises HTTPException: 400 for a form that cannot be read, 422 for one with the wrong fields; RequestValidationError
+    for fields with the wrong content.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        return Asked(await request.body(), tuple(classes), benchmark, output)
-    async with request.form(max_files=1, max_fields=limits.classes + len(FIELDS) + 1) as form:
-        fields = {name: form.getlist(name) for name in form}
-        if unknown := sorted(set(fields) - {"image", *FIELDS}):
-            raise HTTPException(422, f"the form has {unknown[0]!r}; it may have image, {', '.join(FIELDS)}")
+        return await request.body(), given
+    known = type(given).model_fields
+    async with request.form(max_files=1, max_fields=limits.classes + len(known) + 1) as form:
+        fields: dict[str, Any] = {name: form.getlist(name) for name in form}
+        if unknown := sorted(set(fields) - {"image", *known}):
+            raise HTTPException(422, f"the form has {unknown[0]!r}; it may have {', '.join({'image': 0, **known})}")
         image = form.get("image")
-        if not isinstance(image, UploadFile):
-            raise HTTPException(422, "the form has no file called image")
-        content = await image.read()
-    words = {name: [str(value) for value in fields.get(name, ())] for name in FIELDS}  # the one file is the image
-    wanted: Any = (words["output"] or [output])[-1]
-    if wanted not in get_args(Output):
-        raise HTTPException(422, f"output: {wanted[:20]!r} is none of {', '.join(get_args(Output))}")
-    chosen = words["benchmark"][-1] if words["benchmark"] else benchmark
-    return Asked(content, tuple(words["classes"] or classes), chosen, wanted)
+        content = await image.read() if isinstance(image, UploadFile) else b""
+    if isinstance(image, UploadFile):
+        fields.pop("image")
+    elif image is None or "image" not in known:
+        raise HTTPException(422, "the form has no file called image")
+    fields = {name: values if name == "classes" else values[-1] for name, values in fields.items()}
+    try:
+        return content, type(given).model_validate({**given.model_dump(exclude_unset=True), **fields})
+    except ValidationError as failure:
+        raise RequestValidationError(failure.errors()) from failure
 
 
-def vocabulary(asked: Asked, own: Sequence[str], limits: Limits) -> Vocabulary:
-    """The classes of a request; several names of one are parted by tabs. `own` are benchmarks that the config names.
+def vocabulary(asked: Given, own: Sequence[str], limits: Limits) -> Vocabulary:
+    """The classes of a request; several names of one are parted by tabs. `own` are benchmarks that the configs name.
 
     Raises HTTPException 422 for none, too many, too long or empty ones, and for a benchmark that is not known.
     """

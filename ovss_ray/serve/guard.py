@@ -15,8 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ovss_ray.errors import OvssError
 
-PUBLIC = ("/v1/health", "/v1/ready")
-"""Paths that need no key: they tell a load balancer, and nobody anything else."""
+PUBLIC = ("/v1/health", "/v1/ready", "/")
+"""Paths that need no key: they tell a load balancer, and nobody anything else; the page, which asks for the key."""
+FILES = ("/page/static/", "/page/example/")
+"""What the page is made of lies below these: it is the same everywhere, and browsers fetch it without a key."""
 HERE = ("localhost", "127.0.0.1", "[::1]")
 """What a service without a key may be called in the address: a web page elsewhere cannot make itself one of these."""
 HEADERS = {
@@ -27,6 +29,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+PAGE = {
+    **HEADERS,
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types lit-html",
+    "Cache-Control": "no-cache",
+}
+"""The page may load what comes with it, and talk to this service: no script or style in the text, no other address."""
 DRAIN = 5.0
 """Seconds in which the rest of a refused request is still read."""
 
@@ -58,7 +68,8 @@ class Guard:
 
         async def careful(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                own = scope["path"] == "/" or scope["path"].startswith(FILES)
+                MutableHeaders(scope=message).update(PAGE if own else HEADERS)
             await send(message)
 
         try:
@@ -78,7 +89,7 @@ class Guard:
             name = headers.get("host", "").lower()
             if name.rpartition(":")[0] not in HERE and name not in HERE:
                 raise HTTPException(403, f"without a key this service is called {' or '.join(HERE)}")
-        elif scope["path"] not in PUBLIC:
+        elif scope["path"] not in PUBLIC and not scope["path"].startswith(FILES):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(digest(given.strip()), self.key):
                 raise HTTPException(401, "send the header Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})

@@ -176,7 +176,7 @@ def test_photographs_are_decoded_as_their_benchmark_says(shared: Path) -> None:
 def test_a_broken_photograph_and_a_missing_label_file_fail_alone_and_name_their_file(
     shared: Path, tmp_path: Path
 ) -> None:
-    items = benchmarks.load("camvid").items(str(shared / "data/real"), "val")[:3]
+    items = list(benchmarks.load("camvid").items(str(shared / "data/real"), "val"))[:3]
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     broken = dataclasses.replace(items[0], image=str(tmp_path / "broken.png"))
     missing = dataclasses.replace(items[1], truth=str(tmp_path / "missing.png"))

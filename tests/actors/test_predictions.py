@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask
 
-from ovss_ray.actors.predictions import Stage, decode_runs
+from ovss_ray.actors.predictions import Stage
 from ovss_ray.columns import NONE, column
 from ovss_ray.errors import OvssError
+from ovss_ray.run_lengths import decode_runs
 from ovss_ray.vocabulary import Vocabulary
 
 THREE = Vocabulary.of(["soil", "crop", "weed"])

@@ -10,6 +10,7 @@ import torch
 from segment_anything import SamPredictor
 
 from ovss_ray import pipeline, regions
+from ovss_ray.actors import sam as sam_stage
 from ovss_ray.actors.sam_prompt import Stage
 from ovss_ray.errors import OvssError
 from ovss_ray.models import sam
@@ -58,7 +59,9 @@ def test_a_mask_of_an_answer_can_be_asked_about(weights: Path) -> None:
 
 
 def test_an_image_is_looked_at_once_while_it_is_remembered(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, looked = stage(weights, images=2), []
+    small = stage(weights)
+    small.answer(picture(30, 40), QUESTIONS[0])
+    made, looked = stage(weights, memory=2 * small.kept()["images"] + 1000), []  # two images
     monkeypatch.setattr(
         sam.Sam, "embed", lambda self, image, embed=sam.Sam.embed: looked.append(1) or embed(self, image)
     )
@@ -66,6 +69,31 @@ def test_an_image_is_looked_at_once_while_it_is_remembered(weights: Path, monkey
     for image in (one, two, one, two, three, three, one):
         made.answer(image, QUESTIONS[0])
     assert len(looked) == 4  # one had to make room for three
+    assert made.kept()["images"] <= 2 * small.kept()["images"] + 1000
+
+
+def test_an_image_may_be_remembered_by_a_name_and_is_then_not_hashed(weights: Path) -> None:
+    made, image = stage(weights), picture(30, 40)
+    assert made.image("mine") is None
+    named = made.answer(image, {**QUESTIONS[0], "image": "mine"})
+    assert np.array_equal(made.image("mine"), image)
+    assert made.image("mine") is not image, "a copy: the image may lie in memory that Ray shares"
+    assert np.array_equal(made.answer(np.zeros_like(image), {**QUESTIONS[0], "image": "mine"}).logits, named.logits)
+    assert np.array_equal(made.answer(image, QUESTIONS[0]).logits, named.logits)
+
+
+def test_beside_the_stage_that_proposes_regions_it_shares_its_network(weights: Path) -> None:
+    proposer = sam_stage.Stage(
+        sam_stage.Stage.Config(variant="sam_small", weights=str(weights), device="cpu", exact=True)
+    )
+    made = Stage.beside(proposer, memory=1 << 20)
+    assert made.model is proposer.generator.model
+    assert made.config.exact
+    assert np.array_equal(
+        made.answer(picture(30, 40), QUESTIONS[0]).logits, stage(weights).answer(picture(30, 40), QUESTIONS[0]).logits
+    )
+    with pytest.raises(TypeError, match="is not the stage sam"):
+        Stage.beside(made, memory=1)
 
 
 def test_a_question_that_is_none_is_refused(weights: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_masks
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +44,35 @@ def _pascal_context(folder: Path, shared: Path) -> None:
         Image.new("RGB", (34, 27)).save(folder / f"JPEGImages/{name}.jpg")
     (folder / "trainval").symlink_to(shared / "benchmarks/golden/pc_synthetic")
     (folder / "pascalcontext_val.txt").write_text("withzero\nfull")
+    merged = {
+        "images": [
+            {"image_id": number, "file_name": f"{name}.jpg", "phase": phase, "height": 27, "width": 34}
+            for number, (name, phase) in enumerate({"full": "val", "of_train": "train", "withzero": "val"}.items())
+        ],
+        "annos_segmentation": [
+            {"image_id": number, "category_id": category, "segmentation": encoded(rows, columns)}
+            for number, category, rows, columns in MASKS
+        ],
+    }
+    (folder / "trainval_merged.json").write_text(json.dumps(merged))
+
+
+MASKS = [
+    (0, 2, slice(0, 20), slice(0, 20)),
+    (2, 440, slice(0, 27), slice(0, 34)),
+    (0, 458, slice(10, 27), slice(5, 9)),
+    (2, 0, slice(3, 5), slice(0, 34)),
+    (1, 397, slice(0, 9), slice(0, 9)),
+    (0, 397, slice(15, 16), slice(0, 34)),
+]
+"""Image, category, rows and columns of the masks in a trainval_merged.json of 27 × 34 pixels, as in its order."""
+
+
+def encoded(rows: slice, columns: slice) -> dict[str, Any]:
+    mask = np.zeros((27, 34), np.uint8, order="F")
+    mask[rows, columns] = 1
+    made = coco_masks.encode(mask)
+    return {"size": made["size"], "counts": made["counts"].decode()}
 
 
 def _coco(folder: Path, shared: Path) -> None:

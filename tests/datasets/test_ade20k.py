@@ -85,7 +85,7 @@ def test_official_annotations_come_before_prepared_ones(tmp_path: Path) -> None:
     for folder in ("images", "annotations", "annotations_detectron2"):
         (tmp_path / folder / "validation").mkdir(parents=True)
         (tmp_path / folder / "validation/a.png").write_bytes(b"")
-    assert SMALL.items(str(tmp_path), "val")[0].truth.endswith("/annotations/validation/a.png")
+    assert next(iter(SMALL.items(str(tmp_path), "val"))).truth.endswith("/annotations/validation/a.png")
 
 
 @pytest.mark.parametrize(("folder", "value"), [("annotations", 151), ("annotations_detectron2", 150)])
@@ -115,7 +115,7 @@ def test_the_847_from_the_archive_equals_the_prepared_folders(shared: Path) -> N
 
 
 def test_a_photograph_is_prepared_to_a_jpeg_that_decodes_to_the_prepared_pixels(shared: Path) -> None:
-    item = FULL.items(str(shared / "data/real"), "training")[0]
+    item = next(iter(FULL.items(str(shared / "data/real"), "training")))
     made = ade20k.convert_image(files.read(item.image))
     golden = shared / f"benchmarks/golden/ade847/images_detectron2/training/{item.image_id}.jpg"
     assert made.startswith(b"\xff\xd8")
@@ -140,7 +140,7 @@ def test_colours_of_no_listed_class_are_not_counted() -> None:
 
 def test_parts_and_instances_of_the_archive_are_no_images() -> None:
     names = ["ADE_val_1.jpg", "ADE_val_1_seg.png", "ADE_val_1_parts_1.png", "ADE_val_1/instance_000_ADE_val_1.png"]
-    assert ade20k.archive_items([f"x/{name}" for name in names]) == [
+    assert list(ade20k.archive_items([f"x/{name}" for name in names])) == [
         Item("ADE_val_1", "x/ADE_val_1.jpg", "x/ADE_val_1_seg.png")
     ]
 

@@ -33,7 +33,9 @@ SAMPLES = {
     "pascal_context:459": 2,
     "pascal_context:59": 2,
     "pascal_context:59@ovseg": 2,
+    "pascal_context:59-json": 2,
     "pascal_context:60": 2,
+    "pascal_context:60-json": 2,
     "suim": 4,
     "voc:20": 1,
     "voc:20b": 1,
@@ -65,10 +67,12 @@ LISTS = {
     "pascal_context:459@catseg": ("pc459", "CAT-Seg(json, prompts)", WHOLE, 459, "04da55965ff1"),
     "pascal_context:459@fcclip": ("pc459", "FC-CLIP(prompt_eng)", COMMA, 459, "12516b4fd764"),
     "pascal_context:59": ("pc59", None, WHOLE, 59, "37ad8dd9093d"),
+    "pascal_context:59-json": ("pc59", None, WHOLE, 59, "37ad8dd9093d"),
     "pascal_context:59@fcclip": ("pc59", "FC-CLIP(prompt_eng)", COMMA, 59, "2b0bd8f7b1da"),
     "pascal_context:59@mmseg": ("pc59", "mmseg", WHOLE, 59, "a1f576d93f4c"),
     "pascal_context:59@ovseg": ("pc59", "OVSeg", WHOLE, 59, "989365fc8ab2"),
     "pascal_context:60": ("pc60", None, WHOLE, 60, "eb7c005ff074"),
+    "pascal_context:60-json": ("pc60", None, WHOLE, 60, "eb7c005ff074"),
     "voc:20": ("voc20", None, WHOLE, 20, "9f22726988fe"),
     "voc:20@catseg": ("voc20", "CAT-Seg(json, prompts)", WHOLE, 20, "e5514fa221bd"),
     "voc:20@ebseg": ("voc20", "EBSeg", COMMA, 20, "5b8edb0337c1"),
@@ -143,10 +147,12 @@ def test_there_is_a_sample_of_every_benchmark() -> None:
 def prepared(root: Path, folds: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Where those lie that are not read as they are sent, and those of which there is no real sample."""
     out = tmp_path_factory.mktemp("prepared")
-    for step in load("coco:panoptic").prepare(str(root), "val", str(out)):
-        assert do(step) == (True, "")
+    made = ("coco:panoptic", "pascal_context:59-json", "pascal_context:60-json")
+    for name in made[:2]:
+        for step in load(name).prepare(str(root), "val", str(out)):
+            assert do(step) == (True, "")
     made_up = {name: folds for name in SAMPLES if name.startswith(("pascal5i:", "coco20i:"))}
-    return {"coco:panoptic": out, **made_up}
+    return {**dict.fromkeys(made, out), **made_up}
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ovss_ray import listing
 from ovss_ray.columns import IGNORE
 from ovss_ray.datasets import benchmark
 from ovss_ray.datasets.benchmark import Benchmark, Item
@@ -89,7 +90,7 @@ def test_parts_that_do_not_fit_are_refused(changed: dict[str, object], message: 
 def test_images_and_labels_are_paired_by_stem_and_the_rest_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     photographs, truths = {"b": "b.jpg", "a": "a.jpg", "c": "c.jpg"}, {"a": "a.png", "b": "b.png", "d": "d.png"}
     with caplog.at_level(logging.WARNING):
-        found = benchmark.paired(photographs, truths)
+        found = list(listing.paired(photographs, truths))
     assert found == [Item("a", "a.jpg", "a.png"), Item("b", "b.jpg", "b.png")]
     assert "1 photographs without a label file, such as c.jpg" in caplog.text
     assert "1 label files without a photograph, such as d.png" in caplog.text
@@ -97,11 +98,11 @@ def test_images_and_labels_are_paired_by_stem_and_the_rest_is_counted(caplog: py
 
 def test_two_files_of_one_stem_are_an_error_that_names_both() -> None:
     with pytest.raises(OvssError, match=r"x/a\.jpg and x/a\.png"):
-        benchmark.by_stem(["x/a.png", "x/a.jpg"])
+        listing.by_stem(["x/a.png", "x/a.jpg"])
 
 
 def test_files_of_other_kinds_and_hidden_files_are_passed_by() -> None:
-    assert benchmark.by_stem(["x/a.JPG", "x/a.txt", "x/._a.jpg"]) == {"a": "x/a.JPG"}
+    assert listing.by_stem(["x/a.JPG", "x/a.txt", "x/._a.jpg"]) == {"a": "x/a.JPG"}
 
 
 def test_a_value_table_knows_labels_ignored_values_and_nothing_else() -> None:

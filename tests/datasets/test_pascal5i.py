@@ -1,6 +1,7 @@
 """PASCAL-5i: episodes, their truth, and the numbers of the official code."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ovss_ray.columns import IGNORE
 from ovss_ray.datasets import pascal5i
 from ovss_ray.datasets.benchmark import Item, load
 from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.manifest import Selection
 from ovss_ray.metrics import confusion
 from ovss_ray.stage import StageConfig
 from tests.label_files import png
@@ -136,7 +138,8 @@ def scored(name: str, told: dict[str, np.ndarray], folder: Path) -> confusion.Pa
         (folder / "predictions").mkdir(exist_ok=True)
         Image.fromarray(told[f"pred_{i:02}"]).save(folder / f"predictions/{one}.png")
         items.append(Item(one, str(folder / f"{one}.jpg"), str(folder / f"{one}.label.png"), part[number]))
-    listed = manifests._table(name, found, items, np.ones((len(items), 2), np.int32))
+    ours = replace(found, items=lambda root, split: items, counts={})
+    listed = manifests.build(name, ours, "", Selection("val"))
     assert len(listed["vocabulary"].unique()) == len(set(numbers))
     options = {"predictions": {"path": str(folder / "predictions")}}
     stages = {

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask as coco_masks
 from scipy.io import savemat
 
 from ovss_ray import files
@@ -14,7 +16,10 @@ from ovss_ray.columns import IGNORE
 from ovss_ray.datasets import pascal_context
 from ovss_ray.datasets.benchmark import Item, class_list, load
 from ovss_ray.errors import OvssError
-from tests.label_files import sha256
+from ovss_ray.prepare import do
+from tests.label_files import png, sha256
+
+PC59 = "benchmarks/classes/pc59_mapping.json"
 
 
 def truth(root: Path, name: str, stem: str) -> np.ndarray:
@@ -74,3 +79,55 @@ def test_a_number_that_is_no_class_names_the_file() -> None:
     for name in ("59", "60", "459"):
         with pytest.raises(OvssError, match=r"x\.mat: 1 pixels have labels such as 460; this data set has 0 to 459"):
             load(f"pascal_context:{name}").truth(Item("x", "x.jpg", "x.mat"), sink.getvalue())
+
+
+@pytest.fixture(scope="module")
+def merged(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with what `ovss prepare pascal_context:59-json` makes of the JSON."""
+    out = tmp_path_factory.mktemp("merged")
+    for step in load("pascal_context:59-json").prepare(str(root), "val", str(out)):
+        assert do(step) == (True, "")
+    return out
+
+
+def test_masks_of_the_json_are_painted_one_over_the_other_as_the_official_scripts_do(
+    root: Path, merged: Path, shared: Path
+) -> None:
+    told = json.loads((root / "VOCdevkit/VOC2010/trainval_merged.json").read_text())
+    ids = [0, *(one["pc459_id"] for one in json.loads((shared / PC59).read_text())["san_order"])]
+    for number, stem in ((0, "full"), (2, "withzero")):
+        painted = np.zeros((27, 34), np.int64)
+        for one in told["annos_segmentation"]:
+            if one["image_id"] == number:
+                painted[coco_masks.decode(one["segmentation"]) > 0] = one["category_id"]
+        sixty = np.searchsorted(ids, painted)
+        label = np.asarray(Image.open(merged / f"VOCdevkit/VOC2010/annotations_detectron2/pc59_val/{stem}.png"))
+        assert np.array_equal(label, (sixty - 1).astype(np.uint8))  # 255 is what 0 has become
+        assert np.array_equal(truth(merged, "pascal_context:60-json", stem), sixty)
+        assert np.array_equal(truth(merged, "pascal_context:59-json", stem), np.where(sixty, sixty - 1, IGNORE))
+    assert not list(merged.rglob("of_train*"))
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([(3, "0j0")], "a mask of category 3, which is none of the 59"),
+        ([(2, "zz")], "are no compressed run lengths"),
+        ([(2, "1")], "the runs of a mask have 1 pixels"),
+    ],
+)
+def test_a_mask_that_cannot_be_painted_names_the_photograph(masks: list[tuple[int, str]], message: str) -> None:
+    with pytest.raises(OvssError, match=f"x.jpg.*{message}"):
+        pascal_context.convert_masks((2, 2), masks, png(np.zeros((2, 2), np.uint8)), "x.jpg")
+
+
+def test_a_photograph_of_another_size_than_its_masks_is_an_error() -> None:
+    with pytest.raises(OvssError, match=r"x\.jpg: \(2, 2\) pixels, and trainval_merged\.json has masks of \(2, 3\)"):
+        pascal_context.convert_masks((2, 3), [], png(np.zeros((2, 2), np.uint8)), "x.jpg")
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"images": [{"image_id": 1}], "annos_segmentation": []}'])
+def test_a_json_of_another_kind_is_an_error_that_says_how_to_get_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "trainval_merged.json").write_text(text)
+    with pytest.raises(OvssError, match=r"not what trainval_merged\.json has.*Get it: "):
+        pascal_context.annotated(str(tmp_path / "trainval_merged.json"), "val")

@@ -21,8 +21,9 @@ from PIL import Image
 from ovss_ray import images
 from ovss_ray.limits import Limits
 from ovss_ray.serve import api
-from ovss_ray.serve.api import Row
+from ovss_ray.serve.desk import Model
 from ovss_ray.serve.guard import digest
+from ovss_ray.serve.row import Kind, Row
 from ovss_ray.vocabulary import Vocabulary
 from tests.serve.bright import MODEL, WORDS, picture, service
 from tests.toys import bright
@@ -154,7 +155,8 @@ NOT_ASKED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown words": ({"benchmark": "ade20k:150@nobody"}, "nobody"),
     "a file": ({"benchmark": "folder:/etc/passwd"}, "there is no benchmark"),
     "a module": ({"benchmark": "os.path:join"}, "there is no benchmark"),
-    "output": ({"classes": ["a"], "output": "svg"}, "'svg' is none of png, rle, overlay"),
+    "output": ({"classes": ["a"], "output": "svg"}, "output: Input should be 'png', 'rle', 'polygons' or 'overlay'"),
+    "model": ({"classes": ["a"], "model": "brigt"}, "no model 'brigt' here. There are: bright"),
     "field": ({"classes": ["a"], "clases": ["b"]}, "'clases'"),
 }
 
@@ -172,6 +174,17 @@ def test_a_wrong_word_in_the_address_is_refused_in_the_same_form(toy: TestClient
     assert done.status_code == 422
     assert done.json()["detail"].startswith("output: ")
     assert "secret" not in done.text
+    done = toy.post("/v1/segment", content=encoded(picture()), params={"clases": "a"})
+    assert (done.status_code, done.json()["detail"]) == (422, "clases: Extra inputs are not permitted")
+
+
+def test_outlines_are_told_up_to_so_many_corners(toy: TestClient) -> None:
+    fields = form(encoded(picture()), classes=["a", "b"], output="polygons")
+    dark, light = toy.post("/v1/segment", **fields).json()["classes"]
+    assert dark["polygons"] == [{"outline": [[0, 0], [16, 0], [16, 24], [0, 24]], "holes": []}]
+    assert light["polygons"] == [{"outline": [[16, 0], [32, 0], [32, 24], [16, 24]], "holes": []}]
+    done = client(service(corners=5)).post("/v1/segment", **fields)
+    assert (done.status_code, done.json()["detail"].partition(";")[0]) == (422, "the outlines turn in 6 places")
 
 
 def test_a_form_without_an_image_or_that_is_none_is_refused(toy: TestClient) -> None:
@@ -242,9 +255,12 @@ def test_the_limits_and_the_document_can_be_read(toy: TestClient) -> None:
     assert told["models"][0]["name"] == "bright"
     assert told["limits"]["classes"] == 1000
     document = toy.get("/v1/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/segment", "/v1/models", "/v1/health", "/v1/ready"}
+    asked = {"/v1/segment", "/v1/regions", "/v1/prompt"}
+    assert set(document["paths"]) == {*asked, "/v1/models", "/v1/health", "/v1/ready"}
     body = document["paths"]["/v1/segment"]["post"]["requestBody"]["content"]
     assert {"image/jpeg", "multipart/form-data"} <= set(body)
+    answers = document["paths"]["/v1/segment"]["post"]["responses"]
+    assert set(answers["200"]["content"]) == {"application/json", "image/png"}
     assert toy.get("/docs").status_code == 404
 
 
@@ -285,7 +301,7 @@ def test_a_request_that_takes_too_long_is_told_to_come_again_and_leaves_its_plac
 def test_images_are_decoded_only_while_there_is_room_for_them_and_one_always_is() -> None:
     image, here, most = picture(), 0, [0]
 
-    async def segment(row: Row, words: Vocabulary) -> Row:
+    async def segment(row: Row, words: Vocabulary, kind: Kind) -> Row:
         nonlocal here
         here += 1
         most[0] = max(most[0], here)
@@ -296,6 +312,6 @@ def test_images_are_decoded_only_while_there_is_room_for_them_and_one_always_is(
     pixels = image.shape[0] * image.shape[1]
     for held, expected in ((2 * pixels, 2), (pixels - 1, 1), (100 * pixels, 6)):
         most[0] = 0
-        app = api.build(segment, MODEL, Limits(held=held), None, WORDS)
+        app = api.build([Model(MODEL, segment, WORDS)], Limits(held=held), None)
         assert [one.status_code for one in crowd(app, 6, image)] == [200] * 6
         assert most[0] == expected

@@ -10,8 +10,8 @@ from ovss_ray.cli import shipped_configs
 from ovss_ray.columns import Batch
 from ovss_ray.errors import OvssError
 from ovss_ray.serve import batch
-from ovss_ray.serve.api import row
-from ovss_ray.stage import Stage
+from ovss_ray.serve.row import FORGOTTEN, NO_IMAGE, Kind, pointed, row
+from ovss_ray.stage import Stage, StageConfig
 from ovss_ray.vocabulary import Vocabularies, Vocabulary
 from tests import toys
 from tests.serve.bright import picture
@@ -24,12 +24,60 @@ def shipped(name: str) -> configs.RunConfig:
 
 
 def test_every_pool_hands_on_what_the_next_one_reads_and_the_last_one_what_is_answered() -> None:
-    sam, alpha_clip, paint = batch.plan(shipped("sam_alpha_clip"))
+    sam, alpha_clip, paint = (parts["segment"].keep for parts in batch.plan(shipped("sam_alpha_clip")))
     assert {"image", "boxes", "bits"} <= sam
     assert "image" not in alpha_clip
     assert paint == {"image_id", "vocabulary", "error", "prediction", "boxes", "bits", "scores", "seconds"}
     (san,) = batch.plan(shipped("san_tiny"))
-    assert san == {"image_id", "vocabulary", "error", "prediction", "seconds"}
+    assert san["segment"].keep == {"image_id", "vocabulary", "error", "prediction", "seconds"}
+    assert san.keys() == {"segment"}, "without regions there are none to tell"
+
+
+@pytest.mark.parametrize(
+    ("kind", "stages", "told"),
+    [
+        ("segment", (("sam",), ("alpha_clip",), ("paint",)), {"prediction", "boxes", "bits", "scores"}),
+        ("regions", (("sam",), ("alpha_clip",), ()), {"size", "boxes", "bits", "scores", "predicted_iou"}),
+        (
+            "prompt",
+            (("sam_prompt",), ("alpha_clip",), ()),
+            {"size", "boxes", "bits", "scores", "predicted_iou", "cached"},
+        ),
+        ("masks", (("sam_prompt",), (), ()), {"size", "boxes", "bits", "predicted_iou", "cached"}),
+    ],
+)
+def test_each_kind_of_answer_goes_through_the_stages_that_it_needs(
+    kind: Kind, stages: tuple[tuple[str, ...], ...], told: set[str]
+) -> None:
+    parts = [parts[kind] for parts in batch.plan(shipped("sam_alpha_clip"))]
+    assert tuple(part.stages for part in parts) == stages
+    last = [part for part in parts if part.stages][-1]
+    assert last.keep == {"image_id", "vocabulary", "error", "seconds", *told}
+    if kind == "prompt":
+        assert {"image", "vocabulary", "boxes", "bits", "size", "cached"} <= parts[0].keep
+
+
+class Held:
+    """Remembers one image, as `mine`."""
+
+    def image(self, name: str) -> np.ndarray | None:
+        return picture(8, 10) if name == "mine" else None
+
+
+def test_a_prompt_gets_the_image_that_it_names_or_is_told_to_send_it_again() -> None:
+    click = {"points": [[9, 7]], "labels": [1]}
+    for sent, name, cached, size, error in (
+        (NO_IMAGE, "mine", True, [8, 10], ""),
+        (picture(8, 10), "mine", True, [8, 10], ""),
+        (picture(12, 14), "other", False, [12, 14], ""),
+        (NO_IMAGE, "other", False, [0, 0], FORGOTTEN),
+    ):
+        done = batch.recall(Held(), pointed(sent, TWO, {**click, "image": name}))
+        assert (done["cached"], done["size"].tolist(), done["error"]) == (cached, size, error)
+        assert done["image"].shape[:2] == tuple(size)
+    for beside in ({"points": [[11, 2]], "labels": [1]}, {"box": [1, 1, 4, 9]}, {"box": [-1, 1, 4, 4]}):
+        done = batch.recall(Held(), pointed(NO_IMAGE, TWO, {**beside, "image": "mine"}))
+        assert "lies beside it: it has 10 × 8 pixels" in done["error"]
 
 
 @pytest.mark.parametrize("name", ["predictions", "oracle", "truth_alpha_clip_tiny"])
@@ -68,6 +116,7 @@ def test_stages_are_warmed_with_what_those_before_them_would_hand_on(tmp_path: P
     assert len(witness.read_text().splitlines()) == 2
     batch.warm({"paint": names["paint"].build()}, [TWO])
     batch.warm({"alpha_clip": names["alpha_clip"].build()}, [TWO])
+    batch.warm({"sam_prompt": StageConfig(use="sam_prompt", options={"variant": "sam_tiny"}).build()}, [TWO])
 
     class Broken(Stage):
         reads, writes = ("image",), ("prediction",)

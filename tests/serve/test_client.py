@@ -3,15 +3,18 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import urllib3
 import uvicorn
 from PIL import Image
 
 from ovss_ray.client import Client
+from ovss_ray.client import _bytes as encoded
 from ovss_ray.columns import NONE
 from ovss_ray.errors import OvssError
 from ovss_ray.serve.guard import digest
@@ -75,6 +78,48 @@ def test_pixels_files_and_bytes_are_segmented_alike(address: str, tmp_path: Path
     assert all(one.rle for one in asking.masks(image, ["a", "b"]).classes)
     assert asking.models()["models"][0]["name"] == "bright"
     assert asking.ready()
+
+
+def test_regions_and_what_somebody_points_at_come_as_masks(address: str) -> None:
+    image, asking = picture(), Client(address, key="secret")
+    found = asking.regions(image, ["a", ["b", "bee"]], top=1)
+    np.testing.assert_array_equal(found.masks, [bright(image, 2) == k for k in range(2)])
+    assert [[one.name for one in mask.names] for mask in found.answer.regions] == [["a"], ["b"]]
+    clicked = asking.prompt(image, [(3, 4, 1), (30, 4, 0)], classes=["a", "b"], model="outliner")
+    np.testing.assert_array_equal(clicked.masks, found.masks[::-1])
+    boxed = asking.prompt(image, box=np.array([1, 2, 9, 9]), multimask=True)
+    assert (clicked.answer.cached, boxed.answer.cached) == (False, True)
+    assert boxed.answer.masks[0].names == []
+    (dark, _light) = asking.polygons(image, ["a", "b"]).classes
+    assert dark.polygons[0].outline == [(0, 0), (16, 0), (16, 24), (0, 24)]
+    with pytest.raises(OvssError, match=r"answered 422: bright has no SAM .* Ask with model=outliner"):
+        asking.regions(image, ["a"], model="bright")
+    with pytest.raises(OvssError, match=r"answered 422: .*33, 4 lies beside it"):
+        asking.prompt(image, [(33, 4, 1)])
+
+
+def test_an_image_is_sent_once_and_again_when_the_service_has_forgotten_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    request = urllib3.PoolManager.request
+
+    def noted(*given: object, fields: list[tuple[str, object]], **named: object) -> urllib3.BaseHTTPResponse:
+        answer = request(*given, fields=fields, **named)
+        sent.append((isinstance(dict(fields)["image"], tuple), answer.status))
+        return answer
+
+    monkeypatch.setattr(urllib3.PoolManager, "request", noted)
+    image, asking = picture(25, 33), Client(address, key="secret")
+    for _ in range(2):
+        asking.prompt(image, [(3, 4, 1)])
+    assert sent == [(True, 200), (False, 200)]
+    other = Client(address, key="secret")
+    unknown = picture(26, 34)
+    other._sent.update(asking._sent | {sha256(encoded(unknown)).hexdigest(): None})
+    assert not other.prompt(unknown, [(3, 4, 1)]).answer.cached
+    assert sent[2:] == [(False, 404), (True, 200)]
+    assert other.prompt(unknown, [(3, 4, 1)]).answer.cached
 
 
 def test_what_is_wrong_is_said_as_the_service_says_it(address: str) -> None:

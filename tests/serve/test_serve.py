@@ -10,30 +10,44 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from ovss_ray import files, pipeline
+from ovss_ray import config as configs
+from ovss_ray import files, images, pipeline, regions
+from ovss_ray.actors import sam_prompt
 from ovss_ray.client import Client
+from ovss_ray.columns import Batch, column
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.errors import OvssError
-from ovss_ray.stage import StageConfig
+from ovss_ray.shipped import shipped_configs
+from ovss_ray.stage import Stage, StageConfig
 from ovss_ray.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 240.0
+PATIENCE = 400.0
 """Seconds for a start, or an end, on a busy machine."""
-CONFIG = """
+SAN = """
 exact: true
 pools:
   - workers: 1
     stages: [{use: tests.serve.again, options: {witness: %s}}, {use: san, options: {variant: san_tiny}}]
   - {workers: 1, stages: [{use: tests.serve.again, options: {witness: /dev/null}}]}
 """
-SCENES = [f"scenes://seen/validation/{number:04d}.png" for number in range(4)]
+"""A model in two pools, whose batches can be seen."""
+SAM = """
+extends: %s
+exact: true
+set: {pools.0.workers: 2, pools.0.cpus: 0.5, sam.points_per_side: 4}
+"""
+"""One with two replicas, both of which remember images."""
+SCENES = [f"scenes://seen/validation/{number:04d}.png" for number in range(16)]
+MODELS = ("two_pools", "two_workers")
 OWN = Vocabulary.of(["sky", ["lawn", "grass"], "striped red star", "sand", "blue disc"])
 
 
@@ -51,10 +65,12 @@ class Service:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("served")
-    (folder / "two_pools.yaml").write_text(CONFIG % (folder / "batches"))
+    (folder / "two_pools.yaml").write_text(SAN % (folder / "batches"))
+    (folder / "two_workers.yaml").write_text(SAM % shipped_configs()["sam_alpha_clip_tiny"])
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    command = [sys.executable, "-m", "ovss_ray", "serve", str(folder / "two_pools.yaml"), "--port", str(port)]
+    models = [str(folder / f"{name}.yaml") for name in MODELS]
+    command = [sys.executable, "-m", "ovss_ray", "serve", *models, "--port", str(port)]
     with (folder / "output").open("wb") as output:
         heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell has background jobs ignore
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -80,10 +96,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     assert not left, left
 
 
-def of_the_batch_path(asked: list[tuple[str, Vocabulary]]) -> list[np.ndarray]:
-    """The label maps that the stages of a run make of images, asked for vocabularies."""
-    san = StageConfig(use="san", options={"variant": "san_tiny", "exact": True})
-    stages = {"decode": StageConfig(use="decode").build(), "san": san.build()}
+def stages(model: str) -> dict[str, Stage]:
+    """The stages of a run of a model, in this process."""
+    exact = StageConfig(use="san", options={"variant": "san_tiny", "exact": True})
+    if model == "two_workers":
+        config = configs.load(shipped_configs()["sam_alpha_clip_tiny"], ["exact=true", "sam.points_per_side=4"])
+        return {"decode": StageConfig(use="decode").build(), **{one.use: one.build() for one in config.stages()}}
+    return {"decode": StageConfig(use="decode").build(), "san": exact.build()}
+
+
+def run(stages: dict[str, Stage], asked: list[tuple[str, Vocabulary]]) -> Batch:
+    """What the stages of a run make of images, asked for vocabularies."""
     batch = pipeline.start(
         len(asked),
         image_id=[str(number) for number in range(len(asked))],
@@ -93,25 +116,112 @@ def of_the_batch_path(asked: list[tuple[str, Vocabulary]]) -> list[np.ndarray]:
     )
     done = pipeline.run(stages, batch, {words.digest: words for _, words in asked})
     assert list(done["error"]) == [""] * len(asked)
-    return list(done["prediction"])
+    return done
 
 
-def test_label_maps_are_those_of_the_batch_path_with_two_vocabularies_in_one_stream(served: Service) -> None:
+def named(words: Vocabulary) -> dict[str, Any]:
+    return {"classes": OWN.classes} if words is OWN else {"benchmark": "scenes:seen"}
+
+
+def test_label_maps_are_those_of_the_batch_path_of_two_models_with_two_vocabularies_in_one_stream(
+    served: Service,
+) -> None:
     asking, seen = Client(served.address), benchmarks.load("scenes:seen").vocabulary
     asked = [(uri, words) for uri in SCENES for words in (seen, OWN)]
+    stream = [(model, uri, words) for uri, words in asked for model in MODELS]
 
-    def ask(uri: str, words: Vocabulary) -> np.ndarray:
-        named = {"benchmark": "scenes:seen"} if words is seen else {"classes": OWN.classes}
-        return asking.segment(files.read(uri), **named).labels
+    def ask(one: tuple[str, str, Vocabulary]) -> np.ndarray:
+        model, uri, words = one
+        return asking.segment(files.read(uri), **named(words), model=model).labels
 
-    with ThreadPoolExecutor(len(asked)) as crowd:
-        answers = list(crowd.map(lambda one: ask(*one), asked))
-    for answer, expected in zip(answers, of_the_batch_path(asked), strict=True):
-        np.testing.assert_array_equal(answer, expected)
-        assert len(np.unique(answer)) > 1
-    assert asking.models()["models"][0]["exact"]
+    with ThreadPoolExecutor(16) as crowd:
+        answers = list(crowd.map(ask, stream))
+    for model in MODELS:
+        made = [labels for (other, *_), labels in zip(stream, answers, strict=True) if other == model]
+        for labels, expected in zip(made, run(stages(model), asked)["prediction"], strict=True):
+            np.testing.assert_array_equal(labels, expected)
+            assert len(np.unique(labels)) > 1
+    assert all(model["exact"] for model in asking.models()["models"])
     batches = [line.split() for line in served.batches.read_text().splitlines()]
     assert max(len(set(batch)) for batch in batches) == 2, "requests with unlike vocabularies share a batch"
+
+
+def test_regions_are_those_of_the_stages_run_by_hand_with_their_names(served: Service) -> None:
+    asking, seen = Client(served.address), benchmarks.load("scenes:seen").vocabulary
+    asked = [(SCENES[0], seen), (SCENES[1], OWN)]
+    done = run(stages("two_workers"), asked)
+    for number, (uri, words) in enumerate(asked):
+        found = asking.regions(files.read(uri), **named(words), top=2)
+        masks = regions.masks(done["boxes"][number], done["bits"][number], tuple(done["size"][number]))
+        order = [i for i in np.argsort(-masks.sum((1, 2)), kind="stable") if masks[i].any()]
+        np.testing.assert_array_equal(found.masks, masks[order])
+        assert len(order) == found.answer.found > 1
+        assert found.answer.model == "two_workers", "the first that can"
+        for region, i in zip(found.answer.regions, order, strict=True):
+            scores = done["scores"][number][i]
+            sure = np.exp((scores - scores.max()).astype(np.float64))
+            assert [one.name for one in region.names] == [words.names[k] for k in np.argsort(-scores)[:2]]
+            assert region.names[0].score == sure.max() / sure.sum()
+            assert region.predicted_iou == float(done["predicted_iou"][number][i])
+            assert region.area == masks[i].sum()
+
+
+def test_prompts_are_answered_as_the_stages_do_and_by_the_worker_that_remembers_the_image(served: Service) -> None:
+    asking = Client(served.address)
+    sam, alpha_clip = (stages("two_workers")[name] for name in ("sam", "alpha_clip"))
+    prompter, pictures = sam_prompt.Stage.beside(sam, 1 << 28), [files.read(uri) for uri in SCENES[:6]]
+    click, box = (
+        {"points": [[90.0, 70.5]], "labels": [1], "multimask": True},
+        {"box": [40, 30, 120, 110], "multimask": False},
+    )
+    for again in (False, True):
+        for picture in pictures:
+            found = asking.prompt(picture, [(90, 70.5, 1)], classes=OWN.classes)
+            assert found.answer.cached == again, "two workers, and every second click meets the first one's"
+            done = pointed({"sam_prompt": prompter, "alpha_clip": alpha_clip}, picture, click)
+            order = np.argsort(-done["predicted_iou"][0], kind="stable")
+            assert len(order) == 3
+            np.testing.assert_array_equal(found.masks, shape(done)[order])
+            told = [(mask.predicted_iou, mask.names[0].name) for mask in found.answer.masks]
+            best = done["scores"][0].argmax(1)
+            assert told == [(float(done["predicted_iou"][0][i]), OWN.names[best[i]]) for i in order]
+    unknown = files.read(SCENES[6])
+    asking._sent[sha256(unknown).hexdigest()] = None
+    assert not asking.prompt(unknown, [(90, 70, 1)]).answer.cached, "not held, and so sent again"
+    assert asking.prompt(unknown, [(90, 70, 1)]).answer.cached
+    boxed = asking.prompt(pictures[0], box=(40, 30, 120, 110))
+    np.testing.assert_array_equal(boxed.masks, shape(pointed({"sam_prompt": prompter}, pictures[0], box)))
+    assert boxed.answer.masks[0].names == []
+    spent = boxed.answer.seconds["sam_prompt"]
+    print(f"a click on an image that is remembered took {1000 * spent:.0f} ms of sam_prompt")
+
+
+def test_images_are_shared_out_among_the_workers_and_each_remembers_its_own(served: Service) -> None:
+    asking, pictures = Client(served.address), [files.read(uri) for uri in SCENES]
+    for picture in pictures:
+        asking.prompt(picture, [(90, 70, 1)])
+    assert all(asking.prompt(picture, [(90, 70, 1)]).answer.cached for picture in pictures)
+    until, held = time.monotonic() + 60, []
+    while len(held) < 2:  # a busy worker may not say in time what it holds
+        assert time.monotonic() < until, held
+        told = asking._send("GET", "/metrics").decode().splitlines()
+        held = [float(line.split()[-1]) for line in told if line.startswith('ovss_cache_bytes{cache="images"')]
+    first = 96 * 128 * 3 + 64 * 32 * 32 * 4
+    assert all(some > first + 300_000 for some in held), "more than the first image that every worker is given"
+
+
+def pointed(stages: dict[str, Stage], picture: bytes, question: dict[str, Any]) -> Batch:
+    """What stages make of one question about an image."""
+    image = images.decode(picture, "image")
+    batch = pipeline.start(1, image=[image], prompts=[question], vocabulary=[OWN.digest])
+    done = pipeline.run(stages, batch, {OWN.digest: OWN})
+    assert done["error"][0] == ""
+    return {**done, "size": column([np.array(image.shape[:2])])}
+
+
+def shape(done: Batch) -> np.ndarray:
+    """The masks of the only image of a batch, (R, H, W) bool."""
+    return regions.masks(done["boxes"][0], done["bits"][0], tuple(done["size"][0]))
 
 
 def test_what_is_wrong_comes_back_through_serve_as_it_was_said(served: Service) -> None:
@@ -132,6 +242,8 @@ def test_a_service_for_others_needs_a_key_and_a_taken_port_is_told_before_ray_is
         ("san_tiny", "--port", port): "Choose another --port",
         ("san_tiny", "--set", "san.weights=nowhere.pth", "--port", "1025"): "nowhere.pth",
         ("san_tiny", "--set", "limits.secnds=1"): "Did you mean 'seconds'?",
+        ("san_tiny", "san_tiny"): "two configs called 'san_tiny'",
+        ("san_tiny", "san_tyny"): "Did you mean 'san_tiny'?",
     }.items():
         command = [sys.executable, "-m", "ovss_ray", "serve", *arguments]
         without = {name: value for name, value in os.environ.items() if name != "OVSS_API_KEY"}

@@ -1,0 +1,114 @@
+"""`ovss serve`: the service on this machine, until it is told to stop."""
+
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve import Application
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from ovss_ray import cluster
+from ovss_ray.config import RunConfig
+from ovss_ray.errors import OvssError
+from ovss_ray.serve import share
+from ovss_ray.serve.app import QUIET, application, sources
+
+NAME = "ovss"
+"""What Serve calls the application."""
+INTERRUPTED = 130
+"""Exit status after a second signal."""
+FLUSH = 1.0
+"""Seconds between the last answer and the end of the process that sends it on."""
+
+
+def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM, then take no more requests, answer those in hand, and end.
+
+    A second signal ends at once. Raises OvssError if the service cannot start, or if its cluster ends.
+    """
+    _check_port(host, port)
+    limits = share.limits(configs)
+    for config in configs.values():
+        sources(config)  # what is missing is said before Ray is started
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    running = asked = None
+    with cluster.connect(), _at_once():
+        serve.start(
+            proxy_location="HeadOnly",
+            # A little more than the service's own limit, which also holds for who sends a header to lift this one.
+            http_options={"host": host, "port": port, "request_timeout_s": limits.seconds + 5},
+            logging_config=QUIET,
+        )
+        try:
+            running = _start(application(configs))
+            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            print(f"ovss: {' and '.join(configs)}: served at {address}/v1", flush=True)
+            _wait()
+        except KeyboardInterrupt:
+            asked = running
+        finally:  # which a second interrupt leaves
+            if asked:
+                _drain(asked, limits.seconds)
+            serve.shutdown()
+    print("ovss: stopped", flush=True)
+
+
+@contextmanager
+def _at_once() -> Iterator[None]:
+    """What a second signal does: the service is left to Serve, and the command ends with a cluster of its own."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, signal.SIG_IGN)
+        print("ovss: stopped at once. What was in hand is lost", file=sys.stderr, flush=True)
+        with suppress(RayServeException, RayError):
+            serve.delete(NAME, _blocking=False)
+        sys.exit(INTERRUPTED)
+
+
+def _start(service: Application) -> DeploymentHandle:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # in the place of Ray's own handler, which ends at once
+    try:
+        return serve.run(service, name=NAME)
+    except RuntimeError as failure:
+        raise OvssError(f"the service could not start: {failure}") from failure
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _drain(service: DeploymentHandle, seconds: float) -> None:
+    """Have the service take no more requests, and wait until those in hand are answered, as each is in so many seconds.
+
+    One whose process has just died has none in hand.
+    """
+    print("ovss: answering what is in hand. A second signal ends at once", flush=True)
+    with suppress(RayServeException, RayError, TimeoutError):
+        service.drain.remote().result(timeout_s=seconds + FLUSH)
+    time.sleep(FLUSH)
+
+
+def _wait() -> NoReturn:
+    while cluster.answers():
+        time.sleep(1)
+    raise OvssError("the cluster that served has ended. Give the same command again")
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as failure:
+        raise OvssError(f"{host}:{port} cannot be listened at: {failure.strerror}. Choose another --port") from failure

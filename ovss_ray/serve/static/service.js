@@ -1,0 +1,106 @@
+// Requests to the service: with its key, again when it is busy, and what it refuses in words.
+
+const TITLES = {
+  0: "The service does not answer",
+  400: "The request could not be read",
+  401: "That key is wrong",
+  403: "This machine may not ask",
+  404: "Not here",
+  413: "The image is too large",
+  415: "Not a JPEG, PNG or WebP",
+  422: "This cannot be answered",
+  429: "The service is busy",
+  503: "The service is not ready",
+};
+const TRIES = 8;
+const KEY = "ovss_ray key"; // in sessionStorage
+
+export class Refusal extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+    this.title = TITLES[status] ?? "The service has failed";
+  }
+}
+
+/**
+ * Ask for JSON. When the service says 429 or 503 it is asked again, after as many seconds as it says (`told` hears how
+ * many are left); when it says 401, once a key was typed.
+ *
+ * Throws a Refusal, or an AbortError if `signal` says so.
+ */
+export async function ask(path, { body, signal, told = () => {} } = {}) {
+  for (let tried = 1; ; tried += 1) {
+    const answer = await once(path, body, signal);
+    if (answer.ok) return answer.json();
+    if (answer.status === 401) {
+      await unlock(answer.sent);
+      tried = 0;
+    } else if ([429, 503].includes(answer.status) && tried < TRIES) {
+      const seconds = Math.min(Math.max(Number(answer.headers.get("Retry-After")) || 1, 1), 30);
+      await pause(seconds, signal, (left) => told({ status: answer.status, left, tried }));
+    } else {
+      throw new Refusal(answer.status, await detail(answer));
+    }
+  }
+}
+
+/** The bytes of one of the page's own files. Throws a Refusal. */
+export async function file(path) {
+  const answer = await once(path);
+  if (!answer.ok) throw new Refusal(answer.status, await detail(answer));
+  return answer.blob();
+}
+
+async function once(path, body, signal) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  try {
+    const answer = await fetch(path, { method: body ? "POST" : "GET", body, signal, headers });
+    answer.sent = key;
+    return answer;
+  } catch (failure) {
+    if (failure.name === "AbortError") throw failure;
+    throw new Refusal(0, "Is it still running, and this machine connected?");
+  }
+}
+
+async function detail(answer) {
+  try {
+    return String((await answer.json()).detail);
+  } catch {
+    return `It answered ${answer.status}.`;
+  }
+}
+
+async function pause(seconds, signal, told) {
+  for (let left = seconds; left > 0; left -= 1) {
+    told(left);
+    await new Promise((resolve) => setTimeout(resolve, 1000 * Math.min(1, left)));
+    signal?.throwIfAborted();
+  }
+}
+
+let typing = null; // one dialog for all requests that wait for a key
+
+function unlock(sent) {
+  if (sessionStorage.getItem(KEY) !== sent) return null; // another request has got one meanwhile
+  typing ??= new Promise((resolve) => {
+    const dialog = document.getElementById("keying");
+    const field = document.getElementById("key");
+    field.setCustomValidity("");
+    field.value = "";
+    document.getElementById("keying-title").textContent = sent ? TITLES[401] : "This service needs a key";
+    dialog.addEventListener(
+      "close",
+      () => {
+        if (field.value) sessionStorage.setItem(KEY, field.value.trim());
+        typing = null;
+        resolve();
+      },
+      { once: true },
+    );
+    dialog.showModal();
+  });
+  return typing;
+}

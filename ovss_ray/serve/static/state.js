@@ -1,0 +1,120 @@
+// What the page knows, who is told when it changes, and the part of it that the address holds.
+
+export const MODES = {
+  map: { title: "Label map", answers: "segment", about: "every pixel gets one of the words" },
+  regions: { title: "Regions", answers: "regions", about: "everything that SAM finds, with names" },
+  objects: { title: "Objects", answers: "prompt", about: "click points or drag boxes" },
+};
+
+export const state = {
+  models: [], // of /v1/models
+  limits: {},
+  presets: [], // names of benchmarks
+  examples: [], // {words}
+  model: "",
+  other: "", // the model to compare with, or ""
+  mode: "map",
+  opacity: 60, // percent
+  split: 50, // percent of the width that the first model has when two are compared
+  words: [], // "name" or "name|other name"
+  preset: null, // {name, title, classes: [[name, …], …]}
+  photo: null, // {blob, bitmap, width, height, name, example}
+  found: {}, // question → its answer (see asking.js)
+  objects: [], // {id, points: [[x, y, label], …], box: [x0, y0, x1, y1] or null, mask: which of the masks}
+  selected: null, // id of the object that points go to; null: the next point begins one
+  tool: "inside", // what a plain click or a finger does: inside, outside or box
+  busy: null, // {text, wait} while the service is asked
+  failure: null, // {title, detail, again}
+  cursor: null, // {x, y}: the crosshair, in pixels of the image
+  corner: null, // [x, y]: the first corner of a box that is being made by keys
+  lit: null, // the number of what is under the pointer in the legend, or else
+  pinned: null, // of what was clicked there
+  filter: "", // letters that a region's name has to have
+  least: 0, // percent: the least score of a region that is shown
+};
+
+const listeners = [];
+let due = false;
+
+export function listen(listener) {
+  listeners.push(listener);
+}
+
+/** Change what is known. Listeners are called once for all changes that are made together. */
+export function change(patch) {
+  Object.assign(state, patch);
+  if (due) return;
+  due = true;
+  queueMicrotask(() => {
+    due = false;
+    for (const listener of listeners) listener();
+  });
+}
+
+export const modelOf = (name) => state.models.find((model) => model.name === name);
+
+/** What a model can answer; services of before /v1/regions do not say it. */
+export const can = (model, mode) => (model?.answers ?? ["segment"]).includes(MODES[mode].answers);
+
+/** The classes that are asked for, each a list of names: those of the preset, then the words. */
+export const classes = () => [...(state.preset?.classes ?? []), ...state.words.map((word) => word.split("|"))];
+
+// Undo and redo: of the objects, whose questions are kept and whose answers are remembered apart.
+
+const past = [];
+const future = [];
+
+export const undoable = () => ({ undo: past.length > 0, redo: future.length > 0 });
+
+/** Put other objects in the place of those there are, in a way that can be undone. */
+export function revise(objects, selected) {
+  past.push({ objects: state.objects, selected: state.selected });
+  future.length = 0;
+  change({ objects, selected, corner: null });
+}
+
+function swap(from, to) {
+  if (!from.length) return false;
+  to.push({ objects: state.objects, selected: state.selected });
+  change({ ...from.pop(), corner: null });
+  return true;
+}
+
+export const undo = () => swap(past, future);
+export const redo = () => swap(future, past);
+
+export function forget() {
+  past.length = future.length = 0;
+}
+
+// The address: behind the #, which no request has in it. Never the image.
+
+export function toAddress() {
+  const told = new URLSearchParams();
+  if (state.model) told.set("model", state.model);
+  if (state.other) told.set("compare", state.other);
+  told.set("mode", state.mode);
+  told.set("opacity", state.opacity);
+  if (state.preset) told.set("preset", state.preset.name);
+  for (const word of state.words) told.append("word", word);
+  if (location.hash !== `#${told}`) history.replaceState(null, "", `#${told}`);
+}
+
+/** The settings of the address, as far as they make sense; `preset` is a name that has to be looked up. */
+export function ofAddress() {
+  const told = new URLSearchParams(location.hash.slice(1));
+  const known = (name) => (modelOf(name) ? name : "");
+  const model = known(told.get("model")) || state.models[0]?.name || "";
+  const other = known(told.get("compare"));
+  const opacity = Number(told.get("opacity") ?? state.opacity);
+  return {
+    settings: {
+      model,
+      other: other === model ? "" : other,
+      mode: told.get("mode") in MODES ? told.get("mode") : "map",
+      opacity: opacity >= 0 && opacity <= 100 ? opacity : 60,
+      words: told.getAll("word").filter(Boolean),
+    },
+    preset: told.get("preset"),
+  };
+}

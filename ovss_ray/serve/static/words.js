@@ -1,0 +1,111 @@
+// The words that are asked for: chips, the field that makes them, and the lists of benchmarks.
+
+import { ask, Refusal } from "./service.js";
+import { change, classes, state } from "./state.js";
+import { html, nothing } from "./vendor/lit-html.js";
+
+const said = document.getElementById("said");
+const tidy = (word) => word.split("|").map((name) => name.trim()).filter(Boolean).join("|");
+const shown = (word) => word.replaceAll("|", " | ");
+
+/** Add words, parted by commas or ends of lines; "path | footpath" are two names of one. */
+function add(text) {
+  const fresh = text.split(/[,;\n]/).map(tidy).filter(Boolean);
+  const words = [...new Set([...state.words, ...fresh])];
+  const most = state.limits.classes ?? Infinity;
+  const room = Math.max(0, most - (state.preset?.classes.length ?? 0));
+  if (words.length > room)
+    change({ failure: { title: "Too many words", detail: `This service takes ${most.toLocaleString("en")} at most.` } });
+  else if (words.length > state.words.length) {
+    change({ words });
+    said.textContent = `${fresh.map(shown).join(", ")} added`;
+  }
+}
+
+function remove(word) {
+  change({ words: state.words.filter((one) => one !== word) });
+  said.textContent = `${shown(word)} removed`;
+  document.getElementById("word").focus();
+}
+
+function key(event) {
+  const field = event.target;
+  if (event.isComposing) return;
+  if (event.key === "Enter" || event.key === ",") {
+    event.preventDefault();
+    add(field.value);
+    field.value = "";
+  } else if (event.key === "Backspace" && !field.value) {
+    if (state.words.length) remove(state.words.at(-1));
+    else if (state.preset) change({ preset: null });
+  }
+}
+
+/** A list is taken apart before the field makes one line of it. */
+function paste(event) {
+  const text = event.clipboardData.getData("text");
+  if (!/[,;\n]/.test(text)) return;
+  event.preventDefault();
+  add(text);
+}
+
+/** What is typed without Enter counts when the field is left. */
+function leave(event) {
+  add(event.target.value);
+  event.target.value = "";
+}
+
+function input(event) {
+  if (!/[,;\n]/.test(event.target.value)) return;
+  add(event.target.value);
+  event.target.value = "";
+}
+
+/** Put the words of a benchmark in front of those that were typed. */
+export async function usePreset(name) {
+  try {
+    const found = await ask(`page/words/${encodeURIComponent(name)}`);
+    change({ preset: { name, ...found } });
+  } catch (failure) {
+    if (!(failure instanceof Refusal)) throw failure;
+    change({ failure: { title: failure.title, detail: failure.message } });
+  }
+}
+
+function pick(event) {
+  if (event.target.value) usePreset(event.target.value);
+  event.target.value = "";
+}
+
+function unfold() {
+  const words = state.preset.classes.map((names) => names.join("|"));
+  change({ words: [...new Set([...words, ...state.words])], preset: null });
+}
+
+const chip = (word) => html`
+  <li class="chip"><span>${shown(word)}</span>
+    <button type="button" aria-label="Remove ${shown(word)}" @click=${() => remove(word)}>×</button></li>`;
+
+const presetChip = ({ name, title, classes: names }) => html`
+  <li class="chip many" title=${title}><span>${name}, ${names.length} names</span>
+    <button type="button" aria-label="Edit the names of ${name}" title="Turn into single words" @click=${unfold}>✎</button>
+    <button type="button" aria-label="Remove ${name}" @click=${() => change({ preset: null })}>×</button></li>`;
+
+export const wordsView = () => html`
+  <h2><label for="word">Words</label> <small>${classes().length || nothing}</small></h2>
+  <ul class="chips">
+    ${state.preset ? presetChip(state.preset) : nothing}
+    ${state.words.map(chip)}
+    <li class="entry"><input id="word" autocomplete="off" autocapitalize="none" enterkeyhint="done"
+      placeholder=${classes().length ? "Add a word" : "What is in the image? Type words"}
+      aria-describedby="word-hint" @keydown=${key} @input=${input} @paste=${paste} @change=${leave}></li>
+  </ul>
+  <p id="word-hint" class="hint">Enter or comma adds. <b>path | footpath</b>: two names of one thing.</p>
+  <p class="row">
+    <select aria-label="Add the words of a benchmark" @change=${pick}>
+      <option value="">Words of a benchmark …</option>
+      ${state.presets.map((name) => html`<option value=${name}>${name}</option>`)}
+    </select>
+    <button type="button" class="plain" ?disabled=${!classes().length}
+      @click=${() => change({ words: [], preset: null })}>Clear</button>
+  </p>`;

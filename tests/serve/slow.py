@@ -1,0 +1,30 @@
+"""A stage without a network: the class of a pixel is how bright it is, after a while, or never."""
+
+import time
+from pathlib import Path
+
+from ovss_ray import stage
+from ovss_ray.columns import Batch, column
+from ovss_ray.vocabulary import Vocabularies
+from tests.toys import bright, commit
+
+
+class Stage(stage.Stage):
+    """image → prediction."""
+
+    reads = ("image", "vocabulary")
+    writes = ("prediction",)
+
+    class Config(stage.Config):
+        seconds: float = 0.0
+        """that a batch takes"""
+        hang: str = ""
+        """a file: once it is there, it is taken away and the batch never ends; if called C, Python stands still too"""
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        time.sleep(self.config.seconds)
+        if self.config.hang and Path(self.config.hang).exists():
+            Path(self.config.hang).unlink()
+            commit("loop in C") if Path(self.config.hang).name == "C" else time.sleep(3600)
+        classes = [len(vocabularies[digest]) for digest in batch["vocabulary"]]
+        return {"prediction": column(map(bright, batch["image"], classes))}

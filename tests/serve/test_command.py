@@ -1,0 +1,84 @@
+"""How `ovss serve` ends: what is in hand is answered, unless it is told twice. And how it bears a crowd."""
+
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from perf.serve import AGAIN, Service, batches, load, serving
+from tests.serve.bright import picture
+from tests.serve.test_api import encoded
+
+REQUESTS = 8
+SLOW = "pools: [{workers: 1, cpus: 0.5, batch: 4, stages: [{use: tests.serve.slow, options: {seconds: %s}}]}]"
+
+
+@contextmanager
+def slow(folder: Path, seconds: float) -> Iterator[Service]:
+    """A service whose batches of four take so long."""
+    (folder / "slow.yaml").write_text(SLOW % seconds)
+    with serving(folder, str(folder / "slow.yaml")) as service:
+        yield service
+
+
+def ask(service: Service, method: str, path: str) -> urllib3.BaseHTTPResponse:
+    return urllib3.request(method, service.address + path, body=encoded(picture()), retries=False, timeout=60)
+
+
+@contextmanager
+def in_hand(service: Service) -> Iterator[list[Future[urllib3.BaseHTTPResponse]]]:
+    """Eight requests, all of which the service has taken."""
+    with ThreadPoolExecutor(REQUESTS) as clients:
+        asked = [clients.submit(ask, service, "POST", "/v1/segment?classes=a&classes=b") for _ in range(REQUESTS)]
+        until = time.monotonic() + 30
+        while f"ovss_requests_in_hand {REQUESTS}.0" not in ask(service, "GET", "/metrics").data.decode():
+            assert time.monotonic() < until
+        yield asked
+
+
+def test_what_is_in_hand_is_answered_and_nothing_new_is_taken(tmp_path: Path) -> None:
+    with slow(tmp_path, 4) as service, in_hand(service) as asked:
+        service.process.send_signal(signal.SIGTERM)
+        while (ready := ask(service, "GET", "/v1/ready")).status == 200:
+            assert not any(one.done() for one in asked)
+        new = ask(service, "POST", "/v1/segment?classes=a")
+        for refused in (ready, new):
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["detail"] == "the service is being stopped"
+        assert ask(service, "GET", "/v1/health").status == 200
+        assert not all(one.done() for one in asked)
+        assert [one.result().status for one in asked] == [200] * REQUESTS
+        assert service.process.wait(60) == 0
+    assert "ovss: stopped" in service.said()
+    assert "Traceback" not in service.said()
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    with slow(tmp_path, 25) as service, in_hand(service) as asked:
+        service.process.send_signal(signal.SIGTERM)
+        while ask(service, "GET", "/v1/ready").status == 200:
+            pass
+        begun = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 130
+        assert time.monotonic() - begun < 20
+        for one in asked:
+            with pytest.raises(urllib3.exceptions.HTTPError):
+                one.result()
+    assert "ovss: stopped at once" in service.said()
+    assert "Traceback" not in service.said()
+
+
+def test_sixty_four_clients_get_answers_or_are_told_when_to_come_again_and_share_batches(tmp_path: Path) -> None:
+    with serving(tmp_path, "san_tiny") as service:
+        found = load(service.address, 64, 5)
+        requests, count = batches(service.address)
+    assert not found.lost
+    assert set(found.statuses) <= {200, *AGAIN}
+    assert found.statuses[200] >= 64
+    assert requests / count >= 4

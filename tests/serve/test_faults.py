@@ -1,0 +1,148 @@
+"""What breaks while clients ask: with the shipped client nothing is lost, and the time to find it is kept."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from ray import serve
+
+from ovss_ray import cluster
+from ovss_ray import config as configs
+from ovss_ray.client import Client
+from ovss_ray.errors import OvssError
+from ovss_ray.serve.app import LATE, QUIET, application
+from perf.serve import replicas
+from tests.serve.bright import picture
+from tests.toys import bright
+
+CLIENTS = 16
+PATIENCE = 120.0
+"""Seconds for a start on a busy machine."""
+DIED, FOUND, BUSY = 6.0, 40.0, 60.0
+"""Seconds in which the README says that a dead replica, or a hung one, is found; a busy machine may take longer."""
+
+
+class Crowd:
+    """Clients that ask without pause, and look at each answer."""
+
+    def __init__(self, address: str) -> None:
+        self.asking = Client(address)
+        self.answered, self.lost = 0, list[str]()
+        self.ended = threading.Event()
+
+    def ask(self, height: int) -> None:
+        image = picture(height)
+        while not self.ended.is_set():
+            try:
+                labels = self.asking.segment(image, ["a", "b", "c"]).labels
+                np.testing.assert_array_equal(labels, bright(image, 3))
+                self.answered += 1
+            except (OvssError, AssertionError) as failure:
+                self.lost.append(str(failure))
+
+    def until(self, reached: Callable[[], Any], seconds: float = PATIENCE) -> float:
+        """Wait for something: how many seconds that took."""
+        begun = time.monotonic()
+        while not reached():
+            assert time.monotonic() - begun < seconds, self.lost
+            time.sleep(0.05)
+        return time.monotonic() - begun
+
+    def goes_on(self) -> None:
+        """Wait until each of the clients can have been answered again."""
+        reached = self.answered + 2 * CLIENTS
+        self.until(lambda: self.answered >= reached)
+
+
+@contextmanager
+def crowd(address: str) -> Iterator[Crowd]:
+    """Sixteen clients that ask until the block ends; none of their requests is lost."""
+    made = Crowd(address)
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        asking = [clients.submit(made.ask, 8 + number) for number in range(CLIENTS)]
+        try:
+            made.goes_on()
+            yield made
+        finally:
+            made.ended.set()
+    assert not made.lost, made.lost
+    assert all(one.result() is None for one in asking)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where Serve listens, on a cluster of this process."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    with cluster.connect():
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 35},
+            logging_config=QUIET,
+        )
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            serve.shutdown()
+
+
+def deploy(address: str, seconds: float = 30, **options: Any) -> None:
+    """Serve the slow stage; what is deployed already is updated, replica by replica."""
+    stages = [{"use": "tests.serve.slow", "options": {"seconds": 0.05, **options}}]
+    raw = {"pools": [{"workers": 1, "cpus": 0.5, "stages": stages}], "limits": {"seconds": seconds}}
+    serve.run(application({"slow": configs.check(raw, "slow")}), name="ovss")
+    until = time.monotonic() + PATIENCE
+    while not Client(address).ready():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def processes(name: str) -> set[int]:
+    """Those of the replicas of a deployment."""
+    return {one.pid for one in replicas(psutil.Process().children(recursive=True), name)}
+
+
+@pytest.mark.parametrize("name", ["slow-0", "http"])
+def test_a_replica_is_killed_and_another_one_takes_its_place(address: str, name: str) -> None:
+    deploy(address)
+    with crowd(address) as asking:
+        (killed,) = processes(name)
+        os.kill(killed, signal.SIGKILL)  # as the kernel does when memory has run out
+        taken = asking.until(lambda: processes(name) - {killed})
+        asking.goes_on()
+    print(f"{name}: another one begins after {taken:.1f} s")
+    assert taken < DIED + BUSY
+
+
+def test_a_changed_config_is_taken_over_while_clients_ask(address: str) -> None:
+    deploy(address)
+    before = processes("slow-0")
+    with crowd(address) as asking:
+        deploy(address, seconds=20)
+        asking.until(lambda: processes("slow-0") and not processes("slow-0") & before)
+        asking.goes_on()
+    assert Client(address).models()["limits"]["seconds"] == 20
+
+
+@pytest.mark.parametrize("hung", ["sleep", "C"])
+def test_a_stage_that_never_returns_is_found_and_its_replica_replaced(address: str, hung: str, tmp_path: Path) -> None:
+    seconds = 6.0
+    deploy(address, seconds, hang=str(tmp_path / hung))
+    with crowd(address) as asking:
+        before = processes("slow-0")
+        (tmp_path / hung).touch()
+        asking.until(lambda: not (tmp_path / hung).exists())
+        taken = asking.until(lambda: not processes("slow-0") & before)
+        asking.goes_on()
+    print(f"{hung}: found after {taken:.1f} s")
+    assert taken < LATE * seconds + FOUND + BUSY
