@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ovss_ray.request import Request
 
 app = typer.Typer(
+    rich_markup_mode="markdown",  # by default [default: …] is taken for a style, and left out
     help="Evaluate open-vocabulary semantic segmentation: one command from photographs to a report.",
     no_args_is_help=True,
     add_completion=False,

@@ -101,3 +101,9 @@ def test_on_this_machine_uv_run_does_not_send_the_folder_to_the_workers(address:
     environment["RAY_ADDRESS"] = address
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == left
+
+
+def test_the_help_says_what_holds_where_nothing_is_given() -> None:
+    shown = " ".join(ovss("evaluate", "--help").stdout.replace("│", " ").split())
+    assert "[default: $OVSS_DATA]" in shown
+    assert "[default: runs/CONFIG-BENCHMARKS]" in shown
