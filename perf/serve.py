@@ -1,7 +1,8 @@
 """A service under load: many clients that ask without pause, against `ovss serve` on this machine.
 
-Only 200, 429 and 503 are answers; whoever is told to come again does so after the time it is told. Memory is the sum of
-what all processes of the service hold for themselves and their parts of what they share (PSS).
+Only 200, 429 and 503 are answers; whoever is told to come again does so after the time it is told. Memory is that of
+all processes of the service: what each holds for itself, and its part of what they share. Files that they map, such as
+torch's libraries, are left out: their part depends on who else on this machine has them open.
 """
 
 import json
@@ -166,8 +167,10 @@ def memory(service: Service) -> dict[str, float]:
     """MB by the title of the process."""
     held: Counter[str] = Counter()
     for one in service.processes():
-        with suppress(psutil.NoSuchProcess):
-            held[_named(one)] += one.memory_full_info().pss / 1e6
+        with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()  # proc(5)
+            own = sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+            held[_named(one)] += own / 1e3
     return dict(held)
 
 
@@ -202,7 +205,7 @@ def measure(config: str, clients: int, seconds: float, warm: float) -> None:
     }.items():
         table.add_row(name, value)
     console.print(table, highlight=False)
-    where = titled("Memory (PSS), MB", "process", "before", "after")
+    where = titled("Memory, MB", "process", "before", "after")
     for name in sorted(before | after, key=lambda name: -after.get(name, 0)):
         where.add_row(name, f"{before.get(name, 0):,.0f}", f"{after.get(name, 0):,.0f}")
     console.print(where, *found.lost[:5], highlight=False)

@@ -135,10 +135,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(many(place / name, images)) for name, images in (("small", 10_000), ("large", 30_000))]
 
 
-@pytest.mark.parametrize("work", ["build", "check"])
-def test_memory_does_not_grow_with_the_number_of_files(folders: list[str], work: str) -> None:
+@pytest.mark.parametrize(("work", "bound"), [("build", 12_000_000), ("check", 4_000_000)])
+def test_memory_does_not_grow_with_the_number_of_files(folders: list[str], work: str, bound: int) -> None:
+    """With a list of items it grew by 28 and 9 MB; what is left is the manifest's own file, which `save` reads."""
     small, large = (measured(work, folder) for folder in folders)
-    assert large - small < 12_000_000, f"{(large - small) / 40_000:.0f} bytes for each file"  # 400 with a list of them
+    assert large - small < bound, f"{(large - small) / 40_000:.0f} bytes for each file"
 
 
 def measured(work: str, folder: str) -> int:

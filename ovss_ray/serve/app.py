@@ -172,6 +172,7 @@ def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any
     def made() -> FastAPI:  # in the replica
         LOG.setLevel(logging.INFO)
         LOG.addHandler(logging.StreamHandler())
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # else a line for each form that cannot be read
         ways = [_way(one) for one in models]
         there = [
             Model(one.told, partial(_through, way, limits.retry), one.words)
