@@ -82,6 +82,7 @@ def test_where_nobody_has_published_anything_nothing_is_said() -> None:
             {},
             "1990 of 2000 images have a result",
         ),
+        ("pascal_context:59", {}, {}, "of other labels: evaluate pascal_context:59-json"),
         ("pascal_context:59@ovseg", {}, {}, "the classes are asked for in the words of ovseg"),
     ],
 )

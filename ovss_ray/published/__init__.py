@@ -33,9 +33,10 @@ class Figure:
 def of(benchmark: str) -> tuple[Figure, ...]:
     """The figures published for a benchmark, best first; none if there are none.
 
-    Sources do not always say by which names they ask, so ade20k:150@catseg has the figures of ade20k:150.
+    Sources do not always say by which names they ask, so ade20k:150@catseg has the figures of ade20k:150; nor of
+    which files their labels are, so pascal_context:59-json has those of pascal_context:59.
     """
-    base = benchmark.partition("@")[0]
+    base = benchmark.partition("@")[0].removesuffix("-json")
     found = (figure for figure in figures() if figure.benchmark == base)
     return tuple(sorted(found, key=lambda figure: -figure.miou))
 
