@@ -132,7 +132,7 @@ def serve(
     config: str = "san_tiny",
     clients: Annotated[int, typer.Option(min=1, help="that ask at once")] = 64,
     seconds: Annotated[float, typer.Option(min=1, help="that they ask for")] = 60,
-    warm: Annotated[float, typer.Option(min=0, help="seconds before that, which are not counted")] = 20,
+    warm: Annotated[float, typer.Option(min=0, help="seconds before that, in which workers are added")] = 40,
 ) -> None:
     """`ovss serve` under load: answers by status, times, sizes of batches, and memory before and after."""
     from perf import serve

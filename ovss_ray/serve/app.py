@@ -51,8 +51,8 @@ HEALTH: dict[str, Any] = {"health_check_period_s": 5.0, "health_check_timeout_s"
 replaced"""
 LATE = 2
 """A batch that takes so many times as long as a request may take is hung: nobody waits for it any more."""
-PATIENCE = 1.0
-"""Seconds in which the replicas tell their figures."""
+PATIENCE = 5.0
+"""Seconds in which the replicas tell their figures; Prometheus waits for 10."""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
 """Serve's own log would have who asked; ours has sizes and times (desk.LOG)."""
 

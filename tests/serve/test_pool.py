@@ -1,6 +1,8 @@
 """The side of Ray Serve that can be looked at without a cluster: a replica's health, and what trouble is answered."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from ray.serve.exceptions import BackPressureError
 
 from ovss_ray.pipeline import Contract
 from ovss_ray.placement import Placed
-from ovss_ray.serve import batch
+from ovss_ray.serve import batch, pool
 from ovss_ray.serve.app import _through
 from ovss_ray.serve.batch import Part, Parts
 from ovss_ray.serve.pool import Replica
@@ -90,6 +92,39 @@ def test_without_a_gpu_images_are_not_gathered_where_clicks_would_wait_for_all_o
     assert again["cached"] is True
     assert replica.figures().batches == {3: 1, 1: 3}, "all clicks at once, and then one image after the other"
     assert replica.figures().caches["images"] > picture().nbytes
+
+
+def test_memory_is_given_back_once_there_is_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, given = again(tmp_path / "witness", 4), list[str]()
+    monkeypatch.setattr(pool, "REST", 0.2)
+    monkeypatch.setattr(pool, "give_back", lambda: given.append("back"))
+
+    async def ask() -> None:
+        for _ in range(3):
+            await replica(row(picture(), WORDS), WORDS, "segment")
+            assert not given
+        await asyncio.sleep(1)
+
+    asyncio.run(ask())
+    assert given == ["back"]
+
+
+def test_freed_memory_leaves_the_process() -> None:
+    script = """
+from ovss_ray.serve.pool import give_back
+def rss():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+before, kept = rss(), [bytearray(50_000) for _ in range(4000)]
+last = bytearray(50_000)  # which keeps the heap's end where it is
+full = rss()
+del kept
+give_back()
+print(before, full, rss())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, full, after = map(int, done.stdout.split())
+    assert full - before > 150_000
+    assert after - before < 50_000
 
 
 def test_a_bug_in_a_stage_is_told_to_everybody_in_the_batch_and_the_next_one_is_computed(
