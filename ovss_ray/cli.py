@@ -251,15 +251,18 @@ def serve(
     ),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as limits.seconds=60")] = None,
+    write: Annotated[Path | None, typer.Option(help="only write a config for `serve deploy` to this file")] = None,
 ) -> None:
     """Answer requests over HTTP: the stages of one config or several, online, until Ctrl-C."""
     from ovss_ray import config as configs
-    from ovss_ray.serve import batch, guard
+    from ovss_ray.serve import batch, deploy, guard
 
     settings = configs.load_several([find_config(one) for one in config or SERVED], set_ or ())
     guard.check_host(host, os.environ.get("OVSS_API_KEY"))
     for one in settings.values():
         batch.plan(one)
+    if write:
+        return deploy.write(write, config or SERVED, set_ or (), settings, host, port)
     _before_ray()
     from ovss_ray.serve import command as service  # only now: Ray takes seconds, and a wrong config should not
 

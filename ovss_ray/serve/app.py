@@ -35,6 +35,7 @@ from ovss_ray.serve.desk import LOG, Model
 from ovss_ray.serve.pool import Figures, Replica
 from ovss_ray.serve.routing import ByImage
 from ovss_ray.serve.row import Kind, Row
+from ovss_ray.shipped import find_config
 from ovss_ray.stage import Config, StageConfig
 from ovss_ray.vocabulary import Vocabulary
 
@@ -61,7 +62,7 @@ class Arguments(Config):
     """What `serve run` and a Serve config may say."""
 
     config: str | tuple[str, ...]
-    """the path of a YAML file, or of several"""
+    """the path of a YAML file or the name of one that comes with the project, or several"""
     set: tuple[str, ...] = ()
     """KEY.SUB=VALUE, as with `ovss evaluate --set`"""
 
@@ -69,7 +70,7 @@ class Arguments(Config):
 def build(arguments: Arguments) -> Application:
     """The service as an application of Ray Serve, for `serve run`. Its key is OVSS_API_KEY. Raises OvssError."""
     files = (arguments.config,) if isinstance(arguments.config, str) else arguments.config
-    loaded = configs.load_several(files, arguments.set)
+    loaded = configs.load_several(map(find_config, files), arguments.set)
     if not ray.is_initialized():
         ray.init()  # `serve run` would do so a moment later, and the cluster has to be known before
     return application(loaded)

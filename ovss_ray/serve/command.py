@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from ovss_ray import cluster
 from ovss_ray.config import RunConfig
 from ovss_ray.errors import OvssError
-from ovss_ray.serve import share
+from ovss_ray.serve import deploy, share
 from ovss_ray.serve.app import QUIET, application, sources
 
 NAME = "ovss"
@@ -44,8 +44,7 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
     with cluster.connect(), _at_once():
         serve.start(
             proxy_location="HeadOnly",
-            # A little more than the service's own limit, which also holds for who sends a header to lift this one.
-            http_options={"host": host, "port": port, "request_timeout_s": limits.seconds + 5},
+            http_options=deploy.http_options(configs, host, port),
             logging_config=QUIET,
         )
         try:
