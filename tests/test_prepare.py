@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +180,8 @@ def many(tmp_path: Path) -> Path:
 def test_many_files_are_made_on_ray_and_an_interrupted_command_goes_on(many: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "ovss_ray", "prepare", "ade20k:150", "--data-root", str(many), "--out", str(out)]
-    begun = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore
+    begun = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed)
     while begun.poll() is None and not list(out.rglob("*.*g")):  # the first is made before there is a cluster
         time.sleep(0.01)
     begun.send_signal(signal.SIGINT)
