@@ -1,6 +1,5 @@
 """Regions and prompts in front of a toy: what is answered, what is refused, and who remembers images."""
 
-import io
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
@@ -15,24 +14,14 @@ from ovss_ray.limits import Limits
 from ovss_ray.serve import api, rle
 from ovss_ray.serve.desk import Model
 from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture, service
+from tests.serve.test_api import client, encoded
 from tests.toys import bright
-
-HERE = ("127.0.0.1", 50000)
-
-
-def client(app: Any) -> TestClient:
-    return TestClient(app, base_url="http://127.0.0.1:8000", client=HERE, raise_server_exceptions=False)
 
 
 @pytest.fixture
 def toy() -> Iterator[TestClient]:
     with client(service()) as asking:
         yield asking
-
-
-def encoded(image: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
-    Image.fromarray(image).save(file := io.BytesIO(), kind, **options)
-    return file.getvalue()
 
 
 IMAGE = encoded(picture())
