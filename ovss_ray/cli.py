@@ -10,6 +10,7 @@ import typer
 
 from ovss_ray.cli_weights import weights_app
 from ovss_ray.errors import OvssError
+from ovss_ray.interrupts import held
 from ovss_ray.shipped import find_config, shipped_configs
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ def _evaluate(settings: dict[str, "RunConfig"], out: str) -> None:
     requests = {name: resolve(one, folders[name]) for name, one in settings.items()}
     _check(requests.values())
     _before_ray()
-    from ovss_ray import cluster  # only now: Ray takes seconds, and a wrong config should not
-    from ovss_ray import evaluate as main_path
-    from ovss_ray.display import Display
-
     reports = {}
     try:
+        with held():
+            from ovss_ray import cluster  # only now: Ray takes seconds, and a wrong config should not
+            from ovss_ray import evaluate as main_path
+            from ovss_ray.display import Display
         with cluster.connect():
             for name, request in requests.items():
                 reports[name] = main_path.run(request, Display())

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovss_ray import files, placement
 from ovss_ray.errors import OvssError
+from ovss_ray.interrupts import held
 from ovss_ray.placement import Placed, Size
 from ovss_ray.request import KEPT, Request
 
@@ -141,9 +142,10 @@ def _init() -> None:
     theirs = not starting and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ  # a job brings its own
     runtime = settings if theirs else None  # and what we start inherits it: a runtime environment takes time
     try:
-        ray.init(
-            address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=runtime
-        )
+        with held():
+            ray.init(
+                address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=runtime
+            )
     except ConnectionError as failure:
         raise OvssError(
             f"{failure}. The cluster of RAY_ADDRESS, or the one that `ray start` began on this machine, does not "

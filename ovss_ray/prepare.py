@@ -13,6 +13,7 @@ from ovss_ray import files, images
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.datasets.benchmark import Benchmark, Plan, Step
 from ovss_ray.errors import OvssError
+from ovss_ray.interrupts import held
 
 FEW = 64
 """Fewer files than this are made here: a cluster takes some seconds to start."""
@@ -57,11 +58,11 @@ def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, st
     if len(steps) < FEW:
         yield from map(do, steps)
         return
-    from ovss_ray import cluster  # only now: Ray takes seconds to import
-    from ovss_ray.scatter import scattered
-
     first, *others = steps
     yield do(first)
+    with held():
+        from ovss_ray import cluster  # only now: Ray takes seconds to import
+        from ovss_ray.scatter import scattered
     shared = [uri for uri in (first.source, first.target) if files.exists(uri)]
     with cluster.connect():
         cluster.see_everywhere(shared, "--data-root and --out")
