@@ -68,20 +68,36 @@ def sam(
     variant: Annotated[list[str], typer.Option()] = ["sam_tiny", "sam_vit_b"],  # noqa: B006
     points: Annotated[int, typer.Option(min=1, help="per side of the grid; the released default is 32")] = 16,
     size: Size = "683x1024",
+    device: Device = "cpu",
     rounds: Rounds = 1,
 ) -> None:
-    """SAM's automatic masks against the released generator: CPU seconds and peak memory."""
+    """SAM's automatic masks against the released generator: seconds of the CPU, or of the GPU, and peak memory."""
     from perf import sam
 
-    sam.measure(variant, points, parsed(size), rounds)
+    sam.measure(variant, points, parsed(size), device, rounds)
 
 
 @app.command(hidden=True)
-def sam_peak(side: str, variant: str, size: str, options: str) -> None:
+def sam_peak(side: str, variant: str, size: str, device: str, options: str) -> None:
     """Print the peak memory of one side in bytes; a process measures once. The options are JSON."""
     from perf import sam
 
-    print(sam.peak(side, variant, parsed(size), json.loads(options)))
+    print(sam.peak(side, variant, parsed(size), device, json.loads(options)))
+
+
+@app.command()
+def sam_encoder(
+    variant: Annotated[list[str], typer.Option()] = ["sam_vit_b"],  # noqa: B006
+    images: Annotated[int, typer.Option(min=1, help="in one forward pass")] = 1,
+    device: Device = "cpu",
+    compiled: Annotated[bool, typer.Option(help="also compiled, which takes minutes")] = True,
+    rounds: Rounds = 5,
+) -> None:
+    """SAM's image encoder in bfloat16, compiled, and as a CUDA graph: time, seconds to compile, and differences."""
+    from perf import sam_encoder
+
+    for name in variant:
+        sam_encoder.measure(name, images, device, compiled, rounds)
 
 
 @app.command()

@@ -82,21 +82,20 @@ def _plain(masks: "Tensor", probabilities: "Tensor", geometry: "Geometry") -> np
 
 def peak(side: str, labels: int, size: tuple[int, int], device: str) -> int:
     """Bytes that one call of a side takes at its peak, beyond what there was before it. Linux only, on a CPU."""
-    import torch
-
     number = ("tiled", "plain").index(side)
     sides(2, (16, 16), device)[number]()  # libraries and kernels are loaded
-    call = sides(labels, size, device)[number]
+    return peak_of(sides(labels, size, device)[number], device)
+
+
+def peak_of(call: Callable[[], object], device: str) -> int:
+    """Bytes that the resident set, or what torch has allocated on a GPU, grows by at its peak while a call runs."""
     if device != "cpu":
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        allocated = torch.cuda.memory_allocated(device)
         call()
-        return torch.cuda.max_memory_allocated(device) - before
-    return peak_of(call)
-
-
-def peak_of(call: Callable[[], object]) -> int:
-    """Bytes that the resident set grows by at its peak, while a call runs. Linux only."""
+        return torch.cuda.max_memory_allocated(device) - allocated
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, that of importing torch, is forgotten
     before = _status("VmRSS")
     call()

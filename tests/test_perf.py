@@ -15,6 +15,7 @@ TOYS = {
     "san": ["--variant", "san_tiny", "--size", "48x64", "--classes", "3"],
     "semantic": ["--classes", "3", "--size", "40x60"],
     "sam": ["--variant", "sam_tiny", "--size", "48x64", "--points", "2"],
+    "sam-encoder": ["--variant", "sam_tiny", "--images", "2", "--no-compiled"],
     "counting": ["--classes", "20", "--size", "40x60"],
     "decode": ["--drawn"],
 }

@@ -32,9 +32,10 @@ class Network(stage.Config):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16, for the image encoder alone, is meant for GPUs and changes near-ties; not measured on one yet"""
-    compile: bool = False
-    """compile the image encoder (torch.compile) when the first image comes; not measured on a GPU yet"""
+    """bf16, for the image encoder and automatic masks, changes near-ties and is meant for GPUs; not timed on one yet"""
+    compile: bool | Literal["reduce-overhead", "max-autotune"] = False
+    """compile the image encoder when a worker starts (`python -m perf sam-encoder` shows what that costs and gains);
+    a name is a mode of torch.compile: reduce-overhead records CUDA graphs. Not measured on a GPU yet"""
     exact: bool = False
     """bit-identical answers on one kind of hardware: one image per forward, one thread, deterministic kernels"""
 
@@ -54,14 +55,18 @@ class Network(stage.Config):
         """The checkpoint. Raises OvssError if it is not here and cannot be downloaded."""
         return weights.find(self.variant, self.weights)
 
-    def load(self) -> "Sam":
-        """The network, where it is to be computed. Raises OvssError."""
+    def load(self, images: int = 1) -> "Sam":
+        """The network, where it is to be computed, for so many images at a time. Raises OvssError."""
         from ovss_ray.models import sam
 
         model = sam.load(self.variant, self.file(), device(self), self.precision)
-        if self.compile:
-            model.image_encoder.compile()
+        self.compiled(model, images)
         return model
+
+    def compiled(self, model: "Sam", images: int) -> None:
+        """Compile a network, if that is asked for, for so many images at a time."""
+        if self.compile:
+            model.compile_for(images, "default" if self.compile is True else self.compile)
 
 
 class Stage(stage.Stage):
@@ -100,10 +105,10 @@ class Stage(stage.Stage):
         from ovss_ray.models.sam_generator import Generator
         from ovss_ray.models.sam_points import Settings
 
-        model = config.load()
-        alone = config.exact or model.device.type == "cpu"
+        alone = config.exact or device(config) == "cpu"
+        images = 1 if alone else config.batch
         given = config.model_dump(include=set(Settings.__dataclass_fields__))
-        self.generator = Generator(model, Settings(**given), 1 if alone else config.batch)
+        self.generator = Generator(config.load(images), Settings(**given), images)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Propose regions for every image, in the generator's order."""

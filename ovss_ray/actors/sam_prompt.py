@@ -68,6 +68,7 @@ class Stage(stage.Stage):
         from ovss_ray.text import Recent
 
         self.model = model or config.load()
+        config.compiled(self.model, 1)  # which a network that it shares is perhaps not
         self.seen: Recent[Seen] = Recent(config.memory, lambda one: one.nbytes)
 
     @classmethod

@@ -5,6 +5,7 @@ small decoder. Letters: B images, P prompts, M masks, H W pixels of an image, h 
 the embedding, D channels.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint
@@ -25,6 +27,8 @@ from ovss_ray.models.sam_variants import VARIANTS, Size, Variant, resized_size
 MEAN = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
 STD = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
 """What the input is normalised by, for RGB in 0..255."""
+WARM = 3
+"""Times that a compiled encoder is run before it is used: CUDA graphs are recorded in the second."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Sam(nn.Module):
         super().__init__()
         self.variant = variant
         self.precision = "fp32"
+        self.sizes: list[int] = []
         tiny = variant.tiny_vit
         self.image_encoder = TinyVitEncoder(variant, tiny) if tiny else ImageEncoder(variant)
         self.prompt_encoder = PromptEncoder(variant)
@@ -68,9 +73,50 @@ class Sam(nn.Module):
         """Where the weights lie."""
         return self.prompt_encoder.no_mask_embed.weight.device
 
+    def computing(self) -> torch.autocast:
+        """What the encoder, and the decoder of automatic masks, are computed in: bfloat16 or nothing special."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def compile_for(self, images: int, mode: str = "default") -> float:
+        """Compile the encoder for so many images at a time; return the seconds that it took.
+
+        From then on images are encoded in groups of a size that has been compiled, filled up with zeros: another size
+        would be compiled anew, in the middle of the work. `mode` is torch.compile's. Raises OvssError if this machine
+        cannot compile.
+        """
+        if images in self.sizes:
+            return 0.0
+        begun = time.perf_counter()
+        if not self.sizes:
+            self.image_encoder.compile(dynamic=False, mode=mode)
+        self.sizes = sorted({*self.sizes, images})
+        empty = torch.zeros(images, 3, self.variant.pixels, self.variant.pixels, device=self.device)
+        try:
+            with torch.inference_mode():
+                for _ in range(WARM):
+                    self.encode(empty)
+        except RuntimeError as failure:
+            raise OvssError(
+                f"the image encoder cannot be compiled for {images} images here: {str(failure).strip()}. It takes a "
+                "C++ compiler (such as the package g++) and memory; or leave the option compile out"
+            ) from failure
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - begun
+
     def encode(self, images: Tensor) -> Tensor:
         """Images as `preprocess` makes them, (B, 3, pixels, pixels) float32 → embeddings (B, D, g, g) float32."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        if not self.sizes:
+            return self._encode(images)
+        parts = []
+        for some in images.split(self.sizes[-1]):
+            size = next(size for size in self.sizes if size >= len(some))
+            filled = F.pad(some, (0, 0, 0, 0, 0, 0, 0, size - len(some)))
+            parts.append(self._encode(filled)[: len(some)].clone())  # a CUDA graph writes into the same memory again
+        return torch.cat(parts)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        with self.computing():
             return self.image_encoder(images).float()
 
     def decode(self, embeddings: Tensor, prompts: Prompts, which: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
 Kirillov et al., 2023, §4 and appendix B. The order of the work is another one, so that little is done for masks that
 are not kept: encoder → decoder → predicted IoU → of those that pass, masks at low resolution → at full size stability
 and box in one pass → of those that pass, bits → non-maximum suppression over boxes. No mask of full size is kept, and
-none is written as run lengths. On a GPU the host waits three times for an image, however many clicks there are: for the
-predicted IoU, for stability and boxes, and for the bits of the masks that are left.
+none is written as run lengths. On a GPU the host waits three times for a batch of images, if its memory holds what
+their clicks make of them: for the predicted IoU, for stability and boxes, and for the bits of the masks that are left.
 
 Letters: P clicks, R regions, H W pixels of an image, h w of what it is resized to, L cells of its embedding.
 """
@@ -21,13 +21,14 @@ from ovss_ray.errors import OvssError
 from ovss_ray.models.sam import Sam
 from ovss_ray.models.sam_decoder import ON, Prompts
 from ovss_ray.models.sam_fast import Answered, FastDecoder, Seen
-from ovss_ray.models.sam_masks import Frame, Measured, measure, packed, stability, stable
+from ovss_ray.models.sam_masks import Frame, Measured, measure, numbers, packed, stability, stable
 from ovss_ray.models.sam_nms import clean, nms
 from ovss_ray.models.sam_points import Settings, crops, cut_off
 from ovss_ray.models.sam_variants import Size, resized_size
+from ovss_ray.models.transfer import down, up
 
-CACHED, HELD = 1 << 24, 1 << 32
-"""Bytes that the images of a group of clicks, each changed by its click, may take: in a CPU's cache, and on a GPU."""
+CACHED, HELD = 1 << 24, 1 / 8
+"""What the images of a group of clicks, each changed by its click, may take: bytes of a CPU's cache, share of a GPU."""
 
 MASKS_BYTES = 1 << 31
 """The most bytes that the packed masks of a crop may take before repeated ones are left out."""
@@ -83,6 +84,9 @@ class Generator:
         self.model, self.settings, self.batch = model, settings or Settings(), batch
         self.grids = self.settings.grids()
         self.fast = FastDecoder(model)
+        self.held = CACHED
+        if model.device.type == "cuda":
+            self.held = int(HELD * torch.cuda.get_device_properties(model.device).total_memory)
 
     @torch.inference_mode()
     def generate(self, images: Sequence[np.ndarray]) -> list[Proposals]:
@@ -104,7 +108,7 @@ class Generator:
         device, variant = self.model.device, self.model.variant
         cut = [images[crop.image][crop.box[1] : crop.box[3], crop.box[0] : crop.box[2]] for crop in some]
         inputs = torch.stack([self.model.preprocess(np.ascontiguousarray(one)) for one in cut])
-        seen = self.fast.see(self.model.encode(inputs.to(device)))
+        seen = self.fast.see(self.model.encode(up(inputs, device)))
         resized = [resized_size(one.shape[0], one.shape[1], variant) for one in cut]
         scales = [(w / one.shape[1], h / one.shape[0]) for one, (h, w) in zip(cut, resized, strict=True)]
         places = np.concatenate([crop.points * scale for crop, scale in zip(some, scales, strict=True)])
@@ -114,12 +118,7 @@ class Generator:
             for one, size in zip(cut, resized, strict=True)
         ]
         fit, parts = self._decode(seen, places, which, frames)
-        made = []
-        for i, crop in enumerate(some):
-            prompts, masks = np.nonzero(self._passes(fit) & (which == i)[:, None])
-            points = crop.points[prompts - np.flatnonzero(which == i)[0]]
-            made.append(self._select(crop, parts[i], fit[prompts, masks], points))
-        return made
+        return self._select(some, parts, fit, which)
 
     def _decode(
         self, seen: Seen, places: np.ndarray, which: np.ndarray, frames: Sequence[Frame]
@@ -128,12 +127,13 @@ class Generator:
 
         Returns the predicted IoU (P, SEVERAL), and of each image the masks that it lets pass, in this order.
         """
+        clicks, images = up(places, self.model.device), up(which, self.model.device)
         fits: list[np.ndarray] = []
         parts: list[list[Measured]] = [[] for _ in frames]
         offset, least = self.settings.stability_score_offset, self.settings.stability_score_thresh
         for pieces in self._groups(len(places), seen):
-            answers = [self._answer(seen, places[piece], which[piece]) for piece in pieces]
-            fit = torch.cat([answer.fit for answer in answers]).cpu().numpy()
+            answers = [self._answer(seen, clicks[piece], images[piece]) for piece in pieces]
+            fit = down(torch.cat([answer.fit for answer in answers]).float())
             fits.append(fit)
             kept, begin = self._passes(fit), pieces[0].start
             for piece, answer in zip(pieces, answers, strict=True):
@@ -147,18 +147,17 @@ class Generator:
 
     def _groups(self, clicks: int, seen: Seen) -> Iterator[list[slice]]:
         """Cut a number of clicks into pieces, decoded at a time, in groups, between which a GPU is waited for."""
-        each, limit = seen.image[0].nbytes, CACHED if self.model.device.type == "cpu" else HELD
-        size = max(1, min(self.settings.points_per_batch, limit // each))
-        several = max(1, limit // (each * size))
+        each = seen.image[0].nbytes
+        size = max(1, min(self.settings.points_per_batch, self.held // each))
+        several = max(1, self.held // (each * size))
         pieces = [slice(begin, min(begin + size, clicks)) for begin in range(0, clicks, size)]
         yield from (pieces[begin : begin + several] for begin in range(0, len(pieces), several))
 
-    def _answer(self, seen: Seen, places: np.ndarray, which: np.ndarray) -> Answered:
-        device = self.model.device
-        points = torch.from_numpy(places)[:, None].to(device)
-        prompts = Prompts.of(points, torch.full(points.shape[:2], ON, device=device))
-        several = len(seen.image) > 1
-        return self.fast.answer(seen, prompts, torch.from_numpy(which).to(device) if several else None)
+    def _answer(self, seen: Seen, places: Tensor, which: Tensor) -> Answered:
+        points = places[:, None]
+        prompts = Prompts.of(points, torch.full(points.shape[:2], ON, device=points.device))
+        with self.model.computing():
+            return self.fast.answer(seen, prompts, which if len(seen.image) > 1 else None)
 
     def _passes(self, fit: np.ndarray) -> np.ndarray:
         """Which predicted IoUs suffice."""
@@ -168,23 +167,33 @@ class Generator:
     def _masks(self, answer: Answered, chosen: np.ndarray) -> Tensor:
         """The chosen of the masks (P, SEVERAL) of some clicks: logits (M, s, s)."""
         rows = np.flatnonzero(chosen.any(1))
-        device = self.model.device
-        made = self.fast.masks(answer, torch.from_numpy(rows).to(device))
-        return made.flatten(0, 1)[torch.from_numpy(np.flatnonzero(chosen[rows])).to(device)]
+        with self.model.computing():
+            made = self.fast.masks(answer, up(rows, self.model.device)).float()
+        return made.flatten(0, 1)[up(np.flatnonzero(chosen[rows]), self.model.device)]
 
-    def _select(self, crop: Crop, parts: list[Measured], fit: np.ndarray, points: np.ndarray) -> Proposals:
-        """Those of a crop's masks that are stable, not cut off, and do not repeat a better one."""
-        numbers = torch.cat([torch.zeros(0, 6, dtype=torch.int64), *(part.numbers.cpu() for part in parts)]).numpy()
-        x0, y0 = crop.box[:2]
-        boxes = (numbers[:, 2:] + (numbers[:, 4:5] > 0) * (x0, y0, x0, y0)).astype(np.int32)
-        every = np.tile(np.array(crop.box), (len(boxes), 1))
-        all_bits = [np.empty(0, np.uint8)] * len(boxes)
-        found = Proposals(boxes, all_bits, fit, stability(numbers), points + np.array((x0, y0)), every)
+    def _select(
+        self, some: Sequence[Crop], parts: list[list[Measured]], fit: np.ndarray, which: np.ndarray
+    ) -> list[Proposals]:
+        """Those of each crop's masks that are stable, not cut off, and do not repeat a better one.
+
+        `fit` (P, SEVERAL) is the predicted IoU of all masks, also of those that `parts` do not have, and `which` (P,)
+        the crop that each prompt was put to.
+        """
+        made, rows, found = [], [], numbers(parts)
+        for i, crop in enumerate(some):
+            prompts, masks = np.nonzero(self._passes(fit) & (which == i)[:, None])
+            points = crop.points[prompts - np.flatnonzero(which == i)[0]]
+            made.append(_measured(crop, found[i], fit[prompts, masks], points))
+            rows.append(self._best(crop, made[-1]))
+        bits = packed(parts, [one[:, 2:] for one in found], rows)
+        return [replace(one.chosen(best), bits=some) for one, best, some in zip(made, rows, bits, strict=True)]
+
+    def _best(self, crop: Crop, found: Proposals) -> np.ndarray:
+        """The indices of a crop's masks that are kept, best first."""
+        inner = corners(found.boxes, found.crops[:, :2])
         good = stable(found.stability, self.settings.stability_score_thresh)
-        inner = corners(boxes, every[:, :2])
         rows = np.flatnonzero(good & ~cut_off(inner, crop.box, crop.size))
-        rows = rows[nms(inner[rows], fit[rows], self.settings.box_nms_thresh)]
-        return replace(found.chosen(rows), bits=packed(parts, numbers[:, 2:], rows))
+        return rows[nms(inner[rows], found.predicted_iou[rows], self.settings.box_nms_thresh)]
 
     def _merge(self, parts: Sequence[Proposals], size: Size) -> Proposals:
         """The regions of an image: those of its crops, but not twice, and without specks."""
@@ -208,6 +217,15 @@ class Generator:
         threshold = max(self.settings.box_nms_thresh, self.settings.crop_nms_thresh)
         rows = nms(corners(boxes, np.zeros((len(boxes), 2), np.int64)), same, threshold)
         return replace(found, boxes=boxes, bits=bits).chosen(rows)
+
+
+def _measured(crop: Crop, found: np.ndarray, fit: np.ndarray, points: np.ndarray) -> Proposals:
+    """All masks of a crop, without their bits: numbers (M, 6) as in Measured, predicted IoU (M,), clicks (M, 2)."""
+    x0, y0 = crop.box[:2]
+    boxes = (found[:, 2:] + (found[:, 4:5] > 0) * (x0, y0, x0, y0)).astype(np.int32)
+    none = [np.empty(0, np.uint8)] * len(boxes)
+    every = np.tile(np.array(crop.box), (len(boxes), 1))
+    return Proposals(boxes, none, fit, stability(found), points + np.array((x0, y0)), every)
 
 
 def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ovss_ray import regions
 from ovss_ray.models.sam_variants import Size
+from ovss_ray.models.transfer import down, up
 
 BLOCK = 1 << 18
 """Pixels that are enlarged and thresholded at a time on a CPU: 1 MB of logits."""
@@ -64,7 +65,7 @@ def taps(found: int, wanted: int, device: torch.device, first: int | None = None
     place = (ratio * (torch.arange(wanted if first is None else first) + 0.5) - 0.5).clamp(min=0)
     low = place.long().clamp(max=found - 1)
     share = (place - low)[:, None]
-    return low.to(device), (low + 1).clamp(max=found - 1).to(device), share.to(device)
+    return up(low, device), up((low + 1).clamp(max=found - 1), device), up(share, device)
 
 
 def between(x: Tensor, step: Taps) -> Tensor:
@@ -138,16 +139,41 @@ def measure_together(logits: Tensor, frame: Frame, offset: float) -> tuple[Tenso
     return torch.stack(numbers, 1), (eight * places).sum(-1, dtype=torch.uint8)
 
 
-def packed(parts: Sequence[Measured], boxes: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
-    """The bits inside their boxes (M, 4) of chosen masks of all parts: each (n,) uint8."""
+def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
+    """Those of the masks of each image, (M, 6) int64, all fetched together."""
+    every = [part.numbers for parts in images for part in parts]
+    fetched = down(torch.cat(every)) if every else np.zeros((0, 6), np.int64)
+    counts = [sum(len(part.numbers) for part in parts) for parts in images]
+    return np.split(fetched, np.cumsum(counts)[:-1])
+
+
+def packed(
+    images: Sequence[Sequence[Measured]], boxes: Sequence[np.ndarray], chosen: Sequence[np.ndarray]
+) -> list[list[np.ndarray]]:
+    """The bits (n,) uint8 of chosen masks of each image inside their boxes (M, 4) int64, all fetched together.
+
+    `chosen` (m,) int64 are indices into all the masks of an image.
+    """
+    device = next((part.bits.device for parts in images for part in parts if isinstance(part.bits, Tensor)), None)
+    if device is None:
+        every = [[one for part in parts for one in part.bits] for parts in images]
+        return [[bits[i] for i in rows.tolist()] for bits, rows in zip(every, chosen, strict=True)]
+    held = [_rows(parts, rows, device) for parts, rows in zip(images, chosen, strict=True)]
+    fetched = down(torch.cat([one.flatten() for one in held]))
+    begins = np.cumsum([one.numel() for one in held])[:-1]
+    made = []
+    for one, flat, corners, rows in zip(held, np.split(fetched, begins), boxes, chosen, strict=True):
+        masks = np.unpackbits(flat.reshape(one.shape), axis=2).view(bool)
+        inside = zip(masks, corners[rows], strict=True)
+        made.append([np.packbits(mask[y0:y1, x0:x1]) for mask, (x0, y0, x1, y1) in inside])
+    return made
+
+
+def _rows(parts: Sequence[Measured], chosen: np.ndarray, device: torch.device) -> Tensor:
+    """The bits of chosen masks of an image, on the device where they were made: (m, H, ⌈W / 8⌉) uint8."""
     held = [part.bits for part in parts if isinstance(part.bits, Tensor)]
-    if not held:
-        bits = [one for part in parts for one in part.bits]
-        return [bits[i] for i in chosen.tolist()]
-    rows = torch.cat(held)
-    rows = rows[torch.from_numpy(chosen).to(rows.device)]
-    masks = np.unpackbits(rows.cpu().numpy(), axis=2).view(bool)
-    return [np.packbits(one[y0:y1, x0:x1]) for one, (x0, y0, x1, y1) in zip(masks, boxes[chosen], strict=True)]
+    rows = torch.cat(held) if held else torch.zeros(0, 1, 1, dtype=torch.uint8, device=device)
+    return rows[up(chosen, device)]
 
 
 def stability(numbers: np.ndarray) -> np.ndarray:

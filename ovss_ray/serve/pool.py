@@ -53,9 +53,13 @@ class Replica:
     ) -> None:
         """`remembered` are the bytes of images that it keeps for further prompts."""
         os.environ["OMP_NUM_THREADS"] = str(pool.threads)
-        self.stages: dict[str, Stage] = {stage.use: stage.build() for stage in pool.stages}
+        self.thread = ThreadPoolExecutor(
+            1
+        )  # stages are not made for several, nor CUDA graphs for another than their own
+        self.stages: dict[str, Stage] = {stage.use: self.thread.submit(stage.build).result() for stage in pool.stages}
         if any(PROMPT in part.stages for part in parts.values()):
-            self.stages[PROMPT] = sam_prompt.Stage.beside(self.stages["sam"], remembered)
+            beside = self.thread.submit(sam_prompt.Stage.beside, self.stages["sam"], remembered)
+            self.stages[PROMPT] = beside.result()
         # Without a GPU SAM looks at one image at a time anyway: a batch would only keep clicks waiting.
         self.most = pool.batch if pool.gpus or PROMPT not in self.stages else 1
         self.parts, self.deadline, self.clicks = parts, deadline, pool.batch
@@ -65,7 +69,6 @@ class Replica:
         self.clicked = False
         self.name, self.batches = uuid.uuid4().hex[:8], Counter[int]()
         self.begun: float | None = None
-        self.thread = ThreadPoolExecutor(1)  # stages are not made for several
         warmed: set[str] = set()
         for kind, part in parts.items():
             if set(part.stages) - warmed:
