@@ -62,7 +62,9 @@ def connect() -> Iterator[None]:
     with _last_words() if ours else nullcontext():
         if ours:
             _init()
-        DataContext.get_current().enable_progress_bars = False
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.issue_detectors_config.detectors = []  # of hanging work, for instance, which supervise looks after
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # of a short run's last round
         try:
@@ -152,7 +154,9 @@ def _init() -> None:
             "answer: it may have ended, or ask for a token (RAY_AUTH_MODE=token). RAY_ADDRESS=local does without it"
         ) from failure
     if starting and (node := ray._private.worker._global_node):
-        node.kill_log_monitor(check_alive=False)  # ten times a second it looks at all logs, for nobody
+        # What looks at all logs ten times a second, shows the cluster, and makes it larger: nobody asks for that here.
+        for kill in (node.kill_log_monitor, node.kill_dashboard, node.kill_monitor):
+            kill(check_alive=False)
 
 
 def preflight(request: Request) -> None:

@@ -120,6 +120,8 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], request: Request, watch
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=request.folder)
     alone = size <= pools[-1].batch  # then a batch is a part, and its worker writes it: no task on the way
+    # Only stages apart have to share memory, and ten times a second it would be worked out how.
+    ray.data.DataContext.get_current().op_resource_reservation_enabled = len(pools) > 1 or not alone
     ends = accumulate(len(pool.stages) for pool in pools)
     for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
         arguments = {"number": number, "keep": request.keeps[end - 1], **given}

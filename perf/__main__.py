@@ -116,7 +116,9 @@ def counting(
 def run(
     variant: str = "san_vit_b_16",
     images: Annotated[int, typer.Option(min=2)] = 32,
-    few: Annotated[int, typer.Option(min=0, help="images of the run that tells the start-up apart; 0: none")] = 4,
+    few: Annotated[
+        int, typer.Option(min=0, help="images after which the start-up is over; 0: it is not told apart")
+    ] = 4,
     rounds: Rounds = 3,
     drawn: Drawn = False,
     one_pool: Annotated[bool, typer.Option(help="also with all stages in one worker")] = True,

@@ -5,17 +5,20 @@ confusion cells and write the label maps. What counts is user + system time of t
 Ray's own among them, sampled five times a second from the process table: a process's last fifth of a second may be
 missed, and so may be one that lives shorter. Wall time would say nothing on a machine that others use.
 
-Start-up is told apart by a second run over a few images: (C(n) − C(few)) / (n − few) are the CPU seconds of an image,
-and C(few) − few times that is the start-up with the end, of Ray, workers, weights and the vocabulary.
+Start-up is told apart inside each run, by the label maps that are there: with C(k) the CPU seconds when the k-th has
+come, (C(n) − C(few)) / (n − few) are those of an image, and what n times that leaves of the whole is the start-up with
+the end, of Ray, workers, weights and the vocabulary.
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,8 +30,10 @@ from rich.table import Table
 from perf import pictures
 from perf.timing import ratio, show, spread, titled
 
-Spent = dict[tuple[str, int], list[dict[str, float]]]
-"""(side, images) → for each round, CPU seconds by the title of the process."""
+Used = dict[str, float]
+"""The title of a process → CPU seconds."""
+Spent = dict[str, list[tuple[Used, Used, Used]]]
+"""Side → for each round what was used when a few images were done, when all were, and in the end."""
 SIDES = ("loop", "ray", "ray, one pool")
 """The plain loop; Ray as shipped; Ray with all stages in one pool by config, as it places them itself without GPUs."""
 PERIOD = 0.2
@@ -44,39 +49,34 @@ def measure(variant: str, images: int, few: int, rounds: int, drawn: bool, sides
     """Print the tables; with `few` 0 the start-up is not taken off."""
     with tempfile.TemporaryDirectory() as folder:
         task = prepare(Path(folder), variant, images, drawn)
-        spent: Spent = {(side, n): [] for n in sorted({few, images} - {0}) for side in sides}
+        spent: Spent = {side: [] for side in sides}
         for _ in range(rounds):
-            for side, n in spent:
-                spent[side, n].append(_measured(side, n, task))
-                _check(task, side, n)
+            for side in sides:
+                spent[side].append(_measured(side, images, few, task))
+                _check(task, side, images)
     table = titled(
         f"{images} images with {variant}: CPU seconds (bar: at most 1.10 times the loop's)",
         *("run", "an image", "times the loop's", "start-up and end", "in all"),
     )
     each: dict[str, np.ndarray] = {}
     for side in sides:
-        whole, start = _totals(spent[side, images]), _totals(spent.get((side, few), [{}] * rounds))
-        each[side] = (whole - start) / (images - few)
-        beginning = spread(start - few * each[side], 1) if few else "in the image's"
-        table.add_row(side, spread(each[side], 3), ratio(each[side], each["loop"]), beginning, spread(whole, 1))
-    show(table, f"{rounds} rounds; start-up from a run over {few} images. Photographs: {task['benchmark']}.")
+        begun, done, whole = (np.array([sum(used.values()) for used in one]) for one in zip(*spent[side], strict=True))
+        each[side] = (done - begun) / (images - few)
+        rest = spread(whole - images * each[side], 1) if few else "in the image's"
+        table.add_row(side, spread(each[side], 3), ratio(each[side], each["loop"]), rest, spread(whole, 1))
+    show(table, f"{rounds} rounds; start-up until {few} images were done. Photographs: {task['benchmark']}.")
     show(_where(spent, images, few), "Processes of one title together; what is under 0.01 s an image is left out.")
-
-
-def _totals(runs: list[dict[str, float]]) -> np.ndarray:
-    return np.array([sum(one.values()) for one in runs])
 
 
 def _where(spent: Spent, images: int, few: int) -> Table:
     """The processes that use the time: CPU seconds an image, and in all."""
     table = titled("Where they go, CPU seconds", "run: process", "an image", "in all")
-    for side in dict.fromkeys(side for side, _ in spent):
-        whole, start = spent[side, images], spent.get((side, few), [{}] * len(spent[side, images]))
-        for title in sorted({title for one in whole for title in one}):
-            all_of_it = np.array([one.get(title, 0.0) for one in whole])
-            each = (all_of_it - [one.get(title, 0.0) for one in start]) / (images - few)
+    for side, runs in spent.items():
+        for title in sorted({title for *_, whole in runs for title in whole}):
+            begun, done, whole = (np.array([used.get(title, 0.0) for used in one]) for one in zip(*runs, strict=True))
+            each = (done - begun) / (images - few)
             if np.median(each) >= 0.01:
-                table.add_row(f"{side}: {title}", spread(each, 3), spread(all_of_it, 1))
+                table.add_row(f"{side}: {title}", spread(each, 3), spread(whole, 1))
     return table
 
 
@@ -105,16 +105,34 @@ def _draw(folder: Path, images: int) -> Path:
     return file
 
 
-def _measured(side: str, images: int, task: dict[str, str]) -> dict[str, float]:
+def _measured(side: str, images: int, few: int, task: dict[str, str]) -> tuple[Used, Used, Used]:
     given = json.dumps({**task, "side": side, "images": str(images)})
     command = [sys.executable, "-m", "perf", "--threads", os.environ["OMP_NUM_THREADS"], "run-side", given]
-    return cpu_seconds(command, {**os.environ, "RAY_ADDRESS": "local", "OVSS_CACHE": task["out"]})
+    environment = {**os.environ, "RAY_ADDRESS": "local", "OVSS_CACHE": task["out"]}
+    folder = _folder(task, side, images)
+    shutil.rmtree(folder, ignore_errors=True)  # or the next round would be resumed
+    *marks, whole = cpu_seconds(command, environment, lambda: _maps(folder), (few, images) if few else ())
+    return (marks[0], marks[1], whole) if few else ({}, whole, whole)
 
 
-def cpu_seconds(command: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """Run a command: what its process and all descendants have used, by title. Raises RuntimeError if it fails."""
+def _maps(folder: Path) -> int:
+    """How many label maps there are."""
+    return sum(1 for _ in folder.rglob("predictions/*.png"))
+
+
+def cpu_seconds(
+    command: list[str],
+    environment: dict[str, str],
+    done: Callable[[], int] = lambda: 0,
+    marks: Sequence[int] = (),
+) -> list[Used]:
+    """Run a command: what its process and all descendants have used, whenever `done` reaches a mark, and at last.
+
+    Raises RuntimeError if it fails.
+    """
     used: dict[psutil.Process, float] = {}
     titles: dict[psutil.Process, str] = {}
+    made: list[Used] = []
     ended = 0.0
     with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, env=environment, stderr=said) as driver:
         top = psutil.Process(driver.pid)
@@ -122,6 +140,8 @@ def cpu_seconds(command: list[str], environment: dict[str, str]) -> dict[str, fl
             with suppress(psutil.NoSuchProcess):
                 used |= dict.fromkeys({top, *top.children(recursive=True)} - set(used), 0.0)
             living = [_look(process, used, titles) for process in used]
+            while len(made) < len(marks) and done() >= marks[len(made)]:
+                made.append(_by_title(used, titles))
             ended = ended or (time.monotonic() if driver.poll() is not None else 0.0)
             if ended and (not any(living) or time.monotonic() - ended > FAREWELL):
                 break
@@ -129,6 +149,10 @@ def cpu_seconds(command: list[str], environment: dict[str, str]) -> dict[str, fl
         if driver.returncode:
             said.seek(0)
             raise RuntimeError(f"{' '.join(command)} failed: {said.read()}")
+    return [*made, _by_title(used, titles)]
+
+
+def _by_title(used: dict[psutil.Process, float], titles: dict[psutil.Process, str]) -> Used:
     return {title: sum(s for p, s in used.items() if titles.get(p) == title) for title in set(titles.values())}
 
 
@@ -155,7 +179,7 @@ def _folder(task: dict[str, str], side: str, images: int) -> Path:
 
 
 def _check(task: dict[str, str], side: str, images: int) -> None:
-    """Compare a side's label maps and mIoU with the loop's; then forget its run, so that the next is not resumed."""
+    """Compare a side's label maps and mIoU with the loop's."""
     mine, loop = _folder(task, side, images), _folder(task, "loop", images)
     maps = sorted(file.relative_to(mine) for file in mine.rglob("predictions/*.png"))
     assert len(maps) == images, f"{side}: {len(maps)} label maps of {images}"
@@ -164,8 +188,6 @@ def _check(task: dict[str, str], side: str, images: int) -> None:
         assert (one == other).mean() >= 0.999, f"{side}: {file} differs from the loop's"
     mious = [json.loads((folder / "miou.json").read_text()) for folder in (mine, loop)]
     assert abs(mious[0] - mious[1]) < 0.01, f"{side}: mIoU {mious[0]}, the loop's {mious[1]}"
-    if side != "loop":
-        mine.rename(mine.with_name(f"{mine.name}-{len(list(mine.parent.iterdir()))}"))
 
 
 def do(task: dict[str, str]) -> None:

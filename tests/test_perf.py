@@ -38,7 +38,7 @@ def test_each_script_prints_its_table_and_finds_that_the_sides_agree(name: str) 
 
 
 def test_the_ray_run_and_the_plain_loop_give_the_same_label_maps() -> None:
-    few = ["--images", "2", "--few", "0", "--rounds", "1", "--no-one-pool"]
+    few = ["--images", "2", "--few", "1", "--rounds", "1", "--no-one-pool"]
     shown = perf("run", "--variant", "san_tiny", "--drawn", *few)
     assert "loop" in shown
     assert "ray" in shown
@@ -49,6 +49,9 @@ BURN = "import time\nwhile time.process_time() < 1.5: pass"
 
 def test_what_a_child_s_child_uses_is_counted_and_a_failure_is_told() -> None:
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN!r}])"
-    assert sum(cpu_seconds([sys.executable, "-c", parent], dict(os.environ)).values()) > 1
+    looks = iter(range(1000))
+    early, late = cpu_seconds([sys.executable, "-c", parent], dict(os.environ), lambda: next(looks), [1])
+    assert sum(late.values()) > 1
+    assert sum(early.values()) < sum(late.values())
     with pytest.raises(RuntimeError, match="no such thing"):
         cpu_seconds([sys.executable, "-c", "raise SystemExit('no such thing')"], dict(os.environ))
