@@ -265,8 +265,8 @@ def serve(
     if write:
         return deploy.write(write, config or SERVED, set_ or (), settings, host, port)
     _before_ray()
-    from ovss_ray.serve import command as service  # only now: Ray takes seconds, and a wrong config should not
-
+    with held():
+        from ovss_ray.serve import command as service  # only now: Ray takes seconds, and a wrong config should not
     service.run(settings, host, port)
 
 

@@ -60,14 +60,14 @@ def connect() -> Iterator[None]:
     """
     ours = not ray.is_initialized()
     with _last_words() if ours else nullcontext():
-        if ours:
-            _init()
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.issue_detectors_config.detectors = []  # of hanging work, for instance, which supervise looks after
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # of a short run's last round
         try:
+            if ours:
+                _init()
+            context = DataContext.get_current()
+            context.enable_progress_bars = False
+            context.issue_detectors_config.detectors = []  # of hanging work, for instance, which supervise looks after
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+            warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # of a short run's last round
             yield
         finally:
             if ours:

@@ -120,8 +120,9 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], request: Request, watch
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=request.folder)
     alone = size <= pools[-1].batch  # then a batch is a part, and its worker writes it: no task on the way
-    # Only stages apart have to share memory, and ten times a second it would be worked out how.
-    ray.data.DataContext.get_current().op_resource_reservation_enabled = len(pools) > 1 or not alone
+    if alone and len(pools) == 1:  # only stages apart share memory, and how is worked out ten times a second
+        images.context.op_resource_reservation_enabled = False
+        images.context.downstream_capacity_backpressure_ratio = None
     ends = accumulate(len(pool.stages) for pool in pools)
     for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
         arguments = {"number": number, "keep": request.keeps[end - 1], **given}

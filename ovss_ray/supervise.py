@@ -78,7 +78,8 @@ class Watch:
             raise OvssError(
                 f"nothing was begun or finished for {status.idle:.0f} s, with a deadline of {self.deadline:g} s for "
                 f"each batch. In hand: {', '.join(busy[:5]) or 'nothing, the workers cannot start'}. What is "
-                "done is kept; look at the cluster (`ray status`), and give the same command to go on"
+                "done is kept; look at the cluster (`ray status`, if it is not this command's own), and give the same "
+                "command to go on"
             )
 
     def _nodes(self, status: Status) -> None:

@@ -124,6 +124,8 @@ def run(
     one_pool: Annotated[bool, typer.Option(help="also with all stages in one worker")] = True,
 ) -> None:
     """The whole Ray run with one worker against a plain PyTorch loop: CPU seconds of all processes."""
+    if few >= images:
+        raise typer.BadParameter(f"--few {few}: of {images} images all would be start-up")
     from perf import run
 
     run.measure(variant, images, few, rounds, drawn, run.SIDES if one_pool else run.SIDES[:2])

@@ -5,9 +5,9 @@ confusion cells and write the label maps. What counts is user + system time of t
 Ray's own among them, sampled five times a second from the process table: a process's last fifth of a second may be
 missed, and so may be one that lives shorter. Wall time would say nothing on a machine that others use.
 
-Start-up is told apart inside each run, by the label maps that are there: with C(k) the CPU seconds when the k-th has
-come, (C(n) − C(few)) / (n − few) are those of an image, and what n times that leaves of the whole is the start-up with
-the end, of Ray, workers, weights and the vocabulary.
+Start-up is told apart inside each run, by the label maps that are there: with C(k) the CPU seconds when there are
+k, (C(n) − C(few)) / (n − few) are those of an image, and what n times that leaves of the whole is the start-up with the
+end, of Ray, workers, weights and the vocabulary.
 """
 
 import json
@@ -32,8 +32,8 @@ from perf.timing import ratio, show, spread, titled
 
 Used = dict[str, float]
 """The title of a process → CPU seconds."""
-Spent = dict[str, list[tuple[Used, Used, Used]]]
-"""Side → for each round what was used when a few images were done, when all were, and in the end."""
+Spent = dict[str, list[tuple[Used, Used]]]
+"""Side → for each round what an image used, once a few were done, and what was used in all."""
 SIDES = ("loop", "ray", "ray, one pool")
 """The plain loop; Ray as shipped; Ray with all stages in one pool by config, as it places them itself without GPUs."""
 PERIOD = 0.2
@@ -60,21 +60,19 @@ def measure(variant: str, images: int, few: int, rounds: int, drawn: bool, sides
     )
     each: dict[str, np.ndarray] = {}
     for side in sides:
-        begun, done, whole = (np.array([sum(used.values()) for used in one]) for one in zip(*spent[side], strict=True))
-        each[side] = (done - begun) / (images - few)
+        each[side], whole = (np.array([sum(used.values()) for used in one]) for one in zip(*spent[side], strict=True))
         rest = spread(whole - images * each[side], 1) if few else "in the image's"
         table.add_row(side, spread(each[side], 3), ratio(each[side], each["loop"]), rest, spread(whole, 1))
     show(table, f"{rounds} rounds; start-up until {few} images were done. Photographs: {task['benchmark']}.")
-    show(_where(spent, images, few), "Processes of one title together; what is under 0.01 s an image is left out.")
+    show(_where(spent), "Processes of one title together; what is under 0.01 s an image is left out.")
 
 
-def _where(spent: Spent, images: int, few: int) -> Table:
+def _where(spent: Spent) -> Table:
     """The processes that use the time: CPU seconds an image, and in all."""
     table = titled("Where they go, CPU seconds", "run: process", "an image", "in all")
     for side, runs in spent.items():
-        for title in sorted({title for *_, whole in runs for title in whole}):
-            begun, done, whole = (np.array([used.get(title, 0.0) for used in one]) for one in zip(*runs, strict=True))
-            each = (done - begun) / (images - few)
+        for title in sorted({title for _, whole in runs for title in whole}):
+            each, whole = (np.array([used.get(title, 0.0) for used in one]) for one in zip(*runs, strict=True))
             if np.median(each) >= 0.01:
                 table.add_row(f"{side}: {title}", spread(each, 3), spread(whole, 1))
     return table
@@ -105,14 +103,16 @@ def _draw(folder: Path, images: int) -> Path:
     return file
 
 
-def _measured(side: str, images: int, few: int, task: dict[str, str]) -> tuple[Used, Used, Used]:
+def _measured(side: str, images: int, few: int, task: dict[str, str]) -> tuple[Used, Used]:
     given = json.dumps({**task, "side": side, "images": str(images)})
     command = [sys.executable, "-m", "perf", "--threads", os.environ["OMP_NUM_THREADS"], "run-side", given]
     environment = {**os.environ, "RAY_ADDRESS": "local", "OVSS_CACHE": task["out"]}
     folder = _folder(task, side, images)
     shutil.rmtree(folder, ignore_errors=True)  # or the next round would be resumed
-    *marks, whole = cpu_seconds(command, environment, lambda: _maps(folder), (few, images) if few else ())
-    return (marks[0], marks[1], whole) if few else ({}, whole, whole)
+    (early, begun), (late, done), (_, whole) = cpu_seconds(command, environment, lambda: _maps(folder), (few, images))
+    if early == late:
+        raise RuntimeError(f"all {images} images were done between two looks, {PERIOD} s apart; give more of them")
+    return {title: (used - begun.get(title, 0.0)) / (late - early) for title, used in done.items()}, whole
 
 
 def _maps(folder: Path) -> int:
@@ -125,14 +125,14 @@ def cpu_seconds(
     environment: dict[str, str],
     done: Callable[[], int] = lambda: 0,
     marks: Sequence[int] = (),
-) -> list[Used]:
-    """Run a command: what its process and all descendants have used, whenever `done` reaches a mark, and at last.
+) -> list[tuple[int, Used]]:
+    """Run a command: how much was done, and what its process and all descendants had used, at each mark and at last.
 
-    Raises RuntimeError if it fails.
+    A mark is the look at which `done` has reached it, or more. Raises RuntimeError if the command fails, or does less.
     """
     used: dict[psutil.Process, float] = {}
     titles: dict[psutil.Process, str] = {}
-    made: list[Used] = []
+    made: list[tuple[int, dict[psutil.Process, float]]] = []
     ended = 0.0
     with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, env=environment, stderr=said) as driver:
         top = psutil.Process(driver.pid)
@@ -140,8 +140,8 @@ def cpu_seconds(
             with suppress(psutil.NoSuchProcess):
                 used |= dict.fromkeys({top, *top.children(recursive=True)} - set(used), 0.0)
             living = [_look(process, used, titles) for process in used]
-            while len(made) < len(marks) and done() >= marks[len(made)]:
-                made.append(_by_title(used, titles))
+            while len(made) < len(marks) and (count := done()) >= marks[len(made)]:
+                made.append((count, dict(used)))
             ended = ended or (time.monotonic() if driver.poll() is not None else 0.0)
             if ended and (not any(living) or time.monotonic() - ended > FAREWELL):
                 break
@@ -149,10 +149,13 @@ def cpu_seconds(
         if driver.returncode:
             said.seek(0)
             raise RuntimeError(f"{' '.join(command)} failed: {said.read()}")
-    return [*made, _by_title(used, titles)]
+    if len(made) < len(marks):
+        raise RuntimeError(f"{' '.join(command)} ended with {done()} done, and {marks[len(made)]} were to be")
+    return [(count, _by_title(one, titles)) for count, one in [*made, (done(), used)]]
 
 
 def _by_title(used: dict[psutil.Process, float], titles: dict[psutil.Process, str]) -> Used:
+    """By the titles that the processes had last."""
     return {title: sum(s for p, s in used.items() if titles.get(p) == title) for title in set(titles.values())}
 
 

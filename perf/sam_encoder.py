@@ -32,6 +32,7 @@ def measure(name: str, images: int, device: str, compiled: bool, rounds: int) ->
     """Print the table of one variant; without what is compiled, if `compiled` is False."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.compiler.reset()  # it bounds how often one function is compiled, for all variants together
     models, started = {}, {}
     for way, (precision, mode) in (WAYS if device == "cpu" else WAYS | GRAPHS).items():
         if mode and not compiled:

@@ -35,7 +35,7 @@ class Network(stage.Config):
     """bf16, for the image encoder and automatic masks, changes near-ties and is meant for GPUs; not timed on one yet"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
     """compile the image encoder when a worker starts (`python -m perf sam-encoder` shows what that costs and gains);
-    a name is a mode of torch.compile: reduce-overhead records CUDA graphs. Not measured on a GPU yet"""
+    a name is a mode of torch.compile: both record CUDA graphs. Fewer images than `batch` then cost what a batch does"""
     exact: bool = False
     """bit-identical answers on one kind of hardware: one image per forward, one thread, deterministic kernels"""
 
@@ -66,7 +66,8 @@ class Network(stage.Config):
     def compiled(self, model: "Sam", images: int) -> None:
         """Compile a network, if that is asked for, for so many images at a time."""
         if self.compile:
-            model.compile_for(images, "default" if self.compile is True else self.compile)
+            with computing(self):  # under other settings it would be compiled again
+                model.compile_for(images, "default" if self.compile is True else self.compile)
 
 
 class Stage(stage.Stage):

@@ -28,7 +28,7 @@ MEAN = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
 STD = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
 """What the input is normalised by, for RGB in 0..255."""
 WARM = 3
-"""Times that a compiled encoder is run before it is used: CUDA graphs are recorded in the second."""
+"""Times that a compiled encoder is run before it is used on a GPU: CUDA graphs are recorded in the second."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Sam(nn.Module):
     def compile_for(self, images: int, mode: str = "default") -> float:
         """Compile the encoder for so many images at a time; return the seconds that it took.
 
-        From then on images are encoded in groups of a size that has been compiled, filled up with zeros: another size
-        would be compiled anew, in the middle of the work. `mode` is torch.compile's. Raises OvssError if this machine
-        cannot compile.
+        From then on images are encoded in groups of a size that has been compiled, filled up with zeros, which cost as
+        much: another size would be compiled anew, in the middle of the work. `mode` is torch.compile's. Raises
+        OvssError if this machine cannot compile.
         """
         if images in self.sizes:
             return 0.0
@@ -93,12 +93,12 @@ class Sam(nn.Module):
         empty = torch.zeros(images, 3, self.variant.pixels, self.variant.pixels, device=self.device)
         try:
             with torch.inference_mode():
-                for _ in range(WARM):
+                for _ in range(WARM if self.device.type == "cuda" else 1):
                     self.encode(empty)
         except RuntimeError as failure:
             raise OvssError(
-                f"the image encoder cannot be compiled for {images} images here: {str(failure).strip()}. It takes a "
-                "C++ compiler (such as the package g++) and memory; or leave the option compile out"
+                f"the image encoder cannot be compiled for {images} images here: {str(failure).strip()}. It takes "
+                "compilers of C and C++ (the package g++) and memory; or leave the option compile out"
             ) from failure
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

@@ -47,9 +47,9 @@ class Answered:
     """What prompts have made of tokens and image: all that masks are made of."""
 
     tokens: Tensor
-    """(P, SEVERAL, D) float32"""
+    """(P, SEVERAL, D) float32, or what the network is computed in"""
     image: Tensor
-    """(P, L, D) float32"""
+    """(P, L, D) likewise"""
     fit: Tensor
     """(P, SEVERAL) float32: the predicted IoU of each mask"""
 
@@ -89,7 +89,8 @@ class FastDecoder:
         last = transformer.final_attn_token_to_image
         found = _look(last, (tokens + asked)[:, wanted], image + seen.positions, image)
         tokens = transformer.norm_final_attn(tokens[:, wanted] + found)
-        fit = self.decoder.iou_prediction_head(tokens[:, 0])
+        with torch.autocast(tokens.device.type, enabled=False):  # thresholds and order depend on its last digits
+            fit = self.decoder.iou_prediction_head(tokens[:, 0].float())
         return Answered(tokens[:, -SEVERAL:], image, fit[:, -SEVERAL:])
 
     def masks(self, answered: Answered, rows: Tensor) -> Tensor:

@@ -28,10 +28,12 @@ from ovss_ray.models.sam_variants import Size, resized_size
 from ovss_ray.models.transfer import down, up
 
 CACHED, HELD = 1 << 24, 1 / 8
-"""What the images of a group of clicks, each changed by its click, may take: bytes of a CPU's cache, share of a GPU."""
+"""What images may take, each changed by its click, for a group of clicks: bytes of a CPU's cache, share of a GPU's
+memory that is free."""
 
 MASKS_BYTES = 1 << 31
-"""The most bytes that the packed masks of a crop may take before repeated ones are left out."""
+"""The most bytes that packed masks of a crop may take before repeated ones are left out. On a GPU, which packs whole
+masks, they may take its share if that is more."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,10 @@ class Generator:
         self.model, self.settings, self.batch = model, settings or Settings(), batch
         self.grids = self.settings.grids()
         self.fast = FastDecoder(model)
-        self.held = CACHED
+        self.held, self.cap = CACHED, MASKS_BYTES
         if model.device.type == "cuda":
-            self.held = int(HELD * torch.cuda.get_device_properties(model.device).total_memory)
+            self.held = int(HELD * torch.cuda.mem_get_info(model.device)[0])
+            self.cap = max(self.cap, self.held)
 
     @torch.inference_mode()
     def generate(self, images: Sequence[np.ndarray]) -> list[Proposals]:
@@ -142,7 +145,8 @@ class Generator:
                     chosen = here & (which[piece] == i)[:, None]
                     if chosen.any():
                         parts[i].append(measure(self._masks(answer, chosen), frames[i], offset, least))
-                        _limit(sum(part.nbytes for part in parts[i]), MASKS_BYTES)
+                        _limit(sum(part.nbytes for part in parts[i]), self.cap)
+            del answers, answer  # a GPU would hold them beside those of the next group
         return np.concatenate(fits), parts
 
     def _groups(self, clicks: int, seen: Seen) -> Iterator[list[slice]]:

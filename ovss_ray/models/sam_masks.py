@@ -163,9 +163,8 @@ def packed(
     begins = np.cumsum([one.numel() for one in held])[:-1]
     made = []
     for one, flat, corners, rows in zip(held, np.split(fetched, begins), boxes, chosen, strict=True):
-        masks = np.unpackbits(flat.reshape(one.shape), axis=2).view(bool)
-        inside = zip(masks, corners[rows], strict=True)
-        made.append([np.packbits(mask[y0:y1, x0:x1]) for mask, (x0, y0, x1, y1) in inside])
+        inside = zip(flat.reshape(one.shape), corners[rows], strict=True)
+        made.append([np.packbits(np.unpackbits(bits, axis=1)[y0:y1, x0:x1]) for bits, (x0, y0, x1, y1) in inside])
     return made
 
 

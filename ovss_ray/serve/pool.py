@@ -53,9 +53,8 @@ class Replica:
     ) -> None:
         """`remembered` are the bytes of images that it keeps for further prompts."""
         os.environ["OMP_NUM_THREADS"] = str(pool.threads)
-        self.thread = ThreadPoolExecutor(
-            1
-        )  # stages are not made for several, nor CUDA graphs for another than their own
+        # Stages are not made for several threads, nor CUDA graphs for another than the one they were recorded in.
+        self.thread = ThreadPoolExecutor(1)
         self.stages: dict[str, Stage] = {stage.use: self.thread.submit(stage.build).result() for stage in pool.stages}
         if any(PROMPT in part.stages for part in parts.values()):
             beside = self.thread.submit(sam_prompt.Stage.beside, self.stages["sam"], remembered)
