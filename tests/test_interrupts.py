@@ -2,10 +2,19 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from ovss_ray.interrupts import held
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Have interrupts heeded, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupt() -> None:
@@ -41,13 +50,10 @@ def test_an_error_of_the_block_comes_first() -> None:
 
 def test_what_a_program_has_decided_about_interrupts_stays() -> None:
     heard = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    try:
-        with held():
-            interrupt()
-            assert heard == [signal.SIGINT]
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    with held():
+        interrupt()
+        assert heard == [signal.SIGINT]
 
 
 def test_other_threads_have_nothing_to_hold() -> None:

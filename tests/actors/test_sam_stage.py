@@ -97,11 +97,15 @@ def test_half_precision_is_an_option(weights: Path) -> None:
     assert 0 < np.abs(full["predicted_iou"][0] - half["predicted_iou"][0]).mean() < 0.05
 
 
-def test_the_image_encoder_is_compiled_if_asked(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[object] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
-    made = stage(weights, compile=True)
-    assert compiled == [made.generator.model.image_encoder]
+@pytest.mark.parametrize(("asked", "mode"), [(True, "default"), ("reduce-overhead", "reduce-overhead")])
+def test_the_image_encoder_is_compiled_if_asked(
+    weights: Path, asked: bool | str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[tuple[object, object]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, mode, dynamic: compiled.append((module, mode)))
+    model = stage(weights, compile=asked).generator.model
+    assert compiled == [(model.image_encoder, mode)]
+    assert model.sizes == [1]
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(weights: Path, tmp_path: Path) -> None:

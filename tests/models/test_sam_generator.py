@@ -260,6 +260,22 @@ def small_photo(file: Path) -> np.ndarray:
         return np.asarray(opened.convert("RGB"))
 
 
+def test_vit_b_proposes_what_the_released_generator_proposes_before_and_after_suppression(shared: Path) -> None:
+    variant = VARIANTS["sam_vit_b"]
+    pair = both(variant, official_sam.speckled(variant, 0.4))
+    for network in pair:
+        network.image_encoder = Remembered(network.image_encoder, variant.pixels)  # type: ignore[assignment]
+    with Image.open(shared / "data/real/photos/sam/truck.jpg") as opened:
+        image = np.asarray(opened.convert("RGB").resize((512, 341)))
+    before = differences(pair, [image], ANY | {"points_per_side": 8, "box_nms_thresh": 1.0})
+    after = differences(pair, [image], ANY | {"points_per_side": 8})
+    print("vit_b", dict(before), dict(after))
+    assert before["masks"] == 192
+    assert 0 < after["masks"] < 192
+    for counts in (before, after):
+        assert counts["masks near a threshold"] + counts["pixels near the threshold"] <= 20
+
+
 @pytest.mark.parametrize("variant", [SMALL, replace(SMALL, decoder_layers=3), VARIANTS["sam_tiny"]])
 def test_the_fast_decoder_answers_as_the_plain_one(variant: Variant) -> None:
     model = Sam(variant)
@@ -438,23 +454,32 @@ def test_on_a_gpu_the_host_waits_for_nothing_else(small: Pair) -> None:
     assert [one.boxes.tolist() for one in found] == [one.boxes.tolist() for one in expected]
 
 
-@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="this machine has no C++ compiler")
-def test_a_compiled_encoder_sees_only_the_sizes_that_it_was_compiled_for(small: Pair) -> None:
-    compiled = both(SMALL, small[0].state_dict())[0]
+def test_a_compiled_encoder_sees_only_the_sizes_that_it_was_compiled_for(
+    small: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = both(SMALL, small[0].state_dict())[0]
+    monkeypatch.setattr(model.image_encoder, "compile", lambda mode, dynamic: None)  # which takes a minute
     images = torch.randn(5, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    sizes: list[int] = []
+    model.image_encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     with torch.inference_mode():
         expected = small[0].encode(images)
-        assert compiled.compile_for(2) > 0
-        assert compiled.compile_for(2) == 0
-        sizes: list[int] = []
-        encoder = compiled.image_encoder
-        encoder.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-        torch.testing.assert_close(compiled.encode(images), expected, atol=1e-5, rtol=0)
-        assert sizes == [2, 2, 2]
-        compiled.compile_for(1)
-        sizes.clear()
-        torch.testing.assert_close(compiled.encode(images), expected, atol=1e-5, rtol=0)
-        assert sizes == [2, 2, 1]
+        for size, seen in ((2, [2, 2, 2]), (1, [2, 2, 1])):
+            assert model.compile_for(size) > 0
+            assert model.compile_for(size) == 0
+            sizes.clear()
+            torch.testing.assert_close(model.encode(images), expected, atol=1e-5, rtol=0)
+            assert sizes == seen
+
+
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="this machine has no C++ compiler")
+def test_a_compiled_encoder_makes_the_same() -> None:
+    variant = replace(SMALL, layers=1, globals=())
+    plain, compiled = (both(variant, official_sam.state(variant))[0] for _ in range(2))
+    images = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    compiled.compile_for(1)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled.encode(images), plain.encode(images), atol=1e-5, rtol=0)
 
 
 def test_a_machine_that_cannot_compile_is_told_so(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
