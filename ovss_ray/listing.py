@@ -32,6 +32,28 @@ class Item:
 Items = Iterable[Item]
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of a data set that are on the disk, and that no item of it is made of."""
+
+    what: str
+    """such as "photographs without a label file"; it follows the number"""
+    number: int
+    example: str
+    """the first of them, as an address"""
+
+
+class Paired(Rows[Item]):
+    """Items, and the files that were left over when they were paired."""
+
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def left_out(items: Items) -> tuple[LeftOut, ...]:
+    """The files that were left over when items were paired; none for items that were not."""
+    return items.left_out if isinstance(items, Paired) else ()
+
+
 def gathered(items: Items) -> Rows[Item]:
     """Keep items where they take no memory, in their order."""
     if isinstance(items, Rows):
@@ -75,7 +97,8 @@ def paired(photographs: Stems, truths: Stems) -> Rows[Item]:
     """
     alone: dict[str, tuple[int, str]] = {}
     found = _both(photographs, truths)
-    made = Rows(Item, "image_id, image, truth, part", _pairs(found, alone))
+    made = Paired(Item, "image_id, image, truth, part", _pairs(found, alone))
+    made.left_out = tuple(LeftOut(what, number, example) for what, (number, example) in alone.items())
     for what, (number, example) in alone.items():
         logging.getLogger(__name__).warning("%d %s, such as %s", number, what, example)
     return made

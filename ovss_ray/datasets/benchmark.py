@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,18 @@ class Step:
     """(content of the source, its name) → content of the target: an image file. Raises OvssError.
 
     A function of a module, since it is sent to other processes."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """Numbers in the label files of a benchmark that a user describes, each of which stands for one class."""
+
+    classes: tuple[int, ...]
+    """label value of each class, in the order of the vocabulary"""
+    ignore: tuple[int, ...]
+    """label values that are not counted"""
+    stated: bool
+    """whether the user wrote `ignore`; False: it is the default"""
 
 
 Plan = Callable[[str, str, str | None], Iterable[Step]]
@@ -88,6 +101,10 @@ class Benchmark:
     """whether the images are made on the spot, so that no data root is needed"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """name → indices of labels whose mIoU the report gives apart as well, such as things and stuff"""
+    values: Values | None = None
+    """label values as a user describes them; None if labels are coded by colours or the data set is a known one"""
+    unpaired: Literal["error", "skip"] = "error"
+    """whether files without a partner make a run incomplete (see listing.LeftOut)"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", self.labels or self.vocabulary.names)
