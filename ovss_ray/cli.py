@@ -84,6 +84,7 @@ def _asked(settings: "RunConfig") -> list[str]:
 def _evaluate(settings: dict[str, "RunConfig"], out: str) -> None:
     """Run, show the reports, and say how to go on if it could not be finished; several runs go below `out`, by name."""
     from ovss_ray import files, tables
+    from ovss_ray import report as run_reports
     from ovss_ray.request import resolve
 
     folders = {name: files.join(out, name) if len(settings) > 1 else out for name in settings}
@@ -106,9 +107,10 @@ def _evaluate(settings: dict[str, "RunConfig"], out: str) -> None:
         raise typer.Exit(130) from None
     if len(reports) > 1:
         tables.console().print(tables.side_by_side(reports))
-    every = [one["images"] for report in reports.values() for one in report["benchmarks"].values()]
-    if failed := sum(one["expected"] - one["scored"] for one in every):
-        print(f"ovss: {failed} images have no result. Mend them and give the same command again", file=sys.stderr)
+    lacking = list(run_reports.lacking([one for report in reports.values() for one in report["benchmarks"].values()]))
+    for sentence in lacking:
+        print(f"ovss: {sentence}", file=sys.stderr)
+    if lacking:
         raise typer.Exit(FAILED)
 
 

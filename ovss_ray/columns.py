@@ -47,6 +47,8 @@ COLUMNS = {
     "size": Column("int32", "2", "H, W of the photograph"),
     "image": Column("uint8", "H W 3", "RGB"),
     "truth": Column("uint16", "H W", "label index, or IGNORE"),
+    "image_digest": Column("str", "", "digest of the photograph's bytes as the worker has read them (see digests.py)"),
+    "truth_digest": Column("str", "", "the same of the label file"),
     "prompts": Column("dict", "", "what somebody points at: points and labels, box, mask, multimask (models/sam.py)"),
     "boxes": Column("int32", "R 4", "x0 y0 x1 y1 of each region, half open; a region is a mask without a name"),
     "bits": Column("uint8", "n", "the masks of all regions, packed bit by bit inside their boxes (see regions.py)"),

@@ -54,7 +54,7 @@ class Display:
 
     def _begin(self, request: Request) -> None:
         for name, table in request.manifests.items():
-            for part in records.read(self.folder.records(name), table["image_id"]):
+            for part in records.read(self.folder.records(name), table):
                 self._count(name, part.filter(pa.compute.equal(part["error"], "")))
         if self.earlier:
             self.console.print(f"{self.earlier} of {self.total} images have a record already: going on with the rest")

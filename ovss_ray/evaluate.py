@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -13,9 +14,10 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from ovss_ray import cluster, placement, records, reduce, report
+from ovss_ray import changes, cluster, files, placement, records, reduce, report
 from ovss_ray import manifest as manifests
 from ovss_ray.arrays import ArrayCache
+from ovss_ray.columns import MANIFEST
 from ovss_ray.display import Display
 from ovss_ray.errors import OvssError
 from ovss_ray.placement import Placed
@@ -41,8 +43,8 @@ def run(request: Request, display: Display) -> dict[str, Any]:
     """
     folder = request.folder
     folder.claim(request.config, request.identity(), {**environment(), **request.weights()})
-    for name, table in request.manifests.items():
-        manifests.save(table, folder.manifest(name))
+    request = _with_changes(request, request.manifests, display)
+    for name in request.manifests:
         folder.save_json(folder.card(name), request.card(name))
     settled = {name: set(records.parts(folder.records(name))) for name in request.manifests}
     todo = _todo(request, settled)
@@ -51,8 +53,25 @@ def run(request: Request, display: Display) -> dict[str, Any]:
             cluster.preflight(request)
             with folder.command() as entry:
                 _finish(request, display, settled, entry)
+            _with_changes(request, {k: changes.restamped(v) for k, v in request.manifests.items()}, display)
         with plain_errors():
             return report.build(folder, reduce.fold)
+
+
+def _with_changes(request: Request, listed: Mapping[str, pa.Table], display: Display) -> Request:
+    """Save the manifests with the digests of files that have changed since they were scored; say how many have."""
+    tables = {}
+    for name, table in listed.items():
+        uri, folder = request.folder.manifest(name), request.folder.records(name)
+        before = manifests.load(uri) if files.exists(uri) else None
+        tables[name] = changes.looked_up(table, before, folder, display.say)
+        manifests.save(tables[name], uri)
+        if due := records.settle(folder, tables[name]).due:
+            display.say(
+                f"{name}: the photographs or label files of {due} images have changed since they were scored: these "
+                "images are due again"
+            )
+    return replace(request, manifests=tables)
 
 
 def _todo(request: Request, settled: Mapping[str, set[str]]) -> pa.Table:
@@ -115,7 +134,7 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], request: Request, watch
         "ledger": watch.ledger,
         "deadline": request.config.deadline,
     }
-    blocks = _blocks(manifest, pools[0].batch)
+    blocks = _blocks(manifest.select(list(MANIFEST)), pools[0].batch)
     images: Dataset = ray.data.from_blocks(blocks)  # from_arrow would start a task for each, to count its rows
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=request.folder)

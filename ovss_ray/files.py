@@ -59,6 +59,30 @@ def read(uri: str | Path) -> bytes:
         raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
 
 
+def stamp(uri: str) -> str:
+    """Describe a file's state without reading it: another stamp means that its content may be another.
+
+    A file of this machine has size, times of change of content and of entry, and inode: a copy has another stamp even
+    if its times were copied too. Elsewhere it is the size, with the time or the ETag where there is one. "absent" if
+    there is no such file, "" if nothing is known of it.
+    """
+    try:
+        system, path = locate(uri)
+        if isinstance(system, fs.LocalFileSystem):
+            state = os.stat(path)
+            return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}"
+        if isinstance(system, fs.PyFileSystem):
+            known = system.handler.fs.info(path)
+            keys = ("size", "mtime", "LastModified", "last_modified", "created", "ETag", "etag", "Content-MD5")
+            return "-".join(str(known[key]) for key in keys if known.get(key) is not None)
+        found = system.get_file_info(path)
+        return "absent" if found.type == fs.FileType.NotFound else f"{found.size}-{found.mtime_ns}"
+    except FileNotFoundError:
+        return "absent"
+    except (OSError, OvssError):
+        return ""
+
+
 def write(uri: str | Path, data: bytes) -> None:
     """Write all of a file or nothing: locally aside and renamed, on an object store in one PUT.
 

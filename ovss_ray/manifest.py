@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ovss_ray import files
+from ovss_ray import files, records
 from ovss_ray.config import RunConfig
 from ovss_ray.datasets.benchmark import Benchmark
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import Item, Items, gathered
+from ovss_ray.listing import Item, Items, LeftOut, gathered, left_out
 from ovss_ray.spill import Rows, row
 
 SCHEMA = pa.schema(
@@ -32,7 +32,15 @@ SCHEMA = pa.schema(
 
 WORDS = ("benchmark", "vocabulary", "part", "error")
 """Columns that mostly say one thing of all images."""
-_OWN = pa.schema([one for one in SCHEMA if one.name not in WORDS])
+STAMPS = ("image_stamp", "truth_stamp")
+"""Columns for the state of photograph and label file when they were listed (see files.stamp)."""
+_OWN = pa.schema([*(one for one in SCHEMA if one.name not in WORDS), *((name, pa.string()) for name in STAMPS)])
+WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records.DIGESTS))])
+"""SCHEMA, the stamps, and the digests of files that have changed since they were first listed (see changes.py).
+
+The manifests of earlier versions have SCHEMA alone."""
+FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
+"""What a manifest may look like: of an earlier version, as listed, as saved by a run."""
 
 AT_ONCE = 256
 """Photographs whose sizes are asked for before the first answers are taken."""
@@ -88,22 +96,30 @@ class Selection:
         return gathered(islice((item for item in every if not asked or item.image_id in asked), self.limit))
 
 
+@dataclass(frozen=True)
+class Listed:
+    """The images asked for, and the files of the data set that none of them is made of."""
+
+    items: Rows[Item]
+    left_out: tuple[LeftOut, ...] = ()
+
+
 def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> pa.Table:
-    """List the images asked for, sorted so that images of one shape stand together and batches fill.
+    """List the images asked for as a table. Raises OvssError as `listed` does."""
+    return table(name, benchmark, listed(name, benchmark, root, selection))
 
-    Methods that scale the short side meet equal sizes in a row. Of the table, which lies in a temporary file, that
-    alone takes memory which is looked at. Raises OvssError if the data are not there, or if the split has another
-    number of images than it should.
+
+def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Listed:
+    """List the images asked for.
+
+    Files are left out of a whole split only, and only where nobody says how many images belong to it. Raises OvssError
+    if the data are not there, or if the split has another number of images than it should.
     """
-    rows = _sized(benchmark, _listed(name, benchmark, root, selection))
-    sized = Rows(row, "image_id, image, truth, part, height, width, ratio", rows)
-    return _table(name, benchmark, sized.in_order("ratio, height DESC, image_id"))
-
-
-def _listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Rows[Item]:
-    items = gathered(benchmark.items(root, selection.split))
+    items = benchmark.items(root, selection.split)
+    alone, items = left_out(items), gathered(items)
+    whole = selection.ids is None and selection.limit is None
     expected = benchmark.counts.get(selection.split)
-    if expected is not None and len(items) != expected and selection.ids is None and selection.limit is None:
+    if whole and expected is not None and len(items) != expected:
         more = f" (`ovss prepare {name}` completes a prepared form)" if benchmark.prepare else ""
         raise OvssError(
             f"{name}, split {selection.split}: {expected} images belong to it, and {len(items)} were found below "
@@ -112,17 +128,35 @@ def _listed(name: str, benchmark: Benchmark, root: str, selection: Selection) ->
     rows = selection.take(items, name)
     if not len(rows):
         raise OvssError(f"{name}, split {selection.split}: no image with a label was found below {root}")
-    return rows
+    return Listed(rows, alone if whole and expected is None else ())
+
+
+def table(name: str, benchmark: Benchmark, found: Listed) -> pa.Table:
+    """Make a table of images, sorted so that images of one shape stand together and batches fill.
+
+    Methods that scale the short side meet equal sizes in a row. Of the table, which lies in a temporary file, that
+    alone takes memory which is looked at.
+    """
+    columns = f"image_id, image, truth, part, height, width, {', '.join(STAMPS)}, ratio"
+    sized = Rows(row, columns, _sized(benchmark, found.items))
+    return _table(name, benchmark, sized.in_order("ratio, height DESC, image_id"))
 
 
 def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
-    """What an item says, with its photograph's height, width and their ratio; few are under way at once."""
+    """What an item says, its photograph's height, width and their ratio, and stamps; few are under way at once."""
     stream = iter(items)
     with ThreadPoolExecutor(8) as pool:
         while some := list(islice(stream, AT_ONCE)):
-            for item, (height, width) in zip(some, pool.map(partial(_size, benchmark), some), strict=True):
+            looks = pool.map(partial(_look, benchmark), some)
+            for item, (height, width, *stamps) in zip(some, looks, strict=True):
                 ratio = width / max(1, height)
-                yield item.image_id, item.image, item.truth, item.part, height, width, ratio
+                yield item.image_id, item.image, item.truth, item.part, height, width, *stamps, ratio
+
+
+def _look(benchmark: Benchmark, item: Item) -> tuple[int, int, str, str]:
+    """Look at an item's files without decoding them: H, W, and a stamp each; drawn ones never change."""
+    stamps = ("", "") if benchmark.drawn else (files.stamp(item.image), files.stamp(item.truth))
+    return *_size(benchmark, item), *stamps
 
 
 def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
@@ -147,7 +181,7 @@ def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> 
         ) from failure
     for column, chunks in words.items():
         table = table.append_column(column, pa.chunked_array(chunks, pa.string()))
-    return table.select(SCHEMA.names)
+    return table.select([*SCHEMA.names, *STAMPS])
 
 
 def _write(path: str, name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> dict[str, list[pa.Array]]:
@@ -155,8 +189,8 @@ def _write(path: str, name: str, benchmark: Benchmark, rows: Iterator[tuple[Any,
     words: dict[str, list[pa.Array]] = {column: [] for column in WORDS}
     with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _OWN) as writer:
         while some := list(islice(rows, CHUNK)):
-            ids, images, truths, parts, heights, widths, _ = zip(*some, strict=True)
-            own = zip((ids, images, truths, heights, widths), _OWN, strict=True)
+            ids, images, truths, parts, heights, widths, *stamps, _ = zip(*some, strict=True)
+            own = zip((ids, images, truths, heights, widths, *stamps), _OWN, strict=True)
             writer.write_batch(pa.record_batch([pa.array(values, one.type) for values, one in own], _OWN))
             asked = tuple(benchmark.question(part)[0].digest for part in parts)
             said = (name,) * len(some), asked, parts, ("",) * len(some)
@@ -180,7 +214,7 @@ def save(table: pa.Table, uri: str) -> None:
     if files.exists(uri):
         _compare(load(uri, ["image_id"]), table, uri)
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
         for batch in table.to_batches():
             writer.write_batch(batch)
     files.write(uri, sink.getvalue())
@@ -202,7 +236,7 @@ def load(uri: str, columns: list[str] | None = None) -> pa.Table:
     try:
         content = files.read(uri)
         found = pq.read_schema(pa.BufferReader(content))
-        if not found.equals(SCHEMA):
+        if not any(map(found.equals, FORMS)):
             raise pa.ArrowInvalid(f"its columns are {found.names}")
         return files.read_parquet(content, columns)
     except (pa.ArrowException, ValueError, OSError) as failure:

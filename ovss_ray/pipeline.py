@@ -47,7 +47,7 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     """Run the stages one after the other over a batch whose rows have the columns of the manifest.
 
     An image that fails is marked in `error` and passed by from then on; its neighbours are not touched. `seconds`
-    gets one entry per stage.
+    gets one entry per stage, and one for each part of its work that a stage times by itself.
 
     Raises Contract if a stage breaks its word, Poisoned if the process can compute no more, and OvssError if a disk is
     full.
@@ -57,8 +57,8 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
         good = np.array([error == "" for error in batch["error"]], bool)
         done = _settle(stage, {k: v[good] for k, v in batch.items()}, vocabularies) if good.any() else {}
         batch = _merge(batch, done, good, stage.writes)
-        share = (time.perf_counter() - begun) / max(1, int(good.sum()))
-        batch["seconds"] = _timed(batch, name, np.where(good, share, 0.0))
+        spent = {name: time.perf_counter() - begun, **stage.parts()}
+        batch["seconds"] = _timed(batch, spent, good / max(1, int(good.sum())))
     return batch
 
 
@@ -130,6 +130,10 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
     return merged
 
 
-def _timed(batch: Batch, name: str, shares: np.ndarray) -> np.ndarray:
+def _timed(batch: Batch, spent: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
+    """Add seconds by name to those of each row, which has its share of them, (n,) float64."""
     before = batch.get("seconds", column({} for _ in shares))
-    return column({**(old or {}), name: float(share)} for old, share in zip(before, shares, strict=True))
+    return column(
+        {**(old or {}), **{name: (old or {}).get(name, 0.0) + float(s * share) for name, s in spent.items()}}
+        for old, share in zip(before, shares, strict=True)
+    )

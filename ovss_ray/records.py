@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,15 @@ from ovss_ray.metrics import confusion, proposal_recall
 VERSION = "1"
 """Version of the schema, written into every part file and checked when one is read."""
 
-FAILED = 1 << 62
-"""The bit that makes the key of a failed record larger than that of any good one (see `chosen`)."""
+MATCHED, UNKNOWN, FAILED, STALE = range(4)
+"""Rank of a record among those of one image, the best first.
+
+A good record whose digests may be those of the files now; a good one without digests, of an earlier version; a failed
+one; a good one of files that have changed since, which counts for nothing."""
+_RANK, _PART = 61, 32
+"""Lowest bits of rank and part number in the key of a record; its row stands below (see `settle`)."""
+DIGESTS = ("image_digest", "truth_digest")
+"""Columns for the digests of the photograph and the label file that a worker read; empty if it read none."""
 
 METRICS = {"confusion": confusion.schema, "proposal_recall": proposal_recall.schema}
 """Column → what one metric notes of an image. A run has those that its stages write; the others are null."""
@@ -28,6 +36,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("seconds", pa.map_(pa.string(), pa.float32())),
         *METRICS.items(),
+        *((name, pa.string()) for name in DIGESTS),
     ],
     metadata={"ovss_ray.records": VERSION},
 )
@@ -40,6 +49,7 @@ def table(batch: Batch) -> pa.Table:
         pa.array([str(value) for value in batch["error"]], pa.string()),
         pa.array([list(value.items()) for value in batch["seconds"]], SCHEMA.field("seconds").type),
         *(_measured(batch, name) for name in METRICS),
+        *(pa.array([str(value) for value in batch.get(name, [""] * len(batch["error"]))]) for name in DIGESTS),
     ]
     made = pa.Table.from_arrays(arrays, schema=SCHEMA)
     return made.append_column("benchmark", pa.array([str(value) for value in batch["benchmark"]], pa.string()))
@@ -90,46 +100,97 @@ def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
     return part
 
 
-def chosen(folder: str, among: pa.ChunkedArray | None = None) -> list[tuple[str, np.ndarray]]:
-    """Say where the set is to be read: part files, and the rows of each that count, (n,) int64.
+@dataclass(frozen=True)
+class Settled:
+    """The set of records: which of them count, and what became of the others."""
 
-    Every image counts once: a good record before a failed one, else the first. Only the ids in `among`, if given,
-    count: what lies in the folder but is not in the manifest is nobody's record.
+    parts: list[tuple[str, np.ndarray]]
+    """part files, and the rows of each that count, (n,) int64"""
+    changed: int = 0
+    """images with a good record of files that have changed since"""
+    due: int = 0
+    """images among those that have no record of the files as they are now"""
+    undigested: int = 0
+    """good records that count although nothing says which files they are of: an earlier version wrote them"""
+
+
+def settle(folder: str, among: pa.Table | pa.ChunkedArray | None = None) -> Settled:
+    """Decide which records of a folder count: one for every image, whatever the order of the part files.
+
+    `among` is the manifest, or its column image_id. What is not in it is nobody's record. Where it has digests, they
+    are those of the files now, "" if not known (see changes.py). For the ranks see MATCHED.
     """
     uris = parts(folder)
-    keyed = [_keyed(read_part(uri, ["image_id", "error"]), number) for number, uri in enumerate(uris)]
-    known = pa.concat_tables(
-        [pa.table({"image_id": pa.array([], pa.string()), "key": pa.array([], pa.int64())}), *keyed]
-    )
-    if among is not None:
-        known = known.filter(pc.is_in(known["image_id"], value_set=among.combine_chunks()))
-    keys = np.sort(known.group_by("image_id").aggregate([("key", "min")])["key_min"].to_numpy())
-    part, row = (keys & ~FAILED) >> 32, keys & 0xFFFFFFFF
-    return [(uri, np.sort(row[part == number])) for number, uri in enumerate(uris) if (part == number).any()]
+    columns = ["image_id", "error", *DIGESTS]
+    known = [_keyed(read_part(uri, columns), number, _now(among)) for number, uri in enumerate(uris)]
+    best = pa.concat_tables([_keyed(SCHEMA.empty_table(), 0, None), *known])
+    best = best.group_by("image_id").aggregate([("key", "min"), ("stale", "max")])
+    keys, stale = best["key_min"].to_numpy(), best["stale_max"].to_numpy()
+    rank = keys >> _RANK
+    counted = np.sort(keys[rank != STALE])
+    part, row = (counted >> _PART) & 0x1FFFFFFF, counted & 0xFFFFFFFF
+    rows = [(uri, np.sort(row[part == number])) for number, uri in enumerate(uris) if (part == number).any()]
+    due = stale & (rank >= FAILED)
+    return Settled(rows, int(stale.sum()), int(due.sum()), int((rank == UNKNOWN).sum()))
 
 
-def _keyed(part: pa.Table, number: int) -> pa.Table:
-    """One number per record, smaller = better: failed or not, then the part, then the row."""
-    failed = pc.not_equal(part["error"], "").to_numpy()
-    keys = np.where(failed, FAILED, 0) | number << 32 | np.arange(len(part))
-    return pa.table({"image_id": part["image_id"], "key": keys})
+def chosen(folder: str, among: pa.Table | pa.ChunkedArray | None = None) -> list[tuple[str, np.ndarray]]:
+    """Say where the set is to be read: part files, and the rows of each that count, (n,) int64 (see `settle`)."""
+    return settle(folder, among).parts
 
 
-def read(folder: str, among: pa.ChunkedArray | None = None) -> Iterator[pa.Table]:
-    """Read the set as tables in which every image stands once (see `chosen`)."""
+def _now(among: pa.Table | pa.ChunkedArray | None) -> pa.Table | None:
+    return pa.table({"image_id": among}) if isinstance(among, pa.ChunkedArray) else among
+
+
+def _keyed(part: pa.Table, number: int, manifest: pa.Table | None) -> pa.Table:
+    """One number per record, smaller = better: rank, then the part, then the row; and whether it is stale."""
+    good = pc.equal(part["error"], "").to_numpy()
+    stale = good & _stale(part, manifest)
+    digested = np.any([_texts(part, name) != "" for name in DIGESTS], axis=0)
+    rank = np.where(stale, STALE, np.where(~good, FAILED, np.where(digested, MATCHED, UNKNOWN)))
+    keys = rank.astype(np.int64) << _RANK | number << _PART | np.arange(len(part))
+    table = pa.table({"image_id": part["image_id"], "key": keys, "stale": stale})
+    return table if manifest is None else table.filter(pc.is_in(table["image_id"], manifest["image_id"]))
+
+
+def _stale(part: pa.Table, manifest: pa.Table | None) -> np.ndarray:
+    """Whether a record is of another photograph or label file than the manifest knows to be there now: (n,) bool."""
+    stale = np.zeros(len(part), bool)
+    if manifest is None:
+        return stale
+    place = pc.index_in(part["image_id"], manifest["image_id"])
+    for name in DIGESTS:
+        if name in manifest.column_names:
+            now = pc.fill_null(manifest[name].take(place), "").to_numpy()
+            then = _texts(part, name)
+            stale |= (now != "") & (then != "") & (now != then)
+    return stale
+
+
+def _texts(table: pa.Table, name: str) -> np.ndarray:
+    """A column of texts, (n,) object; "" where there is none, as in the records of earlier versions."""
+    if name not in table.column_names:
+        return np.full(len(table), "", object)
+    return pc.fill_null(table[name], "").to_numpy()
+
+
+def read(folder: str, among: pa.Table | pa.ChunkedArray | None = None) -> Iterator[pa.Table]:
+    """Read the set as tables in which every image stands once (see `settle`)."""
     for uri, rows in chosen(folder, among):
         yield read_part(uri).take(rows)
 
 
 def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = None) -> pa.Table:
-    """The rows of the manifest that have no good record: an anti-join, the whole of resuming.
+    """The rows of the manifest without a good record of their files: an anti-join, the whole of resuming.
 
     If `before` names the part files that a run has found at its start, rows that have failed since are not missing.
     """
     done = [pa.array([], pa.string())]
     for uri in parts(folder):
-        part = read_part(uri, ["image_id", "error"])
+        part = read_part(uri, ["image_id", "error", *DIGESTS])
+        good = pc.equal(part["error"], "").to_numpy() & ~_stale(part, manifest)
         fresh = before is not None and uri not in before
-        done.append((part if fresh else part.filter(pc.equal(part["error"], "")))["image_id"].combine_chunks())
+        done.append((part if fresh else part.filter(pa.array(good)))["image_id"].combine_chunks())
     known = pa.chunked_array(done, pa.string()).combine_chunks()
     return manifest.filter(pc.invert(pc.is_in(manifest["image_id"], value_set=known)))

@@ -1,7 +1,7 @@
 """The report of a run: a pure function of its records and manifest. As data, and as a table."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -81,22 +81,59 @@ def _benchmark(folder: RunFolder, name: str, fold: Fold) -> dict[str, Any]:
     card = folder.json(folder.card(name))
     if not card:
         raise OvssError(f"{folder.uri}: this run was cut off before it began with {name}. Give its command again")
-    listed = manifests.load(folder.manifest(name))["image_id"]
-    parts = records.chosen(folder.records(name), listed)
-    errors = list(_errors(parts))
-    total = fold(parts, partial(Total.of, labels=len(card["labels"])))
+    listed = _manifest(folder, name)
+    settled = records.settle(folder.records(name), listed)
+    errors = list(_errors(settled.parts))
+    total = fold(settled.parts, partial(Total.of, labels=len(card["labels"])))
     counts = Partial.zero(len(card["labels"])) if total is None else total.confusion
     values = counts.result() | (total.proposals.result() if total else {})
-    scored = sum(len(rows) for _, rows in parts) - len(errors)
+    if not counts.truth_pixels.any():  # fwIoU would be 0, as detectron2 has it
+        values |= dict.fromkeys(counts.result(), float("nan"))
+    scored = sum(len(rows) for _, rows in settled.parts) - len(errors)
+    found = files_of(settled, card)
     return {
         "images": {"expected": len(listed), "scored": scored, "failed": len(errors)},
-        "final": scored == len(listed),
+        "files": found,
+        "final": scored == len(listed) and not incomplete(found),
         "selection": card["selection"],
         "metrics": {metric: _finite(value) for metric, value in values.items()},
         "groups": {group: _group(counts, labels) for group, labels in card.get("groups", {}).items()},
         "classes": _classes(counts, card["labels"]),
         "errors": errors,
     }
+
+
+def files_of(settled: records.Settled, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the files of a benchmark, beside its images.
+
+    `changed`: images that were scored with other files than those now. `undigested`: records of an earlier version,
+    which do not say what files they are of. `left_out`: files that no image is made of; `unpaired` says whether that
+    makes a run incomplete.
+    """
+    return {
+        "changed": settled.changed,
+        "undigested": settled.undigested,
+        "left_out": card.get("left_out", []),
+        "unpaired": card.get("unpaired", "error"),
+    }
+
+
+def incomplete(files: Mapping[str, Any]) -> int:
+    """How many files are left out of a run although nobody has said that they should be."""
+    return sum(some["number"] for some in files["left_out"]) if files["unpaired"] == "error" else 0
+
+
+def lacking(benchmarks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say what the numbers of these benchmarks do not cover, if there is anything, and what to do."""
+    if failed := sum(one["images"]["expected"] - one["images"]["scored"] for one in benchmarks):
+        yield f"{failed} images have no result. Mend them and give the same command again"
+    if alone := sum(incomplete(one["files"]) for one in benchmarks):
+        yield f"{alone} files are part of no image (see above). Mend their names, or write `unpaired: skip` in the YAML"
+
+
+def _manifest(folder: RunFolder, name: str) -> pa.Table:
+    """The ids of a manifest, and the digests of files that have changed if it has any."""
+    return manifests.load(folder.manifest(name), ["image_id", *records.DIGESTS])
 
 
 def _group(total: Partial, labels: Sequence[int]) -> dict[str, Any]:
@@ -138,8 +175,7 @@ def seconds(folder: RunFolder, name: str) -> dict[str, float]:
     """Mean wall seconds per scored image in each stage."""
     spent: Counter[str] = Counter()
     images = 0
-    listed = manifests.load(folder.manifest(name))["image_id"]
-    for uri, rows in records.chosen(folder.records(name), listed):
+    for uri, rows in records.chosen(folder.records(name), _manifest(folder, name)):
         part = records.read_part(uri, ["seconds", "error"]).take(rows)
         for row in part.filter(pc.equal(part["error"], ""))["seconds"].to_pylist():
             spent.update(dict(row))
@@ -150,9 +186,8 @@ def seconds(folder: RunFolder, name: str) -> dict[str, float]:
 def images(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     """Every image with its own mIoU in percent (None if nothing could be measured), worst first, failures on top."""
     labels = len(folder.json(folder.card(name))["labels"])
-    listed = manifests.load(folder.manifest(name))["image_id"]
     rows = []
-    for part in records.read(folder.records(name), listed):
+    for part in records.read(folder.records(name), _manifest(folder, name)):
         for row in range(len(part)):
             one = part.slice(row, 1)
             miou = Partial.of(one["confusion"], labels).image_miou

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ovss_ray.config import Pool, RunConfig
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.datasets.benchmark import Benchmark
 from ovss_ray.errors import OvssError
+from ovss_ray.listing import LeftOut
 from ovss_ray.manifest import Selection
 from ovss_ray.run_folder import RunFolder
 from ovss_ray.stage import StageConfig
@@ -39,6 +40,8 @@ class Request:
     """for each stage of the pools, the columns that are needed after it"""
     sources: tuple[tuple[Path, ...], ...]
     """for each stage of the config, the files that decide its answers, such as weights"""
+    left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
+    """benchmark → files of the data set that no image is made of"""
 
     @property
     def vocabularies(self) -> Vocabularies:
@@ -63,6 +66,8 @@ class Request:
             "labels": list(one.labels),
             "groups": {group: list(labels) for group, labels in one.groups.items()},
             "selection": self.selections[name].stamp(),
+            "left_out": [asdict(some) for some in self.left_out.get(name, ())],
+            "unpaired": one.unpaired,
         }
 
     def weights(self) -> dict[str, Any]:
@@ -86,9 +91,11 @@ def resolve(config: RunConfig, out: str) -> Request:
     sources = tuple(stage.kind().files(stage.settings()) for stage in config.stages())
     root = "" if all(one.drawn for one in loaded.values()) else benchmarks.data_root(config.data_root)
     selections = {name: Selection.of(config, one) for name, one in loaded.items()}
-    listed = {name: manifests.build(name, one, root, selections[name]) for name, one in loaded.items()}
-    pools, keeps = _pools(config, folder, images=sum(len(table) for table in listed.values()))
-    return Request(config, folder, loaded, selections, listed, tuple(pools), tuple(keeps), sources)
+    listed = {name: manifests.listed(name, one, root, selections[name]) for name, one in loaded.items()}
+    tables = {name: manifests.table(name, loaded[name], some) for name, some in listed.items()}
+    pools, keeps = _pools(config, folder, images=sum(map(len, tables.values())))
+    left_out = {name: some.left_out for name, some in listed.items()}
+    return Request(config, folder, loaded, selections, tables, tuple(pools), tuple(keeps), sources, left_out)
 
 
 def _folder(out: str) -> str:
@@ -133,7 +140,8 @@ def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[li
         save = StageConfig(use="save", options={"folder": folder.uri, "every": every})
     pools = placement.complete(config, save)
     stages = [stage for pool in pools for stage in pool.stages]
-    measured = {name for stage in stages for name in stage.kind().writes} & set(records.METRICS)
+    kept = {*records.METRICS, *records.DIGESTS}
+    measured = {name for stage in stages for name in stage.kind().writes} & kept
     keeps = pipeline.plan(stages, MANIFEST, {*MANIFEST, "confusion", *measured})
     return pools, [keep | {"seconds"} for keep in keeps]
 

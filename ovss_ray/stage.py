@@ -51,6 +51,10 @@ class Stage(ABC):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Compute the columns of `writes` from those of `reads`."""
 
+    def parts(self) -> Mapping[str, float]:
+        """Seconds of parts of this stage's work since this was last called, which the record names as well."""
+        return {}
+
     def kept(self) -> Mapping[str, int]:
         """Cache → the bytes it holds, for those who watch a service."""
         return {}

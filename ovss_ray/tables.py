@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -20,12 +21,8 @@ def show(report: dict[str, Any], console: Console, classes: bool = False, title:
     """Print the numbers of a run with their coverage, and what went wrong."""
     console.print(_numbers(report, title))
     for name, one in report["benchmarks"].items():
-        if one["groups"]:
-            console.print(_groups(name, one["groups"]))
-        if one["published"]:
-            console.print(_published(name, one["published"]))
-        if "proposal_best_iou" in one["metrics"]:
-            console.print(_proposals(name, one["metrics"]))
+        for part in _beside(name, one):
+            console.print(part)
         if classes:
             console.print(_classes(name, one))
         if one["errors"]:
@@ -37,6 +34,35 @@ def show(report: dict[str, Any], console: Console, classes: bool = False, title:
             )
     for file in reports.fake(report):
         console.print(f"[bold red]FAKE WEIGHTS: {escape(file)} holds made-up values; these numbers mean nothing.[/]")
+
+
+def _beside(name: str, one: dict[str, Any]) -> Iterator[str | Table]:
+    """What stands below the table of all benchmarks for one of them, where there is any."""
+    if one["groups"]:
+        yield _groups(name, one["groups"])
+    if one["published"]:
+        yield _published(name, one["published"])
+    if "proposal_best_iou" in one["metrics"]:
+        yield _proposals(name, one["metrics"])
+    yield from _files(name, one["files"])
+
+
+def _files(name: str, files: dict[str, Any]) -> Iterator[str]:
+    """Sentences on the files of a benchmark that a number cannot show."""
+    if number := files["changed"]:
+        yield (
+            f"{escape(name)}: the files of {number} images have changed since they were first scored; only records of "
+            "the files as they are now count"
+        )
+    if number := files["undigested"]:
+        yield (
+            f"{escape(name)}: {number} records are of an earlier version and hold no digests: whether their "
+            "photographs and label files have changed since is not known"
+        )
+    for some in files["left_out"]:
+        skipped = " (unpaired: skip)" if files["unpaired"] == "skip" else ""
+        what = f"{some['number']} {some['what']}, such as {some['example']}"
+        yield f"[yellow]{escape(name)}: {escape(what)}: in no number{skipped}[/]"
 
 
 def side_by_side(compared: dict[str, dict[str, Any]]) -> Table:

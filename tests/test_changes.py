@@ -1,0 +1,304 @@
+"""Truth is part of a run: a file that has changed since it was scored makes its image due again."""
+
+import http.server
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+from PIL import Image
+from rich.console import Console
+
+from ovss_ray import changes, digests, evaluate, files, records, report
+from ovss_ray import config as configs
+from ovss_ray import manifest as manifests
+from ovss_ray.display import Display
+from ovss_ray.request import resolve
+from ovss_ray.run_folder import RunFolder
+
+IDS = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three photographs that are bright, whose labels say that they are dark."""
+    for folder in ("photos", "labels"):
+        (tmp_path / folder).mkdir()
+    for image in IDS:
+        Image.new("RGB", (32, 24), (200, 200, 200)).save(tmp_path / f"photos/{image}.png")
+        mend(tmp_path, image, 0)
+    (tmp_path / "toy.yaml").write_text("images: photos/*.png\nlabels: labels/*.png\nclasses: [dark, bright]\n")
+    return tmp_path
+
+
+def mend(data: Path, image: str, label: int) -> None:
+    Image.fromarray(np.full((24, 32), label, np.uint8)).save(
+        data / f"labels/{image}.png", compress_level=0
+    )  # of one size
+
+
+def run(data: Path, *, out: str = "run", use: str = "tests.toys", **options: Any) -> tuple[dict[str, Any], list[str]]:
+    """Evaluate; the benchmark's part of the report, and which images were done anew."""
+    witness = data / "witness.txt"
+    witness.write_text("")
+    options = {"witness": str(witness)} if use == "tests.toys" else options
+    raw = {
+        "benchmarks": [f"folder:{data}/toy.yaml"],
+        "data_root": str(data),
+        "pools": [{"cpus": 0.5, "stages": [{"use": use, "options": options}]}],
+    }
+    made = evaluate.run(resolve(configs.check(raw, "test"), str(data / out)), Display(Console(quiet=True)))
+    (benchmark,) = made["benchmarks"].values()
+    return benchmark, sorted(line.partition("@")[0] for line in witness.read_text().splitlines())
+
+
+def test_mended_labels_are_scored_anew_and_the_report_says_how_many(cluster: None, data: Path) -> None:
+    first, done = run(data)
+    assert (first["metrics"]["pacc"], first["files"]["changed"], done) == (0.0, 0, list(IDS))
+    for image in "ab":
+        mend(data, image, 1)
+    second, done = run(data)
+    assert done == ["a", "b"]
+    assert second["metrics"]["pacc"] == pytest.approx(200 / 3)
+    assert (second["images"], second["final"]) == ({"expected": 3, "scored": 3, "failed": 0}, True)
+    assert second["files"]["changed"] == 2
+    assert report.build(RunFolder(str(data / "run")))["benchmarks"] == {f"folder:{data}/toy.yaml": second}
+    assert run(data) == (second, []), "nothing is done a third time"
+
+
+def test_the_files_that_were_scored_first_count_again_when_they_are_back(cluster: None, data: Path) -> None:
+    before = (data / "labels/a.png").read_bytes()
+    first, _ = run(data)
+    mend(data, "a", 1)
+    run(data)
+    (data / "labels/a.png").write_bytes(before)
+    again, done = run(data)
+    assert done == [], "a record of these very files is there"
+    assert again["metrics"] == first["metrics"]
+
+
+def test_a_changed_photograph_is_segmented_anew(cluster: None, data: Path) -> None:
+    run(data)
+    Image.new("RGB", (32, 24), (20, 20, 20)).save(data / "photos/c.png")
+    mended, done = run(data)
+    assert done == ["c"]
+    assert mended["metrics"]["pacc"] == pytest.approx(100 / 3)
+
+
+def test_a_copy_of_the_data_costs_no_second_run(
+    cluster: None, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first, _ = run(data)
+    for folder in ("photos", "labels"):
+        for file in (data / folder).iterdir():
+            copy = file.with_suffix(".copy")
+            shutil.copy(file, copy)
+            copy.replace(file)
+            os.utime(file, (1, 1))
+    again, done = run(data)
+    assert (again, done) == (first, [])
+
+
+def test_a_link_to_other_files_is_a_change_even_with_the_same_size_and_times(cluster: None, data: Path) -> None:
+    (data / "labels").rename(data / "v1")
+    shutil.copytree(data / "v1", data / "v2")
+    (data / "labels").symlink_to(data / "v1")
+    run(data)
+    for image in IDS:
+        Image.fromarray(np.full((24, 32), 1, np.uint8)).save(data / f"v2/{image}.png", compress_level=0)
+        assert (data / f"v2/{image}.png").stat().st_size == (data / f"v1/{image}.png").stat().st_size
+        shutil.copystat(data / f"v1/{image}.png", data / f"v2/{image}.png")
+    (data / "labels").unlink()
+    (data / "labels").symlink_to(data / "v2")
+    mended, done = run(data)
+    assert done == list(IDS)
+    assert mended["metrics"]["pacc"] == 100.0
+
+
+def test_a_file_that_cannot_be_read_any_more_has_no_result(cluster: None, data: Path) -> None:
+    run(data)
+    (data / "labels/b.png").write_bytes(b"")
+    broken, done = run(data)
+    assert broken["images"] == {"expected": 3, "scored": 2, "failed": 1}
+    assert [error["image_id"] for error in broken["errors"]] == ["b"]
+    mend(data, "b", 0)
+    whole, done = run(data)
+    assert done == [], "its first record counts again"
+    assert whole["final"]
+
+
+def test_an_interrupted_second_run_does_not_make_the_old_number_good(cluster: None, data: Path) -> None:
+    run(data)
+    mend(data, "a", 1)
+    request = resolve(configs.load(data / "run/config.yaml"), str(data / "run"))
+    evaluate._with_changes(request, request.manifests, Display(Console(quiet=True)))  # and then the power fails
+    (half,) = report.build(RunFolder(str(data / "run")))["benchmarks"].values()
+    assert (half["images"]["scored"], half["final"]) == (2, False)
+    assert run(data)[1] == ["a"]
+
+
+def test_predictions_are_scored_against_the_labels_of_now(cluster: None, data: Path) -> None:
+    (data / "pred").mkdir()
+    for image in IDS:
+        Image.fromarray(np.ones((24, 32), np.uint8)).save(data / f"pred/{image}.png")
+    given = {"use": "predictions", "path": str(data / "pred")}
+    assert run(data, **given)[0]["metrics"]["miou"] == 0.0
+    Image.new("RGB", (32, 24), (9, 9, 9)).save(data / "photos/a.png")
+    assert run(data, **given)[0]["files"]["changed"] == 0, "nobody looks at the photographs"
+    for image in IDS:
+        mend(data, image, 1)
+    mended = run(data, **given)[0]
+    assert (mended["metrics"]["miou"], mended["files"]["changed"], mended["final"]) == (100.0, 3, True)
+
+
+def test_a_file_that_changes_while_the_run_goes_on_is_not_passed_over(
+    cluster: None, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = evaluate._finish
+
+    def change_at_the_end(*arguments: Any) -> None:
+        finish(*arguments)
+        mend(data, "b", 1)
+
+    monkeypatch.setattr(evaluate, "_finish", change_at_the_end)
+    first, _ = run(data)
+    assert (first["images"]["scored"], first["final"]) == (2, False)
+    monkeypatch.setattr(evaluate, "_finish", finish)
+    assert run(data)[1] == ["b"]
+
+
+def record(image: str, digest: str, error: str = "", hits: int = 1, photo: str = "photo") -> pa.Table:
+    cells = {"truth": np.array([0], np.uint16), "prediction": np.array([0], np.uint16), "pixels": np.array([hits])}
+    row = {
+        **{"image_id": image, "error": error, "benchmark": "toy", "seconds": {}, "confusion": cells},
+        **{"image_digest": photo, "truth_digest": digest},
+    }
+    return records.table({name: np.array([value, None], object)[:1] for name, value in row.items()})
+
+
+@pytest.mark.parametrize("hits", range(1, 9))
+def test_of_two_good_records_the_one_of_the_files_now_counts_in_any_order(tmp_path: Path, hits: int) -> None:
+    """The names of part files are hashes: other pixels change their order."""
+    for digest, pixels in (("old", hits), ("new", 100 + hits)):
+        records.append(str(tmp_path), record("a", digest, hits=pixels))
+    for digest, pixels in (("old", hits), ("new", 100 + hits)):
+        manifest = pa.table({"image_id": ["a"], "image_digest": [""], "truth_digest": [digest]})
+        (part,) = records.read(str(tmp_path), manifest)
+        assert part["confusion"].to_pylist()[0]["pixels"] == [pixels]
+        settled = records.settle(str(tmp_path), manifest)
+        assert (settled.changed, settled.due) == (1, 0)
+
+
+def test_a_failed_record_of_the_files_now_comes_before_a_good_one_of_others(tmp_path: Path) -> None:
+    records.append(str(tmp_path), record("a", "old"))
+    records.append(str(tmp_path), record("a", "", error="truth: broken"))
+    manifest = pa.table({"image_id": ["a"], "image_digest": [""], "truth_digest": ["new"]})
+    (part,) = records.read(str(tmp_path), manifest)
+    assert part["error"].to_pylist() == ["truth: broken"]
+    assert len(records.missing(manifest, str(tmp_path))) == 1
+
+
+def test_records_that_disagree_are_settled_by_a_look_at_the_file(data: Path) -> None:
+    now = digests.of((data / "labels/a.png").read_bytes())
+    folder = str(data / "records")
+    for digest in ("other", now):
+        records.append(folder, record("a", digest))
+    request = resolve(configs.check(asked(data), "test"), str(data / "run"))
+    (table,) = request.manifests.values()
+    settled = changes.looked_up(table, None, folder, print)
+    assert dict(zip(settled["image_id"].to_pylist(), settled["truth_digest"].to_pylist(), strict=True))["a"] == now
+
+
+def asked(data: Path) -> dict[str, Any]:
+    stages = [{"use": "oracle"}]
+    return {"benchmarks": [f"folder:{data}/toy.yaml"], "data_root": str(data), "pools": [{"stages": stages}]}
+
+
+def test_only_files_with_another_stamp_are_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(data / "records")
+    for image in IDS:
+        truth, photo = ((data / f"{kind}/{image}.png").read_bytes() for kind in ("labels", "photos"))
+        records.append(folder, record(image, digests.of(truth), photo=digests.of(photo)))
+    (before,) = resolve(configs.check(asked(data), "test"), str(data / "run")).manifests.values()
+    mend(data, "b", 1)
+    (now,) = resolve(configs.check(asked(data), "test"), str(data / "run")).manifests.values()
+    read: list[str] = []
+    monkeypatch.setattr(files, "read", lambda uri, read=read, of=files.read: (read.append(uri), of(uri))[1])
+    settled = changes.looked_up(now, before, folder, print)
+    assert [uri for uri in read if "records" not in uri] == [str(data / "labels/b.png")]
+    assert sum(value != "" for value in settled["truth_digest"].to_pylist()) == 1
+    assert set(settled["image_digest"].to_pylist()) == {""}
+
+
+def test_the_manifests_and_records_of_earlier_versions_are_read(data: Path) -> None:
+    (table,) = resolve(configs.check(asked(data), "test"), str(data / "run")).manifests.values()
+    old = table.select(manifests.SCHEMA.names)
+    manifests.save(old, str(data / "old.parquet"))
+    before = manifests.load(str(data / "old.parquet"))
+    assert before.column_names == manifests.SCHEMA.names
+    folder = str(data / "records")
+    for image in IDS:
+        records.append(folder, record(image, "", photo=""))
+    settled = changes.looked_up(table, before, folder, print)
+    assert len(records.missing(settled, folder)) == 0
+
+
+@pytest.fixture
+def web(data: Path) -> Iterator[str]:
+    """The data behind a web server, which knows the length of a file and no ETag."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def send_header(self, name: str, value: str) -> None:
+            if name != "Last-Modified":
+                super().send_header(name, value)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(data)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_an_address_without_a_time_is_known_by_its_length(data: Path, web: str) -> None:
+    before = files.stamp(f"{web}/labels/a.png")
+    assert before == str((data / "labels/a.png").stat().st_size)
+    (data / "labels/a.png").write_bytes(b"another length")
+    assert files.stamp(f"{web}/labels/a.png") != before
+    assert files.stamp(f"{web}/labels/none.png") == "absent"
+
+
+def test_the_stamp_of_a_file_in_memory_has_its_time_or_size() -> None:
+    files.write("memory://stamps/a", b"12345")
+    before = files.stamp("memory://stamps/a")
+    files.write("memory://stamps/a", b"1234567")
+    assert files.stamp("memory://stamps/a") != before
+    assert files.stamp("memory://stamps/b") == "absent"
+
+
+def test_the_record_holds_the_digests_and_the_report_the_time_they_took(cluster: None, data: Path) -> None:
+    run(data)
+    rows = [row for part in records.read(str(data / "run/folder-toy/records")) for row in part.to_pylist()]
+    for row in rows:
+        assert row["truth_digest"] == digests.of((data / f"labels/{row['image_id']}.png").read_bytes())
+        assert row["image_digest"] == digests.of((data / f"photos/{row['image_id']}.png").read_bytes())
+        assert dict(row["seconds"])["digest"] >= 0
+    made = json.loads((data / "run/report.json").read_text())
+    assert "digest" in made["run"]["seconds"][f"folder:{data}/toy.yaml"]
