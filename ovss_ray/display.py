@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from rich.console import Console, Group
 from rich.live import Live
@@ -92,7 +93,9 @@ class Display:
         return f"{(self.done - self.first[1]) / (time.monotonic() - self.first[0]):.2f}"
 
     def _mious(self) -> str:
-        return ", ".join(f"{name} {partial.miou:.2f}" for name, partial in list(self.partials.items()))
+        """The mIoU of each benchmark so far; "–" if no pixel has counted yet."""
+        means = {name: partial.miou for name, partial in list(self.partials.items())}
+        return ", ".join(f"{name} {'–' if np.isnan(miou) else f'{miou:.2f}'}" for name, miou in means.items())
 
     def _line(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""

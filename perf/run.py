@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 from PIL import Image
 from rich.table import Table
 
@@ -50,19 +51,23 @@ def measure(variant: str, images: int, few: int, rounds: int, drawn: bool, sides
     with tempfile.TemporaryDirectory() as folder:
         task = prepare(Path(folder), variant, images, drawn)
         spent: Spent = {side: [] for side in sides}
+        digests: dict[str, list[float]] = {side: [] for side in sides}
         for _ in range(rounds):
             for side in sides:
                 spent[side].append(_measured(side, images, few, task))
+                digests[side].append(json.loads((_folder(task, side, images) / "digests.json").read_text()))
                 _check(task, side, images)
     table = titled(
         f"{images} images with {variant}: CPU seconds (bar: at most 1.10 times the loop's)",
-        *("run", "an image", "times the loop's", "start-up and end", "in all"),
+        *("run", "an image", "times the loop's", "start-up and end", "in all", "digests, in all", "share of all, %"),
     )
     each: dict[str, np.ndarray] = {}
     for side in sides:
         each[side], whole = (np.array([sum(used.values()) for used in one]) for one in zip(*spent[side], strict=True))
         rest = spread(whole - images * each[side], 1) if few else "in the image's"
-        table.add_row(side, spread(each[side], 3), ratio(each[side], each["loop"]), rest, spread(whole, 1))
+        hashed = np.array(digests[side])
+        last = (spread(hashed, 4), spread(100 * hashed / whole, 3))
+        table.add_row(side, spread(each[side], 3), ratio(each[side], each["loop"]), rest, spread(whole, 1), *last)
     show(table, f"{rounds} rounds; start-up until {few} images were done. Photographs: {task['benchmark']}.")
     show(_where(spent), "Processes of one title together; what is under 0.01 s an image is left out.")
 
@@ -199,6 +204,13 @@ def do(task: dict[str, str]) -> None:
     folder = _folder(task, side, images)
     miou = _loop(task, images, folder) if side == "loop" else _ray(task, images, folder)
     (folder / "miou.json").write_text(json.dumps(miou))
+    (folder / "digests.json").write_text(json.dumps(_digests(folder)))
+
+
+def _digests(folder: Path) -> float:
+    """The CPU seconds that the workers of a run spent on the digests of photographs and label files; 0 for the loop."""
+    parts = [pq.read_table(file, columns=["seconds"]) for file in folder.rglob("records/*.parquet")]
+    return float(sum(dict(seconds).get("digest", 0.0) for part in parts for seconds in part["seconds"].to_pylist()))
 
 
 def _ray(task: dict[str, str], images: int, folder: Path) -> float:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ovss_ray import manifest as manifests
 from ovss_ray import records, reduce, report, tables
+from ovss_ray.columns import IGNORE
 from ovss_ray.metrics.confusion import Counter
 from ovss_ray.run_folder import RunFolder
 
@@ -106,6 +107,35 @@ def test_a_run_without_any_record_has_a_report_without_numbers(tmp_path: Path) -
     json.loads(
         (tmp_path / "run/report.json").read_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON")
     )
+
+
+def test_where_no_pixel_is_counted_every_metric_is_null(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", [])
+    void = Counter(3)(np.full((4, 6), IGNORE, np.uint16), np.zeros((4, 6), np.uint16))
+    rows = {**batch([0], ()), "confusion": np.array([void, None], object)[:1]}
+    records.append(run.records("camvid"), records.table(rows))
+    made = report.build(run)["benchmarks"]["camvid"]
+    assert made["images"]["scored"] == 1
+    assert set(made["metrics"].values()) == {None}
+    assert "100.00" not in text({"run": {"environment": {}, "history": []}, "benchmarks": {"camvid": made}})
+
+
+LEFT_OUT = {"what": "label files without a photograph", "number": 2, "example": "/data/[2024]/a.png"}
+
+
+@pytest.mark.parametrize("unpaired", ["error", "skip"])
+def test_files_that_no_image_is_made_of_are_counted_and_make_a_run_incomplete(tmp_path: Path, unpaired: str) -> None:
+    run = make(tmp_path / "run", [list(range(12))])
+    card = run.json(run.card("camvid"))
+    run.save_json(run.card("camvid"), {**card, "left_out": [LEFT_OUT], "unpaired": unpaired})
+    made = report.build(run)
+    benchmark = made["benchmarks"]["camvid"]
+    assert benchmark["images"] == {"expected": 12, "scored": 12, "failed": 0}
+    assert benchmark["files"]["left_out"] == [LEFT_OUT]
+    assert benchmark["final"] == (unpaired == "skip")
+    assert "camvid: 2 label files without a photograph, such as /data/[2024]/a.png: in no number" in text(made)
+    lacking = " ".join(report.lacking([benchmark]))
+    assert ("2 files are part of no image" in lacking) == (unpaired == "error")
 
 
 def test_the_classes_add_up_to_the_means(tmp_path: Path) -> None:
