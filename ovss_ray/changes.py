@@ -5,7 +5,7 @@ is cheap to compare when a run goes on. Only where a stamp differs is the file r
 manifest: records with another digest do not count from then on (see records.settle).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ovss_ray import digests, files, records
+from ovss_ray import manifest as manifests
 from ovss_ray.errors import OvssError
 from ovss_ray.manifest import STAMPS
 from ovss_ray.records import DIGESTS
+from ovss_ray.run_folder import RunFolder
 
 SIDES = tuple(zip(("image_uri", "truth_uri"), STAMPS, DIGESTS, strict=True))
 """The columns of photograph and label file: address, stamp, digest."""
@@ -50,6 +52,29 @@ def restamped(table: pa.Table) -> pa.Table:
         column = table.schema.get_field_index(stamp)
         table = table.set_column(column, stamp, pa.array(stamps, pa.string())).drop_columns(digest)
     return table
+
+
+def doubts(folder: RunFolder, benchmarks: Iterable[str]) -> Iterator[str]:
+    """Say how many images of a run have files that look changed since they were listed; nothing is read."""
+    for name in benchmarks:
+        if number := _doubtful(manifests.load(folder.manifest(name))):
+            yield (
+                f"{folder.uri}: {name}: the photographs or label files of {number} images have another size or time "
+                "than when this run listed them. To score what has changed, give the command of the run again"
+            )
+
+
+def _doubtful(table: pa.Table) -> int:
+    """How many images of a saved manifest have a file on this machine that has another stamp now."""
+    if not set(STAMPS) <= set(table.column_names):
+        return 0
+    doubted = np.zeros(len(table), bool)
+    for uri, stamp, _ in SIDES:
+        before = table[stamp].to_pylist()
+        with ThreadPoolExecutor(8) as pool:
+            now = pool.map(_local_stamp, table[uri].to_pylist(), before)
+            doubted |= [new not in ("absent", old) for new, old in zip(now, before, strict=True)]
+    return int(doubted.sum())
 
 
 def _local_stamp(uri: str, before: str) -> str:

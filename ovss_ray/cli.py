@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ovss_ray.cli_reports import compare, report
 from ovss_ray.cli_weights import weights_app
 from ovss_ray.errors import OvssError
 from ovss_ray.interrupts import held
@@ -136,35 +137,8 @@ def _before_ray() -> None:
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
-@app.command()
-def report(
-    run: Annotated[str, typer.Argument(help="the folder of a run")],
-    classes: Annotated[bool, typer.Option("--classes", help="also the values of every class")] = False,
-    images: Annotated[int, typer.Option(help="also the N images with the lowest mIoU of their own")] = 0,
-) -> None:
-    """Build the report of a run anew from its records, and print it."""
-    from ovss_ray import report as reports
-    from ovss_ray import tables
-    from ovss_ray.run_folder import RunFolder
-
-    folder, console = RunFolder(run), tables.console()
-    built = reports.build(folder)
-    tables.show(built, console, classes)
-    for name in built["benchmarks"] if images else ():
-        tables.show_images(reports.images(folder, name), console, images)
-    print(f"report: {folder.file('report.json')}")
-
-
-@app.command()
-def compare(runs: Annotated[list[str], typer.Argument(help="the folders of runs")]) -> None:
-    """Set the mIoU of several runs side by side, from their records."""
-    from ovss_ray import report as reports
-    from ovss_ray import tables
-    from ovss_ray.run_folder import RunFolder
-
-    if len(set(runs)) < max(2, len(runs)):
-        raise OvssError(f"two runs at least, none twice, can be compared, and these were given: {', '.join(runs)}")
-    tables.console().print(tables.side_by_side({run: reports.build(RunFolder(run)) for run in runs}))
+app.command()(report)
+app.command()(compare)
 
 
 @app.command()

@@ -18,7 +18,7 @@ import ray
 from PIL import Image
 from rich.console import Console
 
-from ovss_ray import changes, digests, evaluate, files, records, report
+from ovss_ray import changes, cli, digests, evaluate, files, records, report
 from ovss_ray import config as configs
 from ovss_ray import manifest as manifests
 from ovss_ray.display import Display
@@ -141,6 +141,22 @@ def test_a_file_that_cannot_be_read_any_more_has_no_result(cluster: None, data: 
     whole, done = run(data)
     assert done == [], "its first record counts again"
     assert whole["final"]
+
+
+def test_a_report_warns_of_files_that_look_changed(
+    cluster: None, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said() -> str:
+        with pytest.raises(SystemExit):
+            cli.main(["report", str(data / "run")])
+        return capsys.readouterr().err
+
+    run(data)
+    assert "another size or time" not in said()
+    mend(data, "a", 1)
+    assert "label files of 1 images have another size or time" in said()
+    shutil.rmtree(data / "labels")
+    assert "another size or time" not in said(), "a report is also read where the data are not"
 
 
 def test_an_interrupted_second_run_does_not_make_the_old_number_good(cluster: None, data: Path) -> None:
