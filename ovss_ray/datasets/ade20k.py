@@ -120,7 +120,7 @@ def convert_image(data: bytes, name: str = "photograph") -> bytes:
 
 def convert_labels(data: bytes, name: str = "labels") -> np.ndarray:
     """Prepare a _seg.png of the full archive: (H, W) uint16, 0 to 846 or IGNORE. Raises OvssError."""
-    colours = images.decode(data, name, upright=False)
+    colours = images.decode_colours(data, name)
     classes = (colours[..., 0] // 10).astype(np.int32) * 256 + colours[..., 1]
     table = np.full(26 * 256, IGNORE, np.uint16)
     table[list(INDEX_847)] = np.arange(len(INDEX_847))

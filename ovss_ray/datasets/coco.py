@@ -133,7 +133,7 @@ def categories(uri: str) -> dict[str, dict[int, int]]:
 
 def convert_segments(kinds: Mapping[int, int], data: bytes, name: str) -> bytes:
     """Make the label file of a file of segments, R + 256 · G + 65536 · B, 0 = none: 8-bit PNG. Raises OvssError."""
-    colours = images.decode(data, name, upright=False).astype(np.int32)
+    colours = images.decode_colours(data, name).astype(np.int32)
     numbers, where = np.unique(colours @ np.array([1, 256, 65536], np.int32), return_inverse=True)
     found = {number: kinds.get(number) for number in numbers.tolist() if number}
     if unknown := [number for number, kind in found.items() if kind not in PANOPTIC]:

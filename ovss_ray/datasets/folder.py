@@ -220,7 +220,7 @@ def indexed(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
 
 def coloured(table: dict[int, int], item: Item, data: bytes) -> np.ndarray:
     """Decode label colours to (H, W) uint16. Raises OvssError for a colour that the table does not have."""
-    found = images.decode(data, item.truth, upright=False)
+    found = images.decode_colours(data, item.truth)
     numbers, known = _number(found), np.array(sorted(table), np.int32)
     place = np.searchsorted(known, numbers).clip(max=len(known) - 1)
     if (odd := known[place] != numbers).any():

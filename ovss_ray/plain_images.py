@@ -1,0 +1,73 @@
+"""Image files that are simple enough to be read by hand: PGM and PPM, and BMP with a palette.
+
+Pillow gives the grey or colour that such a file shows. A label map needs the numbers that it stores.
+"""
+
+import re
+import struct
+
+import numpy as np
+from PIL import ImageFile
+
+
+def is_floating(data: bytes) -> bool:
+    """Whether a file of the PPM family holds floating-point numbers."""
+    return data.startswith((b"Pf", b"PF"))
+
+
+def portable(picture: ImageFile.ImageFile, data: bytes) -> np.ndarray:
+    """Read the samples of a PGM or PPM as they are stored: (H, W, C) uint16.
+
+    Raises ValueError for another file of the family, one that is cut short, or samples beyond the greatest.
+    """
+    channels = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}.get(data[:2])
+    if channels is None:
+        raise ValueError(f"{data[:6]!r} begins neither a PGM nor a PPM")
+    limit, count = greatest(picture, data), picture.width * picture.height * channels
+    start = picture.tile[0].offset
+    if data[:2] in (b"P2", b"P3"):
+        tokens = re.sub(rb"#[^\r\n]*", b"", data[start:]).split(None, count)[:count]
+        samples = np.array([int(token) for token in tokens])
+    else:
+        samples = np.frombuffer(data, np.uint8 if limit < 256 else ">u2", count, start)
+    if len(samples) < count or samples.min() < 0 or samples.max() > limit:
+        raise ValueError(f"{len(samples)} of {count} samples, or some outside 0 to {limit}")
+    return samples.astype(np.uint16).reshape(picture.height, picture.width, channels)
+
+
+def greatest(picture: ImageFile.ImageFile, data: bytes) -> int:
+    """Return the greatest sample that a PGM or PPM allows, the last number of its header; 1 for a PBM."""
+    header = re.sub(rb"#[^\r\n]*", b"", data[: picture.tile[0].offset])
+    return 1 if header[:2] in (b"P1", b"P4") else int(header.split()[-1])
+
+
+def bitmap_bits(data: bytes) -> int:
+    """Return the bits of a pixel of a BMP."""
+    return struct.unpack_from("<H", data, 24 if _is_core(data) else 28)[0]
+
+
+def _is_core(data: bytes) -> bool:
+    """Whether a BMP has the short header of OS/2."""
+    return struct.unpack_from("<I", data, 14) == (12,)
+
+
+def bitmap(picture: ImageFile.ImageFile, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Read the indices of a BMP of at most 8 bits, (H, W) uint8, and its palette, (n, 3) uint8 RGB.
+
+    Raises ValueError for one that is cut short, or is compressed and has a palette that Pillow takes for grey.
+    """
+    (length,) = struct.unpack_from("<I", data, 14)
+    compression, colours = (0, 0) if _is_core(data) else struct.unpack_from("<I12xI", data, 30)
+    bits, entry = bitmap_bits(data), 3 if _is_core(data) else 4
+    palette = np.frombuffer(data, np.uint8, (colours or 1 << bits) * entry, 14 + length).reshape(-1, entry)[:, 2::-1]
+    if compression:
+        if picture.mode == "1":
+            raise ValueError("a run-length encoded BMP in black and white; save it as PNG")
+        return np.array(picture), palette
+    stride = (picture.width * bits + 31) // 32 * 4
+    rows = np.frombuffer(data, np.uint8, stride * picture.height, picture.tile[0].offset)
+    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)  # the first pixel of a byte is in its high bits
+    indices = (rows.reshape(picture.height, stride, 1) >> shifts) & ((1 << bits) - 1)
+    indices = indices.reshape(picture.height, -1)[:, : picture.width]
+    upside_down = _is_core(data) or data[25] != 0xFF
+    return (indices[::-1] if upside_down else indices), palette
