@@ -10,8 +10,7 @@ BEGINNINGS = {
     b"\x1f\x8b": "it is a gzip archive",
     b"PK\x03\x04": "it is a zip archive",
     b"%PDF": "it is a PDF",
-    b"II*\0": "it is a TIFF whose samples have a rare layout; save it as PNG",
-    b"MM\0*": "it is a TIFF whose samples have a rare layout; save it as PNG",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "it is a TIFF of a rare kind; save it as PNG"),
 }
 """First bytes of a file → what it is."""
 

@@ -64,7 +64,7 @@ def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     with _opened(data, name, cap) as file:
         if file.bits not in (1, 2, 4, 8):
             _refuse_depth(file)
-        if file.picture.format == "BMP":  # Pillow takes some of 4 bits for others
+        if file.picture.format == "BMP" or (file.page and file.picture.mode in ("P", "PA")):  # Pillow misreads some
             samples, palette = _stored(file)
             return samples if palette is None else palette[samples[..., 0]]
         if file.picture.has_transparency_data:
@@ -101,6 +101,8 @@ def _layout(picture: ImageFile.ImageFile, data: bytes, page: tiff_tags.Tags | No
     if page is not None:
         return tiff_tags.first(page, tiff_tags.BITS, 1), tiff_tags.first(page, tiff_tags.SAMPLES, 1) == 1
     if picture.format == "PNG":
+        if data[12:16] != b"IHDR":
+            raise SyntaxError("a PNG that does not begin with its header")
         return data[24], data[25] in (0, 3)
     if picture.format == "BMP":
         return (5, False) if plain_images.bitmap_bits(data) == 16 else (8, False)

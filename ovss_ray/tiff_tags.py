@@ -67,6 +67,8 @@ def only_page(data: bytes, name: str) -> Tags:
             "Save labels as PNG, or as TIFF with deflate or LZW"
         )
     _plain_samples(pages[0], name)
+    if _kept_backwards(pages[0], data):
+        raise OvssError(f"{name}: a TIFF that is compressed, big-endian and signed, which is not read. Save it as PNG")
     return pages[0]
 
 
@@ -87,6 +89,12 @@ def _plain_samples(page: Tags, name: str) -> None:
     has_alpha = samples == colours + 1 and first(page, EXTRA, 2 if colours == 3 else 0) != 0
     if samples != colours and not has_alpha:
         raise OvssError(f"{name}: a TIFF with {samples} samples a pixel: which is the label? Save that one alone")
+
+
+def _kept_backwards(page: Tags, data: bytes) -> bool:
+    """Whether Pillow (up to 13.0 at least) takes the bytes of numbers in the wrong order."""
+    wide_and_signed = first(page, FORMAT, 1) == 2 and first(page, BITS, 1) > 8
+    return wide_and_signed and first(page, COMPRESSION, 1) != 1 and data[:2] == b"MM"
 
 
 def first(page: Tags, tag: int, default: int) -> int:
