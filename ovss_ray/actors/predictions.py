@@ -21,7 +21,8 @@ from ovss_ray.run_lengths import decode_runs
 from ovss_ray.vocabulary import Vocabularies
 
 ENDINGS = (".png", ".tif", ".tiff")
-_UNCOVERED = -1
+_UNCOVERED = -(2**40)
+"""In the place of a value where no mask of a JSON lies: beyond all that a label file can hold, -1 included."""
 _INVALID = 65533
 
 
@@ -71,8 +72,9 @@ class Stage(stage.Stage):
     def _prediction(self, image_id: str, classes: int) -> np.ndarray:
         name, values = self._source.read(image_id)
         table = self._table(classes)
-        listed = (values >= _UNCOVERED) & (values < len(table) - 1)
-        found = np.where(listed, table[np.where(listed, values, _UNCOVERED)], _INVALID).astype(np.uint16)
+        listed = (values >= 0) & (values < len(table))
+        found = np.where(listed, table[np.where(listed, values, 0)], _INVALID).astype(np.uint16)
+        found[np.isin(values, [_UNCOVERED, *(value for value in np.ravel(self.config.none) if value < 0)])] = NONE
         if len(wrong := values[found == _INVALID]):
             raise OvssError(
                 f"{name}: {len(wrong)} pixels have values such as {wrong[0]}, which is none of the {classes} classes. "
@@ -81,22 +83,22 @@ class Stage(stage.Stage):
         return found
 
     def _classes(self, classes: int) -> np.ndarray:
-        """Value in the files → class index, NONE or a mark of its own, uint16; the last entry is for _UNCOVERED."""
+        """Value in the files, from 0 on → class index, NONE or _INVALID, uint16."""
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:
             raise OvssError(f"category_ids: {len(values)} ids for {classes} classes. Give each class one, in order")
         none = np.ravel(self.config.none).astype(np.int64)
-        table = np.full(max(*values, *none, 0) + 2, _INVALID, np.uint16)
+        table = np.full(max(*values, *none, 0) + 1, _INVALID, np.uint16)
         for index, value in enumerate(values):
             if value >= 0:
                 table[value] = index
-        table[none] = table[_UNCOVERED] = NONE
+        table[none[none >= 0]] = NONE
         return table
 
 
 class _Source(Protocol):
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """The name of an image's file, for errors, and (H, W) int32 as they stand there. Raises OvssError."""
+        """The name of an image's file, for errors, and (H, W) of whole numbers as they stand there. Raises OvssError."""
 
 
 class _Folder:
@@ -117,7 +119,7 @@ class _Folder:
             raise OvssError(
                 f"no prediction: looked for {looked}, and {len(named)} of {len(self._maps)} files have its name"
             )
-        return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)
+        return uri, images.decode_labels(files.read(uri), uri)
 
 
 def label_maps(folder: str) -> dict[str, str]:
@@ -161,7 +163,7 @@ class _Json:
         if len(sizes) > 1 or math.prod(min(sizes)) > images.PIXELS:
             raise OvssError(f"{name}: its masks must have one size of at most {images.PIXELS:,} pixels, not {sizes}")
         height, width = min(sizes)
-        painted = np.full((height, width), _UNCOVERED, np.int32)
+        painted = np.full((height, width), _UNCOVERED, np.int64)
         for category, encoded in masks:
             painted[decode_runs(encoded["counts"], height, width, name)] = category
         return name, painted

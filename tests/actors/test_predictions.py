@@ -84,6 +84,25 @@ def test_a_value_below_the_offset_is_an_error_too(tmp_path: Path) -> None:
         predicted(tmp_path, "a", offset=1)
 
 
+def test_minus_one_is_an_error_unless_it_is_said_to_name_no_class(tmp_path: Path) -> None:
+    for i, values in enumerate(([[0, -1]], [[0, -(2**31)]])):
+        put(tmp_path / f"{i}.tif", np.array(values, np.int32))
+    with pytest.raises(OvssError, match=r"0\.tif: 1 pixels have values such as -1"):
+        predicted(tmp_path, "0")
+    assert predicted(tmp_path, "0", none=-1)[0].tolist() == [[0, NONE]]
+    assert predicted(tmp_path, "1", none=(-(2**31), 255))[0].tolist() == [[0, NONE]]
+
+
+def test_predictions_are_read_as_they_are_stored_or_refused(tmp_path: Path) -> None:
+    grey, page = Image.new("P", (1, 1), 1), Image.new("L", (1, 1))
+    grey.putpalette([0, 0, 0, 9, 9, 9])
+    grey.save(tmp_path / "grey.png")
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
+    for name, said in (("grey", "index 1 is shown as grey 9"), ("pages", "a TIFF with 2 pages")):
+        with pytest.raises(OvssError, match=rf"{name}\..*{said}"):
+            predicted(tmp_path, name)
+
+
 def test_a_missing_prediction_is_an_error_that_says_what_was_looked_for(tmp_path: Path) -> None:
     put(tmp_path / "a.png", MAP)
     with pytest.raises(OvssError, match=r"no prediction: looked for .*/b\{\.png,\.tif,\.tiff\}"):
