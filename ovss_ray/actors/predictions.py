@@ -98,7 +98,7 @@ class Stage(stage.Stage):
 
 class _Source(Protocol):
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """The name of an image's file, for errors, and (H, W) of whole numbers as they stand there. Raises OvssError."""
+        """The name of an image's file, for errors, and its values (H, W) as they are stored. Raises OvssError."""
 
 
 class _Folder:

@@ -26,6 +26,7 @@ from ovss_ray.models.alpha_clip_inputs import View, Viewer
 from ovss_ray.models.alpha_clip_variants import VARIANTS, Look, Naming, Variant
 from ovss_ray.models.alpha_clip_words import Classifier, classifier, embed
 from ovss_ray.models.clip import ImageTower, TextTower
+from ovss_ray.models.photograph import rgb
 from ovss_ray.vocabulary import Vocabulary
 
 BATCH = 64
@@ -109,8 +110,8 @@ class AlphaClip(nn.Module):
         return F.normalize(embeddings.float(), dim=-1)
 
     def viewer(self, image: np.ndarray, look: Look) -> Viewer:
-        """An image (H, W, 3) uint8 RGB, ready to be shown region by region."""
-        return Viewer(image, look, self.variant.pixels, self.device)
+        """An image (H, W, 3) uint8 RGB, ready to be shown region by region. Raises ValueError (see photograph.rgb)."""
+        return Viewer(rgb(image), look, self.variant.pixels, self.device)
 
     def embed(self, views: Iterable[View], batch: int = BATCH) -> Tensor:
         """Embed regions in full batches, whatever images they are of: (R, D) float32 of unit norm."""
@@ -133,8 +134,10 @@ class AlphaClip(nn.Module):
         """Name regions: image (H, W, 3) uint8 RGB, masks (R, H, W) bool → logits (R, K) float32, 100 · cosine.
 
         Options are those of Look and Naming: fit, context, padding, background, marker, alpha, templates, synonyms.
-        Raises OvssError for one that is not known, and for masks of another size than the image's.
+        Raises OvssError for one that is not known, and for masks of another size than the image's; ValueError for
+        what is no photograph (see photograph.rgb).
         """
+        image = rgb(image)
         if masks.shape[1:] != image.shape[:2] or masks.dtype != bool:
             raise OvssError(
                 f"the masks are {masks.dtype} {masks.shape}; wanted is bool (R, {image.shape[0]}, {image.shape[1]})"

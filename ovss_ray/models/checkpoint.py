@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ovss_ray import file_kinds
 from ovss_ray.errors import OvssError
 
 State = dict[str, Tensor]
@@ -44,6 +45,10 @@ def read(path: Path, ignore: Collection[str] = ()) -> State:
 def _open(path: Path) -> Any:
     if not path.is_file():
         raise OvssError(f"{path}: there is no such file")
+    with path.open("rb") as file:
+        placeholder = file_kinds.placeholder(file.read(64))
+    if placeholder:
+        raise OvssError(f"{path} is not a checkpoint: {placeholder}. Was the download complete? Download it again")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint
+from ovss_ray.models.photograph import rgb
 from ovss_ray.models.sam_decoder import MaskDecoder, PromptEncoder, Prompts
 from ovss_ray.models.sam_encoder import ImageEncoder
 from ovss_ray.models.sam_masks import Frame, thresholded
@@ -132,8 +133,10 @@ class Sam(nn.Module):
     def preprocess(self, image: np.ndarray) -> Tensor:
         """An image (H, W, 3) uint8 RGB → the network's input (3, pixels, pixels) float32.
 
-        Resized by PIL's bilinear filter, normalised, and padded with zeros on the right and at the bottom.
+        Resized by PIL's bilinear filter, normalised, and padded with zeros on the right and at the bottom. Raises
+        ValueError for what is no photograph (see photograph.rgb).
         """
+        image = rgb(image)
         height, width = resized_size(image.shape[0], image.shape[1], self.variant)
         resized = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         made = torch.zeros(3, self.variant.pixels, self.variant.pixels)
@@ -142,7 +145,8 @@ class Sam(nn.Module):
 
     @torch.inference_mode()
     def embed(self, image: np.ndarray) -> Embedded:
-        """Look at an image (H, W, 3) uint8 RGB."""
+        """Look at an image (H, W, 3) uint8 RGB; grey and RGBA are taken too. Raises ValueError (see photograph.rgb)."""
+        image = rgb(image)
         size = image.shape[0], image.shape[1]
         found = self.encode(self.preprocess(image)[None].to(self.device))
         return Embedded(found, resized_size(*size, self.variant), size)

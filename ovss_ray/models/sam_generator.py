@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ovss_ray import regions
 from ovss_ray.errors import OvssError
+from ovss_ray.models.photograph import rgb
 from ovss_ray.models.sam import Sam
 from ovss_ray.models.sam_decoder import ON, Prompts
 from ovss_ray.models.sam_fast import Answered, FastDecoder, Seen
@@ -93,7 +94,13 @@ class Generator:
 
     @torch.inference_mode()
     def generate(self, images: Sequence[np.ndarray]) -> list[Proposals]:
-        """Regions of images, each (H, W, 3) uint8 RGB. Raises OvssError if those of one do not fit regions.BYTES."""
+        """Regions of images, each (H, W, 3) uint8 RGB. Raises OvssError if those of one do not fit regions.BYTES.
+
+        Grey and RGBA are taken too. Raises ValueError for what is no photograph (see photograph.rgb).
+        """
+        if isinstance(images, np.ndarray) and images.ndim < 4:  # its rows would pass for grey images
+            raise ValueError(f"an array {images.shape} in the place of a list of images: type generate([image])")
+        images = [rgb(image) for image in images]
         todo = [crop for i, image in enumerate(images) for crop in self._crops(i, image.shape[:2])]
         found: list[list[Proposals]] = [[] for _ in images]
         for begin in range(0, len(todo), self.batch):

@@ -20,6 +20,7 @@ from ovss_ray import text
 from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint
 from ovss_ray.models.clip import Block, ImageTower, TextTower
+from ovss_ray.models.photograph import rgb
 from ovss_ray.models.san_variants import VARIANTS, Size, Variant, padded_size, resized_size
 from ovss_ray.models.semantic import Geometry, label_map
 from ovss_ray.models.side_adapter import SideAdapter
@@ -150,8 +151,10 @@ class San(nn.Module):
     def preprocess(self, image: np.ndarray) -> tuple[Tensor, Size]:
         """A photograph (H, W, 3) uint8 RGB → the network's input (3, Hp, Wp) float32, and its size inside that.
 
-        Resized by PIL's bilinear filter, normalised, and padded with zeros on the right and at the bottom.
+        Resized by PIL's bilinear filter, normalised, and padded with zeros on the right and at the bottom. Raises
+        ValueError for what is no photograph (see photograph.rgb).
         """
+        image = rgb(image)
         placed = self.geometry(image)
         height, width = placed.resized
         pixels = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -180,7 +183,11 @@ class San(nn.Module):
 
     @torch.inference_mode()
     def predict(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str]) -> Prediction:
-        """Masks, their classes and the label map of a photograph (H, W, 3) uint8 RGB, given classes or plain names."""
+        """Masks, their classes and the label map of a photograph (H, W, 3) uint8 RGB, given classes or plain names.
+
+        Grey and RGBA are taken too. Raises ValueError for what is no photograph (see photograph.rgb).
+        """
+        image = rgb(image)
         vocabulary = Vocabulary.of(vocabulary)
         features = self(self.preprocess(image)[0][None].to(self.device))
         logits = features.mask_embeddings[0] @ self.classifier(vocabulary).T
@@ -188,7 +195,7 @@ class San(nn.Module):
         return Prediction(features.mask_logits[0], logits, labels)
 
     def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str]) -> np.ndarray:
-        """The label map (H, W) uint16 of a photograph (H, W, 3) uint8 RGB: indices into the vocabulary's classes."""
+        """The label map (H, W) uint16 of a photograph: indices into the vocabulary's classes. See `predict`."""
         return self.predict(image, vocabulary).label_map
 
 

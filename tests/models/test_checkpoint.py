@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from ovss_ray.errors import OvssError
-from ovss_ray.models import checkpoint, fake, san
+from ovss_ray.models import alpha_clip, checkpoint, fake, san
 from ovss_ray.models.san import San
 from ovss_ray.models.san_variants import VARIANTS
 from tests.checkpoints import SMALL, small_state
@@ -99,6 +99,23 @@ def test_a_file_that_is_no_checkpoint_is_an_error_that_names_it(tmp_path: Path, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(OvssError, match=rf"{name} (is not a|cannot be read as a) checkpoint.*download complete"):
         load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["given.pth", "given.pt", "given.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"\n<!DOCTYPE html><title>Sign in</title>", "it looks like a web page"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?><Error/>', "it looks like a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS.*git lfs pull"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_checkpoint_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    for read in (load, lambda path: alpha_clip.load("alpha_clip_vit_b_16", [path, path])):
+        with pytest.raises(OvssError, match=rf"{name} is not a checkpoint: .*{said}"):
+            read(tmp_path / name)
 
 
 def test_a_download_that_was_cut_off_is_an_error_that_says_so(tmp_path: Path, small: Path) -> None:
