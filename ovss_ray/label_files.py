@@ -172,8 +172,8 @@ def _samples(file: LabelFile) -> np.ndarray:
     """Read the pixels, and undo what Pillow does to those of few bits and to signs: (H, W, C)."""
     samples = np.array(file.picture)
     samples = samples[..., None] if samples.ndim == 2 else samples
-    if file.picture.mode == "L":
-        samples = samples // WIDENED.get(file.bits, 1)
+    if file.picture.mode == "L" and file.bits in WIDENED:
+        samples //= WIDENED[file.bits]
     signed = file.page is not None and tiff_tags.first(file.page, tiff_tags.FORMAT, 1) == 2
     if signed and file.bits == 8:
         return samples.view(np.int8)

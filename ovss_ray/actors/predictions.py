@@ -74,7 +74,8 @@ class Stage(stage.Stage):
         table = self._table(classes)
         listed = (values >= 0) & (values < len(table))
         found = np.where(listed, table[np.where(listed, values, 0)], _INVALID).astype(np.uint16)
-        found[np.isin(values, [_UNCOVERED, *(value for value in np.ravel(self.config.none) if value < 0)])] = NONE
+        if (values < 0).any():
+            found[np.isin(values, [_UNCOVERED, *(value for value in np.ravel(self.config.none) if value < 0)])] = NONE
         if len(wrong := values[found == _INVALID]):
             raise OvssError(
                 f"{name}: {len(wrong)} pixels have values such as {wrong[0]}, which is none of the {classes} classes. "
@@ -119,7 +120,7 @@ class _Folder:
             raise OvssError(
                 f"no prediction: looked for {looked}, and {len(named)} of {len(self._maps)} files have its name"
             )
-        return uri, images.decode_labels(files.read(uri), uri)
+        return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)
 
 
 def label_maps(folder: str) -> dict[str, str]:
