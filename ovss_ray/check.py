@@ -7,30 +7,31 @@ where their names say (see looks). The same check, of fewer files, stands in fro
 """
 
 import logging
-import math
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
-from ovss_ray import blame, files, images, looks
+from ovss_ray import edges, ends, files, images, missing
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.datasets.benchmark import Benchmark
+from ovss_ray.edges import Edges
 from ovss_ray.errors import OvssError
 from ovss_ray.faults import Fault, Faults
+from ovss_ray.inspection import Seen, inspect
 from ovss_ray.listing import LABELS, Item, gathered
 from ovss_ray.looks import Jury, Look
 from ovss_ray.manifest import Selection
+from ovss_ray.missing import Census
 from ovss_ray.request import Request
 from ovss_ray.spill import Rows
 from ovss_ray.vocabulary import Vocabulary
@@ -43,16 +44,6 @@ AT_ONCE = 512
 """Images that are given to the processes before the first answers are read: what a check holds in memory."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What was found out about one image."""
-
-    faults: tuple[Fault, ...]
-    counts: np.ndarray | None = None
-    """(K + 1,) int64 pixels of each label, and at the end those that are not counted; None if they cannot be read"""
-    look: Look | None = None
-
-
 def run(name: str, root: str | None, split: str | None, limit: int | None, full: bool, workers: int | None) -> int:
     """Check a benchmark and say what was found; return how many faults there are.
 
@@ -63,14 +54,22 @@ def run(name: str, root: str | None, split: str | None, limit: int | None, full:
     chosen = Selection(split or benchmark.split, limit=limit)
     place = "" if benchmark.drawn else benchmarks.data_root(root)
     items, faults = listed(name, benchmark, place, chosen)
-    sample = items if full else gathered(spread(items, SAMPLE))
-    seen = _inspected(name, sample, workers or os.cpu_count() or 1, Console(stderr=True))
-    found, counts = settled(benchmark, seen, len(sample))
-    faults.add(_headers(benchmark, items, None if full else {item.image_id for item in sample}))
+    places = spread(len(items), SAMPLE)
+    traced = _at(items, places)
+    sample, ids = items if full else traced, frozenset(item.image_id for item in traced)
+    progress, processes = Console(stderr=True), workers or os.cpu_count() or 1
+    seen = _inspected(name, sample, ids, processes, progress)
+    found, census = settled(benchmark, zip(range(len(items)) if full else places, seen, strict=True))
+    faults.add(_bits(benchmark, items))
+    if not full and not benchmark.drawn:
+        others = gathered(item for item in items if item.image_id not in ids and _doubtful(benchmark, item))
+        for image in _inspected(name, others, frozenset(), processes, progress):
+            faults.add(image.faults)
     for line in (*faults.lines(), *found.lines()):
         console.print(line, markup=False)
     extent = "all of them" if full else f"{len(sample)} of them to the last pixel (--full: all)"
-    console.print(f"{name}, split {chosen.split}: {len(items)} images, {extent}; {_told(benchmark, counts, full)}")
+    counted = f"{name}, split {chosen.split}: {len(items)} images, {extent}; {_summary(benchmark, census)}"
+    console.print(counted, markup=False)
     surely = faults.sure() + found.sure()
     console.print(f"faults found: {surely}" if surely else "no fault found")
     return surely
@@ -79,25 +78,34 @@ def run(name: str, root: str | None, split: str | None, limit: int | None, full:
 def ahead(request: Request) -> Iterator[str]:
     """Look at a few images of each data set in front of a run; what is doubtful, in words.
 
-    Raises OvssError if no label file that was looked at is right, for one reason. A fault of a single file is left to
+    Raises OvssError if no label file that was looked at is right, for one reason, or if `ignore` takes away a class in
+    all of them. A fault of a single file is left to
     the run, which costs that image alone.
     """
     for name, benchmark in request.benchmarks.items() if request.config.check else ():
         if benchmark.drawn:
             continue
         manifest = request.manifests[name].select(["image_id", "image_uri", "truth_uri", "part"])
-        rows = pa.concat_tables(manifest.slice(at, 1) for at in spread(range(len(manifest)), FEW))
+        places = spread(len(manifest), FEW)
+        rows = pa.concat_tables(manifest.slice(place, 1) for place in places)
         sample = [Item(*row.values()) for row in rows.to_pylist()]
         seen = [inspect(benchmark, item) for item in sample]
-        wrong = [one.faults[-1] for one in seen if one.counts is None]
+        found, census = settled(benchmark, zip(places, seen, strict=True))
+        type_this = f"Type: ovss check {name}. Or go on all the same: --set check=false"
+        wrong = [image.faults[-1] for image in seen if image.counts is None]
         if len(wrong) == len(sample) > 1 and len({fault.cause for fault in wrong}) == 1 and wrong[0].cause:
-            raise OvssError(
-                f"{name}: all {len(sample)} label files that were looked at are wrong, such as this: {wrong[0]} "
-                f"Type: ovss check {name}. Or go on all the same: --set check=false"
-            )
-        doubtful = [fault for fault in settled(benchmark, seen, len(sample))[0] if not fault.file]
+            first = f"all {len(sample)} label files that were looked at are wrong, such as this: {wrong[0]}"
+            raise OvssError(f"{name}: {first} {type_this}")
+        if census.files and (taken := missing.taken_away(benchmark, census)):
+            raise OvssError(f"{name}: {taken} {type_this}")
+        doubtful = [fault for fault in found if not fault.file]
         more = f"This is of {len(sample)} images. To look closer, type: ovss check {name}"
         yield from (f"{name}: {fault} {more}" for fault in doubtful)
+
+
+def _at(items: Rows[Item], places: list[int]) -> Rows[Item]:
+    wanted = set(places)
+    return gathered(item for place, item in enumerate(items) if place in wanted)
 
 
 def listed(name: str, benchmark: Benchmark, root: str, chosen: Selection) -> tuple[Rows[Item], Faults]:
@@ -126,76 +134,51 @@ def listed(name: str, benchmark: Benchmark, root: str, chosen: Selection) -> tup
     return items, faults
 
 
-def spread(some: Rows[Item] | range, most: int) -> list[Any]:
-    """At most so many, evenly spread."""
-    return list(islice(some, 0, None, max(1, math.ceil(len(some) / most))))
+def spread(number: int, most: int) -> list[int]:
+    """At most so many places of images, evenly spread, two neighbours each: labels may be those of the next image."""
+    if number <= most:
+        return list(range(number))
+    starts = (pair * number // (most // 2) for pair in range(most // 2))
+    return [place for start in starts for place in (start, start + 1)]
 
 
-def inspect(benchmark: Benchmark, item: Item) -> Seen:
-    """Read an image and its labels to the last pixel."""
-    faults: list[Fault] = []
-    try:
-        image = benchmark.image(item, files.read(item.image))
-    except OvssError as failure:
-        faults.append(Fault(str(failure), item.image, "an unfinished download or copy"))
-        image = None
-    data = b""
-    try:
-        data = files.read(item.truth)
-        truth = benchmark.truth(item, data)
-    except OvssError as failure:
-        cause = blame.cause(data, item.truth, len(benchmark.labels)) if data else "the file is missing or not readable"
-        return Seen((*faults, Fault(str(failure), item.truth, cause)))
-    faults += _unlike(benchmark, item, truth)
-    counts = np.bincount(np.minimum(truth, len(benchmark.labels)).ravel(), minlength=len(benchmark.labels) + 1)
-    if not counts[:-1].any():
-        left_out = "an image that the preparation scripts of others silently leave out of the set"
-        faults.append(Fault("not one of its pixels is counted", item.truth, left_out, sure=False))
-    if image is None:
-        return Seen(tuple(faults), counts)
-    if image.shape[:2] != truth.shape:
-        sizes = f"labels of {truth.shape[1]} × {truth.shape[0]} pixels for {image.shape[1]} × {image.shape[0]}"
-        faults.append(Fault(sizes, item.truth, "resized, or of another image"))
-        return Seen(tuple(faults), counts)
-    return Seen(tuple(faults), counts, looks.look(image, truth, len(benchmark.labels)))
+def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Faults, Census]:
+    """The faults of images, those that only all images together show, and how often each label occurs.
 
-
-def _unlike(benchmark: Benchmark, item: Item, truth: np.ndarray) -> Iterator[Fault]:
-    """Compare labels with another file that should say the same, if it is there."""
-    other = benchmark.twin(item) if benchmark.twin else item.truth
-    if other == item.truth or not files.exists(other):
-        return
-    cause = "one of the two was made of another source, and numbers of the one are not comparable with the other's"
-    try:
-        if not np.array_equal(truth, benchmark.truth(item, files.read(other))):
-            yield Fault(f"other labels than in {other}", item.truth, cause, sure=False)
-    except OvssError as failure:
-        yield Fault(str(failure), other, cause, sure=False)
-
-
-def settled(benchmark: Benchmark, seen: Iterable[Seen], number: int) -> tuple[Faults, np.ndarray]:
-    """The faults of images, those that only all images together show, and the pixels of each label (K + 1,)."""
-    faults = Faults()
-    counts, whole = np.zeros(len(benchmark.labels) + 1, np.int64), 0
+    `seen` are places in the order of the ids, and images.
+    """
+    faults, census, number = Faults(), Census.of(len(benchmark.labels)), 0
     shown: list[Look] = []
-    for one in seen:
-        faults.add(one.faults)
-        if one.counts is not None:
-            counts += one.counts
-            whole += 1
-        if one.look is not None and len(shown) < LOOKS:
-            shown.append(one.look)
-    if benchmark.unlabelled and whole >= min(3, number) > 0 and counts[-1] == 0:
-        what = f"not one pixel of {whole} label files is unlabelled, and this data set leaves some out in nearly all"
+    traced: list[tuple[int, Edges]] = []
+    for place, image in seen:
+        number += 1
+        faults.add(image.faults)
+        census.parts |= bool(image.part)
+        if image.counts is not None:
+            census.add(image.counts)
+        if image.look is not None and len(shown) < LOOKS:
+            shown.append(image.look)
+        if image.edges is not None:
+            traced.append((place, image.edges))
+    if benchmark.unlabelled and census.files >= min(3, number) > 0 and census.pixels[-1] == 0:
+        nowhere = f"not one pixel of {census.files} label files is unlabelled"
+        what = f"{nowhere}, and this data set leaves some out in nearly all"
         cause = "labels that were not shifted, or another value for what is not labelled, such as 0"
         faults.add([Fault(what, cause=cause)])
+    if census.files:
+        faults.add(filter(None, [missing.taken_away(benchmark, census)]))
     faults.add(Jury(benchmark.labels).verdict(shown, _orders(benchmark)))
-    return faults, counts
+    faults.add(missing.shifted(benchmark, census, shown))
+    faults.add(edges.verdict(traced))
+    return faults, census
 
 
-def _inspected(name: str, items: Rows[Item], workers: int, console: Console) -> Iterator[Seen]:
-    """Inspect images, by several processes if there are many; never more than AT_ONCE are under way."""
-    task = partial(_inspect, name)
+def _inspected(name: str, items: Rows[Item], traced: frozenset[str], workers: int, console: Console) -> Iterator[Seen]:
+    """Inspect images, by several processes if there are many; never more than AT_ONCE are under way.
+
+    Edges are kept of the images whose ids are `traced`.
+    """
+    task = partial(_inspect, name, traced)
     if len(items) <= SAMPLE:
         yield from map(task, items)
         return
@@ -206,8 +189,8 @@ def _inspected(name: str, items: Rows[Item], workers: int, console: Console) -> 
             yield from pool.map(task, list(islice(stream, AT_ONCE)), chunksize=8)
 
 
-def _inspect(name: str, item: Item) -> Seen:
-    return inspect(_loaded(name), item)
+def _inspect(name: str, traced: frozenset[str], item: Item) -> Seen:
+    return inspect(_loaded(name), item, item.image_id in traced)
 
 
 @lru_cache(1)
@@ -215,27 +198,27 @@ def _loaded(name: str) -> Benchmark:
     return benchmarks.load(name)
 
 
-def _headers(benchmark: Benchmark, items: Iterable[Item], done: set[str] | None) -> Iterator[Fault]:
-    """Read the beginnings of the files whose pixels were not looked at, and how many bits all label files have.
+def _doubtful(benchmark: Benchmark, item: Item) -> bool:
+    """Whether the beginnings and ends of an image's two files leave a doubt, so that they must be read in full."""
+    try:
+        size, whole = benchmark.size(item.image), ends.reached(item.image)
+        if PurePosixPath(item.truth).suffix.lower() in LABELS:
+            return not whole or images.size(item.truth) != size or not ends.reached(item.truth)
+        return not whole or not files.exists(item.truth)
+    except OvssError:
+        return True
 
-    `done` are the ids of those that were looked at, None if they all were.
-    """
-    for item in items:
-        new = done is not None and item.image_id not in done
-        try:
-            if new:
-                benchmark.size(item.image)
-            bits = images.bits(item.truth) if PurePosixPath(item.truth).suffix.lower() in LABELS else 0
-        except OvssError as failure:
-            if new:
-                yield Fault(str(failure), item.image, "an unfinished download or copy")
-            continue
-        if bits == 8 and len(benchmark.labels) > 256:
-            yield Fault(
-                f"8 bits a pixel, which cannot tell {len(benchmark.labels)} labels apart",
-                item.truth,
-                "saved by a program that keeps the low byte only: prepare the labels anew",
-            )
+
+def _bits(benchmark: Benchmark, items: Iterable[Item]) -> Iterator[Fault]:
+    """Look at how many bits all label files have, where more than 8 are needed."""
+    for item in items if len(benchmark.labels) > 256 else ():
+        with suppress(OvssError):  # reported by whoever reads the whole file
+            if PurePosixPath(item.truth).suffix.lower() in LABELS and images.bits(item.truth) == 8:
+                yield Fault(
+                    f"8 bits a pixel, which cannot tell {len(benchmark.labels)} labels apart",
+                    item.truth,
+                    "saved by a program that keeps the low byte only: prepare the labels anew",
+                )
 
 
 def _order(name: str, vocabulary: Vocabulary) -> Iterator[Fault]:
@@ -272,11 +255,12 @@ def _known_lists() -> list[tuple[str, list[str]]]:
     return [(one, [label.lower() for label in benchmarks.load(one).labels]) for one in named]
 
 
-def _told(benchmark: Benchmark, counts: np.ndarray, full: bool) -> str:
-    """The histogram in a sentence: what is not counted, the commonest labels, and if it is `full` what never occurs."""
-    if not counts.sum():
+def _summary(benchmark: Benchmark, census: Census) -> str:
+    """The histogram in a sentence: what is not counted, the commonest labels, and which never occur."""
+    if not census.files:
         return "no label was read"
-    shares = counts / counts.sum()
-    common = ", ".join(f"{benchmark.labels[i]} {shares[i]:.0%}" for i in np.argsort(-counts[:-1])[:3] if counts[i])
-    absent = f"; {np.count_nonzero(counts[:-1] == 0)} of {len(benchmark.labels)} labels never occur" if full else ""
-    return f"{shares[-1]:.1%} of the pixels are not counted, most others are {common}{absent}"
+    shares = census.pixels / census.pixels.sum()
+    order = np.argsort(-census.pixels[:-1])[:3]
+    common = ", ".join(f"{benchmark.labels[i]} {shares[i]:.0%}" for i in order if census.pixels[i])
+    absent = missing.named(benchmark.labels, census.absent)
+    return f"{shares[-1]:.1%} of the pixels are not counted, most others are {common or 'none'}; {absent}"

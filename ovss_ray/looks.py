@@ -21,15 +21,20 @@ BELOW = {
     *("road", "street", "floor", "ground", "grass", "sidewalk", "pavement", "earth", "sand", "field", "carpet", "rug"),
     *("sea", "snow", "runway", "path", "dirt track", "terrain", "water", "river", "playingfield", "gravel", "mud"),
 }
-GREEN = {"tree", "grass", "plant", "bush", "vegetation", "crop", "weed", "leaves", "hedge", "palm"}
+GREEN = {
+    *("tree", "trees", "grass", "plant", "bush", "vegetation", "low vegetation", "crop", "weed", "leaves", "hedge"),
+    *("palm", "forest"),
+}
 SMALL, LARGE = 0.01, 0.6
 """The least part of an image that a class must cover to have a vote, and the most to have one about its place."""
 GREENER = 0.02
 """Differences of green below this are no sign: trees against a grey sky."""
 STRIDE = 3
 """Every third row and column is looked at."""
-VOTES, MANY = 3, 20
-"""The fewest votes that say anything; and that more than hint at it."""
+VOTES, SOME, MANY = 3, 8, 20
+"""The fewest votes that say anything; for a fault if another meaning fits better; for a fault if none does."""
+CLEARER = 4
+"""By how many votes moved labels must be ahead where a class at the end of the list is missing altogether."""
 BAD, GOOD, BETTER, NEAR = 0.5, 0.75, 0.3, 0.1
 """Share of votes for the labels at which they are doubted; that another meaning needs; by how much it must win; and by
 how much a likelier mistake may lie behind the best one."""
@@ -70,7 +75,9 @@ class Jury:
     def __init__(self, names: Sequence[str]) -> None:
         words = [_words(name) for name in names]
         self.names = names
-        self.place = np.array([(bool(some & BELOW)) - (bool(some & ABOVE)) for some in words])
+        # Seen from the air, roads and water lie anywhere: a list without anything above them says nothing of places.
+        upright = any(some & ABOVE for some in words)
+        self.place = np.array([upright * (bool(some & BELOW) - bool(some & ABOVE)) for some in words])
         self.green = np.array([bool(some & GREEN) for some in words])
 
     def votes(self, looks: Sequence[Look], meaning: np.ndarray) -> tuple[float, int]:
@@ -90,7 +97,7 @@ class Jury:
         """Say what is wrong with labels that do not look like their names, if anything is.
 
         `orders` are other orders of the same classes: what they are called → label index → class index. Few signs are
-        no more than a hint, unless another order fits them clearly better.
+        no more than a hint.
         """
         own = np.arange(len(self.names))
         share, count = self.votes(looks, own)
@@ -99,7 +106,7 @@ class Jury:
         tried = [(*self.votes(looks, meaning), said) for said, meaning in self._others(looks, own, orders)]
         likely = [(found, said) for found, n, said in tried if n >= max(VOTES, count / 2)]
         best = max((found for found, _ in likely), default=0.0)
-        many = count >= MANY
+        many = count >= (SOME if best >= max(GOOD, share + BETTER) else MANY)
         told = (
             f"the labels {'do' if many else 'may'} not look like their names: only {share:.0%} of {count} signs speak "
             f"for them as they are ({self._example(looks)})"
@@ -107,7 +114,18 @@ class Jury:
         if best < max(GOOD, share + BETTER):
             return [Fault(f"{told}; no other order that was tried fits better", sure=many)]
         found, said = next((found, said) for found, said in likely if found >= best - NEAR)
-        return [Fault(f"{told}, and {found:.0%} for this: {said}")]
+        return [Fault(f"{told}, and {found:.0%} for this: {said}", sure=many)]
+
+    def moved(self, looks: Sequence[Look], step: int) -> bool:
+        """Whether the signs speak clearly for labels that were moved by `step` rather than for them as they are.
+
+        Votes for less those against are compared, since moved labels lose most of their signs and not only some.
+        """
+        own = np.arange(len(self.names))
+        meaning = np.where((own - step >= 0) & (own - step < len(own)), own - step, -1)
+        (share, count), (moved_share, moved_count) = self.votes(looks, own), self.votes(looks, meaning)
+        gain = (2 * moved_share - 1) * moved_count - (2 * share - 1) * count
+        return moved_share >= GOOD and gain >= CLEARER
 
     def _others(
         self, looks: Sequence[Look], own: np.ndarray, orders: Mapping[str, Sequence[int]]

@@ -1,0 +1,248 @@
+"""Whether label boundaries lie on the edges in the photographs: a sign that needs no class names.
+
+Labels of the next frame, flipped, or shifted by 24 pixels are plausible numbers in files of the right size. Their
+boundaries, however, miss the edges that they should follow. The boundaries are moved over the edges by all shifts up to
+REACH, and a fit says by how many standard deviations the agreement at one shift exceeds the agreement at the others.
+Right labels fit best as they are; an alternative is a fault only if it fits clearly better in nearly all images.
+
+Letters: h w pixels of the reduced image, d shifts in each direction. A place is the position of an image in its set.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import cv2
+import numpy as np
+from PIL import Image
+from scipy import fft
+
+from ovss_ray.faults import Fault
+
+LONGEST, SHORTEST = 512, 64
+"""pixels: the longest side after reduction; the shortest side for which fits are computed"""
+LEAST = 30
+"""pixels of boundary (reduced) below which an image says nothing"""
+REACH = 64
+"""reduced pixels: the largest shift, at most a quarter of the shorter side"""
+SLACK = 1
+"""reduced pixels: how far labels may lie beside their edges and still count as being in place"""
+NEAR = 6
+"""reduced pixels: shifts this close to a peak say nothing about chance"""
+SURROUNDINGS = 24
+"""reduced pixels: edges are measured against the contrast of a square of this side"""
+FITS, FITS_ALONE = 3.5, 5.0
+"""standard deviations: the least mean fit of an alternative; of a shift that a single image shows"""
+GAIN, WINS = 3.0, 0.8
+"""what an alternative gains, as sum of gains / root of the number of images; and in which share of them"""
+ALIKE = 0.6
+"""share of the images that must show the same shift"""
+WEAK = 3.0
+"""mean fit below which the labels of other photographs are tried"""
+STRANGERS, STRANGER_FITS = 24, 6.0
+"""most images among which each is compared with each; the fit by which a photograph finds its labels there"""
+
+Symmetry = Callable[[np.ndarray], np.ndarray]
+UPRIGHT: dict[int, Symmetry] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.T, 2),
+    8: lambda a: np.rot90(a),
+}
+"""EXIF orientation → what brings an array (H, W) of stored pixels upright"""
+STORED = "drawn on the stored pixels, while the photographs are turned upright by their EXIF orientation"
+MIRRORED: dict[str, Symmetry] = {
+    "flipped left to right": UPRIGHT[2],
+    "flipped upside down": UPRIGHT[4],
+    "turned by 180°": UPRIGHT[3],
+    "transposed (rows and columns are swapped)": UPRIGHT[5],
+    "turned by 90° to the left": UPRIGHT[6],
+    "turned by 90° to the right": UPRIGHT[8],
+    "transposed and turned by 180°": UPRIGHT[7],
+}
+"""what may have happened to labels → what undoes it; those that swap the axes apply to square images"""
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges of one photograph and boundaries of its labels, reduced."""
+
+    photograph: np.ndarray
+    """(h, w) float16: edge strength against the surroundings"""
+    labels: np.ndarray
+    """(h, w) uint8: share of boundary pixels, 255 = all"""
+    stride: int
+    """pixels of the file per reduced pixel"""
+    address: str = ""
+    """of the photograph: label files of one photograph are not compared with one another"""
+    orientation: int = 1
+    """the photograph's EXIF orientation"""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """How well labels fit in another way, image by image."""
+
+    said: str
+    cause: str
+    fits: np.ndarray
+    """(n,) float64: standard deviations"""
+    own: np.ndarray
+    """(n,) float64: of the same images with their labels as they are"""
+
+    def holds(self) -> bool:
+        """Whether it fits clearly better, and in nearly all images."""
+        gains = self.fits - self.own
+        enough = len(gains) and self.fits.mean() >= FITS and gains.sum() >= GAIN * len(gains) ** 0.5
+        return bool(enough and (gains > 0).mean() >= WINS)
+
+
+def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
+    """Reduce an image (H, W, 3) uint8 and its label map (H, W) uint16; None if there is too little to compare."""
+    stride = max(1, -(-max(truth.shape) // LONGEST))
+    labels = np.asarray(Image.fromarray(_boundaries(truth)).reduce(stride))
+    if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:
+        return None
+    photograph = _strengths(np.asarray(Image.fromarray(image).reduce(stride), np.float32))
+    return Edges(photograph.astype(np.float16), labels, stride, address, orientation)
+
+
+def _boundaries(truth: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: 255 on both sides of each boundary between labels."""
+    marked = np.zeros(truth.shape, np.uint8)
+    for one, other in (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]):
+        differs = (truth[one] != truth[other]) * np.uint8(255)
+        marked[one] |= differs
+        marked[other] |= differs
+    return marked
+
+
+def _strengths(image: np.ndarray) -> np.ndarray:
+    """(h, w) float32: logarithm of the gradient, standardised in its surroundings, so that texture counts for less."""
+    smooth = cv2.GaussianBlur(image, (0, 0), 0.7)
+    steps = sum((np.gradient(smooth, axis=axis) ** 2).sum(2) for axis in (0, 1))
+    strength = np.log1p(np.sqrt(steps)).astype(np.float32)
+    square = (SURROUNDINGS, SURROUNDINGS)
+    mean, squares = cv2.blur(strength, square), cv2.blur(strength * strength, square)
+    deviation = np.sqrt(np.maximum(squares - mean * mean, 0) + 0.01)
+    return np.clip((strength - mean) / deviation, -2, 3)
+
+
+def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(d, d) float32: edge strength under boundaries (h, w) moved by each shift; no shift is in the middle."""
+    reach = min(REACH, min(labels.shape) // 4)
+    size = [fft.next_fast_len(side + reach, real=True) for side in labels.shape]
+    spectra = [fft.rfft2(array.astype(np.float32), size) for array in (photograph, labels)]
+    summed = fft.irfft2(spectra[0] * np.conj(spectra[1]), size)
+    return np.roll(summed, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+
+
+def fit(agreed: np.ndarray, shift: tuple[int, int] = (0, 0)) -> float:
+    """Standard deviations by which the agreement at a shift (rows, columns) exceeds that at shifts elsewhere."""
+    row, column = (middle + moved for middle, moved in zip((len(agreed) // 2,) * 2, shift, strict=True))
+
+    def around(margin: int) -> tuple[slice, slice]:
+        return np.s_[max(0, row - margin) : row + margin + 1, max(0, column - margin) : column + margin + 1]
+
+    elsewhere = np.ones(agreed.shape, bool)
+    elsewhere[around(NEAR)] = False
+    chance = agreed[elsewhere]
+    return float((agreed[around(SLACK)].max() - chance.mean()) / (chance.std() + 1e-9))
+
+
+def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
+    """Say how labels fit better than as they are, if they do; `traced` are places and images, sorted by place."""
+    if not traced:
+        return
+    surfaces = [agreement(edges.photograph, edges.labels) for _, edges in traced]
+    own = np.array([fit(surface) for surface in surfaces])
+    tried = [*_mirrored(traced, own), *_neighbours(traced, own), *_shifted(traced, surfaces, own)]
+    likely = [alternative for alternative in tried if alternative.holds()]
+    if likely:
+        best = max(likely, key=lambda alternative: float((alternative.fits - alternative.own).mean()))
+        number = f"{len(best.fits)} photograph{'s' * (len(best.fits) > 1)}"
+        fits = f"a fit of {best.fits.mean():.1f} standard deviations, and {best.own.mean():.1f} as they are"
+        yield Fault(
+            f"the labels are {best.said}: so their boundaries lie on the edges in {number} ({fits})", "", best.cause
+        )
+    elif len(traced) > 1 and own.mean() < WEAK:
+        yield from _strangers(traced, own)
+
+
+def _mirrored(traced: Sequence[tuple[int, Edges]], own: np.ndarray) -> Iterator[Alternative]:
+    turned = [at for at, (_, edges) in enumerate(traced) if edges.orientation in UPRIGHT]
+    undone = {at: UPRIGHT[traced[at][1].orientation] for at in turned}
+    yield _alternative(STORED, "a labelling tool that ignores EXIF: turn the label files too", traced, own, undone)
+    for said, undo in MIRRORED.items():
+        cause = "labels written by code that mirrors or turns arrays, or photographs that were turned later"
+        yield _alternative(said, cause, traced, own, dict.fromkeys(range(len(traced)), undo))
+
+
+def _alternative(
+    said: str, cause: str, traced: Sequence[tuple[int, Edges]], own: np.ndarray, undone: dict[int, Symmetry]
+) -> Alternative:
+    """Fits of the labels after a symmetry: position in `traced` → what undoes it."""
+    fitting = {
+        at: undo for at, undo in undone.items() if undo(traced[at][1].labels).shape == traced[at][1].labels.shape
+    }
+    fits = [fit(agreement(traced[at][1].photograph, undo(traced[at][1].labels))) for at, undo in fitting.items()]
+    return Alternative(said, cause, np.array(fits), own[list(fitting)])
+
+
+def _neighbours(traced: Sequence[tuple[int, Edges]], own: np.ndarray) -> Iterator[Alternative]:
+    """Fits of each photograph with the label file before it and after it in the order of the ids."""
+    at = {place: position for position, (place, _) in enumerate(traced)}
+    cause = "frames and labels that are counted from different numbers, or sorted differently"
+    for said, step in ("those of the next image", -1), ("those of the image before", 1):
+        pairs = [(at[place], at[place + step]) for place in at if place + step in at]
+        pairs = [pair for pair in pairs if _comparable(*(traced[position][1] for position in pair))]
+        fits = [fit(agreement(traced[here][1].photograph, traced[there][1].labels)) for here, there in pairs]
+        yield Alternative(said, cause, np.array(fits), own[[here for here, _ in pairs]])
+
+
+def _comparable(one: Edges, other: Edges) -> bool:
+    return one.labels.shape == other.labels.shape and one.address != other.address
+
+
+def _shifted(
+    traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], own: np.ndarray
+) -> Iterator[Alternative]:
+    """Fits at the shift that most images show, if they agree on one that is more than slack."""
+    peaks = [np.subtract(np.unravel_index(surface.argmax(), surface.shape), len(surface) // 2) for surface in surfaces]
+    strides = np.array([edges.stride for _, edges in traced])
+    moved = np.array(peaks) * strides[:, None]
+    most = np.median(moved, 0)
+    same = (np.abs(moved - most) <= 2 * strides[:, None] + 1).all(1)
+    fits = np.array([fit(*pair) for pair in zip(surfaces, map(tuple, peaks), strict=True)])
+    sure = len(fits) > 1 or fits[0] >= FITS_ALONE
+    if sure and same.mean() >= ALIKE and np.abs(most).max() >= max(NEAR, 4 * strides.max()):
+        cause = "cropping or padding that only one of photograph and label file went through"
+        # Photographs lie where labels would have to be moved to, so labels are shifted the other way.
+        yield Alternative(f"shifted by {_direction(-most)}", cause, fits[same], own[same])
+
+
+def _direction(most: np.ndarray) -> str:
+    """Pixels down and to the right, in words."""
+    (down, right) = most.round().astype(int).tolist()
+    words = [(right, "to the right" if right > 0 else "to the left"), (down, "down" if down > 0 else "up")]
+    return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if pixels)
+
+
+def _strangers(traced: Sequence[tuple[int, Edges]], own: np.ndarray) -> Iterator[Fault]:
+    """Compare each photograph with the labels of each other one, where few fit their own."""
+    some = traced[:STRANGERS]
+    found: dict[int, tuple[float, int]] = {}
+    for (here, (_, one)), (there, (_, other)) in product(enumerate(some), repeat=2):
+        if _comparable(one, other):
+            found[here] = max(found.get(here, (0.0, 0)), (fit(agreement(one.photograph, other.labels)), there))
+    better = [(here, there) for here, (fits, there) in found.items() if fits >= max(STRANGER_FITS, own[here] + GAIN)]
+    if len(better) >= max(2, 0.15 * len(some)):
+        photograph, other_photograph = (some[position][1].address for position in better[0])
+        what = f"labels belong to other photographs: the label file of {other_photograph} fits {photograph}"
+        yield Fault(what, cause="files that were renamed or sorted differently")
+    elif len(some) >= 8 and own.mean() < 1:
+        what = f"label boundaries do not follow the edges in {len(some)} photographs (a mean fit of {own.mean():.1f})"
+        yield Fault(what, cause="labels of other photographs, or labels that are drawn very coarsely", sure=False)

@@ -1,0 +1,72 @@
+"""One image of a benchmark read to the last pixel: what is wrong with its files, and what its labels look like."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovss_ray import blame, edges, files, looks
+from ovss_ray.datasets.benchmark import Benchmark
+from ovss_ray.edges import Edges
+from ovss_ray.errors import OvssError
+from ovss_ray.faults import Fault
+from ovss_ray.listing import Item
+from ovss_ray.looks import Look
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one image and its label file show."""
+
+    faults: tuple[Fault, ...]
+    counts: np.ndarray | None = None
+    """(K + 1,) int64 pixels of each label, and at the end those that are not counted; None if they cannot be read"""
+    look: Look | None = None
+    edges: Edges | None = None
+    part: str = ""
+    """the part of the image that is asked for"""
+
+
+def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
+    """Read an image and its labels to the last pixel; `trace` says whether edges are kept, which take memory."""
+    faults: list[Fault] = []
+    image, orientation = None, 1
+    try:
+        data = files.read(item.image)
+        image, orientation = benchmark.image(item, data), blame.orientation(data)
+    except OvssError as failure:
+        faults.append(Fault(str(failure), item.image, "an unfinished download or copy"))
+    data = b""
+    try:
+        data = files.read(item.truth)
+        truth = benchmark.truth(item, data)
+    except OvssError as failure:
+        cause = blame.cause(data, item.truth, benchmark) if data else "the file is missing or not readable"
+        return Seen((*faults, Fault(str(failure), item.truth, cause)), part=item.part)
+    faults += _unlike(benchmark, item, truth)
+    number = len(benchmark.labels)
+    counts = np.bincount(np.minimum(truth, number).ravel(), minlength=number + 1)
+    if not counts[:-1].any():
+        cause = "`ignore` takes everything away, or an image that was left without labels"
+        faults.append(Fault("not one of its pixels is counted", item.truth, cause, sure=not item.part))
+    if image is None:
+        return Seen(tuple(faults), counts, part=item.part)
+    if image.shape[:2] != truth.shape:
+        sizes = f"labels of {truth.shape[1]} × {truth.shape[0]} pixels for {image.shape[1]} × {image.shape[0]}"
+        faults.append(Fault(sizes, item.truth, blame.of_sizes(image.shape, truth.shape, orientation)))
+        return Seen(tuple(faults), counts, part=item.part)
+    traced = edges.trace(image, truth, item.image, orientation) if trace else None
+    return Seen(tuple(faults), counts, looks.look(image, truth, number), traced, item.part)
+
+
+def _unlike(benchmark: Benchmark, item: Item, truth: np.ndarray) -> Iterator[Fault]:
+    """Compare labels with another file that should say the same, if it is there."""
+    other = benchmark.twin(item) if benchmark.twin else item.truth
+    if other == item.truth or not files.exists(other):
+        return
+    cause = "one of the two was made of another source, and numbers of the one are not comparable with the other's"
+    try:
+        if not np.array_equal(truth, benchmark.truth(item, files.read(other))):
+            yield Fault(f"other labels than in {other}", item.truth, cause, sure=False)
+    except OvssError as failure:
+        yield Fault(str(failure), other, cause, sure=False)

@@ -1,0 +1,146 @@
+"""Classes that never occur, and whether what is not counted has taken them away.
+
+A mask of 0 and 255 loses its object to the usual `ignore: 255`; labels shifted by one lose their last class to the
+value for what is not labelled, and leave the first class empty. Both leave files without a single forbidden value.
+
+Letters: K labels.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ovss_ray import blame
+from ovss_ray.datasets.benchmark import Benchmark, Values
+from ovss_ray.faults import Fault
+from ovss_ray.looks import Jury, Look
+
+BULK = 0.05
+"""share of pixels that are not counted, from which on they may well be a class"""
+FEW_CLASSES = 4
+"""of so few classes, one that never occurs is conspicuous"""
+ENOUGH, MANY = 3, 8
+"""files in which a class must be missing; where no name and no look speaks for a fault"""
+NEARLY_ALL, OFTEN = 0.8, 0.5
+"""share of the other classes that must occur; and in which share of the files"""
+REST = {"background", "ground", "backgrounds", "bg"}
+"""names of classes that occur in nearly every image"""
+UNUSED = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "__ignore__", "_ignore_", "none", "undefined"}
+"""names of classes that may well never occur"""
+NAMED = 10
+"""missing classes that a sentence names; the others are counted"""
+
+
+@dataclass
+class Census:
+    """How often each label occurs in the files that were read."""
+
+    pixels: np.ndarray
+    """(K + 1,) int64: of each label, and at the end those that are not counted"""
+    occurs: np.ndarray
+    """(K + 1,) int64: in how many files"""
+    files: int = 0
+    parts: bool = field(default=False, kw_only=True)
+    """whether only a part of each image is asked for, so that other labels are left out on purpose"""
+
+    @classmethod
+    def of(cls, labels: int) -> "Census":
+        """Return a census of no file."""
+        return cls(np.zeros(labels + 1, np.int64), np.zeros(labels + 1, np.int64))
+
+    def add(self, counts: np.ndarray) -> None:
+        """Count the pixels (K + 1,) of one file."""
+        self.pixels += counts
+        self.occurs += counts > 0
+        self.files += 1
+
+    @property
+    def absent(self) -> list[int]:
+        """Labels that never occur."""
+        return np.flatnonzero(self.pixels[:-1] == 0).tolist()
+
+    @property
+    def ignored(self) -> float:
+        """Share of the pixels that are not counted."""
+        return float(self.pixels[-1] / max(1, self.pixels.sum()))
+
+
+def taken_away(benchmark: Benchmark, census: Census) -> Fault | None:
+    """Return the fault that `ignore` takes away a class, if one of few classes is nowhere and much is ignored."""
+    number, absent = len(benchmark.labels), census.absent
+    if census.parts or not census.files or not census.pixels[-1]:
+        return None
+    if len(absent) == number:
+        return Fault(
+            f"not one pixel of {census.files} label files is counted{_away(benchmark.values)}",
+            cause=_ignoring(benchmark, census) or "`ignore` holds the values of classes, or labels of another data set",
+        )
+    two = number == 2
+    several = number <= FEW_CLASSES and census.files >= ENOUGH and census.ignored >= 2 * BULK and absent == [number - 1]
+    if len(absent) != 1 or not (two or (several and not (benchmark.values and benchmark.values.stated))):
+        return None
+    return Fault(
+        f"{benchmark.labels[absent[0]]!r} never occurs in {census.files} label files, while {census.ignored:.1%} of "
+        f"their pixels are not counted{_away(benchmark.values)}",
+        cause=_ignoring(benchmark, census) or "`ignore` takes away what should be this class",
+    )
+
+
+def _away(values: Values | None) -> str:
+    if values is None:
+        return ""
+    default = "" if values.stated else ", which holds if nothing else is written"
+    return f" (`ignore` is {', '.join(map(str, values.ignore))}{default})"
+
+
+def _ignoring(benchmark: Benchmark, census: Census) -> str:
+    """Recognise black-and-white masks by the values that must have been in the files."""
+    values = benchmark.values
+    if values is None or len(values.ignore) != 1 or len(benchmark.labels) > FEW_CLASSES:
+        return ""
+    held = {value for value, pixels in zip(values.classes, census.pixels[:-1], strict=True) if pixels}
+    return blame.black_and_white(held | set(values.ignore), values)
+
+
+def shifted(benchmark: Benchmark, census: Census, looks: Sequence[Look]) -> Iterator[Fault]:
+    """Find labels shifted by one: the class at one end never occurs, since its pixels count as its neighbour."""
+    number, last = len(benchmark.labels), len(benchmark.labels) - 1
+    if census.parts or number < 3 or not census.files or len(census.absent) == number:
+        return
+    jury = Jury(benchmark.labels)
+    for step, end, said in (
+        (1, 0, "labels shifted by one, 1 and up"),
+        (-1, last, "labels shifted by one once too often"),
+    ):
+        if census.pixels[end]:
+            continue
+        what = f"{benchmark.labels[end]!r} never occurs in {census.files} label files"
+        sure = _surely(benchmark, census, step)
+        if jury.moved(looks, step):
+            what += ", and the other labels look like their names only once they are moved back by one"
+        elif sure is None:
+            continue
+        else:
+            what += f", while {census.ignored:.1%} of their pixels are not counted"
+        yield Fault(what, cause=f"{said}, of which the class at the other end is not counted", sure=sure is not False)
+
+
+def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
+    """Whether a missing first class is a fault whatever labels look like; False: perhaps; None: it is no sign."""
+    name = benchmark.labels[0].lower().strip()
+    others = census.occurs[1:-1]
+    usual = (others > 0).mean() >= NEARLY_ALL and (others >= OFTEN * census.files).mean() >= NEARLY_ALL
+    if step < 0 or name in UNUSED or not census.pixels[-1]:
+        return None
+    if name in REST:
+        return census.files >= ENOUGH - 1 or census.ignored >= BULK
+    return True if usual and census.files >= MANY and census.ignored >= BULK / 5 else None
+
+
+def named(labels: Sequence[str], absent: Sequence[int]) -> str:
+    """Write which labels never occur: the first NAMED, and how many more there are."""
+    if not absent:
+        return f"0 of {len(labels)} labels never occur"
+    more = f", … and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+    return f"{len(absent)} of {len(labels)} labels never occur: {', '.join(labels[i] for i in absent[:NAMED])}{more}"
