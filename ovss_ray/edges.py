@@ -33,7 +33,7 @@ SURROUNDINGS = 24
 """reduced pixels: edges are measured against the contrast of a square of this side"""
 FITS, FITS_ALONE = 3.5, 5.0
 """standard deviations: the least mean fit of an alternative; of a shift that a single image shows"""
-GAIN, WINS = 3.0, 0.8
+GAIN, WINS = 2.5, 0.8
 """what an alternative gains, as sum of gains / root of the number of images; and in which share of them"""
 ALIKE = 0.6
 """share of the images that must show the same shift"""

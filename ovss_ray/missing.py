@@ -18,6 +18,8 @@ from ovss_ray.looks import Jury, Look
 
 BULK = 0.05
 """share of pixels that are not counted, from which on they may well be a class"""
+MOST = 0.2
+"""share from which on they are a class even in one file, if there is no background"""
 FEW_CLASSES = 4
 """of so few classes, one that never occurs is conspicuous"""
 ENOUGH, MANY = 3, 8
@@ -117,13 +119,15 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[Look]) -> Iter
             continue
         what = f"{benchmark.labels[end]!r} never occurs in {census.files} label files"
         sure = _surely(benchmark, census, step)
-        if jury.moved(looks, step):
+        moved = jury.moved(looks, step)
+        if moved:
             what += ", and the other labels look like their names only once they are moved back by one"
         elif sure is None:
             continue
         else:
             what += f", while {census.ignored:.1%} of their pixels are not counted"
-        yield Fault(what, cause=f"{said}, of which the class at the other end is not counted", sure=sure is not False)
+        cause = f"{said}, so that another class is not counted; or a class written as the value that is not labelled"
+        yield Fault(what, cause=cause, sure=moved or sure is True)
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
@@ -131,10 +135,10 @@ def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]
     usual = (others > 0).mean() >= NEARLY_ALL and (others >= OFTEN * census.files).mean() >= NEARLY_ALL
-    if step < 0 or name in UNUSED or not census.pixels[-1]:
+    if step < 0 or name in UNUSED:
         return None
     if name in REST:
-        return census.files >= ENOUGH - 1 or census.ignored >= BULK
+        return bool(census.pixels[-1]) and (census.files >= ENOUGH or census.ignored >= MOST)
     return True if usual and census.files >= MANY and census.ignored >= BULK / 5 else None
 
 
