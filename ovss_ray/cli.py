@@ -186,7 +186,7 @@ def check(
     data_root: Annotated[str | None, typer.Option(help="[default: $OVSS_DATA]")] = None,
     split: Annotated[str | None, typer.Option(help="another split than the benchmark's own")] = None,
     limit: Annotated[
-        int | None, typer.Option(help="only the first N images: an incomplete set is then no fault")
+        int | None, typer.Option(help="only the first N images: an incomplete set is then no fault", min=1)
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="every pixel of every file, not of a sample")] = False,
     workers: Annotated[int | None, typer.Option(help="processes [default: one per processor]", min=1)] = None,

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -106,7 +107,7 @@ class Display:
     def __rich__(self) -> Group:
         now = self.done - self.earlier
         table = Table.grid(padding=(0, 2))
-        table.add_row("stage", *(f"[bold]{name}[/]" for name in list(self.seconds)))
+        table.add_row("stage", *(f"[bold]{escape(name)}[/]" for name in list(self.seconds)))
         table.add_row("s/image", *(f"{spent / max(1, now):.3f}" for spent in list(self.seconds.values())))
         waiting = "" if now else " (workers are starting)"
         bar = Table.grid(expand=True)  # a bare ProgressBar ends without a new line and swallows what follows

@@ -45,7 +45,7 @@ TRIES = 5
 """How often in a row a file may break off without any new byte."""
 PIECE = 1 << 18
 COLUMNS = (
-    *(TextColumn("{task.description}"), BarColumn(), DownloadColumn()),
+    *(TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()),
     *(TransferSpeedColumn(), TimeRemainingColumn()),
 )
 

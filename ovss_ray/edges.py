@@ -10,7 +10,6 @@ Letters: h w pixels of the reduced image, d shifts in each direction. A place is
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import cv2
 import numpy as np
@@ -32,15 +31,16 @@ NEAR = 6
 SURROUNDINGS = 24
 """reduced pixels: edges are measured against the contrast of a square of this side"""
 FITS, FITS_ALONE = 3.5, 5.0
-"""standard deviations: the least mean fit of an alternative; of a shift that a single image shows"""
+"""standard deviations: the least median fit of an alternative; of a shift that a single image shows"""
 GAIN, WINS = 2.5, 0.8
-"""what an alternative gains, as sum of gains / root of the number of images; and in which share of them"""
-ALIKE = 0.6
-"""share of the images that must show the same shift"""
-WEAK = 3.0
-"""mean fit below which the labels of other photographs are tried"""
-STRANGERS, STRANGER_FITS = 24, 6.0
-"""most images among which each is compared with each; the fit by which a photograph finds its labels there"""
+"""what an alternative must gain: median · root of the number of images; and in which share of them"""
+ALIKE, LEAST_SHIFT, SHIFT_GAIN = 0.6, 10, 2.0
+"""share of the images that must show the same shift; pixels that it must have; what it must gain instead of GAIN"""
+STRANGERS, STRANGER_FITS, SEVERAL = 24, 6.0, 0.15
+"""most images among which each is compared with each; the fit by which a photograph finds its labels there; the share
+of the images that must find them"""
+MANY, NOTHING = 8, 1.0
+"""images of which a median fit below the second number says that labels follow no edges at all"""
 
 Symmetry = Callable[[np.ndarray], np.ndarray]
 UPRIGHT: dict[int, Symmetry] = {
@@ -92,12 +92,19 @@ class Alternative:
     """(n,) float64: standard deviations"""
     own: np.ndarray
     """(n,) float64: of the same images with their labels as they are"""
+    least: float = GAIN
 
     def holds(self) -> bool:
         """Whether it fits clearly better, and in nearly all images."""
-        gains = self.fits - self.own
-        enough = len(gains) and self.fits.mean() >= FITS and gains.sum() >= GAIN * len(gains) ** 0.5
-        return bool(enough and (gains > 0).mean() >= WINS)
+        if not len(self.fits) or np.median(self.fits) < FITS:
+            return False
+        wins = (self.fits > self.own).mean()
+        return bool(wins >= WINS and self.gain * len(self.fits) ** 0.5 >= self.least)
+
+    @property
+    def gain(self) -> float:
+        """By how many standard deviations it fits better, in the middle of the images."""
+        return float(np.median(self.fits - self.own))
 
 
 def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
@@ -162,13 +169,12 @@ def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
     tried = [*_mirrored(traced, own), *_neighbours(traced, own), *_shifted(traced, surfaces, own)]
     likely = [alternative for alternative in tried if alternative.holds()]
     if likely:
-        best = max(likely, key=lambda alternative: float((alternative.fits - alternative.own).mean()))
+        best = max(likely, key=lambda alternative: alternative.gain)
         number = f"{len(best.fits)} photograph{'s' * (len(best.fits) > 1)}"
-        fits = f"a fit of {best.fits.mean():.1f} standard deviations, and {best.own.mean():.1f} as they are"
-        yield Fault(
-            f"the labels are {best.said}: so their boundaries lie on the edges in {number} ({fits})", "", best.cause
-        )
-    elif len(traced) > 1 and own.mean() < WEAK:
+        fits = f"a fit of {np.median(best.fits):.1f} standard deviations, and {np.median(best.own):.1f} as they are"
+        what = f"the labels are {best.said}: with that undone, boundaries lie on the edges in {number} ({fits})"
+        yield Fault(what, cause=best.cause)
+    else:
         yield from _strangers(traced, own)
 
 
@@ -218,31 +224,39 @@ def _shifted(
     same = (np.abs(moved - most) <= 2 * strides[:, None] + 1).all(1)
     fits = np.array([fit(*pair) for pair in zip(surfaces, map(tuple, peaks), strict=True)])
     sure = len(fits) > 1 or fits[0] >= FITS_ALONE
-    if sure and same.mean() >= ALIKE and np.abs(most).max() >= max(NEAR, 4 * strides.max()):
+    if sure and same.mean() >= ALIKE and np.abs(most).max() >= max(LEAST_SHIFT, 4 * strides.max()):
         cause = "cropping or padding that only one of photograph and label file went through"
         # Photographs lie where labels would have to be moved to, so labels are shifted the other way.
-        yield Alternative(f"shifted by {_direction(-most)}", cause, fits[same], own[same])
+        said = f"shifted by {_direction(-most, 2 * float(strides.max()))}"
+        yield Alternative(said, cause, fits[same], own[same], SHIFT_GAIN)
 
 
-def _direction(most: np.ndarray) -> str:
-    """Pixels down and to the right, in words."""
+def _direction(most: np.ndarray, slack: float) -> str:
+    """Write pixels down and to the right in words; what is less than the slack is left out."""
     (down, right) = most.round().astype(int).tolist()
     words = [(right, "to the right" if right > 0 else "to the left"), (down, "down" if down > 0 else "up")]
-    return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if pixels)
+    return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if abs(pixels) > slack)
 
 
 def _strangers(traced: Sequence[tuple[int, Edges]], own: np.ndarray) -> Iterator[Fault]:
-    """Compare each photograph with the labels of each other one, where few fit their own."""
-    some = traced[:STRANGERS]
-    found: dict[int, tuple[float, int]] = {}
-    for (here, (_, one)), (there, (_, other)) in product(enumerate(some), repeat=2):
-        if _comparable(one, other):
-            found[here] = max(found.get(here, (0.0, 0)), (fit(agreement(one.photograph, other.labels)), there))
-    better = [(here, there) for here, (fits, there) in found.items() if fits >= max(STRANGER_FITS, own[here] + GAIN)]
-    if len(better) >= max(2, 0.15 * len(some)):
-        photograph, other_photograph = (some[position][1].address for position in better[0])
-        what = f"labels belong to other photographs: the label file of {other_photograph} fits {photograph}"
+    """Look for photographs that fit the labels of others clearly better than their own."""
+    some = [edges for _, edges in traced[:STRANGERS]]
+    photographs = [edges.photograph.astype(np.float32) for edges in some]
+    shares = [edges.labels / edges.labels.sum(dtype=np.float32) for edges in some]
+    better: list[tuple[str, str]] = []
+    for here, edges in enumerate(some):
+        strengths = {
+            there: float(np.vdot(photographs[here], shares[there]))
+            for there, other in enumerate(some)
+            if _comparable(edges, other)
+        }
+        there = max(strengths, key=lambda position: strengths[position], default=here)
+        fits = fit(agreement(photographs[here], some[there].labels))
+        if fits >= max(STRANGER_FITS, own[here] + GAIN):
+            better.append((some[there].address, edges.address))
+    if len(better) >= max(2, SEVERAL * len(some)):
+        what = "labels belong to other photographs: the label file of {} fits {}".format(*better[0])
         yield Fault(what, cause="files that were renamed or sorted differently")
-    elif len(some) >= 8 and own.mean() < 1:
-        what = f"label boundaries do not follow the edges in {len(some)} photographs (a mean fit of {own.mean():.1f})"
+    elif len(own) >= MANY and np.median(own) < NOTHING:
+        what = f"label boundaries follow no edges in {len(own)} photographs (a median fit of {np.median(own):.1f})"
         yield Fault(what, cause="labels of other photographs, or labels that are drawn very coarsely", sure=False)

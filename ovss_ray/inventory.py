@@ -84,7 +84,7 @@ def stages() -> Table:
     table = Table("stage", "reads", "writes", "options", title="Stages", title_justify="left")
     for name in stage.known("ovss_ray.actors"):
         kind = stage.find("ovss_ray.actors", name, "Stage")
-        table.add_row(name, " ".join(kind.reads), " ".join(kind.writes), " ".join(kind.Config.model_fields))
+        table.add_row(escape(name), " ".join(kind.reads), " ".join(kind.writes), " ".join(kind.Config.model_fields))
     return table
 
 
@@ -92,7 +92,7 @@ def configs(shipped: Mapping[str, Path]) -> Table:
     """The configs that come with the project."""
     table = Table("config", "file", title="Configs", title_justify="left")
     for name, path in shipped.items():
-        table.add_row(name, str(path))
+        table.add_row(escape(name), escape(str(path)))
     return table
 
 
@@ -102,7 +102,7 @@ def weights() -> Table:
     for name, one in known_weights.WEIGHTS.items():
         found = known_weights.lookup(name)
         size = f"{one.bytes:,}" if one.bytes else "not published"
-        table.add_row(name, size, escape(one.licence), str(found) if found else f"ovss weights fetch {name}")
+        table.add_row(name, size, escape(one.licence), escape(str(found)) if found else f"ovss weights fetch {name}")
     return table
 
 

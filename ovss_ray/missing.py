@@ -112,7 +112,7 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[Look]) -> Iter
         return
     jury = Jury(benchmark.labels)
     for step, end, said in (
-        (1, 0, "labels shifted by one, 1 and up"),
+        (1, 0, "labels shifted by one"),
         (-1, last, "labels shifted by one once too often"),
     ):
         if census.pixels[end]:

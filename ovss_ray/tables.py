@@ -88,7 +88,7 @@ def _cell(one: dict[str, Any] | None, of: str) -> str:
 
 
 def _numbers(report: dict[str, Any], title: str) -> Table:
-    table = Table(title=f"{title}: mIoU and its relatives, in percent".removeprefix(": "), title_justify="left")
+    table = Table(title=escape(f"{title}: mIoU and its relatives, in percent".removeprefix(": ")), title_justify="left")
     table.add_column("benchmark")
     table.add_column("images", justify="right")
     for metric in reports.SHOWN:
@@ -103,7 +103,7 @@ def _numbers(report: dict[str, Any], title: str) -> Table:
 
 
 def _groups(name: str, groups: dict[str, dict[str, Any]]) -> str:
-    apart = (f"{group} {_percent(one['miou'])} ({one['in_truth']} classes)" for group, one in groups.items())
+    apart = (f"{escape(group)} {_percent(one['miou'])} ({one['in_truth']} classes)" for group, one in groups.items())
     return f"{escape(name)}: mIoU of {', '.join(apart)}{_foreground_background(groups)}"
 
 
@@ -126,7 +126,7 @@ def _published(name: str, published: dict[str, Any]) -> Table:
     for one in published["figures"]:
         difference = "–" if one["difference"] is None else f"{one['difference']:+.2f}"
         numbers = (str(one["miou"]), _percent(one["measured"]), difference)
-        table.add_row(*numbers, one["convention"], escape(f"{one['kind']}: {one['where']}"))
+        table.add_row(*numbers, escape(one["convention"]), escape(f"{one['kind']}: {one['where']}"))
     reasons = "; ".join(published["not_comparable"])
     table.caption = f"[yellow]not comparable: {escape(reasons)}[/]" if reasons else escape(published["checkpoint"])
     return table
@@ -142,7 +142,7 @@ def _asked(selection: dict[str, Any]) -> str:
     """Which images: the split, and whether only some of it was asked for."""
     only = [f"{selection['ids']['count']} ids"] if selection["ids"] else []
     only += [f"first {selection['limit']}"] if selection["limit"] else []
-    return f" {selection['split']}" + (f" [yellow]({', '.join(only)} only)[/]" if only else "")
+    return f" {escape(selection['split'])}" + (f" [yellow]({', '.join(only)} only)[/]" if only else "")
 
 
 def _percent(value: float | None) -> str:

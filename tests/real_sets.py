@@ -8,23 +8,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-VOC = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
-CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
-CITYSCAPES = (
-    "road sidewalk building wall fence pole 'traffic light' 'traffic sign' vegetation terrain sky person rider car "
-    "truck bus train motorcycle bicycle"
-)
-TRAIN_IDS = [word.strip("'") for word in CITYSCAPES.replace("c light", "c_light").replace("c sign", "c_sign").split()]
+VOC = [
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+]
+CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
+CITYSCAPES = [
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+]
 LOVEDA = ["background", "building", "road", "water", "barren", "forest", "agricultural"]
 AERIAL = ["impervious surface", "building", "low vegetation", "tree", "car", "clutter"]
-LIP = (
-    "background hat hair glove sunglasses upper-clothes dress coat socks pants jumpsuits scarf skirt face left-arm "
-    "right-arm left-leg right-leg left-shoe right-shoe"
-).split()
-ADE_NAMES = "classes/ade20k_150.txt"
+LIP = ["background", *(f"part {number}" for number in range(1, 20))]
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,21 @@ INDEXED = {
     "cityscapes": Sample(
         f"{MMSEG}cityscapes_dataset/leftImg8bit/val/*/*",
         f"{MMSEG}cityscapes_dataset/gtFine/val/*/*_gtFine_labelTrainIds.png",
-        TRAIN_IDS,
+        CITYSCAPES,
         "image_suffix: _leftImg8bit\nlabel_suffix: _gtFine_labelTrainIds",
     ),
     "bdd": Sample(
-        f"{MMSEG}bdd100k_dataset/images/10k/*/*", f"{MMSEG}bdd100k_dataset/labels/sem_seg/masks/*/*", TRAIN_IDS
+        f"{MMSEG}bdd100k_dataset/images/10k/*/*", f"{MMSEG}bdd100k_dataset/labels/sem_seg/masks/*/*", CITYSCAPES
     ),
     "lip": Sample(f"{MMSEG}lip_dataset/*_images/*", f"{MMSEG}lip_dataset/*_segmentations/*", LIP),
     "shapes": Sample(
         f"{MMSEG}dataset/imgs/*", f"{MMSEG}dataset/gts/*", ["a", "b", "c", "d"], "image_suffix: _img\nlabel_suffix: _gt"
+    ),
+    "refuge": Sample(
+        f"{MMSEG}refuge_dataset/img_dir/*",
+        f"{MMSEG}refuge_dataset/ann_dir/*",
+        ["rest", "cup", "disc"],
+        "encoding: rgb\ncolours: {rest: [0, 0, 0], cup: [1, 1, 1], disc: [2, 2, 2]}",
     ),
     "cwfid_masks": Sample(
         "cwfid/images/*", "cwfid/masks/*", ["plant", "soil"], "image_suffix: _image\nlabel_suffix: _mask"

@@ -12,6 +12,8 @@ from ovss_ray import blame, check, cli, looks
 from ovss_ray import config as configs
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.errors import OvssError
+from ovss_ray.inspection import inspect
+from ovss_ray.listing import Item
 from ovss_ray.request import resolve
 
 CAMVID = ("0016E5_07959", "0016E5_08019", "0016E5_08079", "0016E5_08139", "0016E5_08159")
@@ -179,10 +181,18 @@ def test_the_full_check_looks_at_all_files_by_several_processes_and_counts_the_l
     assert "0 of 11 labels never occur" in said
 
 
-def test_an_image_without_counted_pixels_is_noted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_without_counted_pixels_is_a_fault(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rewrite(labels(root, "camvid")[0], lambda v: np.full_like(v, 11))
-    assert check.run("camvid", str(root), None, 5, False, 1) == 0
-    assert f"note: {labels(root, 'camvid')[0]}: not one of its pixels is counted" in capsys.readouterr().out
+    assert check.run("camvid", str(root), None, 5, False, 1) == 1
+    assert f"fault: {labels(root, 'camvid')[0]}: not one of its pixels is counted" in capsys.readouterr().out
+
+
+def test_a_part_of_an_image_without_counted_pixels_is_only_noted(root: Path) -> None:
+    (file, *_) = labels(root, "camvid")
+    rewrite(file, lambda v: np.full_like(v, 11))
+    photograph = str(file.parents[1] / "val" / file.name)
+    (fault,) = inspect(benchmarks.load("camvid"), Item("a", photograph, str(file), "a part")).faults
+    assert not fault.sure
 
 
 def test_a_run_whose_labels_are_all_wrong_does_not_start(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,6 +223,13 @@ def test_looks_need_enough_votes_and_a_clear_verdict() -> None:
     assert jury.verdict([wrong], {}) == []
     assert "'sky' and 'road' are swapped" in str(*jury.verdict([wrong] * 2, {}))
     assert "in the order of X" in str(*jury.verdict([wrong] * 2, {"X": [1, 0, 2]}))
+    assert [jury.verdict([wrong] * number, {})[0].sure for number in (2, 4)] == [False, True]
+
+
+def test_places_mean_nothing_where_no_class_is_above() -> None:
+    jury = looks.Jury(["background", "road", "water"])
+    upper = looks.Look(np.array([1, 2]), np.array([0.1, 0.2]), np.zeros(2))
+    assert jury.verdict([upper] * 20, {}) == []
 
 
 def test_few_signs_are_a_hint_and_many_are_a_fault() -> None:
@@ -230,7 +247,7 @@ def test_a_doubt_in_front_of_a_run_says_what_to_type(root: Path, capsys: pytest.
         rewrite(file, swapped)
     asked = {"benchmarks": ["camvid"], "data_root": str(root), "limit": 5, "pools": [{"stages": [{"use": "oracle"}]}]}
     (note,) = check.ahead(resolve(configs.check(asked, "test"), str(root / "run")))
-    assert note.startswith("camvid: the labels may not look like their names: only ")
+    assert note.startswith("camvid: the labels do not look like their names: only ")
     assert note.endswith("This is of 5 images. To look closer, type: ovss check camvid")
 
 
