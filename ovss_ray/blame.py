@@ -18,7 +18,8 @@ FEW_CLASSES = 4
 """Sets of at most so many classes may consist of masks."""
 BRIGHT = (255, 65535)
 """Values by which white is stored."""
-INSTANCES = {256: "KITTI", 1000: "Cityscapes, KITTI MOTS"}
+PLAIN = 1000
+INSTANCES = {256: "KITTI", PLAIN: "Cityscapes, KITTI MOTS"}
 """What a label value is multiplied by before the number of an instance is added, and where."""
 SMEARED = 0.9
 """Share of the pixels of a black-and-white mask that stay near black or white when it is saved as a JPEG."""
@@ -36,7 +37,7 @@ def cause(data: bytes, name: str, benchmark: Benchmark) -> str:
     except OvssError:
         return _of_mode(data, name)
     described = benchmark.values or Values(tuple(range(len(benchmark.labels))), (255, 65535), False)
-    values = np.unique(pixels)
+    values = np.unique(pixels).astype(np.int64)
     odd = np.setdiff1d(values, (*described.classes, *described.ignore))
     if not len(odd):
         return ""
@@ -111,10 +112,12 @@ def _of_numbers(values: np.ndarray, odd: np.ndarray, described: Values) -> str:
 def _of_instances(values: np.ndarray, described: Values) -> str:
     """Recognise label values that hold the number of an instance besides the class."""
     allowed = {*described.classes, *described.ignore, 0} | _ids()
-    rests = {factor: int((values[values >= factor] % factor).max(initial=-1)) for factor in INSTANCES}
-    # The factor is the one that leaves small numbers of instances.
-    factor = min(rests, key=lambda one: rests[one] / one)
-    if not 0 <= rests[factor] < factor / 2 or not set((values[values >= factor] // factor).tolist()) <= allowed:
+    rests = {factor: (values[values >= factor] % factor).max() / factor for factor in INSTANCES if values[-1] >= factor}
+    if not rests:
+        return ""
+    factor = min(rests, key=lambda tried: rests[tried])  # the one that leaves small numbers of instances
+    alone = values[values < factor] if factor == PLAIN else []  # classes without instances, written as they are
+    if rests[factor] >= 0.5 or not {*(values[values >= factor] // factor).tolist(), *alone} <= allowed:
         return ""
     return (
         f"instance ids as of {INSTANCES[factor]}: the class is the value // {factor}, and the rest numbers the "

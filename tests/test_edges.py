@@ -1,0 +1,96 @@
+"""Label boundaries against the edges in photographs."""
+
+import numpy as np
+import pytest
+
+from ovss_ray import edges
+from ovss_ray.edges import Edges
+
+
+def scene(seed: int, size: tuple[int, int] = (120, 160)) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph (H, W, 3) of discs before noise, and its labels (H, W)."""
+    generator = np.random.default_rng(seed)
+    truth = np.zeros(size, np.uint16)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    for label in range(1, 7):
+        row, column, radius = generator.uniform((10, 10, 8), (size[0] - 10, size[1] - 10, 24))
+        truth[np.hypot(rows - row, columns - column) < radius] = label
+    shades = generator.integers(40, 215, (7, 3))
+    noise = generator.normal(0, 8, (*size, 3))
+    return np.clip(shades[truth] + noise, 0, 255).astype(np.uint8), truth
+
+
+def traced(image: np.ndarray, truth: np.ndarray, address: str = "a", orientation: int = 1) -> Edges:
+    found = edges.trace(image, truth, address, orientation)
+    assert found is not None
+    return found
+
+
+def test_right_labels_fit_best_where_they_are() -> None:
+    one = traced(*scene(0))
+    agreed = edges.agreement(one.photograph, one.labels)
+    middle = len(agreed) // 2
+    peak = np.unravel_index(agreed.argmax(), agreed.shape)
+    assert np.abs(np.subtract(peak, middle)).max() <= 1
+    assert edges.fit(agreed) > 8
+    assert list(edges.verdict([(0, one)])) == []
+
+
+@pytest.mark.parametrize("shift", [(0, 20), (-15, 0), (12, -18)])
+def test_a_shift_is_measured(shift: tuple[int, int]) -> None:
+    images = [scene(seed) for seed in range(3)]
+    moved = [(k, traced(image, np.roll(truth, shift, (0, 1)), str(k))) for k, (image, truth) in enumerate(images)]
+    (fault,) = edges.verdict(moved)
+    down, right = shift
+    assert (f"{abs(right)} pixels {'to the right' if right > 0 else 'to the left'}" in fault.what) == bool(right)
+    assert (f"{abs(down)} pixels {'down' if down > 0 else 'up'}" in fault.what) == bool(down)
+
+
+@pytest.mark.parametrize("said", edges.MIRRORED)
+def test_what_undoes_a_symmetry_is_found_by_its_name(said: str) -> None:
+    undo = edges.MIRRORED[said]
+    image, truth = scene(0, (128, 128))
+    done = next(turn for turn in edges.UPRIGHT.values() if np.array_equal(undo(turn(truth)), truth))
+    (fault,) = edges.verdict([(0, traced(image, np.ascontiguousarray(done(truth))))])
+    assert f"the labels are {said}:" in fault.what
+
+
+def test_neighbours_are_those_that_stand_next_to_each_other_in_the_set() -> None:
+    images = [scene(seed) for seed in range(4)]
+    wrong = [traced(images[k][0], images[(k + 1) % 4][1], str(k)) for k in range(4)]
+    (fault,) = edges.verdict(list(enumerate(wrong)))
+    assert "those of the next image" in fault.what
+    (fault,) = edges.verdict([(10 * k, one) for k, one in enumerate(wrong)])
+    assert "labels belong to other photographs: the label file of" in fault.what
+
+
+def test_label_files_of_one_photograph_are_not_compared() -> None:
+    image, truth = scene(0)
+    faint = np.where(truth == 1, 1, 0).astype(np.uint16)
+    parts = [traced(image, part, "the same") for part in (faint, truth)]
+    assert list(edges.verdict(list(enumerate(parts)))) == []
+
+
+def test_labels_without_boundaries_and_small_images_say_nothing() -> None:
+    image, truth = scene(0)
+    assert edges.trace(image, np.zeros_like(truth)) is None
+    assert edges.trace(image[:50, :50], truth[:50, :50]) is None
+    assert list(edges.verdict([])) == []
+
+
+def test_labels_that_follow_no_edge_are_noted_only_if_there_are_many() -> None:
+    images = [(scene(seed)[0], scene(100 + seed)[1]) for seed in range(12)]
+    unlike = [(10 * k, traced(image, truth, str(k))) for k, (image, truth) in enumerate(images)]
+    (note,) = edges.verdict(unlike)
+    assert not note.sure
+    assert "label boundaries follow no edges in 12 photographs" in note.what
+    assert list(edges.verdict(unlike[:4])) == []
+
+
+def test_large_images_are_reduced_and_shifts_are_in_their_pixels() -> None:
+    image, truth = (array.repeat(8, 0).repeat(8, 1) for array in scene(1))
+    large = traced(image, np.roll(truth, 48, 1))
+    assert large.stride == 3
+    assert max(large.labels.shape) <= edges.LONGEST
+    (fault,) = edges.verdict([(0, large)])
+    assert "shifted by 48 pixels to the right" in fault.what
