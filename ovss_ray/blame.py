@@ -116,7 +116,7 @@ def _of_instances(values: np.ndarray, described: Values) -> str:
     if not rests:
         return ""
     factor = min(rests, key=lambda tried: rests[tried])  # the one that leaves small numbers of instances
-    alone = values[values < factor] if factor == PLAIN else []  # classes without instances, written as they are
+    alone = values[(values < factor) & (factor == PLAIN)]  # classes without instances, written as they are
     if rests[factor] >= 0.5 or not {*(values[values >= factor] // factor).tolist(), *alone} <= allowed:
         return ""
     return (
