@@ -11,16 +11,17 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.data import DataContext
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ovss_ray import files, placement
+from ovss_ray import files, placement, ray_start
 from ovss_ray.errors import OvssError
-from ovss_ray.interrupts import held
 from ovss_ray.placement import Placed, Size
 from ovss_ray.request import KEPT, Request
 
@@ -31,7 +32,7 @@ CURRENT = Path("ray") / "ray_current_cluster"
 RECORD, LABEL_MAP = 10_000, 60_000
 """Bytes of one image's record and label map, about."""
 OURS = {
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else a warning about Ray Data's own restarts
+    "RAY_BACKEND_LOG_LEVEL": ray_start.SILENT,  # else a warning about Ray Data's own restarts
     # Milliseconds that a process may wait for its next task. Ray's own second is over before the next part is to be
     # written: each then got a new process, which cost a run of SAN on a CPU 1.6 s an image (perf run).
     "RAY_idle_worker_killing_time_threshold_ms": "600000",
@@ -56,7 +57,7 @@ FAREWELL = 20.0
 def connect() -> Iterator[None]:
     """Connect to the cluster that was started or that the job runs on, else start one here for as long as it is needed.
 
-    Raises OvssError if there is one and it does not answer.
+    Raises OvssError if there is one and it does not answer, or if Ray does not start here.
     """
     ours = not ray.is_initialized()
     with _last_words() if ours else nullcontext():
@@ -132,7 +133,8 @@ def _starts(address: str | None) -> bool:
 
 
 def _remembered() -> Path:
-    return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / CURRENT
+    temporary = os.environ.get("TMPDIR", "/tmp") if sys.platform == "linux" else "/tmp"
+    return Path(os.environ.get("RAY_TMPDIR", temporary)) / CURRENT
 
 
 def _init() -> None:
@@ -143,20 +145,18 @@ def _init() -> None:
     starting = _starts(address)
     theirs = not starting and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ  # a job brings its own
     runtime = settings if theirs else None  # and what we start inherits it: a runtime environment takes time
-    try:
-        with held():
-            ray.init(
-                address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=runtime
-            )
-    except ConnectionError as failure:
-        raise OvssError(
-            f"{failure}. The cluster of RAY_ADDRESS, or the one that `ray start` began on this machine, does not "
-            "answer: it may have ended, or ask for a token (RAY_AUTH_MODE=token). RAY_ADDRESS=local does without it"
-        ) from failure
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
+    ray_start.start(partial(ray.init, address, runtime_env=runtime, **quiet), starting)
     if starting and (node := ray._private.worker._global_node):
         # What looks at all logs ten times a second, shows the cluster, and makes it larger: nobody asks for that here.
         for kill in (node.kill_log_monitor, node.kill_dashboard, node.kill_monitor):
             kill(check_alive=False)
+
+
+def join() -> None:
+    """Connect as ray.init does by itself, or start a cluster, for as long as this process lives. Raises OvssError."""
+    address = _address()
+    ray_start.start(partial(ray.init, address), _starts(address))
 
 
 def preflight(request: Request) -> None:

@@ -72,7 +72,7 @@ def build(arguments: Arguments) -> Application:
     files = (arguments.config,) if isinstance(arguments.config, str) else arguments.config
     loaded = configs.load_several(map(find_config, files), arguments.set)
     if not ray.is_initialized():
-        ray.init()  # `serve run` would do so a moment later, and the cluster has to be known before
+        cluster.join()  # `serve run` would do so a moment later, and the cluster has to be known before
     return application(loaded)
 
 

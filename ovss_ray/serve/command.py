@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+import ray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve import Application
@@ -24,6 +25,10 @@ from ovss_ray.serve.app import QUIET, application, sources
 
 NAME = "ovss"
 """What Serve calls the application."""
+NAMESPACE = "serve"
+"""Ray's namespace for the actors of Serve."""
+FAULTS = (RayError, RayServeException, RuntimeError, TimeoutError)
+"""What Serve raises for what does not start, or not in time."""
 INTERRUPTED = 130
 """Exit status after a second signal."""
 FLUSH = 1.0
@@ -42,13 +47,10 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     running = asked = None
     with cluster.connect(), _at_once():
-        serve.start(
-            proxy_location="HeadOnly",
-            http_options=deploy.http_options(configs, host, port),
-            logging_config=QUIET,
-        )
+        _check_free()
         try:
-            running = _start(application(configs))
+            _start(deploy.http_options(configs, host, port))
+            running = _deploy(application(configs))
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             print(f"ovss: {' and '.join(configs)}: served at {address}/v1", flush=True)
             _wait()
@@ -57,7 +59,7 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
         finally:  # which a second interrupt leaves
             if asked:
                 _drain(asked, limits.seconds)
-            serve.shutdown()
+            _end()
     print("ovss: stopped", flush=True)
 
 
@@ -75,13 +77,60 @@ def _at_once() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def _start(service: Application) -> DeploymentHandle:
+def _check_free() -> None:
+    """Raise OvssError if Serve runs on the cluster already: it would ignore our host and port, and end with us."""
+    if there := _actors():
+        raise OvssError(
+            f"Ray Serve runs on this cluster already ({len(there)} actors). Add to it (ovss serve … --write s.yaml, then "
+            "serve deploy s.yaml), or end it if nobody needs it: serve shutdown -y"
+        )
+
+
+def _actors() -> list[dict[str, str]]:
+    """The controller, proxies and replicas of Serve on the cluster: name and namespace of each."""
+    return [actor for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE]
+
+
+def _start(http_options: Mapping[str, object]) -> None:
+    """Start Serve, at a second try if need be: on a busy machine its proxy may be replaced before it has started.
+
+    Raises OvssError if neither works.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # in the place of Ray's own handler, which ends at once
+    for tries in (1, 2):
+        try:
+            return serve.start(proxy_location="HeadOnly", http_options=dict(http_options), logging_config=QUIET)
+        except FAULTS as failure:
+            if tries == 2:
+                raise OvssError(
+                    f"Ray Serve did not start, nor at a second try: {_brief(failure)}. When this machine is less busy, "
+                    "give the same command again; or choose another --port"
+                ) from failure
+            _end()
+
+
+def _deploy(service: Application) -> DeploymentHandle:
     try:
         return serve.run(service, name=NAME)
-    except RuntimeError as failure:
-        raise OvssError(f"the service could not start: {failure}") from failure
+    except FAULTS as failure:
+        raise OvssError(f"the service could not start: {_brief(failure)}") from failure
+
+
+def _end() -> None:
+    """Shut Serve down. What it leaves is killed: on a cluster of somebody else controller and proxies would stay."""
+    if not cluster.answers():
+        return
+    with suppress(*FAULTS):
+        serve.shutdown()
+    for actor in _actors():
+        with suppress(ValueError, RayError):  # it may be gone by now
+            ray.kill(ray.get_actor(**actor))
+
+
+def _brief(failure: Exception) -> str:
+    """The last line of an error, in which Ray says what was raised inside an actor."""
+    return next(iter(str(failure).strip().splitlines()[-1:]), type(failure).__name__).strip().rstrip(".")
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -1,0 +1,113 @@
+"""How `ovss serve` starts on a cluster that somebody else began, and what it leaves there if it cannot."""
+
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import serve
+from ray.serve._private import api
+
+from ovss_ray import config as configs
+from ovss_ray.config import RunConfig
+from ovss_ray.errors import OvssError
+from ovss_ray.serve import command
+from tests.serve.test_command import SLOW
+
+
+@pytest.fixture(scope="module", autouse=True)
+def theirs() -> Iterator[None]:
+    """A cluster that is not the command's own."""
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    yield
+    ray.shutdown()
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Mapping[str, RunConfig]:
+    (tmp_path / "slow.yaml").write_text(SLOW % 0)
+    return configs.load_several([tmp_path / "slow.yaml"], ())
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def late(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """Have Serve wait no time at all for its proxy at the first tries; the list gets an entry at each."""
+    start, patience, tries = serve.start, api.HTTP_PROXY_TIMEOUT, list[int]()
+
+    def counted(**named: Any) -> None:
+        tries.append(len(tries))
+        monkeypatch.setattr(api, "HTTP_PROXY_TIMEOUT", 0 if len(tries) <= times else patience)
+        start(**named)
+
+    monkeypatch.setattr(command.serve, "start", counted)
+    return tries
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def free(port: int) -> bool:
+    """Whether the port can be listened at."""
+    with socket.create_server(("127.0.0.1", port)):
+        return True
+
+
+def test_what_serve_has_begun_is_gone_if_it_does_not_start_and_a_single_line_says_so(
+    asked: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = late(monkeypatch, 2)
+    with pytest.raises(OvssError) as failure:
+        command.run(asked, "127.0.0.1", port)
+    assert len(tries) == 2
+    assert str(failure.value).startswith("Ray Serve did not start, nor at a second try: HTTP proxies not available")
+    assert "\n" not in str(failure.value)
+    assert command._actors() == []
+    assert free(port)
+
+
+def test_a_second_try_serves_and_the_end_leaves_nothing(
+    asked: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tries = late(monkeypatch, 1)
+    monkeypatch.setattr(command, "_wait", interrupted)
+    command.run(asked, "127.0.0.1", port)
+    assert len(tries) == 2
+    assert f"served at http://127.0.0.1:{port}/v1" in capsys.readouterr().out
+    assert command._actors() == []
+    assert free(port)
+
+
+def test_serve_that_runs_already_is_left_alone(asked: Mapping[str, RunConfig], port: int) -> None:
+    serve.start(proxy_location="Disabled")
+    there = command._actors()
+    try:
+        with pytest.raises(OvssError, match=r"Ray Serve runs on this cluster already .*serve shutdown -y"):
+            command.run(asked, "127.0.0.1", port)
+        assert command._actors() == there != []
+    finally:
+        serve.shutdown()
+
+
+def test_a_service_that_cannot_be_deployed_is_gone_and_a_single_line_says_why(
+    asked: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*given: Any, **named: Any) -> None:
+        raise ray.exceptions.ActorDiedError
+
+    monkeypatch.setattr(command.serve, "run", failing)
+    with pytest.raises(OvssError, match=r"^the service could not start: [^\n]+$"):
+        command.run(asked, "127.0.0.1", port)
+    assert command._actors() == []
+    assert free(port)
