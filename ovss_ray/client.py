@@ -5,9 +5,9 @@ its Retry-After is heeded), and when the connection is refused or lost. urllib3 
 growing pauses, and is there already, as Ray needs it.
 
     client = Client("http://127.0.0.1:8000")
-    found = client.segment(Path("street.jpg"), ["road", "car", ["tree", "bush"]])
+    found = client.segment("street.jpg", ["road", "car", ["tree", "bush"]])
     found.labels  # (H, W) uint16: indices into the classes
-    client.prompt(Path("street.jpg"), [(120, 80, 1)], classes=["road", "car"]).masks[0]  # what is there, (H, W) bool
+    client.prompt("street.jpg", [(120, 80, 1)], classes=["road", "car"]).masks[0]  # what is there, (H, W) bool
 """
 
 import base64
@@ -26,15 +26,17 @@ import numpy as np
 import urllib3
 from PIL import Image
 
-from ovss_ray import images
+from ovss_ray import files, images
 from ovss_ray.columns import NONE
 from ovss_ray.errors import OvssError
 from ovss_ray.serve import rle
 from ovss_ray.serve.answer import Answer, Output
 from ovss_ray.serve.masks import Mask, Prompted, Regions
 
-Photograph = bytes | Path | np.ndarray
-"""A JPEG, PNG or WebP as it is, its file, or its pixels (H, W, 3) uint8 RGB"""
+Photograph = str | Path | bytes | np.ndarray
+"""The path or address of a JPEG, PNG or WebP, its bytes, or pixels (H, W, 3) uint8 RGB; grey and RGBA ones also work"""
+FORMS = "the path of a file (str or Path), its bytes, or pixels (H, W, 3) uint8 RGB"
+"""What an image may be, in messages."""
 Classes = Sequence[str | Sequence[str]]
 """A name each, or several of one class"""
 Points = Sequence[tuple[float, float, int]]
@@ -199,9 +201,11 @@ def _words(classes: Classes | None, benchmark: str | None, model: str | None) ->
     """What every question may say."""
     if isinstance(classes, str):
         raise OvssError(f"classes are a list of names, and this is one string: {classes!r}. Write [{classes!r}]")
-    told = [one if isinstance(one, str) else "\t".join(one) for one in classes or ()]
-    named = {"benchmark": benchmark, "model": model}
-    return [*(("classes", one) for one in told), *((name, value) for name, value in named.items() if value is not None)]
+    listed = [names if isinstance(names, str) else list(names) for names in classes or ()]
+    # As JSON, a name may hold commas and brackets: nothing in it is taken for a list.
+    written = json.dumps(listed, ensure_ascii=False) if listed else None
+    fields = {"classes": written, "benchmark": benchmark, "model": model}
+    return [(name, value) for name, value in fields.items() if value is not None]
 
 
 def _file(data: bytes) -> tuple[str, Any]:
@@ -216,10 +220,20 @@ def _masks(told: Sequence[Mask], height: int, width: int) -> np.ndarray:
 
 
 def _bytes(image: Photograph) -> bytes:
-    if isinstance(image, np.ndarray):
+    """The encoded image. Raises OvssError for a file that cannot be read, and for what is no image."""
+    if isinstance(image, str | Path):
+        return files.read(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if not isinstance(image, np.ndarray):
+        raise OvssError(f"an image is {FORMS}, and this is a {type(image).__name__}")
+    try:
+        if image.dtype not in (np.uint8, np.bool_) or not image.size:
+            raise ValueError
         Image.fromarray(image).save(file := io.BytesIO(), "PNG", compress_level=1)
-        return file.getvalue()
-    return image.read_bytes() if isinstance(image, Path) else image
+    except (TypeError, ValueError) as failure:
+        raise OvssError(f"an image is {FORMS}, and this is an array {image.shape} {image.dtype}") from failure
+    return file.getvalue()
 
 
 def _picture(encoded: str | None) -> bytes:

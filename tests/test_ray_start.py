@@ -144,10 +144,16 @@ def begun() -> list[psutil.Process]:
 @contextmanager
 def impatient(raylet: str) -> Iterator[None]:
     """Ray with another raylet, for which it waits a second and not thirty."""
+
+    def unseen(*given: Any) -> None:
+        time.sleep(0.05)
+        raise RuntimeError("no node")
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(services, "RAYLET_EXECUTABLE", raylet)
         clock = SimpleNamespace(time=time.time, sleep=time.sleep, monotonic=lambda: 30 * time.monotonic())
         patch.setattr(node, "time", clock)
+        patch.setattr(services, "get_node", unseen)
         yield
 
 

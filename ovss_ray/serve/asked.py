@@ -1,5 +1,7 @@
 """What a request asks: an image, the classes that may be named in it, what somebody points at."""
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -11,6 +13,7 @@ from starlette.datastructures import UploadFile
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.errors import OvssError
 from ovss_ray.limits import Limits
+from ovss_ray.serve import photograph
 from ovss_ray.serve.answer import Output
 from ovss_ray.vocabulary import Vocabulary
 
@@ -19,6 +22,17 @@ POINTS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, Literal[0, 1]]])
 BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
 LETTERS = 200
 """Of JSON for each point, far more than one needs: what is longer is not even read."""
+LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
+"""Classes as JSON: a name each, or a list of the names of a class"""
+BRACKETS = ("[]", "{}")
+"""First and last letter of what somebody means as a list."""
+SEPARATORS = re.compile("[,;|]")
+"""Characters between the names of a list, which names may have as well: "door, double door" is a class of ADE20K."""
+HOW = (
+    "Send the bytes of the image as the body, with the rest in the address (curl --data-binary @photo.jpg "
+    "'…?classes=sky&classes=road'), or a form, multipart/form-data (curl -F image=@photo.jpg -F classes=sky -F "
+    "classes=road). JSON and base64 are not read"
+)
 Top = Annotated[int, Field(ge=1, le=10, description="names of each region, the best first")]
 
 
@@ -27,7 +41,9 @@ class Given(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classes: list[str] = Field(default=[], description="one a class; several names parted by tabs")
+    classes: list[str] = Field(
+        default=[], description='one a class, several names separated by tabs; or JSON: ["sky", ["tree", "bush"]]'
+    )
     benchmark: str | None = Field(default=None, description="whose classes are meant, such as ade20k:150")
     model: str | None = Field(default=None, description="a name of /v1/models; default: the first that can answer")
 
@@ -109,12 +125,15 @@ def body(kind: type[Given], required: bool = True) -> dict[str, Any]:
 async def read(request: Request, given: SomeGiven, limits: Limits) -> tuple[bytes, SomeGiven]:
     """Read the body: an image, or a form whose fields go before what the address says. No image: no bytes.
 
-    Raises HTTPException: 400 for a form that cannot be read, 422 for one with the wrong fields; RequestValidationError
-    for fields with the wrong content.
+    Raises HTTPException: 400 for a form that cannot be read, 415 for a body that is neither form nor image, 422 for a
+    form with the wrong fields; RequestValidationError for fields with the wrong content.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        return await request.body(), given
+        body = await request.body()
+        if body and not photograph.taken(body):
+            raise HTTPException(415, f"the body is no JPEG, PNG or WebP: it begins with {body[:8]!r}. {HOW}")
+        return body, given
     known = type(given).model_fields
     async with request.form(max_files=1, max_fields=limits.classes + len(known) + 1) as form:
         fields: dict[str, Any] = {name: form.getlist(name) for name in form}
@@ -125,7 +144,8 @@ async def read(request: Request, given: SomeGiven, limits: Limits) -> tuple[byte
     if isinstance(image, UploadFile):
         fields.pop("image")
     elif image is None or "image" not in known:
-        raise HTTPException(422, "the form has no file called image")
+        text = "its field image is text. Send the file itself" if image is not None else "it has no file called image"
+        raise HTTPException(422, f"the form cannot be answered: {text} (curl -F image=@photo.jpg)")
     fields = {name: values if name == "classes" else values[-1] for name, values in fields.items()}
     try:
         return content, type(given).model_validate({**given.model_dump(exclude_unset=True), **fields})
@@ -134,22 +154,50 @@ async def read(request: Request, given: SomeGiven, limits: Limits) -> tuple[byte
 
 
 def vocabulary(asked: Given, own: Sequence[str], limits: Limits) -> Vocabulary:
-    """The classes of a request; several names of one are parted by tabs. `own` are benchmarks that the configs name.
+    """The classes of a request; several names of one are separated by tabs. `own` are benchmarks that configs name.
 
-    Raises HTTPException 422 for none, too many, too long or empty ones, and for a benchmark that is not known.
+    Raises HTTPException 422 for none, too many, too long or empty ones, for a list that cannot be read, and for a
+    benchmark that is not known.
     """
     if bool(asked.classes) == (asked.benchmark is not None):
         raise HTTPException(422, "name the classes, or a benchmark whose classes are meant: one of the two")
     if asked.benchmark is not None:
         return _of_benchmark(asked.benchmark, own, limits)
-    if len(asked.classes) > limits.classes:
-        raise HTTPException(422, f"{len(asked.classes):,} classes are asked for; at most {limits.classes:,} are taken")
-    if (longest := max(map(len, asked.classes))) > limits.letters:
+    classes = [name for field in asked.classes for name in _listed(field, alone=len(asked.classes) == 1)]
+    if len(classes) > limits.classes:
+        raise HTTPException(422, f"{len(classes):,} classes are asked for; at most {limits.classes:,} are taken")
+    if (longest := max(map(len, classes), default=0)) > limits.letters:
         raise HTTPException(422, f"a class is named in {longest:,} letters; at most {limits.letters:,} are taken")
     try:
-        return Vocabulary.of(one.split("\t") for one in asked.classes)
+        return Vocabulary.of(name.split("\t") for name in classes)
     except OvssError as failure:
         raise HTTPException(422, str(failure)) from failure
+
+
+def _listed(field: str, alone: bool) -> list[str]:
+    """The classes of a field: those of a JSON list, else the field itself. `alone` if the request has no other.
+
+    Raises HTTPException 422 for what looks like a list and is not JSON: read as a name, it would fill the image.
+    """
+    text, whole = field.strip(), json.dumps([field], ensure_ascii=False)
+    if text[:1] + text[-1:] in BRACKETS:
+        try:
+            listed = LISTS.validate_json(text)
+        except ValidationError as failure:
+            what = f"classes: {field[:40]!r} is no JSON list of names. {_write(['sky', 'road'])}"
+            raise HTTPException(422, f"{what}. A name with brackets around it: classes={whole}") from failure
+        return [names if isinstance(names, str) else "\t".join(names) for names in listed]
+    if alone and SEPARATORS.search(field):
+        names = [name.strip() for name in SEPARATORS.split(field)]
+        what = f"classes: {field[:40]!r} is read as a single class. If it is a list: {_write(names)}"
+        raise HTTPException(422, f"{what}. If it is the name of a single class, write JSON: classes={whole}")
+    return [field]
+
+
+def _write(names: list[str]) -> str:
+    """What to type for a list of classes."""
+    listed = json.dumps(names, ensure_ascii=False)
+    return f"Write a field for each ({'&'.join(f'classes={name}' for name in names)}), or JSON: classes={listed}"
 
 
 def _of_benchmark(name: str, own: Sequence[str], limits: Limits) -> Vocabulary:

@@ -81,8 +81,8 @@ def _check_free() -> None:
     """Raise OvssError if Serve runs on the cluster already: it would ignore our host and port, and end with us."""
     if there := _actors():
         raise OvssError(
-            f"Ray Serve runs on this cluster already ({len(there)} actors). Add to it (ovss serve … --write s.yaml, then "
-            "serve deploy s.yaml), or end it if nobody needs it: serve shutdown -y"
+            f"Ray Serve runs on this cluster already ({len(there)} actors). Add to it (ovss serve … --write s.yaml, "
+            "then serve deploy s.yaml), or end it if nobody needs it: serve shutdown -y"
         )
 
 

@@ -20,7 +20,7 @@ def size(data: bytes, limits: Limits) -> tuple[int, int]:
     Raises HTTPException: 415 for what its content does not show to be JPEG, PNG or WebP, 413 for too many pixels, 422
     for a damaged file.
     """
-    if not _taken(data):
+    if not taken(data):
         raise HTTPException(415, f"{NAME} is no JPEG, PNG or WebP: it begins with {data[:8]!r}")
     try:
         height, width = images.size_of(data, NAME)
@@ -45,6 +45,7 @@ def decode(data: bytes, limits: Limits) -> np.ndarray:
         raise HTTPException(422, str(failure)) from failure
 
 
-def _taken(data: bytes) -> bool:
+def taken(data: bytes) -> bool:
+    """Whether the content begins as a JPEG, PNG or WebP does."""
     webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     return webp or data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))

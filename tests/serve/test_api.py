@@ -158,6 +158,20 @@ NOT_ASKED: dict[str, tuple[dict[str, Any], str]] = {
     "output": ({"classes": ["a"], "output": "svg"}, "output: Input should be 'png', 'rle', 'polygons' or 'overlay'"),
     "model": ({"classes": ["a"], "model": "brigt"}, "no model 'brigt' here. There are: bright"),
     "field": ({"classes": ["a"], "clases": ["b"]}, "'clases'"),
+    "no JSON": (
+        {"classes": "['sky', 'road']"},
+        'Write a field for each (classes=sky&classes=road), or JSON: classes=["',
+    ),
+    "an object": ({"classes": '{"sky": 1}'}, "is no JSON list of names"),
+    "numbers": ({"classes": "[1, 2]"}, "is no JSON list of names"),
+    "a class without names": ({"classes": '["sky", []]'}, "is no JSON list of names"),
+    "an empty list": ({"classes": "[]"}, "a vocabulary needs at least one class"),
+    "an empty name in a list": ({"classes": '["sky", ""]'}, "class 1 of the vocabulary has an empty name"),
+    "too many in a list": ({"classes": json.dumps(["a"] * 1001)}, "1,001 classes are asked for; at most 1,000"),
+    "commas": ({"classes": "sky,road"}, "Write a field for each (classes=sky&classes=road), or JSON"),
+    "semicolons": ({"classes": "sky; road"}, 'or JSON: classes=["sky", "road"]'),
+    "a name with a comma": ({"classes": "door, double door"}, 'write JSON: classes=["door, double door"]'),
+    "a name in brackets": ({"classes": "[wet]"}, 'A name with brackets around it: classes=["[wet]"]'),
 }
 
 
@@ -167,6 +181,58 @@ def test_classes_that_cannot_be_asked_for_are_refused_with_what_is_wrong(name: s
     done = toy.post("/v1/segment", **form(encoded(picture()), **fields))
     assert done.status_code == 422
     assert message in done.json()["detail"]
+
+
+LISTED: dict[str, tuple[Any, list[str]]] = {
+    "JSON": ('["a", "b"]', ["a", "b"]),
+    "JSON with blanks around it": (' ["a","b"]\n', ["a", "b"]),
+    "several names of a class": ('["a", ["b", "bee"]]', ["a", "b"]),
+    "two fields": (['["a"]', "b"], ["a", "b"]),
+    "names with commas in two fields": (["door, double door", "b"], ["door, double door", "b"]),
+    "a name with a comma alone": ('["door, double door"]', ["door, double door"]),
+    "names with brackets": ('["[wet]", "road [dry]"]', ["[wet]", "road [dry]"]),
+    "brackets at the end alone": (["road [wet]", "b"], ["road [wet]", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_json_list_is_read_as_its_names_and_a_name_as_it_is(name: str, toy: TestClient) -> None:
+    classes, names = LISTED[name]
+    image = encoded(picture())
+    filled = toy.post("/v1/segment", **form(image, classes=classes))
+    in_address = toy.post("/v1/segment", content=image, params={"classes": classes})
+    for done in (filled, in_address):
+        assert done.status_code == 200, done.text
+        assert [one["name"] for one in done.json()["classes"]] == names
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "json": {"json": {"image": "iVBORw0KGgo=", "classes": ["sky", "road"]}},
+    "fields without a file": {"data": {"image": "iVBORw0KGgo=", "classes": ["sky", "road"]}},
+    "base64": {"content": base64.b64encode(encoded(picture()))},
+    "the address of a picture": {"content": b"data:image/png;base64,iVBORw0KGgo="},
+}
+
+
+@pytest.mark.parametrize("path", ["segment", "regions", "prompt"])
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_that_is_neither_image_nor_form_is_told_what_to_send(name: str, path: str, toy: TestClient) -> None:
+    done = toy.post(f"/v1/{path}", **BODIES[name])
+    assert done.status_code == 415
+    for hint in ("it begins with b'", "multipart/form-data", "-F image=@photo.jpg", "JSON and base64 are not read"):
+        assert hint in done.json()["detail"]
+
+
+def test_an_image_is_read_whatever_its_type_is_called(toy: TestClient) -> None:
+    for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
+        sent = {"content": encoded(picture()), "params": {"classes": ["a", "b"]}, "headers": {"content-type": kind}}
+        assert toy.post("/v1/segment", **sent).status_code == 200
+
+
+def test_an_image_that_is_text_in_a_form_is_told_to_be_sent_as_a_file(toy: TestClient) -> None:
+    done = toy.post("/v1/segment", files={"image": (None, "iVBORw0KGgo="), "classes": (None, "a")})
+    assert done.status_code == 422
+    assert "its field image is text. Send the file itself" in done.json()["detail"]
 
 
 def test_a_wrong_word_in_the_address_is_refused_in_the_same_form(toy: TestClient) -> None:

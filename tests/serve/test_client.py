@@ -66,7 +66,7 @@ def test_pixels_files_and_bytes_are_segmented_alike(address: str, tmp_path: Path
     image, file = picture(), tmp_path / "photo.png"
     Image.fromarray(image).save(file)
     asking = Client(address, key="secret")
-    for form in (image, file, file.read_bytes()):
+    for form in (image, file, str(file), file.read_bytes(), bytearray(file.read_bytes())):
         found = asking.segment(form, ["a", ["b", "bee"]])
         np.testing.assert_array_equal(found.labels, bright(image, 2))
         assert [one.name for one in found.answer.classes] == ["a", "b"]
@@ -132,6 +132,41 @@ def test_what_is_wrong_is_said_as_the_service_says_it(address: str) -> None:
         asking.segment(b"no image", ["a"])
     with pytest.raises(OvssError, match=r"Write \['road'\]"):
         asking.segment(picture(), "road")
+
+
+NO_IMAGES = {
+    "a list": ([[0, 1]], r"and this is a list"),
+    "no class": (None, "and this is a NoneType"),
+    "floats": (np.zeros((4, 4, 3)), r"and this is an array \(4, 4, 3\) float64"),
+    "channels first": (np.zeros((3, 40, 50), np.uint8), r"an array \(3, 40, 50\) uint8"),
+    "nothing": (np.zeros((0, 0, 3), np.uint8), r"an array \(0, 0, 3\) uint8"),
+    "many": (np.zeros((2, 4, 4, 3), np.uint8), r"an array \(2, 4, 4, 3\) uint8"),
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_what_is_no_image_is_said_before_anything_is_sent(name: str) -> None:
+    image, message = NO_IMAGES[name]
+    with pytest.raises(OvssError, match=message) as failure:
+        Client("http://127.0.0.1:9").segment(image, ["a"])
+    assert "an image is the path of a file" in str(failure.value)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_that_cannot_be_read_is_named(kind: type, tmp_path: Path) -> None:
+    asking = Client("http://127.0.0.1:9")
+    with pytest.raises(OvssError, match=r"nowhere\.jpg: cannot be read: No such file or directory"):
+        asking.segment(kind(tmp_path / "nowhere.jpg"), ["a"])
+    with pytest.raises(OvssError, match="cannot be read: Is a directory"):
+        asking.prompt(kind(tmp_path), [(1, 1, 1)])
+
+
+def test_names_with_commas_and_brackets_are_names(address: str) -> None:
+    asking = Client(address, key="secret")
+    for classes in (["door, double door"], ["[wet]", "road [dry]"], ['["a"]', ("b", "c, d")]):
+        found = asking.segment(picture(), classes)
+        names = [name if isinstance(name, str) else name[0] for name in classes]
+        assert [one.name for one in found.answer.classes] == names
 
 
 def test_it_asks_again_when_the_service_is_busy_or_hangs_up() -> None:

@@ -127,7 +127,7 @@ function form(photo, fields) {
   const made = new FormData();
   const prompt = fields.points || fields.box;
   made.append("image", prompt && photo.sha ? photo.sha : photo.blob);
-  for (const names of classes()) made.append("classes", names.join("\t"));
+  if (classes().length) made.append("classes", JSON.stringify(classes()));
   for (const [name, value] of Object.entries(fields))
     if (value) made.append(name, typeof value === "string" ? value : JSON.stringify(value));
   return made;
