@@ -125,14 +125,17 @@ def _check(requests: Iterable["Request"]) -> None:
 
 
 def _before_ray() -> None:
-    """Settle two things that Ray reads when it is imported.
+    """Settle three things that Ray reads when it is imported.
 
     Under `uv run` it packs the folder that the command was given in, with all data and runs, sends it to the workers,
     and starts each by another `uv run`. A cluster of other machines, which RAY_ADDRESS names, may need just that.
 
     And its threads begin another cluster of their own if they still call it after an interrupt has ended ours.
+
+    And it prints that tasks are tried again, such as those of Serve's controller that end with it.
     """
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", r"^Task \S+ failed\. There are .* retries remaining")
     if os.environ.get("RAY_ADDRESS", "local") == "local":
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 

@@ -1,7 +1,9 @@
 """Ray's start: one more try where that can help, then one line that says what prevents it and what to type."""
 
+import errno
 import os
 import re
+import shutil
 import sys
 import threading
 import traceback
@@ -27,6 +29,8 @@ DAEMONS = ("gcs_server", "raylet")
 """Processes of a node without which it does not work; the names of their logs, too."""
 TAIL = 20_000
 """Bytes at the end of a log in which a cause is looked for."""
+ROOM = 10_000_000
+"""Bytes without which a disk is full: a process that cannot write its log does not say so anywhere."""
 LETTERS = 300
 """Length of Ray's own words in a message, at most."""
 
@@ -148,6 +152,7 @@ def _cause(failure: Exception, node: Any, local: bool, ended: bool) -> Cause:
     said = _said(failure)
     if local and (folder := getattr(node, "_logs_dir", None)):
         said += "".join(_tail(Path(folder, f"{name}.{kind}")) for name in DAEMONS for kind in ("err", "out"))
+        said += "".join(os.strerror(errno.ENOSPC) for disk in (folder, "/dev/shm") if _full(disk))
     known = (cause for cause in (*CAUSES, *([] if ended else [LATE])) if re.search(cause.sign, said))
     return next(known, UNKNOWN if local else NO_ANSWER)
 
@@ -166,6 +171,13 @@ def _tail(log: Path) -> str:
         return log.read_bytes()[-TAIL:].decode(errors="replace")
     except OSError:
         return ""
+
+
+def _full(folder: str) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < ROOM
+    except OSError:
+        return False
 
 
 def _ended(node: Any) -> str:

@@ -18,13 +18,20 @@ from PIL import Image
 from ray._private import node, services
 from ray.exceptions import AuthenticationError
 
-from ovss_ray import cluster
+from ovss_ray import cluster, ray_start
 from ovss_ray.errors import OvssError
 
 ROOT = Path(__file__).parents[1]
 INFO = "[2026-11-26 03:47:48,278 I 8056 8056] logging.cc:303: Set ray log level from environment variable\n"
 WARNING = "[2026-11-26 03:49:31,705 W 8776 8776] gcs_client.cc:210: Failed to get cluster ID from GCS server\n"
 GRPC = "E1126 03:53:46.393064295   12904 chttp2_server.cc:1059]                UNKNOWN:No address added\n"
+TOO_MANY_FILES = """#!/bin/sh
+for option in "$@"; do
+  case $option in --stderr_filepath=*) echo 'open: Too many open files' > "${option#*=}";; esac
+done
+exit 3
+"""
+"""A raylet that ends at once, and says why in the log that it is given."""
 LATE = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 LASTING = {
     "path": (OSError("AF_UNIX path length cannot exceed 107 bytes: /a/b"), "export RAY_TMPDIR=/tmp"),
@@ -173,6 +180,23 @@ def test_a_node_that_does_not_start_is_gone_after_two_tries(monkeypatch: pytest.
     assert "raylet ended with status 1" in said
     assert "\n" not in said
     assert [process for process in begun() if process not in before] == []
+
+
+def test_the_log_of_a_daemon_that_has_ended_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (raylet := tmp_path / "raylet").write_text(TOO_MANY_FILES)
+    raylet.chmod(0o755)
+    with impatient(str(raylet)):
+        said = message()
+    assert said.startswith("Ray did not start: The current node timed out during startup; raylet ended with status 3.")
+    assert "ulimit -n 8192" in said
+
+
+def test_a_full_disk_is_named_though_no_log_can_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_start.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with impatient("false"):
+        said = message()
+    assert said.startswith("Ray did not start: ")
+    assert "A disk is full" in said
 
 
 def test_a_node_that_starts_at_the_second_try_is_used_and_the_first_one_is_gone(
