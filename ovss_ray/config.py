@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ovss_ray import files, strict_yaml
+from ovss_ray import explain, files, strict_yaml
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.limits import Limits
 from ovss_ray.stage import Config, Stage, StageConfig
@@ -219,7 +219,7 @@ def check(raw: Mapping[str, Any], source: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as failure:
-        raise OvssError(_explain(failure, RunConfig, source)) from failure
+        raise OvssError(_explain(failure, raw, RunConfig, source)) from failure
     pools = [_settled(pool, f"pools.{i}", config.exact, source) for i, pool in enumerate(config.pools)]
     return config.model_copy(update={"pools": tuple(pools)})
 
@@ -236,20 +236,19 @@ def _settled(pool: Pool, path: str, exact: bool, source: str) -> Pool:
         try:
             settings = kind.Config(**options)
         except ValidationError as failure:
-            raise OvssError(_explain(failure, kind.Config, source, f"{path}.stages.{i}.options.")) from failure
+            where = f"{path}.stages.{i}.options."
+            raise OvssError(_explain(failure, options, kind.Config, source, where)) from failure
         stages.append(StageConfig(use=stage.use, options=settings.model_dump(mode="json", exclude_defaults=True)))
     return pool.model_copy(update={"stages": tuple(stages)})
 
 
-def _explain(failure: ValidationError, model: type[Config], source: str, prefix: str = "") -> str:
-    lines = []
-    for error in failure.errors():
-        where = prefix + ".".join(str(step) for step in error["loc"])
-        if error["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown.{nearest(str(error['loc'][-1]), _fields(model, error['loc'][:-1]))}")
-        else:
-            lines.append(f"{where}: {error['msg']}, and found {error['input']!r}")
-    return f"{source}: " + "; ".join(lines)
+def _explain(
+    failure: ValidationError, raw: Mapping[str, Any], model: type[Config], source: str, prefix: str = ""
+) -> str:
+    def offer(place: Sequence[int | str]) -> str:
+        return nearest(str(place[-1]), _fields(model, place[:-1]))
+
+    return f"{source}: " + "; ".join(explain.faults(failure, raw, offer, prefix))
 
 
 def _fields(model: type[Config], path: Iterable[int | str]) -> list[str]:

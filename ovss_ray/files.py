@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -123,32 +124,80 @@ def names(folder: str | Path, suffix: str = "") -> list[str]:
 
 def walk(folder: str | Path) -> list[str]:
     """The addresses of all files below a folder, sorted; none if there is no such folder."""
-    path, listed = _list(folder, recursive=True)
-    return sorted(join(folder, file.path[len(path) :].lstrip("/")) for file in listed if file.is_file)
+    return sorted(scan(folder, recursive=True))
 
 
 def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
     """The addresses of the files in a folder, or of all below it, in no order; none if there is no such folder.
 
-    Those of this machine are had one by one, and never stand in memory together.
+    A link that points nowhere is a file. A link to a folder that contains it is passed by. Files of this machine are
+    had one by one, and never stand in memory together.
+    """
+    left = [(str(folder), Trail.at(folder))]
+    while left:
+        place, trail = left.pop()
+        for name, is_folder in entries(place):
+            address = join(place, name)
+            if not is_folder:
+                yield address
+            elif recursive and (inner := trail.into(address)):
+                left.append((address, inner))
+
+
+def entries(folder: str | Path) -> Iterator[tuple[str, bool]]:
+    """The names in a folder, and whether each is a folder itself, in no order; none if there is no such folder.
+
+    A link that points nowhere is a file; pipes, sockets and devices are left out. Raises OvssError.
     """
     system, path = locate(folder)
     if not isinstance(system, fs.LocalFileSystem):
-        yield from (
-            join(folder, file.path[len(path) :].lstrip("/")) for file in _list(folder, recursive)[1] if file.is_file
-        )
+        yield from ((file.base_name, not file.is_file) for file in _list(folder, recursive=False)[1])
         return
-    left = [path] if os.path.lexists(path) else []
+    if not os.path.lexists(path):
+        return
     try:
-        while left:
-            with os.scandir(left.pop()) as entries:
-                for entry in entries:
-                    if recursive and entry.is_dir():
-                        left.append(entry.path)
-                    elif entry.is_file():
-                        yield join(folder, entry.path[len(path) :].lstrip("/"))
+        with os.scandir(path) as listed:
+            for entry in listed:
+                kind = _kind(entry)
+                if kind is not None:
+                    yield entry.name, kind
     except OSError as failure:
         raise OvssError(f"{folder}: cannot be listed: {failure.strerror or failure}") from failure
+
+
+def _kind(entry: os.DirEntry[str]) -> bool | None:
+    """True for a folder, False for a file or a link that leads nowhere, None for anything else."""
+    try:
+        if entry.is_dir():
+            return True
+        return False if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else None
+    except OSError:  # a link to itself
+        return False if entry.is_symlink() else None
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The real paths of the folders that lead to a place: by them a link into its own folder is known."""
+
+    reals: tuple[str, ...]
+    """the place itself last, and before it the folders in which links on the way stand; empty for a URI"""
+
+    @classmethod
+    def at(cls, folder: str | Path) -> "Trail":
+        """Begin at a folder."""
+        return cls(()) if "://" in str(folder) else cls((os.path.realpath(locate(folder)[1]),))
+
+    def into(self, folder: str) -> "Trail | None":
+        """Go into a folder inside the place; None if it is a link to a folder that contains it."""
+        if not self.reals:
+            return self
+        *before, here = self.reals
+        if not os.path.islink(folder):
+            return Trail((*before, os.path.join(here, folder.rpartition("/")[2])))
+        real = os.path.realpath(folder)
+        if any(f"{known}/".startswith(f"{real.rstrip('/')}/") for known in self.reals):
+            return None
+        return Trail((*self.reals, real))
 
 
 def _list(folder: str | Path, recursive: bool) -> tuple[str, list[fs.FileInfo]]:
@@ -169,6 +218,15 @@ def exists(uri: str | Path) -> bool:
     system, path = locate(uri)
     try:
         return system.get_file_info(path).type != fs.FileType.NotFound
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be looked up: {failure.strerror or failure}") from failure
+
+
+def is_folder(uri: str | Path) -> bool:
+    """Whether there is a folder of this name."""
+    system, path = locate(uri)
+    try:
+        return system.get_file_info(path).type == fs.FileType.Directory
     except OSError as failure:
         raise OvssError(f"{uri}: cannot be looked up: {failure.strerror or failure}") from failure
 

@@ -1,18 +1,23 @@
 """The files of a data set: which photograph belongs to which label file. In little memory, however many they are."""
 
 import logging
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from posixpath import splitext
+from typing import NamedTuple
 
 from ovss_ray import files
 from ovss_ray.errors import OvssError
 from ovss_ray.spill import Rows, row
 
-PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".jp2")
-LABELS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
+PHOTOGRAPHS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".j2k", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+LABELS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 """Endings by which photographs and label files are told from their neighbours."""
 
 Stems = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -89,43 +94,112 @@ def _alike(stem: str, first: str, second: str) -> OvssError:
     return OvssError(f"{first} and {second} would both be the image {stem!r}. Rename one of them")
 
 
+class File(NamedTuple):
+    """A file of a data set that may become half of an item."""
+
+    stem: str
+    path: str
+    """the folders that tell it from files of the same stem, and the stem"""
+    side: int
+    """0: photograph, 1: label file"""
+    uri: str
+    near: int = 0
+    """1: only its ending keeps it from being of the set"""
+
+
+KINDS = (
+    "photographs without a label file",
+    "label files without a photograph",
+    "photographs that only their ending keeps from fitting `images`",
+    "label files that only their ending keeps from fitting `labels`",
+)
+"""What files without a partner are called, by 2 · near + side."""
+_PAIR = len(KINDS)
+
+
 def paired(photographs: Stems, truths: Stems) -> Rows[Item]:
     """Pair photographs and label files of one stem, sorted by it, as detectron2's load_sem_seg does.
 
     What is left over on either side is logged with its number; the counts of a benchmark make it an error. Raises
     OvssError if two photographs or two label files share a stem.
     """
-    alone: dict[str, tuple[int, str]] = {}
-    found = _both(photographs, truths)
-    made = Paired(Item, "image_id, image, truth, part", _pairs(found, alone))
-    made.left_out = tuple(LeftOut(what, number, example) for what, (number, example) in alone.items())
-    for what, (number, example) in alone.items():
-        logging.getLogger(__name__).warning("%d %s, such as %s", number, what, example)
-    return made
-
-
-def _both(photographs: Stems, truths: Stems) -> Rows[tuple[str, int, str]]:
-    """Stem, side and address of all files: side 0 are photographs, side 1 label files."""
-    rows = (
-        (stem, side, uri)
+    return paired_files(
+        File(stem, stem, side, uri)
         for side, some in enumerate((photographs, truths))
         for stem, uri in (some.items() if isinstance(some, Mapping) else some)
     )
-    return Rows(row, "stem, side, uri", rows)
 
 
-def _pairs(found: Rows[tuple[str, int, str]], alone: dict[str, tuple[int, str]]) -> Iterator[tuple[str, str, str, str]]:
-    """The values of each item; `alone` is told what has no other half: its number, and the first."""
-    for stem, some in groupby(found.in_order("stem, side, uri"), itemgetter(0)):
-        sides: tuple[list[str], list[str]] = [], []
-        for _, side, uri in some:
-            if uri not in sides[side]:  # a file that two patterns fit
-                sides[side].append(uri)
-            if len(sides[side]) > 1:
-                raise _alike(stem, *sides[side])
-        if all(sides):
-            yield stem, sides[0][0], sides[1][0], ""
-        else:
-            what = "photographs without a label file" if sides[0] else "label files without a photograph"
-            number, example = alone.get(what, (0, (sides[0] or sides[1])[0]))
-            alone[what] = number + 1, example
+def paired_files(some: Iterable[File]) -> Paired:
+    """Pair photographs and label files of one stem, and of one path where a stem stands for several files.
+
+    The id of an image is its stem, or its path if its stem stands for several. Files without a partner are paired if
+    their names are equal but for case and Unicode form, and no third is. What is left over is logged, and kept in
+    `left_out`. Raises OvssError if two files would be the same image.
+    """
+    every = Rows(File, "stem, path, side, uri, near", some)
+    by_path = any(times > 1 for _, times in every.counted("side || stem"))
+    grouped = Rows(row, "fold, kind, image_id, image, truth", _grouped(every, by_path))
+    left: dict[int, LeftOut] = {}
+    pairs = Paired(Item, "image_id, image, truth, part", _settled(grouped, left), order="image_id")
+    pairs.left_out = tuple(left[kind] for kind in sorted(left))
+    for one in pairs.left_out:
+        logging.getLogger(__name__).warning("%d %s, such as %s", one.number, one.what, one.example)
+    return pairs
+
+
+def _grouped(every: Rows[File], by_path: bool) -> Iterator[tuple[str, int, str, str, str]]:
+    """Folded name, kind (see KINDS; _PAIR for a pair), id, photograph and label file of each pair or lonely file."""
+    for stem, some in groupby(every.in_order("stem, path, side, uri"), attrgetter("stem")):
+        alike = list(some)
+        exact = [file for file in alike if not file.near]
+        taken = {(file.side, file.path) for file in exact}
+        lonely = [file for file in alike if file.near and (file.side, file.path) not in taken]
+        for group in _groups(stem, exact, by_path):
+            if len(group) == 2:
+                yield "", _PAIR, group[0].path if len(exact) > 2 else stem, group[0].uri, group[1].uri
+            else:
+                lonely += group
+        for file in lonely:
+            name = file.path if by_path else stem
+            yield _folded(name), 2 * file.near + file.side, name, file.uri, ""
+
+
+def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
+    """The files of one stem that belong together: two of them are photograph and label file."""
+    numbers = [sum(file.side == side for file in exact) for side in (0, 1)]
+    paths = {file.path for file in exact}
+    if max(numbers) <= 1 and (not by_path or len(paths) == 1 or stem in paths):
+        return [sorted(exact, key=attrgetter("side"))] if exact else []
+    groups = [list(some) for _, some in groupby(exact, attrgetter("path"))]
+    for group in groups:
+        if len(group) > len({file.side for file in group}):
+            raise _alike(group[0].path, *_doubled(group))
+    if max(numbers) > 1 and min(numbers) and all(len(group) == 1 for group in groups):
+        raise _alike(stem, *_doubled(exact))
+    return groups
+
+
+def _doubled(some: list[File]) -> list[str]:
+    """The addresses of two files of one side."""
+    return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in some if file.side == side]) > 1)
+
+
+def _folded(name: str) -> str:
+    """A name without what a person does not see or hear: case, and how accents are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _settled(grouped: Rows[tuple[str, int, str, str, str]], left: dict[int, LeftOut]) -> Iterator[tuple[str, ...]]:
+    """The values of each item; `left` is given what has no partner, by its kind."""
+    for fold, some in groupby(grouped.in_order("fold, kind, image_id"), itemgetter(0)):
+        if not fold:
+            yield from ((image_id, image, truth, "") for _, _, image_id, image, truth in some)
+            continue
+        lonely = list(some)
+        if [kind for _, kind, _, _, _ in lonely] == [0, 1]:
+            yield lonely[0][2], lonely[0][3], lonely[1][3], ""
+            continue
+        for _, kind, _, uri, _ in lonely:
+            known = left.get(kind, LeftOut(KINDS[kind], 0, uri))
+            left[kind] = LeftOut(known.what, known.number + 1, known.example)

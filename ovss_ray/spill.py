@@ -17,11 +17,14 @@ T = TypeVar("T")
 class Rows(Generic[T]):
     """Rows of texts and numbers in the order in which they came, each handed out as what `make` makes of its values.
 
-    `columns` are their names, parted by commas. Raises OvssError if there is no room for temporary files.
+    `columns` are their names, separated by commas. With `order`, such as "a, b DESC", they come in that order instead.
+    Raises OvssError if there is no room for temporary files.
     """
 
-    def __init__(self, make: Callable[..., T], columns: str, rows: Iterable[Sequence[Any]]) -> None:
-        self._make = make
+    def __init__(
+        self, make: Callable[..., T], columns: str, rows: Iterable[Sequence[Any]], order: str = "rowid"
+    ) -> None:
+        self._make, self._order = make, order
         with _plain_errors():
             # "" is a file of SQLite's own. No journal: nobody reads it after a crash. The last user may be a thread.
             self._base = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -38,7 +41,7 @@ class Rows(Generic[T]):
         return self._number
 
     def __iter__(self) -> Iterator[T]:
-        return self.in_order("rowid")
+        return self.in_order(self._order)
 
     def in_order(self, columns: str) -> Iterator[T]:
         """All rows, sorted: "a, b DESC". Texts stand in the order of their code points, as in Python."""

@@ -1,20 +1,46 @@
-"""YAML without its traps: no repeated keys, no aliases, no Python objects."""
+"""YAML without its traps: no repeated keys, no aliases, no Python objects, no numbers that mean others."""
 
+import re
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Any
 
 import yaml
 
 from ovss_ray.errors import OvssError
 
+_TEXT = "tag:yaml.org,2002:str"
+_OTHER_NUMBER = re.compile(r"[-+]?0[0-7_]*[0-7]|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+")
+"""Numbers that YAML 1.1 reads to base 8 and to base 60."""
 
-def load(data: bytes | str, source: str) -> Any:
-    """Read YAML to plain data; `source` is its name in errors. Raises OvssError for whatever cannot be used."""
+
+def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
+    """Read YAML to plain data; `source` is its name in errors. Raises OvssError for whatever cannot be used.
+
+    Keys are text: `on`, `no`, `1` and `2024-01-01` stay as they are written. So are all values below the keys of the
+    outermost table that are in `text`.
+    """
     try:
-        return yaml.load(data, _Loader)
+        loader = _Loader(data)
+        try:
+            node = loader.get_single_node()
+            for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+                if key.value in text:
+                    _as_text(value)
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as failure:
         raise OvssError(f"{source}: not YAML that can be used here: {failure}") from failure
+
+
+def _as_text(node: yaml.Node) -> None:
+    """Make every scalar of a node text."""
+    if isinstance(node, yaml.ScalarNode):
+        node.tag = _TEXT
+    for inner in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for part in inner if isinstance(inner, tuple) else (inner,):
+            _as_text(part)
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,9 +66,22 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {value!r} has a character that is no text")
         return value
 
+    def construct_yaml_int(self, node: Any) -> int:
+        value = super().construct_yaml_int(node)
+        if _OTHER_NUMBER.fullmatch(node.value) and (":" in node.value or int(node.value) != value):
+            where = f"line {node.start_mark.line + 1}: {node.value}"
+            raise yaml.YAMLError(f"{where} is the number {value} in YAML. Write that, or put it in quotes")
+        return value
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = _TEXT
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         counts = Counter(key for key in keys if isinstance(key, Hashable))  # others are refused below
         if twice := [key for key, count in counts.items() if count > 1]:
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {twice[0]!r} stands there twice")
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)

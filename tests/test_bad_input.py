@@ -42,7 +42,7 @@ encoding: rgb
 colours: {soil: [0, 0, 0], crop: [0, 255, 0], weed: [9, 9, 9]}
 title: "a \\u00e4 title"
 """
-WORDS = b"soil\nstra\xc3\x9fe\n\xe9\xab\x98\xe9\x80\x9f\nwindow \ncrop, maize\n\nweed\n"
+WORDS = b"soil\nstra\xc3\x9fe\n\xe9\xab\x98\xe9\x80\x9f\nwindow \ncrop, maize\nweed\n"
 VALUES = ["-1", "1e999", ".nan", "null", "[]", "{}", "true", "2001-01-01", "!!binary abc", "!!int x", "!!set {a}", "&a"]
 VALUES += ["*a", "? [a]", "<<: ", "9" * 30, "9" * 5000, '"\\ud800"', '"\\0"', "0x", "1:2:3", "!!timestamp 9", '"', "- "]
 

@@ -1,7 +1,7 @@
 """What a benchmark is, how a name becomes one, and what the files of data sets share."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -236,11 +236,16 @@ def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.
 
     A value stands for the label `value - offset`; values in `ignore` are not counted, whatever they would stand for.
     """
+    return table_of(range(offset, offset + labels), ignore)
+
+
+def table_of(values: Sequence[int], ignore: Iterable[int] = ()) -> np.ndarray:
+    """Make the table of `value_table` of the value of each label; values that no 16 bits hold are left out."""
     table = np.full(65536, _INVALID, np.uint16)
-    values = offset + np.arange(labels)
-    fits = (values >= 0) & (values < len(table))
-    table[values[fits]] = np.flatnonzero(fits)
-    table[list(ignore)] = IGNORE
+    listed = np.array(values, np.int64)
+    fits = (listed >= 0) & (listed < len(table))
+    table[listed[fits]] = np.flatnonzero(fits)
+    table[[value for value in ignore if value >= 0]] = IGNORE
     return table
 
 

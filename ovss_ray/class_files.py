@@ -1,0 +1,239 @@
+"""Lists of classes, in the forms in which people have them: read for sure, or refused with the line at fault.
+
+Read are one name a line; the labels.txt of labelme; the labelmap.txt of CVAT; lines or tables that number their
+classes; and in JSON or YAML a list of names, a table number → name, `classes:` or `names:`.
+"""
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ovss_ray import files, strict_yaml
+from ovss_ray.errors import OvssError
+
+Names = str | tuple[str, ...]
+UNCOUNTED = frozenset(
+    {"void", "unlabeled", "unlabelled", "unlabel", "ignore", "ignored", "ignore_index", "unannotated", "no label"}
+    | {"not labeled", "not labelled", "dont care", "don't care", "dontcare", "undefined", "none", "null", "nan", "n/a"}
+)
+"""Names that lists give to what is not labelled."""
+HEADINGS = frozenset(
+    {"name", "names", "class", "classes", "class name", "class names", "class_name", "classname", "label", "labels"}
+    | {"label_name", "category", "categories", "category_name"}
+)
+"""Titles of the column of names."""
+NUMBERS = frozenset(
+    {"id", "idx", "index", "number", "no", "nr", "value", "class_id", "label_id", "classid", "train_id", "trainid"}
+    | {"category_id", "pixel", "pixel_value", "gray", "grey"}
+)
+"""Titles of the column of label values."""
+DATA_KEYS = ("classes", "CLASSES", "names", "categories", "id2label")
+"""Keys below which files of settings in JSON or YAML have their classes."""
+_NUMBERED = (
+    re.compile(r"\s*(?P<number>\d+)\s*[:;,.)=\t ]\s*(?P<name>\S.*)"),
+    re.compile(r"(?P<name>\S.*?)\s*[:=\t]\s*(?P<number>\d+)\s*"),
+)
+"""Lines such as `1: road`, and such as `road: 1`."""
+_COLOURED = (
+    re.compile(r"\s*\d+[\s,;]+\d+[\s,;]+\d+[\s,;:]+(?P<name>[^\d\s].*)"),
+    re.compile(r"(?P<name>[^\d\s,].*?)[\s,;:]+\d+[\s,;]+\d+[\s,;]+\d+\s*(::?.*)?"),
+)
+"""Lines such as `128 64 128 road`, and such as `road:128,64,128::`, which CVAT writes."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The classes of a list, in its order."""
+
+    names: tuple[Names, ...]
+    numbers: tuple[int, ...] | None = None
+    """the label value that the list gives to each class; None if it numbers none"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A piece of a list of classes, and where it stands."""
+
+    where: str
+    """such as "classes.txt, line 3" """
+    text: str
+
+    def refused(self, why: str) -> OvssError:
+        """The error that this piece is at fault for."""
+        return OvssError(f"{self.where} {why}")
+
+
+def read(address: str) -> Listed:
+    """Read a file. Raises OvssError that names the file, and the line where there is one."""
+    try:
+        text = files.read(address).decode("utf-8-sig")
+    except UnicodeDecodeError as failure:
+        raise OvssError(f"{address}: a list of classes is text in UTF-8, one class a line: {failure}") from failure
+    if address.lower().endswith((".yaml", ".yml")):
+        return of_data(strict_yaml.load(text, address, DATA_KEYS), address)
+    if text.lstrip().startswith(("[", "{")):
+        return of_data(_parsed(text, address), address)
+    lines = [Line(f"{address}, line {i}", line) for i, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1)]
+    while len(lines) > 1 and not lines[-1].text.strip():
+        lines.pop()
+    if lines[0].text.strip().lower() in HEADINGS and len(lines) > 1:
+        raise lines[0].refused(f"is {lines[0].text!r}, the heading of a column, and no class. Take it out")
+    return of_lines(lines, address)
+
+
+def _parsed(text: str, address: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return strict_yaml.load(f"classes: {text.strip()}", address, DATA_KEYS)["classes"]
+
+
+def of_data(raw: Any, source: str) -> Listed:
+    """Take the classes out of what JSON or YAML holds. Raises OvssError."""
+    if isinstance(raw, dict) and (keys := [key for key in DATA_KEYS if key in raw]):
+        return of_data(raw[keys[0]], source)
+    if isinstance(raw, list) and raw and all(isinstance(entry, dict) and {"id", "name"} <= set(entry) for entry in raw):
+        raw = {str(entry["id"]): entry["name"] for entry in raw}
+    if isinstance(raw, dict) and raw and all(key.isdecimal() and isinstance(name, str) for key, name in raw.items()):
+        numbers = sorted(map(int, raw))
+        listed = inline([dict(zip(map(int, raw), raw.values(), strict=True))[number] for number in numbers], source)
+        return Listed(listed.names, tuple(numbers))
+    if not isinstance(raw, list) or not raw or not all(isinstance(name, str) or _is_names(name) for name in raw):
+        raise OvssError(
+            f"{source}: no list of classes is found in it. Write one class a line, or `classes: [road, sky]` in the "
+            "description itself"
+        )
+    return inline([tuple(name) if isinstance(name, list) else name for name in raw], source)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def inline(names: Sequence[Names], source: str) -> Listed:
+    """Take the classes of a list whose entries are names, or lists of names. Raises OvssError."""
+    if not all(isinstance(name, str) for name in names):
+        return Listed(tuple(names))
+    return of_lines([Line(f"{source}, entry {i}", str(name)) for i, name in enumerate(names, 1)], source)
+
+
+def of_lines(lines: Sequence[Line], source: str) -> Listed:
+    """Take the classes out of lines. Raises OvssError for lines that are no class, or may be none."""
+    for line in lines:
+        if not line.text.strip():
+            raise line.refused(
+                "is empty, and the lines below it would move up by one. Take the empty line out; if its number is one "
+                "that no class has, write the label value of each class into the description, such as `values: [0, 2]`"
+            )
+        if "\r" in line.text:
+            raise line.refused("ends in CR alone, as on old Macs. Save the file with LF or CR LF")
+    if lines[0].text.lstrip("# ").startswith("label:color_rgb"):  # CVAT
+        lines = lines[1:]
+    for pattern in _COLOURED:
+        if found := _all(pattern, lines):
+            return _checked([Line(line.where, match["name"]) for line, match in found], source)
+    if cells := _table(lines):
+        return _of_table(cells, lines, source)
+    for pattern in _NUMBERED:
+        found = _all(pattern, lines)
+        if len(found) > 1 and len({match["name"] for _, match in found}) == len(found):  # and not 1 euro, 2 euro
+            named = [Line(line.where, match["name"]) for line, match in found]
+            return _checked(named, source, tuple(int(match["number"]) for _, match in found))
+    return _checked(lines, source)
+
+
+def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re.Match[str]]]:
+    """Each line with its match, if all of them fit a pattern; else nothing."""
+    found = [(line, match) for line in lines if (match := pattern.fullmatch(line.text))]
+    return found if len(found) == len(lines) else []
+
+
+def _table(lines: Sequence[Line]) -> list[list[str]] | None:
+    """The cells of lines that are a table: as many in each, of which some are numbers, or with a known heading."""
+    for mark in ("\t", ";", ","):
+        cells = _cells(lines, mark)
+        width = len(cells[0])
+        if width < 2 or any(len(row) != width for row in cells):
+            continue
+        heading = _heading(cells[0], HEADINGS) is not None
+        if heading or any(all(row[i].isdecimal() for row in cells) for i in range(width)):
+            return cells
+    return None
+
+
+def _cells(lines: Sequence[Line], mark: str) -> list[list[str]]:
+    try:
+        return [[cell.strip() for cell in row] for row in csv.reader((line.text for line in lines), delimiter=mark)]
+    except csv.Error:  # such as a field without end
+        return [[]]
+
+
+def _heading(cells: Sequence[str], known: frozenset[str]) -> int | None:
+    return next((i for i, cell in enumerate(cells) if cell.lower() in known), None)
+
+
+def _of_table(cells: list[list[str]], lines: Sequence[Line], source: str) -> Listed:
+    """Take names and numbers out of the columns of a table. Raises OvssError if it is not plain which they are."""
+    titled = _heading(cells[0], HEADINGS)
+    rows = cells if titled is None else cells[1:]
+    texts = [i for i in range(len(cells[0])) if not all(_number(row[i]) for row in rows)]
+    column = titled if titled is not None else texts[0] if len(texts) == 1 else None
+    if column is None or not rows:
+        raise lines[0].refused("begins a table whose column of names is not plain. Write one class a line")
+    number = None if titled is None else _heading(cells[0], NUMBERS)
+    if titled is None and len(cells[0]) != 4:  # three numbers alone are a colour
+        number = 0 if column != 0 else 1
+    named = [Line(line.where, row[column]) for line, row in zip(lines[len(lines) - len(rows) :], rows, strict=True)]
+    if number is None:
+        return _checked(named, source)
+    if odd := next((i for i, row in enumerate(rows) if not row[number].isdecimal()), None):
+        raise named[odd].refused(f"has {rows[odd][number]!r} where other lines have a label value")
+    return _checked(named, source, tuple(int(row[number]) for row in rows))
+
+
+def _number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?\d+(\.\d*)?", text) is not None
+
+
+def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None = None) -> Listed:
+    """Drop labelme's marks, and refuse lines that are no names. Logs a warning for names of what is not labelled."""
+    if lines and lines[0].text == "__ignore__":  # labelme: -1, and its labels begin at 0 with the next line
+        lines, numbers = lines[1:], numbers and numbers[1:]
+    names = []
+    for line in lines:
+        name = "background" if line.text == "_background_" else line.text
+        if why := _no_name(name):
+            raise line.refused(f"is {name!r}, which {why}")
+        names.append(name)
+    if names and names[0].isdecimal() and int(names[0]) == len(names) - 1:
+        raise lines[0].refused(f"is {names[0]!r}, the number of the classes, and no class. Take the line out")
+    if all(isinstance(name, str) and name.strip().isdecimal() for name in names):
+        text = "%s: every class is called by a number, such as %r, which says nothing. Write what it is"
+        logging.getLogger(__name__).warning(text, source, names[0])
+    if uncounted := [name for name in names if name.strip().lower() in UNCOUNTED]:
+        logging.getLogger(__name__).warning(
+            "%s: %s asked for like any class. If those pixels are not to be counted, take it out of the classes, write "
+            "its label value into `ignore`, and `offset` or `values` for the others",
+            *(source, ", ".join(map(repr, uncounted)) + (" is" if len(uncounted) == 1 else " are")),
+        )
+    return Listed(tuple(names), numbers)
+
+
+def _no_name(text: str) -> str:
+    """Why a line cannot be a class, or nothing."""
+    plain = text.strip()
+    if re.fullmatch(r"__\w+__", plain):
+        return "marks what is not labelled; labelme has it in the first line only. Take it out, and see `ignore`"
+    if plain.startswith(("#", "//")) or re.search(r"\s#\s", plain):
+        return "is a comment. Take it out; if its number is used by no class, write `values:`"
+    if plain.startswith("- "):
+        return "is YAML. Name the file .yaml, or write one class a line"
+    if re.fullmatch(r"\w+\s*[:=]\s*[\[({]?\s*", plain) or re.match(r"\w+\s*=\s*\S", plain) or plain in "[](){}":
+        return "is a line of a program or of settings. Write one class a line"
+    if re.fullmatch(r"""(["']).*\1\s*,?|.*,""", plain):
+        return "has quotes around it or a comma behind it. Write one class a line, without them"
+    return ""

@@ -1,0 +1,119 @@
+"""Photographs and label files that a user describes by patterns: which belong together, and which to nothing."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+
+from ovss_ray.errors import OvssError
+from ovss_ray.listing import File, Paired, paired_files
+from ovss_ray.patterns import Match, Search, split_ending
+from ovss_ray.spill import Rows
+
+WHY = {
+    ".jpg": "JPEG and WebP do not keep the exact values of labels",
+    ".json": "outlines have to be drawn as label maps first",
+}
+"""Ending of files that do not serve as labels → the reason."""
+WHY |= dict.fromkeys((".jpeg", ".jpe", ".jfif", ".webp"), WHY[".jpg"]) | dict.fromkeys((".xml", ".txt"), WHY[".json"])
+
+
+@dataclass
+class Side:
+    """The photographs, or the label files, as a description names them."""
+
+    key: str
+    """what the description calls them: `images` or `labels`"""
+    patterns: tuple[str, ...]
+    suffix: str
+    endings: tuple[str, ...]
+    """endings of the files that are read"""
+    fitting: int = 0
+    """once it was listed: how many files fit"""
+    example: str = ""
+    """the least stem of those"""
+    others: Counter[str] = field(default_factory=Counter)
+    """ending → number of files that would fit by the rest of their names; counted where nothing fits"""
+
+    def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
+        """List the files as those of side `number`, from the first base that has any that fits."""
+        base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
+        search = Search(base or bases[0], self.patterns, self.suffix)
+        for match in search if base else ():
+            if _ending(match) in self.endings:
+                path = "/".join((*match.folders, match.stem))
+                self.fitting += match.exact
+                self.example = min(self.example or match.stem, match.stem) if match.exact else self.example
+                yield File(match.stem, path, number, match.uri, int(not match.exact))
+        if search.loops:
+            text = "%d links ignored that lead to a folder that contains them, such as %s"
+            logging.getLogger(__name__).warning(text, len(search.loops), search.loops[0], extra={"sure": False})
+
+    def _fits(self, match: Match) -> bool:
+        readable = _ending(match) in self.endings
+        self.others[_ending(match)] += match.exact or readable
+        return match.exact and readable
+
+    def told(self) -> str:
+        """What was found, in a sentence."""
+        listed = self.patterns[0] if len(self.patterns) == 1 else list(self.patterns)
+        suffix = f" with the suffix {self.suffix!r}" if self.suffix else ""
+        kind = "photographs" if self.key == "images" else "label files"
+        found = f"{self.fitting} {kind} fit `{self.key}: {listed}`{suffix}"
+        if self.fitting:
+            return f"{found}, such as {self.example!r}"
+        if not (others := +self.others):
+            return found
+        ending, number = others.most_common(1)[0]
+        if ending in self.endings:
+            return f"{found}. {number} others end in {ending}: write *{ending} there"
+        why = f" ({WHY[ending]})" if self.key == "labels" and ending in WHY else ""
+        return f"{found}. {number} others are not read: {ending or 'no ending'}{why}. Read are {' '.join(self.endings)}"
+
+
+def _ending(match: Match) -> str:
+    return split_ending(match.uri.rpartition("/")[2])[1].lower()
+
+
+def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:
+    """Pair photographs and label files below the first of some folders that has any; see listing.paired_files.
+
+    Raises OvssError if there is no pair, or if two files would be the same image.
+    """
+    every = Rows(File, "stem, path, side, uri, near", _both(photographs, truths, bases))
+    pairs = paired_files(_sorted_out(every, (len(photographs.suffix), len(truths.suffix))))
+    if not len(pairs):
+        stems = (
+            ""
+            if not (photographs.fitting and truths.fitting)
+            else (
+                f" No two have one stem, which is what pairs them: {photographs.example!r}, {truths.example!r}. Set "
+                "label_suffix or image_suffix to how their names end."
+            )
+        )
+        raise OvssError(
+            f"no photograph with a label file. {photographs.told()}. {truths.told()}.{stems} Looked for below "
+            f"{' and '.join(map(repr, bases))}"
+        )
+    return pairs
+
+
+def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[File]:
+    yield from photographs.files(0, bases)
+    yield from truths.files(1, bases)
+
+
+def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
+    """Each file once: of what fits exactly and by its neighbour's ending the former, of two sides the longer suffix."""
+    for uri, some in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
+        kinds = list(some)
+        sides = {file.side for file in kinds if not file.near}
+        if len(sides) == 2 and suffixes[0] == suffixes[1]:
+            raise OvssError(
+                f"{uri}: fits both `images` and `labels`, and cannot be photograph and label file. Give each a pattern "
+                "of its own, or set label_suffix to how the names of label files end, such as _mask"
+            )
+        side = suffixes.index(max(suffixes)) if len(sides) == 2 else kinds[0].side
+        yield next(file for file in kinds if file.side == side)
