@@ -6,16 +6,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-PLAIN = {
-    "valid string": "text",
-    "valid integer": "a whole number",
-    "valid number": "a number",
-    "valid boolean": "true or false",
-    "valid tuple": "a list",
-    "valid list": "a list",
-    "valid dictionary": "a table `key: value`",
+TYPES = {
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid tuple": "a list",
+    "a valid list": "a list",
+    "a valid dictionary": "a table `key: value`",
 }
-"""pydantic's words → plain ones."""
+BOUNDS = {
+    "Tuple should have at least": "a list of at least",
+    "greater than or equal to": "a number from",
+    "greater than": "a number above",
+    "less than or equal to": "a number up to",
+    "less than": "a number below",
+}
+"""pydantic's words → plain ones; the limit follows those of a bound."""
 
 Place = tuple[int | str, ...]
 
@@ -26,7 +33,11 @@ def faults(failure: ValidationError, raw: Any, offer: Callable[[Place], str], pr
     `raw` is what was validated. `offer` gives what to say of an unknown key at a place. pydantic reports a fault once
     for each type that a value may have, with names of types in its place: they are brought together here.
     """
-    known = [(_place(error["loc"], raw, error["type"] == "missing"), error) for error in failure.errors()]
+    known = [
+        (_place(error["loc"], raw, error["type"] == "missing"), error)
+        for error in failure.errors()
+        if not (error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"])  # of faulty entries
+    ]
     for _, some in groupby(known, lambda pair: _root(pair[1]["loc"], raw)):
         group = list(some)
         deepest = max(len(place) for place, _ in group)
@@ -51,9 +62,14 @@ def _sentence(where: str, errors: Sequence[Any], offered: str) -> str:
 
 def _plain(message: str) -> str:
     """pydantic's message as a noun: "Input should be a valid integer, unable to …" → "a whole number"."""
-    text = message.removeprefix("Input should be ").removeprefix("a ")
-    noun = next((plain for start, plain in PLAIN.items() if text.startswith(start)), None)
-    return noun or message.removeprefix("Input should be ")
+    text = message.removeprefix("Input should be ")
+    for start, plain in TYPES.items():
+        if text.startswith(start):
+            return plain
+    for start, plain in BOUNDS.items():
+        if text.startswith(start):
+            return plain + text.removeprefix(start).partition(" after")[0]
+    return text
 
 
 def _short(value: Any) -> str:
