@@ -110,9 +110,9 @@ def _at(items: Rows[Item], places: list[int]) -> Rows[Item]:
 
 def listed(name: str, benchmark: Benchmark, root: str, chosen: Selection) -> tuple[Rows[Item], Faults]:
     """The images asked for, and what is wrong with their number and their pairs."""
-    said: list[str] = []
+    said: list[logging.LogRecord] = []
     listener = logging.Handler()
-    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    listener.emit = said.append  # type: ignore[method-assign, assignment]
     readers = logging.getLogger("ovss_ray")
     readers.addHandler(listener)
     try:
@@ -124,14 +124,20 @@ def listed(name: str, benchmark: Benchmark, root: str, chosen: Selection) -> tup
         readers.removeHandler(listener)
     if not len(items):
         return items, Faults([Fault(f"no image with a label was found below {root}")])
-    faults = Faults(
-        Fault(one, cause="a copy that is not complete, or files of another set among these") for one in said
-    )
+    faults = Faults(_left_over(record, benchmark.unpaired == "error") for record in said)
     expected = benchmark.counts.get(chosen.split)
     if expected not in (None, len(every)) and chosen.ids is None and chosen.limit is None:
         faults.add([Fault(f"{len(every)} images, and {expected} belong to the split {chosen.split}")])
     faults.add(_order(name, benchmark.vocabulary))
     return items, faults
+
+
+def _left_over(record: logging.LogRecord, strict: bool) -> Fault:
+    """What a reader of a data set logs, as a fault; a note if it says so itself, or if the set is not `strict`."""
+    if not getattr(record, "sure", True):
+        return Fault(record.getMessage(), sure=False)
+    cause = "a copy that is not complete, or files of another set among these"
+    return Fault(record.getMessage(), cause=cause, sure=strict)
 
 
 def spread(number: int, most: int) -> list[int]:

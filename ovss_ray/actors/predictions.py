@@ -1,12 +1,13 @@
 """Label maps that another system has written: scored without running anything.
 
 Either a folder of label maps, one PNG or TIFF per image, called as the image; or the sem_seg_predictions.json of
-detectron2's SemSegEvaluator: one entry per image and class, its mask as COCO run lengths.
+detectron2's SemSegEvaluator: one entry per image and class, its mask as COCO run lengths. Both are looked up by the
+image's id: the path that ends in it, else the only one that has its last step and, in their order, its folders.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -103,24 +104,45 @@ class _Source(Protocol):
 
 
 class _Folder:
-    """Label maps by image id, or by its last part if only one file is called so."""
+    """Label maps by the path of their files below the folder."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._maps = label_maps(path)
-        self._named: dict[str, list[str]] = {}
-        for stem, uri in self._maps.items():
-            self._named.setdefault(PurePosixPath(stem).name, []).append(uri)
+        self._names = _Names(self._maps)
 
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        named = self._named.get(PurePosixPath(image_id).name, [])
-        uri = self._maps.get(image_id) or (named[0] if len(named) == 1 else None)
-        if uri is None:
+        fitting = self._names.fitting(image_id)
+        if len(fitting) != 1:
             looked = f"{files.join(self._path, image_id)}{{{','.join(ENDINGS)}}}"
             raise OvssError(
-                f"no prediction: looked for {looked}, and {len(named)} of {len(self._maps)} files have its name"
+                f"no prediction: looked for {looked}, and {len(fitting)} of {len(self._maps)} files have its name"
             )
+        uri = self._maps[fitting[0]]
         return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)
+
+
+class _Names:
+    """Paths without endings, looked up by image ids."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._named: dict[str, list[str]] = {}
+        for path in paths:
+            self._named.setdefault(path.rpartition("/")[2], []).append(path)
+
+    def fitting(self, image_id: str) -> list[str]:
+        """The path that is an image's id, or that ends in it; else those that have its last step and its folders."""
+        alike = self._named.get(image_id.rpartition("/")[2], [])
+        ending = [path for path in alike if f"/{path}".endswith(f"/{image_id}")]
+        if image_id in alike or (len(ending) == 1 and "/" in image_id):
+            return [image_id] if image_id in alike else ending
+        return [path for path in alike if _in_order(image_id.split("/"), path.split("/"))]
+
+
+def _in_order(steps: list[str], path: list[str]) -> bool:
+    """Whether all steps occur in a path, one after another."""
+    left = iter(path)
+    return all(step in left for step in steps)
 
 
 def label_maps(folder: str) -> dict[str, str]:
@@ -143,28 +165,64 @@ class _Json:
         self._path = path
         self._masks: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
         try:
-            for entry in json.loads(files.read(path)):
-                stem = PurePosixPath(entry["file_name"]).stem
-                self._masks.setdefault(stem, []).append((int(entry["category_id"]), entry["segmentation"]))
-        except (ValueError, KeyError, TypeError) as failure:
+            for entry in _entries(json.loads(files.read(path))):
+                name = PurePosixPath(str(entry["file_name"]).replace("\\", "/"))
+                self._masks.setdefault(str(name.with_suffix("")), []).append(_mask(entry))
+        except (ValueError, KeyError, TypeError, RecursionError) as failure:
             raise OvssError(
                 f"{path}: not detectron2's sem_seg_predictions.json, a list of file_name, category_id and segmentation "
                 f"({type(failure).__name__}: {failure})"
             ) from failure
+        self._names = _Names(self._masks)
 
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """Paint the masks; where two overlap, which detectron2 never writes, the later one wins."""
-        masks = self._masks.get(image_id)
-        if not masks:
-            example = next(iter(self._masks), None)
-            raise OvssError(
-                f"no prediction: {self._path} has no file_name with the stem {image_id!r}; one is {example!r}"
-            )
+        """Paint the masks. Raises OvssError where two of different classes overlap: they may be of two images."""
+        fitting = self._names.fitting(image_id)
+        if len(fitting) != 1:
+            raise OvssError(f"no prediction: {self._missing(image_id, fitting)}")
+        masks = self._masks[fitting[0]]
         name, sizes = f"{self._path}, {image_id}", {tuple(encoded["size"]) for _, encoded in masks}
         if len(sizes) > 1 or math.prod(min(sizes)) > images.PIXELS:
             raise OvssError(f"{name}: its masks must have one size of at most {images.PIXELS:,} pixels, not {sizes}")
         height, width = min(sizes)
         painted = np.full((height, width), _UNCOVERED, np.int64)
         for category, encoded in masks:
-            painted[decode_runs(encoded["counts"], height, width, name)] = category
+            inside = decode_runs(encoded["counts"], height, width, name)
+            if twice := np.count_nonzero(~np.isin(painted[inside], (_UNCOVERED, category))):
+                raise OvssError(
+                    f"{name}: {twice} pixels are covered by masks of two categories. Are they of two images with one "
+                    "file_name? Write the folders into file_name, or save label maps as PNG"
+                )
+            painted[inside] = category
         return name, painted
+
+    def _missing(self, image_id: str, fitting: list[str]) -> str:
+        """Why an image has no masks, in words."""
+        if fitting:
+            return f"{len(fitting)} file_names of {self._path} fit {image_id!r}: {', '.join(fitting[:3])}"
+        folders, _, stem = image_id.rpartition("/")
+        example = next(iter(self._masks), "").rpartition("/")[2]
+        where = f" in the folder {folders!r}" if folders else ""
+        return f"{self._path} has no file_name with the stem {stem!r}{where}; one is {example!r}"
+
+
+def _entries(raw: Any) -> list[Any]:
+    """The entries of detectron2's JSON. Raises ValueError for JSON of another kind, naming it."""
+    if isinstance(raw, dict):
+        raise ValueError(f"a table of {', '.join(list(raw)[:5])}, such as COCO's annotations and panoptic results")
+    if raw and isinstance(raw[0], dict) and "image_id" in raw[0] and "file_name" not in raw[0]:
+        kind = "instances with scores" if "score" in raw[0] else "entries by image_id"
+        raise ValueError(f"{kind}, as of COCO's instance results. Paint them into label maps first")
+    return raw
+
+
+def _mask(entry: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+    """The category and the encoded mask of an entry. Raises ValueError, KeyError or TypeError."""
+    encoded = entry["segmentation"]
+    if not isinstance(encoded, dict) or not {"size", "counts"} <= set(encoded):
+        raise ValueError(
+            f"segmentation of {entry['file_name']} has no size and counts: polygons are not read, run lengths are"
+        )
+    if len(encoded["size"]) != 2 or not all(type(side) is int and side > 0 for side in encoded["size"]):
+        raise ValueError(f"segmentation of {entry['file_name']} has the size {encoded['size']}, not [height, width]")
+    return int(entry["category_id"]), encoded
