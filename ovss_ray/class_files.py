@@ -22,8 +22,8 @@ UNCOUNTED = frozenset(
 )
 """Names that lists give to what is not labelled."""
 HEADINGS = frozenset(
-    {"name", "names", "class", "classes", "class name", "class names", "class_name", "classname", "label", "labels"}
-    | {"label_name", "category", "categories", "category_name"}
+    {"name", "names", "class", "classes", "class_name", "class_names", "classname", "label", "labels", "label_name"}
+    | {"category", "categories", "category_name"}
 )
 """Titles of the column of names."""
 NUMBERS = frozenset(
@@ -82,6 +82,8 @@ def read(address: str) -> Listed:
         lines.pop()
     if lines[0].text.strip().lower() in HEADINGS and len(lines) > 1:
         raise lines[0].refused(f"is {lines[0].text!r}, the heading of a column, and no class. Take it out")
+    if lines[0].text.strip() == str(len(lines) - 1):
+        raise lines[0].refused(f"is {lines[0].text!r}, the number of the classes, and no class. Take it out")
     return of_lines(lines, address)
 
 
@@ -153,14 +155,14 @@ def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re
 
 
 def _table(lines: Sequence[Line]) -> list[list[str]] | None:
-    """The cells of lines that are a table: as many in each, of which some are numbers, or with a known heading."""
+    """The cells of lines that are a table: as many in each, and a column of numbers or one with a title for names."""
     for mark in ("\t", ";", ","):
         cells = _cells(lines, mark)
         width = len(cells[0])
         if width < 2 or any(len(row) != width for row in cells):
             continue
-        heading = _heading(cells[0], HEADINGS) is not None
-        if heading or any(all(row[i].isdecimal() for row in cells) for i in range(width)):
+        body = cells[1:] if len(cells) > 2 else cells
+        if _titled(cells[0], HEADINGS) or any(all(row[i].isdecimal() for row in body) for i in range(width)):
             return cells
     return None
 
@@ -172,27 +174,30 @@ def _cells(lines: Sequence[Line], mark: str) -> list[list[str]]:
         return [[]]
 
 
-def _heading(cells: Sequence[str], known: frozenset[str]) -> int | None:
-    return next((i for i, cell in enumerate(cells) if cell.lower() in known), None)
+def _titled(titles: Sequence[str], known: frozenset[str]) -> list[int]:
+    """The columns with one of some titles."""
+    return [i for i, title in enumerate(titles) if title.lower().replace(" ", "_").replace("-", "_") in known]
 
 
 def _of_table(cells: list[list[str]], lines: Sequence[Line], source: str) -> Listed:
     """Take names and numbers out of the columns of a table. Raises OvssError if it is not plain which they are."""
-    titled = _heading(cells[0], HEADINGS)
-    rows = cells if titled is None else cells[1:]
+    titles = cells[0] if _titled(cells[0], HEADINGS) else []
+    rows = cells[1:] if titles else cells
     texts = [i for i in range(len(cells[0])) if not all(_number(row[i]) for row in rows)]
-    column = titled if titled is not None else texts[0] if len(texts) == 1 else None
-    if column is None or not rows:
+    named = [i for i in texts if i in _titled(titles, HEADINGS)] or ([] if titles else texts)
+    named = [i for i in named if titles and titles[i].lower() == "name"] or named
+    if len(named) != 1 or not rows:
         raise lines[0].refused("begins a table whose column of names is not plain. Write one class a line")
-    number = None if titled is None else _heading(cells[0], NUMBERS)
-    if titled is None and len(cells[0]) != 4:  # three numbers alone are a colour
-        number = 0 if column != 0 else 1
-    named = [Line(line.where, row[column]) for line, row in zip(lines[len(lines) - len(rows) :], rows, strict=True)]
-    if number is None:
-        return _checked(named, source)
-    if odd := next((i for i, row in enumerate(rows) if not row[number].isdecimal()), None):
-        raise named[odd].refused(f"has {rows[odd][number]!r} where other lines have a label value")
-    return _checked(named, source, tuple(int(row[number]) for row in rows))
+    numbered = [i for i in _titled(titles, NUMBERS | HEADINGS) if i not in texts or i in _titled(titles, NUMBERS)]
+    if not titles and len(cells[0]) != 4:  # three numbers alone are a colour
+        numbered = [0 if named[0] else 1]
+    kept = [Line(line.where, row[named[0]]) for line, row in zip(lines[-len(rows) :], rows, strict=True)]
+    if not numbered:
+        return _checked(kept, source)
+    for line, row in zip(kept, rows, strict=True):
+        if not row[numbered[0]].isdecimal():
+            raise line.refused(f"has {row[numbered[0]]!r} where other lines have a label value")
+    return _checked(kept, source, tuple(int(row[numbered[0]]) for row in rows))
 
 
 def _number(text: str) -> bool:
@@ -209,8 +214,6 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
         if why := _no_name(name):
             raise line.refused(f"is {name!r}, which {why}")
         names.append(name)
-    if names and names[0].isdecimal() and int(names[0]) == len(names) - 1:
-        raise lines[0].refused(f"is {names[0]!r}, the number of the classes, and no class. Take the line out")
     if all(isinstance(name, str) and name.strip().isdecimal() for name in names):
         text = "%s: every class is called by a number, such as %r, which says nothing. Write what it is"
         logging.getLogger(__name__).warning(text, source, names[0])

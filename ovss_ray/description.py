@@ -94,7 +94,8 @@ def read(path: str) -> Description:
 def values(described: Description, vocabulary: Vocabulary) -> Values:
     """The label value of each class, and those that are not counted. Raises OvssError where they contradict."""
     names = vocabulary.names
-    classes = described.values or tuple(range(described.offset, described.offset + len(names)))
+    by_offset = tuple(range(described.offset, described.offset + len(names)))
+    classes = by_offset if described.values is None else described.values
     stated = described.ignore is not None
     ignore = tuple(np.array(described.ignore, np.int64).ravel().tolist()) if stated else (DEFAULT_IGNORE,)
     if described.values is not None and not stated and DEFAULT_IGNORE in classes:

@@ -180,21 +180,23 @@ class Trail:
     """The real paths of the folders that lead to a place: by them a link into its own folder is known."""
 
     reals: tuple[str, ...]
-    """the place itself last, and before it the folders in which links on the way stand; empty for a URI"""
+    """the place itself last, before it the folders in which links on the way stand; empty on another machine"""
 
     @classmethod
     def at(cls, folder: str | Path) -> "Trail":
         """Begin at a folder."""
-        return cls(()) if "://" in str(folder) else cls((os.path.realpath(locate(folder)[1]),))
+        system, path = locate(folder)
+        return cls((os.path.realpath(path),) if isinstance(system, fs.LocalFileSystem) else ())
 
     def into(self, folder: str) -> "Trail | None":
         """Go into a folder inside the place; None if it is a link to a folder that contains it."""
         if not self.reals:
             return self
         *before, here = self.reals
-        if not os.path.islink(folder):
-            return Trail((*before, os.path.join(here, folder.rpartition("/")[2])))
-        real = os.path.realpath(folder)
+        _, path = locate(folder)
+        if not os.path.islink(path):
+            return Trail((*before, os.path.join(here, path.rpartition("/")[2])))
+        real = os.path.realpath(path)
         if any(f"{known}/".startswith(f"{real.rstrip('/')}/") for known in self.reals):
             return None
         return Trail((*self.reals, real))

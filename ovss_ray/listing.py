@@ -4,10 +4,10 @@ import logging
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from posixpath import splitext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ovss_ray import files
 from ovss_ray.errors import OvssError
@@ -114,7 +114,8 @@ KINDS = (
     "label files that only their ending keeps from fitting `labels`",
 )
 """What files without a partner are called, by 2 · near + side."""
-_PAIR = len(KINDS)
+FILE = "stem, path, side, uri, near"
+"""The columns of a File."""
 
 
 def paired(photographs: Stems, truths: Stems) -> Rows[Item]:
@@ -137,39 +138,43 @@ def paired_files(some: Iterable[File]) -> Paired:
     their names are equal but for case and Unicode form, and no third is. What is left over is logged, and kept in
     `left_out`. Raises OvssError if two files would be the same image.
     """
-    every = Rows(File, "stem, path, side, uri, near", some)
-    by_path = any(times > 1 for _, times in every.counted("side || stem"))
-    grouped = Rows(row, "fold, kind, image_id, image, truth", _grouped(every, by_path))
+    every = some if isinstance(some, Rows) else Rows(File, FILE, some)
+    by_path = every.repeats("stem, side", "near = 0")
+    lonely = Rows(row, "fold, kind, name, uri", ())
     left: dict[int, LeftOut] = {}
-    pairs = Paired(Item, "image_id, image, truth, part", _settled(grouped, left), order="image_id")
+    rows = chain(_exact(every, by_path, lonely), _close(lonely, left))
+    pairs = Paired(Item, "image_id, image, truth, part", rows, order="image_id")
     pairs.left_out = tuple(left[kind] for kind in sorted(left))
     for one in pairs.left_out:
         logging.getLogger(__name__).warning("%d %s, such as %s", one.number, one.what, one.example)
     return pairs
 
 
-def _grouped(every: Rows[File], by_path: bool) -> Iterator[tuple[str, int, str, str, str]]:
-    """Folded name, kind (see KINDS; _PAIR for a pair), id, photograph and label file of each pair or lonely file."""
-    for stem, some in groupby(every.in_order("stem, path, side, uri"), attrgetter("stem")):
+def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tuple[str, str, str, str]]:
+    """The values of each item whose names are equal; `lonely` is given the files without a partner."""
+    for stem, some in groupby(every.in_order("stem, path, side, uri"), itemgetter(0)):
         alike = list(some)
         exact = [file for file in alike if not file.near]
-        taken = {(file.side, file.path) for file in exact}
-        lonely = [file for file in alike if file.near and (file.side, file.path) not in taken]
+        alone = []
         for group in _groups(stem, exact, by_path):
             if len(group) == 2:
-                yield "", _PAIR, group[0].path if len(exact) > 2 else stem, group[0].uri, group[1].uri
+                yield group[0].path if len(exact) > 2 else stem, group[0].uri, group[1].uri, ""
             else:
-                lonely += group
-        for file in lonely:
+                alone += group
+        if len(exact) < len(alike):
+            taken = {(file.side, file.path) for file in exact}
+            alone += [file for file in alike if file.near and (file.side, file.path) not in taken]
+        for file in alone:
             name = file.path if by_path else stem
-            yield _folded(name), 2 * file.near + file.side, name, file.uri, ""
+            lonely.add(_folded(name), 2 * file.near + file.side, name, file.uri)
 
 
 def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
     """The files of one stem that belong together: two of them are photograph and label file."""
+    if len(exact) == 2 and exact[0].side < exact[1].side and (not by_path or exact[0].path == exact[1].path):
+        return [exact]
     numbers = [sum(file.side == side for file in exact) for side in (0, 1)]
-    paths = {file.path for file in exact}
-    if max(numbers) <= 1 and (not by_path or len(paths) == 1 or stem in paths):
+    if max(numbers) <= 1 and (not by_path or stem in {file.path for file in exact}):
         return [sorted(exact, key=attrgetter("side"))] if exact else []
     groups = [list(some) for _, some in groupby(exact, attrgetter("path"))]
     for group in groups:
@@ -186,20 +191,17 @@ def _doubled(some: list[File]) -> list[str]:
 
 
 def _folded(name: str) -> str:
-    """A name without what a person does not see or hear: case, and how accents are composed."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """A name without what a person does not see: case, and how accents are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
 
 
-def _settled(grouped: Rows[tuple[str, int, str, str, str]], left: dict[int, LeftOut]) -> Iterator[tuple[str, ...]]:
-    """The values of each item; `left` is given what has no partner, by its kind."""
-    for fold, some in groupby(grouped.in_order("fold, kind, image_id"), itemgetter(0)):
-        if not fold:
-            yield from ((image_id, image, truth, "") for _, _, image_id, image, truth in some)
+def _close(lonely: Rows[Any], left: dict[int, LeftOut]) -> Iterator[tuple[str, str, str, str]]:
+    """The values of each item whose names are nearly equal; `left` is given what has no partner, by its kind."""
+    for _, some in groupby(lonely.in_order("fold, kind, name"), itemgetter(0)):
+        alike = list(some)
+        if [kind for _, kind, _, _ in alike] == [0, 1]:
+            yield alike[0][2], alike[0][3], alike[1][3], ""
             continue
-        lonely = list(some)
-        if [kind for _, kind, _, _, _ in lonely] == [0, 1]:
-            yield lonely[0][2], lonely[0][3], lonely[1][3], ""
-            continue
-        for _, kind, _, uri, _ in lonely:
+        for _, kind, _, uri in alike:
             known = left.get(kind, LeftOut(KINDS[kind], 0, uri))
             left[kind] = LeftOut(known.what, known.number + 1, known.example)

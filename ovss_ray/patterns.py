@@ -24,6 +24,8 @@ class Match:
     """name without ending; where the pattern spells the name out, the last folder that a wildcard stands for"""
     folders: tuple[str, ...]
     """the folders before `stem` that wildcards stand for, or that differ among the patterns of a list"""
+    ending: str
+    """of the file, in lower case, with its dot"""
     exact: bool
     """False: only the ending keeps the file from fitting"""
 
@@ -64,9 +66,8 @@ class Search:
 
     def __iter__(self) -> Iterator[Match]:
         """Each file that a pattern fits, exactly or but for its ending, once for each pattern, in no order."""
-        for (folder, steps), varies in zip(
-            self._patterns, _varying([steps for _, steps in self._patterns]), strict=True
-        ):
+        varying = _varying([steps for _, steps in self._patterns])
+        for (folder, steps), varies in zip(self._patterns, varying, strict=True):
             marked = tuple(map(Step, steps, varies))
             yield from self._walk(_Place(folder, Trail.at(folder)), marked)
 
@@ -113,7 +114,7 @@ def _fitting(place: _Place, step: Step, suffix: str) -> Iterator[Match]:
         if exact or _fits(stem, base) or stem == base:
             exact = exact or fnmatchcase(own.lower(), ending.lower())
             kept = place.named if literal and place.named else (*place.named, stem.removesuffix(suffix))
-            yield Match(files.join(place.uri, name), kept[-1], kept[:-1], exact)
+            yield Match(files.join(place.uri, name), kept[-1], kept[:-1], own.lower(), exact)
 
 
 def _literal(place: _Place, step: Step) -> bool:
@@ -128,8 +129,10 @@ def _fits(name: str, step: str) -> bool:
 def split_ending(name: str) -> tuple[str, str]:
     """Split a file's name into stem and ending; `.nii.gz` is one ending."""
     stem, ending = splitext(name)
-    first, inner = splitext(stem)
-    return (first, inner + ending) if ending.lower() in (".gz", ".bz2", ".xz") and inner else (stem, ending)
+    if ending.lower() in (".gz", ".bz2", ".xz"):
+        first, inner = splitext(stem)
+        return first, inner + ending
+    return stem, ending
 
 
 def _split(base: str, pattern: str) -> tuple[str, tuple[str, ...]]:

@@ -8,8 +8,8 @@ from itertools import groupby
 from operator import attrgetter
 
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import File, Paired, paired_files
-from ovss_ray.patterns import Match, Search, split_ending
+from ovss_ray.listing import FILE, File, Paired, paired_files
+from ovss_ray.patterns import Match, Search
 from ovss_ray.spill import Rows
 
 WHY = {
@@ -42,8 +42,8 @@ class Side:
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         search = Search(base or bases[0], self.patterns, self.suffix)
         for match in search if base else ():
-            if _ending(match) in self.endings:
-                path = "/".join((*match.folders, match.stem))
+            if match.ending in self.endings:
+                path = "/".join((*match.folders, match.stem)) if match.folders else match.stem
                 self.fitting += match.exact
                 self.example = min(self.example or match.stem, match.stem) if match.exact else self.example
                 yield File(match.stem, path, number, match.uri, int(not match.exact))
@@ -52,8 +52,8 @@ class Side:
             logging.getLogger(__name__).warning(text, len(search.loops), search.loops[0], extra={"sure": False})
 
     def _fits(self, match: Match) -> bool:
-        readable = _ending(match) in self.endings
-        self.others[_ending(match)] += match.exact or readable
+        readable = match.ending in self.endings
+        self.others[match.ending] += match.exact or readable
         return match.exact and readable
 
     def told(self) -> str:
@@ -73,28 +73,23 @@ class Side:
         return f"{found}. {number} others are not read: {ending or 'no ending'}{why}. Read are {' '.join(self.endings)}"
 
 
-def _ending(match: Match) -> str:
-    return split_ending(match.uri.rpartition("/")[2])[1].lower()
-
-
 def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:
     """Pair photographs and label files below the first of some folders that has any; see listing.paired_files.
 
     Raises OvssError if there is no pair, or if two files would be the same image.
     """
-    every = Rows(File, "stem, path, side, uri, near", _both(photographs, truths, bases))
-    pairs = paired_files(_sorted_out(every, (len(photographs.suffix), len(truths.suffix))))
+    every = Rows(File, FILE, _both(photographs, truths, bases))
+    suffixes = len(photographs.suffix), len(truths.suffix)
+    pairs = paired_files(_sorted_out(every, suffixes) if every.repeats("uri") else every)
     if not len(pairs):
-        stems = (
-            ""
-            if not (photographs.fitting and truths.fitting)
-            else (
+        advice = ""
+        if photographs.fitting and truths.fitting:
+            advice = (
                 f" No two have one stem, which is what pairs them: {photographs.example!r}, {truths.example!r}. Set "
                 "label_suffix or image_suffix to how their names end."
             )
-        )
         raise OvssError(
-            f"no photograph with a label file. {photographs.told()}. {truths.told()}.{stems} Looked for below "
+            f"no photograph with a label file. {photographs.told()}. {truths.told()}.{advice} Looked for below "
             f"{' and '.join(map(repr, bases))}"
         )
     return pairs

@@ -33,12 +33,18 @@ class Rows(Generic[T]):
             self._base.execute(f"CREATE TABLE rows ({columns})")
             self._base.execute("BEGIN")
             marks = ", ".join("?" for _ in columns.split(","))
-            self._base.executemany(f"INSERT INTO rows VALUES ({marks})", rows)
+            self._insert = f"INSERT INTO rows VALUES ({marks})"
+            self._base.executemany(self._insert, rows)
             self._base.execute("COMMIT")
-            (self._number,) = self._base.execute("SELECT count(*) FROM rows").fetchone()
 
     def __len__(self) -> int:
-        return self._number
+        (number,) = self._base.execute("SELECT count(*) FROM rows").fetchone()
+        return int(number)
+
+    def add(self, *values: Any) -> None:
+        """Put one more row behind the others."""
+        with _plain_errors():
+            self._base.execute(self._insert, values)
 
     def __iter__(self) -> Iterator[T]:
         return self.in_order(self._order)
@@ -50,6 +56,10 @@ class Rows(Generic[T]):
     def counted(self, column: str) -> Iterator[tuple[Any, int]]:
         """Each value of a column once, sorted, and how many rows have it."""
         return self._ask(f"SELECT {column}, count(*) FROM rows GROUP BY {column} ORDER BY {column}")
+
+    def repeats(self, columns: str, where: str = "true") -> bool:
+        """Whether two of the rows for which a condition holds have the same values in some columns."""
+        return any(self._ask(f"SELECT 1 FROM rows WHERE {where} GROUP BY {columns} HAVING count(*) > 1 LIMIT 1"))
 
     def _ask(self, question: str) -> Iterator[Any]:
         with _plain_errors():

@@ -31,7 +31,8 @@ def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as failure:
-        raise OvssError(f"{source}: not YAML that can be used here: {failure}") from failure
+        hint = ". A value that begins with * needs quotes: '*.png'" if "scanning an alias" in str(failure) else ""
+        raise OvssError(f"{source}: not YAML that can be used here: {failure}{hint}") from failure
 
 
 def _as_text(node: yaml.Node) -> None:

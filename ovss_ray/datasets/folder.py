@@ -137,7 +137,7 @@ def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
 def _position(key: str, names: tuple[str, ...]) -> int:
     """The index of the class that a key of `colours` stands for. Raises OvssError if it may stand for two or none."""
     named = [i for i, name in enumerate(names) if name == key]
-    counted = int(key) if key.isdecimal() and int(key) < len(names) else None
+    counted = next((i for i in range(len(names)) if str(i) == key), None)
     if len({*named, counted} - {None}) > 1:
         raise OvssError(
             f"colours.{key}: may be the class called {key!r} (number {named[0]}) or another one. Name classes by words "
