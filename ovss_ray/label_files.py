@@ -38,12 +38,14 @@ class LabelFile:
 
 
 def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
-    """Decode a label map of one number per pixel to (H, W): uint16, or int32 if the file's are signed or of 32 bits.
+    """Decode a label map of one number per pixel to (H, W) uint16, or int32 if the numbers are signed or of 32 bits.
 
-    Samples of 1, 2 and 4 bits are read as they are stored, palettes give their indices, and colours of three equal
-    channels their value. Raises OvssError naming the file if it is in colour, or may change values as JPEG does; and,
-    naming both readings, for what has two: a grey palette that shows other values than its indices, white as 0, pages,
-    frames, alpha, and an EXIF orientation. Besides, see `images.decode`.
+    Samples of 1, 2 and 4 bits are read as they are stored. Palettes give their indices, equal channels their value.
+
+    Raises OvssError naming the file if its channels differ, or if its format may change values as JPEG does. Files
+    that can be read in two ways are refused too, and the message names both readings: a grey palette that shows other
+    values than its indices, a stored 0 that is white, several pages or frames, alpha that is not wholly opaque, and
+    an EXIF orientation. For damaged files and the cap, see `images.decode`.
     """
     with _opened(data, name, cap) as file:
         _one_zero(file)
@@ -58,8 +60,8 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
 def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     """Decode a label map of one colour per pixel to (H, W, 3) uint8 RGB: palettes are looked up, grey is repeated.
 
-    Raises OvssError as `decode_labels` does for several pages or frames, formats that change colours, alpha that is
-    not wholly opaque and an EXIF orientation; and for more than 8 bits a channel.
+    Raises OvssError for more than 8 bits a channel, for alpha that is not wholly opaque, for several pages or frames,
+    for an EXIF orientation, and for formats that may change colours.
     """
     with _opened(data, name, cap) as file:
         if file.bits not in (1, 2, 4, 8):

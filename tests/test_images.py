@@ -137,7 +137,7 @@ def test_what_follows_the_end_of_a_png_does_not_matter() -> None:
 def test_damage_anywhere_is_an_image_or_an_ovss_error(kind: str, place: int, put: bytes) -> None:
     data = bytearray(saved(RGB, kind))
     data[place % len(data) : place % len(data) + len(put)] = put
-    for read in (images.decode, images.decode_labels):
+    for read in (images.decode, images.decode_labels, images.decode_colours):
         with contextlib.suppress(OvssError):
             assert read(bytes(data), "x", cap=10_000).size <= 30_000
 
@@ -157,7 +157,7 @@ def bomb(side: int) -> bytes:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [10_001, 100_000])
 def test_an_image_bomb_is_an_error_that_names_file_and_cap(side: int) -> None:
-    for read in (images.decode, images.decode_labels):
+    for read in (images.decode, images.decode_labels, images.decode_colours):
         with pytest.raises(OvssError, match=r"bomb\.png.*100,000,000"):
             read(bomb(side), "bomb.png")
 

@@ -154,7 +154,7 @@ class Sam(nn.Module):
     @torch.inference_mode()
     def predict(
         self,
-        image: Embedded,
+        image: Embedded | np.ndarray,
         points: Sequence[Sequence[float]] | np.ndarray | None = None,
         labels: Sequence[int] | np.ndarray | None = None,
         box: Sequence[float] | np.ndarray | None = None,
@@ -164,12 +164,14 @@ class Sam(nn.Module):
         """Masks for one prompt: three, or with multimask=False one, for prompts that can mean but one thing.
 
         `points` (n, 2) are x and y in pixels of the image, each with a label, 1 on what is meant or 0 beside it; `box`
-        is x0 y0 x1 y1; `mask` (4 g, 4 g) logits of an earlier answer. Raises OvssError if they are not so.
+        is x0 y0 x1 y1; `mask` (4 g, 4 g) logits of an earlier answer. Raises OvssError if they are not so. An image
+        that is not embedded yet is embedded first (see `embed`).
         """
-        prompts = self._prompts(image, points, labels, box, mask)
-        masks, fit = self.decode(image.embedding, prompts)
+        seen = image if isinstance(image, Embedded) else self.embed(image)
+        prompts = self._prompts(seen, points, labels, box, mask)
+        masks, fit = self.decode(seen.embedding, prompts)
         chosen = slice(1, None) if multimask else slice(0, 1)
-        frame = Frame(4 * self.variant.grid, self.variant.pixels, image.resized, image.size, self.device)
+        frame = Frame(4 * self.variant.grid, self.variant.pixels, seen.resized, seen.size, self.device)
         full = thresholded(masks[0, chosen], frame)
         return Answer(full, fit[0, chosen].cpu().numpy(), masks[0, chosen].cpu().numpy())
 

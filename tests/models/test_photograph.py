@@ -69,6 +69,7 @@ def answers(image: Any) -> list[np.ndarray]:
         san.segment(image, WORDS),
         san.predict(image, WORDS).class_logits.numpy(),
         sam.embed(image).embedding.numpy(),
+        sam.predict(image, points=[[9, 9]], labels=[1]).logits,
         Generator(sam, Settings(points_per_side=2, pred_iou_thresh=0, stability_score_thresh=0))
         .generate([image])[0]
         .boxes,
@@ -91,7 +92,7 @@ def test_every_network_takes_grey_and_rgba(image: np.ndarray, same: np.ndarray) 
         assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("way", ["segment", "predict", "embed", "generate", "classify", "preprocess"])
+@pytest.mark.parametrize("way", ["segment", "predict", "embed", "click", "generate", "classify", "preprocess"])
 @pytest.mark.parametrize("kind", ["colours first", "floats", "no rows", "a name"])
 def test_every_way_into_a_network_refuses_what_is_no_photograph(way: str, kind: str) -> None:
     image, said = ODD[kind]
@@ -101,6 +102,7 @@ def test_every_way_into_a_network_refuses_what_is_no_photograph(way: str, kind: 
         "predict": lambda: san.predict(image, WORDS),
         "preprocess": lambda: san.preprocess(image),
         "embed": lambda: sam.embed(image),
+        "click": lambda: sam.predict(image, points=[[9, 9]], labels=[1]),
         "generate": lambda: Generator(sam).generate([image]),
         "classify": lambda: alpha_clip.classify(image, MASKS, WORDS),
     }
