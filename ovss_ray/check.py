@@ -93,7 +93,8 @@ def ahead(request: Request) -> Iterator[str]:
         found, census = settled(benchmark, zip(places, seen, strict=True))
         type_this = f"Type: ovss check {name}. Or go on all the same: --set check=false"
         wrong = [image.faults[-1] for image in seen if image.counts is None]
-        if len(wrong) == len(sample) > 1 and len({fault.cause for fault in wrong}) == 1 and wrong[0].cause:
+        reasons = {fault.cause or fault.what.replace(fault.file, "") for fault in wrong}
+        if len(wrong) == len(sample) > 1 and len(reasons) == 1:
             first = f"all {len(sample)} label files that were looked at are wrong, such as this: {wrong[0]}"
             raise OvssError(f"{name}: {first} {type_this}")
         if census.files and (taken := missing.taken_away(benchmark, census)):

@@ -31,6 +31,12 @@ def report() -> dict[str, Any]:
                 "selection": {"split": NAME, "ids": None, "limit": None},
                 "groups": {NAME: {"miou": 1.0, "in_truth": 1, "pooled_iou": 1.0}},
                 "published": None,
+                "files": {
+                    "changed": 0,
+                    "undigested": 0,
+                    "left_out": [{"what": "photographs without a label file", "number": 1, "example": NAME}],
+                    "unpaired": "error",
+                },
                 "classes": [{"name": NAME, "iou": 1.0, "acc": 1.0, "truth_pixels": 1, "prediction_pixels": 1}],
                 "errors": [{"image_id": NAME, "error": NAME}],
             }
@@ -47,7 +53,7 @@ def test_every_name_in_a_report_is_printed_in_full(monkeypatch: pytest.MonkeyPat
     assert f"{NAME}: mIoU and its relatives" in shown
     assert f"{NAME} {NAME} " in shown, "benchmark and split"
     assert f"mIoU of {NAME} 1.00" in shown
-    assert shown.count(NAME) >= 9
+    assert shown.count(NAME) >= 11
     assert NAME in printed(tables.side_by_side({NAME: report()}))
 
 
