@@ -117,6 +117,8 @@ def listed(name: str, benchmark: Benchmark, root: str, chosen: Selection) -> tup
     readers = logging.getLogger("ovss_ray")
     readers.addHandler(listener)
     try:
+        if name.startswith("folder:"):
+            benchmark.vocabulary.warn_of_repeated(name)
         every = gathered(benchmark.items(root, chosen.split))
         items = chosen.take(every, name)
     except OvssError as failure:

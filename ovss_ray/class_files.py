@@ -82,6 +82,8 @@ def read(address: str) -> Listed:
         lines.pop()
     if lines[0].text.strip().lower() in HEADINGS and len(lines) > 1:
         raise lines[0].refused(f"is {lines[0].text!r}, the heading of a column, and no class. Take it out")
+    if len(lines) == 1 and re.search(r"[,;|]", lines[0].text):
+        raise lines[0].refused("is the only one, and has several names. Write one class a line")
     if lines[0].text.strip() == str(len(lines) - 1):
         raise lines[0].refused(f"is {lines[0].text!r}, the number of the classes, and no class. Take it out")
     return of_lines(lines, address)
@@ -233,6 +235,8 @@ def _no_name(text: str) -> str:
         return "marks what is not labelled; labelme has it in the first line only. Take it out, and see `ignore`"
     if plain.startswith(("#", "//")) or re.search(r"\s#\s", plain):
         return "is a comment. Take it out; if its number is used by no class, write `values:`"
+    if "\t" in plain:
+        return "has a tab in it. Several names of one class are a list in the description: [[path, footpath], road]"
     if plain.startswith("- "):
         return "is YAML. Name the file .yaml, or write one class a line"
     if re.fullmatch(r"\w+\s*[:=]\s*[\[({]?\s*", plain) or re.match(r"\w+\s*=\s*\S", plain) or plain in "[](){}":

@@ -176,7 +176,10 @@ def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise OvssError(f"--set {override}: write it as KEY.SUB=VALUE, such as pools.0.batch=4 or san.precision=bf16")
-    return _change(raw, path, strict_yaml.load(text, f"--set {override}"), f"--set {override}")
+    value = strict_yaml.load(text, f"--set {override}")
+    if isinstance(value, str) and text.strip()[0] not in "\"'|>":
+        value = text.strip()  # as it was typed: in "data #1" no comment begins
+    return _change(raw, path, value, f"--set {override}")
 
 
 def _change(raw: dict[str, Any], path: str, value: Any, source: str) -> dict[str, Any]:

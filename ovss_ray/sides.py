@@ -52,9 +52,8 @@ class Side:
             logging.getLogger(__name__).warning(text, len(search.loops), search.loops[0], extra={"sure": False})
 
     def _fits(self, match: Match) -> bool:
-        readable = match.ending in self.endings
-        self.others[match.ending] += match.exact or readable
-        return match.exact and readable
+        self.others[match.ending] += 1
+        return match.exact and match.ending in self.endings
 
     def told(self) -> str:
         """What was found, in a sentence."""
@@ -64,9 +63,9 @@ class Side:
         found = f"{self.fitting} {kind} fit `{self.key}: {listed}`{suffix}"
         if self.fitting:
             return f"{found}, such as {self.example!r}"
-        if not (others := +self.others):
+        if not self.others:
             return found
-        ending, number = others.most_common(1)[0]
+        ending, number = max(self.others.items(), key=lambda other: (other[0] in self.endings, other[1]))
         if ending in self.endings:
             return f"{found}. {number} others end in {ending}: write *{ending} there"
         why = f" ({WHY[ending]})" if self.key == "labels" and ending in WHY else ""

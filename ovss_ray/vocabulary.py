@@ -78,6 +78,7 @@ class Vocabulary:
                 "%s: the name %r stands for the classes %s and %s (counted from 0). Where they score alike, class %s "
                 "wins; give the others a name of their own",
                 *(source, name, indices[0], others, indices[0]),
+                extra={"sure": False},
             )
 
 

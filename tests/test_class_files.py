@@ -102,6 +102,9 @@ def test_words_that_yaml_takes_for_values_stay_words(tmp_path: Path) -> None:
         ("road\n# sky\ncar\n", 2, "is a comment"),
         ("road # grey\nsky\n", 1, "is a comment"),
         ("// road\nsky\n", 1, "is a comment"),
+        ("road, sky, car\n", 1, "is the only one, and has several names"),
+        ("road|sky", 1, "is the only one, and has several names"),
+        ("road\tpath\nsky\theaven", 1, "has a tab in it"),
         ("2\nroad\nsky\n", 1, "the number of the classes"),
         ("name\nroad\nsky\n", 1, "the heading of a column"),
         ("Class\nroad\nsky\n", 1, "the heading of a column"),
@@ -126,6 +129,14 @@ def test_lines_that_are_no_class_are_refused(tmp_path: Path, content: str, line:
 def test_json_without_a_list_of_classes_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(OvssError, match=r"classes\.txt: "):
         read(tmp_path, content)
+
+
+def test_a_list_without_brackets_in_the_description_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("images: a\nlabels: b\nclasses: road, sky\n")
+    with pytest.raises(
+        OvssError, match=r"b\.yaml: classes: there is no file .*/road, sky\. A list is written \[road, sky\]"
+    ):
+        benchmark.load(f"folder:{tmp_path}/b.yaml")
 
 
 def test_utf_16_is_refused(tmp_path: Path) -> None:

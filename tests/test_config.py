@@ -46,6 +46,13 @@ def test_overrides_reach_into_lists_and_name_stages(plain: Path) -> None:
     assert config.keep_predictions == "none"
 
 
+def test_text_in_an_override_is_taken_as_it_is_typed() -> None:
+    raw = "pools: [{stages: [{use: predictions, options: {path: x}}]}]"
+    for typed, path in [("/d [1]/#2", "/d [1]/#2"), ("/a #1", "/a #1"), ('"/b"', "/b"), ("'/it''s'", "/it's")]:
+        changed = configs._override(configs.parse(raw, "x"), f"predictions.path={typed}")
+        assert changed["pools"][0]["stages"][0]["options"] == {"path": path}
+
+
 def test_exact_is_written_into_the_stages_that_know_it(plain: Path) -> None:
     assert configs.load(plain, ["exact=true"]).pools[0].stages[0].options["exact"] is True
 

@@ -220,9 +220,7 @@ def _mask(entry: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
     """The category and the encoded mask of an entry. Raises ValueError, KeyError or TypeError."""
     encoded = entry["segmentation"]
     if not isinstance(encoded, dict) or not {"size", "counts"} <= set(encoded):
-        raise ValueError(
-            f"segmentation of {entry['file_name']} has no size and counts: polygons are not read, run lengths are"
-        )
+        raise ValueError(f"the mask of {entry['file_name']} is no run lengths, size and counts: polygons are not read")
     if len(encoded["size"]) != 2 or not all(type(side) is int and side > 0 for side in encoded["size"]):
         raise ValueError(f"segmentation of {entry['file_name']} has the size {encoded['size']}, not [height, width]")
     return int(entry["category_id"]), encoded

@@ -15,13 +15,21 @@ this is benchmark.yaml, and `folder:fields/benchmark.yaml` the benchmark:
     offset: 1
     ignore: 0
 
-images, labels   patterns, or lists of them; `**` stands for any folders. They are relative to the YAML's folder or, if
-                 nothing fits there, to the data root. Photograph and label file belong together if their stems (names
-                 without ending) are equal once `image_suffix` and `label_suffix` are cut off; the stem is the image id
-classes          a list of names, several names of one class as a list of their own; or a text file, one class a line
+images, labels   patterns, or lists of them, relative to the YAML's folder or, if nothing fits there, to the data root.
+                 `**` stands for any folders, endings fit in any case, a folder stands for all files below it, and a
+                 step that exists under exactly this name is no pattern: `data [2024]/*.jpg`. Photograph and label file
+                 belong together if their stems (names without ending) are equal once `image_suffix` and `label_suffix`
+                 are cut off; the stem is the image id. Of stems that several files have, the folders that wildcards
+                 stand for have to be equal too, and are part of the id: `seq1/0000`. A file that fits both patterns
+                 belongs to the side with the longer suffix
+unpaired         error or skip: whether files without a partner make a run incomplete; error if left out
+classes          a list of names, several names of one class as a list of their own; or a file, one class a line (see
+                 ovss_ray.class_files for others that are read). Names are text, also on, no and 1
 offset           label value − offset = index of the class in `classes`; 0 if left out
-ignore           label value or values that are not counted; 255 if left out
-encoding         index (one number per pixel; if left out) or rgb (a colour per pixel; no `offset`)
+values           the label value of each class, in their order, in the place of `offset`: [0, 255], [7, 8, 11]
+ignore           label value or values that are not counted, such as -1, or [] for none; 255 if left out, unless a class
+                 has it in `values`. The value of a class is refused here
+encoding         index (one number per pixel; if left out) or rgb (a colour per pixel; no `offset`, no `values`)
 colours          for rgb: a table of name or index of a class → [red, green, blue]; `ignore` is then a colour or a list
                  of colours, none if left out
 title, domain, licence    for the report; may be left out
@@ -85,7 +93,10 @@ def _benchmark(described: Description, path: str) -> Benchmark:
 
 def _classes(described: Description, base: str) -> Listed:
     if isinstance(described.classes, str):
-        return class_files.read(_address(base, described.classes))
+        address = _address(base, described.classes)
+        if not files.exists(address):
+            raise OvssError(f"classes: there is no file {address}. A list is written [road, sky]")
+        return class_files.read(address)
     return class_files.inline(described.classes, "classes")
 
 
@@ -125,12 +136,21 @@ def _indexed(values: Values) -> partial[np.ndarray]:
 
 def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
     """Colour as one number → label index or IGNORE. Raises OvssError unless every class has a colour of its own."""
-    coded = [(np.array(colour), _position(key, vocabulary.names)) for key, colour in described.colours.items()]
     ignored = np.array(() if described.ignore is None else described.ignore).reshape(-1, 3)
-    pairs = [*coded, *((colour, IGNORE) for colour in ignored)]
-    table = {_number(colour).item(): index for colour, index in pairs}
-    if len(table) < len(pairs) or set(table.values()) - {IGNORE} != set(range(len(vocabulary))):
-        raise OvssError(f"`colours` must give each of the {len(vocabulary)} classes a colour of its own")
+    table = dict.fromkeys(_number(ignored).tolist(), IGNORE)
+    for key, colour in described.colours.items():
+        index, number = _position(key, vocabulary.names), _number(np.array(colour)).item()
+        if number in table:
+            other = table[number]
+            owner = "`ignore`" if other == IGNORE else f"the class {vocabulary.names[other]!r}"
+            raise OvssError(
+                f"colours.{key}: {list(colour)} belongs to {owner}, too. Give each class a colour of its own"
+            )
+        table[number] = index
+    if bare := [name for i, name in enumerate(vocabulary.names) if i not in table.values()]:
+        raise OvssError(
+            f"colours: the class {bare[0]!r} has none. Give each of the {len(vocabulary)} classes a colour of its own"
+        )
     return table
 
 

@@ -204,3 +204,90 @@ def test_category_ids_must_be_as_many_as_the_classes(tmp_path: Path) -> None:
     put(tmp_path / "a.png", MAP)
     with pytest.raises(OvssError, match="2 ids for 3 classes"):
         predicted(tmp_path, "a", category_ids=[1, 2])
+
+
+def described(path: Path, entries: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps(entries))
+    return path
+
+
+@pytest.mark.parametrize("names", [("s1/0.jpg", "s2/0.jpg"), ("/data/s1/images/0.png", "/data/s2/images/0.png")])
+def test_entries_of_one_stem_are_told_apart_by_their_folders(tmp_path: Path, names: tuple[str, str]) -> None:
+    entries = [*encoded(MAP, names[0]), *encoded(MAP[::-1], names[1])]
+    found = predicted(described(tmp_path / "x.json", entries), "s1/0", "s2/0")
+    assert [np.array_equal(*pair) for pair in zip(found, (MAP, MAP[::-1]), strict=True)] == [True, True]
+    with pytest.raises(OvssError, match=r"no prediction: 2 file_names of .*x\.json fit '0': .*s1.*s2"):
+        predicted(tmp_path / "x.json", "0")
+
+
+def test_an_entry_of_another_folder_is_no_prediction(tmp_path: Path) -> None:
+    described(tmp_path / "x.json", encoded(MAP, "s1/0.jpg"))
+    with pytest.raises(OvssError, match="no file_name with the stem '0' in the folder 's2'; one is '0'"):
+        predicted(tmp_path / "x.json", "s2/0")
+    put(tmp_path / "maps/0.png", MAP)
+    with pytest.raises(OvssError, match=r"looked for .*/s1/0\{.*, and 0 of 1 files have its name"):
+        predicted(tmp_path / "maps", "s1/0")
+
+
+def test_a_label_map_is_found_by_the_folders_of_its_id_in_their_order(tmp_path: Path) -> None:
+    for i, name in enumerate(("s1/run/0.png", "s2/run/0.png", "run/s3/0.png")):
+        put(tmp_path / name, MAP * 0 + np.uint8(i))
+    found = predicted(tmp_path, "s1/0", "s2/0", "s3/0")
+    assert [one.max() for one in found] == [0, 1, 2]
+
+
+def test_windows_paths_have_folders_too(tmp_path: Path) -> None:
+    entries = [*encoded(MAP, r"C:\data\s1\0.jpg"), *encoded(MAP[::-1], r"C:\data\s2\0.jpg")]
+    assert np.array_equal(predicted(described(tmp_path / "x.json", entries), "s2/0")[0], MAP[::-1])
+
+
+def test_masks_of_two_images_with_one_file_name_are_not_merged(tmp_path: Path) -> None:
+    described(tmp_path / "x.json", [*encoded(MAP, "0.jpg"), *encoded(MAP[::-1], "0.jpg")])
+    with pytest.raises(OvssError, match=r"x\.json, 0: 2 pixels are covered by masks of two categories.*one file_name"):
+        predicted(tmp_path / "x.json", "0")
+
+
+def test_run_lengths_may_be_a_list_of_numbers(tmp_path: Path) -> None:
+    masks = [([0, 1, 4, 1], 0), ([2, 1, 3], 1), ([1, 1, 1, 2, 1], 2)]
+    entries = [
+        {"file_name": "a.jpg", "category_id": category, "segmentation": {"size": [2, 3], "counts": runs}}
+        for runs, category in masks
+    ]
+    assert np.array_equal(predicted(described(tmp_path / "x.json", entries), "a")[0], MAP)
+
+
+@pytest.mark.parametrize("counts", [[], [5], [7], [-1, 7], ["6"], [2.5, 3.5], [True, 5], [[6]]])
+def test_lists_that_are_no_run_lengths_are_an_error(counts: list[Any]) -> None:
+    with pytest.raises(OvssError, match="photo: "):
+        decode_runs(counts, 2, 3, "photo")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"image_id": 1, "category_id": 2, "score": 0.9, "segmentation": {}}], "instances with scores, as of COCO's"),
+        ([{"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1]}], "entries by image_id"),
+        ({"images": [], "annotations": []}, "a table of images, annotations, such as COCO's"),
+        ([{"file_name": "a", "category_id": 1, "segmentation": [[0, 0, 1, 1, 2, 0]]}], "polygons are not read"),
+        ([{"file_name": "a", "category_id": 1, "segmentation": {"counts": "6"}}], "the mask of a is no run lengths"),
+        ([{"file_name": "a", "category_id": 1, "segmentation": {"counts": "6", "size": [2]}}], r"the size \[2\]"),
+        ([{"file_name": "a", "category_id": 1, "segmentation": {"counts": "6", "size": [2, "3"]}}], "the size"),
+    ],
+)
+def test_json_of_another_kind_is_called_by_its_name(tmp_path: Path, content: Any, message: str) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(OvssError, match=rf"x\.json: not detectron2's.*{message}"):
+        predicted(tmp_path / "x.json", "a")
+
+
+@pytest.mark.parametrize("folder", ["pred [1]", "what?", "a*b"])
+def test_no_character_of_the_path_is_a_wildcard(tmp_path: Path, folder: str) -> None:
+    put(tmp_path / folder / "a.png", MAP)
+    put(tmp_path / "pred 1/a.png", MAP * 0)
+    assert np.array_equal(predicted(tmp_path / folder, "a")[0], MAP)
+
+
+def test_a_link_to_its_own_folder_is_ignored(tmp_path: Path) -> None:
+    put(tmp_path / "a.png", MAP)
+    (tmp_path / "again").symlink_to(".")
+    assert np.array_equal(predicted(tmp_path, "a")[0], MAP)

@@ -155,6 +155,8 @@ def test_several_values_may_be_ignored(fields: Path) -> None:
         (COLOURED.replace("0, 255, 0", "0, on, 0"), r"colours\.1\.1: a number is expected"),
         (COLOURED.replace("1:", "crp:"), "colours.crp: no such class. Did you mean 'crop'"),
         (COLOURED.replace("0, 255, 0", "0, 0, 0"), "a colour of its own"),
+        (COLOURED.replace("0, 255, 0", "255, 255, 255"), r"colours\.1: \[255, 255, 255\] belongs to `ignore`, too"),
+        (COLOURED.replace(", 1: [0, 255, 0]", ""), "colours: the class 'crop' has none"),
         (COLOURED.replace("0, 255, 0", "0, 256, 0"), "256"),
         (COLOURED.replace("[255, 255, 255]", "0"), "`ignore` is a colour"),
         ("", "benchmark.yaml"),

@@ -265,7 +265,9 @@ def test_names_that_look_the_same_are_counted_where_three_do(tmp_path: Path) -> 
         (FLAT.replace("*.png", "*.json"), ["labels/0.json"], r"not read: \.json \(outlines have to be drawn"),
         (FLAT.replace("*.png", "*.mat"), ["labels/0.MAT"], r"not read: \.mat"),
         (FLAT, ["labels/0.tif"], r"1 others end in \.tif: write \*\.tif there"),
-        (FLAT, ["labels/0.h5"], r"0 label files fit `labels: labels/\*\.png`\. Looked for below '.*"),
+        (FLAT, ["labels/0.h5"], r"0 label files fit `labels: labels/\*\.png`\. 1 others are not read: \.h5"),
+        (FLAT, ["labels/0.tif", "labels/0.txt", "labels/1.txt"], r"1 others end in \.tif: write \*\.tif there"),
+        (FLAT, ["masks/0.png"], r"0 label files fit `labels: labels/\*\.png`\. Looked for below '.*'"),
     ],
 )
 def test_files_that_are_not_read_are_named_by_their_ending(
@@ -286,3 +288,12 @@ def test_a_neighbour_of_the_yaml_is_not_searched_for_other_endings(tmp_path: Pat
 def test_ids_are_sorted_however_files_were_paired(tmp_path: Path) -> None:
     put(tmp_path, "images/b.jpg", "images/C.jpg", "images/a.jpg", "labels/b.png", "labels/c.png", "labels/a.png")
     assert [item.image_id for item in listed(tmp_path, FLAT)] == ["C", "a", "b"]
+
+
+def test_a_name_that_stands_for_two_classes_is_noted_by_the_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, "images/0.jpg", "labels/0.png")
+    described(tmp_path, FLAT.replace("[a, b]", "[a, b, A]"))
+    assert check.run(f"folder:{tmp_path}/benchmark.yaml", str(tmp_path), None, None, False, 1) == 0
+    assert "the name 'a' stands for the classes 0 and 2" in capsys.readouterr().out
