@@ -8,11 +8,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
 import ray
 from ray._private.node import Node
 
@@ -133,8 +134,8 @@ def _try(init: Callable[[], object], local: bool) -> Trouble | None:
         node = _node(failure)
         ended = _ended(node)
         trouble = Trouble(failure, _cause(failure, node, local, bool(ended)), ended, getattr(node, "_logs_dir", ""))
-        if node:
-            node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
+        if node and local:
+            _end(node)
         ray.shutdown()
         return trouble
     return None
@@ -184,6 +185,20 @@ def _ended(node: Any) -> str:
     processes = getattr(node, "all_processes", {})
     statuses = {name: process.process.poll() for name in DAEMONS for process in processes.get(name, ())}
     return ", ".join(f"{name} ended with status {status}" for name, status in statuses.items() if status is not None)
+
+
+def _end(node: Any) -> None:
+    """Kill the processes of a node, and what they have begun: the agents of a killed raylet may outlive it."""
+    processes = [process.process.pid for several in node.all_processes.values() for process in several]
+    theirs: list[psutil.Process] = []
+    for pid in processes:
+        with suppress(psutil.NoSuchProcess):
+            theirs += psutil.Process(pid).children(recursive=True)
+    node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
+    _, left = psutil.wait_procs(theirs, timeout=1)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _message(trouble: Trouble, local: bool, tries: int) -> str:

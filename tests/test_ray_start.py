@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,6 +148,12 @@ def begun() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+def left(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that run after a few seconds. A zombie has ended."""
+    psutil.wait_procs(list(processes), 3)
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
 @contextmanager
 def impatient(raylet: str) -> Iterator[None]:
     """Ray with another raylet, for which it waits a second and not thirty."""
@@ -180,6 +186,25 @@ def test_a_node_that_does_not_start_is_gone_after_two_tries(monkeypatch: pytest.
     assert "raylet ended with status 1" in said
     assert "\n" not in said
     assert [process for process in begun() if process not in before] == []
+
+
+def test_a_node_that_is_too_late_is_gone_with_all_that_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, end, seen = begun(), ray_start._end, dict[psutil.Process, str]()
+
+    def stubborn(node: Any) -> None:
+        """Have the agents outlive their raylet, as they may on a busy machine."""
+        for process in (process for process in begun() if process not in before):
+            seen[process] = process.name()
+            if "Agent" in process.name():
+                process.suspend()
+        end(node)
+
+    monkeypatch.setattr(ray_start, "_end", stubborn)
+    with impatient(services.RAYLET_EXECUTABLE):
+        said = message()
+    assert "less busy" in said
+    assert {"gcs_server", "raylet"} < set(seen.values())
+    assert left(seen) == []
 
 
 def test_the_log_of_a_daemon_that_has_ended_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
