@@ -44,8 +44,16 @@ def cause(data: bytes, name: str, benchmark: Benchmark) -> str:
     return (
         _of_storing(pixels, values, odd, described)
         or _of_numbers(values, odd, described)
-        or "labels of another class list, or of another data set"
+        or f"labels of another class list, or of another data set{_listed(values, described)}"
     )
+
+
+def _listed(values: np.ndarray, described: Values) -> str:
+    """Say how to describe values of which there are as many as classes."""
+    held = values.tolist()
+    if not 2 <= len(held) == len(described.classes):
+        return ""
+    return f". If {', '.join(map(str, held))} are the classes in this order, write `values: {held}`"
 
 
 def _of_storing(pixels: np.ndarray, values: np.ndarray, odd: np.ndarray, described: Values) -> str:
@@ -138,7 +146,7 @@ def _of_mode(data: bytes, name: str) -> str:
         return "labels saved as a JPEG, which changes values: export them again as PNG"
     mode = _mode(data)
     if mode == "F":
-        return "floating-point labels: save them as whole numbers (NumPy: astype('uint8'), or 'uint16')"
+        return "floating-point labels, as interpolation and networks make them: save whole numbers (astype('uint8'))"
     try:
         picture = images.decode(data, name, upright=False)
     except OvssError:

@@ -70,21 +70,27 @@ class Census:
 
 def taken_away(benchmark: Benchmark, census: Census) -> Fault | None:
     """Return the fault that `ignore` takes away a class, if one of few classes is nowhere and much is ignored."""
-    number, absent = len(benchmark.labels), census.absent
+    number, absent, values = len(benchmark.labels), census.absent, benchmark.values
     if census.parts or not census.files or not census.pixels[-1]:
         return None
     if len(absent) == number:
         return Fault(
-            f"not one pixel of {census.files} label files is counted{_away(benchmark.values)}",
+            f"not one pixel of {census.files} label files is counted{_away(values)}",
             cause=_ignoring(benchmark, census) or "`ignore` holds the values of classes, or labels of another data set",
+        )
+    if number == 1 and values and not values.stated and values.classes == (0,):
+        return Fault(
+            f"the only class, {benchmark.labels[0]!r}, has the label value 0, while {census.ignored:.1%} of the pixels "
+            f"are not counted{_away(values)}",
+            cause="masks of an object on black. Name both classes and write `values:`, such as `values: [0, 255]`",
         )
     two = number == 2
     several = number <= FEW_CLASSES and census.files >= ENOUGH and census.ignored >= 2 * BULK and absent == [number - 1]
-    if len(absent) != 1 or not (two or (several and not (benchmark.values and benchmark.values.stated))):
+    if len(absent) != 1 or not (two or (several and not (values and values.stated))):
         return None
     return Fault(
         f"{benchmark.labels[absent[0]]!r} never occurs in {census.files} label files, while {census.ignored:.1%} of "
-        f"their pixels are not counted{_away(benchmark.values)}",
+        f"their pixels are not counted{_away(values)}",
         cause=_ignoring(benchmark, census) or "`ignore` takes away what should be this class",
     )
 

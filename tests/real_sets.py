@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ovss_ray.datasets import benchmark as benchmarks
+
 VOC = [
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -19,6 +21,8 @@ CITYSCAPES = [
 ]
 LOVEDA = ["background", "building", "road", "water", "barren", "forest", "agricultural"]
 AERIAL = ["impervious surface", "building", "low vegetation", "tree", "car", "clutter"]
+SYNAPSE = ["background", *(f"organ {number}" for number in range(1, 14))]
+MAPILLARY = [f"thing {number}" for number in range(66)]
 LIP = ["background", *(f"part {number}" for number in range(1, 20))]
 
 
@@ -56,8 +60,22 @@ INDEXED = {
         f"{MMSEG}bdd100k_dataset/images/10k/*/*", f"{MMSEG}bdd100k_dataset/labels/sem_seg/masks/*/*", CITYSCAPES
     ),
     "lip": Sample(f"{MMSEG}lip_dataset/*_images/*", f"{MMSEG}lip_dataset/*_segmentations/*", LIP),
+    "synapse": Sample(f"{MMSEG}synapse_dataset/img_dir/*", f"{MMSEG}synapse_dataset/ann_dir/*", SYNAPSE),
+    "mapillary": Sample(f"{MMSEG}mapillary_dataset/images/*", f"{MMSEG}mapillary_dataset/v1.2/*", MAPILLARY),
+    "ade": Sample(
+        "ADEChallengeData2016/images/validation/*",
+        "ADEChallengeData2016/annotations/validation/*",
+        [name.partition(",")[0] for name in benchmarks.load("ade20k:150").labels],
+        "offset: 1\nignore: 0",
+    ),
     "shapes": Sample(
         f"{MMSEG}dataset/imgs/*", f"{MMSEG}dataset/gts/*", ["a", "b", "c", "d"], "image_suffix: _img\nlabel_suffix: _gt"
+    ),
+    "membrane": Sample(
+        "membrane/image/*",
+        "membrane/label/*",
+        ["membrane", "cell"],
+        "encoding: rgb\ncolours: {membrane: [0, 0, 0], cell: [255, 255, 255]}",
     ),
     "refuge": Sample(
         f"{MMSEG}refuge_dataset/img_dir/*",

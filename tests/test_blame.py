@@ -73,6 +73,7 @@ CAUSES = {
         "the class is the value // 1000",
     ),
     "Cityscapes' ids": (labels(1, 7, 8, 23, 33), described(19), "files *_labelTrainIds.png"),
+    "as many values as classes": (labels(0, 128, 255), described(3), "write `values: [0, 128, 255]`"),
     "another data set": (labels(0, 5, 77), described(4), "labels of another class list"),
 }
 

@@ -56,6 +56,14 @@ def test_masks_of_0_1_and_255_that_lose_their_third_class_are_recognised() -> No
     assert "If 255 is a class, write `values: [0, 1, 255]`" in fault.cause
 
 
+def test_a_single_class_that_is_the_black_of_a_mask_is_a_fault() -> None:
+    counted = census((70, 30))
+    fault = missing.taken_away(described("coin", values=Values((0,), (255,), False)), counted)
+    assert fault is not None
+    assert "the only class, 'coin', has the label value 0, while 30.0% of the pixels are not counted" in fault.what
+    assert missing.taken_away(described("coin", values=Values((255,), (0,), True)), counted) is None
+
+
 @pytest.mark.parametrize(
     "counted",
     [
