@@ -1,9 +1,10 @@
 """Whether the data of a benchmark are what they should be, before a GPU starts: `ovss check`.
 
 Wrong ground truth is the first cause of wrong numbers: labels that were not shifted, a palette read as values, the
-other class order. Looked at are counts and pairs, the headers of all files, and of a sample, or of all files, every
-pixel: whether labels have values that the benchmark can have, in files of the photographs' sizes, and whether they lie
-where their names say (see looks). The same check, of fewer files, stands in front of every run.
+other class order. Looked at are counts and pairs, beginnings and ends of all files (see ends), and every pixel of a
+sample or of all files: whether label values and sizes fit (see inspection, blame), whether classes are missing (see
+missing), whether boundaries lie on edges (see edges) and labels where their names say (see looks). The same check, of
+fewer files, stands in front of every run.
 """
 
 import logging
@@ -37,7 +38,7 @@ from ovss_ray.spill import Rows
 from ovss_ray.vocabulary import Vocabulary
 
 SAMPLE, FEW = 48, 6
-"""Images whose pixels are looked at, evenly spread over the ids; in front of a run."""
+"""Images whose pixels are looked at, pairs of neighbours evenly spread over the ids; in front of a run."""
 LOOKS = 512
 """Images whose classes' looks are kept, at most."""
 AT_ONCE = 512

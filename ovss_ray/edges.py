@@ -39,6 +39,8 @@ ALIKE, LEAST_SHIFT, SHIFT_GAIN = 0.6, 10, 2.0
 STRANGERS, STRANGER_FITS, SEVERAL = 24, 6.0, 0.15
 """most images among which each is compared with each; the fit by which a photograph finds its labels there; the share
 of the images that must find them"""
+ALL_ALIKE = 3
+"""files from which on equal labels in all of them are conspicuous"""
 MANY, NOTHING = 8, 1.0
 """images of which a median fit below the second number says that labels follow no edges at all"""
 
@@ -176,6 +178,7 @@ def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
         yield Fault(what, cause=best.cause)
     else:
         yield from _strangers(traced, own)
+        yield from _all_alike(traced, own)
 
 
 def _mirrored(traced: Sequence[tuple[int, Edges]], own: np.ndarray) -> Iterator[Alternative]:
@@ -260,3 +263,11 @@ def _strangers(traced: Sequence[tuple[int, Edges]], own: np.ndarray) -> Iterator
     elif len(own) >= MANY and np.median(own) < NOTHING:
         what = f"label boundaries follow no edges in {len(own)} photographs (a median fit of {np.median(own):.1f})"
         yield Fault(what, cause="labels of other photographs, or labels that are drawn very coarsely", sure=False)
+
+
+def _all_alike(traced: Sequence[tuple[int, Edges]], own: np.ndarray) -> Iterator[Fault]:
+    """Look for one label map in all files that fits no photograph, or one much better than the others."""
+    unlike = np.median(own) < FITS or own.max() - np.median(own) >= FITS
+    if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
+        what = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"
+        yield Fault(what, cause="one label file that was copied or written over the others")

@@ -57,6 +57,13 @@ def dealt_out(folder: Path) -> None:
         rewrite(file, other)
 
 
+def all_alike(folder: Path) -> None:
+    """Each image gets the labels of the first."""
+    first, *others = labels(folder)
+    for file in others:
+        rewrite(file, stored(first))
+
+
 def every(new: Callable[[np.ndarray], np.ndarray]) -> Plant:
     return lambda folder: change(folder, new)
 
@@ -69,6 +76,7 @@ GEOMETRY = {
     "the next frame's labels": (moved_on(1), "the labels are those of the next image"),
     "the frame before's labels": (moved_on(-1), "the labels are those of the image before"),
     "other photographs' labels": (dealt_out, "labels belong to other photographs"),
+    "the first image's labels everywhere": (all_alike, "the same labels in all"),
     "a left-right flip": (every(lambda v: v[:, ::-1]), "the labels are flipped left to right"),
     "an up-down flip": (every(lambda v: v[::-1]), "the labels are flipped upside down"),
     "a half turn": (every(lambda v: v[::-1, ::-1]), "the labels are turned by 180°"),
@@ -81,7 +89,7 @@ ANY = {"camvid": 6, "loveda": None, "suim": None, "isaid": None, "labelme_voc": 
 
 
 def cases() -> list[tuple[str, str, int | None]]:
-    frames = {"the next frame's labels", "the frame before's labels", "other photographs' labels"}
+    frames = {fault for fault in GEOMETRY if "labels" in fault}
     return [
         (fault, name, most)
         for fault in GEOMETRY
