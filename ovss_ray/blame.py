@@ -88,7 +88,7 @@ def black_and_white(held: set[int], described: Values) -> str:
 
 
 def _smeared(pixels: np.ndarray, values: np.ndarray, number: int) -> bool:
-    """Whether nearly all pixels are near black or white, with greys in between that no class has."""
+    """Return whether nearly all pixels are near black or white, with greys in between that no class has."""
     grey = len(values) > number and len(values) > 8 and values.min() < 16 and 240 <= values.max() <= 255
     return bool(grey and number <= FEW_CLASSES and ((pixels < 32) | (pixels > 223)).mean() >= SMEARED)
 

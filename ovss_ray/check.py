@@ -28,7 +28,7 @@ from ovss_ray.datasets.benchmark import Benchmark
 from ovss_ray.edges import Edges
 from ovss_ray.errors import OvssError
 from ovss_ray.faults import Fault, Faults
-from ovss_ray.inspection import Seen, inspect
+from ovss_ray.inspection import Seen, counted, inspect
 from ovss_ray.listing import LABELS, Item, gathered
 from ovss_ray.looks import Jury, Look
 from ovss_ray.manifest import Selection
@@ -39,6 +39,8 @@ from ovss_ray.vocabulary import Vocabulary
 
 SAMPLE, FEW = 48, 6
 """Images whose pixels are looked at, pairs of neighbours evenly spread over the ids; in front of a run."""
+WIDER = 128
+"""Label files that are read in search of a class, before `ignore` is said to take it away."""
 LOOKS = 512
 """Images whose classes' looks are kept, at most."""
 AT_ONCE = 512
@@ -60,18 +62,20 @@ def run(name: str, root: str | None, split: str | None, limit: int | None, full:
     sample, ids = items if full else traced, frozenset(item.image_id for item in traced)
     progress, processes = Console(stderr=True), workers or os.cpu_count() or 1
     seen = _inspected(name, sample, ids, processes, progress)
-    found, census = settled(benchmark, zip(range(len(items)) if full else places, seen, strict=True))
+    of_images, census = settled(benchmark, zip(range(len(items)) if full else places, seen, strict=True))
+    if taken := missing.taken_away(benchmark, census, counted(benchmark, _at(items, spread(len(items), WIDER)))):
+        of_images.add([taken])
     faults.add(_bits(benchmark, items))
     if not full and not benchmark.drawn:
         others = gathered(item for item in items if item.image_id not in ids and _doubtful(benchmark, item))
         for image in _inspected(name, others, frozenset(), processes, progress):
             faults.add(image.faults)
-    for line in (*faults.lines(), *found.lines()):
+    for line in (*faults.lines(), *of_images.lines()):
         console.print(line, markup=False)
     extent = "all of them" if full else f"{len(sample)} of them to the last pixel (--full: all)"
-    counted = f"{name}, split {chosen.split}: {len(items)} images, {extent}; {_summary(benchmark, census)}"
-    console.print(counted, markup=False)
-    surely = faults.sure() + found.sure()
+    summary = f"{name}, split {chosen.split}: {len(items)} images, {extent}; {_summary(benchmark, census)}"
+    console.print(summary, markup=False)
+    surely = faults.sure() + of_images.sure()
     console.print(f"faults found: {surely}" if surely else "no fault found")
     return surely
 
@@ -79,30 +83,32 @@ def run(name: str, root: str | None, split: str | None, limit: int | None, full:
 def ahead(request: Request) -> Iterator[str]:
     """Look at a few images of each data set in front of a run; what is doubtful, in words.
 
-    Raises OvssError if no label file that was looked at is right, for one reason, or if `ignore` takes away a class in
-    all of them. A fault of a single file is left to
-    the run, which costs that image alone.
+    Raises OvssError if no label file that was looked at is right, for one reason, or if `ignore` takes a class away in
+    all of them. A fault of a single file is left to the run, which costs that image alone.
     """
     for name, benchmark in request.benchmarks.items() if request.config.check else ():
         if benchmark.drawn:
             continue
         manifest = request.manifests[name].select(["image_id", "image_uri", "truth_uri", "part"])
         places = spread(len(manifest), FEW)
-        rows = pa.concat_tables(manifest.slice(place, 1) for place in places)
-        sample = [Item(*row.values()) for row in rows.to_pylist()]
+        sample = [*_rows(manifest, places)]
         seen = [inspect(benchmark, item) for item in sample]
-        found, census = settled(benchmark, zip(places, seen, strict=True))
+        faults, census = settled(benchmark, zip(places, seen, strict=True))
         type_this = f"Type: ovss check {name}. Or go on all the same: --set check=false"
         wrong = [image.faults[-1] for image in seen if image.counts is None]
-        reasons = {fault.cause or fault.what.replace(fault.file, "") for fault in wrong}
-        if len(wrong) == len(sample) > 1 and len(reasons) == 1:
+        if len(wrong) == len(sample) > 1 and len({fault.reason for fault in wrong}) == 1:
             first = f"all {len(sample)} label files that were looked at are wrong, such as this: {wrong[0]}"
             raise OvssError(f"{name}: {first} {type_this}")
-        if census.files and (taken := missing.taken_away(benchmark, census)):
+        more = counted(benchmark, _rows(manifest, spread(len(manifest), WIDER)))
+        if taken := missing.taken_away(benchmark, census, more):
             raise OvssError(f"{name}: {taken} {type_this}")
-        doubtful = [fault for fault in found if not fault.file]
-        more = f"This is of {len(sample)} images. To look closer, type: ovss check {name}"
-        yield from (f"{name}: {fault} {more}" for fault in doubtful)
+        doubtful = [fault for fault in faults if not fault.file]
+        extent = f"This is of {len(sample)} images. To look closer, type: ovss check {name}"
+        yield from (f"{name}: {fault} {extent}" for fault in doubtful)
+
+
+def _rows(manifest: pa.Table, places: list[int]) -> Iterator[Item]:
+    return (Item(*row.values()) for place in places for row in manifest.slice(place, 1).to_pylist())
 
 
 def _at(items: Rows[Item], places: list[int]) -> Rows[Item]:
@@ -175,8 +181,6 @@ def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Fau
         what = f"{nowhere}, and this data set leaves some out in nearly all"
         cause = "labels that were not shifted, or another value for what is not labelled, such as 0"
         faults.add([Fault(what, cause=cause)])
-    if census.files:
-        faults.add(filter(None, [missing.taken_away(benchmark, census)]))
     faults.add(Jury(benchmark.labels).verdict(shown, _orders(benchmark)))
     faults.add(missing.shifted(benchmark, census, shown))
     faults.add(edges.verdict(traced))
@@ -209,7 +213,7 @@ def _loaded(name: str) -> Benchmark:
 
 
 def _doubtful(benchmark: Benchmark, item: Item) -> bool:
-    """Whether the beginnings and ends of an image's two files leave a doubt, so that they must be read in full."""
+    """Return whether beginnings and ends of an image's two files leave a doubt: then they are read in full."""
     try:
         size, whole = benchmark.size(item.image), ends.reached(item.image)
         if PurePosixPath(item.truth).suffix.lower() in LABELS:

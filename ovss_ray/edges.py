@@ -1,4 +1,4 @@
-"""Whether label boundaries lie on the edges in the photographs: a sign that needs no class names.
+"""Label boundaries and the edges in photographs: a sign that needs no class names.
 
 Labels of the next frame, flipped, or shifted by 24 pixels are plausible numbers in files of the right size. Their
 boundaries, however, miss the edges that they should follow. The boundaries are moved over the edges by all shifts up to
@@ -97,7 +97,7 @@ class Alternative:
     least: float = GAIN
 
     def holds(self) -> bool:
-        """Whether it fits clearly better, and in nearly all images."""
+        """Return whether it fits clearly better, and in nearly all images."""
         if not len(self.fits) or np.median(self.fits) < FITS:
             return False
         wins = (self.fits > self.own).mean()
@@ -105,7 +105,7 @@ class Alternative:
 
     @property
     def gain(self) -> float:
-        """By how many standard deviations it fits better, in the middle of the images."""
+        """The median of the standard deviations by which it fits better."""
         return float(np.median(self.fits - self.own))
 
 
@@ -122,10 +122,10 @@ def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: 
 def _boundaries(truth: np.ndarray) -> np.ndarray:
     """(H, W) uint8: 255 on both sides of each boundary between labels."""
     marked = np.zeros(truth.shape, np.uint8)
-    for one, other in (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]):
-        differs = (truth[one] != truth[other]) * np.uint8(255)
-        marked[one] |= differs
-        marked[other] |= differs
+    for side, neighbour in (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]):
+        differs = (truth[side] != truth[neighbour]) * np.uint8(255)
+        marked[side] |= differs
+        marked[neighbour] |= differs
     return marked
 
 
@@ -212,8 +212,8 @@ def _neighbours(traced: Sequence[tuple[int, Edges]], own: np.ndarray) -> Iterato
         yield Alternative(said, cause, np.array(fits), own[[here for here, _ in pairs]])
 
 
-def _comparable(one: Edges, other: Edges) -> bool:
-    return one.labels.shape == other.labels.shape and one.address != other.address
+def _comparable(here: Edges, there: Edges) -> bool:
+    return here.labels.shape == there.labels.shape and here.address != there.address
 
 
 def _shifted(

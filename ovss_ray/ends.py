@@ -1,4 +1,4 @@
-"""Whether an image file reaches its end, from a few bytes: a copy or download that stopped leaves a file cut short.
+"""The ends of image files, as a sign of whether they are whole: a download that stopped leaves a file cut short.
 
 Only a hint: a file that seems cut short is then read to the last pixel, which decides.
 """
@@ -23,7 +23,7 @@ _PARTS = ((273, 279), (324, 325))
 
 
 def reached(uri: str | Path) -> bool:
-    """Whether a file ends as its format demands; False if that cannot be made out. Raises OvssError."""
+    """Return whether a file ends as its format demands; False if that cannot be made out. Raises OvssError."""
     system, path = files.locate(uri)
     try:
         with system.open_input_file(path) as file:

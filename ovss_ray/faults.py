@@ -19,6 +19,11 @@ class Fault:
     sure: bool = True
     """False: it may be meant so"""
 
+    @property
+    def reason(self) -> str:
+        """The cause, or else what is wrong without the file's name."""
+        return self.cause or (self.what.replace(self.file, "") if self.file else self.what)
+
     def __str__(self) -> str:
         cause = f" Usually: {self.cause}." if self.cause else ""
         return f"{f'{self.file}: ' if self.file and self.file not in self.what else ''}{self.what}.{cause}"

@@ -1,6 +1,7 @@
 """One image of a benchmark read to the last pixel: what is wrong with its files, and what its labels look like."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +45,7 @@ def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
         cause = blame.cause(data, item.truth, benchmark) if data else "the file is missing or not readable"
         return Seen((*faults, Fault(str(failure), item.truth, cause)), part=item.part)
     faults += _unlike(benchmark, item, truth)
-    number = len(benchmark.labels)
-    counts = np.bincount(np.minimum(truth, number).ravel(), minlength=number + 1)
+    counts = _counts(benchmark, truth)
     if not counts[:-1].any():
         cause = "`ignore` takes everything away, or an image that was left without labels"
         faults.append(Fault("not one of its pixels is counted", item.truth, cause, sure=not item.part))
@@ -56,7 +56,19 @@ def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
         faults.append(Fault(sizes, item.truth, blame.of_sizes(image.shape, truth.shape, orientation)))
         return Seen(tuple(faults), counts, part=item.part)
     traced = edges.trace(image, truth, item.image, orientation) if trace else None
-    return Seen(tuple(faults), counts, looks.look(image, truth, number), traced, item.part)
+    return Seen(tuple(faults), counts, looks.look(image, truth, len(benchmark.labels)), traced, item.part)
+
+
+def counted(benchmark: Benchmark, items: Iterable[Item]) -> Iterator[np.ndarray]:
+    """Yield the pixels (K + 1,) of each label, and of none, of the label files that can be read."""
+    for item in items:
+        with suppress(OvssError):
+            yield _counts(benchmark, benchmark.truth(item, files.read(item.truth)))
+
+
+def _counts(benchmark: Benchmark, truth: np.ndarray) -> np.ndarray:
+    number = len(benchmark.labels)
+    return np.bincount(np.minimum(truth, number).ravel(), minlength=number + 1)
 
 
 def _unlike(benchmark: Benchmark, item: Item, truth: np.ndarray) -> Iterator[Fault]:

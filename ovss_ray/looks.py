@@ -117,7 +117,7 @@ class Jury:
         return [Fault(f"{told}, and {found:.0%} for this: {said}", sure=many)]
 
     def moved(self, looks: Sequence[Look], step: int) -> bool:
-        """Whether the signs speak clearly for labels that were moved by `step` rather than for them as they are.
+        """Return whether the signs speak clearly for labels that were moved by `step` rather than for them as they are.
 
         Votes for less those against are compared, since moved labels lose most of their signs and not only some.
         """

@@ -1,4 +1,4 @@
-"""Classes that never occur, and whether what is not counted has taken them away.
+"""Classes that never occur, and pixels that are not counted, which may have been theirs.
 
 A mask of 0 and 255 loses its object to the usual `ignore: 255`; labels shifted by one lose their last class to the
 value for what is not labelled, and leave the first class empty. Both leave files without a single forbidden value.
@@ -6,7 +6,7 @@ value for what is not labelled, and leave the first class empty. Both leave file
 Letters: K labels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,8 +68,16 @@ class Census:
         return float(self.pixels[-1] / max(1, self.pixels.sum()))
 
 
-def taken_away(benchmark: Benchmark, census: Census) -> Fault | None:
-    """Return the fault that `ignore` takes away a class, if one of few classes is nowhere and much is ignored."""
+def taken_away(benchmark: Benchmark, census: Census, more: Iterable[np.ndarray] = ()) -> Fault | None:
+    """Return the fault that `ignore` takes a class away, if one of few classes is nowhere while pixels are ignored.
+
+    `more` are pixels (K + 1,) of further label files: a class that occurs in one of them is only rare.
+    """
+    fault, absent = _taken_away(benchmark, census), census.absent
+    return None if fault and any(counts[absent].any() for counts in more) else fault
+
+
+def _taken_away(benchmark: Benchmark, census: Census) -> Fault | None:
     number, absent, values = len(benchmark.labels), census.absent, benchmark.values
     if census.parts or not census.files or not census.pixels[-1]:
         return None
@@ -137,7 +145,7 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[Look]) -> Iter
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Whether a missing first class is a fault whatever labels look like; False: perhaps; None: it is no sign."""
+    """Return whether a missing first class is a fault without any look; False: perhaps; None: it is no sign."""
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]
     usual = (others > 0).mean() >= NEARLY_ALL and (others >= OFTEN * census.files).mean() >= NEARLY_ALL

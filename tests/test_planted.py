@@ -295,15 +295,15 @@ def test_nothing_is_said_in_front_of_a_run_on_right_labels(name: str, shared: Pa
     assert ahead(describe(name, shared, tmp_path, 8), tmp_path) == []
 
 
-def masks(folder: Path, values: tuple[int, ...], classes: list[str], more: str = "", bits: type = np.uint8) -> str:
-    """A set of three photographs whose label files hold stripes of some values."""
+def masks(folder: Path, values: tuple[int, ...], classes: list[str], more: str = "", number: int = 3) -> str:
+    """A set of photographs whose label files hold stripes of some values."""
     for kind in ("images", "labels"):
         (folder / kind).mkdir()
-    for number in range(3):
-        stripes = np.array(values, bits)[(np.arange(96)[None, :] + 8 * number) // 24 % len(values)].repeat(80, 0)
-        shown = np.random.default_rng(number).integers(0, 255, (80, 96, 3)).astype(np.uint8)
-        Image.fromarray(shown).save(folder / f"images/{number}.png")
-        Image.fromarray(stripes).save(folder / f"labels/{number}.png")
+    for place in range(number):
+        stripes = np.array(values, np.uint8)[(np.arange(96)[None, :] + 8 * place) // 24 % len(values)].repeat(80, 0)
+        shown = np.random.default_rng(place).integers(0, 255, (80, 96, 3)).astype(np.uint8)
+        Image.fromarray(shown).save(folder / f"images/{place:02}.png")
+        Image.fromarray(stripes).save(folder / f"labels/{place:02}.png")
     return write(folder, classes, more)
 
 
@@ -319,6 +319,29 @@ def test_a_class_of_two_that_ignore_takes_away_is_a_fault_and_no_run_starts(
         ahead(benchmark, tmp_path)
     assert f"ovss check {benchmark}" in str(failure.value)
     assert "--set check=false" in str(failure.value)
+
+
+def test_a_rare_class_beside_what_is_ignored_is_looked_for_in_more_files(
+    tmp_path: Path, said: Callable[[str], tuple[int, str]]
+) -> None:
+    """Tiles with a border of 255, of which few show the object, look like masks of 0 and 255 in a sample of six."""
+    benchmark = masks(tmp_path, (0, 255), ["background", "landslide"], "ignore: 255", number=60)
+    with pytest.raises(OvssError, match="'landslide' never occurs"):
+        ahead(benchmark, tmp_path)
+    file = labels(tmp_path)[19]
+    assert 19 not in check.spread(60, check.SAMPLE)
+    rewrite(file, np.where(stored(file) == 0, 1, 255).astype(np.uint8))
+    assert ahead(benchmark, tmp_path) == []
+    assert said(benchmark)[0] == 0
+
+
+def test_no_run_starts_on_label_files_that_are_all_refused_for_one_reason(tmp_path: Path) -> None:
+    benchmark = masks(tmp_path, (0, 1), ["a", "b"])
+    for file in labels(tmp_path):
+        Image.fromarray(stored(file).astype(np.float32)).save(file.with_suffix(".tif"))
+        file.unlink()
+    with pytest.raises(OvssError, match="all 3 label files that were looked at are wrong"):
+        ahead(benchmark, tmp_path)
 
 
 def test_masks_of_0_1_and_255_lose_the_third_class_and_not_a_border(
