@@ -171,7 +171,7 @@ def _mode(data: bytes) -> str:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             return picture.mode
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""
 
 
@@ -181,7 +181,7 @@ def orientation(data: bytes) -> int:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             # A TIFF is turned by Pillow itself; PNG's own method would decode all pixels in search of a late tag.
             return Image.Image.getexif(picture).get(_ORIENTATION, 1) if picture.format != "TIFF" else 1
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError):
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError):
         return 1
 
 

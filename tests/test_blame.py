@@ -1,6 +1,7 @@
 """The likeliest cause of label files that a benchmark cannot have: from the description's own values and the file."""
 
 import io
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -135,3 +136,10 @@ def test_the_orientation_of_a_photograph_is_read(kind: str) -> None:
     assert blame.orientation(saved(labels(0, 1), kind, exif=exif)) == 6
     assert blame.orientation(saved(labels(0, 1), kind)) == 1
     assert blame.orientation(b"no image") == 1
+
+
+def test_a_label_file_that_claims_a_huge_size_is_blamed_without_being_opened() -> None:
+    header = b"IHDR" + (50_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    chunk = (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    assert blame.cause(b"\x89PNG\r\n\x1a\n" + chunk + bytes(40), "a.png", described(3)) == blame._CUT
+    assert blame.orientation(b"\x89PNG\r\n\x1a\n" + chunk + bytes(40)) == 1
