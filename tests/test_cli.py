@@ -107,3 +107,11 @@ def test_the_help_says_what_holds_where_nothing_is_given() -> None:
     shown = " ".join(ovss("evaluate", "--help").stdout.replace("│", " ").split())
     assert "[default: $OVSS_DATA]" in shown
     assert "[default: runs/CONFIG-BENCHMARKS]" in shown
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_below_one_is_an_error_of_the_command(limit: str, shared: Path) -> None:
+    done = ovss("check", "camvid", "--data-root", str(shared / "data/real"), "--limit", limit)
+    assert done.returncode == 2
+    assert "Invalid value for '--limit'" in done.stderr
+    assert "Traceback" not in done.stderr
