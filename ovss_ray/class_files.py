@@ -34,8 +34,8 @@ NUMBERS = frozenset(
 DATA_KEYS = ("classes", "CLASSES", "names", "categories", "id2label")
 """Keys below which files of settings in JSON or YAML have their classes."""
 _NUMBERED = (
-    re.compile(r"\s*(?P<number>\d+)\s*[:;,.)=\t ]\s*(?P<name>\S.*)"),
-    re.compile(r"(?P<name>\S.*?)\s*[:=\t]\s*(?P<number>\d+)\s*"),
+    re.compile(r"\s*(?P<number>\d{1,9})\s*[:;,.)=\t ]\s*(?P<name>\S.*)"),
+    re.compile(r"(?P<name>\S.*?)\s*[:=\t]\s*(?P<number>\d{1,9})\s*"),
 )
 """Lines such as `1: road`, and such as `road: 1`."""
 _COLOURED = (
@@ -100,18 +100,27 @@ def of_data(raw: Any, source: str) -> Listed:
     """Take the classes out of what JSON or YAML holds. Raises OvssError."""
     if isinstance(raw, dict) and (keys := [key for key in DATA_KEYS if key in raw]):
         return of_data(raw[keys[0]], source)
-    if isinstance(raw, list) and raw and all(isinstance(entry, dict) and {"id", "name"} <= set(entry) for entry in raw):
-        raw = {str(entry["id"]): entry["name"] for entry in raw}
-    if isinstance(raw, dict) and raw and all(key.isdecimal() and isinstance(name, str) for key, name in raw.items()):
-        numbers = sorted(map(int, raw))
-        listed = inline([dict(zip(map(int, raw), raw.values(), strict=True))[number] for number in numbers], source)
-        return Listed(listed.names, tuple(numbers))
+    if numbered := _with_numbers(raw):
+        if len(dict(numbered)) < len(numbered):
+            raise OvssError(f"{source}: two classes of one number in it. Write one class a line")
+        names = inline([name for _, name in sorted(numbered)], source).names
+        return Listed(names, tuple(number for number, _ in sorted(numbered)))
     if not isinstance(raw, list) or not raw or not all(isinstance(name, str) or _is_names(name) for name in raw):
         raise OvssError(
             f"{source}: no list of classes is found in it. Write one class a line, or `classes: [road, sky]` in the "
             "description itself"
         )
     return inline([tuple(name) if isinstance(name, list) else name for name in raw], source)
+
+
+def _with_numbers(raw: Any) -> list[tuple[int, str]]:
+    """Number and name of each class in a table number → name, or in a list of tables with id and name; else nothing."""
+    if isinstance(raw, list) and all(isinstance(entry, dict) and {"id", "name"} <= set(entry) for entry in raw):
+        pairs = [(str(entry["id"]), entry["name"]) for entry in raw]
+    else:
+        pairs = list(raw.items()) if isinstance(raw, dict) else []
+    plain = all(_is_count(number) and isinstance(name, str) for number, name in pairs)
+    return [(int(number), name) for number, name in pairs] if plain else []
 
 
 def _is_names(value: Any) -> bool:
@@ -127,6 +136,26 @@ def inline(names: Sequence[Names], source: str) -> Listed:
 
 def of_lines(lines: Sequence[Line], source: str) -> Listed:
     """Take the classes out of lines. Raises OvssError for lines that are no class, or may be none."""
+    if not lines:
+        return Listed(())
+    _refuse_gaps(lines)
+    if lines[0].text.lstrip("# ").startswith("label:color_rgb"):  # CVAT
+        lines = lines[1:]
+    for pattern in _COLOURED:
+        if matches := _all(pattern, lines):
+            return _checked([Line(line.where, match["name"]) for line, match in matches], source)
+    if cells := _table(lines):
+        return _of_table(cells, lines, source)
+    for pattern in _NUMBERED:
+        matches = _all(pattern, lines)
+        if len(matches) > 1 and len({match["name"] for _, match in matches}) == len(matches):  # and not 1 euro, 2 euro
+            named = [Line(line.where, match["name"]) for line, match in matches]
+            return _checked(named, source, tuple(int(match["number"]) for _, match in matches))
+    return _checked(lines, source)
+
+
+def _refuse_gaps(lines: Sequence[Line]) -> None:
+    """Raise OvssError for an empty line, and for ends of lines that hide the others."""
     for line in lines:
         if not line.text.strip():
             raise line.refused(
@@ -135,36 +164,23 @@ def of_lines(lines: Sequence[Line], source: str) -> Listed:
             )
         if "\r" in line.text:
             raise line.refused("ends in CR alone, as on old Macs. Save the file with LF or CR LF")
-    if lines[0].text.lstrip("# ").startswith("label:color_rgb"):  # CVAT
-        lines = lines[1:]
-    for pattern in _COLOURED:
-        if found := _all(pattern, lines):
-            return _checked([Line(line.where, match["name"]) for line, match in found], source)
-    if cells := _table(lines):
-        return _of_table(cells, lines, source)
-    for pattern in _NUMBERED:
-        found = _all(pattern, lines)
-        if len(found) > 1 and len({match["name"] for _, match in found}) == len(found):  # and not 1 euro, 2 euro
-            named = [Line(line.where, match["name"]) for line, match in found]
-            return _checked(named, source, tuple(int(match["number"]) for _, match in found))
-    return _checked(lines, source)
 
 
 def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re.Match[str]]]:
     """Each line with its match, if all of them fit a pattern; else nothing."""
-    found = [(line, match) for line in lines if (match := pattern.fullmatch(line.text))]
-    return found if len(found) == len(lines) else []
+    matches = [(line, match) for line in lines if (match := pattern.fullmatch(line.text))]
+    return matches if len(matches) == len(lines) else []
 
 
 def _table(lines: Sequence[Line]) -> list[list[str]] | None:
     """The cells of lines that are a table: as many in each, and a column of numbers or one with a title for names."""
     for mark in ("\t", ";", ","):
         cells = _cells(lines, mark)
-        width = len(cells[0])
+        width = len(cells[0]) if len(cells) == len(lines) > 0 else 0
         if width < 2 or any(len(row) != width for row in cells):
             continue
         body = cells[1:] if len(cells) > 2 else cells
-        if _titled(cells[0], HEADINGS) or any(all(row[i].isdecimal() for row in body) for i in range(width)):
+        if _titled(cells[0], HEADINGS) or any(all(_is_count(row[i]) for row in body) for i in range(width)):
             return cells
     return None
 
@@ -173,7 +189,7 @@ def _cells(lines: Sequence[Line], mark: str) -> list[list[str]]:
     try:
         return [[cell.strip() for cell in row] for row in csv.reader((line.text for line in lines), delimiter=mark)]
     except csv.Error:  # such as a field without end
-        return [[]]
+        return []
 
 
 def _titled(titles: Sequence[str], known: frozenset[str]) -> list[int]:
@@ -185,25 +201,29 @@ def _of_table(cells: list[list[str]], lines: Sequence[Line], source: str) -> Lis
     """Take names and numbers out of the columns of a table. Raises OvssError if it is not plain which they are."""
     titles = cells[0] if _titled(cells[0], HEADINGS) else []
     rows = cells[1:] if titles else cells
-    texts = [i for i in range(len(cells[0])) if not all(_number(row[i]) for row in rows)]
+    texts = [i for i in range(len(cells[0])) if not all(_is_number(row[i]) for row in rows)]
     named = [i for i in texts if i in _titled(titles, HEADINGS)] or ([] if titles else texts)
     named = [i for i in named if titles and titles[i].lower() == "name"] or named
     if len(named) != 1 or not rows:
         raise lines[0].refused("begins a table whose column of names is not plain. Write one class a line")
     numbered = [i for i in _titled(titles, NUMBERS | HEADINGS) if i not in texts or i in _titled(titles, NUMBERS)]
-    if not titles and len(cells[0]) != 4:  # three numbers alone are a colour
+    if not titles and (len(cells[0]) != 4 or named[0] in (1, 2)):  # three numbers alone are a colour
         numbered = [0 if named[0] else 1]
     kept = [Line(line.where, row[named[0]]) for line, row in zip(lines[-len(rows) :], rows, strict=True)]
     if not numbered:
         return _checked(kept, source)
     for line, row in zip(kept, rows, strict=True):
-        if not row[numbered[0]].isdecimal():
+        if not _is_count(row[numbered[0]]):
             raise line.refused(f"has {row[numbered[0]]!r} where other lines have a label value")
     return _checked(kept, source, tuple(int(row[numbered[0]]) for row in rows))
 
 
-def _number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?\d+(\.\d*)?", text) is not None
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
 
 
 def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None = None) -> Listed:
@@ -216,7 +236,7 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
         if why := _no_name(name):
             raise line.refused(f"is {name!r}, which {why}")
         names.append(name)
-    if all(isinstance(name, str) and name.strip().isdecimal() for name in names):
+    if names and all(name.strip().isdecimal() for name in names):
         text = "%s: every class is called by a number, such as %r, which says nothing. Write what it is"
         logging.getLogger(__name__).warning(text, source, names[0])
     if uncounted := [name for name in names if name.strip().lower() in UNCOUNTED]:

@@ -77,8 +77,8 @@ class Description(Config):
     def rules(self) -> str:
         """How label files are read, for the identity of a run."""
         unused = {key for key in NEWER if getattr(self, key) is None}
-        said = {"title", "domain", "licence", "classes", "unpaired"}
-        return self.model_dump_json(exclude=said | unused)
+        elsewhere = {"title", "domain", "licence", "classes", "unpaired"}
+        return self.model_dump_json(exclude=elsewhere | unused)
 
 
 def read(path: str) -> Description:

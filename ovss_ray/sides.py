@@ -55,21 +55,23 @@ class Side:
         self.others[match.ending] += 1
         return match.exact and match.ending in self.endings
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What was found, in a sentence."""
         listed = self.patterns[0] if len(self.patterns) == 1 else list(self.patterns)
         suffix = f" with the suffix {self.suffix!r}" if self.suffix else ""
         kind = "photographs" if self.key == "images" else "label files"
-        found = f"{self.fitting} {kind} fit `{self.key}: {listed}`{suffix}"
+        fitting = f"{self.fitting} {kind} fit `{self.key}: {listed}`{suffix}"
         if self.fitting:
-            return f"{found}, such as {self.example!r}"
+            return f"{fitting}, such as {self.example!r}"
         if not self.others:
-            return found
+            return fitting
         ending, number = max(self.others.items(), key=lambda other: (other[0] in self.endings, other[1]))
         if ending in self.endings:
-            return f"{found}. {number} others end in {ending}: write *{ending} there"
+            return f"{fitting}. {number} others end in {ending}: write *{ending} there"
         why = f" ({WHY[ending]})" if self.key == "labels" and ending in WHY else ""
-        return f"{found}. {number} others are not read: {ending or 'no ending'}{why}. Read are {' '.join(self.endings)}"
+        return (
+            f"{fitting}. {number} others are not read: {ending or 'no ending'}{why}. Read are {' '.join(self.endings)}"
+        )
 
 
 def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:
@@ -88,7 +90,7 @@ def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:
                 "label_suffix or image_suffix to how their names end."
             )
         raise OvssError(
-            f"no photograph with a label file. {photographs.told()}. {truths.told()}.{advice} Looked for below "
+            f"no photograph with a label file. {photographs.summary()}. {truths.summary()}.{advice} Looked for below "
             f"{' and '.join(map(repr, bases))}"
         )
     return pairs

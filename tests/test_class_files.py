@@ -63,6 +63,7 @@ def test_lists_without_numbers_give_their_names(tmp_path: Path, content: str) ->
         ("Pixel Value, Class\n0, road\n1, sky\n", (0, 1)),
         ("category,name,id\nflat,road,7\nsky,sky,23\n", (7, 23)),
         ("name,id,category\nroad,7,flat\nsky,23,sky\n", (7, 23)),
+        ("0,road,7,8\n1,sky,9,9\n", (0, 1)),
         ("0,road,128,64,128\n1,sky,0,0,255\n", (0, 1)),
         ("Idx\tRatio\tTrain\tVal\tName\n1\t0.15\t11\t1\troad\n2\t0.1\t9\t2\tsky\n", (1, 2)),
         ('{"1": "road", "2": "sky"}', (1, 2)),
@@ -125,7 +126,15 @@ def test_lines_that_are_no_class_are_refused(tmp_path: Path, content: str, line:
         read(tmp_path, content)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"a": 1}', "[[1]]", '{"classes": 3}', "[" * 5000, '[{"id": 1}]'])
+@pytest.mark.parametrize("content", ["__ignore__\n", "# label:color_rgb:parts:actions\n"])
+def test_a_list_of_marks_alone_has_no_class(tmp_path: Path, content: str) -> None:
+    with pytest.raises(OvssError, match=r"b\.yaml: a vocabulary needs at least one class"):
+        described(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"a": 1}', "[[1]]", '{"classes": 3}', "[" * 5000, '{"1": "a", "01": "b"}', '[{"id": 1}]']
+)
 def test_json_without_a_list_of_classes_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(OvssError, match=r"classes\.txt: "):
         read(tmp_path, content)

@@ -147,10 +147,8 @@ def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
                 f"colours.{key}: {list(colour)} belongs to {owner}, too. Give each class a colour of its own"
             )
         table[number] = index
-    if bare := [name for i, name in enumerate(vocabulary.names) if i not in table.values()]:
-        raise OvssError(
-            f"colours: the class {bare[0]!r} has none. Give each of the {len(vocabulary)} classes a colour of its own"
-        )
+    if bare := sorted(set(range(len(vocabulary))) - set(table.values())):
+        raise OvssError(f"colours: the class {vocabulary.names[bare[0]]!r} has none. Give each a colour of its own")
     return table
 
 
