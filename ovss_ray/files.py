@@ -57,7 +57,17 @@ def read(uri: str | Path) -> bytes:
         with system.open_input_file(path) as file:
             return file.read()
     except OSError as failure:
-        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+        raise OvssError(f"{uri}: cannot be read: {_lost_link(uri) or failure.strerror or failure}") from failure
+
+
+def _lost_link(uri: str | Path) -> str:
+    """What is wrong with a link that points nowhere, in words; empty for anything else."""
+    path = str(Path(uri).expanduser())
+    if "://" in str(uri) or not os.path.islink(path) or os.path.exists(path):
+        return ""
+    return (
+        f"a link to {os.readlink(path)}, which is not there. Fetch its content (git annex get, datalad get, dvc pull)"
+    )
 
 
 def stamp(uri: str) -> str:

@@ -131,36 +131,37 @@ def paired(photographs: Stems, truths: Stems) -> Rows[Item]:
     )
 
 
-def paired_files(some: Iterable[File]) -> Paired:
+def paired_files(every: Iterable[File]) -> Paired:
     """Pair photographs and label files of one stem, and of one path where a stem stands for several files.
 
     The id of an image is its stem, or its path if its stem stands for several. Files without a partner are paired if
     their names are equal but for case and Unicode form, and no third is. What is left over is logged, and kept in
     `left_out`. Raises OvssError if two files would be the same image.
     """
-    every = some if isinstance(some, Rows) else Rows(File, FILE, some)
-    by_path = every.repeats("stem, side", "near = 0")
+    rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
+    by_path = rows.repeats("stem, side", "near = 0")
     lonely = Rows(row, "fold, kind, name, uri", ())
     left: dict[int, LeftOut] = {}
-    rows = chain(_exact(every, by_path, lonely), _close(lonely, left))
-    pairs = Paired(Item, "image_id, image, truth, part", rows, order="image_id")
+    items = chain(_exact(rows, by_path, lonely), _close(lonely, left))
+    pairs = Paired(Item, "image_id, image, truth, part", items, order="image_id")
     pairs.left_out = tuple(left[kind] for kind in sorted(left))
-    for one in pairs.left_out:
-        logging.getLogger(__name__).warning("%d %s, such as %s", one.number, one.what, one.example)
+    for kind in pairs.left_out:
+        logging.getLogger(__name__).warning("%d %s, such as %s", kind.number, kind.what, kind.example)
     return pairs
 
 
 def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tuple[str, str, str, str]]:
     """The values of each item whose names are equal; `lonely` is given the files without a partner."""
-    for stem, some in groupby(every.in_order("stem, path, side, uri"), itemgetter(0)):
-        alike = list(some)
+    for stem, group in groupby(every.in_order("stem, path, side, uri"), itemgetter(0)):
+        alike = list(group)
         exact = [file for file in alike if not file.near]
         alone = []
-        for group in _groups(stem, exact, by_path):
-            if len(group) == 2:
-                yield group[0].path if len(exact) > 2 else stem, group[0].uri, group[1].uri, ""
+        for files_of_one in _groups(stem, exact, by_path):
+            if len(files_of_one) == 2:
+                photograph, truth = files_of_one
+                yield photograph.path if len(exact) > 2 else stem, photograph.uri, truth.uri, ""
             else:
-                alone += group
+                alone += files_of_one
         if len(exact) < len(alike):
             taken = {(file.side, file.path) for file in exact}
             alone += [file for file in alike if file.near and (file.side, file.path) not in taken]
@@ -176,7 +177,7 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
     numbers = [sum(file.side == side for file in exact) for side in (0, 1)]
     if max(numbers) <= 1 and (not by_path or stem in {file.path for file in exact}):
         return [sorted(exact, key=attrgetter("side"))] if exact else []
-    groups = [list(some) for _, some in groupby(exact, attrgetter("path"))]
+    groups = [list(group) for _, group in groupby(exact, attrgetter("path"))]
     for group in groups:
         if len(group) > len({file.side for file in group}):
             raise _alike(group[0].path, *_doubled(group))
@@ -185,9 +186,9 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
     return groups
 
 
-def _doubled(some: list[File]) -> list[str]:
+def _doubled(group: list[File]) -> list[str]:
     """The addresses of two files of one side."""
-    return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in some if file.side == side]) > 1)
+    return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in group if file.side == side]) > 1)
 
 
 def _folded(name: str) -> str:
@@ -197,8 +198,8 @@ def _folded(name: str) -> str:
 
 def _close(lonely: Rows[Any], left: dict[int, LeftOut]) -> Iterator[tuple[str, str, str, str]]:
     """The values of each item whose names are nearly equal; `left` is given what has no partner, by its kind."""
-    for _, some in groupby(lonely.in_order("fold, kind, name"), itemgetter(0)):
-        alike = list(some)
+    for _, group in groupby(lonely.in_order("fold, kind, name"), itemgetter(0)):
+        alike = list(group)
         if [kind for _, kind, _, _ in alike] == [0, 1]:
             yield alike[0][2], alike[0][3], alike[1][3], ""
             continue

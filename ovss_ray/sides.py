@@ -103,8 +103,8 @@ def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[Fil
 
 def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
     """Each file once: of what fits exactly and by its neighbour's ending the former, of two sides the longer suffix."""
-    for uri, some in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
-        kinds = list(some)
+    for uri, group in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
+        kinds = list(group)
         sides = {file.side for file in kinds if not file.near}
         if len(sides) == 2 and suffixes[0] == suffixes[1]:
             raise OvssError(

@@ -80,3 +80,36 @@ def test_an_address_that_nothing_can_open_is_refused() -> None:
 )
 def test_a_benchmarks_name_becomes_the_name_of_a_folder(name: str, folder: str) -> None:
     assert files.plain(name) == folder
+
+
+def test_links_that_point_nowhere_are_listed_and_links_to_folders_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk/deep").mkdir(parents=True)
+    (tmp_path / "disk/deep/a.png").touch()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "linked").symlink_to("../disk")
+    (folder / "gone.png").symlink_to("../annex/gone.png")
+    (folder / "itself.png").symlink_to("itself.png")
+    os.mkfifo(folder / "pipe.png")
+    assert sorted(files.scan(folder)) == [f"{folder}/gone.png", f"{folder}/itself.png"]
+    assert files.walk(folder) == [f"{folder}/{name}" for name in ("gone.png", "itself.png", "linked/deep/a.png")]
+    assert dict(files.entries(folder)) == {"linked": True, "gone.png": False, "itself.png": False}
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_link_to_a_folder_that_contains_it_is_entered_once(tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/x.png").touch()
+    (tmp_path / "a/b/self").symlink_to(".")
+    (tmp_path / "a/b/above").symlink_to(tmp_path)
+    (tmp_path / "a/c").mkdir()
+    (tmp_path / "a/c/there").symlink_to("../b")
+    folder = f"{scheme}{tmp_path}/a"
+    assert files.walk(folder) == [f"{folder}/b/x.png", f"{folder}/c/there/x.png"]
+
+
+def test_a_folder_is_known_as_one(folder: str) -> None:
+    files.write(files.join(folder, "kinds", "a [1]", "x"), b"")
+    assert files.is_folder(files.join(folder, "kinds", "a [1]"))
+    assert not files.is_folder(files.join(folder, "kinds", "a [1]", "x"))
+    assert not files.is_folder(files.join(folder, "kinds", "a 1"))
