@@ -66,7 +66,7 @@ def _lost_link(uri: str | Path) -> str:
     if "://" in str(uri) or not os.path.islink(path) or os.path.exists(path):
         return ""
     return (
-        f"a link to {os.readlink(path)}, which is not there. Fetch its content (git annex get, datalad get, dvc pull)"
+        f"a link to {os.readlink(path)}, which is not there. Fetch it (git annex get, datalad get, dvc pull)"
     )
 
 
