@@ -65,9 +65,7 @@ def _lost_link(uri: str | Path) -> str:
     path = str(Path(uri).expanduser())
     if "://" in str(uri) or not os.path.islink(path) or os.path.exists(path):
         return ""
-    return (
-        f"a link to {os.readlink(path)}, which is not there. Fetch it (git annex get, datalad get, dvc pull)"
-    )
+    return f"a link to {os.readlink(path)}, which is not there. Fetch it (git annex get, datalad get, dvc pull)"
 
 
 def stamp(uri: str) -> str:
