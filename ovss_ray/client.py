@@ -36,7 +36,7 @@ from ovss_ray.serve.masks import Mask, Prompted, Regions
 Photograph = str | Path | bytes | np.ndarray
 """The path or address of a JPEG, PNG or WebP, its bytes, or pixels (H, W, 3) uint8 RGB; grey and RGBA ones also work"""
 FORMS = "the path of a file (str or Path), its bytes, or pixels (H, W, 3) uint8 RGB"
-"""What an image may be, in messages."""
+"""The forms of an image that are accepted, in the words of messages."""
 Classes = Sequence[str | Sequence[str]]
 """A name each, or several of one class"""
 Points = Sequence[tuple[float, float, int]]
@@ -220,7 +220,7 @@ def _masks(told: Sequence[Mask], height: int, width: int) -> np.ndarray:
 
 
 def _bytes(image: Photograph) -> bytes:
-    """The encoded image. Raises OvssError for a file that cannot be read, and for what is no image."""
+    """Return the encoded image. Raises OvssError for a file that cannot be read, and for any other type."""
     if isinstance(image, str | Path):
         return files.read(image)
     if isinstance(image, bytes | bytearray | memoryview):

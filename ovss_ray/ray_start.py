@@ -1,4 +1,4 @@
-"""Ray's start: one more try where that can help, then one line that says what prevents it and what to type."""
+"""Ray's start: a second try where that can help, then one line that says why it failed and what to type."""
 
 import errno
 import os
@@ -23,17 +23,17 @@ from ovss_ray.interrupts import held
 SILENT = "fatal"
 """The value of RAY_BACKEND_LOG_LEVEL at which Ray's C++ part writes about its own end alone."""
 NOISE = re.compile(rb"\[\d{4}-\d\d-\d\d [\d:,]+ [DIWE] \d+ \d+\] |[DIWE]\d{4} \d\d:\d\d:[\d.]+ +\d+ \S+\.cc:\d+\]")
-"""The beginning of a line below SILENT, as Ray and the gRPC inside it write them."""
+"""Start of a log line of Ray, or of the gRPC inside it, whose level is below SILENT."""
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
-"""The variable that bounds Ray's tries to connect, a second apart, and its value here; Ray's own 20 all fail alike."""
+"""Environment variable that bounds Ray's tries to connect, a second apart, and its value here. Ray's own is 20."""
 DAEMONS = ("gcs_server", "raylet")
-"""Processes of a node without which it does not work; the names of their logs, too."""
+"""Processes that a node cannot work without. Their logs have the same names."""
 TAIL = 20_000
-"""Bytes at the end of a log in which a cause is looked for."""
+"""Bytes at the end of a log that are searched for a cause."""
 ROOM = 10_000_000
-"""Bytes without which a disk is full: a process that cannot write its log does not say so anywhere."""
+"""Free bytes below which a disk counts as full. A process that cannot write its log does not report it anywhere."""
 LETTERS = 300
-"""Length of Ray's own words in a message, at most."""
+"""Maximum number of characters of Ray's own words in a message."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ CAUSES = (
         lasting=False,
     ),
 )
-"""The first one counts whose sign is there."""
+"""Known causes. The first whose sign is there counts."""
 LATE = Cause(
     "timed out during startup|Timed out waiting for file",
     "Ray gives its processes 30 s to start. When this machine is less busy, give the same command again",
@@ -102,7 +102,7 @@ NO_ANSWER = Cause(
 
 @dataclass(frozen=True)
 class Trouble:
-    """What has come of a try that failed."""
+    """A try that failed: its error, the cause, and traces of its node."""
 
     failure: Exception
     cause: Cause
@@ -115,7 +115,7 @@ class Trouble:
 def start(init: Callable[[], object], local: bool) -> None:
     """Call `init`, which is ray.init with its arguments; `local` if it is to start a cluster.
 
-    A start that has failed is cleaned up, and tried once more if that can help. Raises OvssError in the end.
+    A failed start is cleaned up, and repeated once if that can help. Raises OvssError if Ray is not there in the end.
     """
     for tries in (1, 2):
         with held():
@@ -142,7 +142,7 @@ def _try(init: Callable[[], object], local: bool) -> Trouble | None:
 
 
 def _node(failure: Exception) -> Any:
-    """The node that ray.init has begun: while it is not complete, only the frames of the error hold it."""
+    """Return the node that ray.init has begun. While it is incomplete, only the frames of the error hold it."""
     for frame, _ in traceback.walk_tb(failure.__traceback__):
         if isinstance(node := frame.f_locals.get("self"), Node):
             return node
@@ -159,7 +159,7 @@ def _cause(failure: Exception, node: Any, local: bool, ended: bool) -> Cause:
 
 
 def _said(failure: BaseException | None) -> str:
-    """The words of an error and of those behind it."""
+    """Return the words of an error and of the errors behind it."""
     words = ""
     while failure:
         words += f"{type(failure).__name__}: {failure}\n"
@@ -188,7 +188,7 @@ def _ended(node: Any) -> str:
 
 
 def _end(node: Any) -> None:
-    """Kill the processes of a node, and what they have begun: the agents of a killed raylet may outlive it."""
+    """Kill the processes of a node and their children. The agents of a killed raylet may outlive it."""
     processes = [process.process.pid for several in node.all_processes.values() for process in several]
     theirs: list[psutil.Process] = []
     for pid in processes:
@@ -213,7 +213,7 @@ def _message(trouble: Trouble, local: bool, tries: int) -> str:
 
 @contextmanager
 def _hurried(local: bool) -> Iterator[None]:
-    """Have Ray try to connect a few times only. Whether something listens there is known before."""
+    """Limit how often Ray tries to connect. That something listens at the address is known before."""
     name, value = TRIES
     ours = not local and name not in os.environ
     if ours:
@@ -227,9 +227,9 @@ def _hurried(local: bool) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Ray's NOISE from standard error, and pass on all else that is written there meanwhile, line by line.
+    """Remove Ray's NOISE from standard error, and pass on all other lines.
 
-    Ray's C++ part writes at level INFO until it has read its log level, and says that it has read it. A level that
+    Ray's C++ part writes at level INFO until it has read its log level, and reports that it has read it. A level that
     somebody has set by hand is left alone.
     """
     if os.environ.get("RAY_BACKEND_LOG_LEVEL") != SILENT:

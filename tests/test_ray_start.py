@@ -149,9 +149,9 @@ def begun() -> list[psutil.Process]:
 
 
 def left(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that run after a few seconds. A zombie has ended."""
+    """Return the processes that still run after a few seconds. A zombie has ended."""
     psutil.wait_procs(list(processes), 3)
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 @contextmanager

@@ -25,7 +25,7 @@ LETTERS = 200
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Classes as JSON: a name each, or a list of the names of a class"""
 BRACKETS = ("[]", "{}")
-"""First and last letter of what somebody means as a list."""
+"""First and last character of text that is meant as a list."""
 SEPARATORS = re.compile("[,;|]")
 """Characters between the names of a list, which names may have as well: "door, double door" is a class of ADE20K."""
 HOW = (
@@ -175,9 +175,11 @@ def vocabulary(asked: Given, own: Sequence[str], limits: Limits) -> Vocabulary:
 
 
 def _listed(field: str, alone: bool) -> list[str]:
-    """The classes of a field: those of a JSON list, else the field itself. `alone` if the request has no other.
+    """Return the classes of a field: the items of a JSON list, else the field itself.
 
-    Raises HTTPException 422 for what looks like a list and is not JSON: read as a name, it would fill the image.
+    `alone`: the request has no other field with classes.
+
+    Raises HTTPException 422 for text that looks like a list and is no JSON: read as a name, it would fill the image.
     """
     text, whole = field.strip(), json.dumps([field], ensure_ascii=False)
     if text[:1] + text[-1:] in BRACKETS:
@@ -195,7 +197,7 @@ def _listed(field: str, alone: bool) -> list[str]:
 
 
 def _write(names: list[str]) -> str:
-    """What to type for a list of classes."""
+    """Return what to type for a list of classes."""
     listed = json.dumps(names, ensure_ascii=False)
     return f"Write a field for each ({'&'.join(f'classes={name}' for name in names)}), or JSON: classes={listed}"
 

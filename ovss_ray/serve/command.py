@@ -87,12 +87,12 @@ def _check_free() -> None:
 
 
 def _actors() -> list[dict[str, str]]:
-    """The controller, proxies and replicas of Serve on the cluster: name and namespace of each."""
+    """List the actors of Serve on the cluster (controller, proxies, replicas): name and namespace of each."""
     return [actor for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE]
 
 
 def _start(http_options: Mapping[str, object]) -> None:
-    """Start Serve, at a second try if need be: on a busy machine its proxy may be replaced before it has started.
+    """Start Serve, with a second try: on a busy machine its proxy may be replaced before it has started.
 
     Raises OvssError if neither works.
     """
@@ -118,7 +118,7 @@ def _deploy(service: Application) -> DeploymentHandle:
 
 
 def _end() -> None:
-    """Shut Serve down. What it leaves is killed: on a cluster of somebody else controller and proxies would stay."""
+    """Shut Serve down, and kill what it leaves: on somebody else's cluster, controller and proxies would stay."""
     if not cluster.answers():
         return
     with suppress(*FAULTS):
@@ -129,7 +129,7 @@ def _end() -> None:
 
 
 def _brief(failure: Exception) -> str:
-    """The last line of an error, in which Ray says what was raised inside an actor."""
+    """Return the last line of an error, in which Ray names what was raised inside an actor."""
     return next(iter(str(failure).strip().splitlines()[-1:]), type(failure).__name__).strip().rstrip(".")
 
 

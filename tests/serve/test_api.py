@@ -203,7 +203,7 @@ def test_a_json_list_is_read_as_its_names_and_a_name_as_it_is(name: str, toy: Te
     in_address = toy.post("/v1/segment", content=image, params={"classes": classes})
     for done in (filled, in_address):
         assert done.status_code == 200, done.text
-        assert [one["name"] for one in done.json()["classes"]] == names
+        assert [entry["name"] for entry in done.json()["classes"]] == names
 
 
 BODIES: dict[str, dict[str, Any]] = {

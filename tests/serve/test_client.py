@@ -164,9 +164,9 @@ def test_a_file_that_cannot_be_read_is_named(kind: type, tmp_path: Path) -> None
 def test_names_with_commas_and_brackets_are_names(address: str) -> None:
     asking = Client(address, key="secret")
     for classes in (["door, double door"], ["[wet]", "road [dry]"], ['["a"]', ("b", "c, d")]):
-        found = asking.segment(picture(), classes)
+        answer = asking.segment(picture(), classes).answer
         names = [name if isinstance(name, str) else name[0] for name in classes]
-        assert [one.name for one in found.answer.classes] == names
+        assert [entry.name for entry in answer.classes] == names
 
 
 def test_it_asks_again_when_the_service_is_busy_or_hangs_up() -> None:

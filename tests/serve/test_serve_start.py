@@ -30,7 +30,7 @@ def theirs() -> Iterator[None]:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Mapping[str, RunConfig]:
+def slow(tmp_path: Path) -> Mapping[str, RunConfig]:
     (tmp_path / "slow.yaml").write_text(SLOW % 0)
     return configs.load_several([tmp_path / "slow.yaml"], ())
 
@@ -65,11 +65,11 @@ def free(port: int) -> bool:
 
 
 def test_what_serve_has_begun_is_gone_if_it_does_not_start_and_a_single_line_says_so(
-    asked: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch
+    slow: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = late(monkeypatch, 2)
     with pytest.raises(OvssError) as failure:
-        command.run(asked, "127.0.0.1", port)
+        command.run(slow, "127.0.0.1", port)
     assert len(tries) == 2
     assert str(failure.value).startswith("Ray Serve did not start, nor at a second try: HTTP proxies not available")
     assert "\n" not in str(failure.value)
@@ -78,36 +78,36 @@ def test_what_serve_has_begun_is_gone_if_it_does_not_start_and_a_single_line_say
 
 
 def test_a_second_try_serves_and_the_end_leaves_nothing(
-    asked: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    slow: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tries = late(monkeypatch, 1)
     monkeypatch.setattr(command, "_wait", interrupted)
-    command.run(asked, "127.0.0.1", port)
+    command.run(slow, "127.0.0.1", port)
     assert len(tries) == 2
     assert f"served at http://127.0.0.1:{port}/v1" in capsys.readouterr().out
     assert command._actors() == []
     assert free(port)
 
 
-def test_serve_that_runs_already_is_left_alone(asked: Mapping[str, RunConfig], port: int) -> None:
+def test_serve_that_runs_already_is_left_alone(slow: Mapping[str, RunConfig], port: int) -> None:
     serve.start(proxy_location="Disabled")
     there = command._actors()
     try:
         with pytest.raises(OvssError, match=r"Ray Serve runs on this cluster already .*serve shutdown -y"):
-            command.run(asked, "127.0.0.1", port)
+            command.run(slow, "127.0.0.1", port)
         assert command._actors() == there != []
     finally:
         serve.shutdown()
 
 
 def test_a_service_that_cannot_be_deployed_is_gone_and_a_single_line_says_why(
-    asked: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch
+    slow: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*given: Any, **named: Any) -> None:
         raise ray.exceptions.ActorDiedError
 
     monkeypatch.setattr(command.serve, "run", failing)
     with pytest.raises(OvssError, match=r"^the service could not start: [^\n]+$"):
-        command.run(asked, "127.0.0.1", port)
+        command.run(slow, "127.0.0.1", port)
     assert command._actors() == []
     assert free(port)
