@@ -31,7 +31,7 @@ NUMBERS = frozenset(
     | {"category_id", "pixel", "pixel_value", "gray", "grey"}
 )
 """Titles of the column of label values."""
-DATA_KEYS = ("classes", "CLASSES", "names", "categories", "id2label")
+DATA_KEYS = ("classes", "CLASSES", "names", "categories", "id2label", "label_map")
 """Keys below which files of settings in JSON or YAML have their classes."""
 _NUMBERED = (
     re.compile(r"\s*(?P<number>\d{1,9})\s*[:;,.)=\t ]\s*(?P<name>\S.*)"),
@@ -144,12 +144,14 @@ def of_lines(lines: Sequence[Line], source: str) -> Listed:
     for pattern in _COLOURED:
         if matches := _all(pattern, lines):
             return _checked([Line(line.where, match["name"]) for line, match in matches], source)
-    if cells := _table(lines):
+    if cells := _table(lines, source):
         return _of_table(cells, lines, source)
     for pattern in _NUMBERED:
         matches = _all(pattern, lines)
         if len(matches) > 1 and len({match["name"] for _, match in matches}) == len(matches):  # and not 1 euro, 2 euro
             named = [Line(line.where, match["name"]) for line, match in matches]
+            if all(_is_count(line.text.strip()) for line in named):
+                raise lines[0].refused("has numbers only. Write one class a line, by its name")
             return _checked(named, source, tuple(int(match["number"]) for _, match in matches))
     return _checked(lines, source)
 
@@ -172,16 +174,23 @@ def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re
     return matches if len(matches) == len(lines) else []
 
 
-def _table(lines: Sequence[Line]) -> list[list[str]] | None:
-    """The cells of lines that are a table: as many in each, and a column of numbers or one with a title for names."""
+def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
+    """The cells of lines that are a table: as many in each, and a column of numbers or one with a title for names.
+
+    Raises OvssError if only the ending of the file says that it is one.
+    """
+    stated = source.lower().endswith((".csv", ".tsv"))
     for mark in ("\t", ";", ","):
         cells = _cells(lines, mark)
         width = len(cells[0]) if len(cells) == len(lines) > 0 else 0
         if width < 2 or any(len(row) != width for row in cells):
             continue
         body = cells[1:] if len(cells) > 2 else cells
-        if _titled(cells[0], HEADINGS) or any(all(_is_count(row[i]) for row in body) for i in range(width)):
+        numbered = any(all(_is_count(row[i]) for row in body) for i in range(width))
+        if stated or numbered or _titled(cells[0], HEADINGS):
             return cells
+    if stated and any(mark in line.text for line in lines for mark in "\t;,"):
+        raise lines[0].refused("begins a table of which not all lines have as many cells. Write one class a line")
     return None
 
 
@@ -210,12 +219,17 @@ def _of_table(cells: list[list[str]], lines: Sequence[Line], source: str) -> Lis
     if not titles and (len(cells[0]) != 4 or named[0] in (1, 2)):  # three numbers alone are a colour
         numbered = [0 if named[0] else 1]
     kept = [Line(line.where, row[named[0]]) for line, row in zip(lines[-len(rows) :], rows, strict=True)]
-    if not numbered:
-        return _checked(kept, source)
     for line, row in zip(kept, rows, strict=True):
-        if not _is_count(row[numbered[0]]):
+        if numbered and not _is_count(row[numbered[0]]):
             raise line.refused(f"has {row[numbered[0]]!r} where other lines have a label value")
-    return _checked(kept, source, tuple(int(row[numbered[0]]) for row in rows))
+    listed = _checked(kept, source, tuple(int(row[numbered[0]]) for row in rows) if numbered else None)
+    return Listed(tuple(map(_synonyms, listed.names)), listed.numbers)
+
+
+def _synonyms(name: Names) -> Names:
+    """The names of one class in a cell, which tables such as ADE20K's separate by commas or semicolons."""
+    parts = [part.strip() for part in re.split("[;,]", name) if part.strip()] if isinstance(name, str) else name
+    return tuple(parts) if len(parts) > 1 else name
 
 
 def _is_number(text: str) -> bool:
@@ -251,6 +265,8 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
 def _no_name(text: str) -> str:
     """Why a line cannot be a class, or nothing."""
     plain = text.strip()
+    if not plain:
+        return "is empty"
     if re.fullmatch(r"__\w+__", plain):
         return "marks what is not labelled; labelme has it in the first line only. Take it out, and see `ignore`"
     if plain.startswith(("#", "//")) or re.search(r"\s#\s", plain):

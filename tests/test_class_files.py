@@ -84,6 +84,15 @@ def test_yaml_is_read_by_its_ending(tmp_path: Path, content: str, numbers: tuple
     assert read(tmp_path, content, "data.yaml") == class_files.Listed(("road", "sky"), numbers)
 
 
+def test_a_csv_without_a_plain_column_of_names_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OvssError, match=r"classes\.csv, line 1 begins a table whose column of names is not plain"):
+        read(tmp_path, "LabelName,DisplayName\n/m/0,road\n/m/1,sky\n", "classes.csv")
+    with pytest.raises(OvssError, match=r"classes\.csv, line 1 begins a table of which not all lines"):
+        read(tmp_path, "a,road,x\nb,sky\n", "classes.csv")
+    assert read(tmp_path, "road\nsky\n", "classes.csv").names == ("road", "sky")
+    assert read(tmp_path, "name\tr\tg\tb\nroad\t1\t2\t3\n", "classes.tsv").names == ("road",)
+
+
 def test_words_that_yaml_takes_for_values_stay_words(tmp_path: Path) -> None:
     assert read(tmp_path, "names: [on, off, no, null, 1.0]", "data.yml").names == ("on", "off", "no", "null", "1.0")
 
@@ -106,6 +115,9 @@ def test_words_that_yaml_takes_for_values_stay_words(tmp_path: Path) -> None:
         ("road, sky, car\n", 1, "is the only one, and has several names"),
         ("road|sky", 1, "is the only one, and has several names"),
         ("road\tpath\nsky\theaven", 1, "has a tab in it"),
+        ("3 \t4\n5 \t6\n", 1, "column of names is not plain"),
+        ("1\t3\t\n2\t5\n", 1, "has numbers only"),
+        ("1\troad\n2\t\n", 2, "is empty"),
         ("2\nroad\nsky\n", 1, "the number of the classes"),
         ("name\nroad\nsky\n", 1, "the heading of a column"),
         ("Class\nroad\nsky\n", 1, "the heading of a column"),
@@ -186,7 +198,8 @@ def test_real_tables_are_read(shared: Path) -> None:
     assert class_files.read(str(shared / kaggle)).names[:3] == ("background", "cat", "dog")
     ade = class_files.read(str(shared / "data/real/ADEChallengeData2016/objectInfo150.csv"))
     assert ade.numbers == tuple(range(1, 151))
-    assert ade.names[0].startswith("wall")
+    assert ade.names[:3] == ("wall", ("building", "edifice"), "sky")
+    assert class_files.read(str(shared / "data/real/ADEChallengeData2016/objectInfo150.txt")).numbers == ade.numbers
 
 
 @pytest.mark.parametrize(
