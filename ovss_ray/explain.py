@@ -38,8 +38,8 @@ def faults(failure: ValidationError, raw: Any, offer: Callable[[Place], str], pr
         for error in failure.errors()
         if not (error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"])  # of faulty entries
     ]
-    for _, some in groupby(known, lambda pair: _root(pair[1]["loc"], raw)):
-        group = list(some)
+    for _, of_one_value in groupby(known, lambda pair: _root(pair[1]["loc"], raw)):
+        group = list(of_one_value)
         deepest = max(len(place) for place, _ in group)
         kept = [pair for pair in group if len(pair[0]) == deepest]
         for place in dict.fromkeys(place for place, _ in kept):

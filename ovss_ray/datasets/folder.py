@@ -181,9 +181,9 @@ def signed(table: np.ndarray, below: tuple[int, ...], item: Item, data: bytes) -
     """Decode label values as `indexed` does, those of `below`, which are under 0, not being counted."""
     values = images.decode_labels(data, item.truth)
     counted = ~np.isin(values, below)
-    found = np.full(values.shape, IGNORE, np.uint16)
-    found[counted] = look_up(values[counted], table, item.truth)
-    return found
+    labels = np.full(values.shape, IGNORE, np.uint16)
+    labels[counted] = look_up(values[counted], table, item.truth)
+    return labels
 
 
 def coloured(table: dict[int, int], item: Item, data: bytes) -> np.ndarray:
