@@ -49,6 +49,8 @@ COLUMNS = {
     "truth": Column("uint16", "H W", "label index, or IGNORE"),
     "image_digest": Column("str", "", "digest of the photograph's bytes as the worker has read them (see digests.py)"),
     "truth_digest": Column("str", "", "the same of the label file"),
+    "image_stamp": Column("str", "", "size and times of the photograph when it was listed (see files.stamp)"),
+    "truth_stamp": Column("str", "", "the same of the label file"),
     "prompts": Column("dict", "", "what somebody points at: points and labels, box, mask, multimask (models/sam.py)"),
     "boxes": Column("int32", "R 4", "x0 y0 x1 y1 of each region, half open; a region is a mask without a name"),
     "bits": Column("uint8", "n", "the masks of all regions, packed bit by bit inside their boxes (see regions.py)"),
@@ -58,7 +60,10 @@ COLUMNS = {
     "confusion": Column("dict", "", "the cells of the image's confusion matrix that are not zero"),
     "proposal_recall": Column("dict", "", "how well the proposed regions fit each true region of the image"),
 }
-MANIFEST = ("image_id", "benchmark", "vocabulary", "image_uri", "truth_uri", "part", "error")
+MANIFEST = (
+    *("image_id", "benchmark", "vocabulary", "image_uri", "truth_uri", "part", "error"),
+    *("image_stamp", "truth_stamp"),
+)
 """The columns that every row has before the first stage."""
 
 

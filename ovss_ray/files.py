@@ -15,6 +15,12 @@ from pyarrow import fs
 
 from ovss_ray.errors import OvssError
 
+KNOWN = (
+    *("size", "mtime", "LastModified", "last_modified", "created", "modify", "modificationTime", "date_time"),
+    *("ETag", "etag", "Content-MD5", "CRC", "sha", "blob_id"),
+)
+"""What file systems of fsspec say of a file and its content, by any of their names for it."""
+
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
     """Split a URI into its file system and the path there; a local path is made absolute.
@@ -72,8 +78,8 @@ def stamp(uri: str) -> str:
     """Describe a file's state without reading it: another stamp means that its content may be another.
 
     A file of this machine has size, times of change of content and of entry, and inode: a copy has another stamp even
-    if its times were copied too. Elsewhere it is the size, with the time or the ETag where there is one. "absent" if
-    there is no such file, "" if nothing is known of it.
+    if its times were copied too. Elsewhere it is the size, with the time or the ETag where there is one, and the
+    address: another file may have the same size. "absent" if there is no such file, "" if nothing is known of it.
     """
     try:
         system, path = locate(uri)
@@ -82,10 +88,10 @@ def stamp(uri: str) -> str:
             return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}"
         if isinstance(system, fs.PyFileSystem):
             known = system.handler.fs.info(path)
-            keys = ("size", "mtime", "LastModified", "last_modified", "created", "ETag", "etag", "Content-MD5")
-            return "-".join(str(known[key]) for key in keys if known.get(key) is not None)
+            facts = "-".join(str(known[key]) for key in KNOWN if known.get(key) is not None)
+            return facts and f"{facts} {uri}"
         found = system.get_file_info(path)
-        return "absent" if found.type == fs.FileType.NotFound else f"{found.size}-{found.mtime_ns}"
+        return "absent" if found.type == fs.FileType.NotFound else f"{found.size}-{found.mtime_ns} {uri}"
     except FileNotFoundError:
         return "absent"
     except (OSError, OvssError):

@@ -17,6 +17,7 @@ from ovss_ray.config import RunConfig
 from ovss_ray.datasets.benchmark import Benchmark
 from ovss_ray.errors import OvssError
 from ovss_ray.listing import Item, Items, LeftOut, gathered, left_out
+from ovss_ray.records import STAMPS
 from ovss_ray.spill import Rows, row
 
 SCHEMA = pa.schema(
@@ -32,8 +33,6 @@ SCHEMA = pa.schema(
 
 WORDS = ("benchmark", "vocabulary", "part", "error")
 """Columns that mostly say one thing of all images."""
-STAMPS = ("image_stamp", "truth_stamp")
-"""Columns for the state of photograph and label file when they were listed (see files.stamp)."""
 _OWN = pa.schema([*(one for one in SCHEMA if one.name not in WORDS), *((name, pa.string()) for name in STAMPS)])
 WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records.DIGESTS))])
 """SCHEMA, the stamps, and the digests of files that have changed since they were first listed (see changes.py).
@@ -42,6 +41,8 @@ The manifests of earlier versions have SCHEMA alone."""
 FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
 """What a manifest may look like: of an earlier version, as listed, as saved by a run."""
 
+DRAWN = "drawn"
+"""The stamp of what is drawn, and lies in no file."""
 AT_ONCE = 256
 """Photographs whose sizes are asked for before the first answers are taken."""
 CHUNK = 4096
@@ -155,7 +156,7 @@ def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]
 
 def _look(benchmark: Benchmark, item: Item) -> tuple[int, int, str, str]:
     """Look at an item's files without decoding them: H, W, and a stamp each; drawn ones never change."""
-    stamps = ("", "") if benchmark.drawn else (files.stamp(item.image), files.stamp(item.truth))
+    stamps = (DRAWN, DRAWN) if benchmark.drawn else (files.stamp(item.image), files.stamp(item.truth))
     return *_size(benchmark, item), *stamps
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,11 @@ _RANK, _PART = 61, 32
 DIGESTS = ("image_digest", "truth_digest")
 """Columns for the digests of the photograph and the label file that a worker read; empty if it read none."""
 
+STAMPS = ("image_stamp", "truth_stamp")
+"""Columns for the state of both files when they were listed, before they were read (see files.stamp)."""
+DECISIVE = ["image_id", "error", *DIGESTS]
+"""Columns that decide which record of an image counts."""
+
 METRICS = {"confusion": confusion.schema, "proposal_recall": proposal_recall.schema}
 """Column → what one metric notes of an image. A run has those that its stages write; the others are null."""
 SCHEMA = pa.schema(
@@ -36,7 +41,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("seconds", pa.map_(pa.string(), pa.float32())),
         *METRICS.items(),
-        *((name, pa.string()) for name in DIGESTS),
+        *((name, pa.string()) for name in (*DIGESTS, *STAMPS)),
     ],
     metadata={"ovss_ray.records": VERSION},
 )
@@ -49,10 +54,17 @@ def table(batch: Batch) -> pa.Table:
         pa.array([str(value) for value in batch["error"]], pa.string()),
         pa.array([list(value.items()) for value in batch["seconds"]], SCHEMA.field("seconds").type),
         *(_measured(batch, name) for name in METRICS),
-        *(pa.array([str(value) for value in batch.get(name, [""] * len(batch["error"]))]) for name in DIGESTS),
+        *(
+            pa.array([str(value) for value in batch.get(name, [""] * len(batch["error"]))])
+            for name in (*DIGESTS, *STAMPS)
+        ),
     ]
     made = pa.Table.from_arrays(arrays, schema=SCHEMA)
     return made.append_column("benchmark", pa.array([str(value) for value in batch["benchmark"]], pa.string()))
+
+
+def _words(batch: Batch, name: str) -> pa.Array:
+    return pa.array([str(value) for value in batch.get(name, [""] * len(batch["error"]))], pa.string())
 
 
 def _measured(batch: Batch, name: str) -> pa.Array:
@@ -121,15 +133,14 @@ def settle(folder: str, among: pa.Table | pa.ChunkedArray | None = None) -> Sett
     are those of the files now, "" if not known (see changes.py). For the ranks see MATCHED.
     """
     uris = parts(folder)
-    columns = ["image_id", "error", *DIGESTS]
-    known = [_keyed(read_part(uri, columns), number, _now(among)) for number, uri in enumerate(uris)]
-    best = pa.concat_tables([_keyed(SCHEMA.empty_table(), 0, None), *known])
-    best = best.group_by("image_id").aggregate([("key", "min"), ("stale", "max")])
+    known = _ranked(_all(uris), _now(among))
+    best = known.group_by("image_id").aggregate([("key", "min"), ("stale", "max")])
     keys, stale = best["key_min"].to_numpy(), best["stale_max"].to_numpy()
     rank = keys >> _RANK
-    counted = np.sort(keys[rank != STALE])
-    part, row = (counted >> _PART) & 0x1FFFFFFF, counted & 0xFFFFFFFF
-    rows = [(uri, np.sort(row[part == number])) for number, uri in enumerate(uris) if (part == number).any()]
+    counted = np.sort(keys[rank != STALE] & ((1 << _RANK) - 1))  # by part and row, whatever the rank
+    part, row = counted >> _PART, counted & ((1 << _PART) - 1)
+    ends = np.searchsorted(part, np.arange(len(uris) + 1))
+    rows = [(uri, row[ends[i] : ends[i + 1]]) for i, uri in enumerate(uris) if ends[i] < ends[i + 1]]
     due = stale & (rank >= FAILED)
     return Settled(rows, int(stale.sum()), int(due.sum()), int((rank == UNKNOWN).sum()))
 
@@ -143,36 +154,56 @@ def _now(among: pa.Table | pa.ChunkedArray | None) -> pa.Table | None:
     return pa.table({"image_id": among}) if isinstance(among, pa.ChunkedArray) else among
 
 
-def _keyed(part: pa.Table, number: int, manifest: pa.Table | None) -> pa.Table:
+def _all(uris: Sequence[str]) -> pa.Table:
+    """What decides which records count, of all part files together; `place` is a record's part and row.
+
+    Together, as a manifest is looked up once then, and not for each part.
+    """
+    known = [SCHEMA.empty_table().select(DECISIVE).append_column("place", pa.array([], pa.int64()))]
+    for number, uri in enumerate(uris):
+        part = read_part(uri, DECISIVE)
+        known.append(part.append_column("place", pa.array(number << _PART | np.arange(len(part)))))
+    return pa.concat_tables(known, promote_options="default")  # earlier versions lack columns
+
+
+def _ranked(known: pa.Table, manifest: pa.Table | None) -> pa.Table:
     """One number per record, smaller = better: rank, then the part, then the row; and whether it is stale."""
-    good = pc.equal(part["error"], "").to_numpy()
-    stale = good & _stale(part, manifest)
-    digested = np.any([_texts(part, name) != "" for name in DIGESTS], axis=0)
-    rank = np.where(stale, STALE, np.where(~good, FAILED, np.where(digested, MATCHED, UNKNOWN)))
-    keys = rank.astype(np.int64) << _RANK | number << _PART | np.arange(len(part))
-    table = pa.table({"image_id": part["image_id"], "key": keys, "stale": stale})
+    good = pc.equal(known["error"], "").to_numpy()
+    stale = good & _stale(known, manifest)
+    rank = np.where(stale, STALE, np.where(~good, FAILED, np.where(digested(known), MATCHED, UNKNOWN)))
+    keys = rank.astype(np.int64) << _RANK | known["place"].to_numpy()
+    table = pa.table({"image_id": known["image_id"], "key": keys, "stale": stale})
     return table if manifest is None else table.filter(pc.is_in(table["image_id"], manifest["image_id"]))
 
 
-def _stale(part: pa.Table, manifest: pa.Table | None) -> np.ndarray:
-    """Whether a record is of another photograph or label file than the manifest knows to be there now: (n,) bool."""
-    stale = np.zeros(len(part), bool)
+def digested(known: pa.Table) -> np.ndarray:
+    """Whether a record says which files it is of: (n,) bool."""
+    return np.any([texts(known, name) != "" for name in DIGESTS], axis=0)
+
+
+def _stale(known: pa.Table, manifest: pa.Table | None) -> np.ndarray:
+    """Whether a record is of another photograph or label file than the manifest knows to be there now: (n,) bool.
+
+    A record without digests is, where the manifest has one: that means that its file has changed (see changes.py).
+    """
+    stale = np.zeros(len(known), bool)
     if manifest is None:
         return stale
-    place = pc.index_in(part["image_id"], manifest["image_id"])
+    place = pc.index_in(known["image_id"], manifest["image_id"])
     for name in DIGESTS:
         if name in manifest.column_names:
-            now = pc.fill_null(manifest[name].take(place), "").to_numpy()
-            then = _texts(part, name)
-            stale |= (now != "") & (then != "") & (now != then)
+            now = texts(manifest, name, place)
+            then = texts(known, name)
+            stale |= (now != "") & np.where(then == "", ~digested(known), now != then)
     return stale
 
 
-def _texts(table: pa.Table, name: str) -> np.ndarray:
-    """A column of texts, (n,) object; "" where there is none, as in the records of earlier versions."""
+def texts(table: pa.Table, name: str, place: pa.Array | None = None) -> np.ndarray:
+    """A column of texts in the order of the rows `place`, (n,) object; "" where there is none."""
     if name not in table.column_names:
-        return np.full(len(table), "", object)
-    return pc.fill_null(table[name], "").to_numpy()
+        return np.full(len(table) if place is None else len(place), "", object)
+    values = table[name] if place is None else table[name].take(place)
+    return pc.fill_null(values, "").to_numpy()
 
 
 def read(folder: str, among: pa.Table | pa.ChunkedArray | None = None) -> Iterator[pa.Table]:
@@ -186,11 +217,9 @@ def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = No
 
     If `before` names the part files that a run has found at its start, rows that have failed since are not missing.
     """
-    done = [pa.array([], pa.string())]
-    for uri in parts(folder):
-        part = read_part(uri, ["image_id", "error", *DIGESTS])
-        good = pc.equal(part["error"], "").to_numpy() & ~_stale(part, manifest)
-        fresh = before is not None and uri not in before
-        done.append((part if fresh else part.filter(pa.array(good)))["image_id"].combine_chunks())
-    known = pa.chunked_array(done, pa.string()).combine_chunks()
-    return manifest.filter(pc.invert(pc.is_in(manifest["image_id"], value_set=known)))
+    uris = parts(folder)
+    known = _all(uris)
+    good = pc.equal(known["error"], "").to_numpy() & ~_stale(known, manifest)
+    fresh = np.array([before is not None and uri not in before for uri in uris], bool)
+    done = known["image_id"].filter(pa.array(good | fresh[known["place"].to_numpy() >> _PART]))
+    return manifest.filter(pc.invert(pc.is_in(manifest["image_id"], value_set=done.combine_chunks())))

@@ -199,13 +199,22 @@ def test_a_file_that_changes_while_the_run_goes_on_is_not_passed_over(
     assert run(data)[1] == ["b"]
 
 
-def record(image: str, digest: str, error: str = "", hits: int = 1, photo: str = "photo") -> pa.Table:
+def record(image: str, digest: str, error: str = "", hits: int = 1, photo: str = "photo", **stamps: str) -> pa.Table:
     cells = {"truth": np.array([0], np.uint16), "prediction": np.array([0], np.uint16), "pixels": np.array([hits])}
     row = {
         **{"image_id": image, "error": error, "benchmark": "toy", "seconds": {}, "confusion": cells},
-        **{"image_digest": photo, "truth_digest": digest},
+        **{"image_digest": photo, "truth_digest": digest, **stamps},
     }
     return records.table({name: np.array([value, None], object)[:1] for name, value in row.items()})
+
+
+@pytest.mark.parametrize("hits", range(1, 5))
+def test_failed_and_good_records_of_one_part_are_both_had(tmp_path: Path, hits: int) -> None:
+    mixed = [record("a", "x", hits=hits), record("b", "", error="broken"), record("c", "x")]
+    records.append(str(tmp_path), pa.concat_tables(mixed))
+    records.append(str(tmp_path), pa.concat_tables([record("d", "", error="broken"), record("e", "x", hits=hits)]))
+    rows = [row for part in records.read(str(tmp_path)) for row in part.to_pylist()]
+    assert {row["image_id"]: row["error"] for row in rows} == {"a": "", "b": "broken", "c": "", "d": "broken", "e": ""}
 
 
 @pytest.mark.parametrize("hits", range(1, 9))
@@ -247,19 +256,75 @@ def asked(data: Path) -> dict[str, Any]:
 
 
 def test_only_files_with_another_stamp_are_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = str(data / "records")
-    for image in IDS:
-        truth, photo = ((data / f"{kind}/{image}.png").read_bytes() for kind in ("labels", "photos"))
-        records.append(folder, record(image, digests.of(truth), photo=digests.of(photo)))
-    (before,) = resolve(configs.check(asked(data), "test"), str(data / "run")).manifests.values()
+    before = listed(data)
+    folder = scored(data, before)
     mend(data, "b", 1)
-    (now,) = resolve(configs.check(asked(data), "test"), str(data / "run")).manifests.values()
+    now = listed(data)
     read: list[str] = []
     monkeypatch.setattr(files, "read", lambda uri, read=read, of=files.read: (read.append(uri), of(uri))[1])
     settled = changes.looked_up(now, before, folder, print)
     assert [uri for uri in read if "records" not in uri] == [str(data / "labels/b.png")]
     assert sum(value != "" for value in settled["truth_digest"].to_pylist()) == 1
     assert set(settled["image_digest"].to_pylist()) == {""}
+
+
+def listed(data: Path) -> pa.Table:
+    """The manifest of the data as they are now."""
+    (table,) = resolve(configs.check(asked(data), "test"), str(data / "run")).manifests.values()
+    return table
+
+
+def scored(data: Path, stamps: pa.Table | None = None, digested: bool = True) -> str:
+    """Write a record of each image, of the files as they are now; the folder of the records."""
+    folder = str(data / "records")
+    for row in (stamps or listed(data)).to_pylist():
+        truth, photo = (
+            digests.of(Path(row[uri]).read_bytes()) if digested else "" for uri in ("truth_uri", "image_uri")
+        )
+        stamp = {name: row[name] for name in records.STAMPS} if stamps else {}
+        records.append(folder, record(row["image_id"], truth, photo=photo, **stamp))
+    return folder
+
+
+def due(table: pa.Table, folder: str) -> list[str]:
+    return sorted(records.missing(table, folder)["image_id"].to_pylist())
+
+
+def test_records_of_another_machine_are_compared_with_the_files_here(data: Path) -> None:
+    """Part files that were copied from a run on other labels: nothing here has changed, but they are of other files."""
+    there = scored(data)
+    for image in "ab":
+        mend(data, image, 1)
+    before = changes.looked_up(listed(data), None, str(data / "none"), print)
+    assert due(changes.looked_up(listed(data), before, there, print), there) == ["a", "b"]
+
+
+def test_labels_mended_while_the_manifest_is_gone_are_noticed(data: Path) -> None:
+    """The message of a damaged manifest says: delete it."""
+    folder = scored(data, listed(data))
+    mend(data, "c", 1)
+    assert due(changes.looked_up(listed(data), None, folder, print), folder) == ["c"]
+
+
+def test_a_record_without_digests_does_not_outlive_a_change(data: Path) -> None:
+    folder = scored(data, digested=False)
+    first = changes.looked_up(listed(data), listed(data).select(manifests.SCHEMA.names), folder, print)
+    assert due(first, folder) == [], "an earlier version listed no stamps: nobody can tell"
+    mend(data, "b", 1)
+    second = changes.looked_up(listed(data), first, folder, print)
+    assert due(second, folder) == ["b"]
+    assert records.settle(folder, second).undigested == 2
+    assert due(changes.looked_up(listed(data), second, folder, print), folder) == ["b"], "nor the next command"
+
+
+def test_files_of_which_nothing_is_known_are_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as those of a server that gives neither length nor time."""
+    monkeypatch.setattr(files, "stamp", lambda uri: "")
+    folder = scored(data, listed(data))
+    before = changes.looked_up(listed(data), None, folder, print)
+    assert due(before, folder) == []
+    mend(data, "a", 1)
+    assert due(changes.looked_up(listed(data), before, folder, print), folder) == ["a"]
 
 
 def test_the_manifests_and_records_of_earlier_versions_are_read(data: Path) -> None:
@@ -295,7 +360,8 @@ def web(data: Path) -> Iterator[str]:
 
 def test_an_address_without_a_time_is_known_by_its_length(data: Path, web: str) -> None:
     before = files.stamp(f"{web}/labels/a.png")
-    assert before == str((data / "labels/a.png").stat().st_size)
+    assert before == f"{(data / 'labels/a.png').stat().st_size} {web}/labels/a.png"
+    assert files.stamp(f"{web}/labels/b.png") != before, "another file of the same size"
     (data / "labels/a.png").write_bytes(b"another length")
     assert files.stamp(f"{web}/labels/a.png") != before
     assert files.stamp(f"{web}/labels/none.png") == "absent"
