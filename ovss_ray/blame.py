@@ -34,8 +34,8 @@ def cause(data: bytes, name: str, benchmark: Benchmark) -> str:
     """Say what usually leads to a label file with values that a benchmark does not have; "" if nothing is likely."""
     try:
         pixels = images.decode_labels(data, name)
-    except OvssError:
-        return _of_mode(data, name)
+    except OvssError as failure:
+        return _of_mode(data, name, damaged=failure.__cause__ is not None)
     described = benchmark.values or Values(tuple(range(len(benchmark.labels))), (255, 65535), False)
     values = np.unique(pixels).astype(np.int64)
     odd = np.setdiff1d(values, (*described.classes, *described.ignore))
@@ -138,8 +138,11 @@ def _ids() -> set[int]:
     return {-1, *range(34), 255}
 
 
-def _of_mode(data: bytes, name: str) -> str:
-    """What usually makes a label file an image of another kind than whole numbers; "" if its error says it."""
+def _of_mode(data: bytes, name: str, damaged: bool) -> str:
+    """What usually makes a label file an image of another kind than whole numbers; "" if its error says it.
+
+    `damaged`: reading it has failed; else it was refused for what it is.
+    """
     if not data:
         return f"an empty file: {_CUT}"
     if data.startswith(b"\xff\xd8\xff"):
@@ -150,8 +153,9 @@ def _of_mode(data: bytes, name: str) -> str:
     try:
         picture = images.decode(data, name, upright=False)
     except OvssError:
-        return _CUT
-    if mode in ("", "1", "L", "P") or mode.startswith("I"):
+        return _CUT if damaged else ""
+    # Pillow keeps the high bytes alone of colours of 16 bits: it is no help there.
+    if mode in ("", "1", "L", "P") or mode.startswith("I") or (data[:4] == b"\x89PNG" and data[24] == 16):
         return ""
     return _of_colours(picture, mode)
 

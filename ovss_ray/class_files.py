@@ -1,7 +1,7 @@
 """Lists of classes, in the forms in which people have them: read for sure, or refused with the line at fault.
 
 Read are one name a line; the labels.txt of labelme; the labelmap.txt of CVAT; lines or tables that number their
-classes; and in JSON or YAML a list of names, a table number → name, `classes:` or `names:`.
+classes; and in JSON or YAML a list of names, a table number → name or name → number, `classes:` or `names:`.
 """
 
 import csv
@@ -34,8 +34,8 @@ NUMBERS = frozenset(
 DATA_KEYS = ("classes", "CLASSES", "names", "categories", "id2label", "label_map")
 """Keys below which files of settings in JSON or YAML have their classes."""
 _NUMBERED = (
-    re.compile(r"\s*(?P<number>\d{1,9})\s*[:;,.)=\t ]\s*(?P<name>\S.*)"),
-    re.compile(r"(?P<name>\S.*?)\s*[:=\t]\s*(?P<number>\d{1,9})\s*"),
+    re.compile(r"\s*(?P<number>-?\d{1,9})\s*[:;,.)=\t ]\s*(?P<name>\S.*)"),
+    re.compile(r"(?P<name>\S.*?)\s*[:=\t]\s*(?P<number>-?\d{1,9})\s*"),
 )
 """Lines such as `1: road`, and such as `road: 1`."""
 _COLOURED = (
@@ -100,11 +100,12 @@ def of_data(raw: Any, source: str) -> Listed:
     """Take the classes out of what JSON or YAML holds. Raises OvssError."""
     if isinstance(raw, dict) and (keys := [key for key in DATA_KEYS if key in raw]):
         return of_data(raw[keys[0]], source)
-    if numbered := _with_numbers(raw):
-        if len(dict(numbered)) < len(numbered):
-            raise OvssError(f"{source}: two classes of one number in it. Write one class a line")
-        names = inline([name for _, name in sorted(numbered)], source).names
-        return Listed(names, tuple(number for number, _ in sorted(numbered)))
+    if isinstance(raw, list) and raw and all(isinstance(entry, dict) and {"id", "name"} <= set(entry) for entry in raw):
+        return _numbered([(entry["id"], entry["name"]) for entry in raw], source)
+    if isinstance(raw, dict) and len(raw) > 1 and all(type(number) is int for number in raw.values()):
+        return _numbered([(number, name) for name, number in raw.items()], source)
+    if isinstance(raw, dict) and raw and all(key.isdecimal() and isinstance(name, str) for key, name in raw.items()):
+        return _numbered([(int(number), name) for number, name in raw.items()], source)
     if not isinstance(raw, list) or not raw or not all(isinstance(name, str) or _is_names(name) for name in raw):
         raise OvssError(
             f"{source}: no list of classes is found in it. Write one class a line, or `classes: [road, sky]` in the "
@@ -113,14 +114,16 @@ def of_data(raw: Any, source: str) -> Listed:
     return inline([tuple(name) if isinstance(name, list) else name for name in raw], source)
 
 
-def _with_numbers(raw: Any) -> list[tuple[int, str]]:
-    """Number and name of each class in a table number → name, or in a list of tables with id and name; else nothing."""
-    if isinstance(raw, list) and all(isinstance(entry, dict) and {"id", "name"} <= set(entry) for entry in raw):
-        pairs = [(str(entry["id"]), entry["name"]) for entry in raw]
-    else:
-        pairs = list(raw.items()) if isinstance(raw, dict) else []
-    plain = all(_is_count(number) and isinstance(name, str) for number, name in pairs)
-    return [(int(number), name) for number, name in pairs] if plain else []
+def _numbered(pairs: Sequence[tuple[Any, Any]], source: str) -> Listed:
+    """Take classes with their label values, in the order of these. Raises OvssError for values that are none."""
+    numbers = [number for number, _ in pairs]
+    if odd := [number for number in numbers if type(number) is not int or number < 0 or numbers.count(number) > 1]:
+        raise OvssError(
+            f"{source}: {odd[0]!r} is no label value of a class of its own. Give each class another whole number from "
+            "0, and write what is not labelled into `ignore`"
+        )
+    ordered = sorted(pairs, key=lambda pair: pair[0])
+    return Listed(inline([str(name) for _, name in ordered], source).names, tuple(number for number, _ in ordered))
 
 
 def _is_names(value: Any) -> bool:
@@ -244,6 +247,9 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
     """Drop labelme's marks, and refuse lines that are no names. Logs a warning for names of what is not labelled."""
     if lines and lines[0].text == "__ignore__":  # labelme: -1, and its labels begin at 0 with the next line
         lines, numbers = lines[1:], numbers and numbers[1:]
+    for line, number in zip(lines, numbers or (), strict=False):
+        if number < 0:
+            raise line.refused(f"has the label value {number}, which no class has. Take it out: see `ignore: {number}`")
     names = []
     for line in lines:
         name = "background" if line.text == "_background_" else line.text
@@ -271,6 +277,8 @@ def _no_name(text: str) -> str:
         return "marks what is not labelled; labelme has it in the first line only. Take it out, and see `ignore`"
     if plain.startswith(("#", "//")) or re.search(r"\s#\s", plain):
         return "is a comment. Take it out; if its number is used by no class, write `values:`"
+    if re.match(r"-?\d+\s*[:;=)]\s*[^\d\s]", plain):
+        return "begins with a number, as not all lines do, or with another's name. Number all lines, or none of them"
     if "\t" in plain:
         return "has a tab in it. Several names of one class are a list in the description: [[path, footpath], road]"
     if plain.startswith("- "):

@@ -44,7 +44,7 @@ def faults(failure: ValidationError, raw: Any, offer: Callable[[Place], str], pr
         kept = [pair for pair in group if len(pair[0]) == deepest]
         for place in dict.fromkeys(place for place, _ in kept):
             errors = [error for at, error in kept if at == place]
-            yield _sentence(prefix + ".".join(map(str, place)), errors, offer(place) if place else "")
+            yield _sentence((prefix + ".".join(map(str, place))).rstrip("."), errors, offer(place) if place else "")
 
 
 def _sentence(where: str, errors: Sequence[Any], offered: str) -> str:

@@ -1,9 +1,11 @@
 """The likeliest cause of label files that a benchmark cannot have: from the description's own values and the file."""
 
 import io
+import struct
 import zlib
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -143,3 +145,16 @@ def test_a_label_file_that_claims_a_huge_size_is_blamed_without_being_opened() -
     chunk = (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
     assert blame.cause(b"\x89PNG\r\n\x1a\n" + chunk + bytes(40), "a.png", described(3)) == blame._CUT
     assert blame.orientation(b"\x89PNG\r\n\x1a\n" + chunk + bytes(40)) == 1
+
+
+def test_a_file_that_is_refused_for_its_kind_is_no_unfinished_download() -> None:
+    content = bytearray(saved(np.zeros((4, 6), np.int32), "TIFF"))
+    bits = content.find(struct.pack("<HHIH", 258, 3, 1, 32))
+    content[bits + 8] = 64
+    assert blame.cause(bytes(content), "a.tif", described(2)) == ""
+    assert "unfinished" in blame.cause(saved(labels(0, 1))[:60], "a.png", described(2))
+
+
+def test_equal_channels_of_16_bits_are_not_sent_to_a_program_that_drops_the_low_byte() -> None:
+    _, content = cv2.imencode(".png", np.full((4, 6, 3), 2, np.uint16))
+    assert blame.cause(content.tobytes(), "a.png", described(3)) == ""

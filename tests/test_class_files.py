@@ -262,3 +262,30 @@ def test_lists_inside_the_description_are_held_to_the_same(tmp_path: Path, entri
 def test_labelme_s_marks_inside_the_description_are_read_too(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("images: a\nlabels: b\nclasses: [__ignore__, _background_, road]\n")
     assert benchmark.load(f"folder:{tmp_path}/b.yaml").vocabulary.names == ("background", "road")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("-1: unlabeled\n0: ground\n1: tree\n", "line 1 has the label value -1, which no class has"),
+        ("unlabeled: -1\nground: 0\ntree: 1\n", "line 1 has the label value -1"),
+        ("0: ground\n1: tree\nsky\n", "line 1 is '0: ground', which begins with a number, as not all lines do"),
+        ("0: ground\n1: ground\n", "line 1 is '0: ground', which begins with a number"),
+        ('[{"id": 0, "name": "a"}, {"id": 0, "name": "b"}]', "0 is no label value of a class of its own"),
+        ('{"a": 0, "b": 0}', "0 is no label value of a class of its own"),
+        ('{"unlabeled": -1, "b": 0}', "-1 is no label value of a class of its own"),
+    ],
+)
+def test_numbers_of_classes_are_neither_names_nor_lost(tmp_path: Path, content: str, why: str) -> None:
+    with pytest.raises(OvssError, match=why):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("name", ["classes.json", "classes.yaml"])
+def test_a_table_of_names_and_their_numbers_is_read(tmp_path: Path, name: str) -> None:
+    listed = read(tmp_path, '{"sky": 2, "ground": 0, "on": 1}', name)
+    assert listed == class_files.Listed(("ground", "on", "sky"), (0, 1, 2))
+
+
+def test_a_ratio_is_a_name(tmp_path: Path) -> None:
+    assert read(tmp_path, "2:1 ratio\nsky\n").names == ("2:1 ratio", "sky")

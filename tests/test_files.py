@@ -26,7 +26,9 @@ def test_what_was_written_is_read_wherever_it_lies(folder: str) -> None:
     assert files.names(files.join(folder, "nowhere")) == []
 
 
-@pytest.mark.parametrize("name", ["a#1.png", "a?1.png", "a%20b.png", "a b.png", "ä.png", "a[1].png", "a*.png", "{a}.png"])
+@pytest.mark.parametrize(
+    "name", ["a#1.png", "a?1.png", "a%20b.png", "a b.png", "ä.png", "a[1].png", "a*.png", "{a}.png"]
+)
 def test_a_name_is_taken_as_it_is(folder: str, name: str) -> None:
     files.write(files.join(folder, "named", name), name.encode())
     assert files.names(files.join(folder, "named")) == [name]

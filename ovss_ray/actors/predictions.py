@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from ovss_ray import files, images, stage
 from ovss_ray.columns import NONE, Batch, column
@@ -50,6 +50,17 @@ class Stage(stage.Stage):
         def _absolute(cls, path: str) -> str:
             return files.absolute(path)
 
+        @model_validator(mode="after")
+        def _agrees(self) -> "Stage.Config":
+            ids = self.category_ids
+            if ids is None:
+                return self
+            if self.offset:
+                raise ValueError("`category_ids` and `offset` both say which value a class has. Write one of them")
+            if odd := [value for value in ids if value < 0 or ids.count(value) > 1]:
+                raise ValueError(f"category_ids: each class has a value of its own, from 0 on; see {odd[0]}")
+            return self
+
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
         self._source: _Source = (_Json if config.path.endswith(".json") else _Folder)(config.path)
@@ -80,7 +91,8 @@ class Stage(stage.Stage):
         if len(wrong := values[found == _INVALID]):
             raise OvssError(
                 f"{name}: {len(wrong)} pixels have values such as {wrong[0]}, which is none of the {classes} classes. "
-                "Is `offset` right? Values that name no class belong into `none`"
+                "Is `offset` right? Numbers with gaps, such as 0 and 255, belong into `category_ids`, and those that "
+                "name no class into `none`"
             )
         return found
 
@@ -90,6 +102,11 @@ class Stage(stage.Stage):
         if len(values) != classes:
             raise OvssError(f"category_ids: {len(values)} ids for {classes} classes. Give each class one, in order")
         none = np.ravel(self.config.none).astype(np.int64)
+        if clash := sorted({*none.tolist()} & {*values} - {NONE}):
+            raise OvssError(
+                f"none: {clash[0]} is the value of the class number {list(values).index(clash[0])}, which would then "
+                "never be predicted. Take it out, or set `offset` or `category_ids` to what the files have"
+            )
         table = np.full(max(*values, *none, 0) + 1, _INVALID, np.uint16)
         for index, value in enumerate(values):
             if value >= 0:
@@ -223,4 +240,7 @@ def _mask(entry: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
         raise ValueError(f"the mask of {entry['file_name']} is no run lengths, size and counts: polygons are not read")
     if len(encoded["size"]) != 2 or not all(type(side) is int and side > 0 for side in encoded["size"]):
         raise ValueError(f"segmentation of {entry['file_name']} has the size {encoded['size']}, not [height, width]")
-    return int(entry["category_id"]), encoded
+    category = entry["category_id"]
+    if isinstance(category, bool) or int(category) != float(category):
+        raise ValueError(f"{category!r} of {entry['file_name']} is no category_id, which is a whole number")
+    return int(category), encoded

@@ -291,3 +291,28 @@ def test_a_link_to_its_own_folder_is_ignored(tmp_path: Path) -> None:
     put(tmp_path / "a.png", MAP)
     (tmp_path / "again").symlink_to(".")
     assert np.array_equal(predicted(tmp_path, "a")[0], MAP)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"none": 0}, "none: 0 is the value of the class number 0"),
+        ({"none": [255, 2], "offset": 1}, "none: 2 is the value of the class number 1"),
+        ({"category_ids": [0, 1, 2], "none": 2}, "none: 2 is the value of the class number 2"),
+        ({"category_ids": [0, 1, 1]}, "each class has a value of its own"),
+        ({"category_ids": [-1, 1, 2]}, "each class has a value of its own"),
+        ({"category_ids": [1, 2, 3], "offset": 1}, "`category_ids` and `offset` both say"),
+    ],
+)
+def test_options_that_take_a_class_away_are_refused(tmp_path: Path, options: dict[str, Any], why: str) -> None:
+    put(tmp_path / "a.png", MAP * 0)
+    with pytest.raises((OvssError, ValueError), match=why):
+        predicted(tmp_path, "a", **options)
+
+
+@pytest.mark.parametrize("category", [1.5, True, None, "x"])
+def test_a_category_that_is_no_whole_number_is_refused(tmp_path: Path, category: object) -> None:
+    entries = [{**entry, "category_id": category} for entry in encoded(MAP, "a.png")]
+    (tmp_path / "p.json").write_text(json.dumps(entries))
+    with pytest.raises(OvssError, match="category_id"):
+        predicted(tmp_path / "p.json", "a")
