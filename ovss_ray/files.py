@@ -189,6 +189,11 @@ def _kind(entry: os.DirEntry[str]) -> bool | None:
         return False if entry.is_symlink() else None
 
 
+def leads_nowhere(path: str) -> bool:
+    """Whether a path is a link of this machine to something that is not there."""
+    return "://" not in path and os.path.islink(path) and not os.path.exists(path)
+
+
 @dataclass(frozen=True)
 class Trail:
     """The real paths of the folders that lead to a place: by them a link into its own folder is known."""

@@ -20,6 +20,12 @@ PHOTOGRAPHS = (
 LABELS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 """Endings by which photographs and label files are told from their neighbours."""
 
+UNREAD = (
+    tuple([".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".npy", ".dcm", ".nii", ".nii.gz"]),
+    tuple([".npy", ".npz", ".mat", ".h5", ".exr", ".dcm", ".nii", ".nii.gz"]),
+)
+"""Endings of photographs, and of label files, that people have and that are not read."""
+
 Stems = Mapping[str, str] | Iterable[tuple[str, str]]
 """Stem → address of files; as pairs, they are looked at one by one, and never all at once."""
 
@@ -104,14 +110,20 @@ class File(NamedTuple):
     """0: photograph, 1: label file"""
     uri: str
     near: int = 0
-    """1: only its ending keeps it from being of the set"""
+    """0, or why it is not of the set: NEARLY for its ending, LOST for a link to no folder, UNREADABLE for its format"""
 
 
+NEARLY, LOST, UNREADABLE = 1, 2, 3
+"""Values of `File.near`."""
 KINDS = (
     "photographs without a label file",
     "label files without a photograph",
     "photographs that only their ending keeps from fitting `images`",
     "label files that only their ending keeps from fitting `labels`",
+    "links to folders of photographs that are not there",
+    "links to folders of label files that are not there",
+    "photographs in a format that is not read",
+    "label files in a format that is not read",
 )
 """What files without a partner are called, by 2 · near + side."""
 FILE = "stem, path, side, uri, near"
@@ -164,7 +176,9 @@ def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tupl
                 alone += files_of_one
         if len(exact) < len(alike):
             taken = {(file.side, file.path) for file in exact}
-            alone += [file for file in alike if file.near and (file.side, file.path) not in taken]
+            both = len({file.side for file in alike}) == 2  # else a file of another kind that lies there, too
+            near = [file for file in alike if file.near and (both or file.near != UNREADABLE)]
+            alone += [file for file in near if (file.side, file.path) not in taken]
         for file in alone:
             name = file.path if by_path else stem
             lonely.add(_folded(name), 2 * file.near + file.side, name, file.uri)

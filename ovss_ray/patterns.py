@@ -56,11 +56,13 @@ class _Place:
 class Search:
     """The files below a folder that any of some patterns fits, and whose names without ending end in `suffix`.
 
-    Once it has ended, `loops` are the links that were ignored since they lead to a folder that contains them.
+    Once it has ended, `loops` are the links that were ignored since they lead to a folder that contains them, and
+    `lost` the links without an ending that lead nowhere, where a folder is looked for.
     """
 
     def __init__(self, base: str, patterns: Sequence[str], suffix: str = "") -> None:
         self.loops: list[str] = []
+        self.lost: list[str] = []
         self._suffix = suffix
         self._patterns = [_split(base, pattern) for pattern in patterns]
 
@@ -94,12 +96,16 @@ class Search:
             yield _Place(address, Trail.at(address), named)
             return
         for name, is_folder in files.entries(place.uri):
-            if is_folder and _fits(name, step.text):
-                address = files.join(place.uri, name)
+            address = files.join(place.uri, name)
+            if not _fits(name, step.text):
+                continue
+            if is_folder:
                 if trail := place.trail.into(address):
                     yield _Place(address, trail, (*place.named, name))
                 elif address not in self.loops:
                     self.loops.append(address)
+            elif not split_ending(name)[1] and address not in self.lost and files.leads_nowhere(address):
+                self.lost.append(address)
 
 
 def _fitting(place: _Place, step: Step, suffix: str) -> Iterator[Match]:
@@ -115,6 +121,18 @@ def _fitting(place: _Place, step: Step, suffix: str) -> Iterator[Match]:
             exact = exact or fnmatchcase(own.lower(), ending.lower())
             kept = place.named if literal and place.named else (*place.named, stem.removesuffix(suffix))
             yield Match(files.join(place.uri, name), kept[-1], kept[:-1], own.lower(), exact)
+
+
+def lacking(base: str, pattern: str) -> str | None:
+    """Return the first folder that a pattern spells out and that is not there; None if all are."""
+    address, steps = _split(base, pattern)
+    for step in steps[:-1]:
+        if Step(step).wild and not _literal(_Place(address, Trail(())), Step(step)):
+            return None
+        address = files.join(address, step)
+        if not files.exists(address):
+            return address
+    return None
 
 
 def _literal(place: _Place, step: Step) -> bool:

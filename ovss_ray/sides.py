@@ -8,8 +8,8 @@ from itertools import groupby
 from operator import attrgetter
 
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import FILE, File, Paired, paired_files
-from ovss_ray.patterns import Match, Search
+from ovss_ray.listing import FILE, LOST, NEARLY, UNREAD, UNREADABLE, File, Paired, paired_files
+from ovss_ray.patterns import Match, Search, lacking
 from ovss_ray.spill import Rows
 
 WHY = {
@@ -40,13 +40,18 @@ class Side:
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
         """List the files as those of side `number`, from the first base that has any that fits."""
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
+        if base and (absent := next(filter(None, (lacking(base, pattern) for pattern in self.patterns)), None)):
+            raise OvssError(f"{self.key}: there is no folder {absent}. Complete the data, or take that pattern out")
         search = Search(base or bases[0], self.patterns, self.suffix)
         for match in search if base else ():
             if match.ending in self.endings:
                 path = "/".join((*match.folders, match.stem)) if match.folders else match.stem
                 self.fitting += match.exact
                 self.example = min(self.example or match.stem, match.stem) if match.exact else self.example
-                yield File(match.stem, path, number, match.uri, int(not match.exact))
+                yield File(match.stem, path, number, match.uri, 0 if match.exact else NEARLY)
+            elif match.ending in UNREAD[number]:
+                yield File(match.stem, match.stem, number, match.uri, UNREADABLE)
+        yield from (File(link, link, number, link, LOST) for link in search.lost)
         if search.loops:
             text = "%d links ignored that lead to a folder that contains them, such as %s"
             logging.getLogger(__name__).warning(text, len(search.loops), search.loops[0], extra={"sure": False})

@@ -111,6 +111,41 @@ def test_a_link_that_points_nowhere_on_one_side_is_an_image_too(tmp_path: Path, 
     assert item.image.endswith("images/2.jpg")
 
 
+@pytest.mark.parametrize("text", [DEEP, DEEP.replace("**", "*"), DEEP.replace("**/*", "*/*")])
+def test_a_link_to_a_folder_that_is_not_there_is_counted(tmp_path: Path, text: str) -> None:
+    put(tmp_path, "images/s1/0.jpg", "labels/s1/0.png")
+    for side in ("images", "labels"):
+        (tmp_path / side / "s2").symlink_to(f"/mnt/disk-that-is-not-mounted/{side}/s2")
+        (tmp_path / side / "notes.txt").symlink_to("../.git/annex/objects/notes")
+    assert [(one.what, one.number) for one in left_out(listed(tmp_path, text))] == [
+        ("links to folders of photographs that are not there", 1),
+        ("links to folders of label files that are not there", 1),
+    ]
+    assert check.run(f"folder:{tmp_path}/benchmark.yaml", str(tmp_path), None, None, False, 1) == 2
+
+
+def test_a_folder_of_a_list_of_patterns_has_to_be_there(tmp_path: Path) -> None:
+    put(tmp_path, "s1/i/0.jpg", "s1/l/0.png")
+    text = "images: [s1/i/*.jpg, s2/i/*.jpg]\nlabels: [s1/l/*.png, s2/l/*.png]\nclasses: [a, b]\n"
+    with pytest.raises(OvssError, match=r"images: there is no folder .*/s2\. Complete the data"):
+        listed(tmp_path, text)
+    put(tmp_path, "s2/i/1.jpg", "s2/l/1.png")
+    assert len(listed(tmp_path, text)) == 2
+    endings = text.replace("s2/i/*.jpg", "s1/i/*.png").replace("s2/l/*.png", "s2/l/*")
+    assert len(listed(tmp_path, endings)) == 1, "nothing has to end so"
+
+
+@pytest.mark.parametrize("text", [FLAT, "images: images\nlabels: labels\nclasses: [a, b]\n"])
+def test_pairs_in_formats_that_are_not_read_are_counted(tmp_path: Path, text: str) -> None:
+    put(tmp_path, *(f"images/{name}" for name in ("0.jpg", "1.heic", "2.HEIC", "0.npy", "depth.npy", "README.md")))
+    put(tmp_path, *(f"labels/{name}" for name in ("0.png", "1.npy", "2.png", "0.npy", "all.npz", "README.md")))
+    assert [(one.what, one.number) for one in left_out(listed(tmp_path, text))] == [
+        ("label files without a photograph", 1),
+        ("photographs in a format that is not read", 2),
+        ("label files in a format that is not read", 1),
+    ]
+
+
 def test_links_to_folders_and_to_files_are_followed(tmp_path: Path) -> None:
     put(tmp_path, "disk/images/0.jpg", "disk/label.png")
     (tmp_path / "images").symlink_to("disk/images")
