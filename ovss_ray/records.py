@@ -50,20 +50,18 @@ SCHEMA = pa.schema(
 def table(batch: Batch) -> pa.Table:
     """Make the records of a batch that has gone through its pipeline, with the name of each row's benchmark."""
     arrays = [
-        pa.array([str(value) for value in batch["image_id"]], pa.string()),
-        pa.array([str(value) for value in batch["error"]], pa.string()),
+        _words(batch, "image_id"),
+        _words(batch, "error"),
         pa.array([list(value.items()) for value in batch["seconds"]], SCHEMA.field("seconds").type),
         *(_measured(batch, name) for name in METRICS),
-        *(
-            pa.array([str(value) for value in batch.get(name, [""] * len(batch["error"]))])
-            for name in (*DIGESTS, *STAMPS)
-        ),
+        *(_words(batch, name) for name in (*DIGESTS, *STAMPS)),
     ]
     made = pa.Table.from_arrays(arrays, schema=SCHEMA)
-    return made.append_column("benchmark", pa.array([str(value) for value in batch["benchmark"]], pa.string()))
+    return made.append_column("benchmark", _words(batch, "benchmark"))
 
 
 def _words(batch: Batch, name: str) -> pa.Array:
+    """A column of texts; "" where no stage has written it."""
     return pa.array([str(value) for value in batch.get(name, [""] * len(batch["error"]))], pa.string())
 
 
