@@ -22,6 +22,8 @@ LONGEST, SHORTEST = 512, 64
 """pixels: the longest side after reduction; the shortest side for which fits are computed"""
 LEAST = 30
 """pixels of boundary (reduced) below which an image says nothing"""
+FLAT = 0.01
+"""deviation of edge strengths below which a photograph is of one colour"""
 REACH = 64
 """reduced pixels: the largest shift, at most a quarter of the shorter side"""
 SLACK = 1
@@ -30,12 +32,15 @@ NEAR = 6
 """reduced pixels: shifts this close to a peak say nothing about chance"""
 SURROUNDINGS = 24
 """reduced pixels: edges are measured against the contrast of a square of this side"""
-FITS, FITS_ALONE = 3.5, 5.0
-"""standard deviations: the least median fit of an alternative; of a shift that a single image shows"""
+FITS, FITS_SHIFTED = 3.5, 5.0
+"""standard deviations: the least median fit of an alternative; the least sum / root of the number of a shift's"""
 GAIN, WINS = 2.5, 0.8
 """what an alternative must gain: median · root of the number of images; and in which share of them"""
-ALIKE, LEAST_SHIFT, SHIFT_GAIN = 0.6, 10, 2.0
-"""share of the images that must show the same shift; pixels that it must have; what it must gain instead of GAIN"""
+TOGETHER, FITS_TOGETHER, GAIN_TOGETHER, WINS_TOGETHER, STEADY = 6, 1.5, 6.0, 0.7, 6.0
+"""images from which on weak fits count together; their least mean; what they must gain, as mean · root of the number;
+in which share of them; the gain that counts most in one image"""
+LEAST_SHIFT, SHIFT_GAIN, SHIFT_TOGETHER = 10, 2.0, 8.0
+"""pixels that a shift must have; what it must gain, more than other alternatives since it is the best of many"""
 STRANGERS, STRANGER_FITS, SEVERAL = 24, 6.0, 0.15
 """most images among which each is compared with each; the fit by which a photograph finds its labels there; the share
 of the images that must find them"""
@@ -95,13 +100,19 @@ class Alternative:
     own: np.ndarray
     """(n,) float64: of the same images with their labels as they are"""
     least: float = GAIN
+    least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether it fits clearly better, and in nearly all images."""
-        if not len(self.fits) or np.median(self.fits) < FITS:
+        """Return whether it fits clearly better in nearly all images: by much, or by less in many."""
+        number = len(self.fits)
+        if not number:
             return False
-        wins = (self.fits > self.own).mean()
-        return bool(wins >= WINS and self.gain * len(self.fits) ** 0.5 >= self.least)
+        gains = np.clip(self.fits - self.own, -STEADY, STEADY)
+        wins = (gains > 0).mean()
+        clear = np.median(self.fits) >= FITS and self.gain * number**0.5 >= self.least
+        together = number >= TOGETHER and self.fits.mean() >= FITS_TOGETHER
+        steady = together and gains.mean() * number**0.5 >= self.least_together
+        return bool((clear and wins >= WINS) or (steady and wins >= WINS_TOGETHER))
 
     @property
     def gain(self) -> float:
@@ -116,6 +127,8 @@ def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: 
     if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:
         return None
     photograph = _strengths(np.asarray(Image.fromarray(image).reduce(stride), np.float32))
+    if photograph.std() < FLAT:
+        return None
     return Edges(photograph.astype(np.float16), labels, stride, address, orientation)
 
 
@@ -219,24 +232,32 @@ def _comparable(here: Edges, there: Edges) -> bool:
 def _shifted(
     traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], own: np.ndarray
 ) -> Iterator[Alternative]:
-    """Fits at the shift that most images show, if they agree on one that is more than slack."""
-    peaks = [np.subtract(np.unravel_index(surface.argmax(), surface.shape), len(surface) // 2) for surface in surfaces]
-    strides = np.array([edges.stride for _, edges in traced])
-    moved = np.array(peaks) * strides[:, None]
-    most = np.median(moved, 0)
-    same = (np.abs(moved - most) <= 2 * strides[:, None] + 1).all(1)
-    fits = np.array([fit(*pair) for pair in zip(surfaces, map(tuple, peaks), strict=True)])
-    sure = len(fits) > 1 or fits[0] >= FITS_ALONE
-    if sure and same.mean() >= ALIKE and np.abs(most).max() >= max(LEAST_SHIFT, 4 * strides.max()):
+    """Fits at the shift that suits all images of the commonest scale best, if it is more than slack."""
+    strides = [edges.stride for _, edges in traced]
+    stride = max(strides, key=strides.count)
+    chosen = [at for at, other in enumerate(strides) if other == stride]
+    reach = min(len(surfaces[at]) for at in chosen) // 2
+    common = [_middle(surfaces[at], reach) for at in chosen]
+    pooled = sum((surface - surface.mean()) / (surface.std() + 1e-9) for surface in common)
+    peak = np.subtract(np.unravel_index(np.argmax(pooled), common[0].shape), reach)
+    fits = np.array([fit(surface, (int(peak[0]), int(peak[1]))) for surface in common])
+    moved = peak * stride
+    if np.abs(moved).max() >= max(LEAST_SHIFT, 4 * stride) and fits.sum() >= FITS_SHIFTED * len(fits) ** 0.5:
         cause = "cropping or padding that only one of photograph and label file went through"
         # Photographs lie where labels would have to be moved to, so labels are shifted the other way.
-        said = f"shifted by {_direction(-most, 2 * float(strides.max()))}"
-        yield Alternative(said, cause, fits[same], own[same], SHIFT_GAIN)
+        said = f"shifted by {_direction(-moved, 2 * stride)}"
+        yield Alternative(said, cause, fits, own[chosen], SHIFT_GAIN, SHIFT_TOGETHER)
+
+
+def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
+    """Return the shifts up to `reach` of an agreement (d, d)."""
+    middle = len(surface) // 2
+    return surface[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
 
 
 def _direction(most: np.ndarray, slack: float) -> str:
     """Write pixels down and to the right in words; what is less than the slack is left out."""
-    (down, right) = most.round().astype(int).tolist()
+    down, right = most.tolist()
     words = [(right, "to the right" if right > 0 else "to the left"), (down, "down" if down > 0 else "up")]
     return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if abs(pixels) > slack)
 

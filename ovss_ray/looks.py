@@ -29,6 +29,8 @@ SMALL, LARGE = 0.01, 0.6
 """The least part of an image that a class must cover to have a vote, and the most to have one about its place."""
 GREENER = 0.02
 """Differences of green below this are no sign: trees against a grey sky."""
+INFRARED = 0.15
+"""Classes that are redder by so much have no vote: aerial photographs show infrared, where plants shine, as red."""
 STRIDE = 3
 """Every third row and column is looked at."""
 VOTES, SOME, MANY = 3, 8, 20
@@ -49,7 +51,7 @@ class Look:
     rows: np.ndarray
     """(n,) float64: the mean row of each, 0 at the top and 1 at the bottom; NaN where it covers most of the image"""
     green: np.ndarray
-    """(n,) float64: by how much each is greener than the image: (2 G - R - B) / (R + G + B)"""
+    """(n,) float64: how much greener than the image each is: (2 G - R - B) / (R + G + B); NaN where far redder"""
 
 
 def look(image: np.ndarray, truth: np.ndarray, labels: int) -> Look:
@@ -58,15 +60,17 @@ def look(image: np.ndarray, truth: np.ndarray, labels: int) -> Look:
     known = truth != IGNORE
     flat = truth[known].astype(np.int64)
     red, green, blue = (image[..., channel].astype(np.float64) for channel in range(3))
-    greenness = (2 * green - red - blue) / (red + green + blue + 1)
+    greenness, redness = ((3 * channel - red - green - blue) / (red + green + blue + 1) for channel in (green, red))
     rows = np.broadcast_to(np.linspace(0, 1, len(truth))[:, None], truth.shape)
     areas = np.bincount(flat, minlength=labels)
     shown = np.flatnonzero(areas >= max(1, SMALL * truth.size))
     mean_rows = np.bincount(flat, rows[known], labels)[shown] / areas[shown]
-    mean_green = np.bincount(flat, greenness[known], labels)[shown] / areas[shown]
-    return Look(
-        shown, np.where(areas[shown] > LARGE * truth.size, np.nan, mean_rows), mean_green - float(greenness.mean())
+    greener, redder = (
+        np.bincount(flat, values[known], labels)[shown] / areas[shown] - float(values.mean())
+        for values in (greenness, redness)
     )
+    places = np.where(areas[shown] > LARGE * truth.size, np.nan, mean_rows)
+    return Look(shown, places, np.where(redder > INFRARED, np.nan, greener))
 
 
 class Jury:

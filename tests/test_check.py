@@ -226,6 +226,17 @@ def test_looks_need_enough_votes_and_a_clear_verdict() -> None:
     assert [jury.verdict([wrong] * number, {})[0].sure for number in (2, 4)] == [False, True]
 
 
+def test_plants_that_shine_red_in_infrared_are_no_sign() -> None:
+    generator = np.random.default_rng(0)
+    truth = np.repeat([0, 1], 60)[:, None].repeat(120, 1).astype(np.uint16)
+    jury = looks.Jury(["street", "tree"])
+    for shade, seen in ((200, 60, 60), [True, False]), ((66, 54, 66), [True, True]):
+        image = np.where(truth[..., None] == 1, shade, (70, 80, 90)) + generator.integers(0, 5, (120, 120, 3))
+        shown = looks.look(image.astype(np.uint8), truth, 2)
+        assert (~np.isnan(shown.green)).tolist() == seen
+        assert len(jury.verdict([shown] * 30, {})) == (0 if not all(seen) else 1)
+
+
 def test_places_mean_nothing_where_no_class_is_above() -> None:
     jury = looks.Jury(["background", "road", "water"])
     upper = looks.Look(np.array([1, 2]), np.array([0.1, 0.2]), np.zeros(2))

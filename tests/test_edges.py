@@ -94,3 +94,21 @@ def test_large_images_are_reduced_and_shifts_are_in_their_pixels() -> None:
     assert max(large.labels.shape) <= edges.LONGEST
     (fault,) = edges.verdict([(0, large)])
     assert "shifted by 48 pixels to the right" in fault.what
+
+
+def test_weak_fits_count_together_if_nearly_all_images_agree() -> None:
+    """Each image alone says little: faint discs under much noise."""
+    generator = np.random.default_rng(5)
+    weak = []
+    for seed in range(24):
+        image, truth = scene(seed, (96, 96))
+        noisy = 110 + 0.025 * (image.astype(float) - 110) + generator.normal(0, 6, image.shape)
+        weak.append((10 * seed, traced(noisy.clip(0, 255).astype(np.uint8), truth[:, ::-1].copy(), str(seed))))
+    assert list(edges.verdict(weak[:1])) == []
+    (fault,) = edges.verdict(weak)
+    assert "flipped left to right" in fault.what
+
+
+def test_a_photograph_of_one_colour_says_nothing() -> None:
+    image, truth = scene(0)
+    assert edges.trace(np.full_like(image, 90), truth) is None
