@@ -22,7 +22,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
-from ovss_ray import edges, ends, files, images, missing
+from ovss_ray import edges, ends, files, images, missing, palettes
 from ovss_ray.datasets import benchmark as benchmarks
 from ovss_ray.datasets.benchmark import Benchmark
 from ovss_ray.edges import Edges
@@ -33,6 +33,7 @@ from ovss_ray.listing import LABELS, Item, gathered
 from ovss_ray.looks import Jury, Look
 from ovss_ray.manifest import Selection
 from ovss_ray.missing import Census
+from ovss_ray.palettes import Shown
 from ovss_ray.request import Request
 from ovss_ray.spill import Rows
 from ovss_ray.vocabulary import Vocabulary
@@ -100,7 +101,7 @@ def ahead(request: Request) -> Iterator[str]:
             first = f"all {len(sample)} label files that were looked at are wrong, such as this: {wrong[0]}"
             raise OvssError(f"{name}: {first} {type_this}")
         more = counted(benchmark, _rows(manifest, spread(len(manifest), WIDER)))
-        if taken := missing.taken_away(benchmark, census, more):
+        if (taken := missing.taken_away(benchmark, census, more)) and taken.sure:
             raise OvssError(f"{name}: {taken} {type_this}")
         doubtful = [fault for fault in faults if not fault.file]
         extent = f"This is of {len(sample)} images. To look closer, type: ovss check {name}"
@@ -166,6 +167,7 @@ def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Fau
     faults, census, number = Faults(), Census.of(len(benchmark.labels)), 0
     shown: list[Look] = []
     traced: list[tuple[int, Edges]] = []
+    shown_by: list[Shown] = []
     for place, image in seen:
         number += 1
         faults.add(image.faults)
@@ -176,6 +178,8 @@ def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Fau
             shown.append(image.look)
         if image.edges is not None:
             traced.append((place, image.edges))
+        if image.palette is not None and len(shown_by) < LOOKS:
+            shown_by.append(image.palette)
     if benchmark.unlabelled and census.files >= min(3, number) > 0 and census.pixels[-1] == 0:
         nowhere = f"not one pixel of {census.files} label files is unlabelled"
         what = f"{nowhere}, and this data set leaves some out in nearly all"
@@ -184,6 +188,7 @@ def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Fau
     faults.add(Jury(benchmark.labels).verdict(shown, _orders(benchmark)))
     faults.add(missing.shifted(benchmark, census, shown))
     faults.add(edges.verdict(traced))
+    faults.add(palettes.verdict(shown_by))
     return faults, census
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ovss_ray import blame, edges, files, looks
+from ovss_ray import blame, edges, files, looks, palettes
 from ovss_ray.datasets.benchmark import Benchmark
 from ovss_ray.edges import Edges
 from ovss_ray.errors import OvssError
 from ovss_ray.faults import Fault
 from ovss_ray.listing import Item
 from ovss_ray.looks import Look
+from ovss_ray.palettes import Shown
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Seen:
     edges: Edges | None = None
     part: str = ""
     """the part of the image that is asked for"""
+    palette: Shown | None = None
+    """of labels that a user describes by their values, in a file with a palette"""
 
 
 def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
@@ -49,14 +52,16 @@ def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
     if not counts[:-1].any():
         cause = "`ignore` takes everything away, or an image that was left without labels"
         faults.append(Fault("not one of its pixels is counted", item.truth, cause, sure=not item.part))
+    palette = palettes.read(data, item.truth) if benchmark.values else None
     if image is None:
-        return Seen(tuple(faults), counts, part=item.part)
+        return Seen(tuple(faults), counts, part=item.part, palette=palette)
     if image.shape[:2] != truth.shape:
         sizes = f"labels of {truth.shape[1]} × {truth.shape[0]} pixels for {image.shape[1]} × {image.shape[0]}"
         faults.append(Fault(sizes, item.truth, blame.of_sizes(image.shape, truth.shape, orientation)))
-        return Seen(tuple(faults), counts, part=item.part)
+        return Seen(tuple(faults), counts, part=item.part, palette=palette)
     traced = edges.trace(image, truth, item.image, orientation) if trace else None
-    return Seen(tuple(faults), counts, looks.look(image, truth, len(benchmark.labels)), traced, item.part)
+    look = looks.look(image, truth, len(benchmark.labels))
+    return Seen(tuple(faults), counts, look, traced, item.part, palette)
 
 
 def counted(benchmark: Benchmark, items: Iterable[Item]) -> Iterator[np.ndarray]:

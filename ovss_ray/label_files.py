@@ -47,14 +47,19 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     values than its indices, a stored 0 that is white, several pages or frames, alpha that is not wholly opaque, and
     an EXIF orientation. For damaged files and the cap, see `images.decode`.
     """
+    samples, palette = stored(data, name, cap)
+    if palette is not None:
+        _palette_is_its_indices(samples, palette, name)
+    return _indices(samples, name)
+
+
+def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read the samples of a label map, (H, W, C), and its palette, (n, 3) uint8 RGB, or None. Raises OvssError."""
     with _opened(data, name, cap) as file:
         _one_zero(file)
         if file.bits not in (1, 2, 4, 8) and not file.grey:
             _refuse_depth(file)
-        samples, palette = _stored(file)
-    if palette is not None:
-        _palette_is_its_indices(samples, palette, name)
-    return _indices(samples, name)
+        return _stored(file)
 
 
 def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:

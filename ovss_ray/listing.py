@@ -21,8 +21,11 @@ LABELS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm
 """Endings by which photographs and label files are told from their neighbours."""
 
 UNREAD = (
-    tuple([".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".npy", ".dcm", ".nii", ".nii.gz"]),
-    tuple([".npy", ".npz", ".mat", ".h5", ".exr", ".dcm", ".nii", ".nii.gz"]),
+    (
+        *(".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
+        *(".exr", ".npy", ".dcm", ".nii", ".nii.gz"),
+    ),
+    (".npy", ".npz", ".mat", ".h5", ".exr", ".dcm", ".nii", ".nii.gz"),
 )
 """Endings of photographs, and of label files, that people have and that are not read."""
 

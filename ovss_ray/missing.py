@@ -94,6 +94,15 @@ def _taken_away(benchmark: Benchmark, census: Census) -> Fault | None:
         )
     two = number == 2
     several = number <= FEW_CLASSES and census.files >= ENOUGH and census.ignored >= 2 * BULK and absent == [number - 1]
+    by_default = values is not None and not values.stated
+    perhaps = number > 2 and census.files >= ENOUGH and census.ignored >= BULK and by_default and _only_last(census)
+    if perhaps and not several:
+        return Fault(
+            f"{benchmark.labels[-1]!r} never occurs in {census.files} label files, all other classes do, and "
+            f"{census.ignored:.1%} of the pixels are not counted{_away(values)}",
+            cause="the last class was written as the value that is not counted",
+            sure=False,
+        )
     if len(absent) != 1 or not (two or (several and not (values and values.stated))):
         return None
     return Fault(
@@ -101,6 +110,12 @@ def _taken_away(benchmark: Benchmark, census: Census) -> Fault | None:
         f"their pixels are not counted{_away(values)}",
         cause=_ignoring(benchmark, census) or "`ignore` takes away what should be this class",
     )
+
+
+def _only_last(census: Census) -> bool:
+    """Whether the last class never occurs, and all others in most files."""
+    last = len(census.occurs) - 2
+    return census.absent == [last] and bool((census.occurs[:last] >= OFTEN * census.files).all())
 
 
 def _away(values: Values | None) -> str:

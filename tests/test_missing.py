@@ -118,3 +118,15 @@ def test_the_first_ten_missing_labels_are_named() -> None:
     assert missing.named(names, []) == "0 of 15 labels never occur"
     assert missing.named(names, [3]) == "1 of 15 labels never occur: name 3"
     assert missing.named(names, range(2, 15)).endswith("name 10, name 11, … and 3 more")
+
+
+@pytest.mark.parametrize(("stated", "named"), [(False, True), (True, False)])
+def test_the_last_of_many_classes_that_may_be_written_as_what_is_not_counted_is_noted(
+    stated: bool, named: bool
+) -> None:
+    own = described(*"abcde", values=Values((0, 1, 2, 3, 4), (255,), stated))
+    fault = missing.taken_away(own, census(*[(60, 10, 10, 10, 0, 10)] * 3))
+    assert (fault is not None) == named
+    assert fault is None or ("'e' never occurs in 3 label files" in fault.what and not fault.sure)
+    assert missing.taken_away(own, census(*[(60, 10, 10, 0, 0, 10)] * 3)) is None, "rare classes"
+    assert missing.taken_away(own, census(*[(60, 10, 10, 10, 0, 1)] * 3)) is None, "a border"

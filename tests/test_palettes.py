@@ -1,0 +1,73 @@
+"""Palettes of label files that disagree with one another."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovss_ray import check, palettes
+
+MAP = np.array([[0, 0, 1, 1], [2, 2, 1, 0]], np.uint8).repeat(6, 0).repeat(6, 1)
+COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+
+
+def saved(order: tuple[int, ...], kind: str = "PNG", pixels: np.ndarray = MAP) -> bytes:
+    """A label map whose palette has the colours in some order, and whose pixels keep their colours."""
+    picture = Image.fromarray(np.argsort(order).astype(np.uint8)[pixels], "P")
+    picture.putpalette([part for index in order for part in COLOURS[index]])
+    sink = io.BytesIO()
+    picture.save(sink, kind)
+    return sink.getvalue()
+
+
+def faults(*content: bytes) -> list[str]:
+    read = (palettes.read(data, f"{number}.png") for number, data in enumerate(content))
+    return [str(fault) for fault in palettes.verdict(shown for shown in read if shown)]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_colours_that_each_file_numbers_anew_are_a_fault(kind: str) -> None:
+    (fault,) = faults(saved((0, 1, 2), kind), saved((0, 2, 1), kind))
+    assert "the colour [0, 128, 0] is the index 2 in 0.png, and the index 1 in 1.png" in fault
+    assert "`encoding: rgb`" in fault
+
+
+def test_a_file_with_fewer_colours_may_number_them_anew_too() -> None:
+    only_red = Image.new("P", (4, 4), 0)
+    only_red.putpalette(COLOURS[1])
+    sink = io.BytesIO()
+    only_red.save(sink, "PNG")
+    assert "the index 1 in 0.png, and the index 0 in 1.png" in faults(saved((0, 1, 2)), sink.getvalue())[0]
+
+
+def test_palettes_that_agree_are_never_filled_or_show_other_colours_are_no_fault() -> None:
+    empty = []
+    for value in (0, 1, 2):
+        picture = Image.new("P", (4, 4), value)
+        picture.putpalette([0] * 768)
+        sink = io.BytesIO()
+        picture.save(sink, "PNG")
+        empty.append(sink.getvalue())
+    assert faults(*empty) == []
+    assert faults(saved((0, 1, 2)), saved((0, 1, 2), pixels=MAP * 0)) == []
+    random = Image.fromarray(MAP, "P")
+    random.putpalette([9, 8, 7, 6, 5, 4, 3, 2, 1])
+    sink = io.BytesIO()
+    random.save(sink, "PNG")
+    assert faults(saved((0, 1, 2)), sink.getvalue()) == []
+
+
+@pytest.mark.parametrize(("more", "expected"), [("", 1), ("encoding: rgb\ncolours: {a: black, b: red, c: green}\n", 0)])
+def test_the_check_names_them_unless_the_colours_decide(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, expected: int
+) -> None:
+    for number, order in enumerate([(0, 1, 2), (1, 2, 0)]):
+        Image.fromarray(np.array(COLOURS, np.uint8)[MAP]).save(tmp_path / f"{number}.jpg")
+        (tmp_path / f"{number}.png").write_bytes(saved(order))
+    for name, colour in zip(("black", "red", "green"), COLOURS, strict=True):
+        more = more.replace(name, str(list(colour)))
+    (tmp_path / "b.yaml").write_text(f"images: '*.jpg'\nlabels: '*.png'\nclasses: [a, b, c]\n{more}")
+    assert check.run(f"folder:{tmp_path}/b.yaml", str(tmp_path), None, None, False, 1) == expected
+    assert ("numbers the colours of each file anew" in capsys.readouterr().out) == bool(expected)
