@@ -32,6 +32,8 @@ _CUT = "an unfinished download or copy"
 
 def cause(data: bytes, name: str, benchmark: Benchmark) -> str:
     """Say what usually leads to a label file with values that a benchmark does not have; "" if nothing is likely."""
+    if benchmark.values is None and benchmark.rules and _is_picture(data, name):
+        return ""  # coded by colours: their reader says what is wrong with them
     try:
         pixels = images.decode_labels(data, name)
     except OvssError as failure:
@@ -158,6 +160,15 @@ def _of_mode(data: bytes, name: str, damaged: bool) -> str:
     if mode in ("", "1", "L", "P") or mode.startswith("I") or (data[:4] == b"\x89PNG" and data[24] == 16):
         return ""
     return _of_colours(picture, mode)
+
+
+def _is_picture(data: bytes, name: str) -> bool:
+    """Whether a file can be read as labels that are coded by colours."""
+    try:
+        images.decode_colours(data, name)
+    except OvssError:
+        return False
+    return True
 
 
 def _of_colours(picture: np.ndarray, mode: str) -> str:

@@ -40,19 +40,20 @@ def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
         image, orientation = benchmark.image(item, data), blame.orientation(data)
     except OvssError as failure:
         faults.append(Fault(str(failure), item.image, "an unfinished download or copy"))
-    data = b""
+    labels: bytes | None = None
     try:
-        data = files.read(item.truth)
-        truth = benchmark.truth(item, data)
+        labels = files.read(item.truth)
+        truth = benchmark.truth(item, labels)
     except OvssError as failure:
-        cause = blame.cause(data, item.truth, benchmark) if data else "the file is missing or not readable"
+        absent = "the file is missing or not readable"
+        cause = absent if labels is None else blame.cause(labels, item.truth, benchmark)
         return Seen((*faults, Fault(str(failure), item.truth, cause)), part=item.part)
     faults += _unlike(benchmark, item, truth)
     counts = _counts(benchmark, truth)
     if not counts[:-1].any():
         cause = "`ignore` takes everything away, or an image that was left without labels"
         faults.append(Fault("not one of its pixels is counted", item.truth, cause, sure=not item.part))
-    palette = palettes.read(data, item.truth) if benchmark.values else None
+    palette = palettes.read(labels, item.truth) if benchmark.values else None
     if image is None:
         return Seen(tuple(faults), counts, part=item.part, palette=palette)
     if image.shape[:2] != truth.shape:

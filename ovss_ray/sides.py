@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from ovss_ray.errors import OvssError
 from ovss_ray.listing import FILE, LOST, NEARLY, UNREAD, UNREADABLE, File, Paired, paired_files
-from ovss_ray.patterns import Match, Search, lacking
+from ovss_ray.patterns import Match, Search, lacking, split_ending
 from ovss_ray.spill import Rows
 
 WHY = {
@@ -60,6 +60,13 @@ class Side:
         self.others[match.ending] += 1
         return match.exact and match.ending in self.endings
 
+    def _misspelled(self) -> str:
+        """What in the description keeps every file from fitting; "" if it looks well."""
+        stem, ending = split_ending(self.suffix)
+        if stem and ending.lower() in self.endings:
+            return f". A suffix is what stands before the ending: write {stem}"
+        return r". Write / in the place of \ between folders" if any("\\" in text for text in self.patterns) else ""
+
     def summary(self) -> str:
         """What was found, in a sentence."""
         listed = self.patterns[0] if len(self.patterns) == 1 else list(self.patterns)
@@ -69,7 +76,7 @@ class Side:
         if self.fitting:
             return f"{fitting}, such as {self.example!r}"
         if not self.others:
-            return fitting
+            return fitting + self._misspelled()
         ending, number = max(self.others.items(), key=lambda other: (other[0] in self.endings, other[1]))
         if ending in self.endings:
             return f"{fitting}. {number} others end in {ending}: write *{ending} there"

@@ -193,6 +193,20 @@ def coloured(table: dict[int, int], item: Item, data: bytes) -> np.ndarray:
     place = np.searchsorted(known, numbers).clip(max=len(known) - 1)
     if (odd := known[place] != numbers).any():
         unknown = np.unique(numbers[odd]).tolist()
-        red, rest = divmod(unknown[0], 65536)
-        raise OvssError(f"{item.truth}: {len(unknown)} colours not in `colours`, such as {[red, *divmod(rest, 256)]}")
+        what = f"{item.truth}: {len(unknown)} colours not in `colours`, such as {_channels(unknown[0])}"
+        raise OvssError(f"{what}. {_of_unknown(unknown, table)}")
     return np.array([table[number] for number in known.tolist()], np.uint16)[place]
+
+
+def _channels(colour: int) -> list[int]:
+    red, rest = divmod(colour, 65536)
+    return [red, *divmod(rest, 256)]
+
+
+def _of_unknown(unknown: list[int], table: dict[int, int]) -> str:
+    """What colours that are not listed usually are, and what to do."""
+    if all(_number(np.array(_channels(colour)[::-1])).item() in table for colour in unknown):
+        return "With red and blue swapped they are there: OpenCV writes BGR, so use cv2.cvtColor before cv2.imwrite"
+    if len(unknown) > 2 * len(table):
+        return "So many come of smoothing or of JPEG: export the labels again as PNG, resized to the nearest pixel"
+    return "Give them to a class in `colours`, or write them into `ignore` if they are not to be counted"

@@ -332,3 +332,46 @@ def test_a_name_that_stands_for_two_classes_is_noted_by_the_check(
     described(tmp_path, FLAT.replace("[a, b]", "[a, b, A]"))
     assert check.run(f"folder:{tmp_path}/benchmark.yaml", str(tmp_path), None, None, False, 1) == 0
     assert "the name 'a' stands for the classes 0 and 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (FLAT + "label_suffix: _mask.png\n", "A suffix is what stands before the ending: write _mask"),
+        (FLAT.replace("images/", "images" + chr(92)), r"Write / in the place of \ between folders"),
+    ],
+)
+def test_what_keeps_every_file_from_fitting_is_named(tmp_path: Path, text: str, advice: str) -> None:
+    put(tmp_path, "images/0.jpg", "labels/0_mask.png")
+    with pytest.raises(OvssError) as failure:
+        listed(tmp_path, text)
+    assert advice in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        ([[255, 0, 0], [0, 0, 0]], "With red and blue swapped they are there: OpenCV writes BGR"),
+        ([[0, 0, i] for i in range(20)], "So many come of smoothing or of JPEG"),
+        ([[9, 9, 9], [0, 0, 0]], "Give them to a class in `colours`, or write them into `ignore`"),
+    ],
+)
+def test_colours_that_are_not_listed_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pixels: list[list[int]], said: str
+) -> None:
+    put(tmp_path, "images/0.jpg")
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.resize(np.array(pixels, np.uint8), (4, 6, 3))).save(tmp_path / "labels/0.png")
+    described(tmp_path, FLAT + "encoding: rgb\ncolours: {a: [0, 0, 0], b: [0, 0, 255]}\n")
+    assert check.run(f"folder:{tmp_path}/benchmark.yaml", str(tmp_path), None, None, False, 1) == 1
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert "Usually" not in printed
+
+
+def test_an_empty_label_file_is_an_unfinished_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "images/0.jpg", "labels/0.png")
+    (tmp_path / "labels/0.png").write_bytes(b"")
+    described(tmp_path, FLAT)
+    assert check.run(f"folder:{tmp_path}/benchmark.yaml", str(tmp_path), None, None, False, 1) == 1
+    assert "Usually: an empty file: an unfinished download or copy" in capsys.readouterr().out
