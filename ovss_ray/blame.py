@@ -32,7 +32,7 @@ _CUT = "an unfinished download or copy"
 
 def cause(data: bytes, name: str, benchmark: Benchmark) -> str:
     """Say what usually leads to a label file with values that a benchmark does not have; "" if nothing is likely."""
-    if benchmark.values is None and benchmark.rules and _is_picture(data, name):
+    if benchmark.values is None and benchmark.rules and _picture(data, name) is not None:
         return ""  # coded by colours: their reader says what is wrong with them
     try:
         pixels = images.decode_labels(data, name)
@@ -152,29 +152,23 @@ def _of_mode(data: bytes, name: str, damaged: bool) -> str:
     mode = _mode(data)
     if mode == "F":
         return "floating-point labels, as interpolation and networks make them: save whole numbers (astype('uint8'))"
-    try:
-        picture = images.decode(data, name, upright=False)
-    except OvssError:
-        return _CUT if damaged else ""
-    # Pillow keeps the high bytes alone of colours of 16 bits: it is no help there.
-    if mode in ("", "1", "L", "P") or mode.startswith("I") or (data[:4] == b"\x89PNG" and data[24] == 16):
+    if damaged:
+        return _CUT
+    if mode in ("", "1", "L", "P") or mode.startswith("I"):
         return ""
-    return _of_colours(picture, mode)
+    picture = _picture(data, name)
+    return "" if picture is None else _of_colours(picture)
 
 
-def _is_picture(data: bytes, name: str) -> bool:
-    """Whether a file can be read as labels that are coded by colours."""
+def _picture(data: bytes, name: str) -> np.ndarray | None:
+    """Read labels that are coded by colours, (H, W, 3) uint8; None for a file that cannot be such labels."""
     try:
-        images.decode_colours(data, name)
+        return images.decode_colours(data, name)
     except OvssError:
-        return False
-    return True
+        return None
 
 
-def _of_colours(picture: np.ndarray, mode: str) -> str:
-    alpha = " and alpha" if mode.endswith("A") else ""
-    if (picture == picture[..., :1]).all():
-        return f"label values in equal channels{alpha}: save one channel alone (Pillow: getchannel(0))"
+def _of_colours(picture: np.ndarray) -> str:
     colours = np.unique(picture.reshape(-1, 3), axis=0)
     if set(map(tuple, colours.tolist())) <= set(palette()):
         return "the colours of the palette were saved in place of its indices (Pillow: do not convert to RGB)"

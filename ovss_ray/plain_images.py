@@ -26,10 +26,13 @@ def portable(picture: ImageFile.ImageFile, data: bytes) -> np.ndarray:
     limit, count = greatest(picture, data), picture.width * picture.height * channels
     start = picture.tile[0].offset
     if data[:2] in (b"P2", b"P3"):
-        tokens = re.sub(rb"#[^\r\n]*", b"", data[start:]).split(None, count)[:count]
+        *tokens, rest = [*re.sub(rb"#[^\r\n]*", b"", data[start:]).split(None, count), b""][: count + 1]
         samples = np.array([int(token) for token in tokens])
     else:
+        rest = data[start + count * (1 if limit < 256 else 2) :]
         samples = np.frombuffer(data, np.uint8 if limit < 256 else ">u2", count, start)
+    if rest.lstrip()[:1] == b"P":
+        raise ValueError("several images in one file; a label map is one image")
     if len(samples) < count or samples.min() < 0 or samples.max() > limit:
         raise ValueError(f"{len(samples)} of {count} samples, or some outside 0 to {limit}")
     return samples.astype(np.uint16).reshape(picture.height, picture.width, channels)

@@ -158,3 +158,11 @@ def test_a_file_that_is_refused_for_its_kind_is_no_unfinished_download() -> None
 def test_equal_channels_of_16_bits_are_not_sent_to_a_program_that_drops_the_low_byte() -> None:
     _, content = cv2.imencode(".png", np.full((4, 6, 3), 2, np.uint16))
     assert blame.cause(content.tobytes(), "a.png", described(3)) == ""
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("WEBP", "RGB"), ("TIFF", "YCbCr"), ("PNG", "LA")])
+def test_a_file_that_is_refused_for_its_format_is_not_sent_to_another_cure(kind: str, mode: str) -> None:
+    sink = io.BytesIO()
+    Image.fromarray(labels(0, 1)).convert("RGB" if mode != "LA" else "L").convert(mode).save(sink, kind)
+    content = sink.getvalue() if mode != "LA" else saved(np.zeros((4, 6, 2), np.uint8))
+    assert blame.cause(content, "a", described(3)) == ""

@@ -497,3 +497,10 @@ def test_bits_are_those_of_the_labels_that_are_read(tmp_path: Path) -> None:
     ):
         (tmp_path / str(number)).write_bytes(data)
         assert images.bits(tmp_path / str(number)) == bits
+
+
+@pytest.mark.parametrize("head", [b"P5\n2 1\n255\n\0\1", b"P5\n2 1\n300\n\0\0\0\1", b"P2\n2 1\n255\n0 1\n"])
+def test_several_images_in_one_pgm_are_refused(head: bytes) -> None:
+    assert images.decode_labels(head, "a.pgm").tolist() == [[0, 1]]
+    with pytest.raises(OvssError, match="several images in one file"):
+        images.decode_labels(head + head, "a.pgm")

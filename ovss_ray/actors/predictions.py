@@ -1,12 +1,13 @@
 """Label maps that another system has written: scored without running anything.
 
-Either a folder of label maps, one PNG or TIFF per image, called as the image; or the sem_seg_predictions.json of
+Either a folder of label maps, one per image, called as the image; or the sem_seg_predictions.json of
 detectron2's SemSegEvaluator: one entry per image and class, its mask as COCO run lengths. Both are looked up by the
 image's id: the path that ends in it, else the only one that has its last step and, in their order, its folders.
 """
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -18,10 +19,11 @@ from pydantic import field_validator, model_validator
 from ovss_ray import files, images, stage
 from ovss_ray.columns import NONE, Batch, column
 from ovss_ray.errors import OvssError
+from ovss_ray.listing import LABELS
 from ovss_ray.run_lengths import decode_runs
 from ovss_ray.vocabulary import Vocabularies
 
-ENDINGS = (".png", ".tif", ".tiff")
+ENDINGS = LABELS
 _UNCOVERED = -(2**40)
 """In the place of a value where no mask of a JSON lies: beyond all that a label file can hold, -1 included."""
 _INVALID = 65533
@@ -163,8 +165,12 @@ def _in_order(steps: list[str], path: list[str]) -> bool:
 
 
 def label_maps(folder: str) -> dict[str, str]:
-    """Path below the folder without its ending → address, of all label maps. Raises OvssError if two share one."""
+    """Path below the folder without its ending → address, of all label maps.
+
+    Raises OvssError if there is none, or if two share one path.
+    """
     found: dict[str, str] = {}
+    others: Counter[str] = Counter()
     for uri in files.walk(folder):
         inner = PurePosixPath(uri[len(folder) :].lstrip("/"))
         if inner.suffix.lower() in ENDINGS:
@@ -172,6 +178,11 @@ def label_maps(folder: str) -> dict[str, str]:
             if stem in found:
                 raise OvssError(f"{found[stem]} and {inner} would both be the prediction of {stem!r}. Remove one")
             found[stem] = uri
+        else:
+            others[inner.suffix] += 1
+    if not found:
+        seen = ", ".join(f"{number} files {ending or 'without ending'}" for ending, number in others.most_common(3))
+        raise OvssError(f"{folder}: no label maps in it, but {seen or 'no file'}. Read are {' '.join(ENDINGS)}")
     return found
 
 

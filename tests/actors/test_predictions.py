@@ -105,7 +105,7 @@ def test_predictions_are_read_as_they_are_stored_or_refused(tmp_path: Path) -> N
 
 def test_a_missing_prediction_is_an_error_that_says_what_was_looked_for(tmp_path: Path) -> None:
     put(tmp_path / "a.png", MAP)
-    with pytest.raises(OvssError, match=r"no prediction: looked for .*/b\{\.png,\.tif,\.tiff\}"):
+    with pytest.raises(OvssError, match=r"no prediction: looked for .*/b\{\.png,\.tif,"):
         predicted(tmp_path, "b")
 
 
@@ -316,3 +316,15 @@ def test_a_category_that_is_no_whole_number_is_refused(tmp_path: Path, category:
     (tmp_path / "p.json").write_text(json.dumps(entries))
     with pytest.raises(OvssError, match="category_id"):
         predicted(tmp_path / "p.json", "a")
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.pgm"])
+def test_formats_of_label_files_are_those_of_predictions(tmp_path: Path, name: str) -> None:
+    put(tmp_path / name, MAP)
+    assert np.array_equal(predicted(tmp_path, "a")[0], MAP)
+
+
+def test_a_folder_without_label_maps_is_refused_with_what_is_there(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", MAP)
+    with pytest.raises(OvssError, match=r"no label maps in it, but 1 files \.npy\. Read are \.png"):
+        Stage.files(Stage.Config(path=str(tmp_path)))
