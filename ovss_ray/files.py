@@ -189,9 +189,14 @@ def _kind(entry: os.DirEntry[str]) -> bool | None:
         return False if entry.is_symlink() else None
 
 
+def is_link(path: str) -> bool:
+    """Whether a path is a link of this machine."""
+    return "://" not in path and os.path.islink(path)
+
+
 def leads_nowhere(path: str) -> bool:
     """Whether a path is a link of this machine to something that is not there."""
-    return "://" not in path and os.path.islink(path) and not os.path.exists(path)
+    return is_link(path) and not os.path.exists(path)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 `*`, `?` and `[...]` stand for parts of one step of a path, `**` for any number of folders. A step that exists under
 exactly this name is that file or folder, whatever characters it has: `data [2024]/*.jpg`. A pattern that is a folder
 stands for all files below it. The ending of a file fits in any case: `*.jpg` fits `a.JPG`. Hidden folders are entered
-only if a step of the pattern begins with a dot. Links to folders are followed, but not into their own folder.
+only if a step of the pattern begins with a dot. Links to folders are followed, but not into their own folder, and
+no folder is listed under two paths.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,12 +58,15 @@ class Search:
     """The files below a folder that any of some patterns fits, and whose names without ending end in `suffix`.
 
     Once it has ended, `loops` are the links that were ignored since they lead to a folder that contains them, and
-    `lost` the links without an ending that lead nowhere, where a folder is looked for.
+    `lost` the links without an ending that lead nowhere, where a folder is looked for. `again` are folders that were
+    ignored since a link has shown them before, or shows them here.
     """
 
     def __init__(self, base: str, patterns: Sequence[str], suffix: str = "") -> None:
         self.loops: list[str] = []
         self.lost: list[str] = []
+        self.again: list[str] = []
+        self._known: dict[int, int] = {}
         self._suffix = suffix
         self._patterns = [_split(base, pattern) for pattern in patterns]
 
@@ -85,8 +89,17 @@ class Search:
         elif _literal(place, first) and files.is_folder(files.join(place.uri, first.text)):
             for inner in self._folders(place, first):
                 yield from self._walk(inner, (Step("**"), Step("*")))
-        else:
+        elif self._is_new(place):
             yield from _fitting(place, first, self._suffix)
+
+    def _is_new(self, place: _Place) -> bool:
+        """Whether the files of a place were not listed yet under another path, which would count each twice."""
+        if not place.trail.reals:
+            return True
+        new = self._known.setdefault(hash(place.trail.reals[-1]), hash(place.uri)) == hash(place.uri)
+        if not new and place.uri not in self.again:
+            self.again.append(place.uri)
+        return new
 
     def _folders(self, place: _Place, step: Step) -> Iterator[_Place]:
         """The folders in a place that a step fits."""
@@ -95,17 +108,23 @@ class Search:
             address = files.join(place.uri, step.text)
             yield _Place(address, Trail.at(address), named)
             return
+        for name in self._fitting_folders(place, step):
+            address = files.join(place.uri, name)
+            if trail := place.trail.into(address):
+                yield _Place(address, trail, (*place.named, name))
+            elif address not in self.loops:
+                self.loops.append(address)
+
+    def _fitting_folders(self, place: _Place, step: Step) -> list[str]:
+        """The names of the folders in a place that a step fits, links behind the others."""
+        names = []
         for name, is_folder in files.entries(place.uri):
             address = files.join(place.uri, name)
-            if not _fits(name, step.text):
-                continue
-            if is_folder:
-                if trail := place.trail.into(address):
-                    yield _Place(address, trail, (*place.named, name))
-                elif address not in self.loops:
-                    self.loops.append(address)
-            elif not split_ending(name)[1] and address not in self.lost and files.leads_nowhere(address):
-                self.lost.append(address)
+            if is_folder and _fits(name, step.text):
+                names.append((files.is_link(address), name))
+            elif _fits(name, step.text) and not split_ending(name)[1] and files.leads_nowhere(address):
+                self.lost.extend({address} - {*self.lost})
+        return [name for _, name in sorted(names)]
 
 
 def _fitting(place: _Place, step: Step, suffix: str) -> Iterator[Match]:

@@ -52,9 +52,8 @@ class Side:
             elif match.ending in UNREAD[number]:
                 yield File(match.stem, match.stem, number, match.uri, UNREADABLE)
         yield from (File(link, link, number, link, LOST) for link in search.lost)
-        if search.loops:
-            text = "%d links ignored that lead to a folder that contains them, such as %s"
-            logging.getLogger(__name__).warning(text, len(search.loops), search.loops[0], extra={"sure": False})
+        _warn("links ignored that lead to a folder that contains them", search.loops)
+        _warn("folders ignored that a link shows a second time", search.again)
 
     def _fits(self, match: Match) -> bool:
         self.others[match.ending] += 1
@@ -84,6 +83,13 @@ class Side:
         return (
             f"{fitting}. {number} others are not read: {ending or 'no ending'}{why}. Read are {' '.join(self.endings)}"
         )
+
+
+def _warn(what: str, addresses: Sequence[str]) -> None:
+    """Log what was ignored, if anything was; `ovss check` takes it for a note."""
+    if addresses:
+        text = "%d %s, such as %s"
+        logging.getLogger(__name__).warning(text, len(addresses), what, addresses[0], extra={"sure": False})
 
 
 def items(photographs: Side, truths: Side, bases: Sequence[str]) -> Paired:

@@ -96,13 +96,16 @@ def test_a_link_to_a_folder_that_contains_it_is_ignored_and_counted(tmp_path: Pa
     assert search.loops == [f"{tmp_path}/images/loop"]
 
 
-def test_two_folders_that_link_to_one_another_are_listed_once_each(tmp_path: Path) -> None:
-    touch(tmp_path, "images/a/0.jpg", "images/b/1.jpg")
+def test_files_are_listed_once_however_many_links_show_their_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a/0.jpg", "images/b/1.jpg", "images/s1/2.jpg")
     (tmp_path / "images/a/b").symlink_to("../b")
     (tmp_path / "images/b/a").symlink_to("../a")
-    assert fitting(tmp_path, "images/**/*.jpg") == [
-        *("images/a/0.jpg", "images/a/b/1.jpg", "images/b/1.jpg", "images/b/a/0.jpg")
-    ]
+    (tmp_path / "images/latest").symlink_to("s1")
+    search = Search(str(tmp_path), ["images/**/*.jpg", "images/*/*.jpg"])
+    assert sorted({match.stem for match in search}) == ["0", "1", "2"]
+    assert len({Path(match.uri).resolve() for match in search}) == len({match.uri for match in search}) == 3
+    assert f"{tmp_path}/images/latest" in search.again
+    assert f"{tmp_path}/images/s1/2.jpg" in {match.uri for match in Search(str(tmp_path), ["images/**/*.jpg"])}
 
 
 @pytest.mark.parametrize(

@@ -375,3 +375,14 @@ def test_an_empty_label_file_is_an_unfinished_copy(tmp_path: Path, capsys: pytes
     described(tmp_path, FLAT)
     assert check.run(f"folder:{tmp_path}/benchmark.yaml", str(tmp_path), None, None, False, 1) == 1
     assert "Usually: an empty file: an unfinished download or copy" in capsys.readouterr().out
+
+
+def test_a_sequence_that_a_link_shows_again_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "images/s1/0.jpg", "labels/s1/0.png")
+    for side in ("images", "labels"):
+        (tmp_path / side / "latest").symlink_to("s1")
+    assert pairs(tmp_path, DEEP) == {"0": ("images/s1/0.jpg", "labels/s1/0.png")}
+    assert check.run(f"folder:{tmp_path}/benchmark.yaml", str(tmp_path), None, None, False, 1) == 0
+    assert f"note: 1 folders ignored that a link shows a second time, such as {tmp_path}/images/latest" in (
+        capsys.readouterr().out
+    )
