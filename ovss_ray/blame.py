@@ -9,6 +9,7 @@ from PIL import Image
 from ovss_ray import images
 from ovss_ray.datasets.benchmark import Benchmark, Values
 from ovss_ray.errors import OvssError
+from ovss_ray.image_files import FORMATS
 
 MARKS = (0, 254, 255, 459, 65534, 65535)
 """Values that this or that preparation writes where nothing is labelled."""
@@ -25,8 +26,6 @@ SMEARED = 0.9
 """Share of the pixels of a black-and-white mask that stay near black or white when it is saved as a JPEG."""
 _ORIENTATION = 0x0112
 """The EXIF tag that says how the camera was held."""
-_FORMATS = ("JPEG", "WEBP", "JPEG2000", "PNG", "TIFF", "BMP", "GIF", "PPM")
-"""Formats that are read: of others, Pillow would start programs."""
 _CUT = "an unfinished download or copy"
 
 
@@ -178,7 +177,7 @@ def _of_colours(picture: np.ndarray) -> str:
 def _mode(data: bytes) -> str:
     """Pillow's name of a file's kind of pixels; "" if it is no image that is read."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             return picture.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""
@@ -187,7 +186,7 @@ def _mode(data: bytes) -> str:
 def orientation(data: bytes) -> int:
     """Return the EXIF orientation of a photograph, 1 to 8; 1 (upright) if it states none."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             # A TIFF is turned by Pillow itself; PNG's own method would decode all pixels in search of a late tag.
             return Image.Image.getexif(picture).get(_ORIENTATION, 1) if picture.format != "TIFF" else 1
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError):

@@ -179,8 +179,8 @@ def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tupl
                 alone += files_of_one
         if len(exact) < len(alike):
             taken = {(file.side, file.path) for file in exact}
-            both = len({file.side for file in alike}) == 2  # else a file of another kind that lies there, too
-            near = [file for file in alike if file.near and (both or file.near != UNREADABLE)]
+            both = len({file.side for file in alike}) == 2  # else a file of another kind, such as 0_depth.png
+            near = [file for file in alike if file.near == LOST or (file.near and both)]
             alone += [file for file in near if (file.side, file.path) not in taken]
         for file in alone:
             name = file.path if by_path else stem

@@ -169,8 +169,9 @@ def test_a_link_to_its_own_folder_is_counted_and_costs_nothing(
 
 def test_other_known_endings_of_the_same_folder_are_counted(tmp_path: Path) -> None:
     put(tmp_path, "images/0.jpg", "images/1.JPG", "images/2.jpeg", "images/3.jfif", "images/notes.txt")
-    put(tmp_path, *(f"labels/{i}.png" for i in range(4)), "labels/5.tif")
-    assert counts(tmp_path, FLAT) == {"label files without a photograph": 2, "photographs": 2, "label files": 1}
+    put(tmp_path, *(f"labels/{i}.png" for i in range(4)), "images/5.jpeg", "labels/5.tif")
+    put(tmp_path, "images/0_depth.png", "labels/0_instances.tif")  # of no image that anybody would miss
+    assert counts(tmp_path, FLAT) == {"label files without a photograph": 2, "photographs": 3, "label files": 1}
     assert sorted(pairs(tmp_path, FLAT)) == ["0", "1"]
     assert sorted(pairs(tmp_path, FLAT.replace("images/*.jpg", "images/*"))) == ["0", "1", "2", "3"]
 
