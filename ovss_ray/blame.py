@@ -77,7 +77,7 @@ def _of_storing(pixels: np.ndarray, values: np.ndarray, odd: np.ndarray, describ
 def black_and_white(held: set[int], described: Values) -> str:
     """Say how to describe files of a few values that are those of a mask; "" if they are not, or are described."""
     bright = max(held, default=0)
-    if bright < 2 or bright in described.classes or not held <= {0, 1, bright}:
+    if (not 2 <= bright <= 255 and bright not in BRIGHT) or bright in described.classes or not held <= {0, 1, bright}:
         return ""
     away = ", and `ignore` takes it away" if bright in described.ignore else ""
     if 1 in held:

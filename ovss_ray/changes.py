@@ -78,6 +78,17 @@ def _undigested(known: pa.Table, ids: pa.ChunkedArray) -> np.ndarray:
     return pc.is_in(ids, known["image_id"].combine_chunks()).to_numpy()
 
 
+def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
+    """Name the images whose photograph has changed since `before` was saved: their label maps are of another one."""
+    known, (_, _, digest) = _good(folder), SIDES[0]
+    before = now.drop_columns(list(DIGESTS)) if before is None else before
+    changed = records.texts(now, digest)
+    changed[changed == records.texts(before, digest, pc.index_in(now["image_id"], before["image_id"]))] = ""
+    latest = records.texts(pa.table({digest: changed}), digest, pc.index_in(known["image_id"], now["image_id"]))
+    stale = (latest != "") & (records.texts(known, digest) != latest)
+    return known["image_id"].filter(pa.array(stale)).unique().to_pylist()
+
+
 def restamped(table: pa.Table) -> pa.Table:
     """Return a manifest with the stamps as they are now, without digests; addresses elsewhere keep theirs."""
     for uri, stamp, digest in SIDES:

@@ -132,6 +132,8 @@ def _is_names(value: Any) -> bool:
 
 def inline(names: Sequence[Names], source: str) -> Listed:
     """Take the classes of a list whose entries are names, or lists of names. Raises OvssError."""
+    if not names:
+        raise OvssError(f"{source}: the list of classes is empty. Write the name of each class, such as [road, sky]")
     if not all(isinstance(name, str) for name in names):
         return Listed(tuple(names))
     return of_lines([Line(f"{source}, entry {i}", str(name)) for i, name in enumerate(names, 1)], source)

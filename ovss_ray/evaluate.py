@@ -65,6 +65,8 @@ def _with_changes(request: Request, listed: Mapping[str, pa.Table], display: Dis
         uri, folder = request.folder.manifest(name), request.folder.records(name)
         before = manifests.load(uri) if files.exists(uri) else None
         tables[name] = changes.looked_up(table, before, folder, display.say)
+        for image in changes.repainted(tables[name], before, folder):  # else it stays if this image fails now
+            files.delete(files.join(request.folder.predictions(name), f"{image}.png"))
         manifests.save(tables[name], uri)
         if due := records.settle(folder, tables[name]).due:
             display.say(

@@ -15,11 +15,11 @@ from pyarrow import fs
 
 from ovss_ray.errors import OvssError
 
-KNOWN = (
-    *("size", "mtime", "LastModified", "last_modified", "created", "modify", "modificationTime", "date_time"),
-    *("ETag", "etag", "Content-MD5", "CRC", "sha", "blob_id"),
-)
-"""What file systems of fsspec say of a file and its content, by any of their names for it."""
+STATE = {
+    *("size", "mtime", "lastmodified", "created", "modified", "modify", "modificationtime", "updated", "datetime"),
+    *("etag", "contentmd5", "md5", "md5hash", "digest", "checksum", "crc", "sha", "blobid", "generation"),
+}
+"""What file systems of fsspec call the state of a file's content, in small letters and without marks."""
 
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
@@ -88,7 +88,8 @@ def stamp(uri: str) -> str:
             return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}"
         if isinstance(system, fs.PyFileSystem):
             known = system.handler.fs.info(path)
-            facts = "-".join(str(known[key]) for key in KNOWN if known.get(key) is not None)
+            named = {re.sub("[^a-z0-9]", "", key.lower()): value for key, value in known.items()}
+            facts = "-".join(str(named[key]) for key in sorted(STATE & named.keys()) if named[key] is not None)
             return facts and f"{facts} {uri}"
         found = system.get_file_info(path)
         return "absent" if found.type == fs.FileType.NotFound else f"{found.size}-{found.mtime_ns} {uri}"
@@ -119,6 +120,16 @@ def write(uri: str | Path, data: bytes) -> None:
         full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
         why = "no space left on its disk. Make room there" if full else failure.strerror or failure
         raise OvssError(f"{uri}: cannot be written: {why}") from failure
+
+
+def delete(uri: str | Path) -> None:
+    """Delete a file, if there is one. Raises OvssError if that is not allowed."""
+    system, path = locate(uri)
+    try:
+        if system.get_file_info(path).type != fs.FileType.NotFound:
+            system.delete_file(path)
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be deleted: {failure.strerror or failure}") from failure
 
 
 def read_parquet(content: bytes, columns: list[str] | None = None) -> pa.Table:

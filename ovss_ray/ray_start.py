@@ -72,6 +72,11 @@ CAUSES = (
         "Install the cluster's versions of Ray and Python here, or export RAY_ADDRESS=local to do without the cluster",
     ),
     Cause(
+        "Invalid Ray address",
+        "RAY_ADDRESS is HOST:PORT of the cluster's head, such as 10.0.0.1:6379. An http address is a dashboard's, for "
+        "`ray job submit`. export RAY_ADDRESS=local does without a cluster",
+    ),
+    Cause(
         "object.store.memory.*(minimum|less than|at least)",
         "Too little memory is free on this machine or in its container (free -h). Give it more",
     ),

@@ -113,6 +113,13 @@ def test_the_cause_of_another_kind_of_file_is_named(data: bytes, cause: str) -> 
     assert cause in blame.cause(data, "a", described(3))
 
 
+@pytest.mark.parametrize("value", [1000, 1792, 459])
+def test_a_value_that_no_viewer_shows_as_white_is_no_mask(value: int) -> None:
+    values = described(2).values
+    assert values
+    assert blame.black_and_white({0, value}, values) == ""
+
+
 def test_right_labels_have_no_cause() -> None:
     assert blame.cause(saved(labels(0, 1, 255)), "a.png", described(2)) == ""
 

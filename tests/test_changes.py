@@ -101,6 +101,20 @@ def test_a_changed_photograph_is_segmented_anew(cluster: None, data: Path) -> No
     assert mended["metrics"]["pacc"] == pytest.approx(100 / 3)
 
 
+def test_the_label_map_of_another_photograph_is_not_kept(cluster: None, data: Path) -> None:
+    """The photograph changes, then it is the first one again: its record counts, and the map is of the second."""
+    photo, label_map = data / "photos/c.png", data / "run/folder-toy/predictions/c.png"
+    before = photo.read_bytes()
+    run(data)
+    Image.new("RGB", (32, 24), (20, 20, 20)).save(photo)
+    run(data)
+    assert np.asarray(Image.open(label_map)).max() == 0
+    photo.write_bytes(before)
+    assert run(data)[0]["metrics"]["pacc"] == 0.0
+    assert not label_map.exists()
+    assert (data / "run/folder-toy/predictions/a.png").exists()
+
+
 def test_a_copy_of_the_data_costs_no_second_run(
     cluster: None, data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -342,14 +356,14 @@ def test_the_manifests_and_records_of_earlier_versions_are_read(data: Path) -> N
 
 @pytest.fixture
 def web(data: Path) -> Iterator[str]:
-    """The data behind a web server, which knows the length of a file and no ETag."""
+    """The data behind a web server, which knows the length of a file, no ETag, and the time of a photograph."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
         def send_header(self, name: str, value: str) -> None:
-            if name != "Last-Modified":
+            if name != "Last-Modified" or "/photos/" in self.path:
                 super().send_header(name, value)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(data)))
@@ -365,6 +379,12 @@ def test_an_address_without_a_time_is_known_by_its_length(data: Path, web: str) 
     (data / "labels/a.png").write_bytes(b"another length")
     assert files.stamp(f"{web}/labels/a.png") != before
     assert files.stamp(f"{web}/labels/none.png") == "absent"
+
+
+def test_the_time_that_a_web_server_gives_is_part_of_the_stamp(data: Path, web: str) -> None:
+    before = files.stamp(f"{web}/photos/a.png")
+    os.utime(data / "photos/a.png", (1, 1))
+    assert files.stamp(f"{web}/photos/a.png") != before, "of the same length"
 
 
 def test_the_stamp_of_a_file_in_memory_has_its_time_or_size() -> None:

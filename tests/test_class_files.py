@@ -259,6 +259,12 @@ def test_lists_inside_the_description_are_held_to_the_same(tmp_path: Path, entri
         benchmark.load(f"folder:{tmp_path}/b.yaml")
 
 
+def test_an_empty_list_of_classes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("images: '*.jpg'\nlabels: '*.png'\nclasses: []\n")
+    with pytest.raises(OvssError, match="the list of classes is empty"):
+        benchmark.load(f"folder:{tmp_path}/b.yaml")
+
+
 def test_labelme_s_marks_inside_the_description_are_read_too(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("images: a\nlabels: b\nclasses: [__ignore__, _background_, road]\n")
     assert benchmark.load(f"folder:{tmp_path}/b.yaml").vocabulary.names == ("background", "road")

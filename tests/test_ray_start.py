@@ -39,6 +39,7 @@ LASTING = {
     "files": (OSError(24, "Too many open files"), "ulimit -n 8192"),
     "permission": (PermissionError(13, "Permission denied", "/a"), "a folder that you may write to"),
     "token": (AuthenticationError("no authentication token was found"), "export RAY_AUTH_MODE=token"),
+    "dashboard": (ValueError("Invalid Ray address: 'http://10.0.0.1:8265'"), "HOST:PORT of the cluster's head"),
     "version": (RuntimeError("Version mismatch: the cluster was started with Ray 2.1"), "Install the cluster's"),
     "memory": (ValueError("Attempting to cap object store memory usage, but the minimum is"), "Too little memory"),
 }
