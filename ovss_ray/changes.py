@@ -125,7 +125,7 @@ def _stamps(uris: Sequence[str], before: Sequence[str]) -> list[str]:
 
     def some(begin: int) -> list[str]:
         pairs = zip(uris[begin : begin + AT_ONCE], before[begin : begin + AT_ONCE], strict=True)
-        return [old if "://" in uri or not old else files.stamp(uri) for uri, old in pairs]
+        return [files.stamp(uri) if old and files.is_local(uri) else old for uri, old in pairs]
 
     with ThreadPoolExecutor(8) as pool:
         return list(chain.from_iterable(pool.map(some, range(0, len(uris), AT_ONCE))))

@@ -250,6 +250,11 @@ def absolute(uri: str) -> str:
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
+def is_local(uri: str) -> bool:
+    """Whether an address is of this machine: a path, or file://."""
+    return "://" not in uri or uri.startswith("file://")
+
+
 def exists(uri: str | Path) -> bool:
     """Whether there is a file or folder of this name."""
     system, path = locate(uri)

@@ -387,6 +387,14 @@ def test_the_time_that_a_web_server_gives_is_part_of_the_stamp(data: Path, web: 
     assert files.stamp(f"{web}/photos/a.png") != before, "of the same length"
 
 
+def test_an_address_of_this_machine_is_looked_at_again_after_the_run(data: Path) -> None:
+    table = listed(data).set_column(3, "image_uri", pa.array([f"file://{data}/photos/{image}.png" for image in IDS]))
+    table = changes.looked_up(table, None, str(data / "none"), print)
+    os.utime(data / "photos/b.png", (1, 1))
+    before, now = (some["image_stamp"].to_pylist() for some in (table, changes.restamped(table)))
+    assert [old == new for old, new in zip(before, now, strict=True)] == [True, False, True]
+
+
 def test_the_stamp_of_a_file_in_memory_has_its_time_or_size() -> None:
     files.write("memory://stamps/a", b"12345")
     before = files.stamp("memory://stamps/a")
