@@ -100,7 +100,10 @@ def by_stem(uris: Iterable[str], endings: Collection[str] = PHOTOGRAPHS) -> dict
 
 
 def _alike(stem: str, first: str, second: str) -> OvssError:
-    return OvssError(f"{first} and {second} would both be the image {stem!r}. Rename one of them")
+    advice = "Rename one of them"
+    if first.rpartition("/")[0] != second.rpartition("/")[0]:
+        advice += ", or write patterns whose wildcards stand for the same folders on both sides, such as */images/*.jpg"
+    return OvssError(f"{first} and {second} would both be the image {stem!r}. {advice}")
 
 
 class File(NamedTuple):

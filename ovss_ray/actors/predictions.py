@@ -7,6 +7,7 @@ image's id: the path that ends in it, else the only one that has its last step a
 
 import json
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -147,15 +148,22 @@ class _Names:
     def __init__(self, paths: Iterable[str]) -> None:
         self._named: dict[str, list[str]] = {}
         for path in paths:
-            self._named.setdefault(path.rpartition("/")[2], []).append(path)
+            self._named.setdefault(_composed(path).rpartition("/")[2], []).append(path)
 
     def fitting(self, image_id: str) -> list[str]:
         """The path that is an image's id, or that ends in it; else those that have its last step and its folders."""
-        alike = self._named.get(image_id.rpartition("/")[2], [])
-        ending = [path for path in alike if f"/{path}".endswith(f"/{image_id}")]
-        if image_id in alike or (len(ending) == 1 and "/" in image_id):
-            return [image_id] if image_id in alike else ending
-        return [path for path in alike if _in_order(image_id.split("/"), path.split("/"))]
+        wanted = _composed(image_id)
+        alike = {path: _composed(path) for path in self._named.get(wanted.rpartition("/")[2], [])}
+        equal = [path for path, name in alike.items() if name == wanted]
+        ending = [path for path, name in alike.items() if f"/{name}".endswith(f"/{wanted}")]
+        if equal or (len(ending) == 1 and "/" in wanted):
+            return equal or ending
+        return [path for path, name in alike.items() if _in_order(wanted.split("/"), name.split("/"))]
+
+
+def _composed(name: str) -> str:
+    """A name with its accents as Linux writes them; macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _in_order(steps: list[str], path: list[str]) -> bool:

@@ -1,6 +1,7 @@
 """Label maps that other systems have written."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +329,10 @@ def test_a_folder_without_label_maps_is_refused_with_what_is_there(tmp_path: Pat
     np.save(tmp_path / "a.npy", MAP)
     with pytest.raises(OvssError, match=r"no label maps in it, but 1 files \.npy\. Read are \.png"):
         Stage.files(Stage.Config(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_whose_accents_macos_has_taken_apart_are_the_same(tmp_path: Path, forms: tuple[str, str]) -> None:
+    image_id, name = (unicodedata.normalize(form, "s/café") for form in forms)
+    put(tmp_path / f"{name}.png", MAP)
+    assert np.array_equal(predicted(tmp_path, image_id)[0], MAP)

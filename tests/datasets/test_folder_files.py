@@ -387,3 +387,10 @@ def test_a_sequence_that_a_link_shows_again_counts_once(tmp_path: Path, capsys: 
     assert f"note: 1 folders ignored that a link shows a second time, such as {tmp_path}/images/latest" in (
         capsys.readouterr().out
     )
+
+
+def test_folders_of_unlike_depth_are_sent_to_patterns_that_name_the_same_ones(tmp_path: Path) -> None:
+    put(tmp_path, *(f"images/{s}/cam/0.jpg" for s in "ab"), *(f"labels/{s}/0.png" for s in "ab"))
+    with pytest.raises(OvssError, match="wildcards stand for the same folders on both sides"):
+        listed(tmp_path, DEEP)
+    assert sorted(pairs(tmp_path, DEEP.replace("images/**", "images/*/cam").replace("**", "*"))) == ["a/0", "b/0"]
