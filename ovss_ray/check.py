@@ -147,7 +147,7 @@ def _left_over(record: logging.LogRecord, strict: bool) -> Fault:
     """What a reader of a data set logs, as a fault; a note if it says so itself, or if the set is not `strict`."""
     if not getattr(record, "sure", True):
         return Fault(record.getMessage(), sure=False)
-    cause = "a copy that is not complete, or files of another set among these"
+    cause = getattr(record, "cause", None) or "a copy that is not complete, or files of another set among these"
     return Fault(record.getMessage(), cause=cause, sure=strict)
 
 

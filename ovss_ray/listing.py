@@ -132,6 +132,20 @@ KINDS = (
     "label files in a format that is not read",
 )
 """What files without a partner are called, by 2 · near + side."""
+CAUSES = dict(
+    zip(
+        KINDS[2:],
+        (
+            "cameras write several endings. Write * in the place of the ending in `images`",
+            "labels were saved in two formats. Write * in the place of the ending in `labels`",
+            *["a disk that is not mounted, or data of git-annex or DVC that were not fetched"] * 2,
+            "phones and cameras write such files. Save them as JPEG or PNG",
+            "an export for another program. Save them as PNG",
+        ),
+        strict=True,
+    )
+)
+"""What usually leads to files without a partner; of the first two kinds it may be much."""
 FILE = "stem, path, side, uri, near"
 """The columns of a File."""
 
@@ -164,7 +178,9 @@ def paired_files(every: Iterable[File]) -> Paired:
     pairs = Paired(Item, "image_id, image, truth, part", items, order="image_id")
     pairs.left_out = tuple(left[kind] for kind in sorted(left))
     for kind in pairs.left_out:
-        logging.getLogger(__name__).warning("%d %s, such as %s", kind.number, kind.what, kind.example)
+        logging.getLogger(__name__).warning(
+            "%d %s, such as %s", kind.number, kind.what, kind.example, extra={"cause": CAUSES.get(kind.what)}
+        )
     return pairs
 
 

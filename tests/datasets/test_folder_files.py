@@ -394,3 +394,22 @@ def test_folders_of_unlike_depth_are_sent_to_patterns_that_name_the_same_ones(tm
     with pytest.raises(OvssError, match="wildcards stand for the same folders on both sides"):
         listed(tmp_path, DEEP)
     assert sorted(pairs(tmp_path, DEEP.replace("images/**", "images/*/cam").replace("**", "*"))) == ["a/0", "b/0"]
+
+
+@pytest.mark.parametrize(
+    ("names", "cause"),
+    [
+        (("images/1.jpeg", "labels/1.png"), "cameras write several endings"),
+        (("images/1.jpg", "labels/1.tif"), "labels were saved in two formats"),
+        (("images/1.heic", "labels/1.png"), "Save them as JPEG or PNG"),
+        (("images/1.jpg", "labels/1.npy"), "an export for another program"),
+        (("images/1.jpg",), "a copy that is not complete"),
+    ],
+)
+def test_files_that_are_left_out_have_a_cause_of_their_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], cause: str
+) -> None:
+    put(tmp_path, "images/0.jpg", "labels/0.png", *names)
+    described(tmp_path, FLAT)
+    assert check.run(f"folder:{tmp_path}/benchmark.yaml", str(tmp_path), None, None, False, 1) > 0
+    assert cause in capsys.readouterr().out
