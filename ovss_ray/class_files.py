@@ -249,7 +249,9 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
     """Drop labelme's marks, and refuse lines that are no names. Logs a warning for names of what is not labelled."""
     if lines and lines[0].text == "__ignore__":  # labelme: -1, and its labels begin at 0 with the next line
         lines, numbers = lines[1:], numbers and numbers[1:]
-    for line, number in zip(lines, numbers or (), strict=False):
+    for i, (line, number) in enumerate(zip(lines, numbers or (), strict=False)):
+        if numbers and number in numbers[:i]:
+            raise line.refused(f"has the label value {number}, which another line has, too. Give each class its own")
         if number < 0:
             raise line.refused(f"has the label value {number}, which no class has. Take it out: see `ignore: {number}`")
     names = []
@@ -270,6 +272,15 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
     return Listed(tuple(names), numbers)
 
 
+_MARKS = {
+    r"(-?\d+\s*)?(\||[-=]>).*": "begins with a mark that separates numbers from names. Write one class a line",
+    r".*#[0-9a-fA-F]{6}\b.*": "has a colour in it. Take it out, and see `colours`",
+    r".*\D(\s+\d{1,3}){3}|\d{1,3}(\s+\d{1,3}){2}\s.*": "has the numbers of a colour in it. Take them out: see `colours`",
+    r"<\w.*>": "is XML or HTML. Write one class a line",
+}
+"""What no name looks like → what it is, in the words that follow the line."""
+
+
 def _no_name(text: str) -> str:
     """Why a line cannot be a class, or nothing."""
     plain = text.strip()
@@ -279,6 +290,8 @@ def _no_name(text: str) -> str:
         return "marks what is not labelled; labelme has it in the first line only. Take it out, and see `ignore`"
     if plain.startswith(("#", "//")) or re.search(r"\s#\s", plain):
         return "is a comment. Take it out; if its number is used by no class, write `values:`"
+    if why := next((why for mark, why in _MARKS.items() if re.fullmatch(mark, plain)), ""):
+        return why
     if re.match(r"-?\d+\s*[:;=)]\s*[^\d\s]", plain):
         return "begins with a number, as not all lines do, or with another's name. Number all lines, or none of them"
     if "\t" in plain:

@@ -18,12 +18,14 @@ def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
     """Read YAML to plain data; `source` is its name in errors. Raises OvssError for whatever cannot be used.
 
     Keys are text: `on`, `no`, `1` and `2024-01-01` stay as they are written. So are all values below the keys of the
-    outermost table that are in `text`.
+    outermost table that are in `text`; where that is given, all of an outermost list is text, too.
     """
     try:
         loader = _Loader(data)
         try:
             node = loader.get_single_node()
+            if text and isinstance(node, yaml.SequenceNode):
+                _as_text(node)
             for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
                 if key.value in text:
                     _as_text(value)

@@ -276,6 +276,12 @@ def test_labelme_s_marks_inside_the_description_are_read_too(tmp_path: Path) -> 
         ("-1: unlabeled\n0: ground\n1: tree\n", "line 1 has the label value -1, which no class has"),
         ("unlabeled: -1\nground: 0\ntree: 1\n", "line 1 has the label value -1"),
         ("0: ground\n1: tree\nsky\n", "line 1 is '0: ground', which begins with a number, as not all lines do"),
+        ("0: ground\n1: tree\n1: sky\n", "line 3 has the label value 1, which another line has, too"),
+        ("0|ground\n1|tree\n", "begins with a mark that separates"),
+        ("0 -> ground\n1 -> tree\n", "begins with a mark that separates"),
+        ("ground #000000\ntree #00ff00\n", "has a colour in it"),
+        ("0 ground 0 0 0\n1 tree 0 255 0\n", "has the numbers of a colour in it"),
+        ("<label>ground</label>\n<label>sky</label>\n", "is XML or HTML"),
         ("0: ground\n1: ground\n", "line 1 is '0: ground', which begins with a number"),
         ('[{"id": 0, "name": "a"}, {"id": 0, "name": "b"}]', "0 is no label value of a class of its own"),
         ('{"a": 0, "b": 0}', "0 is no label value of a class of its own"),
@@ -293,5 +299,10 @@ def test_a_table_of_names_and_their_numbers_is_read(tmp_path: Path, name: str) -
     assert listed == class_files.Listed(("ground", "on", "sky"), (0, 1, 2))
 
 
-def test_a_ratio_is_a_name(tmp_path: Path) -> None:
-    assert read(tmp_path, "2:1 ratio\nsky\n").names == ("2:1 ratio", "sky")
+def test_names_with_numbers_and_marks_inside_are_names(tmp_path: Path) -> None:
+    names = ("2:1 ratio", "C# book", "route 66", "windows 3 11", "a|b", "<3 heart")
+    assert read(tmp_path, "\n".join(names)).names == names
+
+
+def test_an_outermost_list_in_yaml_is_text(tmp_path: Path) -> None:
+    assert read(tmp_path, "- no\n- on\n- 1\n- 1e3\n", "classes.yaml").names == ("no", "on", "1", "1e3")
