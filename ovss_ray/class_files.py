@@ -275,7 +275,7 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
 _MARKS = {
     r"(-?\d+\s*)?(\||[-=]>).*": "begins with a mark that separates numbers from names. Write one class a line",
     r".*#[0-9a-fA-F]{6}\b.*": "has a colour in it. Take it out, and see `colours`",
-    r".*\D(\s+\d{1,3}){3}|\d{1,3}(\s+\d{1,3}){2}\s.*": "has the numbers of a colour in it. Take them out: see `colours`",
+    r".*\D(\s+\d{1,3}){3}|\d{1,3}(\s+\d{1,3}){2}\s.*": "has numbers of a colour in it. Take them out; see `colours`",
     r"<\w.*>": "is XML or HTML. Write one class a line",
 }
 """What no name looks like → what it is, in the words that follow the line."""

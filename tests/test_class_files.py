@@ -280,7 +280,7 @@ def test_labelme_s_marks_inside_the_description_are_read_too(tmp_path: Path) -> 
         ("0|ground\n1|tree\n", "begins with a mark that separates"),
         ("0 -> ground\n1 -> tree\n", "begins with a mark that separates"),
         ("ground #000000\ntree #00ff00\n", "has a colour in it"),
-        ("0 ground 0 0 0\n1 tree 0 255 0\n", "has the numbers of a colour in it"),
+        ("0 ground 0 0 0\n1 tree 0 255 0\n", "has numbers of a colour"),
         ("<label>ground</label>\n<label>sky</label>\n", "is XML or HTML"),
         ("0: ground\n1: ground\n", "line 1 is '0: ground', which begins with a number"),
         ('[{"id": 0, "name": "a"}, {"id": 0, "name": "b"}]', "0 is no label value of a class of its own"),

@@ -10,6 +10,7 @@ import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from ovss_ray import files, images, stage
+from ovss_ray import files, images, palettes, stage
 from ovss_ray.columns import NONE, Batch, column
 from ovss_ray.errors import OvssError
 from ovss_ray.listing import LABELS
@@ -25,6 +26,8 @@ from ovss_ray.run_lengths import decode_runs
 from ovss_ray.vocabulary import Vocabularies
 
 ENDINGS = LABELS
+SAMPLE = 8
+"""Files whose palettes are compared before a run, at most."""
 _UNCOVERED = -(2**40)
 """In the place of a value where no mask of a JSON lies: beyond all that a label file can hold, -1 included."""
 _INVALID = 65533
@@ -82,7 +85,11 @@ class Stage(stage.Stage):
         if "://" in config.path:
             return ()
         path = Path(config.path)
-        return (path,) if path.suffix == ".json" else tuple(map(Path, label_maps(config.path).values()))
+        if path.suffix == ".json":
+            return (path,)
+        maps = tuple(label_maps(config.path).values())
+        _agree(maps[:: -(-len(maps) // SAMPLE)])
+        return tuple(map(Path, maps))
 
     def _prediction(self, image_id: str, classes: int) -> np.ndarray:
         name, values = self._source.read(image_id)
@@ -116,6 +123,16 @@ class Stage(stage.Stage):
                 table[value] = index
         table[none[none >= 0]] = NONE
         return table
+
+
+def _agree(sample: Iterable[str]) -> None:
+    """Look at the palettes of some label maps. Raises OvssError if they number one colour otherwise."""
+    shown = []
+    for uri in sample:
+        with suppress(OvssError):  # left to the run, which costs that image alone
+            shown.append(palettes.read(files.read(uri), uri))
+    for fault in palettes.verdict(filter(None, shown)):
+        raise OvssError(f"{fault.what}: its palette was made anew to save space. Save the class numbers as grey PNG")
 
 
 class _Source(Protocol):

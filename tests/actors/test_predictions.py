@@ -336,3 +336,14 @@ def test_names_whose_accents_macos_has_taken_apart_are_the_same(tmp_path: Path, 
     image_id, name = (unicodedata.normalize(form, "s/café") for form in forms)
     put(tmp_path / f"{name}.png", MAP)
     assert np.array_equal(predicted(tmp_path, image_id)[0], MAP)
+
+
+def test_palettes_that_are_made_anew_for_each_file_are_refused_before_the_run(tmp_path: Path) -> None:
+    for name, colours in {"a": [0, 0, 0, 9, 0, 0, 0, 9, 0], "b": [0, 9, 0, 9, 0, 0, 0, 0, 0]}.items():
+        picture = Image.fromarray(MAP, "P")
+        picture.putpalette(colours)
+        picture.save(tmp_path / f"{name}.png")
+        if name == "a":
+            assert len(Stage.files(Stage.Config(path=str(tmp_path)))) == 1
+    with pytest.raises(OvssError, match=r"is the index 2 in .*/a\.png, and the index 0 in .*/b\.png"):
+        Stage.files(Stage.Config(path=str(tmp_path)))
