@@ -144,7 +144,7 @@ def test_a_start_that_came_to_nothing_does_not_hold_the_folder(data: Path) -> No
 
 def test_a_benchmark_that_is_read_by_another_rule_is_another_run(data: Path) -> None:
     run(data, "limit=2")
-    (data / "two.yaml").write_text((data / "two.yaml").read_text() + "ignore: 1\n")
+    (data / "two.yaml").write_text((data / "two.yaml").read_text() + "ignore: 9\n")
     with pytest.raises(OvssError, match=r"something else.*rules"):
         run(data, "limit=2")
 
