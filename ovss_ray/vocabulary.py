@@ -47,7 +47,12 @@ class Vocabulary:
             return names
         if isinstance(names, str):
             raise OvssError(f"a vocabulary is a list of names, and this is one string: {names!r}. Write [{names!r}]")
-        return cls(tuple((name,) if isinstance(name, str) else tuple(name) for name in names))
+        if not isinstance(names, Iterable):
+            raise OvssError(f"a vocabulary is a list of names, such as ['road', 'sky'], and this is {names!r}")
+        classes = list(names)
+        if odd := [name for name in classes if not isinstance(name, str | Iterable)]:
+            raise OvssError(f"the classes of a vocabulary are names, and one is {odd[0]!r}. Write it in quotes")
+        return cls(tuple((name,) if isinstance(name, str) else tuple(name) for name in classes))
 
     def __len__(self) -> int:
         return len(self.classes)

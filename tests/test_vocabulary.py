@@ -20,6 +20,8 @@ from ovss_ray.vocabulary import Vocabulary
         (["cat", "\ud800"], "class 1 .* character that is no text"),
         (["cat", "\ufeffdog"], "class 1 .* character that is no text"),
         ("cat", "this is one string"),
+        (None, r"a list of names, such as \['road', 'sky'\], and this is None"),
+        ([1, 2], "are names, and one is 1. Write it in quotes"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(classes: list[str], message: str) -> None:
