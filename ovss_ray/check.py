@@ -84,8 +84,8 @@ def run(name: str, root: str | None, split: str | None, limit: int | None, full:
 def ahead(request: Request) -> Iterator[str]:
     """Look at a few images of each data set in front of a run; what is doubtful, in words.
 
-    Raises OvssError if no label file that was looked at is right, for one reason, or if `ignore` takes a class away in
-    all of them. A fault of a single file is left to the run, which costs that image alone.
+    Raises OvssError if no label file that was looked at is right, for one reason, if `ignore` takes a class away in all
+    of them, or if their palettes disagree. A fault of a single file is left to the run, which costs that image alone.
     """
     for name, benchmark in request.benchmarks.items() if request.config.check else ():
         if benchmark.drawn:
@@ -101,8 +101,11 @@ def ahead(request: Request) -> Iterator[str]:
             first = f"all {len(sample)} label files that were looked at are wrong, such as this: {wrong[0]}"
             raise OvssError(f"{name}: {first} {type_this}")
         more = counted(benchmark, _rows(manifest, spread(len(manifest), WIDER)))
-        if (taken := missing.taken_away(benchmark, census, more)) and taken.sure:
-            raise OvssError(f"{name}: {taken} {type_this}")
+        taken = missing.taken_away(benchmark, census, more)
+        stops = [*palettes.verdict(filter(None, (image.palette for image in seen)))]
+        stops += [taken] if taken and taken.sure else []
+        if stops:
+            raise OvssError(f"{name}: {stops[0]} {type_this}")
         doubtful = [fault for fault in faults if not fault.file]
         extent = f"This is of {len(sample)} images. To look closer, type: ovss check {name}"
         yield from (f"{name}: {fault} {extent}" for fault in doubtful)

@@ -1,6 +1,7 @@
 """Palettes of label files that disagree with one another."""
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 from PIL import Image
 
 from ovss_ray import check, palettes
+from ovss_ray import config as configs
+from ovss_ray.errors import OvssError
+from ovss_ray.request import resolve
 
 MAP = np.array([[0, 0, 1, 1], [2, 2, 1, 0]], np.uint8).repeat(6, 0).repeat(6, 1)
 COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
@@ -59,8 +63,13 @@ def test_palettes_that_agree_are_never_filled_or_show_other_colours_are_no_fault
     assert faults(saved((0, 1, 2)), sink.getvalue()) == []
 
 
+def asked(folder: Path) -> dict[str, object]:
+    pools = [{"stages": [{"use": "oracle"}]}]
+    return {"benchmarks": [f"folder:{folder}/b.yaml"], "data_root": str(folder), "pools": pools}
+
+
 @pytest.mark.parametrize(("more", "expected"), [("", 1), ("encoding: rgb\ncolours: {a: black, b: red, c: green}\n", 0)])
-def test_the_check_names_them_unless_the_colours_decide(
+def test_the_check_names_them_and_no_run_starts_unless_the_colours_decide(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, expected: int
 ) -> None:
     for number, order in enumerate([(0, 1, 2), (1, 2, 0)]):
@@ -69,5 +78,8 @@ def test_the_check_names_them_unless_the_colours_decide(
     for name, colour in zip(("black", "red", "green"), COLOURS, strict=True):
         more = more.replace(name, str(list(colour)))
     (tmp_path / "b.yaml").write_text(f"images: '*.jpg'\nlabels: '*.png'\nclasses: [a, b, c]\n{more}")
+    request = resolve(configs.check(asked(tmp_path), "test"), str(tmp_path / "run"))
+    with pytest.raises(OvssError, match="`encoding: rgb`") if expected else nullcontext():
+        list(check.ahead(request))
     assert check.run(f"folder:{tmp_path}/b.yaml", str(tmp_path), None, None, False, 1) == expected
     assert ("numbers the colours of each file anew" in capsys.readouterr().out) == bool(expected)
