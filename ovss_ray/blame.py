@@ -102,8 +102,11 @@ def _of_numbers(values: np.ndarray, odd: np.ndarray, described: Values) -> str:
         return f"-1 is what is not labelled: write `ignore: {[-1, *ignored] if described.stated else -1}`"
     if odd.tolist() == [0] and first > 0:
         return f"0 is what is not labelled: write `ignore: {sorted({0, *ignored})}`"
+    void = last + 1 in ignored  # what is not labelled is counted on from the classes, as in CamVid: it moves with them
+    last += void
     if odd.tolist() == [last + 1]:
-        offset = f". Write `offset: {first + 1}`" if first not in values else ""
+        more = f" and `ignore: {last + 1}`" if void else ""
+        offset = f". Write `offset: {first + 1}`{more}" if first not in values else ""
         return f"not shifted by one: {first + 1} to {last + 1} where {first} to {last} are expected{offset}"
     if odd.tolist() == [first - 1]:
         return f"shifted by one too often: {first - 1} to {last - 1} where {first} to {last} are expected"

@@ -37,6 +37,8 @@ VOTES, SOME, MANY = 3, 8, 20
 """The fewest votes that say anything; for a fault if another meaning fits better; for a fault if none does."""
 CLEARER = 4
 """By how many votes moved labels must be ahead where a class at the end of the list is missing altogether."""
+ALIKE = 3
+"""Meanings that are named, at most, where several fit alike."""
 BAD, GOOD, BETTER, NEAR = 0.5, 0.75, 0.3, 0.1
 """Share of votes for the labels at which they are doubted; that another meaning needs; by how much it must win; and by
 how much a likelier mistake may lie behind the best one."""
@@ -118,7 +120,8 @@ class Jury:
         if best < max(GOOD, share + BETTER):
             return [Fault(f"{told}; no other order that was tried fits better", sure=many)]
         found, said = next((found, said) for found, said in likely if found >= best - NEAR)
-        return [Fault(f"{told}, and {found:.0%} for this: {said}", sure=many)]
+        alike = [other for share, other in likely if share == best and other != said][: ALIKE - 1]
+        return [Fault(f"{told}, and {found:.0%} for this: {'; or: '.join([said, *alike])}", sure=many)]
 
     def moved(self, looks: Sequence[Look], step: int) -> bool:
         """Return whether the signs speak clearly for labels that were moved by `step` rather than for them as they are.

@@ -36,6 +36,11 @@ def labels(*values: int, dtype: type = np.uint8) -> np.ndarray:
 CAUSES = {
     "offset 1, and 0 is not ignored": (labels(0, 1, 2), described(2, 1), "write `ignore: [0, 255]`"),
     "offset 1, and 0 is not among what is ignored": (labels(0, 1, 2), described(2, 1, (9,)), "write `ignore: [0, 9]`"),
+    "no offset, and what is not labelled comes after the classes": (
+        labels(1, 2, 3, 4),
+        described(3, 0, (3,)),
+        "not shifted by one: 1 to 4 where 0 to 3 are expected. Write `offset: 1` and `ignore: 4`",
+    ),
     "no offset": (
         labels(1, 2, 3),
         described(3),
