@@ -121,20 +121,33 @@ def test_colours_of_two_classes_that_were_swapped_are_found(
     assert "'weed' and 'soil' are swapped" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["camvid", "loveda", "ade"])
+def test_labels_of_too_few_bits_for_the_classes_are_found(
+    name: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    describe(name, shared, tmp_path, 5)
+    classes = [*SAMPLES[name].classes, *(f"name {number}" for number in range(300))]
+    more = "ignore: []" if name == "camvid" else SAMPLES[name].more
+    assert check.run(write(tmp_path, classes, more), str(tmp_path), None, None, False, 1) >= len(labels(tmp_path))
+    assert f"8 bits a pixel, which cannot tell {len(classes)} labels apart" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
-    ("plant", "cause"),
+    ("name", "plant", "cause"),
     [
-        (swapped, "'road' and 'sky' are swapped"),
-        (of_the_alphabet, "its 19 classes are those of cityscapes:19 in another order"),
+        ("cityscapes", swapped, "'road' and 'sky' are swapped"),
+        ("cityscapes", of_the_alphabet, "its 19 classes are those of cityscapes:19 in another order"),
+        ("labelme_voc", of_the_alphabet, "its 21 classes are those of voc:21 in another order"),
     ],
 )
-def test_of_a_single_image_what_only_names_show_is_a_note(
-    plant: Plant, cause: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_of_few_images_what_only_names_show_is_a_note(
+    name: str, plant: Plant, cause: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One street has five signs; a fault takes eight."""
-    benchmark = describe("cityscapes", shared, tmp_path)
-    plant(tmp_path, "cityscapes")
+    """One street has five signs, and photographs of buses none; a fault takes eight."""
+    benchmark = describe(name, shared, tmp_path)
     assert check.run(benchmark, str(tmp_path), None, None, False, 1) == 0
-    printed = capsys.readouterr().out
-    assert "note: " in printed
-    assert cause in printed
+    assert cause not in capsys.readouterr().out
+    plant(tmp_path, name)
+    assert check.run(benchmark, str(tmp_path), None, None, False, 1) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if cause in line]
+    assert line.startswith("note: ")
