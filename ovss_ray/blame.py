@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from ovss_ray import images
+from ovss_ray import image_files, images
 from ovss_ray.datasets.benchmark import Benchmark, Values
 from ovss_ray.errors import OvssError
 from ovss_ray.image_files import FORMATS
@@ -21,11 +21,9 @@ BRIGHT = (255, 65535)
 """Values by which white is stored."""
 PLAIN = 1000
 INSTANCES = {256: "KITTI", PLAIN: "Cityscapes, KITTI MOTS"}
-"""What a label value is multiplied by before the number of an instance is added, and where."""
+"""Factor of a class in an instance id (factor · class + number of the instance) → data sets that use it."""
 SMEARED = 0.9
 """Share of the pixels of a black-and-white mask that stay near black or white when it is saved as a JPEG."""
-_ORIENTATION = 0x0112
-"""The EXIF tag that says how the camera was held."""
 _CUT = "an unfinished download or copy"
 
 
@@ -58,7 +56,7 @@ def _listed(values: np.ndarray, described: Values) -> str:
 
 
 def _of_storing(pixels: np.ndarray, values: np.ndarray, odd: np.ndarray, described: Values) -> str:
-    """What programs that save images do to values."""
+    """Recognise values that a program changed when it saved the file; "" for others."""
     held, number = set(values.tolist()), len(described.classes)
     if number <= FEW_CLASSES and (mask := black_and_white(held, described)):
         return mask
@@ -95,7 +93,7 @@ def _smeared(pixels: np.ndarray, values: np.ndarray, number: int) -> bool:
 
 
 def _of_numbers(values: np.ndarray, odd: np.ndarray, described: Values) -> str:
-    """What numbers other than those that the classes have may mean."""
+    """Say what label values may mean that no class has; "" if nothing is likely."""
     first, last = min(described.classes), max(described.classes)
     ignored = sorted({*described.ignore})
     if odd.tolist() == [-1]:
@@ -143,7 +141,7 @@ def _ids() -> set[int]:
 
 
 def _of_mode(data: bytes, name: str, damaged: bool) -> str:
-    """What usually makes a label file an image of another kind than whole numbers; "" if its error says it.
+    """Say why a label file is not of whole numbers; "" if its error says it.
 
     `damaged`: reading it has failed; else it was refused for what it is.
     """
@@ -190,9 +188,8 @@ def orientation(data: bytes) -> int:
     """Return the EXIF orientation of a photograph, 1 to 8; 1 (upright) if it states none."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            # A TIFF is turned by Pillow itself; PNG's own method would decode all pixels in search of a late tag.
-            return Image.Image.getexif(picture).get(_ORIENTATION, 1) if picture.format != "TIFF" else 1
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError):
+            return image_files.orientation(picture) if picture.format != "TIFF" else 1  # Pillow turns a TIFF itself
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 1
 
 

@@ -147,7 +147,7 @@ def listed(name: str, benchmark: Benchmark, root: str, chosen: Selection) -> tup
 
 
 def _left_over(record: logging.LogRecord, strict: bool) -> Fault:
-    """What a reader of a data set logs, as a fault; a note if it says so itself, or if the set is not `strict`."""
+    """Turn a line that a reader of a data set logs into a fault: a note unless it is sure and the set is `strict`."""
     if not getattr(record, "sure", True):
         return Fault(record.getMessage(), sure=False)
     cause = getattr(record, "cause", None) or "a copy that is not complete, or files of another set among these"

@@ -14,7 +14,7 @@ _MARKS = {
     r".*\D(\s+\d{1,3}){3}|\d{1,3}(\s+\d{1,3}){2}\s.*": "has numbers of a colour in it. Take them out; see `colours`",
     r"<\w.*>": "is XML or HTML. Write one class a line",
 }
-"""What no name looks like → what it is, in the words that follow the line."""
+"""Regular expression of a text that is no name → the reason, in words that follow the line."""
 
 
 def fault(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong with a YAML file that does not fit its model: each place, what stands there, and what may."""
+"""Faults of a YAML file that does not fit its model: each place, the value found, and what is expected."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby

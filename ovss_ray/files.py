@@ -19,7 +19,7 @@ STATE = {
     *("size", "mtime", "lastmodified", "created", "modified", "modify", "modificationtime", "updated", "datetime"),
     *("etag", "contentmd5", "md5", "md5hash", "digest", "checksum", "crc", "sha", "blobid", "generation"),
 }
-"""What file systems of fsspec call the state of a file's content, in small letters and without marks."""
+"""Keys under which fsspec reports size, time or checksum of a file, in lower case and without punctuation."""
 
 
 def locate(uri: str | Path) -> tuple[fs.FileSystem, str]:
@@ -67,9 +67,9 @@ def read(uri: str | Path) -> bytes:
 
 
 def _lost_link(uri: str | Path) -> str:
-    """What is wrong with a link that points nowhere, in words; empty for anything else."""
-    path = str(Path(uri).expanduser())
-    if "://" in str(uri) or not os.path.islink(path) or os.path.exists(path):
+    """Describe a link that points nowhere; "" for anything else."""
+    path = str(uri) if "://" in str(uri) else str(Path(uri).expanduser())
+    if not leads_nowhere(path):
         return ""
     return f"a link to {os.readlink(path)}, which is not there. Fetch it (git annex get, datalad get, dvc pull)"
 

@@ -18,7 +18,7 @@ from ovss_ray.palettes import Shown
 
 @dataclass(frozen=True)
 class Seen:
-    """What one image and its label file show."""
+    """The findings about one image and its label file."""
 
     faults: tuple[Fault, ...]
     counts: np.ndarray | None = None

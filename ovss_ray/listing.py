@@ -131,7 +131,7 @@ KINDS = (
     "photographs in a format that is not read",
     "label files in a format that is not read",
 )
-"""What files without a partner are called, by 2 · near + side."""
+"""Description of files without a partner, by 2 · near + side."""
 CAUSES = dict(
     zip(
         KINDS[2:],
@@ -145,7 +145,7 @@ CAUSES = dict(
         strict=True,
     )
 )
-"""What usually leads to files without a partner; of the first two kinds it may be much."""
+"""Description of files without a partner → usual cause; the first two kinds have too many causes."""
 FILE = "stem, path, side, uri, near"
 """The columns of a File."""
 

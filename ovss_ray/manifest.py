@@ -39,7 +39,7 @@ WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records
 
 The manifests of earlier versions have SCHEMA alone."""
 FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
-"""What a manifest may look like: of an earlier version, as listed, as saved by a run."""
+"""Schemas of a manifest: of an earlier version, as listed, as saved by a run."""
 
 DRAWN = "drawn"
 """The stamp of what is drawn, and lies in no file."""
@@ -144,7 +144,7 @@ def table(name: str, benchmark: Benchmark, found: Listed) -> pa.Table:
 
 
 def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
-    """What an item says, its photograph's height, width and their ratio, and stamps; few are under way at once."""
+    """Yield each item's values, its photograph's H and W (pixels), two stamps and W / H; AT_ONCE items at a time."""
     stream = iter(items)
     with ThreadPoolExecutor(8) as pool:
         while some := list(islice(stream, AT_ONCE)):

@@ -153,7 +153,7 @@ def _now(among: pa.Table | pa.ChunkedArray | None) -> pa.Table | None:
 
 
 def _all(uris: Sequence[str]) -> pa.Table:
-    """What decides which records count, of all part files together; `place` is a record's part and row.
+    """Read the columns DECISIVE of all part files; `place` (int64) is a record's part and row.
 
     Together, as a manifest is looked up once then, and not for each part.
     """

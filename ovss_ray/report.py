@@ -104,7 +104,7 @@ def _benchmark(folder: RunFolder, name: str, fold: Fold) -> dict[str, Any]:
 
 
 def files_of(settled: records.Settled, card: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of the files of a benchmark, beside its images.
+    """Return the counts of a benchmark's files that its numbers do not show.
 
     `changed`: images that were scored with other files than those now. `undigested`: records of an earlier version,
     which do not say what files they are of. `left_out`: files that no image is made of; `unpaired` says whether that

@@ -60,14 +60,14 @@ class Side:
         return match.exact and match.ending in self.endings
 
     def _misspelled(self) -> str:
-        """What in the description keeps every file from fitting; "" if it looks well."""
+        """Name the part of the description that keeps every file from fitting; "" if there is none."""
         stem, ending = split_ending(self.suffix)
         if stem and ending.lower() in self.endings:
             return f". A suffix is what stands before the ending: write {stem}"
         return r". Write / in the place of \ between folders" if any("\\" in text for text in self.patterns) else ""
 
     def summary(self) -> str:
-        """What was found, in a sentence."""
+        """Say in a sentence how many files fit, or why none does."""
         listed = self.patterns[0] if len(self.patterns) == 1 else list(self.patterns)
         suffix = f" with the suffix {self.suffix!r}" if self.suffix else ""
         kind = "photographs" if self.key == "images" else "label files"

@@ -37,7 +37,7 @@ def show(report: dict[str, Any], console: Console, classes: bool = False, title:
 
 
 def _beside(name: str, one: dict[str, Any]) -> Iterator[str | Table]:
-    """What stands below the table of all benchmarks for one of them, where there is any."""
+    """Yield the lines and tables below the table of all benchmarks that are about one of them."""
     if one["groups"]:
         yield _groups(name, one["groups"])
     if one["published"]:

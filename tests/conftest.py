@@ -1,6 +1,8 @@
 """What tests share: where the reference material lies."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +19,13 @@ def shared() -> Path:
         why = f"the reference material (goldens and photographs) is not at {folder}"
         pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
     return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of two processors, for all tests of a module."""
+    import ray  # takes seconds, which most test files need not spend
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    yield
+    ray.shutdown()

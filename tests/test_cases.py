@@ -3,15 +3,13 @@
 The inputs and what is right are in the reference material, cases/turn-2, a README with each.
 """
 
-import logging
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from rich.console import Console
 
 from ovss_ray import check, evaluate
@@ -21,13 +19,6 @@ from ovss_ray.errors import OvssError
 from ovss_ray.request import resolve
 
 Score = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

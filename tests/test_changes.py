@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import logging
 import os
 import shutil
 import threading
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 from PIL import Image
 from rich.console import Console
 
@@ -26,13 +24,6 @@ from ovss_ray.request import resolve
 from ovss_ray.run_folder import RunFolder
 
 IDS = ("a", "b", "c")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

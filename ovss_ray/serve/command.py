@@ -28,7 +28,7 @@ NAME = "ovss"
 NAMESPACE = "serve"
 """Ray's namespace for the actors of Serve."""
 FAULTS = (RayError, RayServeException, RuntimeError, TimeoutError)
-"""What Serve raises for what does not start, or not in time."""
+"""Exceptions of Serve for an application that does not start, or not in time."""
 INTERRUPTED = 130
 """Exit status after a second signal."""
 FLUSH = 1.0
