@@ -9,14 +9,17 @@ This machine:
 
     python jobs/eval_ade847.py --data-root DATA
 
-DATA holds ADE20K_2021_17_01, as its authors send it or prepared by detectron2's script. What else is typed goes to
-`ovss evaluate`: --limit 20 tries it out, --set san.variant=san_vit_large_14 takes the larger network, and the same
-command again goes on where a run was cut off.
+DATA holds ADE20K_2021_17_01, as its authors send it or prepared by detectron2's script. All options of `ovss evaluate`
+hold: --limit 20 tries it out, --set san.variant=san_vit_large_14 takes the larger network. The same command again
+resumes a run that was cut off.
 """
 
+import functools
 import sys
 
-from ovss_ray.cli import main
+import ovss_ray
+from ovss_ray.cli import evaluation
 
 if __name__ == "__main__":
-    main(["evaluate", "san_vit_b_16", "--benchmark", "ade20k:847", *sys.argv[1:]])
+    job = ["san_vit_b_16", "--benchmark", "ade20k:847", *sys.argv[1:]]
+    evaluation.script(functools.partial(ovss_ray.evaluate, progress=True), job)

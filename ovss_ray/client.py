@@ -1,13 +1,13 @@
 """A client for the service that `ovss serve` runs.
 
-Its requests change nothing, so each may be sent again: when the service says that it is busy or not ready (429, 503;
-its Retry-After is heeded), and when the connection is refused or lost. urllib3 does both, requests and retries with
-growing pauses, and is there already, as Ray needs it.
+All requests are idempotent. A request is retried if the service is busy or not ready (429, 503). It is also
+retried if the connection is refused or lost. urllib3, which Ray installs, retries with exponential backoff and obeys
+Retry-After.
 
     client = Client("http://127.0.0.1:8000")
-    found = client.segment("street.jpg", ["road", "car", ["tree", "bush"]])
-    found.labels  # (H, W) uint16: indices into the classes
-    client.prompt("street.jpg", [(120, 80, 1)], classes=["road", "car"]).masks[0]  # what is there, (H, W) bool
+    segmentation = client.segment("street.jpg", ["road", "car", ["tree", "bush"]])
+    segmentation.labels  # (H, W) uint16: indices into the classes
+    client.prompt("street.jpg", [(120, 80, 1)], classes=["road", "car"]).masks[0]  # object at the point, (H, W) bool
 """
 
 import base64
@@ -19,77 +19,82 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 import urllib3
 from PIL import Image
 
-from ovss_ray import files, images
-from ovss_ray.columns import NONE
 from ovss_ray.errors import OvssError
-from ovss_ray.serve import rle
-from ovss_ray.serve.answer import Answer, Output
-from ovss_ray.serve.masks import Mask, Prompted, Regions
+from ovss_ray.io import files, images
+from ovss_ray.serve.http.answers import Answer, Output
+from ovss_ray.serve.http.mask_answers import Mask, Prompted, Regions
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.masks import rle
 
 Photograph = str | Path | bytes | np.ndarray
-"""The path or address of a JPEG, PNG or WebP, its bytes, or pixels (H, W, 3) uint8 RGB; grey and RGBA ones also work"""
+"""Path, URL or bytes of a JPEG, PNG or WebP, or pixels (H, W, 3) uint8 RGB. Grey and RGBA arrays also work."""
 FORMS = "the path of a file (str or Path), its bytes, or pixels (H, W, 3) uint8 RGB"
-"""The forms of an image that are accepted, in the words of messages."""
+"""Accepted forms of an image, as worded in error messages"""
 Classes = Sequence[str | Sequence[str]]
-"""A name each, or several of one class"""
+"""List of classes. A class is a name, or a list of synonyms"""
 Points = Sequence[tuple[float, float, int]]
-"""x, y in pixels of the image as it is shown, and 1 on what is meant or 0 beside it"""
+"""Points (x, y, label). x, y: pixels of the upright image. Label: 1 inside the object, 0 outside"""
 Fields = list[tuple[str, Any]]
-"""Name and value, or (file name, bytes, kind), of each part of a form"""
-AGAIN = (408, 429, 500, 502, 503, 504)
-"""Answers after which it asks again: busy or not ready (429, 503); and what proxies say, Serve's own among them, when
-the process behind them has died or does not answer."""
-KNOWN = 1000
-"""Images that the client remembers having sent, by their sha256."""
+"""Parts of a form, (name, value). The value of a file is (file name, bytes, media type)"""
+RETRIED = (408, 429, 500, 502, 503, 504)
+"""HTTP status codes after which a request is retried.
+
+The service is busy or not ready, or a proxy between client and service reports an error."""
+REMEMBERED_DIGESTS = 1000
+"""Maximum number of digests of sent images that the client remembers"""
 
 
 class NotThere(OvssError):
-    """What was asked for is not there, such as an image that the service has forgotten."""
+    """Error for status 404: the service has no such path, or no longer caches the image."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the service has found in an image."""
+    """A label map from the service, and the classes in it."""
 
     labels: np.ndarray
-    """(H, W) uint16: index of the class, or columns.NONE"""
+    """(H, W) uint16: index of each pixel's class among the requested classes; columns.NONE for no class"""
     answer: Answer
-    """the classes that were found, and how large they are; without the picture"""
+    """the classes in the image with their areas; its field `png` is None, since `labels` replaces it"""
 
 
-Told = TypeVar("Told", Regions, Prompted)
+AnswerT = TypeVar("AnswerT", Regions, Prompted)
 
 
 @dataclass(frozen=True)
-class Found(Generic[Told]):
-    """Regions that the service has found, by itself or where somebody pointed."""
+class Found(Generic[AnswerT]):
+    """Regions that the service has found, with or without a prompt."""
 
     masks: np.ndarray
-    """(R, H, W) bool"""
-    answer: Told
-    """their boxes, areas, names and scores, in the same order"""
+    """(R, H, W) bool, one mask per region"""
+    answer: AnswerT
+    """boxes, areas, class names and scores of the masks, in the same order"""
 
 
 class Client:
-    """Asks one service. It may be used by several threads."""
+    """A client of one service. It is thread-safe."""
 
     def __init__(
         self, address: str = "http://127.0.0.1:8000", key: str | None = None, retries: int = 10, seconds: float = 60.0
     ) -> None:
-        """`key` is $OVSS_API_KEY if it is not given; `seconds` are those of one try, of which there are more."""
+        """Prepare a client of the service at `address`. `key`: API key, by default $OVSS_API_KEY.
+
+        `retries`: maximum number of retries of a request. `seconds`: timeout of each attempt.
+        """
         key = key or os.environ.get("OVSS_API_KEY")
-        again = urllib3.Retry(
+        retry = urllib3.Retry(
             total=retries,
             redirect=0,
             allowed_methods=None,  # all of them, POST too
-            status_forcelist=AGAIN,
+            status_forcelist=RETRIED,
             backoff_factor=0.2,
             backoff_jitter=0.5,
             backoff_max=10,
@@ -98,13 +103,13 @@ class Client:
         )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.address = address.rstrip("/")
-        self._http = urllib3.PoolManager(headers=headers, retries=again, timeout=seconds, maxsize=32)
+        self._http = urllib3.PoolManager(headers=headers, retries=retry, timeout=seconds, maxsize=32)
         self._sent: OrderedDict[str, None] = OrderedDict()
 
     def segment(
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
     ) -> Segmentation:
-        """Name every pixel of an image, by classes or by those of a benchmark. Raises OvssError with what is wrong."""
+        """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError."""
         answer = self._segment(image, classes, benchmark, model, "png")
         labels = images.decode_labels(_picture(answer.png), "the answer")
         return Segmentation(np.where(labels == answer.none, NONE, labels), answer.model_copy(update={"png": None}))
@@ -112,27 +117,31 @@ class Client:
     def masks(
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
     ) -> Answer:
-        """The same as masks in COCO's run lengths, one for each class that was found."""
+        """Return one mask per class that was found, in COCO's run-length encoding. Raises OvssError."""
         return self._segment(image, classes, benchmark, model, "rle")
 
     def polygons(
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
     ) -> Answer:
-        """The same as outlines, with their holes, of each class that was found."""
+        """Return the polygons of each class that was found, with their holes. Raises OvssError."""
         return self._segment(image, classes, benchmark, model, "polygons")
 
     def overlay(
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
     ) -> bytes:
-        """The same as colours over the image: a PNG."""
+        """Return a PNG of the image with the colours of the classes over it. Raises OvssError."""
         return _picture(self._segment(image, classes, benchmark, model, "overlay").overlay)
 
     def regions(
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
-        top: int = 3,
+        top: int = 3, ranked: int = 0,
     ) -> Found[Regions]:  # fmt: skip
-        """Everything that SAM proposes in an image, the largest first, with the `top` best names of each."""
+        """Return the regions that SAM proposes, largest first, each with its `top` most probable classes.
+
+        `ranked`: number of regions in the ranking of each class, in `answer.ranking`; 0: no ranking. Raises OvssError.
+        """
         fields = [*_words(classes, benchmark, model), ("top", str(top)), _file(_bytes(image))]
+        fields += [("ranked", str(ranked))] if ranked else []
         answer = Regions.model_validate_json(self._send("POST", "/v1/regions", fields))
         return Found(_masks(answer.regions, answer.height, answer.width), answer)
 
@@ -141,27 +150,43 @@ class Client:
         classes: Classes | None = None, benchmark: str | None = None, model: str | None = None, top: int = 3,
         multimask: bool | None = None,
     ) -> Found[Prompted]:  # fmt: skip
-        """What somebody means who points at it, or draws a box x0 y0 x1 y1 around it: the likeliest mask first.
+        """Return the masks of the object at points or in a box (x0, y0, x1, y1), highest predicted IoU first.
 
-        The image is sent once; then it is named, and sent again only if the service does not hold it any more. Give it
-        as bytes or a file: pixels are encoded anew for each question. Without classes masks have no names.
+        The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
+        path or bytes are faster than an array, which is encoded for each prompt. Without classes or a benchmark, masks
+        have no class names. Raises OvssError.
         """
         data = _bytes(image)
         name = hashlib.sha256(data).hexdigest()
-        fields = [*_words(classes, benchmark, model), ("top", str(top))]
-        pointed = [[float(x), float(y), int(label)] for x, y, label in points]
-        fields += [("points", json.dumps(pointed))] if pointed else []
-        fields += [("box", json.dumps(list(map(float, box))))] if box is not None else []
-        fields += [("multimask", str(multimask).lower())] if multimask is not None else []
+        fields = [*_words(classes, benchmark, model), ("top", str(top)), *_question(points, box, multimask)]
         answer = Prompted.model_validate_json(self._prompt(name, data, fields))
         return Found(_masks(answer.masks, answer.height, answer.width), answer)
 
+    def coco(
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        points: Points = (), box: Sequence[float] | None = None, multimask: bool | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return a COCO document, ready for json.dump: the masks for points or a box, without them all regions.
+
+        The document names the image by the file name of a path or URL, else by its sha256. Raises OvssError.
+        """
+        data, question = _bytes(image), _question(points, box, multimask)
+        fields = [*_words(classes, benchmark, model), ("output", "coco"), *question]
+        fields += [("file_name", _file_name(image))] if isinstance(image, str | Path) else []
+        if question:
+            answer = self._prompt(hashlib.sha256(data).hexdigest(), data, fields)
+        else:
+            answer = self._send("POST", "/v1/regions", [*fields, _file(data)])
+        document: dict[str, Any] = json.loads(answer)
+        return document
+
     def models(self) -> dict[str, Any]:
-        """What the service runs, and its limits."""
-        return json.loads(self._send("GET", "/v1/models"))
+        """Return the models of the service, and its limits. Raises OvssError."""
+        models: dict[str, Any] = json.loads(self._send("GET", "/v1/models"))
+        return models
 
     def ready(self) -> bool:
-        """Whether the service can segment, asked once."""
+        """Return whether the service is ready to segment. The request is not retried."""
         try:
             self._send("GET", "/v1/ready", retries=False)
         except OvssError:
@@ -169,13 +194,17 @@ class Client:
         return True
 
     def _prompt(self, name: str, data: bytes, fields: Fields) -> bytes:
-        """Ask by the image's name if it was sent before, else, or if it is gone, with the image itself."""
+        """Send a prompt, and return the body of the answer.
+
+        If the client has sent the image before, it first sends only the digest. It sends the image again if the service
+        no longer caches it.
+        """
         if name in self._sent:
             with suppress(NotThere):
                 return self._send("POST", "/v1/prompt", [*fields, ("image", name)])
         answer = self._send("POST", "/v1/prompt", [*fields, _file(data)])
         self._sent[name] = None
-        while len(self._sent) > KNOWN:
+        while len(self._sent) > REMEMBERED_DIGESTS:
             self._sent.popitem(last=False)
         return answer
 
@@ -186,7 +215,7 @@ class Client:
         return Answer.model_validate_json(self._send("POST", "/v1/segment", fields))
 
     def _send(self, method: str, path: str, fields: Fields | None = None, **options: Any) -> bytes:
-        """The body of an answer. Raises OvssError for any other status than 200, NotThere for 404."""
+        """Return the body of an answer. Raises NotThere for status 404, OvssError for any other status than 200."""
         try:
             answer = self._http.request(method, self.address + path, fields=fields, **options)
         except urllib3.exceptions.HTTPError as failure:
@@ -197,48 +226,65 @@ class Client:
         return answer.data
 
 
+def _file_name(address: str | Path) -> str:
+    """Return the file name of a path, or of a URL without its query, at most 255 characters."""
+    text = str(address)
+    return PurePosixPath(urlsplit(text).path if "://" in text else text.replace("\\", "/")).name[:255]
+
+
 def _words(classes: Classes | None, benchmark: str | None, model: str | None) -> Fields:
-    """What every question may say."""
+    """Return the form fields for classes, benchmark and model. Raises OvssError if `classes` is a string."""
     if isinstance(classes, str):
-        raise OvssError(f"classes are a list of names, and this is one string: {classes!r}. Write [{classes!r}]")
+        raise OvssError(f"classes must be a list of names, got the string {classes!r}. Write [{classes!r}]")
     listed = [names if isinstance(names, str) else list(names) for names in classes or ()]
-    # As JSON, a name may hold commas and brackets: nothing in it is taken for a list.
+    # In JSON, a name may contain commas and brackets without being parsed as a list.
     written = json.dumps(listed, ensure_ascii=False) if listed else None
     fields = {"classes": written, "benchmark": benchmark, "model": model}
     return [(name, value) for name, value in fields.items() if value is not None]
+
+
+def _question(points: Points, box: Sequence[float] | None, multimask: bool | None) -> Fields:
+    """Return the form fields of a prompt."""
+    pointed = [[float(x), float(y), int(label)] for x, y, label in points]
+    fields: Fields = [("points", json.dumps(pointed))] if pointed else []
+    fields += [("box", json.dumps(list(map(float, box))))] if box is not None else []
+    return fields + ([("multimask", str(multimask).lower())] if multimask is not None else [])
 
 
 def _file(data: bytes) -> tuple[str, Any]:
     return "image", ("image", data, "application/octet-stream")
 
 
-def _masks(told: Sequence[Mask], height: int, width: int) -> np.ndarray:
-    made = np.zeros((len(told), height, width), bool)
-    for mask, one in zip(made, told, strict=True):
-        mask[:] = rle.decode(one.rle.counts, (height, width))
-    return made
+def _masks(encoded_masks: Sequence[Mask], height: int, width: int) -> np.ndarray:
+    masks = np.zeros((len(encoded_masks), height, width), bool)
+    for mask, encoded in zip(masks, encoded_masks, strict=True):
+        mask[:] = rle.decode(encoded.rle.counts, (height, width))
+    return masks
 
 
 def _bytes(image: Photograph) -> bytes:
-    """Return the encoded image. Raises OvssError for a file that cannot be read, and for any other type."""
+    """Return the bytes of an image file. An array is encoded as PNG.
+
+    Raises OvssError for an unreadable file or an unsupported type.
+    """
     if isinstance(image, str | Path):
         return files.read(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if not isinstance(image, np.ndarray):
-        raise OvssError(f"an image is {FORMS}, and this is a {type(image).__name__}")
+        raise OvssError(f"an image must be {FORMS}; got {type(image).__name__}")
     try:
         if image.dtype not in (np.uint8, np.bool_) or not image.size:
             raise ValueError
         Image.fromarray(image).save(file := io.BytesIO(), "PNG", compress_level=1)
     except (TypeError, ValueError) as failure:
-        raise OvssError(f"an image is {FORMS}, and this is an array {image.shape} {image.dtype}") from failure
+        raise OvssError(f"an image must be {FORMS}; got an array {image.shape} {image.dtype}") from failure
     return file.getvalue()
 
 
 def _picture(encoded: str | None) -> bytes:
     if encoded is None:
-        raise OvssError("the answer has no picture. Is it a service of another version?")
+        raise OvssError("the service's answer has no image. Install the same version of ovss_ray as the service has")
     return base64.b64decode(encoded)
 
 

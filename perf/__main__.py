@@ -43,6 +43,35 @@ def san(
 
 
 @app.command()
+def scan(
+    variant: Annotated[list[str], typer.Option()] = ["scan_vitB"],  # noqa: B006
+    size: Size = "512x683",
+    classes: Annotated[int, typer.Option(help="K")] = 150,
+    device: Device = "cpu",
+    rounds: Rounds = 3,
+) -> None:
+    """SCAN's parts beside their plain forms: seconds and memory of each, with made-up weights."""
+    from perf import scan
+
+    for name in variant:
+        scan.measure(name, parsed(size), classes, device, rounds)
+
+
+@app.command()
+def fusioner(
+    variant: Annotated[list[str], typer.Option()] = ["fusioner_vit_l_14"],  # noqa: B006
+    size: Size = "375x500",
+    device: Device = "cpu",
+    rounds: Rounds = 1,
+) -> None:
+    """Fusioner's episodes next to the official order of computing: seconds for images with 1, 2, 3 and 5 classes."""
+    from perf import fusioner
+
+    for name in variant:
+        fusioner.measure(name, parsed(size), device, rounds)
+
+
+@app.command()
 def semantic(
     classes: Classes = [20, 150, 847, 4000],  # noqa: B006
     size: Size = "512x683",
@@ -148,6 +177,17 @@ def decode(rounds: Rounds = 15, drawn: Drawn = False) -> None:
 
 
 @app.command()
+def listing(
+    megabytes: Annotated[int, typer.Option(min=1, help="size of the made-up file")] = 1000,
+    rounds: Rounds = 1,
+) -> None:
+    """Peak memory of listing LVIS from a made-up file, streamed and by json.load."""
+    from perf import listing
+
+    listing.measure(megabytes, rounds)
+
+
+@app.command()
 def serve(
     config: str = "san_tiny",
     clients: Annotated[int, typer.Option(min=1, help="that ask at once")] = 64,
@@ -158,6 +198,18 @@ def serve(
     from perf import serve
 
     serve.measure(config, clients, seconds, warm)
+
+
+@app.command()
+def bootstrap(
+    images: Annotated[list[int], typer.Option(min=2, help="of a data set; may be given several times")] = [2000, 100],  # noqa: B006
+    sets: Annotated[int, typer.Option(min=1, help="data sets, for the coverage of intervals")] = 2000,
+    tests: Annotated[int, typer.Option(min=1, help="pairs of runs, for the size of the paired test")] = 1000,
+) -> None:
+    """Coverage of bootstrap intervals and size of the paired test, by simulation."""
+    from perf import bootstrap
+
+    bootstrap.measure(images, sets, tests)
 
 
 def parsed(size: str) -> tuple[int, int]:

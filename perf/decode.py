@@ -1,4 +1,4 @@
-"""Decoding photographs: Pillow, as ovss_ray.images does it, against decoders that are said to be faster.
+"""Decoding photographs: Pillow, as ovss_ray.io.images does it, against decoders that are said to be faster.
 
 A decoder could be the default only if its pixels are the same: the numbers of a benchmark hang on them. From bytes in
 memory to (H, W, 3) uint8 RGB each.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from ovss_ray import images
+from ovss_ray.io import images
 from perf import pictures
 from perf.timing import interleaved, ratio, show, spread, titled
 

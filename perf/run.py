@@ -11,6 +11,7 @@ end, of Ray, workers, weights and the vocabulary.
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -216,9 +217,10 @@ def _digests(folder: Path) -> float:
 def _ray(task: dict[str, str], images: int, folder: Path) -> float:
     from rich.console import Console
 
-    from ovss_ray import config, evaluate
-    from ovss_ray.display import Display
-    from ovss_ray.request import resolve
+    from ovss_ray.config import loading
+    from ovss_ray.engine import evaluate
+    from ovss_ray.engine.display import Display
+    from ovss_ray.runs.plan import plan_run
 
     options = {"variant": task["variant"], "weights": task["weights"]}
     stages = [{"use": "san", "options": options}]
@@ -228,23 +230,23 @@ def _ray(task: dict[str, str], images: int, folder: Path) -> float:
     cpus = int(os.environ["OMP_NUM_THREADS"]) - SHARED  # its threads are that number, rounded up
     pool = {"workers": 1, "cpus": cpus, "gpus": 0, "stages": stages}
     raw = {"benchmarks": [task["benchmark"]], "data_root": task["root"], "limit": images, "pools": [pool]}
-    report = evaluate.run(resolve(config.check(raw, "perf"), str(folder)), Display(Console(quiet=True)))
-    return float(report["benchmarks"][task["benchmark"]]["metrics"]["miou"])
+    report = evaluate.run(plan_run(loading.validate(raw, "perf"), str(folder)), Display(Console(quiet=True)))
+    return float(report.benchmarks[task["benchmark"]].metrics["miou"] or math.nan)
 
 
 def _loop(task: dict[str, str], images: int, folder: Path) -> float:
     import pyarrow as pa
     import torch
 
-    from ovss_ray import files
     from ovss_ray.actors.save import encode
-    from ovss_ray.datasets import benchmark as benchmarks
+    from ovss_ray.benchmarks import catalog
+    from ovss_ray.io import files
     from ovss_ray.metrics.confusion import Counter, Partial, schema
-    from ovss_ray.models import san
+    from ovss_ray.models.san import network
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    benchmark = benchmarks.load(task["benchmark"])
-    model, count = san.load(task["variant"], Path(task["weights"])), Counter(len(benchmark.labels))
+    benchmark = catalog.load(task["benchmark"])
+    model, count = network.load(task["variant"], [Path(task["weights"])]), Counter(len(benchmark.labels))
     cells = []
     predictions = folder / files.plain(task["benchmark"]) / "predictions"
     for item in list(benchmark.items(task["root"], benchmark.split))[:images]:

@@ -71,9 +71,9 @@ def build(side: str, name: str, size: tuple[int, int], device: str, options: dic
     import torch
     from segment_anything import SamAutomaticMaskGenerator
 
-    from ovss_ray.models.sam_generator import Generator
-    from ovss_ray.models.sam_points import Settings
-    from ovss_ray.models.sam_variants import VARIANTS
+    from ovss_ray.models.sam.generator import Generator
+    from ovss_ray.models.sam.points import Settings
+    from ovss_ray.models.sam.variants import VARIANTS
     from tests import official_sam
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -95,7 +95,7 @@ def peak(side: str, name: str, size: tuple[int, int], device: str, options: dict
 
 def differences(ours: Any, released: list[dict[str, Any]], size: tuple[int, int]) -> tuple[int, int, int]:
     """How many masks there are, how many only one side has, and how many pixels differ in those that both have."""
-    from ovss_ray import regions
+    from ovss_ray.structures.masks import regions
 
     found = zip(ours.points, ours.predicted_iou, ours.boxes, ours.bits, strict=True)
     mine = {(*point.round(3), round(float(fit), 3)): (box, bits) for point, fit, box, bits in found}
@@ -116,21 +116,20 @@ def _photograph(size: tuple[int, int]) -> np.ndarray:
 
 
 def _state(name: str) -> "dict[str, Tensor]":
-    from ovss_ray import weights
-    from ovss_ray.models import checkpoint
-    from ovss_ray.models.sam_variants import VARIANTS
+    from ovss_ray.models import checkpoint, zoo
+    from ovss_ray.models.sam.variants import VARIANTS
     from tests import official_sam
 
-    if name != "sam_tiny" or name not in weights.WEIGHTS:
+    if name != "sam_tiny":
         return official_sam.speckled(VARIANTS[name], SHIFT)
-    return {key: value.float() for key, value in checkpoint.read(weights.find(name)).items()}
+    return {key: value.float() for key, value in checkpoint.read(zoo.find(name)).items()}
 
 
 def _ours(name: str) -> Any:
     import torch
 
-    from ovss_ray.models.sam import Sam
-    from ovss_ray.models.sam_variants import VARIANTS
+    from ovss_ray.models.sam.network import Sam
+    from ovss_ray.models.sam.variants import VARIANTS
 
     with torch.device("meta"):
         model = Sam(VARIANTS[name])
@@ -140,8 +139,8 @@ def _ours(name: str) -> Any:
 
 def _options(name: str, size: tuple[int, int]) -> dict[str, Any]:
     """What both generators are given besides the points: the thresholds."""
-    from ovss_ray.models.sam_generator import Generator
-    from ovss_ray.models.sam_points import Settings
+    from ovss_ray.models.sam.generator import Generator
+    from ovss_ray.models.sam.points import Settings
 
     every = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
     (found,) = Generator(_ours(name), Settings(points_per_side=4, **every)).generate([_photograph(size)])

@@ -8,8 +8,8 @@ import os
 
 import torch
 
-from ovss_ray.models.sam import Sam
-from ovss_ray.models.sam_variants import VARIANTS
+from ovss_ray.models.sam.network import Sam
+from ovss_ray.models.sam.variants import VARIANTS
 from perf import pictures
 from perf.timing import interleaved, ratio, show, spread, titled
 from tests import official_sam

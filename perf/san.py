@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovss_ray.models import fake, san
-from ovss_ray.models.san_variants import VARIANTS
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.models.san import fake, network
+from ovss_ray.models.san.variants import VARIANTS
+from ovss_ray.structures.vocabulary import Vocabulary
 from perf import pictures
 from perf.timing import interleaved, show, spread, titled
 
@@ -37,16 +37,16 @@ def measure(name: str, size: tuple[int, int], classes: int, device: str, rounds:
     show(table, f"One photograph of {height} × {width} pixels, {classes} classes, float32, device {device}.")
 
 
-def made_up(name: str) -> san.San:
+def made_up(name: str) -> network.San:
     """The network with made-up weights, on the CPU."""
     with torch.device("meta"):
-        model = san.San(VARIANTS[name])
+        model = network.San(VARIANTS[name])
     state = fake.state_dict(VARIANTS[name], overrides={})  # given none to override, no biases are recentred: faster
-    model.load_state_dict({key: value for key, value in state.items() if key not in san.UNUSED}, assign=True)
+    model.load_state_dict({key: value for key, value in state.items() if key not in network.UNUSED}, assign=True)
     return model
 
 
-def stages(model: san.San, image: np.ndarray, classes: int) -> Mapping[str, Callable[[], object]]:
+def stages(model: network.San, image: np.ndarray, classes: int) -> Mapping[str, Callable[[], object]]:
     """Stage → call; each works on inputs that were made before. They are checked to add up to `San.segment`."""
     vocabulary = Vocabulary.of([f"thing number {number}" for number in range(classes)])
     adapter, fusion = model.side_adapter_network, model.variant.fusion
@@ -61,10 +61,10 @@ def stages(model: san.San, image: np.ndarray, classes: int) -> Mapping[str, Call
         return adapter.mask_decoder(*adapter(inputs, maps))
 
     def deep() -> Tensor:
-        return model.clip_rec_head(tokens, san.pool(bias, maps[fusion[-1]].shape[-2:]))[0]
+        return model.clip_rec_head(tokens, network.pool(bias, maps[fusion[-1]].shape[-2:]))[0]
 
     def text() -> Tensor:
-        return san.classifier(model.ov_classifier, vocabulary)
+        return network.classifier(model.ov_classifier, vocabulary)
 
     def inference() -> np.ndarray:
         return model.labels(masks[0], embeddings @ words.T, image, vocabulary)

@@ -57,12 +57,14 @@ def sides(labels: int, size: tuple[int, int], device: str) -> tuple[Callable[[],
     """The tiled and the plain form over the same random masks and classes."""
     import torch
 
-    from ovss_ray.models.san_variants import padded_size, resized_size
+    from ovss_ray.models.photograph import padded_size, resized_size
+    from ovss_ray.models.san.variants import VARIANTS
     from ovss_ray.models.semantic import Geometry, label_map
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    geometry = Geometry(padded_size(*size), resized_size(*size), size)
+    sides = VARIANTS["san_vit_b_16"]
+    geometry = Geometry(padded_size(*size, sides), resized_size(*size, sides), size)
     torch.manual_seed(labels)
     masks = 4 * torch.randn(QUERIES, *(side // 16 for side in geometry.padded))
     probabilities = (3 * torch.randn(QUERIES, labels + 1)).softmax(-1)[:, :-1].contiguous()

@@ -27,8 +27,8 @@ import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from ovss_ray import files
 from ovss_ray.client import Client
+from ovss_ray.io import files
 from perf.run import _title
 from perf.timing import machine, titled
 

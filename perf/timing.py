@@ -16,20 +16,27 @@ Seconds = dict[str, np.ndarray]
 PACKAGES = ("torch", "numpy", "numba", "pillow", "opencv-python-headless", "ray")
 
 
-def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu") -> Seconds:
-    """Time sides in turn, A B A B …: wall seconds of each call. A first round, in which things are loaded, is left out.
+def interleaved(
+    sides: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+    warm: bool = True,
+) -> Seconds:
+    """Time sides in turn, A B A B …: seconds of each call.
 
-    A GPU is waited for before and after each call.
+    With `warm`, a first round, in which things are loaded, is left out. The clock is that of the wall, or
+    time.process_time. A GPU is waited for before and after each call.
     """
     spent: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds + 1):
+    for _ in range(rounds + warm):
         for name, side in sides.items():
             settle(device)
-            begun = time.perf_counter()
+            begun = clock()
             side()
             settle(device)
-            spent[name].append(time.perf_counter() - begun)
-    return {name: np.array(values[1:]) for name, values in spent.items()}
+            spent[name].append(clock() - begun)
+    return {name: np.array(values[warm:]) for name, values in spent.items()}
 
 
 def settle(device: str) -> None:

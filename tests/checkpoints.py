@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ovss_ray.models import fake
-from ovss_ray.models.san_variants import VARIANTS
+from ovss_ray.models.san import fake as san_fake
+from ovss_ray.models.san.variants import VARIANTS
 
 SMALL = replace(
     VARIANTS["san_vit_b_16"],
@@ -39,13 +40,14 @@ def golden_overrides(shared: Path, overrides_file: str) -> dict[str, np.ndarray]
 
 def golden_checkpoint(shared: Path, variant: str, overrides_file: str, path: Path) -> Path:
     """Write a checkpoint in the official format with the weights that the goldens were made with (seed 0)."""
-    fake.write(variant, path, seed=0, overrides=golden_overrides(shared, overrides_file))
+    state = san_fake.state_dict(VARIANTS[variant], 0, golden_overrides(shared, overrides_file))
+    fake.save(variant, state, path)
     return path
 
 
 def small_state(seed: int = 0) -> dict[str, Tensor]:
     """All entries of an official checkpoint of SMALL."""
-    return fake.state_dict(SMALL, seed)
+    return san_fake.state_dict(SMALL, seed)
 
 
 def small_checkpoint(path: Path, seed: int = 0) -> Path:

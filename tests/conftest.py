@@ -1,4 +1,4 @@
-"""What tests share: where the reference material lies."""
+"""What tests share: where the reference material lies, and a Ray cluster for the tests of a module."""
 
 import logging
 import os
@@ -6,26 +6,47 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.paths import SHARED, absent
 
 os.environ["RAY_ADDRESS"] = "local"  # a cluster that somebody has started on this machine is not ours to use
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else `uv run pytest` sends the checkout to every worker
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one processor for each process: else their threads wait in turn
+settings.register_profile("patient", settings(), deadline=None)  # its 200 ms are a matter of the machine
+settings.load_profile("patient")
+REFERENCE = f"""the reference data are not at {SHARED}: parity/ (tensors and label maps that the official code of SAN,
+AlphaCLIP, Fusioner and detectron2 computed with made-up weights), data/real/ (labelled photographs in the layouts of
+the data sets), benchmarks/ (official class lists and prepared label files) and cases/ (inputs that once failed). To
+write goldens from a checkout of official code: python -m tests.write_goldens --help"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the cluster."""
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of goldens and photographs beside the project, which is never committed to it."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not folder.is_dir():
-        why = f"the reference material (goldens and photographs) is not at {folder}"
-        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
-    return folder
+    if not SHARED.is_dir():
+        absent(REFERENCE.replace("\n", " "))
+    return SHARED
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A Ray cluster of two processors, for all tests of a module."""
+    """A Ray cluster of two processors, with the settings of those that commands start, for all tests of a module."""
     import ray  # takes seconds, which most test files need not spend
 
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
-    yield
-    ray.shutdown()
+    from ovss_ray.engine.cluster import ray_internals
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ray_internals.SETTINGS.items():
+            patch.setenv(name, os.environ.get(name, value))
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        yield
+        ray.shutdown()

@@ -6,8 +6,9 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor
 
-from ovss_ray.models import fake, sam
-from ovss_ray.models.sam_variants import Variant
+from ovss_ray.models import fake
+from ovss_ray.models.photograph import IMAGENET
+from ovss_ray.models.sam.variants import Variant
 
 
 def build(variant: Variant) -> Sam:
@@ -24,7 +25,7 @@ def build(variant: Variant) -> Sam:
         variant.decoder_layers, variant.embed, variant.decoder_heads, mlp_dim=variant.decoder_mlp
     )
     decoder = MaskDecoder(transformer_dim=variant.embed, transformer=transformer, iou_head_hidden_dim=variant.fit_width)
-    return Sam(encoder, prompts, decoder, sam.MEAN.flatten().tolist(), sam.STD.flatten().tolist()).eval()
+    return Sam(encoder, prompts, decoder, *(value.flatten().tolist() for value in IMAGENET)).eval()
 
 
 def state(variant: Variant, seed: int = 0) -> dict[str, Tensor]:

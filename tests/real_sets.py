@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ovss_ray.datasets import benchmark as benchmarks
+from ovss_ray.benchmarks import catalog
 
 VOC = [
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -65,7 +65,7 @@ INDEXED = {
     "ade": Sample(
         "ADEChallengeData2016/images/validation/*",
         "ADEChallengeData2016/annotations/validation/*",
-        [name.partition(",")[0] for name in benchmarks.load("ade20k:150").labels],
+        [name.partition(",")[0] for name in catalog.load("ade20k:150").labels],
         "offset: 1\nignore: 0",
     ),
     "shapes": Sample(

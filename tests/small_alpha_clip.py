@@ -8,10 +8,21 @@ from torch import Tensor
 
 from ovss_ray.actors import alpha_clip
 from ovss_ray.models import checkpoint, fake
-from ovss_ray.models.alpha_clip import AlphaClip
-from ovss_ray.models.alpha_clip_variants import VARIANTS, Variant
+from ovss_ray.models.alpha_clip.network import AlphaClip
+from ovss_ray.models.alpha_clip.variants import VARIANTS, Variant
 
-SMALL = Variant(32, 2, 2, 8, 4, 16, 16, 2, 2, base="clip_small")
+SMALL = Variant(
+    width=32,
+    heads=2,
+    layers=2,
+    patch=8,
+    grid=4,
+    embed=16,
+    text_width=16,
+    text_heads=2,
+    text_layers=2,
+    base="clip_small",
+)
 """An AlphaCLIP that has everything the real ones have."""
 VARIANTS["alpha_clip_small"] = SMALL
 
@@ -39,8 +50,13 @@ def divided(state: dict[str, Tensor], renamed: dict[str, str]) -> tuple[dict[str
 
 def small_state(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The two files of SMALL, by their official names."""
+    return made_up_state(SMALL, seed)
+
+
+def made_up_state(variant: Variant, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The two files of a variant, by their official names, with values that follow from these."""
     with torch.device("meta"):
-        model = AlphaClip(SMALL)
+        model = AlphaClip(variant)
     state = {}
     for name, shape in checkpoint.shapes(model).items():
         official = name.removeprefix("text.").replace("visual.resblocks", "visual.transformer.resblocks")

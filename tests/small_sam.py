@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from ovss_ray.actors import sam
-from ovss_ray.models.sam_variants import VARIANTS
+from ovss_ray.models.sam.variants import VARIANTS
 from tests import official_sam
 
 VARIANTS["sam_small"] = official_sam.SMALL

@@ -1,36 +1,63 @@
 """The rules that hold the project together, as tests (design §3, §11)."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
+
 PACKAGE = ROOT / "ovss_ray"
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
 }
+LAYERS = (
+    {"errors"},
+    {"structures", "registry"},
+    {"io"},
+    {"benchmarks", "pipeline", "metrics", "models"},
+    {"actors", "datasets", "config"},
+    {"runs"},
+    {"reports", "training"},
+    {"engine"},
+    {"serve", "dataprep"},
+    {"api", "client"},
+    {"cli"},
+    {"__main__"},
+)
+"""Packages and top-level modules of ovss_ray, from the ground up. A module imports from layers below its own only."""
 MAY_IMPORT_RAY = {
     f"ovss_ray.{name}"
     for name in (
-        "cluster",
-        "evaluate",
-        "ray_start",
-        "reduce",
-        "scatter",
-        "supervise",
-        "worker",
-        "serve.app",
+        "engine.cluster.connection",
+        "engine.cluster.preflight",
+        "engine.cluster.ray_internals",
+        "engine.cluster.ray_start",
+        "engine.evaluate",
+        "engine.reduce",
+        "engine.scatter",
+        "engine.watch",
+        "engine.worker",
         "serve.command",
-        "serve.routing",
+        "serve.deployments.app",
+        "serve.deployments.routing",
     )
 }
-MAY_IMPORT_TORCH = ("ovss_ray.actors.", "ovss_ray.models", "ovss_ray.text", "ovss_ray.training")
-SIBLINGS = ("ovss_ray.actors", "ovss_ray.datasets", "ovss_ray.metrics")
+MAY_IMPORT_TORCH = {"actors", "models", "training"}
+CATALOGUES = {"actors", "datasets", "metrics", "training/recipes"}
+"""Folders of things of one kind, a file each: they may be long. Others hold at most twelve files and folders."""
+MAY_IMPORT_PEER = {
+    ("datasets.pascal5i", "voc"): "a variant: VOC's photographs and label files, asked for one class at a time",
+    ("metrics.confusion", "_counting"): "the kernel of this metric alone",
+    ("metrics.confusion", "_resampling"): "its values in bootstrap resamples",
+}
+"""Module and the peer in its catalogue that it imports: the reason. Others share through the layers below them."""
+FAMILIES = {path.parent.name for path in PACKAGE.glob("models/*/variants.py")}
+"""Folders of ovss_ray/models, one for each family of networks: a catalogue beside the modules that families share."""
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "handler", "misc"}
 
 
@@ -53,27 +80,101 @@ def test_ray_is_imported_in_the_listed_modules_only() -> None:
 
 
 def test_torch_is_imported_where_networks_live_only() -> None:
-    allowed = {"ovss_ray.inventory"}  # `ovss doctor` asks torch for the GPUs
+    allowed = {"ovss_ray.cli.doctor"}  # it asks torch for the GPUs
     for module in MODULES:
         if "torch" in {name.split(".")[0] for name in imports(module)}:
-            assert module.startswith(MAY_IMPORT_TORCH) or module in allowed, module
+            assert package(module) in MAY_IMPORT_TORCH or module in allowed, module
 
 
-def test_models_know_neither_ray_nor_data_sets_nor_stages() -> None:
+def package(module: str) -> str:
+    """The package or module directly below ovss_ray that a module belongs to."""
+    return module.split(".")[1] if "." in module else module
+
+
+def test_packages_import_from_lower_layers_only() -> None:
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    assert {package(module) for module in MODULES} - {"ovss_ray"} == set(layer), "LAYERS lists every package"
     for module in MODULES:
-        if module.startswith("ovss_ray.models"):
-            for name in imports(module):
-                assert not name.startswith((*SIBLINGS, "ray", "ovss_ray.stage", "ovss_ray.evaluate")), (
-                    f"{module} → {name}"
-                )
+        for name in imports(module) if "." in module else ():
+            if name in MODULES and package(name) != package(module):
+                assert layer[package(name)] < layer[package(module)], f"{module} imports {name}"
 
 
-def test_actors_datasets_and_metrics_never_import_one_another() -> None:
+def test_things_of_one_kind_do_not_import_one_another() -> None:
+    found = set()
+    for catalogue in CATALOGUES:
+        above = f"ovss_ray.{catalogue.replace('/', '.')}."
+        for module in MODULES:
+            if module.startswith(above):
+                own = module.removeprefix(above).split(".")[0]
+                peers = {name.removeprefix(above).split(".")[0] for name in imports(module) if name.startswith(above)}
+                found |= {(module.removeprefix("ovss_ray."), peer) for peer in peers - {own}}
+    assert found == set(MAY_IMPORT_PEER)
+
+
+def test_stages_are_handed_their_benchmarks_and_look_up_none() -> None:
     for module in MODULES:
-        own = next((package for package in SIBLINGS if module.startswith(package)), None)
-        for name in imports(module) if own else ():
-            others = tuple(package for package in SIBLINGS if package != own)
-            assert not name.startswith(others), f"{module} imports {name}"
+        if package(module) in {"actors", "pipeline"}:
+            assert "ovss_ray.benchmarks.catalog" not in set(imports(module)), module
+    named = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and str(node.value).split(":")[0] == "ovss_ray.datasets"
+    }
+    assert named == {"ovss_ray.benchmarks.catalog", "ovss_ray.registry"}
+
+
+def test_serving_knows_stages_and_data_sets_by_their_contracts_alone() -> None:
+    for module in MODULES:
+        if package(module) == "serve":
+            assert not {package(name) for name in imports(module) if name in MODULES} & {"actors", "datasets"}, module
+
+
+def test_a_folder_of_unlike_modules_holds_at_most_twelve() -> None:
+    for folder in {path.parent for path in MODULES.values()} - {PACKAGE}:
+        inside = [path for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+        if folder == PACKAGE / "models":
+            inside = [path for path in inside if path.name not in FAMILIES]
+        if folder.relative_to(PACKAGE).as_posix() not in CATALOGUES:
+            assert len(inside) - (folder / "__init__.py" in inside) <= 12, folder
+
+
+def test_networks_of_one_family_do_not_import_those_of_another() -> None:
+    assert {"alpha_clip", "sam", "san"} <= FAMILIES
+    for module in MODULES:
+        if package(module) == "models":
+            own, *_ = [*module.split(".")[2:], ""]
+            imported = {name.split(".")[2] for name in imports(module) if name.startswith("ovss_ray.models.")}
+            assert imported & FAMILIES <= {own}, f"{module} imports {imported & FAMILIES - {own}}"
+
+
+def test_sizes_and_checkpoints_of_networks_are_known_without_torch() -> None:
+    for family in FAMILIES:
+        variants = f"ovss_ray.models.{family}.variants"
+        assert not [name for name in imports(variants) if name.split(".")[0] == "torch"], variants
+        assert {"VARIANTS", "WEIGHTS"} <= set(dir(importlib.import_module(variants)))
+        assert "load" in dir(importlib.import_module(f"ovss_ray.models.{family}.network"))
+
+
+def test_settings_of_the_process_for_networks_are_made_in_one_module() -> None:
+    """They are contexts there, set back at the end; the threads of a worker are an argument."""
+    for module, path in MODULES.items():
+        text = path.read_text()
+        assert "OMP_NUM_THREADS" not in text, module
+        for setting in ("allow_tf32", "fp32_precision", "set_deterministic_debug_mode"):
+            assert setting not in text or module == "ovss_ray.models.runtime", f"{module} sets {setting}"
+
+
+def test_the_package_shows_its_architecture_at_first_sight() -> None:
+    entries = {path.name for path in PACKAGE.iterdir() if not path.name.startswith(("__pycache__", "py.typed"))}
+    assert len(entries) <= 23, sorted(entries)
+
+
+def test_tests_mirror_the_packages() -> None:
+    for folder in {path.parent for path in (ROOT / "tests").rglob("test_*.py")}:
+        mirrored = folder.relative_to(ROOT / "tests")
+        assert (PACKAGE / mirrored).is_dir() or str(mirrored) == "cluster", folder  # that is no package
 
 
 def test_there_is_no_cycle_of_imports() -> None:
@@ -92,7 +193,17 @@ def test_there_is_no_cycle_of_imports() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["ovss_ray", "ovss_ray.cli", "ovss_ray.config", "ovss_ray.request", "ovss_ray.report"]
+    "module",
+    [
+        "ovss_ray",
+        "ovss_ray.api.evaluation",
+        "ovss_ray.api.comparison",
+        "ovss_ray.api.checking",
+        "ovss_ray.cli.app",
+        "ovss_ray.config.loading",
+        "ovss_ray.runs.plan",
+        "ovss_ray.reports.report",
+    ],
 )
 def test_what_a_user_meets_first_loads_neither_torch_nor_ray(module: str) -> None:
     script = (
@@ -120,7 +231,9 @@ def test_only_the_start_of_ray_and_the_thread_that_waits_catch_everything() -> N
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}))
     ]
-    assert sorted(module for module, _ in found) == ["ovss_ray.ray_start", "ovss_ray.supervise"], found
+    assert sorted(module for module, _ in found) == ["ovss_ray.engine.cluster.ray_start", "ovss_ray.engine.watch"], (
+        found
+    )
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
@@ -145,3 +258,10 @@ def test_checkpoints_are_never_unpickled_freely() -> None:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             assert "torch.load(" not in line or "weights_only=True" in line, f"{module}:{number}"
             assert "pickle.load" not in line, f"{module}:{number}"
+
+
+def test_a_newcomer_follows_the_job_to_a_network_in_five_files_and_six_hundred_lines() -> None:
+    path = ["jobs/eval_ade847.py", "ovss_ray/api/evaluation.py", "ovss_ray/engine/evaluate.py"]
+    path += ["ovss_ray/pipeline/execution.py", "ovss_ray/actors/san.py"]
+    lines = {file: (ROOT / file).read_text("utf-8").count("\n") for file in path}
+    assert sum(lines.values()) <= 600, lines

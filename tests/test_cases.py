@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ovss_ray import check, evaluate
-from ovss_ray import config as configs
-from ovss_ray.display import Display
+from ovss_ray.config import loading as configs
+from ovss_ray.dataprep import check
+from ovss_ray.engine import evaluate
+from ovss_ray.engine.display import Display
 from ovss_ray.errors import OvssError
-from ovss_ray.request import resolve
+from ovss_ray.runs.plan import plan_run
+from tests.checked import checked as findings
+
+pytestmark = pytest.mark.ray
 
 Score = Callable[..., dict[str, Any]]
 
@@ -36,16 +40,18 @@ def score(cluster: None, case: Path) -> Score:
         predicted = (case / "pred").is_dir()
         stage = {"use": "predictions", "options": {"path": str(case / "pred")}} if predicted else {"use": "oracle"}
         raw = {"benchmarks": [f"folder:{case / yaml}"], "data_root": str(case), "pools": [{"stages": [stage]}]}
-        request = resolve(configs.check(raw, "test"), str(case / "run"))
-        assert not list(check.ahead(request)), "nothing is doubtful"
-        (benchmark,) = evaluate.run(request, Display(Console(quiet=True)))["benchmarks"].values()
+        request = plan_run(configs.validate(raw, "test"), str(case / "run"))
+        assert not list(check.ahead(request.benchmarks, request.manifests)), "nothing is doubtful"
+        (benchmark,) = (
+            evaluate.run(request, Display(Console(quiet=True))).model_dump(mode="json")["benchmarks"].values()
+        )
         return benchmark
 
     return run
 
 
 def checked(case: Path) -> int:
-    return check.run(f"folder:{case}/benchmark.yaml", str(case), None, None, False, 1)
+    return findings(f"folder:{case}/benchmark.yaml", str(case), None, None, False, 1)
 
 
 def right(benchmark: dict[str, Any], images: int) -> None:
@@ -93,7 +99,7 @@ def test_class_name_markup(case: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_dangling_links(case: Path, score: Score, capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["sh", str(case / "make.sh")], check=True)
     assert checked(case) == 4
-    assert "a link to ../annex/image-2, which is not there" in capsys.readouterr().out
+    assert "broken link to ../annex/image-2" in capsys.readouterr().out
     benchmark = score()
     assert benchmark["images"] == {"expected": 4, "scored": 2, "failed": 2}
     assert not benchmark["final"]
@@ -105,7 +111,7 @@ def test_exif_labels_on_stored_pixels(case: Path, capsys: pytest.CaptureFixture[
 
 
 def test_grey_palette_png(case: Path, score: Score) -> None:
-    with pytest.raises(OvssError, match=r"the index 1 is shown as grey 3: is the label the index or the grey value\?"):
+    with pytest.raises(OvssError, match=r"index 1 as grey 3\. It is unclear whether the labels are the indices"):
         score()
     assert checked(case) == 2
 

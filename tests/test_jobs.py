@@ -12,8 +12,21 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
+
+pytestmark = pytest.mark.ray
+
 RAY = Path(sys.executable).parent / "ray"
+LACKING = {
+    "eval_ade847": "ADE20K_2021_17_01",
+    "eval_ade150": "ADEChallengeData2016",
+    "eval_pc459": "VOCdevkit/VOC2010",
+    "eval_pc59": "VOCdevkit/VOC2010",
+    "eval_voc": "VOCdevkit/VOC2012",
+    "eval_coco_stuff": "coco",
+    "eval_all": "ADEChallengeData2016",
+}
+"""Job → the folder of its first benchmark."""
 ORACLE = ["--set", "pools=[{stages: [{use: oracle}]}]", "--set", "keep_predictions=none"]
 
 
@@ -90,12 +103,29 @@ def job(data: Path, out: Path, address: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "jobs").glob("eval_*.py")))
+def test_every_job_names_the_data_that_it_lacks(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / f"jobs/{name}.py"), "--data-root", str(tmp_path), *ORACLE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"{tmp_path}/{LACKING[name]}/" in done.stderr
+    assert "Get it: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_service_is_a_job_with_the_options_of_the_command() -> None:
+    command = [sys.executable, str(ROOT / "jobs/serve.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert "--port" in done.stdout
+
+
 def test_the_same_file_runs_with_nothing_started(prepared: Path, tmp_path: Path) -> None:
     done = job(prepared, tmp_path / "run", "local")
     assert done.returncode == 0, done.stderr
     assert "2/2" in done.stdout
 
 
+@pytest.mark.slow
 def test_it_runs_on_the_cluster_that_was_started_on_this_machine(
     head: tuple[str, str], prepared: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +134,7 @@ def test_it_runs_on_the_cluster_that_was_started_on_this_machine(
     assert "2/2" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_submitted_job_leaves_its_report_where_it_was_told(
     head: tuple[str, str], prepared: Path, tmp_path: Path
 ) -> None:
@@ -115,9 +146,10 @@ def test_a_submitted_job_leaves_its_report_where_it_was_told(
     assert one["metrics"]["miou"] == 100.0
     relative = submit(head[0], *asked, "--out", "runs/mine")
     assert relative.returncode != 0
-    assert "a submitted job runs in a folder of the cluster's own" in relative.stdout + relative.stderr
+    assert "relative path in a submitted job" in relative.stdout + relative.stderr
 
 
+@pytest.mark.slow
 def test_a_cluster_does_not_answer_without_its_token(head: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / "token").write_text(secrets.token_hex(32))
     stranger = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}

@@ -3,21 +3,22 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from perf.run import cpu_seconds
-
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
 
 TOYS = {
     "san": ["--variant", "san_tiny", "--size", "48x64", "--classes", "3"],
+    "scan": ["--variant", "scan_tiny", "--size", "48x64", "--classes", "3"],
+    "fusioner": ["--variant", "fusioner_tiny", "--size", "100x150"],
     "semantic": ["--classes", "3", "--size", "40x60"],
     "sam": ["--variant", "sam_tiny", "--size", "48x64", "--points", "2"],
     "sam-encoder": ["--variant", "sam_tiny", "--images", "2", "--no-compiled"],
     "counting": ["--classes", "20", "--size", "40x60"],
     "decode": ["--drawn"],
+    "listing": ["--megabytes", "1"],
 }
 """The one of Ray is below: it is started but once."""
 
@@ -30,6 +31,7 @@ def perf(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOYS)
 def test_each_script_prints_its_table_and_finds_that_the_sides_agree(name: str) -> None:
     shown = perf(name, *TOYS[name], "--rounds", "1")
@@ -37,6 +39,16 @@ def test_each_script_prints_its_table_and_finds_that_the_sides_agree(name: str) 
     assert "1 threads" in shown
 
 
+@pytest.mark.slow
+def test_the_simulation_of_the_bootstrap_covers_what_is_certain() -> None:
+    shown = perf("bootstrap", "--images", "300", "--sets", "20", "--tests", "3")
+    row = next(line for line in shown.splitlines() if line.startswith("│ pacc"))
+    assert float(row.split("│")[5]) >= 75, "20 intervals of 95 %"
+    assert "3 pairs of runs on 300 images" in shown
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_the_ray_run_and_the_plain_loop_give_the_same_label_maps() -> None:
     few = ["--images", "2", "--few", "0", "--rounds", "1", "--no-one-pool"]
     shown = perf("run", "--variant", "san_tiny", "--drawn", *few)

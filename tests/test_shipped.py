@@ -10,22 +10,35 @@ import numpy as np
 import pytest
 import torch
 
-from ovss_ray import models, weights
+from ovss_ray import models
+from ovss_ray.benchmarks import catalog
 from ovss_ray.datasets import scenes
-from ovss_ray.models import checkpoint
-from ovss_ray.models.san import San
-from ovss_ray.models.san_variants import VARIANTS
-from ovss_ray.training import alpha_clip, clip, sam
+from ovss_ray.models import checkpoint, zoo
+from ovss_ray.models.san.network import San
+from ovss_ray.models.san.variants import VARIANTS
+from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.training import config as configs
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.training.recipes.alpha_clip import task as alpha_clip
+from ovss_ray.training.recipes.clip import task as clip
+from ovss_ray.training.recipes.fusioner.validation import counted, groups
+from ovss_ray.training.recipes.sam import task as sam
+from tests.paths import ROOT
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = ROOT / "configs"
 SCENES = ("scenes:seen", "scenes:held-out")
+EPISODES = ("scenes:episodes", "scenes:episodes-held-out")
 EXPECTED = {
     "": {"san_tiny": (66.8, 77.8), "sam_alpha_clip_tiny": (74.8, 82.7)},
     "truth_alpha_clip_tiny": {"": (98.5, 99.8)},
+    "scan_tiny": {"": (77.1, 82.8)},
+    "fusioner_tiny": {"": (67.5, 74.2)},
 }
-"""Config typed → the runs that it asks for → mIoU in percent over the first twelve scenes of each, float32 on a CPU."""
+"""Config typed → the runs that it asks for → mIoU in percent over the first twelve scenes or episodes, float32, CPU."""
+SCORES = (
+    {"things": 71.9, "surfaces": 89.4, "fold_miou": 76.1, "fb_iou": 91.8},
+    {"things": 69.1, "surfaces": 89.3, "fold_miou": 73.9, "fb_iou": 91.6},
+)
+"""Scores of fusioner_tiny in percent on all episodes of EPISODES, float32 on a CPU"""
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +46,19 @@ def model() -> San:
     return models.load("san_tiny")
 
 
-@pytest.mark.parametrize("config", EXPECTED)
+@pytest.mark.ray
+@pytest.mark.parametrize("config", ["", *(pytest.param(name, marks=pytest.mark.slow) for name in list(EXPECTED)[1:])])
 def test_what_is_evaluated_has_its_miou_to_a_tenth(config: str, tmp_path: Path) -> None:
     """From any folder, without data, weights or words: drawing, decoding, text, regions, masks, counting, report."""
-    typed = [config, "--benchmark", SCENES[0], "--benchmark", SCENES[1]] if config else []
+    benchmarks = EPISODES if config == "fusioner_tiny" else SCENES
+    typed = [config, "--benchmark", benchmarks[0], "--benchmark", benchmarks[1]] if config else []
     command = [sys.executable, "-m", "ovss_ray", "evaluate", *typed, "--limit", "12", "--out", str(tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OVSS_CACHE": str(tmp_path / "cache")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OVSS_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     for run, expected in EXPECTED[config].items():
         report = json.loads((tmp_path / "run" / run / "report.json").read_text())["benchmarks"]
-        wanted = pytest.approx(dict(zip(SCENES, expected, strict=True)), abs=0.1)
+        wanted = pytest.approx(dict(zip(benchmarks, expected, strict=True)), abs=0.1)
         assert {name: one["metrics"]["miou"] for name, one in report.items()} == wanted
         assert all(one["images"] == {"expected": 12, "scored": 12, "failed": 0} for one in report.values())
         assert str(tmp_path / "run" / run / "report.json") in done.stdout
@@ -66,7 +81,7 @@ def test_words_in_another_order_bring_it_to_chance(model: San) -> None:
 def test_true_regions_are_named_among_all_combinations_held_out_ones_too(model: San) -> None:
     """Of 330 names; whoever sees colours and patterns but no shapes is right one time in eight."""
     part = clip.Clip(VARIANTS["san_tiny"])
-    missing = part.load_state_dict(checkpoint.read(weights.find("san_tiny")), strict=False).missing_keys
+    missing = part.load_state_dict(checkpoint.read(zoo.find("san_tiny")), strict=False).missing_keys
     assert all(name.startswith("heads.") for name in missing)
     found = clip.naming(part.eval(), cell=16, count=8)
     assert found["trained"] > 60
@@ -93,14 +108,30 @@ def test_one_click_gives_the_mask_of_what_is_clicked_on() -> None:
         assert found[f"{kind}_box"] > 75
 
 
+@pytest.mark.parametrize(
+    ("name", "images", "expected"),
+    [
+        ("scenes:episodes", 4, {"things": 62.8}),
+        ("scenes:episodes-held-out", 4, {"things": 65.2}),
+        pytest.param("scenes:episodes", 256, SCORES[0], marks=pytest.mark.slow),
+        pytest.param("scenes:episodes-held-out", 256, SCORES[1], marks=pytest.mark.slow),
+    ],
+)
+def test_one_class_at_a_time_is_segmented_also_one_that_training_never_saw(
+    name: str, images: int, expected: dict[str, float]
+) -> None:
+    benchmark = catalog.load(name)
+    result = counted(models.load("fusioner_tiny"), benchmark, benchmark.items("", "validation"), images)
+    scores = {**groups(result, benchmark), **result.result()}
+    assert {key: scores[key] for key in expected} == pytest.approx(expected, abs=0.1)
+
+
 def test_together_they_are_small_and_each_has_a_card() -> None:
-    files = sorted(weights.SHIPPED.glob("*.safetensors"))
-    assert sum(file.stat().st_size for file in files) < 12e6
-    assert (
-        {"san_tiny", "alpha_clip_tiny", "sam_tiny"}
-        <= {file.stem for file in files}
-        <= {name for name, one in weights.WEIGHTS.items() if not one.url}
-    )
+    shipped = [name for name, weights in zoo.known().items() if not weights.url and not weights.manual]
+    files = {zoo.find(name) for name in shipped}
+    assert files == set((ROOT / "ovss_ray").rglob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) < 18e6
+    assert {"san_tiny", "alpha_clip_tiny", "sam_tiny", "fusioner_tiny"} <= {file.stem for file in files} <= set(shipped)
     for file in files:
         card = json.loads(file.with_suffix(".json").read_text())
         assert card["environment"]["git"]

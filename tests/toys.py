@@ -12,10 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from ovss_ray import stage
-from ovss_ray.columns import Batch, column
 from ovss_ray.errors import OvssError
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
 
 Fault = Literal["exit", "sys.exit", "segfault", "kill", "memory", "loop", "loop in C", "cuda", "disk full"]
 
@@ -27,7 +28,7 @@ class Stage(stage.Stage):
     writes = ("prediction",)
     where = ("witness", "die_starting", "faults", "seconds", "short")
 
-    class Config(stage.Config):
+    class Config(Settings):
         refuse: str = ""
         """the worker cannot be built, and says this"""
         die_starting: bool = False
@@ -57,6 +58,22 @@ class Stage(stage.Stage):
         classes = [len(vocabularies[digest]) for digest in batch["vocabulary"]]
         made = column(bright(image, k) for image, k in zip(batch["image"], classes, strict=True))
         return {"prediction": made[self.config.short :]}
+
+
+class Witnessed(stage.Stage):
+    """A stage before a real one: it notes every image that it is given, and can be slowed down."""
+
+    class Config(Settings):
+        witness: str = ""
+        """a file that every image is written into, one line each, when it is begun"""
+        seconds: float = 0.0
+        """that an image takes"""
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        for image_id in batch["image_id"]:
+            witness(self.config.witness, image_id)
+        time.sleep(self.config.seconds * len(batch["image_id"]))
+        return super().__call__(batch, vocabularies)
 
 
 def witness(file: str, image_id: str) -> None:

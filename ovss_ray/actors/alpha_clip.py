@@ -1,36 +1,36 @@
-"""AlphaCLIP or CLIP: regions without names get scores for every class of a vocabulary.
+"""Score regions for every class of a vocabulary, with AlphaCLIP or CLIP.
 
 Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024, arXiv 2312.03818.
 
-The second half of a two-stage method: another stage proposes regions, this one names them, `paint` makes the map. Every
-region is one small picture for CLIP's image tower (see models.alpha_clip_inputs for what is in it). Regions of all the
-images of a batch share forward passes, which are full but for the last; a vocabulary enters in the last product alone.
+The second half of a two-stage method: another stage proposes regions, this one scores them, and `paint` draws the map.
+CLIP's image tower sees each region as one small picture (see models/alpha_clip/inputs.py). Regions of all images of a
+batch share forward passes; only the last pass may be smaller. Only the final matrix product needs the vocabulary.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from ovss_ray import files, stage, weights
-from ovss_ray.actors.san import computing, device
-from ovss_ray.columns import Batch, column
-from ovss_ray.errors import UnknownName
-from ovss_ray.models import alpha_clip_variants
-from ovss_ray.models.alpha_clip_variants import VARIANTS, Look, Naming
-from ovss_ray.regions import Masks
-from ovss_ray.stage import Prepared
-from ovss_ray.vocabulary import Vocabularies, Vocabulary
+from ovss_ray.io import digests, files
+from ovss_ray.models.alpha_clip.variants import Look, Naming
+from ovss_ray.models.network_config import NetworkConfig
+from ovss_ray.pipeline import stage
+from ovss_ray.pipeline.stage import Prepared
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.masks.regions import Masks
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
     from torch import Tensor
 
-    from ovss_ray.models.alpha_clip_inputs import View
-    from ovss_ray.models.alpha_clip_words import Classifier
+    from ovss_ray.models.alpha_clip.classifier import Classifier
+    from ovss_ray.models.alpha_clip.inputs import View
 
 
 class Stage(stage.Stage):
@@ -41,102 +41,98 @@ class Stage(stage.Stage):
     gpu: ClassVar[bool] = True
     where: ClassVar[tuple[str, ...]] = ("base", "weights", "device", "batch")
 
-    class Config(stage.Config, Look, Naming):
-        """Which network, what it is shown of a region (Look), and how classes are put into words (Naming)."""
+    class Config(NetworkConfig, Look, Naming):
+        """The network, the view of a region that it gets (Look), and the prompts for class names (Naming)."""
 
+        family: ClassVar[str] = "ovss_ray.models.alpha_clip"
         variant: str = "alpha_clip_vit_l_14"
-        """alpha_clip_vit_b_16, alpha_clip_vit_l_14, alpha_clip_vit_l_14_336 or alpha_clip_tiny, or plain CLIP:
-        clip_vit_b_16, …"""
+        """alpha_clip_vit_b_16, alpha_clip_vit_l_14, alpha_clip_vit_l_14_336 or alpha_clip_tiny; or plain CLIP, such as
+        clip_vit_b_16"""
         base: str | None = None
-        """the checkpoint of the CLIP; without it the one that `ovss weights fetch` has got or gets"""
+        """path of CLIP's checkpoint; default: the shipped one, or the one that `ovss weights fetch` downloads"""
         weights: str | None = None
-        """the checkpoint of AlphaCLIP's image tower, likewise; plain CLIP has none"""
-        device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-        """auto (a GPU if there is one), cpu, cuda or cuda:N"""
-        precision: Literal["fp32", "bf16"] = "fp32"
-        """bf16 is faster on a GPU and changes near-ties"""
-        exact: bool = False
-        """bit-identical answers on one kind of hardware: no image shares a forward pass with another, one thread"""
+        """path of AlphaCLIP's image tower; default: shipped or downloaded checkpoint. Plain CLIP does not use it"""
         batch: int = Field(default=64, ge=1)
-        """regions in one forward pass, at most"""
+        """maximum number of regions in one forward pass"""
 
-        @field_validator("base", "weights")
+        @field_validator("base")
         @classmethod
-        def _absolute(cls, path: str | None) -> str | None:
+        def _absolute_base(cls, path: str | None) -> str | None:
             return path and files.absolute(path)
 
-        @field_validator("variant")
-        @classmethod
-        def _known(cls, name: str) -> str:
-            if name not in VARIANTS:
-                raise ValueError(str(UnknownName("variant", name, VARIANTS)))
-            return name
+        def paths(self) -> tuple[str | None, ...]:
+            """Return the paths of CLIP's and AlphaCLIP's checkpoints. None stands for the default checkpoint."""
+            return (self.base, self.weights) if self.weights else (self.base,)
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """The checkpoints. Raises OvssError if one is not here and cannot be downloaded."""
-        given = [config.base, config.weights] if config.weights else [config.base]
-        return alpha_clip_variants.files(config.variant, given)
+        """Return the checkpoints. Raises OvssError if one is missing and cannot be downloaded."""
+        return config.files()
 
     @classmethod
     def key(cls, config: Config, vocabulary: Vocabulary) -> str:
-        """Name a vocabulary's rows: by the checkpoint with the text tower, the prompts, and who may have made them."""
-        naming = hashlib.sha256(_naming(config).model_dump_json().encode()).hexdigest()[:12]
-        mode = "exact" if config.exact else "fp32"
-        return f"alpha_clip-{weights.sha256(cls.files(config)[0])[:24]}-{vocabulary.digest}-{naming}-{mode}"
+        """Return the cache key of a vocabulary's embeddings, from checkpoint, vocabulary, prompts and `exact`."""
+        return _key(digests.sha256(cls.files(config)[0]), config, vocabulary)
 
     @classmethod
     def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Embed vocabularies with the text tower alone: rows (N, D) float32 each."""
-        from ovss_ray.models import alpha_clip
+        """Return the prompt embeddings (N, D) float32 of each vocabulary. Only the text tower is loaded."""
+        from ovss_ray.models.alpha_clip import network
 
-        with computing(config):
-            tower = alpha_clip.load_text(config.variant, cls.files(config), device(config))
-            return [alpha_clip.embed(tower, one, _naming(config)).cpu().numpy() for one in vocabularies]
+        with config.computing():
+            tower = network.load_text(config.variant, cls.files(config), config.resolved_device())
+            return [network.embed(tower, words, _naming(config)).cpu().numpy() for words in vocabularies]
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
-        from ovss_ray.models import alpha_clip
+        from ovss_ray.models.alpha_clip import network
 
-        self.model = alpha_clip.load(config.variant, self.files(config), device(config), config.precision)
+        self.model = network.load(config.variant, self.files(config), config.resolved_device(), config.precision)
+
+    @cached_property
+    def _checkpoint(self) -> str:
+        """Digest of the text tower's checkpoint, read once per worker."""
+        return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
-        """Classifiers of vocabularies."""
+        """Return the size of the classifier cache, in bytes."""
         return {"text": self.model.classifiers.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Score the regions of a batch of images, those of all images together unless it has to be exact."""
+        """Score the regions of all images together; with `exact`, image by image for bit-identical results."""
         import torch
 
         shown = list(map(self._views, batch["image"], batch["boxes"], batch["bits"]))
-        with computing(self.config), torch.inference_mode():
+        with self.config.computing(), torch.inference_mode():
             if self.config.exact:
                 embeddings = [self.model.embed(views, self.config.batch) for views in shown]
             else:
                 together = self.model.embed(chain.from_iterable(shown), self.config.batch)
                 embeddings = list(together.split([len(boxes) for boxes in batch["boxes"]]))
-            asked = [vocabularies[digest] for digest in batch["vocabulary"]]
-            scores = [self._classifier(one)(regions) for one, regions in zip(asked, embeddings, strict=True)]
-            return {"scores": column(one.float().cpu().numpy() for one in scores)}
+            words = [vocabularies[digest] for digest in batch["vocabulary"]]
+            scores = [
+                self._classifier(vocabulary)(regions) for vocabulary, regions in zip(words, embeddings, strict=True)
+            ]
+            return {"scores": column(values.float().cpu().numpy() for values in scores)}
 
     def _views(self, image: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> "Iterator[View]":
-        """What is shown of an image's regions, made when it is asked for: one image at a time lies in memory."""
+        """Yield the model inputs of an image's regions one by one, so that only one image is in memory."""
         if len(boxes):
             yield from self.model.viewer(image, self.config).views(boxes, Masks(boxes, bits))
 
     def _classifier(self, vocabulary: Vocabulary) -> "Classifier":
-        """What was prepared, or for a vocabulary that came later made now; kept for those used last."""
+        """Return the classifier of a vocabulary: from the cache, from prepared embeddings, or newly computed."""
         import torch
 
-        from ovss_ray.models.alpha_clip_words import classifier
+        from ovss_ray.models.alpha_clip.classifier import classifier
 
         naming = _naming(self.config)
-        made = self.prepared.get(self.key(self.config, vocabulary)) if self.prepared else None
-        if made is None:
+        prepared = self.prepared.get(_key(self._checkpoint, self.config, vocabulary)) if self.prepared else None
+        if prepared is None:
             return self.model.classifier(vocabulary, naming)
 
         def put() -> "Classifier":
-            rows: Tensor = torch.tensor(made, device=self.model.device)
+            rows: Tensor = torch.tensor(prepared, device=self.model.device)
             return classifier(rows, vocabulary, naming)
 
         return self.model.classifiers.get(vocabulary.digest, put)
@@ -144,3 +140,9 @@ class Stage(stage.Stage):
 
 def _naming(config: Stage.Config) -> Naming:
     return Naming(templates=config.templates, synonyms=config.synonyms)
+
+
+def _key(checkpoint: str, config: Stage.Config, vocabulary: Vocabulary) -> str:
+    naming = hashlib.sha256(_naming(config).model_dump_json().encode()).hexdigest()[:12]
+    mode = "exact" if config.exact else "fp32"
+    return f"alpha_clip-{checkpoint[:24]}-{vocabulary.digest}-{naming}-{mode}"

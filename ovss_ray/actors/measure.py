@@ -1,51 +1,66 @@
-"""Compare prediction and truth where their pixels are; only the confusion cells travel on."""
+"""Compute the metrics of each image in the worker that holds its pixels; only a few numbers per image are sent on."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-import numpy as np
-
-from ovss_ray import stage
-from ovss_ray.columns import NONE, Batch, column
+from ovss_ray import metrics
+from ovss_ray.benchmarks.contract import Benchmark
 from ovss_ray.errors import OvssError
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.io import inline
+from ovss_ray.metrics import Metric
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.question import Question
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth and prediction, both (H, W) uint16 → confusion: the cells that are not zero (see metrics.confusion)."""
+    """Columns that the metrics read → one column per metric, named as the metric (see ovss_ray.metrics)."""
 
-    reads = ("benchmark", "part", "truth_uri", "truth", "prediction")
-    writes = ("confusion",)
+    reads: tuple[str, ...] = ("benchmark", "part", "truth_uri")
+    writes: tuple[str, ...] = ()
+    where = ("metrics", "binary")  # set by the run, whose identity already lists metrics from the user's modules
 
-    def __init__(self, config: stage.Config, prepared: stage.Prepared | None = None) -> None:
+    benchmarks: Mapping[str, Benchmark]
+
+    class Config(Settings):
+        """The metrics, set by the run (see runs.complete)."""
+
+        metrics: tuple[str, ...] = (metrics.MAIN,)
+        """names of metrics"""
+        binary: bool = False
+        """whether a stage of the run segments one class at a time (see Benchmark.for_binary)"""
+
+    def __init__(self, config: Any, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
-        self._benchmark = lru_cache(maxsize=64)(stage.find("ovss_ray.datasets", "benchmark", "load"))
-        self._counter = lru_cache(maxsize=8)(stage.find("ovss_ray.metrics", "confusion", "Counter"))
+        self.reads, self.writes = self.columns(config.model_dump())
+        self._metrics = tuple(map(metrics.load, config.metrics))
+        self._question = lru_cache(maxsize=64)(self._asked)
+
+    @classmethod
+    def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns that the metrics read, and the columns that they write."""
+        names = tuple(options.get("metrics", (metrics.MAIN,)))
+        needed = [name for metric in map(metrics.load, names) for name in metric.reads]
+        return tuple(dict.fromkeys((*cls.reads, *needed))), names
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Count every image. Raises OvssError that names the label file and what is wrong with it or the prediction."""
-        rows = zip(*(batch[name] for name in self.reads), strict=True)
-        return {"confusion": column(self._cells(*row) for row in rows)}
+        """Compute all metrics of every image. Raises OvssError with the label file and its fault."""
+        questions = list(map(self._question, batch["benchmark"], batch["part"]))
+        return {metric.name: column(self._values(metric, batch, questions)) for metric in self._metrics}
 
-    def _cells(
-        self, name: str, part: str, uri: str, truth: np.ndarray, prediction: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        benchmark = self._benchmark(name)
-        labels = len(benchmark.labels)
-        try:
-            return self._counter(labels)(truth, _labelled(prediction, benchmark.question(part)[1], labels))
-        except OvssError as failure:
-            raise OvssError(f"{uri}: {failure}") from failure
+    def _values(self, metric: Metric, batch: Batch, questions: Sequence[Question]) -> Iterator[Any]:
+        """Yield the value of a metric for each image. If the metric is from a user's module, its values are checked."""
+        rows = zip(questions, *(batch[name] for name in metric.reads), strict=True)
+        for uri, arguments in zip(batch["truth_uri"], rows, strict=True):
+            try:
+                value = metric.measure(*arguments)
+                yield metric.checked(value) if "." in metric.name else value
+            except OvssError as failure:
+                raise OvssError(f"{inline.shown(uri)}: {failure}") from failure
 
-
-def _labelled(prediction: np.ndarray, index: tuple[int, ...], labels: int) -> np.ndarray:
-    """Turn class indices into label indices; NONE stays. Raises OvssError for an index that is no class."""
-    if index == tuple(range(labels)):
-        return prediction  # the counter looks for values out of range by itself
-    wrong = prediction[((prediction < 0) | (prediction >= len(index))) & (prediction != NONE)]
-    if len(wrong):
-        raise OvssError(
-            f"{len(wrong)} pixels of the prediction have values such as {wrong[0]}; there are {len(index)} classes"
-        )
-    table = np.full(NONE + 1, NONE, np.uint16)
-    table[: len(index)] = index
-    return table[prediction]
+    def _asked(self, name: str, part: str) -> Question:
+        benchmark = self.benchmarks[name].for_binary() if self.config.binary else self.benchmarks[name]
+        return Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)

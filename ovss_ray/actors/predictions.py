@@ -1,8 +1,10 @@
-"""Label maps that another system has written: scored without running anything.
+"""Read label maps that another system has written, to score them without running a network.
 
-Either a folder of label maps, one per image, called as the image; or the sem_seg_predictions.json of
-detectron2's SemSegEvaluator: one entry per image and class, its mask as COCO run lengths. Both are looked up by the
-image's id: the path that ends in it, else the only one that has its last step and, in their order, its folders.
+Two sources are supported. One is a folder with a label map per image, named as the image. The other is the
+sem_seg_predictions.json of detectron2's SemSegEvaluator: an entry per image and class, with its mask in COCO's RLE.
+A file belongs to an image if its path, without suffix, equals the image's id or ends in the id. If no file does, a
+single loose match is accepted: a file of the same name, whose path contains the folders of the id in the same order.
+For the id `val/0001`, the file `val/maps/0001.png` is a loose match.
 """
 
 import json
@@ -18,18 +20,21 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from ovss_ray import files, images, palettes, stage
-from ovss_ray.columns import NONE, Batch, column
+from ovss_ray.benchmarks.listing import LABELS
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import LABELS
-from ovss_ray.run_lengths import decode_runs
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.io import files, images
+from ovss_ray.io.images import palettes
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import NONE, Batch, column
+from ovss_ray.structures.masks import rle
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
 
 ENDINGS = LABELS
 SAMPLE = 8
-"""Files whose palettes are compared before a run, at most."""
+"""Maximum number of files whose palettes are compared before a run."""
 _UNCOVERED = -(2**40)
-"""In the place of a value where no mask of a JSON lies: beyond all that a label file can hold, -1 included."""
+"""Value of pixels that no mask of a JSON covers. No label file contains this value, but some contain -1."""
 _INVALID = 65533
 
 
@@ -39,17 +44,17 @@ class Stage(stage.Stage):
     reads = ("vocabulary",)
     writes = ("prediction",)
 
-    class Config(stage.Config):
-        """How the files are to be read."""
+    class Config(Settings):
+        """The files, and the meaning of their values."""
 
         path: str
-        """a folder of label maps, or a .json"""
+        """a folder of label maps, or a .json file"""
         none: int | tuple[int, ...] = NONE
-        """the value or values that name no class; pixels that no mask of a JSON covers need none"""
+        """value or values that mean "no class"; not needed for pixels without a mask in a JSON"""
         offset: int = 0
-        """value − offset = index of the class"""
+        """value of the first class in the files: class index = value − offset"""
         category_ids: tuple[int, ...] | None = None
-        """the value of each class, if they are no row of numbers: detectron2's contiguous ids → data set's ids"""
+        """value of each class in the files, if values are not consecutive; detectron2 writes the data set's ids"""
 
         @field_validator("path")
         @classmethod
@@ -62,9 +67,9 @@ class Stage(stage.Stage):
             if ids is None:
                 return self
             if self.offset:
-                raise ValueError("`category_ids` and `offset` both say which value a class has. Write one of them")
+                raise ValueError("`category_ids` and `offset` both define the values of the classes. Set only one")
             if odd := [value for value in ids if value < 0 or ids.count(value) > 1]:
-                raise ValueError(f"category_ids: each class has a value of its own, from 0 on; see {odd[0]}")
+                raise ValueError(f"category_ids: {odd[0]} is negative or repeated; each class needs a different value")
             return self
 
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
@@ -73,15 +78,16 @@ class Stage(stage.Stage):
         self._table = lru_cache(maxsize=64)(self._classes)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Read every image's label map. Raises OvssError if it is missing or has a value that is no class."""
+        """Read every image's label map. Raises OvssError for a missing map and for undefined values."""
         rows = zip(batch["image_id"], batch["vocabulary"], strict=True)
-        return {"prediction": column(self._prediction(str(one), len(vocabularies[digest])) for one, digest in rows)}
+        predictions = (self._prediction(str(image_id), len(vocabularies[digest])) for image_id, digest in rows)
+        return {"prediction": column(predictions)}
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """The local files that predictions are read from. Raises OvssError if there is nothing at the path."""
+        """Return the local files of the predictions. Raises OvssError if the path does not exist."""
         if not files.exists(config.path):
-            raise OvssError(f"{config.path}: nothing there. `path` is a folder of label maps, or detectron2's JSON")
+            raise OvssError(f"{config.path}: not found. Set `path` to a folder of label maps, or to detectron2's JSON")
         if "://" in config.path:
             return ()
         path = Path(config.path)
@@ -95,27 +101,27 @@ class Stage(stage.Stage):
         name, values = self._source.read(image_id)
         table = self._table(classes)
         listed = (values >= 0) & (values < len(table))
-        found = np.where(listed, table[np.where(listed, values, 0)], _INVALID).astype(np.uint16)
+        labels = np.where(listed, table[np.where(listed, values, 0)], _INVALID).astype(np.uint16)
         if (values < 0).any():
-            found[np.isin(values, [_UNCOVERED, *(value for value in np.ravel(self.config.none) if value < 0)])] = NONE
-        if len(wrong := values[found == _INVALID]):
+            labels[np.isin(values, [_UNCOVERED, *(value for value in np.ravel(self.config.none) if value < 0)])] = NONE
+        if len(wrong := values[labels == _INVALID]):
             raise OvssError(
-                f"{name}: {len(wrong)} pixels have values such as {wrong[0]}, which is none of the {classes} classes. "
-                "Is `offset` right? Numbers with gaps, such as 0 and 255, belong into `category_ids`, and those that "
-                "name no class into `none`"
+                f"{name}: {len(wrong)} pixels have values such as {wrong[0]}, which belong to none of the "
+                f"{classes} classes. Check `offset`. If the values of the classes have gaps, list all these values in "
+                f"`category_ids`. If {wrong[0]} marks pixels without a class, add it to `none`"
             )
-        return found
+        return labels
 
     def _classes(self, classes: int) -> np.ndarray:
-        """Value in the files, from 0 on → class index, NONE or _INVALID, uint16."""
+        """Return the class index, NONE or _INVALID of each value in the files: an array of uint16, indexed by value."""
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:
-            raise OvssError(f"category_ids: {len(values)} ids for {classes} classes. Give each class one, in order")
+            raise OvssError(f"category_ids: {len(values)} ids for {classes} classes. List one id per class, in order")
         none = np.ravel(self.config.none).astype(np.int64)
         if clash := sorted({*none.tolist()} & {*values} - {NONE}):
             raise OvssError(
-                f"none: {clash[0]} is the value of the class number {list(values).index(clash[0])}, which would then "
-                "never be predicted. Take it out, or set `offset` or `category_ids` to what the files have"
+                f"none: {clash[0]} is the value of the class number {list(values).index(clash[0])}, which would never "
+                "be predicted. Remove it from `none`, or set `offset` or `category_ids` to the files' values"
             )
         table = np.full(max(*values, *none, 0) + 1, _INVALID, np.uint16)
         for index, value in enumerate(values):
@@ -126,22 +132,24 @@ class Stage(stage.Stage):
 
 
 def _agree(sample: Iterable[str]) -> None:
-    """Look at the palettes of some label maps. Raises OvssError if they number one colour otherwise."""
+    """Compare the palettes of a sample of label maps. Raises OvssError if one colour has different numbers."""
     shown = []
     for uri in sample:
-        with suppress(OvssError):  # left to the run, which costs that image alone
+        with suppress(OvssError):  # the run reports an unreadable file, and continues with the other images
             shown.append(palettes.read(files.read(uri), uri))
     for fault in palettes.verdict(filter(None, shown)):
-        raise OvssError(f"{fault.what}: its palette was made anew to save space. Save the class numbers as grey PNG")
+        raise OvssError(
+            f"{fault.what}: a program has renumbered the colours to save space. Save class numbers as grey PNG files"
+        )
 
 
 class _Source(Protocol):
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """The name of an image's file, for errors, and its values (H, W) as they are stored. Raises OvssError."""
+        """Return the name of an image's file, for error messages, and the stored values (H, W). Raises OvssError."""
 
 
 class _Folder:
-    """Label maps by the path of their files below the folder."""
+    """The label maps in a folder, searched by relative path."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -153,14 +161,15 @@ class _Folder:
         if len(fitting) != 1:
             looked = f"{files.join(self._path, image_id)}{{{','.join(ENDINGS)}}}"
             raise OvssError(
-                f"no prediction: looked for {looked}, and {len(fitting)} of {len(self._maps)} files have its name"
+                f"no prediction: searched for {looked}; {len(fitting)} of {len(self._maps)} files match. Give exactly "
+                "one file the image's id as its name"
             )
         uri = self._maps[fitting[0]]
         return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)
 
 
 class _Names:
-    """Paths without endings, looked up by image ids."""
+    """An index of paths without suffixes, searched by image ids."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._named: dict[str, list[str]] = {}
@@ -168,7 +177,10 @@ class _Names:
             self._named.setdefault(_composed(path).rpartition("/")[2], []).append(path)
 
     def fitting(self, image_id: str) -> list[str]:
-        """The path that is an image's id, or that ends in it; else those that have its last step and its folders."""
+        """Return the path that equals an image's id or ends in the id.
+
+        If there is none, return all loose matches, as the docstring of the module defines them.
+        """
         wanted = _composed(image_id)
         alike = {path: _composed(path) for path in self._named.get(wanted.rpartition("/")[2], [])}
         equal = [path for path, name in alike.items() if name == wanted]
@@ -179,40 +191,40 @@ class _Names:
 
 
 def _composed(name: str) -> str:
-    """A name with its accents as Linux writes them; macOS takes them apart."""
+    """Return a name with composed accents (NFC), as on Linux; macOS decomposes them."""
     return unicodedata.normalize("NFC", name)
 
 
 def _in_order(steps: list[str], path: list[str]) -> bool:
-    """Whether all steps occur in a path, one after another."""
+    """Return whether the parts of a path contain all `steps`, in the same order."""
     left = iter(path)
     return all(step in left for step in steps)
 
 
 def label_maps(folder: str) -> dict[str, str]:
-    """Path below the folder without its ending → address, of all label maps.
+    """Return relative path without suffix → address, for all label maps in a folder.
 
-    Raises OvssError if there is none, or if two share one path.
+    Raises OvssError if there is no label map, or if two have the same path without suffix.
     """
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     others: Counter[str] = Counter()
     for uri in files.walk(folder):
         inner = PurePosixPath(uri[len(folder) :].lstrip("/"))
         if inner.suffix.lower() in ENDINGS:
             stem = str(inner.with_suffix(""))
-            if stem in found:
-                raise OvssError(f"{found[stem]} and {inner} would both be the prediction of {stem!r}. Remove one")
-            found[stem] = uri
+            if stem in addresses:
+                raise OvssError(f"{addresses[stem]} and {inner} would both be the prediction of {stem!r}. Remove one")
+            addresses[stem] = uri
         else:
             others[inner.suffix] += 1
-    if not found:
-        seen = ", ".join(f"{number} files {ending or 'without ending'}" for ending, number in others.most_common(3))
-        raise OvssError(f"{folder}: no label maps in it, but {seen or 'no file'}. Read are {' '.join(ENDINGS)}")
-    return found
+    if not addresses:
+        seen = ", ".join(f"{number} files {ending or 'without suffix'}" for ending, number in others.most_common(3))
+        raise OvssError(f"{folder}: no label maps found, only {seen or 'nothing'}. Accepted: {' '.join(ENDINGS)}")
+    return addresses
 
 
 class _Json:
-    """detectron2's predictions, read once: the masks stay encoded until their image's turn."""
+    """detectron2's predictions, read once; masks are decoded image by image."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -223,60 +235,62 @@ class _Json:
                 self._masks.setdefault(str(name.with_suffix("")), []).append(_mask(entry))
         except (ValueError, KeyError, TypeError, RecursionError) as failure:
             raise OvssError(
-                f"{path}: not detectron2's sem_seg_predictions.json, a list of file_name, category_id and segmentation "
+                f"{path}: not detectron2's sem_seg_predictions.json, a list of entries with file_name, category_id and "
+                f"segmentation "
                 f"({type(failure).__name__}: {failure})"
             ) from failure
         self._names = _Names(self._masks)
 
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """Paint the masks. Raises OvssError where two of different classes overlap: they may be of two images."""
+        """Paint the masks of an image. Raises OvssError if masks of different classes overlap."""
         fitting = self._names.fitting(image_id)
         if len(fitting) != 1:
             raise OvssError(f"no prediction: {self._missing(image_id, fitting)}")
         masks = self._masks[fitting[0]]
         name, sizes = f"{self._path}, {image_id}", {tuple(encoded["size"]) for _, encoded in masks}
         if len(sizes) > 1 or math.prod(min(sizes)) > images.PIXELS:
-            raise OvssError(f"{name}: its masks must have one size of at most {images.PIXELS:,} pixels, not {sizes}")
+            raise OvssError(f"{name}: its masks must have the same size, at most {images.PIXELS:,} pixels; got {sizes}")
         height, width = min(sizes)
         painted = np.full((height, width), _UNCOVERED, np.int64)
         for category, encoded in masks:
-            inside = decode_runs(encoded["counts"], height, width, name)
+            inside = rle.decode(encoded["counts"], (height, width), name)
             if twice := np.count_nonzero(~np.isin(painted[inside], (_UNCOVERED, category))):
                 raise OvssError(
-                    f"{name}: {twice} pixels are covered by masks of two categories. Are they of two images with one "
-                    "file_name? Write the folders into file_name, or save label maps as PNG"
+                    f"{name}: {twice} pixels are covered by masks of two categories. Do two images share a file_name? "
+                    "Write folders into file_name, or save label maps as PNG"
                 )
             painted[inside] = category
         return name, painted
 
     def _missing(self, image_id: str, fitting: list[str]) -> str:
-        """Why an image has no masks, in words."""
+        """Return the reason why an image has no masks, in words."""
         if fitting:
-            return f"{len(fitting)} file_names of {self._path} fit {image_id!r}: {', '.join(fitting[:3])}"
+            return f"{len(fitting)} file_names of {self._path} match {image_id!r}: {', '.join(fitting[:3])}"
         folders, _, stem = image_id.rpartition("/")
         example = next(iter(self._masks), "").rpartition("/")[2]
         where = f" in the folder {folders!r}" if folders else ""
-        return f"{self._path} has no file_name with the stem {stem!r}{where}; one is {example!r}"
+        return f"{self._path} has no file_name with the stem {stem!r}{where}; an example is {example!r}"
 
 
 def _entries(raw: Any) -> list[Any]:
-    """The entries of detectron2's JSON. Raises ValueError for JSON of another kind, naming it."""
+    """Return the entries of detectron2's JSON. For any other JSON, raises ValueError, which names its kind."""
     if isinstance(raw, dict):
-        raise ValueError(f"a table of {', '.join(list(raw)[:5])}, such as COCO's annotations and panoptic results")
+        keys = ", ".join(list(raw)[:5])
+        raise ValueError(f"found an object with the keys {keys}, as in COCO's annotations and panoptic results")
     if raw and isinstance(raw[0], dict) and "image_id" in raw[0] and "file_name" not in raw[0]:
         kind = "instances with scores" if "score" in raw[0] else "entries by image_id"
-        raise ValueError(f"{kind}, as of COCO's instance results. Paint them into label maps first")
+        raise ValueError(f"found {kind}, as in COCO's instance results. Convert them to label maps first")
     return raw
 
 
 def _mask(entry: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    """The category and the encoded mask of an entry. Raises ValueError, KeyError or TypeError."""
+    """Return the category and the encoded mask of an entry. Raises ValueError, KeyError or TypeError."""
     encoded = entry["segmentation"]
     if not isinstance(encoded, dict) or not {"size", "counts"} <= set(encoded):
-        raise ValueError(f"the mask of {entry['file_name']} is no run lengths, size and counts: polygons are not read")
+        raise ValueError(f"the mask of {entry['file_name']} is not RLE (size, counts); polygons are not supported")
     if len(encoded["size"]) != 2 or not all(type(side) is int and side > 0 for side in encoded["size"]):
         raise ValueError(f"segmentation of {entry['file_name']} has the size {encoded['size']}, not [height, width]")
     category = entry["category_id"]
     if isinstance(category, bool) or int(category) != float(category):
-        raise ValueError(f"{category!r} of {entry['file_name']} is no category_id, which is a whole number")
+        raise ValueError(f"category_id of {entry['file_name']} is {category!r}, not an integer")
     return int(category), encoded

@@ -1,37 +1,41 @@
-"""SAM answers what somebody points at: points, boxes, and masks of earlier answers, on images that it has looked at.
+"""Segment the object of a prompt with SAM. A prompt consists of points, a box, or the mask of an earlier answer.
 
-Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. An image is looked at when it is asked about for
-the first time; each question then costs the small decoder alone.
+An image has one prompt, and the answer all of its masks. With `per: instance`, an image has a prompt for each instance
+(see actors/truth_prompts.py), and each prompt one mask. A single point is ambiguous: the mask is the best of three by
+predicted IoU. For a box it is SAM's single mask, as its authors recommend.
+
+Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. The first prompt for an image encodes it; further
+prompts run only the small decoder.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from ovss_ray import regions, stage
-from ovss_ray.actors import sam
-from ovss_ray.actors.san import computing
-from ovss_ray.columns import Batch, column
 from ovss_ray.errors import OvssError
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.models.sam.config import SamConfig
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.vocabulary import Vocabularies
 
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
-    from ovss_ray.models.sam import Answer, Embedded, Sam
+    from ovss_ray.models.sam.network import Answer, Embedded, Sam
 
 QUESTION = ("points", "labels", "box", "mask", "multimask")
-"""What a question may hold: the arguments of models.sam.Sam.predict."""
+"""Keys of a prompt: the arguments of models.sam.network.Sam.predict."""
 NAME = "image"
-"""What it may hold beside them: a name for the image to remember it by. Without one its pixels are hashed each time."""
+"""Optional key of a prompt: the image's name in the cache. Without it, the pixels are hashed for every prompt."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An image that has been looked at."""
+    """An image, and its embedding by SAM's image encoder."""
 
     image: np.ndarray
     """(H, W, 3) uint8 RGB"""
@@ -39,71 +43,99 @@ class Seen:
 
     @property
     def nbytes(self) -> int:
-        """What it takes, wherever it lies."""
+        """Bytes of the image and of its embedding, on CPU or GPU."""
         return self.image.nbytes + self.embedded.embedding.nbytes
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB and prompts, one question → its masks as regions, in the network's order."""
+    """image (H, W, 3) uint8 RGB and prompts → masks as regions, in the network's order or the prompts' order."""
 
-    reads = ("image", "prompts")
+    reads: tuple[str, ...] = ("image", "prompts")
     writes = ("boxes", "bits", "predicted_iou")
     gpu: ClassVar[bool] = True
     where: ClassVar[tuple[str, ...]] = ("weights", "device", "memory")
 
-    class Config(sam.Network):
-        """The network, and how much it remembers."""
+    class Config(SamConfig):
+        """The network, and the size of its image cache."""
 
         memory: int = Field(default=1 << 28, ge=1)
-        """bytes of the images that it remembers, those asked about last, and of what the network made of them: 4 MB
-        each (sam_tiny: 0.3 MB). The very last one is remembered in any case"""
+        """maximum bytes of the cache of images and embeddings, which evicts the least recently used. An embedding takes
+        4 MB (sam_tiny: 0.3 MB). The last image is always cached"""
+        per: Literal["image", "instance"] = "image"
+        """image: the column `prompts` has one prompt, with all of its masks; instance: one mask per prompt"""
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """The checkpoint. Raises OvssError if it is not here and cannot be downloaded."""
-        return (config.file(),)
-
-    def __init__(self, config: Config, prepared: stage.Prepared | None = None, model: "Sam | None" = None) -> None:
-        super().__init__(config, prepared)
-        from ovss_ray.text import Recent
-
-        self.model = model or config.load()
-        config.compiled(self.model, 1)  # which a network that it shares is perhaps not
-        self.seen: Recent[Seen] = Recent(config.memory, lambda one: one.nbytes)
+        """Return the checkpoint. Raises OvssError if it is missing and cannot be downloaded."""
+        return config.files()
 
     @classmethod
-    def beside(cls, proposer: stage.Stage, memory: int) -> "Stage":
-        """One that shares the network of the stage `sam`: two of the larger ones would fill a GPU."""
-        if not isinstance(proposer, sam.Stage):
-            raise TypeError(f"{type(proposer)} is not the stage sam")
-        network = proposer.config.model_dump(include=set(sam.Network.model_fields))
-        return cls(cls.Config(**network, memory=memory), model=proposer.generator.model)
+    def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns that the stage reads and writes; prompts of instances are two columns."""
+        per_instance = options.get("per") == "instance"
+        return (("image", "prompt_points", "prompt_boxes") if per_instance else cls.reads), cls.writes
+
+    def __init__(self, config: Config, prepared: stage.Prepared | None = None, network: "Sam | None" = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.structures.recent import Recent
+
+        self.reads, _ = self.columns(config.model_dump())
+        self.model = network or config.load()
+        config.compiled(self.model, 1)  # a shared network may not have been compiled for batch size 1
+        self.seen: Recent[Seen] = Recent(config.memory, lambda seen: seen.nbytes)
 
     def kept(self) -> Mapping[str, int]:
-        """Images, and what the network made of them."""
+        """Return the size of the cache of images and embeddings, in bytes."""
         return {"images": self.seen.held}
 
     def image(self, name: str) -> np.ndarray | None:
-        """The image that is remembered by a name, (H, W, 3) uint8 RGB."""
+        """Return the image that is cached under a name, (H, W, 3) uint8 RGB, or None."""
         seen = self.seen.kept(name)
         return seen.image if seen else None
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Answer the questions of a batch."""
-        answers = [self.answer(image, asked) for image, asked in zip(batch["image"], batch["prompts"], strict=True)]
-        packed = [regions.pack(answer.masks) for answer in answers]
-        made = ([boxes for boxes, _ in packed], [bits for _, bits in packed], [one.predicted_iou for one in answers])
-        return dict(zip(self.writes, map(column, made), strict=True))
+        """Segment the prompt, or the prompts, of every image."""
+        packed = list(map(self._one if self.config.per == "image" else self._each, *(batch[n] for n in self.reads)))
+        return {name: column(row[i] for row in packed) for i, name in enumerate(self.writes)}
+
+    def _one(self, image: np.ndarray, prompt: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        """Return boxes, bits and predicted IoU of the masks of one prompt."""
+        answer = self.answer(image, prompt)
+        return *regions.pack(answer.masks), answer.predicted_iou
+
+    def _each(self, image: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return boxes, bits and predicted IoU of N masks, one for each prompt: points (N, P, 2), boxes (N, B, 4)."""
+        ious = np.empty(len(points), np.float32)
+
+        def masks() -> Iterator[np.ndarray]:
+            for i in range(len(points)):
+                prompt = {"image": name, "multimask": points.shape[1] == 1 and not boxes.shape[1]}
+                if points.shape[1]:
+                    prompt |= {"points": points[i], "labels": np.ones(points.shape[1], int)}
+                if boxes.shape[1]:
+                    prompt |= {"box": boxes[i, 0]}
+                answer = self.answer(image, prompt)
+                best = int(np.argmax(answer.predicted_iou))
+                ious[i] = answer.predicted_iou[best]
+                yield answer.masks[best]
+
+        name = _hashed(image)
+        return *regions.pack(masks()), ious
 
     def answer(self, image: np.ndarray, question: Mapping[str, Any]) -> "Answer":
-        """Masks (M, H, W) for one question about an image (H, W, 3) uint8 RGB, also as logits to ask further with.
+        """Return the masks (M, H, W) and their logits for a prompt on an image (H, W, 3) uint8 RGB.
 
-        Raises OvssError for a question that is none.
+        Logits can be passed as the mask of a further prompt. Raises OvssError for an invalid prompt.
         """
         if unknown := set(question) - {*QUESTION, NAME}:
-            raise OvssError(f"a question has {sorted(unknown)}; it may have {', '.join(QUESTION)}")
-        name = question.get(NAME) or f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"
-        with computing(self.config):
-            # A copy is kept: the image may lie in memory that Ray shares and wants back.
+            raise OvssError(f"unknown keys of a prompt: {sorted(unknown)}; allowed: {', '.join(QUESTION)}")
+        name = question.get(NAME) or _hashed(image)
+        with self.config.computing():
+            # A copy is cached: the image may be in shared memory, which Ray could not free.
             seen = self.seen.get(name, lambda: Seen(image.copy(), self.model.embed(image)))
             return self.model.predict(seen.embedded, **{key: question[key] for key in QUESTION if key in question})
+
+
+def _hashed(image: np.ndarray) -> str:
+    """Return the name of an image in the cache, from its shape and pixels."""
+    return f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Write label maps into the folder of the run, so that they can be looked at and scored again."""
+"""Write predicted label maps into the run folder, so that they can be viewed and scored again."""
 
 import io
 import zlib
@@ -6,30 +6,33 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from ovss_ray import files, stage
-from ovss_ray.columns import Batch
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.io import files
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image_id, benchmark, prediction → a 16-bit PNG per image, `<folder>/<benchmark>/predictions/<image_id>.png`.
+    """image_id, benchmark and prediction → 16-bit PNG `<folder>/<benchmark>/predictions/<image_id>.png`.
 
-    Pixel values are class indices in the vocabulary; 65534 is NONE, no class. Writing a map twice changes nothing.
+    Pixel values are class indices in the vocabulary; 65534 (NONE) means no class. Writing a map again is
+    harmless.
     """
 
     reads = ("benchmark", "prediction")
     writes = ()
 
-    class Config(stage.Config):
-        """Where to write, and how many of the maps."""
+    class Config(Settings):
+        """The run folder, and the fraction of the label maps that is written."""
 
         folder: str
-        """the folder of the run"""
+        """path of the run folder"""
         every: int = 1
-        """keep about one map in so many, always the same ones"""
+        """N: about one map in N is written; the choice depends only on the image's id"""
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Write the maps of a batch. Raises OvssError if the folder cannot be written."""
+        """Write the maps of a batch. Raises OvssError if the folder is not writable."""
         for image_id, benchmark, prediction in zip(
             batch["image_id"], batch["benchmark"], batch["prediction"], strict=True
         ):
@@ -40,7 +43,7 @@ class Stage(stage.Stage):
 
 
 def encode(label_map: np.ndarray) -> bytes:
-    """Encode a label map (H, W) uint16 as a 16-bit PNG."""
+    """Return a label map (H, W) uint16 as the bytes of a 16-bit PNG."""
     sink = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(label_map, np.uint16)).save(sink, "PNG", compress_level=1)
     return sink.getvalue()

@@ -1,35 +1,60 @@
-"""Decode label files, as the benchmark of each image says."""
+"""Decode label files, each with the decoder of its benchmark."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 
-from ovss_ray import digests, stage
-from ovss_ray.columns import Batch, column
-from ovss_ray.vocabulary import Vocabularies
+import cv2
+import numpy as np
+
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.benchmarks.listing import Item
+from ovss_ray.io import digests
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import IGNORE, Batch, column
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth_uri → truth (H, W) uint16: label indices, IGNORE where a pixel is not counted; and the file's digest."""
+    """truth_uri → truth (H, W) uint16 and the file's digest. Values are label indices, or IGNORE (not counted)."""
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")
     writes = ("truth", "truth_digest")
 
-    def __init__(self, config: stage.Config, prepared: stage.Prepared | None = None) -> None:
+    benchmarks: Mapping[str, Benchmark]
+
+    class Config(Settings):
+        """The size of the truth, set by the run (see runs.complete)."""
+
+        side: int | None = None
+        """side in pixels of the square to which label maps are resized, by the nearest pixel; None: their own size"""
+
+    def __init__(self, config: Settings, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
-        self._benchmark = lru_cache(maxsize=64)(stage.find("ovss_ray.datasets", "benchmark", "load"))
-        self._item = stage.find("ovss_ray.datasets", "benchmark", "Item")
         self._read = digests.Reader()
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Read and decode every label file. Raises OvssError that names the file."""
-        items = map(self._item, batch["image_id"], batch["image_uri"], batch["truth_uri"], batch["part"])
+        """Read and decode every label file. Raises OvssError with the name of an unreadable file."""
+        items = map(Item, batch["image_id"], batch["image_uri"], batch["truth_uri"], batch["part"])
         truths, digests_read = [], []
         for name, item in zip(batch["benchmark"], items, strict=True):
             data, digest = self._read(item.truth)
-            truths.append(self._benchmark(name).truth(item, data))
+            benchmark, side = self.benchmarks[name], self.config.side
+            labels = benchmark.truth(item, data)
+            truths.append(labels if side is None else squared(benchmark, item.part, labels, side))
             digests_read.append(digest)
         return {"truth": column(truths), "truth_digest": column(digests_read)}
 
     def parts(self) -> Mapping[str, float]:
-        """The CPU seconds of the digests."""
+        """Return the CPU seconds spent on digests."""
         return {"digest": self._read.spent()}
+
+
+def squared(benchmark: Benchmark, part: str, labels: np.ndarray, side: int) -> np.ndarray:
+    """Return a label map (H, W) uint16, resized to (side, side) as OpenCV's INTER_NEAREST does.
+
+    An episode whose class is lost is not counted: all of its pixels become IGNORE. `part` is that of the Item.
+    """
+    square = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
+    if part in benchmark.alone and not (square == benchmark.alone[part][1][1]).any():
+        square.fill(IGNORE)
+    return square

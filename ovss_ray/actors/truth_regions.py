@@ -1,30 +1,32 @@
-"""The perfect proposer: regions are cut out of the truth. What is then wrong is the naming alone."""
+"""The perfect proposer: ground-truth regions, so that all remaining error is classification error."""
 
 from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
-from ovss_ray import regions, stage
-from ovss_ray.columns import IGNORE, Batch, column
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import IGNORE, Batch, column
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth (H, W) uint16 → regions that cover all its pixels but those of IGNORE, each of one label."""
+    """truth (H, W) uint16 → regions of one label each, which cover all pixels except IGNORE."""
 
     reads = ("truth",)
     writes = ("boxes", "bits", "predicted_iou")
 
-    class Config(stage.Config):
-        """What a region is."""
+    class Config(Settings):
+        """The definition of a region."""
 
         split: Literal["components", "labels"] = "components"
-        """components: connected pixels of one label, as a proposer would find them; labels: all pixels of a label, the
-        usual "oracle masks" of papers"""
+        """components: connected pixels of one label, as a proposer finds them; labels: all pixels of a label, the
+        "oracle masks" of most papers"""
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Cut every truth into regions; they fit it perfectly."""
+        """Split every ground-truth label map into regions with a predicted IoU of 1."""
         cut = [self._cut(truth) for truth in batch["truth"]]
         return {
             "boxes": column(boxes for boxes, _ in cut),
@@ -39,7 +41,7 @@ class Stage(stage.Stage):
 
 
 def _parts(truth: np.ndarray) -> Iterator[tuple[regions.Box, np.ndarray]]:
-    """Each connected part of a truth: its box, and its mask inside that."""
+    """Yield box and mask of each connected component of a ground-truth label map. The mask has the box's size."""
     numbers, boxes = regions.components(truth)
     for number, (x0, y0, x1, y1) in enumerate(boxes, 1):
         yield (x0, y0, x1, y1), numbers[y0:y1, x0:x1] == number

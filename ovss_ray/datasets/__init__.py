@@ -1,1 +1,1 @@
-"""The benchmarks, one file per data set or family: `ade20k:847` is `BENCHMARKS["847"]` in ade20k.py."""
+"""Data sets, one module each. The module's name is the family of its benchmarks."""

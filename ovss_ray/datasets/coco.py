@@ -1,22 +1,35 @@
-"""COCO: everyday scenes around 80 kinds of things. Three vocabularies of the same 5000 images of val2017.
+"""COCO: everyday scenes around 80 kinds of things. Three label maps of the same 5000 images of val2017, and instances.
 
-Data: http://images.cocodataset.org/zips/val2017.zip; below are the folders inside `coco`.
+Data: http://images.cocodataset.org/zips/val2017.zip. All folders below are inside the folder `coco`.
 
-coco:stuff      COCO-Stuff: 80 things and 91 stuffs. `stuffthingmaps/val2017/*.png` of stuffthingmaps_trainval2017.zip
-                (http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset): 8 bit, COCO's number − 1; 255 and
-                the 11 numbers that COCO gave up are not counted. Caesar, Uijlings, Ferrari, CVPR 2018.
-coco:object     COCO-Object: the same files, read as GroupViT's convert_coco_object.py does: 80 things, and all that is
-                none, 255 too, is "background", the first class, asked for by names of stuffs. Every pixel is counted.
-coco:panoptic   the 133 classes of panoptic COCO, as a label map. `panoptic_val2017/*.png` says which pixels are one
-                segment, and `annotations/panoptic_val2017.json` what it is; both are in
-                http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip. `ovss prepare
-                coco:panoptic` makes of them `panoptic_semseg_val2017/*.png`, as Mask2Former and FC-CLIP do: 8 bit, 0 to
-                132, 255 = no segment, which is not counted. Kirillov et al., "Panoptic Segmentation", CVPR 2019.
+coco:stuff      COCO-Stuff: 80 thing and 91 stuff classes. The labels are `stuffthingmaps/val2017/*.png` of
+                stuffthingmaps_trainval2017.zip
+                (http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset): 8-bit, category id − 1.
+                The value 255 is not counted; 11 ids never occur. Caesar, Uijlings, Ferrari, CVPR 2018.
+coco:object     COCO-Object: the same files, read as GroupViT's convert_coco_object.py does. The first class is
+                "background", the other 80 are things. All other pixels are background, also those of the value
+                255, so every pixel is counted. The synonyms of "background" are names of stuff classes.
+coco:panoptic   the 133 classes of panoptic COCO, as a label map. `panoptic_val2017/*.png` defines the segments, and
+                `annotations/panoptic_val2017.json` their classes. Both are in
+                http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip. From them,
+                `ovss prepare coco:panoptic` creates `panoptic_semseg_val2017/*.png`, as Mask2Former and FC-CLIP
+                do. These files are 8-bit: 0 to 132, and 255 = no segment, which is not counted. Kirillov et al.,
+                "Panoptic Segmentation", CVPR 2019.
+coco:instances  each thing on its own, for methods that are prompted with a point or a box. The file is
+                `annotations/instances_val2017.json`, unchanged, of
+                http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images: the 48 without
+                a thing count for mask AP, where detections in them are false.
+coco:instances_48_17   the open-vocabulary split of OVR-CNN: 48 base and 17 novel classes, which are the groups. Things
+                of the other 15 classes are not counted, and images without one of the 65 are left out: 4836 remain.
+                Mask AP does not see false detections in the others.
+                The vocabulary has all 80 names. Zareian et al., CVPR 2021.
+
+Groups of things (iscrowd) and invalid annotations are not counted as instances (see benchmarks/coco_json.py). The label
+map of these two has the smallest thing at each pixel; other pixels are ignored.
 
 Paper of the images: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 """
 
-import io
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -24,27 +37,41 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ovss_ray import files, images
-from ovss_ray.archives import Archive
-from ovss_ray.datasets.ade20k import copy_image
-from ovss_ray.datasets.benchmark import Benchmark, Step, below, class_list, split_folder, value_table, vocabulary
-from ovss_ray.datasets.folder import indexed
+from ovss_ray.benchmarks import coco_json
+from ovss_ray.benchmarks.class_lists import class_list, vocabulary
+from ovss_ray.benchmarks.contract import Archive, Benchmark, Step
+from ovss_ray.benchmarks.conversion import copy_image, encode
+from ovss_ray.benchmarks.labels import indexed, value_table
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Item, Items, inside, logged, paired, stems
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import Items, inside, paired, stems
+from ovss_ray.io import files, images
+from ovss_ray.structures.vocabulary import Vocabulary
 
-GIVEN_UP = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
-"""Values that never occur in stuffthingmaps: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,
-blender, hair brush"""
-STUFFTHINGS = [value for value in range(182) if value not in GIVEN_UP]
-"""Values of the 171 classes of COCO-Stuff, the first 80 being things"""
+DROPPED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+"""Label values that never occur in stuffthingmaps, since COCO dropped their categories.
+
+The categories are street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door, blender and hair brush.
+"""
+STUFFTHINGS = [value for value in range(182) if value not in DROPPED]
+"""Label values of the 171 classes of COCO-Stuff in stuffthingmaps, thing classes first."""
 STUFFS = (
     *(92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147, 148, 149, 151, 154),
     *(155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181, *range(184, 201)),
 )
+"""COCO category ids of the 53 stuff classes of panoptic COCO."""
 PANOPTIC = (*(value + 1 for value in STUFFTHINGS[:80]), *STUFFS)
-"""Category ids of the 133 classes: 80 things, 53 stuffs"""
+"""COCO category ids of the 133 classes of panoptic COCO: 80 things, then 53 stuff classes."""
+THINGS = tuple(value + 1 for value in STUFFTHINGS[:80])
+"""COCO category ids of the 80 things, in the order of their label indices."""
+NOVEL = (4, 5, 15, 16, 19, 20, 25, 27, 31, 36, 41, 43, 55, 57, 66, 71, 76)
+"""Label indices of the 17 novel classes: airplane, bus, cat, dog, cow, elephant, umbrella, tie, snowboard, skateboard,
+cup, knife, cake, couch, keyboard, sink, scissors."""
+NEITHER = (9, 10, 11, 12, 32, 34, 35, 38, 40, 52, 58, 60, 67, 77, 78)
+"""Label indices of the 15 classes that are neither base nor novel."""
+BASE = tuple(index for index in range(80) if index not in {*NOVEL, *NEITHER})
+"""Label indices of the 48 base classes."""
 VOID = 255
 SPLITS = {"val": "val2017", "train": "train2017"}
 GET = (
@@ -55,7 +82,11 @@ GET = (
 GET_PANOPTIC = (
     "Get it: ovss download coco:panoptic, or http://images.cocodataset.org/zips/val2017.zip, and "
     "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip with "
-    "panoptic_val2017.zip inside, whose folder is put beside; then type: ovss prepare coco:panoptic"
+    "panoptic_val2017.zip inside, whose folder goes next to the others; then type: ovss prepare coco:panoptic"
+)
+GET_INSTANCES = (
+    "Get it: ovss download coco:instances, or http://images.cocodataset.org/zips/val2017.zip, and "
+    "http://images.cocodataset.org/annotations/annotations_trainval2017.zip, unpacked next to it"
 )
 PHOTOGRAPHS = Archive(
     "http://images.cocodataset.org/zips/val2017.zip",
@@ -83,36 +114,63 @@ PANOPTICS = (
     ),
     Archive("coco/annotations/panoptic_val2017.zip", to="coco/panoptic_val2017", inside="panoptic_val2017"),
 )
+INSTANCES = Archive(
+    "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+    to="coco/annotations/instances_val2017.json",
+    inside="annotations/instances_val2017.json",
+    digest="md5:f4bbac642086de4f52a3fdda2de5fa2c",  # MLCommons' loader
+    size=252_907_541,
+)
 
 
 def items(root: str, split: str) -> Items:
-    """List the images of a split with their stuffthingmaps. Raises OvssError if they are not there."""
+    """List the images of a split with their label files in stuffthingmaps. Raises OvssError if the data are missing."""
     folder = split_folder(split, SPLITS)
     photographs, truths = below(root, "coco", [(folder, f"stuffthingmaps/{folder}")], GET)
     return paired(stems(inside(photographs)), stems(inside(truths)))
 
 
 def items_panoptic(root: str, split: str) -> Items:
-    """List the images of a split with their prepared labels. Raises OvssError if they are not there."""
+    """List the images of a split with their prepared label files. Raises OvssError if the data are missing."""
     folder = split_folder(split, SPLITS)
     photographs, truths = below(root, "coco", [(folder, f"panoptic_semseg_{folder}")], GET_PANOPTIC)
     return paired(stems(inside(photographs)), stems(inside(truths)))
 
 
+def items_instances(labels: tuple[int, ...], empty: bool, root: str, split: str) -> Items:
+    """List the images of a split that have a thing with one of `labels`; also the others if `empty`.
+
+    Raises OvssError if the data are missing.
+    """
+    folder = split_folder(split, SPLITS)
+    photographs, annotations = below(root, "coco", [(folder, f"annotations/instances_{folder}.json")], GET_INSTANCES)
+    categories = {THINGS[label] for label in labels}
+    return coco_json.items(annotations, lambda image: files.join(photographs, image["file_name"]), categories, empty)
+
+
+instances = partial(coco_json.decode, {category: label for label, category in enumerate(THINGS)})
+"""Function (item, its annotations) → Instances of one image."""
+
+
+def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
+    """Return (H, W) uint16: the label of the smallest thing at each pixel, or IGNORE. Raises OvssError."""
+    return instances(item, data).label_map()
+
+
 def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
-    """Make a label map of the segments of each image; photographs are copied if they are wanted elsewhere."""
+    """List the conversions from panoptic PNGs to label files. If `out` is given, photographs are copied there, too."""
     folder = split_folder(split, SPLITS)
     layout = (folder, f"panoptic_{folder}", f"annotations/panoptic_{folder}.json")
-    photographs, segments, told = below(root, "coco", [layout], GET_PANOPTIC)
+    photographs, segments, annotations = below(root, "coco", [layout], GET_PANOPTIC)
     base = files.join(out, "coco") if out else photographs.removesuffix(f"/{folder}")
-    kinds = categories(told)
+    kinds = categories(annotations)
     labels = [
         Step(
             item.truth,
             files.join(base, f"panoptic_semseg_{folder}", f"{item.image_id}.png"),
             partial(convert_segments, kinds.get(item.image_id, {})),
         )
-        for item in paired(stems(inside(photographs)), stems(inside(segments)))
+        for item in logged(paired(stems(inside(photographs)), stems(inside(segments))))
     ]
     copies = [
         Step(uri, files.join(base, folder, PurePosixPath(uri).name), copy_image) for uri in sorted(inside(photographs))
@@ -121,34 +179,35 @@ def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
 
 
 def categories(uri: str) -> dict[str, dict[int, int]]:
-    """Image id → segment → its category, from a panoptic JSON. Raises OvssError if it is damaged."""
+    """Return image id → (segment id → category id) of a panoptic JSON file. Raises OvssError if the file is damaged."""
     try:
         return {
-            PurePosixPath(image["file_name"]).stem: {one["id"]: one["category_id"] for one in image["segments_info"]}
+            PurePosixPath(image["file_name"]).stem: {part["id"]: part["category_id"] for part in image["segments_info"]}
             for image in json.loads(files.read(uri))["annotations"]
         }
     except (ValueError, KeyError, TypeError) as failure:
-        raise OvssError(f"{uri}: no panoptic annotations of COCO's form: {failure!r}. {GET_PANOPTIC}") from failure
+        raise OvssError(f"{uri}: invalid panoptic annotations: {failure!r}. {GET_PANOPTIC}") from failure
 
 
 def convert_segments(kinds: Mapping[int, int], data: bytes, name: str) -> bytes:
-    """Make the label file of a file of segments, R + 256 · G + 65536 · B, 0 = none: 8-bit PNG. Raises OvssError."""
+    """Convert a panoptic PNG to a label file, an 8-bit PNG. Raises OvssError for a segment without a known category.
+
+    The segment id of a pixel is R + 256 · G + 65536 · B; 0: no segment. `kinds` maps segment id → category id.
+    """
     colours = images.decode_colours(data, name).astype(np.int32)
     numbers, where = np.unique(colours @ np.array([1, 256, 65536], np.int32), return_inverse=True)
-    found = {number: kinds.get(number) for number in numbers.tolist() if number}
-    if unknown := [number for number, kind in found.items() if kind not in PANOPTIC]:
+    categories_of = {number: kinds.get(number) for number in numbers.tolist() if number}
+    if unknown := [number for number, kind in categories_of.items() if kind not in PANOPTIC]:
         raise OvssError(
-            f"{name}: {len(unknown)} segments, such as {unknown[0]}, are not in the JSON file, or have a category that "
-            f"is none of COCO's 133: {found[unknown[0]]}. Do file and JSON belong to one split?"
+            f"{name}: {len(unknown)} unknown segments, such as {unknown[0]} with the category "
+            f"{categories_of[unknown[0]]}, which must be one of COCO's 133. Use PNG and JSON files of the same split"
         )
     values = [VOID if number == 0 else PANOPTIC.index(kinds[number]) for number in numbers.tolist()]
-    sink = io.BytesIO()
-    Image.fromarray(np.array(values, np.uint8)[where].reshape(colours.shape[:2])).save(sink, "PNG")
-    return sink.getvalue()
+    return encode(np.array(values, np.uint8)[where].reshape(colours.shape[:2]))
 
 
 def _stuff() -> np.ndarray:
-    table = value_table(0, ignore=[*GIVEN_UP, VOID])
+    table = value_table(0, ignore=[*DROPPED, VOID])
     table[STUFFTHINGS] = np.arange(171)
     return table
 
@@ -165,6 +224,13 @@ _CARD: dict[str, Any] = {
     "licence": "photographs: Flickr's terms of use; labels: CC BY 4.0",
     "source": "https://cocodataset.org",
     "counts": {"val": 5000},
+}
+_INSTANCES: dict[str, Any] = {
+    "vocabulary": Vocabulary(vocabulary("coco_object").classes[1:]),
+    "truth": truth_of_instances,
+    "instances": instances,
+    "categories": THINGS,
+    "archives": (PHOTOGRAPHS, INSTANCES),
 }
 BENCHMARKS = {
     "stuff": Benchmark(
@@ -194,5 +260,16 @@ BENCHMARKS = {
         groups={"things": tuple(range(80)), "stuff": tuple(range(80, 133))},
         archives=(PHOTOGRAPHS, *PANOPTICS),
         **_CARD,
+    ),
+    "instances": Benchmark(
+        title="COCO, instances of 80 classes",
+        items=partial(items_instances, tuple(range(80)), True),
+        **{**_CARD, **_INSTANCES},
+    ),
+    "instances_48_17": Benchmark(
+        title="COCO, instances of 48 base and 17 novel classes",
+        items=partial(items_instances, (*BASE, *NOVEL), False),
+        groups={"base": BASE, "novel": NOVEL},
+        **{**_CARD, **_INSTANCES, "counts": {"val": 4836}},
     ),
 }

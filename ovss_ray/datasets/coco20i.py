@@ -1,37 +1,63 @@
-"""COCO-20i: COCO's val2014 one class at a time, its 80 classes in four folds of twenty; coco20i:0 to coco20i:3.
+"""COCO-20i: COCO's val2014, one class at a time. The 80 classes form four folds of twenty, coco20i:0 to coco20i:3.
 
-Data: http://images.cocodataset.org/zips/val2014.zip, and HSNet's masks of it, of which
-https://github.com/juhongm999/hsnet says where they are; in a folder COCO2014 they are `val2014/COCO_val2014_*.jpg` and
-`annotations/val2014/COCO_val2014_*.png`, 8 bit: the number of the class among the 80, from 1 on, 0 for all else. 255 is
-not counted. The folds are that repository's `data/splits/coco/val/fold0.pkl` to `fold3.pkl`, put into the data root as
-for pascal5i; they are read by hand, nothing is unpickled. Fold f has the classes f + 1, f + 5, … f + 77. Paper: Nguyen
-and Todorovic, "Feature Weighting and Boosting for Few-Shot Segmentation", ICCV 2019.
+Data: http://images.cocodataset.org/zips/val2014.zip, and HSNet's masks, whose address is in the README of
+https://github.com/juhongm999/hsnet. Photographs are `COCO2014/val2014/COCO_val2014_*.jpg`. Label files are
+`COCO2014/annotations/val2014/COCO_val2014_*.png`, 8-bit: 1 to 80 = the classes, 0 = everything else, 255 = not counted.
+Fold f has the classes f + 1, f + 5, … f + 77. Its episodes are listed in `data/splits/coco/val/fold0.pkl` to
+`fold3.pkl` of HSNet's repository. Copy the folder `data/splits` to the data root. These pickles are read without
+executing them (see io/plain_pickle.py). Paper: Nguyen and Todorovic, "Feature Weighting and Boosting for Few-Shot
+Segmentation", ICCV 2019.
 
 fold                        0       1       2       3
 episodes                35783   17912   14563   14315
 photographs             26052   15305   13138   12640
 
-Episodes, words and numbers are as pascal5i has them; background goes by the 17 stuffs of coco:object, of which "sky" is
-the first, but for "bed" where that is the class. Here all episodes are scored, each once. No paper does that:
+Episodes, their names and the results are as in pascal5i. The 17 names of "background" are those of coco:object, such
+as "sky". In episodes of the class "bed", the background name "bed" is left out. All episodes are evaluated, each once.
+Papers evaluate fewer:
 
-Fusioner    scores the first 1000, sorted by photograph, then class: with `--limit 1000` we do the same
-HSNet       draws 1000: a class, all being alike likely, then a photograph with it. Its number is an estimate of ours,
-            from fifty episodes or so for each class
+Fusioner    evaluates the first 1000 episodes, sorted by photograph, then class; `--limit 1000` does the same.
+            Its class names are those of its lists, without spaces, such as "trafficlight" and "tvmonitor"
+HSNet       draws 1000 random episodes: first a class, uniformly, then a photograph with it. Its result is an
+            estimate of ours, from about 50 episodes per class
 
-HSNet and LSeg resize to a square as for pascal5i, and 255 would be background to them.
+A method that segments one class at a time gets Fusioner's names (SPELLED). Other methods get those of coco:object, such
+as "traffic light" and "tv". HSNet and LSeg resize images to a square as for pascal5i. Their code counts pixels of the
+value 255 as background.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
-from ovss_ray import files, plain_pickle
-from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import below, split_folder, vocabulary
-from ovss_ray.datasets.pascal5i import FOLDS, GET_LISTS, LISTS, REPOSITORY, benchmark_of, episodes, fold_list
+from ovss_ray.benchmarks.class_lists import vocabulary
+from ovss_ray.benchmarks.contract import Archive
+from ovss_ray.benchmarks.episodes import (
+    FOLDS,
+    GET_LISTS,
+    LISTS,
+    REPOSITORY,
+    benchmark_of,
+    episodes,
+    fold_list,
+    pairs_of,
+    training_pairs,
+)
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Paired
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import Item
+from ovss_ray.io import files, plain_pickle
+from ovss_ray.structures.vocabulary import Vocabulary
 
+WORDS = vocabulary("coco_object")
+"""Names of each label value"""
+LISTED = {
+    **{"motorcycle": "motorbike", "airplane": "aeroplane", "couch": "sofa", "tv": "tvmonitor"},
+    **{"potted plant": "pottedplant", "dining table": "diningtable"},
+}
+"""Name in coco:object → another name in the lists of Fusioner; in the others, only spaces are left out"""
+SPELLED = Vocabulary.of(LISTED.get(name, name).replace(" ", "") for name in WORDS.names)
+"""Name of each label value in the lists of Fusioner"""
 EPISODES = (35783, 17912, 14563, 14315)
 GET = (
     "Get it: http://images.cocodataset.org/zips/val2014.zip, and the masks of COCO's val2014 that the README of "
@@ -57,46 +83,77 @@ ARCHIVES = (
 )
 
 
-def items(fold: int, root: str, split: str) -> list[Item]:
-    """List the episodes of a fold. Raises OvssError if the data or the list are not there."""
+def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) -> Paired:
+    """List the episodes of a fold, or those of `ids`. Raises OvssError if the data or HSNet's list are missing."""
     split_folder(split, {"val": "val"})
-    layouts = [(f"{base}val2014", f"{base}annotations/val2014") for base in ("", "coco/")]
-    photographs, truths = below(root, "COCO2014", layouts, GET)
-    uri = fold_list(root, f"coco/val/fold{fold}.pkl")
-    pairs = _pairs(files.read(uri), uri, numbers(fold))
+    photographs, truths = _folders(root, "val2014")
+    if ids is None:
+        uri = fold_list(root, f"coco/val/fold{fold}.pkl")
+        pairs = _pairs(files.read(uri), uri, numbers(fold))
+    else:
+        pairs = pairs_of(ids, "ids", numbers(fold))
     return episodes(pairs, BENCHMARKS[str(fold)].labels, numbers(fold), photographs, truths)
 
 
+def training_items(fold: int, root: str) -> Paired:
+    """List the training pairs of a fold: photographs of train2014 and the 60 classes of the other folds.
+
+    The list is `coco/trn/fold0.pkl` to `fold3.pkl` of HSNet, equal in Fusioner. Label files are in
+    `annotations/train2014`. Names are those of SPELLED. Raises OvssError if the list, a photograph or a label file is
+    missing.
+    """
+    photographs, truths = _folders(root, "train2014")
+    uri = fold_list(root, f"coco/trn/fold{fold}.pkl")
+    values = [value for value in range(1, 81) if value not in numbers(fold)]
+    pairs, names = _pairs(files.read(uri), uri, values), dict(enumerate(SPELLED.names))
+    return training_pairs(pairs, names, photographs, truths, GET.replace("val2014", "train2014"))
+
+
+def _folders(root: str, name: str) -> list[str]:
+    """Return the folders of photographs and label files. Raises OvssError if they are missing."""
+    layouts = [(f"{base}{name}", f"{base}annotations/{name}") for base in ("", "coco/")]
+    return below(root, "COCO2014", layouts, GET.replace("val2014", name))
+
+
 def numbers(fold: int) -> range:
-    """The values in label files of a fold's classes."""
+    """Return the label values of a fold's classes."""
     return range(fold + 1, 81, 4)
 
 
 def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]:
-    """Stem and class number of each photograph listed: {number − 1: ["val2014/COCO_….jpg", …], …}. Raises OvssError."""
-    told = plain_pickle.read(data, uri)
-    if not isinstance(told, dict) or not all(isinstance(names, list) for names in told.values()):
-        raise OvssError(f"{uri}: not one list of photographs for each class. {GET_LISTS}")
-    if odd := [number for number, names in told.items() if names and number not in [one - 1 for one in known]]:
-        raise OvssError(f"{uri}: it has photographs of the class {odd[0]!r}, which is in another fold. {GET_LISTS}")
+    """Return file stem and class number, 1 to 80, of each episode in a fold's list.
+
+    The pickled list has the form {class number − 1: ["val2014/COCO_….jpg", …], …}. Raises OvssError for another form.
+    """
+    lists = plain_pickle.read(data, uri)
+    if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
+        raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
+    if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
+        raise OvssError(
+            f"{uri}: photographs of the class {invalid[0]!r}, which is in another fold. Replace the file. {GET_LISTS}"
+        )
     pairs = []
-    for number, names in told.items():
-        if odd := [name for name in names if not isinstance(name, str)]:
-            raise OvssError(f"{uri}: class {number}: a {type(odd[0]).__name__} among the photographs. {GET_LISTS}")
+    for number, names in lists.items():
+        if invalid := [name for name in names if not isinstance(name, str)]:
+            raise OvssError(
+                f"{uri}: class {number}: a {type(invalid[0]).__name__} in place of a photograph's name. {GET_LISTS}"
+            )
         pairs += [(PurePosixPath(name).stem, number + 1) for name in names]
     return pairs
 
 
 BENCHMARKS = {
     str(fold): benchmark_of(
-        vocabulary("coco_object"),
+        WORDS,
         numbers(fold),
+        SPELLED,
         title=f"COCO-20i, fold {fold}",
         domain="everyday things, one at a time",
         licence="photographs: Flickr's terms of use; labels: CC BY 4.0",
         source="https://cocodataset.org",
         counts={"val": EPISODES[fold]},
         items=partial(items, fold),
+        listed=partial(items, fold),
         archives=ARCHIVES,
     )
     for fold in FOLDS

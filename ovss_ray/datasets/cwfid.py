@@ -1,12 +1,11 @@
 """CWFID, the Crop/Weed Field Image Dataset: 60 photographs of carrot seedlings among weeds, taken from a field robot.
 
-Data: https://github.com/cwfid/dataset: `images/NNN_image.png` (1296 × 966), `annotations/NNN_annotation.png` in RGB
-(black = ground, green = crop, red = weed), and `train_test_split.yaml`, by which 40 images are for training and 21 for
-testing, number 28 for both. Every pixel is counted.
+Data: https://github.com/cwfid/dataset. Photographs are `images/NNN_image.png` (1296 × 966). Label files are
+`annotations/NNN_annotation.png` in RGB: black = ground, green = crop, red = weed. `train_test_split.yaml` lists 40
+images for training and 21 for testing; image 28 is in both lists. Every pixel is counted.
 
-cwfid        as its authors mean it
-cwfid:mess   as the benchmark MESS prepares and names it: crop and weed are swapped there, and the numbers of its
-             leaderboard are of that
+cwfid        the classes as the data set's authors define them
+cwfid:mess   the classes as in the benchmark MESS, which swaps crop and weed; use it to compare with MESS figures
 
 Papers: Haug, Ostermann, "A Crop/Weed Field Image Dataset for the Evaluation of Computer Vision Based Precision
 Agriculture Tasks", ECCV workshops 2014; Blumenstiel et al., "What a MESS", NeurIPS 2023.
@@ -15,13 +14,13 @@ Agriculture Tasks", ECCV workshops 2014; Blumenstiel et al., "What a MESS", Neur
 from functools import partial
 from typing import Any
 
-from ovss_ray import files, strict_yaml
-from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Benchmark, below, split_folder
-from ovss_ray.datasets.folder import coloured
+from ovss_ray.benchmarks.contract import Archive, Benchmark
+from ovss_ray.benchmarks.labels import coloured
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Items, inside, paired, stems
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import Items, inside, paired, stems
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.io import files, strict_yaml
+from ovss_ray.structures.vocabulary import Vocabulary
 
 GROUND, CROP, WEED = 0x000000, 0x00FF00, 0xFF0000
 GET = "Get it: ovss download cwfid, or git clone https://github.com/cwfid/dataset, and give its folder as the data root"
@@ -35,13 +34,13 @@ ARCHIVE = Archive(
 
 
 def items(root: str, split: str) -> Items:
-    """List the images of a split. Raises OvssError if they are not there."""
+    """List the images of a split. Raises OvssError if the data are missing."""
     split = split_folder(split, {"train": "train", "test": "test"})
     *folders, split_file = below(root, "cwfid", [("images", "annotations", "train_test_split.yaml")], GET)
-    told = strict_yaml.load(files.read(split_file), split_file)
-    if not isinstance(told, dict) or not isinstance(told.get(split), list):
-        raise OvssError(f"{split_file}: it has no list {split!r}. {GET}")
-    wanted = {f"{number:03}" for number in told[split]}
+    splits = strict_yaml.load(files.read(split_file), split_file)
+    if not isinstance(splits, dict) or not isinstance(splits.get(split), list):
+        raise OvssError(f"{split_file}: no list {split!r} of image numbers in the file. {GET}")
+    wanted = {f"{number:03}" for number in splits[split]}
     kinds = (((stem.partition("_")[0], uri) for stem, uri in stems(inside(folder))) for folder in folders)
     return paired(*(((stem, uri) for stem, uri in kind if stem in wanted) for kind in kinds))
 

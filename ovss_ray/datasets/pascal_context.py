@@ -1,32 +1,34 @@
 """PASCAL-Context: every pixel of the photographs of PASCAL VOC 2010, in 459 classes, or in the 59 most frequent.
 
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar (md5 da459979d0c395079b5c75ee67908abb);
-https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz, unpacked inside VOCdevkit/VOC2010, which gives
-`trainval/*.mat`: LabelMap, 16 bit, 1 to 459 in the order of their labels.txt, 0 = not labelled. They are read as they
-are. The 5104 images of val are those that the field scores, which are not the 5105 of VOC's own lists: put CAT-Seg's
-`pascalcontext_val.txt` (in its folder `datasets`) into VOC2010, or have mmsegmentation's converter write
+https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz, unpacked inside VOCdevkit/VOC2010. Labels are read
+from the array LabelMap of `trainval/*.mat`, 16-bit: 0 = not labelled, 1 to 459 in the order of the authors' labels.txt.
+The split val has the 5104 images that are used in the literature; VOC's own list has 5105. Copy CAT-Seg's list of these
+images, `datasets/pascalcontext_val.txt`, to VOC2010. Or let mmsegmentation's converter write
 `ImageSets/SegmentationContext/val.txt`.
 
-pascal_context:459        all classes, "unknown" among them; 345 occur in val, so the two conventions of mIoU differ
-pascal_context:59         the 59 alone, sorted by name (SAN, CAT-Seg, FC-CLIP); others are not counted
-pascal_context:59@ovseg   the same in another order, the 20 classes of VOC first (OVSeg, SCAN): label files and
-                          predictions of one are nonsense in the other
-pascal_context:60         all else is one class more, "background", which comes first (mmsegmentation)
-pascal_context:59-json, pascal_context:60-json   the same of another source, see below
+pascal_context:459        all classes, including "unknown"; only 345 occur in val, so the mIoU depends on whether
+                          classes without pixels are counted
+pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP); others are not counted
+pascal_context:59@ovseg   the same in another order, the 20 classes of VOC first (OVSeg, SCAN); label files and
+                          predictions of one order are wrong for the other
+pascal_context:60         "background" for all other pixels, as the first class, then the 59 (mmsegmentation)
+pascal_context:59-json, pascal_context:60-json   the same classes, with labels from another source, see below
 
-SAN, CAT-Seg, FC-CLIP and mmsegmentation have the labels of the 59 and 60 from a JSON file instead, trainval_merged.json
-of https://codalabuser.blob.core.windows.net/public, which is put into VOC2010. Its masks are painted one over the other
-in the order of the file, and categories are the numbers of labels.txt. They are not the same labels: mmsegmentation's
-authors (https://github.com/open-mmlab/mmsegmentation/pull/474) made them both ways and found them to differ; by how
-much was not measured here, for want of the file. So what is to stand beside the numbers of those papers is `59-json`.
-`ovss prepare pascal_context:59-json` makes `annotations_detectron2/pc59_val/*.png`, as CAT-Seg's script does: 8 bit, 0
-to 58, 255 = not counted, or background in `60-json`. The rule is that of these scripts; no file that they made was here
-to compare with.
+For 59 and 60 classes, SAN, CAT-Seg, FC-CLIP and mmsegmentation read the labels from a JSON file instead. It is
+trainval_merged.json of https://codalabuser.blob.core.windows.net/public; copy it to VOC2010. Its masks are painted over
+each other in the order of the file. Category ids are the numbers in labels.txt. The labels in the .mat files and in the
+JSON differ, as mmsegmentation's authors found (https://github.com/open-mmlab/mmsegmentation/pull/474). The difference
+was not measured here, since the JSON file was not available. If a paper used the JSON, compare its figures with results
+of `59-json`.
+
+`ovss prepare pascal_context:59-json` creates the label files `annotations_detectron2/pc59_val/*.png` from the JSON.
+They are 8-bit, 0 to 58, and 255 = not counted (background in `60-json`). The conversion follows CAT-Seg's script; label
+files made by that script were not available for a comparison.
 
 Paper: Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", CVPR 2014.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -34,26 +36,16 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
-from ovss_ray import files, images, mat
-from ovss_ray.archives import Archive
-from ovss_ray.datasets.ade20k import copy_image
-from ovss_ray.datasets.benchmark import (
-    Benchmark,
-    Step,
-    below,
-    class_list,
-    look_up,
-    split_folder,
-    value_table,
-    vocabulary,
-)
-from ovss_ray.datasets.folder import indexed
-from ovss_ray.datasets.voc import listed
+from ovss_ray.benchmarks.class_lists import class_list, vocabulary
+from ovss_ray.benchmarks.contract import Archive, Benchmark, Step
+from ovss_ray.benchmarks.conversion import copy_image, encode
+from ovss_ray.benchmarks.labels import indexed, look_up, value_table
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import LABELS, Item, Items, inside, paired, paired_by_list, stems
 from ovss_ray.errors import OvssError
-from ovss_ray.listing import LABELS, Item, Items, inside, paired, stems
-from ovss_ray.run_lengths import decode_runs
+from ovss_ray.io import files, images, mat
+from ovss_ray.structures.masks import rle
 
 CLASSES = class_list("pascal_context_459")
 GET = (
@@ -96,33 +88,37 @@ ARCHIVES = (
 
 
 def items(root: str, split: str) -> Items:
-    """List the images of a split. Raises OvssError if they are not there."""
+    """List the images of a split. Raises OvssError if the data are missing."""
     split = split_folder(split, {"train": "train", "val": "val"})
     lists = (f"pascalcontext_{split}.txt", f"ImageSets/SegmentationContext/{split}.txt")
     layouts = [("JPEGImages", "trainval", ids) for ids in lists]
     photographs, truths, ids = below(root, FOLDER, layouts, GET)
-    return listed(photographs, truths, ids, (".mat",))
+    return paired_by_list(photographs, truths, ids, (".mat",))
 
 
 def numbers(names: tuple[str, ...]) -> np.ndarray:
-    """The numbers in the .mat files, (K,), of classes; "diningtable" is what the authors' labels.txt calls table."""
+    """Return the label values of K class names in the .mat files, (K,) integers.
+
+    The class "diningtable" is called "table" in the authors' labels.txt.
+    """
     return np.array([1 + CLASSES.index("table" if name == "diningtable" else name) for name in names])
 
 
 def table_of(names: tuple[str, ...], others: Literal[0] | None = None) -> np.ndarray:
-    """Say what the numbers in the .mat files mean (see value_table), of the classes named, in their order.
+    """Return a table for these classes: label value in the .mat files → label index (see `value_table`).
 
-    Pixels of the others are the label `others`, which has to be 0, before those named, or if None are not counted.
+    If `others` is 0, pixels of all other classes get the label 0, and the named classes begin at 1. If it is None,
+    those pixels are not counted, and the named classes begin at 0.
     """
-    made = value_table(0, ignore=range(len(CLASSES) + 1))
+    table = value_table(0, ignore=range(len(CLASSES) + 1))
     if others is not None:
-        made[: len(CLASSES) + 1] = others
-    made[numbers(names)] = np.arange(len(names)) + (others is not None)
-    return made
+        table[: len(CLASSES) + 1] = others
+    table[numbers(names)] = np.arange(len(names)) + (others is not None)
+    return table
 
 
 def truth(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
-    """Decode a .mat file to (H, W) uint16 by a table. Raises OvssError."""
+    """Decode a .mat file to labels (H, W) uint16 by a table (see `table_of`). Raises OvssError."""
     return look_up(mat.label_map(data, "LabelMap", item.truth), table, item.truth)
 
 
@@ -131,16 +127,16 @@ def items_json(root: str, split: str) -> Items:
     split = split_folder(split, {"train": "train", "val": "val"})
     photographs, truths = below(root, FOLDER, [("JPEGImages", f"{PREPARED}_{split}")], GET_JSON)
     labelled = dict(stems(inside(truths), LABELS))
-    return paired((one for one in stems(inside(photographs)) if one[0] in labelled), labelled)
+    return paired(((stem, uri) for stem, uri in stems(inside(photographs)) if stem in labelled), labelled)
 
 
 def prepare_json(root: str, split: str, out: str | None) -> list[Step]:
-    """Make a label map of the masks of each image of the JSON; photographs are copied if they are wanted elsewhere."""
+    """List the conversions from masks in JSON to label files. If `out` is given, photographs are copied there, too."""
     split = split_folder(split, {"train": "train", "val": "val"})
-    photographs, told = below(root, FOLDER, [("JPEGImages", JSON)], GET_JSON)
+    photographs, annotations = below(root, FOLDER, [("JPEGImages", JSON)], GET_JSON)
     base = files.join(out, FOLDER) if out else photographs.removesuffix("/JPEGImages")
     steps = []
-    for name, size, masks in annotated(told, split):
+    for name, size, masks in annotated(annotations, split):
         photo, label = files.join(photographs, name), f"{PurePosixPath(name).stem}.png"
         steps.append(Step(photo, files.join(base, "JPEGImages", name), copy_image))
         steps.append(Step(photo, files.join(base, f"{PREPARED}_{split}", label), partial(convert_masks, size, masks)))
@@ -148,42 +144,45 @@ def prepare_json(root: str, split: str, out: str | None) -> list[Step]:
 
 
 Masks = Sequence[tuple[int, str]]
-"""Category and run lengths of each mask, in the order of painting."""
+"""(category id, run-length encoding) of each mask of an image. Later masks are painted over earlier ones."""
 
 
 def annotated(uri: str, split: str) -> list[tuple[str, tuple[int, int], Masks]]:
-    """File name, H and W, and masks of each image of a split. Raises OvssError if it is no such JSON file."""
+    """Return file name, (H, W) and masks of each image of a split in the JSON. Raises OvssError for an invalid file."""
     try:
-        told = json.loads(files.read(uri))
-        masks: dict[int, list[tuple[int, str]]] = {
-            one["image_id"]: [] for one in told["images"] if one["phase"] == split
-        }
-        for one in told["annos_segmentation"]:
-            if one["image_id"] in masks:
-                masks[one["image_id"]].append((int(one["category_id"]), one["segmentation"]["counts"]))
-        chosen = (one for one in told["images"] if one["phase"] == split)
-        return [(one["file_name"], (one["height"], one["width"]), masks[one["image_id"]]) for one in chosen]
+        content = json.loads(files.read(uri))
+        photographs = [photo for photo in content["images"] if photo["phase"] == split]
+        masks: dict[int, list[tuple[int, str]]] = {photo["image_id"]: [] for photo in photographs}
+        for mask in content["annos_segmentation"]:
+            if mask["image_id"] in masks:
+                masks[mask["image_id"]].append((int(mask["category_id"]), mask["segmentation"]["counts"]))
+        return [
+            (photo["file_name"], (photo["height"], photo["width"]), masks[photo["image_id"]]) for photo in photographs
+        ]
     except (ValueError, KeyError, TypeError) as failure:
-        raise OvssError(f"{uri}: not what {JSON} has: {failure!r}. {GET_JSON}") from failure
+        raise OvssError(f"{uri}: not in the format of {JSON}: {failure!r}. {GET_JSON}") from failure
 
 
 def convert_masks(size: tuple[int, int], masks: Masks, data: bytes, name: str) -> bytes:
-    """Make the label file of an image, 0 to 58 and 255, of its masks. Raises OvssError."""
+    """Return the label file of an image, an 8-bit PNG of 0 to 58 and 255, drawn from its masks.
+
+    `data` is the photograph. Raises OvssError if its size is not `size`, (H, W), or if a mask is invalid.
+    """
     if images.size_of(data, name) != size:
-        raise OvssError(f"{name}: {images.size_of(data, name)} pixels, and {JSON} has masks of {size}")
+        raise OvssError(
+            f"{name}: {images.size_of(data, name)} pixels, but {JSON} has masks of {size}. Use photographs of VOC 2010"
+        )
     values = dict(zip(numbers(class_list("pascal_context_59")).tolist(), range(59), strict=True)) | {0: NOT_COUNTED}
     painted = np.full(size, NOT_COUNTED, np.uint8)
     for category, counts in masks:
         if category not in values:
-            raise OvssError(f"{name}: {JSON} has a mask of category {category}, which is none of the 59")
-        painted[decode_runs(counts, *size, name)] = values[category]
-    sink = io.BytesIO()
-    Image.fromarray(painted).save(sink, "PNG")
-    return sink.getvalue()
+            raise OvssError(f"{name}: {JSON} has a mask of category {category}, which is not one of the 59. {GET_JSON}")
+        painted[rle.decode(counts, size, name)] = values[category]
+    return encode(painted)
 
 
 def _sixty() -> np.ndarray:
-    """What the values of the prepared label files mean where background is a class, the first."""
+    """Return a table for pascal_context:60-json: label value → label index. 255 → 0 (background), 0..58 → 1..59."""
     table = value_table(60, offset=-1)
     table[NOT_COUNTED] = 0
     return table

@@ -1,18 +1,18 @@
 """SUIM, Segmentation of Underwater Imagery: reefs, fish, divers and wrecks, 110 photographs for testing.
 
-Data: https://irvlab.cs.umn.edu/resources/suim-dataset, TEST.zip: `images/*.jpg` and `masks/*.bmp`, RGB, each of the
-eight colours whose channels are 0 or 255 being a class: its index is 4 · R + 2 · G + B, a channel being 0 or 1. Every
-pixel is counted. The names are those of the benchmark MESS. Papers: Islam et al., "Semantic Segmentation of Underwater
+Data: https://irvlab.cs.umn.edu/resources/suim-dataset, TEST.zip: `images/*.jpg` and `masks/*.bmp`, RGB. A class is one
+of the eight colours whose channels are 0 or 255. Its index is 4 · R + 2 · G + B, with channels of 0 or 1. Every pixel
+is counted. The names are those of the benchmark MESS. Papers: Islam et al., "Semantic Segmentation of Underwater
 Imagery: Dataset and Benchmark", IROS 2020; Blumenstiel et al., "What a MESS", NeurIPS 2023.
 """
 
 from functools import partial
 
-from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Benchmark, below, split_folder
-from ovss_ray.datasets.folder import coloured
-from ovss_ray.listing import Items, inside, paired, stems
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.benchmarks.contract import Archive, Benchmark
+from ovss_ray.benchmarks.labels import coloured
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Items, inside, paired, stems
+from ovss_ray.structures.vocabulary import Vocabulary
 
 CLASSES = (
     "background (waterbody)",
@@ -25,7 +25,7 @@ CLASSES = (
     "sea-floor and rocks",
 )
 COLOURS = {0xFF0000 * (i >> 2) + 0x00FF00 * (i >> 1 & 1) + 0x0000FF * (i & 1): i for i in range(len(CLASSES))}
-"""red · 65536 + green · 256 + blue → index of the class"""
+"""Colour as red · 65536 + green · 256 + blue → class index."""
 GET = "Get it: TEST.zip, linked at https://irvlab.cs.umn.edu/resources/suim-dataset, unpacked into a folder SUIM there"
 ARCHIVE = Archive(
     "https://irvlab.cs.umn.edu/resources/suim-dataset",
@@ -37,7 +37,7 @@ ARCHIVE = Archive(
 
 
 def items(root: str, split: str) -> Items:
-    """List the images. Raises OvssError if they are not there."""
+    """List the images. Raises OvssError if the data are missing."""
     folder = split_folder(split, {"test": "TEST"})
     photographs, truths = below(root, "SUIM", [(f"{folder}/images", f"{folder}/masks")], GET)
     return paired(stems(inside(photographs)), stems(inside(truths)))

@@ -1,20 +1,20 @@
-"""PASCAL VOC 2012: photographs of 20 kinds of things, which an outline parts from what is behind them.
+"""PASCAL VOC 2012: photographs of 20 kinds of things, separated from the background by outlines.
 
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval_11-May-2012.tar, md5 6cd6e144f989b92b3379bac3b3de84fd.
-Labels are palette PNGs whose indices count: 0 = background, 1 to 20, 255 = the outlines, which are not counted. The
-images of a split are those that `ImageSets/Segmentation` lists.
+Label files are palette PNGs. The palette index of a pixel is the label value: 0 = background, 1 to 20 = the classes,
+255 = outlines, which are not counted. `ImageSets/Segmentation` lists the images of each split.
 
-Read is `SegmentationClass`, as FC-CLIP and ODISE do, and `SegmentationClassAug` only where there is no such folder. The
-second is what SAN, OVSeg and CAT-Seg name: labels of 9118 photographs more, for training. Of VOC's own photographs,
-which all of val are, it has VOC's labels without the palette, says who made it
-(https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186). Where both folders lie there, `ovss check voc:20`
-compares them, as far as it looks at files. Labels that were made of SBD's .mat files instead are others, without
-outlines, and numbers of theirs are not comparable. Three ways of asking are in use:
+Labels are read from `SegmentationClass`, as in FC-CLIP and ODISE. If that folder is missing, `SegmentationClassAug` is
+read, as in SAN, OVSeg and CAT-Seg. It has labels of 9118 more photographs, for training. For VOC's own photographs,
+which include all of val, it has the same labels without the palette. Its author states this in
+https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186. If both folders exist, `ovss check voc:20` compares
+their labels of the images that it checks. Labels made from SBD's .mat files are different: they have no outlines.
+Results with them are not comparable. Three vocabularies are common:
 
-voc:20     things alone: background is not counted (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
-voc:20b    background is the 21st label, and the 59 names of PASCAL-Context are asked for: whatever is called by one
-           of the 39 that are no VOC thing counts as background (OVSeg, CAT-Seg: "PAS-20b")
-voc:21     background is the first label, and asked for by the names of 39 stuffs (ODISE, FC-CLIP: "PAS-21")
+voc:20     things only: background is not counted (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
+voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. The 39 names that are not
+           VOC things count as background (OVSeg, CAT-Seg: "PAS-20b")
+voc:21     background is the first label; its synonyms are the names of 39 stuff classes (ODISE, FC-CLIP: "PAS-21")
 
 Paper: Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015.
 """
@@ -22,14 +22,14 @@ Paper: Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrosp
 from functools import partial
 from typing import Any
 
-from ovss_ray import files
-from ovss_ray.archives import Archive
-from ovss_ray.datasets.benchmark import Benchmark, below, class_list, split_folder, value_table, vocabulary
-from ovss_ray.datasets.folder import indexed
-from ovss_ray.listing import LABELS, Item, Items, inside, paired, stems
+from ovss_ray.benchmarks.class_lists import class_list, vocabulary
+from ovss_ray.benchmarks.contract import Archive, Benchmark
+from ovss_ray.benchmarks.labels import indexed, value_table
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Item, Items, paired_by_list
 
 THINGS = class_list("voc_20@catseg")
-"""The names that the data set's authors give"""
+"""Names of the 20 classes as the data set's authors spell them."""
 OUTLINE = 255
 SPLITS = ("train", "val", "trainval")
 GET = (
@@ -46,22 +46,15 @@ ARCHIVE = Archive(
 
 
 def items(root: str, split: str) -> Items:
-    """List the images of a split. Raises OvssError if they are not there."""
+    """List the images of a split. Raises OvssError if the data are missing."""
     ids = f"ImageSets/Segmentation/{split_folder(split, {name: name for name in SPLITS})}.txt"
     layouts = [("JPEGImages", labels, ids) for labels in ("SegmentationClass", "SegmentationClassAug")]
     photographs, truths, ids = below(root, "VOCdevkit/VOC2012", layouts, GET)
-    return listed(photographs, truths, ids)
-
-
-def listed(photographs: str, truths: str, ids: str, endings: tuple[str, ...] = LABELS) -> Items:
-    """Pair the files of two folders, those alone whose stems are in a text file. Raises OvssError."""
-    wanted = set(files.read(ids).decode("utf-8", "replace").split())
-    kinds = stems(inside(photographs)), stems(inside(truths), endings)
-    return paired(*(((stem, uri) for stem, uri in kind if stem in wanted) for kind in kinds))
+    return paired_by_list(photographs, truths, ids)
 
 
 def augmented(item: Item) -> str:
-    """Where the other label file of an image lies, if it is there at all."""
+    """Return the address of an image's second label file, which may not exist."""
     return item.truth.replace("/SegmentationClass/", "/SegmentationClassAug/")
 
 

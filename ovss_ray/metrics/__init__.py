@@ -1,1 +1,240 @@
-"""The metrics, one file each: what is measured of an image, and how measurements add up to numbers."""
+"""Metrics, one file each. A file defines how an image is measured, and how measurements are summed to results.
+
+A metric is a module of this package, or one of your own that a config names under `metrics:`. It defines
+
+    reads       columns that it needs (see structures.columns); it runs if the stages write all of them
+    schema      pyarrow struct: one image's measurement, stored in the record, in a column named after the metric
+    measure     (Question, *values of `reads`) of an image → dict with the fields of `schema`; None: not measured
+    Partial     class of sums over images: `of(records, labels)`, `+` and `result()`
+    headings    key of a result → heading of its column in the table, in the order of the columns
+
+The Question has the labels and classes of the image (see structures.question). `Partial.of` takes an array of
+`schema`, with nulls, and the number of labels. `+` has to be exact, associative and commutative. `result()` returns
+{key: value}. A metric may also define
+
+    title           title of its table; default: its name
+    order           number that sorts the tables; default 100, the main metric has 0
+    live            key of a result → its name in the progress display; keys that are not listed are not shown there
+    class_headings  key → heading in the table of classes, with `Partial.per_label()` → {key: (L,) array}
+    per_image       records → {key: (n,) float64} for the list of images
+    counts          key → words, with `counted()` of the sum → {key: integer}, such as a number of classes
+
+and `Partial.of_group(labels)` → {key: value}, for a group of labels such as things and stuff, with
+
+    group_headings  key → words in the sentence on the groups
+    group_counts    key of an integer → noun, as in "mIoU of things 70.00 (8 classes)"
+
+The metric `confusion`, and metrics derived from it, may define for bootstrap intervals,
+
+    Resampled       class of its values in R resamples: `Resampled(sums, of_all)`, both structures.class_sums.ClassSums,
+                    with `result()`, and perhaps `per_label()`, `of_group(labels)`: arrays (R,), (R, L), (R,)
+
+A metric of this package may instead be derived from the sum of another metric. Then nothing is measured or stored for
+it, and it also applies to finished runs. In place of `reads`, `schema`, `measure` and `Partial` it defines
+
+    derives     name of the metric from whose sum it is computed
+    needs       name of its input, such as "relations" (see runs.relations); --relations is then the option for it.
+                "fold" is no option: the benchmarks of folds have it (see reports.totals)
+    Result      class of the values: `Result(partial, input)`, with `result()`, and perhaps `per_label()`, `of_group()`
+
+Values are percent; NaN is a value that could not be measured. A module whose name begins with an underscore is not a
+metric. Metrics do not import one another, nor Ray.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray import registry
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.class_sums import ClassSums
+
+PACKAGE = "ovss_ray.metrics"
+MAIN = "confusion"
+"""Metric that every run computes. A run is refused if no stage writes the columns that this metric reads."""
+
+
+FOLD = "fold"
+"""Name of the input for metrics of few-shot folds: the number of measured episodes"""
+
+_OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
+_RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
+"""Keys of the report that no metric lists as a heading → their owner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Headings of a metric's values in the tables of a report."""
+
+    name: str
+    headings: Mapping[str, str]
+    title: str = ""
+    order: int = 100
+    class_headings: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, str] = field(default_factory=dict)
+    group_headings: Mapping[str, str] = field(default_factory=dict)
+    group_counts: Mapping[str, str] = field(default_factory=dict)
+    Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Sort key: the place of the table in a report."""
+        return self.order, self.name
+
+    @property
+    def measured_as(self) -> str:
+        """Name of the metric whose records the values come from."""
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(Table):
+    """Metric that is computed from the sum of another metric (see above)."""
+
+    derives: str
+    needs: str
+    Result: Callable[[Any, Any], Any]
+
+    @property
+    def option(self) -> str:
+        """Option of `ovss report` with its input; empty if the benchmark itself has the input."""
+        return _option(self.needs)
+
+    @property
+    def measured_as(self) -> str:
+        """Name of the metric whose records the values come from."""
+        return self.derives
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Table):
+    """Metric that is measured per image, as its module defines it (see above)."""
+
+    reads: tuple[str, ...]
+    schema: pa.StructType
+    measure: Callable[..., Mapping[str, Any] | None]
+    Partial: Any
+    live: Mapping[str, str] = field(default_factory=dict)
+    per_image: Callable[[pa.StructArray], Mapping[str, np.ndarray]] | None = None
+
+    @property
+    def fields(self) -> set[str]:
+        """Names of the fields of `schema`."""
+        return {entry.name for entry in self.schema}
+
+    def checked(self, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return a measurement. Raises OvssError unless it has the fields and types of `schema`."""
+        if value is not None and set(value) != self.fields:
+            raise OvssError(
+                f"`measure` of the metric {self.name} returned the fields {sorted(value)}, expected the fields of "
+                f"`schema`: {sorted(self.fields)}"
+            )
+        try:
+            pa.array([value], self.schema)
+        except (pa.ArrowException, TypeError, ValueError) as failure:
+            raise OvssError(
+                f"`measure` of the metric {self.name} returned values that do not fit `schema`: {failure}"
+            ) from failure
+        return value
+
+    def partial(self, column: pa.Array | pa.ChunkedArray, labels: int) -> Any:
+        """Return the sum over a column of records. Raises OvssError if fields are missing.
+
+        `labels` is the number of labels.
+        """
+        if missing := self.fields - {entry.name for entry in column.type}:
+            raise OvssError(
+                f"these records of the metric {self.name} lack the fields {sorted(missing)}: they were written by "
+                "another version of the metric. Choose a new --out"
+            )
+        return self.Partial.of(column, labels)
+
+
+@cache
+def load(name: str) -> Metric:
+    """Return a measured metric by name: a module of this package, or the dotted name of a user's module.
+
+    Raises UnknownName, or OvssError for a module that is missing, incomplete, or of a derived metric.
+    """
+    if "derives" in (module := registry.find(PACKAGE, name, "__dict__")):
+        raise OvssError(
+            f"the metric {name} is not measured: it is computed from the records of {module['derives']}. Delete it "
+            f"from `metrics:`, and type: ovss report RUN {_option(module['needs'])}".rstrip()
+        )
+    return Metric(**_defined(Metric, name))
+
+
+def _option(needs: str) -> str:
+    return "" if needs == FOLD else f"--{needs} FILE"
+
+
+@cache
+def built_in() -> tuple[Metric, ...]:
+    """Return the measured metrics of this package, in the order of their tables."""
+    return tuple(sorted(map(load, _known(derived=False)), key=lambda metric: metric.place))
+
+
+@cache
+def derived() -> tuple[Derived, ...]:
+    """Return the derived metrics of this package, in the order of their tables."""
+    every = (Derived(**_defined(Derived, name)) for name in _known(derived=True))
+    return tuple(sorted(every, key=lambda metric: metric.place))
+
+
+def _known(derived: bool) -> list[str]:
+    modules = registry.known(PACKAGE)
+    return [name for name in modules if ("derives" in registry.find(PACKAGE, name, "__dict__")) == derived]
+
+
+def _defined(kind: type[Table], name: str) -> dict[str, Any]:
+    """Return the attributes of a metric's module that are fields of `kind`.
+
+    Raises OvssError for a missing one, and for `Resampled` without confusion cells.
+    """
+    module = registry.find(PACKAGE, name, "__dict__")
+    if "Resampled" in module and module.get("derives", name) != MAIN:
+        raise OvssError(
+            f"the metric {name} defines `Resampled`, which only {MAIN} and metrics derived from it may have: the "
+            "resamples are sums of confusion cells. Delete it"
+        )
+    attributes = [entry for entry in fields(kind) if entry.name != "name"]
+    required = [entry.name for entry in attributes if entry.default is entry.default_factory is MISSING]
+    optional = [entry.name for entry in attributes if entry.name in module]
+    return {"name": name, **{key: registry.find(PACKAGE, name, key) for key in (*required, *optional)}}
+
+
+def columns(names: Iterable[str]) -> list[str]:
+    """Return the names of metrics among the column names of records."""
+    known = {metric.name for metric in built_in()}
+    return [name for name in names if name in known or "." in name]
+
+
+def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
+    """Return the user's metrics that a config names. Raises OvssError for built-in metrics and duplicate keys."""
+    added = tuple(map(load, names))
+    taken = {**_RESERVED, **{key: metric.name for metric in (*built_in(), *derived()) for key in _keys(metric)}}
+    for metric in added:
+        if "." not in metric.name:
+            raise OvssError(
+                f"the metric {metric.name} is built in: it runs in every run whose stages write {list(metric.reads)}. "
+                "List only modules of your own, such as my_package.my_metric"
+            )
+        if clashes := [key for key in _keys(metric) if key in taken]:
+            kind, key = clashes[0]
+            raise OvssError(
+                f"the metric {metric.name} has a value named {key!r}{kind}, and so has {taken[kind, key]}. List each "
+                "metric once, and give each value a unique name"
+            )
+        taken |= dict.fromkeys(_keys(metric), metric.name)
+    return added
+
+
+def _keys(metric: Table) -> list[tuple[str, str]]:
+    """Return the keys of a metric in the report: the place of each, as the end of a sentence, and the key."""
+    of_group = {**metric.group_headings, **metric.group_counts}
+    kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}
+    return [(kind, key) for kind, keys in kinds.items() for key in keys]

@@ -1,65 +1,97 @@
-"""The confusion matrix: counted per image, added over images, and read off as mIoU and its relatives.
+"""The confusion matrix: counted per image, summed over images, and evaluated as mIoU and related metrics.
 
-For N labels, counts[t, p] is how many pixels of label t were called p; column N is for pixels that were called nothing
-(NONE). Pixels whose truth is IGNORE are in no cell. Over all images, in pixels:
+For N labels, counts[t, p] is the number of pixels of label t that were predicted as p. Column N counts pixels without a
+predicted label (NONE). Pixels whose truth is IGNORE are not counted. Over all images, in pixels:
 
     tp = counts[c, c]      truth = Σ counts[c, :]      prediction = Σ counts[:, c]      union = truth + prediction − tp
 
-The conventions are those of detectron2's SemSegEvaluator (since 2022-07), save that it leaves pixels of NONE out of
-`truth`, and here they are misses of their label, as in mmsegmentation (see `Partial.without_none`). Values are percent.
+The conventions are those of detectron2's SemSegEvaluator (since 2022-07), with one exception. detectron2 excludes
+pixels of NONE from `truth`. Here they are misses of their label, as in mmsegmentation (see `Partial.without_none`).
+Values are percent.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
 
-from ovss_ray import counting
-from ovss_ray.columns import IGNORE, NONE
 from ovss_ray.errors import OvssError
+from ovss_ray.metrics import _counting, _resampling
+from ovss_ray.structures.columns import IGNORE, NONE
+from ovss_ray.structures.question import Question
 
 reads = ("truth", "prediction")
 schema = pa.struct(
     [("truth", pa.list_(pa.uint16())), ("prediction", pa.list_(pa.uint16())), ("pixels", pa.list_(pa.int64()))]
 )
+title = "mIoU and related metrics, in percent"
+order = 0
+headings = {name: name for name in ("miou", "miou_classic", "fwiou", "macc", "pacc", "image_miou")}
+live = {"miou": "mIoU"}
+group_headings = {"miou": "mIoU"}
+group_counts = {"in_truth": "classes"}
+class_headings = {
+    "iou": "IoU",
+    "acc": "accuracy",
+    "truth_pixels": "truth pixels",
+    "prediction_pixels": "predicted pixels",
+}
+Resampled = _resampling.Resampled
 Cells = Mapping[str, np.ndarray]
-"""truth (n,) uint16, prediction (n,) uint16, pixels (n,) int64: the cells of one image that are not zero."""
+"""Non-zero cells of one image: truth (n,) uint16, prediction (n,) uint16, pixels (n,) int64."""
 
 _FIXED = 2**32
-"""Per-image mIoU is added as whole multiples of 1 / 2³² percent: unlike float64, their sum has no order."""
+"""Units per percent. Per-image mIoU is summed as integers, so the sum does not depend on the order, unlike float64."""
 
 
 class Counter:
-    """Counts one image after the other into a table that is kept between them.
+    """Counter of the pixels of one image. Its table is reused for the next image.
 
-    One Counter serves one thread at a time; the counting itself gives up the interpreter's lock.
+    Only one thread counts at a time. The counting itself releases the interpreter's lock (GIL).
     """
 
     def __init__(self, labels: int) -> None:
         self.labels = labels
-        self._table, self._touched = counting.tables(labels)
-        self._extremes, self._count, self._distinct, self._collect = counting.compiled()
+        self._lock = Lock()
+        self._table, self._touched = _counting.tables(labels)
+        self._extremes, self._count, self._distinct, self._collect = _counting.compiled()
 
     def __call__(self, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-        """Count one image: (H, W) label indices or IGNORE, and (H, W) label indices or NONE, of any integer dtypes.
+        """Return the Cells of one image, sorted by truth, then by prediction with NONE last.
 
-        Returns Cells, sorted by truth, then prediction, NONE last. Raises OvssError if the sizes differ, or naming
-        the first value that is out of range; nothing is counted then.
+        `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) label indices or NONE, of any integer dtypes.
+        Raises OvssError if the sizes differ or a value is out of range.
         """
         if truth.shape != prediction.shape:
-            raise OvssError(f"the prediction is {_by(prediction)} and the truth {_by(truth)}; they must have one size")
+            raise OvssError(
+                f"the prediction has {_by(prediction)} pixels and the truth {_by(truth)}; both must have the same size"
+            )
         if truth.size >= 2**31:
-            raise OvssError(f"{_by(truth)} pixels are more than can be counted in one image. Cut it into tiles")
+            raise OvssError(f"{_by(truth)} pixels are more than can be counted in one image. Cut the image into tiles")
         flat = truth.reshape(-1), prediction.reshape(-1)
         extremes = self._extremes(*flat)
         if min(extremes) < 0 or max(extremes) >= self.labels:
             raise OvssError(_out_of_range(truth, prediction, self.labels))
-        self._count(*flat, self._table, self._touched)
-        n = self._distinct(self._table, self._touched)
-        cells = [np.empty(n + 1, kind) for kind in (np.uint16, np.uint16, np.int64)]
-        self._collect(self._table, self._touched, *cells)
+        with self._lock:
+            self._count(*flat, self._table, self._touched)
+            n = self._distinct(self._table, self._touched)
+            cells = [np.empty(n + 1, kind) for kind in (np.uint16, np.uint16, np.int64)]
+            self._collect(self._table, self._touched, *cells)
         return {name: values[:n] for name, values in zip(schema.names, cells, strict=True)}
+
+
+_counter = lru_cache(maxsize=8)(Counter)
+
+
+def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the Cells of one image. Raises OvssError if the sizes differ or a value is out of range.
+
+    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) class indices or NONE.
+    """
+    return _counter(len(question.labels))(truth, question.labelled(prediction))
 
 
 def _by(values: np.ndarray) -> str:
@@ -81,51 +113,54 @@ def _wrong(values: np.ndarray, labels: int, allowed: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """What is known of a set of images; adding two of them is exact, associative and commutative."""
+    """Sum over a set of images. Addition is exact, associative and commutative."""
 
     counts: np.ndarray
     """(N, N + 1) int64: counts[truth, prediction], NONE in the last column"""
     image_sum: int = 0
-    """the sum of image_miou over the images, in units of 1 / 2³² percent"""
+    """sum of the images' mIoU, in units of 1 / 2³² percent"""
     images: int = 0
-    """how many images had a pixel that counts"""
+    """number of images with a counted pixel"""
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Add up the column `confusion` of records; rows without a value, of failed images, are passed by.
+        """Return the sum over the column `confusion` of records. Nulls, such as those of failed images, are skipped.
 
-        Raises OvssError if a cell does not belong to that many labels.
+        `labels` is the number of labels. Raises OvssError if a cell has a larger label index.
         """
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         return sum((cls._of_chunk(chunk.drop_null(), labels) for chunk in chunks), cls.zero(labels))
 
     @classmethod
     def zero(cls, labels: int) -> "Partial":
-        """Nothing yet: what is added to it stays as it is."""
+        """Return the sum over no image."""
         return cls(np.zeros((labels, labels + 1), np.int64))
 
     @classmethod
     def _of_chunk(cls, records: pa.StructArray, labels: int) -> "Partial":
-        images, cells = _flat(records)
-        columns = np.where(cells["prediction"] == NONE, labels, cells["prediction"])
-        if columns.max(initial=0) > labels or cells["truth"].max(initial=0) >= labels:
+        images, cells = flat_cells(records)
+        named = cells["prediction"] != NONE
+        if (largest := max(of.max(initial=0) for of in (cells["prediction"][named], cells["truth"]))) >= labels:
             raise OvssError(
-                f"these records name labels up to {max(columns.max(), cells['truth'].max())}, and the benchmark has "
-                f"{labels}. Were they made with another version of it? Then use a new --out"
+                f"these records have label indices up to {largest}, but the benchmark has {labels} labels. Perhaps "
+                "another version of the benchmark was scored: choose a new --out"
             )
         counts = np.zeros((labels, labels + 1), np.int64)
-        np.add.at(counts, (cells["truth"], columns), cells["pixels"])
+        np.add.at(counts, (cells["truth"], np.where(named, cells["prediction"], labels)), cells["pixels"])
         means = _image_mious(images, cells, len(records))
         means = means[np.isfinite(means)]
         return cls(counts, int(np.rint(means * _FIXED).astype(np.int64).sum()), len(means))
 
     def __add__(self, other: "Partial") -> "Partial":
         if self.counts.shape != other.counts.shape:
-            raise OvssError(f"counts of {len(self.counts)} labels cannot be added to counts of {len(other.counts)}")
+            raise OvssError(
+                f"counts of {len(self.counts)} labels cannot be added to counts of {len(other.counts)} labels. Add "
+                "only counts of one benchmark"
+            )
         return Partial(self.counts + other.counts, self.image_sum + other.image_sum, self.images + other.images)
 
     def without_none(self) -> "Partial":
-        """Leave out pixels that were called nothing, as detectron2 does; the per-image mean stays as it is."""
+        """Return the sum without pixels of NONE, as in detectron2. Only `image_sum` still includes these pixels."""
         return Partial(self.counts * (np.arange(self.counts.shape[1]) < len(self.counts)), self.image_sum, self.images)
 
     @property
@@ -135,12 +170,12 @@ class Partial:
 
     @property
     def prediction_pixels(self) -> np.ndarray:
-        """(N,) int64: counted pixels that were called each label."""
+        """(N,) int64: counted pixels that were predicted as each label."""
         return self.counts[:, :-1].sum(axis=0)
 
     @property
     def hits(self) -> np.ndarray:
-        """(N,) int64: pixels of each label that were called so."""
+        """(N,) int64: correctly predicted pixels of each label."""
         return np.diagonal(self.counts)
 
     @property
@@ -150,76 +185,98 @@ class Partial:
 
     @property
     def acc(self) -> np.ndarray:
-        """(N,) float64 percent: tp / truth of each label, its recall; NaN for labels without pixels in the truth."""
+        """(N,) float64 percent: recall (tp / truth) of each label; NaN for labels without pixels in the truth."""
         return _percent(self.hits, self.truth_pixels, self.truth_pixels > 0)
 
     def pooled_iou(self, labels: Sequence[int]) -> float:
-        """Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth.
+        """Return Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth.
 
-        Where each image is asked for one class, FB-IoU (HSNet's common/logger.py) is the mean of that of all classes
-        and of background's IoU.
+        For images with one class each, FB-IoU is the mean of two values: the pooled IoU of all classes, and the IoU of
+        the background (HSNet's common/logger.py).
         """
-        chosen = list(labels)
-        hits, truth, called = (int(of[chosen].sum()) for of in (self.hits, self.truth_pixels, self.prediction_pixels))
+        subset = list(labels)
+        hits, truth, called = (int(of[subset].sum()) for of in (self.hits, self.truth_pixels, self.prediction_pixels))
         return 100.0 * hits / (truth + called - hits) if truth else float("nan")
 
     @property
     def miou(self) -> float:
-        """Mean of `iou` over the labels in the truth; NaN if there are none. detectron2 since 2022-07."""
+        """Mean of `iou` over the labels in the truth, as in detectron2 since 2022-07; NaN if there are no labels."""
         return _mean(self.iou[self.truth_pixels > 0])
 
     @property
     def miou_classic(self) -> float:
-        """Mean of `iou` over the labels in truth or predictions, 0 for those in the latter only.
+        """Mean of `iou` over the labels in the truth or the predictions; NaN if there are no labels.
 
-        detectron2 up to 0.6, mmsegmentation, torchmetrics. NaN if there are no labels.
+        A label that occurs in predictions only has IoU 0, as in detectron2 up to 0.6, mmsegmentation and torchmetrics.
         """
         return _mean(np.nan_to_num(self.iou)[self.truth_pixels + self.prediction_pixels > 0])
 
     @property
     def fwiou(self) -> float:
-        """Mean of `iou` weighted by the pixels in the truth; 0 if there are none, as detectron2 has it."""
+        """Mean of `iou` weighted by the pixels in the truth; 0 if there are no pixels, as in detectron2."""
         total = int(self.truth_pixels.sum())
         return float((np.nan_to_num(self.iou) * self.truth_pixels).sum() / max(total, 1))
 
     @property
     def macc(self) -> float:
-        """Mean of `acc` over the labels in the truth; NaN if there are none."""
+        """Mean of `acc` over the labels in the truth; NaN if there are no labels."""
         return _mean(self.acc[self.truth_pixels > 0])
 
     @property
     def pacc(self) -> float:
-        """Share of the counted pixels that were called rightly; NaN if there are none."""
+        """Percentage of the counted pixels that were predicted correctly; NaN if there are no pixels."""
         total = int(self.truth_pixels.sum())
         return 100.0 * int(self.hits.sum()) / total if total else float("nan")
 
     @property
     def image_miou(self) -> float:
-        """Mean of `image_miou` over the images that had a pixel that counts; NaN if there are none."""
+        """Mean of the images' mIoU over all images with a counted pixel; NaN if there are no such images."""
         return self.image_sum / _FIXED / self.images if self.images else float("nan")
 
     def result(self) -> dict[str, float]:
-        """All means by name, in percent."""
-        names = ("miou", "miou_classic", "fwiou", "macc", "pacc", "image_miou")
-        return {name: getattr(self, name) for name in names}
+        """Return all means by name, in percent. If no pixel is counted, all are NaN (`self.fwiou` is 0 then)."""
+        values = {name: float(getattr(self, name)) for name in headings}
+        return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
+
+    def per_label(self) -> dict[str, np.ndarray]:
+        """Return IoU and accuracy, (L,) float64 percent, and pixels in truth and prediction, (L,) int64, per label."""
+        return {name: getattr(self, name) for name in class_headings}
+
+    def of_group(self, labels: Sequence[int]) -> dict[str, float]:
+        """Return the number of these labels that occur in the truth, their mIoU as in detectron2, and their pooled IoU.
+
+        Predictions of all labels count. The pooled IoU is the sum of intersections divided by the sum of unions.
+        """
+        subset = list(labels)
+        iou = self.iou[subset][self.truth_pixels[subset] > 0]
+        return {"in_truth": len(iou), "miou": _mean(iou), "pooled_iou": self.pooled_iou(subset)}
+
+
+def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
+    """Return the mIoU of each record, (n,) float64 percent, a multiple of 1 / 2³²; NaN if no pixel is counted."""
+    measured = np.flatnonzero(records.is_valid())
+    values = np.full(len(records), np.nan)
+    images, cells = flat_cells(records.take(pa.array(measured)))
+    values[measured] = np.rint(_image_mious(images, cells, len(measured)) * _FIXED) / _FIXED
+    return {"miou": values}
 
 
 def image_miou(cells: Cells) -> float:
-    """mIoU of one image in percent, over the labels in its truth; NaN if no pixel counts."""
+    """Return the mIoU of one image in percent, over the labels in its truth; NaN if no pixel is counted."""
     return float(_image_mious(np.zeros(len(cells["pixels"]), np.int64), cells, 1)[0])
 
 
-def _flat(records: pa.StructArray) -> tuple[np.ndarray, Cells]:
-    """All cells of some records, and the number of the record that each belongs to, (n,) int64."""
+def flat_cells(records: pa.StructArray) -> tuple[np.ndarray, Cells]:
+    """Return the record index of each cell, (n,) int64, and the n cells of all records."""
     lengths = records.field("pixels").value_lengths().to_numpy(zero_copy_only=False)
     cells = {name: records.field(name).flatten().to_numpy(zero_copy_only=False) for name in schema.names}
     return np.repeat(np.arange(len(records)), lengths), cells
 
 
 def _image_mious(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
-    """mIoU of each of n images, (n,) float64 percent, from cells and the image of each, (m,) int64.
+    """Return the mIoU of each of n images, (n,) float64 percent. `images` (m,) int64 is the image index of each cell.
 
-    The sums are in the order of the labels, so that an image has the same mIoU in any company.
+    Sums are in the order of the labels. Thus the mIoU of an image does not depend on the other images.
     """
     truth, prediction, pixels = (np.asarray(cells[name]).astype(np.int64) for name in schema.names)
     keys, where = np.unique(np.concatenate([images << 16 | truth, images << 16 | prediction]), return_inverse=True)

@@ -1,12 +1,15 @@
-"""How well regions without names cover the true ones: the ceiling of every method that names them afterwards.
+"""Best IoU and recall of proposed regions: an upper bound for every method that classifies the proposals.
 
-The true regions of an image are the connected pixels of one label (regions.components). For each the proposal with the
-highest IoU is looked for; pixels whose truth is IGNORE are counted nowhere. Over all true regions of all images:
+The true regions of an image are connected components of pixels of one label (regions.components). Each true region is
+compared with the proposal of the highest IoU. Pixels whose truth is IGNORE do not count. Over all true regions of all
+images:
 
-    best_iou = mean of that IoU      recall_50, recall_75 = share of regions for which it is at least 0.5, 0.75
+    best_iou   = mean of the highest IoU
+    recall_50  = fraction of true regions with a highest IoU of at least 0.5
+    recall_75  = fraction of true regions with a highest IoU of at least 0.75
 
-The record keeps the pixels of each true region, and of intersection and union with its best proposal, as whole numbers.
-Values are percent.
+The record keeps three integers per true region: its pixels, and the pixels of intersection and union with its best
+proposal. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -14,20 +17,28 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ovss_ray import regions
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.question import Question
 
 reads = ("truth", "boxes", "bits")
 schema = pa.struct([(name, pa.list_(pa.int64())) for name in ("pixels", "intersection", "union")])
+title = "Proposed regions against the true ones, in percent"
+order = 10
+headings = {
+    "proposal_best_iou": "mean best IoU",
+    "proposal_recall_50": "recall at IoU 0.5",
+    "proposal_recall_75": "recall at IoU 0.75",
+}
 
 _FIXED = 2**32
-"""IoUs are added as whole multiples of 1 / 2³² percent: unlike float64, their sum has no order."""
+"""Units per percent. IoUs are summed as integers, so the sum does not depend on the order, unlike float64."""
 
 
-def measure(truth: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> dict[str, np.ndarray]:
-    """One image: truth (H, W) uint16 label indices or IGNORE, and its proposals → arrays (T,) int64, as in `schema`.
+def measure(question: Question, truth: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the fields of `schema` for the T true regions of one image, (T,) int64 each.
 
-    Of proposals that fit a true region equally well the first is kept; without any, intersection and union are 0 and
-    the region's pixels.
+    `truth` (H, W) uint16 has labels or IGNORE. `boxes` and `bits` are the proposals. Of proposals with equal IoU, the
+    first is kept. Without an overlapping proposal, the intersection is 0, and the union is the pixels of the region.
     """
     numbers, true = regions.components(truth)
     pixels = np.bincount(numbers.ravel(), minlength=len(true) + 1)[1:]
@@ -42,20 +53,20 @@ def measure(truth: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> dict[str,
 
 @dataclass(frozen=True)
 class Partial:
-    """What is known of a set of images; adding two of them is exact, associative and commutative."""
+    """Sum over a set of images. Addition is exact, associative and commutative."""
 
     regions: int = 0
-    """true regions"""
+    """number of true regions"""
     iou_sum: int = 0
-    """the sum of their best IoUs, in units of 1 / 2³² percent"""
+    """sum of the highest IoU of each true region, in units of 1 / 2³² percent"""
     half: int = 0
-    """of an IoU of at least 0.5"""
+    """number of true regions with a highest IoU of at least 0.5"""
     three_quarters: int = 0
-    """of an IoU of at least 0.75"""
+    """number of true regions with a highest IoU of at least 0.75"""
 
     @classmethod
-    def of(cls, records: pa.StructArray | pa.ChunkedArray) -> "Partial":
-        """Add up the column `proposal_recall` of records; rows without a value are passed by."""
+    def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
+        """Return the sum over the column `proposal_recall` of records. Nulls are skipped."""
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         return sum((cls._of_chunk(chunk.drop_null()) for chunk in chunks), cls())
 
@@ -77,7 +88,7 @@ class Partial:
         )
 
     def result(self) -> dict[str, float]:
-        """All values by name, in percent; none if no region was measured."""
+        """Return all values by name, in percent; empty if no region was measured."""
         if not self.regions:
             return {}
         return {

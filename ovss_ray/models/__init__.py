@@ -1,19 +1,28 @@
-"""The networks, usable without any pipeline: torch and the model libraries only, and torch only once one is loaded."""
+"""The networks, usable without a pipeline; torch is imported only when a network is loaded.
+
+A family of networks is a folder here, or a package of the user, with these files:
+
+- `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights). It does not import torch.
+  If a network has several checkpoints, a function `checkpoints(name)` returns their names. The argument `files` of
+  `load` has the same order.
+  If the first checkpoint may contain others, a function `remaining(name, file)` returns the names of the others. They
+  are those that the first file `file` does not contain.
+- `network.py`: `load(name, files, device, precision)`, which returns the network, ready for inference.
+- `weights/`: the checkpoints that are shipped with the family; their `url` in WEIGHTS is empty.
+- `fake.py`, optional: `state_dict(variant, seed)`, a state dict with fake values (models/fake.py).
+
+Families do not import each other. Code that they share is in the modules of this package (`clip.py`, `layers.py`, …).
+"""
 
 import importlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ovss_ray import weights as checkpoints
-from ovss_ray.errors import UnknownName
-from ovss_ray.models import alpha_clip_variants
+from ovss_ray.models import zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-FAMILIES = {"san_": "san", "alpha_clip_": "alpha_clip", "clip_": "alpha_clip", "sam_": "sam"}
-"""How the names of networks begin, and the module that has them."""
 
 
 def load(
@@ -22,18 +31,16 @@ def load(
     device: str = "cpu",
     precision: str = "fp32",
 ) -> Any:
-    """Load a network with its weights, ready for inference: load("san_vit_b_16") is a models.san.San.
+    """Load a network with its weights, ready for inference: load("san_vit_b_16") returns a models.san.network.San.
 
-    `weights` is a checkpoint in the official format, for an AlphaCLIP two, (CLIP, image tower); without it the file is
-    looked for and, if need be, downloaded (weights.find). `precision` is "fp32" (TF32 off) or "bf16" (the vision towers
-    under autocast). Raises UnknownName for a name that is not in weights.WEIGHTS, and OvssError for a checkpoint that
-    is missing or does not fit.
+    For a network of your own, `name` is PACKAGE:VARIANT, such as load("my_package.my_family:tiny"). The package needs
+    the files that `ovss_ray.models` describes. `weights` is the path of a checkpoint in the official format. For
+    AlphaCLIP it is a pair of paths: (CLIP, image tower). The default is the shipped or released checkpoint, which is
+    downloaded if needed (zoo.find).
+    `precision` is "fp32" (TF32 off) or "bf16" (the vision towers under autocast). Raises UnknownName for an unknown
+    name, and OvssError for a checkpoint that is missing or does not fit.
     """
-    known = [one for one in checkpoints.WEIGHTS if one.startswith(tuple(FAMILIES))]
-    if name not in known:
-        raise UnknownName("model", name, known)
-    family = next(module for prefix, module in FAMILIES.items() if name.startswith(prefix))
-    module = importlib.import_module(f"ovss_ray.models.{family}")
-    given = [weights] if weights is None or isinstance(weights, str | os.PathLike) else weights
-    files = alpha_clip_variants.files(name, given)
-    return module.load(name, files if family == "alpha_clip" else files[0], device, precision)
+    family, variant = zoo.family_of(name)
+    paths = [weights] if weights is None or isinstance(weights, str | os.PathLike) else list(weights)
+    files = zoo.files(name, paths)
+    return importlib.import_module(f"{family}.network").load(variant, files, device, precision)

@@ -1,25 +1,32 @@
-"""CLIP's transformers (Radford et al., 2021, arXiv 2103.00020), cut open so that other networks can join in.
+"""CLIP's transformers (Radford et al., 2021, arXiv 2103.00020), with access to intermediate features.
 
 The parameters have the names and layouts of open_clip and of OpenAI's releases, so that their checkpoints fit. The
-activation is the QuickGELU of OpenAI's weights throughout. Letters: B batch, L tokens, N heads, D channels.
+activations are QuickGELU, as in OpenAI's weights, or the exact GELU, as in most weights of open_clip. Letters: B batch,
+L tokens, N heads, D channels.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovss_ray.models.clip_sizes import ClipSizes
+from ovss_ray.models.layers import ChannelNorm
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys, values (B, N, L, D/N) → values for the queries, or for the last of them."""
+"""Function from queries, keys, values (B, N, L, D/N) to attention outputs of all queries, or of the last ones."""
+After = Callable[[int, Tensor], Tensor]
+"""Number of a block, from 1, and its output (B, L, width) → the input of the next block."""
 
 
 class QuickGELU(nn.Module):
     """x · sigmoid(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to every element."""
+        """Apply the activation elementwise."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -34,37 +41,48 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """Let tokens (B, L, D) attend to each other as `attend` says; returns as many tokens as that does."""
+        """Return tokens (B, L, D) after attention by `attend`. If `attend` returns fewer tokens, L is smaller."""
         stacked = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = stacked.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.out_proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
+    def across(
+        self, queries: Tensor, keys: Tensor, values: Tensor, attend: Attend = F.scaled_dot_product_attention
+    ) -> Tensor:
+        """Return queries (B, Q, D) after attention to keys and values (B, L, D) of other tokens."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip((queries, keys, values), weights, biases, strict=True)
+        )
+        return self.out_proj(attend(q, k, v).transpose(1, 2).flatten(2))
+
 
 class Block(nn.Module):
-    """A transformer block with the norms before attention and MLP."""
+    """A transformer block with a norm before attention and a norm before the MLP; `quick` chooses QuickGELU."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, quick: bool = True) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential()
         self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGELU())
+        self.mlp.add_module("gelu", QuickGELU() if quick else nn.GELU())
         self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, attend: Attend = F.scaled_dot_product_attention) -> Tensor:
-        """Carry tokens (B, L, D) through the block; only the last ones if `attend` answers for those alone."""
+        """Return tokens (B, L, D) after the block; only the last ones if `attend` returns only those."""
         mixed = self.attn(self.ln_1(x), attend)
         x = x[:, -mixed.shape[1] :] + mixed
         return x + self.mlp(self.ln_2(x))
 
 
 class Stem(nn.Module):
-    """Convolutions in the place of CLIP's patch projection: each patch is seen with its surroundings.
+    """Convolutions instead of CLIP's patch projection, so that a patch feature also depends on its neighbours.
 
-    A small tower learns shapes far sooner this way (Xiao et al., "Early convolutions help transformers see better",
-    NeurIPS 2021, arXiv 2106.14881). Convolutions of stride 2 lead to patches, `depth` residual blocks follow.
+    A small tower learns shapes much sooner with them. See Xiao et al., "Early convolutions help transformers see
+    better", NeurIPS 2021, arXiv 2106.14881. Convolutions of stride 2 make patches; `depth` residual blocks follow.
     """
 
     def __init__(self, width: int, patch: int, depth: int) -> None:
@@ -76,7 +94,7 @@ class Stem(nn.Module):
         self.blocks = nn.ModuleList(ConvBlock(width) for _ in range(depth))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) → (B, width, h / patch, w / patch)."""
+        """Return patch features (B, width, h / patch, w / patch) of images (B, 3, h, w)."""
         x = images.contiguous(memory_format=torch.channels_last)
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
             x = F.gelu(norm(shrink(x)))
@@ -95,35 +113,30 @@ class ConvBlock(nn.Module):
         self.c_proj = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, width, h, w) → the same shape."""
+        """Return features (B, width, h, w) after the block."""
         return x + self.c_proj(F.gelu(self.conv(self.norm(x))))
-
-
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of a map, at each position by itself."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) → the same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ImageTower(nn.Module):
     """The first blocks of CLIP's image tower, from pixels to tokens; `stem` is the depth of a Stem, 0 for none."""
 
-    def __init__(self, width: int, heads: int, layers: int, patch: int, grid: int, stem: int = 0) -> None:
+    def __init__(
+        self, width: int, heads: int, layers: int, patch: int, grid: int, stem: int = 0, quick: bool = True
+    ) -> None:
         super().__init__()
         self.grid = grid
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(grid * grid + 1, width))
         self.conv1 = Stem(width, patch, stem) if stem else nn.Conv2d(3, width, patch, patch, bias=False)
         self.ln_pre = nn.LayerNorm(width)
-        self.resblocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.resblocks = nn.ModuleList(Block(width, heads, quick) for _ in range(layers))
 
     def forward(self, images: Tensor, taps: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
-        """Normalised images (B, 3, h, w) → {i: map (B, width, h', w')}, and the tokens (B, 1 + h'·w', width).
+        """Return maps {i: (B, width, h', w')} and tokens (B, 1 + h'·w', width) of normalised images (B, 3, h, w).
 
-        Map i of `taps` is what block i leaves (1-based; 0: what the first block is given), without the class token,
-        which comes first among the tokens. A last row or column that does not fill a patch is dropped.
+        `taps` lists the maps to return. Map i is the output of block i without the class token; blocks count from 1,
+        and map 0 is the input of the first block. The tokens are the output of the last block, the class token first.
+        A last row or column that does not fill a patch is dropped.
         """
         x, size = self.embed(images)
         maps = {0: as_map(x[:, 1:], size)}
@@ -133,7 +146,7 @@ class ImageTower(nn.Module):
         return {i: maps[i] for i in taps}, x
 
     def embed(self, images: Tensor) -> tuple[Tensor, torch.Size]:
-        """Normalised images (B, 3, h, w) → what the first block is given (B, 1 + h'·w', width), and (h', w')."""
+        """Return the first block's input (B, 1 + h'·w', width), and (h', w'), of images (B, 3, h, w)."""
         patches = self.conv1(images)
         size = patches.shape[-2:]
         first = self.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
@@ -141,18 +154,56 @@ class ImageTower(nn.Module):
         return self.ln_pre(x + self.positions(size)), size
 
     def positions(self, size: Sequence[int]) -> Tensor:
-        """The position embedding for a grid of this size, (1 + h'·w', width); the class token's is never resized."""
+        """Return position embeddings (1 + h'·w', width) for a grid (h', w'), the class token's first."""
         first, patches = self.positional_embedding[:1], self.positional_embedding[1:]
         return torch.cat([first, resize_positions(patches[None], (self.grid, self.grid), size)[0]])
 
 
+class WholeImageTower(ImageTower):
+    """CLIP's image tower with its last norm and projection, from pixels to the embedding of an image."""
+
+    def __init__(
+        self, width: int, heads: int, layers: int, patch: int, grid: int, embed: int, stem: int = 0, quick: bool = True
+    ) -> None:
+        super().__init__(width, heads, layers, patch, grid, stem, quick)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, embed))
+
+    @classmethod
+    def of(cls, sizes: ClipSizes) -> "WholeImageTower":
+        """Return the image tower of a CLIP."""
+        return cls(
+            sizes.width, sizes.heads, sizes.layers, sizes.patch, sizes.grid, sizes.embed, sizes.stem, sizes.quick
+        )
+
+    def encode(self, patches: Tensor, after: After | None = None) -> Tensor:
+        """Return embeddings (B, D), not normalised, of projected patches (B, width, h', w').
+
+        `after` may change the tokens (B, h'·w' + 1, width) between two blocks. The class token is last, so that the
+        last block can compute it alone.
+        """
+        size = patches.shape[-2:]
+        first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        positions = self.positions(size).roll(-1, 0)
+        x = self.ln_pre(torch.cat([patches.flatten(2).transpose(1, 2), first], 1) + positions)
+        *blocks, last = self.resblocks
+        for number, block in enumerate(blocks, 1):
+            x = block(x)
+            x = after(number, x) if after else x
+        return self.project(last(x, _last_only)[:, 0])
+
+    def project(self, class_tokens: Tensor) -> Tensor:
+        """Return embeddings (B, D), not normalised, of class tokens (B, width) after the last block."""
+        return self.ln_post(class_tokens) @ self.proj
+
+
 def as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:
-    """Tokens (B, h·w, D) in reading order → a map (B, D, h, w)."""
+    """Return tokens (B, h·w, D) in row-major order as a map (B, D, h, w)."""
     return tokens.transpose(1, 2).unflatten(2, tuple(size))
 
 
 def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Resize a position embedding (1, L, D) from a grid to another: bicubic, no antialiasing, no aligned corners."""
+    """Return a position embedding (1, L, D) resized to another grid: bicubic, without antialiasing."""
     if tuple(grid) == tuple(size):
         return embedding
     resized = F.interpolate(as_map(embedding.float(), grid), tuple(size), mode="bicubic", align_corners=False)
@@ -160,14 +211,15 @@ def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]
 
 
 class TextTower(nn.Module):
-    """CLIP's text tower, and what SAN keeps beside it: the temperature, and a learned embedding for "no object".
+    """CLIP's text tower. It also holds CLIP's temperature (`logit_scale`).
 
-    `words` names a table of whole words (text.tokenise) for a tower that does not use CLIP's byte pairs.
+    `words` names a word table (text.tokenise) for a tower that does not use CLIP's byte pairs.
     """
 
     def __init__(
-        self, vocabulary: int, context: int, width: int, heads: int, layers: int, embed: int, words: str = ""
-    ) -> None:
+        self, vocabulary: int, context: int, width: int, heads: int, layers: int, embed: int, words: str = "",
+        quick: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.context = context
         self.words = words
@@ -176,30 +228,35 @@ class TextTower(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
         # Not nn.Embedding(…): its random values, drawn on the meta device, would import the whole of torch.compile.
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(vocabulary, width), freeze=False)
-        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(Block(width, heads) for _ in range(layers))})
+        self.transformer = nn.ModuleDict(
+            {"resblocks": nn.ModuleList(Block(width, heads, quick) for _ in range(layers))}
+        )
         self.ln_final = nn.LayerNorm(width)
-        self.bg_embed = nn.Parameter(torch.empty(1, embed))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embed prompts of one length, tokens (B, L) that end with the end-of-text token → (B, D) of unit norm.
+        """Return unit-norm embeddings (B, D) of prompts of equal length: tokens (B, L), the end token last.
 
-        The mask is causal, so the last token alone is read and nothing behind it could change it: padding is not
-        needed. The last block computes no other token.
+        An embedding is read at the end token. The mask is causal, so padding after the end token would change nothing.
+        The last block computes only the end token.
         """
         return F.normalize(self.last_tokens(tokens) @ self.text_projection, dim=-1)
 
     def last_tokens(self, tokens: Tensor) -> Tensor:
-        """What ln_final makes of the last token of each prompt: tokens (B, L) → (B, width)."""
+        """Return the last token of each prompt after ln_final: tokens (B, L) → (B, width)."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         *blocks, last = self.transformer["resblocks"].children()
         for block in blocks:
             x = block(x, _causal)
         return self.ln_final(last(x, _last_only)[:, 0])
 
-    def classifier(self, embeddings: Tensor) -> Tensor:
-        """Append "no object" to class embeddings (K, D) of unit norm, times the temperature → (K + 1, D)."""
-        rows = torch.cat([embeddings, self.bg_embed])
-        return F.normalize(rows, dim=-1) * self.logit_scale.exp()
+
+def text_sizes(sizes: ClipSizes) -> dict[str, Any]:
+    """Return the arguments of TextTower for a CLIP."""
+    return {
+        "vocabulary": sizes.text_vocabulary, "context": sizes.context, "width": sizes.text_width,
+        "heads": sizes.text_heads, "layers": sizes.text_layers, "embed": sizes.embed, "words": sizes.words,
+        "quick": sizes.quick,
+    }  # fmt: skip
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

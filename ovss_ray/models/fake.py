@@ -1,12 +1,10 @@
-"""Made-up checkpoints in the official format, to try speed and plumbing without the real ones.
+"""Fake checkpoints in the official format, to test speed and installation without released checkpoints.
 
-Every tensor follows from its name, its shape and a seed alone. Plain random values make a network that answers with one
-label everywhere, so some tensors are scaled, and three biases are recentred: queries and words then differ from each
-other, and photographs get several labels. The labels mean nothing.
+Each tensor depends only on its name, its shape and the seed. A family supports fake checkpoints by a module `fake` with
+a function `state_dict(variant, seed)`. The predictions of such a network are meaningless.
 """
 
-import os
-import uuid
+import importlib
 import zlib
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -16,69 +14,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovss_ray import text
+from ovss_ray import registry
 from ovss_ray.errors import UnknownName
-from ovss_ray.models.checkpoint import shapes
-from ovss_ray.models.san import UNUSED, San, pool
-from ovss_ray.models.san_variants import VARIANTS, Variant
-from ovss_ray.weights import FAKE
+from ovss_ray.models import checkpoint, text, zoo
+from ovss_ray.models.clip import TextTower
 
-SCALES = {
-    "side_adapter_network.query_embed": 150.0,
-    "side_adapter_network.mask_decoder.pix_mlp.layers.2.weight": 0.5,
-    "side_adapter_network.mask_decoder.attn_mlp.layers.2.weight": 0.5,
-    "clip_rec_head.resblocks.*.attn.out_proj.weight": 4.0,
-}
-"""Of all made-up checkpoints."""
-QUIET = {
-    "clip_visual_extractor.resblocks.*.attn.out_proj.weight": 0.1,
-    "clip_visual_extractor.resblocks.*.mlp.c_proj.weight": 0.1,
-}
-"""Of those that are recentred: random attention averages over the image, and then all patches would look alike."""
 WORDS = ("sky", "building", "road", "tree", "car", "person", "dog", "chair", "window", "water")
-TRAINING_CLASSES = 171
-"""Of COCO-Stuff, which SAN was trained on: official checkpoints hold a loss weight for each, and for "no object"."""
+"""Class names over which text towers are recentred"""
 
 
-def write(name: str, path: Path, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> None:
-    """Write a made-up checkpoint of a variant, as detectron2 does: the state dict under "model", beside the iteration.
+def write(name: str, path: str | Path, seed: int = 0) -> None:
+    """Write a fake checkpoint of a network.
 
-    `overrides` replace entries after the scaling; without any, three biases are recentred over made-up images and a
-    few words. The entry weights.FAKE marks the file, for reports to say so. Raises UnknownName.
+    Raises UnknownName for an unknown network, and for a network whose family has no module `fake`.
     """
-    if name not in VARIANTS:
-        raise UnknownName("model that can be made up", name, VARIANTS)
-    content = {"model": state_dict(VARIANTS[name], seed, overrides), "iteration": 0, FAKE: {"name": name, "seed": seed}}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        torch.save(content, aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    kind = "network with fake weights"
+    family, variant = zoo.family_of(name, kind)
+    if not registry.exists(f"{family}.fake"):
+        raise UnknownName(kind, name, zoo.fakeable())
+    made_up = importlib.import_module(f"{family}.fake").state_dict(zoo.variants(family)[variant], seed)
+    save(name, made_up, Path(path), seed)
 
 
-def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
-    """All entries of an official checkpoint, float32: the network's, and those that inference does not use."""
-    with torch.device("meta"):
-        model = San(variant)
-    scales = SCALES | (QUIET if overrides is None else {})
-    state = {name: _scaled(tensor(name, shape, seed), name, scales) for name, shape in shapes(model).items()}
-    if overrides is None:
-        model.load_state_dict(state, assign=True)
-        _recentre(model.eval(), seed)
-    state |= {name: torch.from_numpy(value) for name, value in (overrides or {}).items()}
-    mask, loss_weight = UNUSED
-    state[mask] = torch.full((variant.context, variant.context), -torch.inf).triu(1)
-    state[loss_weight] = tensor(loss_weight, (TRAINING_CLASSES + 1,), seed)
-    return state
+def save(name: str, state: Mapping[str, Tensor], path: Path, seed: int = 0) -> None:
+    """Write a checkpoint in detectron2's format: the state dict under "model", and an iteration number.
+
+    A further key, zoo.FAKE, marks the file, so that reports can state that its weights are fake.
+    """
+    checkpoint.write({"model": dict(state), "iteration": 0, zoo.FAKE: {"name": name, "seed": seed}}, path)
 
 
 def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """The made-up value of an entry, float32: normal, of a spread that keeps a network's signals of one size.
+    """Return a tensor of fake values, float32: normal random numbers, scaled to keep the variance between layers.
 
-    Norm scales are near one, biases near zero, matrices divided by the root of their fan-in; a temperature is 100.
+    Scales of norms are near 1, and biases near 0. Matrices are divided by the square root of their fan-in.
+    `logit_scale` is log 100, as in CLIP.
     """
     last = name.rpartition(".")[2]
     if last == "logit_scale":
@@ -93,23 +63,14 @@ def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.from_numpy(np.asarray(drawn, np.float32))
 
 
-def _scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
+def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
+    """Return a tensor times the factor of the first pattern in `scales` that its name matches, else unchanged."""
     return value * next((scale for pattern, scale in scales.items() if fnmatch(name, pattern)), 1.0)
 
 
 @torch.inference_mode()
-def _recentre(model: San, seed: int) -> None:
-    """Take from three biases what all queries, all masks and all words have in common, on made-up images."""
-    images = torch.stack([model.preprocess(image)[0][:, :320, :320] for image in _images(seed)])
-    maps, tokens = model.clip_visual_extractor(model.clip_input(images), model.variant.fusion)
-    queries, patches = model.side_adapter_network(images, maps)
-    decoder, head, tower = model.side_adapter_network.mask_decoder, model.clip_rec_head, model.ov_classifier
-    decoder.query_mlp.last()[1].sub_(decoder.query_mlp(queries).mean((0, 1)))
-    pixel = decoder.pix_mlp(patches).mean((0, 2, 3))
-    spread = decoder(queries, patches)[0].std()
-    decoder.query_mlp.last()[1].sub_(2 * spread * pixel / pixel.square().sum())  # few masks at a pixel, not half
-    bias = pool(decoder(queries, patches)[1], maps[0].shape[-2:])
-    head.ln_post.bias.sub_(head.ln_post(head.sls_tokens(tokens, bias)).mean((0, 1)))
+def recentre_words(tower: TextTower) -> None:
+    """Shift the bias of a text tower's last norm, so that the mean over WORDS and ViLD's templates is zero."""
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
     words = [
         tokens[None, :length]
@@ -118,16 +79,16 @@ def _recentre(model: San, seed: int) -> None:
     tower.ln_final.bias.sub_(torch.cat([tower.last_tokens(word) for word in words]).mean(0))
 
 
-def _images(seed: int, count: int = 4) -> list[np.ndarray]:
-    """Clouds with the spectrum of photographs, amplitude 1 / frequency, in dull colours: each (480, 640, 3) uint8."""
+def clouds(seed: int, count: int = 4) -> list[np.ndarray]:
+    """Return random clouds (480, 640, 3) uint8 with the spectrum of photographs, amplitude 1 / frequency."""
     drawn = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(480)[:, None] * 480, np.fft.rfftfreq(640) * 640)
     frequency[0, 0] = np.inf
-    made = []
+    images = []
     for _ in range(count):
         phases = np.exp(2j * np.pi * drawn.random((3, *frequency.shape)))
         colours = np.fft.irfft2(phases / frequency, s=(480, 640)).transpose(1, 2, 0)
         dull = 0.7 * colours.mean(2, keepdims=True) + 0.3 * colours
         contrast, brightness = drawn.uniform(25, 60), drawn.uniform(80, 160)
-        made.append((brightness + contrast * dull / dull.std()).clip(0, 255).astype(np.uint8))
-    return made
+        images.append((brightness + contrast * dull / dull.std()).clip(0, 255).astype(np.uint8))
+    return images

@@ -1,6 +1,6 @@
-"""The stages of the batch path, online: an HTTP API whose requests go through the same pipeline.run.
+"""The online service: an HTTP API that runs the same stages as batch runs.
 
-`api` is the service without Ray: what is asked (`asked`), of which image (`photograph`), under which protection
-(`guard`), how much at once (`desk`), what is answered (`answer`, `masks`). `batch` runs the stages, `pool` is a worker
-that holds them, and `app` makes Ray Serve deployments of all this, one for each pool of each model.
+The package `http` does not use Ray. It reads requests, decodes images, checks API keys and limits, and writes answers.
+The package `deployments` uses Ray Serve. Its module `batch` runs the stages, and `replica` holds them in a worker
+process. `app` creates the deployments, one per pool of each model.
 """

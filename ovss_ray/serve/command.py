@@ -1,4 +1,4 @@
-"""`ovss serve`: the service on this machine, until it is told to stop."""
+"""The command `ovss serve`: run the service on this machine until a signal stops it."""
 
 import logging
 import signal
@@ -17,36 +17,35 @@ from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from ovss_ray import cluster
-from ovss_ray.config import RunConfig
+from ovss_ray.config.run import RunConfig
+from ovss_ray.engine.cluster import connection, ray_internals
 from ovss_ray.errors import OvssError
-from ovss_ray.serve import deploy, share
-from ovss_ray.serve.app import QUIET, application, sources
+from ovss_ray.serve import deploy
+from ovss_ray.serve.deployments import share
+from ovss_ray.serve.deployments.app import QUIET, application, sources
 
 NAME = "ovss"
-"""What Serve calls the application."""
-NAMESPACE = "serve"
-"""Ray's namespace for the actors of Serve."""
+"""Name of the service's application in Ray Serve"""
 FAULTS = (RayError, RayServeException, RuntimeError, TimeoutError)
-"""Exceptions of Serve for an application that does not start, or not in time."""
+"""Exceptions that Ray Serve raises if an application does not start, or not in time"""
 INTERRUPTED = 130
-"""Exit status after a second signal."""
+"""Exit status of the command after a second SIGINT or SIGTERM"""
 FLUSH = 1.0
-"""Seconds between the last answer and the end of the process that sends it on."""
+"""Seconds that the HTTP proxy gets to send the last answers before it is shut down"""
 
 
 def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM, then take no more requests, answer those in hand, and end.
+    """Serve until SIGINT or SIGTERM, then refuse new requests, answer those in progress, and return.
 
-    A second signal ends at once. Raises OvssError if the service cannot start, or if its cluster ends.
+    A second signal exits at once. Raises OvssError if the service cannot start, or if its cluster shuts down.
     """
     _check_port(host, port)
     limits = share.limits(configs)
     for config in configs.values():
-        sources(config)  # what is missing is said before Ray is started
+        sources(config)  # report missing weights before Ray is started
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    running = asked = None
-    with cluster.connect(), _at_once():
+    running = draining = None
+    with connection.connect(), _at_once():
         _check_free()
         try:
             _start(deploy.http_options(configs, host, port))
@@ -55,57 +54,67 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
             print(f"ovss: {' and '.join(configs)}: served at {address}/v1", flush=True)
             _wait()
         except KeyboardInterrupt:
-            asked = running
-        finally:  # which a second interrupt leaves
-            if asked:
-                _drain(asked, limits.seconds)
+            draining = running
+        finally:  # a second interrupt leaves this block
+            if draining:
+                _drain(draining, limits.seconds)
             _end()
     print("ovss: stopped", flush=True)
 
 
 @contextmanager
 def _at_once() -> Iterator[None]:
-    """What a second signal does: the service is left to Serve, and the command ends with a cluster of its own."""
+    """Exit at once if a second signal arrives during the block.
+
+    Ray Serve then deletes the application in the background. A cluster that this command started is shut down.
+    """
     try:
         yield
     except KeyboardInterrupt:
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, signal.SIG_IGN)
-        print("ovss: stopped at once. What was in hand is lost", file=sys.stderr, flush=True)
+        print("ovss: stopped at once. Requests in progress are lost", file=sys.stderr, flush=True)
         with suppress(RayServeException, RayError):
-            serve.delete(NAME, _blocking=False)
+            ray_internals.delete_application(NAME)
         sys.exit(INTERRUPTED)
 
 
 def _check_free() -> None:
-    """Raise OvssError if Serve runs on the cluster already: it would ignore our host and port, and end with us."""
-    if there := _actors():
+    """Raise OvssError if Ray Serve already runs on the cluster.
+
+    A running Serve would ignore the requested host and port. At its end, this command would also stop the applications
+    of the running Serve.
+    """
+    if actors := _actors():
         raise OvssError(
-            f"Ray Serve runs on this cluster already ({len(there)} actors). Add to it (ovss serve … --write s.yaml, "
-            "then serve deploy s.yaml), or end it if nobody needs it: serve shutdown -y"
+            f"Ray Serve is already running on this cluster ({len(actors)} actors). To deploy this service there, type "
+            "`ovss serve … --write s.yaml` and `serve deploy s.yaml`. If the running Serve is unused, type `serve "
+            "shutdown -y` and run the same command again"
         )
 
 
 def _actors() -> list[dict[str, str]]:
-    """List the actors of Serve on the cluster (controller, proxies, replicas): name and namespace of each."""
-    return [actor for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE]
+    """Return name and namespace of each Serve actor on the cluster: controller, proxies, replicas."""
+    return [
+        actor for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == ray_internals.SERVE
+    ]
 
 
 def _start(http_options: Mapping[str, object]) -> None:
-    """Start Serve, with a second try: on a busy machine its proxy may be replaced before it has started.
+    """Start Ray Serve. If the first attempt fails, make a second one. Raises OvssError if both fail.
 
-    Raises OvssError if neither works.
+    The first attempt may fail on a busy machine, since Serve replaces an HTTP proxy that is slow to start.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # in the place of Ray's own handler, which ends at once
+        signal.signal(signal.SIGTERM, _interrupt)  # replaces Ray's handler, which exits at once
     for tries in (1, 2):
         try:
             return serve.start(proxy_location="HeadOnly", http_options=dict(http_options), logging_config=QUIET)
         except FAULTS as failure:
             if tries == 2:
                 raise OvssError(
-                    f"Ray Serve did not start, nor at a second try: {_brief(failure)}. When this machine is less busy, "
-                    "give the same command again; or choose another --port"
+                    f"Ray Serve failed to start in two attempts: {_brief(failure)}. Run the same command again when "
+                    "this machine is less busy, or choose another --port"
                 ) from failure
             _end()
 
@@ -114,22 +123,24 @@ def _deploy(service: Application) -> DeploymentHandle:
     try:
         return serve.run(service, name=NAME)
     except FAULTS as failure:
-        raise OvssError(f"the service could not start: {_brief(failure)}") from failure
+        raise OvssError(
+            f"the service could not start: {_brief(failure)}. Fix the cause and run the same command again"
+        ) from failure
 
 
 def _end() -> None:
-    """Shut Serve down, and kill what it leaves: on somebody else's cluster, controller and proxies would stay."""
-    if not cluster.answers():
+    """Shut Ray Serve down, and kill its remaining actors, such as the controller and proxies on a shared cluster."""
+    if not connection.answers():
         return
     with suppress(*FAULTS):
         serve.shutdown()
     for actor in _actors():
-        with suppress(ValueError, RayError):  # it may be gone by now
+        with suppress(ValueError, RayError):  # the actor may have exited by now
             ray.kill(ray.get_actor(**actor))
 
 
 def _brief(failure: Exception) -> str:
-    """Return the last line of an error, in which Ray names what was raised inside an actor."""
+    """Return the last line of an error's text, where Ray states the exception that was raised inside an actor."""
     return next(iter(str(failure).strip().splitlines()[-1:]), type(failure).__name__).strip().rstrip(".")
 
 
@@ -138,20 +149,20 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _drain(service: DeploymentHandle, seconds: float) -> None:
-    """Have the service take no more requests, and wait until those in hand are answered, as each is in so many seconds.
+    """Make the service refuse new requests, and wait until all requests in progress are answered.
 
-    One whose process has just died has none in hand.
+    `seconds`: maximum duration of a request. Errors are ignored, since a dead service has no requests in progress.
     """
-    print("ovss: answering what is in hand. A second signal ends at once", flush=True)
+    print("ovss: finishing requests in progress. A second signal exits at once", flush=True)
     with suppress(RayServeException, RayError, TimeoutError):
         service.drain.remote().result(timeout_s=seconds + FLUSH)
     time.sleep(FLUSH)
 
 
 def _wait() -> NoReturn:
-    while cluster.answers():
+    while connection.answers():
         time.sleep(1)
-    raise OvssError("the cluster that served has ended. Give the same command again")
+    raise OvssError("the Ray cluster of the service has shut down. Run the same command again")
 
 
 def _check_port(host: str, port: int) -> None:
@@ -159,4 +170,6 @@ def _check_port(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as failure:
-        raise OvssError(f"{host}:{port} cannot be listened at: {failure.strerror}. Choose another --port") from failure
+        raise OvssError(
+            f"cannot listen on {host}:{port}: {failure.strerror}. Choose another --port or --host"
+        ) from failure

@@ -1,39 +1,53 @@
-"""The service as a config of Ray Serve, for `serve run` and `serve deploy` on a cluster. Nothing here imports Ray."""
+"""Config file with which Ray's commands `serve run` and `serve deploy` start the service on a cluster.
+
+This module does not import Ray.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-from ovss_ray import files
-from ovss_ray.config import RunConfig
-from ovss_ray.serve import share
+from ovss_ray.config.run import RunConfig
+from ovss_ray.io import files
+from ovss_ray.serve.deployments import share
 
 GRACE = 5.0
-"""Seconds that Serve gives a request beyond the service's own limit, which also holds for who asks to lift this one."""
+"""Seconds by which Ray Serve's request timeout is longer than the service's own timeout, `limits.seconds`"""
 
 
 def http_options(configs: Mapping[str, RunConfig], host: str, port: int) -> dict[str, object]:
-    """Where Serve listens, and how long it waits. Raises OvssError if the configs differ in their limits."""
+    """Return the HTTP options of Ray Serve: host, port, and request timeout in seconds.
+
+    Raises OvssError if the configs have different limits.
+    """
     return {"host": host, "port": port, "request_timeout_s": share.limits(configs).seconds + GRACE}
 
 
 def write(
     file: Path, names: Sequence[str], overrides: Sequence[str], configs: Mapping[str, RunConfig], host: str, port: int
 ) -> None:
-    """Write the file: configs that come with the project by name, others by path, which every node has to see.
+    """Write a config file of Ray Serve.
 
-    Raises OvssError if it cannot be written.
+    Shipped configs are written by name, other configs by absolute path. These paths must exist on every node. Raises
+    OvssError if the file cannot be written.
     """
-    arguments: dict[str, object] = {"config": [files.absolute(one) if Path(one).is_file() else one for one in names]}
+    arguments: dict[str, object] = {
+        "config": [files.absolute(name) if Path(name).is_file() else name for name in names]
+    }
     if overrides:
         arguments["set"] = list(overrides)
-    made = {
+    document = {
         "proxy_location": "EveryNode",
         "http_options": http_options(configs, host, port),
         "logging_config": {"enable_access_log": False, "log_level": "ERROR"},
         "applications": [
-            {"name": "ovss", "route_prefix": "/", "import_path": "ovss_ray.serve.app:build", "args": arguments}
+            {
+                "name": "ovss",
+                "route_prefix": "/",
+                "import_path": "ovss_ray.serve.deployments.app:build",
+                "args": arguments,
+            }
         ],
     }
-    files.write(str(file), yaml.safe_dump(made, sort_keys=False).encode())
+    files.write(str(file), yaml.safe_dump(document, sort_keys=False).encode())

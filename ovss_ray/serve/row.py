@@ -1,35 +1,44 @@
-"""What travels between the service's HTTP side and its workers: a request as a row of the pipeline, and back."""
+"""Requests as rows, with one value per column. The HTTP side of the service sends a row to workers and gets it back."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.structures.vocabulary import Vocabulary
 
 Row = dict[str, Any]
-"""Column → value, of one image"""
+"""Name of a column → its value for one image"""
 Kind = Literal["segment", "regions", "prompt", "masks"]
-"""What is asked: a label map, everything with names, what somebody points at with names, or without"""
+"""Kind of answer.
 
-GIVEN = ("image_id", "vocabulary", "error", "image", "size")
-"""The columns that a request fills: no file, no truth, no benchmark."""
-POINTED = (*GIVEN, "prompts", "cached")
-"""Those of a request that points at something; whether its image was held says the worker in `cached`."""
+segment: a label map.
+regions: all regions of the image, with class names.
+prompt: the masks for a prompt, with class names.
+masks: the masks for a prompt, without class names."""
+
+REQUEST_COLUMNS = ("image_id", "benchmark", "vocabulary", "error", "image", "size")
+"""Columns of a request's row. It has no file and no ground truth, and `benchmark` is empty."""
+PROMPT_COLUMNS = (*REQUEST_COLUMNS, "prompts", "cached")
+"""Columns of the row of a prompt request. A worker sets `cached` to True if it has found the image in its cache."""
 FORGOTTEN = "send the image again"
-"""The error of a row that names an image which is not held any more."""
+"""Error of a row if the request has only the digest of an image that is no longer cached"""
 SPECIMEN = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
-"""An image (H, W, 3) uint8 that is sent through the pipeline before the first request is."""
+"""Test image (H, W, 3) uint8, on which every model is run before the first request"""
 NO_IMAGE = np.empty((0, 0, 3), np.uint8)
-"""In the place of an image that the worker is to remember."""
+"""Placeholder (0, 0, 3) uint8 for an image that was not sent, since a worker should have cached it"""
 
 
 def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:
-    """What the pipeline is given of an image (H, W, 3) uint8 RGB: the columns GIVEN."""
+    """Return the row of a request (see REQUEST_COLUMNS) for an image (H, W, 3) uint8 RGB."""
     size = np.array(image.shape[:2], np.int32)
-    return {"image_id": "request", "vocabulary": vocabulary.digest, "error": "", "image": image, "size": size}
+    words = vocabulary.digest
+    return {"image_id": "request", "benchmark": "", "vocabulary": words, "error": "", "image": image, "size": size}
 
 
 def pointed(image: np.ndarray, vocabulary: Vocabulary, question: Mapping[str, Any]) -> Row:
-    """The columns POINTED of an image, or of NO_IMAGE; the question's `image` is what it is remembered by."""
+    """Return the row of a prompt request (see PROMPT_COLUMNS). `image`: NO_IMAGE if only its digest was sent.
+
+    `question`: points, box, and as "image" the SHA-256 of the image.
+    """
     return {**row(image, vocabulary), "prompts": dict(question), "cached": False}

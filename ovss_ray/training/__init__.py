@@ -1,1 +1,1 @@
-"""How the tiny networks that come with the project are trained, and how the real ones were. Plain loops, no Ray."""
+"""Training: the recipes of the tiny shipped networks, and the official recipe of SAN."""

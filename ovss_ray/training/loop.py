@@ -1,49 +1,64 @@
-"""The loop of every training: draw, step, report, save. A training that was interrupted goes on to the same weights.
+"""The loop of every training: draw, step, report, save. An interrupted training resumes and ends with the same weights.
 
-Each batch is a pure function of its step, and so is whatever else is random, so a checkpoint needs the weights, the
+Batches and all other random values are pure functions of the step. So a checkpoint contains only the weights, the
 optimizer's state and the number of steps done.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ovss_ray import run_folder, stage
 from ovss_ray.errors import OvssError
+from ovss_ray.models import runtime
+from ovss_ray.runs.folder import environment
 from ovss_ray.training import config as configs
-from ovss_ray.training.config import AnyTraining, Training
+from ovss_ray.training.config import Training
 
 CHECKPOINT, LOG, CONFIG = "checkpoint.pt", "log.jsonl", "config.yaml"
 WEIGHTS, CARD = "weights.safetensors", "weights.json"
+POLY_START = 1e-6
+"""Rate of the first step of a polynomial schedule with a warm-up, as a fraction of `rate`"""
 
 
 class Task(Protocol):
-    """What is trained, on what, and how well it does."""
+    """A network with its data, losses and measurements."""
 
     model: nn.Module
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Draw the batch of a step, in any process."""
+        """Return the batch of a step; it is the same in every process."""
 
     def forward(self, batch: dict[str, Any], step: int) -> Any:
-        """What the network makes of a batch, perhaps under autocast."""
+        """Return the network's outputs for a batch; autocast may be on."""
 
-    def losses(self, seen: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The losses of what `forward` returned, in float32; their sum is what is minimised."""
+    def losses(self, outputs: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the losses of the outputs of `forward`, in float32; their sum is minimised."""
 
     def measure(self) -> dict[str, float]:
-        """How well the network does on validation scenes."""
+        """Return the network's scores on validation scenes."""
 
     def weights(self) -> dict[str, Tensor]:
-        """What is kept of the network."""
+        """Return the weights to export."""
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A task whose parameters have several schedules, in place of the config's one (`groups`, `schedule`)."""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the parameter groups of AdamW. A weight decay of zero makes it Adam."""
+
+    def settings(self, step: int) -> list[dict[str, float]]:
+        """Return the settings of each group in a step, such as `lr` and `weight_decay`."""
 
 
 class _Batches(Dataset[dict[str, Any]]):
@@ -57,25 +72,26 @@ class _Batches(Dataset[dict[str, Any]]):
         return self.draw(self.first + index)
 
 
-def run(config: AnyTraining, out: Path) -> Path:
-    """Train what the config says in the folder `out`, and return the weights' file, beside which a card lies.
+def run(config: Training, out: Path) -> Path:
+    """Train as the config says, write to the folder `out`, and return the path of the weights.
 
-    Raises OvssError if `out` holds a training by another config.
+    Raises OvssError if `out` contains a training with a different config.
     """
-    task: Task = stage.find("ovss_ray.training", config.task, "Task")(config)
+    task: Task = configs.part(config.task, "task", "Task")(config)
     train(task, config, out)
     return export(task, out)
 
 
 def train(task: Task, config: Training, out: Path, until: int | None = None) -> None:
-    """Train to the end, or `until` a step; goes on where the folder `out` says that it was interrupted."""
-    device = torch.device(_device(config))
+    """Train to the end, or to the step `until`. Resume from the checkpoint in `out` if it exists."""
+    device = torch.device(runtime.device(config.device))
     model = task.model.to(device)
-    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.rate, betas=(0.9, config.beta2))
+    parameters = task.groups() if isinstance(task, Scheduled) else groups(model, config)
+    optimizer = torch.optim.AdamW(parameters, lr=config.rate, betas=(0.9, config.beta2))
     claim(out, config)
-    done = _resume(out, model, optimizer, device)
+    steps_done = _resume(out, model, optimizer, device)
     clock = time.monotonic()
-    for step, batch in _batches(task, config, done, until or config.steps):
+    for step, batch in _batches(task, config, steps_done, until or config.steps):
         losses = _step(task, config, optimizer, batch, step, device)
         if (step + 1) % 20 == 0 or step + 1 == config.steps:
             seconds, clock = time.monotonic() - clock, time.monotonic()
@@ -111,51 +127,78 @@ def _step(
     step: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """One step of the optimizer; returns the losses as numbers."""
+    """Do one step of the optimizer, and return the losses as numbers. Raises OvssError for a non-finite gradient."""
     torch.manual_seed(config.seed * 1_000_003 + step)
-    factor = schedule(config, step)
-    for group in optimizer.param_groups:
-        group["lr"] = config.rate * factor
+    for group, settings in zip(optimizer.param_groups, _settings(task, config, optimizer, step), strict=True):
+        group.update(settings)
     batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        seen = task.forward(batch, step)
-    losses = task.losses(seen, batch)
+    with runtime.autocast(device, config.precision):
+        outputs = task.forward(batch, step)
+    losses = task.losses(outputs, batch)
     optimizer.zero_grad(set_to_none=True)
     torch.stack(list(losses.values())).sum().backward()
-    norm = nn.utils.clip_grad_norm_(task.model.parameters(), config.clip_norm)
+    norm = nn.utils.clip_grad_norm_(task.model.parameters(), config.clip_norm or math.inf)
     if not torch.isfinite(norm):
-        raise OvssError(f"step {step}: the gradient is not finite; lower `rate`, or set precision=fp32")
+        raise OvssError(f"step {step}: the gradient is NaN or infinite. Lower `rate`, or set precision=fp32")
     optimizer.step()
     return {name: round(float(value.detach()), 4) for name, value in losses.items()}
 
 
+def _settings(task: Task, config: Training, optimizer: torch.optim.Optimizer, step: int) -> list[dict[str, float]]:
+    """Return the settings of each parameter group in a step."""
+    if isinstance(task, Scheduled):
+        return task.settings(step)
+    return [{"lr": config.rate * schedule(config, step)}] * len(optimizer.param_groups)
+
+
 def schedule(config: Training, step: int) -> float:
-    """The learning rate of a step as part of its full value: up along a line, level, down along a line."""
-    if getattr(config, "decay", "line") == "poly":
-        return (1 - step / config.steps) ** 0.9
-    left = (config.steps - step) / max(1.0, config.cooldown * config.steps)
-    return min(1.0, (step + 1) / max(1, config.warmup), left)
+    """Return the learning rate of a step as a fraction of `rate`.
+
+    line: a linear warm-up, constant, a linear cooldown. poly: a linear warm-up from POLY_START, times a polynomial.
+    cosine: a linear warm-up, then half a period of the cosine.
+    """
+    warm = step / config.warmup if step < config.warmup else 1.0
+    if config.decay == "poly":
+        return (POLY_START * (1 - warm) + warm) * (1 - step / config.steps) ** 0.9
+    if config.decay == "cosine" and step >= config.warmup:
+        return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / (config.steps - config.warmup)))
+    remaining = (config.steps - step) / max(1.0, config.cooldown * config.steps) if config.decay == "line" else 1.0
+    return min(1.0, (step + 1) / max(1, config.warmup), remaining)
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters: weight decay for matrices, none for vectors and embeddings of positions and queries."""
+def groups(model: nn.Module, config: Training) -> list[dict[str, Any]]:
+    """Return the trainable parameters in two groups: with weight decay, and without (see Training.undecayed)."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    plain = [v for name, v in named if v.ndim < 2 or "positional_embedding" in name or "_embed" in name.split(".")[-1]]
-    kept = {id(value) for value in plain}
+    rule = _embedded if config.undecayed == "vectors" else _normed
+    plain = rule(model)
     return [
-        {"params": [value for _, value in named if id(value) not in kept], "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [value for name, value in named if name not in plain], "weight_decay": config.weight_decay},
+        {"params": [value for name, value in named if name in plain], "weight_decay": 0.0},
     ]
 
 
-def _device(config: Training) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+def _embedded(model: nn.Module) -> set[str]:
+    """Return the names of vectors, position embeddings and query embeddings."""
+    return {
+        name
+        for name, value in model.named_parameters()
+        if value.ndim < 2 or "positional_embedding" in name or "_embed" in name.split(".")[-1]
+    }
+
+
+def _normed(model: nn.Module) -> set[str]:
+    """Return the names of the parameters of norms and embeddings, and of tables of position biases."""
+    parts = [
+        name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.GroupNorm | nn.Embedding)
+    ]
+    owned = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
+    return {name for name, _ in model.named_parameters() if name in owned or name.endswith("position_bias_table")}
 
 
 def claim(out: Path, config: Training) -> None:
-    """Make the folder and write the config into it. Raises OvssError if it holds another one.
+    """Create the folder and write the config into it. Raises OvssError if the folder contains a different config.
 
-    Where and how long it runs may change: a training can be given more steps.
+    Device, workers, intervals and the number of steps may differ, so that a training can be extended.
     """
     out.mkdir(parents=True, exist_ok=True)
     free = {"device", "workers", "save_every", "measure_every", "measured", "steps", "cooldown"}
@@ -163,18 +206,21 @@ def claim(out: Path, config: Training) -> None:
     if file.exists():
         before = configs.load(file)
         if before.model_dump(exclude=free) != config.model_dump(exclude=free):
-            raise OvssError(f"{out} holds a training by another config ({file}). Choose another --out, or delete it")
+            raise OvssError(
+                f"--out already contains a training with a different config ({file}). Choose another --out, or delete "
+                f"{out}"
+            )
     file.write_text(configs.dump(config))
 
 
-def _save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, done: int) -> None:
+def _save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, steps_done: int) -> None:
     aside = out / f".{CHECKPOINT}.part"
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "done": done}, aside)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "done": steps_done}, aside)
     os.replace(aside, out / CHECKPOINT)
 
 
 def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Load the checkpoint if there is one; returns how many steps are done."""
+    """Load the checkpoint if it exists, and return the number of steps done."""
     file = out / CHECKPOINT
     if not file.exists():
         return 0
@@ -185,31 +231,35 @@ def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devic
 
 
 def export(task: Task, out: Path) -> Path:
-    """Write the weights in half precision, and a card that says how they were made; returns the weights' file."""
+    """Write the weights in half precision, and a JSON file with their history. Return the path of the weights."""
     halves = {name: value.detach().half().cpu().contiguous() for name, value in task.weights().items()}
     (out / WEIGHTS).write_bytes(safetensors.torch.save(halves))
-    card = {"trainings": history(out), "environment": run_folder.environment()}
+    card = {"trainings": history(out), "environment": environment()}
     (out / CARD).write_text(json.dumps(card, indent=1) + "\n")
     return out / WEIGHTS
 
 
 def history(out: Path) -> list[dict[str, Any]]:
-    """The trainings that led to the weights in a folder, the first one first: config, time taken, last measurement."""
+    """Return the trainings that led to the weights in a folder, oldest first.
+
+    Each entry has the command, the config, the seconds and the last scores.
+    """
     config = configs.load(out / CONFIG)
-    before = [Path(file).parent for file in (config.start, getattr(config, "clip", None)) if file]
-    earlier = [one for folder in before if (folder / LOG).exists() for one in history(folder)]
+    files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions")))
+    before = [Path(file).parent for file in files if file]
+    earlier = [training for folder in before if (folder / LOG).exists() for training in history(folder)]
     lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
-    own = {
+    latest = {
         "command": f"ovss train {out / CONFIG} --out {out}",
         "config": config.model_dump(mode="json"),
         "seconds": round(sum(line.get("seconds", 0) for line in lines)),
         "measured": next((line["measured"] for line in reversed(lines) if "measured" in line), {}),
     }
-    return [*earlier, own]
+    return [*earlier, latest]
 
 
 def _log(out: Path, line: dict[str, Any]) -> None:
-    """Append to the log, and print."""
+    """Append a line to the log, and print it."""
     with (out / LOG).open("a") as file:
         file.write(json.dumps({**line, "time": round(time.time(), 1)}) + "\n")
     shown = line.get("measured", {key: value for key, value in line.items() if key != "step"})

@@ -1,26 +1,33 @@
-"""Which query answers for which mask, and how far off it is: the matcher and losses of Mask2Former, as SAN uses them.
+"""Mask2Former's matcher, which assigns queries to ground-truth masks, and its losses, with the weights of SAN.
 
-Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, arXiv 2112.01527, §3.3 and appendix; SAN's weights. Masks
-are compared at P random points. Letters: B images, Q queries, T masks of an image, K classes, N pairs of a batch.
+Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, arXiv 2112.01527, §3.3 and appendix. Masks are compared
+at P random points.
+
+Letters: B images, Q queries, T ground-truth masks of an image, K classes, N matched pairs of a batch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovss_ray.structures.columns import IGNORE
+
 CLASS, MASK, DICE = 2.0, 5.0, 5.0
-"""Weights of the three losses, and of the three costs of the matcher."""
-OVERSAMPLE, IMPORTANCE = 3, 0.75
-"""So many times as many points are tried, and this part of them taken where the masks are least certain."""
+"""Weights of the three losses, and of the matcher's three costs"""
+OVERSAMPLE = 3
+"""Number of candidate points per selected point"""
+IMPORTANCE = 0.75
+"""Fraction of the points that are selected where the masks are least certain; the other points are random"""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The classes of one image and where they are."""
+    """The ground truth of one image: its classes and their masks."""
 
     classes: Tensor
     """(T,) int64"""
@@ -30,7 +37,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of a batch after one of its blocks."""
+    """The network's output for a batch after one of its blocks."""
 
     mask_logits: Tensor
     """(B, Q, h, w) float32"""
@@ -39,11 +46,19 @@ class Answer:
 
 
 Pair = tuple[Tensor, Tensor]
-"""The matched queries of an image and the masks that they answer for, each (T,) int64."""
+"""Indices of an image's matched queries, and indices of their ground-truth masks, each (T,) int64"""
+
+
+def target(labels: np.ndarray) -> Target:
+    """Return the classes that occur in a label map (H, W) uint16, and one mask per class."""
+    present = np.setdiff1d(labels, [IGNORE])
+    return Target(
+        torch.from_numpy(present.astype(np.int64)), torch.from_numpy(labels == present[:, None, None]).float()
+    )
 
 
 def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no_object: float) -> dict[str, Tensor]:
-    """The three weighed losses, each summed over the supervised blocks."""
+    """Return the three weighted losses, each summed over the supervised blocks."""
     summed: dict[str, Tensor] = {}
     for answer in answers:
         pairs = [match(answer, i, target, points) for i, target in enumerate(targets)]
@@ -59,7 +74,7 @@ def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no
 
 @torch.no_grad()
 def match(answer: Answer, image: int, target: Target, points: int) -> Pair:
-    """The assignment of queries to the masks of one image that costs least in all."""
+    """Return the assignment of queries to the ground-truth masks of one image, with the lowest total cost."""
     where = torch.rand(1, points, 2, device=target.masks.device)
     logits = at_points(answer.mask_logits[image][:, None], where.expand(answer.mask_logits.shape[1], -1, -1))
     truth = at_points(target.masks[:, None], where.expand(len(target.masks), -1, -1))
@@ -70,51 +85,54 @@ def match(answer: Answer, image: int, target: Target, points: int) -> Pair:
 
 
 def pairwise_bce(logits: Tensor, truth: Tensor) -> Tensor:
-    """Binary cross-entropy of every query and mask, mean over points: (Q, P), (T, P) → (Q, T)."""
+    """Return the binary cross-entropy (Q, T) of `logits` (Q, P) and `truth` (T, P), mean over points."""
     return (F.softplus(-logits) @ truth.T + F.softplus(logits) @ (1 - truth).T) / logits.shape[1]
 
 
 def pairwise_dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """1 − dice of every query and mask, smoothed by one point: (Q, P), (T, P) → (Q, T)."""
+    """Return 1 − dice (Q, T) of `logits` (Q, P) and `truth` (T, P), smoothed by one point."""
     inside = logits.sigmoid()
     return 1 - (2 * inside @ truth.T + 1) / (inside.sum(1)[:, None] + truth.sum(1)[None] + 1)
 
 
 def class_loss(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair], no_object: float) -> Tensor:
-    """Cross-entropy over K + 1 classes; queries without a mask should say "no object", which weighs less."""
+    """Return the cross-entropy over K + 1 classes. Unmatched queries have the label "no object", of lower weight."""
     logits = answer.class_logits
-    wanted = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
+    labels = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
     for i, (target, (queries, masks)) in enumerate(zip(targets, pairs, strict=True)):
-        wanted[i, queries] = target.classes[masks]
+        labels[i, queries] = target.classes[masks]
     weight = torch.ones(logits.shape[2], device=logits.device)
     weight[-1] = no_object
-    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), weight)
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight)
 
 
 def mask_losses(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair], points: int) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy (mean over points) and 1 − dice of the matched pairs, both means over the N pairs."""
+    """Return the binary cross-entropy and 1 − dice of the matched pairs. Both are means over the N pairs."""
     logits = torch.cat([answer.mask_logits[i][queries] for i, (queries, _) in enumerate(pairs)])[:, None]
     truth = torch.cat([target.masks[masks] for target, (_, masks) in zip(targets, pairs, strict=True)])[:, None]
     if not len(truth):
         return (zero := answer.mask_logits.sum() * 0), zero
     where = uncertain_points(logits.detach(), points)
-    wanted, found = at_points(truth, where), at_points(logits, where)
-    inside = found.sigmoid()
-    dice = 1 - (2 * (inside * wanted).sum(1) + 1) / (inside.sum(1) + wanted.sum(1) + 1)
-    return F.binary_cross_entropy_with_logits(found, wanted), dice.mean()
+    sampled_truth, sampled_logits = at_points(truth, where), at_points(logits, where)
+    inside = sampled_logits.sigmoid()
+    dice = 1 - (2 * (inside * sampled_truth).sum(1) + 1) / (inside.sum(1) + sampled_truth.sum(1) + 1)
+    return F.binary_cross_entropy_with_logits(sampled_logits, sampled_truth), dice.mean()
 
 
 def at_points(maps: Tensor, where: Tensor) -> Tensor:
-    """Maps (N, 1, h, w) at points (N, P, 2), x and y in 0..1 from edge to edge, bilinear → (N, P)."""
+    """Return the values (N, P) of maps (N, 1, h, w) at points `where` (N, P, 2), interpolated bilinearly.
+
+    A point is x, y: 0 is the left or upper edge of the map, and 1 the right or lower edge.
+    """
     return F.grid_sample(maps, 2 * where[:, :, None] - 1, mode="bilinear", align_corners=False)[:, 0, :, 0]
 
 
 @torch.no_grad()
 def uncertain_points(logits: Tensor, points: int) -> Tensor:
-    """Points (N, P, 2) for masks (N, 1, h, w): most where the logits are nearest to zero, the rest anywhere."""
+    """Return points (N, P, 2) for masks (N, 1, h, w). Most are where logits are nearest to zero, others are random."""
     tried = torch.rand(len(logits), OVERSAMPLE * points, 2, device=logits.device)
     important = round(IMPORTANCE * points)
     best = at_points(logits, tried).abs().topk(important, dim=1, largest=False).indices
-    chosen = tried.gather(1, best[..., None].expand(-1, -1, 2))
+    uncertain = tried.gather(1, best[..., None].expand(-1, -1, 2))
     anywhere = torch.rand(len(logits), points - important, 2, device=logits.device)
-    return torch.cat([chosen, anywhere], 1)
+    return torch.cat([uncertain, anywhere], 1)

@@ -1,41 +1,44 @@
-"""Photographs as SAN's official training sees them: any benchmark, rescaled, cut, flipped, and changed in colour."""
+"""Photographs with the augmentation of SAN's official training: resizing, random crops, flips, colour jitter."""
 
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
-from ovss_ray import files
-from ovss_ray.columns import IGNORE
-from ovss_ray.datasets import benchmark
-from ovss_ray.training.config import SanTraining
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.benchmarks import catalog
+from ovss_ray.benchmarks.listing import logged
+from ovss_ray.io import files
+from ovss_ray.structures.columns import IGNORE
+from ovss_ray.structures.vocabulary import Vocabulary
+from ovss_ray.training.config import MaskTraining
 
 PADDING = 128
-"""What is added to an image that is smaller than the crop."""
+"""Pixel value, 0 to 255, of the padding of an image that is smaller than the crop"""
 LONG_SIDE = 2560
+"""Maximum of the longer side of a resized photograph, in pixels"""
 HUE = 25
-"""Hue is turned by as much at most, of 256: 36 of 360 degrees."""
+"""Largest change of hue, in 256ths of the colour circle: about 35 degrees"""
 
 
 class Photographs:
-    """The images of a benchmark in an order that is drawn anew for each epoch."""
+    """The images of a benchmark, shuffled in each epoch."""
 
-    def __init__(self, config: SanTraining) -> None:
+    def __init__(self, config: MaskTraining) -> None:
         self.config = config
-        self.benchmark = benchmark.load(config.data)
-        self.items = list(self.benchmark.items(files.absolute(config.data_root or ""), config.split or "train"))
+        self.benchmark = catalog.load(config.data)
+        items = self.benchmark.items(files.absolute(config.data_root or ""), config.split or "train")
+        self.items = list(logged(items))
         self.vocabulary = Vocabulary.of(self.benchmark.labels)
         self.order = lru_cache(2)(
             lambda epoch: np.random.default_rng([config.seed, epoch]).permutation(len(self.items))
         )
 
     def batch(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The images (crop, crop, 3) uint8 and label maps (crop, crop) uint16 of a step; IGNORE is not counted."""
+        """Return images (crop, crop, 3) uint8 and label maps (crop, crop) uint16 of a step."""
         count = self.config.batch
-        return [self._one(number) for number in range(step * count, (step + 1) * count)]
+        return [self._example(number) for number in range(step * count, (step + 1) * count)]
 
-    def _one(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _example(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, place = divmod(number, len(self.items))
         item = self.items[self.order(epoch)[place]]
         image = self.benchmark.image(item, files.read(item.image))
@@ -48,7 +51,10 @@ class Photographs:
 
 
 def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resize so that the shorter side is `short`, but the longer at most LONG_SIDE: bilinear, labels by the nearest."""
+    """Return image and labels, resized so that the shorter side is `short`, but the longer at most LONG_SIDE.
+
+    The image is resized bilinearly, the labels by nearest neighbour.
+    """
     height, width = truth.shape
     scale = min(short / min(height, width), LONG_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -59,7 +65,10 @@ def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarr
 
 
 def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut out a square at a random place; what is missing on the right and at the bottom is grey and not counted."""
+    """Return a random square crop of image and labels.
+
+    An image smaller than `side` is padded at the right and bottom, with grey and the label IGNORE.
+    """
     top, left = (int(drawn.integers(0, max(0, length - side) + 1)) for length in truth.shape)
     image, truth = image[top : top + side, left : left + side], truth[top : top + side, left : left + side]
     missing = [(0, side - length) for length in truth.shape]
@@ -67,16 +76,19 @@ def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: 
 
 
 def recoloured(drawn: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Change brightness, contrast, saturation and hue, each half of the time (Liu et al., SSD, ECCV 2016, §2.2)."""
-    contrast_first, *chosen = drawn.random(5) < 0.5
+    """Return an image with random brightness, contrast, saturation and hue, each changed with probability 0.5.
+
+    The method is that of SSD (Liu et al., ECCV 2016, §2.2).
+    """
+    contrast_first, *applied = drawn.random(5) < 0.5
     changed = image.astype(np.float32)
-    if chosen[0]:
+    if applied[0]:
         changed += drawn.uniform(-32, 32)
-    contrast, saturation = (drawn.uniform(0.5, 1.5) if wanted else 1.0 for wanted in chosen[1:3])
+    contrast, saturation = (drawn.uniform(0.5, 1.5) if applies else 1.0 for applies in applied[1:3])
     changed = (changed * (contrast if contrast_first else 1)).clip(0, 255)
-    if chosen[2] or chosen[3]:
+    if applied[2] or applied[3]:
         hsv = np.array(Image.fromarray(changed.astype(np.uint8)).convert("HSV")).astype(np.int32)
         hsv[..., 1] = (hsv[..., 1] * saturation).clip(0, 255)
-        hsv[..., 0] = (hsv[..., 0] + (drawn.integers(-HUE, HUE + 1) if chosen[3] else 0)) % 256
+        hsv[..., 0] = (hsv[..., 0] + (drawn.integers(-HUE, HUE + 1) if applied[3] else 0)) % 256
         changed = np.asarray(Image.fromarray(hsv.astype(np.uint8), "HSV").convert("RGB")).astype(np.float32)
     return (changed * (1 if contrast_first else contrast)).clip(0, 255).astype(np.uint8)

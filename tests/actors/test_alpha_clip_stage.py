@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ovss_ray import pipeline, regions, text
-from ovss_ray.columns import Batch
-from ovss_ray.stage import StageConfig
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.models import text
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.columns import Batch
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.vocabulary import Vocabulary
 from tests.small_alpha_clip import Stage, save, small_state
 
 TOWN, FARM = Vocabulary.of(["road", "car", "sky"]), Vocabulary.of([["cow", "cattle"], "hay", "barn", "sky"])
@@ -47,7 +49,7 @@ def batch(*rows: int) -> Batch:
     asked = [(TOWN, FARM)[i % 2].digest for i in rows or range(len(SIZES))]
     images = [image for image, _ in chosen]
     boxes, bits = ([pair[i] for pair in packed] for i in (0, 1))
-    return pipeline.start(len(chosen), image=images, boxes=boxes, bits=bits, vocabulary=asked)
+    return execution.start(len(chosen), image=images, boxes=boxes, bits=bits, vocabulary=asked)
 
 
 @pytest.mark.parametrize("options", [{}, {"context": "crop", "background": "mean", "synonyms": "max"}])
@@ -120,7 +122,7 @@ def test_3000_regions_and_48_megapixels_are_scored(files: tuple[Path, Path]) -> 
     image, large = np.zeros((64, 64, 3), np.uint8), np.zeros((6000, 8000, 3), np.uint8)
     large[2000:3000] = 200
     two = np.array([[0, 0, 8000, 6000], [4000, 2500, 4001, 2501]], np.int32)
-    rows = pipeline.start(
+    rows = execution.start(
         2,
         image=[image, large],
         boxes=[many, two],

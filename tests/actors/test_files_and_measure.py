@@ -11,21 +11,23 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from ovss_ray import pipeline
-from ovss_ray.columns import IGNORE, NONE, Batch, column
-from ovss_ray.datasets import benchmark as benchmarks
-from ovss_ray.datasets.benchmark import Benchmark, Item
+from ovss_ray.benchmarks import catalog
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.benchmarks.listing import Item
 from ovss_ray.errors import OvssError
 from ovss_ray.metrics import confusion
-from ovss_ray.stage import Stage, StageConfig
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import Stage, StageConfig
+from ovss_ray.structures.columns import IGNORE, NONE, Batch, column
+from ovss_ray.structures.vocabulary import Vocabulary
 
 FIFTY_NINE = (*range(20), *[20] * 39)
 """As VOC-20b: 59 names are asked, the last 39 of which count as background."""
 
 
 def stages(*names: str) -> dict[str, Stage]:
-    return {name: StageConfig(use=name).build() for name in names}
+    benchmarks = catalog.Benchmarks()
+    return {name: StageConfig(use=name).build(benchmarks=benchmarks) for name in names}
 
 
 def manifest(name: str, items: Sequence[Item]) -> Batch:
@@ -36,7 +38,7 @@ def manifest(name: str, items: Sequence[Item]) -> Batch:
         "part": [item.part for item in items],
         "benchmark": [name] * len(items),
     }
-    return pipeline.start(len(items), **columns)
+    return execution.start(len(items), **columns)
 
 
 def total(batch: Batch, labels: int) -> confusion.Partial:
@@ -88,9 +90,9 @@ def fifty_nine(monkeypatch: pytest.MonkeyPatch) -> str:
     ],
 )
 def test_the_truth_scores_100_against_itself(shared: Path, name: str, root: str, split: str, n: int) -> None:
-    found = benchmarks.load(name)
+    found = catalog.load(name)
     batch = manifest(name, list(found.items(str(shared / root), split))[:n])
-    done = total(pipeline.run(stages("decode", "truth", "oracle", "measure"), batch, {}), len(found.labels))
+    done = total(execution.run(stages("decode", "truth", "oracle", "measure"), batch, {}), len(found.labels))
     assert done.images == n
     assert {done.miou, done.miou_classic, done.fwiou, done.macc, done.pacc, done.image_miou} == {100.0}
 
@@ -98,9 +100,9 @@ def test_the_truth_scores_100_against_itself(shared: Path, name: str, root: str,
 def test_the_truth_scores_100_where_many_classes_count_as_one_label(fifty_nine: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"made up by the benchmark")
     batch = manifest(fifty_nine, [Item("a", "", str(tmp_path / "a.png"))])
-    height, width = benchmarks.load(fifty_nine).truth(Item("a", "", ""), b"").shape
+    height, width = catalog.load(fifty_nine).truth(Item("a", "", ""), b"").shape
     batch["size"] = column([np.array([height, width], np.int32)])
-    done = pipeline.run(stages("truth", "oracle", "measure"), batch, {})
+    done = execution.run(stages("truth", "oracle", "measure"), batch, {})
     assert {*total(done, 21).result().values()} == {100.0}
     assert set(np.unique(done["prediction"][0])) == {*range(21), NONE}
 
@@ -116,7 +118,7 @@ def test_the_oracle_names_no_class_where_nothing_is_counted() -> None:
 def test_labels_of_another_size_than_the_photograph_do_not_score_100() -> None:
     truth = np.zeros((2, 3), np.uint16)
     batch = row("camvid", truth, size=np.array([3, 2]))
-    with pytest.raises(OvssError, match=r"3 × 2 pixels .* its labels have 2 × 3: they must have one size"):
+    with pytest.raises(OvssError, match=r"size mismatch: .*3 × 2 pixels .* its labels have 2 × 3"):
         stages("oracle")["oracle"](batch, {})
 
 
@@ -143,7 +145,7 @@ def test_a_part_with_words_of_its_own_is_counted_by_them() -> None:
 
 def test_a_label_that_a_part_is_not_asked_for_is_no_value_of_its_predictions(fifty_nine: str) -> None:
     offered = sys.modules[fifty_nine].BENCHMARKS
-    offered[""] = dataclasses.replace(offered[""], asked={"half": (Vocabulary.of(["a", "b"]), (0, 1))})
+    offered[""] = dataclasses.replace(offered[""], parts={"half": (Vocabulary.of(["a", "b"]), (0, 1))})
     truth, prediction = np.array([[0, 1]], np.uint16), np.array([[0, 3]], np.uint16)
     with pytest.raises(OvssError, match="values such as 3; there are 2 classes"):
         stages("measure")["measure"](row(fifty_nine, truth, "half", prediction=prediction), {})
@@ -159,13 +161,13 @@ def test_a_class_out_of_range_is_an_error_that_names_file_and_value(fifty_nine: 
 
 
 def test_a_prediction_of_another_size_is_an_error_that_names_file_and_sizes() -> None:
-    with pytest.raises(OvssError, match=r"street\.png: the prediction is 2 × 1 and the truth 1 × 2"):
+    with pytest.raises(OvssError, match=r"street\.png: the prediction has 2 × 1 pixels and the truth 1 × 2"):
         measured("camvid", np.zeros((1, 2), np.uint16), np.zeros((2, 1), np.uint16))
 
 
 def test_photographs_are_decoded_as_their_benchmark_says(shared: Path) -> None:
-    items = benchmarks.load("ade20k:847").items(str(shared / "data/real"), "train")
-    done = pipeline.run(stages("decode"), manifest("ade20k:847", items), {})
+    items = catalog.load("ade20k:847").items(str(shared / "data/real"), "train")
+    done = execution.run(stages("decode"), manifest("ade20k:847", items), {})
     assert [image.shape for image in done["image"]] == [(512, 683, 3), (512, 683, 3), (512, 768, 3)]
     assert [size.tolist() for size in done["size"]] == [[512, 683], [512, 683], [512, 768]]
     assert {(image.dtype.name, size.dtype.name) for image, size in zip(done["image"], done["size"], strict=True)} == {
@@ -176,12 +178,12 @@ def test_photographs_are_decoded_as_their_benchmark_says(shared: Path) -> None:
 def test_a_broken_photograph_and_a_missing_label_file_fail_alone_and_name_their_file(
     shared: Path, tmp_path: Path
 ) -> None:
-    items = list(benchmarks.load("camvid").items(str(shared / "data/real"), "val"))[:3]
+    items = list(catalog.load("camvid").items(str(shared / "data/real"), "val"))[:3]
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     broken = dataclasses.replace(items[0], image=str(tmp_path / "broken.png"))
     missing = dataclasses.replace(items[1], truth=str(tmp_path / "missing.png"))
     batch = manifest("camvid", [broken, missing, items[2]])
-    done = pipeline.run(stages("decode", "truth", "oracle", "measure"), batch, {})
+    done = execution.run(stages("decode", "truth", "oracle", "measure"), batch, {})
     assert "broken.png" in done["error"][0]
     assert "missing.png" in done["error"][1]
     assert done["error"][2] == ""
@@ -193,7 +195,7 @@ def test_decode_reads_an_image_of_a_folder_benchmark(tmp_path: Path) -> None:
     Image.new("L", (5, 4), 1).save(tmp_path / "a.tif")
     (tmp_path / "b.yaml").write_text("{images: '*.png', labels: '*.tif', classes: [x, y]}")
     name = f"folder:{tmp_path}/b.yaml"
-    batch = manifest(name, list(benchmarks.load(name).items("", "all")))
-    done = pipeline.run(stages("decode", "truth", "oracle", "measure"), batch, {})
+    batch = manifest(name, list(catalog.load(name).items("", "all")))
+    done = execution.run(stages("decode", "truth", "oracle", "measure"), batch, {})
     assert done["image"][0][0, 0].tolist() == [1, 2, 3]
     assert total(done, 2).miou == 100.0

@@ -13,10 +13,10 @@ from PIL import Image
 from pycocotools import mask
 
 from ovss_ray.actors.predictions import Stage
-from ovss_ray.columns import NONE, column
 from ovss_ray.errors import OvssError
-from ovss_ray.run_lengths import decode_runs
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.structures.columns import NONE, column
+from ovss_ray.structures.masks import rle
+from ovss_ray.structures.vocabulary import Vocabulary
 
 THREE = Vocabulary.of(["soil", "crop", "weed"])
 MAP = np.array([[0, 1, 2], [2, 2, 0]], np.uint8)
@@ -58,7 +58,7 @@ def test_nested_ids_are_found_by_their_path_and_by_their_last_part(tmp_path: Pat
     put(tmp_path / "bonn/b.png", MAP * 0)
     found = predicted(tmp_path, "berlin/a", "bonn/a", "b")
     assert [np.array_equal(*pair) for pair in zip(found, (MAP, MAP[::-1], MAP * 0), strict=True)] == [True] * 3
-    with pytest.raises(OvssError, match="2 of 3 files have its name"):
+    with pytest.raises(OvssError, match="2 of 3 files match"):
         predicted(tmp_path, "a")
 
 
@@ -99,14 +99,14 @@ def test_predictions_are_read_as_they_are_stored_or_refused(tmp_path: Path) -> N
     grey.putpalette([0, 0, 0, 9, 9, 9])
     grey.save(tmp_path / "grey.png")
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
-    for name, said in (("grey", "index 1 is shown as grey 9"), ("pages", "a TIFF with 2 pages")):
+    for name, said in (("grey", "displays index 1 as grey 9"), ("pages", "a TIFF with 2 pages")):
         with pytest.raises(OvssError, match=rf"{name}\..*{said}"):
             predicted(tmp_path, name)
 
 
 def test_a_missing_prediction_is_an_error_that_says_what_was_looked_for(tmp_path: Path) -> None:
     put(tmp_path / "a.png", MAP)
-    with pytest.raises(OvssError, match=r"no prediction: looked for .*/b\{\.png,\.tif,"):
+    with pytest.raises(OvssError, match=r"no prediction: searched for .*/b\{\.png,\.tif,"):
         predicted(tmp_path, "b")
 
 
@@ -118,7 +118,7 @@ def test_two_files_for_one_image_are_an_error_that_names_both(tmp_path: Path) ->
 
 
 def test_a_path_with_nothing_there_is_found_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(OvssError, match=r"nowhere: nothing there"):
+    with pytest.raises(OvssError, match=r"nowhere: not found"):
         Stage.files(Stage.Config(path=str(tmp_path / "nowhere")))
 
 
@@ -155,20 +155,20 @@ def test_run_lengths_are_decoded_as_pycocotools_does(seed: int, height: int, wid
     rng = np.random.default_rng(seed)
     pixels = np.resize(np.repeat(rng.integers(0, 2, 400), rng.integers(1, longest + 1, 400)), (width, height)).T
     counts = mask.encode(np.asfortranarray(pixels, np.uint8))["counts"].decode()
-    assert np.array_equal(decode_runs(counts, height, width, "x"), pixels)
+    assert np.array_equal(rle.decode(counts, (height, width), "x"), pixels)
 
 
 def test_long_runs_are_decoded() -> None:
     pixels = np.zeros((3000, 4000), np.uint8)
     pixels[1000:2000, 1500:1502] = 1
     counts = mask.encode(np.asfortranarray(pixels))["counts"].decode()
-    assert np.array_equal(decode_runs(counts, 3000, 4000, "x"), pixels)
+    assert np.array_equal(rle.decode(counts, (3000, 4000), "x"), pixels)
 
 
 @pytest.mark.parametrize("counts", ["", "0", "3", "7", "60P", "zz", "~", " ", "QQQQQQQQQ0", None])
 def test_run_lengths_that_do_not_fill_the_mask_are_an_error(counts: str) -> None:
     with pytest.raises(OvssError, match="photo: "):
-        decode_runs(counts, 2, 3, "photo")
+        rle.decode(counts, (2, 3), "photo")
 
 
 def test_a_category_that_is_no_class_is_an_error_that_names_image_and_value(tmp_path: Path) -> None:
@@ -179,7 +179,9 @@ def test_a_category_that_is_no_class_is_an_error_that_names_image_and_value(tmp_
 
 def test_an_image_that_is_not_in_the_json_is_an_error_with_an_example(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(encoded(MAP, "photos/a.jpg")))
-    with pytest.raises(OvssError, match=r"no prediction: .*x\.json has no file_name with the stem 'b'; one is 'a'"):
+    with pytest.raises(
+        OvssError, match=r"no prediction: .*x\.json has no file_name with the stem 'b'; an example is 'a'"
+    ):
         predicted(tmp_path / "x.json", "b")
 
 
@@ -189,7 +191,7 @@ def test_masks_of_unlike_or_absurd_sizes_are_an_error_that_names_image_and_sizes
     absurd[0]["segmentation"]["size"] = [10**6, 10**6]
     for entries, shown in ((unlike, "(1, 3)"), (absurd, "(1000000, 1000000)")):
         (tmp_path / "x.json").write_text(json.dumps(entries))
-        with pytest.raises(OvssError, match=r"x\.json, a: its masks must have one size") as caught:
+        with pytest.raises(OvssError, match=r"x\.json, a: its masks must have the same size") as caught:
             predicted(tmp_path / "x.json", "a")
         assert shown in str(caught.value)
 
@@ -217,16 +219,16 @@ def test_entries_of_one_stem_are_told_apart_by_their_folders(tmp_path: Path, nam
     entries = [*encoded(MAP, names[0]), *encoded(MAP[::-1], names[1])]
     found = predicted(described(tmp_path / "x.json", entries), "s1/0", "s2/0")
     assert [np.array_equal(*pair) for pair in zip(found, (MAP, MAP[::-1]), strict=True)] == [True, True]
-    with pytest.raises(OvssError, match=r"no prediction: 2 file_names of .*x\.json fit '0': .*s1.*s2"):
+    with pytest.raises(OvssError, match=r"no prediction: 2 file_names of .*x\.json match '0': .*s1.*s2"):
         predicted(tmp_path / "x.json", "0")
 
 
 def test_an_entry_of_another_folder_is_no_prediction(tmp_path: Path) -> None:
     described(tmp_path / "x.json", encoded(MAP, "s1/0.jpg"))
-    with pytest.raises(OvssError, match="no file_name with the stem '0' in the folder 's2'; one is '0'"):
+    with pytest.raises(OvssError, match="no file_name with the stem '0' in the folder 's2'; an example is '0'"):
         predicted(tmp_path / "x.json", "s2/0")
     put(tmp_path / "maps/0.png", MAP)
-    with pytest.raises(OvssError, match=r"looked for .*/s1/0\{.*, and 0 of 1 files have its name"):
+    with pytest.raises(OvssError, match=r"searched for .*/s1/0\{.*; 0 of 1 files match"):
         predicted(tmp_path / "maps", "s1/0")
 
 
@@ -244,7 +246,9 @@ def test_windows_paths_have_folders_too(tmp_path: Path) -> None:
 
 def test_masks_of_two_images_with_one_file_name_are_not_merged(tmp_path: Path) -> None:
     described(tmp_path / "x.json", [*encoded(MAP, "0.jpg"), *encoded(MAP[::-1], "0.jpg")])
-    with pytest.raises(OvssError, match=r"x\.json, 0: 2 pixels are covered by masks of two categories.*one file_name"):
+    with pytest.raises(
+        OvssError, match=r"x\.json, 0: 2 pixels are covered by masks of two categories.*share a file_name"
+    ):
         predicted(tmp_path / "x.json", "0")
 
 
@@ -260,17 +264,17 @@ def test_run_lengths_may_be_a_list_of_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("counts", [[], [5], [7], [-1, 7], ["6"], [2.5, 3.5], [True, 5], [[6]]])
 def test_lists_that_are_no_run_lengths_are_an_error(counts: list[Any]) -> None:
     with pytest.raises(OvssError, match="photo: "):
-        decode_runs(counts, 2, 3, "photo")
+        rle.decode(counts, (2, 3), "photo")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{"image_id": 1, "category_id": 2, "score": 0.9, "segmentation": {}}], "instances with scores, as of COCO's"),
+        ([{"image_id": 1, "category_id": 2, "score": 0.9, "segmentation": {}}], "instances with scores, as in COCO's"),
         ([{"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1]}], "entries by image_id"),
-        ({"images": [], "annotations": []}, "a table of images, annotations, such as COCO's"),
-        ([{"file_name": "a", "category_id": 1, "segmentation": [[0, 0, 1, 1, 2, 0]]}], "polygons are not read"),
-        ([{"file_name": "a", "category_id": 1, "segmentation": {"counts": "6"}}], "the mask of a is no run lengths"),
+        ({"images": [], "annotations": []}, "an object with the keys images, annotations, as in COCO's"),
+        ([{"file_name": "a", "category_id": 1, "segmentation": [[0, 0, 1, 1, 2, 0]]}], "polygons are not supported"),
+        ([{"file_name": "a", "category_id": 1, "segmentation": {"counts": "6"}}], "the mask of a is not RLE"),
         ([{"file_name": "a", "category_id": 1, "segmentation": {"counts": "6", "size": [2]}}], r"the size \[2\]"),
         ([{"file_name": "a", "category_id": 1, "segmentation": {"counts": "6", "size": [2, "3"]}}], "the size"),
     ],
@@ -300,9 +304,9 @@ def test_a_link_to_its_own_folder_is_ignored(tmp_path: Path) -> None:
         ({"none": 0}, "none: 0 is the value of the class number 0"),
         ({"none": [255, 2], "offset": 1}, "none: 2 is the value of the class number 1"),
         ({"category_ids": [0, 1, 2], "none": 2}, "none: 2 is the value of the class number 2"),
-        ({"category_ids": [0, 1, 1]}, "each class has a value of its own"),
-        ({"category_ids": [-1, 1, 2]}, "each class has a value of its own"),
-        ({"category_ids": [1, 2, 3], "offset": 1}, "`category_ids` and `offset` both say"),
+        ({"category_ids": [0, 1, 1]}, "1 is negative or repeated"),
+        ({"category_ids": [-1, 1, 2]}, "-1 is negative or repeated"),
+        ({"category_ids": [1, 2, 3], "offset": 1}, "`category_ids` and `offset` both define"),
     ],
 )
 def test_options_that_take_a_class_away_are_refused(tmp_path: Path, options: dict[str, Any], why: str) -> None:
@@ -327,7 +331,7 @@ def test_formats_of_label_files_are_those_of_predictions(tmp_path: Path, name: s
 
 def test_a_folder_without_label_maps_is_refused_with_what_is_there(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", MAP)
-    with pytest.raises(OvssError, match=r"no label maps in it, but 1 files \.npy\. Read are \.png"):
+    with pytest.raises(OvssError, match=r"no label maps found, only 1 files \.npy\. Accepted: \.png"):
         Stage.files(Stage.Config(path=str(tmp_path)))
 
 
@@ -345,5 +349,5 @@ def test_palettes_that_are_made_anew_for_each_file_are_refused_before_the_run(tm
         picture.save(tmp_path / f"{name}.png")
         if name == "a":
             assert len(Stage.files(Stage.Config(path=str(tmp_path)))) == 1
-    with pytest.raises(OvssError, match=r"is the index 2 in .*/a\.png, and the index 0 in .*/b\.png"):
+    with pytest.raises(OvssError, match=r"is index 2 in .*/a\.png, but index 0 in .*/b\.png"):
         Stage.files(Stage.Config(path=str(tmp_path)))

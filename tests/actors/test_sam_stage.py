@@ -10,11 +10,13 @@ import torch
 from pydantic import ValidationError
 from segment_anything import SamAutomaticMaskGenerator
 
-from ovss_ray import pipeline, regions
 from ovss_ray.actors import sam
-from ovss_ray.columns import Batch
 from ovss_ray.errors import OvssError
-from ovss_ray.stage import StageConfig
+from ovss_ray.models.sam.config import SamConfig
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.columns import Batch
+from ovss_ray.structures.masks import regions
 from tests import official_sam
 from tests.small_sam import Stage, save
 
@@ -36,7 +38,7 @@ def image(height: int, width: int) -> np.ndarray:
 
 
 def found(made: Stage, *pictures: np.ndarray) -> Batch:
-    return made(pipeline.start(len(pictures), image=list(pictures)), {})
+    return made(execution.start(len(pictures), image=list(pictures)), {})
 
 
 PARAMETERS: list[dict[str, Any]] = [
@@ -52,7 +54,7 @@ def test_regions_are_the_masks_of_the_released_generator_in_its_order(weights: P
     reference = official_sam.build(official_sam.SMALL)
     reference.load_state_dict(torch.load(weights, weights_only=True))
     made = stage(weights, **options)
-    given = made.config.model_dump(exclude={*sam.Network.model_fields, "batch"})
+    given = made.config.model_dump(exclude={*SamConfig.model_fields, "batch"})
     pictures = [image(60, 90), image(40, 30)]
     columns = found(made, *pictures)
     for i, picture in enumerate(pictures):
@@ -125,6 +127,6 @@ def test_a_setting_that_is_not_known_is_refused_before_anything_is_loaded(option
 def test_the_defaults_are_those_of_the_released_generator() -> None:
     generator = SamAutomaticMaskGenerator(official_sam.build(official_sam.SMALL))
     config = sam.Stage.Config()
-    for name in set(sam.Stage.Config.model_fields) - {*sam.Network.model_fields, "batch", "points_per_side"}:
+    for name in set(sam.Stage.Config.model_fields) - {*SamConfig.model_fields, "batch", "points_per_side"}:
         assert getattr(generator, name) == getattr(config, name), name
     assert len(generator.point_grids[0]) == config.points_per_side**2

@@ -9,12 +9,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ovss_ray import pipeline, text
 from ovss_ray.actors import san as actor
-from ovss_ray.models import san
-from ovss_ray.models.san_variants import VARIANTS
-from ovss_ray.stage import StageConfig
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.models import runtime, text
+from ovss_ray.models.san import network
+from ovss_ray.models.san.variants import VARIANTS
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.vocabulary import Vocabulary
 from tests.checkpoints import SMALL, small_checkpoint
 
 TOWN, FARM = Vocabulary.of(["road", "car", "sky"]), Vocabulary.of(["cow", "hay", "barn", "sky"])
@@ -41,12 +42,12 @@ def images() -> list[np.ndarray]:
 
 def batch(pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
     asked = [(TOWN, FARM)[i % 2].digest for i in range(len(pictures))]
-    return pipeline.start(len(pictures), image=pictures, vocabulary=asked)
+    return execution.start(len(pictures), image=pictures, vocabulary=asked)
 
 
 def test_every_row_gets_the_label_map_of_its_own_image_and_vocabulary_in_order(weights: Path) -> None:
     made = actor.Stage(config(weights))(batch(images()), VOCABULARIES)["prediction"]
-    model = san.load("san_small", weights)
+    model = network.load("san_small", [weights])
     for i, image in enumerate(images()):
         alone = model.segment(image, (TOWN, FARM)[i % 2])
         assert made[i].dtype == np.uint16
@@ -58,7 +59,7 @@ def test_exactly_computed_rows_do_not_depend_on_their_batch(weights: Path) -> No
     stage = actor.Stage(config(weights, exact=True))
     together = stage(batch(images()), VOCABULARIES)["prediction"]
     for i, image in enumerate(images()):
-        rows = pipeline.start(1, image=[image], vocabulary=[(TOWN, FARM)[i % 2].digest])
+        rows = execution.start(1, image=[image], vocabulary=[(TOWN, FARM)[i % 2].digest])
         assert np.array_equal(stage(rows, VOCABULARIES)["prediction"][0], together[i])
 
 
@@ -93,16 +94,13 @@ def test_a_prepared_classifier_is_known_by_its_checkpoint_and_its_vocabulary(wei
     assert actor.Stage.key(config(same), TOWN) == keys[0]
 
 
-def test_settings_of_the_process_are_as_before_when_a_batch_is_done(
-    weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_of_the_process_are_as_before_when_a_batch_is_done(weights: Path) -> None:
     before = torch.get_num_threads()
-    with actor.computing(config(weights, exact=True)):
+    with config(weights, exact=True).computing():
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.get_num_threads() == 1
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    with actor.computing(config(weights)):
-        assert torch.get_num_threads() == 3
+    with runtime.computing(threads=before + 3), config(weights).computing():
+        assert torch.get_num_threads() == before + 3
     assert torch.get_num_threads() == before
     assert not torch.are_deterministic_algorithms_enabled()
 

@@ -117,3 +117,18 @@ def write_episodes(folder: Path, photographs: str, labels: str, values: Mapping[
         stripes = np.repeat(np.array(some, np.uint8), 5)[None].repeat(12, 0)
         Image.fromarray(stripes).save(folder / labels / f"{stem}.png")
         Image.new("RGB", stripes.shape[::-1], (128, 128, 128)).save(folder / photographs / f"{stem}.jpg")
+
+
+@pytest.fixture(scope="session")
+def instances(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Data roots of the data sets of instances: photographs with hand-made shapes, also as LVIS has its JSON."""
+    sample, root = shared / "parity/ovsam", tmp_path_factory.mktemp("lvis")
+    listed = json.loads((sample / "tiny_coco/annotations/instances_val2017.json").read_text())
+    for image in listed["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/val2017/{image.pop('file_name')}"
+    (root / "lvis").mkdir()
+    (root / "lvis/lvis_v1_val.json").write_text(json.dumps(listed))
+    (root / "lvis/val2017").symlink_to(sample / "tiny_coco/val2017")
+    (root / "lvis/train2017").mkdir()
+    tiny = sample / "tiny_coco"
+    return {"coco:instances": tiny, "coco:instances_48_17": tiny, "lvis": root, "sa1b": sample / "tiny_sam"}

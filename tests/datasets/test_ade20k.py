@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovss_ray import files, images
-from ovss_ray.columns import IGNORE
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.listing import Item
 from ovss_ray.datasets import ade20k
-from ovss_ray.datasets.benchmark import Item, load
 from ovss_ray.errors import OvssError
+from ovss_ray.io import files, images
+from ovss_ray.structures.columns import IGNORE
 
 SMALL, FULL = load("ade20k:150"), load("ade20k:847")
 SAMPLES = ["ADE_train_00016869", "ADE_train_00016900", "ADE_train_00016964"]

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovss_ray import files
-from ovss_ray.columns import IGNORE
-from ovss_ray.datasets.benchmark import Item, load
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.listing import Item
 from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.io import files
+from ovss_ray.structures.columns import IGNORE
 
 CAMVID = load("camvid")
 

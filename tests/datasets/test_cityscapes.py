@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovss_ray import files, images
-from ovss_ray.columns import IGNORE
-from ovss_ray.datasets.benchmark import Item, load
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.listing import Item
 from ovss_ray.errors import OvssError
+from ovss_ray.io import files, images
+from ovss_ray.structures.columns import IGNORE
 from tests.label_files import png
 
 CITYSCAPES = load("cityscapes:19")
@@ -36,5 +37,5 @@ def test_the_numbers_are_those_of_cityscapes_scripts(shared: Path) -> None:
 
 
 def test_train_ids_in_the_place_of_the_numbers_are_refused_where_they_can_be_told() -> None:
-    with pytest.raises(OvssError, match=r"x\.png: 1 pixels have labels such as 255; this data set has 0 to 33"):
+    with pytest.raises(OvssError, match=r"x\.png: 1 pixels have invalid labels such as 255; allowed: 0 to 33"):
         CITYSCAPES.truth(Item("x", "x.png", "x.png"), png(np.array([[0, 255]], np.uint8)))

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovss_ray import files, images
-from ovss_ray.columns import IGNORE
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.listing import Item
+from ovss_ray.dataprep.prepare import do
 from ovss_ray.datasets import coco
-from ovss_ray.datasets.benchmark import Item, load
 from ovss_ray.errors import OvssError
-from ovss_ray.prepare import do
+from ovss_ray.io import files, images
+from ovss_ray.structures.columns import IGNORE
 from tests.label_files import png
 
 STUFFTHINGS = np.array([[0, 79, 89, 91], [181, 147, 255, 12]], np.uint8)
@@ -24,7 +25,7 @@ def truth(name: str, values: np.ndarray) -> np.ndarray:
 
 def test_the_values_of_the_171_classes_are_those_of_the_source(shared: Path) -> None:
     told = json.loads((shared / "benchmarks/classes/coco_stuff_182_to_171.json").read_text())
-    assert list(coco.GIVEN_UP) == told["removed_pixel_values"]
+    assert list(coco.DROPPED) == told["removed_pixel_values"]
     values = np.arange(256, dtype=np.uint8)
     values[182:] = 255
     expected = [told["map"].get(str(value), IGNORE) for value in values.tolist()]
@@ -45,7 +46,7 @@ def test_coco_object_counts_every_pixel_and_stuff_is_background() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("coco:stuff", 182), ("coco:object", 11), ("coco:panoptic", 133)])
 def test_a_value_that_is_no_class_names_the_file(name: str, value: int) -> None:
-    with pytest.raises(OvssError, match=rf"x\.png: 1 pixels have labels such as {value}"):
+    with pytest.raises(OvssError, match=rf"x\.png: 1 pixels have invalid labels such as {value}"):
         truth(name, np.array([[value]], np.uint8))
 
 
@@ -79,14 +80,14 @@ def test_beside_the_source_only_labels_are_made(root: Path) -> None:
 
 def test_a_segment_that_the_json_does_not_know_names_file_and_segment(root: Path) -> None:
     steps = list(load("coco:panoptic").prepare(str(root), "val", None))
-    with pytest.raises(OvssError, match=r"142238.png: \d+ segments, such as \d+, are not in the JSON"):
+    with pytest.raises(OvssError, match=r"142238.png: \d+ unknown segments, such as \d+ with the category None"):
         coco.convert_segments({}, files.read(steps[0].source), steps[0].source)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"annotations": [{}]}', '{"annotations": 1}'])
 def test_a_damaged_json_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "told.json").write_text(content)
-    with pytest.raises(OvssError, match=r"told\.json: no panoptic annotations"):
+    with pytest.raises(OvssError, match=r"told\.json: invalid panoptic annotations"):
         coco.categories(str(tmp_path / "told.json"))
 
 

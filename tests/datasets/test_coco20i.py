@@ -9,30 +9,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ovss_ray import files
-from ovss_ray import manifest as manifests
-from ovss_ray.columns import IGNORE
-from ovss_ray.datasets import coco20i, pascal5i
-from ovss_ray.datasets.benchmark import Item, load
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.episodes import fold_list
+from ovss_ray.benchmarks.listing import Item
+from ovss_ray.benchmarks.selection import Selection
+from ovss_ray.datasets import coco20i
 from ovss_ray.errors import OvssError
-from ovss_ray.manifest import Selection
+from ovss_ray.io import files
+from ovss_ray.runs import manifest as manifests
+from ovss_ray.structures.columns import IGNORE
 from tests.label_files import png
-
-RESPELT = {
-    **{"airplane": "aeroplane", "motorcycle": "motorbike", "couch": "sofa", "tv": "tvmonitor"},
-    **{"potted plant": "pottedplant", "dining table": "diningtable"},
-}
-"""COCO's names → those of the lists that few-shot methods share, which also have no blanks"""
 
 
 @pytest.mark.parametrize("fold", range(4))
 def test_classes_and_counts_are_those_of_the_source(shared: Path, fold: int) -> None:
     told = json.loads((shared / "benchmarks/classes/fewshot_folds.json").read_text())["coco20i"]
     found = load(f"coco20i:{fold}")
-    assert [RESPELT.get(name, name).replace(" ", "") for name in found.labels[:-1]] == told["folds"][fold]
+    binary = found.for_binary()
+    assert list(binary.vocabulary.names) == ["background", *told["folds"][fold]]
+    assert [binary.question(label)[0].names[1] for label in found.labels[:-1]] == told["folds"][fold]
+    assert [binary.question(label)[1] for label in found.labels[:-1]] == [(20, label) for label in range(20)]
     assert found.counts == {"val": told["val_pairs"][fold]}
     assert found.labels[:-1] == load("coco:object").labels[1:][fold::4]
     assert found.groups == {"foreground": tuple(range(20)), "background": (20,)}
+
+
+def test_only_a_binary_method_gets_the_names_of_the_official_code() -> None:
+    benchmark = load("coco20i:1")
+    assert "traffic light" in benchmark.labels
+    assert benchmark.labels == benchmark.for_binary().labels
+    assert benchmark.question("traffic light")[0].names[1] == "traffic light"
+    assert benchmark.for_binary().question("traffic light")[0].names == ("background", "trafficlight")
 
 
 def test_a_word_that_is_the_class_is_no_word_for_background() -> None:
@@ -42,7 +49,7 @@ def test_a_word_that_is_the_class_is_no_word_for_background() -> None:
     assert bed.names[:3] == ("sky", "bed", "wall")
     assert index == (20, found.labels.index("bed"), *[20] * 15)
     assert len(found.question("cake")[0]) == 18
-    assert all(not one.repeated() for one, _ in found.asked.values())
+    assert all(not one.repeated() for one, _ in found.parts.values())
     assert not found.vocabulary.repeated()
 
 
@@ -60,7 +67,7 @@ def test_255_is_not_counted_and_81_is_no_class() -> None:
     item = Item("x", "x.jpg", "x.png", "person")
     truth = load("coco20i:0").truth(item, png(np.array([[1, 80, 0, 255]], np.uint8)))
     assert truth.tolist() == [[0, 20, 20, IGNORE]]
-    with pytest.raises(OvssError, match="labels such as 81; this data set has 0 to 80, 255"):
+    with pytest.raises(OvssError, match="labels such as 81; allowed: 0 to 80, 255"):
         load("coco20i:0").truth(item, png(np.array([[1, 81]], np.uint8)))
 
 
@@ -94,9 +101,9 @@ def test_all_that_is_listed_is_one_pair_each() -> None:
     [
         ({3: ["val2014/a.jpg"]}, "photographs of the class 3, which is in another fold"),
         ({"2": ["val2014/a.jpg"]}, "photographs of the class '2'"),
-        (["val2014/a.jpg"], "not one list of photographs for each class"),
-        ({2: "val2014/a.jpg"}, "not one list"),
-        ({2: [["val2014/a.jpg"]]}, "class 2: a list among the photographs"),
+        (["val2014/a.jpg"], "expected one list of photographs per class"),
+        ({2: "val2014/a.jpg"}, "expected one list"),
+        ({2: [["val2014/a.jpg"]]}, "class 2: a list in place of a photograph's name"),
     ],
 )
 def test_a_list_of_another_kind_is_an_error_that_names_it(told: Any, message: str) -> None:
@@ -112,10 +119,10 @@ def test_a_list_that_would_run_a_program_is_refused(folds: Path, tmp_path: Path)
     (tmp_path / "COCO2014").symlink_to(folds / "COCO2014")
     (tmp_path / "data/splits/coco/val").mkdir(parents=True)
     (tmp_path / "data/splits/coco/val/fold0.pkl").write_bytes(pickle.dumps({0: ["val2014/a.jpg", Bomb()]}))
-    with pytest.raises(OvssError, match=r"fold0\.pkl: .*could be a program"):
+    with pytest.raises(OvssError, match=r"fold0\.pkl: .*could run code"):
         load("coco20i:0").items(str(tmp_path), "val")
     assert not (tmp_path / "boom").exists()
 
 
 def test_the_lists_of_both_lie_side_by_side(folds: Path) -> None:
-    assert pascal5i.fold_list(str(folds), "coco/val/fold1.pkl") == str(folds / "data/splits/coco/val/fold1.pkl")
+    assert fold_list(str(folds), "coco/val/fold1.pkl") == str(folds / "data/splits/coco/val/fold1.pkl")

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ovss_ray import files
-from ovss_ray.datasets.benchmark import Item, load
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.listing import Item
 from ovss_ray.errors import OvssError
+from ovss_ray.io import files
 from tests.label_files import png, sha256
 
 
@@ -59,7 +60,7 @@ def test_a_split_file_without_the_split_is_named(root: Path, tmp_path: Path) -> 
     for folder in ("images", "annotations"):
         (tmp_path / folder).symlink_to(root / "cwfid" / folder)
     (tmp_path / "train_test_split.yaml").write_text("train: [2]\n")
-    with pytest.raises(OvssError, match=r"train_test_split\.yaml: it has no list 'test'"):
+    with pytest.raises(OvssError, match=r"train_test_split\.yaml: no list 'test'"):
         load("cwfid").items(str(tmp_path), "test")
 
 

@@ -9,15 +9,19 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from ovss_ray import files, pipeline
-from ovss_ray import manifest as manifests
-from ovss_ray.columns import IGNORE
+from ovss_ray.benchmarks import listing
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.episodes import episodes, pairs_of
+from ovss_ray.benchmarks.listing import Item
+from ovss_ray.benchmarks.selection import Selection
 from ovss_ray.datasets import pascal5i
-from ovss_ray.datasets.benchmark import Item, load
 from ovss_ray.errors import OvssError, UnknownName
-from ovss_ray.manifest import Selection
+from ovss_ray.io import files
 from ovss_ray.metrics import confusion
-from ovss_ray.stage import StageConfig
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.runs import manifest as manifests
+from ovss_ray.structures.columns import IGNORE
 from tests.label_files import png
 
 
@@ -32,13 +36,13 @@ def test_classes_and_counts_are_those_of_the_source(shared: Path, fold: int) -> 
 
 def test_an_episode_is_asked_in_words_of_its_own(folds: Path) -> None:
     found = load("pascal5i:2")
-    assert list(found.asked) == ["diningtable", "dog", "horse", "motorbike", "person"]
+    assert list(found.parts) == ["diningtable", "dog", "horse", "motorbike", "person"]
     asked, index = found.question("horse")
     assert asked.names[:4] == ("background", "horse", "bag", "bed")
     assert set(asked.names) == {"horse", *load("voc:21").vocabulary.classes[0]}
     assert len(asked) == 41
     assert index == (5, 2, *[5] * 39)
-    assert found.vocabulary.names[:6] == (*found.asked, "background")
+    assert found.vocabulary.names[:6] == (*found.parts, "background")
     assert found.index == (0, 1, 2, 3, 4, *[5] * 40)
 
 
@@ -61,24 +65,25 @@ def test_the_truth_is_the_class_against_all_else(folds: Path) -> None:
 def test_an_episode_without_a_pixel_of_its_class_is_not_counted() -> None:
     item = Item("a__06", "a.jpg", "a.png", "bus")
     assert np.unique(load("pascal5i:1").truth(item, png(np.array([[0, 7, 255]], np.uint8)))).tolist() == [IGNORE]
-    with pytest.raises(OvssError, match=r"a\.png: 1 pixels have labels such as 21; this data set has 0 to 20, 255"):
+    with pytest.raises(OvssError, match=r"a\.png: 1 pixels have invalid labels such as 21; allowed: 0 to 20, 255"):
         load("pascal5i:1").truth(item, png(np.array([[6, 21]], np.uint8)))
 
 
 @pytest.mark.parametrize("line", ["2007_000001__06", "2007_000001", "2007_000001__x", "__01"])
 def test_a_line_that_is_no_episode_of_the_fold_is_named(line: str) -> None:
-    with pytest.raises(OvssError, match=rf"fold0\.txt: '{line}' is no episode of this fold.*classes 1 to 5\. "):
-        pascal5i._pairs(f"2007_000033__01\n{line}\n", "fold0.txt", pascal5i.numbers(0))
+    with pytest.raises(OvssError, match=rf"fold0\.txt: invalid episode '{line}'.*classes 1 to 5\. "):
+        pairs_of(["2007_000033__01", line], "fold0.txt", pascal5i.numbers(0))
 
 
-def test_an_episode_counts_once_and_one_without_files_is_logged(folds: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_episode_counts_once_and_one_without_files_is_a_remark(folds: Path) -> None:
     folders = [str(folds / "VOCdevkit/VOC2012" / name) for name in ("JPEGImages", "SegmentationClassAug")]
     pairs = [("2008_000002", 5), ("2009_000003", 1), ("2007_000001", 2), ("2008_000002", 5), ("2007_000001", 1)]
-    made = pascal5i.episodes(pairs, load("pascal5i:0").labels, pascal5i.numbers(0), *folders)
+    made = episodes(pairs, load("pascal5i:0").labels, pascal5i.numbers(0), *folders)
     assert [item.image_id for item in made] == ["2007_000001__01", "2007_000001__02", "2008_000002__05"]
     assert [item.part for item in made] == ["aeroplane", "bicycle", "bottle"]
-    assert "1 photographs of the fold lack their file" in caplog.text
-    assert "such as 2009_000003" in caplog.text
+    (remark,) = listing.faults(made)
+    assert remark.what.startswith("1 photographs of the fold lack their file")
+    assert remark.what.endswith("such as 2009_000003")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,7 @@ def test_missing_lists_are_told_where_to_get(folds: Path, tmp_path: Path) -> Non
     (tmp_path / "VOCdevkit").symlink_to(folds / "VOCdevkit")
     with pytest.raises(OvssError, match=r"splits/pascal/val/fold0\.txt.*Get it: .*github\.com/juhongm999/hsnet"):
         load("pascal5i:0").items(str(tmp_path), "val")
-    with pytest.raises(UnknownName, match="no split 'train'"):
+    with pytest.raises(UnknownName, match="unknown split 'train'"):
         load("pascal5i:0").items(str(folds), "train")
 
 
@@ -130,7 +135,7 @@ def scored(name: str, told: dict[str, np.ndarray], folder: Path) -> confusion.Pa
     """Write episodes as files, and score predictions that lie in files."""
     found, items = load(name), []
     numbers = [number for number, *_ in told["episodes"].tolist()]
-    part = dict(zip(found.truth.args[0].values(), found.asked, strict=True))
+    part = dict(zip(found.truth.args[0].values(), found.parts, strict=True))
     for i, number in enumerate(numbers):
         one = f"e{i:02}__{number:02}"
         Image.fromarray(told[f"label_{i:02}"]).save(folder / f"{one}.label.png")
@@ -143,11 +148,11 @@ def scored(name: str, told: dict[str, np.ndarray], folder: Path) -> confusion.Pa
     assert len(listed["vocabulary"].unique()) == len(set(numbers))
     options = {"predictions": {"path": str(folder / "predictions")}}
     stages = {
-        use: StageConfig(use=use, options=options.get(use, {})).build()
+        use: StageConfig(use=use, options=options.get(use, {})).build(benchmarks={name: ours})
         for use in ("decode", "predictions", "truth", "measure")
     }
-    batch = pipeline.start(len(items), **listed.drop_columns(["height", "width"]).to_pydict())
-    vocabularies = {one.digest: one for one, _ in found.asked.values()}
-    done = pipeline.run(stages, batch, vocabularies)
+    batch = execution.start(len(items), **listed.drop_columns(["height", "width"]).to_pydict())
+    vocabularies = {one.digest: one for one, _ in found.parts.values()}
+    done = execution.run(stages, batch, vocabularies)
     assert set(done["error"]) == {""}
     return confusion.Partial.of(pa.array(list(done["confusion"]), confusion.schema), len(found.labels))

@@ -11,12 +11,14 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from scipy.io import savemat
 
-from ovss_ray import files
-from ovss_ray.columns import IGNORE
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.class_lists import class_list
+from ovss_ray.benchmarks.listing import Item
+from ovss_ray.dataprep.prepare import do
 from ovss_ray.datasets import pascal_context
-from ovss_ray.datasets.benchmark import Item, class_list, load
 from ovss_ray.errors import OvssError
-from ovss_ray.prepare import do
+from ovss_ray.io import files
+from ovss_ray.structures.columns import IGNORE
 from tests.label_files import png, sha256
 
 PC59 = "benchmarks/classes/pc59_mapping.json"
@@ -77,7 +79,7 @@ def test_a_number_that_is_no_class_names_the_file() -> None:
     sink = io.BytesIO()
     savemat(sink, {"LabelMap": np.array([[1, 460]], np.uint16)})
     for name in ("59", "60", "459"):
-        with pytest.raises(OvssError, match=r"x\.mat: 1 pixels have labels such as 460; this data set has 0 to 459"):
+        with pytest.raises(OvssError, match=r"x\.mat: 1 pixels have invalid labels such as 460; allowed: 0 to 459"):
             load(f"pascal_context:{name}").truth(Item("x", "x.jpg", "x.mat"), sink.getvalue())
 
 
@@ -111,9 +113,9 @@ def test_masks_of_the_json_are_painted_one_over_the_other_as_the_official_script
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ([(3, "0j0")], "a mask of category 3, which is none of the 59"),
-        ([(2, "zz")], "are no compressed run lengths"),
-        ([(2, "1")], "the runs of a mask have 1 pixels"),
+        ([(3, "0j0")], "a mask of category 3, which is not one of the 59"),
+        ([(2, "zz")], "invalid compressed RLE"),
+        ([(2, "1")], "its runs have 1 pixels"),
     ],
 )
 def test_a_mask_that_cannot_be_painted_names_the_photograph(masks: list[tuple[int, str]], message: str) -> None:
@@ -122,12 +124,12 @@ def test_a_mask_that_cannot_be_painted_names_the_photograph(masks: list[tuple[in
 
 
 def test_a_photograph_of_another_size_than_its_masks_is_an_error() -> None:
-    with pytest.raises(OvssError, match=r"x\.jpg: \(2, 2\) pixels, and trainval_merged\.json has masks of \(2, 3\)"):
+    with pytest.raises(OvssError, match=r"x\.jpg: \(2, 2\) pixels, but trainval_merged\.json has masks of \(2, 3\)"):
         pascal_context.convert_masks((2, 3), [], png(np.zeros((2, 2), np.uint8)), "x.jpg")
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"images": [{"image_id": 1}], "annos_segmentation": []}'])
 def test_a_json_of_another_kind_is_an_error_that_says_how_to_get_it(tmp_path: Path, text: str) -> None:
     (tmp_path / "trainval_merged.json").write_text(text)
-    with pytest.raises(OvssError, match=r"not what trainval_merged\.json has.*Get it: "):
+    with pytest.raises(OvssError, match=r"not in the format of trainval_merged\.json.*Get it: "):
         pascal_context.annotated(str(tmp_path / "trainval_merged.json"), "val")

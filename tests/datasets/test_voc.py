@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovss_ray import files
-from ovss_ray.columns import IGNORE
-from ovss_ray.datasets.benchmark import Item, load
+from ovss_ray.benchmarks.catalog import load
+from ovss_ray.benchmarks.listing import Item
 from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.structures.columns import IGNORE
 from tests.label_files import png, sha256
 
 GOLDENS = [
@@ -57,7 +58,7 @@ def test_the_images_are_those_that_the_split_lists_and_the_larger_labels_do_wher
 
 @pytest.mark.parametrize("name", ["voc:20", "voc:20b", "voc:21"])
 def test_a_value_that_is_no_class_names_the_file(name: str) -> None:
-    with pytest.raises(OvssError, match=r"x\.png: 4 pixels have labels such as 21; this data set has 0 to 20, 255"):
+    with pytest.raises(OvssError, match=r"x\.png: 4 pixels have invalid labels such as 21; allowed: 0 to 20, 255"):
         load(name).truth(Item("x", "x.jpg", "x.png"), png(np.full((2, 2), 21, np.uint8)))
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovss_ray.columns import IGNORE, NONE
 from ovss_ray.errors import OvssError
 from ovss_ray.metrics import confusion
 from ovss_ray.metrics.confusion import Counter, Partial, image_miou
+from ovss_ray.structures.columns import IGNORE, NONE
 
 CASES = [
     "c150",
@@ -196,7 +196,7 @@ def test_255_in_8_bit_maps_is_a_value_like_any_other() -> None:
 
 
 def test_unlike_sizes_are_an_error_that_gives_both() -> None:
-    with pytest.raises(OvssError, match="prediction is 3 × 2 and the truth 2 × 3"):
+    with pytest.raises(OvssError, match="prediction has 3 × 2 pixels and the truth 2 × 3"):
         COUNTER(np.zeros((2, 3), np.uint16), np.zeros((3, 2), np.uint16))
 
 
@@ -254,13 +254,12 @@ def test_a_slice_of_records_is_counted_without_its_neighbours() -> None:
     assert same(Partial.of(records(one, other).slice(1, 1), LABELS), Partial.of(records(other), LABELS))
 
 
-def test_nothing_counted_is_nan_and_never_zero_but_for_fwiou() -> None:
+def test_nothing_counted_is_nan_and_never_zero_but_for_fwiou_as_detectron2_has_it() -> None:
     ignored = COUNTER(np.full((2, 2), IGNORE, np.uint16), np.zeros((2, 2), np.uint16))
     assert np.isnan(image_miou(ignored))
     for partial in (Partial.of(records(ignored), LABELS), Partial.zero(LABELS), Partial.of(records(), LABELS)):
-        result = partial.result()
-        assert result.pop("fwiou") == 0.0
-        assert all(np.isnan(value) for value in result.values())
+        assert partial.fwiou == 0.0
+        assert all(np.isnan(value) for value in partial.result().values())
         assert np.isnan(partial.iou).all()
 
 
@@ -288,8 +287,11 @@ def test_labels_are_pooled_by_summing_their_pixels() -> None:
 
 def test_records_of_more_labels_than_the_benchmark_has_are_refused() -> None:
     cells = COUNTER(np.full((2, 2), 4, np.uint16), np.zeros((2, 2), np.uint16))
-    with pytest.raises(OvssError, match="labels up to 4, and the benchmark has 3"):
+    with pytest.raises(OvssError, match="label indices up to 4, but the benchmark has 3 labels"):
         Partial.of(records(cells), 3)
+    predicted = COUNTER(np.zeros((2, 2), np.uint16), np.full((2, 2), 3, np.uint16))
+    with pytest.raises(OvssError, match="label indices up to 3, but the benchmark has 3 labels"):
+        Partial.of(records(predicted), 3)
 
 
 def test_partials_of_different_benchmarks_cannot_be_added() -> None:

@@ -11,16 +11,18 @@ import safetensors.torch
 import torch
 
 from ovss_ray.errors import OvssError
-from ovss_ray.models import alpha_clip, checkpoint, fake, san
-from ovss_ray.models.san import San
-from ovss_ray.models.san_variants import VARIANTS
+from ovss_ray.models import checkpoint, fake
+from ovss_ray.models.alpha_clip import network as alpha_clip_network
+from ovss_ray.models.san import network
+from ovss_ray.models.san.network import San
+from ovss_ray.models.san.variants import VARIANTS
 from tests.checkpoints import SMALL, small_state
 
 Change = Callable[[dict[str, torch.Tensor]], object]
 
 
 def load(path: Path) -> San:
-    return san.load("small", path, variant=SMALL)
+    return network.load("small", [path], variant=SMALL)
 
 
 def saved(tmp_path: Path, content: object, **options: bool) -> Path:
@@ -43,7 +45,7 @@ def test_every_official_layout_gives_the_same_network(tmp_path: Path, small: Pat
 
 
 def test_entries_that_inference_does_not_use_may_be_absent(tmp_path: Path) -> None:
-    state = {name: value for name, value in small_state().items() if name not in san.UNUSED}
+    state = {name: value for name, value in small_state().items() if name not in network.UNUSED}
     assert load(saved(tmp_path, {"model": state})).variant == SMALL
 
 
@@ -54,7 +56,7 @@ def test_entries_that_inference_does_not_use_may_be_absent(tmp_path: Path) -> No
         (lambda state: state.update(extra=torch.zeros(1)), r"Unexpected: extra\."),
         (
             lambda state: state.update({"clip_rec_head.proj": torch.zeros(3, 2)}),
-            r"Of another shape: clip_rec_head\.proj \(3, 2\) instead of \(48, 32\)\.",
+            r"Different shape: clip_rec_head\.proj \(3, 2\) instead of \(48, 32\)\.",
         ),
         (lambda state: [state.pop(name) for name in list(state)[:9]], r"Missing: .*, .*, .*, .* and 5 more"),
     ],
@@ -69,7 +71,7 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_name(tmp_path: Path, chang
 def test_the_checkpoint_of_the_other_variant_is_recognised() -> None:
     with torch.device("meta"):
         large, base = San(VARIANTS["san_vit_large_14"]), San(VARIANTS["san_vit_b_16"])
-    others = san._others("san_vit_b_16")
+    others = network._others("san_vit_b_16")
     with pytest.raises(OvssError, match="It is a checkpoint of san_vit_large_14: write that name"):
         checkpoint.fill(base, large.state_dict(), Path("large.pth"), "san_vit_b_16", others)
 
@@ -86,7 +88,7 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused_unrun(tmp_path: Path, mo
     (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
     for path in (saved(tmp_path, {"model": Bomb()}), tmp_path / "bomb.pkl"):
         with pytest.raises(
-            OvssError, match=r"not a checkpoint that can be read safely: .*Nothing of it was run"
+            OvssError, match=r"not a checkpoint that can be read safely: .*No code in it was run"
         ) as found:
             load(path)
         assert "nsupported" in str(found.value)
@@ -108,12 +110,12 @@ def test_a_file_that_is_no_checkpoint_is_an_error_that_names_it(tmp_path: Path, 
         (b"", "the file is empty"),
         (b"\n<!DOCTYPE html><title>Sign in</title>", "it looks like a web page"),
         (b'\xef\xbb\xbf<?xml version="1.0"?><Error/>', "it looks like a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS.*git lfs pull"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer.*git lfs pull"),
     ],
 )
 def test_what_lies_in_the_place_of_a_checkpoint_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
-    for read in (load, lambda path: alpha_clip.load("alpha_clip_vit_b_16", [path, path])):
+    for read in (load, lambda path: alpha_clip_network.load("alpha_clip_vit_b_16", [path, path])):
         with pytest.raises(OvssError, match=rf"{name} is not a checkpoint: .*{said}"):
             read(tmp_path / name)
 
@@ -137,12 +139,12 @@ def test_damage_to_what_a_file_says_of_itself_is_an_error_that_names_it(tmp_path
 
 @pytest.mark.parametrize("content", [{"model": {"a": 1}}, [torch.zeros(1)], {}, {"epoch": 3}])
 def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: object) -> None:
-    with pytest.raises(OvssError, match="holds no state dict"):
+    with pytest.raises(OvssError, match="contains no state dict"):
         load(saved(tmp_path, content))
 
 
 def test_the_text_tower_loads_by_itself_and_agrees_with_the_whole(small: Path) -> None:
-    tower, whole = san.load_text("small", small, variant=SMALL), load(small)
+    tower, whole = network.load_text("small", [small], variant=SMALL), load(small)
     tokens = torch.tensor([[49406, 320, 1125, 49407]])
     with torch.inference_mode():
         assert torch.equal(tower(tokens), whole.ov_classifier(tokens))
@@ -155,8 +157,8 @@ def test_half_precision_files_are_computed_in_single_precision(tmp_path: Path) -
 
 
 def test_an_unknown_precision_is_an_error_that_names_the_known_ones(small: Path) -> None:
-    with pytest.raises(OvssError, match="'fp16' is not known; write fp32 or bf16"):
-        san.load("small", small, precision="fp16", variant=SMALL)
+    with pytest.raises(OvssError, match="unknown precision 'fp16'; write fp32 or bf16"):
+        network.load("small", [small], precision="fp16", variant=SMALL)
 
 
 def test_made_up_values_follow_the_rule_of_the_goldens(shared: Path) -> None:

@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 
 from ovss_ray import models
-from ovss_ray.models.photograph import rgb
-from ovss_ray.models.sam_generator import Generator
-from ovss_ray.models.sam_points import Settings
+from ovss_ray.models.photograph import padded_size, resized_size, rgb
+from ovss_ray.models.sam.generator import Generator
+from ovss_ray.models.sam.points import Settings
+from ovss_ray.models.san.variants import VARIANTS
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 GREY = PHOTO[..., 0]
 WORDS = ["sky", "road"]
 MASKS = np.ones((1, 24, 32), bool)
+SIDES = VARIANTS["san_vit_b_16"]
 
 ODD: dict[str, tuple[Any, str]] = {
     "colours first": (PHOTO.transpose(2, 0, 1), r"\(3, 24, 32\) and dtype uint8.*image\.transpose\(1, 2, 0\)"),
@@ -113,3 +115,22 @@ def test_every_way_into_a_network_refuses_what_is_no_photograph(way: str, kind: 
 def test_one_image_in_the_place_of_a_list_of_images_is_an_error() -> None:
     with pytest.raises(ValueError, match=re.escape("generate([image])")):
         Generator(loaded("sam_tiny")).generate(PHOTO)
+
+
+@pytest.mark.parametrize(
+    ("size", "resized", "padded"),
+    [
+        ((360, 480), (640, 853), (640, 864)),
+        ((1080, 810), (853, 640), (864, 640)),
+        ((100, 400), (640, 2560), (640, 2560)),
+        ((100, 1000), (256, 2560), (256, 2560)),
+        ((3333, 300), (2560, 230), (2560, 256)),
+        ((640, 640), (640, 640), (640, 640)),
+        ((1, 10_000), (1, 2560), (32, 2560)),
+    ],
+)
+def test_sizes_follow_the_short_side_unless_the_long_side_would_pass_2560(
+    size: tuple[int, int], resized: tuple[int, int], padded: tuple[int, int]
+) -> None:
+    assert resized_size(*size, SIDES) == resized
+    assert padded_size(*size, SIDES) == padded

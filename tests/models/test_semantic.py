@@ -1,7 +1,7 @@
 """The tiled semantic inference is the plain one, without its memory."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,6 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ovss_ray.errors import OvssError
 from ovss_ray.models.semantic import Geometry, label_map
+from ovss_ray.models.semantic import probabilities as probabilities_of
+
+Size = Literal["original", "resized"]
+SIZES: tuple[Size, ...] = ("original", "resized")
+"""Sizes at which the sigmoid may be computed."""
 
 SMALL = Geometry((64, 96), (64, 85), (48, 64))
 GEOMETRIES = [
@@ -28,21 +33,26 @@ def given(geometry: Geometry, classes: int, queries: int = 13) -> tuple[Tensor, 
     return masks, (3 * torch.randn(queries, classes + 1)).softmax(-1)[:, :-1]
 
 
-def plain_scores(masks: Tensor, probabilities: Tensor, geometry: Geometry) -> Tensor:
-    """Semantic inference as the official code does it, (K, H, W), in float64."""
+def plain_scores(masks: Tensor, probabilities: Tensor, geometry: Geometry, sigmoid: str) -> Tensor:
+    """Semantic inference as the official code of SAN ("original") or SCAN does it, (K, H, W), in float64."""
     padded = F.interpolate(masks[None].double(), geometry.padded, mode="bilinear", align_corners=False)
     cropped = padded[..., : geometry.resized[0], : geometry.resized[1]]
-    laid = F.interpolate(cropped, geometry.original, mode="bilinear", align_corners=False)[0].sigmoid()
+    cropped = cropped.sigmoid() if sigmoid == "resized" else cropped
+    laid = F.interpolate(cropped, geometry.original, mode="bilinear", align_corners=False)[0]
+    laid = laid.sigmoid() if sigmoid == "original" else laid
     return torch.einsum("qc,qhw->chw", probabilities.double(), laid)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("classes", [1, 2, 20, 300])
 @pytest.mark.parametrize("tile_bytes", [1, 10_000, None])
-def test_labels_are_those_of_all_scores_at_once(geometry: Geometry, classes: int, tile_bytes: int | None) -> None:
+@pytest.mark.parametrize("sigmoid", SIZES)
+def test_labels_are_those_of_all_scores_at_once(
+    geometry: Geometry, classes: int, tile_bytes: int | None, sigmoid: Size
+) -> None:
     masks, probabilities = given(geometry, classes)
-    scores = plain_scores(masks, probabilities, geometry)
-    labels = label_map(masks, probabilities, geometry, tile_bytes)
+    scores = plain_scores(masks, probabilities, geometry, sigmoid)
+    labels = label_map(masks, probabilities, geometry, tile_bytes, sigmoid)
     assert labels.shape == geometry.original
     assert labels.dtype == np.uint16
     chosen = scores.gather(0, torch.from_numpy(labels.astype(np.int64))[None])[0]
@@ -79,21 +89,39 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def largest(height: int, classes: int) -> int:
+def largest(height: int, classes: int, sigmoid: Size) -> int:
     masks, probabilities = given(SMALL, classes)
     with Largest(masks, probabilities) as seen:
-        label_map(masks, probabilities, Geometry(SMALL.padded, SMALL.resized, (height, 64)), BUDGET)
+        label_map(masks, probabilities, Geometry(SMALL.padded, SMALL.resized, (height, 64)), BUDGET, sigmoid)
     return seen.bytes
 
 
-def test_no_tensor_grows_with_the_number_of_classes() -> None:
-    assert largest(50, 700) == largest(50, 7000) <= BUDGET
+@pytest.mark.parametrize("sigmoid", SIZES)
+def test_no_tensor_grows_with_the_number_of_classes(sigmoid: Size) -> None:
+    assert largest(50, 700, sigmoid) == largest(50, 7000, sigmoid) <= BUDGET
 
 
-def test_a_taller_photograph_costs_its_own_labels_alone() -> None:
-    assert largest(2000, 30) <= max(largest(50, 30), 4 * 2000 * 64)
+@pytest.mark.parametrize("sigmoid", SIZES)
+def test_a_taller_photograph_costs_its_own_labels_alone(sigmoid: Size) -> None:
+    assert largest(2000, 30, sigmoid) <= max(largest(50, 30, sigmoid), 4 * 2000 * 64)
+
+
+def test_the_masks_of_a_larger_resized_photograph_never_exist_at_once() -> None:
+    masks, probabilities = given(SMALL, 5)
+    large = Geometry((640, 960), (640, 853), (48, 64))
+    with Largest(masks, probabilities) as seen:
+        label_map(masks, probabilities, large, BUDGET, "resized")
+    assert seen.bytes < 4 * 13 * 640 * 853 / 20
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_mask_probabilities_are_those_of_the_resized_photograph(geometry: Geometry) -> None:
+    masks, _ = given(geometry, 5)
+    padded = F.interpolate(masks[None], geometry.padded, mode="bilinear", align_corners=False)[0]
+    expected = padded[:, : geometry.resized[0], : geometry.resized[1]].sigmoid()
+    assert torch.equal(probabilities_of(masks, geometry), expected)
 
 
 def test_more_classes_than_a_label_map_can_name_are_refused() -> None:
-    with pytest.raises(OvssError, match="65535 classes are asked for; a label map can name 65534"):
+    with pytest.raises(OvssError, match="too many classes: 65535; a label map can name at most 65534"):
         label_map(torch.zeros(1, 4, 6), torch.zeros(1, 65535), SMALL)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from ovss_ray import stage
-from ovss_ray.columns import Batch
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
@@ -13,7 +14,7 @@ class Stage(stage.Stage):
     reads = ("image", "vocabulary")
     writes = ("image",)
 
-    class Config(stage.Config):
+    class Config(Settings):
         witness: str
         """a file that every batch is written into: a line with the vocabularies of its rows"""
 

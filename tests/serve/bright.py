@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
-from ovss_ray import regions
-from ovss_ray.limits import Limits
-from ovss_ray.serve import api, batch
-from ovss_ray.serve.desk import Model
+from ovss_ray.config.limits import Limits
+from ovss_ray.pipeline.stage import Stage
+from ovss_ray.serve.deployments import batch
+from ovss_ray.serve.http import api
+from ovss_ray.serve.http.admission import Model
 from ovss_ray.serve.row import Kind, Row
-from ovss_ray.stage import Stage
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.vocabulary import Vocabulary
 from tests import toys
 
 MODEL = {"name": "bright", "stages": [], "benchmarks": ["folder:mine.yaml"], "answers": ["segment"]}

@@ -20,9 +20,9 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
-from ovss_ray.limits import Limits
-from ovss_ray.serve import api
-from ovss_ray.serve.desk import Model
+from ovss_ray.config.limits import Limits
+from ovss_ray.serve.http import api
+from ovss_ray.serve.http.admission import Model
 from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture
 
 TOGETHER = 32

@@ -3,9 +3,10 @@
 import time
 from pathlib import Path
 
-from ovss_ray import stage
-from ovss_ray.columns import Batch, column
-from ovss_ray.vocabulary import Vocabularies
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
 from tests.toys import bright, commit
 
 
@@ -15,7 +16,7 @@ class Stage(stage.Stage):
     reads = ("image", "vocabulary")
     writes = ("prediction",)
 
-    class Config(stage.Config):
+    class Config(Settings):
         seconds: float = 0.0
         """that a batch takes"""
         hang: str = ""

@@ -5,10 +5,10 @@ from pathlib import Path
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from ovss_ray import config as configs
-from ovss_ray.serve.app import Arguments
-from ovss_ray.shipped import find_config
-from tests.test_cli import ovss
+from ovss_ray.config import loading as configs
+from ovss_ray.config.shipped import find_config
+from ovss_ray.serve.deployments.app import Arguments
+from tests.cli.test_app import ovss
 
 
 def test_serve_takes_the_file_that_is_written(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_serve_takes_the_file_that_is_written(tmp_path: Path) -> None:
     assert (read.http_options.host, read.http_options.port) == ("127.0.0.1", 9000)
     assert read.http_options.request_timeout_s == 65
     (application,) = read.applications
-    assert (application.import_path, application.route_prefix) == ("ovss_ray.serve.app:build", "/")
+    assert (application.import_path, application.route_prefix) == ("ovss_ray.serve.deployments.app:build", "/")
     arguments = Arguments.model_validate(application.args)
     assert arguments.config == ("san_tiny", str(mine))
     loaded = configs.load_several(map(find_config, arguments.config), arguments.set)

@@ -16,14 +16,16 @@ import psutil
 import pytest
 from ray import serve
 
-from ovss_ray import cluster
-from ovss_ray import config as configs
 from ovss_ray.client import Client
+from ovss_ray.config import loading as configs
+from ovss_ray.engine.cluster import connection
 from ovss_ray.errors import OvssError
-from ovss_ray.serve.app import LATE, QUIET, application
+from ovss_ray.serve.deployments.app import LATE, QUIET, application
 from perf.serve import replicas
 from tests.serve.bright import picture
 from tests.toys import bright
+
+pytestmark = pytest.mark.ray
 
 CLIENTS = 16
 PATIENCE = 120.0
@@ -31,8 +33,7 @@ PATIENCE = 120.0
 SECONDS = 6.0
 """That a request may take where a stage hangs."""
 DIED, LATER, SILENT = 6.0, 20.0, 40.0
-"""Seconds in which, as the README says, Serve finds that a replica has died, that one is past its deadline, and that
-one says nothing any more."""
+"""Seconds until Serve detects a dead replica, one past its deadline, and one that does not answer (docs/serving.md)."""
 BUSY = 60.0
 """What a busy machine may take longer."""
 
@@ -89,7 +90,7 @@ def address() -> Iterator[str]:
     """Where Serve listens, on a cluster of this process."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    with cluster.connect():
+    with connection.connect():
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 35},
@@ -105,7 +106,7 @@ def deploy(address: str, seconds: float = 30, **options: Any) -> None:
     """Serve the slow stage; what is deployed already is updated, replica by replica."""
     stages = [{"use": "tests.serve.slow", "options": {"seconds": 0.05, **options}}]
     raw = {"pools": [{"workers": 1, "cpus": 0.5, "stages": stages}], "limits": {"seconds": seconds}}
-    serve.run(application({"slow": configs.check(raw, "slow")}), name="ovss")
+    serve.run(application({"slow": configs.validate(raw, "slow")}), name="ovss")
     until = time.monotonic() + PATIENCE
     while not Client(address).ready():
         assert time.monotonic() < until
@@ -124,7 +125,7 @@ def deployed(address: str) -> str:
     return address
 
 
-@pytest.mark.parametrize("name", ["slow-0", "http"])
+@pytest.mark.parametrize("name", ["slow-0", pytest.param("http", marks=pytest.mark.slow)])
 def test_a_replica_is_killed_and_another_one_takes_its_place(deployed: str, name: str) -> None:
     with crowd(deployed) as asking:
         (killed,) = processes(name)
@@ -144,6 +145,7 @@ def test_a_changed_config_is_taken_over_while_clients_ask(deployed: str) -> None
     assert Client(deployed).models()["limits"]["seconds"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hung", "found"), [("sleep", LATE * SECONDS + LATER), ("C", SILENT)])
 def test_a_stage_that_never_returns_is_found_and_its_replica_replaced(
     address: str, hung: str, found: float, tmp_path: Path

@@ -6,10 +6,10 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -18,13 +18,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ovss_ray.serve.guard import digest
+from ovss_ray.serve.http.guard import digest
+from tests.paths import ROOT
 from tests.serve.bombs import TAKEN, chunk, png
 from tests.serve.bright import service
 from tests.serve.fuzz import PATHS, ask
-from tests.serve.test_metrics import watched
+from tests.serve.http.test_metrics import watched
 
-ROOT = Path(__file__).parents[2]
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 schema = schemathesis.openapi.from_asgi(
     "/v1/openapi.json", watched(key=digest("word")), headers={"Authorization": "Bearer word"}
@@ -57,6 +57,7 @@ def test_five_thousand_damaged_images_and_forms_are_refused_or_answered_and_noth
     assert told["after"] < 1.1 * told["before"]
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_before_they_are_decoded() -> None:
     told = of_its_own("tests.serve.bombs")
     status, peak = told.pop(TAKEN)

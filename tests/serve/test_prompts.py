@@ -1,20 +1,25 @@
 """Regions and prompts in front of a toy: what is answered, what is refused, and who remembers images."""
 
+import json
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from pycocotools import mask as coco
+from pycocotools.coco import COCO
 
-from ovss_ray import images
-from ovss_ray.limits import Limits
-from ovss_ray.serve import api, rle
-from ovss_ray.serve.desk import Model
+from ovss_ray.config.limits import Limits
+from ovss_ray.io import images
+from ovss_ray.serve.http import api
+from ovss_ray.serve.http.admission import Model
+from ovss_ray.structures.masks import rle
 from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture, service
-from tests.serve.test_api import client, encoded
+from tests.serve.http.test_api import client, encoded
 from tests.toys import bright
 
 
@@ -100,22 +105,22 @@ def test_points_and_boxes_become_the_question_of_the_stage(fields: dict[str, str
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "nothing": ({}, "give points, a box, or both"),
-    "no points": ({"points": "[]"}, "give points, a box, or both"),
-    "no json": ({"points": "3,4"}, "points: write JSON such as [[120, 80, 1]"),
-    "no label": ({"points": "[[3, 4]]"}, "points: write JSON"),
-    "odd label": ({"points": "[[3, 4, 2]]"}, "points: write JSON"),
-    "no number": ({"points": "[[NaN, 4, 1]]"}, "points: write JSON"),
-    "infinite": ({"box": "[0, 0, Infinity, 4]"}, "box: write JSON"),
-    "too many points": ({"points": str([[1, 1, 1]] * 65)}, "65 points are given; at most 64"),
-    "too much to read": ({"points": "[" + " " * 20_000 + "]"}, "points: 20,002 characters"),
+    "nothing": ({}, "pass points, a box, or both"),
+    "no points": ({"points": "[]"}, "pass points, a box, or both"),
+    "no json": ({"points": "3,4"}, "points: invalid value; pass JSON such as [[120, 80, 1]"),
+    "no label": ({"points": "[[3, 4]]"}, "points: invalid value"),
+    "odd label": ({"points": "[[3, 4, 2]]"}, "points: invalid value"),
+    "no number": ({"points": "[[NaN, 4, 1]]"}, "points: invalid value"),
+    "infinite": ({"box": "[0, 0, Infinity, 4]"}, "box: invalid value"),
+    "too many points": ({"points": str([[1, 1, 1]] * 65)}, "too many points: 65; the limit is 64"),
+    "too much to read": ({"points": "[" + " " * 20_000 + "]"}, "points is too long: 20,002 characters"),
     "empty box": ({"box": "[5, 5, 5, 9]"}, "is empty"),
     "box the other way": ({"box": "[5, 5, 1, 1]"}, "is empty"),
-    "point beside the image": ({"points": "[[33, 4, 1]]"}, "33, 4 lies beside it: it has 32 × 24 pixels"),
-    "box beside the image": ({"box": "[0, 0, 5, 25]"}, "5, 25 lies beside it"),
+    "point outside the image": ({"points": "[[33, 4, 1]]"}, "point 33, 4 is outside the image: 32 × 24 pixels"),
+    "box outside the image": ({"box": "[0, 0, 5, 25]"}, "5, 25 is outside the image"),
     "top": ({"points": "[[3, 4, 1]]", "top": "11"}, "top: "),
     "both words": ({"points": "[[3, 4, 1]]", "classes": ["a"], "benchmark": "camvid"}, "one of the two"),
-    "model": ({"points": "[[3, 4, 1]]", "model": "brigt"}, "no model 'brigt' here. There are: bright, outliner"),
+    "model": ({"points": "[[3, 4, 1]]", "model": "brigt"}, "unknown model 'brigt'; available: bright, outliner"),
     "field": ({"points": "[[3, 4, 1]]", "labels": "1"}, "labels: "),
 }
 
@@ -131,7 +136,7 @@ def test_what_cannot_be_pointed_at_is_refused_with_what_is_wrong(name: str, toy:
 def test_an_image_is_sent_or_named_and_not_both_or_neither(toy: TestClient) -> None:
     for content, more in ((b"", {}), (IMAGE, {"image": NAME})):
         done = toy.post("/v1/prompt", content=content, params={"points": "[[3, 4, 1]]", **more})
-        assert (done.status_code, done.json()["detail"][:41]) == (422, "send an image, or the sha256 of one sent ")
+        assert (done.status_code, done.json()["detail"][:41]) == (422, "send either an image, or the sha256 of an")
     assert toy.post("/v1/prompt", params={"image": "a photo", "points": "[[3, 4, 1]]"}).status_code == 422
 
 
@@ -149,11 +154,11 @@ def test_a_model_without_sam_says_what_to_ask_or_to_serve_instead(toy: TestClien
     for path, fields in (("regions", {"classes": "a"}), ("prompt", {"points": "[[3, 4, 1]]"})):
         done = toy.post(f"/v1/{path}", content=IMAGE, params={**fields, "model": "bright"})
         assert done.status_code == 422
-        assert f"bright has no SAM that proposes regions, so it cannot answer {path}" in done.json()["detail"]
-        assert done.json()["detail"].endswith("Ask with model=outliner")
+        assert f"bright cannot answer {path} requests: they need a model with SAM" in done.json()["detail"]
+        assert done.json()["detail"].endswith("Pass model=outliner")
         alone = client(api.build([Model(MODEL, Toy().send, WORDS)], Limits(), None))
         done = alone.post(f"/v1/{path}", content=IMAGE, params=fields)
-        assert done.json()["detail"].endswith("Serve one beside it: ovss serve bright sam_alpha_clip_tiny")
+        assert done.json()["detail"].endswith("Serve one too: ovss serve bright sam_alpha_clip_tiny")
 
 
 def test_a_model_may_be_named_and_the_first_is_meant_where_none_is(toy: TestClient) -> None:
@@ -170,7 +175,7 @@ def test_a_model_may_be_named_and_the_first_is_meant_where_none_is(toy: TestClie
 def test_the_document_tells_of_all_that_may_be_sent_and_answered(toy: TestClient) -> None:
     paths = toy.get("/v1/openapi.json").json()["paths"]
     prompt = paths["/v1/prompt"]["post"]
-    fields = {"classes", "benchmark", "model", "image", "points", "box", "multimask", "top"}
+    fields = {"classes", "benchmark", "model", "image", "points", "box", "multimask", "top", "output", "file_name"}
     assert {one["name"] for one in prompt["parameters"]} == fields
     assert set(prompt["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]) == fields
     assert set(prompt["responses"]) == {"200", *map(str, (400, 401, 403, 404, 413, 415, 422, 429, 503))}
@@ -179,4 +184,55 @@ def test_the_document_tells_of_all_that_may_be_sent_and_answered(toy: TestClient
         "benchmark",
         "model",
         "top",
+        "output",
+        "file_name",
+        "ranked",
     }
+
+
+def test_each_class_ranks_the_regions_by_its_probability(toy: TestClient) -> None:
+    fields = {"classes": ["a", "b", "c"], "ranked": 2}
+    answer = toy.post("/v1/regions", content=IMAGE, params=fields).json()
+    assert [(ranking["index"], ranking["name"]) for ranking in answer["ranking"]] == [(0, "a"), (1, "b"), (2, "c")]
+    for ranking in answer["ranking"]:
+        best, second = ranking["regions"]
+        assert answer["regions"][best["region"]]["names"][0] == {
+            "index": ranking["index"],
+            "name": ranking["name"],
+            "score": pytest.approx(best["score"]),
+        }
+        assert best["score"] == pytest.approx(np.exp(5) / (np.exp(5) + 2))
+        assert second["score"] == pytest.approx(1 / (np.exp(5) + 2))
+    assert toy.post("/v1/regions", content=IMAGE, params={**fields, "ranked": 0}).json()["ranking"] is None
+    assert toy.post("/v1/regions", content=IMAGE, params={**fields, "ranked": 101}).status_code == 422
+
+
+def test_a_coco_document_of_regions_is_read_by_pycocotools(toy: TestClient, tmp_path: Path) -> None:
+    fields = {"classes": ["a", "b", "c"], "output": "coco", "file_name": "photo.png"}
+    document = toy.post("/v1/regions", content=IMAGE, params=fields).json()
+    assert document["images"] == [{"id": 1, "file_name": "photo.png", "width": 32, "height": 24}]
+    assert document["info"]["model"] == "outliner"
+    (tmp_path / "coco.json").write_text(json.dumps(document))
+    truth = COCO(tmp_path / "coco.json")
+    assert [category["name"] for category in truth.loadCats(truth.getCatIds())] == ["a", "b", "c"]
+    expected = bright(picture(), 3)
+    assert len(truth.anns) == 3
+    for annotation in truth.anns.values():
+        mask = expected == annotation["category_id"] - 1
+        np.testing.assert_array_equal(truth.annToMask(annotation), mask)
+        encoded_mask = coco.encode(np.asfortranarray(mask, np.uint8))
+        assert annotation["bbox"] == coco.toBbox(encoded_mask).tolist()
+        assert annotation["area"] == coco.area(encoded_mask)
+        assert annotation["score"] == pytest.approx(np.exp(5) / (np.exp(5) + 2))
+    assert len(truth.loadRes(document["annotations"]).anns) == 3
+
+
+def test_a_coco_document_of_a_prompt_has_one_category_if_there_are_no_classes(toy: TestClient) -> None:
+    fields = {"points": "[[3, 4, 1]]", "output": "coco"}
+    document = toy.post("/v1/prompt", content=IMAGE, params=fields).json()
+    assert document["images"][0]["file_name"] == NAME
+    assert document["categories"] == [{"id": 1, "name": "object"}]
+    scores = [annotation["score"] for annotation in document["annotations"]]
+    assert scores == [annotation["predicted_iou"] for annotation in document["annotations"]] == sorted(scores)[::-1]
+    named = toy.post("/v1/prompt", content=IMAGE, params={**fields, "classes": ["a", "b"]}).json()
+    assert [annotation["category_id"] for annotation in named["annotations"]] == [2, 1]

@@ -18,18 +18,22 @@ import numpy as np
 import psutil
 import pytest
 
-from ovss_ray import config as configs
-from ovss_ray import files, images, pipeline, regions
-from ovss_ray.actors import sam_prompt
+from ovss_ray.benchmarks import catalog
 from ovss_ray.client import Client
-from ovss_ray.columns import Batch, column
-from ovss_ray.datasets import benchmark as benchmarks
+from ovss_ray.config import loading as configs
+from ovss_ray.config.shipped import shipped_configs
 from ovss_ray.errors import OvssError
-from ovss_ray.shipped import shipped_configs
-from ovss_ray.stage import Stage, StageConfig
-from ovss_ray.vocabulary import Vocabulary
+from ovss_ray.io import files, images
+from ovss_ray.models.sam.config import SamConfig
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import Stage, StageConfig
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.vocabulary import Vocabulary
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.ray
+
 PATIENCE = 400.0
 """Seconds for a start, or an end, on a busy machine."""
 SAN = """
@@ -99,22 +103,23 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def stages(model: str) -> dict[str, Stage]:
     """The stages of a run of a model, in this process."""
     exact = StageConfig(use="san", options={"variant": "san_tiny", "exact": True})
+    decode = StageConfig(use="decode").build(benchmarks=catalog.Benchmarks())
     if model == "two_workers":
         config = configs.load(shipped_configs()["sam_alpha_clip_tiny"], ["exact=true", "sam.points_per_side=4"])
-        return {"decode": StageConfig(use="decode").build(), **{one.use: one.build() for one in config.stages()}}
-    return {"decode": StageConfig(use="decode").build(), "san": exact.build()}
+        return {"decode": decode, **{one.use: one.build() for one in config.stages()}}
+    return {"decode": decode, "san": exact.build()}
 
 
 def run(stages: dict[str, Stage], asked: list[tuple[str, Vocabulary]]) -> Batch:
     """What the stages of a run make of images, asked for vocabularies."""
-    batch = pipeline.start(
+    batch = execution.start(
         len(asked),
         image_id=[str(number) for number in range(len(asked))],
         benchmark=["scenes:seen"] * len(asked),
         image_uri=[uri for uri, _ in asked],
         vocabulary=[words.digest for _, words in asked],
     )
-    done = pipeline.run(stages, batch, {words.digest: words for _, words in asked})
+    done = execution.run(stages, batch, {words.digest: words for _, words in asked})
     assert list(done["error"]) == [""] * len(asked)
     return done
 
@@ -126,7 +131,7 @@ def named(words: Vocabulary) -> dict[str, Any]:
 def test_label_maps_are_those_of_the_batch_path_of_two_models_with_two_vocabularies_in_one_stream(
     served: Service,
 ) -> None:
-    asking, seen = Client(served.address), benchmarks.load("scenes:seen").vocabulary
+    asking, seen = Client(served.address), catalog.load("scenes:seen").vocabulary
     asked = [(uri, words) for uri in SCENES for words in (seen, OWN)]
     stream = [(model, uri, words) for uri, words in asked for model in MODELS]
 
@@ -147,7 +152,7 @@ def test_label_maps_are_those_of_the_batch_path_of_two_models_with_two_vocabular
 
 
 def test_regions_are_those_of_the_stages_run_by_hand_with_their_names(served: Service) -> None:
-    asking, seen = Client(served.address), benchmarks.load("scenes:seen").vocabulary
+    asking, seen = Client(served.address), catalog.load("scenes:seen").vocabulary
     asked = [(SCENES[0], seen), (SCENES[1], OWN)]
     done = run(stages("two_workers"), asked)
     for number, (uri, words) in enumerate(asked):
@@ -169,7 +174,9 @@ def test_regions_are_those_of_the_stages_run_by_hand_with_their_names(served: Se
 def test_prompts_are_answered_as_the_stages_do_and_by_the_worker_that_remembers_the_image(served: Service) -> None:
     asking = Client(served.address)
     sam, alpha_clip = (stages("two_workers")[name] for name in ("sam", "alpha_clip"))
-    prompter, pictures = sam_prompt.Stage.beside(sam, 1 << 28), [files.read(uri) for uri in SCENES[:6]]
+    options = sam.config.model_dump(include=set(SamConfig.model_fields))
+    prompter = StageConfig(use="sam_prompt", options=options).build(network=sam.network)
+    pictures = [files.read(uri) for uri in SCENES[:6]]
     click, box = (
         {"points": [[90.0, 70.5]], "labels": [1], "multimask": True},
         {"box": [40, 30, 120, 110], "multimask": False},
@@ -213,8 +220,8 @@ def test_images_are_shared_out_among_the_workers_and_each_remembers_its_own(serv
 def pointed(stages: dict[str, Stage], picture: bytes, question: dict[str, Any]) -> Batch:
     """What stages make of one question about an image."""
     image = images.decode(picture, "image")
-    batch = pipeline.start(1, image=[image], prompts=[question], vocabulary=[OWN.digest])
-    done = pipeline.run(stages, batch, {OWN.digest: OWN})
+    batch = execution.start(1, image=[image], prompts=[question], vocabulary=[OWN.digest])
+    done = execution.run(stages, batch, {OWN.digest: OWN})
     assert done["error"][0] == ""
     return {**done, "size": column([np.array(image.shape[:2])])}
 
@@ -226,11 +233,11 @@ def shape(done: Batch) -> np.ndarray:
 
 def test_what_is_wrong_comes_back_through_serve_as_it_was_said(served: Service) -> None:
     asking = Client(served.address)
-    with pytest.raises(OvssError, match="answered 415: the image is no JPEG"):
+    with pytest.raises(OvssError, match="answered 415: the image is not a JPEG"):
         asking.segment(b"GIF89a", ["sky"])
     with pytest.raises(OvssError, match=r"answered 422: .*empty name"):
         asking.segment(files.read(SCENES[0]), ["sky", ""])
-    with pytest.raises(OvssError, match="answered 413: the body"):
+    with pytest.raises(OvssError, match="answered 413: the request body"):
         asking.segment(bytes(20_000_001), ["sky"])
 
 
@@ -238,11 +245,11 @@ def test_a_service_for_others_needs_a_key_and_a_taken_port_is_told_before_ray_is
     port = served.address.rpartition(":")[2]
     for arguments, message in {
         ("san_tiny", "--host", "0.0.0.0"): "Set OVSS_API_KEY",
-        ("oracle",): "no stage looks at an image",
+        ("oracle",): "no stage reads column 'image'",
         ("san_tiny", "--port", port): "Choose another --port",
         ("san_tiny", "--set", "san.weights=nowhere.pth", "--port", "1025"): "nowhere.pth",
         ("san_tiny", "--set", "limits.secnds=1"): "Did you mean 'seconds'?",
-        ("san_tiny", "san_tiny"): "two configs called 'san_tiny'",
+        ("san_tiny", "san_tiny"): "two configs have the name 'san_tiny'",
         ("san_tiny", "san_tyny"): "Did you mean 'san_tiny'?",
     }.items():
         command = [sys.executable, "-m", "ovss_ray", "serve", *arguments]

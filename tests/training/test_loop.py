@@ -1,6 +1,8 @@
 """Trainings go down, go on where they were, and end in a file that can be used."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from ovss_ray import cli, models
-from ovss_ray.errors import OvssError
+from ovss_ray import models, registry
+from ovss_ray.cli import app
+from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.models import checkpoint
-from ovss_ray.models.san_variants import VARIANTS
-from ovss_ray.training import clip, config, loop, photographs, san
-from ovss_ray.training.config import ClipTraining, SanTraining
+from ovss_ray.models.san.variants import VARIANTS
+from ovss_ray.training import config, loop, photographs
+from ovss_ray.training.recipes.clip import task as clip
+from ovss_ray.training.recipes.clip.config import Config as ClipTraining
+from ovss_ray.training.recipes.san import task as san
+from ovss_ray.training.recipes.san.config import Config as SanTraining
 from tests.checkpoints import SMALL, small_checkpoint
+from tests.paths import ROOT
+from tests.training import one_batch
 
 CLIP = ClipTraining(
     task="clip", steps=4, batch=1, crops=2, rate=1e-3, warmup=2, precision="fp32", device="cpu", measured=0
@@ -96,12 +104,7 @@ def test_a_few_steps_on_one_batch_bring_its_loss_down(kind: str, tmp_path: Path,
     changes = {"steps": 20, "cooldown": 0.0, "warmup": 1}
     settings = (CLIP if kind == "clip" else side(small_clip)).model_copy(update=changes)
     task = clip.Task(settings) if kind == "clip" else san.Task(settings)
-    batch, seen = task.batch(0), []
-    task.batch = lambda step: batch
-    measure = task.losses
-    task.losses = lambda *given: seen.append(measure(*given)) or seen[-1]
-    loop.train(task, settings, tmp_path)
-    totals = [sum(value.item() for value in losses.values()) for losses in seen]
+    totals = one_batch.totals(task, settings, tmp_path)
     assert np.mean(totals[-3:]) < 0.85 * np.mean(totals[:2]), totals
 
 
@@ -131,7 +134,7 @@ def test_what_is_exported_can_be_loaded_and_says_how_it_was_made(tmp_path: Path,
 def test_a_folder_of_another_training_is_refused_but_more_steps_are_not(tmp_path: Path) -> None:
     loop.claim(tmp_path, CLIP)
     loop.claim(tmp_path, CLIP.model_copy(update={"steps": 8}))
-    with pytest.raises(OvssError, match="another config"):
+    with pytest.raises(OvssError, match="training with a different config"):
         loop.claim(tmp_path, CLIP.model_copy(update={"rate": 0.1}))
 
 
@@ -145,12 +148,47 @@ def test_the_rate_rises_stays_and_falls() -> None:
 
 def test_faults_of_a_config_are_named_with_the_nearest_word(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("task: clip\nsteps: 0\nbatch: 1\nrate: 1\nnegativs: 3\n")
-    with pytest.raises(OvssError, match=r"(?s)steps: .*greater than or equal to 1.*negativs: unknown.*'negatives'"):
+    message = r"(?s)steps: .*greater than or equal to 1.*unknown key 'negativs'.*'negatives'"
+    with pytest.raises(OvssError, match=message):
         config.load(tmp_path / "a.yaml")
     (tmp_path / "a.yaml").write_text("task: clip\nsteps: 1\nbatch: 1\nrate: 1\n")
     assert config.load(tmp_path / "a.yaml", ["steps=7"]).steps == 7
     (tmp_path / "b.yaml").write_text(config.dump(config.load(tmp_path / "a.yaml", ["things=[1, 2]"])))
     assert config.load(tmp_path / "b.yaml").things == (1, 2)
+
+
+def test_every_recipe_is_a_folder_with_a_config_that_needs_no_torch() -> None:
+    recipes = registry.known(config.RECIPES)
+    assert {"alpha_clip", "clip", "sam", "san", "scan", "scan_clip"} <= set(recipes)
+    code = (
+        "import sys; from ovss_ray.training import config; "
+        f"assert all(issubclass(config.part(name, 'config', 'Config'), config.Training) for name in {recipes}); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    shipped = {config.load(file).task for file in (ROOT / "configs").glob("train_*.yaml")}
+    assert shipped == set(recipes)
+
+
+def test_a_recipe_of_the_user_is_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "their_recipes" / "small"
+    package.mkdir(parents=True)
+    (package / "config.py").write_text(
+        "from ovss_ray.training.config import Training\n\n\nclass Config(Training):\n    depth: int = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a.yaml").write_text("task: their_recipes.small\nsteps: 1\nbatch: 1\nrate: 1\nvariant: small\n")
+    assert config.load(tmp_path / "a.yaml", ["depth=5"]).model_dump()["depth"] == 5
+
+
+def test_a_task_that_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("steps: 1\nbatch: 1\nrate: 1\n")
+    with pytest.raises(
+        OvssError, match=r"a\.yaml: task: expected the name of a training, got None.*alpha_clip, clip, "
+    ):
+        config.load(tmp_path / "a.yaml")
+    with pytest.raises(UnknownName, match=r"unknown training 'sann'.*'san'"):
+        config.load(tmp_path / "a.yaml", ["task=sann"])
 
 
 @pytest.fixture
@@ -170,7 +208,7 @@ def test_the_official_recipe_runs_on_labelled_photographs(
     """The shipped config, but for a smaller network, three photographs and two steps."""
     monkeypatch.setitem(VARIANTS, "san_vit_b_16", SMALL)
     small_checkpoint(tmp_path / "small.pth")
-    shipped = Path(__file__).parents[2] / "configs/train_san_vit_b_16.yaml"
+    shipped = ROOT / "configs/train_san_vit_b_16.yaml"
     given = [f"clip={tmp_path / 'small.pth'}", f"data=folder:{photos}", "steps=2", "batch=2", "points=500", "workers=0"]
     settings = config.load(
         shipped, [*given, "short_sides=[64, 96]", "crop=96", "precision=fp32", "device=cpu", "measured=0"]
@@ -210,7 +248,7 @@ def test_one_command_trains_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFi
     small = ["--set", "batch=1", "--set", "crops=0", "--set", "precision=fp32", "--set", "measured=0"]
     for steps in (1, 2):
         with pytest.raises(SystemExit, match="0"):
-            cli.main(["train", "train_stem_tiny", "--out", str(tmp_path), "--set", f"steps={steps}", *small])
+            app.main(["train", "train_stem_tiny", "--out", str(tmp_path), "--set", f"steps={steps}", *small])
         assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / loop.WEIGHTS)
     assert [json.loads(line)["step"] for line in (tmp_path / loop.LOG).read_text().splitlines()] == [1, 2]
     assert not any(name.startswith("heads.") for name in checkpoint.read(tmp_path / loop.WEIGHTS))

@@ -6,6 +6,8 @@ import { ask } from "./service.js";
 import { can, change, classes, modelOf, state } from "./state.js";
 
 const TOP = 5; // names that each region and object gets
+export const RANKED = 50; // regions that each word gets at most
+const PLACES = 10_000; // of all words together
 const running = new Map(); // slot → {question, photo, controller, wait}
 const failed = new Map(); // slot → question
 
@@ -41,7 +43,7 @@ function wants() {
     return { slot, question: JSON.stringify([model, words]), path, model, fields, keep };
   };
   if (state.mode === "regions")
-    return [want("regions", "v1/regions", modelFor("regions"), { top: TOP }, keepRegions)];
+    return [want("regions", "v1/regions", modelFor("regions"), { top: TOP, ranked: ranked(words) }, keepRegions)];
   return ["first", "second"]
     .filter((slot) => slot === "first" || state.other)
     .map((slot) => {
@@ -49,6 +51,9 @@ function wants() {
       return want(slot, "v1/segment", model, { output: "rle" }, keepMap);
     });
 }
+
+/** Regions that each word gets: fewer if there are thousands of words. */
+const ranked = (words) => Math.max(1, Math.min(RANKED, Math.floor(PLACES / words.length)));
 
 const settled = ({ slot, question }) =>
   state.found[slot]?.question === question || question in state.found || failed.get(slot) === question;
@@ -158,7 +163,7 @@ function known(regions, { width, height }) {
 }
 
 function keepRegions({ slot, question, model }, answer) {
-  keep(slot, { question, model, answer, regions: known(answer.regions, answer) });
+  keep(slot, { question, model, answer, words: JSON.parse(question)[1], regions: known(answer.regions, answer) });
 }
 
 function keepObject({ question, model }, answer) {

@@ -7,20 +7,45 @@ import { state } from "./state.js";
 
 export const percent = (part, digits = 1) => `${(100 * part).toFixed(part && part < 0.0995 ? digits : 0)} %`;
 
-/** Regions that are shown: those with the letters of the filter in a name, and the score that is asked for. */
+/** The ranking {index, name, regions} by which regions are shown, or undefined if it is by size. */
+export const ranking = () => state.found.regions?.answer.ranking?.find(({ name }) => name === state.rank);
+
+/**
+ * Regions that are shown: the best for one word, or those with the letters of the filter in their name; all with the
+ * score that is asked for. Each has a `label`: {index, name, score} of the word, or of its best name.
+ */
 export function regionsShown() {
+  const all = state.found.regions?.regions ?? [];
+  const word = ranking();
+  const scored = ({ label }) => (label?.score ?? 1) * 100 >= state.least;
+  if (word) {
+    const { index, name } = word;
+    const label = (score) => ({ index, name, score });
+    return word.regions.slice(0, state.best)
+      .map(({ region, score }, place) => ({ ...all[region], number: region, place: place + 1, label: label(score) }))
+      .filter(scored);
+  }
   const wanted = state.filter.trim().toLowerCase();
-  return (state.found.regions?.regions ?? [])
-    .map((region, number) => ({ ...region, number }))
-    .filter(({ names: [best] }) => (best?.score ?? 1) * 100 >= state.least)
-    .filter(({ names }) => !wanted || names[0]?.name.toLowerCase().includes(wanted));
+  return all
+    .map((region, number) => ({ ...region, number, label: region.names[0] }))
+    .filter(scored)
+    .filter(({ label }) => !wanted || label?.name.toLowerCase().includes(wanted));
 }
+
+/** Masks that are shown, in the order in which they are drawn: later ones lie on top. */
+export function masksShown() {
+  if (state.mode === "objects") return objectsShown();
+  return ranking() ? regionsShown().reverse() : regionsShown();
+}
+
+/** The number of what is chosen in the list or on the image, or null. */
+export const chosen = () => (state.mode === "objects" ? state.selected : state.pinned);
 
 /**
  * What lies over the image: one layer, or two of two models, from left to right.
  *
  * A layer has `sources`, which are other objects when it has to be computed anew; place(size) → Int32Array of numbers;
- * and name(number) → what a number is called.
+ * name(number) → what a number is called; and caption(number) → what is written on its mask, if there are masks.
  */
 export function layers() {
   if (!state.photo) return [];
@@ -35,11 +60,12 @@ export function layers() {
     }));
   }
   const last = ({ number }) => (number === state.lit ? 1 : 0); // what is lit lies on top
-  const shown = (state.mode === "regions" ? regionsShown() : objectsShown()).sort((a, b) => last(a) - last(b));
+  const shown = masksShown().sort((a, b) => last(a) - last(b));
   return [{
     sources: [state.mode, state.found.regions, ...shown.flatMap((one) => [one.number, one.mask])],
     place: (at) => placeMasks(shown, size, at),
     name: (number) => told(shown.find((one) => one.number === number)),
+    caption: (number) => caption(shown.find((one) => one.number === number)),
   }];
 }
 
@@ -48,8 +74,14 @@ export function objectsShown() {
   const last = (object) => (object.id === state.selected ? 1 : 0);
   return [...state.objects]
     .sort((a, b) => last(a) - last(b))
-    .map((object) => ({ ...maskOf(object), number: object.id }))
+    .map((object) => ({ ...maskOf(object), number: object.id, label: maskOf(object)?.names[0] }))
     .filter((one) => one.mask);
+}
+
+/** "striped red star" on a mask; "2: 83 %" on the second best one of a ranking. */
+function caption({ label, place, number }) {
+  if (place) return `${place}: ${percent(label.score)}`;
+  return label?.name ?? (state.mode === "objects" ? `Object ${number}` : `Region ${number + 1}`);
 }
 
 export const nameOf = (object) => {
@@ -60,7 +92,7 @@ export const nameOf = (object) => {
 /** "striped red star · 4.1 % · score 83 %", of a class, a region or an object. */
 function told(one) {
   if (!one) return "nothing";
-  const [best] = one.names ?? [one];
+  const best = one.names ? one.label : one;
   const score = best?.score ?? null;
   const name = best?.name ?? `Object ${one.number}`;
   return [name, percent(one.part), ...(score === null ? [] : [`score ${percent(score)}`])].join(" · ");

@@ -1,10 +1,10 @@
 // The list of what was found, and what can be taken away.
 
-import { answerOf } from "./asking.js";
-import { agreement, nameOf, objectsShown, percent, regionsShown } from "./legend.js";
+import { answerOf, RANKED } from "./asking.js";
+import { agreement, nameOf, objectsShown, percent, ranking, regionsShown } from "./legend.js";
 import { hex } from "./masks.js";
 import { choose, maskOf, remove, removeAll, select } from "./objects.js";
-import { saveLabels, saveMasks, saveOverlay } from "./save.js";
+import { saveCoco, saveCutOut, saveLabels, saveMasks, saveOverlay } from "./save.js";
 import { classes, change, state } from "./state.js";
 import { html, nothing } from "./vendor/lit-html.js";
 
@@ -68,25 +68,51 @@ const others = (names) => {
   return some.length ? html`<small>or ${some.map(({ name, score }) => `${name} ${percent(score)}`).join(", ")}</small>` : nothing;
 };
 
+/** The best names of what is chosen, with a score each. */
+const candidates = (number, names, title) => (names.length ? html`<ol class="names" aria-label="Best names of ${title}">
+  ${names.map(({ name, score }) => html`<li><span>${name}</span> ${bar(number, score)} <span>${percent(score)}</span></li>`)}
+</ol>` : nothing);
+
 const quality = (part, iou) => html`<span class="quality"><span>${percent(part)}</span>
   <small title="what the model itself thinks of the mask">IoU ${iou.toFixed(2)}</small></span>`;
 
-const regionRow = ({ number, names, part, predicted_iou: iou }) => html`<li>${row(number, html`
-  <span class="name">${names[0]?.name ?? `Region ${number + 1}`} ${scored(names[0]?.score)} ${others(names)}</span>
-  ${quality(part, iou)}`)}</li>`;
+/** Below the word that is looked for: what the region is more likely, if there is something. */
+const likelier = (names, label) => (names.length && names[0].index !== label.index
+  ? html`<small>(more likely ${names[0].name} ${percent(names[0].score)})</small>` : nothing);
+
+function regionRow({ number, place, names, label, part, predicted_iou: iou }) {
+  const title = label?.name ?? `Region ${number + 1}`;
+  const open = state.pinned === number;
+  return html`<li class="region">${row(number, html`
+    <span class="name">${place ? `${place}. ` : nothing}${title} ${scored(label?.score)}
+      ${open ? nothing : place ? likelier(names, label) : others(names)}</span>
+    ${quality(part, iou)}`)} ${open ? candidates(number, names, title) : nothing}</li>`;
+}
+
+const wordMenu = (rankings) => html`<label class="grow">Look for <select id="rank"
+    @change=${({ target }) => change({ rank: target.value, pinned: null, lit: null })}>
+  <option value="" .selected=${!ranking()}>all words, largest first</option>
+  ${rankings.map(({ name }) => html`<option value=${name} .selected=${name === state.rank}>${name}</option>`)}
+</select></label>`;
+
+const slider = (title, key, least, most) => html`<label class="grow">${title} <input type="range" min=${least} max=${most}
+  .value=${String(state[key])} @input=${({ target }) => change({ [key]: Number(target.value) })}></label>`;
 
 function regionsView() {
-  const all = state.found.regions?.regions;
+  const { regions: all, answer } = state.found.regions ?? {};
   if (!all) return nothing;
   const shown = regionsShown();
+  const word = ranking();
   return html`
+    <p class="row">${wordMenu(answer.ranking ?? [])}</p>
     <p class="row">
-      <label class="grow">Name has <input type="search" .value=${state.filter}
-        @input=${(e) => change({ filter: e.target.value })}></label>
-      <label class="grow">Score from ${state.least} % <input type="range" max="100" .value=${String(state.least)}
-        @input=${(e) => change({ least: Number(e.target.value) })}></label>
+      ${word ? slider(`Best ${state.best}`, "best", 1, RANKED) : html`<label class="grow">Name has <input type="search"
+        .value=${state.filter} @input=${(e) => change({ filter: e.target.value })}></label>`}
+      ${slider(`Score from ${state.least} %`, "least", 0, 100)}
     </p>
-    <p class="hint">${shown.length} of ${all.length} regions</p>
+    ${word && classes().length === 1 ? html`<p class="hint">With one word every score is 100 %, and only the order tells
+      regions apart. Add words for what else is in the image.</p>` : nothing}
+    <p class="hint">${shown.length} of ${all.length} regions${word ? html`, by their score for <b>${word.name}</b>` : nothing}</p>
     <ul class="list">${shown.map(regionRow)}</ul>`;
 }
 
@@ -101,12 +127,14 @@ const masksOf = (object, masks) => html`<span class="masks" role="group" aria-la
 function objectRow(object) {
   const mask = maskOf(object);
   const masks = answerOf(object)?.masks ?? [];
+  const open = object.id === state.selected;
   return html`<li class="object">
     ${row(object.id, html`<span class="name">${nameOf(object)} ${scored(mask?.names[0]?.score)}
-        ${others(mask?.names ?? [])}</span> ${mask ? quality(mask.part, mask.predicted_iou) : nothing}`,
-    () => select(object), object.id === state.selected)}
+        ${open ? nothing : others(mask?.names ?? [])}</span> ${mask ? quality(mask.part, mask.predicted_iou) : nothing}`,
+    () => select(object), open)}
     <button type="button" class="plain" aria-label="Remove ${nameOf(object)}" title="Remove"
       @click=${() => remove(object)}>×</button>
+    ${open ? candidates(object.id, mask?.names ?? [], nameOf(object)) : nothing}
     ${masks.length > 1 ? masksOf(object, masks) : nothing}
   </li>`;
 }
@@ -120,18 +148,23 @@ const objectsView = () => html`
 // Downloads.
 
 function savesView() {
-  const ready = { map: state.found.first, regions: state.found.regions, objects: objectsShown().length }[state.mode];
+  const ready = { map: state.found.first, regions: regionsShown().length, objects: objectsShown().length }[state.mode];
   if (!ready) return nothing;
   const labels = state.mode === "map" && state.other
     ? ["first", "second"].filter((slot) => state.found[slot]).map((slot) => [slot, `Labels of ${state.found[slot].model}, PNG`])
-    : state.mode === "regions" ? [] : [["first", "Labels, PNG"]];
+    : [["first", "Labels, PNG"]];
+  const masked = state.mode !== "map";
   return html`
     <h2>Download</h2>
     <p class="row">
       ${labels.map(([slot, title]) => html`<button type="button" title="PNG whose pixels are numbers"
         @click=${() => saveLabels(slot)}>${title}</button>`)}
       <button type="button" title="PNG of the image and its colours" @click=${saveOverlay}>Overlay, PNG</button>
-      <button type="button" title="JSON with COCO's run lengths" @click=${saveMasks}>Masks, JSON</button>
+      ${masked ? html`<button type="button" title="PNG of the image inside the chosen mask, or inside all; clear elsewhere"
+          @click=${saveCutOut}>Cut-out, PNG</button>
+        <button type="button" title="COCO's document: images, annotations, categories"
+          @click=${saveCoco}>COCO, JSON</button>` : nothing}
+      <button type="button" title="JSON of the answers, with COCO's run lengths" @click=${saveMasks}>Masks, JSON</button>
     </p>`;
 }
 
@@ -145,6 +178,6 @@ export function resultsView() {
   if (!state.photo) return nothing;
   const view = { map: mapView, regions: regionsView, objects: objectsView }[state.mode];
   const missing = state.mode !== "objects" && !classes().length;
-  return html`<h2>${{ map: "What is where", regions: "Regions", objects: "Objects" }[state.mode]} ${seconds()}</h2>
+  return html`<h2>${{ map: "What is where", regions: "Everything", objects: "Objects" }[state.mode]} ${seconds()}</h2>
     ${missing ? html`<p class="hint">Type words above, or take those of a benchmark.</p>` : view()} ${savesView()}`;
 }

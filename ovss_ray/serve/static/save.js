@@ -1,7 +1,9 @@
 // Results as files: indices as PNG, the colours over the image as PNG, masks as JSON in COCO's run lengths.
 
-import { answerOf } from "./asking.js";
-import { layers, nameOf, objectsShown, regionsShown } from "./legend.js";
+import { answerOf, modelFor } from "./asking.js";
+import { anchors, write } from "./captions.js";
+import { cocoDocument } from "./coco.js";
+import { chosen, layers, masksShown, nameOf, regionsShown } from "./legend.js";
 import { colour, placeMasks, tint } from "./masks.js";
 import { maskOf } from "./objects.js";
 import { encode } from "./png.js";
@@ -27,19 +29,29 @@ async function attempt(work) {
   }
 }
 
-/** Indices: of the words in a label map (as the service writes them), or the numbers of objects from 1, 0 elsewhere. */
+/** The id of a mask in files, from 1: of an object its number, of a region its place among all, the largest first. */
+const idOf = ({ number }) => (state.mode === "objects" ? number : number + 1);
+
+const paletteOf = (shade) => Array.from({ length: 256 }, (_, number) => shade(number));
+
+/** Indices: of the words in a label map (as the service writes them), or the ids of masks, and 0 elsewhere. */
 export const saveLabels = (slot) => attempt(async () => {
   const { photo } = state;
-  if (state.mode === "objects") {
-    const numbers = placeMasks(objectsShown(), photo, photo).map((number) => Math.max(0, number));
-    const palette = Array.from({ length: 256 }, (_, number) => (number ? colour(number) : [0, 0, 0]));
-    return hand(await encode(numbers, photo, palette), `${stem()}_objects.png`);
+  if (state.mode !== "map") {
+    const shift = idOf({ number: 0 }); // the colours are those on the screen
+    const ids = placeMasks(masksShown(), photo, photo).map((number) => Math.max(0, number + shift));
+    const few = masksShown().every((mask) => idOf(mask) <= FEW);
+    const palette = few ? paletteOf((id) => (id ? colour(id - shift) : [0, 0, 0])) : null;
+    return hand(await encode(ids, photo, palette), `${stem()}_${state.mode}.png`);
   }
   const { labels, model, words } = state.found[slot];
   const few = JSON.parse(words).length <= FEW;
-  const palette = Array.from({ length: 256 }, (_, number) => (number < FEW ? colour(number) : [0, 0, 0]));
+  const palette = paletteOf((number) => (number < FEW ? colour(number) : [0, 0, 0]));
   hand(await encode(labels, photo, few ? palette : null), `${stem()}_${model}_labels.png`);
 });
+
+/** Pixels of the image per pixel of the screen. */
+const unit = () => state.photo.width / document.getElementById("frame").clientWidth;
 
 /** What is seen, in the size of the image. */
 export const saveOverlay = () => attempt(async () => {
@@ -56,8 +68,40 @@ export const saveOverlay = () => attempt(async () => {
     const image = new OffscreenCanvas(photo.width, photo.height);
     image.getContext("2d").putImageData(tint(which, photo, state.opacity / 100, null), 0, 0);
     context.drawImage(image, from, 0, to - from, photo.height, from, 0, to - from, photo.height);
+    if (state.names && layer.caption) write(context, anchors(which, photo), layer.caption, unit(), null);
   }
   hand(await canvas.convertToBlob({ type: "image/png" }), `${stem()}_overlay.png`);
+});
+
+/** The image inside the chosen mask, or else inside all that are shown; cut to their box, and clear elsewhere. */
+export const saveCutOut = () => attempt(async () => {
+  const { photo } = state;
+  const shown = masksShown();
+  const one = shown.filter(({ number }) => number === chosen());
+  const masks = one.length ? one : shown;
+  const side = (place, most) => most(...masks.map(({ box }) => box[place]));
+  const [left, top, right, bottom] = [side(0, Math.min), side(1, Math.min), side(2, Math.max), side(3, Math.max)];
+  const canvas = new OffscreenCanvas(Math.max(1, right - left), Math.max(1, bottom - top));
+  const context = canvas.getContext("2d");
+  context.drawImage(photo.bitmap, -left, -top);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  const which = placeMasks(masks, photo, photo);
+  for (let y = 0, at = 3; y < canvas.height; y += 1)
+    for (let x = 0; x < canvas.width; x += 1, at += 4)
+      if (which[(top + y) * photo.width + left + x] < 0) pixels.data[at] = 0;
+  context.putImageData(pixels, 0, 0);
+  hand(await canvas.convertToBlob({ type: "image/png" }), `${stem()}_cutout.png`);
+});
+
+/** The masks that are shown as a COCO document, with the name and score that each is shown with. */
+export const saveCoco = () => attempt(async () => {
+  const masks = masksShown().map((mask) => ({ ...mask, id: idOf(mask) })).sort((a, b) => a.id - b.id);
+  const { regions } = state.found; // whose words may be older than those on the screen
+  const answer = state.mode === "objects"
+    ? { model: modelFor("objects"), total: masks.length, words: classes() }
+    : { ...regions, total: regions.answer.found };
+  const made = cocoDocument(state.photo, answer, masks);
+  hand(new Blob([JSON.stringify(made)], { type: "application/json" }), `${stem()}_coco.json`);
 });
 
 const object = (one) => ({
@@ -81,7 +125,7 @@ export const saveMasks = () => attempt(async () => {
         .filter((slot) => found[slot])
         .map((slot) => ({ model: found[slot].model, ...found[slot].answer })),
     }),
-    regions: () => ({ model: found.regions.model, regions: regionsShown().map(bare) }),
+    regions: () => ({ model: found.regions.model, classes: found.regions.words, regions: regionsShown().map(bare) }),
     objects: () => ({ objects: state.objects.filter(maskOf).map(object) }),
   }[mode]();
   hand(new Blob([JSON.stringify({ ...asked, ...told }, null, 1)], { type: "application/json" }), `${stem()}_${mode}.json`);

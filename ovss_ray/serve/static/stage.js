@@ -1,6 +1,7 @@
 // The image with what lies over it, on one canvas; the pointer, fingers and keys on it.
 
-import { layers } from "./legend.js";
+import { anchors, write } from "./captions.js";
+import { chosen, layers } from "./legend.js";
 import { tint } from "./masks.js";
 import { addBox, addPoint, select } from "./objects.js";
 import { change, state } from "./state.js";
@@ -43,11 +44,18 @@ export function draw() {
       context.drawImage(image, from, 0, to - from, canvas.height, from, 0, to - from, canvas.height);
   });
   placed.length = over.length;
+  if (state.names && over[0]?.caption && placed[0].which) captions(over[0]);
   if (over.length > 1) line("#fff", 2, [middle, 0], [middle, canvas.height]);
   if (state.mode === "objects") marks();
   if (state.cursor) crosshair();
   canvas.dataset.touch = state.mode === "objects" && state.tool === "box" ? "box" : "";
   split.hidden = over.length < 2;
+}
+
+/** Names on the masks, whose places are computed once for what is shown. */
+function captions({ caption }) {
+  placed[0].anchors ??= anchors(placed[0].which, canvas);
+  write(context, placed[0].anchors, caption, unit(), state.lit ?? chosen());
 }
 
 const differ = (before, now) => !before || before.length !== now.length || before.some((one, k) => one !== now[k]);
@@ -123,10 +131,23 @@ function crosshair() {
 
 // What is where.
 
+/** The place of a pixel of the image among those of the canvas. */
+function placeOf(x, y) {
+  const [left, top] = toCanvas([x + 0.5, y + 0.5]).map(Math.floor);
+  return top * canvas.width + left;
+}
+
+/** Choose the region at a pixel of the image, or none: its names are then listed. */
+function pin(x, y) {
+  const number = placed[0]?.which?.[placeOf(x, y)] ?? -1;
+  const pinned = number < 0 || number === state.pinned ? null : number;
+  change({ pinned, lit: pinned });
+  said.textContent = pinned === null ? "nothing chosen" : `${layers()[0].name(pinned)} chosen`;
+}
+
 /** Names at a pixel of the image: of one model, or of both that are compared. */
 function namesAt(x, y) {
-  const [left, top] = toCanvas([x + 0.5, y + 0.5]).map(Math.floor);
-  const place = top * canvas.width + left;
+  const place = placeOf(x, y);
   const over = layers();
   const told = placed.map(({ which, name }, number) => {
     if (!which) return null;
@@ -161,7 +182,7 @@ function press(event) {
   if (state.cursor) change({ cursor: null, corner: null });
   const at = pixelOf(event);
   showTip(...at);
-  if (state.mode !== "objects" || event.button > 2 || event.button === 1) return;
+  if (state.mode === "map" || event.button > 2 || event.button === 1) return;
   drag = { from: at, to: at, start: [event.clientX, event.clientY], boxing: false };
   if (event.pointerType === "mouse" || state.tool === "box") canvas.setPointerCapture(event.pointerId);
 }
@@ -172,7 +193,8 @@ function move(event) {
   if (!drag) return void showTip(...at);
   const far = Math.hypot(event.clientX - drag.start[0], event.clientY - drag.start[1]) > 6;
   drag.to = at;
-  drag.boxing ||= far && event.buttons === 1 && (event.pointerType === "mouse" || state.tool === "box");
+  const boxes = state.mode === "objects" && (event.pointerType === "mouse" || state.tool === "box");
+  drag.boxing ||= far && event.buttons === 1 && boxes;
   drag.far ||= far;
   tip.hidden = true;
   draw();
@@ -183,7 +205,9 @@ function release(event) {
   const { from, to, boxing, far } = drag;
   drag = null;
   if (boxing) addBox(from, [to[0] + 1, to[1] + 1]);
-  else if (!far) addPoint(...from, event.button === 2 || event.shiftKey ? false : state.tool !== "outside");
+  else if (!far && state.mode === "regions") event.button || pin(...from);
+  else if (!far)
+    addPoint(...from, event.button === 2 || event.shiftKey ? false : state.tool !== "outside");
   draw();
 }
 
@@ -217,6 +241,7 @@ function key(event) {
   const { cursor } = state;
   if (event.key in STEPS) step(event);
   else if (event.key === "Escape" && cursor) change(state.corner ? { corner: null } : { cursor: null });
+  else if (state.mode === "regions" && event.key === "Enter" && cursor) pin(cursor.x, cursor.y);
   else if (state.mode !== "objects") return;
   else if (event.key === "Enter" && cursor) addPoint(cursor.x, cursor.y, event.shiftKey ? false : state.tool !== "outside");
   else if (event.key.toLowerCase() === "b" && cursor) corner(cursor);

@@ -2,7 +2,7 @@
 
 export const MODES = {
   map: { title: "Label map", answers: "segment", about: "every pixel gets one of the words" },
-  regions: { title: "Regions", answers: "regions", about: "everything that SAM finds, with names" },
+  regions: { title: "Everything", answers: "regions", about: "all regions that SAM finds, with names" },
   objects: { title: "Objects", answers: "prompt", about: "click points or drag boxes" },
 };
 
@@ -31,6 +31,9 @@ export const state = {
   pinned: null, // of what was clicked there
   filter: "", // letters that a region's name has to have
   least: 0, // percent: the least score of a region that is shown
+  rank: "", // the name by whose score regions are ranked, or "": all of them, the largest first
+  best: 5, // how many regions of the ranking are shown
+  names: true, // whether names are written on the masks
 };
 
 const listeners = [];
@@ -97,6 +100,8 @@ export function toAddress() {
   told.set("opacity", state.opacity);
   if (state.preset) told.set("preset", state.preset.name);
   for (const word of state.words) told.append("word", word);
+  if (state.rank) told.set("rank", state.rank);
+  if (!state.names) told.set("names", "0");
   if (location.hash !== `#${told}`) history.replaceState(null, "", `#${told}`);
 }
 
@@ -114,6 +119,8 @@ export function ofAddress() {
       mode: told.get("mode") in MODES ? told.get("mode") : "map",
       opacity: opacity >= 0 && opacity <= 100 ? opacity : 60,
       words: told.getAll("word").filter(Boolean),
+      rank: told.get("rank") ?? "",
+      names: told.get("names") !== "0",
     },
     preset: told.get("preset"),
   };

@@ -42,12 +42,16 @@ function objectTools() {
     <button type="button" ?disabled=${!forth} @click=${redo} title="Ctrl+Y">Redo</button>`;
 }
 
+const captionTool = () => html`<label class="check"><input id="names" type="checkbox" .checked=${state.names}
+  @change=${({ target }) => change({ names: target.checked })}> Names on the masks</label>`;
+
 export function toolsView() {
   if (!state.photo) return nothing;
   const asked = modelFor(state.mode);
   return html`
     <label class="opacity">Opacity <input id="opacity" type="range" max="100" .value=${String(state.opacity)}
       @input=${({ target }) => change({ opacity: Number(target.value) })}></label>
+    ${state.mode === "map" ? nothing : captionTool()}
     ${state.mode === "objects" ? objectTools() : nothing}
     ${asked && asked !== state.model ? html`<small>${state.model} cannot do this; ${asked} is asked.</small>` : nothing}
     ${learned(modelOf(asked))}`;

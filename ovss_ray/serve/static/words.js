@@ -17,7 +17,9 @@ function add(text) {
   if (words.length > room)
     change({ failure: { title: "Too many words", detail: `This service takes ${most.toLocaleString("en")} at most.` } });
   else if (words.length > state.words.length) {
-    change({ words });
+    // Who has regions ranked by a word and types another one looks for that one next.
+    const rank = state.mode === "regions" && state.rank ? fresh.at(-1).split("|")[0] : state.rank;
+    change({ words, rank });
     said.textContent = `${fresh.map(shown).join(", ")} added`;
   }
 }

@@ -1,0 +1,1 @@
+"""Short scripts that run without downloads, weights or a GPU."""

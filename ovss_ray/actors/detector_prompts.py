@@ -1,0 +1,110 @@
+"""Boxes of a detector as prompts, from a file of results in COCO's format.
+
+The file is a JSON list of {"image_id", "bbox": [x, y, w, h], "score"}. Its `image_id` is that of the benchmark's
+annotations. Classes in the file are not read: the method names each box, and the detector's score ranks it. This is
+the protocol of OVSAM's detection tables (Yuan et al., ECCV 2024).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from ovss_ray.benchmarks.coco_json import require
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
+
+EXPECTED = (
+    "Expected a JSON list of results in COCO's format: "
+    '[{"image_id": 139, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}, …]'
+)
+
+
+class Stage(stage.Stage):
+    """Number of the image → the boxes of a detector with the best scores, best first."""
+
+    reads = ("image_number",)
+    writes = ("prompt_points", "prompt_boxes", "detector_scores")
+    where = ("path",)
+
+    class Config(Settings):
+        """The results of the detector."""
+
+        path: str
+        """JSON file of results in COCO's format, on a path that every node can read"""
+        limit: int = Field(default=100, ge=1)
+        """maximum number of boxes of an image; COCO's AP evaluates at most 100 per class"""
+        threshold: float = Field(default=0.0)
+        """minimum score of a box"""
+
+        @field_validator("path")
+        @classmethod
+        def _absolute(cls, path: str) -> str:
+            return files.absolute(path)
+
+    @classmethod
+    def files(cls, config: Any) -> tuple[Path, ...]:
+        """Return the file of results. Raises OvssError if it is missing, or the library that reads it."""
+        require("ijson")
+        if not Path(config.path).is_file():
+            raise OvssError(
+                f"{config.path}: no such file. Set detector_prompts.path to a JSON file of results in COCO's format"
+            )
+        return (Path(config.path),)
+
+    @classmethod
+    def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
+        """Return the name of the file, and how its boxes are selected."""
+        selected = f"at most {config.limit} per image with a score of at least {config.threshold:g}"
+        return (f"prompts are boxes of a detector: {Path(config.path).name}, {selected}",)
+
+    def __init__(self, config: Any, prepared: stage.Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        self._images, self._boxes = _read(config.path, config.threshold)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Return the boxes of every image; none for an image that the file does not have."""
+        per_image = [self._of(int(number)) for number in batch["image_number"]]
+        return {
+            "prompt_points": column(np.empty((len(rows), 0, 2)) for rows in per_image),
+            "prompt_boxes": column(rows[:, None, :4] for rows in per_image),
+            "detector_scores": column(rows[:, 4] for rows in per_image),
+        }
+
+    def _of(self, number: int) -> np.ndarray:
+        """Return x0 y0 x1 y1 and score of the boxes of an image, (N, 5) float64, best first."""
+        first, last = np.searchsorted(self._images, (number, number + 1))
+        return self._boxes[first : min(last, first + self.config.limit)]
+
+
+def _read(path: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image of each box, (n,) int64 ascending, and x0 y0 x1 y1 score, (n, 5) float64.
+
+    The boxes of an image are sorted by score, best first. The file is read as a stream. Raises OvssError if it is
+    damaged, or if it has no entry.
+    """
+    import ijson  # part of an extra
+
+    numbers: list[int] = []
+    rows: list[tuple[float, ...]] = []
+    count = 0
+    try:
+        with open(path, "rb") as file:
+            for entry in ijson.items(file, "item", use_float=True):
+                x, y, width, height = entry["bbox"]
+                if entry["score"] >= threshold:
+                    numbers.append(int(entry["image_id"]))
+                    rows.append((x, y, x + width, y + height, float(entry["score"])))
+                count += 1
+    except (ijson.JSONError, KeyError, TypeError, ValueError) as failure:
+        raise OvssError(f"{path}: entry {count} is invalid: {failure!r}. {EXPECTED}") from failure
+    if not count:  # ijson yields nothing for an object, such as {"results": […]} or a file of annotations
+        raise OvssError(f"{path}: no result in it: the list is empty, or the file is not a list. {EXPECTED}")
+    images, boxes = np.array(numbers, np.int64), np.array(rows, np.float64).reshape(-1, 5)
+    order = np.lexsort((-boxes[:, 4], images))
+    return images[order], boxes[order]

@@ -1,0 +1,226 @@
+"""Open-Vocabulary SAM: the mask and the name of the object at a prompt, from one frozen CLIP.
+
+Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
+2401.02955.
+
+CLIP's ResNet encodes an image once. A neck turns its features into SAM's image embedding, and SAM's decoder returns a
+mask per prompt. A head names the mask by features of its box, and a second branch by CLIP's attention pool. The scores
+of both are fused; for base classes, on which the head was trained, its weight is higher. Prompts of several images
+share passes of the decoder.
+
+The second branch sees the box of the prompt, else that of the mask. In the published evaluation it sees the annotated
+box of the instance, also if the prompt is a point. This box is in pixels of the photograph, not of the network's input.
+Both are options here, and the report states them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.io import files
+from ovss_ray.models.network_config import NetworkConfig, WithClassifiers
+from ovss_ray.pipeline import stage
+from ovss_ray.pipeline.stage import Prepared
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from torch import Tensor
+
+    from ovss_ray.models.ovsam.inputs import Embedded
+    from ovss_ray.models.sam_layers.prompts import Prompts
+    from ovss_ray.models.text import Classifier
+
+PROMPTS = ("prompt_points", "prompt_boxes")
+TRUTH = ("true_frames", "prompt_instances")
+"""Columns with the annotated boxes of the prompted instances"""
+MASKS = 32
+"""Maximum number of masks of full size in memory"""
+
+
+class Stage(WithClassifiers, stage.Stage):
+    """image (H, W, 3) uint8 RGB, N prompts and vocabulary → masks as N regions, and scores (N, K) float32."""
+
+    reads: tuple[str, ...] = ("image", "vocabulary", "benchmark", *PROMPTS)
+    writes = ("boxes", "bits", "scores")
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("weights", "clip", "neck", "sam", "fpn", "device", "batch")
+
+    benchmarks: Mapping[str, Benchmark]
+
+    class Config(NetworkConfig):
+        """The network with the checkpoints of its parts, and the options of its scores."""
+
+        family: ClassVar[str] = "ovss_ray.models.ovsam"
+        variant: str = "ovsam_rn50x16"
+        """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, or ovsam_rn50x16_demo"""
+        clip: str | None = None
+        """path of OpenAI's RN50x16; default: the downloaded one"""
+        neck: str | None = None
+        """path of the neck (SAM2CLIP); default: the downloaded one"""
+        sam: str | None = None
+        """path of SAM ViT-H, whose prompt encoder is used; default: the downloaded one"""
+        fpn: str | None = None
+        """path of the feature pyramid, for ovsam_rn50x16_demo only; default: the downloaded one"""
+        path: Literal["evaluation", "demo"] = "evaluation"
+        """evaluation: fused scores of both branches, as in the official evaluation; demo: the head's scores alone"""
+        clip_boxes: Literal["prompt", "truth"] = "prompt"
+        """box for CLIP's branch. prompt: the box of the prompt, else that of the mask; truth: the annotated box"""
+        official: bool = False
+        """True: as in the published evaluation, annotated boxes, not scaled to the network's input"""
+        batch: int = Field(default=1, ge=1)
+        """maximum number of images in one forward pass of CLIP's ResNet"""
+
+        @field_validator("clip", "neck", "sam", "fpn")
+        @classmethod
+        def _absolute_part(cls, path: str | None) -> str | None:
+            return path and files.absolute(path)
+
+        @model_validator(mode="after")
+        def _effective(self) -> Self:
+            """Refuse options that have no effect with the others."""
+            if self.path == "demo" and self.needs_truth:
+                raise ValueError(
+                    "path demo has the scores of the head alone, so `official` and `clip_boxes: truth` have no effect. "
+                    "Remove them, or use path: evaluation"
+                )
+            if self.fpn and not self.variant.endswith("_demo"):
+                raise ValueError(
+                    f"fpn is a file of ovsam_rn50x16_demo, but the variant is {self.variant}. Remove fpn, or set "
+                    "variant: ovsam_rn50x16_demo"
+                )
+            return self
+
+        def paths(self) -> tuple[str | None, ...]:
+            """Return the paths of the checkpoints in the order of models.ovsam.variants.checkpoints."""
+            every = (self.weights, self.clip, self.neck, self.sam)
+            return (*every, self.fpn) if self.variant.endswith("_demo") else every
+
+        @property
+        def needs_truth(self) -> bool:
+            """True if CLIP's branch sees annotated boxes."""
+            return self.official or self.clip_boxes == "truth"
+
+    @classmethod
+    def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns that the stage reads and writes. Annotated boxes are read only if an option needs them."""
+        needs_truth = options.get("official") or options.get("clip_boxes") == "truth"
+        return ((*cls.reads, *TRUTH) if needs_truth else cls.reads), cls.writes
+
+    @classmethod
+    def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+        """Return the embeddings (N, D) float32 of all synonyms of each vocabulary. Only the text tower is loaded."""
+        from ovss_ray.models.ovsam import network
+
+        with config.computing():
+            tower = network.load_text(config.variant, cls.files(config), config.resolved_device())
+            return [network.embed_names(tower, words).cpu().numpy() for words in vocabularies]
+
+    @classmethod
+    def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
+        """Return the path and the boxes that CLIP's branch sees."""
+        if config.path == "demo":
+            return ("path demo: scores of the head alone",)
+        if config.official:
+            return (
+                "path evaluation, official: CLIP's branch sees the annotated box of each instance, in pixels of the "
+                "photograph instead of the network's input, as in the published evaluation",
+            )
+        if config.needs_truth:
+            return ("path evaluation: CLIP's branch sees the annotated box of each instance",)
+        return ("path evaluation: CLIP's branch sees the box of the prompt, or of the mask if the prompt has none",)
+
+    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.models.ovsam import network
+
+        self.reads, _ = self.columns(config.model_dump())
+        self.model = network.load(config.variant, self.files(config), config.resolved_device(), config.precision)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Segment and name the objects of all prompts; with `exact`, image by image for bit-identical results."""
+        import torch
+
+        rows = [{name: batch[name][i] for name in self.reads} for i in range(len(batch["image"]))]
+        most = 1 if self.config.exact else self.config.batch
+        answers: list[tuple[np.ndarray, ...]] = []
+        with self.config.computing(), torch.inference_mode():
+            for begin in range(0, len(rows), most):
+                answers += self._answers(rows[begin : begin + most], vocabularies)
+        return {name: column(answer[i] for answer in answers) for i, name in enumerate(self.writes)}
+
+    def _answers(
+        self, rows: Sequence[Mapping[str, Any]], vocabularies: Vocabularies
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yield boxes, bits and scores of images, which are encoded in one pass. Images without a prompt are not."""
+        prompted = [row for row in rows if len(row["prompt_points"])]
+        seen = self.model.embed([row["image"] for row in prompted], self.config.path) if prompted else []
+        logits = self.model.masks(seen, list(map(_prompts, prompted, seen)))
+        results = iter(zip(seen, logits, strict=True))
+        for row in rows:
+            vocabulary = vocabularies[row["vocabulary"]]
+            if not len(row["prompt_points"]):
+                yield *regions.pack([]), np.zeros((0, len(vocabulary)), np.float32)
+                continue
+            encoded, of_image = next(results)
+            scores = self._scores(row, encoded, of_image, vocabulary)
+            yield *regions.pack(self._masks(encoded, of_image)), scores.float().cpu().numpy()
+
+    def _masks(self, encoded: "Embedded", logits: "Tensor") -> Iterator[np.ndarray]:
+        """Yield the mask (H, W) bool of each prompt."""
+        for part in logits.split(MASKS):
+            yield from self.model.full_size(encoded, part)
+
+    def _scores(
+        self, row: Mapping[str, Any], encoded: "Embedded", logits: "Tensor", vocabulary: Vocabulary
+    ) -> "Tensor":
+        """Return the scores (N, K) of an image's masks: logarithms of fused probabilities, or the head's logits."""
+        base, novel = self._groups(row["benchmark"], len(vocabulary))
+        boxes = self._clip_boxes(row, encoded)
+        result = self.model.scores(encoded, logits, self._classes(vocabulary), base, novel, boxes)
+        return result["fused_scores" if self.config.path == "evaluation" else "head_logits"][:, 0, :-1]
+
+    def _classes(self, vocabulary: Vocabulary) -> "Classifier":
+        """Return the classifier of a vocabulary, whose classes may have several synonyms."""
+        from ovss_ray.models.ovsam import words
+
+        return words.grouped(self.classifier(vocabulary), vocabulary)
+
+    def _groups(self, benchmark: str, count: int) -> "tuple[Tensor, Tensor]":
+        """Return which of K classes are base classes, and which are novel, (K,) bool each.
+
+        They are the groups of the benchmark. Without such groups, all classes are novel, as in the official code.
+        """
+        import torch
+
+        card = self.benchmarks[benchmark] if benchmark else None
+        groups = card.groups if card else {}
+        if card is None or not {"base", "novel"} <= groups.keys():
+            return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
+        base, novel = (torch.tensor([label in groups[name] for label in card.index]) for name in ("base", "novel"))
+        return base, novel
+
+    def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
+        """Return the boxes (N, 4) for CLIP's branch, in pixels of the network's input; None: those of the masks."""
+        from ovss_ray.models.ovsam import inputs
+
+        if self.config.needs_truth:
+            frames = row["true_frames"][row["prompt_instances"]]
+            return inputs.scaled_boxes(frames, encoded.placed, not self.config.official)
+        if row["prompt_boxes"].shape[1]:
+            return inputs.scaled_boxes(row["prompt_boxes"][:, 0], encoded.placed)
+        return None
+
+
+def _prompts(row: Mapping[str, Any], encoded: "Embedded") -> "Prompts":
+    """Return the prompts of an image, in pixels of the network's input."""
+    from ovss_ray.models.ovsam import inputs
+
+    points, boxes = (row[name] for name in PROMPTS)
+    return inputs.prompts(
+        points if points.shape[1] else None, None, boxes[:, 0] if boxes.shape[1] else None, encoded.placed
+    )

@@ -1,0 +1,118 @@
+"""Create one prompt per counted true instance: a point in its mask, or its box.
+
+    centre_point  the pixel of the mask that is deepest inside (see structures/masks/centre_point.py). As in OVSAM's
+                  evaluation, the mask is first resized by the nearest pixel, to `side` pixels of its long side
+    random_point  a pixel of the mask, all with the same probability
+    box           the annotated box
+    noisy_box     the annotated box with noise, as in SAM's training: each coordinate is shifted by a normal
+                  deviate of 10 % of the box's side. It moves at most 20 pixels, and stays in the image
+
+Crowds and invalid annotations get no prompt (see structures/instances.py). Random choices depend on the seed and the
+image's id only.
+
+OVSAM: Yuan et al., "Open-Vocabulary SAM", ECCV 2024, arXiv 2401.02955. SAM: Kirillov et al., ICCV 2023, appendix A.
+"""
+
+import zlib
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ovss_ray.models.sam_layers.sizes import fitted
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.instances import COUNTED
+from ovss_ray.structures.masks.centre_point import centre_point
+from ovss_ray.structures.masks.regions import Masks
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
+
+NOISE, MOST_NOISE = 0.1, 20.0
+"""Standard deviation of the noise as a fraction of the box's side, and its limit in pixels."""
+
+
+class Stage(stage.Stage):
+    """True instances → one prompt per counted instance, in the order of the instances."""
+
+    reads = ("size", "true_boxes", "true_bits", "true_frames", "true_status")
+    writes = ("prompt_points", "prompt_boxes", "prompt_instances")
+
+    class Config(Settings):
+        """The kind of the prompts."""
+
+        kind: Literal["centre_point", "random_point", "box", "noisy_box"] = "centre_point"
+        side: int | None = Field(default=1024, ge=1)
+        """pixels: long side of the masks in which centre points are searched; None: the image's own size"""
+        seed: int = Field(default=0, ge=0)
+        """seed of random_point and noisy_box"""
+
+    @classmethod
+    def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
+        """Return the kind of the prompts, and the instances that have one."""
+        seed = f", seed {config.seed}" if config.kind in ("random_point", "noisy_box") else ""
+        return (f"one prompt per instance: {config.kind}{seed}; crowds and invalid annotations are not counted",)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Return the prompts of every image."""
+        rows = zip(batch["image_id"], *(batch[name] for name in self.reads), strict=True)
+        prompts = [self._prompts(*row) for row in rows]
+        return {name: column(row[i] for row in prompts) for i, name in enumerate(self.writes)}
+
+    def _prompts(
+        self, image_id: str, size: np.ndarray, boxes: np.ndarray, bits: np.ndarray, frames: np.ndarray,
+        status: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """Return points (N, P, 2), boxes (N, B, 4) and indices of instances (N,) of one image."""
+        counted = np.flatnonzero(status == COUNTED)
+        random = np.random.default_rng([self.config.seed, zlib.crc32(image_id.encode())])
+        height, width = size.tolist()
+        n = len(counted)
+        if self.config.kind in ("box", "noisy_box"):
+            corners = frames[counted].astype(np.float64)
+            if self.config.kind == "noisy_box":
+                corners = _noisy(corners, (height, width), random)
+            return np.empty((n, 0, 2)), corners[:, None], counted
+        masks = Masks(boxes, bits)
+        points = np.empty((n, 1, 2))
+        for row, i in enumerate(counted):
+            mask, (x0, y0, *_) = masks[i], boxes[i]
+            if self.config.kind == "random_point":
+                points[row, 0] = _random_pixel(mask, random) + np.array([x0, y0])
+            else:
+                full = np.zeros((height, width), np.uint8)
+                full[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]] = mask
+                points[row, 0] = centre(full, self.config.side)
+        return points, np.empty((n, 0, 4)), counted
+
+
+def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
+    """Return x y in pixels of the centre of a mask (H, W) uint8. It is resized to the long side `side` before.
+
+    The resized sides are those of SAM's input, as in mmcv.
+    """
+    if side is None:
+        return np.array(centre_point(mask > 0), np.float64)
+    import cv2  # imported here: the import takes tenths of a second, and checking a config does not need it
+
+    height, width = fitted(mask.shape[0], mask.shape[1], side)
+    resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.array(centre_point(resized > 0)) / (width / mask.shape[1], height / mask.shape[0])
+
+
+def _random_pixel(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return x y of a random pixel of a mask (h, w) bool; 0 0 for an empty mask."""
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return np.zeros(2)
+    place = int(random.integers(len(rows)))
+    return np.array([columns[place], rows[place]], np.float64)
+
+
+def _noisy(corners: np.ndarray, size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
+    """Return boxes (N, 4) with noise, inside an image of `size` H, W. Each keeps a side of at least a pixel."""
+    sides = np.tile(corners[:, 2:] - corners[:, :2], 2)
+    shift = np.clip(random.normal(size=corners.shape) * NOISE * sides, -MOST_NOISE, MOST_NOISE)
+    moved = np.clip(corners + shift, 0, np.tile(size[::-1], 2))
+    fits = (moved[:, 2:] - moved[:, :2] >= 1).all(1, keepdims=True)
+    return np.where(fits, moved, corners)

@@ -1,0 +1,141 @@
+"""Compare runs from Python: `ovss_ray.compare`. Rebuild the report of a run from its records."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from ovss_ray.api import evaluation
+from ovss_ray.config.shipped import find_config
+from ovss_ray.engine.display import listener
+from ovss_ray.engine.progress import Progress
+from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.io import files
+from ovss_ray.reports import paired, totals
+from ovss_ray.reports import report as reports
+from ovss_ray.reports.paired import Paired
+from ovss_ray.reports.schema import Report
+from ovss_ray.reports.totals import Reading
+from ovss_ray.runs import changes
+from ovss_ray.runs import relations as relating
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.runs.plan import RunPlan
+from ovss_ray.runs.sources import Overrides, plan_runs
+
+
+class Selection(TypedDict, total=False):
+    """Keyword arguments of `evaluate` that replace values of a config. None keeps the config's value."""
+
+    benchmarks: str | Sequence[str] | None
+    data_root: str | Path | None
+    split: str | None
+    ids: str | Path | None
+    limit: int | None
+    exact: bool | None
+    relations: str | Path | None
+
+
+def compare(
+    *runs: str | Path,
+    out: str | Path | None = None,
+    overrides: Overrides = (),
+    progress: bool | Progress = False,
+    **selection: Unpack[Selection],
+) -> dict[str, Report]:
+    """Return the reports of several runs: name → report, in the order of the arguments.
+
+    Each of `runs` is the folder of a run, or a config. For a folder, the report is rebuilt from the records. A config
+    is a name or a file, which may list several configs. Each config is evaluated in its own folder OUT/NAME. The
+    keyword arguments are those of `evaluate`, and hold for all configs. `relations` also holds for all folders.
+
+    Raises OvssError for fewer than two runs, for a repeated name, and as `evaluate` does.
+
+    Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
+    """
+    shown = listener(progress)
+    targets: list[tuple[str, RunFolder | RunPlan]] = []
+    for run in runs:
+        below = files.join(out, Path(run).stem) if out and len(runs) > 1 else out
+        targets += _targets(run, below, overrides, selection)
+    check_names([name for name, _ in targets])
+    plans = {name: target for name, target in targets if isinstance(target, RunPlan)}
+    evaluated = dict(evaluation.run(plans, shown)) if plans else {}
+    return {
+        name: rebuild(target, shown, relations=selection.get("relations"))[0]
+        if isinstance(target, RunFolder)
+        else evaluated[name]
+        for name, target in targets
+    }
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise OvssError if there are fewer than two names of runs, or if a name is repeated."""
+    if len(set(names)) < max(2, len(names)):
+        listed = ", ".join(names) or "none"
+        raise OvssError(f"compare needs at least two different runs; found: {listed}. Pass more folders or configs")
+
+
+def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str], Paired]:
+    """Return the paired differences of runs to the first run: (other run, benchmark) → differences in points.
+
+    The arguments are folders of runs. Each benchmark of either run has a `Paired`. Its `refused` states why there are
+    no differences, such as unlike images, or a benchmark of one run only. Raises OvssError as `compare` does.
+
+    Example: `differences("runs/a", "runs/b")["runs/b", "camvid"].values["miou"].p` is the p-value of b minus a.
+    """
+    names = [str(first), *map(str, others)]
+    check_names(names)
+    return paired_with_first({name: totals.read(RunFolder(name), cells=True) for name in names})
+
+
+def paired_with_first(readings: Mapping[str, Mapping[str, Reading]]) -> dict[tuple[str, str], Paired]:
+    """Return the paired differences of each run to the first: (run, benchmark) → differences (see `differences`).
+
+    `readings`: run → benchmark → content of its records, with cells.
+    """
+    (of_first, first), *others = readings.items()
+    return {
+        (name, benchmark): paired.compare(first[benchmark], other[benchmark])
+        if benchmark in first and benchmark in other
+        else Paired(f"only {of_first if benchmark in first else name} has this benchmark: evaluate it in both runs")
+        for name, other in others
+        for benchmark in dict.fromkeys((*first, *other))
+    }
+
+
+def rebuild(
+    folder: RunFolder,
+    progress: Progress,
+    images: bool = False,
+    relations: str | Path | None = None,
+    cells: bool = True,
+    bounds: bool = True,
+) -> tuple[Report, dict[str, Reading]]:
+    """Rebuild the report of a run from its records, and write it. Warn of files that have changed since the run.
+
+    Return the report, and benchmark → content of the records. `images`: keep the values of each image, too. `cells`:
+    keep the confusion cells of each image, too. `bounds`: compute intervals from them.
+    `relations`: file with relations between classes, for SG-IoU; the folder gets a copy. Raises OvssError if `folder`
+    is not the folder of a run, or if the run has not begun. It is also raised if the relations do not fit a benchmark.
+    """
+    if relations is not None:
+        relating.save(folder, relating.read(relations, folder.labels()))
+    readings = totals.read(folder, images=images, cells=cells)
+    report = reports.assemble(folder, readings, bounds)
+    for doubt in changes.doubts(folder, {name: reading.listed for name, reading in readings.items()}):
+        progress.say(doubt)
+    return report, readings
+
+
+def _targets(
+    run: str | Path, out: str | Path | None, overrides: Overrides, selection: Any
+) -> list[tuple[str, RunFolder | RunPlan]]:
+    """Return the folder of a run, or the plans of a config, each with its name. Raises OvssError."""
+    if files.exists(files.join(run, "config.yaml")):
+        return [(str(run), RunFolder(str(run)))]
+    try:
+        find_config(str(run))
+    except UnknownName as failure:
+        raise OvssError(
+            f"{run}: not the folder of a run (there is no config.yaml in it), and not a config: {failure}"
+        ) from None
+    return list(plan_runs(run, out, overrides, selection).items())

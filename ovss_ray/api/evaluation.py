@@ -1,0 +1,65 @@
+"""Evaluate a method from Python: `ovss_ray.evaluate`. Torch and Ray are imported by the call, not with this module."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ovss_ray.engine.cluster.ray_internals import prepare_import
+from ovss_ray.engine.display import listener
+from ovss_ray.engine.interrupts import held
+from ovss_ray.engine.progress import Progress
+from ovss_ray.errors import OvssError
+from ovss_ray.reports.schema import Report
+from ovss_ray.runs.plan import RunPlan
+from ovss_ray.runs.sources import Overrides, Source, plan_runs
+
+
+def evaluate(
+    config: Source,
+    benchmarks: str | Sequence[str] | None = None,
+    *,
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
+    split: str | None = None,
+    ids: str | Path | None = None,
+    limit: int | None = None,
+    exact: bool = False,
+    relations: str | Path | None = None,
+    overrides: Overrides = (),
+    progress: bool | Progress = False,
+) -> Report:
+    """Evaluate a method on benchmarks. Repeat the call to score the images that have no result yet.
+
+    `config`: shipped name, YAML file, mapping of its keys, or RunConfig. `benchmarks`: names, such as "camvid".
+    `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default runs/CONFIG-BENCHMARKS.
+    `split`, `ids` (a file, one id per line) and `limit` (first n images) select a part of each benchmark. `exact`:
+    bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `overrides`: options, as
+    {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows it on stderr; a Progress object gets it.
+
+    Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
+    the folder of a different run, or if the run stops. After a KeyboardInterrupt, the same call resumes the run.
+
+    Example: `evaluate("san_tiny", "scenes:seen", limit=8).benchmarks["scenes:seen"].metrics["miou"]` is in percent.
+    """
+    selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
+    plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "relations": relations, **selection})
+    if len(plans) > 1:
+        names = ", ".join(plans)
+        raise OvssError(f"{config} names {len(plans)} configs: {names}. Evaluate one of them, or use ovss_ray.compare")
+    (report,) = dict(run(plans, listener(progress))).values()
+    return report
+
+
+def run(plans: Mapping[str, RunPlan], progress: Progress) -> Iterator[tuple[str, Report]]:
+    """Check a few label files, connect to Ray, execute the plans in turn. Yield name and report. Raises OvssError."""
+    from ovss_ray.dataprep import check
+
+    for plan in {tuple(plan.manifests): plan for plan in plans.values() if plan.config.check}.values():
+        for note in check.ahead(plan.benchmarks, plan.manifests):
+            progress.say(note)
+    prepare_import()
+    with held():
+        from ovss_ray.engine import evaluate as engine  # only now: Ray takes seconds, and a wrong config should not
+        from ovss_ray.engine.cluster import connection
+    with connection.connect():
+        for name, plan in plans.items():
+            yield name, engine.run(plan, progress)

@@ -1,0 +1,1 @@
+"""Benchmarks: their contract, and functions shared by the modules of data sets."""

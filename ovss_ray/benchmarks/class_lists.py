@@ -1,0 +1,35 @@
+"""Class lists that come with the project, one file each."""
+
+from pathlib import Path
+
+from ovss_ray.structures.vocabulary import Vocabulary
+
+_CLASSES = Path(__file__).parent / "classes"
+
+
+def variants(name: str) -> list[str]:
+    """Return the suffixes that a benchmark's name may have after "@". Each selects the class names of other methods.
+
+    catseg: CAT-Seg, SED. ebseg: EBSeg. fcclip: FC-CLIP, MAFT+, EBSeg (several names per class). mmseg: mmsegmentation.
+    openseg: OpenSeg, ODISE. ovsam: Open-Vocabulary SAM, whose names of things are those of fcclip. ovseg: OVSeg, SCAN.
+    proxyclip: ProxyCLIP, Trident.
+    """
+    return [path.stem.partition("@")[2] for path in sorted(_CLASSES.glob(f"{name.replace(':', '_')}@*.txt"))]
+
+
+def base(name: str) -> str:
+    """Return the name of a benchmark without its variant of class names or label files.
+
+    ade20k:150@catseg becomes ade20k:150, and pascal_context:59-json becomes pascal_context:59.
+    """
+    return name.partition("@")[0].removesuffix("-json")
+
+
+def class_list(name: str) -> tuple[str, ...]:
+    """Return the lines of classes/NAME.txt, byte for byte. A space at the end of a line is part of the name."""
+    return tuple((_CLASSES / f"{name}.txt").read_text("utf-8").removesuffix("\n").split("\n"))
+
+
+def vocabulary(name: str) -> Vocabulary:
+    """Return classes/NAME.txt as a vocabulary: one class per line, its names separated by tabs."""
+    return Vocabulary.of(line.split("\t") for line in class_list(name))

@@ -1,0 +1,202 @@
+"""Contract of a benchmark: images, truth, vocabulary, and how its files are read, prepared and downloaded."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from ovss_ray.benchmarks.labels import INVALID
+from ovss_ray.benchmarks.listing import Item
+from ovss_ray.errors import OvssError
+from ovss_ray.io import images
+from ovss_ray.structures.instances import Instances
+from ovss_ray.structures.vocabulary import Vocabulary
+
+DOWNLOADS = "downloads"
+"""Name of the folder that holds downloaded archives, below the data root."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """File that the authors of a data set offer for download, and the folder to which it is unpacked.
+
+    zip and tar files are unpacked; other files are copied.
+    """
+
+    url: str
+    """URL of the file, or of the page that offers the file, if a browser is needed
+
+    Without "://" it is a path below the data root: a file that another archive contained.
+    """
+    to: str
+    """target folder below the data root"""
+    inside: str = ""
+    """folder or file to extract, as a path inside the archive; empty: everything
+
+    If it is a file, or if `url` is not an archive, `to` is the path of the target file.
+    """
+    digest: str = ""
+    """checksum as md5:…, sha1:… or sha256:…; empty: neither the authors nor a well-known library publish it"""
+    size: int = 0
+    """bytes: approximate size of the file, to check the free disk space before the download; 0: unknown"""
+    file: str = ""
+    """name of the downloaded file; default: last part of the URL"""
+    note: str = ""
+    """reason why a browser is needed; empty: the file is freely available"""
+
+    def path(self, root: Path) -> Path:
+        """Return the path of the downloaded file below the data root `root`."""
+        return root / DOWNLOADS / (self.file or PurePosixPath(self.url).name) if "://" in self.url else root / self.url
+
+
+@dataclass(frozen=True)
+class Step:
+    """Conversion of one original file to one file of the data set's prepared form (see dataprep/prepare.py)."""
+
+    source: str
+    target: str
+    convert: Callable[[bytes, str], bytes]
+    """function (content of the source file, its name) → content of the target, an image file. Raises OvssError.
+
+    The function must be defined at the top level of a module, since other processes run it.
+    """
+
+
+@dataclass(frozen=True)
+class Values:
+    """Label values in the label files of a user's data set."""
+
+    classes: tuple[int, ...]
+    """label value of each class; the classes are in the order of the vocabulary"""
+    ignore: tuple[int, ...]
+    """label values of ignored pixels"""
+    stated: bool
+    """True if the user set `ignore`; False if `ignore` has its default value"""
+
+
+Plan = Callable[[str, str, str | None], Iterable[Step]]
+"""Function (data root, split, folder) → steps that convert the data set to its prepared form (see `Step`).
+
+The created files are below `folder`, in the data set's usual layout. If `folder` is None, they are next to the source
+files. `Benchmark.items` finds them in both cases. Raises OvssError if the source files are not below the data root.
+"""
+
+
+def _photograph(item: Item, data: bytes) -> np.ndarray:
+    return images.decode(data, item.image)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Images, truth and vocabulary of an evaluation, and how its files are read.
+
+    Raises OvssError if the parts contradict each other.
+    """
+
+    title: str
+    domain: str
+    licence: str
+    source: str
+    """origin of the data"""
+    counts: Mapping[str, int]
+    """split → number of images; unlisted splits may have any number"""
+    vocabulary: Vocabulary
+    """K classes to segment"""
+    items: Callable[[str, str], Iterable[Item]]
+    """function (data root, split) → images of the split, sorted by id. Raises OvssError if the data are missing"""
+    truth: Callable[[Item, bytes], np.ndarray]
+    """function (item, bytes of its label file) → (H, W) uint16: label indices, or IGNORE. Raises OvssError"""
+    instances: Callable[[Item, bytes], Instances] | None = None
+    """function (item, bytes of its label file) → the true objects, for methods that are prompted; None: no such"""
+    categories: tuple[int, ...] = ()
+    """category id of each label in the file of the instances; default: label index + 1"""
+    index: tuple[int, ...] = ()
+    """label index of each of the K classes; several classes may have the same label; default: class i is label i"""
+    parts: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
+    """Item.part → vocabulary and index that replace `vocabulary` and `index`; used for few-shot episodes"""
+    alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
+    """Item.part → vocabulary and index for methods that segment one class at a time: background, then the class"""
+    labels: tuple[str, ...] = ()
+    """name of each label index in the ground truth; default: first name of each class"""
+    listed: Callable[[str, str, Sequence[str]], Iterable[Item]] | None = None
+    """function (data root, split, ids) → images with these ids; None: the ids must be in the split
+
+    With this function, a list of ids is a fold of the user's own. Raises OvssError for an invalid id.
+    """
+    image: Callable[[Item, bytes], np.ndarray] = _photograph
+    """function (item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError"""
+    size: Callable[[str], tuple[int, int]] = images.size
+    """function: URI of a photograph → H, W in pixels, without decoding it. Raises OvssError"""
+    rules: str = ""
+    """settings of a user's data set as JSON, empty for built-in data sets; part of a run's identity"""
+    split: str = "val"
+    """split to evaluate by default"""
+    prepare: Plan | None = None
+    """function that lists the steps to the prepared form (see `Plan`); None: files are read as downloaded"""
+    archives: tuple[Archive, ...] = ()
+    """files that the data set's authors offer for download (see ovss_ray.dataprep.download)"""
+    unlabelled: bool = False
+    """True if nearly every label file has ignored pixels; `ovss check` then reports a fault if no file has any"""
+    twin: Callable[[Item], str] | None = None
+    """function: item → address of a second label file, which may not exist; `ovss check` compares both files"""
+    drawn: bool = False
+    """True if the images are drawn on demand, so that no data root is needed"""
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """name of a group, such as things or stuff → label indices; the mIoU of each group is reported separately"""
+    values: Values | None = None
+    """label values of a user's data set; None for other data sets, or if labels are coded by colours"""
+    unpaired: Literal["error", "skip"] = "error"
+    """rule for photographs without a label file, and the reverse: "error" makes a run incomplete, "skip" does not"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", self.labels or self.vocabulary.names)
+        object.__setattr__(self, "index", self.index or tuple(range(len(self.vocabulary))))
+        if len(self.index) != len(self.vocabulary):
+            raise OvssError(
+                f"{self.title}: {len(self.vocabulary)} classes, but `index` maps {len(self.index)}. Write one "
+                "label index per class"
+            )
+        if len(self.labels) > INVALID or len(self.vocabulary) > INVALID:
+            raise OvssError(f"{self.title}: too many classes: at most {INVALID} fit into 16 bits")
+        if set(self.index) != set(range(len(self.labels))):
+            unknown = sorted(set(self.index) ^ set(range(len(self.labels))))
+            raise OvssError(
+                f"{self.title}: `index` must contain each label index from 0 to {len(self.labels) - 1} and no other; "
+                f"missing or unknown: {unknown}"
+            )
+        for part, (vocabulary, index) in (*self.parts.items(), *self.alone.items()):
+            if len(vocabulary) != len(index) or set(index) - set(range(len(self.labels))):
+                raise OvssError(
+                    f"{self.title}: part {part!r} has {len(vocabulary)} classes, but `index` is {index}. Write "
+                    f"one label index per class, each from 0 to {len(self.labels) - 1}"
+                )
+        if unknown := sorted(set().union(*self.groups.values()) - set(range(len(self.labels)))):
+            raise OvssError(
+                f"{self.title}: `groups` has unknown label indices: {unknown}. Known: 0 to {len(self.labels) - 1}"
+            )
+        if any(count < 1 for count in self.counts.values()):
+            raise OvssError(f"{self.title}: `counts` must be at least one image per split, found {dict(self.counts)}")
+
+    def question(self, part: str) -> tuple[Vocabulary, tuple[int, ...]]:
+        """Return the vocabulary for images with this `Item.part`, and the label index of each of its classes."""
+        return self.parts.get(part, (self.vocabulary, self.index))
+
+    def for_binary(self) -> "Benchmark":
+        """Return the benchmark for a method that segments one class at a time: episodes ask for their class alone."""
+        if not self.alone:
+            return self
+        (first, (background, _)), *_ = self.alone.values()
+        classes = (vocabulary.classes[1] for vocabulary, _ in self.alone.values())
+        index = (background, *(labels[1] for _, labels in self.alone.values()))
+        return replace(self, parts=self.alone, vocabulary=Vocabulary((first.classes[0], *classes)), index=index)
+
+    @property
+    def asks(self) -> str:
+        """The question of an episode, in words for the report; "" for a benchmark without episodes."""
+        if not self.alone:
+            return ""
+        if self.parts == self.alone:
+            return "each episode asks for its class alone; the rest is background"
+        return "each episode asks for its class among other names, which count as background"

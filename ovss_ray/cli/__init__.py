@@ -1,0 +1,1 @@
+"""The command `ovss`, one file for each group of commands."""

@@ -1,0 +1,88 @@
+"""The command `ovss evaluate`, and its options for scripts that call `ovss_ray.evaluate`."""
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ovss_ray.cli.exit_status import FAILED, errors_printed, resumable
+
+if TYPE_CHECKING:
+    from ovss_ray.reports.schema import Report
+
+
+def evaluate(
+    config: Annotated[
+        str, typer.Argument(help="a YAML file, or the name of one that comes with ovss_ray (`ovss list`)")
+    ] = "default",
+    benchmarks: Annotated[
+        list[str] | None, typer.Option("--benchmark", help="such as camvid; may be given several times")
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="the folder of the data sets, or of one [default: $OVSS_DATA]")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="the run's folder [default: runs/CONFIG-BENCHMARKS]")] = None,
+    split: Annotated[str | None, typer.Option(help="another split than the benchmark's own")] = None,
+    ids: Annotated[str | None, typer.Option(help="only the images in this file, one id per line")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first N images, in the order of their ids")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="bit-identical records, at the price of speed")] = False,
+    relations: Annotated[
+        str | None, typer.Option(help="file with relations between classes, for SG-IoU (docs/sg_iou.md)")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as pools.0.batch=4")] = None,
+) -> None:
+    """Evaluate a method on benchmarks. Run the command again to score the images that have no result yet."""
+    from ovss_ray.api import evaluation
+    from ovss_ray.engine.display import Display
+    from ovss_ray.runs.sources import plan_runs
+
+    selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
+    plans = plan_runs(config, out, overrides or (), {"benchmarks": benchmarks, "relations": relations, **selection})
+    folders = " and ".join(plan.folder.uri for plan in plans.values())
+    reports = {}
+    with resumable(f"Finished images are kept in {folders}; run the same command again to resume"):
+        for name, report in evaluation.run(plans, Display()):
+            reports[name] = report
+            show(report, name if len(plans) > 1 else "")
+            print(f"report: {plans[name].folder.file('report.json')}", flush=True)
+    finish(reports)
+
+
+def show(report: "Report", title: str = "") -> None:
+    """Print the tables of a report on standard output."""
+    from ovss_ray.reports import terminal
+
+    terminal.show(report, terminal.console(), title=title)
+
+
+def finish(reports: Mapping[str, "Report"]) -> None:
+    """Print the reports side by side if there are several. Exit with status 1 if any has images without a result."""
+    from ovss_ray.reports import terminal
+
+    if len(reports) > 1:
+        terminal.console().print(terminal.side_by_side(reports))
+    for name, report in reports.items():
+        for sentence in report.lacking:
+            print(f"ovss: {f'{name}: ' if len(reports) > 1 else ''}{sentence}", file=sys.stderr)
+    if any(report.lacking for report in reports.values()):
+        raise typer.Exit(FAILED)
+
+
+def script(evaluation: "Callable[..., Report]", arguments: Sequence[str]) -> None:
+    """Parse `arguments` as `ovss evaluate` does, and call `evaluation` with the options as keyword arguments.
+
+    Print the report that it returns, and exit with the status that `ovss evaluate` would have.
+    """
+
+    def command(**options: Any) -> None:
+        with resumable("Finished images are kept; run the same command again to resume"):
+            report = evaluation(**{**options, "overrides": options["overrides"] or ()})
+            show(report)
+        finish({"": report})
+
+    parser = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    parser.command()(functools.wraps(evaluate)(command))
+    with errors_printed():
+        parser(list(arguments))

@@ -1,0 +1,35 @@
+"""The exit statuses of the command line: 0 done, 1 images failed, 2 the command failed, 130 interrupted."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from ovss_ray.errors import OvssError
+
+FAILED = 1
+"""Exit status if images have no result, files could not be created, or faults were found."""
+
+
+@contextmanager
+def errors_printed() -> Iterator[None]:
+    """If the block raises an OvssError, print it as one message and exit with status 2."""
+    try:
+        yield
+    except OvssError as failure:
+        print(f"ovss: {failure}", file=sys.stderr)
+        sys.exit(2)
+
+
+@contextmanager
+def resumable(advice: str) -> Iterator[None]:
+    """If the block is interrupted (Ctrl-C), print `advice` and exit with status 130.
+
+    Use this context manager inside the function of a typer command, not around the call of the typer app.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\novss: interrupted. {advice}", file=sys.stderr)
+        raise typer.Exit(130) from None

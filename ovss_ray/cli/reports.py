@@ -1,0 +1,82 @@
+"""The commands `ovss report` and `ovss compare`, and the output of `ovss check`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ovss_ray.structures.findings import Findings
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="the folder of a run")],
+    classes: Annotated[bool, typer.Option("--classes", help="also the values of every class")] = False,
+    images: Annotated[int, typer.Option(help="also the N images with the lowest mIoU of their own", min=0)] = 0,
+    relations: Annotated[
+        str | None, typer.Option(help="file with relations between classes, for SG-IoU; the run's folder keeps them")
+    ] = None,
+    intervals: Annotated[bool, typer.Option(help="95 % intervals, of the confusion matrix and episodes")] = True,
+    worst: Annotated[int, typer.Option(help="also the N classes with the lowest IoU", min=0)] = 0,
+    only: Annotated[str, typer.Option(help="also the score of these classes alone: NAME,NAME,…")] = "",
+    merge: Annotated[
+        list[str] | None, typer.Option(help="also the scores with classes merged, vehicle=car,truck; may be repeated")
+    ] = None,
+    buckets: Annotated[bool, typer.Option("--buckets", help="also by frequency of classes, and by size")] = False,
+) -> None:
+    """Rebuild the report of a run from its records, and print it."""
+    from ovss_ray.api import comparison
+    from ovss_ray.engine.display import Display
+    from ovss_ray.reports import statistics_tables, subsets, terminal
+    from ovss_ray.runs.folder import RunFolder
+
+    folder, console = RunFolder(run), terminal.console()
+    merged, words = subsets.parse(merge or []), subsets.parse_only(only)
+    unfit = subsets.unfit(folder.labels(), merged, words) if merged or words else {}
+    cells = bool(intervals or merged or words or buckets)
+    built, readings = comparison.rebuild(folder, Display(), images > 0, relations, cells, intervals)
+    terminal.show(built, console, classes)
+    for name, reading in readings.items():
+        if images:
+            terminal.show_images(reading.images(), console, images)
+        if worst:
+            console.print(statistics_tables.worst_classes(name, built.benchmarks[name], worst))
+        if name in unfit:
+            console.print(f"{name}: no selected or merged classes: {unfit[name]}", markup=False)
+        elif merged or words:
+            statistics_tables.show_selected(name, reading, merged, words, console, intervals)
+        if buckets:
+            statistics_tables.show_buckets(name, reading, console, intervals)
+    print(f"report: {folder.file('report.json')}")
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="the folders of runs; the others are compared with the first")],
+    classes: Annotated[bool, typer.Option("--classes", help="also the difference of every class")] = False,
+) -> None:
+    """Show the mIoU of several runs side by side, and their paired differences, from their records."""
+    from ovss_ray.api import comparison
+    from ovss_ray.engine.display import Display
+    from ovss_ray.reports import statistics_tables, terminal
+    from ovss_ray.runs.folder import RunFolder
+
+    comparison.check_names(runs)
+    for run in runs:
+        RunFolder(run).config()  # raises OvssError for a config's name, which the function takes as well
+    rebuilt = {run: comparison.rebuild(RunFolder(run), Display()) for run in runs}
+    console = terminal.console()
+    console.print(terminal.side_by_side({run: built for run, (built, _) in rebuilt.items()}))
+    readings = {run: reading for run, (_, reading) in rebuilt.items()}
+    for (other, benchmark), paired in comparison.paired_with_first(readings).items():
+        console.print(statistics_tables.differences(runs[0], other, benchmark, paired))
+        if classes and paired.classes:
+            console.print(statistics_tables.class_differences(runs[0], other, benchmark, paired))
+
+
+def show_findings(findings: "Findings") -> None:
+    """Print the faults that `ovss check` has found on standard output."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in (*findings.lines, findings.summary):
+        console.print(line, markup=False)
+    console.print(f"faults found: {findings.number}" if findings.number else "no fault found")

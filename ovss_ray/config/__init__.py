@@ -1,0 +1,1 @@
+"""Config of a run: its settings, its reader, and the configs that come with the project."""

@@ -1,0 +1,39 @@
+"""Limits of the online service: on single requests, and on all requests in progress together."""
+
+from pydantic import Field
+
+from ovss_ray.structures.settings import Settings
+
+
+class Limits(Settings):
+    """Limits that keep the online service responsive under load. To change one, use `--set limits.seconds=60`."""
+
+    body: int = Field(default=20_000_000, ge=1)
+    """bytes: largest size of a request"""
+    pixels: int = Field(default=40_000_000, ge=1)
+    """pixels: largest height · width of an image, tested before the image is decoded"""
+    side: int = Field(default=8_192, ge=1)
+    """pixels: largest height or width of an image"""
+    classes: int = Field(default=1_000, ge=1)
+    """largest number of classes in a request"""
+    letters: int = Field(default=300, ge=1)
+    """largest number of characters in all names of a class together; text encoders read at most 77 tokens of a name"""
+    points: int = Field(default=64, ge=1)
+    """largest number of points in a prompt"""
+    regions: int = Field(default=1_000, ge=1)
+    """largest number of regions in an answer; the largest regions are kept, and the total number is reported"""
+    corners: int = Field(default=500_000, ge=1)
+    """largest number of polygon corners in an answer; for more corners, request the masks as `rle`"""
+    remembered: int = Field(default=500_000_000, ge=1)
+    """bytes: largest cache per worker of decoded images and their SAM embeddings, which later prompts reuse"""
+    waiting: int = Field(default=64, ge=1)
+    """largest number of requests in progress, including queued ones; further requests receive status 429"""
+    held: int = Field(default=160_000_000, ge=1)
+    """pixels, 3 bytes each: largest total of the decoded images whose requests are in progress
+
+    Further images are decoded later. A single image is decoded even if it exceeds this limit.
+    """
+    seconds: float = Field(default=30.0, gt=0)
+    """seconds: longest time from a request's arrival to its answer; slower requests receive status 503"""
+    retry: int = Field(default=1, ge=0)
+    """seconds: value of the header Retry-After in answers with status 429 or 503"""

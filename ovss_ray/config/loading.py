@@ -1,0 +1,229 @@
+"""Reader of configs: it converts YAML, with its key `extends` and the option `--set`, to typed, frozen settings.
+
+All settings are validated before a run starts.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ovss_ray import metrics
+from ovss_ray.config.limits import Limits
+from ovss_ray.config.run import Pool, RunConfig
+from ovss_ray.errors import OvssError, nearest
+from ovss_ray.io import files, strict_yaml, validation
+from ovss_ray.pipeline.stage import Stage, StageConfig
+from ovss_ray.structures.settings import Settings
+
+
+def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a config file, and apply the top-level `keys`, then the `overrides` such as "san.precision=bf16".
+
+    The first word of an override may be the name of a stage: `san.weights=PATH` sets that option of every stage `san`.
+    Raises OvssError with the path of every fault, and the most similar known name.
+    """
+    raw = {**read(Path(file)), **(keys or {})}
+    for override in overrides:
+        raw = _override(raw, override)
+    return validate(raw, str(file))
+
+
+def load_all(
+    file: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None
+) -> dict[str, RunConfig]:
+    """Return config name → config. The result has one config, unless the file has the key `compare`.
+
+    `compare: [NAME, …]` lists configs in the same folder. The file's other keys apply to all of them. An override
+    applies to every config that has the key. Raises OvssError with the path of every fault.
+    """
+    return _checked(_raws(file, keys), overrides)
+
+
+def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
+    """Return config name → config for several files. A file with the key `compare` has several. Raises OvssError."""
+    raws: dict[str, tuple[str, dict[str, Any]]] = {}
+    for file in files:
+        configs = _raws(file, None)
+        if repeated := set(raws) & set(configs):
+            raise OvssError(f"{file}: two configs have the name {repeated.pop()!r}. Rename one of the files")
+        raws |= configs
+    return _checked(raws, overrides)
+
+
+def _raws(
+    file: str | Path | Mapping[str, Any], keys: Mapping[str, Any] | None
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return config name → (name of the source in messages, config). The configs are not validated yet."""
+    if isinstance(file, Mapping):
+        return {"config": ("config", {**file, **(keys or {})})}
+    raw = read(Path(file))
+    names = raw.pop("compare", None)
+    if names is None:
+        return {Path(file).stem: (str(file), {**raw, **(keys or {})})}
+    if not isinstance(names, list) or len(set(map(str, names))) < max(2, len(names)):
+        raise OvssError(f"{file}: compare: expected a list of at least two different config names, found {names!r}")
+    return {
+        str(name): (f"{file}: {name}", {**read(Path(file).parent / f"{name}.yaml"), **raw, **(keys or {})})
+        for name in names
+    }
+
+
+def _checked(raws: Mapping[str, tuple[str, dict[str, Any]]], overrides: Sequence[str]) -> dict[str, RunConfig]:
+    """Return the validated configs. An override applies to every config that has the key, or to all if none has it."""
+    configs = {name: raw for name, (_, raw) in raws.items()}
+    for override in overrides:
+        named = {name for name, raw in configs.items() if _has(raw, override)} or set(configs)
+        configs = {name: _override(raw, override) if name in named else raw for name, raw in configs.items()}
+    return {name: validate(configs[name], source) for name, (source, _) in raws.items()}
+
+
+def _has(raw: Mapping[str, Any], override: str) -> bool:
+    """Return whether an override begins with a top-level key, which every config has, or with a stage of the config."""
+    first = override.partition("=")[0].partition(".")[0]
+    return first in RunConfig.model_fields or any(override.startswith(f"{use}.") for _, use in _stage_paths(raw))
+
+
+def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a YAML file as a dict, and merge it over the file that it extends. Lists are replaced, not joined.
+
+    The file's key `set` then changes single entries, as --set does: `set: {alpha_clip.fit: center_crop}`.
+    """
+    if file.resolve() in seen:
+        raise OvssError(
+            f"{file}: extends itself, through {' → '.join(str(path) for path in seen)}. Remove one `extends`"
+        )
+    raw = parse(files.read(file), str(file))
+    base, changes = raw.pop("extends", None), raw.pop("set", {})
+    if not isinstance(changes, dict):
+        raise OvssError(f"{file}: set: expected a mapping such as {{alpha_clip.fit: center_crop}}, found {changes!r}")
+    merged = raw if base is None else _over(read(file.parent / str(base), (*seen, file.resolve())), raw)
+    for path, value in changes.items():
+        merged = _change(merged, str(path), value, f"{file}: set: {path}")
+    return merged
+
+
+def parse(data: bytes | str, source: str) -> dict[str, Any]:
+    """Read the YAML of one config; `source` is its name in messages. Raises OvssError."""
+    raw = strict_yaml.load(data, source)
+    if not isinstance(raw, dict):
+        raise OvssError(f"{source}: expected a mapping such as `benchmarks: [camvid]`, found {type(raw).__name__}")
+    return raw
+
+
+def _over(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested dict `base` with `changes` merged into it. Values that are not dicts are replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _over(base[key], value) if both else value
+    return merged
+
+
+def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise OvssError(f"--set {override}: expected KEY.SUB=VALUE, such as pools.0.batch=4 or san.precision=bf16")
+    value = strict_yaml.load(text, f"--set {override}")
+    if isinstance(value, str) and text.strip()[0] not in "\"'|>":
+        value = text.strip()  # as typed: for YAML, a comment begins in "data #1"
+    return _change(raw, path, value, f"--set {override}")
+
+
+def _change(raw: dict[str, Any], path: str, value: Any, source: str) -> dict[str, Any]:
+    """Return the config with a value set at a dotted path, such as limits.seconds.
+
+    If the path begins with the name of a stage, every stage of that name receives the option.
+    """
+    steps = path.split(".")
+    stages = [(at, path.removeprefix(f"{use}.")) for at, use in _stage_paths(raw) if path.startswith(f"{use}.")]
+    options = [[*at, "options", *rest.split(".")] for at, rest in stages]
+    targets = options if steps[0] not in RunConfig.model_fields else [steps]
+    for target in targets or [steps]:
+        raw = _put(raw, target, value, source)
+    return raw
+
+
+def _stage_paths(raw: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
+    """Yield path and name of each stage in a config that is not validated yet."""
+    pools = raw.get("pools")
+    for i, pool in enumerate(pools if isinstance(pools, list) else ()):
+        stages = pool.get("stages") if isinstance(pool, dict) else None
+        for j, stage in enumerate(stages if isinstance(stages, list) else ()):
+            if isinstance(stage, dict) and isinstance(stage.get("use"), str):
+                yield ["pools", str(i), "stages", str(j)], stage["use"]
+
+
+def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
+    """Return `node` with the value set at the path. Numbers in a path are indices into lists, from 0."""
+    if not path:
+        return value
+    if isinstance(node, list):
+        if not path[0].isdigit() or int(path[0]) >= len(node):
+            raise OvssError(
+                f"{source}: index {path[0]!r} out of range: the list has {len(node)} entries, counted from 0"
+            )
+        return [_put(v, path[1:], value, source) if i == int(path[0]) else v for i, v in enumerate(node)]
+    if not isinstance(node, dict | None):
+        raise OvssError(f"{source}: cannot set {path[0]!r} inside the plain value {node!r}, which has no keys")
+    inside = node or {}
+    return {**inside, path[0]: _put(inside.get(path[0]), path[1:], value, source)}
+
+
+def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
+    """Convert a dict to a RunConfig, and validate all stage options. Raises OvssError that lists all faults."""
+    try:
+        config = RunConfig.model_validate(raw)
+    except ValidationError as failure:
+        raise OvssError(_explain(failure, raw, RunConfig, source)) from failure
+    try:
+        metrics.load_own(config.metrics)
+    except OvssError as failure:
+        raise OvssError(f"{source}: metrics: {failure}") from failure
+    pools = [_settled(pool, f"pools.{i}", config.exact, source) for i, pool in enumerate(config.pools)]
+    return config.model_copy(update={"pools": tuple(pools)})
+
+
+def _settled(pool: Pool, path: str, exact: bool, source: str) -> Pool:
+    """Return a pool with validated stage options. If `exact`, every stage with the option `exact` gets it as True."""
+    stages = []
+    for i, stage in enumerate(pool.stages):
+        where = f"{path}.stages.{i}"
+        try:
+            kind: type[Stage] = stage.kind()
+        except OvssError as failure:
+            raise OvssError(f"{source}: {where}: {failure}") from failure
+        options = {**stage.options, "exact": True} if exact and "exact" in kind.Config.model_fields else stage.options
+        try:
+            settings = kind.Config(**options)
+        except ValidationError as failure:
+            raise OvssError(_explain(failure, options, kind.Config, source, f"{where}.options.")) from failure
+        stages.append(StageConfig(use=stage.use, options=settings.model_dump(mode="json", exclude_defaults=True)))
+    return pool.model_copy(update={"stages": tuple(stages)})
+
+
+def _explain(
+    failure: ValidationError, raw: Mapping[str, Any], model: type[Settings], source: str, prefix: str = ""
+) -> str:
+    def offer(place: Sequence[int | str]) -> str:
+        return nearest(str(place[-1]), _fields(model, place[:-1]))
+
+    return f"{source}: " + "; ".join(validation.faults(failure, raw, offer, prefix))
+
+
+def _fields(model: type[Settings], path: Iterable[int | str]) -> list[str]:
+    """Return the keys that are valid below a path of the config."""
+    known: dict[str, type[Settings]] = {"pools": Pool, "stages": StageConfig, "limits": Limits}
+    for step in path:
+        model = known.get(str(step), model)
+    return list(model.model_fields)
+
+
+def dump(config: RunConfig) -> str:
+    """Return a config as YAML. `load` reads it back as an equal config."""
+    return yaml.safe_dump(
+        json.loads(config.model_dump_json(exclude_defaults=True)), sort_keys=False, allow_unicode=True
+    )

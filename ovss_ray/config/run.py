@@ -1,0 +1,82 @@
+"""Settings of a run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ovss_ray.config.limits import Limits
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.settings import Settings
+
+Auto = Literal["auto"]
+
+
+class Pool(Settings):
+    """Stages that run one after another in the same workers, and the resources of these workers.
+
+    "auto" depends on the cluster's resources (see engine/cluster/placement.py). With GPUs, it means one worker per GPU
+    and batches of 8 images. Without GPUs, it means one worker per CPU and batches of 1 image. Pools whose stages cannot
+    use a GPU have fewer workers.
+
+    Pools are not part of a run's digest: a run may resume with other resources.
+    """
+
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    workers: int | tuple[int, int] | Auto = "auto"
+    """number of workers, or [minimum, maximum]; Ray starts more than the minimum under load"""
+    cpus: float | Auto = "auto"
+    """CPUs per worker; a worker has as many threads"""
+    gpus: float | Auto = "auto"
+    """GPUs per worker; "auto" is 1 if the cluster has any and a stage can use it"""
+    batch: Annotated[int, Field(ge=1)] | Auto = "auto"
+    """number of images per batch; if a worker dies, its batch is computed again"""
+
+    @model_validator(mode="after")
+    def _some_workers(self) -> "Pool":
+        least, greatest = self.workers if isinstance(self.workers, tuple) else (1, self.workers)
+        if least < 1 or (isinstance(greatest, int) and greatest < least):
+            raise ValueError(
+                f"invalid number of workers: {self.workers}. Write a number of at least 1, [min, max] or auto"
+            )
+        return self
+
+
+class RunConfig(Settings):
+    """Settings of a run: benchmarks, images, stages and limits."""
+
+    benchmarks: tuple[str, ...] = ()
+    """names of benchmarks, such as camvid, ade20k:847 or folder:my.yaml"""
+    data_root: str | None = None
+    """folder of one data set or of all data sets; default: $OVSS_DATA"""
+    split: str | None = None
+    """name of the split to evaluate; default: the benchmark's default split"""
+    ids: str | None = None
+    """path of a text file with one image id per line; only these images are evaluated"""
+    limit: int | None = Field(default=None, ge=1)
+    """number of images to evaluate: the first images, sorted by id"""
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    metrics: tuple[str, ...] = ()
+    """names of your own metric modules, used in addition to the built-in metrics (see ovss_ray.metrics)"""
+    keep_predictions: Literal["auto", "all", "none"] = "auto"
+    """extent to which predicted label maps are written to the run folder: "all", "none" or "auto"
+
+    "auto": all of them if there are at most 10,000 images, else a fixed sample.
+    """
+    relations: str | None = None
+    """path of a file with relations between labels, for SG-IoU (see runs.relations); records do not depend on it"""
+    exact: bool = False
+    """True: bit-identical records in every run, at lower speed: one image per forward pass, one thread"""
+    check: bool = True
+    """True: check a few label files first (see `ovss check`), and do not start if all of them are wrong"""
+    max_errors: int = Field(default=100, ge=0)
+    """number of failed images at which the run stops, since they probably fail for the same reason"""
+    max_deaths: int = Field(default=10, ge=0)
+    """number of workers that die in succession, without a finished image in between, at which the run stops"""
+    deadline: float = Field(default=600.0, gt=0)
+    """seconds: longest time of a batch in a pool; then its worker is stopped, and its images are retried one by one"""
+    limits: Limits = Limits()
+    """limits of a request to the online service (`ovss serve`); batch runs ignore them"""
+
+    def stages(self) -> list[StageConfig]:
+        """Return the stages of all pools, in order."""
+        return [stage for pool in self.pools for stage in pool.stages]

@@ -1,0 +1,1 @@
+"""Commands for data sets: download, prepare and check."""

@@ -1,0 +1,299 @@
+"""Test whether label boundaries follow the edges in photographs. It needs no class names.
+
+Labels may be flipped, shifted, or those of the next frame. Their values are then valid, but label boundaries miss the
+edges in the photograph. The test moves the boundaries over the edges, and compares how well they agree. Correct labels
+fit best without a change. A fault is reported if an alternative fits clearly better in nearly all images. Terms:
+- agreement: sum of the edge strengths at the label boundaries, for one shift of the labels by up to REACH pixels
+- fit: agreement at one shift minus the mean at other shifts, in standard deviations of these
+- alternative: labels after a transformation, such as a flip, that would undo a common error
+- gain: fit of an alternative minus fit of the unchanged labels
+- letters: n images, h w pixels of a reduced image, d shifts along each axis
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+from scipy import fft
+
+from ovss_ray.dataprep.symmetries import MIRRORED, STORED, UPRIGHT, Symmetry
+from ovss_ray.structures.findings import Fault
+
+LONGEST = 512
+"""pixels: images are reduced until no side is longer than this."""
+SHORTEST = 64
+"""pixels: reduced images with a side below this are not tested."""
+LEAST = 30
+"""pixels: reduced images with fewer pixels than this on label boundaries are not tested."""
+FLAT = 0.01
+"""Photographs whose edge strengths have a lower standard deviation than this, as in a plain colour, are not tested."""
+REACH = 64
+"""pixels of reduced images: largest tested shift of the labels; in small images, a quarter of the shorter side."""
+SLACK = 1
+"""pixels of reduced images: distance between label boundary and edge up to which they agree."""
+NEAR = 6
+"""pixels of reduced images: `fit` compares a shift only with shifts farther from it than this."""
+SURROUNDINGS = 24
+"""pixels of reduced images: side of a square around a pixel. The contrast in it normalises the edge strength."""
+FITS = 3.5
+"""Standard deviations: a fault is reported only if the median `fit` with transformed labels is at least this."""
+FITS_SHIFTED = 5.0
+"""Standard deviations: minimum of (sum of `fit` over n images) / √n to report that all labels are shifted."""
+GAIN = 2.5
+"""Standard deviations: minimum of (median increase of `fit`) · √(number of images) to report a fault."""
+WINS = 0.8
+"""Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
+TOGETHER = 6
+"""Minimum number of images for the criteria FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER."""
+FITS_TOGETHER = 1.5
+"""Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
+GAIN_TOGETHER = 6.0
+"""Standard deviations: minimum of (mean increase of `fit`) · √(number of images) to report a fault in many images."""
+WINS_TOGETHER = 0.7
+"""Minimum share of images in which transformed labels fit better, if there are TOGETHER or more images"""
+STEADY = 6.0
+"""Standard deviations: the increase of `fit` in an image is clipped to ± this, so that no image decides alone."""
+LEAST_SHIFT = 10
+"""pixels: smaller shifts of the labels are not reported as a fault."""
+SHIFT_GAIN = 2.0
+"""Standard deviations: limit in place of GAIN for the alternative that all labels are shifted equally."""
+SHIFT_TOGETHER = 8.0
+"""Standard deviations: limit in place of GAIN_TOGETHER for shifted labels; higher, since many shifts are tried."""
+STRANGERS = 24
+"""Largest number of images for which every photograph is compared with the labels of every other image."""
+STRANGER_FITS = 6.0
+"""Standard deviations: minimum `fit` for labels to count as those of another photograph."""
+SEVERAL = 0.15
+"""Minimum share of photographs that fit the labels of another image better, to report a fault."""
+ALL_ALIKE = 3
+"""Minimum number of label files for the test whether all of them are equal."""
+MANY = 8
+"""Minimum number of images to report that label boundaries follow no edges."""
+NOTHING = 1.0
+"""Standard deviations: if the median `fit` is lower, label boundaries are reported to follow no edges."""
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges of a photograph and boundaries of its labels, both at reduced size."""
+
+    photograph: np.ndarray
+    """(h, w) float16: edge strength relative to the surroundings"""
+    labels: np.ndarray
+    """(h, w) uint8: share of label boundaries in each reduced pixel, 0 to 255"""
+    stride: int
+    """factor of the reduction: pixels of the file per reduced pixel, along each axis"""
+    address: str = ""
+    """address of the photograph; label files of the same photograph are not compared with each other"""
+    orientation: int = 1
+    """EXIF orientation of the photograph"""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Fits of n images whose labels were transformed, for example flipped, to undo a common error."""
+
+    description: str
+    cause: str
+    fits: np.ndarray
+    """(n,) float64: fits with transformed labels, in standard deviations"""
+    baseline: np.ndarray
+    """(n,) float64: fits of the same images with unchanged labels, in standard deviations"""
+    least: float = GAIN
+    least_together: float = GAIN_TOGETHER
+
+    def holds(self) -> bool:
+        """Return whether nearly all images fit transformed labels clearly better. Limits are lower for many images."""
+        number = len(self.fits)
+        if not number:
+            return False
+        gains = np.clip(self.fits - self.baseline, -STEADY, STEADY)
+        wins = (gains > 0).mean()
+        clear = np.median(self.fits) >= FITS and self.gain * number**0.5 >= self.least
+        together = number >= TOGETHER and self.fits.mean() >= FITS_TOGETHER
+        steady = together and gains.mean() * number**0.5 >= self.least_together
+        return bool((clear and wins >= WINS) or (steady and wins >= WINS_TOGETHER))
+
+    @property
+    def gain(self) -> float:
+        """Return the median gain of the images: `fits` minus `baseline`, in standard deviations."""
+        return float(np.median(self.fits - self.baseline))
+
+
+def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
+    """Return edges of an image (H, W, 3) uint8 and boundaries of labels (H, W) uint16; None if there are too few."""
+    stride = max(1, -(-max(truth.shape) // LONGEST))
+    labels = np.asarray(Image.fromarray(_boundaries(truth)).reduce(stride))
+    if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:
+        return None
+    photograph = _strengths(np.asarray(Image.fromarray(image).reduce(stride), np.float32))
+    if photograph.std() < FLAT:
+        return None
+    return Edges(photograph.astype(np.float16), labels, stride, address, orientation)
+
+
+def _boundaries(truth: np.ndarray) -> np.ndarray:
+    """Return (H, W) uint8: 255 in the pixels on both sides of each boundary between labels, 0 elsewhere."""
+    marked = np.zeros(truth.shape, np.uint8)
+    for side, neighbour in (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]):
+        differs = (truth[side] != truth[neighbour]) * np.uint8(255)
+        marked[side] |= differs
+        marked[neighbour] |= differs
+    return marked
+
+
+def _strengths(image: np.ndarray) -> np.ndarray:
+    """Return edge strengths (h, w) float32: logarithms of gradients, normalised so that edges in texture are weaker."""
+    smooth = cv2.GaussianBlur(image, (0, 0), 0.7)
+    steps = sum((np.gradient(smooth, axis=axis) ** 2).sum(2) for axis in (0, 1))
+    strength = np.log1p(np.sqrt(steps)).astype(np.float32)
+    square = (SURROUNDINGS, SURROUNDINGS)
+    mean, squares = cv2.blur(strength, square), cv2.blur(strength * strength, square)
+    deviation = np.sqrt(np.maximum(squares - mean * mean, 0) + 0.01)
+    return np.clip((strength - mean) / deviation, -2, 3)
+
+
+def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the sum of edge strengths at the boundaries for each shift, (d, d) float32; the middle is for no shift."""
+    reach = min(REACH, min(labels.shape) // 4)
+    size = [fft.next_fast_len(side + reach, real=True) for side in labels.shape]
+    spectra = [fft.rfft2(array.astype(np.float32), size) for array in (photograph, labels)]
+    summed = fft.irfft2(spectra[0] * np.conj(spectra[1]), size)
+    return np.roll(summed, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+
+
+def fit(agreed: np.ndarray, shift: tuple[int, int] = (0, 0)) -> float:
+    """Return the fit at a shift (rows, columns), in standard deviations, from the agreement (d, d) at all shifts."""
+    row, column = (middle + moved for middle, moved in zip((len(agreed) // 2,) * 2, shift, strict=True))
+
+    def around(margin: int) -> tuple[slice, slice]:
+        return np.s_[max(0, row - margin) : row + margin + 1, max(0, column - margin) : column + margin + 1]
+
+    elsewhere = np.ones(agreed.shape, bool)
+    elsewhere[around(NEAR)] = False
+    chance = agreed[elsewhere]
+    return float((agreed[around(SLACK)].max() - chance.mean()) / (chance.std() + 1e-9))
+
+
+def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
+    """Yield a fault if label boundaries miss the edges. `traced`: (position in the data set, edges), sorted."""
+    if not traced:
+        return
+    surfaces = [agreement(edges.photograph, edges.labels) for _, edges in traced]
+    baseline = np.array([fit(surface) for surface in surfaces])
+    tried = [*_mirrored(traced, baseline), *_neighbours(traced, baseline), *_shifted(traced, surfaces, baseline)]
+    likely = [alternative for alternative in tried if alternative.holds()]
+    if likely:
+        best = max(likely, key=lambda alternative: alternative.gain)
+        number = f"{len(best.fits)} photograph{'s' * (len(best.fits) > 1)}"
+        alternative_fit, usual = np.median(best.fits), np.median(best.baseline)
+        fits = f"a fit of {alternative_fit:.1f} standard deviations, and {usual:.1f} as they are"
+        message = f"the labels are {best.description}: with that undone, boundaries lie on the edges in {number}"
+        yield Fault(f"{message} ({fits})", cause=best.cause)
+    else:
+        yield from _strangers(traced, baseline)
+        yield from _all_alike(traced, baseline)
+
+
+def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Alternative]:
+    """Yield an alternative for labels that ignore the EXIF orientation, and one per way to mirror or turn labels."""
+    turned = [at for at, (_, edges) in enumerate(traced) if edges.orientation in UPRIGHT]
+    undone = {at: UPRIGHT[traced[at][1].orientation] for at in turned}
+    yield _alternative(STORED, "a labelling tool that ignores EXIF: turn the label files too", traced, baseline, undone)
+    for error, undo in MIRRORED.items():
+        cause = "labels written by code that mirrors or turns arrays, or photographs that were turned later"
+        yield _alternative(error, cause, traced, baseline, dict.fromkeys(range(len(traced)), undo))
+
+
+def _alternative(
+    error: str, cause: str, traced: Sequence[tuple[int, Edges]], baseline: np.ndarray, undone: dict[int, Symmetry]
+) -> Alternative:
+    """Return the fits of transformed labels. `undone`: index into `traced` → symmetry that would undo the error."""
+    fitting = {
+        at: undo for at, undo in undone.items() if undo(traced[at][1].labels).shape == traced[at][1].labels.shape
+    }
+    fits = [fit(agreement(traced[at][1].photograph, undo(traced[at][1].labels))) for at, undo in fitting.items()]
+    return Alternative(error, cause, np.array(fits), baseline[list(fitting)])
+
+
+def _neighbours(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Alternative]:
+    """Yield two alternatives: the labels are those of the next image, or of the previous image, in the order of ids."""
+    at = {place: position for position, (place, _) in enumerate(traced)}
+    cause = "frames and labels that are counted from different numbers, or sorted differently"
+    for error, step in ("those of the next image", -1), ("those of the image before", 1):
+        pairs = [(at[place], at[place + step]) for place in at if place + step in at]
+        pairs = [pair for pair in pairs if _comparable(*(traced[position][1] for position in pair))]
+        fits = [fit(agreement(traced[i][1].photograph, traced[j][1].labels)) for i, j in pairs]
+        yield Alternative(error, cause, np.array(fits), baseline[[i for i, _ in pairs]])
+
+
+def _comparable(here: Edges, there: Edges) -> bool:
+    return here.labels.shape == there.labels.shape and here.address != there.address
+
+
+def _shifted(
+    traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], baseline: np.ndarray
+) -> Iterator[Alternative]:
+    """Yield, if likely, the alternative that all labels are shifted equally. Only the most common stride is tested."""
+    strides = [edges.stride for _, edges in traced]
+    stride = max(strides, key=strides.count)
+    positions = [at for at, other in enumerate(strides) if other == stride]
+    reach = min(len(surfaces[at]) for at in positions) // 2
+    common = [_middle(surfaces[at], reach) for at in positions]
+    pooled = sum((surface - surface.mean()) / (surface.std() + 1e-9) for surface in common)
+    peak = np.subtract(np.unravel_index(np.argmax(pooled), common[0].shape), reach)
+    fits = np.array([fit(surface, (int(peak[0]), int(peak[1]))) for surface in common])
+    moved = peak * stride
+    if np.abs(moved).max() >= max(LEAST_SHIFT, 4 * stride) and fits.sum() >= FITS_SHIFTED * len(fits) ** 0.5:
+        cause = "cropping or padding of only the photograph or only the label file"
+        # The peak is the shift that would correct the labels, so their error is the opposite shift.
+        description = f"shifted by {_direction(-moved, 2 * stride)}"
+        yield Alternative(description, cause, fits, baseline[positions], SHIFT_GAIN, SHIFT_TOGETHER)
+
+
+def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
+    """Return the part of an agreement (d, d) for shifts of at most `reach` along each axis."""
+    middle = len(surface) // 2
+    return surface[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+
+
+def _direction(most: np.ndarray, slack: float) -> str:
+    """Return a shift (down, right) in words, such as "12 pixels down". Shifts by at most `slack` are left out."""
+    down, right = most.tolist()
+    words = [(right, "to the right" if right > 0 else "to the left"), (down, "down" if down > 0 else "up")]
+    return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if abs(pixels) > slack)
+
+
+def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
+    """Yield a fault if photographs fit other images' labels clearly better, or if label boundaries follow no edges."""
+    compared = [edges for _, edges in traced[:STRANGERS]]
+    photographs = [edges.photograph.astype(np.float32) for edges in compared]
+    shares = [edges.labels / edges.labels.sum(dtype=np.float32) for edges in compared]
+    better: list[tuple[str, str]] = []
+    for here, edges in enumerate(compared):
+        strengths = {
+            there: float(np.vdot(photographs[here], shares[there]))
+            for there, other in enumerate(compared)
+            if _comparable(edges, other)
+        }
+        there = max(strengths, key=lambda position: strengths[position], default=here)
+        fits = fit(agreement(photographs[here], compared[there].labels))
+        if fits >= max(STRANGER_FITS, baseline[here] + GAIN):
+            better.append((compared[there].address, edges.address))
+    if len(better) >= max(2, SEVERAL * len(compared)):
+        message = "labels belong to other photographs: the label file of {} fits {}".format(*better[0])
+        yield Fault(message, cause="files that were renamed or sorted differently")
+    elif len(baseline) >= MANY and np.median(baseline) < NOTHING:
+        median = f"a median fit of {np.median(baseline):.1f}"
+        message = f"label boundaries follow no edges in {len(baseline)} photographs ({median})"
+        yield Fault(message, cause="labels of other photographs, or labels that are drawn very coarsely", sure=False)
+
+
+def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
+    """Yield a fault if all label maps are equal, and fit at most one photograph."""
+    unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
+    if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
+        message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"
+        yield Fault(message, cause="one label file that was copied or written over the others")

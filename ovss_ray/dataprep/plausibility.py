@@ -1,0 +1,196 @@
+"""Test whether labels match the meaning of their names: the sky above, the road below, grass greener than the rest.
+
+Labels in another class order, or shifted by one, are valid numbers. Only the photographs contradict them. Some
+classes, such as "sky", have a usual position or colour. Wherever they occur, this is a vote for or against the labels.
+The test compares the votes for the unchanged labels with those for shifted, swapped or reordered labels.
+
+A meaning, (K,) int64, is an assumption on what the label files mean: label index → class index, or -1 for no class.
+
+Letters: H W pixels, K labels, n labels in an image.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovss_ray.structures.columns import IGNORE
+from ovss_ray.structures.findings import Fault
+
+ABOVE = {"sky", "ceiling", "clouds"}
+"""Names of classes that are usually in the upper half of an image."""
+BELOW = {
+    *("road", "street", "floor", "ground", "grass", "sidewalk", "pavement", "earth", "sand", "field", "carpet", "rug"),
+    *("sea", "snow", "runway", "path", "dirt track", "terrain", "water", "river", "playingfield", "gravel", "mud"),
+}
+"""Names of classes that are usually in the lower half of an image."""
+GREEN = {
+    *("tree", "trees", "grass", "plant", "bush", "vegetation", "low vegetation", "crop", "weed", "leaves", "hedge"),
+    *("palm", "forest"),
+}
+"""Names of classes that are usually greener than the rest of an image."""
+SMALL = 0.01
+"""Minimum share of an image that a class must cover to vote for or against the labels."""
+LARGE = 0.6
+"""Share of an image above which a class does not vote by its position."""
+GREENER = 0.02
+"""A class does not vote by its colour if its excess green is within ± this of the image's."""
+INFRARED = 0.15
+"""A class does not vote by its colour if its excess red exceeds the image's by more than this.
+
+Some aerial photographs show infrared as red, so plants are red in them.
+"""
+STRIDE = 3
+"""pixels: step between the rows and between the columns that are evaluated."""
+VOTES = 3
+"""Minimum number of votes for the labels to be judged at all."""
+SOME = 8
+"""Minimum number of votes to report a fault as sure, if another order or shift of the labels fits better."""
+MANY = 20
+"""Minimum number of votes to report a fault as sure, if no other order or shift of labels fits better."""
+CLEARER = 4
+"""Minimum lead, in votes, of shifted over unchanged labels if the first or the last class never occurs."""
+ALIKE = 3
+"""Largest number of explanations in a message, if several fit equally well."""
+BAD = 0.5
+"""The labels are judged implausible if at most this share of the votes is for them."""
+GOOD = 0.75
+"""Minimum share of votes for another order or shift of the labels to be suggested."""
+BETTER = 0.3
+"""Minimum lead, in share of votes, of another order or shift over the unchanged labels to be suggested."""
+NEAR = 0.1
+"""Share of votes: if a rare mistake leads a common mistake by at most this, the common mistake is suggested."""
+
+
+@dataclass(frozen=True)
+class ClassStats:
+    """Position and colour of the classes in one image."""
+
+    labels: np.ndarray
+    """(n,) int64: indices of the labels that cover enough of the image"""
+    rows: np.ndarray
+    """(n,) float64: mean row of each label, 0 at the top and 1 at the bottom; NaN if it covers most of the image"""
+    green: np.ndarray
+    """(n,) float64: excess green of each label, minus that of the image; NaN if the label is far redder.
+
+    Excess green is the mean of (2 G - R - B) / (R + G + B).
+    """
+
+
+def look(image: np.ndarray, truth: np.ndarray, labels: int) -> ClassStats:
+    """Return position and colour of the classes in an image (H, W, 3) uint8.
+
+    `truth` is its label map (H, W) uint16; `labels` is the number of labels, K.
+    """
+    image, truth = image[::STRIDE, ::STRIDE], truth[::STRIDE, ::STRIDE]
+    known = truth != IGNORE
+    flat = truth[known].astype(np.int64)
+    red, green, blue = (image[..., channel].astype(np.float64) for channel in range(3))
+    greenness, redness = ((3 * channel - red - green - blue) / (red + green + blue + 1) for channel in (green, red))
+    rows = np.broadcast_to(np.linspace(0, 1, len(truth))[:, None], truth.shape)
+    areas = np.bincount(flat, minlength=labels)
+    shown = np.flatnonzero(areas >= max(1, SMALL * truth.size))
+    mean_rows = np.bincount(flat, rows[known], labels)[shown] / areas[shown]
+    greener, redder = (
+        np.bincount(flat, values[known], labels)[shown] / areas[shown] - float(values.mean())
+        for values in (greenness, redness)
+    )
+    places = np.where(areas[shown] > LARGE * truth.size, np.nan, mean_rows)
+    return ClassStats(shown, places, np.where(redder > INFRARED, np.nan, greener))
+
+
+class PlausibilityTest:
+    """Test of the labels of K classes by the meaning of the class names."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        words = [_words(name) for name in names]
+        self.names = names
+        # In aerial images, roads and water lie anywhere, so a list without classes above them has no positions.
+        upright = any(synonyms & ABOVE for synonyms in words)
+        self.place = np.array([upright * (bool(synonyms & BELOW) - bool(synonyms & ABOVE)) for synonyms in words])
+        self.green = np.array([bool(synonyms & GREEN) for synonyms in words])
+
+    def votes(self, looks: Sequence[ClassStats], meaning: np.ndarray) -> tuple[float, int]:
+        """Return the share of votes that support a meaning of the labels, and the number of votes."""
+        image_votes = [self._image_votes(stats, meaning[stats.labels]) for stats in looks]
+        every = np.concatenate([np.zeros(0, bool), *image_votes])
+        return float(every.mean()) if len(every) else 1.0, len(every)
+
+    def _image_votes(self, stats: ClassStats, classes: np.ndarray) -> np.ndarray:
+        """Return the votes of one image, bool: True is a vote for the meaning, False against it."""
+        named = classes >= 0
+        place, green = np.where(named, self.place[classes], 0), np.where(named, self.green[classes], False)
+        placed = (place != 0) & ~np.isnan(stats.rows)
+        green &= np.abs(stats.green) > GREENER
+        return np.concatenate([(stats.rows[placed] > 0.5) == (place[placed] > 0), stats.green[green] > 0])
+
+    def verdict(self, looks: Sequence[ClassStats], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
+        """Return the fault of labels that do not match their names, or an empty list.
+
+        `orders` maps the name of another class order to the class index of each label. With few votes, `Fault.sure` is
+        False.
+        """
+        unchanged = np.arange(len(self.names))
+        share, count = self.votes(looks, unchanged)
+        if count < VOTES or share > BAD:
+            return []
+        others = self._others(looks, unchanged, orders)
+        tried = [(*self.votes(looks, meaning), description) for description, meaning in others]
+        likely = [(support, description) for support, n, description in tried if n >= max(VOTES, count / 2)]
+        best = max((support for support, _ in likely), default=0.0)
+        many = count >= (SOME if best >= max(GOOD, share + BETTER) else MANY)
+        message = (
+            f"the labels {'do' if many else 'may'} not look like their names: only {share:.0%} of {count} votes are "
+            f"for them ({self._example(looks)})"
+        )
+        if best < max(GOOD, share + BETTER):
+            return [Fault(f"{message}; no other order that was tried fits better", sure=many)]
+        support, description = next(pair for pair in likely if pair[0] >= best - NEAR)
+        alike = [other for share, other in likely if share == best and other != description][: ALIKE - 1]
+        return [Fault(f"{message}, and {support:.0%} for this: {'; or: '.join([description, *alike])}", sure=many)]
+
+    def moved(self, looks: Sequence[ClassStats], step: int) -> bool:
+        """Return whether the votes clearly favour labels shifted by `step` over the unchanged labels.
+
+        It compares (votes for − votes against), not shares of votes, since few votes often remain after a shift.
+        """
+        unchanged = np.arange(len(self.names))
+        meaning = np.where((unchanged - step >= 0) & (unchanged - step < len(unchanged)), unchanged - step, -1)
+        (share, count), (moved_share, moved_count) = self.votes(looks, unchanged), self.votes(looks, meaning)
+        gain = (2 * moved_share - 1) * moved_count - (2 * share - 1) * count
+        return moved_share >= GOOD and gain >= CLEARER
+
+    def _others(
+        self, looks: Sequence[ClassStats], unchanged: np.ndarray, orders: Mapping[str, Sequence[int]]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield other meanings of the labels, each as (mistake that explains it, meaning), common mistakes first."""
+        yield "the labels were not shifted by one (0 is still 'other')", unchanged - 1
+        yield (
+            "the labels were shifted by one once too often",
+            np.where(unchanged + 1 < len(unchanged), unchanged + 1, -1),
+        )
+        for order, meaning in orders.items():
+            yield f"the labels are in the order of {order}", np.asarray(meaning)
+        shown = sorted({int(label) for stats in looks for label in stats.labels})
+        doubtful = [label for label in shown if self.place[label] or self.green[label]]
+        for first in doubtful:
+            for second in (label for label in shown if label != first):
+                swapped = unchanged.copy()
+                swapped[[first, second]] = second, first
+                yield f"{self.names[first]!r} and {self.names[second]!r} are swapped", swapped
+
+    def _example(self, looks: Iterable[ClassStats]) -> str:
+        """Return an example of a vote against the labels, in words."""
+        for stats in looks:
+            for label, row, green in zip(stats.labels.tolist(), stats.rows.tolist(), stats.green.tolist(), strict=True):
+                if self.place[label] and (row > 0.5) != (self.place[label] > 0) and not np.isnan(row):
+                    return f"{self.names[label]!r} lies in the {'upper' if row <= 0.5 else 'lower'} half"
+                if self.green[label] and green < -GREENER:
+                    return f"{self.names[label]!r} is less green than the rest"
+        return "no example"
+
+
+def _words(name: str) -> set[str]:
+    """Return the synonyms in a class name, and the part of each before its hyphen ("floor" for "floor-wood")."""
+    synonyms = {synonym.strip().lower() for synonym in name.split(",")}
+    return synonyms | {synonym.partition("-")[0] for synonym in synonyms}

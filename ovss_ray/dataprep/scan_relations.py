@@ -1,0 +1,161 @@
+"""Relations between classes, read from a checkout of SCAN's official code and written as a file for `--relations`.
+
+The tables are CC BY-NC 4.0 and not part of this project. They are dictionaries in a module of the checkout, one per
+data set. All have the same name; the comment above a table names its data set. The module is parsed, never executed.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.structures.relations import Relations
+
+REPOSITORY = "https://github.com/yongliu20/SCAN"
+MODULE = "scan/evaluation/generalized_sem_seg_evaluation.py"
+"""File of the tables, below the checkout."""
+VARIABLE = "father_class"
+"""Name of every table. A table maps child → father, or child → list of fathers. The classes are label indices."""
+COMMENTED_OUT = re.compile(rf"\s*#\s*{VARIABLE}\s*=")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table of the official code."""
+
+    benchmark: str
+    """name of the benchmark in this project, with the same order of classes"""
+    heading: str
+    """comment above the table"""
+
+
+TABLES = {
+    "ade20k_150": Table("ade20k:150", "# ADE-150"),
+    "ade20k_847": Table("ade20k:847", "# ADE-847"),
+    "pascal_context_459": Table("pascal_context:459", "# pc-459"),
+}
+"""Name for `--table` → table. The official code has none for PASCAL-Context-59 and VOC."""
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Relations of one table of a checkout."""
+
+    table: Table
+    relations: Relations
+    repeated: tuple[int, ...]
+    """children that the table lists more than once; the last entry counts, as in Python"""
+
+    def yaml(self) -> str:
+        """Return the content of a file for `--relations`, with class names as comments."""
+        labels = catalog.load(self.table.benchmark).labels
+        fathers: dict[int, list[int]] = {}
+        for child, father in self.relations.pairs:
+            fathers.setdefault(child, []).append(father)
+        lines = [f"# child: [fathers], read from {MODULE} of {REPOSITORY} (CC BY-NC 4.0)"]
+        lines += [f"# {self.note}"] if self.note else []
+        lines += [f"{self.table.benchmark}:"]
+        for child, of in fathers.items():
+            names = " and ".join(labels[father].strip() for father in of)
+            lines.append(f"  {child}: {of}  # {labels[child].strip()} → {names}")
+        return "\n".join(lines) + "\n"
+
+    @property
+    def note(self) -> str:
+        """Sentence on repeated children; empty if there are none."""
+        if not self.repeated:
+            return ""
+        listed = ", ".join(map(str, self.repeated))
+        return f"repeated keys of the table, of which the last entry counts, as in Python: {listed}"
+
+
+def extract(checkout: str | Path, name: str) -> Extract:
+    """Return the relations of a table of a checkout. Raises OvssError, or UnknownName for an unknown table.
+
+    If a table occurs twice, the last one counts, as in Python.
+    """
+    if name not in TABLES:
+        raise UnknownName("table", name, TABLES)
+    table = TABLES[name]
+    file, source = _source(checkout)
+    lines = source.splitlines()
+    live = {_heading(lines, node.lineno): node for node in _assignments(file, source)}
+    if _plain(table.heading) not in live:
+        raise OvssError(f"{file}: {_missing(name, lines, sorted(live))}")
+    node = live[_plain(table.heading)]
+    entries = list(_entries(file, node.value))
+    fathers = {str(child): list(map(str, of)) for child, of in entries}
+    counts = Counter(child for child, _ in entries)
+    try:
+        relations = Relations.of(fathers, catalog.load(table.benchmark).labels, MODULE)
+    except OvssError as failure:
+        raise OvssError(f"{file}: line {node.lineno}: {table.benchmark}: {failure}") from failure
+    return Extract(table, relations, tuple(sorted(child for child, count in counts.items() if count > 1)))
+
+
+def _source(checkout: str | Path) -> tuple[Path, str]:
+    file = Path(checkout) / MODULE
+    try:
+        return file, file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise OvssError(
+            f"{file}: cannot be read: {failure}. Pass the folder of a checkout: git clone {REPOSITORY}"
+        ) from failure
+
+
+def _assignments(file: Path, source: str) -> Iterator[ast.Assign]:
+    """Yield the tables that are not commented out, in the order of the file."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as failure:
+        raise OvssError(f"{file}: invalid Python: {failure}") from failure
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [VARIABLE]:
+            yield node
+
+
+def _heading(lines: Sequence[str], number: int) -> str:
+    """Return the last comment above a line, in plain letters; "" without a comment. Lines count from 1."""
+    above = [line.strip() for line in lines[: number - 1] if line.strip()]
+    return _plain(above[-1]) if above and above[-1].startswith("#") else ""
+
+
+def _plain(heading: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", heading.lower())
+
+
+def _entries(file: Path, value: ast.expr) -> Iterator[tuple[int, list[int]]]:
+    """Yield child and fathers of each entry, also of repeated children. Raises OvssError for any other expression."""
+    if not isinstance(value, ast.Dict):
+        raise _unexpected(file, value)
+    for key, of in zip(value.keys, value.values, strict=True):
+        fathers = of.elts if isinstance(of, ast.List | ast.Tuple) else [of]
+        numbers = [node.value for node in (key, *fathers) if isinstance(node, ast.Constant) and type(node.value) is int]
+        if len(numbers) != 1 + len(fathers):
+            raise _unexpected(file, of)
+        yield numbers[0], numbers[1:]
+
+
+def _unexpected(file: Path, node: ast.expr) -> OvssError:
+    text = ast.unparse(node)[:80]
+    return OvssError(f"{file}: line {node.lineno}: expected a dictionary such as {{9: 17, 19: [31, 34]}}, found {text}")
+
+
+def _missing(name: str, lines: Sequence[str], live: Sequence[str]) -> str:
+    """Return a sentence on a table that is commented out or absent, and what to do."""
+    heading = TABLES[name].heading
+    for number, line in enumerate(lines, 1):
+        if COMMENTED_OUT.match(line) and _heading(lines, number) == _plain(heading):
+            return (
+                f"the table {name} is commented out in line {number}. Delete the `# ` at the beginning of this line, "
+                f"leave the comment `{heading}` above it, and run the same command again"
+            )
+    known = [table for table, entry in TABLES.items() if _plain(entry.heading) in live]
+    return (
+        f"no table {name}: expected `{VARIABLE} = {{…}}` directly below the comment `{heading}`. Tables there: "
+        f"{', '.join(known) or 'none'}"
+    )

@@ -1,0 +1,62 @@
+"""Detection of image files that are cut off, for example after an interrupted download, by their last bytes.
+
+The result is only a hint. If a file may be truncated, `ovss check` reads it to the last pixel to decide.
+"""
+
+import struct
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, StopIteration, struct.error)
+"""Exceptions of Pillow and struct for damaged files and incomplete headers."""
+_TAIL = 16
+"""bytes to read at the end of a file."""
+_PARTS = ((273, 279), (324, 325))
+"""TIFF 6.0: (tag of the offsets, tag of the byte counts), first for strips, then for tiles."""
+
+
+def reached(uri: str | Path) -> bool:
+    """Return whether an image file ends as its format requires; False if unknown. Raises OvssError if unreadable."""
+    system, path = files.locate(uri)
+    try:
+        with system.open_input_file(path) as file:
+            size = file.size()
+            head = file.read(min(size, 16))
+            file.seek(max(0, size - _TAIL))
+            return _complete(file, head, file.read(_TAIL), size)
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+
+
+def _complete(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
+    if head.startswith(b"\x89PNG"):
+        return tail.endswith(b"\x00\x00\x00\x00IEND\xaeB`\x82")
+    if head.startswith((b"\xff\xd8\xff", b"\x00\x00\x00\x0cjP", b"\xff\x4f\xff\x51")):
+        return tail.rstrip(b"\x00").endswith(b"\xff\xd9")
+    if head.startswith(b"GIF8"):
+        return tail.endswith(b"\x3b")
+    if head.startswith(b"RIFF") and len(head) >= 8:
+        return size >= struct.unpack_from("<I", head, 4)[0] + 8
+    return _pixels_end(file) <= size
+
+
+def _pixels_end(file: BinaryIO) -> float:
+    """Return the byte offset after the last pixel of a TIFF or BMP; infinite for other formats and damaged files."""
+    file.seek(0)
+    try:
+        with warnings.catch_warnings(action="ignore"), closing(Image.open(file, formats=("TIFF", "BMP"))) as picture:
+            if picture.format == "BMP":
+                *_, offset, arguments = picture.tile[0]
+                return offset + picture.height * int(arguments[1])  # type: ignore[index]
+            tags = picture.tag_v2  # type: ignore[attr-defined]
+            offsets, lengths = next(pair for pair in _PARTS if pair[0] in tags)
+            return max(map(sum, zip(tags[offsets], tags[lengths], strict=True)))
+    except _UNREADABLE:
+        return float("inf")

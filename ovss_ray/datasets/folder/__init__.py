@@ -1,0 +1,192 @@
+"""Your own images and label files, described by a YAML file: benchmark `folder:PATH.yaml`.
+
+An example. These are the files:
+
+    fields/benchmark.yaml
+    fields/photos/a1.jpg  fields/photos/a2.jpg
+    fields/masks/a1_label.png  fields/masks/a2_label.png      8 bit: 1 soil, 2 crop, 3 weed, 0 not labelled
+
+This is benchmark.yaml; the benchmark is then called `folder:fields/benchmark.yaml`:
+
+    images: photos/*.jpg
+    labels: masks/*.png
+    label_suffix: _label
+    classes: [soil, [crop, maize], weed]
+    offset: 1
+    ignore: 0
+
+images, labels   patterns of photographs and of label files: one pattern or a list. They are relative to the folder of
+                 the YAML file. If nothing fits there, they are relative to the data root. `**` stands for any number
+                 of nested folders. A pattern that names a folder stands for all files below it. Extensions match
+                 in upper and lower case. If a folder is called `data [2024]`, `data [2024]/*.jpg` finds its files
+image_suffix     end of the photographs' names, before the extension; default: none
+label_suffix     end of the label files' names, before the extension; default: none
+                 The image id is the file's name without suffix and extension. Photograph and label file of the same
+                 id form a pair. If several photographs have the same id, the folders that match wildcards become part
+                 of it: `seq1/0000`. If a file fits both `images` and `labels`, the longer of the suffixes decides
+unpaired         rule for photographs without a label file, and for label files without a photograph. error: they make
+                 a run incomplete; skip: they do not; default: error
+classes          a list of names, several names of one class as a nested list; or a file, one class per line (see
+                 ovss_ray.datasets.folder.class_files for other formats). Words such as on, no and 1 are names, too
+offset           label value − offset = index of the class in `classes`; default: 0
+values           label value of each class, in the order of `classes`, such as [7, 8, 11]; use it instead of `offset`
+ignore           label values that are not counted: a number such as -1, a list of them, or [] for none. It must not
+                 contain a class's value. Default: 255, unless it is in `values`
+encoding         index (one number per pixel; the default) or rgb (a colour per pixel; no `offset`, no `values`)
+colours          only for rgb: a mapping from the name or index of a class to [red, green, blue]; `ignore` is then a
+                 colour or a list of colours, by default none
+title, domain, licence    texts for the report; optional
+
+An image fails if a pixel has a label value or colour that is neither a class nor ignored.
+"""
+
+from functools import partial
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from ovss_ray.benchmarks.contract import Benchmark, Values
+from ovss_ray.benchmarks.labels import colour_numbers, coloured, indexed, look_up, table_of
+from ovss_ray.benchmarks.layout import split_folder
+from ovss_ray.benchmarks.listing import LABELS, PHOTOGRAPHS, Item, Items
+from ovss_ray.datasets.folder import class_files, description, sides
+from ovss_ray.datasets.folder.class_files import Listed
+from ovss_ray.datasets.folder.description import Description
+from ovss_ray.datasets.folder.sides import Side
+from ovss_ray.errors import OvssError, nearest
+from ovss_ray.io import files, images
+from ovss_ray.structures.columns import IGNORE
+from ovss_ray.structures.vocabulary import Vocabulary
+
+SPLIT = "all"
+SHOWN = 24
+"""Largest number of label values in a message."""
+
+
+def benchmark(path: str) -> Benchmark:
+    """Return the benchmark that a YAML file describes. Raises OvssError with the file's name and all of its faults."""
+    if not path:
+        raise OvssError("missing path: write folder:PATH.yaml; `pydoc ovss_ray.datasets.folder` has an example")
+    described = description.read(path)
+    try:
+        return _benchmark(described, path)
+    except OvssError as failure:
+        raise OvssError(f"{path}: {failure}") from failure
+
+
+def _benchmark(described: Description, path: str) -> Benchmark:
+    base = files.absolute(path).rpartition("/")[0]
+    listed = _classes(described, base)
+    vocabulary = Vocabulary.of(listed.names)
+    values = None if described.encoding == "rgb" else description.values(described, vocabulary)
+    if values and listed.numbers not in (None, values.classes):
+        raise _other_numbers(described, listed, values)
+    return Benchmark(
+        title=described.title or PurePosixPath(path).stem,
+        domain=described.domain,
+        licence=described.licence,
+        source=path,
+        counts={},
+        vocabulary=vocabulary,
+        items=partial(items, described, base),
+        truth=_indexed(values) if values else partial(coloured, _colours(described, vocabulary)),
+        rules=described.rules(),
+        split=SPLIT,
+        values=values,
+        unpaired=described.unpaired,
+    )
+
+
+def _classes(described: Description, base: str) -> Listed:
+    if isinstance(described.classes, str):
+        address = _address(base, described.classes)
+        if not files.exists(address):
+            raise OvssError(f"classes: no such file: {address}. To list the classes here, write [road, sky]")
+        return class_files.read(address)
+    return class_files.inline(described.classes, "classes")
+
+
+def _other_numbers(described: Description, listed: Listed, values: Values) -> OvssError:
+    """Return the error for label values in a class file that differ from those in the description."""
+    numbers = listed.numbers or ()
+    row = numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
+    shown = ", ".join(map(str, numbers[:SHOWN])) + (", …" if len(numbers) > SHOWN else "")
+    advice = f"offset: {numbers[0]}" if row else f"values: [{shown}]"
+    source = described.classes if isinstance(described.classes, str) else "classes"
+    at = next(i for i, pair in enumerate(zip(numbers, values.classes, strict=True)) if pair[0] != pair[1])
+    return OvssError(
+        f"{source}: the class {listed.names[at]!r} has the number {numbers[at]} in this list, but the label value "
+        f"{values.classes[at]} in the description. Write `{advice}`, or remove the numbers from the list. If a number "
+        "is part of the name, write a nested list: [[1 euro], [2 euro]]"
+    )
+
+
+def items(described: Description, base: str, root: str, split: str) -> Items:
+    """List the images below the YAML file's folder, or else below the data root. Raises OvssError if there are none."""
+    split_folder(split, {SPLIT: ""})
+    bases = list(dict.fromkeys([base, files.absolute(root)]))
+    photographs = Side("images", described.patterns("images"), described.image_suffix, PHOTOGRAPHS)
+    truths = Side("labels", described.patterns("labels"), described.label_suffix, LABELS)
+    return sides.items(photographs, truths, bases)
+
+
+def _address(base: str, path: str) -> str:
+    return path if path.startswith("/") or "://" in path else files.join(base, path)
+
+
+def _indexed(values: Values) -> partial[np.ndarray]:
+    below = tuple(value for value in values.ignore if value < 0)
+    table = table_of(values.classes, values.ignore)
+    return partial(signed, table, below) if below else partial(indexed, table)
+
+
+def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
+    """Return red · 65536 + green · 256 + blue of each colour → label index or IGNORE.
+
+    Raises OvssError unless every class has its own colour.
+    """
+    ignored = np.array(() if described.ignore is None else described.ignore).reshape(-1, 3)
+    table = dict.fromkeys(colour_numbers(ignored).tolist(), IGNORE)
+    for key, colour in described.colours.items():
+        index, number = _position(key, vocabulary.names), colour_numbers(np.array(colour)).item()
+        if number in table:
+            other = table[number]
+            owner = "`ignore`" if other == IGNORE else f"the class {vocabulary.names[other]!r}"
+            raise OvssError(
+                f"colours.{key}: {list(colour)} is also the colour of {owner}. Give each class a different colour"
+            )
+        table[number] = index
+    if bare := sorted(set(range(len(vocabulary))) - set(table.values())):
+        raise OvssError(f"colours: the class {vocabulary.names[bare[0]]!r} has no colour. Add its colour to `colours`")
+    return table
+
+
+def _position(key: str, names: tuple[str, ...]) -> int:
+    """Return the index of the class that a key of `colours` stands for: a class's name, or its index as text.
+
+    Raises OvssError for an unknown or ambiguous key.
+    """
+    named = [i for i, name in enumerate(names) if name == key]
+    counted = next((i for i in range(len(names)) if str(i) == key), None)
+    if len({*named, counted} - {None}) > 1:
+        raise OvssError(
+            f"colours.{key}: ambiguous: {key!r} is the name of class {named[0]} and the number of another class. "
+            "Rename the class"
+        )
+    if named:
+        return named[0]
+    if counted is None:
+        raise OvssError(f"colours.{key}: unknown class.{nearest(key, names)}")
+    return counted
+
+
+def signed(table: np.ndarray, below: tuple[int, ...], item: Item, data: bytes) -> np.ndarray:
+    """Decode a label file to labels (H, W) uint16 by a table (see `value_table`). Raises OvssError.
+
+    `below`: negative label values, such as -1. Their pixels become IGNORE. The table begins with the label value 0.
+    """
+    values = images.decode_labels(data, item.truth)
+    counted = ~np.isin(values, below)
+    labels = np.full(values.shape, IGNORE, np.uint16)
+    labels[counted] = look_up(values[counted], table, item.truth)
+    return labels

@@ -1,0 +1,134 @@
+"""YAML file that describes a user's own data set: its keys and their validation (see `datasets.folder`)."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from ovss_ray.benchmarks.contract import Values
+from ovss_ray.errors import OvssError, nearest
+from ovss_ray.io import files, strict_yaml, validation
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabulary
+
+DEFAULT_IGNORE = 255
+TEXT = ("images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
+"""Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
+NEWER = ("values",)
+"""Keys added in later releases. `Description.rules` omits them if they are not used, so that old runs resume."""
+
+
+def _no_truth_value(value: Any) -> Any:
+    """Reject true and false where a number is expected. YAML reads `yes`, `on` and similar words as true."""
+    for inner in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(inner, bool):
+            raise ValueError("expected a number (YAML reads on, off, yes and no as true or false)")
+    return value
+
+
+Byte = Annotated[int, Field(ge=0, le=255), BeforeValidator(_no_truth_value)]
+Colour = tuple[Byte, Byte, Byte]
+Value = Annotated[int, Field(ge=0, le=65535), BeforeValidator(_no_truth_value)]
+Ignored = Annotated[int, Field(ge=-(2**31), le=65535), BeforeValidator(_no_truth_value)]
+
+
+class Description(Settings):
+    """Keys of a YAML file that describes a user's data set (documented in `datasets.folder`)."""
+
+    images: str | tuple[str, ...]
+    labels: str | tuple[str, ...]
+    classes: str | tuple[str | tuple[str, ...], ...]
+    image_suffix: str = ""
+    label_suffix: str = ""
+    offset: Annotated[int, Field(ge=-65535, le=65535), BeforeValidator(_no_truth_value)] = 0
+    ignore: Annotated[Ignored | tuple[Ignored, ...] | tuple[Colour, ...] | None, BeforeValidator(_no_truth_value)] = (
+        None
+    )
+    encoding: Literal["index", "rgb"] = "index"
+    colours: dict[str, Colour] = Field(default_factory=dict)
+    values: tuple[Value, ...] | None = None
+    title: str | None = None
+    domain: str = "not stated"
+    licence: str = "not stated"
+    unpaired: Literal["error", "skip"] = "error"
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Description":
+        nested = isinstance(self.ignore, tuple) and any(isinstance(value, tuple) for value in self.ignore)
+        if self.encoding == "rgb" and (self.offset or self.values is not None or not self.colours):
+            raise ValueError("`encoding: rgb` needs a table `colours`, and must not have `offset` or `values`")
+        if self.encoding == "index" and (self.colours or nested):
+            raise ValueError(
+                "`colours`, and colours in `ignore`, need `encoding: rgb`. Add this key, or remove the colours"
+            )
+        if self.encoding == "rgb" and self.ignore is not None and not nested and np.size(self.ignore) not in (0, 3):
+            raise ValueError("with `encoding: rgb`, `ignore` must be a colour [red, green, blue] or a list of colours")
+        if self.values is not None and self.offset:
+            raise ValueError("`values` and `offset` both define the label value of a class. Write only one of them")
+        for key in ("images", "labels"):
+            if not all(pattern.strip() for pattern in self.patterns(key)) or not self.patterns(key):
+                raise ValueError(f"`{key}` is empty. Write a pattern such as {key}/*.png")
+        return self
+
+    def patterns(self, key: str) -> tuple[str, ...]:
+        """Return the file patterns under the key `images` or `labels`."""
+        listed = getattr(self, key)
+        return (listed,) if isinstance(listed, str) else listed
+
+    def rules(self) -> str:
+        """Return the settings for finding and decoding files, as JSON. They are part of a run's identity."""
+        unused = {key for key in NEWER if getattr(self, key) is None}
+        elsewhere = {"title", "domain", "licence", "classes", "unpaired"}
+        return self.model_dump_json(exclude=elsewhere | unused)
+
+
+def read(path: str) -> Description:
+    """Read and validate the YAML file of a data set. Raises OvssError that lists all faults."""
+    raw = strict_yaml.load(files.read(path), path, TEXT)
+    try:
+        return Description.model_validate(raw)
+    except ValidationError as failure:
+        lines = validation.faults(failure, raw, lambda place: nearest(str(place[-1]), Description.model_fields))
+        raise OvssError(f"{path}: {'; '.join(lines)}") from failure
+
+
+def values(described: Description, vocabulary: Vocabulary) -> Values:
+    """Return the label value of each class, and the ignored values. Raises OvssError if they contradict each other."""
+    names = vocabulary.names
+    by_offset = tuple(range(described.offset, described.offset + len(names)))
+    classes = by_offset if described.values is None else described.values
+    stated = described.ignore is not None
+    ignore = tuple(np.array(described.ignore, np.int64).ravel().tolist()) if stated else (DEFAULT_IGNORE,)
+    if described.values is not None and not stated and DEFAULT_IGNORE in classes:
+        ignore = ()
+    if wrong := next(_contradictions(described, names, classes, ignore), None):
+        raise OvssError(wrong)
+    return Values(classes, ignore, stated)
+
+
+def _contradictions(
+    described: Description, names: tuple[str, ...], classes: tuple[int, ...], ignore: tuple[int, ...]
+) -> Iterator[str]:
+    if len(classes) != len(names):
+        yield f"values: {len(classes)} label values for {len(names)} classes. Give each class one, in the same order"
+    first: dict[int, str] = {}
+    for name, value in zip(names, classes, strict=False):
+        if not 0 <= value <= 65535:
+            yield (
+                f"offset: {described.offset} gives the class {name!r} the label value {value}, which must be from "
+                "0 to 65535. Label value − offset = index of the class, counted from 0"
+            )
+        if value in first:
+            yield f"values: {value} is the label value of two classes, {first[value]!r} and {name!r}"
+        if value in ignore and described.ignore is not None:
+            yield (
+                f"ignore: {value} is the label value of the class {name!r}, which would never be counted. Remove it "
+                "from `ignore`, or set `offset` or `values` to the values in the label files"
+            )
+        if value in ignore:
+            yield (
+                f"the class {name!r} has the label value {value}, which is ignored by default. Write "
+                "`ignore: []` if every value is a class, or `ignore:` and the value of unlabelled pixels"
+            )
+        first[value] = name

@@ -1,0 +1,202 @@
+"""Patterns of file names, such as `images/**/*.jpg`, and a search for the files that fit them.
+
+A step is a part of a pattern between two slashes. In a step, `*`, `?` and `[...]` are wildcards; `**` stands for any
+number of folders. If a file or folder is called exactly as the step, the step is a plain name: `data [2024]/*.jpg`. A
+pattern that names a folder stands for all files below it. Extensions match in upper and lower case: `*.jpg` fits
+`a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed, except links to a
+parent folder. If links lead to a folder by two paths, its files are listed once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from posixpath import splitext
+
+from ovss_ray.io import files
+from ovss_ray.io.files import Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """File that fits a pattern."""
+
+    uri: str
+    stem: str
+    """file name without suffix and extension; for `*/labels.png`, the name of the folder that `*` matches"""
+    folders: tuple[str, ...]
+    """names of folders on the path that match wildcards or differ between patterns; without a folder that is `stem`"""
+    ending: str
+    """extension of the file, in lower case, with its dot"""
+    exact: bool
+    """True if the file fits; False if only its extension differs from the pattern"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Step of a pattern: the text between two slashes."""
+
+    text: str
+    varies: bool = False
+    """True if the patterns of a list differ in this step, so that its folder distinguishes their files"""
+
+    @property
+    def wild(self) -> bool:
+        """Return whether the step has wildcards."""
+        return bool(set(self.text) & set("*?["))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Folder that a search has reached, and the names on its path that matched wildcards or differ between patterns."""
+
+    uri: str
+    trail: Trail
+    named: tuple[str, ...] = ()
+
+
+class Search:
+    """Search for files below a folder that fit a pattern, and whose names before the extension end in `suffix`.
+
+    The search collects addresses in three lists:
+
+    - `loops`: links to a parent folder, which are ignored
+    - `lost`: broken links without an extension, which have probably led to folders
+    - `again`: folders that are ignored, since their files were already listed under another path
+    """
+
+    def __init__(self, base: str, patterns: Sequence[str], suffix: str = "") -> None:
+        self.loops: list[str] = []
+        self.lost: list[str] = []
+        self.again: list[str] = []
+        self._known: dict[int, int] = {}
+        self._suffix = suffix
+        self._patterns = [_split(base, pattern) for pattern in patterns]
+
+    def __iter__(self) -> Iterator[Match]:
+        """Yield, in arbitrary order, the files that fit a pattern, and files that fit except for their extension.
+
+        A file that fits several patterns is yielded once per pattern.
+        """
+        varying = _varying([steps for _, steps in self._patterns])
+        for (folder, steps), varies in zip(self._patterns, varying, strict=True):
+            marked = tuple(map(Step, steps, varies))
+            yield from self._walk(_Place(folder, Trail.at(folder)), marked)
+
+    def _walk(self, place: _Place, steps: tuple[Step, ...]) -> Iterator[Match]:
+        first, *rest = steps
+        if first.text == "**":
+            yield from self._walk(place, tuple(rest) or (Step("*"),))
+            for inner in self._folders(place, Step("*")):
+                yield from self._walk(inner, steps)
+        elif rest:
+            for inner in self._folders(place, first):
+                yield from self._walk(inner, tuple(rest))
+        elif _literal(place, first) and files.is_folder(files.join(place.uri, first.text)):
+            for inner in self._folders(place, first):
+                yield from self._walk(inner, (Step("**"), Step("*")))
+        elif self._is_new(place):
+            yield from _fitting(place, first, self._suffix)
+
+    def _is_new(self, place: _Place) -> bool:
+        """Return False if the files of a folder were already listed under another path, so that none counts twice."""
+        if not place.trail.reals:
+            return True
+        new = self._known.setdefault(hash(place.trail.reals[-1]), hash(place.uri)) == hash(place.uri)
+        if not new and place.uri not in self.again:
+            self.again.append(place.uri)
+        return new
+
+    def _folders(self, place: _Place, step: Step) -> Iterator[_Place]:
+        """Yield the subfolders of a folder that fit a step."""
+        if _literal(place, step):
+            named = (*place.named, step.text) if step.varies else place.named
+            address = files.join(place.uri, step.text)
+            yield _Place(address, Trail.at(address), named)
+            return
+        for name in self._fitting_folders(place, step):
+            address = files.join(place.uri, name)
+            if trail := place.trail.into(address):
+                yield _Place(address, trail, (*place.named, name))
+            elif address not in self.loops:
+                self.loops.append(address)
+
+    def _fitting_folders(self, place: _Place, step: Step) -> list[str]:
+        """Return the names of the subfolders of a folder that fit a step, symbolic links last."""
+        names = []
+        for name, is_folder in files.entries(place.uri):
+            address = files.join(place.uri, name)
+            if is_folder and _fits(name, step.text):
+                names.append((files.is_link(address), name))
+            elif _fits(name, step.text) and not split_ending(name)[1] and files.leads_nowhere(address):
+                self.lost.extend({address} - {*self.lost})
+        return [name for _, name in sorted(names)]
+
+
+def _fitting(place: _Place, step: Step, suffix: str) -> Iterator[Match]:
+    """Yield the files in a folder that fit the last step of a pattern, or would fit with another extension."""
+    literal = _literal(place, step)
+    base, ending = split_ending(step.text)
+    for name, is_folder in files.entries(place.uri):
+        stem, extension = split_ending(name)
+        if is_folder or not stem.endswith(suffix) or (literal and step.wild and name != step.text):
+            continue
+        exact = name == step.text if literal else _fits(name, step.text)
+        if exact or _fits(stem, base) or stem == base:
+            exact = exact or fnmatchcase(extension.lower(), ending.lower())
+            kept = place.named if literal and place.named else (*place.named, stem.removesuffix(suffix))
+            yield Match(files.join(place.uri, name), kept[-1], kept[:-1], extension.lower(), exact)
+
+
+def lacking(base: str, pattern: str) -> str | None:
+    """Return the first folder of a pattern that does not exist, or None. Folders after a wildcard are not checked."""
+    address, steps = _split(base, pattern)
+    for step in steps[:-1]:
+        if Step(step).wild and not _literal(_Place(address, Trail(())), Step(step)):
+            return None
+        address = files.join(address, step)
+        if not files.exists(address):
+            return address
+    return None
+
+
+def _literal(place: _Place, step: Step) -> bool:
+    """Return whether a step is a plain name: it has no wildcard, or a file or folder has exactly this name."""
+    return not step.wild or (step.text.strip("*") != "" and files.exists(files.join(place.uri, step.text)))
+
+
+def _fits(name: str, step: str) -> bool:
+    return fnmatchcase(name, step) and (not name.startswith(".") or step.startswith("."))
+
+
+def split_ending(name: str) -> tuple[str, str]:
+    """Return stem and extension of a file's name; `.nii.gz` is one extension."""
+    stem, ending = splitext(name)
+    if ending.lower() in (".gz", ".bz2", ".xz"):
+        first, inner = splitext(stem)
+        return first, inner + ending
+    return stem, ending
+
+
+def _split(base: str, pattern: str) -> tuple[str, tuple[str, ...]]:
+    """Return the folder in which the search for a pattern starts, and the steps of the pattern below this folder."""
+    scheme, mark, rest = pattern.partition("://")
+    if mark:
+        host, _, path = rest.partition("/")
+        return f"{scheme}://{host}", _steps(path)
+    return ("/" if pattern.startswith("/") else base), _steps(pattern)
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(step for step in path.split("/") if step not in ("", ".")) or ("**",)
+
+
+def _varying(patterns: Sequence[tuple[str, ...]]) -> list[list[bool]]:
+    """Return a bool per pattern and step: whether the patterns differ in this step.
+
+    If the patterns have different numbers of steps, all values are False.
+    """
+    if len({len(steps) for steps in patterns}) != 1:
+        return [[False] * len(steps) for steps in patterns]
+    differs = [len(set(column)) > 1 for column in zip(*patterns, strict=True)]
+    # The last steps are names of files, not folders.
+    return [[*differs[:-1], False] for _ in patterns]

@@ -1,0 +1,103 @@
+"""LVIS v1: 1203 classes of things in COCO's photographs, many of them rare. Instances, for methods that are prompted.
+
+Data: https://www.lvisdataset.org/dataset, COCO's photographs and the file lvis_v1_val.json, unchanged. The layout is
+`lvis/annotations/lvis_v1_val.json` (or lvis/lvis_v1_val.json), and `lvis/val2017`, `lvis/train2017` with photographs.
+The file of a photograph is the end of its `coco_url`: LVIS's val split has images of both of COCO's splits.
+A folder of photographs that `lvis` does not have is read in the folder `coco`.
+
+All 19809 images of val are evaluated, also the images without an annotation. The names are LVIS's, with spaces. There
+are two groups: "base" has the 866 frequent and common classes, "novel" the 337 rare ones, as in ViLD and OVSAM. The
+label map has the smallest thing at each pixel; other pixels are not counted. LVIS annotates each class in
+some images only. Its own AP regards that; mask AP by COCO's rules does not.
+
+Paper: Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ovss_ray.benchmarks import coco_json
+from ovss_ray.benchmarks.class_lists import class_list, vocabulary
+from ovss_ray.benchmarks.contract import Archive, Benchmark
+from ovss_ray.benchmarks.layout import below, split_folder
+from ovss_ray.benchmarks.listing import Item, Items
+from ovss_ray.io import files
+
+CLASSES = 1203
+SPLITS = {"val": "lvis_v1_val.json", "train": "lvis_v1_train.json"}
+FOLDERS = {"val": ("val2017", "train2017"), "train": ("train2017",)}
+"""Folders of the photographs of each split."""
+GET = (
+    "Get it: ovss download lvis, or lvis_v1_val.json and COCO's photographs from https://www.lvisdataset.org/dataset, "
+    "unpacked into lvis/annotations, lvis/val2017 and lvis/train2017"
+)
+ARCHIVES = (
+    Archive(
+        "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_val.json.zip",
+        to="lvis/annotations/lvis_v1_val.json",
+        inside="lvis_v1_val.json",
+        size=200_000_000,
+    ),
+    *(
+        Archive(f"http://images.cocodataset.org/zips/{folder}.zip", to=f"lvis/{folder}", inside=folder, size=size)
+        for folder, size in (("val2017", 815_585_330), ("train2017", 19_336_861_798))
+    ),
+)
+
+
+def items(root: str, split: str) -> Items:
+    """List the images of a split. Raises OvssError if the data are missing."""
+    file = split_folder(split, SPLITS)
+    (annotations,) = below(root, "lvis", [(f"annotations/{file}",), (file,)], GET)
+    base = annotations.rpartition("/")[0].removesuffix("/annotations")
+    folders = {name: _folder(root, base, name) for name in FOLDERS[split]}
+    return coco_json.items(annotations, partial(_photograph, folders), range(1, CLASSES + 1), empty=True)
+
+
+def _folder(root: str, base: str, name: str) -> str:
+    """Return the address of a folder of photographs, in `base` or in COCO's folder. Raises OvssError if it is not."""
+    if files.is_folder(files.join(base, name)):
+        return files.join(base, name)
+    (address,) = below(root, "coco", [(name,)], GET)
+    return address
+
+
+def _photograph(folders: Mapping[str, str], image: Mapping[str, Any]) -> str:
+    """Return the address of an image's photograph: FOLDER/000000000139.jpg, for a URL with val2017/000000000139.jpg."""
+    folder, name = image["coco_url"].split("/")[-2:]
+    return files.join(folders[folder], name)
+
+
+instances = partial(coco_json.decode, {number: number - 1 for number in range(1, CLASSES + 1)})
+"""Function (item, its annotations) → Instances of one image."""
+
+
+def truth(item: Item, data: bytes) -> np.ndarray:
+    """Return (H, W) uint16: the label of the smallest thing at each pixel, or IGNORE. Raises OvssError."""
+    return instances(item, data).label_map()
+
+
+def _groups() -> dict[str, tuple[int, ...]]:
+    names, rare = class_list("lvis"), set(class_list("lvis_rare"))
+    novel = tuple(index for index, name in enumerate(names) if name in rare)
+    return {"base": tuple(sorted(set(range(len(names))) - set(novel))), "novel": novel}
+
+
+BENCHMARKS = {
+    "": Benchmark(
+        title="LVIS v1, instances of 1203 classes",
+        domain="everyday scenes",
+        licence="photographs: Flickr's terms of use; annotations: CC BY 4.0",
+        source="https://www.lvisdataset.org",
+        counts={"val": 19809},
+        vocabulary=vocabulary("lvis"),
+        items=items,
+        truth=truth,
+        instances=instances,
+        groups=_groups(),
+        archives=ARCHIVES,
+    )
+}

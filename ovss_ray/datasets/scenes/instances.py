@@ -1,0 +1,47 @@
+"""Things of drawn scenes as instances, for methods that are prompted."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.benchmarks.listing import Item
+from ovss_ray.io import images
+from ovss_ray.structures.instances import COUNTED, Instances
+from ovss_ray.structures.masks import regions
+
+VISIBLE = 64
+"""pixels: smallest visible area of a thing that counts as an instance."""
+
+
+def of_instances(base: Benchmark) -> Benchmark:
+    """Return the benchmark whose truth are the things in the scenes of another benchmark, each on its own."""
+
+    def items(root: str, split: str) -> list[Item]:
+        return [replace(item, truth=item.truth.replace("_labels", "_instances")) for item in base.items(root, split)]
+
+    title = "Drawn scenes, things on their own"
+    return replace(base, title=title, items=items, truth=truth_of_instances, instances=instances)
+
+
+def instances(item: Item, data: bytes) -> Instances:
+    """Decode the file of a scene's instances. Raises OvssError."""
+    values = images.decode_labels(data, item.truth)
+    numbers, areas = np.unique(values[values > 0], return_counts=True)
+    numbers, areas = numbers[areas >= VISIBLE], areas[areas >= VISIBLE]
+    boxes, bits = regions.pack(values == number for number in numbers)
+    return Instances(
+        (values.shape[0], values.shape[1]),
+        boxes,
+        bits,
+        labels=(numbers % 1000).astype(np.uint16),
+        frames=boxes.astype(np.float32),
+        areas=areas.astype(np.float64),
+        status=np.full(len(numbers), COUNTED, np.uint8),
+        number=int(item.image_id),
+    )
+
+
+def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
+    """Return the labels of the things of a scene, (H, W) uint16; surfaces are IGNORE. Raises OvssError."""
+    return instances(item, data).label_map()

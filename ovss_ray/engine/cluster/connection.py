@@ -1,0 +1,127 @@
+"""Connection of a run to a Ray cluster: the cluster of its Ray job, another running cluster, or a new local cluster."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from typing import Any
+
+import ray
+
+from ovss_ray.engine.cluster import ray_internals, ray_start
+from ovss_ray.engine.cluster.placement import Size
+from ovss_ray.errors import OvssError
+from ovss_ray.runs.plan import JOB
+
+HANDED_ON = ("OVSS_WEIGHTS", "OVSS_CACHE")
+"""Environment variables whose values are copied from this process to the workers on other machines."""
+LAST_WORDS = (
+    "ovss: this process was killed by the system, by a user, or by Ray because the cluster node of this machine died. "
+    "Finished images are kept. Run the same command again to resume"
+)
+FAREWELL = 20.0
+"""Maximum seconds to wait for ray.shutdown at the end. If the cluster is dead, ray.shutdown may never return."""
+
+
+@contextmanager
+def connect() -> Iterator[None]:
+    """Connect to a Ray cluster during the block. If none is running, start a local cluster that ends with the block.
+
+    A submitted Ray job uses the cluster to which it was submitted. Raises OvssError if a cluster exists but does not
+    answer, or if Ray does not start on this machine.
+    """
+    ours = not ray.is_initialized()
+    with _last_words() if ours else nullcontext():
+        try:
+            if ours:
+                _init()
+            ray_internals.quiet_data()
+            yield
+        finally:
+            if ours:
+                leaving = threading.Thread(target=ray.shutdown, daemon=True)
+                leaving.start()
+                leaving.join(FAREWELL)
+
+
+@contextmanager
+def _last_words() -> Iterator[None]:
+    """Start a helper process that prints the message LAST_WORDS if this process is killed during the block."""
+    say = "import sys; sys.stdin.read(1) or sys.exit(sys.argv[1])"
+    command = [sys.executable, "-IS", "-c", say, LAST_WORDS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as heir:  # out of reach of Ctrl-C
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                heir.communicate(b"done")
+
+
+def size() -> Size:
+    """Return the CPUs, GPUs and memory of the cluster's live nodes."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus, memory = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU", "memory"))
+    return Size(sum(cpus), sum(gpus), max(cpus), max(gpus), sum(memory))
+
+
+def answers() -> bool:
+    """Return whether the head node of the connected cluster accepts connections."""
+    return _listens(ray.get_runtime_context().gcs_address)
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with suppress(OSError, ValueError), socket.create_connection((host, int(port)), timeout=5):
+        return True
+    return False
+
+
+def _address() -> str | None:
+    """Return the address to pass to ray.init: "local" to start a new cluster, or None to let Ray find one.
+
+    "local" is returned if the address file of `ray start` names a cluster that has ended. With None, Ray would wait
+    forever for that cluster. Raises OvssError if RAY_ADDRESS names a cluster that does not answer.
+    """
+    requested = os.environ.get("RAY_ADDRESS", "")
+    remembered = ray_internals.address_file()
+    if requested not in ("", "auto", "local") and "://" not in requested and not _listens(requested):
+        raise OvssError(
+            f"RAY_ADDRESS={requested}: no cluster answers at this address. Start the cluster, correct the address, or "
+            "set RAY_ADDRESS=local to start a new cluster on this machine"
+        )
+    ended = not requested and remembered.is_file() and not _listens(remembered.read_text().strip())
+    return "local" if ended else None
+
+
+def _starts(address: str | None) -> bool:
+    """Return whether ray.init with this address would start a new cluster instead of connecting to an existing one."""
+    requested = address or os.environ.get("RAY_ADDRESS", "")
+    return requested == "local" or not (requested or ray_internals.address_file().is_file())
+
+
+def _init() -> None:
+    address = _address()
+    for name, value in ray_internals.SETTINGS.items():
+        os.environ.setdefault(name, value)
+    settings = {"env_vars": {name: os.environ[name] for name in HANDED_ON if name in os.environ}}
+    starting = _starts(address)
+    theirs = not starting and JOB not in os.environ  # a job brings its own
+    runtime = settings if theirs else None  # and what we start inherits it: a runtime environment takes time
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
+    ray_start.start(partial(ray.init, address, runtime_env=runtime, **quiet), starting)
+    if starting:
+        ray_internals.close_idle_processes()
+
+
+def join() -> None:
+    """Connect to a running cluster. If there is none, start one. The connection lasts until this process ends.
+
+    Raises OvssError if Ray cannot connect or start.
+    """
+    address = _address()
+    ray_start.start(partial(ray.init, address), _starts(address))

@@ -1,0 +1,106 @@
+"""Checks before the workers start: files that every node must access, free disk space, enough CPUs and GPUs."""
+
+import shutil
+import time
+from collections.abc import Sequence
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ovss_ray.engine.cluster import placement
+from ovss_ray.engine.cluster.connection import size
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.runs.plan import KEPT, RunPlan
+
+RECORD = 10_000
+"""Approximate size in bytes of the record of one image on disk"""
+LABEL_MAP = 60_000
+"""Approximate size in bytes of the predicted label map of one image on disk"""
+NETWORK_FILES = 4
+"""Maximum number of files for the weights of one stage.
+
+A stage with more files is assumed to read predictions from disk. Only the first NETWORK_FILES of these are checked, and
+their sizes do not count as memory of a worker."""
+
+
+def run(plan: RunPlan) -> None:
+    """Check that the disk is large enough, and that every node can access the files of the run.
+
+    Checked files: the run's folder, the first photograph and label file of each benchmark, and the weights. Raises
+    OvssError if a check fails.
+    """
+    _room(plan)
+    first = [str(table[name][0]) for table in plan.manifests.values() for name in ("image_uri", "truth_uri")]
+    weights = [str(file) for stage_files in plan.sources for file in stage_files[:NETWORK_FILES]]
+    see_everywhere([plan.folder.file("identity.json"), *first, *weights], "--out, --data-root and weights")
+
+
+def see_everywhere(uris: Sequence[str], options: str) -> None:
+    """Check that every node can access the files and folders `uris`.
+
+    `options` names the command-line options that the error message suggests to correct. A cluster of one node is not
+    checked, since this process has already read the files. A node that dies during the check is skipped. Raises
+    OvssError that names the node and the files that it cannot access.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    for node in nodes if len(nodes) > 1 else ():
+        on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = ray.remote(num_cpus=0)(_unseen).options(scheduling_strategy=on_node)
+        try:
+            unseen = ray.get(task.remote(uris))
+        except RayTaskError:
+            raise
+        except RayError:  # Ray lists a dead node as alive for half a minute
+            continue
+        if unseen:
+            raise OvssError(
+                f"node {node['NodeManagerAddress']} cannot access {', '.join(unseen)}. Pass {options} as paths or URIs "
+                "that every node of the cluster can access"
+            )
+
+
+def _room(plan: RunPlan) -> None:
+    """Raise OvssError if the run's folder is on a local disk with too little space for records and label maps.
+
+    The space is estimated from RECORD and LABEL_MAP.
+    """
+    if "://" in plan.folder.uri:
+        return
+    images = sum(len(table) for table in plan.manifests.values())
+    label_maps = 0 if plan.config.keep_predictions == "none" else images
+    if plan.config.keep_predictions == "auto":
+        label_maps = min(label_maps, KEPT)
+    needed, free = images * RECORD + label_maps * LABEL_MAP, shutil.disk_usage(plan.folder.uri).free
+    if free < needed:
+        raise OvssError(
+            f"{plan.folder.uri}: disk too small, only {free / 1e9:.2f} GB free; records and label maps of {images:,} "
+            f"images need about {needed / 1e9:.2f} GB. Free some space, choose another --out, or pass --set "
+            "keep_predictions=none"
+        )
+
+
+def _unseen(uris: Sequence[str]) -> list[str]:
+    return [uri for uri in uris if not files.exists(uri)]
+
+
+def place(plan: RunPlan, patience: float) -> list[Placed]:
+    """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
+
+    If the cluster is too small, wait up to `patience` seconds for further nodes. Raises OvssError if the cluster is
+    then still too small. Ray itself would wait forever, without a message.
+    """
+    until = time.monotonic() + patience
+    weights = sum(
+        file.stat().st_size for stage_files in plan.sources for file in stage_files if len(stage_files) <= NETWORK_FILES
+    )
+    while True:
+        cluster = size()
+        pools = placement.place(placement.fused(plan.pools, cluster), cluster, weights)
+        if not (shortage := placement.unmet(pools, cluster)):
+            return pools
+        if time.monotonic() > until:
+            raise OvssError(shortage)
+        time.sleep(1)

@@ -1,0 +1,284 @@
+"""All uses of Ray's private, internal or unstable API. Other modules use Ray's public API only.
+
+Each use has a fallback. With the fallback, a run is slower or prints more lines, but does not fail.
+Each use has a test in tests/engine/cluster/test_ray_internals.py. The test fails if an upgrade of Ray removes the API.
+Ray is imported inside functions, after the variables of BEFORE_IMPORT are set.
+
+| API of Ray | its kind in Ray 2.60 | used in | consequence if a release lacks it |
+|---|---|---|---|
+| `ray._private.worker._global_node` | private | own_node | unneeded processes stay; Ray cleans up a failed start |
+| `Node.kill_log_monitor`, `kill_dashboard`, `kill_monitor` | private | close_idle_processes | unneeded processes stay |
+| `Node` objects in tracebacks | private | failed_node | less specific error if Ray does not start |
+| `Node._logs_dir` | private | log_folder | less specific error if Ray does not start |
+| `Node.all_processes`, `kill_all_processes` | private | daemons, end_node | daemons are found by their names |
+| environment variables RAY_… | internal | SETTINGS, BEFORE_IMPORT, TRIES | slower, more lines on the terminal |
+| RAY_JOB_CONFIG_JSON_ENV_VAR | internal | runs.plan.JOB | a job's runtime environment is merged with the run's |
+| `get_ray_address_file` | private | address_file | the path in Ray 2.60 is used |
+| fields of DataContext | DeveloperAPI | quiet_data, keep_pool_undivided | slower, more lines on the terminal |
+| `ray.data.from_blocks` | DeveloperAPI | dataset | an additional task per block counts its rows |
+| wording of errors from workers | undocumented | user_error | Ray's traceback is shown |
+| format of Ray's log lines | undocumented | ray_start.NOISE | more lines on the terminal |
+| wording of errors from ray.init | undocumented | ray_start.CAUSES | less specific error if Ray does not start |
+| restart of dead workers by Ray Data | default | evaluate._map | each death ends a round (Watch.note_death) |
+| namespace of Serve's actors | private | SERVE | if Serve does not start, some of its actors stay |
+| `serve.delete(_blocking=False)` | private argument | delete_application | a thread waits for the deletion |
+| `DeploymentHandle.broadcast` | not annotated | ask_replicas | /metrics lacks the values of the replicas |
+| `BackpressureConfig` | alpha | busy_answer | a busy service answers 503 instead of 429 |
+| `RequestRouter`, `PendingRequest`, `RunningReplica` | alpha | deployments.routing | prompts encode the image again |
+| `os._exit` at the end of a worker | workaround | worker._leave | see HANGS_AT_EXIT |
+"""
+
+import inspect
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from ovss_ray.errors import OvssError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.data import DataContext, Dataset
+    from ray.serve.handle import DeploymentHandle
+
+SILENT = "fatal"
+"""Value of RAY_BACKEND_LOG_LEVEL at which Ray's C++ code logs fatal errors only."""
+SETTINGS = {
+    "RAY_BACKEND_LOG_LEVEL": SILENT,  # else a warning about Ray Data's own restarts
+    # Milliseconds that a process may wait for its next task. Ray's own second is over before the next part is to be
+    # written: each then got a new process, which cost a run of SAN on a CPU 1.6 s an image (perf run).
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
+    "RAY_prestart_worker_first_driver": "0",  # processes of the wrong environment: never used, woken 100 times a second
+    "RAY_enable_metrics_collection": "0",  # nobody could read them, without the dashboard
+    "RAY_task_events_report_interval_ms": "0",  # likewise
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send its makers a report of each run
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # such as of Ray Data's statistics when a node dies
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # if a submitted job is not recognised, its environment is merged with ours
+}
+"""Environment variables for a new local cluster: name → value. Variables that the user has set keep their values."""
+BEFORE_IMPORT = {
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # its threads begin another cluster if they call it after an interrupt ended ours
+    # It prints that tasks are tried again, such as those of Serve's controller that end with it.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": r"^Task \S+ failed\. There are .* retries remaining",
+}
+"""Environment variables that are set before Ray is imported, since Ray reads them then: name → value."""
+LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+"""Environment variables that are also set before Ray is imported, if the cluster is local: name → value.
+
+By default, if the program was started with `uv run`, Ray packs the current folder with all data and runs. It sends the
+archive to the workers, and starts each worker with `uv run`. This is switched off, since a local cluster does not need
+it."""
+TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
+"""Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
+DAEMONS = ("gcs_server", "raylet")
+"""Names of the processes that a new local cluster of Ray needs, and of their log files."""
+IDLE = ("kill_log_monitor", "kill_dashboard", "kill_monitor")
+"""Names of the methods of Ray's Node that kill its log monitor, dashboard and autoscaler.
+
+A run needs none of these processes. The log monitor alone reads all logs ten times a second."""
+SERVE = "serve"
+"""Name of the Ray namespace in which Ray Serve starts its actors."""
+HANGS_AT_EXIT = "2.60"
+"""Latest Ray release in which a worker process was seen to hang when it exits normally.
+
+The C++ clean-up waited forever for a lock that was already destroyed.
+github.com/ray-project/ray/pull/18899 describes the same hang for Ray 1.7."""
+
+
+@cache
+def report_missing(touch: str, cost: str) -> None:
+    """Log a warning, once, that this Ray release lacks the API `touch`. `cost` states the consequence."""
+    logging.getLogger(__name__).warning("Ray no longer has %s: see engine/cluster/ray_internals.py. %s", touch, cost)
+
+
+def prepare_import() -> None:
+    """Set the environment variables that Ray reads when it is imported. Call this before the import."""
+    local = os.environ.get("RAY_ADDRESS", "local") == "local"
+    for name, value in (BEFORE_IMPORT | LOCAL_BEFORE_IMPORT if local else BEFORE_IMPORT).items():
+        os.environ.setdefault(name, value)
+
+
+def own_node() -> Any:
+    """Return the Ray Node object that ray.init created in this process; None if there is none."""
+    import ray
+
+    try:
+        return ray._private.worker._global_node
+    except AttributeError:
+        report_missing("ray._private.worker._global_node", "Processes that are not needed run idle")
+        return None
+
+
+def close_idle_processes() -> None:
+    """End the processes that a local cluster does not need: log monitor, dashboard, autoscaler."""
+    node = own_node()
+    for name in IDLE if node else ():
+        try:
+            getattr(node, name)(check_alive=False)
+        except (AttributeError, TypeError):
+            report_missing(f"Node.{name}", "A process that is not needed runs idle")
+
+
+def failed_node(failure: BaseException) -> Any:
+    """Return the Node object that a failed ray.init was starting; None if unknown.
+
+    Ray stores no reference to an incomplete node. The object is therefore taken from local variables in the traceback.
+    """
+    try:
+        node_class: Any = import_module("ray._private.node").Node
+    except (ImportError, AttributeError):
+        report_missing("ray._private.node.Node", "The logs of a cluster that did not start are not searched")
+        return own_node()
+    for frame, _ in traceback.walk_tb(failure.__traceback__):
+        if isinstance(node := frame.f_locals.get("self"), node_class):
+            return node
+    return own_node()
+
+
+def log_folder(node: Any) -> str:
+    """Return the path of a node's log folder; "" if it does not exist yet."""
+    return str(getattr(node, "_logs_dir", None) or "")
+
+
+def daemons(node: Any) -> dict[str, list["subprocess.Popen[bytes]"]]:
+    """Return the processes of a node, even of one that did not start completely: kind of process → processes."""
+    processes: Mapping[str, Sequence[Any]] = getattr(node, "all_processes", {})
+    return {kind: [process.process for process in several] for kind, several in processes.items()}
+
+
+def end_node(node: Any) -> None:
+    """Kill the processes of a node, and those child processes that are still running, such as agents of its raylet."""
+    pids = [process.pid for several in daemons(node).values() for process in several]
+    if not hasattr(node, "all_processes"):
+        report_missing("Node.all_processes", "The processes of a failed start are found by their names")
+        pids = [child.pid for child in psutil.Process().children() if child.name() in DAEMONS]
+    left: list[psutil.Process] = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            daemon = psutil.Process(pid)
+            left += [*daemon.children(recursive=True), daemon]
+    try:
+        node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
+    except (AttributeError, TypeError):
+        report_missing("Node.kill_all_processes", "The processes of a failed start are killed one by one")
+        _kill([process for process in left if process.pid in pids])
+    _, left = psutil.wait_procs(left, timeout=1)
+    _kill(left)
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def address_file() -> Path:
+    """Return the path of the file to which `ray start` writes the address of this machine's cluster."""
+    for module in ("ray._common.utils", "ray._private.utils"):
+        with suppress(ImportError, AttributeError, TypeError):
+            return Path(import_module(module).get_ray_address_file(None))
+    report_missing("get_ray_address_file", "The address of this machine's cluster is read from the path in Ray 2.60")
+    temporary = os.environ.get("TMPDIR", "/tmp") if sys.platform == "linux" else "/tmp"
+    return Path(os.environ.get("RAY_TMPDIR", temporary)) / "ray" / "ray_current_cluster"
+
+
+def _set(context: "DataContext", path: str, value: object) -> None:
+    """Set a field of Ray Data's DataContext, if it exists. `path`: "issue_detectors_config.detectors", for example."""
+    owner, _, field = path.rpartition(".")
+    try:
+        holder = attrgetter(owner)(context) if owner else context
+        getattr(holder, field)
+        setattr(holder, field, value)
+    except AttributeError:
+        report_missing(f"DataContext.{path}", "Ray Data keeps its own value, which costs speed or prints lines")
+
+
+def quiet_data() -> None:
+    """Make Ray Data print nothing: no progress bars, no log, no warnings."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    _set(context, "enable_progress_bars", False)
+    _set(context, "issue_detectors_config.detectors", [])  # of hanging work, for instance, which Watch looks after
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # of a short run's last round
+
+
+def keep_pool_undivided(images: "Dataset") -> None:
+    """Switch off Ray Data's division of memory among the pools of a dataset, for a dataset with only one pool.
+
+    Otherwise Ray Data would compute this useless division ten times a second.
+    """
+    _set(images.context, "op_resource_reservation_enabled", False)
+    _set(images.context, "downstream_capacity_backpressure_ratio", None)
+
+
+def dataset(blocks: Sequence["pa.Table"]) -> "Dataset":
+    """Return a Ray dataset with these blocks. Unlike `ray.data.from_arrow`, this starts no tasks that count rows."""
+    import ray.data
+
+    if hasattr(ray.data, "from_blocks"):
+        return ray.data.from_blocks(list(blocks))
+    report_missing("ray.data.from_blocks", "Each block of images costs one more task")
+    return ray.data.from_arrow(list(blocks))
+
+
+def user_error(failure: BaseException) -> str:
+    """Return the message of the OvssError that made a Ray task fail; "" for other errors.
+
+    Ray Data passes errors on as text, so the message may have to be extracted from that text.
+    """
+    if isinstance(cause := getattr(failure, "cause", None), OvssError):
+        return str(cause)
+    *_, message = re.split(r"ovss_ray\.errors\.(?:OvssError|UnknownName): ", text := str(failure))
+    return "" if message == text else message.partition("\n\nThe above exception")[0].strip()
+
+
+def delete_application(name: str) -> None:
+    """Delete an application of Serve, without waiting until it is deleted."""
+    from ray import serve
+
+    if "_blocking" in inspect.signature(serve.delete).parameters:
+        serve.delete(name, _blocking=False)
+        return
+    report_missing("serve.delete(_blocking=False)", "An interrupt waits a second for Serve")
+    deleting = threading.Thread(target=serve.delete, args=(name,), daemon=True)
+    deleting.start()
+    deleting.join(1)
+
+
+async def ask_replicas(handle: "DeploymentHandle", method: str, seconds: float) -> list[Any]:
+    """Call a method of each replica of a deployment, and return one answer or exception per replica.
+
+    Raises TimeoutError if the answers take longer than `seconds`.
+    """
+    if hasattr(type(handle), "broadcast"):
+        return await handle.broadcast(method).results_async(timeout_s=seconds, return_exceptions=True)
+    report_missing("DeploymentHandle.broadcast", "/metrics lacks the counters of the replicas")
+    return []
+
+
+def busy_answer(retry: int) -> dict[str, Any]:
+    """Return the options with which a Ray Serve deployment answers HTTP 429 while its queue is full.
+
+    The answer's header Retry-After is `retry` seconds. If this Ray release lacks the API, no options are returned.
+    """
+    try:
+        config: Any = import_module("ray.serve.config").BackpressureConfig
+        return {"backpressure_config": config(status_code=429, retry_after_s=retry)}
+    except (ImportError, AttributeError, TypeError, ValueError):
+        report_missing("BackpressureConfig", "A busy service answers 503 in place of 429")
+        return {}

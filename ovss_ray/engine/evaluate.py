@@ -1,0 +1,227 @@
+"""Evaluation of a run on Ray Data: from images to records to a report."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+
+from ovss_ray.engine import reduce
+from ovss_ray.engine.cluster import connection, placement, preflight, ray_internals
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.progress import Progress
+from ovss_ray.engine.watch import STALL, Lost, Watch, plain_errors, watched
+from ovss_ray.engine.worker import Recorder, Worker
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.io.array_cache import ArrayCache
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.reports import report
+from ovss_ray.reports.schema import Report
+from ovss_ray.runs import changes, records, relations
+from ovss_ray.runs import manifest as manifests
+from ovss_ray.runs.folder import RunFolder, environment
+from ovss_ray.runs.plan import RunPlan
+from ovss_ray.structures.columns import MANIFEST
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+PARTS = 256
+"""Approximate number of record files of a run. Records that a dead worker had not yet written are computed again."""
+ROUNDS = 3
+"""Number of consecutive rounds (attempts at the remaining images) without a finished image, after which a run fails."""
+
+
+def run(plan: RunPlan, progress: Progress) -> Report:
+    """Evaluate all images of a run that have no result yet. Write and return the report of the run.
+
+    Raises OvssError if the folder contains a different run, if too many images fail, or if the cluster fails.
+    """
+    folder = plan.folder
+    folder.claim(plan.config, plan.identity(), {**environment(), **plan.weights()})
+    plan = _with_changes(plan, plan.manifests, progress)
+    for name in plan.manifests:
+        folder.save_json(folder.card(name), plan.card(name))
+    relations.save(folder, plan.relations)
+    settled = {name: set(records.parts(folder.records(name))) for name in plan.manifests}
+    todo = _todo(plan, settled)
+    with connection.connect(), progress.watch(plan, todo):
+        if len(todo):
+            preflight.run(plan)
+            with folder.command() as entry:
+                _finish(plan, progress, settled, entry)
+            _with_changes(plan, {k: changes.restamped(v) for k, v in plan.manifests.items()}, progress)
+        with plain_errors():
+            return report.build(folder, reduce.fold)
+
+
+def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progress) -> RunPlan:
+    """Return the plan with the manifests `listed`, after adding the digests of files that have changed since scoring.
+
+    The manifests are also saved. A message states how many images are scored again because of changed files.
+    """
+    tables = {}
+    for name, table in listed.items():
+        uri, folder = plan.folder.manifest(name), plan.folder.records(name)
+        before = manifests.load(uri) if files.exists(uri) else None
+        tables[name] = changes.looked_up(table, before, folder, progress.say)
+        for image in changes.repainted(tables[name], before, folder):  # else it stays if this image fails now
+            files.delete(files.join(plan.folder.predictions(name), f"{image}.png"))
+        manifests.save(tables[name], uri)
+        if due := records.settle(folder, tables[name]).due:
+            progress.say(
+                f"{name}: the photographs or label files of {due} images have changed since they were scored: these "
+                "images are scored again"
+            )
+    return replace(plan, manifests=tables)
+
+
+def _todo(plan: RunPlan, settled: Mapping[str, set[str]]) -> pa.Table:
+    """Return the manifest rows of the images that have no good record and did not fail in this command."""
+    left = [records.missing(table, plan.folder.records(name), settled[name]) for name, table in plan.manifests.items()]
+    return pa.concat_tables(left)
+
+
+def _finish(plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], entry: dict[str, Any]) -> None:
+    """Evaluate the remaining images in rounds, until every image has a record.
+
+    A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
+    are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS rounds in succession
+    finish no image.
+    """
+    config = plan.config
+    watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline)
+    patience, fruitless = 0.0, 0
+    while len(left := _todo(plan, settled)):
+        before, rounds = progress.done, ROUNDS
+        try:
+            evaluate(left, plan, progress, watch, patience)
+            trouble = "images came back without a record"
+        except Lost as failure:
+            trouble = str(failure)
+            if status := watch.note_death(failure):
+                progress.pulse(status)
+                trouble = "a worker died, and Ray did not restart it"
+                rounds = max(ROUNDS, config.max_deaths + 2)  # at max_deaths + 1 the ledger stops the next one
+            patience = STALL * config.deadline  # as nodes that a provider takes away are often replaced
+            progress.say(f"{trouble}: continuing with the remaining images")
+        finally:
+            watch.end_round()
+            entry |= {"images": progress.done - progress.earlier, "failed": progress.failed}
+            entry |= {"deaths": progress.deaths, "begun_again": progress.redone}
+        fruitless = fruitless + 1 if progress.done == before else 0
+        if fruitless >= rounds:
+            raise OvssError(f"{trouble}. Finished images are kept. Run the same command again to resume")
+
+
+def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch, patience: float = 0.0) -> None:
+    """Write a record for every image of the manifest into the run folder, also for failed images.
+
+    Wait up to `patience` seconds until the cluster is large enough. Raises OvssError if more than `max_errors`
+    images fail, and Lost if the cluster has lost nodes that the run needs.
+    """
+    pools = preflight.place(plan, patience)
+    stream = _stream(manifest, pools, plan, watch)
+    for receipt in watched(stream, watch, progress.pulse):
+        progress.update(receipt)
+        if progress.failed > plan.config.max_errors:
+            raise OvssError(
+                f"{progress.failed} images failed, more than max_errors ({plan.config.max_errors}): probably all for "
+                f"the same reason. The last error: {receipt['error'][0]}. Fix its cause and run the same command "
+                "again, or allow more failures with --set max_errors=N"
+            )
+
+
+def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: Watch) -> Iterator[dict[str, Any]]:
+    """Send the images of a manifest through the pools. Yield one receipt (see `_write`) per written file of records."""
+    shared: dict[str, Any] = {
+        "vocabularies": plan.vocabularies,
+        "prepared": _prepare(pools, plan.vocabularies),
+        "ledger": watch.ledger,
+        "deadline": plan.config.deadline,
+    }
+    blocks = _blocks(manifest.select(list(MANIFEST)), pools[0].batch)
+    images: Dataset = ray_internals.dataset(blocks)
+    size = min(PARTS, -(-len(manifest) // PARTS))
+    write: Any = partial(_write, folder=plan.folder)
+    alone = size <= pools[-1].batch  # then a batch is a part, and its worker writes it: no task on the way
+    if alone and len(pools) == 1:  # only stages apart share memory
+        ray_internals.keep_pool_undivided(images)
+    ends = accumulate(len(pool.stages) for pool in pools)
+    for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
+        arguments = {"number": number, "keep": plan.keeps[end - 1], **shared}
+        if pool is pools[-1]:
+            arguments["write"] = write if alone else None
+        images = _map(images, pool, max(pool.least, min(pool.first, len(blocks))), arguments)
+    if not alone:
+        writers = TaskPoolStrategy(size=placement.writers(connection.size().cpus))
+        images = images.map_batches(
+            write, batch_size=size, batch_format="pyarrow", compute=writers, num_cpus=placement.WRITING
+        )
+    with plain_errors():
+        yield from images.iter_rows()
+
+
+def _map(images: Dataset, pool: Placed, first: int, arguments: Mapping[str, Any]) -> Dataset:
+    """Return the dataset that results when a pool of workers runs its stages on the rows.
+
+    Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
+    limit: it decides which images to skip, and stops the run after too many deaths.
+    """
+    return images.map_batches(
+        Recorder if "write" in arguments else Worker,
+        fn_constructor_kwargs={"pool": pool, **arguments},
+        batch_size=pool.batch,
+        compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=first),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+    )
+
+
+def _write(table: pa.Table, folder: RunFolder) -> pa.Table:
+    """Write one file of records per benchmark. Return one receipt per file: its name, numbers of images, last error."""
+    receipts = []
+    for name in table["benchmark"].unique().to_pylist():
+        part = table.filter(pc.equal(table["benchmark"], name))
+        uri = records.append(folder.records(name), part)
+        errors = [error for error in part["error"].to_pylist() if error]
+        counts = {"images": len(part), "failed": len(errors), "error": errors[-1:]}
+        receipts.append({"benchmark": name, "part": uri, **counts})
+    return pa.Table.from_pylist(receipts)
+
+
+def _blocks(manifest: pa.Table, batch: int) -> list[pa.Table]:
+    """Return the manifest cut into at most 10,000 blocks. Each block has the rows of one or more batches."""
+    rows = batch * -(-len(manifest) // (batch * 10_000))
+    return [manifest.slice(begin, rows) for begin in range(0, len(manifest), rows)]
+
+
+def _prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, Any]:
+    """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
+
+    Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker.
+    """
+    cache = ArrayCache()
+    ready: dict[str, Any] = {}
+    for pool in pools:
+        for stage in pool.stages:
+            wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
+            missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
+            task: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=2)(_prepare_one)
+            with plain_errors():
+                arrays = ray.get(task.remote(stage, pool.threads, list(missing.values()))) if missing else []
+            new = dict(zip(missing, arrays, strict=True))
+            ready |= {key: ray.put(cache.get(key, partial(new.__getitem__, key))) for key in wanted if key}
+    return ready
+
+
+def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+    from ovss_ray.models import runtime  # imports torch, which the driver does without
+
+    with runtime.computing(threads):
+        return stage.kind().prepare(stage.settings(), vocabularies)

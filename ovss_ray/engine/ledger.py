@@ -1,0 +1,180 @@
+"""Ledger of a run: which images each worker is processing, and why workers have died. This module does not import Ray.
+
+A worker registers its images before it processes them. If the worker dies, one of these images may be the cause. They
+are then processed again one by one. An image is skipped after several workers have died while processing it. The ledger
+contains no results.
+"""
+
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+ENOUGH = 2
+"""Number of workers that may die of a known cause while processing the same image. The image is then skipped.
+
+Known causes are a missed deadline, a segmentation fault and other fatal errors of Python."""
+ENOUGH_UNKNOWN = 3
+"""Number of workers that may die of any cause while processing the same image. The image is then skipped.
+
+The cause is unknown if another process killed the worker."""
+
+UNKNOWN = "its process was killed, as happens for lack of memory"
+
+
+@dataclass
+class Busy:
+    """A worker and its images in progress."""
+
+    pool: int
+    node: str
+    handle: object = None
+    """Ray actor handle of the worker, with which it can be killed"""
+    images: tuple[str, ...] = ()
+    ready: bool = False
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a run, which the driver process requests every few seconds."""
+
+    idle: float
+    """seconds since an image was last started or finished"""
+    deaths: int
+    redone: int
+    """number of times that an image was started again, in the pool where this number is largest"""
+    busy: dict[str, tuple[str, ...]]
+    """id of a worker → names of its images in progress"""
+    nodes: dict[str, str]
+    """id of a worker → id of its node"""
+
+
+@dataclass
+class Ledger:
+    """Register of the workers of a run: their images in progress, and the workers that have died. No method blocks."""
+
+    images: int
+    """number of images to evaluate"""
+    max_deaths: int
+    """maximum number of workers that may die in succession, without a successful image in between"""
+    workers: dict[str, Busy] = field(default_factory=dict)
+    causes: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    begun: Counter[int] = field(default_factory=Counter)
+    deaths: int = 0
+    in_a_row: int = 0
+    latest: str = ""
+    changed: float = field(default_factory=time.monotonic)
+
+    def start(self, worker: str, pool: int, node: str, evidence: str, handle: object = None) -> str:
+        """Register that a process of a worker starts. If the worker had a process before, count that process as dead.
+
+        `evidence`: trace that faulthandler wrote when the previous process died, or "". Return the reason why the run
+        should stop, or "" if it should continue.
+        """
+        if previous := self.workers.get(worker):
+            self._died(previous, evidence)
+        self.workers[worker] = Busy(pool, node, handle)
+        return self._tick()
+
+    def ready(self, worker: str) -> None:
+        """Register that a worker has built its stages."""
+        self._of(worker).ready = True
+        self._tick()
+
+    def begin(self, worker: str, images: Sequence[str], alone: bool = False) -> tuple[str, dict[str, str]]:
+        """Register the images that a worker is about to process. `alone`: one image of a batch already registered.
+
+        Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
+        image → verdict, for those of the images whose earlier workers have died. A verdict is the reason to skip the
+        image, or "" to process it alone.
+        """
+        notes = self._of(worker)
+        notes.images = tuple(images)
+        if not alone:
+            self.begun[notes.pool] += len(images)
+        return self._tick(), {image: verdict(self.causes[image]) for image in images if image in self.causes}
+
+    def end(self, worker: str, good: bool = True) -> None:
+        """Register that a worker has finished its images. `good`: True if at least one image has no error."""
+        self._of(worker).images = ()
+        if good:
+            self.in_a_row = 0
+        self._tick()
+
+    def handles(self) -> list[object]:
+        """Return the actor handles of the workers."""
+        return [notes.handle for notes in self.workers.values() if notes.handle]
+
+    def forget(self) -> None:
+        """Remove all workers, since they were killed on purpose. Their images are not suspected."""
+        self.workers.clear()
+        self._tick()
+
+    def bury(self, worker: str, evidence: str) -> None:
+        """Register that a worker has died and is not restarted. `evidence`: faulthandler's trace of it, or ""."""
+        if dead := self.workers.pop(worker, None):
+            self._died(dead, evidence)
+        self._tick()
+
+    def status(self) -> Status:
+        """Return the state of the run."""
+        return Status(
+            idle=time.monotonic() - self.changed,
+            deaths=self.deaths,
+            redone=max(0, *self.begun.values(), self.images) - self.images,
+            busy={name: notes.images for name, notes in self.workers.items() if notes.images},
+            nodes={name: notes.node for name, notes in self.workers.items() if notes.node},
+        )
+
+    def _of(self, worker: str) -> Busy:
+        """Return the entry of a worker. If the entry is missing, add an empty one.
+
+        Entries are missing after the ledger's own process has died and was restarted.
+        """
+        return self.workers.setdefault(worker, Busy(pool=-1, node="", ready=True))
+
+    def _died(self, notes: Busy, evidence: str) -> None:
+        self.deaths += 1
+        self.in_a_row += 1
+        cause = explain(evidence)
+        for image in notes.images:
+            self.causes[image].append(cause)
+        doing = f"over {', '.join(notes.images[:3])}" if notes.images else "between two batches"
+        self.latest = f"{cause or UNKNOWN}, {doing if notes.ready else 'while it was starting'}"
+
+    def _tick(self) -> str:
+        self.changed = time.monotonic()
+        if self.in_a_row <= self.max_deaths:
+            return ""
+        return (
+            f"{self.in_a_row} workers died without an image finished in between, more than max_deaths "
+            f"({self.max_deaths}): the images are probably not the cause. The latest death: {self.latest}"
+        )
+
+
+def verdict(causes: Collection[str]) -> str:
+    """Return the reason to skip an image, or "" to process it again.
+
+    `causes` has one entry for each worker that died while processing this image: the cause, or "" if unknown.
+    """
+    known_causes = [cause for cause in causes if cause]
+    if len(known_causes) < ENOUGH and len(causes) < ENOUGH_UNKNOWN:
+        return ""
+    why = known_causes[-1] if known_causes else UNKNOWN
+    return f"killed its worker {len(causes)} times: {why}"
+
+
+def explain(evidence: str) -> str:
+    """Return a summary of the trace that Python's faulthandler wrote when a process died; "" for an empty trace."""
+    if not evidence.strip():
+        return ""
+    threads = re.split(r"^(?=Thread |Current thread )", evidence, flags=re.MULTILINE)
+    ours = next((text for text in threads if "pipeline/execution.py" in text), threads[-1])
+    where = re.search(r'File "(?:.*/)?([^"/]+)", line (\d+)', ours)
+    at = f" ({where[1]}, line {where[2]})" if where else ""
+    if matched := re.match(r"Timeout \(([\d:.]+)\)", evidence):
+        return f"it took longer than the deadline of {matched[1]}{at}"
+    if matched := re.search(r"Fatal Python error: (.*)", evidence):
+        return f"{matched[1].strip()}{at}"
+    return f"{evidence.strip().splitlines()[0]}{at}"

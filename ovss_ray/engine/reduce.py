@@ -1,0 +1,51 @@
+"""Tree reduction on Ray: the sum of the partial results of many files. Each task adds a limited number of them."""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+
+from ovss_ray.runs import records
+from ovss_ray.runs.records import Settled
+
+P = TypeVar("P")
+FEW = 64
+"""Maximum number of part files (files of records) that are read in this process. More files are read by Ray tasks.
+
+Reading a file takes milliseconds, but starting the process of a task takes a second."""
+
+
+def fold(
+    folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
+) -> tuple[Settled, P | None]:
+    """Return the selection of valid records in a folder, and the sum of their partial results (None without records).
+
+    At most one record per image is valid. Images that are not in the manifest `among` are left out. `of` returns the
+    partial result of a table of records.
+
+    Up to `few` part files are read in this process. For more files, each Ray task adds up to `fan_in` partial results.
+    The addition is exact, associative and commutative, so the order does not matter. Tasks read the files a second
+    time, after the records were selected.
+    """
+    if len(records.parts(folder)) <= few:
+        return records.fold(folder, among, of)
+    settled = records.settle(folder, among)
+    leaf: Any = ray.remote(num_cpus=0.1)(records.add)
+    node: Any = ray.remote(num_cpus=0.1)(_node)
+    level = [leaf.remote(parts, of) for parts in _batched(settled.parts, fan_in)]
+    while len(level) > 1:
+        level = [node.remote(*partials) for partials in _batched(level, fan_in)]
+    return settled, ray.get(level[0]) if level else None
+
+
+def _node(first: Any, *further: Any) -> Any:
+    for partial in further:
+        first = first + partial
+    return first
+
+
+def _batched(values: Sequence[Any], size: int) -> list[list[Any]]:
+    stream = iter(values)
+    return list(iter(lambda: list(islice(stream, size)), []))

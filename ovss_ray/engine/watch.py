@@ -1,0 +1,186 @@
+"""Monitor of a run in the driver process. It raises an error if the run hangs, or if workers or nodes are lost."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar, cast
+
+import ray
+from ray.exceptions import RayError, RayTaskError, UserCodeException
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ovss_ray.engine.cluster import connection, ray_internals
+from ovss_ray.engine.ledger import Ledger, Status
+from ovss_ray.engine.worker import evidence
+from ovss_ray.errors import OvssError
+
+T = TypeVar("T")
+
+PULSE = 2.0
+"""Seconds between two checks of the cluster"""
+GONE = 30.0
+"""Seconds without an answer after which the cluster counts as down.
+
+If Ray has not restarted the workers of a dead node within the same time, they count as lost."""
+STALL = 3
+"""Factor: a run hangs if no image was started or finished for STALL × deadline seconds."""
+START = 60.0
+"""Minimum seconds without a started or finished image before a run counts as hung.
+
+Workers need this time to start on a busy machine, even if the deadline is short."""
+
+
+class Lost(Exception):
+    """Error for a lost worker or node that the run needs. The remaining images can be evaluated in another attempt."""
+
+
+class Watch:
+    """Monitor of a run. Each call checks the cluster and the ledger, and raises an error if the run cannot go on."""
+
+    def __init__(self, images: int, max_deaths: int, deadline: float) -> None:
+        this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger)
+        self.ledger = actor.options(scheduling_strategy=this_node).remote(images, max_deaths)
+        self.deadline = deadline
+        self.answered = time.monotonic()
+        self.missed: float | None = None
+
+    def __call__(self) -> Status | None:
+        """Return the state of the run; None if the cluster does not answer at the moment.
+
+        Raises OvssError if the cluster is down or the run hangs, and Lost if nodes were lost with their workers.
+        """
+        if not connection.answers():
+            if time.monotonic() - self.answered > GONE:
+                raise OvssError(
+                    f"the cluster has not answered for {GONE:.0f} s: it has shut down or cannot be reached. Finished "
+                    "images are kept. Start a cluster and run the same command again to resume"
+                )
+            return None
+        self.answered = time.monotonic()
+        try:
+            status: Status = ray.get(self.ledger.status.remote(), timeout=GONE)
+        except RayError as failure:
+            raise Lost(f"the Ray actor that tracks the workers was lost ({type(failure).__name__})") from failure
+        self._standing(status)
+        self._nodes(status)
+        return status
+
+    def end_round(self) -> None:
+        """Kill the workers that a failed round has left, so that calls that wait for them fail at once.
+
+        After a successful round, there are no workers.
+        """
+        if not connection.answers():
+            return
+        for worker in ray.get(self.ledger.handles.remote(), timeout=GONE):
+            ray.kill(worker)
+        ray.get(self.ledger.forget.remote(), timeout=GONE)
+
+    def note_death(self, lost: Lost) -> Status | None:
+        """Enter the worker whose death caused the error `lost` into the ledger. Return the state of the run.
+
+        Return None if no worker died. Normally Ray Data restarts a dead worker, and the new process reports the death
+        to the ledger. This method is for Ray releases that do not restart workers. The ledger then knows which images
+        may have caused the death.
+        """
+        worker = getattr(lost.__cause__, "actor_id", None)
+        if not worker or not connection.answers():
+            return None
+        with suppress(RayError):  # the ledger may be lost as well
+            status: Status = ray.get(self.ledger.status.remote(), timeout=GONE)
+            if worker in status.nodes:
+                ray.get(self.ledger.bury.remote(worker, _left_by(worker, status.nodes[worker])), timeout=GONE)
+                return ray.get(self.ledger.status.remote(), timeout=GONE)
+        return None
+
+    def _standing(self, status: Status) -> None:
+        if status.idle > max(STALL * self.deadline, START):
+            busy = [image for images in status.busy.values() for image in images]
+            raise OvssError(
+                f"no image was started or finished for {status.idle:.0f} s (deadline: {self.deadline:g} s per batch). "
+                f"In progress: {', '.join(busy[:5]) or 'none, the workers cannot start'}. Finished images are kept. "
+                "If another program started the cluster, check it with `ray status`. Run the same command again to "
+                "resume"
+            )
+
+    def _nodes(self, status: Status) -> None:
+        """Raise Lost if workers of a dead node were not restarted elsewhere within GONE seconds.
+
+        Ray itself would wait for them forever.
+        """
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if set(status.nodes.values()) <= alive:
+            self.missed = None
+        elif self.missed is None:
+            self.missed = time.monotonic()
+        elif time.monotonic() - self.missed > GONE:
+            raise Lost("a node was lost, and no other node has room for its workers")
+
+
+def _left_by(worker: str, node: str) -> str:
+    """Return the trace that faulthandler wrote when a worker's last process died; "" if the worker's node is dead."""
+    on_node = NodeAffinitySchedulingStrategy(node, soft=False)
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(evidence).options(scheduling_strategy=on_node)
+    with suppress(RayError):
+        return ray.get(task.remote(worker), timeout=GONE)
+    return ""
+
+
+def watched(stream: Iterator[T], watch: Watch, report: Callable[[Status], None]) -> Iterator[T]:
+    """Yield the items of a stream, and call `watch` every PULSE seconds. A thread reads the stream.
+
+    `report` is called with each state that `watch` returns. Raises the exceptions of the stream and of `watch`.
+    """
+    items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1000)
+    threading.Thread(target=_drain, args=(stream, items), daemon=True).start()
+    due = time.monotonic() + PULSE
+    kind, item = "", cast(Any, None)
+    while kind not in ("end", "failed"):
+        try:
+            kind, item = items.get(timeout=PULSE)
+        except queue.Empty:
+            kind = ""
+        if kind == "item":
+            yield item
+        if time.monotonic() > due and kind not in ("end", "failed"):
+            due = time.monotonic() + PULSE
+            if status := watch():
+                report(status)
+    with suppress(RayError):
+        report(ray.get(watch.ledger.status.remote(), timeout=GONE))
+    if kind == "failed":
+        raise item
+
+
+def _drain(stream: Iterator[Any], items: queue.Queue[tuple[str, Any]]) -> None:
+    try:
+        for item in stream:
+            items.put(("item", item))
+        items.put(("end", None))
+    except BaseException as failure:  # noqa: BLE001 - raised again in `watched`
+        items.put(("failed", failure))
+
+
+def _of_ray(cause: object) -> bool:
+    """Return True if a task failed because of Ray itself, False if an exception of user code is the cause."""
+    return isinstance(cause, RayError) and not isinstance(cause, UserCodeException)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Convert the errors that Ray raises in the block.
+
+    Raises OvssError for an OvssError of a worker, which Ray Data passes on as text only. Raises Lost if a worker died
+    or an object was lost. Other exceptions in a worker's code are raised as Ray's RayTaskError.
+    """
+    try:
+        yield
+    except RayError as failure:
+        if message := ray_internals.user_error(failure):
+            raise OvssError(message) from None
+        if isinstance(failure, RayTaskError) and not _of_ray(failure.cause):
+            raise  # a bug in a stage
+        raise Lost(str(failure).strip().splitlines()[-1]) from failure

@@ -1,0 +1,154 @@
+"""The workers of a run: Ray actors that hold stages, register their images, and exit if a batch takes too long."""
+
+import atexit
+import faulthandler
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import ray
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import OvssError
+from ovss_ray.pipeline import execution
+from ovss_ray.runs import records
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies
+
+DAY = 86_400
+"""Age in seconds after which the trace files of dead workers are deleted"""
+
+
+class Worker:
+    """Ray actor that holds the stages of one pool, and is called with many batches.
+
+    If its process dies during a batch, Ray restarts the actor and sends the batch again. The images are then processed
+    one by one. An image is skipped if too many workers have died while processing it. Its record states the reason (see
+    engine/ledger.py).
+    """
+
+    def __init__(
+        self, pool: Placed, number: int, keep: set[str], vocabularies: Vocabularies, prepared: Mapping[str, Any],
+        ledger: Any, deadline: float,
+    ) -> None:  # fmt: skip
+        atexit.register(_leave)
+        context = ray.get_runtime_context()
+        self.name, self.ledger, self.deadline = str(context.get_actor_id()), ledger, deadline
+        evidence_left, self.traces = evidence(self.name), _traces(self.name)
+        faulthandler.enable(self.traces)
+        self._obey(
+            ray.get(ledger.start.remote(self.name, number, context.get_node_id(), evidence_left, context.current_actor))
+        )
+        shared = {key: ray.get(array) for key, array in prepared.items()}  # zero-copy: one mapped copy per node
+        self.pool = pool
+        benchmarks = catalog.Benchmarks()  # loaded here by name, since not all of their functions can be pickled
+        with pool.computing():
+            self.stages = {stage.use: stage.build(shared, benchmarks=benchmarks) for stage in pool.stages}
+        self.keep, self.vocabularies = keep, vocabularies
+        ray.get(ledger.ready.remote(self.name))
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Run the pool's stages on a batch, and return the columns that later stages need."""
+        names = execution.names(batch)
+        suspects = self._begin(names)
+        if suspects:
+            columns = _joined([self._alone(_row(batch, i), name, suspects.get(name)) for i, name in enumerate(names)])
+        else:
+            columns = self._run(batch)
+        self.ledger.end.remote(self.name, any(error == "" for error in columns["error"]))
+        return {name: values for name, values in columns.items() if name in self.keep}
+
+    def _alone(self, row: Batch, name: str, verdict: str | None) -> Batch:
+        """Run the stages on a single image of a batch in which a worker died. `verdict`: reason to skip the image."""
+        if verdict and not row["error"][0]:
+            row = {**row, "error": column([f"{', '.join(self.stages)}: {verdict}"])}
+        else:
+            self._begin([name], alone=True)
+        return self._run(row)
+
+    def _begin(self, names: list[str], alone: bool = False) -> dict[str, str]:
+        stop, suspects = ray.get(self.ledger.begin.remote(self.name, names, alone))
+        self._obey(stop)
+        return suspects
+
+    def _run(self, batch: Batch) -> Batch:
+        with self._deadline(), self.pool.computing():
+            try:
+                return execution.run(self.stages, batch, self.vocabularies)
+            except execution.Poisoned as failure:
+                print(f"{failure}\n", file=self.traces, flush=True)
+                os._exit(1)  # this process cannot compute any more; Ray restarts it and sends the batch again
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """Exit the process if the block takes longer than the deadline. This also works while C code runs."""
+        faulthandler.dump_traceback_later(self.deadline, exit=True, file=self.traces)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _obey(self, stop: str) -> None:
+        if stop:
+            raise OvssError(stop)
+
+
+class Recorder(Worker):
+    """Worker of the last pool, which returns records. If `write` is set, it writes them and returns receipts instead.
+
+    A receipt describes one written file.
+    """
+
+    def __init__(self, write: Callable[[pa.Table], pa.Table] | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.write = write
+
+    def __call__(self, batch: Batch) -> pa.Table:
+        """Run the last stages on a batch. Return its records, or the receipts of the files that `write` has written."""
+        table = records.table(super().__call__(batch))
+        return self.write(table) if self.write else table
+
+
+def _leave() -> None:
+    """Exit the process without the C++ clean-up, which may hang: see ray_internals.HANGS_AT_EXIT.
+
+    A hanging process would keep its memory, on the GPU too.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
+
+
+def evidence(worker: str) -> str:
+    """Return the trace that faulthandler wrote on this machine when a worker's last process died, or ""."""
+    file = _trace_file(worker)
+    return file.read_text(errors="replace") if file.exists() else ""
+
+
+def _trace_file(worker: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"ovss_ray-{os.getuid()}" / f"{worker}.txt"
+
+
+def _traces(worker: str) -> TextIO:
+    """Return an empty trace file of this worker, open for writing. Trace files older than DAY are deleted."""
+    file = _trace_file(worker)
+    file.parent.mkdir(exist_ok=True)
+    for old in file.parent.iterdir():
+        if old.stat().st_mtime < time.time() - DAY:
+            old.unlink(missing_ok=True)
+    return file.open("w")
+
+
+def _row(batch: Batch, row: int) -> Batch:
+    return {name: values[row : row + 1] for name, values in batch.items()}
+
+
+def _joined(rows: list[Batch]) -> Batch:
+    return {name: column([value for row in rows for value in row[name]]) for name in rows[0]}

@@ -1,0 +1,1 @@
+"""Readers and writers of files: images, MATLAB and YAML files, caches on disk."""

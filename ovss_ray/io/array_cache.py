@@ -1,0 +1,84 @@
+"""Cache on disk for arrays that are expensive to compute, such as the embeddings of a vocabulary."""
+
+import contextlib
+import hashlib
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_cache_dir
+
+
+class ArrayCache:
+    """Arrays in files of one folder, found by key. Processes and runs share the folder.
+
+    An array is memory-mapped when it is read. A file's name has the key and the file's sha256, to detect damage. A
+    damaged file is deleted, and its array is computed again. A file is written under a temporary name, then renamed. If
+    all files together exceed `limit_bytes`, the least recently used files are deleted.
+    """
+
+    def __init__(self, folder: Path | None = None, limit_bytes: int = 1 << 30) -> None:
+        self.folder = folder or cache_folder() / "arrays"
+        self.limit_bytes = limit_bytes
+
+    def get(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the cached array, or compute and cache it. A folder without write permission only causes a warning."""
+        cached = self.find(key)
+        if cached is not None:
+            return cached
+        array = make()
+        try:
+            self._keep(key, array)
+            self._forget()
+        except OSError as failure:
+            warnings.warn(f"{self.folder}: cannot write the cache: {failure}. Set OVSS_CACHE to a folder", stacklevel=2)
+        return array
+
+    def find(self, key: str) -> np.ndarray | None:
+        """Return the cached array if it is undamaged, else None."""
+        for file in self.folder.glob(f"{key}.*.npy"):
+            try:
+                if file.name.split(".")[1] == _checksum(file):
+                    with contextlib.suppress(OSError):  # a read-only cache is still of use
+                        os.utime(file)
+                    return np.load(file, mmap_mode="r")
+                file.unlink()
+            except OSError:  # another process has just deleted it, or has locked it
+                continue
+        return None
+
+    def _keep(self, key: str, array: np.ndarray) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self.folder / f"{uuid.uuid4().hex}.part"
+        try:
+            with aside.open("wb") as file:
+                np.save(file, array)
+            aside.rename(self.folder / f"{key}.{_checksum(aside)}.npy")
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _forget(self) -> None:
+        """Delete the least recently used files, and temporary files of processes that died."""
+        files = sorted(
+            ((file.stat(), file) for file in self.folder.iterdir()),
+            key=lambda stat_and_file: stat_and_file[0].st_mtime_ns,
+        )
+        excess = sum(stat.st_size for stat, _ in files) - self.limit_bytes
+        for stat, file in files:
+            dead = file.suffix == ".part" and stat.st_mtime < time.time() - 3600
+            if dead or (excess > 0 and file.suffix == ".npy"):
+                file.unlink(missing_ok=True)
+                excess -= stat.st_size
+
+
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """Return the folder of this project's caches: $OVSS_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("OVSS_CACHE") or user_cache_dir("ovss_ray")).expanduser()

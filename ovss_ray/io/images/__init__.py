@@ -1,0 +1,97 @@
+"""Decoders of photographs and label maps, from bytes to arrays. Letters in shapes: H W pixels."""
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.io.images.label_files import decode_colours as decode_colours
+from ovss_ray.io.images.label_files import decode_labels as decode_labels
+from ovss_ray.io.images.pillow_files import PIXELS as PIXELS
+from ovss_ray.io.images.pillow_files import opened, orientation, pixels_of
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF 2.32, tag Orientation: value → operation that turns the stored pixels upright."""
+_BITS = dict.fromkeys(("1", "L", "P", "LA", "La", "PA"), 8) | {"I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
+"""Pillow mode of an image with one number per pixel → bits per pixel. Images of other modes are in colour."""
+
+
+def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -> np.ndarray:
+    """Decode a photograph to (H, W, 3) uint8 RGB.
+
+    The EXIF orientation is applied if `upright`, as detectron2's reader does. Pillow converts other modes to RGB:
+    palette indices become colours, grey is repeated, alpha is dropped. 16-bit grey keeps its high byte, as
+    Pillow does for 16-bit RGB; detectron2 would clip it to white.
+
+    Raises OvssError if the file is not an image, is damaged, or has more than `cap` pixels.
+    """
+    with pixels_of(data, name, cap) as picture:
+        picture.load()
+        turn = _TURNS.get(orientation(picture)) if upright else None
+        return _rgb(picture if turn is None else picture.transpose(turn), name)
+
+
+def size(uri: str | Path) -> tuple[int, int]:
+    """Return H, W of the array that `decode` returns for a photograph. Only the beginning of the file is read.
+
+    An orientation that a PNG stores after its pixels is ignored. Raises OvssError if the file cannot be read.
+    """
+    system, path = files.locate(uri)
+    try:
+        with system.open_input_file(path) as file:
+            return _size(file, str(uri))
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+
+
+def size_of(data: bytes, name: str) -> tuple[int, int]:
+    """Return H, W of a photograph from its bytes, without decoding it; see `size`."""
+    return _size(io.BytesIO(data), name)
+
+
+def _size(file: BinaryIO, name: str) -> tuple[int, int]:
+    with opened(file, name) as picture:
+        width, height = picture.size
+        # For a TIFF, Pillow already returns the size of the upright image.
+        sideways = picture.format != "TIFF" and orientation(picture) in (5, 6, 7, 8)
+        return (width, height) if sideways else (height, width)
+
+
+def bits(uri: str | Path) -> int:
+    """Return the bits per pixel: 8, 16 or 32 for one number per pixel, 24 for colours.
+
+    1, 2 and 4 bits per pixel are returned as 8: the programs that write images choose them by the largest value. A
+    colour image has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
+    """
+    system, path = files.locate(uri)
+    try:
+        with system.open_input_file(path) as file, opened(file, str(uri)) as picture:
+            return _BITS.get(picture.mode, 24)
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+
+
+def _rgb(picture: Image.Image, name: str) -> np.ndarray:
+    if picture.mode == "F":
+        raise OvssError(f"{name}: floating-point pixels are not supported. Save the image with 8 bits per channel")
+    if not picture.mode.startswith("I"):
+        return np.array(picture.convert("RGB"))
+    grey = np.asarray(picture)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise OvssError(
+            f"{name}: values from {grey.min()} to {grey.max()}; at most 16 bits per channel are supported. Save the "
+            "image with 8 bits per channel"
+        )
+    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)

@@ -1,0 +1,253 @@
+"""Decoder of label maps. It returns the stored numbers, and raises an error for ambiguous files.
+
+Palette, bit depth, alpha, pages, photometric tag and sample format decide the meaning of stored numbers. Pillow returns
+a picture for display: it scales some values, replaces some by colours, and drops others. This module returns the values
+in the file. Letters in shapes: H W pixels, C channels.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+from PIL import ImageFile
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io.images import plain_formats, tiff_tags
+from ovss_ray.io.images.pillow_files import EXACT, PIXELS, orientation, pixels_of
+
+WIDENED = {2: 85, 4: 17}
+"""Bits of a grey sample → factor by which Pillow multiplies the sample."""
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "I", "I;16", "I;16B", "I;16L")
+"""Pillow modes that may be label maps."""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Opened label file, and the storage of its samples."""
+
+    picture: ImageFile.ImageFile
+    data: bytes
+    name: str
+    page: tiff_tags.Tags | None
+    """tags of a TIFF; None for other formats"""
+    bits: int
+    """bits per channel"""
+    grey: bool
+    """True if a pixel has a single sample"""
+
+
+def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
+    """Decode a label map of one number per pixel to (H, W) uint16; to int32 for signed or 32-bit numbers.
+
+    Samples of 1, 2 and 4 bits are not scaled. The labels of a palette image are its indices. An RGB image is accepted
+    if its three channels are equal.
+
+    Raises OvssError with the file's name if channels differ, or if the format is lossy. Ambiguous files are rejected
+    too. The message then states both interpretations:
+
+    - a grey palette that differs from its indices
+    - a stored 0 that is displayed as white
+    - several pages or frames
+    - transparent pixels
+    - an EXIF orientation
+
+    For damaged files and `cap`, see `images.decode`.
+    """
+    samples, palette = stored(data, name, cap)
+    if palette is not None:
+        _palette_is_its_indices(samples, palette, name)
+    return _indices(samples, name)
+
+
+def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the samples of a label map, (H, W, C), and its palette, (n, 3) uint8 RGB, or None.
+
+    Raises OvssError for damaged and ambiguous files (see `decode_labels`).
+    """
+    with _opened(data, name, cap) as file:
+        _one_zero(file)
+        if file.bits not in (1, 2, 4, 8) and not file.grey:
+            _refuse_depth(file)
+        return _stored(file)
+
+
+def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
+    """Decode a label map of one colour per pixel to (H, W, 3) uint8 RGB. Palette indices and grey become RGB.
+
+    Raises OvssError for more than 8 bits per channel, transparent pixels or a lossy format. Several pages or frames,
+    and an EXIF orientation, are rejected as well.
+    """
+    with _opened(data, name, cap) as file:
+        if file.bits not in (1, 2, 4, 8):
+            _refuse_depth(file)
+        if file.picture.format == "BMP" or (file.page and file.picture.mode in ("P", "PA")):  # Pillow misreads some
+            samples, palette = _stored(file)
+            return samples if palette is None else palette[samples[..., 0]]
+        if file.picture.has_transparency_data:
+            _opaque(np.array(file.picture.convert("RGBA"))[..., 3], name)
+        return np.array(file.picture.convert("RGB"))
+
+
+@contextmanager
+def _opened(data: bytes, name: str, cap: int) -> Iterator[LabelFile]:
+    """Open a file with one upright image in a lossless format. Raises OvssError for other files."""
+    page = tiff_tags.only_page(data, name) if tiff_tags.is_tiff(data) else None
+    with pixels_of(data, name, cap) as picture:
+        if picture.format not in EXACT:
+            raise OvssError(f"{name}: {picture.format} may change label values. Save the labels as PNG or TIFF")
+        frames = getattr(picture, "n_frames", 1) if page is None else 1
+        if frames > 1:
+            raise OvssError(
+                f"{name}: a {picture.format} of {frames} frames; a label map is one image. Save one frame as PNG: "
+                "`picture.seek(frame)`, then `picture.save('labels.png')` in Pillow"
+            )
+        if picture.format == "GIF" and picture.tile[0].extents != (0, 0, *picture.size):
+            raise OvssError(f"{name}: a GIF whose frame does not cover the whole image. Save the image as PNG")
+        _upright(picture, name)
+        if plain_formats.is_floating(data) or picture.mode not in MODES:
+            kind = "floating-point numbers" if picture.mode == "F" else picture.mode
+            raise OvssError(f"{name}: its pixels are {kind}; labels must be whole numbers or RGB. Save them as PNG")
+        yield LabelFile(picture, data, name, page, *_layout(picture, data, page))
+
+
+def _layout(picture: ImageFile.ImageFile, data: bytes, page: tiff_tags.Tags | None) -> tuple[int, bool]:
+    """Return the bits per channel, and whether a pixel has a single sample."""
+    if page is not None:
+        return tiff_tags.first(page, tiff_tags.BITS, 1), tiff_tags.first(page, tiff_tags.SAMPLES, 1) == 1
+    if picture.format == "PNG":
+        if data[12:16] != b"IHDR":
+            raise SyntaxError("the PNG does not begin with its header")
+        return data[24], data[25] in (0, 3)
+    if picture.format == "BMP":
+        return (5, False) if plain_formats.bitmap_bits(data) == 16 else (8, False)
+    if picture.format == "PPM":  # all bits are read, for any maximum sample
+        return (8 if plain_formats.greatest(picture, data) in (1, 255) else 16), True
+    return 8, True
+
+
+def _upright(picture: ImageFile.ImageFile, name: str) -> None:
+    """Raise OvssError for an image with an EXIF orientation, which some programs apply and others ignore."""
+    if picture.format == "PNG":
+        picture.load()  # a PNG may store the tag after its pixels; a loaded TIFF has lost it
+    if (turned := orientation(picture)) in range(2, 9):
+        raise OvssError(
+            f"{name}: its EXIF orientation is {turned}. It is unclear whether the labels are the stored pixels or the "
+            "turned pixels. For turned pixels, save `ImageOps.exif_transpose(picture)` of Pillow. For stored pixels, "
+            f"remove the tag: exiftool -Orientation= {name}"
+        )
+
+
+def _one_zero(file: LabelFile) -> None:
+    """Raise OvssError for a file in which a stored 0 is displayed as white."""
+    page = file.page
+    kind = "a PBM, in which a stored 1 is black" if file.data[:2] in (b"P1", b"P4") else None
+    if page is not None and tiff_tags.first(page, tiff_tags.PHOTOMETRIC, 0) == 0:
+        kind = "a TIFF whose photometric tag is WhiteIsZero or missing, so that a stored 0 is white"
+    if kind:
+        raise OvssError(
+            f"{file.name}: {kind}. It is unclear whether the labels are the stored numbers or the displayed grey "
+            "values. Save the file as PNG with Pillow. For displayed values: "
+            "`Image.open(file).save('labels.png')`. For stored numbers: "
+            "`ImageOps.invert(Image.open(file)).save('labels.png')`"
+        )
+
+
+def _refuse_depth(file: LabelFile) -> NoReturn:
+    depth = f"{file.bits} bits per channel"
+    if file.picture.format == "PPM":
+        depth = f"a maximum sample of {plain_formats.greatest(file.picture, file.data)}"
+    raise OvssError(
+        f"{file.name}: {depth}; colours and alpha must have 8 bits, 0 to 255. Save colours with 8 bits "
+        "per channel, and labels of one number per pixel as grey PNG of 8 or 16 bits"
+    )
+
+
+def _stored(file: LabelFile) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the stored samples of a file, (H, W, C), and its palette, (n, 3) uint8 RGB, or None.
+
+    Raises OvssError for a transparent pixel.
+    """
+    picture = file.picture
+    if picture.format == "PPM":
+        return plain_formats.portable(picture, file.data), None
+    if picture.format == "BMP" and plain_formats.bitmap_bits(file.data) <= 8:
+        indices, palette = plain_formats.bitmap(picture, file.data)
+        return indices[..., None], palette
+    samples = _samples(file)
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        _opaque(samples[..., -1], file.name)
+        samples = samples[..., :-1]
+    key = picture.info.get("transparency") if picture.format == "PNG" and picture.mode != "P" else None
+    if key is not None and (samples == key).all(-1).any():
+        _opaque(np.zeros(1), file.name)
+    return samples, _palette(picture, file.page)
+
+
+def _samples(file: LabelFile) -> np.ndarray:
+    """Return the stored samples, (H, W, C). Pillow's scaling of 1, 2 and 4 bits is undone, and signs are restored."""
+    samples = np.array(file.picture)
+    samples = samples[..., None] if samples.ndim == 2 else samples
+    if file.picture.mode == "L" and file.bits in WIDENED:
+        samples //= WIDENED[file.bits]
+    signed = file.page is not None and tiff_tags.first(file.page, tiff_tags.FORMAT, 1) == 2
+    if signed and file.bits == 8:
+        return samples.view(np.int8)
+    return samples.view(np.uint32) if samples.dtype == np.int32 and not signed else samples
+
+
+def _palette(picture: ImageFile.ImageFile, page: tiff_tags.Tags | None) -> np.ndarray | None:
+    """Return the palette of a file, (n, 3) uint8 RGB, or None."""
+    if picture.mode not in ("P", "PA"):
+        return None
+    if page is None:
+        return np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    colours = np.array(page[tiff_tags.COLOR_MAP]).reshape(3, -1).T
+    return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)  # some programs write 8 bits of 16
+
+
+def _opaque(alpha: np.ndarray, name: str) -> None:
+    """Raise OvssError unless an alpha channel, uint8, is fully opaque."""
+    if (alpha < 255).any():
+        raise OvssError(
+            f"{name}: its alpha channel is not fully opaque. It is unclear whether transparent pixels have a label. "
+            "Give pixels without a label a separate value, and remove the alpha channel: "
+            "`picture.convert('RGB')` in Pillow, or `picture.convert('L')` for grey images"
+        )
+
+
+def _palette_is_its_indices(indices: np.ndarray, palette: np.ndarray, name: str) -> None:
+    """Raise OvssError if a grey palette displays an index in the file as a grey value other than the index."""
+    if (palette != palette[:, :1]).any():
+        return
+    used = np.unique(indices)
+    used = used[used < len(palette)]
+    other = used[palette[used, 0] != used]
+    if len(other):
+        index, grey = other[0], palette[other[0], 0]
+        raise OvssError(
+            f"{name}: its palette displays index {index} as grey {grey}. It is unclear whether the labels are the "
+            "indices or the grey values. Save the file as grey PNG with Pillow. For grey values: "
+            "`Image.open(file).convert('L').save('labels.png')`. For indices: "
+            "`Image.fromarray(numpy.array(Image.open(file))).save('labels.png')`"
+        )
+
+
+def _indices(samples: np.ndarray, name: str) -> np.ndarray:
+    """Return integer samples (H, W, C) as labels (H, W), uint16 or int32. Raises OvssError for colours."""
+    labels = samples[..., 0]
+    if samples.shape[2] > 1 and (samples != samples[..., :1]).any():
+        raise OvssError(
+            f"{name}: a label map has one whole number per pixel, but this file is RGB with unequal channels. "
+            "Colour-coded labels need a table of their colours: `encoding: rgb` in the YAML of a folder benchmark"
+        )
+    if (
+        labels.dtype.kind == "u"
+        and labels.dtype.itemsize == 4
+        and labels.size
+        and labels.max() > np.iinfo(np.int32).max
+    ):
+        raise OvssError(f"{name}: the label {labels.max()} does not fit into 31 bits. Save labels with 8 or 16 bits")
+    wide = labels.dtype.kind == "i" or labels.dtype.itemsize == 4
+    return labels.astype(np.int32 if wide else np.uint16)

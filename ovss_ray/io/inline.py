@@ -1,0 +1,44 @@
+"""Content that an address itself carries: a part of a large file, such as the annotations of one image.
+
+An address is inline://NAME/CONTENT. NAME says where the content is from, and CONTENT is compressed. So a worker reads
+only the part of its image, on any node, and not the whole file.
+"""
+
+import base64
+import binascii
+import hashlib
+import zlib
+
+from ovss_ray.errors import OvssError
+
+SCHEME = "inline://"
+
+
+def address(name: str, content: bytes) -> str:
+    """Return the address of a content. `name` is for messages, such as instances_val2017.json/000000000139."""
+    return f"{SCHEME}{name}/{base64.urlsafe_b64encode(zlib.compress(content, 6)).decode()}"
+
+
+def is_inline(uri: str) -> bool:
+    """Return whether an address carries its content."""
+    return uri.startswith(SCHEME)
+
+
+def content(uri: str) -> bytes:
+    """Return the content that an address carries. Raises OvssError if it is damaged."""
+    try:
+        return zlib.decompress(base64.urlsafe_b64decode(uri.rpartition("/")[2]))
+    except (binascii.Error, zlib.error) as failure:
+        raise OvssError(
+            f"{shown(uri)}: damaged content ({failure}). Delete the manifest and run the same command again"
+        ) from failure
+
+
+def digest(uri: str) -> str:
+    """Return 32 hex digits that change when the content changes."""
+    return hashlib.sha256(uri.rpartition("/")[2].encode()).hexdigest()[:32]
+
+
+def shown(uri: str) -> str:
+    """Return an address for messages: NAME without the content. Other addresses are unchanged."""
+    return uri.removeprefix(SCHEME).rpartition("/")[0] if is_inline(uri) else uri

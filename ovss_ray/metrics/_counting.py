@@ -1,0 +1,129 @@
+"""Inner loops that count pixels of truth and prediction in the cells of a table. Compiled by numba.
+
+A table for K labels has K + 1 rows, the last one for IGNORE. Each row has K + 1 cells, the last one for NONE, and
+padding that stays zero. At K = 847, a new table per image would be 3 MB to clear and to scan. Therefore the table is
+reused. Groups of 64 cells are marked when they are written, and only marked groups are read and cleared.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ovss_ray.structures.columns import IGNORE, NONE
+
+_CHUNK, _BLOCK, _GROUP = 2048, 8, 64
+_SMALL = 1 << 15
+"""Largest number of cells of a small table. Scanning a small table is faster than marking the group of each pixel."""
+
+
+@cache
+def compiled() -> tuple[Callable[..., Any], ...]:
+    """Compile `extremes`, `count`, `distinct` and `collect`, or load them from numba's cache."""
+    import numba  # takes half a second, and is not needed for reading records
+
+    kernels: tuple[Callable[..., Any], ...] = (extremes, count, distinct, collect)
+    return tuple(numba.njit(nogil=True, cache=True)(kernel) for kernel in kernels)
+
+
+def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an empty table (labels + 1, G · 64) int32. Also return the marks of its groups, (labels + 1, G) bool."""
+    groups = -(-(labels + 1) // _GROUP)
+    return np.zeros((labels + 1, groups * _GROUP), np.int32), np.zeros((labels + 1, groups), np.bool_)
+
+
+def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, int]:
+    """Return minimum and maximum of the truth, then of the prediction. IGNORE and NONE count as 0. Compiled.
+
+    The loop keeps the dtypes of the arrays and has no branch, so that it is vectorised. Counting takes far longer.
+    """
+    truth_type, prediction_type = truth.dtype.type, prediction.dtype.type
+    low, top, lowest, topmost = truth_type(0), truth_type(0), prediction_type(0), prediction_type(0)
+    for i in range(truth.size):
+        t = truth_type(truth[i] if truth[i] != IGNORE else 0)
+        p = prediction_type(prediction[i] if prediction[i] != NONE else 0)
+        low, top = min(low, t), max(top, t)
+        lowest, topmost = min(lowest, p), max(topmost, p)
+    return low, top, lowest, topmost
+
+
+def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched: np.ndarray) -> None:
+    """Add 1 to table[truth, prediction] for each pixel. Compiled.
+
+    IGNORE is counted in the last row, NONE in the column after the labels. Pixels are processed in chunks that fit
+    into the L1 cache. First the cell indices of a chunk are computed, vectorised, and then they are counted.
+    Neighbouring pixels mostly have the same cell. Therefore a block of eight equal indices, compared as four pairs, is
+    added at once. The groups of the cells are marked in `touched`; in a small table, only the groups of such blocks.
+    `distinct` marks the other groups of a small table.
+    """
+    flat, marks = table.reshape(-1), touched.reshape(-1)
+    small = flat.size <= _SMALL
+    width, last = np.uint32(table.shape[1]), np.uint32(table.shape[0] - 1)
+    cells = np.empty(_CHUNK, np.uint32)
+    pairs = cells.view(np.uint64)
+    for start in range(0, truth.size, _CHUNK):
+        truths, predictions = truth[start : start + _CHUNK], prediction[start : start + _CHUNK]
+        n = truths.size
+        for i in range(n):
+            cells[i] = min(np.uint32(truths[i]), last) * width + min(np.uint32(predictions[i]), last)
+        cells[n:] = last * width + last  # the rest of the last chunk counts as IGNORE
+        for p in range(0, -(-n // _BLOCK) * _BLOCK // 2, _BLOCK // 2):
+            pair, begin = pairs[p], 2 * p
+            swapped = pair >> np.uint64(32) | pair << np.uint64(32)
+            if ((pair ^ swapped) | (pair ^ pairs[p + 1]) | (pair ^ pairs[p + 2]) | (pair ^ pairs[p + 3])) == 0:
+                flat[cells[begin]] += _BLOCK
+                marks[cells[begin] // _GROUP] = True
+            else:
+                for i in range(begin, begin + _BLOCK):
+                    flat[cells[i]] += 1
+                if not small:
+                    for i in range(begin, begin + _BLOCK):
+                        marks[cells[i] // _GROUP] = True
+
+
+def distinct(table: np.ndarray, touched: np.ndarray) -> int:
+    """Return the number of non-zero cells, without the row of IGNORE. In a small table, mark their groups. Compiled."""
+    marks = touched.reshape(-1)
+    for group in range(marks.size if table.size <= _SMALL else 0):
+        held, cells = np.int32(0), table.reshape(-1)[group * _GROUP : (group + 1) * _GROUP]
+        for i in range(_GROUP):
+            held |= cells[i]
+        marks[group] = held != 0
+    total = 0
+    for row in range(table.shape[0] - 1):
+        if touched[row].any():
+            line, n = table[row], np.int32(0)  # summed in the dtype of the table, so that it is vectorised
+            for i in range(line.size):
+                n += np.int32(line[i] != 0)
+            total += int(n)
+    return total
+
+
+def collect(
+    table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
+) -> None:
+    """List the non-zero cells, without the row of IGNORE, and clear the table. Compiled.
+
+    To avoid a branch, every cell is written to the next free element of the lists. The element of a zero cell stays
+    free, and is overwritten by the next cell. Therefore the lists need one element more than there are non-zero cells.
+    Column and pixels are first packed into one integer.
+    """
+    labels = table.shape[0] - 1
+    n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative
+    for row in range(labels):
+        first = n
+        for group in range(touched.shape[1]):
+            if touched[row, group]:
+                cells = table[row, group * _GROUP : (group + 1) * _GROUP]
+                for i in range(_GROUP):
+                    pixels[n] = np.int64(group * _GROUP + i) << 32 | np.int64(cells[i])
+                    n += np.uintp(cells[i] != 0)
+                cells[:] = 0
+        truths[first:n] = row
+        for i in range(first, n):
+            column = pixels[i] >> 32
+            predictions[i] = column if column != labels else NONE
+            pixels[i] &= 0xFFFFFFFF
+    table[labels] = 0
+    touched[:] = False

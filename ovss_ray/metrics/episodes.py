@@ -1,0 +1,120 @@
+"""mIoU of a few-shot fold, and FB-IoU, as few-shot papers report them.
+
+The labels of such a benchmark are the classes of a fold, then background. An episode is one photograph and one class:
+1 is the class, 0 everything else, also pixels without a predicted label (NONE). For a class c, over the episodes with a
+pixel of c in the truth, in pixels that are counted:
+
+    I₁[c] = |prediction 1 ∧ truth 1|    U₁[c] = |prediction 1 ∨ truth 1|    I₀, U₀: the same for 0
+
+    fold_miou         mean of I₁[c] / U₁[c] over the classes that occur, as in Fusioner
+    fold_miou_hsnet   sum of I₁[c] / U₁[c], divided by the number of classes of the fold, as in HSNet and LSeg
+    fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁, sums over the classes; equal in Fusioner and HSNet
+
+An episode names its class and background only, so all sums come from the confusion matrix of the fold. Episodes
+without a pixel of their class are dropped whole and counted: their truth is IGNORE. All sums are int64; Fusioner's own
+are float32, which loses pixels above 2²⁴. Values are percent.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, percent
+
+derives = "confusion"
+needs = "fold"
+title = "Episodes of a fold, in percent"
+order = 4
+headings = {"fold_miou": "fold mIoU", "fold_miou_hsnet": "fold mIoU as HSNet", "fb_iou": "FB-IoU"}
+counts = {
+    "episodes": "episodes counted",
+    "without_foreground": "dropped without a pixel of their class",
+    "classes_seen": "classes seen",
+    "classes_of_fold": "classes of the fold",
+}
+
+
+class Counts(Protocol):
+    """Sum of the confusion matrices of all episodes (see metrics/confusion.py)."""
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(F + 1, F + 2) int64: counts[truth, prediction], background after the F classes, NONE in the last column."""
+
+    @property
+    def images(self) -> int:
+        """Number of episodes with a counted pixel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The numbers of a fold, from the sum of its confusion matrices and the number of measured episodes."""
+
+    total: Counts
+    measured: int
+
+    @property
+    def hits(self) -> np.ndarray:
+        """(F,) int64: I₁ of each class."""
+        return np.diagonal(self.total.counts)[:-1]
+
+    @property
+    def union(self) -> np.ndarray:
+        """(F,) int64: U₁ of each class; 0 for a class without an episode."""
+        matrix = self.total.counts
+        return matrix[:-1].sum(1) + matrix[:, : len(self.hits)].sum(0) - self.hits
+
+    @property
+    def background(self) -> tuple[int, int]:
+        """Σ I₀ and Σ U₀, in pixels."""
+        pixels = int(self.total.counts.sum())
+        return pixels - int(self.union.sum()), pixels - int(self.hits.sum())
+
+    def result(self) -> dict[str, float]:
+        """Return all values by name, in percent; NaN if no episode is counted."""
+        seen = self.union > 0
+        if not seen.any():
+            return dict.fromkeys(headings, float("nan"))
+        iou = 100.0 * self.hits[seen] / self.union[seen]
+        hits, union = self.background
+        background = 100.0 * hits / union if union else float("nan")
+        return {
+            "fold_miou": float(iou.mean()),
+            "fold_miou_hsnet": float(iou.sum()) / len(seen),
+            "fb_iou": (background + 100.0 * int(self.hits.sum()) / int(self.union.sum())) / 2,
+        }
+
+    def counted(self) -> dict[str, int]:
+        """Return the numbers of episodes and of classes."""
+        return {
+            "episodes": self.total.images,
+            "without_foreground": self.measured - self.total.images,
+            "classes_seen": int((self.union > 0).sum()),
+            "classes_of_fold": len(self.hits),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """The numbers of a fold in R resamples of its photographs. The classes that occur are those of all episodes."""
+
+    sums: ClassSums
+    """sums over the R resamples"""
+    of_all: ClassSums
+    """sums over all episodes: a single row"""
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Return all values by name, (R,) float64 percent; NaN if no episode at all is counted.
+
+        In a resample without a counted episode, only `fb_iou` is NaN: the other values are those of all episodes.
+        """
+        iou, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
+        hits, union = (of[:, :-1].sum(axis=1) for of in (self.sums.hits, self.sums.union))
+        pixels = self.sums.truth.sum(axis=1)
+        background = percent(pixels - union, pixels - hits)
+        return {
+            "fold_miou": fixed_mean(iou, of_all[0]),
+            "fold_miou_hsnet": fixed_sum(iou, of_all[0]) / iou.shape[1],
+            "fb_iou": (background + percent(hits, union)) / 2,
+        }

@@ -1,0 +1,96 @@
+"""Accuracy of the class that a method predicts for the prompt of an instance, over instances.
+
+An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). Over all
+counted instances of all images, not over classes:
+
+    instance_accuracy = instances whose predicted label is the true one / instances
+
+The predicted class has the best score among the classes of the benchmark's groups, such as base and novel. So classes
+of neither group are never predicted, as in OVSAM, whose `score` this is. Without groups, all classes are candidates.
+The report also has the accuracy of each group. Values are percent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.question import Question
+
+reads = ("true_labels", "prompt_instances", "scores")
+schema = pa.struct(
+    [("label", pa.list_(pa.uint16())), ("predicted", pa.list_(pa.uint16())), ("score", pa.list_(pa.float64()))]
+)
+title = "Classes of prompted instances, in percent"
+order = 7
+headings = {"instance_accuracy": "accuracy of instances"}
+live = {"instance_accuracy": "accuracy of instances"}
+group_headings = {"instance_accuracy": "accuracy"}
+class_headings = {"instance_accuracy": "accuracy of instances"}
+
+
+def measure(
+    question: Question, true_labels: np.ndarray, prompt_instances: np.ndarray, scores: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return label, predicted label and the score of the predicted class, each (N,), of the prompted instances.
+
+    `scores` (N, K) are logits. The record's score is the probability of the best class, by a softmax over the
+    candidates. Raises OvssError unless there is a row of scores per prompt.
+    """
+    if len(scores) != len(prompt_instances):
+        raise OvssError(
+            f"{len(scores)} rows of scores for {len(prompt_instances)} prompts. Use a stage that scores one mask per "
+            "prompt, such as alpha_clip after sam_prompt with `per: instance`"
+        )
+    predicted, probability = question.named(scores)
+    return {"label": true_labels[prompt_instances], "predicted": predicted, "score": probability}
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """Sum over a set of images, for each label. Addition is exact, associative and commutative."""
+
+    hits: np.ndarray
+    """(L,) int64: number of instances of each label with the right predicted label"""
+    instances: np.ndarray
+    """(L,) int64: number of instances of each label"""
+
+    @classmethod
+    def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
+        """Return the sum over the column `instance_accuracy` of records. Nulls are skipped."""
+        chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
+        zero = cls(np.zeros(labels, np.int64), np.zeros(labels, np.int64))
+        return sum((cls._of_chunk(chunk.drop_null(), labels) for chunk in chunks), zero)
+
+    @classmethod
+    def _of_chunk(cls, records: pa.StructArray, labels: int) -> "Partial":
+        label, predicted = (
+            records.field(name).flatten().to_numpy(zero_copy_only=False) for name in ("label", "predicted")
+        )
+        if label.max(initial=0) >= labels:
+            raise OvssError(
+                f"these records have label indices up to {label.max()}, but the benchmark has {labels} labels. Perhaps "
+                "another version of the benchmark was scored: choose a new --out"
+            )
+        return cls(np.bincount(label[label == predicted], minlength=labels), np.bincount(label, minlength=labels))
+
+    def __add__(self, other: "Partial") -> "Partial":
+        return Partial(self.hits + other.hits, self.instances + other.instances)
+
+    def result(self) -> dict[str, float]:
+        """Return the accuracy in percent; NaN without instances."""
+        return {"instance_accuracy": self._rate(range(len(self.instances)))}
+
+    def of_group(self, labels: Sequence[int]) -> dict[str, float]:
+        """Return the accuracy of the instances of some labels."""
+        return {"instance_accuracy": self._rate(labels)}
+
+    def per_label(self) -> dict[str, np.ndarray]:
+        """Return the accuracy of the instances of each label, (L,) float64."""
+        return {"instance_accuracy": np.array([self._rate([label]) for label in range(len(self.instances))])}
+
+    def _rate(self, labels: Sequence[int]) -> float:
+        number = int(self.instances[list(labels)].sum())
+        return 100.0 * int(self.hits[list(labels)].sum()) / number if number else float("nan")

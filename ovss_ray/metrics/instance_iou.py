@@ -1,0 +1,119 @@
+"""IoU of the mask that a method returns for the prompt of an instance, mean over instances.
+
+An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). Over all
+counted instances of all images, not over classes:
+
+    instance_iou = mean of |mask ∧ truth| / |mask ∨ truth|, at the photograph's size
+
+OVSAM's `miou` has 1e-8 added to the union, in pixels. The record keeps two integers per instance, so the mean does not
+depend on the order. The report also has the mean of each group of classes, such as base and novel. Values are percent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.question import Question
+
+reads = ("true_boxes", "true_bits", "true_labels", "prompt_instances", "boxes", "bits")
+schema = pa.struct(
+    [("label", pa.list_(pa.uint16())), ("intersection", pa.list_(pa.int64())), ("union", pa.list_(pa.int64()))]
+)
+title = "Masks of prompted instances, in percent"
+order = 6
+headings = {"instance_iou": "mean IoU of instances"}
+live = {"instance_iou": "mean IoU of instances"}
+group_headings = {"instance_iou": "mean IoU"}
+group_counts = {"instances": "instances"}
+class_headings = {"instance_iou": "IoU of instances", "instances": "instances"}
+
+_FIXED = 2**32
+"""Units per percent. IoUs are summed as integers, so the sum does not depend on the order, unlike float64."""
+
+
+def measure(
+    question: Question, true_boxes: np.ndarray, true_bits: np.ndarray, true_labels: np.ndarray,
+    prompt_instances: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return label, intersection and union in pixels of each prompted instance, (N,) each.
+
+    `prompt_instances` (N,) has the index of each prompt's instance. Raises OvssError unless there is a mask per prompt.
+    """
+    if len(boxes) != len(prompt_instances):
+        raise OvssError(
+            f"{len(boxes)} masks for {len(prompt_instances)} prompts. Use a stage that returns one mask per prompt, "
+            "such as sam_prompt with `per: instance`"
+        )
+    true, predicted = regions.Masks(true_boxes, true_bits), regions.Masks(boxes, bits)
+    intersection, union = (np.zeros(len(boxes), np.int64) for _ in range(2))
+    for i, instance in enumerate(prompt_instances.tolist()):
+        mask, truth = predicted[i], true[instance]
+        intersection[i] = regions.shared((boxes[i], mask), (true_boxes[instance], truth))
+        union[i] = np.count_nonzero(mask) + np.count_nonzero(truth) - intersection[i]
+    return {"label": true_labels[prompt_instances], "intersection": intersection, "union": union}
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """Sum over a set of images, for each label. Addition is exact, associative and commutative."""
+
+    iou_sum: np.ndarray
+    """(L,) object: sum of the IoUs of the instances of each label, integers in units of 1 / 2³² percent"""
+    instances: np.ndarray
+    """(L,) int64: number of instances of each label"""
+
+    @classmethod
+    def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
+        """Return the sum over the column `instance_iou` of records. Nulls are skipped."""
+        chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
+        zero = cls(np.zeros(labels, np.int64).astype(object), np.zeros(labels, np.int64))
+        return sum((cls._of_chunk(chunk.drop_null(), labels) for chunk in chunks), zero)
+
+    @classmethod
+    def _of_chunk(cls, records: pa.StructArray, labels: int) -> "Partial":
+        label, intersection, union = (
+            records.field(name).flatten().to_numpy(zero_copy_only=False) for name in schema.names
+        )
+        if label.max(initial=0) >= labels:
+            raise OvssError(
+                f"these records have label indices up to {label.max()}, but the benchmark has {labels} labels. Perhaps "
+                "another version of the benchmark was scored: choose a new --out"
+            )
+        ious = np.rint(100.0 * intersection / np.maximum(union, 1) * _FIXED).astype(np.int64)
+        sums = np.zeros(labels, object)
+        np.add.at(sums, label, ious.astype(object))
+        return cls(sums, np.bincount(label, minlength=labels))
+
+    def __add__(self, other: "Partial") -> "Partial":
+        return Partial(self.iou_sum + other.iou_sum, self.instances + other.instances)
+
+    def result(self) -> dict[str, float]:
+        """Return the mean IoU in percent; NaN without instances."""
+        return {"instance_iou": self._mean(range(len(self.instances)))}
+
+    def of_group(self, labels: Sequence[int]) -> dict[str, float | int]:
+        """Return mean IoU and number of the instances of some labels."""
+        return {"instance_iou": self._mean(labels), "instances": int(self.instances[list(labels)].sum())}
+
+    def per_label(self) -> dict[str, np.ndarray]:
+        """Return mean IoU and number of instances of each label, (L,) each."""
+        means = np.array([self._mean([label]) for label in range(len(self.instances))])
+        return {"instance_iou": means, "instances": self.instances}
+
+    def _mean(self, labels: Sequence[int]) -> float:
+        number = int(self.instances[list(labels)].sum())
+        return int(self.iou_sum[list(labels)].sum()) / _FIXED / number if number else float("nan")
+
+
+def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
+    """Return the mean IoU of the instances of each image, (n,) float64 in percent; NaN without instances."""
+    means = np.full(len(records), np.nan)
+    for i, record in enumerate(records.to_pylist()):
+        if record and record["union"]:
+            ious = np.array(record["intersection"]) / np.maximum(record["union"], 1)
+            means[i] = 100.0 * ious.mean()
+    return {"instance_iou": means}

@@ -1,0 +1,1 @@
+"""AlphaCLIP (Sun et al., 2023), and plain CLIP, as classifiers of regions."""

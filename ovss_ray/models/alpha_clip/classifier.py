@@ -1,0 +1,80 @@
+"""Classifiers: the prompt embeddings of a vocabulary, with which the embeddings of regions are compared.
+
+Letters: K classes, N prompts, D features, R regions.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovss_ray.models import text
+from ovss_ray.models.alpha_clip.variants import Naming
+from ovss_ray.models.clip import TextTower
+from ovss_ray.models.text import Classifier
+from ovss_ray.structures.vocabulary import Vocabulary
+
+
+@torch.inference_mode()
+def embed(tower: TextTower, vocabulary: Vocabulary, naming: Naming) -> Tensor:
+    """Return the prompt embeddings (N, D) float32 of a vocabulary, times the temperature."""
+    texts = prompts(vocabulary, naming)
+    templates = text.TEMPLATES[naming.templates] if isinstance(naming.templates, str) else naming.templates
+    rows = text.embed(tower, [name for names in texts for name in names], templates)
+    if naming.synonyms == "mean":
+        parts = rows.split([len(names) for names in texts])
+        rows = F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)
+    return rows * tower.logit_scale.exp()
+
+
+def classifier(rows: Tensor, vocabulary: Vocabulary, naming: Naming) -> Classifier:
+    """Return the classifier of a vocabulary from its prompt embeddings `rows` (N, D), the result of `embed`."""
+    texts = prompts(vocabulary, naming)
+    return Classifier.of(rows, [len(names) if naming.synonyms == "max" else 1 for names in texts])
+
+
+def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
+    """Return the texts of each class, to be inserted into the templates.
+
+    Several classes may share a name: ADE20K-847 has two classes named "bag". Wherever this name scores highest, both
+    would tie, and the second would never be predicted. So if `naming.synonyms` is "first" or "max", only one class
+    uses a shared name. As many classes as possible get a name for themselves. With "first", a class without such a
+    name uses all its names in one text. If two classes still have equal texts, their scores tie, and the first class
+    is predicted.
+    """
+    classes = [tuple(name.strip() for name in names) for names in vocabulary.classes]
+    if naming.synonyms == "whole":
+        return [(", ".join(names),) for names in classes]
+    if naming.synonyms == "mean":
+        return classes
+    owners = _owners([[name.lower() for name in names] for names in classes])
+    owned = [tuple(name for name in names if owners[name.lower()] == k) for k, names in enumerate(classes)]
+    if naming.synonyms == "first":
+        return [unique[:1] or (", ".join(names),) for unique, names in zip(owned, classes, strict=True)]
+    return [unique or names for unique, names in zip(owned, classes, strict=True)]
+
+
+def _owners(classes: list[list[str]]) -> dict[str, int]:
+    """Return name → index of the only class that uses it.
+
+    Bipartite matching finds names for as many classes as possible.
+    """
+    owners: dict[str, int] = {}
+
+    def claim(k: int, tried: set[str]) -> bool:
+        if free := next((name for name in classes[k] if name not in owners), None):
+            owners[free] = k
+            return True
+        for name in classes[k]:
+            if name not in tried:
+                tried.add(name)
+                if claim(owners[name], tried):
+                    owners[name] = k
+                    return True
+        return False
+
+    for k in range(len(classes)):
+        claim(k, set())
+    for k, names in enumerate(classes):
+        for name in names:
+            owners.setdefault(name, k)
+    return owners

@@ -1,0 +1,1 @@
+"""Fusioner: one class at a time, by attention between the frozen tokens of CLIP's two towers."""

@@ -1,0 +1,83 @@
+"""Sizes and checkpoints of Fusioner, and the forms of its input. No torch is imported here.
+
+Source of the released sizes: https://github.com/chaofanma/Fusioner. Its code has one variant, with CLIP ViT-L/14.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ovss_ray.models import zoo
+from ovss_ray.models.clip_sizes import TINY, VIT_L_14, ClipSizes
+from ovss_ray.models.zoo import Weights, by_hand, shipped
+
+DataSet = Literal["pascal", "coco"]
+"""Data set that the checkpoint was trained on; its mean and standard deviation normalise the photographs"""
+Resolution = Literal["original", "square_224"]
+"""original: windows over the photograph; square_224: the photograph is resized to one square window"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Sizes of a Fusioner: its CLIP, the fusion, and the decoder."""
+
+    clip: ClipSizes
+    base: str
+    """name of CLIP's checkpoint"""
+    width: int = 512
+    """C: channels of fusion and decoder"""
+    heads: int = 8
+    layers: int = 12
+    """blocks of the fusion"""
+    colours: str = ""
+    """key of network.COLOURS for all photographs; empty: the data set that the caller names"""
+    doublings: int = 3
+    """number of the decoder's convolutions whose output is resized to twice its size"""
+    short_side: int = 0
+    """pixels: short side of a photograph before it is cut into windows; 0: that of the photograph"""
+    long_side: int = 2560
+    """pixels: maximum of the long side of a resized photograph"""
+    every: int = 0
+    """pixels: distance of neighbouring windows; 0: two thirds of a window's side"""
+    templates: str = "fusioner"
+    """key of text.TEMPLATES: the prompts of a class name"""
+
+    @property
+    def side(self) -> int:
+        """Side n of a window in pixels."""
+        return self.clip.pixels
+
+    @property
+    def stride(self) -> int:
+        """Distance of neighbouring windows in pixels."""
+        return self.every or 2 * self.side // 3
+
+
+VARIANTS = {
+    "fusioner_vit_l_14": Variant(VIT_L_14, base="clip_vit_l_14"),
+    "fusioner_tiny": Variant(
+        TINY, base="clip_tiny", width=64, heads=4, layers=4, colours="clip", doublings=2, short_side=128,
+        long_side=1024, every=64, templates="vild",
+    ),
+}  # fmt: skip
+"""fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml). Its CLIP was trained on
+scenes at half their size, about 128 × 160 pixels. The words of the templates "vild" are in that CLIP's word table."""
+
+
+def checkpoints(name: str) -> tuple[str, ...]:
+    """Return the names of a network's checkpoints: its own, and the CLIP that a file with the trained part lacks."""
+    return (name, VARIANTS[name].base)
+
+
+def remaining(name: str, file: Path) -> tuple[str, ...]:
+    """Return the names of the checkpoints that are needed besides `file`: none if it contains the frozen towers."""
+    return () if zoo.has_entry(file, "img_model.") else checkpoints(name)[1:]
+
+
+WEIGHTS: Mapping[str, Weights] = {
+    "fusioner_vit_l_14": by_hand("", "none stated", "https://github.com/chaofanma/Fusioner"),
+    "fusioner_tiny": shipped("fusioner_tiny.safetensors"),
+}
+"""Checkpoint name → file and source. Fusioner's authors published no checkpoint. That of fusioner_tiny has the trained
+part alone."""

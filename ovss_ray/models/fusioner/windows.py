@@ -1,0 +1,96 @@
+"""Windows over a photograph, and the mean of their logits.
+
+Windows start at multiples of the stride. The last window of an axis is not shifted back: it is cut at the end of the
+photograph and padded. The padding is the constant −1 in normalised units, neither zero nor the mean colour.
+
+Letters: H W pixels of the photograph, h w of the resized one, n side of a window, V windows; k classes. Most networks
+do not resize photographs; then h w are H W.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovss_ray.errors import OvssError
+
+LARGEST = 4 * 10**9
+"""bytes: maximum memory of the logits of one photograph, which are float32"""
+PADDING = -1.0
+"""Value of pixels outside the photograph, in normalised units"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The windows of one photograph."""
+
+    height: int
+    """h"""
+    width: int
+    """w"""
+    side: int
+    """n: side of a window in pixels"""
+    stride: int
+    original: tuple[int, int] | None = None
+    """H, W; None: equal to h, w"""
+
+    def __len__(self) -> int:
+        return len(list(self.corners()))
+
+    def corners(self) -> Iterator[tuple[int, int]]:
+        """Yield the first row and column of each window, row by row."""
+        for top in self._starts(self.height):
+            yield from ((top, left) for left in self._starts(self.width))
+
+    def _starts(self, length: int) -> range:
+        steps = -(-(max(length, self.side) - self.side) // self.stride)
+        return range(0, steps * self.stride + 1, self.stride)
+
+    def cut(self, pixels: Tensor) -> Tensor:
+        """Return the windows (V, 3, n, n) of normalised pixels (3, h, w)."""
+        corners = list(self.corners())
+        windows = torch.full((len(corners), len(pixels), self.side, self.side), PADDING)
+        for window, (top, left) in zip(windows, corners, strict=True):
+            part = pixels[:, top : top + self.side, left : left + self.side]
+            window[:, : part.shape[1], : part.shape[2]] = part
+        return windows
+
+    def check(self, classes: int) -> None:
+        """Raise OvssError if the logits (k, H, W) of this number of classes need more than LARGEST bytes.
+
+        Before they are resized, the logits (k, h, w) are in memory, too.
+        """
+        height, width = self.original or (self.height, self.width)
+        bytes_of_class = 4 * (height * width + self._resized * self.height * self.width)
+        if classes * bytes_of_class > LARGEST:
+            fewer = LARGEST // bytes_of_class
+            advice = f"at most {fewer} classes, or use a smaller photograph" if fewer else "a smaller photograph"
+            raise OvssError(
+                f"{classes} classes in a photograph of {height} × {width} pixels need "
+                f"{classes * bytes_of_class / 1e9:.1f} GB for their logits; the limit is {LARGEST / 1e9:g} GB. "
+                f"Request {advice}"
+            )
+
+    @property
+    def _resized(self) -> bool:
+        return self.original not in (None, (self.height, self.width))
+
+    def mean(self, logits: Iterable[Tensor]) -> Tensor:
+        """Return logits (k, H, W): the mean over the windows (k, n, n) that cover each pixel, in the order of `cut`.
+
+        The mean is computed at (h, w), and resized bilinearly if the photograph was.
+        """
+        total = covering = torch.empty(0)
+        for window, (top, left) in zip(logits, self.corners(), strict=True):
+            if not total.numel():
+                total = window.new_zeros(len(window), self.height, self.width)
+                covering = window.new_zeros(self.height, self.width)
+            part = total[:, top : top + self.side, left : left + self.side]
+            part += window[:, : part.shape[1], : part.shape[2]]
+            covering[top : top + self.side, left : left + self.side] += 1
+        mean = total.div_(covering)
+        if not self._resized:
+            return mean
+        return F.interpolate(mean[None], self.original, mode="bilinear", align_corners=False)[0]

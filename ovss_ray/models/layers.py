@@ -1,0 +1,71 @@
+"""Layers shared by several families of networks. Parameter names are those of the official checkpoints."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map, separately at each position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a normalised map of the same shape (B, C, h, w)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Mlp(nn.Module):
+    """Linear layers, or pointwise convolutions, with ReLU between them; three unless `depth` is another number."""
+
+    def __init__(self, width: int, hidden: int, out: int, layer: type[nn.Linear] | object, depth: int = 3) -> None:
+        super().__init__()
+        sizes = [(width, hidden), *[(hidden, hidden)] * (depth - 2), (hidden, out)]
+        self.layers = nn.ModuleList(layer(*size) for size in sizes)  # type: ignore[operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of all layers: (…, out) of (…, width), or maps (B, out, h, w) of (B, width, h, w)."""
+        return self.layers[-1](self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return the output of all layers but the last, with `hidden` channels in place of `out` (see `forward`)."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return x
+
+    def last(self) -> tuple[Tensor, Tensor]:
+        """Return the last layer's matrix (out, hidden) and bias (out,), also if it is a pointwise convolution."""
+        layer = self.layers[-1]
+        return layer.get_parameter("weight").flatten(1), layer.get_parameter("bias")
+
+
+class MlpBlock(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, width: int, inner: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(width, inner)
+        self.lin2 = nn.Linear(inner, width)
+        self.act = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values of the same shape (…, C)."""
+        return self.lin2(self.act(self.lin1(x)))
+
+
+class Block(nn.Module):
+    """A block of timm's vision transformer, with its parameter names; importing timm would take seconds.
+
+    `eps` is that of both norms: 1e-6 in timm, 1e-5 in torch.
+    """
+
+    def __init__(self, width: int, heads: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, eps)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
+        self.norm2 = nn.LayerNorm(width, eps)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return tokens (B, L, C) after the block: residual attention and MLP, each after its norm."""
+        q, k, v = self.attn["qkv"](self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.attn["proj"](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))

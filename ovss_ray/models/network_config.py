@@ -1,0 +1,127 @@
+"""Options of all stages with a network, and classifiers that are prepared once per run.
+
+No torch is imported here: configs are validated without it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from ovss_ray.errors import UnknownName
+from ovss_ray.io import digests, files
+from ovss_ray.models import zoo
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class NetworkConfig(Settings):
+    """The network, its checkpoint, device and precision. A stage's config derives from it and adds options."""
+
+    family: ClassVar[str]
+    """the package of the family, such as "ovss_ray.models.san" """
+    variant: str
+    """name of a network of the family, as in `ovss list weights`"""
+    weights: str | None = None
+    """path of the checkpoint; default: the shipped one, or the one that `ovss weights fetch` downloads"""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto (a GPU if there is one), cpu, cuda or cuda:N"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32, or bf16: faster on a GPU, but a pixel or region with nearly equal scores may get another class"""
+    exact: bool = False
+    """True: bit-identical results on the same hardware, with one image per batch, one thread, deterministic kernels"""
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        return path and files.absolute(path)
+
+    @field_validator("variant")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in zoo.variants(cls.family):
+            raise ValueError(str(UnknownName("variant", name, zoo.variants(cls.family))))
+        return name
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the paths of the checkpoints. Raises OvssError if one is missing and cannot be downloaded."""
+        shipped = self.family.startswith(f"{zoo.PACKAGE}.")
+        return zoo.files(self.variant if shipped else f"{self.family}:{self.variant}", self.paths())
+
+    def paths(self) -> tuple[str | None, ...]:
+        """Return the path that the options give for each checkpoint; None stands for the default checkpoint."""
+        return (self.weights,)
+
+    def resolved_device(self) -> str:
+        """Return the device of the network: "cpu", "cuda" or "cuda:N"."""
+        from ovss_ray.models import runtime
+
+        return runtime.device(self.device)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Set threads, kernels and precision of the whole process in a `with` block, then restore them.
+
+        `exact` sets one thread and deterministic kernels. TensorFloat-32 is always off: "fp32" means full precision,
+        and "bf16" does not use TensorFloat-32.
+        """
+        import torch
+
+        from ovss_ray.models import runtime
+
+        with runtime.computing(exact=self.exact), runtime.full_precision(torch.device(self.resolved_device())):
+            yield
+
+
+class WithClassifiers:
+    """Part of a stage whose network has a classifier (K + 1, D) for each vocabulary, prepared once per run.
+
+    The network has the method `classifier(vocabulary)`, and a cache of its results, `classifiers`.
+    """
+
+    config: Any
+    prepared: Mapping[str, np.ndarray]
+    model: Any
+
+    @classmethod
+    def files(cls, config: NetworkConfig) -> tuple[Path, ...]:
+        """Return the checkpoints. Raises OvssError if one is missing and cannot be downloaded."""
+        return config.files()
+
+    @classmethod
+    def key(cls, config: NetworkConfig, vocabulary: Vocabulary) -> str:
+        """Return the cache key of a vocabulary's classifier, from checkpoints, vocabulary and mode.
+
+        Exact runs have their own entries, since the last bits depend on the number of threads.
+        """
+        return _key(str(digests.sha256_of(cls.files(config))), config, vocabulary)
+
+    @cached_property
+    def checkpoint(self) -> str:
+        """Digest of the checkpoints, read once per worker."""
+        return str(digests.sha256_of(self.files(self.config)))
+
+    def kept(self) -> Mapping[str, int]:
+        """Return the size of the classifier cache, in bytes."""
+        return {"text": self.model.classifiers.held}
+
+    def classifier(self, vocabulary: Vocabulary) -> "Tensor":
+        """Return the classifier (K + 1, D) of a vocabulary: from the cache, prepared, or newly computed."""
+        import torch
+
+        rows = self.prepared.get(_key(self.checkpoint, self.config, vocabulary)) if self.prepared else None
+        if rows is None:
+            return self.model.classifier(vocabulary)
+        return self.model.classifiers.get(vocabulary.digest, lambda: torch.tensor(rows, device=self.model.device))
+
+
+def _key(checkpoint: str, config: NetworkConfig, vocabulary: Vocabulary) -> str:
+    family = config.family.rpartition(".")[2]
+    return f"{family}-{checkpoint[:24]}-{vocabulary.digest}-{'exact' if config.exact else 'fp32'}"

@@ -1,0 +1,121 @@
+"""Class scores of Open-Vocabulary SAM's regions: the head CLIP2SAM, CLIP's own branch, and their ensemble.
+
+Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3. The parameters have the official names. Letters: P prompts, K classes, D
+features, s side of the decoder's masks; g side of the image embedding, r side of a region's grid.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from ovss_ray.models.layers import Mlp
+from ovss_ray.models.ovsam.backbone import STRIDES
+from ovss_ray.models.ovsam.variants import Variant
+from ovss_ray.models.sam_layers.decoder import MaskHead
+from ovss_ray.models.sam_layers.prompts import embedding
+from ovss_ray.models.text import Classifier
+
+FINEST = 56
+"""Square root of a region's area, in pixels of the network's input, at which the second pyramid level begins"""
+LOGIT_SCALE = 4.6052
+"""Logarithm of the factor of cosine similarities"""
+BASE_WEIGHT, NOVEL_WEIGHT = 0.1, 0.9
+"""Weights of CLIP's branch in the ensemble: for base classes and "no object", and for novel classes"""
+EXCLUDED = -1000.0
+"""Score of classes that are neither base nor novel"""
+SCORES = 1 << 22
+"""Maximum number of cosine similarities computed at a time: 16 MB of float32"""
+
+
+class Head(nn.Module):
+    """SAM's decoder with a label token, and the features of regions for their classes."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        width = variant.embed
+        self.mask_decoder = MaskHead(variant, 1)
+        self.label_token = embedding(1, width)
+        self.label_mlp = Mlp(width, width, variant.features, nn.Linear)
+        convolution = nn.Conv2d(width, variant.features, 1, bias=False)
+        self.roi_conv = nn.Sequential(nn.ModuleDict({"conv": convolution}))
+
+    def forward(self, image: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return mask logits (P, 1, 4 g, 4 g); the inputs are those of MaskHead.decode.
+
+        The official code multiplies the output of `label_mlp` by zero, so it is not computed here.
+        """
+        return self.mask_decoder.decode(self.label_token.weight, image, tokens, positions)[1]
+
+    def regions(self, pyramid: Sequence[Tensor], rois: Tensor, levels: Tensor, side: int) -> Tensor:
+        """Return the pooled features (P, C, side, side) of regions `rois` (P, 5), each from its pyramid level (P,)."""
+        pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
+        for level, (features, stride) in enumerate(zip(pyramid, STRIDES, strict=True)):
+            rows = (levels == level).nonzero()[:, 0]
+            if len(rows):
+                pooled[rows] = aligned(features, rois[rows], side, stride)
+        return pooled
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """Return embeddings (P, D), not normalised, of pooled features (P, C, r, r)."""
+        return self.roi_conv.get_submodule("0.conv")(pooled).relu().mean((2, 3))
+
+
+def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
+    """Return regions of a map, pooled by RoIAlign (He et al., ICCV 2017, arXiv 1703.06870), (P, C, side, side).
+
+    `features` are (B, C, h, w). `rois` (P, 5) are the index of an image, and x0 y0 x1 y1 in pixels of the input.
+    """
+    return roi_align(features, rois, side, 1 / stride, sampling_ratio=-1, aligned=True)
+
+
+def boxes(logits: Tensor, scale: float) -> Tensor:
+    """Return the tight boxes (P, 4) float32, x0 y0 x1 y1, of masks: logits (P, s, s) above zero.
+
+    `scale` is the number of pixels per cell. The ends are exclusive. The box of an empty mask is all zeros.
+    """
+    masks = logits > 0
+    ends = []
+    for lines in (masks.any(1), masks.any(2)):
+        first, last = lines.byte().argmax(1), lines.shape[1] - lines.flip(1).byte().argmax(1)
+        ends.append((first, last * lines.any(1)))
+    return scale * torch.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], 1).float()
+
+
+def levels(corners: Tensor) -> Tensor:
+    """Return the pyramid level (P,) int64, 0 to 3, of boxes (P, 4) in pixels of the network's input."""
+    sides = corners[:, 2:] - corners[:, :2]
+    return (sides.prod(1).sqrt() / FINEST + 1e-6).log2().floor().clamp(0, len(STRIDES) - 1).long()
+
+
+def with_index(corners: Tensor, image: int = 0) -> Tensor:
+    """Return boxes (P, 4) with the index of their image in front, (P, 5) float32."""
+    return F.pad(corners.float(), (1, 0), value=image)
+
+
+def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
+    """Return class logits (P, K + 1) of embeddings (P, D), not normalised; the last class is "no object".
+
+    A logit is 100 · cosine similarity with the most similar name of the class, and 0 for "no object".
+    """
+    each = max(1, SCORES // classes.classes.numel())
+    unit = F.normalize(embeddings, dim=-1)
+    parts = [classes(part) for part in unit.split(each)]
+    scores = torch.cat(parts) if parts else unit.new_zeros(0, len(classes.classes))
+    return F.pad(torch.tensor(LOGIT_SCALE).exp().item() * scores, (0, 1))
+
+
+def ensemble(head: Tensor, clip: Tensor, masks: Tensor, base: Tensor, novel: Tensor) -> Tensor:
+    """Return scores (P, K + 1) from logits (P, K + 1) of both branches: weighted geometric means, as logarithms.
+
+    `base` and `novel` are (K,) bool. `masks` are logits (P, s, s). CLIP's map has 32 × 32 cells. A mask without a pixel
+    at this size gets the scores of the head alone.
+    """
+    cells = F.interpolate(masks[:, None].float(), (32, 32), mode="bilinear", align_corners=False)
+    visible = (cells > 0).flatten(1).any(1)
+    per_class = torch.where(base, BASE_WEIGHT, NOVEL_WEIGHT)
+    weight = visible[:, None] * F.pad(per_class, (0, 1), value=BASE_WEIGHT)
+    scores = (1 - weight) * head.log_softmax(-1) + weight * clip.log_softmax(-1)
+    return scores.masked_fill(~F.pad(base | novel, (0, 1), value=True), EXCLUDED)

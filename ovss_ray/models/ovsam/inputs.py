@@ -1,0 +1,139 @@
+"""Images, prompts and encoded images of Open-Vocabulary SAM.
+
+Letters: P prompts, n points per prompt, H W pixels of a photograph; h w of the resized one, g side of the embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models import photograph
+from ovss_ray.models.sam_layers.prompts import ON, Prompts
+from ovss_ray.models.sam_layers.sizes import Size, fitted
+
+Path = Literal["evaluation", "demo"]
+PATHS: tuple[Path, ...] = ("evaluation", "demo")
+"""Ways of the official code. Its evaluation resizes with OpenCV and has the ensemble. Its demo resizes with PIL's
+antialiased filter and pools regions to 7 × 7 cells. Its scores are those of the head alone."""
+Numbers = Sequence[Any] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The sizes of an image, and the scales of coordinates in it."""
+
+    size: Size
+    """H, W: size of the photograph"""
+    resized: Size
+    """h, w: size of the photograph inside the network's input"""
+    scale: tuple[float, float]
+    """factors of x and y from pixels of the photograph to those of the input"""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An encoded image, ready for any number of prompts."""
+
+    neck: Tensor
+    """(1, embed, g, g) float32: the image embedding for masks"""
+    pyramid: tuple[Tensor, ...]
+    """(1, embed, 4 g / 2ⁱ, 4 g / 2ⁱ) float32, for i from 0 to 3: the maps for classes"""
+    clip: Tensor
+    """(1, 32 · resnet_width, g / 2, g / 2) float32: CLIP's last map"""
+    placed: Placed
+    path: Path
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all maps: 110 MB, of which the first map of the pyramid takes 67 MB."""
+        return sum(level.nbytes for level in (self.neck, *self.pyramid, self.clip))
+
+
+def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
+    """Return the sizes and scales of a photograph (H, W, 3). Raises OvssError for an unknown path."""
+    if path not in PATHS:
+        raise OvssError(f"unknown path {path!r}; write {' or '.join(PATHS)}")
+    height, width = image.shape[:2]
+    if path == "demo":
+        scale = pixels / max(height, width)
+        resized = max(1, int(height * scale)), max(1, int(width * scale))
+        return Placed((height, width), resized, (scale, scale))
+    resized = fitted(height, width, pixels)
+    return Placed((height, width), resized, (resized[1] / width, resized[0] / height))
+
+
+def network_input(image: np.ndarray, path: Path, pixels: int) -> Tensor:
+    """Return the input (3, pixels, pixels) float32 of a photograph (H, W, 3) uint8 RGB.
+
+    The photograph is resized by the bilinear filter of the path. It is normalised with ImageNet's colours, as in SAM,
+    and padded with zeros on the right and at the bottom.
+    """
+    height, width = placed(image, path, pixels).resized
+    if path == "demo":
+        resized = photograph.resized(image, (height, width))
+    else:
+        resized = torch.from_numpy(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)).permute(2, 0, 1)
+    return photograph.padded(resized, photograph.IMAGENET, (pixels, pixels))
+
+
+def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | None, where: Placed) -> Prompts:
+    """Return P prompts in pixels of the network's input, on the CPU.
+
+    `points` (P, 2) are one point per prompt, `points` (P, n, 2) are n points per prompt; x and y in pixels of the
+    photograph. `labels` (P, n) are 1 for points on the object and 0 for others; default: all 1. `corners` (P, 4) are
+    boxes x0 y0 x1 y1. Raises OvssError for other shapes, if there is no prompt, and for labels without points.
+    """
+    if points is None and corners is None:
+        raise OvssError("empty prompt; pass points, boxes, or both")
+    places = signs = rectangles = None
+    if points is not None:
+        array = _array("points", points, (2, 3), 2)
+        array = array[:, None] if array.ndim == 2 else array
+        places = torch.from_numpy(array * np.array(where.scale))
+        signs = torch.from_numpy(_signs(labels, array.shape[:2]))
+    elif labels is not None:
+        raise OvssError("labels without points; pass points, too, or remove labels")
+    if corners is not None:
+        rectangles = scaled_boxes(corners, where)
+    if places is not None and rectangles is not None and len(places) != len(rectangles):
+        raise OvssError(f"{len(places)} prompts have points and {len(rectangles)} have boxes; pass equally many")
+    return Prompts.of(places, signs, rectangles)
+
+
+def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the labels of points as int64 of `shape` (P, n), or of a flat list of P n labels. Raises OvssError."""
+    if labels is None:
+        return np.full(shape, ON, np.int64)
+    try:
+        array = np.asarray(labels, np.float64)
+    except (TypeError, ValueError) as failure:
+        raise OvssError(f"labels: expected 0 or 1 per point, {shape[1]} per prompt, found {labels!r}") from failure
+    if array.shape not in (shape, (shape[0] * shape[1],)) or not np.isin(array, (0, 1)).all():
+        raise OvssError(
+            f"labels: expected 0 or 1 per point, of shape {shape} (P, n), found {labels!r} of shape {array.shape}"
+        )
+    return array.reshape(shape).astype(np.int64)
+
+
+def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
+    """Return boxes (P, 4) float32 in pixels of the network's input; if not `scale`, in those of the photograph."""
+    array = _array("boxes", corners, (2,), 4)
+    return torch.from_numpy(array * np.array(where.scale * 2) if scale else array).float()
+
+
+def _array(what: str, values: Numbers, dimensions: tuple[int, ...], last: int) -> np.ndarray:
+    """Return numbers as float64 after a check of their shape. Raises OvssError if it is another one."""
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as failure:
+        raise OvssError(f"{what}: expected numbers, found {values!r}") from failure
+    if array.ndim not in dimensions or array.shape[-1] != last or not array.size or not np.isfinite(array).all():
+        shapes = " or ".join("(" + "P, n, "[: 3 * (n - 1)] + f"{last})" for n in dimensions)
+        raise OvssError(f"{what}: expected finite numbers of shape {shapes}, found an array of shape {array.shape}")
+    return array

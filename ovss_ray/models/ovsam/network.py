@@ -1,0 +1,268 @@
+"""Open-Vocabulary SAM: masks and names of the objects of prompts, from one frozen CLIP.
+
+Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
+2401.02955. An image is encoded once; each prompt then runs SAM's small decoder and a class head.
+
+Letters: B images, P prompts, n points per prompt, K classes, N names, D features; H W pixels of an image, g side of the
+embedding.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models import checkpoint, photograph, runtime, text
+from ovss_ray.models.clip import TextTower
+from ovss_ray.models.ovsam import head, inputs, words
+from ovss_ray.models.ovsam.backbone import STRIDES, Backbone, Neck, Pyramid
+from ovss_ray.models.ovsam.head import Head
+from ovss_ray.models.ovsam.inputs import Embedded, Numbers
+from ovss_ray.models.ovsam.parts import WORDS, state_of
+from ovss_ray.models.ovsam.variants import VARIANTS, Variant
+from ovss_ray.models.ovsam.words import Classes
+from ovss_ray.models.sam_layers.frame import Frame, thresholded
+from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
+from ovss_ray.models.text import Classifier
+from ovss_ray.structures.recent import Recent
+from ovss_ray.structures.vocabulary import Vocabulary
+
+BATCH = 32
+"""Maximum number of prompts in one pass of the decoder or of the attention pool"""
+DEMO_ROI = 7
+"""Side of a region's grid in the demo"""
+
+
+class Ovsam(nn.Module):
+    """The whole network. Besides `words`, CLIP's text tower, its state dict has the entries of the official code."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.precision = "fp32"
+        self.backbone = Backbone(variant)
+        self.neck = Neck(variant)
+        self.fpn_neck = Pyramid(variant)
+        self.pe = PromptEncoder(variant)
+        self.mask_decoder = Head(variant)
+        self.words = text_tower(variant)
+        self.classifiers = Recent[Tensor](text.KEPT, lambda rows: rows.nbytes)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the weights."""
+        return self.pe.no_mask_embed.weight.device
+
+    @torch.inference_mode()
+    @runtime.in_full_precision
+    def embed(self, images: Sequence[np.ndarray], path: inputs.Path = "evaluation") -> list[Embedded]:
+        """Return the encodings of images (H, W, 3) uint8 RGB, computed in one pass, for any number of prompts.
+
+        Raises ValueError for other arrays (see photograph.rgb), and OvssError for an unknown path.
+        """
+        checked = [photograph.rgb(image) for image in images]
+        places = [inputs.placed(image, path, self.variant.pixels) for image in checked]
+        batch = torch.stack([inputs.network_input(image, path, self.variant.pixels) for image in checked])
+        with runtime.autocast(self.device, self.precision):
+            maps = self.backbone(batch.to(self.device))
+            neck, pyramid = self.neck(maps).float(), [level.float() for level in self.fpn_neck(maps)]
+        last = maps[-1].float()
+        return [
+            Embedded(neck[i : i + 1], tuple(level[i : i + 1] for level in pyramid), last[i : i + 1], place, path)
+            for i, place in enumerate(places)
+        ]
+
+    @torch.inference_mode()
+    @runtime.in_full_precision
+    def masks(self, seen: Sequence[Embedded], prompts: Sequence[Prompts]) -> list[Tensor]:
+        """Return mask logits (P, 4 g, 4 g) of the prompts of several images; the numbers of prompts may differ.
+
+        Prompts with the same number of points share passes of at most BATCH prompts, whichever image they belong to. A
+        prompt is never padded, since a padding point would change its mask.
+        """
+        side = 4 * self.variant.grid
+        each = [(i, p) for i, image in enumerate(prompts) for p in range(len(image.points))]
+        result = [torch.empty(len(image.points), side, side, device=self.device) for image in prompts]
+        for length in sorted({image.points.shape[1] for image in prompts}):
+            alike = [(i, p) for i, p in each if prompts[i].points.shape[1] == length]
+            for begin in range(0, len(alike), BATCH):
+                rows = alike[begin : begin + BATCH]
+                points = torch.stack([prompts[i].points[p] for i, p in rows]).to(self.device)
+                labels = torch.stack([prompts[i].labels[p] for i, p in rows]).to(self.device)
+                images = torch.cat([seen[i].neck for i, _ in rows])
+                for (i, p), logits in zip(rows, self.decode(images, Prompts(points, labels)), strict=True):
+                    result[i][p] = logits[0]
+        return result
+
+    def decode(self, image: Tensor, prompts: Prompts) -> Tensor:
+        """Return mask logits (P, 1, 4 g, 4 g) of prompts; `image` (P, embed, g, g) embeds the image of each prompt."""
+        return self.mask_decoder(image + self.pe.dense(prompts), self.pe.tokens(prompts), self.pe.positions())
+
+    @torch.inference_mode()
+    @runtime.in_full_precision
+    def regions(self, seen: Embedded, logits: Tensor) -> dict[str, Tensor]:
+        """Return rois (P, 5), roi_levels (P,) and embeddings (P, D) of masks, by the boxes of their logits.
+
+        `logits` are (P, 4 g, 4 g). Columns of `rois`: index of the image (0), x0 y0 x1 y1 in pixels of the input.
+        """
+        corners = head.boxes(logits, self.variant.pixels / logits.shape[-1])
+        rois, levels = head.with_index(corners), head.levels(corners)
+        side = DEMO_ROI if seen.path == "demo" else self.variant.roi
+        pooled = self.mask_decoder.regions(seen.pyramid, rois, levels, side)
+        return {"rois": rois, "roi_levels": levels, "embeddings": self.mask_decoder.embed(pooled)}
+
+    @torch.inference_mode()
+    @runtime.in_full_precision
+    def clip_embeddings(self, seen: Embedded, corners: Tensor) -> Tensor:
+        """Return CLIP's embeddings (P, D), not normalised, of boxes (P, 4) in pixels of the input."""
+        rois, side = head.with_index(corners.to(self.device)), self.variant.clip_grid
+        parts = [self.backbone.head(head.aligned(seen.clip, part, side, STRIDES[-1])) for part in rois.split(BATCH)]
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    @runtime.in_full_precision
+    def classifier(self, vocabulary: Vocabulary) -> Tensor:
+        """Return embeddings (N, D) of unit norm of all synonyms of all classes, in the order of words.grouped.
+
+        They are the means over ViLD's templates, and are cached for recently used vocabularies.
+        """
+        return self.classifiers.get(vocabulary.digest, lambda: embed_names(self.words, vocabulary))
+
+    @torch.inference_mode()
+    @runtime.in_full_precision
+    def scores(
+        self, seen: Embedded, logits: Tensor, classes: Classifier, base: Tensor, novel: Tensor,
+        clip_boxes: Tensor | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Return the scores of masks, logits (P, 4 g, 4 g), for classes, by the names of `predict`.
+
+        `base` and `novel` are (K,) bool. `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels of the input;
+        default: the boxes of the masks. The path "demo" has no such branch.
+        """
+        parts = self.regions(seen, logits)
+        by_head = head.logits(parts.pop("embeddings"), classes)
+        if seen.path == "demo":
+            probabilities = by_head.softmax(-1)
+            named = {"head_logits": by_head[:, None], "probs": probabilities[:, None, :-1]}
+        else:
+            corners = parts["rois"][:, 1:] if clip_boxes is None else clip_boxes
+            clip = head.logits(self.clip_embeddings(seen, corners), classes)
+            fused = head.ensemble(by_head, clip, logits, base.to(self.device), novel.to(self.device))
+            probabilities = fused.softmax(-1)
+            named = {"head_logits": by_head[:, None], "clip_logits": clip[:, None], "fused_scores": fused[:, None]}
+            named["probs"] = probabilities
+        return parts | named | {"labels": probabilities[:, :-1].argmax(-1)}
+
+    def predict(
+        self, image: np.ndarray | Embedded, points: Numbers | None = None, boxes: Numbers | None = None,
+        labels: Numbers | None = None, names: Vocabulary | Iterable[str] | None = None,
+        embeddings: Tensor | None = None, base: Classes | None = None, novel: Classes | None = None,
+        path: inputs.Path = "evaluation", clip_boxes: Numbers | None = None, official: bool = False,
+    ) -> Mapping[str, Any]:  # fmt: skip
+        """Return masks and classes of P prompts on an image (H, W, 3) uint8 RGB, with intermediate results.
+
+        `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
+        and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; training knew no zeros.
+        Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
+        of the ensemble by index or name; default: all that are not base are novel. `path` is that of the official
+        evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are what CLIP's branch sees, in pixels of the image;
+        default: `boxes`, else the masks' boxes. `official` uses them without the scale to the network's input, as the
+        published evaluation does. An image from `embed` has its own path.
+
+        Keys of the result are tensors: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
+        (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), probs, labels (P,). The key
+        `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no fused_scores. Its masks have the
+        size of the resized image, which the demo shows.
+
+        Raises OvssError for invalid prompts and classes, and ValueError for an image that is not such an array.
+        """
+        seen = image if isinstance(image, Embedded) else self.embed([image], path)[0]
+        prompts = inputs.prompts(points, labels, boxes, seen.placed)
+        vocabulary, classes = self._classes(names, embeddings)
+        count = len(classes.classes)
+        known = [] if vocabulary is None else vocabulary.names
+        is_base = words.mask(base or (), known, count)
+        is_novel = ~is_base if novel is None else words.mask(novel, known, count)
+        corners = boxes if clip_boxes is None else clip_boxes
+        seen_by_clip = _seen_by_clip(corners, seen.placed, official, len(prompts.points))
+        (logits,) = self.masks([seen], [prompts])
+        result = self.scores(seen, logits, classes, is_base, is_novel, seen_by_clip)
+        size = seen.placed.resized if seen.path == "demo" else seen.placed.size
+        masks = self.full_size(seen, logits, size)
+        return {"neck": seen.neck, "low_res_masks": logits[:, None], **result, "masks": masks}
+
+    @torch.inference_mode()
+    def full_size(self, seen: Embedded, logits: Tensor, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Return masks (P, H, W) bool of logits (P, 4 g, 4 g). `size` is their H, W; default: the image's."""
+        frame = Frame(logits.shape[-1], self.variant.pixels, seen.placed.resized, size or seen.placed.size, self.device)
+        return thresholded(logits, frame)
+
+    def _classes(
+        self, names: Vocabulary | Iterable[str] | None, embeddings: Tensor | None
+    ) -> tuple[Vocabulary | None, Classifier]:
+        """Return the vocabulary, if there are names, and the classifier. Raises OvssError unless there is one."""
+        if (names is None) == (embeddings is None):
+            raise OvssError("pass either the names of the classes, or their embeddings")
+        if embeddings is not None:
+            return None, words.of_embeddings(embeddings.to(self.device))
+        vocabulary = Vocabulary.of(names or ())
+        return vocabulary, words.grouped(self.classifier(vocabulary), vocabulary)
+
+
+def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
+    """Return the boxes (P, 4) of CLIP's branch for `count` prompts; None: those of the masks.
+
+    Raises OvssError for another number of boxes, and for `official` without boxes.
+    """
+    if corners is None:
+        if official:
+            raise OvssError("official=True has no effect without boxes: pass boxes or clip_boxes, or remove it")
+        return None
+    boxes = inputs.scaled_boxes(corners, where, not official)
+    if len(boxes) != count:
+        raise OvssError(f"{len(boxes)} clip_boxes for {count} prompts: pass one per prompt")
+    return boxes
+
+
+def text_tower(variant: Variant) -> TextTower:
+    """Return CLIP's text tower, without values."""
+    return TextTower(
+        variant.text_vocabulary, variant.context, variant.text_width, variant.text_heads, variant.text_layers,
+        variant.features, variant.words,
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def embed_names(tower: TextTower, vocabulary: Vocabulary) -> Tensor:
+    """Return embeddings (N, D) float32 of unit norm of all synonyms of all classes, by ViLD's templates."""
+    names = [name for of_class in vocabulary.classes for name in words.synonyms(of_class)]
+    with runtime.full_precision(tower.text_projection.device):
+        return text.embed(tower, names, text.TEMPLATES["vild"]).clone()
+
+
+def load(
+    name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
+) -> Ovsam:
+    """Load an Open-Vocabulary SAM for inference; `variant`: sizes of a network that VARIANTS does not list.
+
+    `files` are in the order of variants.checkpoints; the first may contain others. Raises OvssError for a missing file
+    or one that does not fit.
+    """
+    precision = runtime.checked_precision(precision)
+    with torch.device("meta"):
+        model = Ovsam(variant or VARIANTS[name])
+    checkpoint.fill(model, state_of(name, files), files[0], name, {})
+    model.precision = precision
+    return model.to(device)
+
+
+def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Variant | None = None) -> TextTower:
+    """Load only the text tower, to embed vocabularies. `files` are those of `load`."""
+    with torch.device("meta"):
+        tower = text_tower(variant or VARIANTS[name])
+    entries = {key.removeprefix(WORDS): value for key, value in state_of(name, files).items() if key.startswith(WORDS)}
+    return checkpoint.fill(tower, entries, files[0], name, {}).to(device)

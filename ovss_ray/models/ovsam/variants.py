@@ -1,0 +1,135 @@
+"""Sizes and checkpoints of Open-Vocabulary SAM. No torch is imported here.
+
+Source of the sizes: https://github.com/HarborYuan/ovsam (NTU S-Lab License 1.0).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ovss_ray.models import zoo
+from ovss_ray.models.zoo import Weights, by_hand
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Sizes of an Open-Vocabulary SAM: CLIP's ResNet and text tower, the neck, and SAM's decoder."""
+
+    roi: int = 12
+    """side of the grid to which a region's features are pooled for the head; the path "demo" has 7"""
+    resnet_width: int = 96
+    """channels of the stem; the last stage has 32 times as many"""
+    resnet_layers: tuple[int, int, int, int] = (6, 8, 18, 8)
+    """blocks of each stage"""
+    resnet_heads: int = 48
+    """heads of CLIP's attention pool"""
+    clip_grid: int = 12
+    """side of the attention pool's grid"""
+    features: int = 768
+    """D: channels of the embeddings of regions and texts"""
+    text_width: int = 768
+    text_heads: int = 12
+    text_layers: int = 12
+    text_vocabulary: int = 49408
+    context: int = 77
+    words: str = ""
+    """name of the tokeniser's word table (text.tokenise); empty: CLIP's byte pairs"""
+    pixels: int = 1024
+    """side of the network's square input, in pixels; the longer side of an image is resized to it"""
+    width: int = 1280
+    """channels of the neck"""
+    heads: int = 16
+    """attention heads of the neck"""
+    windows: tuple[int, ...] = (14, 14, 14, 14, 0)
+    """for each block of the neck, the side of its windows in cells; 0: attention over all cells"""
+    embed: int = 256
+    """channels of the image embedding, the decoder and the feature pyramid"""
+    mask_width: int = 16
+    """hidden channels of the encoder of mask prompts"""
+    decoder_layers: int = 2
+    decoder_heads: int = 8
+    decoder_mlp: int = 2048
+    """hidden channels of the MLPs in the decoder's blocks"""
+
+    @property
+    def grid(self) -> int:
+        """Side g of the image embedding; predicted masks have the side 4 g."""
+        return self.pixels // 16
+
+    @property
+    def channels(self) -> tuple[int, int, int, int]:
+        """Channels of the four stages of the ResNet."""
+        first, second, third, last = (4 * self.resnet_width << stage for stage in range(4))
+        return first, second, third, last
+
+
+VARIANTS = {
+    "ovsam_rn50x16": Variant(),
+    "ovsam_rn50x16_lvis": Variant(roi=7),
+    "ovsam_rn50x16_demo": Variant(roi=7),
+}
+"""Network name → sizes. The networks differ in their training data: COCO's base classes, LVIS's, and the public demo's
+(LVIS and V3Det)."""
+
+CLIP, NECK, SAM, DEMO_NECK, DEMO_FPN = (
+    "clip_rn50x16", "ovsam_sam2clip", "sam_vit_h", "ovsam_demo_neck", "ovsam_demo_fpn",
+)  # fmt: skip
+"""Names of the checkpoints of a network's parts, besides its own"""
+
+PARTS: Mapping[str, Mapping[str, str]] = {
+    "ovsam_rn50x16": {"fpn_neck.": "fpn_neck.", "mask_decoder.": "mask_decoder."},
+    "ovsam_rn50x16_lvis": {"fpn_neck.": "fpn_neck.", "mask_decoder.": "mask_decoder."},
+    "ovsam_rn50x16_demo": {"mask_decoder.": "mask_decoder."},
+    NECK: {"neck_student.": "neck."},
+    SAM: {"prompt_encoder.": "pe."},
+    DEMO_NECK: {"neck_student.": "neck."},
+    DEMO_FPN: {"fpn_neck.": "fpn_neck.", "roi_conv.": "mask_decoder.roi_conv."},
+}
+"""Checkpoint name → prefix in its file → prefix in the network. Other entries of a file are not used. The order of
+`checkpoints` decides between files that have the same entry: the last one counts."""
+
+
+def checkpoints(name: str) -> tuple[str, ...]:
+    """Return the names of a network's checkpoints: its own, and those of its frozen parts."""
+    if name == "ovsam_rn50x16_demo":
+        return (name, CLIP, DEMO_NECK, SAM, DEMO_FPN)
+    return (name, CLIP, NECK, SAM)
+
+
+def remaining(name: str, file: Path) -> tuple[str, ...]:
+    """Return the names of the checkpoints that are needed besides a first checkpoint `file`.
+
+    The official state dict contains all parts but CLIP's text tower; a fake checkpoint contains that, too.
+    """
+    if not zoo.has_entry(file, "backbone.stem."):
+        return checkpoints(name)[1:]
+    return () if zoo.has_entry(file, "token_embedding.weight") else (CLIP,)
+
+
+_LICENCE = "NTU S-Lab License 1.0 (not for commercial use)"
+
+
+def _official(file: str, option: str = "") -> Weights:
+    page = "https://huggingface.co/HarborYuan/ovsam_models"
+    return Weights(file, f"{page}/resolve/main/{file}", None, None, _LICENCE, page, option)
+
+
+def _demo(file: str, option: str = "") -> Weights:
+    page = "https://huggingface.co/spaces/HarborYuan/ovsam"
+    return replace(by_hand(file, _LICENCE, page), option=option)
+
+
+_SHA256 = "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa"
+WEIGHTS: Mapping[str, Weights] = {
+    "ovsam_rn50x16": _official("clip2sam_coco_rn50x16.pth"),
+    "ovsam_rn50x16_lvis": _official("clip2sam_lvis_rn50x16.pth"),
+    "ovsam_rn50x16_demo": _demo("ovsam_R50x16_lvisnorare.pth"),
+    NECK: _official("sam2clip_vith_rn50x16.pth", "ovsam.neck"),
+    DEMO_NECK: _demo("sam2clip_vith_rn50.pth", "ovsam.neck"),
+    DEMO_FPN: _demo("R50x16_fpn_lvis_norare_v3det.pth", "ovsam.fpn"),
+    CLIP: Weights(
+        "RN50x16.pt", f"https://openaipublic.azureedge.net/clip/models/{_SHA256}/RN50x16.pt", _SHA256, None, "MIT",
+        "https://github.com/openai/CLIP", "ovsam.clip",
+    ),
+}  # fmt: skip
+"""Checkpoint name → file and source. SAM's own checkpoint, whose prompt encoder is used, is in models.sam.variants."""

@@ -1,0 +1,53 @@
+"""Names of classes for Open-Vocabulary SAM, by the rules of the official `gen_cls`.
+
+Letters: K classes, N names, D features, S names per class.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models.text import Classifier
+from ovss_ray.structures.vocabulary import Vocabulary
+
+Classes = Iterable[int | str]
+"""Classes of a vocabulary, each by its index or by its first name"""
+
+
+def synonyms(names: Sequence[str]) -> list[str]:
+    """Return the synonyms in the names of a class: "wine_or_port", "wine/port" and "wine,port" have two each.
+
+    Underscores become spaces, and letters lower case. Unlike in `gen_cls`, " or " separates as well: the lists
+    here have spaces where LVIS has underscores, as in tape_(sticky_cloth_or_paper). Raises OvssError for empty names.
+    """
+    joined = ",".join(names).replace("_", " ").replace(" or ", ",").replace("/", ",").lower()
+    parts = [part.strip() for part in joined.split(",")]
+    if not any(parts):
+        raise OvssError(f"a class without a name: {list(names)!r}. Give it a name of letters or digits")
+    return [part for part in parts if part]
+
+
+def grouped(rows: Tensor, vocabulary: Vocabulary) -> Classifier:
+    """Return the classifier of the embeddings (N, D) of all synonyms of all classes, in order."""
+    return Classifier.of(rows, [len(synonyms(names)) for names in vocabulary.classes])
+
+
+def of_embeddings(embeddings: Tensor) -> Classifier:
+    """Return the classifier of class embeddings (K, S, D) of unit norm, as `gen_cls` stores them."""
+    count, most, width = embeddings.shape
+    return Classifier(embeddings.reshape(-1, width).float(), torch.arange(count * most).view(count, most))
+
+
+def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
+    """Return (K,) bool: True for the listed classes. Raises OvssError for a class that does not exist."""
+    listed = np.zeros(count, bool)
+    index = {name: number for number, name in reversed(list(enumerate(names)))}
+    for entry in classes:
+        number = index.get(entry, -1) if isinstance(entry, str) else int(entry)
+        if not 0 <= number < count:
+            raise OvssError(f"unknown class {entry!r}: pass names of the vocabulary, or indices below {count}")
+        listed[number] = True
+    return torch.from_numpy(listed)

@@ -1,0 +1,1 @@
+"""Segment Anything (Kirillov et al., 2023), and MobileSAM."""

@@ -1,0 +1,40 @@
+"""Options of stages with a SAM. No torch is imported here, so that configs are validated quickly."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ovss_ray.models.network_config import NetworkConfig
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from ovss_ray.models.sam.network import Sam
+
+
+class SamConfig(NetworkConfig):
+    """The SAM network, its precision and compilation."""
+
+    family: ClassVar[str] = "ovss_ray.models.sam"
+    variant: str = "sam_vit_h"
+    """sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h, or sam_mobile (MobileSAM)"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32, or bf16 in the image encoder and for automatic masks. bf16 is meant for GPUs; its speed is not measured
+    yet, and masks change slightly"""
+    compile: bool | Literal["reduce-overhead", "max-autotune"] = False
+    """True: compile the image encoder when a worker starts. A string also sets the mode of torch.compile; both modes
+    use CUDA graphs. A compiled encoder pads a smaller batch, which then takes as long as a full one.
+    `python -m perf sam-encoder` measures cost and gain"""
+
+    def load(self, images: int = 1) -> "Sam":
+        """Load the network. If the option `compile` is set, compile it for batches of at most `images` images.
+
+        Raises OvssError if a checkpoint is missing or does not fit, or if compilation fails.
+        """
+        from ovss_ray.models.sam import network
+
+        model = network.load(self.variant, self.files(), self.resolved_device(), self.precision)
+        self.compiled(model, images)
+        return model
+
+    def compiled(self, model: "Sam", images: int) -> None:
+        """Compile a network for batches of at most `images` images, if the option `compile` is set."""
+        if self.compile:
+            with self.computing():  # under other settings it would be compiled again
+                model.compile_for(images, "default" if self.compile is True else self.compile)

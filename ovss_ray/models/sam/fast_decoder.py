@@ -1,0 +1,187 @@
+"""SAM's mask decoder for many clicks on an image: the results of decoder.py for a third of the work.
+
+The results are equal except for rounding. The work is less for these reasons:
+
+- Before the first block, all prompts share the image. So the first block's projections are computed once per image.
+- In later blocks, few tokens (T) attend to many cells (L). So the tokens are transformed, not the cells: a score
+  (Wq q)·(Wk x) is computed as (Wkᵀ Wq q)·x. Wv is applied after the weighted sum over cells. The bias of the keys is
+  left out: it changes all scores of a query equally, and softmax ignores that.
+- When cells attend to tokens, the output matrix is applied to the few token values, not to all cells.
+- The predicted IoU depends on the tokens only. So masks are computed for selected prompts only, and never the mask for
+  unambiguous prompts.
+- In the upscaling, channels are the last axis. Transposed convolutions of stride and size 2 then are matrix products.
+  Pixels are reordered only once, in the masks.
+
+Letters: B images, P prompts, T tokens, N heads, L cells, D channels of the embedding, c of a head.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovss_ray.models.sam.decoder import MASKS
+from ovss_ray.models.sam.network import Sam
+from ovss_ray.models.sam_layers.decoder import Attention, TwoWayBlock
+from ovss_ray.models.sam_layers.grid import EPSILON
+from ovss_ray.models.sam_layers.prompts import Prompts
+
+SEVERAL = MASKS - 1
+"""Number of masks per click. A click is ambiguous, so the decoder's first mask, for unambiguous prompts, is left out"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Images and their projections before the first block, shared by all prompts."""
+
+    image: Tensor
+    """(B, L, D) float32: embeddings of the images' cells, plus SAM's embedding for "no mask prompt" """
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
+    """(B, N, L, c): the cells projected to queries of the first block; `keys` and `values` have the same shape"""
+    positions: Tensor
+    """(L, D) float32: position encodings of the cells"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Tokens and images after all blocks, from which masks are computed."""
+
+    tokens: Tensor
+    """(P, SEVERAL, D) float32, or bfloat16 under autocast: a token for each mask"""
+    image: Tensor
+    """(P, L, D) of the same dtype as `tokens`: the cells of each prompt's image"""
+    fit: Tensor
+    """(P, SEVERAL) float32: the predicted IoU of each mask"""
+
+
+class FastDecoder:
+    """The fast decoder of a Sam, with the weights of its mask decoder."""
+
+    def __init__(self, model: Sam) -> None:
+        self.model = model
+        self.decoder = model.mask_decoder
+        self.blocks = [block for block in self.decoder.transformer.layers if isinstance(block, TwoWayBlock)]
+
+    def see(self, embeddings: Tensor) -> Seen:
+        """Return the projections of image embeddings (B, D, g, g) for the first block."""
+        dense = self.model.prompt_encoder.no_mask_embed.weight
+        image = (embeddings.flatten(2) + dense[..., None]).transpose(1, 2)
+        look, tell = self.blocks[0].cross_attn_token_to_image, self.blocks[0].cross_attn_image_to_token
+        positions = self.model.prompt_encoder.positions()
+        placed = image + positions
+        return Seen(
+            image.contiguous(),
+            _heads(look.k_proj(placed), look),
+            _heads(look.v_proj(image), look),
+            _heads(tell.q_proj(placed), tell),
+            positions,
+        )
+
+    def answer(self, seen: Seen, prompts: Prompts, which: Tensor | None = None) -> Answered:
+        """Decode P prompts of points. `which` (P,) int64 is the index of each prompt's image; None: a single image."""
+        tokens = self.model.prompt_encoder.tokens(prompts)
+        outputs = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
+        initial = torch.cat([outputs.expand(len(tokens), -1, -1), tokens], 1)
+        tokens, image = _first(self.blocks[0], initial, seen, which)
+        for block in self.blocks[1:]:
+            tokens, image = _later(block, tokens, image, initial, seen.positions)
+        transformer, wanted = self.decoder.transformer, slice(0, 1 + MASKS)
+        last = transformer.final_attn_token_to_image
+        attended = _attend_to_image(last, (tokens + initial)[:, wanted], image + seen.positions, image)
+        tokens = transformer.norm_final_attn(tokens[:, wanted] + attended)
+        with torch.autocast(tokens.device.type, enabled=False):  # thresholds and order depend on its last digits
+            fit = self.decoder.iou_prediction_head(tokens[:, 0].float())
+        return Answered(tokens[:, -SEVERAL:], image, fit[:, -SEVERAL:])
+
+    def masks(self, answered: Answered, rows: Tensor) -> Tensor:
+        """Return mask logits (n, SEVERAL, 4 g, 4 g) float32 of the prompts with indices `rows` (n,) int64."""
+        first, norm, _, second, _ = self.decoder.output_upscaling
+        cells = _spread(first, answered.image[rows])
+        scale, shift = norm.get_parameter("weight"), norm.get_parameter("bias")
+        cells = F.gelu(F.layer_norm(cells, cells.shape[-1:], scale, shift, EPSILON))
+        pixels = F.gelu(_spread(second, cells.flatten(1, 2))).flatten(1, 2)
+        heads = self.decoder.output_hypernetworks_mlps[-SEVERAL:]
+        filters = torch.stack([head(answered.tokens[rows, i]) for i, head in enumerate(heads)], 1)
+        grid = self.model.variant.grid
+        shuffled = (filters @ pixels.transpose(1, 2)).unflatten(2, (grid, grid, 2, 2, 2, 2))
+        return shuffled.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(rows), SEVERAL, 4 * grid, 4 * grid)
+
+
+def _first(block: TwoWayBlock, initial: Tensor, seen: Seen, which: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return tokens (P, T, D) and image (P, L, D) after the first block, in which prompts share images."""
+    parts = (seen.keys, seen.values, seen.queries, seen.image)
+    keys, values, queries, image = (
+        part.expand(len(initial), *part.shape[1:]) if which is None else part[which] for part in parts
+    )
+    look, tell = block.cross_attn_token_to_image, block.cross_attn_image_to_token
+    tokens = block.norm1(block.self_attn(initial, initial, initial))
+    attended = F.scaled_dot_product_attention(_heads(look.q_proj(tokens + initial), look), keys, values)
+    tokens = block.norm2(tokens + look.out_proj(attended.transpose(1, 2).flatten(2)))
+    tokens = block.norm3(tokens + block.mlp(tokens))
+    scaled = _scaled(_heads(tell.k_proj(tokens + initial), tell))
+    return tokens, block.norm4(_attend_to_tokens(tell, scaled @ queries.transpose(2, 3), tokens, image))
+
+
+def _later(
+    block: TwoWayBlock, tokens: Tensor, image: Tensor, initial: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return tokens (P, T, D) and image (P, L, D) after a later block; each prompt has its own copy of the image."""
+    look, tell = block.cross_attn_token_to_image, block.cross_attn_image_to_token
+    q = tokens + initial
+    tokens = block.norm1(tokens + block.self_attn(q, q, tokens))
+    placed = image + positions
+    tokens = block.norm2(tokens + _attend_to_image(look, tokens + initial, placed, image))
+    tokens = block.norm3(tokens + block.mlp(tokens))
+    scaled = _scaled(_heads(tell.k_proj(tokens + initial), tell))
+    bias = scaled @ tell.q_proj.bias.unflatten(0, (tell.heads, -1))[..., None]
+    scores = _absorbed(scaled, tell.q_proj) @ placed.transpose(1, 2)
+    return tokens, block.norm4(_attend_to_tokens(tell, scores.unflatten(1, (tell.heads, -1)) + bias, tokens, image))
+
+
+def _heads(x: Tensor, attention: Attention) -> Tensor:
+    """Return tokens (…, T, N·c) split into heads (…, N, T, c)."""
+    return x.unflatten(-1, (attention.heads, -1)).transpose(-2, -3)
+
+
+def _scaled(q: Tensor) -> Tensor:
+    """Return vectors (…, c) divided by √c, the scale of attention scores. Scale queries or keys, not both."""
+    return q * q.shape[-1] ** -0.5
+
+
+def _absorbed(q: Tensor, projection: nn.Linear) -> Tensor:
+    """Return `q` (P, N, T, c) times the weight of `projection`, (P, N·T, D).
+
+    The result's dot products with cells equal those of `q` with projected cells, except for the projection's bias.
+    """
+    return (q @ projection.weight.unflatten(0, (q.shape[1], -1))).flatten(1, 2)
+
+
+def _attend_to_image(attention: Attention, q: Tensor, placed: Tensor, image: Tensor) -> Tensor:
+    """Return the attention output (P, T, D) of tokens that attend to the cells of images (P, L, D).
+
+    `q` (P, T, D) are the tokens; `placed` is the image plus the position encodings.
+    """
+    queries = _absorbed(_scaled(_heads(attention.q_proj(q), attention)), attention.k_proj)
+    gathered = ((queries @ placed.transpose(1, 2)).softmax(-1) @ image).unflatten(1, (attention.heads, -1))
+    weight = attention.v_proj.weight.unflatten(0, (attention.heads, -1))
+    attended = (gathered @ weight.transpose(1, 2)).transpose(1, 2).flatten(2) + attention.v_proj.bias
+    return attention.out_proj(attended)
+
+
+def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
+    """Return images (P, L, D) after their cells attend to tokens (P, T, D), with scores (P, N, T, L)."""
+    values = _heads(attention.v_proj(tokens), attention)
+    said = (values @ attention.out_proj.weight.T.unflatten(0, (attention.heads, -1))).flatten(1, 2)
+    said = (
+        said + attention.out_proj.bias / attention.heads
+    )  # softmax weights sum to 1 per head, so a cell gets the bias once
+    return torch.baddbmm(image, scores.softmax(2).flatten(1, 2).transpose(1, 2), said)
+
+
+def _spread(layer: nn.Module, cells: Tensor) -> Tensor:
+    """Return 2 × 2 pixels for each cell (P, n, C): (P, n, 4, C'), by a transposed convolution of stride and size 2."""
+    weight = layer.get_parameter("weight").permute(2, 3, 1, 0).flatten(0, 2)
+    return F.linear(cells, weight, layer.get_parameter("bias").repeat(4)).unflatten(-1, (4, -1))

@@ -1,0 +1,60 @@
+"""Removal of duplicate masks, and of specks and holes in masks, with NumPy and OpenCV on the CPU."""
+
+import numpy as np
+import torch
+
+MANY = 1000
+"""Number of boxes above which torchvision's batched_nms sorts the result again, with an unstable sort"""
+
+
+def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the indices of boxes kept by greedy non-maximum suppression, best first, (n,) int64.
+
+    `corners` are (R, 4) x0 y0 x1 y1, `scores` (R,). A box is dropped if its IoU with a better, kept box exceeds the
+    threshold; among equal scores, the first is better. All float32 operations have torchvision's order, so rounding
+    agrees. For more than MANY boxes, torch.sort decides on the order of equal scores, as in torchvision. Equal scores
+    are common: between crops, the score is 1 / area of the crop.
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes = corners[order].astype(np.float32)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = np.ones(len(order), bool)
+    for i in range(len(order)):
+        if alive[i]:
+            others = i + 1 + np.flatnonzero(alive[i + 1 :])
+            ends = np.maximum(boxes[i, :2], boxes[others, :2]), np.minimum(boxes[i, 2:], boxes[others, 2:])
+            inner = np.maximum(ends[1] - ends[0], 0).prod(1)
+            with np.errstate(invalid="ignore"):  # two boxes without any area have no IoU, and so do not overlap
+                alive[others] = ~((inner / (areas[i] + areas[others] - inner)).astype(np.float64) > threshold)
+    if len(order) <= MANY:
+        return order[alive]
+    left = np.sort(order[alive])
+    return left[torch.from_numpy(scores[left]).sort(descending=True).indices.numpy()]
+
+
+def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
+    """Return a mask (H, W) bool with holes and pieces of fewer than `least` pixels removed, and whether it changed.
+
+    Holes are filled first. If all pieces are smaller, the largest stays. Holes and pieces are 8-connected.
+    """
+    outside, holes = _without_specks(~mask, least, keep_one=False)
+    cleaned, pieces = _without_specks(~outside, least, keep_one=True)
+    return cleaned, holes or pieces
+
+
+def _without_specks(mask: np.ndarray, least: int, keep_one: bool) -> tuple[np.ndarray, bool]:
+    """Return a mask (H, W) bool without pieces of fewer than `least` pixels, and whether pieces were removed.
+
+    With `keep_one`, the largest piece stays even if it is smaller.
+    """
+    import cv2  # tenths of a second to import, which configs and reports should not cost
+
+    _, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    wanted = areas >= least
+    wanted[0] = False  # the pixels outside the mask
+    if wanted[1:].all():
+        return mask, False
+    if keep_one and not wanted.any():
+        wanted[1 + int(np.argmax(areas[1:]))] = True
+    return wanted[numbers], True

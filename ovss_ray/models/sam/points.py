@@ -1,0 +1,99 @@
+"""Parameters of SAM's automatic mask generator: thresholds, grids of points, and crops. No torch is imported here.
+
+Kirillov et al., 2023, §4 ("fully automatic stage") and appendix B ("cropping", "filtering", "postprocessing").
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models.sam_layers.sizes import Size
+from ovss_ray.structures.masks.regions import Box
+
+EDGE = 20
+"""Maximum distance in pixels between a mask's box and its crop's edge at which the mask counts as cut off"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of the released SamAutomaticMaskGenerator, by its names and with its defaults."""
+
+    points_per_side: int | None = 32
+    """points per side of the grid over the whole image; None: use `point_grids`"""
+    points_per_batch: int = 64
+    """maximum number of points in one call of the decoder; it does not change results"""
+    pred_iou_thresh: float = 0.88
+    """predicted IoU above which a mask is kept; 0: keep all"""
+    stability_score_thresh: float = 0.95
+    """minimum stability of a mask: the IoU between its versions at two thresholds of the logits; 0: keep all"""
+    stability_score_offset: float = 1.0
+    """the two thresholds for the stability are plus and minus this value, in logits"""
+    box_nms_thresh: float = 0.7
+    """IoU of two boxes above which only the mask of higher predicted IoU is kept"""
+    crop_n_layers: int = 0
+    """number of layers of crops besides the whole image; layer n has 4ⁿ crops, n from 1"""
+    crop_nms_thresh: float = 0.7
+    """like box_nms_thresh, for masks of different crops; the mask of the smaller crop is kept"""
+    crop_overlap_ratio: float = 512 / 1500
+    """overlap of the crops of the first layer, as a fraction of the image's shorter side"""
+    crop_n_points_downscale_factor: int = 1
+    """factor by which the points per side decrease from layer to layer"""
+    point_grids: tuple[np.ndarray, ...] | None = None
+    """for each layer, from the whole image on, (n, 2) float64: x and y of points, as fractions of a crop's size"""
+    min_mask_region_area: int = 0
+    """area in pixels below which holes in a mask are filled, and separate pieces removed; 0: change nothing"""
+
+    def grids(self) -> list[np.ndarray]:
+        """Return the points of each layer, (n, 2) float64 in 0..1. Raises OvssError if a layer has none."""
+        if (self.points_per_side is None) == (self.point_grids is None):
+            raise OvssError("set either points_per_side or point_grids, and leave the other None")
+        if self.point_grids is not None:
+            grids = list(self.point_grids)
+        else:
+            side, factor = self.points_per_side or 0, self.crop_n_points_downscale_factor
+            grids = [grid(int(side / factor**layer)) for layer in range(self.crop_n_layers + 1)]
+        if len(grids) <= self.crop_n_layers or not all(map(len, grids)):
+            raise OvssError(
+                f"every layer, 0 to {self.crop_n_layers}, needs points; points per layer: {list(map(len, grids))}. "
+                "Lower crop_n_layers or crop_n_points_downscale_factor, or raise points_per_side"
+            )
+        return grids
+
+
+def grid(side: int) -> np.ndarray:
+    """Return the centres x, y of side × side equal cells of a unit square, row-major, (side², 2) float64."""
+    if side < 1:
+        return np.zeros((0, 2))
+    offset = 1 / (2 * side)
+    along = np.linspace(offset, 1 - offset, side)
+    return np.stack(np.meshgrid(along, along), -1).reshape(-1, 2)
+
+
+def crops(size: Size, layers: int, overlap: float) -> Iterator[tuple[int, Box]]:
+    """Yield layer and box of every crop of an image: the whole image, then each layer's crops, column by column.
+
+    Empty crops, which occur in tiny images, are left out.
+    """
+    height, width = size
+    yield 0, (0, 0, width, height)
+    for layer in range(1, layers + 1):
+        count = 2**layer
+        shared = int(overlap * min(size) * (2 / count))
+        w, h = (math.ceil((shared * (count - 1) + side) / count) for side in (width, height))
+        for column in range(count):
+            for row in range(count):
+                x, y = column * (w - shared), row * (h - shared)
+                if x < width and y < height:
+                    yield layer, (x, y, min(x + w, width), min(y + h, height))
+
+
+def cut_off(corners: np.ndarray, crop: Box, size: Size) -> np.ndarray:
+    """Return (R,) bool: True for masks that the edge of their crop cuts off. The edge of the image does not count.
+
+    `corners` (R, 4) are x0 y0 x1 y1 of the masks in the image, ends inclusive.
+    """
+    near = [np.abs(corners - np.array(edges)) <= EDGE for edges in (crop, (0, 0, size[1], size[0]))]
+    return (near[0] & ~near[1]).any(1)

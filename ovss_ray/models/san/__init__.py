@@ -1,0 +1,1 @@
+"""SAN, the side adapter network (Xu et al., 2023)."""

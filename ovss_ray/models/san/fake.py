@@ -1,0 +1,68 @@
+"""Fake weights of a SAN (see models/fake.py) that predict several labels per photograph. The labels are meaningless.
+
+With plain random weights, a network predicts one label everywhere. So some tensors are scaled, and three biases are
+recentred. Then the outputs of different queries and words differ.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss_ray.models.checkpoint import shapes
+from ovss_ray.models.fake import clouds, recentre_words, scaled, tensor
+from ovss_ray.models.san.network import UNUSED, San, pool
+from ovss_ray.models.san.variants import Variant
+
+SCALES = {
+    "side_adapter_network.query_embed": 150.0,
+    "side_adapter_network.mask_decoder.pix_mlp.layers.2.weight": 0.5,
+    "side_adapter_network.mask_decoder.attn_mlp.layers.2.weight": 0.5,
+    "clip_rec_head.resblocks.*.attn.out_proj.weight": 4.0,
+}
+"""Pattern of tensor names → factor for these tensors, in all fake checkpoints."""
+QUIET = {
+    "clip_visual_extractor.resblocks.*.attn.out_proj.weight": 0.1,
+    "clip_visual_extractor.resblocks.*.mlp.c_proj.weight": 0.1,
+}
+"""Pattern of tensor names → further factor, if biases are recentred. It weakens CLIP's first blocks, whose random
+attention would make all patches alike."""
+TRAINING_CLASSES = 171
+"""Number of classes in COCO-Stuff, SAN's training set. A checkpoint has a loss weight for each, and for "no object"."""
+
+
+def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
+    """Return all tensors of an official checkpoint, float32: the network's, and those that inference does not use.
+
+    `overrides` (arrays by name) replace tensors after the scaling. Without overrides, three biases are recentred, with
+    random images and a few words.
+    """
+    with torch.device("meta"):
+        model = San(variant)
+    scales = SCALES | (QUIET if overrides is None else {})
+    state = {name: scaled(tensor(name, shape, seed), name, scales) for name, shape in shapes(model).items()}
+    if overrides is None:
+        model.load_state_dict(state, assign=True)
+        _recentre(model.eval(), seed)
+    state |= {name: torch.from_numpy(value) for name, value in (overrides or {}).items()}
+    mask, loss_weight = UNUSED
+    state[mask] = torch.full((variant.context, variant.context), -torch.inf).triu(1)
+    state[loss_weight] = tensor(loss_weight, (TRAINING_CLASSES + 1,), seed)
+    return state
+
+
+@torch.inference_mode()
+def _recentre(model: San, seed: int) -> None:
+    """Shift three biases so that the mean embeddings of queries, masks and words are near zero, on random images."""
+    images = torch.stack([model.preprocess(image)[0][:, :320, :320] for image in clouds(seed)])
+    maps, tokens = model.clip_visual_extractor(model.clip_input(images), model.variant.fusion)
+    queries, patches = model.side_adapter_network(images, maps)
+    decoder, head, tower = model.side_adapter_network.mask_decoder, model.clip_rec_head, model.ov_classifier
+    decoder.query_mlp.last()[1].sub_(decoder.query_mlp(queries).mean((0, 1)))
+    pixel = decoder.pix_mlp(patches).mean((0, 2, 3))
+    spread = decoder(queries, patches)[0].std()
+    decoder.query_mlp.last()[1].sub_(2 * spread * pixel / pixel.square().sum())  # few masks at a pixel, not half
+    bias = pool(decoder(queries, patches)[1], maps[0].shape[-2:])
+    head.ln_post.bias.sub_(head.ln_post(head.sls_tokens(tokens, bias)).mean((0, 1)))
+    recentre_words(tower)

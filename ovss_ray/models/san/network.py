@@ -1,0 +1,259 @@
+"""SAN, the side adapter network: masks from a small network next to CLIP, classes from CLIP itself.
+
+Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242. Submodules and
+parameters have the names of the official code (https://github.com/MendelXu/SAN), so that its checkpoints fit.
+
+Letters: B batch, H W pixels of the photograph, Hp Wp of the padded input, h w mask grid, N heads; Q queries, K classes,
+D features.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovss_ray.models import checkpoint, photograph, runtime, text
+from ovss_ray.models.clip import Block, ImageTower, TextTower, text_sizes
+from ovss_ray.models.photograph import Size, rgb
+from ovss_ray.models.san.side_adapter import SideAdapter
+from ovss_ray.models.san.variants import VARIANTS, Variant
+from ovss_ray.models.semantic import Geometry, label_map
+from ovss_ray.structures.recent import Recent
+from ovss_ray.structures.vocabulary import Vocabulary
+
+TEXT = "ov_classifier."
+"""Prefix of the text tower's parameter names in a checkpoint"""
+UNUSED = (TEXT + "attn_mask", "criterion.empty_weight")
+"""Entries of official checkpoints that inference does not use: a causal mask, and a weight of the training loss"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """SAN's features of a batch of images, independent of the vocabulary."""
+
+    mask_logits: Tensor
+    """(B, Q, h, w) float32, one value per patch of the side network"""
+    mask_embeddings: Tensor
+    """(B, Q, D) float32, of unit norm"""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """SAN's prediction for one photograph and a vocabulary."""
+
+    mask_logits: Tensor
+    """(Q, h, w) float32, one value per patch of the side network"""
+    class_logits: Tensor
+    """(Q, K + 1) float32: 100 · cosine; the last column is "no object" """
+    label_map: np.ndarray
+    """(H, W) uint16: each pixel's class, as an index into the vocabulary"""
+
+
+class RecognitionHead(nn.Module):
+    """The last blocks of CLIP's image tower, which compute an embedding per mask.
+
+    Each mask has an SLS token, a copy of the class token. It attends to patches with the bias of the side network.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        deep = variant.layers - variant.shallow
+        self.resblocks = nn.ModuleList(Block(variant.width, variant.heads) for _ in range(deep))
+        self.ln_post = nn.LayerNorm(variant.width)
+        self.proj = nn.Parameter(torch.empty(variant.width, variant.embed))
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Return unit-norm embeddings (B, Q, D) of tokens (B, 1 + h'·w', width); `bias` is (B, N, Q, h', w')."""
+        return F.normalize(self.ln_post(self.sls_tokens(tokens, bias)) @ self.proj, dim=-1)
+
+    def sls_tokens(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Return the SLS tokens (B, Q, width) after the blocks; they start as copies of the class token.
+
+        Class and patch tokens are computed as in plain CLIP. An SLS token attends to itself and, with its bias, to the
+        patches. It never attends to other tokens; the official code only lowers their scores by 100. The last block
+        computes only the SLS tokens.
+        """
+        seen, queries = tokens.shape[1], bias.shape[2]
+        x = torch.cat([tokens, tokens[:, :1].expand(-1, queries, -1)], 1)
+        mask = torch.cat([bias.flatten(3), _itself(bias)], -1)
+
+        def sls(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            asking, patches_and_sls = q[:, :, seen:], slice(1, None)
+            return F.scaled_dot_product_attention(
+                asking, k[:, :, patches_and_sls], v[:, :, patches_and_sls], attn_mask=mask.to(q.dtype)
+            )
+
+        def plain_then_sls(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            plain = F.scaled_dot_product_attention(q[:, :, :seen], k[:, :, :seen], v[:, :, :seen])
+            return torch.cat([plain, sls(q, k, v)], 2)
+
+        *blocks, last = self.resblocks
+        for block in blocks:
+            x = block(x, plain_then_sls)
+        return last(x, sls)
+
+
+def _itself(bias: Tensor) -> Tensor:
+    """Return the attention mask among SLS tokens, (B, N, Q, Q): 0 on the diagonal, -inf elsewhere."""
+    queries = bias.shape[2]
+    hidden = torch.full((queries, queries), -torch.inf, device=bias.device, dtype=bias.dtype).fill_diagonal_(0)
+    return hidden.expand(*bias.shape[:2], -1, -1)
+
+
+class Words(TextTower):
+    """CLIP's text tower, and a learned embedding for "no object"."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(**text_sizes(variant))
+        self.bg_embed = nn.Parameter(torch.empty(1, variant.embed))
+
+    def classifier(self, embeddings: Tensor) -> Tensor:
+        """Return rows (K + 1, D): class embeddings (K, D) and "no object", normalised, times the temperature."""
+        rows = torch.cat([embeddings, self.bg_embed])
+        return F.normalize(rows, dim=-1) * self.logit_scale.exp()
+
+
+class San(nn.Module):
+    """The whole network. Its state dict is that of the official checkpoints without the entries of UNUSED."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.precision = "fp32"
+        self.side_adapter_network = SideAdapter(variant)
+        self.clip_visual_extractor = ImageTower(
+            variant.width, variant.heads, variant.shallow, variant.patch, variant.grid, variant.stem
+        )
+        self.clip_rec_head = RecognitionHead(variant)
+        self.ov_classifier = Words(variant)
+        self.classifiers = Recent[Tensor](text.KEPT, lambda rows: rows.nbytes)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the weights."""
+        return self.ov_classifier.logit_scale.device
+
+    @runtime.in_full_precision
+    def forward(self, images: Tensor) -> Features:
+        """Return the Features of images from `preprocess`, (B, 3, Hp, Wp) float32, all of one size.
+
+        Do not pad images of different sizes to a common size: padding takes part in attention.
+        """
+        with runtime.autocast(images.device, self.precision):
+            maps, tokens = self.clip_visual_extractor(self.clip_input(images), self.variant.fusion)
+            queries, patches = self.side_adapter_network(images, maps)
+        masks, bias = self.side_adapter_network.mask_decoder(queries.float(), patches.float())
+        pooled = pool(bias, maps[self.variant.fusion[-1]].shape[-2:])
+        with runtime.autocast(images.device, self.precision):
+            embeddings = self.clip_rec_head(tokens, pooled)
+        return Features(masks, F.normalize(embeddings.float(), dim=-1))
+
+    def clip_input(self, images: Tensor) -> Tensor:
+        """Return padded images resized for CLIP: bilinear without antialiasing, sampled at steps of exactly 1 / ratio.
+
+        Each channel is resized as a separate image. For three channels and one thread, torch uses a different kernel.
+        That kernel rounds sample positions differently, which changes results by up to 3e-5 at a ratio of 0.7.
+        """
+        planes = images.flatten(0, 1)[:, None]
+        shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
+        return shrunk[:, 0].unflatten(0, images.shape[:2])
+
+    def preprocess(self, image: np.ndarray) -> tuple[Tensor, Size]:
+        """Return the network's input (3, Hp, Wp) float32 of a photograph (H, W, 3) uint8 RGB, and the resized size.
+
+        The photograph is resized by PIL's bilinear filter, normalised, and zero-padded on the right and at the bottom.
+        Raises ValueError for other arrays (see photograph.rgb).
+        """
+        image = rgb(image)
+        placed = self.geometry(image)
+        pixels = photograph.resized(image, placed.resized)
+        return photograph.padded(pixels, photograph.CLIP, placed.padded), placed.resized
+
+    def geometry(self, image: np.ndarray) -> Geometry:
+        """Return the mapping of the mask grid to a photograph (H, W, 3)."""
+        return photograph.geometry(image, self.variant)
+
+    @runtime.in_full_precision
+    def classifier(self, vocabulary: Vocabulary) -> Tensor:
+        """Return the classifier's rows (K + 1, D) for mask embeddings; cached for recently used vocabularies."""
+        return self.classifiers.get(vocabulary.digest, lambda: classifier(self.ov_classifier, vocabulary))
+
+    def labels(self, masks: Tensor, logits: Tensor, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+        """Return the label map (H, W) uint16 from mask logits (Q, h, w) and class logits (Q, K + 1).
+
+        Classes with equal prompts have equal scores except for rounding; their pixels get the first of these classes.
+        """
+        labels = label_map(masks, class_probabilities(logits), self.geometry(image))
+        return text.first_of_equal(vocabulary)[labels]
+
+    @torch.inference_mode()
+    @runtime.in_full_precision
+    def predict(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str]) -> Prediction:
+        """Return masks, their classes and the label map of a photograph (H, W, 3) uint8 RGB for a vocabulary.
+
+        Grey and RGBA arrays also work. Raises ValueError for other arrays (see photograph.rgb).
+        """
+        image = rgb(image)
+        vocabulary = Vocabulary.of(vocabulary)
+        features = self(self.preprocess(image)[0][None].to(self.device))
+        logits = features.mask_embeddings[0] @ self.classifier(vocabulary).T
+        labels = self.labels(features.mask_logits[0], logits, image, vocabulary)
+        return Prediction(features.mask_logits[0], logits, labels)
+
+    def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str]) -> np.ndarray:
+        """Return the label map (H, W) uint16 of a photograph: indices into the vocabulary's classes. See `predict`."""
+        return self.predict(image, vocabulary).label_map
+
+
+def pool(bias: Tensor, size: Iterable[int]) -> Tensor:
+    """Return the attention bias (B, N, Q, h, w) max-pooled to CLIP's grid, (B, N, Q, h', w')."""
+    return F.adaptive_max_pool2d(bias.flatten(1, 2), tuple(size)).unflatten(1, bias.shape[1:3])
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Return class probabilities (…, K): the softmax over logits (…, K + 1), without the last column, "no object"."""
+    return logits.softmax(-1)[..., :-1]
+
+
+@torch.inference_mode()
+def classifier(tower: Words, vocabulary: Vocabulary) -> Tensor:
+    """Return SAN's classifier of a vocabulary: rows (K + 1, D) float32 times the temperature, "no object" last."""
+    with runtime.full_precision(tower.bg_embed.device):
+        return tower.classifier(text.embed(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"]))
+
+
+def load(
+    name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
+) -> San:
+    """Load a SAN for inference from its official checkpoint; `variant`: sizes of a network that VARIANTS does not list.
+
+    The module is built on the meta device, without initial values, and takes over the tensors of the file. Raises
+    OvssError for a missing file or one that does not fit.
+    """
+    precision = runtime.checked_precision(precision)
+    with torch.device("meta"):
+        model = San(variant or VARIANTS[name])
+    (file,) = files
+    checkpoint.fill(model, checkpoint.read(file, ignore=UNUSED), file, name, _others(name))
+    model.precision = precision
+    return model.to(device)
+
+
+def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Variant | None = None) -> Words:
+    """Load only the text tower of an official checkpoint, to embed vocabularies."""
+    with torch.device("meta"):
+        tower = Words(variant or VARIANTS[name])
+    (file,) = files
+    state = checkpoint.read(file, ignore=UNUSED)
+    part = {key.removeprefix(TEXT): value for key, value in state.items() if key.startswith(TEXT)}
+    return checkpoint.fill(tower, part, file, name, {}).to(device)
+
+
+def _others(name: str) -> dict[str, checkpoint.Shapes]:
+    """Return variant → shapes of its entries, for all variants but `name`, so that errors can name the right one."""
+    with torch.device("meta"):
+        return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

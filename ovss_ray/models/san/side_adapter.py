@@ -1,0 +1,138 @@
+"""The side adapter network of SAN: a small ViT next to CLIP that proposes masks and biases CLIP's attention.
+
+Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242, §3.2. The
+parameters have the names of the official code. Letters: B batch, Q queries, N heads of CLIP, h w the grid of patches.
+"""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovss_ray.models.clip import as_map, resize_positions
+from ovss_ray.models.layers import Block, ChannelNorm, Mlp
+from ovss_ray.models.san.variants import Variant
+
+
+class SideAdapter(nn.Module):
+    """A ViT over learned queries and the patches of the image; CLIP's features are added between blocks."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        width = variant.side_width
+        self.query_embed = nn.Parameter(torch.empty(1, variant.queries, width))
+        self.query_pos_embed = nn.Parameter(torch.empty(1, variant.queries, width))
+        self.vit_model = Patches(variant)
+        self.fusion_layers = nn.ModuleDict(
+            {f"layer_{position}": Fusion(variant.width, width) for position in range(len(variant.fusion))}
+        )
+        self.mask_decoder = MaskDecoder(width, variant.mask_width, variant.heads)
+        self.fusion = variant.fusion
+
+    def forward(self, images: Tensor, features: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return queries (B, Q, C) and patches (B, C, h, w) of images (B, 3, Hp, Wp).
+
+        `features`: number of a CLIP block → its output map (see ImageTower).
+        """
+        return self.after(images, features, (len(self.vit_model.blocks),))[0]
+
+    def after(
+        self, images: Tensor, features: Mapping[int, Tensor], depths: Collection[int]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return queries and patches, as `forward` does, after each number of blocks in `depths`.
+
+        Training uses the outputs of the last two blocks. The position embeddings are added again before every block.
+        """
+        patches, patch_positions, size = self.vit_model(images)
+        queries = self.query_embed.expand(len(images), -1, -1)
+        count, outputs = queries.shape[1], []
+        positions = torch.cat([self.query_pos_embed, patch_positions], 1)
+        x = self._fuse(torch.cat([queries, patches], 1) + positions, 0, features, size)
+        for i, block in enumerate(self.vit_model.blocks[: max(depths)], 1):
+            x = block(x if i == 1 else x + positions)
+            x = self._fuse(x, i, features, size)
+            if i in depths:
+                outputs.append((x[:, :count], as_map(x[:, count:], size)))
+        return outputs
+
+    def _fuse(self, x: Tensor, block: int, features: Mapping[int, Tensor], size: torch.Size) -> Tensor:
+        """Add CLIP's map for a block, if there is one, to the patch tokens, and return all tokens."""
+        if block >= len(self.fusion):
+            return x
+        added = self.fusion_layers[f"layer_{block}"](features[self.fusion[block]], size)
+        count = self.query_embed.shape[1]
+        return torch.cat([x[:, :count], x[:, count:] + added.flatten(2).transpose(1, 2)], 1)
+
+
+class Patches(nn.Module):
+    """The patch projection, positions and blocks of a ViT without class token and without final norm."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        width, patch = variant.side_width, variant.side_patch
+        self.grid = variant.side_grid
+        self.pos_embed = nn.Parameter(torch.empty(1, self.grid * self.grid, width))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, patch)})
+        self.blocks = nn.ModuleList(Block(width, variant.side_heads, eps=1e-6) for _ in range(variant.side_layers))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+        """Return patch tokens (B, h·w, C) of images (B, 3, Hp, Wp), their positions (1, h·w, C), and (h, w)."""
+        patches = self.patch_embed["proj"](images)
+        size, tokens = patches.shape[-2:], patches.flatten(2).transpose(1, 2)
+        return tokens, self.positions(size), size
+
+    def positions(self, size: torch.Size) -> Tensor:
+        """Return the position embedding for a grid, resized if the number of tokens is not that of training.
+
+        A grid of 10 × 160 is not resized, as it has as many tokens as 40 × 40. The official code does the same, and its
+        published results include this.
+        """
+        if size.numel() == self.pos_embed.shape[1]:
+            return self.pos_embed
+        return resize_positions(self.pos_embed, (self.grid, self.grid), size)
+
+
+class Fusion(nn.Module):
+    """A norm over channels and a projection of CLIP's maps into the side network."""
+
+    def __init__(self, width: int, side_width: int) -> None:
+        super().__init__()
+        self.input_proj = nn.Sequential(ChannelNorm(width, eps=1e-6), nn.Conv2d(width, side_width, 1))
+
+    def forward(self, features: Tensor, size: torch.Size) -> Tensor:
+        """Project a map (B, width, h', w'), then resize it: (B, side width, h, w)."""
+        return F.interpolate(self.input_proj(features), tuple(size), mode="bilinear", align_corners=False)
+
+
+class MaskDecoder(nn.Module):
+    """The decoder of mask logits, and of an attention bias for each head of CLIP.
+
+    Both are dot products of query vectors and patch vectors.
+    """
+
+    def __init__(self, width: int, mask_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_mlp = Mlp(width, mask_width, mask_width, nn.Linear)
+        self.pix_mlp = Mlp(width, mask_width, mask_width, _pointwise)
+        self.attn_mlp = Mlp(width, mask_width, mask_width * heads, _pointwise)
+        self.bias_scaling = nn.Linear(1, 1)
+
+    def forward(self, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mask logits (B, Q, h, w) and attention bias (B, N, Q, h, w); `patches` are (B, C, h, w).
+
+        A head's bias is ⟨query, W x + b⟩: x are a patch's features; W, b are the head's last layer. It is computed as
+        ⟨Wᵀ query, x⟩ + ⟨query, b⟩. This avoids the map W x, which would be large for N heads.
+        """
+        q = self.query_mlp(queries)
+        masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(patches))
+        weight, bias = (value.unflatten(0, (self.heads, -1)) for value in self.attn_mlp.last())
+        folded = torch.einsum("bqc,ncd->bnqd", q, weight)
+        shift = torch.einsum("bqc,nc->bnq", q, bias)[..., None, None]
+        attention = torch.einsum("bnqd,bdhw->bnqhw", folded, self.attn_mlp.hidden(patches)) + shift
+        return masks, attention * self.bias_scaling.weight[0, 0] + self.bias_scaling.bias
+
+
+def _pointwise(width: int, out: int) -> nn.Conv2d:
+    return nn.Conv2d(width, out, 1)

@@ -1,0 +1,1 @@
+"""SCAN, semantic-assisted calibration (Liu et al., 2024)."""

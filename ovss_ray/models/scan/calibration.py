@@ -1,0 +1,166 @@
+"""Semantic-assisted calibration of proposal embeddings with a frozen CLIP that sees the whole photograph.
+
+Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.2.
+Parameters have the names of the official code. Letters: B batch, Q queries, g side of CLIP's patch grid, C channels of
+CLIP's image tower, D features, L tokens.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovss_ray.models.clip import Attention, WholeImageTower, as_map
+from ovss_ray.models.scan.variants import Variant
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The frozen CLIP's features of whole photographs."""
+
+    maps: list[Tensor]
+    """(B, C, g, g) for each block of Variant.levels: patch tokens"""
+    class_tokens: Tensor
+    """(B, blocks, C): class tokens after the blocks of Variant.replaced, for the contextual shift"""
+    embeddings: Tensor
+    """(B, D): embeddings of the photographs, not normalised"""
+
+
+def overview(tower: WholeImageTower, images: Tensor, levels: Collection[int], replaced: Collection[int]) -> Overview:
+    """Return the features of normalised images (B, 3, n, n). `levels` and `replaced` are block numbers, from 1."""
+    x, size = tower.embed(images)
+    maps, class_tokens = [], []
+    for number, block in enumerate(tower.resblocks, 1):
+        x = block(x)
+        if number in levels:
+            maps.append(as_map(x[:, 1:], size).float())
+        if number in replaced:
+            class_tokens.append(x[:, 0].float())
+    return Overview(maps, torch.stack(class_tokens, 1), tower.project(x[:, 0]).float())
+
+
+class LowPassFusion(nn.Module):
+    """Filter of CLIP's patch tokens in the frequency domain, whose result is added to the tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2 * width, 2 * width, 1)
+        self.conv2 = nn.Conv2d(2 * width, 2 * width, 1)
+
+    def forward(self, features: Tensor, sigma: float) -> Tensor:
+        """Return maps (B, C, g, g) of maps of the same shape; `sigma` is the width of the filter's gap, in cells.
+
+        The filter is one minus a Gaussian in the middle of the spectrum. The lowest frequency is at the top left, so
+        the middle has the highest frequencies, which the filter removes.
+        """
+        spectrum = torch.fft.fft2(features) * (1 - gaussian(features.shape[-2], features.shape[-1], sigma, features))
+        mixed = self.conv2(F.relu(self.conv1(torch.cat([spectrum.real, spectrum.imag], 1))))
+        real, imaginary = mixed.chunk(2, 1)
+        return torch.fft.ifft2(torch.complex(real, imaginary)).real + features
+
+
+def gaussian(height: int, width: int, sigma: float, like: Tensor) -> Tensor:
+    """Return a Gaussian (height, width) of maximum 1 at the middle cell, with the dtype and device of `like`."""
+    rows, columns = (
+        torch.arange(side, dtype=like.dtype, device=like.device) - side // 2 for side in (height, width)
+    )  # fmt: skip
+    return torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * sigma**2))
+
+
+class TokenProjection(nn.Module):
+    """Two linear layers without an activation, from CLIP's channels to those of proposals."""
+
+    def __init__(self, width: int, embed: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, embed)
+        self.fc2 = nn.Linear(embed, embed)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return tokens (B, L, D) of tokens (B, L, C)."""
+        return self.fc2(self.fc1(tokens))
+
+
+class FusionDecoder(nn.Module):
+    """Cross-attention of proposals over CLIP's tokens, repeated; a norm after each layer except the last."""
+
+    def __init__(self, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.multiattn = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.ln = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers - 1))
+
+    def forward(self, proposals: Tensor, tokens: Tensor) -> Tensor:
+        """Return proposals (B, Q, D) after attention over tokens (B, L, D)."""
+        layers: list[Any] = [*self.multiattn]
+        for attention, norm in zip(layers, [*self.ln, nn.Identity()], strict=True):
+            proposals = norm(proposals + attention.across(proposals, tokens, tokens))
+        return proposals
+
+
+class QueryLayer(nn.Module):
+    """A transformer layer with norms after attention and after the feed-forward network, for single queries."""
+
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(width, heads)
+        self.norm1 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, inner)
+        self.linear2 = nn.Linear(inner, width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return queries (B, Q, D). Each query attends only to itself, so attention returns its value."""
+        x = self.norm1(x + self.self_attn(x, _itself))
+        return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+
+
+def _itself(_query: Tensor, _key: Tensor, value: Tensor) -> Tensor:
+    return value
+
+
+class QueryTransformer(nn.Module):
+    """Transformer layers for proposals that do not see each other.
+
+    The official code passes each query as a sequence of length one, and its released weights need the same.
+    """
+
+    def __init__(self, width: int, heads: int, inner: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(QueryLayer(width, heads, inner) for _ in range(layers))
+
+    def forward(self, proposals: Tensor) -> Tensor:
+        """Return proposals (B, Q, D) after all layers."""
+        for layer in self.layers:
+            proposals = layer(proposals)
+        return proposals
+
+
+class Calibrated(nn.Module):
+    """The modules that calibrate proposal embeddings; a network derives from it to give them their official names."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        clip, layers = variant.clip, variant.calibration_layers
+        self.sigmas: Sequence[float] = variant.sigmas
+        self.LFM = LowPassFusion(clip.width)
+        self.oriclip_mlp = TokenProjection(clip.width, clip.embed)
+        self.fusion_decoder = FusionDecoder(clip.embed, variant.heads, layers)
+        self.learnable_weight = nn.Parameter(torch.empty(1))
+        self.lightweight_transformer = QueryTransformer(clip.embed, variant.heads, variant.decoder_inner, layers)
+
+    def calibrate(self, proposals: Tensor, tokens: Tensor, embeddings: Tensor) -> Tensor:
+        """Return calibrated proposal embeddings (B, Q, D), not normalised.
+
+        `proposals` are (B, Q, D), `tokens` (B, L, D) the result of `clip_tokens`, and `embeddings` (B, D) those of
+        Overview.
+        """
+        proposals = self.fusion_decoder(proposals, tokens)
+        proposals = proposals + self.learnable_weight * F.normalize(embeddings, dim=-1)[:, None]
+        return self.lightweight_transformer(proposals)
+
+    def clip_tokens(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return tokens (B, L, D) of CLIP's maps (B, C, g, g): those of the first level first."""
+        filtered = [self.LFM(features, sigma) for features, sigma in zip(maps, self.sigmas, strict=True)]
+        return self.oriclip_mlp(torch.cat([features.flatten(2) for features in filtered], 2).transpose(1, 2))

@@ -1,0 +1,76 @@
+"""Class scores of proposals from two classifiers: calibrated proposals (in-vocabulary), and CLIP on crops (out-of-it).
+
+Letters: Q queries, V valid queries (with at least one pixel in their binary mask), K classes.
+"""
+
+import torch
+from torch import Tensor
+
+from ovss_ray.models.scan.variants import Options
+
+TINY = 1e-8
+"""Constant added to probabilities before their logarithm (rule "log" only)"""
+
+
+def in_vocabulary(logits: Tensor) -> Tensor:
+    """Return class probabilities (Q, K): the softmax of logits (Q, K + 1), then without the last column, "void"."""
+    return logits.softmax(-1)[:, :-1]
+
+
+def out_of_vocabulary(clip_logits: Tensor, valid: Tensor) -> Tensor:
+    """Return class probabilities (Q, K) of crops: logits (V, K + 1) without "void", then the softmax.
+
+    `valid` (Q,) bool marks the queries that have a crop. The others get ones, so that they keep their in-vocabulary
+    scores. If no query is valid, this holds for all of them; the official code raises an error then.
+    """
+    probabilities = clip_logits.new_ones(len(valid), clip_logits.shape[1] - 1)
+    probabilities[valid] = clip_logits[:, :-1].softmax(-1)
+    return probabilities
+
+
+def fused(inside: Tensor, outside: Tensor, weight: float) -> Tensor:
+    """Return inside^(1 - weight) · outside^weight, (Q, K), not normalised."""
+    return inside ** (1 - weight) * outside**weight
+
+
+def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options) -> Tensor:
+    """Return the class scores of all queries, (Q, K), or (Q, K + 1) without an ensemble.
+
+    Inputs: `logits` (Q, K + 1) of proposals, `clip_logits` (V, K + 1) of crops, and `valid` (Q,) bool. The rules are
+    those of the official code:
+
+    - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`); with fusion "log"
+      normalised, see `with_void`.
+    - `ensemble_weight` 0: the probabilities of crops alone; queries without a crop get zeros.
+    - `ensemble_weight` None: the logits of proposals themselves, "void" included.
+
+    If no query is valid, a weight of 0 has no crop to use: all scores are ones, and the first class is predicted.
+    """
+    if options.ensemble_weight is None:
+        return logits
+    outside = out_of_vocabulary(clip_logits, valid)
+    if options.ensemble_weight == 0:
+        return outside * valid[:, None] if bool(valid.any()) else outside
+    mixed = fused(in_vocabulary(logits), outside, options.ensemble_weight)
+    return with_void(mixed, logits) if options.fusion == "log" else mixed
+
+
+def named(logits: Tensor) -> dict[str, Tensor]:
+    """Return probabilities of proposals by their official names, from logits (Q, K + 1)."""
+    return {"fusion.in_vocab_prob": in_vocabulary(logits), "fusion.void_prob": logits.softmax(-1)[:, -1:]}
+
+
+def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
+    """Return probabilities of crops and fused scores by their official names; arguments as in `scores`."""
+    outside = out_of_vocabulary(clip_logits, valid)
+    return {"fusion.out_vocab_prob": outside, "fusion.fused": fused(in_vocabulary(logits), outside, weight)}
+
+
+def with_void(mixed: Tensor, logits: Tensor) -> Tensor:
+    """Return fused scores (Q, K) normalised: "void" keeps its probability, that of the logits (Q, K + 1).
+
+    The official code does so for two data sets: ADE20K-847 and PASCAL-Context-459.
+    """
+    void = logits.softmax(-1)[:, -1:]
+    classes = mixed.log().softmax(-1) * (1 - void)
+    return (torch.cat([classes, void], -1) + TINY).log().softmax(-1)[:, :-1]

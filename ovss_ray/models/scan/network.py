@@ -1,0 +1,284 @@
+"""SCAN: masks from a masked decoder, classes from proposals that CLIP calibrates, and from CLIP on crops of the masks.
+
+Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089. Submodules
+and parameters have the names of the official code (https://github.com/yongliu20/SCAN). The blocks of image towers are
+the exception: their name is `resblocks`, not `transformer.resblocks`. `towers.state_of` translates.
+
+Letters: B batch, H W pixels of the photograph, h w of the resized one, Hp Wp of the padded one; n side of CLIP's input;
+Q queries, V valid queries, K classes, D features, C channels of CLIP's image tower.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovss_ray.models import checkpoint, photograph, runtime, semantic, text
+from ovss_ray.models.scan import fusion, regions, shift
+from ovss_ray.models.scan.calibration import Calibrated, overview
+from ovss_ray.models.scan.mask_decoder import MaskNetwork
+from ovss_ray.models.scan.regions import Cut
+from ovss_ray.models.scan.swin import Swin
+from ovss_ray.models.scan.towers import ADAPTER, MODEL, VISUAL, VOID, Adapter, Words, classifier, logits, state_of
+from ovss_ray.models.scan.variants import VARIANTS, Options, Variant
+from ovss_ray.models.semantic import Geometry
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.recent import Recent
+from ovss_ray.structures.vocabulary import Vocabulary
+
+BATCH = 32
+"""Default maximum number of crops in one forward pass"""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One photograph, prepared for the network."""
+
+    pixels: Tensor
+    """(3, h, w) uint8: the resized photograph, from which regions are cut"""
+    padded: Tensor
+    """(3, Hp, Wp) float32: normalised for the mask network"""
+    overview: Tensor
+    """(3, n, n) float32: the padded photograph, normalised for CLIP"""
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Features:
+    """SCAN's features of a batch of images, independent of the vocabulary."""
+
+    mask_logits: Tensor
+    """(B, Q, Hp / 4, Wp / 4) float32"""
+    raw: Tensor
+    """(B, Q, D) float32: proposal embeddings of the mask network"""
+    proposals: Tensor
+    """(B, Q, D) float32: calibrated proposal embeddings, of unit norm"""
+    class_tokens: Tensor
+    """(B, blocks, C) float32: CLIP's class tokens of whole images, for the contextual shift"""
+
+
+class Prediction(Mapping[str, Any]):
+    """SCAN's prediction for one photograph and a vocabulary, with intermediate results by the official names.
+
+    A mapping such as `prediction["clip_logits"]`, see `Scan.predict` for its keys. `label_map` is the result.
+    """
+
+    def __init__(self, label_map: np.ndarray, arrays: Mapping[str, Any]) -> None:
+        self.label_map = label_map
+        """(H, W) uint16: index of the class"""
+        self._arrays = {**arrays, "argmax": label_map}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+class Scan(Calibrated):
+    """The whole network."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant)
+        self.variant = variant
+        self.precision = "fp32"
+        self.backbone = Swin(variant)
+        self.sem_seg_head = MaskNetwork(variant)
+        self.clip_adapter = Adapter(variant.clip)
+        self.classifiers = Recent[Tensor](text.KEPT, lambda rows: rows.nbytes)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the weights."""
+        return self.learnable_weight.device
+
+    def geometry(self, image: np.ndarray, short_edge: int | None = None) -> Geometry:
+        """Return the mapping of the mask grid to a photograph (H, W, 3); `short_edge` replaces the variant's size."""
+        return photograph.geometry(image, replace(self.variant, short_side=short_edge or self.variant.short_side))
+
+    def preprocess(self, image: np.ndarray, short_edge: int | None = None) -> Inputs:
+        """Return the network's inputs for a photograph (H, W, 3) uint8 RGB, on the CPU.
+
+        The photograph is resized by PIL's bilinear filter, normalised for each tower, and zero-padded. CLIP gets the
+        padded photograph, shrunk by nearest-neighbour sampling without its aspect ratio. Raises ValueError for other
+        arrays (see photograph.rgb).
+        """
+        image = photograph.rgb(image)
+        placed = self.geometry(image, short_edge)
+        pixels, side = photograph.resized(image, placed.resized), self.variant.clip.pixels
+        padded = photograph.padded(pixels, photograph.IMAGENET, placed.padded)
+        whole = photograph.padded(pixels, photograph.CLIP, placed.padded)
+        return Inputs(pixels, padded, F.interpolate(whole[None], (side, side), mode="nearest")[0], placed)
+
+    @runtime.in_full_precision
+    def forward(self, inputs: Sequence[Inputs]) -> Features:
+        """Return the Features of images with the same padded size. No vocabulary is needed."""
+        images, whole = (
+            torch.stack(parts).to(self.device)
+            for parts in ([image.padded for image in inputs], [image.overview for image in inputs])
+        )
+        clip, variant = self.clip_adapter.original_clip, self.variant
+        with runtime.autocast(self.device, self.precision):
+            seen = overview(clip, whole, variant.levels, variant.replaced)
+            maps = self.backbone(images)
+        proposals = self.sem_seg_head([features.float() for features in maps])[-1]
+        calibrated = self.calibrate(proposals.embeddings, self.clip_tokens(seen.maps), seen.embeddings)
+        return Features(
+            proposals.mask_logits, proposals.embeddings, F.normalize(calibrated, dim=-1), seen.class_tokens
+        )  # fmt: skip
+
+    def cut(
+        self, image: np.ndarray, inputs: Inputs, mask_logits: Tensor, class_tokens: Tensor, options: Options,
+        shift_indices: Sequence[int] | np.ndarray | None = None,
+    ) -> Cut:  # fmt: skip
+        """Return the regions of an image (H, W, 3) uint8 RGB from its Features: (Q, h', w') and (blocks, C).
+
+        The contextual shift draws from the image's own generator (shift.generator). With `shift_indices`, it takes
+        these draws instead, in the order of Shift.indices. Raises OvssError if they do not fit.
+        """
+        cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
+        blocks, ratio = len(self.variant.replaced), options.replace_ratio
+        if shift_indices is not None:
+            tokens = shift.replay(cut.foreground, blocks, ratio, shift_indices)
+        else:
+            tokens = shift.draw(cut.foreground, blocks, ratio, shift.generator(image, options.seed))
+        return Cut(cut, tokens, inputs.pixels, class_tokens)
+
+    @runtime.in_full_precision
+    def embed(self, cuts: Iterable[Cut], batch: int = BATCH) -> Tensor:
+        """Return embeddings (sum of V, D) float32, not normalised, of the regions of several images, in order.
+
+        Each region costs a forward pass of CLIP, which is most of SCAN's time. Crops of several images share passes of
+        at most `batch` crops. A crop exists only during its pass, so memory does not grow with the number of regions.
+        """
+        stream = (crop for cut in cuts for crop in self._crops(cut))
+        passes = iter(lambda: list(islice(stream, batch)), [])
+        parts = [self._embed(*map(torch.stack, zip(*crops, strict=True))) for crops in passes]
+        return torch.cat(parts) if parts else torch.empty(0, self.variant.clip.embed, device=self.device)
+
+    def _crops(self, cut: Cut) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield each region's crop (3, n, n), its replaced tokens (blocks, T), and the image's class tokens."""
+        pixels, replaced = (value.to(self.device) for value in (cut.pixels, torch.from_numpy(cut.shift.replaced)))
+        for crop, tokens in zip(regions.crops(pixels, cut.regions, self.variant.clip.pixels), replaced, strict=True):
+            yield crop, tokens, cut.class_tokens
+
+    def _embed(self, crops: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
+        """Return embeddings (b, D) of crops (b, 3, n, n); the other arguments are those of `_crops`, stacked."""
+        tower = self.clip_adapter.clip_model.visual
+        after = shift.between(self.variant.replaced, replaced, class_tokens)
+        with runtime.autocast(self.device, self.precision):
+            return tower.encode(tower.conv1(crops), after).float()
+
+    @runtime.in_full_precision
+    def classifier(self, vocabulary: Vocabulary) -> Tensor:
+        """Return the classifier's rows (K + 1, D), of unit norm; cached for recently used vocabularies."""
+        adapter = self.clip_adapter
+        return self.classifiers.get(
+            vocabulary.digest, lambda: classifier(adapter.clip_model, adapter.non_object_embedding, vocabulary)
+        )
+
+    @runtime.in_full_precision
+    def scores(self, proposals: Tensor, crops: Tensor, valid: Tensor, rows: Tensor, options: Options) -> Tensor:
+        """Return the class scores (Q, K) of one image, or (Q, K + 1) without an ensemble; see fusion.scores.
+
+        Inputs: calibrated proposals (Q, D), embeddings of the regions (V, D), valid queries (Q,) bool, and the rows of
+        `classifier`.
+        """
+        return fusion.scores(logits(proposals, rows), logits(crops, rows), valid, options)
+
+    def labels(self, mask_logits: Tensor, scores: Tensor, placed: Geometry, vocabulary: Vocabulary) -> np.ndarray:
+        """Return the label map (H, W) uint16 from mask logits (Q, h', w') and class scores.
+
+        Without an ensemble, pixels whose best class is "void" get NONE. Classes with equal prompts have equal scores
+        except for rounding; their pixels get the first of these classes.
+        """
+        indices = np.append(text.first_of_equal(vocabulary), NONE).astype(np.uint16)
+        return indices[semantic.label_map(mask_logits, scores, placed, sigmoid="resized")]
+
+    @torch.inference_mode()
+    @runtime.in_full_precision
+    def predict(
+        self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str], short_edge: int | None = None,
+        shift_indices: Sequence[int] | np.ndarray | None = None, **options: Any,
+    ) -> Prediction:  # fmt: skip
+        """Return masks, their scores, the label map, and intermediate results for a photograph (H, W, 3) uint8 RGB.
+
+        Options are those of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge` is the
+        length of the resized photograph's short side. `shift_indices` replays the draws of the contextual shift, such
+        as the result's "shift.indices"; None draws them. Grey and RGBA arrays also work. Raises ValueError for other
+        arrays (see photograph.rgb), and OvssError for unknown options or wrong `shift_indices`.
+
+        Keys of the result: head.pred_logits, head.pred_masks, text_features, in_vocab_logits, fusion.in_vocab_prob,
+        fusion.void_prob, scores, argmax. With an ensemble also mask_binary, valid_flag, regions.boxes_xyxy,
+        regions.patch_foreground, regions.clip_embedding, shift.population, shift.count, shift.indices, clip_logits,
+        fusion.out_vocab_prob, fusion.fused.
+        """
+        image, vocabulary, checked = photograph.rgb(image), Vocabulary.of(vocabulary), Options.of(options)
+        inputs, rows = self.preprocess(image, short_edge), self.classifier(vocabulary)
+        features = self([inputs])
+        masks, proposals = features.mask_logits[0], features.proposals[0]
+        arrays = {
+            "head.pred_logits": features.raw[0],
+            "head.pred_masks": masks,
+            "text_features": rows,
+            "in_vocab_logits": logits(proposals, rows),
+        }
+        arrays |= fusion.named(arrays["in_vocab_logits"])
+        crops, valid = proposals[:0], torch.zeros(len(masks), dtype=torch.bool, device=self.device)
+        if checked.ensemble_weight is not None:
+            cut = self.cut(image, inputs, masks, features.class_tokens[0], checked, shift_indices)
+            crops, valid = self.embed([cut]), torch.from_numpy(cut.regions.valid).to(self.device)
+            arrays |= regions.described(cut) | {"regions.clip_embedding": crops, "clip_logits": logits(crops, rows)}
+            arrays |= fusion.named_of_crops(
+                arrays["in_vocab_logits"], arrays["clip_logits"], valid, checked.ensemble_weight
+            )
+        arrays["scores"] = self.scores(proposals, crops, valid, rows, checked)
+        return Prediction(self.labels(masks, arrays["scores"], inputs.geometry, vocabulary), arrays)
+
+    def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str], **options: Any) -> np.ndarray:
+        """Return the label map (H, W) uint16 of a photograph: indices into the vocabulary's classes. See `predict`."""
+        return self.predict(image, vocabulary, **options).label_map
+
+
+def load(
+    name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
+) -> Scan:
+    """Load a SCAN for inference from its official checkpoint; `variant` is for a network that VARIANTS does not list.
+
+    `files` are its checkpoints, in the order of variants.checkpoints. The module is built on the meta device, without
+    initial values, and takes over the tensors of the files. Raises OvssError for a missing file or one that does not
+    fit.
+    """
+    precision = runtime.checked_precision(precision)
+    variant = variant or VARIANTS[name]
+    with torch.device("meta"):
+        model = Scan(variant)
+    checkpoint.fill(model, state_of(files, variant), files[0], name, _others(name))
+    model.precision = precision
+    return model.to(device)
+
+
+def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Variant | None = None) -> Words:
+    """Load only the text tower and the embedding of "void", to embed vocabularies."""
+    variant = variant or VARIANTS[name]
+    with torch.device("meta"):
+        tower = Words(variant.clip)
+    state = state_of(files, variant)
+    words = {key: value for key, value in state.items() if key.startswith((MODEL, VOID)) and VISUAL not in key}
+    part = {key.removeprefix(MODEL).removeprefix(ADAPTER): value for key, value in words.items()}
+    return checkpoint.fill(tower, part, files[0], name, {}).to(device)
+
+
+def _others(name: str) -> dict[str, checkpoint.Shapes]:
+    """Return the shapes of the entries of all other variants, to recognise a checkpoint of another variant."""
+    with torch.device("meta"):
+        return {other: checkpoint.shapes(Scan(variant)) for other, variant in VARIANTS.items() if other != name}

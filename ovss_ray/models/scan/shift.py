@@ -1,0 +1,111 @@
+"""Contextual shift: background tokens of a crop become the class token of the whole photograph.
+
+Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. CLIP
+was trained on whole photographs, and a crop on a plain background differs from them. After some blocks, a random part
+of the background tokens is replaced. Letters: V regions, T patch tokens, C channels, B regions of a batch.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models.clip import After
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The tokens to replace in the regions of one image."""
+
+    populations: np.ndarray
+    """(blocks · V,) int64: number of background tokens, block by block, region by region inside"""
+    counts: np.ndarray
+    """(blocks · V,) int64: number of replaced tokens, in the same order"""
+    indices: np.ndarray
+    """(sum of counts,) int64: places of the replaced tokens in the list of background tokens, in drawn order"""
+    replaced: np.ndarray
+    """(V, blocks, T) bool: whether a patch token is replaced after a block"""
+
+
+def generator(image: np.ndarray, seed: int) -> random.Random:
+    """Return the random generator of an image (H, W, 3) uint8, from the seed, the pixels and their shape.
+
+    The official code draws from one generator for all images, so its results depend on their order. Here they do not
+    depend on order, batch, worker or file name.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+    return random.Random(f"{seed} {image.shape} {digest}")
+
+
+def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Random) -> Shift:
+    """Draw the tokens to replace: `ratio` of the background tokens of each region, after each of `blocks` blocks.
+
+    `foreground` is (V, T) bool. The order of the draws is that of the official code: blocks, and regions inside.
+    """
+    populations, counts = _counts(foreground, blocks, ratio)
+    drawn = [source.sample(range(n), k) for n, k in zip(populations.tolist(), counts.tolist(), strict=True)]
+    return _shift(foreground, blocks, populations, counts, np.array([i for part in drawn for i in part], np.int64))
+
+
+def replay(foreground: np.ndarray, blocks: int, ratio: float, indices: Sequence[int] | np.ndarray) -> Shift:
+    """Return the Shift with indices that were drawn before, in the order of Shift.indices.
+
+    Raises OvssError if their number is not that of the regions, or an index is too large for its region.
+    """
+    populations, counts = _counts(foreground, blocks, ratio)
+    flat = np.asarray(indices, np.int64)
+    if flat.shape != (counts.sum(),) or (flat < 0).any() or (flat >= np.repeat(populations, counts)).any():
+        raise OvssError(
+            f"shift_indices of shape {flat.shape} do not fit this image: {len(foreground)} regions and {blocks} blocks "
+            f"need {counts.sum()} indices of background tokens. Pass those of the same image and options, or None"
+        )
+    return _shift(foreground, blocks, populations, counts, flat)
+
+
+def _counts(foreground: np.ndarray, blocks: int, ratio: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of background tokens, and of tokens to replace, for each block and region: (blocks · V,)."""
+    populations = (~foreground).sum(1)
+    counts = np.array([int(ratio * n) for n in populations.tolist()], np.int64)
+    return np.tile(populations, blocks), np.tile(counts, blocks)
+
+
+def _shift(
+    foreground: np.ndarray, blocks: int, populations: np.ndarray, counts: np.ndarray, indices: np.ndarray
+) -> Shift:
+    replaced = np.zeros((len(foreground), blocks, foreground.shape[1]), bool)
+    background = [np.flatnonzero(~region) for region in foreground]
+    parts = np.split(indices, np.cumsum(counts)[:-1]) if len(counts) else []
+    for number, part in enumerate(parts):
+        block, region = divmod(number, len(foreground))
+        replaced[region, block, background[region][part]] = True
+    return Shift(populations, counts, indices, replaced)
+
+
+def shifted(tokens: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
+    """Return tokens (B, T + 1, C) with some patch tokens replaced; the class token is last and stays.
+
+    `replaced` is (B, T) bool; `class_tokens` (B, C) are those of the whole photographs after the same block.
+    """
+    patches = torch.where(replaced[..., None], class_tokens[:, None].to(tokens.dtype), tokens[:, :-1])
+    return torch.cat([patches, tokens[:, -1:]], 1)
+
+
+def between(blocks: Sequence[int], replaced: Tensor, class_tokens: Tensor) -> After:
+    """Return the contextual shift of a batch, for WholeImageTower.encode.
+
+    `blocks` are the numbers of the blocks after which tokens are replaced. `replaced` is (B, blocks, T) bool, and
+    `class_tokens` (B, blocks, C) are those of the whole photographs.
+    """
+
+    def after(number: int, tokens: Tensor) -> Tensor:
+        if number not in blocks:
+            return tokens
+        place = blocks.index(number)
+        return shifted(tokens, replaced[:, place], class_tokens[:, place])
+
+    return after

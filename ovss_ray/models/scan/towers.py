@@ -1,0 +1,138 @@
+"""SCAN's two CLIPs: the frozen one that sees whole photographs, and the one fine-tuned on crops, with the text tower.
+
+This module also reads checkpoints, since the entries of both CLIPs are the ones that differ between files. Letters: K
+classes, D features.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models import checkpoint, runtime, text, zoo
+from ovss_ray.models.clip import TextTower, WholeImageTower, text_sizes
+from ovss_ray.models.clip_sizes import ClipSizes
+from ovss_ray.models.scan.swin import constants
+from ovss_ray.models.scan.variants import Variant
+from ovss_ray.structures.vocabulary import Vocabulary
+
+SCALE = 100.0
+"""Factor from cosine to logit. It is a constant of the official code, which does not use CLIP's temperature."""
+ADAPTER = "clip_adapter."
+"""Prefix of both CLIPs in a checkpoint"""
+MODEL, ORIGINAL = ADAPTER + "clip_model.", ADAPTER + "original_clip."
+"""Prefixes of the fine-tuned CLIP with the text tower, and of the frozen image tower"""
+VISUAL, VOID = MODEL + "visual.", ADAPTER + "non_object_embedding"
+"""Prefix of the fine-tuned image tower, and name of the embedding of "void" """
+TUNED = ("module.clip_model.", "module.", "")
+"""Prefixes of CLIP in the file of its fine-tuning: by SCAN's script, by open_clip on several GPUs, by `ovss train`"""
+MASK = "attn_mask"
+"""Entry of some text towers: the causal mask, a constant"""
+UNUSED = (MODEL + MASK, ADAPTER + "pixel_mean", ADAPTER + "pixel_std", "criterion.empty_weight")
+"""Entries of official checkpoints that inference does not use: the causal mask, constants, a weight of the loss"""
+
+
+class Clip(TextTower):
+    """CLIP with both towers; the image tower is fine-tuned on crops, the text tower is the original one."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__(**text_sizes(sizes))
+        self.visual = WholeImageTower.of(sizes)
+
+
+class Words(TextTower):
+    """CLIP's text tower alone, and the learned embedding of "void"."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__(**text_sizes(sizes))
+        self.non_object_embedding = nn.Parameter(torch.empty(1, sizes.embed))
+
+    def classifier(self, vocabulary: Vocabulary) -> Tensor:
+        """Return the rows (K + 1, D) of Scan.classifier."""
+        return classifier(self, self.non_object_embedding, vocabulary)
+
+
+class Adapter(nn.Module):
+    """Both CLIPs, and the learned embedding of "void"."""
+
+    def __init__(self, sizes: ClipSizes) -> None:
+        super().__init__()
+        self.clip_model = Clip(sizes)
+        self.original_clip = WholeImageTower.of(sizes)
+        self.non_object_embedding = nn.Parameter(torch.empty(1, sizes.embed))
+
+
+def logits(embeddings: Tensor, rows: Tensor) -> Tensor:
+    """Return 100 · cosine of embeddings (…, D) and the unit-norm rows (K + 1, D) of a classifier: (…, K + 1)."""
+    return SCALE * (F.normalize(embeddings, dim=-1) @ rows.T)
+
+
+@torch.inference_mode()
+def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Return SCAN's classifier of a vocabulary: unit-norm rows (K + 1, D) float32, `void` (1, D) last."""
+    with runtime.full_precision(void.device):
+        rows = text.embed(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"])
+        return torch.cat([rows, F.normalize(void, dim=-1)])
+
+
+def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
+    """Return the state dict of a Scan from its checkpoints, without the entries that inference does not use.
+
+    With a second file, a CLIP, the first file has only the entries that differ from it: both CLIPs start as that one.
+    """
+    first, *base = files
+    unused = {*UNUSED, *(f"backbone.{name}" for name in constants(variant))}
+    state = {ours(key): value for key, value in checkpoint.read(first, ignore=unused).items()}
+    for file in base:
+        words, visual = checkpoint.read_clip(file)
+        towers = {prefix + key: value for prefix in (VISUAL, ORIGINAL) for key, value in visual.items()}
+        state = {MODEL + key: value for key, value in words.items()} | towers | state
+    return state
+
+
+def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
+    """Write the official checkpoint of a SCAN from the files of its two trainings, as tools/replace_clip.py does.
+
+    `segmenter` is a whole checkpoint, whose CLIP is still the pretrained one. The fine-tuned CLIP of `clip`, with image
+    and text tower, replaces the entries `clip_adapter.clip_model.*`. The other entries stay, also the frozen image
+    tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable or both do not fit.
+    """
+    state, tuned = checkpoint.stored(segmenter), _tuned(clip)
+    present = {key.removeprefix(MODEL): value.shape for key, value in state.items() if key.startswith(MODEL)}
+    if not present:
+        raise OvssError(f"{segmenter} has no entries {MODEL}*. Pass a whole checkpoint of {name} as --segmenter")
+    present.pop(MASK, None)
+    checkpoint.compare(present, tuned, f"the CLIP in {clip} does not fit that of {segmenter}", {})
+    content: dict[str, Any] = {"model": state | {MODEL + key: value for key, value in tuned.items()}}
+    if zoo.is_fake(segmenter) or zoo.is_fake(clip):
+        content[zoo.FAKE] = {"name": name}
+    checkpoint.write(content, out)
+
+
+def _tuned(file: Path) -> checkpoint.State:
+    """Return the entries of a fine-tuned CLIP, with their names inside clip_adapter.clip_model."""
+    state = checkpoint.stored(file)
+    for prefix in TUNED:
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if any(key.startswith(checkpoint.VISUAL) for key in part):
+            return {key: value for key, value in part.items() if key != MASK}
+    raise OvssError(
+        f"{file} has no CLIP with an image tower: no entries {' or '.join(f'{prefix}visual.*' for prefix in TUNED)}. "
+        "Pass the checkpoint of the fine-tuned CLIP as --clip"
+    )
+
+
+def official(key: str) -> str:
+    """Return the official name of an entry."""
+    return key.replace(".visual.resblocks.", ".visual.transformer.resblocks.").replace(
+        ".original_clip.resblocks.", ".original_clip.transformer.resblocks."
+    )
+
+
+def ours(key: str) -> str:
+    """Return our name of an official entry: blocks of image towers are not inside a `transformer`."""
+    return key.replace(".visual.transformer.", ".visual.").replace(".original_clip.transformer.", ".original_clip.")

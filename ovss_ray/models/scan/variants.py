@@ -1,0 +1,111 @@
+"""Sizes and checkpoints of SCAN. No torch is imported here.
+
+Source of the released sizes: the configurations of https://github.com/yongliu20/SCAN (CC BY-NC 4.0).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.models.clip_sizes import TINY, VIT_B_16, VIT_L_14, ClipSizes
+from ovss_ray.models.zoo import Weights, by_hand, shipped
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Sizes of a SCAN: its CLIP, the backbone, the mask network, and the calibration."""
+
+    clip: ClipSizes
+    levels: tuple[int, int, int]
+    """CLIP blocks whose patch tokens calibrate the proposals; blocks count from 1"""
+    replaced: tuple[int, ...]
+    """CLIP blocks after which the contextual shift replaces background tokens; blocks count from 1"""
+    sigmas: tuple[int, int, int] = (9, 7, 3)
+    """standard deviations of the Gaussian low-pass filter for each of `levels`, in cells of the spectrum"""
+    backbone_width: int = 128
+    """channels of Swin's first stage; each further stage has twice as many"""
+    backbone_depths: tuple[int, int, int, int] = (2, 2, 18, 2)
+    backbone_heads: tuple[int, int, int, int] = (4, 8, 16, 32)
+    window: int = 12
+    """side of Swin's attention window, in tokens"""
+    hidden: int = 256
+    """channels of pixel decoder, masked decoder and mask embeddings"""
+    heads: int = 8
+    """heads of pixel decoder, masked decoder, and calibration"""
+    encoder_layers: int = 6
+    """layers of deformable attention in the pixel decoder"""
+    encoder_inner: int = 1024
+    """hidden channels of the pixel decoder's feed-forward networks"""
+    decoder_layers: int = 10
+    decoder_inner: int = 2048
+    """hidden channels of the feed-forward networks of masked decoder and query transformer"""
+    embed_hidden: int = 1024
+    """hidden channels of the MLP from a query to its proposal embedding"""
+    queries: int = 100
+    calibration_layers: int = 5
+    """number of layers of the fusion decoder, and also of the query transformer"""
+    short_side: int = 640
+    long_side: int = 2560
+    multiple: int = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """Numbers that inference needs besides the weights. The defaults are those of the official configurations."""
+
+    mask_threshold: float = 0.4
+    """probability above which a pixel belongs to the binary mask of a query, and so to its crop"""
+    ensemble_weight: float | None = 0.7
+    """weight of the crops' scores in the geometric mean; 0: crops alone; None: logits of proposals alone, no crops"""
+    replace_ratio: float = 0.15
+    """fraction of the background tokens of a crop that the contextual shift replaces after each block"""
+    fusion: Literal["product", "log"] = "product"
+    """product: the geometric mean; log: the mean normalised, as in the official code for ADE-847 and PC-459"""
+    seed: int = 0
+    """seed of the contextual shift's random draws, together with the pixels of the image"""
+
+    def __post_init__(self) -> None:
+        for name in ("mask_threshold", "ensemble_weight", "replace_ratio"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise OvssError(f"{name}={value}: expected a number from 0 to 1")
+        if self.fusion not in ("product", "log"):
+            raise OvssError(f"unknown fusion {self.fusion!r}; write product or log")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Options":
+        """Return the options by name. Raises OvssError for an unknown name or a wrong value."""
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in options if name not in known]:
+            raise UnknownName("option", unknown[0], known)
+        return cls(**options)
+
+
+_B = Variant(clip=replace(VIT_B_16, quick=False), levels=(6, 9, 12), replaced=(1, 3, 5))
+VARIANTS = {
+    "scan_vitB": _B,
+    "scan_vitL": Variant(clip=replace(VIT_L_14, quick=False), levels=(12, 18, 24), replaced=(1, 3, 5, 7, 9)),
+    "scan_tiny": Variant(
+        clip=replace(TINY, grid=10), levels=(2, 4, 6), replaced=(1, 3), backbone_width=24,
+        backbone_depths=(2, 2, 2, 1), backbone_heads=(1, 2, 4, 8), window=5, hidden=64, heads=4, encoder_layers=2,
+        encoder_inner=128, decoder_layers=6, decoder_inner=128, embed_hidden=128, queries=32, calibration_layers=2,
+        short_side=256, long_side=1024,
+    ),
+}  # fmt: skip
+"""scan_tiny is trained by this project on drawn scenes (configs/train_scan_tiny.yaml)."""
+
+
+def checkpoints(name: str) -> tuple[str, ...]:
+    """Return the names of a network's checkpoints; the second one of scan_tiny is the CLIP that its own adds to."""
+    return (name, "clip_tiny") if name == "scan_tiny" else (name,)
+
+
+_PAGE = "https://github.com/yongliu20/SCAN"
+_LICENCE = "CC BY-NC 4.0 (of the code); the page says what holds for the weights"
+WEIGHTS: Mapping[str, Weights] = {
+    "scan_tiny": shipped("scan_tiny.safetensors"),
+    "scan_vitL": by_hand("SCAN.pth", _LICENCE, _PAGE),
+    "scan_vitB": by_hand("", _LICENCE, _PAGE),
+}
+"""The file of scan_vitL is on Google Drive, which the page links; no file of scan_vitB was published."""

@@ -1,0 +1,209 @@
+"""Text embeddings of class names: templates, tokens, a text tower.
+
+Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). It does not depend on
+images, so a run embeds each vocabulary once. Letters: K classes, P prompts, D features, L tokens.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovss_ray.structures.vocabulary import Vocabulary
+
+TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "single": ("a photo of a {}.",),
+    "vild": (
+        "a photo of a {}.",
+        "This is a photo of a {}",
+        "There is a {} in the scene",
+        "There is the {} in the scene",
+        "a photo of a {} in the scene",
+        "a photo of a small {}.",
+        "a photo of a medium {}.",
+        "a photo of a large {}.",
+        "This is a photo of a small {}.",
+        "This is a photo of a medium {}.",
+        "This is a photo of a large {}.",
+        "There is a small {} in the scene.",
+        "There is a medium {} in the scene.",
+        "There is a large {} in the scene.",
+    ),
+    "fusioner": (
+        "a bad photo of the {}.",
+        "a photo of the large {}.",
+        "a photo of the small {}.",
+        "a cropped photo of a {}.",
+        "this is a photo of a {}",
+        "this is a photo of a small {}",
+        "this is a photo of a medium {}",
+        "this is a photo of a large {}",
+        "this is a masked photo of a {}",
+        "this is a masked photo of a small {}",
+        "this is a masked photo of a medium {}",
+        "this is a masked photo of a large {}",
+        "this is a cropped photo of a {}",
+        "this is a cropped photo of a small {}",
+        "this is a cropped photo of a medium {}",
+        "this is a cropped photo of a large {}",
+        "a photo of a {} in the scene",
+        "a bad photo of the {} in the scene",
+        "a photo of the large {} in the scene",
+        "a photo of the small {} in the scene",
+        "a cropped photo of a {} in the scene",
+        "a photo of a masked {} in the scene",
+        "there is a {} in the scene",
+        "there is the {} in the scene",
+        "this is a {} in the scene",
+        "this is the {} in the scene",
+        "this is one {} in the scene",
+        "there is a masked {} in the scene",
+        "there is the masked {} in the scene",
+        "this is a masked {} in the scene",
+        "this is the masked {} in the scene",
+        "this is one masked {} in the scene",
+    ),
+}
+"""Name → set of templates. "single" is the sentence of CLIP's and AlphaCLIP's papers. "vild" is ViLD's set (Gu et al.,
+ICLR 2022) as in SAN's code, where some full stops are missing. "fusioner" is that of Fusioner's code, in lower case."""
+
+BATCH_TOKENS = 4096
+"""Maximum number of tokens per call of the text tower, to limit the memory for large vocabularies"""
+NAMES = 1024
+"""Maximum number of names embedded at a time; the prompts of one name with 14 templates take 43 KB"""
+KEPT = 1 << 26
+"""Maximum bytes of a network's cache of vocabulary embeddings. It evicts the least recently used vocabulary"""
+
+
+class Tower(Protocol):
+    """A text tower: models.clip.TextTower, or an object with the same methods."""
+
+    context: int
+    words: str
+    """name of the word table of the tokeniser (see `tokenise`); empty: CLIP's byte-pair encoding"""
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Return unit-norm embeddings (B, D) float32 of tokens (B, L) int64, which end with the end token."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Return the weights by name."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The prompt embeddings of a vocabulary, and the class that each of them belongs to. N prompts, R regions."""
+
+    rows: Tensor
+    """(N, D) float32: prompt embeddings, or these times a temperature"""
+    classes: Tensor
+    """(K, M) int64: for each class, the indices of its `rows`; a class with fewer than M rows repeats its last index"""
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Return logits (R, K) of unit-norm region embeddings (R, D).
+
+        A logit is the product with the most similar prompt of the class.
+        """
+        return (embeddings @ self.rows.T)[:, self.classes].amax(-1)
+
+    @classmethod
+    def of(cls, rows: Tensor, counts: Sequence[int]) -> "Classifier":
+        """Return the classifier of prompt embeddings (N, D), of which the first `counts[0]` belong to class 0, etc."""
+        lengths = np.array(counts)
+        ends = np.cumsum(lengths)
+        at = np.minimum((ends - lengths)[:, None] + np.arange(lengths.max()), ends[:, None] - 1)
+        return cls(rows, torch.tensor(at, device=rows.device))
+
+
+@torch.inference_mode()
+def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Return unit-norm embeddings (K, D) float32 of K names, on the tower's device.
+
+    A name's embedding is the mean over templates, normalised again. A repeated name is computed once. Besides the
+    result, memory does not grow with K.
+    """
+    unique = {name: row for row, name in enumerate(dict.fromkeys(names))}
+    listed, parts = list(unique), []
+    for begin in range(0, len(listed), NAMES):
+        chunk = listed[begin : begin + NAMES]
+        prompts = [template.format(name) for name in chunk for template in templates]
+        per_name = embed_prompts(tower, prompts).unflatten(0, (len(chunk), len(templates)))
+        parts.append(F.normalize(per_name.mean(1), dim=-1))
+    return torch.cat(parts)[[unique[name] for name in names]]
+
+
+def whole_names(vocabulary: Vocabulary) -> list[str]:
+    """Return the text of each class for templates: all its names, joined by commas ("building, edifice").
+
+    The official codes of SAN and SCAN do the same with the names of a data set; they only strip spaces.
+    """
+    return [", ".join(name.strip() for name in names) for names in vocabulary.classes]
+
+
+def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
+    """Return, for each class, the index of the first class with the same text in `whole_names`, (K,) uint16.
+
+    Classes with equal prompts have equal scores except for rounding, so one of them has to be predicted. Prompts are in
+    lower case.
+    """
+    prompts = [prompt.lower() for prompt in whole_names(vocabulary)]
+    first = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}
+    return np.array([first[prompt] for prompt in prompts], np.uint16)
+
+
+def embed_prompts(tower: Tower, prompts: Sequence[str]) -> Tensor:
+    """Return unit-norm embeddings (P, D) of P prompts. Prompts of equal length form a batch.
+
+    Prompts are not padded to the context of 77 tokens, since most have about ten. The results are the same as with
+    padding: the tower's mask is causal, and a prompt's embedding is read at its end token.
+    """
+    tokens, lengths = tokenise(prompts, tower.context, tower.words)
+    device = next(iter(tower.state_dict().values())).device
+    embeddings: list[Tensor] = []
+    order = torch.argsort(lengths, stable=True)
+    for length in lengths.unique().tolist():
+        rows = tokens[lengths == length, :length]
+        embeddings += [tower(part.to(device)) for part in rows.split(max(1, BATCH_TOKENS // length))]
+    return torch.cat(embeddings)[torch.argsort(order).to(device)]
+
+
+def tokenise(prompts: Sequence[str], context: int = 77, words: str = "") -> tuple[Tensor, Tensor]:
+    """Return tokens (P, context) int64 of P prompts, and lengths (P,): tokens per prompt, with start and end token.
+
+    Prompts are converted to lower case. The default encoding is CLIP's byte pairs. With `words`, the encoding is
+    the table tokens/WORDS.txt: a word's token is its line number, from 0. Words outside the table become "<unknown>".
+    A prompt that is too long is cut, but keeps the end token.
+    """
+    tokens = _by_word(prompts, context, words) if words else _tokeniser()(list(prompts), context)
+    return tokens, tokens.argmax(1) + 1  # the end token has the highest number of all
+
+
+def _by_word(prompts: Sequence[str], context: int, words: str) -> Tensor:
+    table = word_table(words)
+    start, end, unknown = table["<start>"], table["<end>"], table["<unknown>"]
+    tokens = torch.zeros(len(prompts), context, dtype=torch.int64)
+    for row, prompt in enumerate(prompts):
+        numbers = [table.get(word, unknown) for word in re.findall(r"\w+|[^\w\s]", prompt.lower())]
+        line = [start, *numbers[: context - 2], end]
+        tokens[row, : len(line)] = torch.tensor(line)
+    return tokens
+
+
+@cache
+def word_table(words: str) -> Mapping[str, int]:
+    """Return word → token, from the file tokens/WORDS.txt, where WORDS stands for the argument `words`."""
+    lines = (Path(__file__).parent / "tokens" / f"{words}.txt").read_text("utf-8").split()
+    return {word: number for number, word in enumerate(lines)}
+
+
+@cache
+def _tokeniser() -> Any:
+    from open_clip.tokenizer import SimpleTokenizer  # takes seconds to import; not needed if all embeddings are cached
+
+    return SimpleTokenizer()

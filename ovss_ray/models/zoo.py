@@ -1,0 +1,282 @@
+"""Networks and checkpoints by name: the family of a network, the paths of its checkpoints, and their verification.
+
+A family is a folder of ovss_ray/models, or a package of the user with the same files (see `ovss_ray.models`). The
+folder is the registry: this module reads VARIANTS and WEIGHTS of each `variants.py`. No torch is imported here.
+"""
+
+import os
+import shutil
+import urllib.request
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ovss_ray import registry
+from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.io.array_cache import cache_folder
+from ovss_ray.io.digests import sha256
+
+PACKAGE = "ovss_ray.models"
+HUB = "https://huggingface.co/"
+FAKE = "ovss_ray_fake"
+"""Key in a checkpoint that marks its weights as fake (models/fake.py)."""
+
+NAMES = 1 << 20
+"""First bytes of a checkpoint that hold the names of its entries, unless it is a zip file"""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published checkpoint, or one that is shipped in the `weights` folder of its family."""
+
+    file: str
+    """empty: no file was published"""
+    url: str
+    """address for the download; empty if the file is shipped with the family, or has no direct address (`manual`)"""
+    sha256: str | None
+    """64 hex digits, if known from the publisher or from a trusted download; else None"""
+    bytes: int | None
+    licence: str
+    page: str
+    """URL of the web page that describes the checkpoint, for a download by hand"""
+    option: str = ""
+    """option of a config that sets the path of the checkpoint; empty: FAMILY.weights, such as "san.weights" """
+    part_of: str = ""
+    """name of the checkpoint whose file contains this one, as a SAN's file contains its CLIP; else empty"""
+    other_options: tuple[str, ...] = ()
+    """options of further stages that load the checkpoint, such as "ovsam.sam" for SAM ViT-H"""
+    manual: bool = False
+    """whether a person has to download the file from `page`, which has no direct URL for it"""
+
+
+def shipped(file: str, *, option: str = "", part_of: str = "", other_options: tuple[str, ...] = ()) -> Weights:
+    """Return the Weights of a checkpoint that this project trains and ships; FILE.json describes its training."""
+    licence = "Apache-2.0, trained by this project on scenes that it draws"
+    return Weights(file, "", None, None, licence, "", option, part_of, other_options)
+
+
+def by_hand(file: str, licence: str, page: str) -> Weights:
+    """Return the entry of a checkpoint that a person has to download from a page; `file` is empty if none exists."""
+    return Weights(file, "", None, None, licence, page, manual=True)
+
+
+def families() -> list[str]:
+    """Return the package names of ovss_ray's families, without importing them."""
+    return [f"{PACKAGE}.{name}" for name in registry.packages(PACKAGE, "variants")]
+
+
+def variants(family: str) -> Mapping[str, Any]:
+    """Return the networks of a family: name → sizes. Raises OvssError if `family` is not a family's package."""
+    return registry.find(PACKAGE, f"{family}.variants", "VARIANTS")
+
+
+def checkpoints_of(family: str) -> Mapping[str, Weights]:
+    """Return the checkpoints of a family: name → Weights. Raises OvssError if `family` is not a family's package."""
+    return registry.find(PACKAGE, f"{family}.variants", "WEIGHTS")
+
+
+def known() -> dict[str, Weights]:
+    """Return the checkpoints of ovss_ray's families: name → Weights."""
+    return {name: weights for family in families() for name, weights in checkpoints_of(family).items()}
+
+
+def family_of(name: str, kind: str = "model") -> tuple[str, str]:
+    """Return the package name of a network's family, and the network's name inside it.
+
+    "san_tiny" is searched in all families of ovss_ray, "my_package.my_family:tiny" only in my_package.my_family. Raises
+    UnknownName for an unknown name, with `kind` as the noun of its message: "unknown model". Raises OvssError if the
+    package is not a family.
+    """
+    return _look_up(name, kind, variants)
+
+
+def weights_of(name: str) -> Weights:
+    """Return the Weights of a checkpoint. `name` is as in `family_of`. Raises UnknownName and OvssError."""
+    family, inner = _look_up(name, "checkpoint", checkpoints_of)
+    return checkpoints_of(family)[inner]
+
+
+def _look_up(name: str, kind: str, table: Callable[[str], Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the package name of the family whose `table` contains `name`, and `name` without the package."""
+    package, colon, inner = name.rpartition(":")
+    searched = [package] if colon else families()
+    for family in searched:
+        if inner in table(family):
+            return family, inner
+    raise UnknownName(kind, name, [f"{package}{colon}{known}" for family in searched for known in table(family)])
+
+
+def option_of(name: str) -> str:
+    """Return the option of a config that sets a checkpoint's path, such as "san.weights". Raises UnknownName."""
+    family, inner = _look_up(name, "checkpoint", checkpoints_of)
+    return checkpoints_of(family)[inner].option or f"{family.rpartition('.')[2]}.weights"
+
+
+def fakeable() -> list[str]:
+    """Return the names of networks whose family has a module `fake`. The module is not imported."""
+    return [name for family in families() if registry.exists(f"{family}.fake") for name in variants(family)]
+
+
+def weights_folder() -> Path:
+    """Return the folder of downloaded checkpoints: $OVSS_WEIGHTS, or `weights` in the cache folder."""
+    return Path(os.environ.get("OVSS_WEIGHTS") or cache_folder() / "weights").expanduser()
+
+
+def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...]:
+    """Return the paths of a network's checkpoints, in the order of its family's function `checkpoints`.
+
+    `paths` are the user's paths in the same order. For None, or a path left out at the end, the shipped or published
+    file is used, downloaded if needed. If the first file contains other checkpoints, by its family's `remaining`, the
+    other files are only those that remain.
+    Raises UnknownName and OvssError (see `find`).
+    """
+    family, inner = family_of(name)
+    names = getattr(import_module(f"{family}.variants"), "checkpoints", None)
+    needed = [name.removesuffix(inner) + checkpoint for checkpoint in (names(inner) if names else (inner,))]
+    if len(paths) > len(needed):
+        raise OvssError(
+            f"too many weights: {name} has {len(needed)} checkpoints ({', '.join(needed)}), found {len(paths)} paths. "
+            "Pass one path per checkpoint"
+        )
+    every = [*paths, *[None] * (len(needed) - len(paths))]
+    remaining = getattr(import_module(f"{family}.variants"), "remaining", None)
+    if remaining:
+        rest = [name.removesuffix(inner) + checkpoint for checkpoint in remaining(inner, find(needed[0], every[0]))]
+        if not any(every[1 + len(rest) :]):
+            needed, every = [needed[0], *rest], every[: 1 + len(rest)]
+    return tuple(find(checkpoint, path) for checkpoint, path in zip(needed, every, strict=True))
+
+
+def find(name: str, path: str | Path | None = None) -> Path:
+    """Return the path of a checkpoint: `path`, or by default the shipped or published file, downloaded if needed.
+
+    Raises UnknownName for an unknown name, and OvssError for a file that is missing and cannot be downloaded. The
+    error message has the searched path, the download page, and the command to type.
+    """
+    if path is not None:
+        file = Path(path).expanduser().absolute()
+        if not file.is_file():
+            raise OvssError(f"the weights of {name}: file not found: {file}. {_advice(name)}")
+        return file
+    return lookup(name) or _download(name)
+
+
+def lookup(name: str) -> Path | None:
+    """Return the checkpoint's path on this machine, or None if it is not downloaded yet. Raises UnknownName."""
+    weights = weights_of(name)
+    if weights.part_of:
+        return lookup(weights.part_of)
+    downloaded = weights.url or weights.manual
+    file = ((weights_folder() if downloaded else _shipped_folder(name)) / weights.file).absolute()
+    return file if file.is_file() else None
+
+
+def _shipped_folder(name: str) -> Path:
+    family, _ = _look_up(name, "checkpoint", checkpoints_of)
+    module = import_module(f"{family}.variants")
+    return Path(str(module.__file__)).parent / "weights"
+
+
+def _download(name: str) -> Path:
+    weights = weights_of(name)
+    if weights.manual:
+        place = f"not at {weights_folder() / weights.file}, and have no direct URL" if weights.file else "not published"
+        raise OvssError(f"the weights of {name} are {place}. {_advice(name)}")
+    if not weights.url:
+        owner = weights.part_of or name
+        raise OvssError(f"{weights.file} is missing in {_shipped_folder(owner)}. Install ovss_ray again")
+    try:
+        weights_folder().mkdir(parents=True, exist_ok=True)
+        got = _from_hub(weights) if weights.page.startswith(HUB) else _from_page(weights)
+    except OSError as failure:  # both clients raise OSError for all failures: no network, no such file, no space
+        reason = str(failure).partition("\n")[0] or type(failure).__name__
+        raise OvssError(
+            f"the weights of {name} are not at {weights_folder() / weights.file}, and the download failed: {reason}. "
+            f"{_advice(name)}"
+        ) from failure
+    return verify(name, Path(got).absolute())
+
+
+def _from_hub(weights: Weights) -> str:
+    """Download a checkpoint from the Hugging Face hub, and return its path.
+
+    The hub's client shows the progress, resumes interrupted downloads, and locks the file.
+    """
+    from huggingface_hub import hf_hub_download
+
+    return hf_hub_download(weights.page.removeprefix(HUB), weights.file, local_dir=weights_folder())
+
+
+def _from_page(weights: Weights) -> Path:
+    """Download a checkpoint from the authors' server. The file has a temporary name until it is complete."""
+    file = weights_folder() / weights.file
+    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        with urllib.request.urlopen(weights.url, timeout=60) as stream, aside.open("wb") as sink:
+            shutil.copyfileobj(stream, sink, 1 << 20)
+        return aside.rename(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _advice(name: str) -> str:
+    """Return instructions to get a checkpoint by hand."""
+    try:
+        weights = weights_of(name)
+    except UnknownName:
+        return "Pass the path of an existing file"
+    fake = f". To try things out without it: ovss weights fake {name}" if name in fakeable() else ""
+    if not weights.file:
+        return f"{weights.page} offers no checkpoint of it. Train one, and {_setting(name)}{fake}"
+    return (
+        f"Download {weights.file} from {weights.page} on a machine with a network, then either put it into a folder "
+        f"and set OVSS_WEIGHTS to that folder, or {_setting(name)}{fake}"
+    )
+
+
+def _setting(name: str) -> str:
+    """Return the instruction to set a checkpoint's path, with the options of all stages that load it."""
+    others = "".join(
+        f", or {option} for the stage {option.partition('.')[0]}" for option in weights_of(name).other_options
+    )
+    return f"add --set {option_of(name)}=PATH{others}"
+
+
+def verify(name: str, file: Path) -> Path:
+    """Return `file` if its size and SHA-256 are the published ones. Raises OvssError otherwise."""
+    weights = weights_of(name)
+    size = file.stat().st_size
+    if weights.bytes not in (None, size):
+        raise OvssError(f"{file} has {size} bytes instead of {weights.bytes}. Delete it and download it again")
+    if weights.sha256 not in (None, sha256(file) if weights.sha256 else None):
+        raise OvssError(
+            f"{file} has sha256 {sha256(file)} instead of {weights.sha256}. Delete it and download it again"
+        )
+    return file
+
+
+def has_entry(file: str | Path, prefix: str) -> bool:
+    """Return whether a checkpoint has an entry whose name begins with `prefix`, without reading tensors.
+
+    The names are in the pickles of a zip file, and in the first bytes of other files.
+    """
+    if zipfile.is_zipfile(file):
+        return any(prefix.encode() in pickled for pickled in _pickles(Path(file)))
+    with open(file, "rb") as opened:
+        return prefix.encode() in opened.read(NAMES)
+
+
+def is_fake(file: str | Path) -> bool:
+    """Return whether the key FAKE marks a checkpoint as fake. No tensor is read, and torch is not imported."""
+    return zipfile.is_zipfile(file) and any(FAKE.encode() in pickled for pickled in _pickles(Path(file)))
+
+
+def _pickles(file: Path) -> Iterator[bytes]:
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                yield archive.read(name)

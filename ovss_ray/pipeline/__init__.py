@@ -1,0 +1,1 @@
+"""Stages, and their execution over a batch of images, without Ray."""

@@ -1,0 +1,142 @@
+"""Execution of a list of stages over a batch of images, without Ray."""
+
+import errno
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.pipeline.stage import Stage, StageConfig
+from ovss_ray.structures.columns import MANIFEST, Batch, column, empty
+from ovss_ray.structures.vocabulary import Vocabularies
+
+
+class Contract(Exception):
+    """Error for a stage that does not write what it declares (see Stage). This is a bug, so the run stops."""
+
+
+class Poisoned(Exception):
+    """Error for a process that can no longer compute, for example after a CUDA error. Its worker must end."""
+
+
+def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable[str]) -> list[set[str]]:
+    """Return the columns to keep after each stage: those read by a later stage, or wanted at the end.
+
+    Raises OvssError if no earlier stage writes a column that a stage reads, or no stage writes a wanted column.
+    """
+    available = set(initial)
+    for position, stage in enumerate(stages):
+        if missing := set(stage.reads()) - available:
+            raise OvssError(
+                f"stage {position} ({stage.use!r}) needs column {', '.join(map(repr, sorted(missing)))}, which no "
+                f"earlier stage writes; available: {sorted(available)}. Add a stage that writes it before this one"
+            )
+        available |= set(stage.writes())
+    if missing := set(wanted) - available:
+        raise OvssError(
+            f"no stage writes column {', '.join(map(repr, sorted(missing)))}; stages: "
+            f"{[stage.use for stage in stages]}. Add a stage that writes it"
+        )
+    keeps: list[set[str]] = []
+    live = set(wanted)
+    for stage in reversed(stages):
+        keeps.insert(0, set(live))
+        live = (live - set(stage.writes())) | set(stage.reads())
+    return keeps
+
+
+def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -> Batch:
+    """Run the stages in order over a batch. Its rows need the columns in columns.MANIFEST.
+
+    A failed image is marked in `error`, and later stages skip it. Other images of the batch are not affected. The
+    column `seconds` gets an entry for each stage, and for each part that a stage times itself (Stage.parts).
+
+    Raises Contract if a stage does not write what it declares, and Poisoned if the process can no longer compute.
+    Raises OvssError if a disk is full.
+    """
+    for name, stage in stages.items():
+        begun = time.perf_counter()
+        good = np.array([error == "" for error in batch["error"]], bool)
+        done = _settle(stage, {k: v[good] for k, v in batch.items()}, vocabularies) if good.any() else {}
+        batch = _merge(batch, done, good, stage.writes)
+        seconds = {name: time.perf_counter() - begun, **stage.parts()}
+        batch["seconds"] = _timed(batch, seconds, good / max(1, int(good.sum())))
+    return batch
+
+
+def names(batch: Batch) -> list[str]:
+    """Return the full names of a batch's images, BENCHMARK/ID, since an id is unique within its benchmark only."""
+    return [f"{benchmark}/{image}" for benchmark, image in zip(batch["benchmark"], batch["image_id"], strict=True)]
+
+
+def start(n: int, **columns: Sequence[object]) -> Batch:
+    """Return a batch of n rows for tests and services. Missing manifest columns are filled with empty values."""
+    filled = {name: column(values) for name, values in columns.items()}
+    return {**{name: empty(name, n) for name in MANIFEST}, **filled}
+
+
+def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
+    """Call the stage. If it raises, split the batch in half again and again, until the image at fault is alone."""
+    n = len(batch["image_id"])
+    try:
+        written = stage({name: batch[name] for name in ("image_id", *stage.reads)}, vocabularies)
+    except Contract:
+        raise
+    except (Exception, SystemExit) as failure:  # the only place where an image is isolated
+        if _poisonous(failure):
+            raise Poisoned(f"{type(failure).__name__}: {failure}") from failure
+        if _full(failure):
+            raise OvssError(describe(stage, failure)) from failure
+        if n == 1:
+            return {**{name: empty(name, 1) for name in stage.writes}, "error": column([describe(stage, failure)])}
+        written = None
+    if written is None:  # outside `except`, where the traceback and the arrays that it refers to are freed
+        halves = [slice(None, n // 2), slice(n // 2, None)]
+        first, second = (_settle(stage, {k: v[half] for k, v in batch.items()}, vocabularies) for half in halves)
+        return {name: column([*first[name], *second[name]]) for name in first}
+    _check(stage, written, n)
+    return {**{name: written[name] for name in stage.writes}, "error": empty("error", n)}
+
+
+def describe(stage: Stage, failure: BaseException) -> str:
+    """Return a failure in one line, as the record stores it: stage, kind of error, message."""
+    name = type(stage).__module__.removeprefix("ovss_ray.actors.")
+    kind = "" if isinstance(failure, OvssError) else f"{type(failure).__name__}: "
+    return f"{name}: {kind}{failure}"
+
+
+def _check(stage: Stage, written: Batch, n: int) -> None:
+    for name in stage.writes:
+        if name not in written or len(written[name]) != n:
+            actual = f"{len(written[name])} rows" if name in written else f"only {sorted(written)}"
+            raise Contract(f"stage {type(stage).__module__} must write {n} rows of column {name!r}, but wrote {actual}")
+
+
+def _poisonous(failure: BaseException) -> bool:
+    """Return whether an error makes the process unusable: a CUDA error other than "out of memory"."""
+    return "CUDA error" in str(failure) and "out of memory" not in str(failure)
+
+
+def _full(failure: BaseException | None) -> bool:
+    """Return whether a disk is full or read-only, so that every later image would fail as well."""
+    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    return failure is not None and _full(failure.__cause__)
+
+
+def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -> Batch:
+    merged = {**batch, **{name: empty(name, len(good)) for name in writes}}
+    for name, values in done.items():
+        merged[name] = column(merged[name])
+        merged[name][good] = column(values)
+    return merged
+
+
+def _timed(batch: Batch, seconds: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
+    """Return the column `seconds`, (n,) object, with the `seconds` of a stage added: each row gets its share."""
+    before = batch.get("seconds", column({} for _ in shares))
+    return column(
+        {**(old or {}), **{name: (old or {}).get(name, 0.0) + float(s * share) for name, s in seconds.items()}}
+        for old, share in zip(before, shares, strict=True)
+    )

@@ -1,0 +1,159 @@
+"""Base class of stages, and the entry of a stage in a config."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ovss_ray.errors import OvssError
+from ovss_ray.registry import find
+from ovss_ray.structures.columns import Batch
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+Prepared = Mapping[str, np.ndarray]
+"""Key (see Stage.key) → array that Stage.prepare returned, shared by all workers of a node."""
+Benchmarks = Mapping[str, Any]
+"""Name → benchmark (benchmarks.contract.Benchmark), loaded on first access, shared by the stages of a worker."""
+
+
+class NoBenchmarks(dict[str, Any]):
+    """Empty benchmarks, for a stage that was built without any. An access raises OvssError."""
+
+    def __missing__(self, name: str) -> Any:
+        raise OvssError(f"benchmark {name!r} was not passed to this stage. Build the stage with build(benchmarks=…)")
+
+
+class Stage(ABC):
+    """Step of a pipeline that reads columns and writes columns. Built once per worker, then called with many batches.
+
+    Row i of every column belongs to one image. A stage receives `image_id` and the columns in `reads`. It returns the
+    columns in `writes`, with the same number of rows. Equal rows always give equal results. If a stage raises an
+    exception, only the image that caused it fails (see `execution.run`).
+    """
+
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    gpu: ClassVar[bool] = False
+    """True if a GPU makes the stage faster; only pools of workers with such a stage get GPUs"""
+    where: ClassVar[tuple[str, ...]] = ()
+    """names of options for locations and devices. They do not change results, so the run's digest ignores them."""
+    binary: ClassVar[bool] = False
+    """True for a method that segments one class at a time. Few-shot episodes then ask for their class only."""
+    benchmarks: Benchmarks = NoBenchmarks()
+    """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
+    network: Any = None
+    """network that other stages of the same worker may use; None: this stage offers none"""
+
+    class Config(Settings):
+        """Options of this stage. A stage without options does not define this class."""
+
+    def __init__(self, config: Any, prepared: Prepared | None = None) -> None:
+        self.config = config
+        self.prepared = prepared or {}
+
+    @abstractmethod
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Return the columns of `writes`, computed from those of `reads`."""
+
+    @classmethod
+    def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns that a stage with these options reads, and those that it writes."""
+        return cls.reads, cls.writes
+
+    def parts(self) -> Mapping[str, float]:
+        """Return the seconds that parts of this stage took since the last call, such as {"digest": 0.2}.
+
+        The records store these times.
+        """
+        return {}
+
+    def kept(self) -> Mapping[str, int]:
+        """Return cache name → number of bytes in this cache. The online service reports them."""
+        return {}
+
+    @classmethod
+    def files(cls, config: Any) -> tuple[Path, ...]:
+        """Return the files that decide this stage's results, such as weights. The run's digest covers their contents.
+
+        Raises OvssError if a file is missing, with the expected path and the command to type.
+        """
+        return ()
+
+    @classmethod
+    def key(cls, config: Any, vocabulary: Vocabulary) -> str | None:
+        """Return the cache key of `prepare`'s result for a vocabulary; None if there is nothing to prepare.
+
+        The key covers everything that decides the result.
+        """
+        return None
+
+    @classmethod
+    def prepare(cls, config: Any, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+        """Return one array per vocabulary, such as its text embeddings.
+
+        Each array is computed once, and cached under `key` for later runs. All workers receive it.
+        """
+        return []
+
+    @classmethod
+    def side(cls, config: Any) -> int | None:
+        """Return the side in pixels of the square at which predictions are scored; None: at the photograph's size.
+
+        The method is called for binary stages only.
+        """
+        return None
+
+    @classmethod
+    def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
+        """Return sentences for the report of a benchmark, about facts that the options alone do not show."""
+        return ()
+
+
+class StageConfig(Settings):
+    """Name and options of a stage. Both are part of the run's digest."""
+
+    use: str
+    """name of a module in ovss_ray/actors, or dotted name of your own module"""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """options of the stage, checked by its `Config`"""
+
+    def kind(self) -> type[Stage]:
+        """Return the stage's class. Raises UnknownName."""
+        return find("ovss_ray.actors", self.use, "Stage")
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the columns that the stage reads with its options."""
+        return self.kind().columns(self.options)[0]
+
+    def writes(self) -> tuple[str, ...]:
+        """Return the columns that the stage writes with its options."""
+        return self.kind().columns(self.options)[1]
+
+    def key(self, vocabulary: Vocabulary) -> str | None:
+        """Return the cache key of the stage's prepared array for a vocabulary; None if there is nothing to prepare."""
+        return self.kind().key(self.settings(), vocabulary)
+
+    def notes(self, benchmark: str) -> tuple[str, ...]:
+        """Return the stage's sentences for the report of a benchmark, each with the name of the stage."""
+        return tuple(f"{self.use}: {note}" for note in self.kind().notes(self.settings(), benchmark))
+
+    def settings(self) -> Settings:
+        """Return the checked options. Raises pydantic.ValidationError."""
+        return self.kind().Config(**self.options)
+
+    def build(
+        self, prepared: Prepared | None = None, *, benchmarks: Benchmarks | None = None, network: Any = None
+    ) -> Stage:
+        """Return the stage with the prepared arrays and the benchmarks of its worker.
+
+        `network` is the network of another stage, for a stage that shares it instead of loading its own.
+        """
+        shared = {} if network is None else {"network": network}
+        stage: Stage = self.kind()(self.settings(), prepared, **shared)
+        if benchmarks is not None:  # not an argument of the constructor, since users' stages define their own
+            stage.benchmarks = benchmarks
+        return stage

@@ -1,0 +1,79 @@
+"""Lookup of modules by name.
+
+Each stage, data set and metric is one file. Each family of networks and each training recipe is one folder.
+"""
+
+import importlib
+import importlib.util
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from ovss_ray.errors import OvssError, UnknownName
+
+
+def known(package: str) -> list[str]:
+    """Return the names of a package's modules, sorted, without importing them.
+
+    Names with a leading underscore are left out.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return sorted(module.name for module in pkgutil.iter_modules(folders or []) if not module.name.startswith("_"))
+
+
+def packages(package: str, module: str = "") -> list[str]:
+    """Return the names of the packages inside a package, sorted, without importing them.
+
+    With `module`, only packages with a module of this name are returned.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    names = {inner.name for inner in pkgutil.iter_modules(folders) if inner.ispkg}
+    if module:
+        names = {name for name in names if any((Path(at) / name / f"{module}.py").is_file() for at in folders)}
+    return sorted(names)
+
+
+KINDS = {
+    "ovss_ray.actors": "stage",
+    "ovss_ray.datasets": "data set",
+    "ovss_ray.metrics": "metric",
+}
+"""Package → noun that error messages use for a module of this package."""
+
+REMOVED = {
+    "ovss_ray.actors.measure_regions": (
+        "the stage `measure_regions` was removed; the stage `measure` does its work. Delete `measure_regions` from the "
+        "`stages` of the config. To resume an existing run, delete it from config.yaml and identity.json in its folder"
+    ),
+}
+"""Full name of a removed module, which old configs may still use → error message."""
+
+
+def find(package: str, name: str, attribute: str) -> Any:
+    """Return an attribute of a module by name.
+
+    find("ovss_ray.actors", "san", "Stage") is `Stage` in ovss_ray/actors/san.py. A name with a dot is the full name of
+    a module of your own. Raises UnknownName for an unknown module, and OvssError for a missing attribute. Errors
+    during the import of the module are not caught.
+    """
+    path = name if "." in name else f"{package}.{name}"
+    if path in REMOVED:
+        raise OvssError(REMOVED[path])
+    if "." not in name and name not in known(package):
+        raise UnknownName(KINDS.get(package, "module"), name, known(package))
+    if "." in name and not (all(part.isidentifier() for part in name.split(".")) and exists(name)):
+        raise OvssError(f"no module named {name!r} on the Python path. Add its folder to PYTHONPATH on every node")
+    module = importlib.import_module(path)
+    if not hasattr(module, attribute):
+        raise OvssError(f"module {path!r} has no attribute {attribute!r}. Define it there, or name another module")
+    return getattr(module, attribute)
+
+
+def exists(module: str) -> bool:
+    """Return whether a module with this full name exists. Its parent packages are imported, the module is not."""
+    parent = module.rpartition(".")[0]
+    if parent and not exists(parent):
+        return False
+    return importlib.util.find_spec(module) is not None

@@ -1,0 +1,196 @@
+"""Paired differences of two runs on the same images: interval, p-value, and the smallest difference that would show.
+
+Both runs are resampled with the same draws (see resampling.py), so what an image adds to both of them cancels. The test
+is a t-test of the difference, whose standard error is the standard deviation over the resamples. The p-values of
+classes are corrected by Holm's method (Holm, "A simple sequentially rejective multiple test procedure", 1979).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ovss_ray import metrics
+from ovss_ray.reports import intervals
+from ovss_ray.reports.fields import Ends
+from ovss_ray.reports.resampling import Cells
+from ovss_ray.reports.totals import Reading
+
+POWER = 80
+"""Probability, in percent, with which a test at the 5 % level shows the difference `Difference.smallest`."""
+CLASS_VALUE = "iou"
+"""Value per class that is compared."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of a value: second run minus first run, in points."""
+
+    value: float
+    interval: Ends
+    """95 % interval (see `intervals.shifted`)"""
+    p: float
+    """two-sided p-value; for classes after Holm's correction"""
+    smallest: float
+    """smallest true difference that the test shows at the 5 % level with a probability of POWER"""
+    photographs: int
+    """number of photographs; for a class those with the class in the truth"""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Paired differences of two runs on one benchmark."""
+
+    refused: str = ""
+    """reason why the runs cannot be paired, with advice; empty if they can"""
+    values: Mapping[str, Difference] | None = None
+    """key of a metric → its difference; None if refused"""
+    classes: Mapping[int, Difference] | None = None
+    """index of a label → difference of its IoU, for labels in at least five photographs; None if refused"""
+    labels: tuple[str, ...] = ()
+    """names of all labels"""
+
+
+def compare(first: Reading, second: Reading) -> Paired:
+    """Return the paired differences of two runs, second minus first; refused if their images or truth differ."""
+    before_cells, after_cells = intervals.cells_of(first), intervals.cells_of(second)
+    if before_cells is None or after_cells is None:
+        return Paired("no confusion cells of single images: there are no records, or too many of them for resampling")
+    if reason := (
+        _unlike(first, second)
+        or _other_images(before_cells, after_cells)
+        or _other_names(first, second, before_cells.ids)
+        or _other_truth(before_cells, after_cells)
+    ):
+        return Paired(reason)
+    photographs = before_cells.photographs
+    if photographs < intervals.FEWEST:
+        return Paired(
+            f"{photographs} scored images with a label map (images of one photograph count once), and a test needs "
+            f"{intervals.FEWEST}: see the errors of the report, or repeat both runs with more images"
+        )
+    both = intervals.resampled(first, before_cells), intervals.resampled(second, after_cells)
+    values: dict[str, Difference] = {}
+    for name in (metric for metric in both[0] if metric in both[1]):
+        pairs = [part.result() for run in both for part in run[name]]
+        for key in pairs[0]:
+            difference = tested(pairs[2][key] - pairs[0][key], float(pairs[3][key][0] - pairs[1][key][0]), photographs)
+            values |= {key: difference} if difference else {}
+    labels = tuple(first.card["labels"])
+    classes = by_class(both[0][metrics.MAIN], both[1][metrics.MAIN], before_cells.photographs_with())
+    return Paired("", values, classes, labels)
+
+
+def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference | None:
+    """Return a difference with its test. `resampled` (R,): its values in the resamples; NaN are left out.
+
+    Returns None if it has no value, or for fewer than two photographs. The standard error is increased by
+    √(n / (n − 1)): a resample of n photographs has fewer different ones. With n − 1 degrees of freedom, a
+    class in few photographs needs a larger difference.
+    """
+    from scipy.special import stdtr, stdtrit  # takes 0.1 s
+
+    ends = intervals.shifted(resampled, value)
+    if ends is None or photographs < intervals.FEWEST:
+        return None
+    known = resampled[~np.isnan(resampled)]
+    error = float(np.std(known) * np.sqrt(photographs / (photographs - 1)))
+    freedom = photographs - 1
+    p = 2 * float(stdtr(freedom, -abs(value) / error)) if error else float(value == 0)
+    smallest = error * float(stdtrit(freedom, 0.975) + stdtrit(freedom, POWER / 100))
+    return Difference(value, ends, round(p, 9), round(smallest, 9), photographs)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p-values after Holm's correction, in the same order.
+
+    The i-th smallest of m is multiplied by m − i + 1; no corrected value is smaller than the one before it, or above 1.
+    """
+    corrected, largest = [0.0] * len(p), 0.0
+    for i, place in enumerate(sorted(range(len(p)), key=lambda place: p[place])):
+        largest = max(largest, min(1.0, (len(p) - i) * p[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
+    """Return the difference of IoU for each label in enough photographs, second minus first.
+
+    `first` and `second` are the values of a metric in the resamples, and for all images (see `intervals.resampled`).
+    `seen` (L,): photographs with each label.
+    """
+    (before, whole_before), (after, whole_after) = (
+        tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
+    )
+    differences = {}
+    for label in np.flatnonzero(seen >= intervals.FEWEST_OF_CLASS).tolist():
+        value = float(whole_after[0, label] - whole_before[0, label])
+        if difference := tested(after[:, label] - before[:, label], value, int(seen[label])):
+            differences[label] = difference
+    corrected = holm([difference.p for difference in differences.values()])
+    return {k: replace(of, p=p) for (k, of), p in zip(differences.items(), corrected, strict=True)}
+
+
+def _unlike(first: Reading, second: Reading) -> str:
+    """Return the reason why two runs are of different questions; empty if they are not."""
+    if first.card["labels"] != second.card["labels"]:
+        return "the runs have different classes: evaluate the same version of the benchmark twice"
+    questions = [reading.card.get("asks", "") for reading in (first, second)]
+    if questions[0] != questions[1]:
+        return f"the runs have different questions: {questions[0]!r} and {questions[1]!r}"
+    return ""
+
+
+def _other_images(first: Cells, second: Cells) -> str:
+    """Return the reason why two runs are of different scored images; empty if they are not."""
+    if first.ids != second.ids:
+        alone = sorted(set(first.ids) ^ set(second.ids))
+        return (
+            f"{len(alone)} of the scored images, such as {alone[0]}, are in one run only: repeat both runs with the "
+            "same --split, --ids and --limit"
+        )
+    if not np.array_equal(first.clusters, second.clusters):
+        return "the runs disagree about the images that share a photograph: evaluate the same version of the data twice"
+    return ""
+
+
+def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
+    """Return the reason why images, the same in both runs, have different vocabularies; empty if they do not."""
+    before, after = _vocabularies(first), _vocabularies(second)
+    if other := [name for name in ids if before.get(name) != after.get(name)]:
+        return (
+            f"the runs have different class names as vocabularies of {len(other)} images, such as {other[0]}: evaluate "
+            "the same version of the benchmark twice"
+        )
+    return ""
+
+
+def _vocabularies(reading: Reading) -> dict[str, str | None]:
+    """Return image id → digest of its vocabulary; {} for a manifest without vocabularies."""
+    if "vocabulary" not in reading.listed.column_names:
+        return {}
+    return dict(zip(reading.listed["image_id"].to_pylist(), reading.listed["vocabulary"].to_pylist(), strict=True))
+
+
+def _other_truth(first: Cells, second: Cells) -> str:
+    """Return the reason why images, the same in both runs, have different truth; empty if they do not (see _truth)."""
+    unequal = np.flatnonzero(np.any(_truth(first) != _truth(second), axis=1))
+    if len(unequal):
+        return (
+            f"the ground truth of {len(unequal)} images differs, such as that of {first.ids[unequal[0]]}: evaluate the "
+            "same label files at the same size"
+        )
+    return ""
+
+
+def _truth(cells: Cells) -> np.ndarray:
+    """Return a fingerprint of each image's truth, (n, 2) int64: its counted pixels, and their weighted sum.
+
+    The weights are the squared numbers of the labels, counted from 1. Places of the pixels are not compared. So
+    other label files with the same area of every class are not detected.
+    """
+    n = len(cells.ids)
+    sums = np.zeros((n, 2), np.int64)
+    np.add.at(sums, cells.image, np.stack([cells.pixels, cells.pixels * (cells.truth + 1) ** 2], axis=1))
+    return sums

@@ -1,0 +1,75 @@
+"""Published figures: mIoU and SG-IoU in papers, repositories and logs, as figures.json quotes them.
+
+One method may have several figures for one benchmark, if sources differ or one source gives more digits.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovss_ray.benchmarks import class_lists
+
+SECOND_HAND = "second-hand"
+"""Kind of a figure that is quoted by others and was not checked against its source."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published mIoU or mean SG-IoU."""
+
+    method: str
+    backbone: str
+    benchmark: str
+    """name of the benchmark in this project"""
+    miou: float
+    """percent, with the digits that the source prints; mIoU, or the mean that the convention names"""
+    convention: str
+    """"either", "unknown", or a metric of a report: miou, miou_classic, sg_miou_classic, fold_miou, fold_miou_hsnet.
+
+    "either": the two metrics are equal, since every class has pixels in the truth. "unknown": the two metrics differ,
+    and the source does not say which of them it gives.
+    """
+    where: str
+    """source of the figure: repository@commit and file"""
+    kind: str
+    """log, README, figure (a table that is a picture), aggregator or second-hand
+
+    aggregator: a listing by others than the authors. second-hand: a summary by others, not checked against the source;
+    such a figure is listed, but never compared.
+    """
+    note: str = ""
+
+    @property
+    def quoted(self) -> str:
+        """Repository and file, with the note in brackets."""
+        return f"{self.where} ({self.note})" if self.note else self.where
+
+
+def of(benchmark: str) -> tuple[Figure, ...]:
+    """Return the figures published for a benchmark, best first, SG-IoU last; empty if there are none.
+
+    Sources do not always state their class names, so ade20k:150@catseg has the figures of ade20k:150. Nor do they
+    always state their label files, so pascal_context:59-json has the figures of pascal_context:59.
+    """
+    base = class_lists.base(benchmark)
+    matching = (figure for figure in figures() if figure.benchmark == base)
+    return tuple(sorted(matching, key=lambda figure: (figure.convention.startswith("sg_"), -figure.miou)))
+
+
+@functools.cache
+def figures() -> tuple[Figure, ...]:
+    """Return all published figures, in the order of figures.json."""
+    content = _content()
+    return tuple(Figure(*row, **content["sources"][source]) for *row, source in content["figures"])
+
+
+def method(stage: str, variant: str) -> tuple[str, str] | None:
+    """Return method and backbone, as published, of a stage with this `variant`; None if no figures are published."""
+    return next((tuple(known) for *names, known in _content()["methods"] if names == [stage, variant]), None)
+
+
+@functools.cache
+def _content() -> dict[str, Any]:
+    return json.loads((Path(__file__).parent / "figures.json").read_text("utf-8"))

@@ -1,0 +1,152 @@
+"""Bootstrap resamples of a benchmark's images: sums of confusion cells, exact, and the same on every machine.
+
+A resample draws n of the n images, with replacement. Images that share a photograph, such as episodes, are drawn
+together: then the n photographs are drawn (cluster bootstrap). Method: Efron and Tibshirani, "An Introduction to the
+Bootstrap", 1993, chapters 6 and 13.
+
+The images are sorted by their ids, and all sums are int64. So the resamples do not depend on the order of the records
+or on their files. The stream of PCG64 is part of NumPy's guarantees (NEP 19), but `Generator.integers` is not. Hence
+the draws are computed here from the raw stream.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ovss_ray.metrics import confusion
+from ovss_ray.structures.class_sums import ClassSums
+from ovss_ray.structures.columns import NONE
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+RESAMPLES = 1000
+"""Number of resamples."""
+SEED = 0
+"""Seed of the bit generator."""
+BITS = "PCG64"
+"""Name of the bit generator, as in numpy.random."""
+_BLOCK = 125
+"""Number of resamples that are summed together: their weights stay in the cache of a processor."""
+_UNITS_PER_PERCENT = 2**32
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Confusion cells of the scored images of a benchmark, sorted by image id."""
+
+    ids: tuple[str, ...]
+    """n image ids, sorted"""
+    clusters: np.ndarray
+    """(n,) int64: number of each image's photograph, counted from 0 in the order of the ids"""
+    image: np.ndarray
+    """(m,) int64: index of the image of each cell"""
+    truth: np.ndarray
+    """(m,) int64: true label of each cell"""
+    prediction: np.ndarray
+    """(m,) int64: predicted label of each cell, or `labels` for NONE"""
+    pixels: np.ndarray
+    """(m,) int64: pixels of each cell"""
+    image_miou: np.ndarray
+    """(n,) float64 percent, a multiple of 1 / 2³²: the image's own mIoU; NaN if it has no counted pixel"""
+    labels: int
+    """number of labels, L"""
+
+    @classmethod
+    def of(cls, tables: Sequence[pa.Table], listed: pa.Table, labels: int) -> "Cells":
+        """Return the cells of tables with the columns image_id and confusion. Rows without a measurement are left out.
+
+        `listed` is the manifest; images with the same `image_uri` in it share a photograph.
+        """
+        empty = pa.table({"image_id": pa.array([], pa.string()), "confusion": pa.array([], confusion.schema)})
+        table = pa.concat_tables([empty, *(part.select(empty.column_names) for part in tables)])
+        table = table.filter(table["confusion"].is_valid()).sort_by("image_id").combine_chunks()
+        column = pa.chunked_array(table["confusion"].chunks, confusion.schema).combine_chunks()
+        records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        image, cells = confusion.flat_cells(records)
+        truth, prediction, pixels = (cells[name].astype(np.int64) for name in confusion.schema.names)
+        return cls(
+            ids=tuple(table["image_id"].to_pylist()),
+            clusters=_clusters(table["image_id"], listed),
+            image=image,
+            truth=truth,
+            prediction=np.where(prediction == NONE, labels, prediction),
+            pixels=pixels,
+            image_miou=confusion.per_image(records)["miou"],
+            labels=labels,
+        )
+
+    @property
+    def photographs(self) -> int:
+        """Number of photographs: the units of the bootstrap."""
+        return int(self.clusters.max(initial=-1)) + 1
+
+    @cached_property
+    def matrix(self) -> "csr_array":
+        """Sparse (3 L + 2, U) int64: sums of each of U photographs.
+
+        Rows: hits, truth and prediction of each label, then sum of the images' mIoU, then images.
+        """
+        from scipy.sparse import csr_array  # takes 0.1 s
+
+        n = self.labels
+        unit = self.clusters[self.image]
+        hit, called = self.truth == self.prediction, self.prediction < n
+        counted = np.flatnonzero(~np.isnan(self.image_miou))
+        mious = np.rint(self.image_miou[counted] * _UNITS_PER_PERCENT).astype(np.int64)
+        rows = [self.truth[hit], n + self.truth, 2 * n + self.prediction[called]]
+        rows += [np.full(len(counted), 3 * n), np.full(len(counted), 3 * n + 1)]
+        columns = [unit[hit], unit, unit[called], self.clusters[counted], self.clusters[counted]]
+        values = [self.pixels[hit], self.pixels, self.pixels[called], mious, np.ones(len(counted), np.int64)]
+        places = np.concatenate(rows), np.concatenate(columns)
+        return csr_array((np.concatenate(values), places), shape=(3 * n + 2, self.photographs))  # adds repeated places
+
+    def whole(self) -> ClassSums:
+        """Return the sums over all images: a single row."""
+        return self._sums(self.matrix.sum(axis=1)[None])
+
+    def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> ClassSums:
+        """Return the sums over each of R resamples. Raises ValueError if there is no image."""
+        blocks = (self.matrix @ counts for counts in draws(self.photographs, resamples, seed))
+        return self._sums(np.concatenate(list(blocks), axis=1).T)
+
+    def photographs_with(self) -> np.ndarray:
+        """Return the number of photographs in whose truth each label occurs, (L,) int64."""
+        return np.diff(self.matrix[self.labels : 2 * self.labels].indptr).astype(np.int64)
+
+    def _sums(self, rows: np.ndarray) -> ClassSums:
+        hits, truth, prediction = (rows[:, i * self.labels : (i + 1) * self.labels] for i in range(3))
+        return ClassSums(hits, truth, prediction, rows[:, -2], rows[:, -1])
+
+
+def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
+    """Yield the resamples in blocks, (units, B) int64: how often each unit is drawn in each of B resamples.
+
+    The high 32 bits of the next number of the stream select a unit: bits · units / 2³². Raises ValueError if there is
+    no unit.
+    """
+    if units < 1:
+        raise ValueError("a resample needs at least one image")
+    stream = getattr(np.random, BITS)(seed)
+    for first in range(0, resamples, _BLOCK):
+        block = min(_BLOCK, resamples - first)
+        bits = stream.random_raw(block * units) >> np.uint64(32)
+        drawn = (bits * np.uint64(units) >> np.uint64(32)).astype(np.int64).reshape(block, units)
+        places = drawn * block + np.arange(block)[:, None]
+        yield np.bincount(places.reshape(-1), minlength=units * block).reshape(units, block)
+
+
+def _clusters(ids: pa.ChunkedArray, listed: pa.Table) -> np.ndarray:
+    """Return the number of each image's photograph, (n,) int64, counted from 0 in the order of the images.
+
+    An image without an address is a photograph of its own.
+    """
+    addresses = listed["image_uri"].take(pc.index_in(ids, listed["image_id"])).to_pylist()
+    keys = [("uri", uri) if uri else ("id", name) for uri, name in zip(addresses, ids.to_pylist(), strict=True)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], np.int64)

@@ -1,0 +1,263 @@
+"""The schema of report.json: `Report` and its parts, typed, frozen and with a version.
+
+All metrics are percent, float64. A value that could not be measured is None, and null in JSON, which has no NaN.
+Keys that a later version adds are kept when a report is read and written again.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ValidationError, model_validator
+
+from ovss_ray.errors import OvssError
+from ovss_ray.reports.fields import Bootstrap, Part, Percent
+from ovss_ray.runs.folder import RunFolder
+
+FILE = "report.json"
+"""Name of the report in the folder of a run."""
+VERSION = 1
+"""Version of this schema. Reports without a version, from earlier commits, are read as version 1."""
+
+
+class Images(Part):
+    """Counts of images."""
+
+    expected: int
+    """images requested"""
+    scored: int
+    """images that were scored without an error"""
+    failed: int = 0
+    """images that failed"""
+
+
+class LeftOut(Part):
+    """Files of a data set that belong to no image."""
+
+    what: str
+    """kind of files, such as "label files without a photograph" """
+    number: int
+    example: str
+    """address of one of the files"""
+
+
+class Files(Part):
+    """Counts of changed files, records without digests, and files that belong to no image."""
+
+    changed: int = 0
+    """images whose files have changed since they were scored"""
+    undigested: int = 0
+    """records of an earlier version, without digests of their files"""
+    left_out: tuple[LeftOut, ...] = ()
+    unpaired: str = "error"
+    """rule for files that belong to no image. error: they make the run incomplete; skip: the benchmark allows them"""
+
+    @property
+    def incomplete(self) -> int:
+        """Number of files that belong to no image, if the benchmark does not allow such files; else 0."""
+        return sum(files.number for files in self.left_out) if self.unpaired == "error" else 0
+
+
+class Ids(Part):
+    """The requested image ids: their number and digest."""
+
+    count: int
+    sha256: str
+
+
+class Selection(Part):
+    """The requested images of a benchmark."""
+
+    split: str
+    ids: Ids | None = None
+    """the requested ids; None: all ids of the split"""
+    limit: int | None = None
+    """number of selected images, counted from the first id; None: all"""
+
+    @property
+    def restrictions(self) -> tuple[str, ...]:
+        """The restrictions within the split, in words; empty for a whole split."""
+        ids = (f"{self.ids.count} ids",) if self.ids else ()
+        return (*ids, f"first {self.limit}") if self.limit else ids
+
+
+class RelationsOf(Part):
+    """The relations between the labels of a benchmark, from which SG-IoU is computed."""
+
+    file: str
+    """file that was passed as `--relations`"""
+    sha256: str
+    """digest of the pairs"""
+    children: int
+    """number of classes with a father"""
+    pairs: int
+    """number of pairs of a child and a father"""
+
+
+class Group(Part):
+    """The score of a group of labels, such as things or stuff. Metrics of instances and of your own add keys."""
+
+    labels: int
+    in_truth: int = 0
+    """number of labels with pixels in the truth"""
+    miou: Percent = None
+    pooled_iou: Percent = None
+    """sum of intersections divided by sum of unions"""
+
+
+class ClassScore(Part):
+    """The score of one class. Metrics of your own may add keys."""
+
+    name: str
+    iou: Percent = None
+    acc: Percent = None
+    truth_pixels: int = 0
+    prediction_pixels: int = 0
+
+
+class ImageError(Part):
+    """An image that failed."""
+
+    image_id: str
+    error: str
+
+
+class PublishedFigure(Part):
+    """A published mIoU or mean SG-IoU, and the measured value of the same convention."""
+
+    miou: float
+    """percent, with the digits of the source; the mean SG-IoU if the convention is sg_miou_classic"""
+    convention: str
+    kind: str
+    where: str
+    metric: str | None
+    """name of the metric with the same convention; None if the convention is unknown"""
+    measured: Percent
+    difference: Percent
+    """measured minus published, in points; None if they are not comparable"""
+
+
+class Published(Part):
+    """The published figures of the run's method."""
+
+    method: str
+    backbone: str
+    not_comparable: tuple[str, ...]
+    """reasons why the figures are not comparable with the run; empty if they are"""
+    checkpoint: str
+    """how the published checkpoint was recognised; empty if not comparable"""
+    figures: tuple[PublishedFigure, ...]
+
+
+class BenchmarkReport(Part):
+    """The results of a run on one benchmark."""
+
+    images: Images
+    files: Files = Files()
+    final: bool
+    """true if every image has a record without an error, and `files.incomplete` is 0"""
+    selection: Selection
+    metrics: Mapping[str, Percent]
+    """metric → percent, such as metrics["miou"]; `ovss list metrics` has the names"""
+    bootstrap: Bootstrap | None = None
+    """None: not computed, as in reports of earlier versions"""
+    measured: Mapping[str, int] = {}
+    """metric module → number of images that it has measured; {} in reports of earlier versions"""
+    relations: RelationsOf | None = None
+    """None: no relations, hence no SG-IoU"""
+    groups: Mapping[str, Group] = {}
+    classes: tuple[ClassScore, ...] = ()
+    errors: tuple[ImageError, ...] = ()
+    published: Published | None = None
+    counts: Mapping[str, int] = {}
+    """count of a metric → its value, such as counts["classes_seen"] for a few-shot fold"""
+    asks: str = ""
+    """question of an episode as a sentence; empty for a benchmark without episodes"""
+    notes: tuple[str, ...] = ()
+    """sentences of the stages, such as the seed of a random method"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, raw: Any) -> Any:
+        """Add `files` to a report of an earlier version, which lacks it. Records had no digests then."""
+        if isinstance(raw, Mapping) and "files" not in raw and isinstance(images := raw.get("images"), Mapping):
+            return {**raw, "files": {"undigested": images.get("scored", 0)}}
+        return raw
+
+
+class Run(Part):
+    """The run that the report describes."""
+
+    digest: str
+    """twelve hex digits, computed from everything that changes results"""
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    """versions, machine, and weights with their sha256"""
+    seconds: Mapping[str, Mapping[str, float]]
+    """benchmark → stage → mean wall seconds per scored image"""
+    history: tuple[Mapping[str, Any], ...] = ()
+    """one entry per command that ran in the folder, oldest first"""
+
+    @property
+    def fake_weights(self) -> tuple[str, ...]:
+        """File names of the weights with made-up values."""
+        return tuple(str(weights["file"]) for weights in self.environment.get("weights", ()) if weights["fake"])
+
+
+class Report(Part):
+    """The report of a run.
+
+    Example: `report.benchmarks["camvid"].metrics["miou"]` is a float in percent, or None.
+    """
+
+    version: Literal[1] = 1
+    benchmarks: Mapping[str, BenchmarkReport]
+    folds: Mapping[str, Mapping[str, Percent]] = {}
+    """data set → metric → mean over its four folds, as in folds["pascal5i"]["fold_miou"]"""
+    run: Run
+
+    @property
+    def final(self) -> bool:
+        """True if all benchmarks are final (see BenchmarkReport.final)."""
+        return all(benchmark.final for benchmark in self.benchmarks.values())
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Sentences on images and files that the metrics do not cover, with advice; empty if they cover all."""
+        counts = [benchmark.images for benchmark in self.benchmarks.values()]
+        expected, scored = sum(images.expected for images in counts), sum(images.scored for images in counts)
+        sentences = []
+        if scored < expected:
+            advice = "see the report. Give the same command again to retry them"
+            sentences.append(f"{expected - scored} of {expected} images have no result; {advice}")
+        if unpaired := sum(benchmark.files.incomplete for benchmark in self.benchmarks.values()):
+            advice = "Fix their names, or write `unpaired: skip` in the YAML"
+            sentences.append(f"{unpaired} files belong to no image (see above). {advice}")
+        return tuple(sentences)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read the report in the folder of a run, a path or an address.
+
+        Raises OvssError if the folder is not that of a run, or its report is missing or damaged.
+        """
+        run = RunFolder(str(folder))
+        raw = run.json(FILE)
+        if not raw:
+            run.config()
+            raise OvssError(f"{run.file(FILE)}: no report: the run was interrupted. Type: ovss report {folder}")
+        if raw.get("version", VERSION) != VERSION:
+            raise OvssError(
+                f"{run.file(FILE)}: report of version {raw['version']}, but this ovss_ray reads version {VERSION}. "
+                "Type: pip install --upgrade ovss_ray"
+            )
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as failure:
+            first = failure.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise OvssError(f"{run.file(FILE)}: damaged: {place}: {first['msg']}. Type: ovss report {folder}") from None
+
+    def save(self, folder: RunFolder) -> None:
+        """Write report.json into the folder of a run."""
+        folder.save_json(FILE, self.model_dump(mode="json"))

@@ -1,0 +1,225 @@
+"""Scores of merged classes, classes of interest, and buckets of classes and sizes, from the records of any run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray import metrics
+from ovss_ray.errors import OvssError
+from ovss_ray.metrics import confusion
+from ovss_ray.reports import intervals
+from ovss_ray.reports.resampling import Cells
+from ovss_ray.reports.totals import Reading
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.relations import index_of, places
+
+INTEREST = "classes of interest"
+"""Name of the group of the classes of interest."""
+FREQUENCIES = {"rare (1–9 photographs)": 1, "common (10–99)": 10, "frequent (100 or more)": 100}
+"""Name of a bucket of classes → smallest number of photographs in whose truth a class occurs."""
+SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
+"""Name of a bucket of sizes → smallest share of an image's counted pixels, in percent."""
+
+
+@dataclass(frozen=True)
+class SizeScore:
+    """Scores of the pairs of an image and a class in its truth, for one bucket of sizes."""
+
+    name: str
+    pairs: int
+    """number of pairs"""
+    iou: float
+    """mean over the pairs of the class's IoU within the image, percent; NaN without pairs"""
+    acc: float
+    """correctly predicted pixels of all pairs divided by their pixels, percent; NaN without pairs"""
+
+
+def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
+    """Return a benchmark's content with classes merged: new name → classes. The other classes keep their order.
+
+    Confusions between merged classes become hits, as if the benchmark had a single class. Groups, relations and
+    measurements other than the confusion matrix are left out. Raises OvssError for an unknown class, a class that is
+    merged twice, or a name that is taken. It is also raised if the cells of the images were not kept.
+    """
+    names, indices = _merged(reading.card["labels"], merge)
+    table = np.full(NONE + 1, NONE, np.uint16)
+    table[: len(indices)] = indices
+    tables = tuple(_relabelled(part, table) for part in _kept(reading))
+    columns = [part[metrics.MAIN] for part in tables]
+    partial = sum((confusion.Partial.of(column, len(names)) for column in columns), confusion.Partial.zero(len(names)))
+    total = replace(reading.total, cells=tables, partials={metrics.MAIN: partial})
+    return replace(reading, card={**reading.card, "labels": names, "groups": {}}, total=total, inputs={})
+
+
+def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> Reading:
+    """Return a benchmark's content with classes merged, and with the group of the classes of interest.
+
+    A word of `only` is the new name of merged classes, or a class of the benchmark before the merge. A class that is
+    merged stands for the merged class. Predictions of all classes count, as for the groups of a benchmark. Raises
+    OvssError for an unknown class, and as `merged` does.
+    """
+    content = merged(reading, merge) if merge else reading
+    indices = interesting(reading.card["labels"], merge, only)
+    return replace(content, card={**content.card, "groups": {INTEREST: indices}}, inputs={}) if only else content
+
+
+def interesting(labels: Sequence[str], merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> list[int]:
+    """Return the indices, after merging, of the classes of interest (see `selected`). Raises OvssError."""
+    names, new = _merged(labels, merge)
+    named = places(labels)
+    return list(
+        dict.fromkeys(names.index(word) if word in merge else new[index_of(word, named, len(labels))] for word in only)
+    )
+
+
+def unfit(
+    labels: Mapping[str, Sequence[str]], merge: Mapping[str, Sequence[str]], only: Sequence[str]
+) -> dict[str, str]:
+    """Return benchmark → reason why `merge` and `only` do not fit its classes, for benchmarks that they do not fit.
+
+    `labels`: benchmark → names of its labels. Raises OvssError if they fit no benchmark.
+    """
+    reasons = {}
+    for name, of_benchmark in labels.items():
+        try:
+            interesting(of_benchmark, merge, only)
+        except OvssError as failure:
+            reasons[name] = str(failure)
+    if reasons and len(reasons) == len(labels):
+        raise OvssError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+    return reasons
+
+
+def by_frequency(reading: Reading) -> Reading:
+    """Return a benchmark's content with its classes grouped by the number of photographs that they occur in.
+
+    Raises OvssError if the cells of the images were not kept.
+    """
+    seen = _cells(reading).photographs_with()
+    bucket = np.searchsorted(list(FREQUENCIES.values()), seen, "right") - 1
+    groups = {name: np.flatnonzero(bucket == place).tolist() for place, name in enumerate(FREQUENCIES)}
+    return replace(reading, card={**reading.card, "groups": groups}, inputs={})
+
+
+def by_size(reading: Reading) -> list[SizeScore]:
+    """Return the scores of pairs of an image and a class, by the class's share of the image's counted pixels.
+
+    Records have the pixels of a class in an image, but not its connected regions. Raises OvssError if the cells of
+    the images were not kept.
+    """
+    pixels, correct, iou, share = _pairs(_cells(reading))
+    bucket = np.searchsorted(list(SHARES.values()), share, "right") - 1
+    return [
+        SizeScore(
+            name,
+            pairs=int(inside.sum()),
+            iou=float(iou[inside].mean()) if inside.any() else float("nan"),
+            acc=100.0 * int(correct[inside].sum()) / int(pixels[inside].sum()) if inside.any() else float("nan"),
+        )
+        for name, inside in ((name, bucket == place) for place, name in enumerate(SHARES))
+    ]
+
+
+def parse(merge: Sequence[str]) -> dict[str, list[str]]:
+    """Return name → classes of texts such as "vehicle=car,truck,bus". Raises OvssError for another form."""
+    parsed: dict[str, list[str]] = {}
+    for text in merge:
+        name, _, classes = text.partition("=")
+        if not name.strip() or not (words := words_of(classes)):
+            raise OvssError(f"--merge {text}: expected NAME=CLASS,CLASS, such as vehicle=car,truck,bus")
+        if name.strip() in parsed:
+            raise OvssError(f"--merge {text}: {name.strip()!r} is listed twice. List all of its classes at once")
+        parsed[name.strip()] = words
+    return parsed
+
+
+def parse_only(text: str) -> list[str]:
+    """Return the classes of a text such as "car,bus"; [] for an empty one. Raises OvssError for commas alone."""
+    if text and not words_of(text):
+        raise OvssError(f"--only {text}: expected CLASS,CLASS, such as car,bus")
+    return words_of(text)
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text that are separated by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _merged(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> tuple[list[str], list[int]]:
+    """Return the names of the classes after merging, and the new index of each label. Raises OvssError (see `merged`).
+
+    Classes with equal names that are not merged remain two classes.
+    """
+    target = _targets(labels, merge)
+    if clash := [name for name in merge if name in [labels[c] for c, of in enumerate(target) if not of]]:
+        raise OvssError(f"--merge {clash[0]}=…: {clash[0]!r} is the name of another class. Choose a new name")
+    keys: list[str | int] = [of or c for c, of in enumerate(target)]
+    order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return [labels[key] if isinstance(key, int) else key for key in order], [order[key] for key in keys]
+
+
+def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the new name of each label; "" for one that is not merged."""
+    named, target = places(labels), [""] * len(labels)
+    for name, words in merge.items():
+        for index in dict.fromkeys(index_of(word, named, len(labels)) for word in words):
+            if target[index]:
+                raise OvssError(f"the class {labels[index]!r} is merged into {target[index]!r} and into {name!r}")
+            target[index] = name
+    return target
+
+
+def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
+    """Return records with new labels. `table` (NONE + 1,) uint16: old label → new label."""
+    column = part[metrics.MAIN].combine_chunks()
+    records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    valid = records.filter(records.is_valid())
+    lists = []
+    for name in confusion.schema.names:
+        values = valid.field(name)
+        flat = values.flatten().to_numpy(zero_copy_only=False)
+        lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        lists.append(pa.ListArray.from_arrays(offsets, pa.array(flat if name == "pixels" else table[flat])))
+    ids = part["image_id"].filter(part[metrics.MAIN].is_valid())
+    return pa.table({"image_id": ids, metrics.MAIN: pa.StructArray.from_arrays(lists, fields=list(confusion.schema))})
+
+
+def _kept(reading: Reading) -> tuple[pa.Table, ...]:
+    if not reading.total.cells:
+        raise OvssError(
+            "the confusion cells of single images are not at hand: there are no records, or more than "
+            "100,000 images. Select a part of the run with --ids or --limit"
+        )
+    return reading.total.cells
+
+
+def _cells(reading: Reading) -> Cells:
+    _kept(reading)
+    cells = intervals.cells_of(reading)
+    assert cells is not None
+    return cells
+
+
+def _pairs(cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return four values of each of the m pairs of an image and a class in its truth.
+
+    They are pixels and correctly predicted pixels, (m,) int64, then IoU and share of the image, (m,) float64 percent.
+    The memory is proportional to the number of cells, not to images times labels.
+    """
+    width = cells.labels + 1
+    truth, prediction = cells.image * width + cells.truth, cells.image * width + cells.prediction
+    keys, place = np.unique(truth, return_inverse=True)
+    pixels, correct, called = (np.zeros(len(keys), np.int64) for _ in range(3))
+    np.add.at(pixels, place, cells.pixels)
+    np.add.at(correct, place, cells.pixels * (truth == prediction))
+    where = np.searchsorted(keys, prediction)
+    known = np.isin(prediction, keys)
+    np.add.at(called, where[known], cells.pixels[known])
+    areas = np.zeros(len(cells.ids), np.int64)
+    np.add.at(areas, cells.image, cells.pixels)
+    iou = 100.0 * correct / (pixels + called - correct)
+    share = 100.0 * pixels / areas[keys // width]
+    return pixels, correct, iou, share

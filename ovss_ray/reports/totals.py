@@ -1,0 +1,183 @@
+"""Sum over a benchmark's records, computed in one pass: metrics, errors, seconds, and values per image."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ovss_ray import metrics
+from ovss_ray.runs import manifest as manifests
+from ovss_ray.runs import records, relations
+from ovss_ray.runs.complete import predicts
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.runs.records import Settled
+
+_UNIT = 2**64
+"""Units per second. Seconds, float32, are summed as integers, so the sum does not depend on the order."""
+
+CELLS_UP_TO = 100_000
+"""Largest number of images whose confusion cells are kept. They take about 1.5 kB per image."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """Sum over the records of a set of images. Addition is exact, associative and commutative."""
+
+    scored: int = 0
+    """images that were scored without an error"""
+    errors: tuple[tuple[str, str], ...] = ()
+    """image_id and error of each failed image, sorted"""
+    spent: Mapping[str, int] = field(default_factory=dict)
+    """stage → time for all scored images, in units of 1 / 2⁶⁴ s"""
+    partials: Mapping[str, Any] = field(default_factory=dict)
+    """metric → sum of its measurements (see metrics)"""
+    measured: Mapping[str, int] = field(default_factory=dict)
+    """metric → number of images that it has measured"""
+    images: tuple[pa.Table, ...] = ()
+    """tables with a row per image: image_id, values, error; empty unless requested"""
+    cells: tuple[pa.Table, ...] = ()
+    """tables with a row per scored image: image_id, confusion; empty unless requested"""
+
+    @classmethod
+    def of(cls, part: pa.Table, labels: int, images: bool = False, cells: bool = False) -> "Total":
+        """Return the sum over records of a benchmark with `labels` labels.
+
+        Records of other versions may lack columns. With `images`, the values of each image are kept as well. With
+        `cells`, so are the confusion cells of each image.
+        """
+        good = pc.equal(part["error"], "")
+        failed = part.select(["image_id", "error"]).filter(pc.invert(good)).to_pylist()
+        spent: Counter[str] = Counter()
+        for row in part["seconds"].filter(good).to_pylist():
+            spent.update({stage: int(seconds * _UNIT) for stage, seconds in row})
+        columns = {name: part[name] for name in metrics.columns(part.column_names)}
+        measured = Counter({name: len(values) - values.null_count for name, values in columns.items()})
+        return cls(
+            scored=len(part) - len(failed),
+            errors=tuple(sorted((row["image_id"], row["error"]) for row in failed)),
+            spent=spent,
+            partials={name: metrics.load(name).partial(columns[name], labels) for name in +measured},
+            measured=+measured,
+            images=(_images(part, columns),) if images else (),
+            cells=(part.select(["image_id", metrics.MAIN]).filter(good),) if cells and metrics.MAIN in columns else (),
+        )
+
+    @classmethod
+    def empty(cls, labels: int, names: Sequence[str]) -> "Total":
+        """Return the sum over no image, with a Partial of each named metric."""
+        named = map(metrics.load, names)
+        return cls(partials={metric.name: metric.partial(pa.array([], metric.schema), labels) for metric in named})
+
+    def __add__(self, other: "Total") -> "Total":
+        both = self.partials.keys() & other.partials.keys()
+        return Total(
+            scored=self.scored + other.scored,
+            errors=tuple(sorted((*self.errors, *other.errors))),
+            spent=_added(self.spent, other.spent),
+            partials={**self.partials, **other.partials, **{k: self.partials[k] + other.partials[k] for k in both}},
+            measured=_added(self.measured, other.measured),
+            images=(*self.images, *other.images),
+            cells=(*self.cells, *other.cells),
+        )
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Mean wall seconds per scored image in each stage."""
+        return {stage: spent / _UNIT / self.scored for stage, spent in self.spent.items()}
+
+
+def _added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
+
+
+def _images(part: pa.Table, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+    """Return a table with a row per image: image_id, the metrics' values (float64), error. NaN: not measured."""
+    table = part.select(["image_id"])
+    for name, values in columns.items():
+        if (per_image := metrics.load(name).per_image) and values.null_count < len(values):
+            for key, numbers in per_image(values.combine_chunks()).items():
+                table = table.append_column(key, pa.array(numbers, pa.float64()))
+    return table.append_column("error", part["error"])
+
+
+Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Total | None]]
+"""Function that sums over a folder of records, such as records.fold and reduce.fold.
+
+Arguments: the folder, the manifest, and a function that maps records to a Total. Returns the records that count, and
+their sum.
+"""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Content of a run's folder for one benchmark, read in one pass."""
+
+    card: Mapping[str, Any]
+    """labels, groups and selection (see RunPlan.card)"""
+    listed: pa.Table
+    """the manifest: a table with a row per image"""
+    settled: Settled
+    total: Total
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """name → input of derived metrics: "relations" → Relations, "fold" → number of measured episodes"""
+
+    def results(self) -> list[tuple[metrics.Table, Any]]:
+        """Return the metrics with a value, in the order of their tables.
+
+        Each metric comes with an object that has its values: the sum of a measured metric, the Result of a derived one.
+        """
+        sums = self.total.partials
+        results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]
+        for metric in metrics.derived():
+            if metric.derives in sums and metric.needs in self.inputs:
+                results.append((metric, metric.Result(sums[metric.derives], self.inputs[metric.needs])))
+        return sorted(results, key=lambda result: result[0].place)
+
+    def images(self) -> list[dict[str, Any]]:
+        """Return a row per image: its id, values in percent (None if not measured), and error.
+
+        Images without an mIoU are first, then the others by ascending mIoU; in runs over instances, by their mean IoU.
+        The list is empty unless `read` was called with `images`.
+        """
+        rows = pa.concat_tables(self.total.images, promote_options="default").to_pylist() if self.total.images else []
+        for row in rows:
+            row |= {key: None for key, value in row.items() if isinstance(value, float) and np.isnan(value)}
+        main = "miou" if any("miou" in row for row in rows) else "instance_iou"
+        return sorted(rows, key=lambda row: (-1.0 if row.get(main) is None else row[main], row["image_id"]))
+
+
+def read(folder: RunFolder, fold: Fold = records.fold, images: bool = False, cells: bool = False) -> dict[str, Reading]:
+    """Return the content of a run's folder by benchmark. Raises OvssError if it is incomplete or damaged.
+
+    With `images`, the values of each image are kept; with `cells`, its confusion cells, which bootstrap intervals need.
+    The cells of benchmarks with more than CELLS_UP_TO images are not kept.
+    """
+    config = folder.config()
+    main = (metrics.MAIN,) if predicts(config) else ()
+    measured = (*main, *config.metrics)
+    return {name: _read(folder, name, measured, fold, images, cells) for name in config.benchmarks}
+
+
+def _read(folder: RunFolder, name: str, measured: Sequence[str], fold: Fold, images: bool, cells: bool) -> Reading:
+    card = folder.facts(name)
+    listed, labels = manifests.load(folder.manifest(name)), len(card["labels"])
+    keep = cells and len(listed) <= CELLS_UP_TO
+    settled, total = fold(folder.records(name), listed, partial(Total.of, labels=labels, images=images, cells=keep))
+    empty = Total.empty(labels, measured)
+    summed = empty if total is None else empty + total
+    related = relations.load(folder, name, labels)
+    inputs: dict[str, Any] = {} if related is None else {"relations": related}
+    if _of_a_fold(card.get("groups", {}), labels):
+        inputs[metrics.FOLD] = summed.measured.get(metrics.MAIN, 0)
+    return Reading(card, listed, settled, summed, inputs)
+
+
+def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
+    """Return whether the labels are the classes of a fold, then background. There may be further groups."""
+    of_fold = {"foreground": list(range(labels - 1)), "background": [labels - 1]}
+    return all(list(groups.get(name, ())) == indices for name, indices in of_fold.items())

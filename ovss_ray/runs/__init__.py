@@ -1,0 +1,1 @@
+"""Runs. A run is a folder with a plan, a manifest and records."""

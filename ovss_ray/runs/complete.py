@@ -1,0 +1,105 @@
+"""Completion of a config. Every run needs certain stages, which the config may omit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ovss_ray import metrics
+from ovss_ray.config.run import Pool, RunConfig
+from ovss_ray.errors import OvssError
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.columns import MANIFEST, TRUE
+
+
+def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
+    """Return the config's pools, and add those required stages that the config does not name.
+
+    `decode` comes first, if pixels or instances are read. `truth` and `instances` come directly before the first
+    stage that reads their columns. Without a stage that predicts label maps, `truth` is left out. `measure` and `save`,
+    if set, come last. A stage that the config names keeps its place. Raises OvssError if a user's metric reads a column
+    that no stage writes.
+    """
+    named = {stage.use for stage in config.stages()}
+    reads = {name for stage in config.stages() for name in stage.reads()}
+    read_by_own_metrics = {name for metric in metrics.load_own(config.metrics) for name in metric.reads}
+    pools = list(config.pools)
+    tail = [] if "measure" in named else [StageConfig(use="measure")]
+    if "instances" not in named and of_instances(config):
+        pools = _before(pools, StageConfig(use="instances"))
+    if "truth" not in named and (predicts(config) or "truth" in reads | read_by_own_metrics):
+        truth = StageConfig(use="truth", options=_square(config))
+        if "truth" in reads:
+            pools = _before(pools, truth)
+        else:
+            tail.insert(0, truth)
+    if save and "save" not in named and predicts(config):
+        tail.append(save)
+    if (of_instances(config) or (reads | read_by_own_metrics) & {"image", "size"}) and "decode" not in named:
+        pools.insert(0, Pool(stages=(StageConfig(use="decode"),)))
+    return _with_metrics([*pools, Pool(stages=tuple(tail))] if tail else pools, config)
+
+
+def binary(config: RunConfig) -> bool:
+    """Return whether a stage segments one class at a time, so that episodes ask for their class alone."""
+    return any(stage.kind().binary for stage in config.stages())
+
+
+def of_instances(config: RunConfig) -> bool:
+    """Return whether a stage reads the true instances of an image."""
+    instances = {*TRUE, "image_number"}
+    return any(instances & set(stage.reads()) for stage in config.stages())
+
+
+def predicts(config: RunConfig) -> bool:
+    """Return whether label maps are predicted: always, except for runs over instances in which no stage does so."""
+    return not of_instances(config) or any("prediction" in stage.writes() for stage in config.stages())
+
+
+def _square(config: RunConfig) -> dict[str, int]:
+    """Return the options of `truth` for predictions on a square, which the `side` of a binary stage requests."""
+    sides = [stage.kind().side(stage.settings()) for stage in config.stages() if stage.kind().binary]
+    return next(({"side": side} for side in sides if side), {})
+
+
+def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
+    """Return the pools with a stage inserted directly before the first reader of its columns."""
+    columns = set(stage.writes())
+    placed: list[Pool] = []
+    for i, pool in enumerate(pools):
+        for j, reader in enumerate(pool.stages):
+            if columns & set(reader.reads()):
+                stages = (*pool.stages[:j], stage, *pool.stages[j:])
+                return [*placed, pool.model_copy(update={"stages": stages}), *pools[i + 1 :]]
+        placed.append(pool)
+    return placed
+
+
+def _with_metrics(pools: Sequence[Pool], config: RunConfig) -> list[Pool]:
+    """Return the pools, with a list of metrics for the stage `measure`.
+
+    The list has the user's metrics, and those built-in metrics whose columns exist.
+    """
+    columns = set(MANIFEST)
+    settled = []
+    for pool in pools:
+        stages = []
+        for stage in pool.stages:
+            stages.append(_measuring(stage, columns, config) if stage.use == "measure" else stage)
+            columns |= set(stages[-1].writes())
+        settled.append(pool.model_copy(update={"stages": tuple(stages)}))
+    return settled
+
+
+def _measuring(stage: StageConfig, columns: set[str], config: RunConfig) -> StageConfig:
+    if stage.options:
+        raise OvssError("the stage `measure` takes no options; list your metrics under `metrics:` in the config")
+    own_metrics = metrics.load_own(config.metrics)
+    for metric in own_metrics:
+        if missing := set(metric.reads) - columns:
+            raise OvssError(
+                f"metric {metric.name!r} needs columns {sorted(missing)}, which no stage before `measure` "
+                f"writes; available: {sorted(columns)}"
+            )
+    main = {metrics.MAIN} if predicts(config) else set()
+    possible = [metric for metric in metrics.built_in() if metric.name in main or set(metric.reads) <= columns]
+    options: dict[str, Any] = {"metrics": [metric.name for metric in (*possible, *own_metrics)]}
+    return StageConfig(use="measure", options=options | ({"binary": True} if binary(config) else {}))

@@ -1,0 +1,207 @@
+"""Manifest: the table of a run's images, fixed before the first image is read.
+
+A report states how many of these images each metric covers.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain, islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.benchmarks.listing import Item, LeftOut, gathered, left_out, logged
+from ovss_ray.benchmarks.selection import Selection
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.io.sorted_rows import Rows, row
+from ovss_ray.runs import records
+from ovss_ray.runs.records import STAMPS
+
+SCHEMA = pa.schema(
+    [
+        *(
+            (name, pa.string())
+            for name in ("image_id", "benchmark", "vocabulary", "image_uri", "truth_uri", "part", "error")
+        ),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+    ]
+)
+
+WORDS = ("benchmark", "vocabulary", "part", "error")
+"""Columns in which most rows have the same value"""
+_PER_IMAGE = pa.schema([*(col for col in SCHEMA if col.name not in WORDS), *((name, pa.string()) for name in STAMPS)])
+WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records.DIGESTS))])
+"""SCHEMA, the stamps, and the digests of files that have changed since they were first listed (see changes.py).
+
+Manifests of earlier versions have only SCHEMA."""
+FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
+"""Schemas that a manifest may have: without stamps (earlier versions), with stamps, with stamps and digests"""
+
+DRAWN = "drawn"
+"""Stamp of an image of the benchmark `scenes`, which is drawn in memory and has no file"""
+AT_ONCE = 256
+"""Number of images whose headers the thread pool reads in one batch"""
+CHUNK = 4096
+"""Number of images per record batch of a manifest"""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The selected images, and the files of the data set that belong to no image."""
+
+    items: Rows[Item]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> pa.Table:
+    """Return the table of the selected images. Raises OvssError if images are missing."""
+    return table(name, benchmark, listed(name, benchmark, root, selection))
+
+
+def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Listed:
+    """Return the selected images of a benchmark.
+
+    `left_out` is empty for a part of a split. It is also empty if the number of images is known in advance, since that
+    number is checked. Raises OvssError if data are missing, or if the number is wrong.
+    """
+    if selection.ids is not None and benchmark.listed:
+        items = logged(benchmark.listed(root, selection.split, selection.ids))
+    else:
+        items = logged(benchmark.items(root, selection.split))
+    alone, items = left_out(items), gathered(items)
+    whole = selection.ids is None and selection.limit is None
+    expected = benchmark.counts.get(selection.split)
+    if whole and expected is not None and len(items) != expected:
+        more = f" (`ovss prepare {name}` completes a prepared form)" if benchmark.prepare else ""
+        raise OvssError(
+            f"{name}, split {selection.split}: expected {expected} images, found {len(items)} in {root}. Complete the "
+            f"data{more}, or evaluate a part with --limit or --ids (the report will say so)"
+        )
+    rows = selection.take(items, name)
+    if not len(rows):
+        raise OvssError(
+            f"{name}, split {selection.split}: no labelled images found in {root}. Check the folder and the split"
+        )
+    return Listed(rows, alone if whole and expected is None else ())
+
+
+def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
+    """Return the table of images, sorted by aspect ratio and height, so that a batch has images of one shape.
+
+    Methods that scale the short side to a fixed length then get images of one shape, too. The table is memory-mapped
+    from a temporary file: only the pages that are read occupy memory.
+    """
+    columns = f"image_id, image, truth, part, height, width, {', '.join(STAMPS)}, ratio"
+    sized = Rows(row, columns, _sized(benchmark, images.items))
+    return _table(name, benchmark, sized.in_order("ratio, height DESC, image_id"))
+
+
+def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row per item: its ids and paths, H and W of the photograph in pixels, two stamps, and W / H."""
+    stream = iter(items)
+    with ThreadPoolExecutor(8) as pool:
+        while batch := list(islice(stream, AT_ONCE)):
+            looks = pool.map(partial(_look, benchmark), batch)
+            for item, (height, width, *stamps) in zip(batch, looks, strict=True):
+                ratio = width / max(1, height)
+                yield item.image_id, item.image, item.truth, item.part, height, width, *stamps, ratio
+
+
+def _look(benchmark: Benchmark, item: Item) -> tuple[int, int, str, str]:
+    """Return H and W of an item's photograph, and the stamps of both files. Drawn items have the stamp DRAWN."""
+    stamps = (DRAWN, DRAWN) if benchmark.drawn else (files.stamp(item.image), files.stamp(item.truth))
+    return *_size(benchmark, item), *stamps
+
+
+def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
+    """Return H and W from a file's header. An unreadable image gets 0, 0: it is listed first, and fails in the run."""
+    try:
+        return benchmark.size(item.image)
+    except OvssError:
+        return 0, 0
+
+
+def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> pa.Table:
+    """Return rows as a table, memory-mapped from a temporary file. The file is deleted together with the table."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix="ovss_manifest_") as file:
+            words = _write(file.name, name, benchmark, rows)
+            with pa.memory_map(file.name) as source:
+                table = pa.ipc.open_file(source).read_all()
+    except OSError as failure:
+        raise OvssError(
+            f"cannot write a temporary file: {failure.strerror or failure}. Free some space in the folder for "
+            "temporary files, or set the environment variable TMPDIR to another folder"
+        ) from failure
+    for column, chunks in words.items():
+        table = table.append_column(column, pa.chunked_array(chunks, pa.string()))
+    return table.select([*SCHEMA.names, *STAMPS])
+
+
+def _write(path: str, name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> dict[str, list[pa.Array]]:
+    """Write the columns of _PER_IMAGE to a file, and return the columns WORDS, both in chunks of CHUNK rows."""
+    words: dict[str, list[pa.Array]] = {column: [] for column in WORDS}
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _PER_IMAGE) as writer:
+        while batch := list(islice(rows, CHUNK)):
+            ids, images, truths, parts, heights, widths, *stamps, _ = zip(*batch, strict=True)
+            columns = zip((ids, images, truths, heights, widths, *stamps), _PER_IMAGE, strict=True)
+            arrays = [pa.array(values, field.type) for values, field in columns]
+            writer.write_batch(pa.record_batch(arrays, _PER_IMAGE))
+            vocabularies = tuple(benchmark.question(part)[0].digest for part in parts)
+            repeated = (name,) * len(batch), vocabularies, parts, ("",) * len(batch)
+            for column, values in zip(WORDS, repeated, strict=True):
+                words[column].append(_alike(values))
+    return words
+
+
+@lru_cache(16)
+def _repeated(value: str, times: int) -> pa.Array:
+    return pa.array([value] * times, pa.string())
+
+
+def _alike(values: tuple[str, ...]) -> pa.Array:
+    """Return values as an array. Chunks that repeat one value share one array."""
+    return _repeated(values[0], len(values)) if len(set(values)) == 1 else pa.array(values, pa.string())
+
+
+def save(table: pa.Table, uri: str) -> None:
+    """Write the manifest. Raises OvssError if the file already holds a manifest with different images."""
+    if files.exists(uri):
+        _compare(load(uri, ["image_id"]), table, uri)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        for batch in table.to_batches():
+            writer.write_batch(batch)
+    files.write(uri, sink.getvalue())
+
+
+def _compare(before: pa.Table, now: pa.Table, uri: str) -> None:
+    """Raise OvssError unless two manifests have the same images."""
+    ids = ((value.as_py(),) for table in (before, now) for value in chain(*table["image_id"].chunks))
+    alone = next((value for value, times in Rows(str, "image_id", ids).counted("image_id") if times == 1), None)
+    if alone is not None:
+        raise OvssError(
+            f"{uri}: the data have changed. The run started with {len(before)} images, now there are {len(now)}; "
+            f"{alone!r} is in only one of the two lists. Restore the data, or choose another --out"
+        )
+
+
+def load(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Return a manifest that `save` wrote, or some of its columns. Raises OvssError if it is damaged."""
+    try:
+        content = files.read(uri)
+        schema = pq.read_schema(pa.BufferReader(content))
+        if not any(map(schema.equals, FORMS)):
+            raise pa.ArrowInvalid(f"unexpected columns {schema.names}")
+        return files.read_parquet(content, columns)
+    except (pa.ArrowException, ValueError, OSError) as failure:
+        raise OvssError(
+            f"{uri}: the manifest is damaged ({failure}). Delete it and run the same command again"
+        ) from failure

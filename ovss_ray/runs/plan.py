@@ -1,0 +1,199 @@
+"""The plan of a run: benchmarks, images, pools and files, checked before Ray is started."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ovss_ray import metrics
+from ovss_ray.benchmarks import catalog, layout
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.benchmarks.listing import LeftOut
+from ovss_ray.benchmarks.selection import Selection
+from ovss_ray.config.run import Pool, RunConfig
+from ovss_ray.errors import OvssError
+from ovss_ray.io import digests, files
+from ovss_ray.models import zoo
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.runs import manifest as manifests
+from ovss_ray.runs import records, relations
+from ovss_ray.runs.complete import binary, complete, of_instances, predicts
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.structures.columns import MANIFEST
+from ovss_ray.structures.relations import Relations
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray sets in a submitted job. It is internal to Ray: see engine/cluster/ray_internals.py."""
+KEPT = 10_000
+"""Approximate limit on the number of label maps that `keep_predictions: auto` writes"""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The full description of a run: config, benchmarks, images, pools and output folder."""
+
+    config: RunConfig
+    folder: RunFolder
+    benchmarks: Mapping[str, Benchmark]
+    selections: Mapping[str, Selection]
+    manifests: Mapping[str, pa.Table]
+    pools: tuple[Pool, ...]
+    keeps: tuple[set[str], ...]
+    """per stage of the pools, the columns that later stages need"""
+    sources: tuple[tuple[Path, ...], ...]
+    """per stage of the config, the files that its results depend on, such as weights"""
+    left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
+    """benchmark → files of the data set that belong to no image"""
+    relations: Mapping[str, Relations] = field(default_factory=dict)
+    """benchmark → relations of its labels, for SG-IoU; they do not change the records"""
+
+    @property
+    def vocabularies(self) -> Vocabularies:
+        """Return digest → vocabulary, for all benchmarks and all few-shot episodes (Item.part)."""
+        return {
+            vocabulary.digest: vocabulary
+            for benchmark in self.benchmarks.values()
+            for vocabulary in _vocabularies(benchmark)
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return all settings that change results, as plain data.
+
+        Runs with the same settings may share a folder.
+        """
+        identity: dict[str, Any] = {
+            "stages": [_identity(stage) for stage in self.config.stages()],
+            "benchmarks": {name: self._benchmark(name) for name in self.benchmarks},
+            "weights": [digests.sha256_of(stage_files) for stage_files in self.sources],
+            "exact": self.config.exact,
+        }
+        if self.config.metrics:  # only if set, so that runs of earlier versions can be resumed
+            identity["metrics"] = sorted(self.config.metrics)
+        return identity
+
+    def card(self, name: str) -> dict[str, Any]:
+        """Return the facts about a benchmark that the report needs, such as labels, groups and selection."""
+        benchmark = self.benchmarks[name]
+        return {
+            "title": benchmark.title,
+            "licence": benchmark.licence,
+            "labels": list(benchmark.labels),
+            "groups": {group: list(labels) for group, labels in benchmark.groups.items()},
+            "selection": self.selections[name].stamp(),
+            "left_out": [asdict(file) for file in self.left_out.get(name, ())],
+            "unpaired": benchmark.unpaired,
+            "asks": benchmark.asks,
+        }
+
+    def weights(self) -> dict[str, Any]:
+        """Return the files of each stage for the report: name, sha256, and whether they are fake weights."""
+        return {"weights": [_sources(stage_files) for stage_files in self.sources if stage_files]}
+
+    def _benchmark(self, name: str) -> dict[str, Any]:
+        benchmark = self.benchmarks[name]
+        reading: dict[str, Any] = {
+            "labels": list(benchmark.labels),
+            "index": list(benchmark.index),
+            "rules": benchmark.rules,
+        }
+        if benchmark.parts:  # only if set, so that runs of earlier versions can be resumed
+            reading["asked"] = {
+                part: [vocabulary.digest, list(index)] for part, (vocabulary, index) in benchmark.parts.items()
+            }
+        return {"vocabulary": benchmark.vocabulary.digest, **reading, **self.selections[name].stamp()}
+
+
+def plan_run(config: RunConfig, out: str) -> RunPlan:
+    """Return the plan of a run after checks of names, columns, files and data, in this order. Raises OvssError."""
+    folder = RunFolder(_folder(out))
+    config = config.model_copy(update={"benchmarks": tuple(map(catalog.absolute, catalog.expanded(config.benchmarks)))})
+    loaded = _benchmarks(config)
+    labels = {name: benchmark.labels for name, benchmark in loaded.items()}
+    related = relations.read(config.relations, labels) if config.relations else {}
+    pools, keeps = _pools(config, folder, images=None)
+    sources = tuple(stage.kind().files(stage.settings()) for stage in config.stages())
+    root = "" if all(benchmark.drawn for benchmark in loaded.values()) else layout.data_root(config.data_root)
+    selections = {
+        name: Selection.of(benchmark, config.split, config.ids, config.limit) for name, benchmark in loaded.items()
+    }
+    listed = {name: manifests.listed(name, benchmark, root, selections[name]) for name, benchmark in loaded.items()}
+    tables = {name: manifests.table(name, loaded[name], images) for name, images in listed.items()}
+    pools, keeps = _pools(config, folder, images=sum(map(len, tables.values())))
+    left_out = {name: images.left_out for name, images in listed.items()}
+    return RunPlan(config, folder, loaded, selections, tables, tuple(pools), tuple(keeps), sources, left_out, related)
+
+
+def _folder(out: str) -> str:
+    """Return the path of the run's folder. Raises OvssError for a relative path in a submitted job."""
+    if JOB in os.environ and not ("://" in out or Path(out).expanduser().is_absolute()):
+        raise OvssError(
+            f"--out {out}: relative path in a submitted job, whose working directory is deleted afterwards. Pass an "
+            "absolute path or a URI that every node can access, such as --out /shared/runs/NAME"
+        )
+    return files.absolute(out)
+
+
+def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:
+    if not config.benchmarks:
+        raise OvssError("no benchmark: pass --benchmark NAME (see `ovss list`), or set `benchmarks:` in the config")
+    folders: dict[str, str] = {}
+    for number, name in enumerate(config.benchmarks):
+        if files.plain(name) in folders:
+            earlier = folders[files.plain(name)]
+            raise OvssError(
+                f"benchmarks {earlier} and {name} (entry {number}, counted from 0) would share a folder of the "
+                "run. List each benchmark once, and give YAML files different names"
+            )
+        folders[files.plain(name)] = name
+    loaded = {name: catalog.load(name) for name in config.benchmarks}
+    if without := [name for name, benchmark in loaded.items() if benchmark.instances is None and of_instances(config)]:
+        raise OvssError(
+            f"the stages of this config need true instances, but {without[0]} has none. Use a benchmark such as "
+            "scenes:instances or coco:instances"
+        )
+    if binary(config):
+        loaded = {name: benchmark.for_binary() for name, benchmark in loaded.items()}
+    for name, benchmark in loaded.items():
+        for vocabulary in _vocabularies(benchmark):
+            vocabulary.warn_of_repeated(name)
+    return loaded
+
+
+def _vocabularies(benchmark: Benchmark) -> list[Vocabulary]:
+    return [benchmark.vocabulary, *(vocabulary for vocabulary, _ in benchmark.parts.values())]
+
+
+def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[list[Pool], list[set[str]]]:
+    """Return all pools, and for each stage the columns that later stages need."""
+    save = None
+    if config.keep_predictions != "none":
+        every = math.ceil((images or 1) / KEPT) if config.keep_predictions == "auto" else 1
+        save = StageConfig(use="save", options={"folder": folder.uri, "every": every})
+    pools = complete(config, save)
+    stages = [stage for pool in pools for stage in pool.stages]
+    recorded = {*records.METRICS, *config.metrics, *records.DIGESTS}
+    measured = {name for stage in stages for name in stage.writes()} & recorded
+    main = {metrics.MAIN} if predicts(config) else set()
+    keeps = execution.plan(stages, MANIFEST, {*MANIFEST, *main, *measured})
+    return pools, [keep | {"seconds"} for keep in keeps]
+
+
+def _sources(stage_files: tuple[Path, ...]) -> dict[str, Any]:
+    """Return a dict about a stage's files for the report: name, sha256, and whether they are fake weights.
+
+    If there are several files, the name states their number and an example.
+    """
+    name = str(stage_files[0]) if len(stage_files) == 1 else f"{len(stage_files)} files such as {stage_files[0]}"
+    return {"file": name, "sha256": digests.sha256_of(stage_files), "fake": any(map(zoo.is_fake, stage_files))}
+
+
+def _identity(stage: StageConfig) -> dict[str, Any]:
+    """Return the name of a stage, and all options that change its results: no paths, device or batch size."""
+    options = stage.settings().model_dump(mode="json", exclude=set(stage.kind().where))
+    return {"use": stage.use, "options": options}

@@ -1,0 +1,284 @@
+"""Records: the measurements of each image. They are a set keyed by image_id: writing a record twice changes nothing."""
+
+import hashlib
+import io
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ovss_ray import metrics
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.structures.columns import Batch
+
+VERSION = "1"
+"""Version of the schema, written into every part file and checked when the file is read."""
+
+MATCHED, UNKNOWN, FAILED, STALE = range(4)
+"""Ranks of the records of one image, best first. A good record is one without an error.
+
+MATCHED: a good record whose digests match the current files, as far as known.
+UNKNOWN: a good record without digests, from an earlier version.
+FAILED: a record with an error.
+STALE: a good record of files that have changed since. It does not count."""
+_RANK, _PART = 61, 32
+"""Bits of a record's int64 key at which its rank and its part number begin. Its row number begins at bit 0."""
+DIGESTS = ("image_digest", "truth_digest")
+"""Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
+
+STAMPS = ("image_stamp", "truth_stamp")
+"""Columns for the stamps of both files when they were listed, before they were read (see files.stamp)."""
+DECISIVE = ["image_id", "error", *DIGESTS]
+"""Columns that decide which record of an image counts."""
+ROOM = 256_000_000
+"""Bytes of records that stay in memory between two passes. The first pass selects the records that count, the second
+sums them."""
+
+TOGETHER = 256
+"""Approximate number of rows of small part files that are summed together."""
+
+P = TypeVar("P")
+Part = tuple[str, np.ndarray]
+"""Address of a part file (a file of records), and indices of the rows that count, (n,) int64."""
+Read = Callable[[str, list[str] | None], pa.Table]
+"""Function: address of a part file, and names of columns (None: all columns) → records of the file."""
+
+METRICS = {metric.name: metric.schema for metric in metrics.built_in()}
+"""Column → schema of a built-in metric. The column is null if no stage writes the columns that the metric reads."""
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("error", pa.string()),
+        ("seconds", pa.map_(pa.string(), pa.float32())),
+        *METRICS.items(),
+        *((name, pa.string()) for name in (*DIGESTS, *STAMPS)),
+    ],
+    metadata={"ovss_ray.records": VERSION},
+)
+"""Columns of every record. The columns of user-defined metrics follow, named by the metrics' modules."""
+
+
+def table(batch: Batch) -> pa.Table:
+    """Return the records of a batch after all stages. The column `benchmark` names the benchmark of each row."""
+    schema = _with_own(frozenset(batch)).append(pa.field("benchmark", pa.string()))
+    return pa.Table.from_arrays([_column(batch, field) for field in schema], schema=schema)
+
+
+@lru_cache(maxsize=16)
+def _with_own(columns: frozenset[str]) -> pa.Schema:
+    """Return SCHEMA, extended by the user-defined metrics among `columns`."""
+    fields = [pa.field(name, metrics.load(name).schema) for name in sorted(columns) if "." in name]
+    return pa.schema([*SCHEMA, *fields], SCHEMA.metadata)
+
+
+def _column(batch: Batch, field: pa.Field) -> pa.Array:
+    """Return one column of the records; a missing text is "".
+
+    An image that failed after its measurement, for example in saving, gets no metric values.
+    """
+    values: Iterable[Any] = batch.get(field.name, [None] * len(batch["error"]))
+    if field.type == pa.string():
+        return pa.array([str(value or "") for value in values], field.type)
+    if field.name == "seconds":
+        return pa.array([list(value.items()) for value in values], field.type)
+    pairs = zip(values, batch["error"], strict=True)
+    return pa.array([None if error else value or None for value, error in pairs], field.type)
+
+
+def append(folder: str, records: pa.Table) -> str:
+    """Write the records atomically as one part file, and return its name.
+
+    The name is the hash of the content. Repeating the same work therefore writes the same file. A failed attempt
+    never replaces a good file. Raises OvssError if the folder cannot be written.
+    """
+    sink = io.BytesIO()
+    schema = _with_own(frozenset(records.column_names))
+    pq.write_table(records.select(schema.names).cast(schema), sink, compression="zstd")
+    name = _name(sink.getvalue())
+    files.write(files.join(folder, name), sink.getvalue())
+    return name
+
+
+def _name(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()[:20]}.parquet"
+
+
+def parts(folder: str) -> list[str]:
+    """Return the addresses of the part files in a folder, sorted."""
+    return [files.join(folder, name) for name in files.names(folder, ".parquet")]
+
+
+def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Return the records of one part file. Raises OvssError if it is damaged, or of another version."""
+    content = files.read(uri)
+    if not uri.endswith(f"/{_name(content)}"):  # Parquet itself would read most damage as other numbers
+        raise OvssError(
+            f"{uri}: damaged file of records (its name is not the hash of its content). Delete the file and run the "
+            "same command again to score its images again"
+        )
+    part = files.read_parquet(content, columns)
+    version = (part.schema.metadata or {}).get(b"ovss_ray.records", b"none").decode()
+    if version != VERSION:
+        raise OvssError(f"{uri}: records of version {version}; this program reads version {VERSION}. Use a new --out")
+    return part
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Result of `settle`: the rows of records that count, and numbers of changed files and old records."""
+
+    parts: list[Part]
+    changed: int = 0
+    """number of images with a good record whose files have changed since"""
+    due: int = 0
+    """number of images among `changed` that have no good record of their current files"""
+    undigested: int = 0
+    """number of good records without digests, from an earlier version; these records count"""
+
+
+def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
+    """Return the records of a folder that count: one per image. The order of the part files does not matter.
+
+    `among` is the manifest. Records of images that are not in it do not count. Digests in the manifest are those of the
+    current files; "" if unknown (see changes.py). For the ranks see MATCHED.
+    """
+    uris = parts(folder)
+    known = _ranked(_all(uris, read), among)
+    best = known.group_by("image_id").aggregate([("key", "min"), ("stale", "max")])
+    keys, stale = best["key_min"].to_numpy(), best["stale_max"].to_numpy()
+    rank = keys >> _RANK
+    counted = np.sort(keys[rank != STALE] & ((1 << _RANK) - 1))  # by part and row, whatever the rank
+    part, row = counted >> _PART, counted & ((1 << _PART) - 1)
+    ends = np.searchsorted(part, np.arange(len(uris) + 1))
+    rows = [(uri, row[ends[i] : ends[i + 1]]) for i, uri in enumerate(uris) if ends[i] < ends[i + 1]]
+    due = stale & (rank >= FAILED)
+    return Settled(rows, int(stale.sum()), int(due.sum()), int((rank == UNKNOWN).sum()))
+
+
+def _all(uris: Sequence[str], read: Read = read_part) -> pa.Table:
+    """Return the columns DECISIVE of all part files, and `place` (int64), which encodes a record's part and row.
+
+    All files form one table, so that the manifest is searched once and not once per file.
+    """
+    known = [SCHEMA.empty_table().select(DECISIVE).append_column("place", pa.array([], pa.int64()))]
+    for number, uri in enumerate(uris):
+        part = read(uri, DECISIVE)
+        known.append(part.append_column("place", pa.array(number << _PART | np.arange(len(part)))))
+    return pa.concat_tables(known, promote_options="default")  # earlier versions lack columns
+
+
+class _Held:
+    """Reader of part files that keeps up to `room` bytes in memory, so that each file is read once."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.tables: dict[str, pa.Table] = {}
+
+    def __call__(self, uri: str, columns: list[str] | None = None) -> pa.Table:
+        if uri not in self.tables and self.room > 0:
+            self.tables[uri] = read_part(uri)
+            self.room -= self.tables[uri].nbytes
+        if uri not in self.tables:
+            return read_part(uri, columns)
+        part = self.tables[uri]
+        return part if columns is None else part.select([name for name in columns if name in part.column_names])
+
+
+def fold(
+    folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], room: int = ROOM
+) -> tuple[Settled, P | None]:
+    """Return which records count (see `settle`), and their sum; the sum is None without records.
+
+    `of` maps a table of records to a summand. Up to `room` bytes of part files are held in memory and read once. The
+    other part files are read twice.
+    """
+    read = _Held(room)
+    settled = settle(folder, among, read)
+    return settled, add(settled.parts, of, read)
+
+
+def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_part) -> P | None:
+    """Return the sum over the rows that count; None without rows. `of` maps a table of rows to a summand."""
+    total: Any = None
+    for table in _together(read(uri, None).take(rows) for uri, rows in parts):
+        summand = of(table)
+        total = summand if total is None else total + summand
+    return total
+
+
+def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join consecutive tables of one schema to about TOGETHER rows, so that fewer K × K matrices are added."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        if waiting and (table.schema != waiting[0].schema or sum(map(len, waiting)) >= TOGETHER):
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+        waiting.append(table)
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _ranked(known: pa.Table, manifest: pa.Table | None) -> pa.Table:
+    """Return image_id, `key` and `stale` of each record. The key encodes rank, part and row; the smallest counts."""
+    good = pc.equal(known["error"], "").to_numpy()
+    stale = good & _stale(known, manifest)
+    rank = np.where(stale, STALE, np.where(~good, FAILED, np.where(digested(known), MATCHED, UNKNOWN)))
+    keys = rank.astype(np.int64) << _RANK | known["place"].to_numpy()
+    table = pa.table({"image_id": known["image_id"], "key": keys, "stale": stale})
+    return table if manifest is None else table.filter(pc.is_in(table["image_id"], manifest["image_id"]))
+
+
+def digested(known: pa.Table) -> np.ndarray:
+    """Return (n,) bool: True for a record with digests of its files."""
+    return np.any([texts(known, name) != "" for name in DIGESTS], axis=0)
+
+
+def _stale(known: pa.Table, manifest: pa.Table | None) -> np.ndarray:
+    """Return (n,) bool: True for a record whose photograph or label file differs from the manifest's.
+
+    A digest in the manifest means that the file has changed (see changes.py). Then a record without digests is stale.
+    """
+    stale = np.zeros(len(known), bool)
+    if manifest is None:
+        return stale
+    place = pc.index_in(known["image_id"], manifest["image_id"])
+    for name in DIGESTS:
+        if name in manifest.column_names:
+            now = texts(manifest, name, place)
+            then = texts(known, name)
+            stale |= (now != "") & np.where(then == "", ~digested(known), now != then)
+    return stale
+
+
+def texts(table: pa.Table, name: str, place: pa.Array | None = None) -> np.ndarray:
+    """Return a text column, (n,) object. `place`: row numbers, in the order of the result. A missing text is ""."""
+    if name not in table.column_names:
+        return np.full(len(table) if place is None else len(place), "", object)
+    values = table[name] if place is None else table[name].take(place)
+    return pc.fill_null(values, "").to_numpy()
+
+
+def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
+    """Yield tables with the records that count. Every image occurs once (see `settle`)."""
+    for uri, rows in settle(folder, among).parts:
+        yield read_part(uri).take(rows)
+
+
+def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = None) -> pa.Table:
+    """Return the rows of the manifest that still need scoring: those without a good record of their current files.
+
+    `before` names the part files that existed when the command began. Images that this command has already tried, and
+    that failed, are left out.
+    """
+    uris = parts(folder)
+    known = _all(uris)
+    good = pc.equal(known["error"], "").to_numpy() & ~_stale(known, manifest)
+    fresh = np.array([before is not None and uri not in before for uri in uris], bool)
+    done = known["image_id"].filter(pa.array(good | fresh[known["place"].to_numpy() >> _PART]))
+    return manifest.filter(pc.invert(pc.is_in(manifest["image_id"], value_set=done.combine_chunks())))

@@ -1,0 +1,80 @@
+"""Plans of the runs that a caller requests. The config is a name, a file, a mapping or a RunConfig."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ovss_ray.config import loading
+from ovss_ray.config.run import RunConfig
+from ovss_ray.config.shipped import find_config
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.runs.plan import RunPlan, plan_run
+
+Source = str | Path | Mapping[str, Any] | RunConfig
+"""Name of a shipped config, path of a YAML file, mapping of the same keys, or RunConfig."""
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Changes of a config: a list such as ["san.precision=bf16"], or a mapping such as {"san.precision": "bf16"}."""
+_DOCUMENT_END = "...\n"
+
+
+def plan_runs(
+    source: Source, out: str | Path | None, overrides: Overrides, settings: Mapping[str, Any]
+) -> dict[str, RunPlan]:
+    """Return name → plan, for the run of a config or for the runs that it compares. Raises OvssError.
+
+    `settings`: key of the config → value; None leaves the key unchanged. If there are several runs, each run has a
+    folder OUT/NAME.
+    """
+    present = {key: value for key, value in settings.items() if value is not None}
+    keys = {key: str(value) if isinstance(value, Path) else value for key, value in present.items()}
+    if isinstance(keys.get("benchmarks"), str):
+        keys["benchmarks"] = [keys["benchmarks"]]
+    configs = _configs(source, overrides, keys)
+    folder = str(out or _default_folder(source, configs))
+    folders = {name: files.join(folder, name) if len(configs) > 1 else folder for name in configs}
+    return {name: plan_run(config, folders[name]) for name, config in configs.items()}
+
+
+def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> dict[str, RunConfig]:
+    """Return name → config: the config of a source, or the configs that it compares, with all changes applied."""
+    if isinstance(overrides, str):
+        raise OvssError(f"overrides: a list such as [{overrides!r}] or a mapping is expected, not {overrides!r}")
+    written = [_written(key, overrides[key]) for key in overrides] if isinstance(overrides, Mapping) else overrides
+    if isinstance(source, RunConfig):
+        source = source.model_dump(mode="json", exclude_defaults=True)
+    return loading.load_all(source if isinstance(source, Mapping) else find_config(str(source)), written, keys)
+
+
+def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
+    """Return runs/CONFIG-BENCHMARKS-SELECTION. Raises OvssError for a config without a name.
+
+    Runs of different selections of images have different folders.
+    """
+    if not isinstance(source, str | Path):
+        raise OvssError(f"a config passed as a {type(source).__name__} has no name for a default folder. Pass out=DIR")
+    config = next(iter(configs.values()))
+    ids = config.ids and f"ids-{Path(config.ids).stem}"
+    limit = config.limit and f"first-{config.limit}"
+    selection = [part for part in (config.split, ids, limit) if part]
+    return f"runs/{'-'.join([Path(source).stem, *map(files.plain, config.benchmarks), *selection])}"
+
+
+def _written(key: str, value: Any) -> str:
+    """Return an override as it is typed after --set. Raises OvssError for a value that YAML cannot hold."""
+    plain = str(value) if isinstance(value, Path) else value
+    try:
+        text = yaml.dump(plain, Dumper=_Dumper, default_flow_style=True, width=sys.maxsize, allow_unicode=True)
+    except yaml.YAMLError as failure:
+        raise OvssError(f"overrides: {key}: a plain value such as 4 or 'bf16' is expected, not {value!r}") from failure
+    return f"{key}={text.removesuffix(_DOCUMENT_END).strip()}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that writes no YAML aliases, since configs may not contain any."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True

@@ -1,0 +1,288 @@
+"""The service on Ray Serve: one deployment for each pool of each model, and one for HTTP.
+
+`ovss serve CONFIG` runs the service on this machine (see serve/command.py). On a cluster, type `serve run
+ovss_ray.serve.deployments.app:build config=my.yaml`. Alternatively, write a Serve config with
+`import_path: ovss_ray.serve.deployments.app:build` and `args: {config: /shared/my.yaml}`.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from fastapi import FastAPI, HTTPException
+from ray import serve
+from ray.exceptions import ObjectLostError, RayActorError, RayError
+from ray.serve import Application
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.config import loading as configs
+from ovss_ray.config.limits import Limits
+from ovss_ray.config.run import RunConfig
+from ovss_ray.config.shipped import find_config
+from ovss_ray.engine.cluster import connection, ray_internals
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import OvssError
+from ovss_ray.io import digests
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.serve.deployments import batch, share
+from ovss_ray.serve.deployments.batch import PROMPT, Parts
+from ovss_ray.serve.deployments.replica import Figures, Replica
+from ovss_ray.serve.http import api, guard, metrics
+from ovss_ray.serve.http.admission import LOG, Model
+from ovss_ray.serve.row import Kind, Row
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabulary
+
+ANSWERS: tuple[Kind, ...] = ("segment", "regions", "prompt")
+"""Kinds of answers listed in /v1/models"""
+ONGOING = 1000
+"""Maximum number of concurrent HTTP requests of all kinds.
+
+Requests that run a model have a lower limit, `limits.waiting`."""
+STARTS = 3
+"""Maximum number of attempts to start a replica"""
+WORDS = Vocabulary.of(["thing", "background"])
+"""Class names for the warm-up (see batch.warm) if the config has no benchmark"""
+HEALTH: dict[str, Any] = {"health_check_period_s": 5.0, "health_check_timeout_s": 10.0}
+"""Options of Ray Serve: seconds between two health checks of a replica, and seconds until a check times out.
+
+After three failed checks, Serve replaces the replica."""
+LATE = 2
+"""Factor: a batch counts as hung after LATE × `limits.seconds`. By then, all requests in it have timed out."""
+PATIENCE = 5.0
+"""Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
+LOOK = 2.0
+"""Seconds between two looks at a cluster that is too small, see `Arguments.patience`"""
+QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
+"""Log settings of Ray Serve. The access log is off, since it contains data about clients.
+
+Instead, the logger admission.LOG records size and duration of each request."""
+
+
+class Arguments(Settings):
+    """Arguments of the service in the command `serve run` and in a config of Ray Serve."""
+
+    config: str | tuple[str, ...]
+    """one or several configs: path of a YAML file, or name of a shipped config"""
+    set: tuple[str, ...] = ()
+    """changes to the configs, each written KEY.SUB=VALUE as for `ovss evaluate --set`"""
+    patience: float = 0
+    """seconds to wait for nodes if the cluster is too small; on Kubernetes, the head starts before the workers"""
+
+
+def build(arguments: Arguments) -> Application:
+    """Return the service as a Ray Serve application, for `serve run`. The API key is read from $OVSS_API_KEY.
+
+    Raises OvssError if a config is invalid or does not fit the cluster.
+    """
+    files = (arguments.config,) if isinstance(arguments.config, str) else arguments.config
+    loaded = configs.load_several(map(find_config, files), arguments.set)
+    if not ray.is_initialized():
+        connection.join()  # `serve run` would connect a moment later, but placement needs the cluster now
+    _wait_for_nodes(loaded, arguments.patience)
+    return application(loaded)
+
+
+def _wait_for_nodes(served: Mapping[str, RunConfig], seconds: float) -> None:
+    """Wait until the cluster is large enough, at most `seconds`."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with suppress(OvssError):
+            share.place(served, connection.size(), 0)
+            return
+        time.sleep(LOOK)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model of the service, before its Ray Serve deployments exist."""
+
+    description: Mapping[str, Any]
+    """the model's entry in /v1/models: `name`, `stages`, `answers`, `benchmarks`, …"""
+    words: Vocabulary
+    """class names for the warm-up image, and for prompts that name no classes"""
+    parts: Sequence[Parts]
+    """one entry per pool: kind of answer → stages of this pool that compute the answer"""
+
+
+def application(served: Mapping[str, RunConfig]) -> Application:
+    """Return the service as a Ray Serve application for the connected cluster. `served`: name of a model → its config.
+
+    Raises OvssError if the cluster is too small, or if the configs cannot be served together.
+    """
+    limits, plans = share.limits(served), {name: batch.plan(config) for name, config in served.items()}
+    needed = {name: sources(config) for name, config in served.items()}
+    sizes = [sum(file.stat().st_size for stage_files in files for file in stage_files) for files in needed.values()]
+    placed = share.place(served, connection.size(), max(sizes))
+    models, bound = [], []
+    for name, config in served.items():
+        benchmarks = catalog.expanded(config.benchmarks)
+        words = [catalog.load(benchmark).vocabulary for benchmark in benchmarks] or [WORDS]
+        description = {
+            "name": name,
+            "stages": [_description(stage) for stage in config.stages()],
+            "weights": [digests.sha256_of(stage_files) for stage_files in needed[name] if stage_files],
+            "exact": config.exact,
+            "benchmarks": list(benchmarks),
+            "answers": [kind for kind in ANSWERS if kind in plans[name][0]],
+        }
+        models.append(Served(description, words[0], plans[name]))
+        for number, (pool, parts) in enumerate(zip(placed[name], plans[name], strict=True)):
+            bound.append(_pool(_name(name, number), pool, parts, config, words))
+    key = os.environ.get("OVSS_API_KEY")
+    return _ingress(models, limits, guard.digest(key) if key else None).bind(*bound)
+
+
+def _pool(name: str, pool: Placed, parts: Parts, config: RunConfig, words: Sequence[Vocabulary]) -> Application:
+    workers: dict[str, Any] = {"num_replicas": pool.least}
+    if pool.most > pool.least:
+        scale = {"min_replicas": pool.least, "max_replicas": pool.most, "target_ongoing_requests": pool.batch}
+        workers = {"autoscaling_config": scale}
+    pointing = any(PROMPT in part.stages for part in parts.values())
+    if pointing:
+        workers |= _by_image()
+    deployment: Any = serve.deployment(
+        Replica,
+        name=name,
+        ray_actor_options={"num_cpus": pool.cpus, "num_gpus": pool.gpus},
+        # One batch is computed while the next gathers. Clicks overtake only requests that wait in the replica.
+        max_ongoing_requests=config.limits.waiting if pointing else 2 * pool.batch,
+        max_queued_requests=config.limits.waiting,
+        graceful_shutdown_timeout_s=config.limits.seconds,
+        max_constructor_retry_count=STARTS,
+        logging_config=QUIET,
+        **HEALTH,
+        **workers,
+    )
+    late = min(config.deadline, LATE * config.limits.seconds)
+    return deployment.bind(pool, parts, words, late, config.limits.remembered)
+
+
+def _by_image() -> dict[str, Any]:
+    """Return the Ray Serve options with which a deployment sends all requests for an image to the same replica."""
+    try:
+        from ovss_ray.serve.deployments.routing import ByImage
+    except ImportError:
+        ray_internals.report_missing("ray.serve.request_router", "A click may have to encode its image again")
+        return {}
+    return {"request_router_config": {"request_router_class": ByImage}}
+
+
+def sources(config: RunConfig) -> list[tuple[Path, ...]]:
+    """Return the files of each stage, such as weights.
+
+    Raises OvssError if a file is missing and cannot be downloaded.
+    """
+    return [stage.kind().files(stage.settings()) for stage in config.stages()]
+
+
+def _description(stage: StageConfig) -> dict[str, Any]:
+    """Return a stage's entry in /v1/models, without the paths of its files."""
+    return {"use": stage.use, "options": stage.settings().model_dump(mode="json", exclude=set(stage.kind().where))}
+
+
+def _name(model: str, number: int) -> str:
+    return f"{model}-{number}"
+
+
+class Ingress:
+    """Deployment that answers the HTTP requests. The decorator serve.ingress adds the FastAPI application."""
+
+    app: FastAPI
+
+    def __init__(self, *pools: DeploymentHandle) -> None:
+        """Accept handles of the pools' deployments. They are not used, but make Serve start the pools first."""
+
+    async def drain(self) -> None:
+        """Refuse new requests, and return when all requests in progress are answered."""
+        await self.app.state.desk.drain()
+
+    async def check_health(self) -> None:
+        """Do nothing. Ray Serve calls this check in the event loop. If the loop is blocked, the check times out.
+
+        Serve's default check would notice a blocked loop later.
+        """
+
+
+def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any:
+    """Return the deployment that answers the HTTP requests. `key`: SHA-256 of the API key; None: no key is needed."""
+
+    def http_app() -> FastAPI:  # runs in the replica
+        LOG.setLevel(logging.INFO)
+        LOG.addHandler(logging.StreamHandler())
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # else it logs each malformed form
+        routes = [_route(model) for model in models]
+        served = [
+            Model(model.description, partial(_through, route, limits.retry), model.words)
+            for model, route in zip(models, routes, strict=True)
+        ]
+        app = api.build(served, limits, key)
+        metrics.add(app, app.state.desk, partial(_figures, [handle for route in routes for handle, _ in route]))
+        return app
+
+    return serve.deployment(
+        serve.ingress(http_app)(Ingress),
+        name="http",
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=ONGOING,
+        max_queued_requests=limits.waiting,
+        graceful_shutdown_timeout_s=limits.seconds,
+        max_constructor_retry_count=STARTS,
+        logging_config=QUIET,
+        **ray_internals.busy_answer(limits.retry),
+        **HEALTH,
+    )
+
+
+def _route(model: Served) -> list[tuple[DeploymentHandle, Parts]]:
+    """Return the deployments of a model's pools in order, each with its stages per kind of answer (see batch.Parts)."""
+    names = [_name(model.description["name"], number) for number in range(len(model.parts))]
+    return [(serve.get_deployment_handle(name), parts) for name, parts in zip(names, model.parts, strict=True)]
+
+
+async def _through(
+    route: Sequence[tuple[DeploymentHandle, Parts]], retry: int, row: Row, words: Vocabulary, kind: Kind
+) -> Row:
+    """Send a row through the pools that a `kind` of answer needs. Ray passes the row directly from pool to pool.
+
+    Return the row with the columns of the last pool. Raises HTTPException: 429 if the queue of a pool is full, 503 if a
+    worker died.
+    """
+    later = {"Retry-After": str(retry)}
+    result: Any = row
+    for handle, parts in route:
+        if PROMPT in parts[kind].stages:
+            handle = handle.options(multiplexed_model_id=row["prompts"]["image"])  # see routing.ByImage
+        if parts[kind].stages:
+            result = handle.remote(result, words, kind)
+    try:
+        return await result
+    except BackPressureError as failure:
+        raise HTTPException(429, "too many requests: the queue is full. Try again later", later) from failure
+    except (RayActorError, ObjectLostError, DeploymentUnavailableError) as failure:
+        raise HTTPException(503, "a worker died or was unavailable. Send the request again", later) from failure
+
+
+async def _figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures]]:
+    """Return name of a pool → metrics of its replicas; an empty list if a replica does not answer in time."""
+    figures = await asyncio.gather(*map(_figures_of, handles))
+    return {handle.deployment_name: replicas for handle, replicas in zip(handles, figures, strict=True)}
+
+
+async def _figures_of(handle: DeploymentHandle) -> list[Figures]:
+    try:
+        replies = await ray_internals.ask_replicas(handle, "figures", PATIENCE)
+    except (TimeoutError, RayError, RayServeException):
+        return []
+    return [reply for reply in replies if isinstance(reply, Figures)]

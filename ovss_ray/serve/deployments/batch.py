@@ -1,0 +1,186 @@
+"""Computation of a worker of the service: requests are joined into a batch, on which the stages run.
+
+This module does not import Ray.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ovss_ray.config.run import RunConfig
+from ovss_ray.errors import OvssError
+from ovss_ray.models.sam.config import SamConfig
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import Stage, StageConfig
+from ovss_ray.serve.row import FORGOTTEN, PROMPT_COLUMNS, REQUEST_COLUMNS, SPECIMEN, Kind, Row, pointed
+from ovss_ray.structures.columns import COLUMNS, column
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.vocabulary import Vocabulary
+
+ALWAYS = {"image_id", "vocabulary", "error"}
+"""Columns that every pool needs"""
+REGIONS = {"boxes", "bits", "predicted_iou"}
+"""Columns that describe the masks of regions: bounding boxes, pixels and predicted IoUs, but no class scores"""
+PROMPT = "sam_prompt"
+"""Name of the stage that replaces the stage `sam` if a request has a prompt (points or a box)"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stages and output columns of one pool for one kind of answer."""
+
+    stages: tuple[str, ...]
+    """names of the stages, in order; if there are none, the request skips the pool"""
+    keep: frozenset[str]
+    """columns that the pool passes to the next pool"""
+
+
+Parts = Mapping[Kind, Part]
+"""Kind of answer → stages and output columns of one pool. Kinds that the model cannot answer are left out."""
+
+
+def plan(config: RunConfig) -> list[Parts]:
+    """Return, for each pool of a config, the stages and output columns that each kind of answer needs.
+
+    Every config answers `segment` requests. A config that proposes regions with SAM and scores them also answers
+    `regions` requests and prompt requests. Stages that compute metrics or save files are left out.
+
+    Raises OvssError if the stages need more than an image, such as ground truth, or no image at all. The same holds for
+    stages whose predictions do not have the size of the photograph.
+    """
+    stages = config.stages()
+    if not any("image" in stage.reads() for stage in stages):
+        raise OvssError(
+            f"no stage reads column 'image', so the config cannot be served; stages: "
+            f"{', '.join(stage.use for stage in stages)}. Serve a config that segments images, such as san_tiny"
+        )
+    if square := [stage.use for stage in stages if stage.kind().side(stage.settings())]:
+        raise OvssError(
+            f"the stage {square[0]} predicts a square of a fixed size instead of the photograph's, so the config "
+            "cannot be served. Serve it with resolution: original"
+        )
+    groups = [pool.stages for pool in config.pools]
+    scored = any("scores" in stage.writes() for stage in stages)
+    outputs = {"prediction", "scores", "boxes", "bits"} if scored else {"prediction"}
+    parts_by_kind: dict[Kind, list[Part]] = {"segment": _parts(groups, REQUEST_COLUMNS, outputs, all_of_them=True)}
+    if scored and any(stage.use == "sam" for stage in stages):
+        pointing = [tuple(map(_pointing, group)) for group in groups]
+        parts_by_kind["regions"] = _parts(groups, REQUEST_COLUMNS, {*REGIONS, "scores", "size"})
+        parts_by_kind["prompt"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "scores", "size", "cached"})
+        parts_by_kind["masks"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "size", "cached"})
+    return [{kind: parts[number] for kind, parts in parts_by_kind.items()} for number in range(len(groups))]
+
+
+def _parts(
+    groups: Sequence[Sequence[StageConfig]], inputs: Iterable[str], outputs: set[str], all_of_them: bool = False
+) -> list[Part]:
+    """Return, for each pool, the stages on which the columns `outputs` depend, and the columns to pass on.
+
+    `groups`: the stages of each pool. `inputs`: columns of a request. `all_of_them`: keep all stages.
+    """
+    kept_stages: list[list[StageConfig]] = []
+    live = set(outputs)
+    for group in reversed(groups):
+        kept_stages.insert(0, [])
+        for stage in reversed(group):
+            if all_of_them or live & set(stage.writes()):
+                kept_stages[0].insert(0, stage)
+                live = (live - set(stage.writes())) | set(stage.reads())
+    keeps = execution.plan([stage for group in kept_stages for stage in group], inputs, {*ALWAYS, *outputs})
+    ends = np.cumsum([len(group) for group in kept_stages])
+    return [
+        Part(tuple(stage.use for stage in group), frozenset(keeps[end - 1] | {"seconds"}) if group else frozenset())
+        for group, end in zip(kept_stages, ends.tolist(), strict=True)
+    ]
+
+
+def _pointing(stage: StageConfig) -> StageConfig:
+    """Return the stage to run for prompts: for `sam`, the stage `sam_prompt` with the same network.
+
+    Any other stage is returned unchanged.
+    """
+    return prompter(stage) if stage.use == "sam" else stage
+
+
+def prompter(proposer: StageConfig, **options: int) -> StageConfig:
+    """Return the stage `sam_prompt` with the network of `proposer`, which is a stage `sam`.
+
+    `options`: further options of `sam_prompt`.
+    """
+    network = proposer.settings().model_dump(include=set(SamConfig.model_fields))
+    return StageConfig(use=PROMPT, options={**network, **options})
+
+
+def run(stages: Mapping[str, Stage], requests: Sequence[tuple[Row, Vocabulary]], keep: Collection[str]) -> list[Row]:
+    """Run stages on requests as one batch. Return one row per request, with the columns `keep`.
+
+    The requests may have different vocabularies. If a stage fails on a request, the row's `error` has the message.
+    """
+    names = requests[0][0]
+    batch = {name: column(row[name] for row, _ in requests) for name in names}
+    columns = execution.run(stages, batch, {words.digest: words for _, words in requests})
+    handed_on = {name: values for name, values in columns.items() if name in keep}
+    return [{name: values[i] for name, values in handed_on.items()} for i in range(len(requests))]
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """Protocol of a stage that caches images, such as `sam_prompt`."""
+
+    def image(self, name: str) -> np.ndarray | None:
+        """Return the image (H, W, 3) uint8 that is cached under `name`, or None."""
+
+
+def recall(memory: Memory, row: Row) -> Row:
+    """Return the row of a prompt request with its image, taken from the cache `memory` if possible.
+
+    `error` is set if the image was neither sent nor cached, or if a point is outside the image.
+    """
+    remembered = memory.image(row["prompts"]["image"])
+    image = row["image"] if remembered is None else remembered
+    size = np.array(image.shape[:2], np.int32)
+    error = row["error"] or (_outside(row["prompts"], image) if image.size else FORGOTTEN)
+    return {**row, "image": image, "size": size, "cached": remembered is not None, "error": error}
+
+
+def _outside(question: Mapping[str, Any], image: np.ndarray) -> str:
+    """Return an error message if a point or a corner of the box is outside the image, else ""."""
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = question.get("box") or (0, 0, 0, 0)
+    for x, y in [*question.get("points", ()), (x0, y0), (x1, y1)]:
+        if not (0 <= x <= width and 0 <= y <= height):
+            return f"point {x:g}, {y:g} is outside the image: {width} × {height} pixels (upright)"
+    return ""
+
+
+def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> None:
+    """Run the stages on a test image, once for each vocabulary. Raises OvssError if a stage fails.
+
+    Networks are then compiled and caches filled before the first request.
+    """
+    needed, written = set(ALWAYS), set[str]()
+    for stage in stages.values():
+        needed |= set(stage.reads) - written
+        written |= set(stage.writes)
+    for words in vocabularies:
+        (answer,) = run(stages, [(_specimen(needed, words), words)], {"error"})
+        if answer["error"]:
+            raise OvssError(
+                f"the warm-up image failed with classes {', '.join(words.names[:3])}, …: {answer['error']}. Fix the "
+                "cause and start the service again"
+            )
+
+
+def _specimen(needed: Collection[str], words: Vocabulary) -> Row:
+    """Return a row of the test image SPECIMEN with the columns `needed`, as if earlier stages had written them.
+
+    Its only region covers the whole image and has equal scores for all classes.
+    """
+    boxes, bits = regions.pack([np.ones(SPECIMEN.shape[:2], bool)])
+    scores = np.zeros((1, len(words)), np.float32)
+    question = {"points": [[64, 48]], "labels": [1], "image": "specimen"}
+    region = {"boxes": boxes, "bits": bits, "predicted_iou": np.ones(1, np.float32), "scores": scores}
+    columns = {**pointed(SPECIMEN, words, question), **region}
+    return {name: columns[name] if name in columns else COLUMNS[name].empty() for name in needed}

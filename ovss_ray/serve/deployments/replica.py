@@ -1,0 +1,191 @@
+"""A replica (worker process) of one pool. It holds the stages, and runs them in a thread on batches of requests.
+
+A batch consists of the requests that arrived while the previous batch was computed. No request waits for later
+requests, and batches grow with the load. All requests of a batch have the same kind of answer.
+
+Ray Serve's own decorator for batches, serve.batch, is not used. In Ray 2.60, it closes a batch after 10 ms, even while
+another batch is computed. Under load, many small batches would wait in a queue.
+"""
+
+import asyncio
+import ctypes
+import os
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import Stage
+from ovss_ray.serve.deployments import batch
+from ovss_ray.serve.deployments.batch import PROMPT, Memory, Parts
+from ovss_ray.serve.row import Kind, Row
+from ovss_ray.structures.vocabulary import Vocabulary
+
+T = TypeVar("T")
+Pending = tuple[Row, Vocabulary, Kind, asyncio.Future[Row]]
+"""A waiting request: its row, classes and kind of answer, and the future of its result"""
+CLICKS = ("prompt", "masks")
+"""Kinds of answers to interactive prompts (clicks in an image). They are cheap, and are computed first."""
+REST = 5.0
+"""Seconds without requests after which free memory is returned to the operating system"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Values that a replica reports for the Prometheus metrics at /metrics."""
+
+    replica: str
+    """unique name of the replica"""
+    batches: Mapping[int, int]
+    """size of a batch (number of requests) → number of batches of this size"""
+    waiting: int
+    """number of requests that wait for the next batch"""
+    caches: Mapping[str, int]
+    """name of a cache → bytes in it"""
+
+
+class Replica:
+    """Worker process of the service that holds the stages of one pool.
+
+    The constructor runs the stages on a test image. Ray Serve sends requests only after the constructor has returned.
+    """
+
+    def __init__(
+        self, pool: Placed, parts: Parts, words: Sequence[Vocabulary], deadline: float, remembered: int = 0
+    ) -> None:
+        """Build the stages, and run them on a test image for each vocabulary in `words`.
+
+        `deadline`: seconds after which a batch counts as hung. `remembered`: maximum bytes of images and embeddings
+        that are cached for further prompts.
+        """
+        self.pool = pool
+        # Stages are not thread-safe, and CUDA graphs must be replayed in the thread that recorded them.
+        self.thread = ThreadPoolExecutor(1)
+        self.stages: dict[str, Stage] = {stage.use: self._apart(stage.build) for stage in pool.stages}
+        if any(PROMPT in part.stages for part in parts.values()):
+            self.stages[PROMPT] = self._apart(self._prompter, pool, remembered)
+        # Without a GPU, SAM encodes one image at a time anyway: a batch would only delay clicks.
+        self.most = pool.batch if pool.gpus or PROMPT not in self.stages else 1
+        self.parts, self.deadline, self.clicks = parts, deadline, pool.batch
+        self.waiting: deque[Pending] = deque()
+        self.working: asyncio.Task[None] | None = None
+        self.resting: asyncio.TimerHandle | None = None
+        self.clicked = False
+        self.name, self.batches = uuid.uuid4().hex[:8], Counter[int]()
+        self.begun: float | None = None
+        warmed: set[str] = set()
+        for kind, part in parts.items():
+            if set(part.stages) - warmed:
+                self._apart(batch.warm, self._stages(kind), words)
+                warmed |= set(part.stages)
+
+    def _apart(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run a function in the thread of the stages, with the pool's number of threads, and return its result."""
+
+        def computed() -> T:
+            with self.pool.computing():
+                return work(*arguments)
+
+        return self.thread.submit(computed).result()
+
+    def _prompter(self, pool: Placed, remembered: int) -> Stage:
+        """Return the stage for prompts. It shares the network of the stage `sam`: a GPU may not have room for two."""
+        proposer = next(stage for stage in pool.stages if stage.use == "sam")
+        config = batch.prompter(proposer, memory=remembered)
+        return config.build(network=self.stages["sam"].network)
+
+    async def __call__(self, row: Row, words: Vocabulary, kind: Kind) -> Row:
+        """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
+
+        The row is computed in a batch with other waiting rows.
+        """
+        answer = asyncio.get_running_loop().create_future()
+        self.waiting.append((row, words, kind, answer))
+        if self.working is None or self.working.done():
+            self.working = asyncio.create_task(self._work())
+        return await answer
+
+    async def _work(self) -> None:
+        """Process waiting requests batch by batch; skip cancelled ones."""
+        if self.resting:
+            self.resting.cancel()
+        while self.waiting:
+            if pending := self._next():
+                await self._answer(pending)
+        self.resting = asyncio.get_running_loop().call_later(REST, self.thread.submit, give_back)
+
+    def _next(self) -> list[Pending]:
+        """Return the next batch, with requests of one kind only.
+
+        If any clicks wait and the previous batch had none, the batch consists of clicks. Else it has the kind of the
+        oldest waiting request.
+        """
+        open_requests = [request for request in self.waiting if not request[3].done()]
+        clicks = [request for request in open_requests if request[2] in CLICKS]
+        first = next(iter([*([] if self.clicked else clicks), *open_requests]), None)
+        self.clicked = bool(first and first[2] in CLICKS)
+        most = self.clicks if self.clicked else self.most
+        next_batch = [request for request in open_requests if first and request[2] == first[2]][:most]
+        batch_ids = set(map(id, next_batch))
+        self.waiting = deque(request for request in open_requests if id(request) not in batch_ids)
+        return next_batch
+
+    async def _answer(self, pending: list[Pending]) -> None:
+        self.batches[len(pending)] += 1
+        requests = [(row, words) for row, words, *_ in pending]
+        work = asyncio.get_running_loop().run_in_executor(self.thread, self._run, requests, pending[0][2])
+        await asyncio.wait([work])
+        failure = work.exception()
+        for number, (*_, answer) in enumerate(pending):
+            if answer.done():
+                continue
+            if failure:
+                answer.set_exception(failure)
+            else:
+                answer.set_result(work.result()[number])
+
+    def _run(self, requests: list[tuple[Row, Vocabulary]], kind: Kind) -> list[Row]:
+        self.begun = time.monotonic()
+        stages = self._stages(kind)
+        try:
+            memory = stages.get(PROMPT)
+            if isinstance(memory, Memory):
+                requests = [(batch.recall(memory, row), words) for row, words in requests]
+            with self.pool.computing():
+                return batch.run(stages, requests, self.parts[kind].keep)
+        except execution.Poisoned:
+            os._exit(1)  # this process cannot compute any more; Serve starts a new one
+        finally:
+            self.begun = None
+
+    def _stages(self, kind: Kind) -> Mapping[str, Stage]:
+        return {name: self.stages[name] for name in self.parts[kind].stages}
+
+    def figures(self) -> Figures:
+        """Return the replica's current metrics: batch counts, number of waiting requests, bytes in caches."""
+        caches: Counter[str] = Counter()
+        for stage in self.stages.values():
+            caches.update(stage.kept())
+        return Figures(self.name, dict(self.batches), len(self.waiting), dict(caches))
+
+    def check_health(self) -> None:
+        """Raise RuntimeError if a batch runs past the deadline; Serve then replaces this replica."""
+        if self.begun is not None and (spent := time.monotonic() - self.begun) > self.deadline:
+            raise RuntimeError(
+                f"a batch has been running for {spent:.0f} s; the deadline is {self.deadline:g} s. Ray Serve replaces "
+                "this worker"
+            )
+
+
+def give_back() -> None:
+    """Make glibc return free memory to the operating system. After large batches, this is about 100 MB.
+
+    Without glibc, do nothing.
+    """
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

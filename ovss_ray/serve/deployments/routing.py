@@ -1,0 +1,61 @@
+"""Routing of requests: all requests for an image go to the same replica, which then has the image in memory.
+
+The router uses rendezvous hashing (Thaler and Ravishankar, 1998). For each replica, the image's digest and the
+replica's name are hashed together. The image belongs to the replica with the highest hash. All routers agree without
+communication, so even an immediate second click reaches the same replica. If a replica is added or removed, only the
+images of that replica move.
+
+Two features of Ray Serve were not suitable. Its model multiplexing learns only after a delay what a replica has loaded.
+Its ConsistentHashRouter (experimental in Ray 2.60) does not send every request without an image to the less busy
+replica.
+"""
+
+import hashlib
+import random
+
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+from ovss_ray.engine.cluster.ray_internals import report_missing
+
+
+class ByImage(RequestRouter):
+    """Router that chooses a replica by the image's SHA-256, which requests carry as `multiplexed_model_id`.
+
+    Requests without it go to the less busy of two random replicas.
+    """
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        """Return the replicas to choose from. Ray Serve takes the one with the shortest queue.
+
+        If the queues of all returned replicas are full, Serve calls this method again.
+        """
+        image = ""
+        if pending_request is not None:
+            image = _image(pending_request)
+        if not image:
+            return [random.sample(candidate_replicas, min(2, len(candidate_replicas)))]
+        return [[max(candidate_replicas, key=lambda replica: weight(image, _name(replica)))]]
+
+
+def _image(request: PendingRequest) -> str:
+    """Return the SHA-256 of a request's image; "" for a request without an image.
+
+    Also mark the request, so that Ray Serve waits for the chosen replica even if that replica is busy.
+    """
+    try:
+        request.routing_context.should_backoff = True
+        return request.metadata.multiplexed_model_id
+    except AttributeError:
+        report_missing("PendingRequest.routing_context and metadata", "A click may have to encode its image again")
+        return ""
+
+
+def _name(replica: RunningReplica) -> str:
+    return str(getattr(replica.replica_id, "unique_id", replica.replica_id))
+
+
+def weight(image: str, replica: str) -> bytes:
+    """Return the rank of a replica for an image, 32 bytes. The image goes to the replica with the highest rank."""
+    return hashlib.sha256(f"{image} {replica}".encode()).digest()

@@ -1,0 +1,66 @@
+"""Several models in one service: checks that their configs fit together, and placement of their pools."""
+
+import re
+from collections.abc import Mapping
+
+from ovss_ray.config.limits import Limits
+from ovss_ray.config.run import Pool, RunConfig
+from ovss_ray.engine.cluster import placement
+from ovss_ray.engine.cluster.placement import Placed, Size
+from ovss_ray.errors import OvssError
+
+BATCH = 8
+"""Maximum number of requests per batch, for pools with `batch: auto`"""
+NAMES = re.compile(r"[\w.-]+")
+"""Pattern of valid model names, which appear in URLs and in the names of deployments"""
+
+
+def limits(configs: Mapping[str, RunConfig]) -> Limits:
+    """Return the limits of a service. Raises OvssError if configs have different limits or an invalid name."""
+    for name in configs:
+        if not NAMES.fullmatch(name):
+            raise OvssError(
+                f"invalid model name {name!r}. A model is named after its config file; allowed are letters, digits, "
+                "'-', '.' and '_' only. Rename the file"
+            )
+    first, *further = configs.values()
+    if any(config.limits != first.limits for config in further):
+        raise OvssError(
+            f"the configs {', '.join(configs)} differ in `limits`, but all models of a service share one set of "
+            "limits. Make the limits equal, for example with --set limits.seconds=60, which changes every config"
+        )
+    return first.limits
+
+
+def place(configs: Mapping[str, RunConfig], size: Size, weights: float) -> dict[str, list[Placed]]:
+    """Return name of a model → its pools, placed on a cluster that all models share.
+
+    `weights`: bytes of the largest model's files. Raises OvssError if the cluster is too small for all pools together.
+    """
+    pools = [(name, pool) for name, config in configs.items() for pool in config.pools]
+    batched = [_batched(pool) for _, pool in pools]
+    placed = placement.place(_parted(batched, size.gpus), size, weights)
+    if shortage := placement.unmet(placed, size):
+        raise OvssError(shortage)
+    owners = [owner for owner, _ in pools]
+    return {name: [pool for owner, pool in zip(owners, placed, strict=True) if owner == name] for name in configs}
+
+
+def _batched(pool: Pool) -> Pool:
+    return pool.model_copy(update={"batch": BATCH}) if pool.batch == "auto" else pool
+
+
+def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
+    """Return the pools. If more pools can use a GPU than there are GPUs, these pools get a part of a GPU each.
+
+    Such a pool then has one worker, unless its config sets the number of workers. Pools whose config sets `gpus` are
+    not changed.
+    """
+    free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
+    if not gpus or len(free) <= gpus:
+        return pools
+    changes = {"gpus": int(100 / -(-len(free) // gpus)) / 100}
+    return [
+        pool.model_copy(update=changes | ({"workers": 1} if pool.workers == "auto" else {})) if pool in free else pool
+        for pool in pools
+    ]

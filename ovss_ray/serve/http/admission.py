@@ -1,0 +1,147 @@
+"""Admission of requests: limits on concurrent requests, on their duration, and on decoded pixels in memory."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException, Request
+
+from ovss_ray.config.limits import Limits
+from ovss_ray.serve.http import photograph
+from ovss_ray.serve.row import FORGOTTEN, SPECIMEN, Kind, Row, row
+from ovss_ray.structures.vocabulary import Vocabulary
+
+Send = Callable[[Row, Vocabulary, Kind], Awaitable[Row]]
+"""Function that runs a model's stages on a row and returns the resulting row.
+
+It raises HTTPException 429 if the workers are busy, 503 if a worker died."""
+LOG = logging.getLogger("ovss_ray.serve")
+STOPPING = "the service is being stopped"
+SMALLEST_WITH_SAM = "sam_alpha_clip_tiny"
+"""Name of the smallest shipped config that can answer `regions` requests and prompt requests"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the service: a config that is served under its name."""
+
+    description: Mapping[str, Any]
+    """the model's entry in /v1/models: `name`, `stages`, `answers`, `benchmarks`, …"""
+    send: Send
+    words: Vocabulary
+    """class names for the warm-up image, and for prompts that name no classes"""
+
+    @property
+    def name(self) -> str:
+        """Return the model's name."""
+        return str(self.description["name"])
+
+
+class Desk:
+    """Admission of requests to models. A request that names no model goes to the first model that can answer it."""
+
+    def __init__(self, models: Sequence[Model], limits: Limits) -> None:
+        self.models, self.limits = {model.name: model for model in models}, limits
+        self.waiting, self.held, self.ready, self.draining = 0, 0, False, False
+        self.pixels = 0
+        """number of pixels of all images decoded so far, for /metrics"""
+        self.changed = asyncio.Condition()
+        self.benchmarks = list(dict.fromkeys(name for model in models for name in model.description["benchmarks"]))
+        """names of the benchmarks in the configs"""
+
+    def model(self, name: str | None, answer: str) -> Model:
+        """Return the model called `name`, or for None the first model that can give this kind of `answer`.
+
+        Raises HTTPException 422 if there is no such model.
+        """
+        able = [model for model in self.models.values() if answer in model.description["answers"]]
+        if name is not None and name not in self.models:
+            raise HTTPException(422, f"unknown model {name[:40]!r}; available: {', '.join(self.models)}")
+        for model in able:
+            if name in (None, model.name):
+                return model
+        names = name or ", ".join(self.models)
+        advice = f"Pass model={able[0].name}" if able else f"Serve one too: ovss serve {names} {SMALLEST_WITH_SAM}"
+        raise HTTPException(422, f"{names} cannot answer {answer} requests: they need a model with SAM. {advice}")
+
+    @asynccontextmanager
+    async def place(self, request: Request) -> AsyncIterator[None]:
+        """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
+
+        Raises HTTPException: 429 for a further request, 503 if the block times out or the service is being stopped.
+        """
+        later = {"Retry-After": str(self.limits.retry)}
+        if self.draining or self.waiting >= self.limits.waiting:
+            async for _ in request.stream():  # else the client, still sending, might not see the answer
+                pass
+            if self.draining:
+                raise HTTPException(503, STOPPING, later)
+            raise HTTPException(429, f"too many requests: {self.waiting} in progress. Try again later", later)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                yield
+        except TimeoutError as failure:
+            raise HTTPException(
+                503, f"timeout: the request took longer than {self.limits.seconds:g} s. Try again later", later
+            ) from failure
+        finally:
+            self.waiting -= 1
+
+    async def drain(self) -> None:
+        """Refuse new requests, and return when all requests in progress are answered or have timed out."""
+        self.draining = True
+        while self.waiting:
+            await asyncio.sleep(0.05)
+
+    @asynccontextmanager
+    async def image(self, data: bytes) -> AsyncIterator[np.ndarray]:
+        """Decode the image of a request, and yield it as (H, W, 3) uint8 RGB.
+
+        First wait until its pixels, with those of other images in memory, are within `limits.held`. Raises
+        HTTPException: 413 for too many pixels, 415 if it is not a JPEG, PNG or WebP, 422 if damaged.
+        """
+        height, width = photograph.size(data, self.limits)
+        pixels = height * width
+        async with self.changed:
+            await self.changed.wait_for(lambda: not self.held or self.held + pixels <= self.limits.held)
+            self.held += pixels
+        self.pixels += pixels
+        try:
+            yield await asyncio.to_thread(photograph.decode, data, self.limits)
+        finally:
+            self.held -= pixels
+            async with self.changed:
+                self.changed.notify_all()
+
+    async def send(self, model: Model, request: Row, words: Vocabulary, kind: Kind) -> Row:
+        """Run a model's stages on a row, and return the resulting row.
+
+        Raises HTTPException: 404 if the request names an image that is no longer cached, 422 if a stage failed.
+        """
+        answer = await model.send(request, words, kind)
+        if answer["error"] == FORGOTTEN:
+            raise HTTPException(404, FORGOTTEN)
+        if answer["error"]:
+            raise HTTPException(422, f"the image could not be segmented: {answer['error']}")
+        return answer
+
+    async def warm(self) -> None:
+        """Run every model on a test image, again and again until all succeed. Then set `ready`."""
+        while not self.ready:
+            try:
+                answers = [
+                    await model.send(row(SPECIMEN, model.words), model.words, "segment")
+                    for model in self.models.values()
+                ]
+                errors = [answer["error"] for answer in answers if answer["error"]]
+                self.ready = not errors
+                for error in errors:
+                    LOG.error("not ready: %s", error)
+            except HTTPException as failure:
+                LOG.warning("not ready yet: %s", failure.detail)
+            await asyncio.sleep(self.limits.retry)

@@ -1,0 +1,250 @@
+"""The service as a FastAPI application. The models are Ray Serve deployments, or plain functions in tests."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from ovss_ray.config.limits import Limits
+from ovss_ray.serve.http import answers, coco, mask_answers, page
+from ovss_ray.serve.http import requests as questions
+from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
+from ovss_ray.serve.http.answers import Answer, Output
+from ovss_ray.serve.http.guard import Guard
+from ovss_ray.serve.http.requests import Fields
+from ovss_ray.serve.row import NO_IMAGE, Row, pointed, row
+from ovss_ray.structures.masks import polygons
+from ovss_ray.structures.vocabulary import Vocabulary
+
+
+class Refusal(BaseModel):
+    """The reason why a request was refused."""
+
+    detail: str
+
+
+MEANINGS = {
+    400: "malformed form",
+    401: "missing or wrong API key",
+    403: "request from another machine to a service without an API key",
+    413: "too many bytes or pixels",
+    415: "not a JPEG, PNG or WebP",
+    422: "damaged image, invalid classes, unknown model, or an image on which a stage failed",
+    429: "too many requests; retry after the seconds in Retry-After",
+    503: "timed out or not ready; retry after the seconds in Retry-After",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": meaning, "model": Refusal} for status, meaning in MEANINGS.items()
+}
+BARE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
+GONE: dict[int | str, dict[str, Any]] = {404: {"description": "the named image is not cached", "model": Refusal}}
+
+
+def build(models: Sequence[Model], limits: Limits, key: bytes | None) -> FastAPI:
+    """Return the FastAPI application that serves the models. `key`: SHA-256 of the API key; None: no key is needed."""
+    desk = Desk(models, limits)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(desk.warm())
+        yield
+        warming.cancel()
+
+    app = FastAPI(
+        title="ovss_ray",
+        version=version("ovss_ray"),
+        description="Open-vocabulary semantic segmentation",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
+        lifespan=life,
+    )
+    app.state.desk = desk
+    app.add_middleware(Guard, key=key, body=limits.body)
+    app.add_exception_handler(RequestValidationError, _refuse)
+    _status(app, desk)
+    _segment(app, desk)
+    _regions(app, desk)
+    _prompt(app, desk)
+    page.add(app, desk.benchmarks)
+    return app
+
+
+async def _refuse(request: Request, failure: Exception) -> Response:
+    """Return the response, status 422, to invalid query or form fields. It does not quote the values that were sent."""
+    faults = failure.errors() if isinstance(failure, RequestValidationError) else ()
+    detail = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
+    return JSONResponse({"detail": detail}, 422)
+
+
+def _status(app: FastAPI, desk: Desk) -> None:
+    """Add the routes that report the state of the service: health, readiness, models."""
+
+    @app.get("/v1/health", summary="Report whether the service runs")
+    async def health() -> dict[str, str]:
+        return {"status": "running"}
+
+    @app.get("/v1/ready", summary="Report whether the service can segment", responses={503: ERRORS[503]})
+    async def ready() -> dict[str, str]:
+        if desk.draining or not desk.ready:
+            why = STOPPING if desk.draining else "the stages are being loaded"
+            raise HTTPException(503, why, {"Retry-After": str(desk.limits.retry)})
+        return {"status": "ready"}
+
+    @app.get("/v1/models", summary="List the models and the limits")
+    async def models() -> dict[str, Any]:
+        descriptions = [dict(model.description) for model in desk.models.values()]
+        return {"models": descriptions, "limits": desk.limits.model_dump()}
+
+
+async def _words(fields: Fields, desk: Desk) -> Vocabulary:
+    return await asyncio.to_thread(questions.vocabulary, fields, desk.benchmarks, desk.limits)
+
+
+def _log(route: str, begun: float, data: bytes, pixels: int, classes: int) -> None:
+    spent = time.perf_counter() - begun
+    LOG.info("%s: %d bytes, %d pixels, %d classes, %.3f s", route, len(data), pixels, classes, spent)
+
+
+def _json(answer: BaseModel) -> Response:
+    """Return an answer as JSON. Call it in a thread: an answer with many masks would block the event loop."""
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _masks(
+    answer: mask_answers.Regions | mask_answers.Prompted, fields: questions.Masks, names: Sequence[str]
+) -> Response:
+    """Return masks in the form that was requested. `names`: the requested classes. Call it in a thread."""
+    return _json(coco.document(answer, names, fields.file_name) if fields.output == "coco" else answer)
+
+
+def _segment(app: FastAPI, desk: Desk) -> None:
+    @app.post(
+        "/v1/segment",
+        summary="Name every pixel of an image",
+        response_model=Answer,
+        responses=ERRORS | BARE,
+        openapi_extra={"requestBody": questions.body(questions.Segment)},
+    )
+    async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
+        """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
+
+        With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
+        fields.
+        """
+        begun = time.perf_counter()
+        async with desk.place(request):
+            data, fields = await questions.read(request, query, desk.limits)
+            model, words = desk.model(fields.model, "segment"), await _words(fields, desk)
+            bare = "image/png" in request.headers.get("accept", "") and fields.output in ("png", "overlay")
+            async with desk.image(data) as image:
+                result = await desk.send(model, row(image, words), words, "segment")
+                response = await asyncio.to_thread(
+                    _segmented, result, words, image, fields.output, bare, desk.limits.corners
+                )
+        _log("segment", begun, data, image.shape[0] * image.shape[1], len(words))
+        return response
+
+
+def _segmented(result: Row, words: Vocabulary, image: np.ndarray, output: Output, bare: bool, corners: int) -> Response:
+    if output == "polygons" and (turns := polygons.count(result["prediction"])) > corners:
+        raise HTTPException(422, f"polygons have {turns:,} corners; the limit is {corners:,}. Request output=rle")
+    answer = answers.build(result, words, output)
+    if output in ("rle", "polygons"):
+        return _json(answer)
+    if bare:
+        note = answer.model_dump_json(exclude_none=True)
+        return Response(answers.picture(result, words, image, output, note), media_type="image/png")
+    return _json(answers.with_picture(answer, output, answers.picture(result, words, image, output)))
+
+
+def _regions(app: FastAPI, desk: Desk) -> None:
+    @app.post(
+        "/v1/regions",
+        summary="Find all regions of an image, with names",
+        response_model=mask_answers.Regions | coco.Coco,
+        responses=ERRORS,
+        openapi_extra={"requestBody": questions.body(questions.Regions)},
+    )
+    async def regions(request: Request, query: Annotated[questions.Regions, Query()]) -> Response:
+        """Return the masks that SAM proposes without a prompt, each with its most probable classes.
+
+        Masks may overlap. With `ranked`, the answer also lists the best regions of each class. With `output=coco`, it
+        is a COCO document.
+        """
+        begun = time.perf_counter()
+        async with desk.place(request):
+            data, fields = await questions.read(request, query, desk.limits)
+            model, words = desk.model(fields.model, "regions"), await _words(fields, desk)
+            name = await asyncio.to_thread(_sha256, data)
+            async with desk.image(data) as image:
+                result = await desk.send(model, row(image, words), words, "regions")
+
+            def write() -> Response:
+                most = desk.limits.regions
+                ranked = 0 if fields.output == "coco" else fields.ranked  # a document has no ranking
+                answer = mask_answers.everything(result, words, name, model.name, fields.top, most, ranked)
+                return _masks(answer, fields, words.names)
+
+            response = await asyncio.to_thread(write)
+        _log("regions", begun, data, image.shape[0] * image.shape[1], len(words))
+        return response
+
+
+def _prompt(app: FastAPI, desk: Desk) -> None:
+    @app.post(
+        "/v1/prompt",
+        summary="Segment the object at points or in a box",
+        response_model=mask_answers.Prompted | coco.Coco,
+        responses=ERRORS | GONE,
+        openapi_extra={"requestBody": questions.body(questions.Prompt, required=False)},
+    )
+    async def prompt(request: Request, query: Annotated[questions.Prompt, Query()]) -> Response:
+        """Send an image with points, a box or both. For later prompts, send the image's sha256 instead of the image.
+
+        The field for the sha256 is also `image`. If the service no longer caches the image, the status is 404. With
+        classes or a benchmark, the masks get class names. With `output=coco`, the answer is a COCO document.
+        """
+        begun = time.perf_counter()
+        async with desk.place(request):
+            data, fields = await questions.read(request, query, desk.limits)
+            model, question = desk.model(fields.model, "prompt"), fields.question(desk.limits)
+            named = bool(fields.classes) or fields.benchmark is not None
+            words = await _words(fields, desk) if named else model.words
+            name = await asyncio.to_thread(_named, data, fields.image)
+            async with desk.image(data) if data else nullcontext(NO_IMAGE) as image:
+                sent = pointed(image, words, {**question, "image": name})
+                result = await desk.send(model, sent, words, "prompt" if named else "masks")
+
+            def write() -> Response:
+                answer = mask_answers.prompted(result, words, name, model.name, fields.top)
+                return _masks(answer, fields, words.names if named else ())
+
+            response = await asyncio.to_thread(write)
+        _log("prompt", begun, data, image.shape[0] * image.shape[1], len(words) if named else 0)
+        return response
+
+
+def _named(data: bytes, digest: str | None) -> str:
+    """Return the sha256 of a prompt's image. The request has either the image (`data`) or its sha256 (`digest`).
+
+    Raises HTTPException 422 if it has both or neither.
+    """
+    if bool(data) == (digest is not None):
+        raise HTTPException(422, "send either an image, or the sha256 of an earlier image in the field `image`")
+    return digest or _sha256(data)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

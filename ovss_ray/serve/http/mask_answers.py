@@ -1,0 +1,160 @@
+"""Answers of /v1/regions and /v1/prompt: masks with class names. Letters in shapes: R regions, K classes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from ovss_ray.serve.http.answers import Runs
+from ovss_ray.structures.masks import rle
+from ovss_ray.structures.masks.regions import Masks
+from ovss_ray.structures.vocabulary import Vocabulary
+
+
+class Name(BaseModel):
+    """A possible class of a region, and its probability."""
+
+    index: int = Field(description="position in the requested classes, from 0")
+    name: str
+    score: float = Field(description="probability among the requested classes")
+
+
+class Mask(BaseModel):
+    """A region of the image, as a mask."""
+
+    box: tuple[int, int, int, int] = Field(description="x0 y0 x1 y1 in pixels, half open")
+    area: int = Field(description="pixels")
+    predicted_iou: float = Field(description="IoU with an object as SAM predicts it, about 0 to 1")
+    rle: Runs
+    names: list[Name] = Field(description="most probable classes, best first; empty if no classes were requested")
+
+
+class Place(BaseModel):
+    """A region's place in the ranking of a class."""
+
+    region: int = Field(description="position in `regions`, from 0")
+    score: float = Field(description="probability of the class in this region, among the requested classes")
+
+
+class Ranking(BaseModel):
+    """A requested class, and the regions that fit it best."""
+
+    index: int = Field(description="position in the requested classes, from 0")
+    name: str
+    regions: list[Place] = Field(description="highest score first; equal scores: best match to the name first")
+
+
+class About(BaseModel):
+    """Fields about the image and the model, which every answer contains."""
+
+    image: str = Field(description="sha256 of the bytes that were sent; further prompts may pass it as `image`")
+    width: int
+    height: int
+    model: str
+    seconds: dict[str, float] = Field(description="seconds per stage")
+
+
+class Regions(About):
+    """All regions that were found in an image."""
+
+    found: int = Field(description="number of regions found; `regions` lists the largest, up to a limit")
+    regions: list[Mask] = Field(description="largest first")
+    ranking: list[Ranking] | None = Field(
+        default=None, description="for each requested class its `ranked` best regions; null if `ranked` is 0"
+    )
+
+
+class Prompted(About):
+    """The possible masks for a prompt."""
+
+    cached: bool = Field(description="whether the service had this image in its cache")
+    masks: list[Mask] = Field(description="highest predicted IoU first")
+
+
+def about(row: Mapping[str, Any], image: str, model: str) -> dict[str, Any]:
+    """Return the fields of About for a row that a model has computed. `image`: sha256 of the image."""
+    height, width = row["size"].tolist()
+    return {"image": image, "width": width, "height": height, "model": model, "seconds": row["seconds"]}
+
+
+def everything(
+    row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int, most: int, ranked: int = 0
+) -> Regions:
+    """Return the `most` largest regions of a row, each with its `top` most probable classes.
+
+    Empty regions are left out. `image`: sha256 of the image. `ranked`: number of regions in the ranking of each class.
+    """
+    areas = _areas(row)
+    order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
+    listed = order[:most]
+    masks = _masks(row, listed, areas, words, top)
+    ranking = rank(row["scores"][listed], words, ranked) if ranked else None
+    return Regions(**about(row, image, model), found=len(order), regions=masks, ranking=ranking)
+
+
+def rank(scores: np.ndarray, words: Vocabulary, ranked: int) -> list[Ranking]:
+    """Return for each class the `ranked` regions with the highest probability of this class.
+
+    `scores`: logits (R, K) float32, whose softmax over K gives the probabilities. Equal probabilities are ordered by
+    logit. So a single class, whose probability is always 1, orders regions by their match to its name.
+    """
+    norms = np.array([_log_sum_exp(row) for row in scores], np.float64)
+    rankings = []
+    for k, name in enumerate(words.names):
+        logits = scores[:, k].astype(np.float64)
+        odds = logits - norms
+        best = np.lexsort((-logits, -odds))[:ranked].tolist()
+        places = [Place(region=i, score=float(np.exp(odds[i]))) for i in best]
+        rankings.append(Ranking(index=k, name=name, regions=places))
+    return rankings
+
+
+def _log_sum_exp(logits: np.ndarray) -> float:
+    """Return log Σ exp of logits (K,) float32, in float64."""
+    most = float(logits.max())
+    return most + float(np.log(np.exp(logits.astype(np.float64) - most).sum()))
+
+
+def prompted(row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int) -> Prompted:
+    """Return the masks of a prompt's row, with the `top` most probable classes if the row has scores.
+
+    `image`: sha256 of the image.
+    """
+    order = np.argsort(-row["predicted_iou"], kind="stable").tolist()
+    masks = _masks(row, order, _areas(row), words, top)
+    return Prompted(**about(row, image, model), cached=row["cached"], masks=masks)
+
+
+def _areas(row: Mapping[str, Any]) -> np.ndarray:
+    """Return the number of pixels of each region, (R,) int64."""
+    return np.array([np.count_nonzero(mask) for mask in Masks(row["boxes"], row["bits"])], np.int64)
+
+
+def _masks(row: Mapping[str, Any], order: list[int], areas: np.ndarray, words: Vocabulary, top: int) -> list[Mask]:
+    """Return some regions of a row, each with its `top` most probable classes.
+
+    `order`: indices of these regions; the result has the same order. `areas`: pixels of every region, (R,) int64.
+    """
+    masks, (height, width) = Masks(row["boxes"], row["bits"]), row["size"].tolist()
+    boxes = row["boxes"].tolist()
+    return [
+        Mask(
+            box=boxes[i],
+            area=int(areas[i]),
+            predicted_iou=float(row["predicted_iou"][i]),
+            rle=Runs(size=(height, width), counts=rle.encode_region(boxes[i], masks[i], (height, width))),
+            names=_names(row["scores"][i], words, top) if "scores" in row else [],
+        )
+        for i in order
+    ]
+
+
+def _names(scores: np.ndarray, words: Vocabulary, top: int) -> list[Name]:
+    """Return the `top` most probable classes of a region. Of classes with equal scores, the lower index comes first.
+
+    `scores`: logits (K,) float32, whose softmax gives the probabilities.
+    """
+    odds = np.exp((scores - scores.max()).astype(np.float64))
+    best = np.argsort(-scores, kind="stable")[:top].tolist()
+    return [Name(index=k, name=words.names[k], score=float(odds[k] / odds.sum())) for k in best]

@@ -1,0 +1,56 @@
+"""The image of a request. Its header is checked first, then the pixels are decoded as in batch runs.
+
+Letters in shapes: H height and W width in pixels.
+"""
+
+import numpy as np
+from fastapi import HTTPException
+from PIL import Image
+
+from ovss_ray.config.limits import Limits
+from ovss_ray.errors import OvssError
+from ovss_ray.io import images
+
+NAME = "the image"
+"""Phrase for the image of a request in error messages"""
+SCANS = 100
+"""Maximum number of scans in a JPEG. Progressive JPEGs have about ten.
+
+For each scan, even of a few bytes, the decoder passes over all pixels. So a small file could take very long."""
+
+
+def size(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Return height and width of an image in pixels, from its header alone.
+
+    Raises HTTPException: 415 if it is not a JPEG, PNG or WebP, 413 for too many pixels, 422 if damaged.
+    """
+    if not taken(data):
+        raise HTTPException(415, f"the image is not a JPEG, PNG or WebP: its file begins with {data[:8]!r}")
+    try:
+        height, width = images.size_of(data, NAME)
+    except OvssError as failure:
+        bomb = isinstance(failure.__cause__, Image.DecompressionBombError)
+        raise HTTPException(413 if bomb else 422, str(failure)) from failure
+    if height * width > limits.pixels or max(height, width) > limits.side:
+        raise HTTPException(
+            413,
+            f"the image is too large: {width} × {height} pixels; the limit is {limits.pixels:,} pixels in all, and "
+            f"{limits.side:,} per side. Send a smaller image",
+        )
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > SCANS:
+        raise HTTPException(413, f"the image is a JPEG with more than {SCANS} scans. Save it as a baseline JPEG")
+    return height, width
+
+
+def decode(data: bytes, limits: Limits) -> np.ndarray:
+    """Return the upright image (H, W, 3) uint8 RGB, decoded as in batch runs. Raises HTTPException 422 if damaged."""
+    try:
+        return images.decode(data, NAME, cap=limits.pixels)
+    except OvssError as failure:
+        raise HTTPException(422, str(failure)) from failure
+
+
+def taken(data: bytes) -> bool:
+    """Return whether the bytes of a file start with the signature of a JPEG, PNG or WebP."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return webp or data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))

@@ -1,0 +1,252 @@
+"""Reading of requests: the image, the classes, and the points or box of a prompt."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from starlette.datastructures import UploadFile
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.config.limits import Limits
+from ovss_ray.errors import OvssError
+from ovss_ray.serve.http import photograph
+from ovss_ray.serve.http.answers import Output
+from ovss_ray.structures.vocabulary import Vocabulary
+
+IMAGES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+POINTS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, Literal[0, 1]]])
+BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
+LETTERS = 200
+"""Maximum number of characters per point in the JSON text of a prompt, far more than a point needs.
+
+Longer text is refused before it is parsed."""
+LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
+"""Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
+BRACKETS = ("[]", "{}")
+"""Pairs of first and last character of text that is treated as JSON. JSON other than a list of classes is refused."""
+SEPARATORS = re.compile("[,;|]")
+"""Characters that a client may put between class names by mistake.
+
+They also occur inside a name: "door, double door" is one class of ADE20K."""
+HOW = (
+    "Send the bytes of the image as the body with query parameters (curl --data-binary @photo.jpg "
+    "'…?classes=sky&classes=road'), or a multipart/form-data form (curl -F image=@photo.jpg -F classes=sky -F "
+    "classes=road). JSON and base64 are not accepted"
+)
+NAME = 255
+"""Maximum number of characters in the name of an image"""
+Form = Literal["json", "coco"]
+"""Form of an answer with masks"""
+Top = Annotated[int, Field(ge=1, le=10, description="names per region, best first")]
+
+
+class Fields(BaseModel):
+    """Fields that every kind of request has besides the image. They are query parameters, or fields of a form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: list[str] = Field(
+        default=[], description='one per class, synonyms separated by tabs; or JSON: ["sky", ["tree", "bush"]]'
+    )
+    benchmark: str | None = Field(default=None, description="benchmark whose classes to use, such as ade20k:150")
+    model: str | None = Field(default=None, description="name from /v1/models; default: the first that can answer")
+
+
+class Segment(Fields):
+    """Request for a label map."""
+
+    output: Output = Field(default="png", description="form of the masks, besides the classes")
+
+
+class Masks(Fields):
+    """Request for masks with class names."""
+
+    top: Top = 3
+    output: Form = Field(default="json", description="form of the answer: its own JSON, or a COCO document")
+    file_name: str | None = Field(
+        default=None, max_length=NAME, description="name of the image in a COCO document; default: its sha256"
+    )
+
+
+class Regions(Masks):
+    """Request for all regions with their class names."""
+
+    ranked: int = Field(default=0, ge=0, le=100, description="regions per class in `ranking`; 0: no ranking")
+
+
+class Prompt(Masks):
+    """Request for the object at points or in a box, which are a prompt for SAM."""
+
+    image: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="instead of an image: the sha256 of an earlier one"
+    )
+    points: str | None = Field(
+        default=None, description="JSON: [[x, y, label], …] in pixels of the upright image; label 1 inside, 0 outside"
+    )
+    box: str | None = Field(default=None, description="JSON: [x0, y0, x1, y1] in pixels of the upright image")
+    multimask: bool | None = Field(
+        default=None, description="three masks for an ambiguous prompt; default: true for a single point only"
+    )
+
+    def question(self, limits: Limits) -> dict[str, Any]:
+        """Return points and box in the form that the stage `sam_prompt` reads.
+
+        Raises HTTPException 422 if both are missing, or if one of them is invalid.
+        """
+        points = _json("points", self.points, POINTS, "[[120, 80, 1], [30, 40, 0]]", limits.points)
+        box = _json("box", self.box, BOX, "[10, 20, 110, 90]", 4)
+        if not points and box is None:
+            raise HTTPException(422, "missing prompt: pass points, a box, or both")
+        if len(points or ()) > limits.points:
+            raise HTTPException(422, f"too many points: {len(points)}; the limit is {limits.points:,}")
+        if box and not (box[0] < box[2] and box[1] < box[3]):
+            raise HTTPException(422, f"box: {list(box)} is empty; pass x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+        several = len(points or ()) == 1 and box is None if self.multimask is None else self.multimask
+        question: dict[str, Any] = {"multimask": several}
+        if points:
+            question |= {"points": [[x, y] for x, y, _ in points], "labels": [label for *_, label in points]}
+        return {**question, "box": list(box)} if box else question
+
+
+FieldsT = TypeVar("FieldsT", bound=Fields)
+
+
+def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, most: int) -> Any:
+    """Return the value of a field that contains JSON, or None if the field is missing.
+
+    The error message quotes `example`. Raises HTTPException 422 for invalid JSON, or for more than LETTERS × `most`
+    characters.
+    """
+    if text is None:
+        return None
+    if len(text) > LETTERS * most:
+        raise HTTPException(422, f"{name} is too long: {len(text):,} characters; the limit is {LETTERS * most:,}")
+    try:
+        return kind.validate_json(text)
+    except ValidationError as failure:
+        raise HTTPException(422, f"{name}: invalid value; pass JSON such as {example}") from failure
+
+
+def body(kind: type[Fields], required: bool = True) -> dict[str, Any]:
+    """Return the OpenAPI description of a request's body: the bytes of an image, or a form."""
+    fields = kind.model_json_schema()["properties"]
+    image = {"type": "string", "format": "binary", "description": "a JPEG, PNG or WebP"}
+    either = {"anyOf": [image, fields["image"]]} if "image" in fields else image
+    form = {"type": "object", "properties": {**fields, "image": either}, "additionalProperties": False}
+    return {
+        "required": required,
+        "content": {
+            **{name: {"schema": {"type": "string", "format": "binary"}} for name in IMAGES},
+            "multipart/form-data": {"schema": {**form, "required": ["image"]}},
+        },
+    }
+
+
+async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes, FieldsT]:
+    """Return the image's bytes (empty without an image) and the fields. Form fields override query parameters.
+
+    Raises HTTPException: 400 for a malformed form, 415 for a body that is neither form nor image, 422 for unknown form
+    fields. Raises RequestValidationError for invalid values of fields.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        body = await request.body()
+        if body and not photograph.taken(body):
+            raise HTTPException(415, f"the body is not a JPEG, PNG or WebP: it begins with {body[:8]!r}. {HOW}")
+        return body, query
+    allowed = type(query).model_fields
+    async with request.form(max_files=1, max_fields=limits.classes + len(allowed) + 1) as form:
+        fields: dict[str, Any] = {name: form.getlist(name) for name in form}
+        if unknown := sorted(set(fields) - {"image", *allowed}):
+            fields_allowed = ", ".join({"image": 0, **allowed})
+            raise HTTPException(422, f"unknown form field {unknown[0]!r}; allowed: {fields_allowed}")
+        image = form.get("image")
+        content = await image.read() if isinstance(image, UploadFile) else b""
+    if isinstance(image, UploadFile):
+        fields.pop("image")
+    elif image is None or "image" not in allowed:
+        text = "its field `image` is text. Send the file itself" if image is not None else "send a file named image"
+        raise HTTPException(422, f"the form has no image: {text} (curl -F image=@photo.jpg)")
+    fields = {name: values if name == "classes" else values[-1] for name, values in fields.items()}
+    try:
+        return content, type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
+    except ValidationError as failure:
+        raise RequestValidationError(failure.errors()) from failure
+
+
+def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
+    """Return the classes of a request. In its fields, tabs separate the synonyms of a class.
+
+    `configured`: benchmarks named in the configs of the service, which a request may use.
+
+    Raises HTTPException 422 for missing, empty, too many or too long names, an invalid list, or an unknown benchmark.
+    """
+    if bool(fields.classes) == (fields.benchmark is not None):
+        raise HTTPException(422, "pass either classes or a benchmark (exactly one of the two)")
+    if fields.benchmark is not None:
+        return _of_benchmark(fields.benchmark, configured, limits)
+    classes = [name for field in fields.classes for name in _listed(field, alone=len(fields.classes) == 1)]
+    if len(classes) > limits.classes:
+        raise HTTPException(422, f"too many classes: {len(classes):,}; the limit is {limits.classes:,}")
+    if (longest := max(map(len, classes), default=0)) > limits.letters:
+        raise HTTPException(422, f"a class name has {longest:,} characters; the limit is {limits.letters:,}")
+    try:
+        return Vocabulary.of(name.split("\t") for name in classes)
+    except OvssError as failure:
+        raise HTTPException(422, str(failure)) from failure
+
+
+def _listed(field: str, alone: bool) -> list[str]:
+    """Return the classes in a field: the items of a JSON list, else the whole text as a single class.
+
+    `alone`: the request has no other field with classes.
+
+    Raises HTTPException 422 for text that looks like a list but is not JSON. If such text were taken as a single class,
+    that class would be predicted for the whole image.
+    """
+    text, whole = field.strip(), json.dumps([field], ensure_ascii=False)
+    if text[:1] + text[-1:] in BRACKETS:
+        try:
+            listed = LISTS.validate_json(text)
+        except ValidationError as failure:
+            raise HTTPException(
+                422,
+                f"classes: {field[:40]!r} is not a JSON list of names. {_advice(['sky', 'road'])}. If the brackets are "
+                f"part of a class name: classes={whole}",
+            ) from failure
+        return [names if isinstance(names, str) else "\t".join(names) for names in listed]
+    if alone and SEPARATORS.search(field):
+        names = [name.strip() for name in SEPARATORS.split(field)]
+        raise HTTPException(
+            422,
+            f"classes: {field[:40]!r} is ambiguous. If it is a list of names: {_advice(names)}. If it is the name of a "
+            f"single class, pass JSON: classes={whole}",
+        )
+    return [field]
+
+
+def _advice(names: list[str]) -> str:
+    """Return a sentence that states the two ways to pass a list of classes, with `names` as the example."""
+    listed = json.dumps(names, ensure_ascii=False)
+    return f"Pass one field per class ({'&'.join(f'classes={name}' for name in names)}), or JSON: classes={listed}"
+
+
+def _of_benchmark(name: str, configured: Sequence[str], limits: Limits) -> Vocabulary:
+    """Return the classes of a known or configured benchmark. Raises HTTPException 422 for any other name.
+
+    Other names are refused, since they could be names of files or modules on this machine.
+    """
+    offered = [*catalog.known(), *configured]
+    base = name if name in configured else name.partition("@")[0]
+    if len(name) > limits.letters or (base.startswith("folder:") and name not in configured):
+        raise HTTPException(422, f"unknown benchmark {name[:40]!r}")
+    if base not in offered:
+        raise HTTPException(422, f"unknown benchmark {name!r}; available: {', '.join(offered)}")
+    try:
+        return catalog.load(name).vocabulary
+    except OvssError as failure:
+        raise HTTPException(422, str(failure)) from failure

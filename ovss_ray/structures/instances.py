@@ -1,0 +1,55 @@
+"""Instances of an image: the true objects, each with a mask, a class and an annotated box.
+
+Letters: R instances, H W pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovss_ray.structures.columns import IGNORE
+from ovss_ray.structures.masks import regions
+
+COUNTED, CROWD, INVALID = range(3)
+"""Status of an instance. COUNTED: evaluated.
+
+CROWD: a group of objects (`iscrowd`), never prompted; detections inside it are not false positives.
+INVALID: an annotation that is marked as ignored, outside the image, or less than a pixel wide or high; never prompted.
+Mask AP counts it, as pycocotools does.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The R instances of an image, in the order of their source."""
+
+    size: tuple[int, int]
+    """H, W in pixels"""
+    boxes: np.ndarray
+    """(R, 4) int32: x0 y0 x1 y1 of each mask, half open (see regions.py)"""
+    bits: np.ndarray
+    """(n,) uint8: the masks, one bit per pixel of their boxes"""
+    labels: np.ndarray
+    """(R,) uint16: label index of each instance"""
+    frames: np.ndarray
+    """(R, 4) float32: x0 y0 x1 y1 in pixels of the annotated boxes, which may differ from those of the masks"""
+    areas: np.ndarray
+    """(R,) float64: annotated area in pixels"""
+    status: np.ndarray
+    """(R,) uint8: COUNTED, CROWD or INVALID"""
+    number: int = 0
+    """id of the image in the file of the annotations, which results of detectors refer to"""
+
+    def label_map(self) -> np.ndarray:
+        """Return (H, W) uint16: the label of the smallest counted instance at each pixel, IGNORE without any."""
+        painted = np.full(self.size, IGNORE, np.uint16)
+        masks = regions.Masks(self.boxes, self.bits)
+        counted = np.flatnonzero(self.status == COUNTED)
+        for i in counted[np.argsort(-self.areas[counted], kind="stable")]:
+            x0, y0, x1, y1 = self.boxes[i]
+            painted[y0:y1, x0:x1][masks[i]] = self.labels[i]
+        return painted
+
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """Return the values of the columns TRUE, in their order."""
+        return self.boxes, self.bits, self.labels, self.frames, self.areas, self.status

@@ -1,0 +1,1 @@
+"""Masks: regions of images, their encodings, and points in them."""

@@ -1,0 +1,156 @@
+"""Polygons of the classes of a label map, along the edges of its pixels.
+
+Filled polygons equal the masks exactly. The outlines of OpenCV's findContours are not exact: they run through the
+centres of border pixels. A line one pixel wide then has no area, and a hole is too large.
+
+A corner is a point where an outline turns. Along each row of pixel edges, the corners of a class are joined in pairs:
+first and second, third and fourth. The same is done along each column. These joins form closed outlines. Pixels of a
+class that touch only at a corner belong to two polygons. Letters: H W pixels, n corners.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Ring = list[tuple[int, int]]
+"""(x, y) of each corner; the last corner is joined to the first. Pixel (x, y) covers x to x + 1 and y to y + 1."""
+EDGE = 1 << 16
+"""Label of all pixels outside the label map; no class has this label."""
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """Polygon around one connected part of a class."""
+
+    outline: Ring
+    """corners in clockwise order, as displayed"""
+    holes: list[Ring]
+    """corners of each hole, counterclockwise"""
+
+
+def count(labels: np.ndarray) -> int:
+    """Return the number of points where outlines of a label map (H, W) turn. Up to four classes may share a point."""
+    return int(np.count_nonzero(_turns(_around(labels))))
+
+
+def trace(labels: np.ndarray, classes: list[int]) -> dict[int, list[Polygon]]:
+    """Return class → list of its polygons, for the requested classes of a label map (H, W) uint16.
+
+    Polygons are sorted by their topmost corner.
+    """
+    ids, x, y, following = _corners(labels, np.array(classes))
+    parts = _parts(labels)
+    polygons: dict[int, list[Polygon]] = {k: [] for k in classes}
+    holes: list[tuple[int, Ring]] = []
+    outer: dict[int, Polygon] = {}
+    where = list(zip(x.tolist(), y.tolist(), strict=True))
+    for ring in _rings(following.tolist()):
+        corners = [where[i] for i in ring]
+        k, inside = ids[ring[0]]
+        part = int(parts.flat[inside])
+        if _area(corners) > 0:
+            outer[part] = Polygon(corners, [])
+            polygons[int(k)].append(outer[part])
+        else:
+            holes.append((part, corners))
+    for part, corners in holes:
+        outer[part].holes.append(corners)
+    return polygons
+
+
+def _around(labels: np.ndarray) -> list[np.ndarray]:
+    """Return the four labels around each crossing of pixel edges, as four arrays (H + 1, W + 1) int32.
+
+    The order is above left, above right, below left, below right. Pixels outside the label map are EDGE.
+    """
+    height, width = labels.shape
+    padded = np.full((height + 2, width + 2), EDGE, np.int32)
+    padded[1:-1, 1:-1] = labels
+    return [padded[dy : dy + height + 1, dx : dx + width + 1] for dy in (0, 1) for dx in (0, 1)]
+
+
+def _turns(four: list[np.ndarray]) -> np.ndarray:
+    """Return whether an outline turns at each crossing of pixel edges, (H + 1, W + 1) bool.
+
+    There is no turn if the left labels equal the right ones, or the upper labels equal the lower ones.
+    """
+    a, b, c, d = four
+    return ~((a == b) & (c == d)) & ~((a == c) & (b == d))
+
+
+def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the corners of the requested classes, sorted by class, y and x, as four arrays.
+
+    The first is (n, 2): class, and flat index of a pixel of this class at the corner. The others are (n,) each: x, y,
+    and index of the next corner on the outline.
+    """
+    width, four = labels.shape[1], _around(labels)
+    turns = _turns(four)
+    y, x = (axis.astype(np.int64) for axis in np.nonzero(turns))
+    around = np.stack([part[turns] for part in four])
+    corners = []
+    for q in range(4):  # index of the pixel whose class may have a corner here
+        beside, over, across = (around[q ^ bit] == around[q] for bit in (1, 2, 3))
+        below, right = divmod(q, 2)
+        for turn, outward in ((~beside & ~over, True), (beside & over & ~across, False)):
+            at = np.flatnonzero(turn & np.isin(around[q], classes))
+            rightward, down = bool(right) == outward, bool(below) == outward  # directions of its two edges
+            inside = (y[at] - 1 + below) * width + x[at] - 1 + right
+            first = (below == right) == outward  # True: clockwise, the next corner is on the same row
+            same = [np.full(len(at), value) for value in (rightward, down, first)]
+            corners.append(np.stack([around[q][at], inside, x[at], y[at], *same]))
+    k, inside, x, y, rightward, down, first = np.concatenate(corners, 1)
+    along, upright = np.lexsort([rightward, x, y, k]), np.lexsort([down, y, x, k])
+    order = np.lexsort([x, y, k])
+    following = np.where(first, _partner(along), _partner(upright))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return np.stack([k, inside], 1)[order], x[order], y[order], place[following[order]]
+
+
+def _partner(order: np.ndarray) -> np.ndarray:
+    """Return for each corner the index of the corner that it is joined to, (n,).
+
+    `order` lists the corners so that the two ends of each join follow each other.
+    """
+    partner = np.empty_like(order)
+    partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
+    return partner
+
+
+def _rings(following: list[int]) -> list[list[int]]:
+    """Return the cycles of a permutation, sorted by their first members."""
+    rings, seen = [], [False] * len(following)
+    for begin in range(len(following)):
+        ring = []
+        at = begin
+        while not seen[at]:
+            seen[at] = True
+            ring.append(at)
+            at = following[at]
+        rings += [ring] if ring else []
+    return rings
+
+
+def _area(ring: Ring) -> int:
+    """Return twice the area inside a ring, negative for a counterclockwise ring."""
+    return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True))
+
+
+def _parts(labels: np.ndarray) -> np.ndarray:
+    """Number the connected parts of a label map. Return the part number of each pixel, (H, W) int32.
+
+    All pixels of a part have the same label. Pixels that touch only at a corner are not connected.
+    """
+    from scipy.sparse import coo_array  # imported here, since it takes tenths of a second and few clients need it
+    from scipy.sparse.csgraph import connected_components
+
+    begins = np.ones(labels.shape, bool)
+    begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    runs = (np.cumsum(begins) - 1).astype(np.int32).reshape(labels.shape)
+    alike = labels[1:] == labels[:-1]
+    alike[:, 1:] &= begins[1:, 1:] | begins[:-1, 1:] | ~alike[:, :-1]  # once for each pair of runs
+    above, below = runs[:-1][alike], runs[1:][alike]
+    size = int(runs[-1, -1]) + 1
+    joined = coo_array((np.ones(len(above), bool), (above, below)), (size, size))
+    return connected_components(joined, directed=False)[1][runs]

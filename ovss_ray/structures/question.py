@@ -1,0 +1,69 @@
+"""Question of an evaluation: the classes that a method may predict, and the ground-truth labels that they count as."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Ground-truth labels and vocabulary for the images of one benchmark and part.
+
+    A metric receives the columns of an image, and the Question that belongs to the image.
+    """
+
+    labels: tuple[str, ...]
+    """names of L labels; pixels of the column `truth` are indices into them, or IGNORE"""
+    vocabulary: Vocabulary
+    """K classes; pixels of the column `prediction` are indices into them, or NONE"""
+    index: tuple[int, ...]
+    """K integers: for each class, the index of the label that it counts as"""
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """name of a group of labels, such as "things" or "stuff" → indices of its labels"""
+    part: str = ""
+    """part of a larger image, or category of a few-shot episode; empty for a whole image"""
+
+    def labelled(self, prediction: np.ndarray) -> np.ndarray:
+        """Convert class indices to label indices, both (H, W) integers. NONE is unchanged.
+
+        If every class i counts as label i, the prediction itself is returned, without a check of its values. Otherwise,
+        this raises OvssError for a pixel that is neither a class index nor NONE.
+        """
+        if self._table is None:
+            return prediction
+        wrong = prediction[((prediction < 0) | (prediction >= len(self.index))) & (prediction != NONE)]
+        if len(wrong):
+            raise OvssError(
+                f"{len(wrong)} pixels of the prediction have values such as {wrong[0]}; there are {len(self.index)} "
+                f"classes. Write class indices, counted from 0, or {NONE} for no class"
+            )
+        return self._table[prediction]
+
+    def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
+
+        If the labels have groups, such as base and novel, only classes of a group are candidates. The probability is a
+        softmax over the candidates. The first class wins a tie.
+        """
+        if not len(scores):
+            return np.empty(0, np.uint16), np.empty(0)
+        grouped = set().union(*self.groups.values()) or set(self.index)
+        candidates = np.array([k for k, label in enumerate(self.index) if label in grouped])
+        best, probability = regions.named(scores[:, candidates])
+        return np.array(self.index, np.uint16)[candidates[best]], probability
+
+    @cached_property
+    def _table(self) -> np.ndarray | None:
+        """Return the label index of each class index, (NONE + 1,) uint16; None if every class i counts as label i."""
+        if self.index == tuple(range(len(self.labels))):
+            return None
+        table = np.full(NONE + 1, NONE, np.uint16)
+        table[: len(self.index)] = self.index
+        return table

@@ -1,0 +1,98 @@
+"""Open vocabulary: the ordered classes to segment an image with."""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ovss_ray.errors import OvssError
+
+_NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffd]")
+"""Pattern of characters that no name may contain: control characters, line separators, unpaired surrogates, byte order
+mark, and replacement character."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ordered tuple of K classes, each a tuple of one or more names, the displayed name first.
+
+    The order matters: predictions are indices into `classes`. The method, not the vocabulary, decides how names become
+    prompts (templates, synonyms).
+
+    Raises OvssError if there are no classes, or if a class has no names. Names must not be empty or have control
+    characters.
+    """
+
+    classes: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise OvssError("empty vocabulary: it needs at least one class. Pass one or more names")
+        for index, names in enumerate(self.classes):
+            if not names or not all(isinstance(name, str) and name.strip() for name in names):
+                raise OvssError(
+                    f"class {index} of the vocabulary has an empty name: {list(names)!r}. Give every class a name"
+                )
+            if invalid := [name for name in names if _NO_TEXT.search(name)]:
+                raise OvssError(
+                    f"class {index} of the vocabulary has a name with an invalid character: {invalid[0]!r}. "
+                    "Remove tabs, line breaks and other control characters"
+                )
+
+    @classmethod
+    def of(cls, names: "Vocabulary | Iterable[str | Iterable[str]]") -> "Vocabulary":
+        """Return a vocabulary from one name or a list of names per class. A Vocabulary is returned unchanged."""
+        if isinstance(names, Vocabulary):
+            return names
+        if isinstance(names, str):
+            raise OvssError(f"a vocabulary must be a list of names, found a string: {names!r}. Write [{names!r}]")
+        if not isinstance(names, Iterable):
+            raise OvssError(f"a vocabulary must be a list of names such as ['road', 'sky'], found {names!r}")
+        classes = list(names)
+        if invalid := [name for name in classes if not isinstance(name, str | Iterable)]:
+            raise OvssError(f"the classes of a vocabulary must be names, found {invalid[0]!r}. Write it in quotes")
+        return cls(tuple((name,) if isinstance(name, str) else tuple(name) for name in classes))
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the first name of each class."""
+        return tuple(names[0] for names in self.classes)
+
+    @cached_property
+    def digest(self) -> str:
+        """Return 12 hex digits that identify this vocabulary in rows, caches and run folders."""
+        return hashlib.sha256(json.dumps(self.classes).encode()).hexdigest()[:12]
+
+    def repeated(self) -> dict[str, list[int]]:
+        """Return name → indices of the classes that have it, for each name that several classes share.
+
+        Where the scores of these classes are equal, the class with the lowest index is predicted.
+        """
+        seen: dict[str, list[int]] = {}
+        for index, names in enumerate(self.classes):
+            for name in dict.fromkeys(name.strip().lower() for name in names):
+                seen.setdefault(name, []).append(index)
+        return {name: indices for name, indices in seen.items() if len(indices) > 1}
+
+    def ambiguities(self, source: str) -> list[str]:
+        """Return one sentence per name that several classes share; `source` names the vocabulary."""
+        return [
+            f"{source}: the name {name!r} stands for the classes {indices[0]} and {', '.join(map(str, indices[1:]))} "
+            f"(counted from 0). Where their scores are equal, class {indices[0]} wins; give the others a different name"
+            for name, indices in self.repeated().items()
+        ]
+
+    def warn_of_repeated(self, source: str) -> None:
+        """Log one warning per name that several classes share; `source` names the vocabulary."""
+        for sentence in self.ambiguities(source):
+            logging.getLogger(__name__).warning("%s", sentence)
+
+
+Vocabularies = Mapping[str, Vocabulary]
+"""Digest → vocabulary: all vocabularies that rows of a batch refer to."""

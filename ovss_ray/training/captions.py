@@ -1,0 +1,145 @@
+"""Captions of regions in drawn scenes, CLIP's losses over captions, and the accuracy on ground-truth regions.
+
+Letters: R regions of a batch, P prompts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovss_ray.datasets import scenes
+from ovss_ray.datasets.scenes.patterns import NAMED
+from ovss_ray.datasets.scenes.scene import COLOURS, Scene, Thing
+from ovss_ray.datasets.scenes.shapes import SHAPES
+from ovss_ray.models import text
+from ovss_ray.training import scenes as drawn_scenes
+
+TEMPLATES = text.TEMPLATES["vild"]
+ATTRIBUTES = (
+    tuple(f"{pattern} thing" for pattern in NAMED),
+    tuple(f"{colour} thing" for colour in COLOURS),
+    tuple(SHAPES),
+)
+"""Captions of single attributes: pattern, colour, shape"""
+NAMES = (*scenes.SURFACES, *map(scenes.name, scenes.COMBINATIONS))
+"""Names of all surfaces and things of drawn scenes"""
+SMALLEST = 300
+"""Minimum number of visible pixels of a region for training and measurement"""
+
+
+@dataclass(frozen=True)
+class Region:
+    """The caption of a region, and the indices of its pattern, colour and shape in ATTRIBUTES; -1: none."""
+
+    caption: str
+    attributes: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, content: str | Thing) -> "Region":
+        """Return the region of a surface or a thing."""
+        if isinstance(content, str):
+            return cls(content, (-1, -1, -1))
+        pairs = zip((NAMED, COLOURS, SHAPES), scenes.words(content), strict=True)
+        pattern, colour, shape = (list(words).index(word) if word else -1 for words, word in pairs)
+        return cls(scenes.name(content), (pattern, colour, shape))
+
+
+def possible_captions() -> list[str]:
+    """Return the captions that training may use, without the held-out names."""
+    return [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
+
+
+def draw_captions(
+    regions: Sequence[Region], possible: Sequence[str], negatives: int, drawn: np.random.Generator
+) -> dict[str, Any]:
+    """Return the captions of a batch and the targets of the losses, by name.
+
+    - `prompts`: texts of all captions, then of all attributes
+    - `own`: number of captions that belong to regions of the batch; they come first
+    - `shown` (R, captions) bool: True if a region is compared with a caption
+    - `target` (R,): index of a region's own caption
+    - `attributes` (R, 3): indices of a region's pattern, colour and shape in ATTRIBUTES; -1: none
+    """
+    positives = list(dict.fromkeys(region.caption for region in regions))
+    negative_names = [possible[i] for i in drawn.permutation(len(possible))[:negatives]]
+    names = list(dict.fromkeys([*positives, *negative_names]))
+    template = TEMPLATES[drawn.integers(len(TEMPLATES))]
+    return {
+        "prompts": [template.format(name) for name in (*names, *sum(ATTRIBUTES, ()))],
+        "own": len(positives),
+        "shown": torch.tensor([[not implied(name, region.caption) for name in names] for region in regions]),
+        "target": torch.tensor([names.index(region.caption) for region in regions]),
+        "attributes": torch.tensor([region.attributes for region in regions]),
+    }
+
+
+def losses(
+    embeddings: Tensor, prompts: Tensor, scale: Tensor | float, batch: dict[str, Any], weights: Sequence[float]
+) -> dict[str, Tensor]:
+    """Return CLIP's loss over captions, and the cross-entropy of each attribute over the attribute's captions.
+
+    Embeddings of regions (R, D) and of prompts (P, D) have unit norm. `scale` is the factor from cosine to logit.
+    `batch` has the entries of `draw_captions`. `weights` are those of the three attributes.
+    """
+    logits = embeddings @ prompts.T * scale
+    names = batch["shown"].shape[1]
+    per_attribute = attribute_losses(logits[:, names:], batch["attributes"], weights)
+    named = dict(zip(("pattern", "colour", "shape"), per_attribute, strict=True))
+    return named | contrastive(logits[:, :names], batch["target"], batch["shown"], batch["own"])
+
+
+def attribute_losses(logits: Tensor, targets: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the weighted losses (3,) of the attributes, from `logits` (R, attributes) and `targets` (R, 3)."""
+    parts = zip(logits.split([len(captions) for captions in ATTRIBUTES], 1), targets.T, strict=True)
+    losses = [F.cross_entropy(part, target, ignore_index=-1) for part, target in parts]
+    return torch.stack(losses) * torch.tensor(weights, device=logits.device)
+
+
+def implied(name: str, caption: str) -> bool:
+    """Return whether a shorter name is also true of a captioned region: "red star" for "striped red star"."""
+    return set(name.split()) < set(caption.split())
+
+
+def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
+    """Return CLIP's loss from regions to captions, and from captions to regions. Regions may share a caption.
+
+    Inputs: `logits` (R, P); `target` (R,), the caption index of each region; `shown` (R, P) bool, the captions that a
+    region is compared with. The first `positives` captions belong to regions of this batch.
+    """
+    logits = logits.masked_fill(~shown, -torch.inf)
+    matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]
+    positive_logits = logits[:, :positives]
+    to_region = positive_logits.logsumexp(0) - positive_logits.masked_fill(~matches, -torch.inf).logsumexp(0)
+    return {"to_name": F.cross_entropy(logits, target), "to_region": 0.5 * to_region.mean()}
+
+
+def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> dict[str, float]:
+    """Return a classifier's accuracy in percent, on ground-truth regions of validation scenes.
+
+    There are 2 · `count` scenes of scenes:all, and `count` scenes of scenes:held-out. The function `name` classifies
+    the regions of a scene, and returns indices in NAMES. Keys of the result are the kinds of regions: trained,
+    held_out, surface. For the first two, each attribute has a key too, such as trained_colour.
+    """
+    results: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
+    kinds = (("all", 2 * count), ("held-out", count))
+    addresses = [f"{kind}/validation/{number}" for kind, most in kinds for number in range(most)]
+    for address in addresses:
+        scene = drawn_scenes.resized(scenes.of_address(address)[0], (256, 320))
+        regions = drawn_scenes.visible(scene, SMALLEST)
+        for region, guessed in zip(regions, name(scene, regions), strict=True):
+            content = scene.contents[region]
+            kind = "surface" if isinstance(content, str) else "held_out" if content in scenes.HELD_OUT else "trained"
+            right, guess = scenes.name(content).split(), NAMES[guessed].split()
+            equal = [a == b for a, b in zip(right, guess, strict=True)] if len(right) == len(guess) else [False] * 3
+            results[kind].append((all(equal), *(equal if kind != "surface" else ())))
+    parts = ("", "_pattern", "_colour", "_shape")
+    return {
+        kind + part: 100 * float(np.mean(values))
+        for kind, rows in results.items()
+        for part, values in zip(parts, zip(*rows, strict=True), strict=False)
+    }

@@ -1,0 +1,48 @@
+"""The CLIP from which trainings of SCAN start: read, fitted to a variant, and left out of what is exported."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models import checkpoint, zoo
+from ovss_ray.models.clip import resize_positions
+from ovss_ray.models.scan.variants import VARIANTS, checkpoints
+
+POSITIONS = "positional_embedding"
+
+
+def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.State]:
+    """Return text tower and image tower of the CLIP of the SCAN `name`.
+
+    They are read from the file `clip`, or from the shipped one. The position embedding is resized to the variant's
+    grid. Raises OvssError if no file is given, and none is shipped.
+    """
+    _, *base = checkpoints(name)
+    if not clip and not base:
+        raise OvssError(f"clip: {name} has no shipped CLIP. Add --set clip=PATH, such as a checkpoint of open_clip")
+    words, visual = checkpoint.read_clip(Path(clip) if clip else zoo.find(*base))
+    grid, positions = VARIANTS[name].clip.grid, visual[POSITIONS]
+    side = round((len(positions) - 1) ** 0.5)
+    patches = resize_positions(positions[None, 1:], (side, side), (grid, grid))[0]
+    words = {key: value for key, value in words.items() if key != "attn_mask"}
+    return words, visual | {POSITIONS: torch.cat([positions[:1], patches])}
+
+
+def shipped(name: str) -> tuple[checkpoint.State, checkpoint.State]:
+    """Return text tower and image tower that a checkpoint of the SCAN `name` need not store; empty for most."""
+    _, *base = checkpoints(name)
+    return checkpoint.read_clip(zoo.find(*base)) if base else ({}, {})
+
+
+def changed(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> checkpoint.State:
+    """Return the entries of a state dict that are not in `base`, or differ in half precision."""
+    return {
+        name: value
+        for name, value in state.items()
+        if name not in base
+        or base[name].shape != value.shape
+        or not torch.equal(value.detach().cpu().half(), base[name].half())
+    }

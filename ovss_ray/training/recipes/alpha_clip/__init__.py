@@ -1,0 +1,1 @@
+"""Training of AlphaCLIP on drawn scenes."""

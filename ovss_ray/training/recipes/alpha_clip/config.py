@@ -1,0 +1,32 @@
+"""The config of the training of AlphaCLIP. No torch is imported here."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ovss_ray.models.alpha_clip.variants import Look
+from ovss_ray.training.config import Training
+
+
+class Config(Training):
+    """Settings of the training of AlphaCLIP's alpha channel and the last blocks of its CLIP."""
+
+    variant: Literal["alpha_clip_tiny"] = "alpha_clip_tiny"
+    base: str | None = None
+    """checkpoint of the CLIP, or of a SAN that contains it; None: the shipped checkpoint"""
+    look: Look = Look()
+    """view of a region (crop, masking) for training and measurements"""
+    blocks: int = Field(default=4, ge=1)
+    """number of blocks of the image tower that are trained, counted from the end"""
+    things: tuple[int, int] = (4, 8)
+    """lowest number of things in a scene, and highest number plus one"""
+    unnamed: float = Field(default=0.2, ge=0, le=1)
+    """probability that a thing's colour is one without a name; the same probability holds for its pattern"""
+    imperfect: float = Field(default=0.5, ge=0, le=1)
+    """fraction of the regions whose masks are distorted, similar to imperfect proposals"""
+    ones: float = Field(default=0.1, ge=0, le=1)
+    """fraction of the regions without a mask: the alpha channel is one everywhere"""
+    negatives: int = Field(default=64, ge=0)
+    """number of negative names per step, in addition to the names in the batch"""
+    attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """weights of the classification losses for pattern, colour and shape"""

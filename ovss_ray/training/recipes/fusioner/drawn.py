@@ -1,0 +1,74 @@
+"""Samples of drawn scenes for Fusioner: a window and one class in it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+from PIL import Image
+from torch.nn import functional as F
+
+from ovss_ray.datasets import scenes
+from ovss_ray.datasets.scenes.scene import Scene
+from ovss_ray.models import photograph
+from ovss_ray.models.fusioner.network import Fusioner
+from ovss_ray.models.fusioner.windows import PADDING
+from ovss_ray.training import scenes as drawn_scenes
+from ovss_ray.training.recipes.fusioner.config import Config
+from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, Window
+
+SMALLEST = 24
+"""Minimum number of pixels of a class in a window of a resized scene"""
+
+
+def names() -> list[str]:
+    """Return the names of all regions of training scenes, also without the name of a colour or of a pattern."""
+    things = [
+        scenes.name(replace(thing, colour=thing.colour if colour else None, pattern=thing.pattern if pattern else None))
+        for thing in scenes.TRAINED
+        for colour, pattern in product((True, False), repeat=2)
+    ]
+    return [*scenes.SURFACES, *dict.fromkeys(things)]
+
+
+class Drawn:
+    """Windows of scenes that are drawn in memory, each with several classes."""
+
+    def __init__(self, config: Config, model: Fusioner) -> None:
+        self.config, self.model = config, model
+        self.names = names()
+
+    def batch(self, step: int) -> Iterator[Window]:
+        """Yield the windows of a step. A class is drawn among those with enough pixels in the window."""
+        config = self.config
+        drawn = np.random.default_rng([config.seed, step, 1])
+        count = -(-config.batch // config.questions)
+        for number, scene in enumerate(drawn_scenes.batch(config.seed, step, count, config.things, config.unnamed)):
+            yield self.window(drawn, scene, min(config.questions, config.batch - number * config.questions))
+
+    def window(self, drawn: np.random.Generator, scene: Scene, count: int) -> Window:
+        """Return a window of a scene with `count` classes. A part of it may lie outside the scene, as in inference."""
+        side, overhang = self.model.variant.side, self.config.overhang
+        height, width = scene.regions.shape
+        size = photograph.resized_size(height, width, self.model.variant)
+        pixels = self.model.normalised(photograph.resized(scene.image, size).permute(1, 2, 0).numpy())
+        regions = np.asarray(Image.fromarray(scene.regions).resize(size[::-1], Image.Resampling.NEAREST))
+        top, left = (max(0, int(drawn.integers(-overhang, length - side + overhang + 1))) for length in size)
+        box = np.s_[..., top : top + side, left : left + side]
+        contents = [scenes.name(content) for content in scene.contents]
+        padded = F.pad(pixels, (0, overhang, 0, overhang), value=PADDING)[box]
+        inside = np.pad(regions.astype(np.int64), (0, overhang), constant_values=-1)[box]
+        visible = np.bincount(inside[inside >= 0], minlength=len(contents))
+        names = list(dict.fromkeys(name for name, seen in zip(contents, visible, strict=True) if seen >= SMALLEST))
+        classes = np.resize(drawn.permutation(names), count).tolist()
+        return Window(padded, [(name, _target(inside, contents, name)) for name in classes])
+
+
+def _target(regions: np.ndarray, contents: list[str], name: str) -> np.ndarray:
+    """Return the target (n, n) uint8 of a name: 1 for regions that it describes, as "red star" a striped red star.
+
+    `regions` (n, n) int64 has indices in `contents`, or −1 outside the scene.
+    """
+    words = set(name.split())
+    table = np.array([*(words <= set(content.split()) for content in contents), NOT_COUNTED], np.uint8)
+    return table[regions]

@@ -1,0 +1,39 @@
+"""Samples of Fusioner's training: windows, and for each window one or several classes with their targets."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NOT_COUNTED = 255
+"""Value of a target at pixels without a loss"""
+
+
+class Window(NamedTuple):
+    """A window and its samples."""
+
+    pixels: Tensor
+    """(3, n, n) float32, normalised"""
+    samples: list[tuple[str, np.ndarray]]
+    """class name and target (n, n) uint8 of each sample: 1 for the class, 0 for everything else, or NOT_COUNTED"""
+
+
+def stacked(windows: Iterable[Window], rows: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return a batch of V windows with S samples; `rows` has the index of each name.
+
+    - `windows` (V, 3, n, n) float32
+    - `which` (S,): index of each sample's window
+    - `classes` (S,): index of each sample's class name
+    - `targets` (S, n, n) uint8
+    """
+    listed = list(windows)
+    samples = [(number, name, target) for number, window in enumerate(listed) for name, target in window.samples]
+    which, names, targets = zip(*samples, strict=True)
+    return {
+        "windows": torch.stack([window.pixels for window in listed]),
+        "which": torch.tensor(which),
+        "classes": torch.tensor([rows[name] for name in names]),
+        "targets": torch.from_numpy(np.stack(targets)),
+    }

@@ -1,0 +1,159 @@
+"""Training of Fusioner's fusion and decoder (Ma et al., BMVC 2022, arXiv 2210.15138, §3 and §4.1).
+
+Both towers of CLIP are frozen. A sample is a window and one class in it; the loss is the binary cross-entropy of each
+pixel. The fusion is trained by AdamW, the decoder by Adam. The official recipe is configs/train_fusioner_vit_l_14.yaml,
+and for COCO train_fusioner_vit_l_14_coco.yaml. The tiny one, on drawn scenes, is configs/train_fusioner_tiny.yaml.
+
+Letters: V windows of n × n pixels, S samples, C channels.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.io import files
+from ovss_ray.models import checkpoint, text, zoo
+from ovss_ray.models.fusioner.fusion import logits
+from ovss_ray.models.fusioner.network import DECODER, FUSION, IMAGE, TEXT, Fusioner
+from ovss_ray.models.fusioner.variants import VARIANTS, DataSet
+from ovss_ray.training.recipes.fusioner.config import Config
+from ovss_ray.training.recipes.fusioner.drawn import Drawn
+from ovss_ray.training.recipes.fusioner.photographs import Photographs
+from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, stacked
+from ovss_ray.training.recipes.fusioner.validation import counted, groups
+
+SCENES = {"scenes:episodes": "seen", "scenes:episodes-held-out": "held-out"}
+"""Benchmark → its name in the measurements"""
+
+
+class Task:
+    """Training of Fusioner, a task for training.loop with schedules of its own."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.variant = VARIANTS[config.variant]
+        self.model = Fusioner(self.variant)
+        begin(self.model, config)
+        self.source = Drawn(config, self.model) if config.data == "scenes" else Photographs(config, self.model)
+        self.rows = {name: row for row, name in enumerate(self.source.names)}
+        templates = text.TEMPLATES[self.variant.templates]
+        self.words = text.embed(self.model.text_model, self.source.names, templates).clone()
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Return the batch of a step (samples.stacked)."""
+        return stacked(self.source.batch(step), self.rows)
+
+    def forward(self, batch: dict[str, Any], step: int) -> Tensor:
+        """Return logits (S, n, n) of the samples. Samples of one window share the tokens of CLIP and their projection.
+
+        Normalisation and attention are within a sample, so samples do not influence each other.
+        """
+        model = self.model
+        with torch.no_grad():
+            tokens = model.encode(batch["windows"]).float()
+        rows = self.words.to(tokens.device)[batch["classes"], None]
+        patches, classes = model.fusion(model.fusion.visual(tokens)[batch["which"]], rows)
+        return logits(model.decoder(patches).float(), classes.float())[:, 0]
+
+    def losses(self, outputs: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the loss: the mean over samples of each sample's mean over counted pixels.
+
+        A sample without a counted pixel has the mean over all pixels, as in the official code.
+        """
+        valid = batch["targets"] != NOT_COUNTED
+        valid = valid | ~valid.any((1, 2), keepdim=True)
+        truth = (batch["targets"] == 1).to(outputs.dtype)
+        pixels = F.binary_cross_entropy_with_logits(outputs, truth, reduction="none")
+        return {"bce": ((pixels * valid).sum((1, 2)) / valid.sum((1, 2))).mean()}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the parameters in three groups: matrices of the fusion, its vectors, and the decoder."""
+        fusion = list(self.model.fusion.parameters())
+        return [
+            {"params": [value for value in fusion if value.ndim > 1], "weight_decay": self.config.weight_decay},
+            {"params": [value for value in fusion if value.ndim < 2], "weight_decay": 0.0},
+            {"params": list(self.model.decoder.parameters()), "weight_decay": 0.0},
+        ]
+
+    def settings(self, step: int) -> list[dict[str, float]]:
+        """Return learning rate and weight decay of the three groups in a step."""
+        config = self.config
+        if step < config.warmup:
+            rate = config.rate * step / max(1, config.warmup - 1)
+        else:
+            done = (step - config.warmup) / (config.steps - config.warmup)
+            rate = cosine(config.rate, config.final_rate, done)
+        decay = cosine(config.weight_decay, config.final_weight_decay, step / config.steps)
+        last = config.decoder_rate if config.final_decoder_rate is None else config.final_decoder_rate
+        decoder = cosine(config.decoder_rate, last, step / config.steps)
+        return [{"lr": rate, "weight_decay": decay}, {"lr": rate}, {"lr": decoder}]
+
+    def measure(self) -> dict[str, float]:
+        """Return the scores on the episodes of the first photographs, in percent; for scenes, those of both kinds.
+
+        Scenes have the mean IoU of things, surfaces and all classes; photographs have the fold's mIoU and FB-IoU.
+        """
+        config = self.config
+        scores: dict[str, float] = {}
+        for name in SCENES if config.data == "scenes" else (f"{config.data}:{config.fold}",):
+            benchmark = catalog.load(name)
+            items = benchmark.items(files.absolute(config.data_root or ""), benchmark.split)
+            data_set: DataSet = "coco" if config.data == "coco20i" else "pascal"
+            result = counted(self.model, benchmark, items, config.measured, data_set, config.resolution)
+            if config.data == "scenes":
+                scores |= {f"{SCENES[name]}_{group}": value for group, value in groups(result, benchmark).items()}
+            else:
+                scores |= {key: value for key, value in result.result().items() if key != "fold_miou_hsnet"}
+        return scores
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights of fusion and decoder; CLIP has its own file."""
+        return {name: value for name, value in self.model.state_dict().items() if name.startswith((FUSION, DECODER))}
+
+
+def cosine(first: float, last: float, done: float) -> float:
+    """Return the value of a schedule from `first` to `last` by half a period of the cosine; `done` is 0 to 1."""
+    return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def begin(model: Fusioner, config: Config) -> None:
+    """Fill both towers from the file of CLIP, and the trained part with initial values or those of `start`.
+
+    Only fusion and decoder become trainable. Raises OvssError that names the checkpoint which does not fit.
+    """
+    file = zoo.find(VARIANTS[config.variant].base, config.clip)
+    words, visual = checkpoint.read_clip(file)
+    frozen = {TEXT + key: value for key, value in words.items()} | {IMAGE + key: v for key, v in visual.items()}
+    initialise(model, config.seed)
+    state = {key: value for key, value in model.state_dict().items() if key.startswith((FUSION, DECODER))}
+    shapes = checkpoint.shapes(model)
+    if config.start:
+        trained = {key: shapes[key] for key in state}
+        state = {k: v for k, v in checkpoint.read(Path(config.start)).items() if k.startswith((FUSION, DECODER))}
+        checkpoint.compare(trained, state, f"start: {config.start} has no fusion and decoder of {config.variant}", {})
+    checkpoint.compare(shapes, frozen | state, f"clip: {file} does not fit {config.variant}", {})
+    model.load_state_dict(frozen | state)
+    model.img_model.requires_grad_(False)
+    model.text_model.requires_grad_(False)
+
+
+@torch.no_grad()
+def initialise(model: Fusioner, seed: int) -> None:
+    """Initialise fusion and decoder as the official code: torch's initial values of layers, normal values elsewhere.
+
+    The projections have a standard deviation of C^−½, the embedding of classes 1.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in (*model.fusion.modules(), *model.decoder.modules()):
+            if isinstance(part, nn.Linear | nn.LayerNorm | nn.Conv2d):
+                part.reset_parameters()
+        width = model.variant.width
+        nn.init.normal_(model.fusion.cls_emb)
+        for projection in (model.fusion.proj_patch, model.fusion.proj_classes):
+            nn.init.normal_(projection, std=width**-0.5)

@@ -1,0 +1,24 @@
+"""The config of the training of SAM. No torch is imported here."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ovss_ray.models.sam.variants import VARIANTS
+from ovss_ray.training.config import Training, one_of
+
+
+class Config(Training):
+    """Settings of the training of SAM's whole network on drawn scenes."""
+
+    variant: Annotated[str, one_of(VARIANTS)] = "sam_tiny"
+    things: tuple[int, int] = (4, 9)
+    """lowest number of things in a scene, and highest number plus one"""
+    unnamed: float = Field(default=0.3, ge=0, le=1)
+    """probability that a thing's colour is one without a name; the same probability holds for its pattern"""
+    prompts: int = Field(default=8, ge=1)
+    """prompts per scene, each for one region"""
+    boxes: float = Field(default=0.5, ge=0, le=1)
+    """fraction of the prompts that start with a box; the others start with a click"""
+    answers: int = Field(default=3, ge=1)
+    """largest number of answers per prompt; before each further one, a click is added where the last was wrong"""

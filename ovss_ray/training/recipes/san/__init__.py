@@ -1,0 +1,1 @@
+"""Training of SAN: the official recipe, and the one of the small network."""

@@ -1,0 +1,30 @@
+"""The config of the training of SCAN's mask network. No torch is imported here."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ovss_ray.models.scan.variants import VARIANTS
+from ovss_ray.training.config import MaskTraining, one_of
+
+
+class Config(MaskTraining):
+    """Settings of the training of SCAN's backbone, mask network and calibration next to a frozen CLIP."""
+
+    variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
+    """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
+    clip: str | None = None
+    """checkpoint of the CLIP, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
+    backbone: str | None = None
+    """checkpoint of a pretrained Swin, in the format of its authors; None: random values"""
+    regions: str | None = None
+    """weights of a training `scan_clip`, for the CLIP of the regions in measurements and in the exported file"""
+    auxiliary: Literal["official", "all"] = "official"
+    """supervised outputs besides the last one. all: the initial one and those of all layers before the last; official:
+    without that of the layer before the last, whose loss has no weight in the official code"""
+    mask_threshold: float = Field(default=0.4, ge=0, le=1)
+    """probability above which a pixel belongs to a region, in measurements"""
+    ensemble_weight: float = Field(default=0.7, gt=0, le=1)
+    """weight of the CLIP of the regions, in measurements"""
+    replace_ratio: float = Field(default=0.15, ge=0, le=1)
+    """fraction of the background tokens that the contextual shift replaces, in measurements"""

@@ -1,0 +1,166 @@
+"""Training of SCAN's mask network and calibration (Liu et al., CVPR 2024, arXiv 2312.04089, §3.2 and §4.1).
+
+Both CLIPs are frozen. The losses are those of Mask2Former, on the output of every layer of the masked decoder; the
+calibration is applied to each of these outputs. The classes are the names of the data, and "void". The official recipe
+is configs/train_scan_vitL.yaml. The tiny one, on drawn scenes, is configs/train_scan_tiny.yaml.
+
+Letters: B images, H W pixels, Q queries, D features, O supervised outputs, K classes.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models import checkpoint, photograph, runtime, text
+from ovss_ray.models.scan.calibration import overview
+from ovss_ray.models.scan.deformable import POINTS, SCALES, DeformableAttention
+from ovss_ray.models.scan.network import Scan
+from ovss_ray.models.scan.swin import constants
+from ovss_ray.models.scan.towers import ADAPTER, MODEL, ORIGINAL, logits
+from ovss_ray.models.scan.variants import VARIANTS
+from ovss_ray.structures.recent import Recent
+from ovss_ray.training import clip_start
+from ovss_ray.training.initial import initialise
+from ovss_ray.training.matching import Answer, Target, losses, target
+from ovss_ray.training.photographs import Photographs
+from ovss_ray.training.recipes.scan.config import Config
+from ovss_ray.training.scenes import DrawnScenes, miou
+
+VOID = ADAPTER + "non_object_embedding"
+NOT_IN_BACKBONE = ("norm.", "head.")
+"""Prefixes of the entries of Swin's checkpoints that belong to its classifier"""
+
+
+class Task:
+    """Training of SCAN's mask network, a task for training.loop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.variant = VARIANTS[config.variant]
+        self.model = Scan(self.variant)
+        begin(self.model, config)
+        if config.start:
+            self.model.load_state_dict(checkpoint.read(Path(config.start)))
+        for name, value in self.model.named_parameters():
+            value.requires_grad_(name == VOID or not name.startswith(ADAPTER))
+        self.source = DrawnScenes(config) if config.data == "scenes" else Photographs(config)
+        names = text.whole_names(self.source.vocabulary)
+        self.words = text.embed(self.model.clip_adapter.clip_model, names, text.TEMPLATES["vild"]).clone()
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Return the batch of a step: images (B, 3, H, W) uint8, and the classes and masks of each image."""
+        images, labels = zip(*self.source.batch(step), strict=True)
+        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        return {"images": stacked, "targets": [target(label_map) for label_map in labels]}
+
+    def forward(self, batch: dict[str, Any], step: int) -> list[tuple[Tensor, Tensor]]:
+        """Return mask logits (B, Q, H/4, W/4) and calibrated proposals (B, Q, D) of each supervised output."""
+        model, variant, images = self.model, self.variant, batch["images"]
+        with torch.no_grad():
+            side = variant.clip.pixels
+            whole = F.interpolate(normalised(images, photograph.CLIP, variant.multiple), (side, side), mode="nearest")
+            seen = overview(model.clip_adapter.original_clip, whole, variant.levels, variant.replaced)
+        maps = model.backbone(normalised(images, photograph.IMAGENET, variant.multiple))
+        *auxiliary, last = model.sem_seg_head(maps, every=True)
+        outputs = [*(auxiliary[:-1] if self.config.auxiliary == "official" else auxiliary), last]
+        with runtime.autocast(images.device, "fp32"):  # the spectrum has no half precision
+            raw = torch.cat([output.embeddings.float() for output in outputs], 1)
+            calibrated = model.calibrate(raw, model.clip_tokens(seen.maps), seen.embeddings)
+        parts = calibrated.chunk(len(outputs), 1)  # queries do not see each other, so one call is enough
+        return [(output.mask_logits, part) for output, part in zip(outputs, parts, strict=True)]
+
+    def losses(self, outputs: list[tuple[Tensor, Tensor]], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the three losses, each summed over the supervised outputs."""
+        device = batch["images"].device
+        void = F.normalize(self.model.clip_adapter.non_object_embedding, dim=-1)
+        rows = torch.cat([self.words.to(device), void])
+        answers = [Answer(masks.float(), logits(proposals, rows)) for masks, proposals in outputs]
+        targets = [Target(target.classes.to(device), target.masks.to(device)) for target in batch["targets"]]
+        return losses(answers, targets, self.config.points, self.config.no_object)
+
+    @torch.inference_mode()
+    def measure(self) -> dict[str, float]:
+        """Return the mIoU on validation scenes."""
+        self.model.classifiers = Recent[Tensor](16)  # training may have changed "void"
+        names = ("mask_threshold", "ensemble_weight", "replace_ratio")
+        options = {name: getattr(self.config, name) for name in names}
+        return miou(lambda image, vocabulary: self.model.segment(image, vocabulary, **options), self.config.measured)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights of the network, without those of a shipped CLIP that are unchanged."""
+        words, visual = clip_start.shipped(self.config.variant)
+        base = {MODEL + name: value for name, value in words.items()}
+        for prefix in (MODEL + "visual.", ORIGINAL):
+            base |= {prefix + name: value for name, value in visual.items()}
+        return clip_start.changed(self.model.state_dict(), base)
+
+
+def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Tensor:
+    """Normalise uint8 images (B, 3, H, W), and zero-pad both sides to multiples of `multiple`; float32."""
+    mean, std = (value.to(images.device) for value in colours)
+    height, width = images.shape[-2:]
+    return F.pad((images.float() - mean) / std, (0, -width % multiple, 0, -height % multiple))
+
+
+def begin(model: Scan, config: Config) -> None:
+    """Fill the network: initial values, both CLIPs, and the pretrained backbone and region CLIP if they are given.
+
+    Raises OvssError for checkpoints that do not fit.
+    """
+    initialise(model, sum(model.variant.backbone_depths), config.seed)
+    _begin_attention(model, config.seed)
+    words, visual = clip_start.towers(config.variant, config.clip)
+    model.clip_adapter.original_clip.load_state_dict(visual)
+    tower = {f"visual.{name}": value for name, value in visual.items()}
+    if config.regions:
+        fine = {name.replace(".transformer.", ".", 1): v for name, v in checkpoint.read(Path(config.regions)).items()}
+        tower |= {name: value for name, value in fine.items() if name.startswith("visual.")}
+    model.clip_adapter.clip_model.load_state_dict(words | tower)
+    if config.backbone:
+        _fill_backbone(model, Path(config.backbone))
+
+
+@torch.no_grad()
+def _begin_attention(model: Scan, seed: int) -> None:
+    """Initialise as Mask2Former does what `initialise` does not know: queries, levels, sampling points, calibration.
+
+    Each head first samples points in its own direction, at distances of 1, 2, … cells. Their weights are equal.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for part in model.sem_seg_head.modules():
+        if isinstance(part, nn.Embedding):
+            part.weight.copy_(torch.randn(part.weight.shape, generator=generator))
+        if isinstance(part, DeformableAttention):
+            angles = torch.arange(part.heads) * (2 * math.pi / part.heads)
+            ways = torch.stack([angles.cos(), angles.sin()], -1)
+            ways = ways / ways.abs().amax(-1, keepdim=True)
+            steps = torch.arange(1, POINTS + 1)
+            offsets = (ways[:, None, None] * steps[:, None]).expand(-1, SCALES, -1, -1)
+            part.sampling_offsets.weight.zero_()
+            part.sampling_offsets.bias.copy_(offsets.flatten())
+            part.attention_weights.weight.zero_()
+    levels = model.sem_seg_head.pixel_decoder.transformer.level_embed
+    levels.copy_(torch.randn(levels.shape, generator=generator))
+    model.learnable_weight.fill_(0.1)
+
+
+def _fill_backbone(model: Scan, path: Path) -> None:
+    """Load a pretrained Swin. Raises OvssError if entries are missing or have another shape."""
+    state, expected = checkpoint.read(path), model.backbone.state_dict()
+    unused = {*constants(model.variant), *(name for name in state if name.endswith("attn_mask"))}
+    pretrained = {k: v for k, v in state.items() if k not in unused and not k.startswith(NOT_IN_BACKBONE)}
+    new = {name for name in expected if name.startswith("norm")}  # norms of the outputs, which a classifier lacks
+    wrong = sorted(
+        name
+        for name in expected.keys() - new | pretrained.keys()
+        if name not in pretrained or name not in expected or pretrained[name].shape != expected[name].shape
+    )
+    if wrong:
+        raise OvssError(f"{path} is not a Swin of this variant: {len(wrong)} entries do not fit, such as {wrong[0]}")
+    model.backbone.load_state_dict(pretrained, strict=False)

@@ -1,0 +1,1 @@
+"""Training of the CLIP that classifies SCAN's regions: contextual shift on masked crops."""

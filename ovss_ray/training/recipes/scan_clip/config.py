@@ -1,0 +1,39 @@
+"""The config of the training of SCAN's region CLIP. No torch is imported here."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ovss_ray.models.scan.variants import VARIANTS
+from ovss_ray.training.config import Training, one_of
+
+
+class Config(Training):
+    """Settings of the fine-tuning of CLIP's image tower on masked crops with captions."""
+
+    variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
+    """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
+    clip: str | None = None
+    """checkpoint of the CLIP to start from, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
+    data: str = "scenes"
+    """scenes (drawn), or a table with the columns image, mask and caption: .csv, .jsonl or .parquet"""
+    data_root: str | None = None
+    """folder of the table's images and masks; None: the folder of the table"""
+    batch: int = Field(ge=1)
+    """drawn scenes per step, or rows of the table per step"""
+    replace_ratio: float = Field(default=0.15, ge=0, le=1)
+    """fraction of the background tokens that the contextual shift replaces after each block of Variant.replaced"""
+    blocks: int | None = Field(default=None, ge=1)
+    """number of blocks of the image tower that are trained, counted from the end; None: the whole tower"""
+    quick: bool | None = None
+    """whether CLIP's activation in training is QuickGELU; None: the variant's activation, as in inference"""
+    things: tuple[int, int] = (4, 8)
+    """lowest number of things in a drawn scene, and highest number plus one"""
+    unnamed: float = Field(default=0.2, ge=0, le=1)
+    """fraction of the drawn things whose colour has no name; also the fraction whose pattern has no name"""
+    imperfect: float = Field(default=0.5, ge=0, le=1)
+    """fraction of the drawn regions whose masks are distorted, similar to imperfect proposals"""
+    negatives: int = Field(default=64, ge=0)
+    """number of negative names per step, in addition to the names of the drawn regions"""
+    attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """weights of the classification losses for pattern, colour and shape of drawn things"""

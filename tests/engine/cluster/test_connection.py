@@ -1,0 +1,97 @@
+"""Two nodes on one machine: what every node has to see, and how large workers may be."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import ray
+from PIL import Image
+from ray.cluster_utils import Cluster
+
+from ovss_ray.config import loading as configs
+from ovss_ray.engine.cluster import connection, preflight
+from ovss_ray.errors import OvssError
+from ovss_ray.runs.plan import RunPlan, plan_run
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[None]:
+    """A head and a second node, of two processors each."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    made.add_node(num_cpus=2)
+    ray.init(made.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> RunPlan:
+    for folder, shape in (("photos", (8, 8, 3)), ("labels", (8, 8))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / folder / "a.png")
+    (tmp_path / "mine.yaml").write_text("images: photos/*.png\nlabels: labels/*.png\nclasses: [a, b]\n")
+    raw = {
+        "benchmarks": [f"folder:{tmp_path}/mine.yaml"],
+        "data_root": str(tmp_path),
+        "pools": [{"stages": [{"use": "oracle"}]}],
+    }
+    return plan_run(configs.validate(raw, "test"), str(tmp_path / "run"))
+
+
+def test_the_largest_node_is_known_beside_the_whole(nodes: None) -> None:
+    with connection.connect():
+        size = connection.size()
+        assert (size.cpus, size.node_cpus, size.gpus) == (4, 2, 0)
+
+
+def test_a_node_that_does_not_see_a_file_is_named_before_workers_start(nodes: None, request_: RunPlan) -> None:
+    request_.folder.save_json("identity.json", {})
+    preflight.run(request_)
+    hidden = replace(request_, sources=((Path("/nowhere/weights.pth"),),))
+    with pytest.raises(OvssError, match=r"node .* cannot access /nowhere/weights\.pth\. Pass --out"):
+        preflight.run(hidden)
+
+
+def test_a_node_that_has_died_unnoticed_is_passed_over(
+    nodes: None, request_: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_.folder.save_json("identity.json", {})
+    with connection.connect():
+        there = connection.ray.nodes()
+        monkeypatch.setattr(connection.ray, "nodes", lambda: [{**there[0], "NodeID": "ab" * 28}, *there])
+        preflight.run(request_)
+        hidden = replace(request_, sources=((Path("/nowhere/weights.pth"),),))
+        with pytest.raises(OvssError, match=r"cannot access /nowhere/weights\.pth"):
+            preflight.run(hidden)
+
+
+def test_a_disk_that_is_too_small_is_said_before_workers_start(
+    nodes: None, request_: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_.folder.save_json("identity.json", {})
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OvssError, match=r"run: disk too small, only 0\.00 GB free.*--set keep_predictions=none"):
+        preflight.run(request_)
+
+
+def test_an_address_at_which_nothing_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(OvssError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: no cluster answers at this address"):
+        connection._address()
+
+
+def test_a_cluster_of_this_machine_that_has_ended_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert connection._address() is None
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1")
+    assert connection._address() == "local"

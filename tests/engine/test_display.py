@@ -1,0 +1,48 @@
+"""What a run shows of itself."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ovss_ray.engine.display import Display
+from ovss_ray.runs import records
+from ovss_ray.structures.columns import column
+from tests.metrics.dice import SOURCE
+
+
+@pytest.fixture
+def display() -> Display:
+    shown = Display(Console(file=io.StringIO(), width=100))
+    shown.total, shown.done, shown.failed = 8, 3, 1
+    shown.seconds.update({"decode": 0.3, "san": 6.0})
+    return shown
+
+
+def test_images_speed_failures_stages_and_miou_are_all_there(display: Display) -> None:
+    display.console.print(display)
+    shown = display.console.file.getvalue()  # type: ignore[attr-defined]
+    for words in ("━", "3/8 images", "1 failed", "provisional mIoU: –", "decode", "2.000"):
+        assert words in shown
+
+
+def test_before_the_first_image_it_says_what_is_waited_for() -> None:
+    display = Display(Console(file=io.StringIO(), width=100))
+    display.console.print(display)
+    assert "workers are starting" in display.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_metrics_that_want_it_are_shown_while_the_run_goes_on(
+    display: Display, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "live").mkdir()
+    (tmp_path / "live/dice.py").write_text(f'{SOURCE}\nlive = {{"dice": "Dice"}}\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    display.labels = {"camvid": 2}
+    cells = {"truth": [0, 1], "prediction": [0, 0], "pixels": [3, 1]}
+    row = {"image_id": "a", "error": "", "benchmark": "camvid", "seconds": {}, "confusion": cells}
+    row["live.dice"] = {"common": [3, 0], "areas": [7, 1]}
+    for _ in range(2):
+        display._count("camvid", records.table({name: column([value]) for name, value in row.items()}))
+    assert display._line().endswith("provisional mIoU: camvid 37.50; provisional Dice: camvid 42.86")

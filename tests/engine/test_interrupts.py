@@ -1,0 +1,120 @@
+"""Interrupts that wait, and a command that is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovss_ray.engine.interrupts import held
+from tests.paths import ROOT
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Have interrupts heeded, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def in_block(times: int, done: list[str]) -> None:
+    with held():
+        for _ in range(times):
+            interrupt()
+        done.append("the rest")
+
+
+@pytest.mark.parametrize(("times", "left"), [(1, ["the rest"]), (2, [])])
+def test_one_waits_for_the_end_of_the_block_and_a_second_is_heeded_at_once(times: int, left: list[str]) -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        in_block(times, done)
+    assert done == left
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def fails() -> None:
+    with held():
+        interrupt()
+        raise ValueError("of the block")
+
+
+def test_an_error_of_the_block_comes_first() -> None:
+    with pytest.raises(ValueError, match="of the block"):
+        fails()
+
+
+def test_what_a_program_has_decided_about_interrupts_stays() -> None:
+    heard = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    with held():
+        interrupt()
+        assert heard == [signal.SIGINT]
+
+
+def test_other_threads_have_nothing_to_hold() -> None:
+    done = []
+
+    def work() -> None:
+        with held():
+            done.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [signal.getsignal(signal.SIGINT)]
+
+
+IMAGES = 60
+
+
+def command(folder: Path, seconds: float) -> list[str]:
+    """The command of a run of toys that takes so long for each image; the time is no part of its identity."""
+    for kind in ("photos", "labels"):
+        (folder / kind).mkdir(exist_ok=True)
+        for number in range(IMAGES):
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / kind / f"{number:02}.png")
+    (folder / "mine.yaml").write_text("images: photos/*.png\nlabels: labels/*.png\nclasses: [dark, bright]\n")
+    pool = {"cpus": 0.5, "workers": 1, "batch": 1, "stages": [{"use": "tests.toys"}]}
+    (folder / "config.yaml").write_text(json.dumps({"pools": [pool]}))
+    data = ["--benchmark", f"folder:{folder}/mine.yaml", "--data-root", str(folder), "--out", str(folder / "run")]
+    options = ["--set", f"tests.toys.seconds={seconds}", "--set", f"tests.toys.witness={folder / 'witness'}"]
+    return [sys.executable, "-m", "ovss_ray", "evaluate", str(folder / "config.yaml"), *data, *options]
+
+
+@pytest.mark.ray
+def test_a_run_that_ctrl_c_has_stopped_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore
+    text = {"text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "cwd": ROOT}
+    run = subprocess.Popen(command(tmp_path, 1.0), stderr=subprocess.PIPE, preexec_fn=heed, **text)  # type: ignore[call-overload]
+    until = time.monotonic() + 300
+    while not list(tmp_path.glob("run/*/records/*.parquet")):
+        assert run.poll() is None
+        assert time.monotonic() < until, "no record was written"
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=300)
+    assert (run.returncode, "run the same command again to resume" in said) == (130, True), said
+    done = {file.name for file in tmp_path.glob("run/*/records/*.parquet")}
+    begun = len((tmp_path / "witness").read_text().split())
+    again = subprocess.run(command(tmp_path, 0.0), capture_output=True, timeout=300, **text)  # type: ignore[call-overload]
+    assert again.returncode == 0, again.stderr
+    (report,) = json.loads((tmp_path / "run/report.json").read_text())["benchmarks"].values()
+    assert report["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
+    assert done <= {file.name for file in tmp_path.glob("run/*/records/*.parquet")}, "what was done is kept"
+    anew = len((tmp_path / "witness").read_text().split()) - begun
+    assert anew < IMAGES, "and is not done a second time"

@@ -1,0 +1,84 @@
+"""Nodes that are lost while a run goes on, and a cluster that ends under it."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.engine import test_chaos
+from tests.engine.test_chaos import IMAGES, ROOT, command
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+data = test_chaos.data
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head for the driver, and two nodes with room for one of the larger workers each."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000})
+    for _ in range(2):
+        made.add_node(num_cpus=2, object_store_memory=100_000_000)
+    yield made
+    made.shutdown()
+
+
+def begun(out: Path, data: Path, nodes: Cluster, *overrides: str, count: int = 1) -> subprocess.Popen[str]:
+    """A run of which so many workers have begun images."""
+    witness = out.with_suffix(".txt")
+    process = command(data, out, witness, nodes.address, *overrides)
+    until = time.monotonic() + 120
+    while len(workers(witness)) < count:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return process
+
+
+def workers(witness: Path) -> set[str]:
+    """The processes that have begun images."""
+    return {line.partition("@")[2] for line in witness.read_text().split()} if witness.exists() else set()
+
+
+def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Cluster) -> None:
+    out = data / "without"
+    # At 3 s an image the worker that is left cannot be done before the watch gives the other one up.
+    slow = ("pools.0.cpus=1.5", "pools.0.workers=[1, 2]", "tests.small_san.seconds=3.0")
+    process = begun(out, data, nodes, *slow, count=2)
+    (lost, *_) = sorted(nodes.worker_nodes, key=str)
+    nodes.remove_node(lost, allow_graceful=False)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "a node was lost, and no other node has room for its workers: continuing with the remaining images" in said
+    (one,) = json.loads((out / "report.json").read_text())["benchmarks"].values()
+    assert one["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
+
+
+def test_a_driver_that_ends_with_its_own_node_leaves_a_word(data: Path, nodes: Cluster) -> None:
+    process = begun(data / "orphan", data, nodes)
+    nodes.head_node.all_processes["raylet"][0].process.kill()
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, 2), said
+    assert "ovss: this process was killed" in said
+
+
+def test_a_cluster_that_ends_under_a_run_is_noticed_and_said(data: Path, nodes: Cluster) -> None:
+    out = data / "other"
+    process = begun(out, data, nodes, "tests.small_san.seconds=1.0")
+    # The control service first: while it lives it tells the driver that its node died, which ends it (the test above).
+    nodes.head_node.kill_gcs_server(check_alive=False)
+    for node in nodes.list_all_nodes():
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    assert "ovss: the cluster has not answered for" in said
+    assert "Traceback" not in said
+    again = command(data, out, out.with_suffix(".txt"), "local")
+    said, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert f"{IMAGES}/{IMAGES}" in said

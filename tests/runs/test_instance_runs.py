@@ -1,0 +1,143 @@
+"""Runs over instances: plan, records and report, with the small networks that come with the project, without Ray."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.config.run import RunConfig
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.pipeline import execution
+from ovss_ray.reports import report, terminal, totals
+from ovss_ray.reports.schema import Report
+from ovss_ray.runs import manifest as manifests
+from ovss_ray.runs import records
+from ovss_ray.runs.complete import complete
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.runs.plan import RunPlan
+from ovss_ray.runs.sources import plan_runs
+
+CONFIG, BENCHMARK, IMAGES = "sam_alpha_clip_prompt_tiny", "scenes:instances", 4
+
+
+def planned(out: Path, config: Any = CONFIG, benchmark: str = BENCHMARK) -> RunPlan:
+    (plan,) = plan_runs(config, str(out), (), {"benchmarks": [benchmark], "limit": IMAGES}).values()
+    return plan
+
+
+def uses(plan: RunPlan) -> list[str]:
+    return [stage.use for pool in plan.pools for stage in pool.stages]
+
+
+def evaluated(plan: RunPlan, parts: list[list[int]]) -> RunFolder:
+    """The folder of a run, whose records of each part were written by a process of its own."""
+    folder, (manifest,) = plan.folder, plan.manifests.values()
+    folder.claim(plan.config, plan.identity(), plan.weights())
+    folder.save_json(folder.card(BENCHMARK), plan.card(BENCHMARK))
+    manifests.save(manifest, folder.manifest(BENCHMARK))
+    stages = {stage.use: stage.build(benchmarks=plan.benchmarks) for pool in plan.pools for stage in pool.stages}
+    for rows in parts:
+        batch = execution.start(len(rows), **manifest.take(rows).to_pydict())
+        records.append(folder.records(BENCHMARK), records.table(execution.run(stages, batch, plan.vocabularies)))
+    return folder
+
+
+def shown(built: Report, **options: Any) -> str:
+    console = Console(width=300, file=io.StringIO())
+    terminal.show(built, console, **options)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run in three parts; image 1 was scored twice, as after a kill."""
+    return evaluated(planned(tmp_path_factory.mktemp("run") / "out"), [[0, 1], [3, 1], [2]])
+
+
+def test_what_the_config_omits_is_added_and_no_label_map_is_needed(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    assert uses(plan) == ["decode", "instances", "truth_prompts", "sam_prompt", "alpha_clip", "measure"]
+    measured = plan.pools[-1].stages[-1].options["metrics"]
+    assert set(measured) == {"instance_iou", "instance_accuracy"}
+
+
+def test_photographs_are_decoded_before_instances_also_if_no_other_stage_reads_them() -> None:
+    prompts = {"use": "detector_prompts", "options": {"path": "/boxes.json"}}
+    pools = complete(RunConfig(pools=[{"stages": [prompts]}]))
+    assert [stage.use for pool in pools for stage in pool.stages] == [
+        "decode", "instances", "detector_prompts", "measure",
+    ]  # fmt: skip
+
+
+def test_a_benchmark_without_instances_is_refused_in_the_plan(tmp_path: Path) -> None:
+    with pytest.raises(OvssError, match="need true instances, but scenes:seen has none"):
+        planned(tmp_path, benchmark="scenes:seen")
+
+
+def test_label_maps_are_scored_on_benchmarks_of_instances_as_on_others(tmp_path: Path) -> None:
+    plan = planned(tmp_path, config="san_tiny")
+    assert "instances" not in uses(plan)
+    assert plan.pools[-1].stages[0].use == "truth"
+
+
+def test_the_report_has_iou_and_accuracy_of_all_instances_and_of_groups(folder: RunFolder) -> None:
+    built = report.build(folder)
+    benchmark = built.benchmarks[BENCHMARK]
+    assert built.final
+    assert set(benchmark.metrics) == {"instance_iou", "instance_accuracy"}
+    assert benchmark.measured == {"instance_iou": IMAGES, "instance_accuracy": IMAGES}
+    found = catalog.load(BENCHMARK)
+    items = list(found.items("", "validation"))[:IMAGES]
+    counted = sum(len(found.instances(item, files.read(item.truth)).labels) for item in items)
+    assert benchmark.groups["things"].instances == counted > IMAGES  # type: ignore[attr-defined]
+    assert 50 < benchmark.metrics["instance_iou"] < 100
+    assert benchmark.metrics["instance_accuracy"] > 70
+    said = shown(built, classes=True)
+    assert "Masks of prompted instances, in percent" in said
+    assert f"mean IoU of things {benchmark.metrics['instance_iou']:.2f} ({counted} instances)" in said
+    assert "one prompt per instance: centre_point" in said
+    assert "mIoU" not in said
+    assert Report.load(folder.uri) == built
+
+
+def test_images_are_sorted_by_their_mean_iou_and_runs_compared_by_accuracy(folder: RunFolder) -> None:
+    rows = totals.read(folder, images=True)[BENCHMARK].images()
+    assert len(rows) == IMAGES
+    assert [row["instance_iou"] for row in rows] == sorted(row["instance_iou"] for row in rows)
+    console = Console(width=200, file=io.StringIO())
+    built = report.build(folder)
+    console.print(terminal.side_by_side({"a": built, "b": built}))
+    cell = f"{built.benchmarks[BENCHMARK].metrics['instance_accuracy']:.2f} (4/4)"
+    assert console.file.getvalue().count(cell) == 2  # type: ignore[attr-defined]
+
+
+def test_masks_for_boxes_of_a_detector_have_an_ap_that_does_not_depend_on_the_parts(tmp_path: Path) -> None:
+    found = catalog.load(BENCHMARK)
+    results = []
+    for item in list(found.items("", "validation"))[:IMAGES]:
+        image = found.instances(item, files.read(item.truth))
+        for x0, y0, x1, y1 in image.frames.tolist():
+            box = [x0, y0, x1 - x0, y1 - y0]
+            results.append({"image_id": image.number, "category_id": 1, "bbox": box, "score": 1 / (1 + len(results))})
+    (tmp_path / "boxes.json").write_text(json.dumps(results))
+    naming = {"variant": "alpha_clip_tiny", "context": "crop_square", "padding": 0.4}
+    stages = [
+        {"use": "detector_prompts", "options": {"path": str(tmp_path / "boxes.json")}},
+        {"use": "sam_prompt", "options": {"variant": "sam_tiny", "per": "instance"}},
+        {"use": "alpha_clip", "options": naming},
+    ]
+    config = {"pools": [{"stages": stages}], "keep_predictions": "none", "exact": True}
+    one, two = (planned(tmp_path / name, config) for name in ("one", "two"))
+    assert uses(one) == ["decode", "instances", "detector_prompts", "sam_prompt", "alpha_clip", "measure"]
+    whole = report.build(evaluated(one, [[0, 1, 2, 3]])).benchmarks[BENCHMARK]
+    parts = report.build(evaluated(two, [[2], [3, 0], [1, 0]])).benchmarks[BENCHMARK]
+    assert whole.metrics == parts.metrics
+    assert whole.measured == {"instance_ap": IMAGES}
+    assert 30 < whole.metrics["instance_ap"] < whole.metrics["instance_ap_50"] <= 100
+    assert np.isclose(whole.groups["things"].instance_ap, whole.metrics["instance_ap"])  # type: ignore[attr-defined]

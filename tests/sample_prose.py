@@ -1,0 +1,107 @@
+"""Docstrings and error messages of ovss_ray, drawn at random for a reader who marks those to read twice.
+
+    python tests/sample_prose.py --seed 3bd64e23
+
+prints 40 docstrings and 20 error messages, each with its file and line. The seed is a hexadecimal number, such as the
+beginning of a commit; the same seed draws the same texts.
+"""
+
+import argparse
+import ast
+import random
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "ovss_ray"
+DOCSTRINGS, MESSAGES = 40, 20
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Text(NamedTuple):
+    """A docstring or an error message, and where it stands."""
+
+    path: Path
+    line: int
+    name: str
+    """Name of the module, class, function, constant or field; of the exception for a message."""
+    text: str
+
+    def __str__(self) -> str:
+        lines = self.text.strip().splitlines()
+        return "\n    ".join([f"{self.path.relative_to(ROOT)}:{self.line} {self.name}", *map(str.strip, lines)])
+
+
+def docstrings(path: Path) -> Iterator[Text]:
+    """Yield the docstrings of a module, its classes, functions, constants and fields."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, Documented):
+            text = ast.get_docstring(node)
+            if text is not None:
+                yield Text(path, node.body[0].lineno, getattr(node, "name", path.stem), text)
+            for before, after in zip(node.body, node.body[1:], strict=False):
+                text = _string(after.value) if isinstance(after, ast.Expr) else None
+                if text is not None and isinstance(before, ast.Assign | ast.AnnAssign):
+                    yield Text(path, after.lineno, _assigned(before), text)
+
+
+def messages(path: Path) -> Iterator[Text]:
+    """Yield the strings that are passed to exceptions where they are raised, placeholders as in the source."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            arguments = [*node.exc.args, *(keyword.value for keyword in node.exc.keywords)]
+            strings = [text for text in map(_string, arguments) if text and _is_sentence(text)]
+            if strings:
+                yield Text(path, node.lineno, ast.unparse(node.exc.func), " | ".join(strings))
+
+
+def _string(node: ast.expr) -> str | None:
+    """Return a string literal or f-string as it reads, or None for another expression."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        pieces = (
+            piece.value if isinstance(piece, ast.Constant) else ast.unparse(ast.JoinedStr([piece]))[2:-1]
+            for piece in node.values
+            if isinstance(piece, ast.Constant | ast.FormattedValue)
+        )
+        return "".join(map(str, pieces))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        sides = [_string(side) or "{" + ast.unparse(side) + "}" for side in (node.left, node.right)]
+        return "".join(sides) if any(_string(side) for side in (node.left, node.right)) else None
+    return None
+
+
+def _is_sentence(text: str) -> bool:
+    """Return whether a text has at least three words besides its placeholders; shorter ones are parts of messages."""
+    return len(re.sub(r"\{[^{}]*\}", " ", text).split()) >= 3
+
+
+def _assigned(node: ast.Assign | ast.AnnAssign) -> str:
+    """Return the names on the left of an assignment."""
+    if isinstance(node, ast.Assign):
+        return ", ".join(map(ast.unparse, node.targets))
+    return ast.unparse(node.target)
+
+
+def main() -> None:
+    """Print the sample for the seed on the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--seed", type=partial(int, base=16), required=True, help="hexadecimal number: which texts are drawn"
+    )
+    generator = random.Random(parser.parse_args().seed)
+    modules = sorted(PACKAGE.rglob("*.py"))
+    for title, read, count in (("Docstrings", docstrings, DOCSTRINGS), ("Error messages", messages, MESSAGES)):
+        texts = sorted((text for path in modules for text in read(path)), key=lambda text: (text.path, text.line))
+        print(f"{title}: {count} of {len(texts)}\n")
+        for number, text in enumerate(generator.sample(texts, count), 1):
+            print(f"{number}. {text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,383 @@
+"""The HTTP API in front of a toy: what it answers, what it refuses, and how it stands a crowd."""
+
+import asyncio
+import base64
+import io
+import json
+import logging
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from ovss_ray.config.limits import Limits
+from ovss_ray.io import images
+from ovss_ray.serve.http import api
+from ovss_ray.serve.http.admission import Model
+from ovss_ray.serve.http.guard import digest
+from ovss_ray.serve.row import Kind, Row
+from ovss_ray.structures.vocabulary import Vocabulary
+from tests.serve.bright import MODEL, WORDS, picture, service
+from tests.toys import bright
+
+HERE = ("127.0.0.1", 50000)
+
+
+def client(app: FastAPI, address: str = "http://127.0.0.1:8000", asking: tuple[str, int] = HERE) -> TestClient:
+    return TestClient(app, base_url=address, client=asking, raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def toy() -> Iterator[TestClient]:
+    with client(service()) as asking:
+        yield asking
+
+
+def encoded(image: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    Image.fromarray(image).save(file := io.BytesIO(), kind, **options)
+    return file.getvalue()
+
+
+def form(image: bytes, **fields: Any) -> dict[str, Any]:
+    return {"files": {"image": ("photo", image)}, "data": fields}
+
+
+def header_only(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = (header, b"IDAT" + zlib.compress(b""), b"IEND")
+    made = [struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+def test_every_pixel_gets_a_class_and_the_classes_come_with_their_areas(toy: TestClient) -> None:
+    image = picture()
+    done = toy.post("/v1/segment", **form(encoded(image), classes=["a", "b", "c"]))
+    assert done.status_code == 200
+    answer, expected = done.json(), bright(image, 3)
+    labels = Image.open(io.BytesIO(base64.b64decode(answer["png"])))
+    assert labels.mode == "P"
+    np.testing.assert_array_equal(np.asarray(labels), expected)
+    assert [(one["name"], one["pixels"]) for one in answer["classes"]] == [
+        (name, (expected == k).sum()) for k, name in enumerate("abc")
+    ]
+    assert sum(one["area"] for one in answer["classes"]) == pytest.approx(1)
+    assert (answer["height"], answer["width"], answer["unnamed"]) == (24, 32, 0)
+    assert answer["seconds"].keys() == {"toys"}
+
+
+def test_bytes_with_the_rest_in_the_address_are_the_same_as_a_form(toy: TestClient) -> None:
+    image = encoded(picture(), "WEBP", lossless=True)
+    sent = toy.post("/v1/segment", content=image, params={"classes": ["a", "b\tbee"], "output": "rle"})
+    assert sent.status_code == 200
+    filled = toy.post("/v1/segment", **form(image, classes=["a", "b\tbee"], output="rle"))
+    assert {**sent.json(), "seconds": 0} == {**filled.json(), "seconds": 0}
+
+
+def test_many_classes_come_as_sixteen_bits_and_a_benchmark_is_a_vocabulary(toy: TestClient) -> None:
+    done = toy.post("/v1/segment", **form(encoded(picture()), benchmark="scenes:all")).json()
+    labels = images.decode_labels(base64.b64decode(done["png"]), "labels")
+    np.testing.assert_array_equal(labels, bright(picture(), 330))
+    assert done["none"] == 65534
+    renamed = toy.post("/v1/segment", **form(encoded(picture()), benchmark="ade20k:150@catseg"))
+    assert renamed.status_code == 200
+
+
+def test_a_picture_may_be_asked_for_alone_and_has_the_rest_in_its_text(toy: TestClient) -> None:
+    fields = form(encoded(picture()), classes=["ä", "b"])
+    whole = toy.post("/v1/segment", **fields).json()
+    alone = toy.post("/v1/segment", headers={"accept": "image/png"}, **fields)
+    assert alone.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(alone.content)) as labels:
+        rest = json.loads(labels.text["ovss_ray"])
+        np.testing.assert_array_equal(np.asarray(labels), bright(picture(), 2))
+    assert [one["pixels"] for one in rest["classes"]] == [one["pixels"] for one in whole["classes"]]
+    assert rest["classes"][0]["name"] == "ä"
+
+
+def test_an_image_is_turned_upright_as_in_the_batch_path(toy: TestClient) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = encoded(picture(24, 32), "JPEG", exif=exif, quality=95)
+    done = toy.post("/v1/segment", **form(image, classes=["a", "b"])).json()
+    labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(done["png"]))))
+    np.testing.assert_array_equal(labels, bright(images.decode(image, "image"), 2))
+    assert (done["height"], done["width"]) == (32, 24)
+
+
+NOT_READ = {
+    "text": (b"hello, this is no image", 415),
+    "nothing": (b"", 415),
+    "gif": (encoded(picture(), "GIF"), 415),
+    "tiff": (encoded(picture(), "TIFF"), 415),
+    "too wide": (header_only(9000, 10), 413),
+    "bomb": (header_only(30_000, 30_000), 413),
+    "bomb past pillow's own cap": (header_only(2_000_000_000, 2_000_000_000), 413),
+    "many scans": (encoded(picture(), "JPEG") + b"\xff\xda" * 101, 413),
+    "cut short": (encoded(picture())[:-40], 422),
+    "damaged": (encoded(picture()).replace(b"IDAT", b"IDAX"), 422),
+    "header alone": (header_only(32, 24), 422),
+    "riff": (b"RIFF\x00\x00\x00\x00WEBPVP8 ", 422),
+}
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_what_is_no_good_image_is_refused(name: str, toy: TestClient) -> None:
+    data, status = NOT_READ[name]
+    done = toy.post("/v1/segment", **form(data, classes=["a"]))
+    assert (done.status_code, type(done.json()["detail"])) == (status, str), done.text
+
+
+def test_a_bomb_is_refused_before_anything_is_decoded(toy: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(images, "decode", lambda *given, **named: decoded.append("decoded"))
+    for name in ("too wide", "bomb", "bomb past pillow's own cap", "many scans", "gif"):
+        toy.post("/v1/segment", **form(NOT_READ[name][0], classes=["a"]))
+    assert not decoded
+
+
+NOT_ASKED: dict[str, tuple[dict[str, Any], str]] = {
+    "none": ({}, "one of the two"),
+    "both": ({"classes": ["a"], "benchmark": "camvid"}, "one of the two"),
+    "empty name": ({"classes": ["a", " "]}, "class 1 of the vocabulary has an empty name"),
+    "control character": ({"classes": ["a\x00b"]}, "invalid character"),
+    "too many": ({"classes": ["a"] * 1001}, "too many classes: 1,001; the limit is 1,000"),
+    "too long": ({"classes": ["a" * 301]}, "a class name has 301 characters"),
+    "unknown benchmark": ({"benchmark": "camvd"}, "unknown benchmark 'camvd'"),
+    "unknown words": ({"benchmark": "ade20k:150@nobody"}, "nobody"),
+    "a file": ({"benchmark": "folder:/etc/passwd"}, "unknown benchmark"),
+    "a module": ({"benchmark": "os.path:join"}, "unknown benchmark"),
+    "output": ({"classes": ["a"], "output": "svg"}, "output: Input should be 'png', 'rle', 'polygons' or 'overlay'"),
+    "model": ({"classes": ["a"], "model": "brigt"}, "unknown model 'brigt'; available: bright"),
+    "field": ({"classes": ["a"], "clases": ["b"]}, "'clases'"),
+    "no JSON": (
+        {"classes": "['sky', 'road']"},
+        'Pass one field per class (classes=sky&classes=road), or JSON: classes=["',
+    ),
+    "an object": ({"classes": '{"sky": 1}'}, "is not a JSON list of names"),
+    "numbers": ({"classes": "[1, 2]"}, "is not a JSON list of names"),
+    "a class without names": ({"classes": '["sky", []]'}, "is not a JSON list of names"),
+    "an empty list": ({"classes": "[]"}, "empty vocabulary: it needs at least one class"),
+    "an empty name in a list": ({"classes": '["sky", ""]'}, "class 1 of the vocabulary has an empty name"),
+    "too many in a list": ({"classes": json.dumps(["a"] * 1001)}, "too many classes: 1,001; the limit is 1,000"),
+    "commas": ({"classes": "sky,road"}, "Pass one field per class (classes=sky&classes=road), or JSON"),
+    "semicolons": ({"classes": "sky; road"}, 'or JSON: classes=["sky", "road"]'),
+    "a name with a comma": ({"classes": "door, double door"}, 'pass JSON: classes=["door, double door"]'),
+    "a name in brackets": ({"classes": "[wet]"}, 'If the brackets are part of a class name: classes=["[wet]"]'),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ASKED)
+def test_classes_that_cannot_be_asked_for_are_refused_with_what_is_wrong(name: str, toy: TestClient) -> None:
+    fields, message = NOT_ASKED[name]
+    done = toy.post("/v1/segment", **form(encoded(picture()), **fields))
+    assert done.status_code == 422
+    assert message in done.json()["detail"]
+
+
+LISTED: dict[str, tuple[Any, list[str]]] = {
+    "JSON": ('["a", "b"]', ["a", "b"]),
+    "JSON with blanks around it": (' ["a","b"]\n', ["a", "b"]),
+    "several names of a class": ('["a", ["b", "bee"]]', ["a", "b"]),
+    "two fields": (['["a"]', "b"], ["a", "b"]),
+    "names with commas in two fields": (["door, double door", "b"], ["door, double door", "b"]),
+    "a name with a comma alone": ('["door, double door"]', ["door, double door"]),
+    "names with brackets": ('["[wet]", "road [dry]"]', ["[wet]", "road [dry]"]),
+    "brackets at the end alone": (["road [wet]", "b"], ["road [wet]", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_json_list_is_read_as_its_names_and_a_name_as_it_is(name: str, toy: TestClient) -> None:
+    classes, names = LISTED[name]
+    image = encoded(picture())
+    filled = toy.post("/v1/segment", **form(image, classes=classes))
+    in_address = toy.post("/v1/segment", content=image, params={"classes": classes})
+    for done in (filled, in_address):
+        assert done.status_code == 200, done.text
+        assert [entry["name"] for entry in done.json()["classes"]] == names
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "json": {"json": {"image": "iVBORw0KGgo=", "classes": ["sky", "road"]}},
+    "fields without a file": {"data": {"image": "iVBORw0KGgo=", "classes": ["sky", "road"]}},
+    "base64": {"content": base64.b64encode(encoded(picture()))},
+    "the address of a picture": {"content": b"data:image/png;base64,iVBORw0KGgo="},
+}
+
+
+@pytest.mark.parametrize("path", ["segment", "regions", "prompt"])
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_that_is_neither_image_nor_form_is_told_what_to_send(name: str, path: str, toy: TestClient) -> None:
+    done = toy.post(f"/v1/{path}", **BODIES[name])
+    assert done.status_code == 415
+    for hint in ("it begins with b'", "multipart/form-data", "-F image=@photo.jpg", "JSON and base64 are not accepted"):
+        assert hint in done.json()["detail"]
+
+
+def test_an_image_is_read_whatever_its_type_is_called(toy: TestClient) -> None:
+    for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
+        sent = {"content": encoded(picture()), "params": {"classes": ["a", "b"]}, "headers": {"content-type": kind}}
+        assert toy.post("/v1/segment", **sent).status_code == 200
+
+
+def test_an_image_that_is_text_in_a_form_is_told_to_be_sent_as_a_file(toy: TestClient) -> None:
+    done = toy.post("/v1/segment", files={"image": (None, "iVBORw0KGgo="), "classes": (None, "a")})
+    assert done.status_code == 422
+    assert "its field `image` is text. Send the file itself" in done.json()["detail"]
+
+
+def test_a_wrong_word_in_the_address_is_refused_in_the_same_form(toy: TestClient) -> None:
+    done = toy.post("/v1/segment", content=encoded(picture()), params={"classes": "a", "output": "secret"})
+    assert done.status_code == 422
+    assert done.json()["detail"].startswith("output: ")
+    assert "secret" not in done.text
+    done = toy.post("/v1/segment", content=encoded(picture()), params={"clases": "a"})
+    assert (done.status_code, done.json()["detail"]) == (422, "clases: Extra inputs are not permitted")
+
+
+def test_outlines_are_told_up_to_so_many_corners(toy: TestClient) -> None:
+    fields = form(encoded(picture()), classes=["a", "b"], output="polygons")
+    dark, light = toy.post("/v1/segment", **fields).json()["classes"]
+    assert dark["polygons"] == [{"outline": [[0, 0], [16, 0], [16, 24], [0, 24]], "holes": []}]
+    assert light["polygons"] == [{"outline": [[16, 0], [32, 0], [32, 24], [16, 24]], "holes": []}]
+    done = client(service(corners=5)).post("/v1/segment", **fields)
+    assert (done.status_code, done.json()["detail"].partition(";")[0]) == (422, "polygons have 6 corners")
+
+
+def test_a_form_without_an_image_or_that_is_none_is_refused(toy: TestClient) -> None:
+    assert "send a file named image" in toy.post("/v1/segment", files={"classes": (None, "a")}).json()["detail"]
+    assert "'photo'" in toy.post("/v1/segment", files={"photo": b"x"}).json()["detail"]
+    assert toy.post("/v1/segment", files={"image": b"x", "classes": b"a"}).status_code == 400
+    assert toy.post("/v1/segment", data={"image": "x"}, params={"classes": "a"}).status_code == 415
+    two = toy.post("/v1/segment", files=[("image", ("a", b"x")), ("image", ("b", b"y"))])
+    assert two.status_code == 400
+    broken = {"content-type": "multipart/form-data; boundary=x"}
+    assert toy.post("/v1/segment", content=b"--y\r\n", headers=broken).status_code in (400, 422)
+    assert toy.post("/v1/segment", content=b"", headers={"content-type": "multipart/form-data"}).status_code == 400
+
+
+def test_a_body_is_cut_off_whether_its_length_is_stated_or_not() -> None:
+    asking = client(service(body=1000))
+    assert asking.post("/v1/segment", content=b"x" * 1001).status_code == 413
+    assert asking.post("/v1/segment", content=iter([b"x" * 100] * 11), params={"classes": "a"}).status_code == 413
+    assert asking.post("/v1/segment", content=iter([b"x" * 100] * 10), params={"classes": "a"}).status_code == 415
+
+
+def test_an_image_that_a_stage_fails_on_is_an_answer_with_the_reason() -> None:
+    done = client(service(error="san: no luck")).post("/v1/segment", **form(encoded(picture()), classes=["a"]))
+    assert (done.status_code, done.json()["detail"]) == (422, "the image could not be segmented: san: no luck")
+
+
+def test_with_a_key_only_who_sends_it_is_let_in() -> None:
+    asking = client(service(key=digest("a long random word")), "http://example.org", ("192.0.2.1", 1))
+    for wrong in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic a long random word"}):
+        done = asking.get("/v1/models", headers=wrong)
+        assert (done.status_code, done.headers["www-authenticate"]) == (401, "Bearer")
+        assert asking.post("/v1/segment", headers=wrong, content=b"x").status_code == 401
+        assert asking.get("/v1/openapi.json", headers=wrong).status_code == 401
+    assert asking.get("/v1/models", headers={"authorization": "Bearer a long random word"}).status_code == 200
+    assert asking.get("/v1/health").status_code == 200
+
+
+def test_without_a_key_other_machines_and_other_names_are_refused() -> None:
+    app = service()
+    assert client(app, asking=("192.0.2.1", 1)).get("/v1/models").status_code == 403
+    assert client(app, "http://rebound.example:8000").get("/v1/models").status_code == 403
+    for name in ("127.0.0.1:8000", "localhost", "[::1]:8000"):
+        assert client(app, asking=("::1", 1)).get("/v1/models", headers={"host": name}).status_code == 200
+
+
+def test_every_answer_keeps_browsers_careful(toy: TestClient) -> None:
+    for done in (toy.get("/v1/models"), toy.get("/nowhere"), client(service(b"")).get("/v1/models")):
+        assert done.headers["x-content-type-options"] == "nosniff"
+        assert done.headers["x-frame-options"] == "DENY"
+        assert done.headers["content-security-policy"].startswith("default-src 'none'")
+        assert done.headers["cache-control"] == "no-store"
+
+
+def test_it_is_ready_when_a_first_image_has_come_out_and_not_before() -> None:
+    with client(service(delay=0.3)) as asking:
+        assert asking.get("/v1/health").status_code == 200
+        early = asking.get("/v1/ready")
+        assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+        until = time.monotonic() + 20
+        while asking.get("/v1/ready").status_code != 200:
+            assert time.monotonic() < until
+    with client(service(error="no luck")) as asking:
+        assert {asking.get("/v1/ready").status_code for _ in range(50)} == {503}
+
+
+def test_the_limits_and_the_document_can_be_read(toy: TestClient) -> None:
+    told = toy.get("/v1/models").json()
+    assert told["models"][0]["name"] == "bright"
+    assert told["limits"]["classes"] == 1000
+    document = toy.get("/v1/openapi.json").json()
+    asked = {"/v1/segment", "/v1/regions", "/v1/prompt"}
+    assert set(document["paths"]) == {*asked, "/v1/models", "/v1/health", "/v1/ready"}
+    body = document["paths"]["/v1/segment"]["post"]["requestBody"]["content"]
+    assert {"image/jpeg", "multipart/form-data"} <= set(body)
+    answers = document["paths"]["/v1/segment"]["post"]["responses"]
+    assert set(answers["200"]["content"]) == {"application/json", "image/png"}
+    assert toy.get("/docs").status_code == 404
+
+
+def test_only_sizes_and_times_are_logged(toy: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "ovss_ray.serve"):
+        toy.post("/v1/segment", **form(encoded(picture()), classes=["my secret"]))
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "ovss_ray.serve"]
+    assert line.startswith("segment: ")
+    assert "768 pixels, 1 classes" in line
+    assert "secret" not in line
+
+
+def crowd(app: FastAPI, requests: int, image: np.ndarray) -> list[httpx2.Response]:
+    """The answers to so many requests at once."""
+
+    async def ask() -> list[httpx2.Response]:
+        transport = httpx2.ASGITransport(app=app, client=HERE)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as asking:
+            data = form(encoded(image), classes=["a", "b"])
+            return await asyncio.gather(*[asking.post("/v1/segment", **data) for _ in range(requests)])
+
+    return asyncio.run(ask())
+
+
+def test_more_requests_than_places_are_told_to_come_again() -> None:
+    answers = crowd(service(delay=0.2, waiting=3, retry=2), 5, picture())
+    assert sorted(one.status_code for one in answers) == [200, 200, 200, 429, 429]
+    assert {one.headers["retry-after"] for one in answers if one.status_code == 429} == {"2"}
+
+
+def test_a_request_that_takes_too_long_is_told_to_come_again_and_leaves_its_place() -> None:
+    app = service(delay=0.3, seconds=0.1, waiting=1)
+    for _ in range(2):
+        (slow,) = crowd(app, 1, picture())
+        assert (slow.status_code, slow.headers["retry-after"]) == (503, "1")
+
+
+def test_images_are_decoded_only_while_there_is_room_for_them_and_one_always_is() -> None:
+    image, here, most = picture(), 0, [0]
+
+    async def segment(row: Row, words: Vocabulary, kind: Kind) -> Row:
+        nonlocal here
+        here += 1
+        most[0] = max(most[0], here)
+        await asyncio.sleep(0.05)
+        here -= 1
+        return {"prediction": bright(row["image"], 2), "error": "", "seconds": {}}
+
+    pixels = image.shape[0] * image.shape[1]
+    for held, expected in ((2 * pixels, 2), (pixels - 1, 1), (100 * pixels, 6)):
+        most[0] = 0
+        app = api.build([Model(MODEL, segment, WORDS)], Limits(held=held), None)
+        assert [one.status_code for one in crowd(app, 6, image)] == [200] * 6
+        assert most[0] == expected

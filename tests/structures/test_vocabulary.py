@@ -1,0 +1,44 @@
+"""Vocabularies: what names are refused, and what is said of those that stand twice."""
+
+import logging
+
+import pytest
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.vocabulary import Vocabulary
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([], "needs at least one class"),
+        (["cat", ""], r"class 1 of the vocabulary has an empty name: \[''\]"),
+        (["cat", "  "], "class 1 .* empty name"),
+        ([["cat", ""]], r"class 0 .* empty name: \['cat', ''\]"),
+        ([[]], "class 0 .* empty name"),
+        (["cat\tdog"], r"class 0 .* invalid character: 'cat\\tdog'"),
+        (["cat", "\ud800"], "class 1 .* invalid character"),
+        (["cat", "\ufeffdog"], "class 1 .* invalid character"),
+        ("cat", "found a string"),
+        (None, r"a list of names such as \['road', 'sky'\], found None"),
+        ([1, 2], "must be names, found 1. Write it in quotes"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(classes: list[str], message: str) -> None:
+    with pytest.raises(OvssError, match=message):
+        Vocabulary.of(classes)
+
+
+def test_words_of_every_script_are_names() -> None:
+    names = ("Straße", "高速道路", "سیب‌زمینی", "नहर", "window ")
+    assert Vocabulary.of(names).names == names
+
+
+def test_a_repeated_name_is_warned_of_with_the_class_that_wins(caplog: pytest.LogCaptureFixture) -> None:
+    vocabulary = Vocabulary.of(["road", ["cat", "kitten"], "Cat", "sky", " cat "])
+    assert vocabulary.repeated() == {"cat": [1, 2, 4]}
+    with caplog.at_level(logging.WARNING):
+        vocabulary.warn_of_repeated("garden.yaml")
+    (said,) = caplog.messages
+    assert "garden.yaml: the name 'cat' stands for the classes 1 and 2, 4" in said
+    assert "class 1 wins" in said

@@ -1,0 +1,219 @@
+"""The client: what it sends, what it makes of answers, and that it asks again where that may help."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import urllib3
+import uvicorn
+from PIL import Image
+
+from ovss_ray.client import Client, _file_name
+from ovss_ray.client import _bytes as encoded
+from ovss_ray.errors import OvssError
+from ovss_ray.serve.http.guard import digest
+from ovss_ray.structures.columns import NONE
+from tests.serve.bright import picture, service
+from tests.toys import bright
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A toy service with a key, over HTTP."""
+    server = uvicorn.Server(uvicorn.Config(service(key=digest("secret")), port=0, log_level="error"))
+    running = threading.Thread(target=server.run, daemon=True)
+    running.start()
+    while not server.started:
+        assert running.is_alive()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    running.join(10)
+
+
+@contextmanager
+def answering(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """A server that gives these answers, one after the other, and hangs up at status 0."""
+    left, asked = list(answers), list[str]()
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            status, headers = left.pop(0)
+            if status:
+                self.send_response(status)
+                for name, value in {"content-length": "2", **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(b"{}")
+            else:
+                self.close_connection = True
+
+        def log_message(self, *parts: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+
+
+def test_pixels_files_and_bytes_are_segmented_alike(address: str, tmp_path: Path) -> None:
+    image, file = picture(), tmp_path / "photo.png"
+    Image.fromarray(image).save(file)
+    asking = Client(address, key="secret")
+    for form in (image, file, str(file), file.read_bytes(), bytearray(file.read_bytes())):
+        found = asking.segment(form, ["a", ["b", "bee"]])
+        np.testing.assert_array_equal(found.labels, bright(image, 2))
+        assert [one.name for one in found.answer.classes] == ["a", "b"]
+        assert found.answer.png is None
+    many = asking.segment(image, benchmark="scenes:847")
+    np.testing.assert_array_equal(many.labels, bright(image, 847))
+    assert NONE not in many.labels
+    assert asking.overlay(image, ["a", "b"]).startswith(b"\x89PNG")
+    assert all(one.rle for one in asking.masks(image, ["a", "b"]).classes)
+    assert asking.models()["models"][0]["name"] == "bright"
+    assert asking.ready()
+
+
+def test_regions_and_what_somebody_points_at_come_as_masks(address: str) -> None:
+    image, asking = picture(), Client(address, key="secret")
+    found = asking.regions(image, ["a", ["b", "bee"]], top=1)
+    np.testing.assert_array_equal(found.masks, [bright(image, 2) == k for k in range(2)])
+    assert [[one.name for one in mask.names] for mask in found.answer.regions] == [["a"], ["b"]]
+    clicked = asking.prompt(image, [(3, 4, 1), (30, 4, 0)], classes=["a", "b"], model="outliner")
+    np.testing.assert_array_equal(clicked.masks, found.masks[::-1])
+    boxed = asking.prompt(image, box=np.array([1, 2, 9, 9]), multimask=True)
+    assert (clicked.answer.cached, boxed.answer.cached) == (False, True)
+    assert boxed.answer.masks[0].names == []
+    (dark, _light) = asking.polygons(image, ["a", "b"]).classes
+    assert dark.polygons[0].outline == [(0, 0), (16, 0), (16, 24), (0, 24)]
+    with pytest.raises(OvssError, match=r"answered 422: bright cannot answer regions requests: .* Pass model=outliner"):
+        asking.regions(image, ["a"], model="bright")
+    with pytest.raises(OvssError, match=r"answered 422: .*33, 4 is outside the image"):
+        asking.prompt(image, [(33, 4, 1)])
+
+
+def test_a_coco_document_has_the_regions_or_the_masks_of_a_prompt(address: str, tmp_path: Path) -> None:
+    asking, file = Client(address, key="secret"), tmp_path / "photo.png"
+    Image.fromarray(picture()).save(file)
+    regions = asking.coco(file, ["a", ["b", "bee"]])
+    assert regions["images"][0]["file_name"] == "photo.png"
+    assert [category["name"] for category in regions["categories"]] == ["a", "b"]
+    assert {annotation["category_id"] for annotation in regions["annotations"]} == {1, 2}
+    assert regions["info"]["total"] == len(regions["annotations"])
+    prompted = asking.coco(picture(), points=[(3, 4, 1)])
+    assert len(prompted["images"][0]["file_name"]) == 64
+    assert [category["name"] for category in prompted["categories"]] == ["object"]
+    ranking = asking.regions(file, ["a", "b"], ranked=1).answer.ranking
+    assert ranking
+    assert [(one_class.name, len(one_class.regions)) for one_class in ranking] == [("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://host/a/photo.jpg?X-Amz-Signature=" + 300 * "f", "photo.jpg"),
+        ("https://host/" + 300 * "n", 255 * "n"),
+        (Path("folder/photo.png"), "photo.png"),
+        ("photo.png", "photo.png"),
+    ],
+)
+def test_a_document_names_an_image_by_its_file_without_secrets(address: str | Path, name: str) -> None:
+    assert _file_name(address) == name
+
+
+def test_an_image_is_sent_once_and_again_when_the_service_has_forgotten_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    request = urllib3.PoolManager.request
+
+    def noted(*given: object, fields: list[tuple[str, object]], **named: object) -> urllib3.BaseHTTPResponse:
+        answer = request(*given, fields=fields, **named)
+        sent.append((isinstance(dict(fields)["image"], tuple), answer.status))
+        return answer
+
+    monkeypatch.setattr(urllib3.PoolManager, "request", noted)
+    image, asking = picture(25, 33), Client(address, key="secret")
+    for _ in range(2):
+        asking.prompt(image, [(3, 4, 1)])
+    assert sent == [(True, 200), (False, 200)]
+    other = Client(address, key="secret")
+    unknown = picture(26, 34)
+    other._sent.update(asking._sent | {sha256(encoded(unknown)).hexdigest(): None})
+    assert not other.prompt(unknown, [(3, 4, 1)]).answer.cached
+    assert sent[2:] == [(False, 404), (True, 200)]
+    assert other.prompt(unknown, [(3, 4, 1)]).answer.cached
+
+
+def test_what_is_wrong_is_said_as_the_service_says_it(address: str) -> None:
+    with pytest.raises(OvssError, match="answered 401: missing or wrong API key: send the header"):
+        Client(address, key="wrong").models()
+    asking = Client(address, key="secret")
+    with pytest.raises(OvssError, match=r"answered 422: .*empty name"):
+        asking.segment(picture(), ["a", ""])
+    with pytest.raises(OvssError, match="answered 415"):
+        asking.segment(b"no image", ["a"])
+    with pytest.raises(OvssError, match=r"Write \['road'\]"):
+        asking.segment(picture(), "road")
+
+
+NO_IMAGES = {
+    "a list": ([[0, 1]], "got list"),
+    "no class": (None, "got NoneType"),
+    "floats": (np.zeros((4, 4, 3)), r"got an array \(4, 4, 3\) float64"),
+    "channels first": (np.zeros((3, 40, 50), np.uint8), r"an array \(3, 40, 50\) uint8"),
+    "nothing": (np.zeros((0, 0, 3), np.uint8), r"an array \(0, 0, 3\) uint8"),
+    "many": (np.zeros((2, 4, 4, 3), np.uint8), r"an array \(2, 4, 4, 3\) uint8"),
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_what_is_no_image_is_said_before_anything_is_sent(name: str) -> None:
+    image, message = NO_IMAGES[name]
+    with pytest.raises(OvssError, match=message) as failure:
+        Client("http://127.0.0.1:9").segment(image, ["a"])
+    assert "an image must be the path of a file" in str(failure.value)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_that_cannot_be_read_is_named(kind: type, tmp_path: Path) -> None:
+    asking = Client("http://127.0.0.1:9")
+    with pytest.raises(OvssError, match=r"nowhere\.jpg: cannot be read: No such file or directory"):
+        asking.segment(kind(tmp_path / "nowhere.jpg"), ["a"])
+    with pytest.raises(OvssError, match="cannot be read: Is a directory"):
+        asking.prompt(kind(tmp_path), [(1, 1, 1)])
+
+
+def test_names_with_commas_and_brackets_are_names(address: str) -> None:
+    asking = Client(address, key="secret")
+    for classes in (["door, double door"], ["[wet]", "road [dry]"], ['["a"]', ("b", "c, d")]):
+        answer = asking.segment(picture(), classes).answer
+        names = [name if isinstance(name, str) else name[0] for name in classes]
+        assert [entry.name for entry in answer.classes] == names
+
+
+def test_it_asks_again_when_the_service_is_busy_or_hangs_up() -> None:
+    busy = (429, {"retry-after": "0"}), (503, {}), (0, {}), (200, {})
+    with answering(*busy) as (address, asked):
+        assert Client(address).models() == {}
+        assert len(asked) == 4
+
+
+def test_it_does_not_ask_again_when_that_cannot_help_and_gives_up_in_the_end() -> None:
+    with answering((422, {}), (200, {})) as (address, asked):
+        with pytest.raises(OvssError, match="answered 422"):
+            Client(address).models()
+        assert len(asked) == 1
+    with answering(*[(429, {"retry-after": "0"})] * 3) as (address, asked):
+        with pytest.raises(OvssError, match="answered 429"):
+            Client(address, retries=2).models()
+        assert len(asked) == 3
+    with pytest.raises(OvssError, match="Is `ovss serve` running there"):
+        Client("http://127.0.0.1:9", retries=1).models()
+    assert not Client("http://127.0.0.1:9").ready()

@@ -1,0 +1,170 @@
+"""README, CONTRIBUTING, CHANGELOG and docs/: links, paths, commands and sentences."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+
+import ovss_ray
+from ovss_ray.benchmarks import catalog
+from ovss_ray.cli.app import app
+from ovss_ray.config.shipped import shipped_configs
+from tests.paths import ROOT
+from tests.test_architecture import LAYERS
+
+pytestmark = pytest.mark.ray
+
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cluster/README.md", "perf/RESULTS.md")
+]
+DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
+EVERY = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+WORDS = 20
+"""Words of the longest sentence; code in backticks is one word."""
+OLD = r"\b(told|parted|mend\w*|anew|dear|heed\w*|beside|in hand|given up|passed by|so many|whoever|nobody)\b"
+PLACEHOLDERS = {"CONFIG", "NAME", "…"}
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return [content for marked, content in found if marked == language]
+
+
+def prose(document: Path) -> str:
+    """A document without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that headings of a document have on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def sentences(document: Path) -> Iterator[str]:
+    """The sentences of paragraphs, lists and table cells, each code in backticks as one word."""
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", prose(document))
+    lines = re.sub(r"`[^`]+`", "CODE", text).splitlines()
+    parts = [""]
+    for line in map(str.strip, lines):
+        if line.startswith(("|", "#")) or not line:
+            parts += [*line.strip("|").split("|"), ""]
+        elif re.match(r"([-*]|\d+\.) ", line):
+            parts.append(line.split(" ", 1)[1])
+        else:
+            parts[-1] += f" {line}"
+    for part in parts:
+        yield from re.split(r"(?<=[.!?]) +(?=[A-Z\d*])|; |(?<=[.!?])\*\* ", part)
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Document and arguments of every command `ovss …` in a shell block."""
+    for document in DOCUMENTS:
+        for block in blocks(document, "sh"):
+            for line in block.replace("\\\n", " ").splitlines():
+                for part in re.split(r"&&", line):
+                    typed = shlex.split(part.removeprefix("PYTHONPATH=. ").strip(), comments=True)
+                    typed = typed[2:] if typed[:2] == ["uv", "run"] else typed
+                    if typed[:1] == ["ovss"]:
+                        yield document.name, typed[1:]
+
+
+@EVERY
+def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if not link.startswith("https://"):
+            path, _, anchor = link.partition("#")
+            target = (document.parent / path).resolve() if path else document
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+@EVERY
+def test_paths_of_the_repository_exist(document: Path) -> None:
+    for path in re.findall(r"`((?:ovss_ray|tests|configs|perf|jobs|examples|docs|cluster)/[\w./]*)`", prose(document)):
+        assert "NAME" in path or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize(("document", "typed"), list(commands()), ids=lambda value: str(value)[:60])
+def test_documented_commands_have_options_benchmarks_and_configs_that_exist(document: str, typed: list[str]) -> None:
+    command, rest = typer.main.get_command(app), list(typed)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    values = command.make_context("ovss", rest).params  # raises a usage error for an unknown option
+    benchmarks = values.get("benchmark") or ()
+    for benchmark in [benchmarks] if isinstance(benchmarks, str) else benchmarks:
+        known = benchmark in catalog.known() or benchmark.startswith("folder:") or benchmark in PLACEHOLDERS
+        assert known, f"{document}: {benchmark}"
+    configs = values.get("config") or ()
+    for config in [configs] if isinstance(configs, str) else configs:
+        assert config in shipped_configs() or config.endswith(".yaml") or config in PLACEHOLDERS, config
+
+
+@EVERY
+def test_python_in_documents_is_valid_and_uses_names_that_exist(document: Path) -> None:
+    for block in blocks(document, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ovss_ray":
+                assert hasattr(ovss_ray, node.attr), node.attr
+
+
+@EVERY
+def test_sentences_are_short_and_words_are_todays(document: Path) -> None:
+    for sentence in sentences(document):
+        count = len([word for word in sentence.split() if re.search(r"\w", word)])
+        assert count <= WORDS, f"{count} words: {sentence}"
+        assert not re.search(OLD, sentence, re.IGNORECASE), sentence
+        assert not re.match(r"\W*What\b(?!.*\?)(?! changed)", sentence), sentence
+
+
+def test_the_layers_in_contributing_are_those_of_the_architecture() -> None:
+    rows = [line.split("|")[2] for line in (ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines() if "| `" in line]
+    row = {name: number for number, cell in enumerate(rows) for name in re.findall(r"`(\w+)`", cell)}
+    places = [{row[name] for name in layer} for layer in LAYERS]
+    assert all(len(place) == 1 for place in places), "packages of one layer stand in one row"
+    assert places == sorted(places, key=max, reverse=True), "the top layer comes first"
+
+
+def test_one_version_is_named_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert citation["version"] == project["version"] == ovss_ray.__version__
+    assert citation["license"] == project["license"]
+    assert f" {project['version']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_the_readme_is_a_page_and_its_picture_small() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 160
+    assert (ROOT / "docs/scenes.png").stat().st_size < 60_000
+
+
+def numbers(table: str) -> list[str]:
+    """The rows of a table that name a benchmark, without lines and spaces."""
+    return [re.sub(r"[│\s]+", " ", line).strip() for line in table.splitlines() if "scenes:" in line and "│" in line]
+
+
+@pytest.mark.slow
+def test_the_first_command_prints_the_table_of_the_readme(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ovss_ray", "evaluate", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    (expected,) = (block for block in blocks(ROOT / "README.md", "") if "side by side" in block)
+    printed = done.stdout[done.stdout.index("side by side") :]
+    assert len(numbers(expected)) == 2
+    assert [figures(row) for row in numbers(printed)] == [
+        pytest.approx(figures(row), abs=0.1) for row in numbers(expected)
+    ]
+
+
+def figures(row: str) -> list[float]:
+    """The mIoU values of a row."""
+    return [float(value) for value in re.findall(r"\d+\.\d+", row)]

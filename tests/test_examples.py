@@ -1,0 +1,94 @@
+"""The scripts in examples/, run as their docstrings say, and what they print."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ovss_ray
+from examples import majority, picture, segment
+from ovss_ray.datasets import scenes
+from tests.paths import ROOT
+
+pytestmark = pytest.mark.ray
+
+
+def run(*arguments: str, timeout: float = 900) -> str:
+    """The output of a Python command in the root of the repository."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """The benchmarks of a run's report."""
+    return json.loads((folder / "report.json").read_text())["benchmarks"]
+
+
+@pytest.mark.slow
+def test_the_example_of_evaluate_prints_the_numbers_of_the_report(tmp_path: Path) -> None:
+    script = f"from examples import evaluate; print(evaluate.main({str(tmp_path / 'run')!r}, limit=4))"
+    *table, value = run("-c", script).splitlines()
+    miou = {name: benchmark["metrics"]["miou"] for name, benchmark in report(tmp_path / "run").items()}
+    assert table == [f"{name:16} 4/4 images  mIoU {miou[name]:.2f}" for name in ("scenes:seen", "scenes:held-out")]
+    assert float(value) == miou["scenes:seen"]
+
+
+def test_the_example_of_segment_finds_the_classes_that_are_in_the_scene(tmp_path: Path) -> None:
+    shares = segment.main(out=str(tmp_path / "labels.png"))
+    assert tuple(shares) == segment.NAMES
+    labels = np.asarray(Image.open(tmp_path / "labels.png"))
+    drawn, _ = scenes.of_address("held-out/validation/42")
+    names = np.array([scenes.name(content) for content in drawn.contents])
+    assert (np.array(segment.NAMES)[labels] == names[drawn.regions]).mean() > 0.95
+    assert max(shares["sky"], shares["striped red star"]) < 0.01
+
+
+def test_the_example_of_segment_takes_an_image_and_names(tmp_path: Path) -> None:
+    drawn, _ = scenes.of_address("held-out/validation/42")
+    Image.fromarray(drawn.image).save(tmp_path / "scene.png")
+    shares = segment.main([str(tmp_path / "scene.png"), "wall", "water", "grass"], str(tmp_path / "labels.png"))
+    assert set(shares) == {"wall", "water", "grass"}
+    assert shares["water"] < 0.1 < min(shares["wall"], shares["grass"])
+
+
+def test_the_stage_of_the_example_smooths_label_maps() -> None:
+    labels = np.zeros((9, 9), np.uint16)
+    labels[:, 5:] = 700
+    labels[4, 2] = 3
+    smoothed = majority.smoothed(labels, 3)
+    assert smoothed.dtype == np.uint16
+    labels[4, 2] = 0
+    np.testing.assert_array_equal(smoothed, labels)
+    np.testing.assert_array_equal(majority.smoothed(labels, 1), labels)
+
+
+@pytest.mark.slow
+def test_the_config_of_the_example_runs_a_stage_of_ones_own(tmp_path: Path) -> None:
+    options = ("--limit", "2", "--set", "examples.majority.side=31", "--out", str(tmp_path / "run"))
+    run("-m", "ovss_ray", "evaluate", "examples/majority.yaml", "--benchmark", "scenes:seen", *options)
+    assert report(tmp_path / "run")["scenes:seen"]["images"] == {"expected": 2, "scored": 2, "failed": 0}
+    model, vocabulary = ovss_ray.load_model("san_tiny"), scenes.BENCHMARKS["seen"].vocabulary
+    for number in range(2):
+        plain = model.segment(scenes.of_address(f"seen/validation/{number}")[0].image, vocabulary)
+        written = np.asarray(Image.open(tmp_path / "run/scenes-seen/predictions" / f"{number:04d}.png"))
+        assert (written == majority.smoothed(plain, 31)).mean() > 0.99
+        assert (written == plain).mean() < 0.99
+
+
+def test_the_picture_of_the_readme_is_the_one_that_the_script_draws(tmp_path: Path) -> None:
+    picture.main(str(tmp_path / "scenes.png"))
+    drawn, committed = (Image.open(file).convert("RGB") for file in (tmp_path / "scenes.png", ROOT / "docs/scenes.png"))
+    assert drawn.size == committed.size
+    difference = np.abs(np.asarray(drawn, float) - np.asarray(committed, float)).mean()
+    assert difference < 5, "draw it again: python -m examples.picture docs/scenes.png"
+
+
+@pytest.mark.parametrize("script", ["evaluate", "segment", "majority", "picture"])
+def test_every_example_is_short(script: str) -> None:
+    assert len((ROOT / "examples" / f"{script}.py").read_text("utf-8").splitlines()) <= 100
