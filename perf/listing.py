@@ -1,7 +1,8 @@
 """Listing LVIS: memory and time of listing the images and writing the manifest, against json.load of the whole file.
 
 The file is made up: polygons of 40 corners and other entries as in lvis_v1_val.json, about 700 bytes an annotation.
-Each side runs in a process of its own, whose peak resident set is taken. The file is deleted at the end.
+The photographs are empty files. Each side runs in a process of its own, whose peak resident set is taken.
+All files are deleted at the end.
 """
 
 import json
@@ -48,7 +49,7 @@ def measure(megabytes: int, rounds: int) -> None:
 def run(script: str, root: str) -> tuple[float, float, float]:
     """Images, peak of the resident set in GB, and seconds of a script in a process of its own."""
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script, root], stdout=subprocess.PIPE, text=True, check=True)
     images, peak = done.stdout.split()
     return int(images), float(peak), time.perf_counter() - begun
 
@@ -57,13 +58,15 @@ def write(root: Path, size: int) -> int:
     """Write lvis/lvis_v1_val.json of about `size` bytes, and return its size."""
     generator = np.random.default_rng(0)
     polygons = [json.dumps([generator.uniform(0, 640, 80).round(2).tolist()]) for _ in range(500)]
-    (root / "lvis/val2017").mkdir(parents=True)
+    for folder in ("lvis/val2017", "lvis/train2017"):
+        (root / folder).mkdir(parents=True)
     file = root / "lvis/lvis_v1_val.json"
     address = "http://images.cocodataset.org/val2017"
     with file.open("w") as stream:
         stream.write('{"info": {}, "images": [')
         for image in range(1, IMAGES + 1):
             entry = {"id": image, "height": 480, "width": 640, "coco_url": f"{address}/{image:012}.jpg"}
+            (root / f"lvis/val2017/{image:012}.jpg").touch()
             stream.write(json.dumps(entry | {"neg_category_ids": [1, 2, 3]}) + ", " * (image < IMAGES))
         stream.write('], "annotations": [')
         number = 0
