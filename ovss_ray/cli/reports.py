@@ -22,6 +22,7 @@ def report(
         list[str] | None, typer.Option(help="also the scores with classes merged, vehicle=car,truck; may be repeated")
     ] = None,
     buckets: Annotated[bool, typer.Option("--buckets", help="also by frequency of classes, and by size")] = False,
+    metrics: Annotated[str, typer.Option(help="further metrics from the records: dice, f_score, mmseg")] = "",
 ) -> None:
     """Rebuild the report of a run from its records, and print it."""
     from ovss_ray.api import comparison
@@ -30,10 +31,11 @@ def report(
     from ovss_ray.runs.folder import RunFolder
 
     folder, console = RunFolder(run), terminal.console()
-    merged, words = subsets.parse(merge or []), subsets.parse_only(only)
+    merged, words, further = subsets.parse(merge or []), subsets.parse_only(only), subsets.words_of(metrics)
     unfit = subsets.unfit(folder.labels(), merged, words) if merged or words else {}
-    cells = bool(intervals or merged or words or buckets)
-    built, readings = comparison.rebuild(folder, Display(), images > 0, relations, cells, intervals)
+    needed = [name for name in folder.labels() if buckets or (merged and name not in unfit)]
+    keep, shown = intervals or bool(needed or words), Display()
+    built, readings = comparison.rebuild(folder, shown, images > 0, relations, keep, intervals, further, needed)
     terminal.show(built, console, classes)
     for name, reading in readings.items():
         if images:
