@@ -30,16 +30,15 @@ def report(
     from ovss_ray.reports import statistics_tables, subsets, terminal
     from ovss_ray.runs.folder import RunFolder
 
-    folder, console = RunFolder(run), terminal.console()
-    merged, words, further = subsets.parse(merge or []), subsets.parse_only(only), subsets.words_of(metrics)
+    folder, console, further = RunFolder(run), terminal.console(), subsets.words_of(metrics)
+    merged, words = subsets.parse(merge or []), subsets.parse_only(only)
     unfit = subsets.unfit(folder.labels(), merged, words) if merged or words else {}
     needed = [name for name in folder.labels() if buckets or (merged and name not in unfit)]
-    keep, shown = intervals or bool(needed or words), Display()
-    built, readings = comparison.rebuild(folder, shown, images > 0, relations, keep, intervals, further, needed)
+    kept = bool(intervals or needed or words), intervals, further, needed
+    built, readings = comparison.rebuild(folder, Display(), images > 0, relations, *kept)
     terminal.show(built, console, classes)
     for name, reading in readings.items():
-        if images:
-            terminal.show_images(reading.images(), console, images)
+        terminal.show_images(reading.images(), console, images)
         if worst:
             console.print(statistics_tables.worst_classes(name, built.benchmarks[name], worst))
         if name in unfit:

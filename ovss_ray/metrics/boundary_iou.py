@@ -6,7 +6,7 @@ within d of the contour:
 
     boundary IoU = |(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|      d = 2 % of the image's diagonal, at least 1
 
-A pixel of G is in G_d if the square of 2 d + 1 pixels around it has another label. Pixels outside the image have
+A pixel of G is in G_d if another label is within d rows and columns. Pixels outside the image have
 another label, as in the official code. Intersections and unions are summed over all images, as for `iou`.
 
 Pixels whose truth is IGNORE are removed from the prediction before its contours are drawn. So the edge of an ignored

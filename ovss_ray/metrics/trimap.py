@@ -1,9 +1,8 @@
 """Trimap accuracy: the pixel accuracy in bands of several widths around the contours of the truth.
 
-Source: Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, section 5. A pixel
-is in the band of width w if another label is at most w pixels away, in rows and in columns. IGNORE is
-another label, so the band also follows ignored regions, such as the void contours of PASCAL VOC. The edge of the image
-is no contour.
+Source: Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, section 5. The band
+of width w has the pixels with another label at most w rows and columns away. IGNORE is another label, so the band also
+follows ignored regions, such as the void contours of PASCAL VOC. The edge of the image is no contour.
 
     trimap_w = correctly predicted pixels of the band / pixels of the band      w = 1, 2, 4, 8, 16 pixels
 
