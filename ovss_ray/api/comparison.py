@@ -1,16 +1,18 @@
 """Compare runs from Python: `ovss_ray.compare`. Rebuild the report of a run from its records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from ovss_ray import metrics as further
 from ovss_ray.api import evaluation
 from ovss_ray.config.shipped import find_config
 from ovss_ray.engine.display import listener
 from ovss_ray.engine.progress import Progress
 from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.io import files
-from ovss_ray.reports import paired, totals
+from ovss_ray.reports import paired, subsets, totals
 from ovss_ray.reports import report as reports
 from ovss_ray.reports.paired import Paired
 from ovss_ray.reports.schema import Report
@@ -109,17 +111,25 @@ def rebuild(
     relations: str | Path | None = None,
     cells: bool = True,
     bounds: bool = True,
+    metrics: Sequence[str] = (),
+    needed: Collection[str] = (),
 ) -> tuple[Report, dict[str, Reading]]:
     """Rebuild the report of a run from its records, and write it. Warn of files that have changed since the run.
 
     Return the report, and benchmark → content of the records. `images`: keep the values of each image, too. `cells`:
-    keep the confusion cells of each image, too. `bounds`: compute intervals from them.
-    `relations`: file with relations between classes, for SG-IoU; the folder gets a copy. Raises OvssError if `folder`
-    is not the folder of a run, or if the run has not begun. It is also raised if the relations do not fit a benchmark.
+    keep the confusion cells of each image, too. `bounds`: compute intervals from them. `metrics`: names of further
+    metrics that are computed from the records, such as "mmseg". `needed`: benchmarks whose cells are needed.
+    `relations`: file with relations between classes, for SG-IoU; the folder gets a copy.
+
+    Raises OvssError if `folder` is not the folder of a run, or if the run has not begun. It is also raised if the
+    relations do not fit a benchmark, or if needed cells were not kept; then no report is written.
     """
     if relations is not None:
         relating.save(folder, relating.read(relations, folder.labels()))
+    requested = further.requested(metrics)
     readings = totals.read(folder, images=images, cells=cells)
+    readings = {name: replace(reading, requested=requested) for name, reading in readings.items()}
+    subsets.check_kept(readings, needed)
     report = reports.assemble(folder, readings, bounds)
     for doubt in changes.doubts(folder, {name: reading.listed for name, reading in readings.items()}):
         progress.say(doubt)

@@ -91,7 +91,10 @@ def measured() -> Table:
     """Return a table of all built-in metrics: the columns that they read, and the names of their values."""
     table = Table("metric", "reads", "values", "what it is", title="Metrics", title_justify="left")
     for metric in metrics.built_in():
-        table.add_row(metric.name, " ".join(metric.reads), " ".join(metric.headings), _first_line(metric))
+        entry = f"; metrics: [{metric.name}]" if metric.on_request else ""
+        table.add_row(
+            metric.name, escape(" ".join(metric.reads) + entry), " ".join(metric.headings), _first_line(metric)
+        )
     for computed in metrics.derived():
         origin = "; ".join(filter(None, [f"records of {computed.derives}", computed.option]))
         table.add_row(computed.name, origin, " ".join(computed.headings), _first_line(computed))

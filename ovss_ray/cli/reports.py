@@ -22,6 +22,7 @@ def report(
         list[str] | None, typer.Option(help="also the scores with classes merged, vehicle=car,truck; may be repeated")
     ] = None,
     buckets: Annotated[bool, typer.Option("--buckets", help="also by frequency of classes, and by size")] = False,
+    metrics: Annotated[str, typer.Option(help="further metrics from the records: dice, f_score, mmseg")] = "",
 ) -> None:
     """Rebuild the report of a run from its records, and print it."""
     from ovss_ray.api import comparison
@@ -29,15 +30,15 @@ def report(
     from ovss_ray.reports import statistics_tables, subsets, terminal
     from ovss_ray.runs.folder import RunFolder
 
-    folder, console = RunFolder(run), terminal.console()
+    folder, console, further = RunFolder(run), terminal.console(), subsets.words_of(metrics)
     merged, words = subsets.parse(merge or []), subsets.parse_only(only)
     unfit = subsets.unfit(folder.labels(), merged, words) if merged or words else {}
-    cells = bool(intervals or merged or words or buckets)
-    built, readings = comparison.rebuild(folder, Display(), images > 0, relations, cells, intervals)
+    needed = [name for name in folder.labels() if buckets or (merged and name not in unfit)]
+    kept = bool(intervals or needed or words), intervals, further, needed
+    built, readings = comparison.rebuild(folder, Display(), images > 0, relations, *kept)
     terminal.show(built, console, classes)
     for name, reading in readings.items():
-        if images:
-            terminal.show_images(reading.images(), console, images)
+        terminal.show_images(reading.images(), console, images)
         if worst:
             console.print(statistics_tables.worst_classes(name, built.benchmarks[name], worst))
         if name in unfit:

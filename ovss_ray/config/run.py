@@ -56,7 +56,7 @@ class RunConfig(Settings):
     """number of images to evaluate: the first images, sorted by id"""
     pools: tuple[Pool, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
-    """names of your own metric modules, used in addition to the built-in metrics (see ovss_ray.metrics)"""
+    """metrics in addition to the regular ones: your own modules, or built-in ones such as boundary_iou"""
     keep_predictions: Literal["auto", "all", "none"] = "auto"
     """extent to which predicted label maps are written to the run folder: "all", "none" or "auto"
 

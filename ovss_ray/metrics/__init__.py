@@ -18,6 +18,7 @@ The Question has the labels and classes of the image (see structures.question). 
     class_headings  key → heading in the table of classes, with `Partial.per_label()` → {key: (L,) array}
     per_image       records → {key: (n,) float64} for the list of images
     counts          key → words, with `counted()` of the sum → {key: integer}, such as a number of classes
+    on_request      True: a metric of this package that a run measures only if its config lists it
 
 and `Partial.of_group(labels)` → {key: value}, for a group of labels such as things and stuff, with
 
@@ -36,6 +37,8 @@ it, and it also applies to finished runs. In place of `reads`, `schema`, `measur
     needs       name of its input, such as "relations" (see runs.relations); --relations is then the option for it.
                 "fold" is no option: the benchmarks of folds have it (see reports.totals)
     Result      class of the values: `Result(partial, input)`, with `result()`, and perhaps `per_label()`, `of_group()`
+
+With `on_request = True` in place of `needs`, it is `Result(partial)`, computed by `ovss report RUN --metrics NAME`.
 
 Values are percent; NaN is a value that could not be measured. A module whose name begins with an underscore is not a
 metric. Metrics do not import one another, nor Ray.
@@ -79,6 +82,7 @@ class Table:
     group_headings: Mapping[str, str] = field(default_factory=dict)
     group_counts: Mapping[str, str] = field(default_factory=dict)
     Resampled: Callable[[ClassSums, ClassSums], Any] | None = None
+    on_request: bool = False
 
     @property
     def place(self) -> tuple[int, str]:
@@ -96,13 +100,13 @@ class Derived(Table):
     """Metric that is computed from the sum of another metric (see above)."""
 
     derives: str
-    needs: str
-    Result: Callable[[Any, Any], Any]
+    Result: Callable[..., Any]
+    needs: str = ""
 
     @property
     def option(self) -> str:
-        """Option of `ovss report` with its input; empty if the benchmark itself has the input."""
-        return _option(self.needs)
+        """Option of `ovss report` for it; empty if the benchmark itself has its input."""
+        return _option(self.name, self.needs)
 
     @property
     def measured_as(self) -> str:
@@ -163,12 +167,15 @@ def load(name: str) -> Metric:
     if "derives" in (module := registry.find(PACKAGE, name, "__dict__")):
         raise OvssError(
             f"the metric {name} is not measured: it is computed from the records of {module['derives']}. Delete it "
-            f"from `metrics:`, and type: ovss report RUN {_option(module['needs'])}".rstrip()
+            f"from `metrics:`, and type: ovss report RUN {_option(name, module.get('needs', ''))}".rstrip()
         )
     return Metric(**_defined(Metric, name))
 
 
-def _option(needs: str) -> str:
+def _option(name: str, needs: str) -> str:
+    """Return the option of `ovss report` for a derived metric and its input; empty if the benchmark has the input."""
+    if not needs:
+        return f"--metrics {name}"
     return "" if needs == FOLD else f"--{needs} FILE"
 
 
@@ -183,6 +190,25 @@ def derived() -> tuple[Derived, ...]:
     """Return the derived metrics of this package, in the order of their tables."""
     every = (Derived(**_defined(Derived, name)) for name in _known(derived=True))
     return tuple(sorted(every, key=lambda metric: metric.place))
+
+
+@cache
+def regular() -> tuple[Metric, ...]:
+    """Return the measured metrics of this package that need no entry in a config, in the order of their tables."""
+    return tuple(metric for metric in built_in() if not metric.on_request)
+
+
+def requested(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of derived metrics on request, each once. Raises UnknownName, or OvssError for another metric."""
+    possible = [metric.name for metric in derived() if metric.on_request]
+    for name in names:
+        registry.find(PACKAGE, name, "__dict__")
+        if name not in possible:
+            raise OvssError(
+                f"--metrics {name}: not computed from finished records. Possible: {', '.join(possible)}. List a metric "
+                "that is measured per image under `metrics:` of the config, and evaluate in a new --out"
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def _known(derived: bool) -> list[str]:
@@ -214,14 +240,19 @@ def columns(names: Iterable[str]) -> list[str]:
 
 
 def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
-    """Return the user's metrics that a config names. Raises OvssError for built-in metrics and duplicate keys."""
+    """Return the metrics that a config lists: the user's modules, and metrics of this package on request.
+
+    Raises OvssError for other metrics of this package, and for duplicate keys.
+    """
     added = tuple(map(load, names))
-    taken = {**_RESERVED, **{key: metric.name for metric in (*built_in(), *derived()) for key in _keys(metric)}}
+    known = [metric for metric in (*built_in(), *derived()) if metric.name not in names]
+    taken = {**_RESERVED, **{key: metric.name for metric in known for key in _keys(metric)}}
     for metric in added:
-        if "." not in metric.name:
+        if "." not in metric.name and not metric.on_request:
+            optional = ", ".join(of.name for of in built_in() if of.on_request)
             raise OvssError(
                 f"the metric {metric.name} is built in: it runs in every run whose stages write {list(metric.reads)}. "
-                "List only modules of your own, such as my_package.my_metric"
+                f"List only modules of your own, such as my_package.my_metric, or one of: {optional}"
             )
         if clashes := [key for key in _keys(metric) if key in taken]:
             kind, key = clashes[0]

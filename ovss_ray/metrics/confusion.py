@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ovss_ray.errors import OvssError
 from ovss_ray.metrics import _counting, _resampling
+from ovss_ray.structures.class_sums import UNITS, percent
 from ovss_ray.structures.columns import IGNORE, NONE
 from ovss_ray.structures.question import Question
 
@@ -42,9 +43,6 @@ class_headings = {
 Resampled = _resampling.Resampled
 Cells = Mapping[str, np.ndarray]
 """Non-zero cells of one image: truth (n,) uint16, prediction (n,) uint16, pixels (n,) int64."""
-
-_FIXED = 2**32
-"""Units per percent. Per-image mIoU is summed as integers, so the sum does not depend on the order, unlike float64."""
 
 
 class Counter:
@@ -149,7 +147,7 @@ class Partial:
         np.add.at(counts, (cells["truth"], np.where(named, cells["prediction"], labels)), cells["pixels"])
         means = _image_mious(images, cells, len(records))
         means = means[np.isfinite(means)]
-        return cls(counts, int(np.rint(means * _FIXED).astype(np.int64).sum()), len(means))
+        return cls(counts, int(np.rint(means * UNITS).astype(np.int64).sum()), len(means))
 
     def __add__(self, other: "Partial") -> "Partial":
         if self.counts.shape != other.counts.shape:
@@ -181,12 +179,12 @@ class Partial:
     @property
     def iou(self) -> np.ndarray:
         """(N,) float64 percent: tp / union of each label; NaN for labels without pixels in the truth."""
-        return _percent(self.hits, self.truth_pixels + self.prediction_pixels - self.hits, self.truth_pixels > 0)
+        return percent(self.hits, self.truth_pixels + self.prediction_pixels - self.hits, self.truth_pixels > 0)
 
     @property
     def acc(self) -> np.ndarray:
         """(N,) float64 percent: recall (tp / truth) of each label; NaN for labels without pixels in the truth."""
-        return _percent(self.hits, self.truth_pixels, self.truth_pixels > 0)
+        return percent(self.hits, self.truth_pixels, self.truth_pixels > 0)
 
     def pooled_iou(self, labels: Sequence[int]) -> float:
         """Return Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth.
@@ -231,7 +229,7 @@ class Partial:
     @property
     def image_miou(self) -> float:
         """Mean of the images' mIoU over all images with a counted pixel; NaN if there are no such images."""
-        return self.image_sum / _FIXED / self.images if self.images else float("nan")
+        return self.image_sum / UNITS / self.images if self.images else float("nan")
 
     def result(self) -> dict[str, float]:
         """Return all means by name, in percent. If no pixel is counted, all are NaN (`self.fwiou` is 0 then)."""
@@ -257,7 +255,7 @@ def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
     images, cells = flat_cells(records.take(pa.array(measured)))
-    values[measured] = np.rint(_image_mious(images, cells, len(measured)) * _FIXED) / _FIXED
+    values[measured] = np.rint(_image_mious(images, cells, len(measured)) * UNITS) / UNITS
     return {"miou": values}
 
 
@@ -285,14 +283,10 @@ def _image_mious(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
     np.add.at(truths, row, pixels)
     np.add.at(predictions, column, pixels)
     np.add.at(hits, row, pixels * (truth == prediction))
-    iou = _percent(hits, truths + predictions - hits, truths > 0)[truths > 0]
+    iou = percent(hits, truths + predictions - hits, truths > 0)[truths > 0]
     image = keys[truths > 0] >> 16
     with np.errstate(invalid="ignore"):
         return np.bincount(image, iou, n) / np.bincount(image, minlength=n)
-
-
-def _percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return np.divide(100.0 * part, whole, out=np.full(len(part), np.nan), where=where)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ovss_ray.errors import OvssError
+from ovss_ray.structures.class_sums import UNITS
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.question import Question
 
@@ -30,9 +31,6 @@ live = {"instance_iou": "mean IoU of instances"}
 group_headings = {"instance_iou": "mean IoU"}
 group_counts = {"instances": "instances"}
 class_headings = {"instance_iou": "IoU of instances", "instances": "instances"}
-
-_FIXED = 2**32
-"""Units per percent. IoUs are summed as integers, so the sum does not depend on the order, unlike float64."""
 
 
 def measure(
@@ -83,7 +81,7 @@ class Partial:
                 f"these records have label indices up to {label.max()}, but the benchmark has {labels} labels. Perhaps "
                 "another version of the benchmark was scored: choose a new --out"
             )
-        ious = np.rint(100.0 * intersection / np.maximum(union, 1) * _FIXED).astype(np.int64)
+        ious = np.rint(100.0 * intersection / np.maximum(union, 1) * UNITS).astype(np.int64)
         sums = np.zeros(labels, object)
         np.add.at(sums, label, ious.astype(object))
         return cls(sums, np.bincount(label, minlength=labels))
@@ -106,7 +104,7 @@ class Partial:
 
     def _mean(self, labels: Sequence[int]) -> float:
         number = int(self.instances[list(labels)].sum())
-        return int(self.iou_sum[list(labels)].sum()) / _FIXED / number if number else float("nan")
+        return int(self.iou_sum[list(labels)].sum()) / UNITS / number if number else float("nan")
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:

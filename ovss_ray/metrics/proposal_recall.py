@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from ovss_ray.structures.class_sums import UNITS
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.question import Question
 
@@ -29,9 +30,6 @@ headings = {
     "proposal_recall_50": "recall at IoU 0.5",
     "proposal_recall_75": "recall at IoU 0.75",
 }
-
-_FIXED = 2**32
-"""Units per percent. IoUs are summed as integers, so the sum does not depend on the order, unlike float64."""
 
 
 def measure(question: Question, truth: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> dict[str, np.ndarray]:
@@ -75,7 +73,7 @@ class Partial:
         intersection, union = (
             records.field(name).flatten().to_numpy(zero_copy_only=False) for name in ("intersection", "union")
         )
-        ious = np.rint(100.0 * intersection / union * _FIXED).astype(np.int64)
+        ious = np.rint(100.0 * intersection / union * UNITS).astype(np.int64)
         enough = (int((scale * intersection >= part * union).sum()) for part, scale in ((1, 2), (3, 4)))
         return cls(len(union), int(ious.sum()), *enough)
 
@@ -92,7 +90,7 @@ class Partial:
         if not self.regions:
             return {}
         return {
-            "proposal_best_iou": self.iou_sum / _FIXED / self.regions,
+            "proposal_best_iou": self.iou_sum / UNITS / self.regions,
             "proposal_recall_50": 100.0 * self.half / self.regions,
             "proposal_recall_75": 100.0 * self.three_quarters / self.regions,
         }

@@ -15,6 +15,7 @@ from ovss_ray.reports import resampling
 from ovss_ray.reports.fields import Bootstrap, Ends
 from ovss_ray.reports.resampling import Cells
 from ovss_ray.reports.totals import Reading
+from ovss_ray.structures.class_sums import UNITS
 
 LEVEL = 95
 """Nominal coverage of the intervals, in percent."""
@@ -25,7 +26,6 @@ FEWEST_OF_CLASS = 5
 by far."""
 RARE = 10
 """Number of photographs below which a class counts as rare. Rare classes make the intervals of means too narrow."""
-_FIXED = 2**32
 
 
 def of(reading: Reading) -> Bootstrap | None:
@@ -96,12 +96,12 @@ def centred(values: np.ndarray, reported: float) -> Ends | None:
 
 def shifted(values: np.ndarray, reported: float) -> Ends | None:
     """Return the interval without limits, as for a difference of two values (see `centred`)."""
-    units = np.sort(np.rint(values[~np.isnan(values)] * _FIXED).astype(np.int64))
+    units = np.sort(np.rint(values[~np.isnan(values)] * UNITS).astype(np.int64))
     if not len(units) or np.isnan(reported):
         return None
     cut = max(int(len(units) * (100 - LEVEL) / 200) - 1, 0)
-    shift = round(reported * _FIXED) - int(units.sum()) // len(units)
-    return (int(units[cut]) + shift) / _FIXED, (int(units[-1 - cut]) + shift) / _FIXED
+    shift = round(reported * UNITS) - int(units.sum()) // len(units)
+    return (int(units[cut]) + shift) / UNITS, (int(units[-1 - cut]) + shift) / UNITS
 
 
 def _known(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, Ends]:

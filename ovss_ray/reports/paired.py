@@ -15,7 +15,7 @@ from ovss_ray import metrics
 from ovss_ray.reports import intervals
 from ovss_ray.reports.fields import Ends
 from ovss_ray.reports.resampling import Cells
-from ovss_ray.reports.totals import Reading
+from ovss_ray.reports.totals import TRUTH_DIGEST, Reading
 
 POWER = 80
 """Probability, in percent, with which a test at the 5 % level shows the difference `Difference.smallest`."""
@@ -62,6 +62,7 @@ def compare(first: Reading, second: Reading) -> Paired:
         or _other_images(before_cells, after_cells)
         or _other_names(first, second, before_cells.ids)
         or _other_truth(before_cells, after_cells)
+        or _other_files(first, second)
     ):
         return Paired(reason)
     photographs = before_cells.photographs
@@ -184,11 +185,29 @@ def _other_truth(first: Cells, second: Cells) -> str:
     return ""
 
 
+def _other_files(first: Reading, second: Reading) -> str:
+    """Return the reason why images have label files of different contents; empty if they do not, or if unknown."""
+    before, after = _digests(first), _digests(second)
+    if other := [name for name, digest in before.items() if after.get(name, digest) != digest]:
+        return (
+            f"the label files of {len(other)} images, such as {min(other)}, have different contents (SHA-256): "
+            "evaluate the same label files in both runs"
+        )
+    return ""
+
+
+def _digests(reading: Reading) -> dict[str, str]:
+    """Return image id → digest of its label file, for images with a known digest."""
+    tables = [table for table in reading.total.cells if TRUTH_DIGEST in table.column_names]
+    columns = ((table["image_id"].to_pylist(), table[TRUTH_DIGEST].to_pylist()) for table in tables)
+    return {name: digest for ids, digests in columns for name, digest in zip(ids, digests, strict=True) if digest}
+
+
 def _truth(cells: Cells) -> np.ndarray:
     """Return a fingerprint of each image's truth, (n, 2) int64: its counted pixels, and their weighted sum.
 
     The weights are the squared numbers of the labels, counted from 1. Places of the pixels are not compared. So
-    other label files with the same area of every class are not detected.
+    other label files with the same area of every class are detected by their digests only (see _other_files).
     """
     n = len(cells.ids)
     sums = np.zeros((n, 2), np.int64)

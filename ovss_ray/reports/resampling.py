@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ovss_ray.metrics import confusion
-from ovss_ray.structures.class_sums import ClassSums
+from ovss_ray.structures.class_sums import UNITS, ClassSums
 from ovss_ray.structures.columns import NONE
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ BITS = "PCG64"
 """Name of the bit generator, as in numpy.random."""
 _BLOCK = 125
 """Number of resamples that are summed together: their weights stay in the cache of a processor."""
-_UNITS_PER_PERCENT = 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +97,7 @@ class Cells:
         unit = self.clusters[self.image]
         hit, called = self.truth == self.prediction, self.prediction < n
         counted = np.flatnonzero(~np.isnan(self.image_miou))
-        mious = np.rint(self.image_miou[counted] * _UNITS_PER_PERCENT).astype(np.int64)
+        mious = np.rint(self.image_miou[counted] * UNITS).astype(np.int64)
         rows = [self.truth[hit], n + self.truth, 2 * n + self.prediction[called]]
         rows += [np.full(len(counted), 3 * n), np.full(len(counted), 3 * n + 1)]
         columns = [unit[hit], unit, unit[called], self.clusters[counted], self.clusters[counted]]

@@ -1,6 +1,6 @@
 """Scores of merged classes, classes of interest, and buckets of classes and sizes, from the records of any run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,11 @@ FREQUENCIES = {"rare (1–9 photographs)": 1, "common (10–99)": 10, "frequent 
 """Name of a bucket of classes → smallest number of photographs in whose truth a class occurs."""
 SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
 """Name of a bucket of sizes → smallest share of an image's counted pixels, in percent."""
+
+_NOT_KEPT = (
+    "the confusion cells of single images are not at hand: there are no records, the run is compact, or it has more "
+    "than 100,000 images. Select a part of the run with --ids or --limit"
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,13 @@ def unfit(
     if reasons and len(reasons) == len(labels):
         raise OvssError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
     return reasons
+
+
+def check_kept(readings: Mapping[str, Reading], names: Collection[str]) -> None:
+    """Raise OvssError if the cells of the images of a named benchmark were not kept."""
+    for name in names:
+        if not readings[name].total.cells:
+            raise OvssError(f"{name}: --merge and --buckets are not possible: {_NOT_KEPT}")
 
 
 def by_frequency(reading: Reading) -> Reading:
@@ -189,10 +201,7 @@ def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
 
 def _kept(reading: Reading) -> tuple[pa.Table, ...]:
     if not reading.total.cells:
-        raise OvssError(
-            "the confusion cells of single images are not at hand: there are no records, or more than "
-            "100,000 images. Select a part of the run with --ids or --limit"
-        )
+        raise OvssError(_NOT_KEPT)
     return reading.total.cells
 
 

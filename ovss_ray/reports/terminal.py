@@ -266,7 +266,9 @@ def _errors(name: str, benchmark: BenchmarkReport) -> Table:
 
 
 def show_images(rows: list[dict[str, Any]], console: Console, most: int) -> None:
-    """Print the first `most` rows, the images with the lowest mIoU."""
+    """Print the first `most` rows, the images with the lowest mIoU; nothing if `most` is 0."""
+    if not most:
+        return
     table = Table("image", title=f"the {min(most, len(rows))} worst of {len(rows)} images", title_justify="left")
     keys = [key for key in rows[0] if key not in ("image_id", "error")] if rows else []
     words = {key: word for metric in metrics.built_in() for key, word in metric.live.items()}

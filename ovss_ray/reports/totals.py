@@ -20,6 +20,9 @@ from ovss_ray.runs.records import Settled
 _UNIT = 2**64
 """Units per second. Seconds, float32, are summed as integers, so the sum does not depend on the order."""
 
+TRUTH_DIGEST = "truth_digest"
+"""Column of records with the digest of the label file."""
+
 CELLS_UP_TO = 100_000
 """Largest number of images whose confusion cells are kept. They take about 1.5 kB per image."""
 
@@ -41,7 +44,7 @@ class Total:
     images: tuple[pa.Table, ...] = ()
     """tables with a row per image: image_id, values, error; empty unless requested"""
     cells: tuple[pa.Table, ...] = ()
-    """tables with a row per scored image: image_id, confusion; empty unless requested"""
+    """tables with a row per scored image: image_id, confusion, perhaps truth_digest; empty unless requested"""
 
     @classmethod
     def of(cls, part: pa.Table, labels: int, images: bool = False, cells: bool = False) -> "Total":
@@ -64,7 +67,7 @@ class Total:
             partials={name: metrics.load(name).partial(columns[name], labels) for name in +measured},
             measured=+measured,
             images=(_images(part, columns),) if images else (),
-            cells=(part.select(["image_id", metrics.MAIN]).filter(good),) if cells and metrics.MAIN in columns else (),
+            cells=(_cells(part).filter(good),) if cells and metrics.MAIN in columns else (),
         )
 
     @classmethod
@@ -105,6 +108,11 @@ def _images(part: pa.Table, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
     return table.append_column("error", part["error"])
 
 
+def _cells(part: pa.Table) -> pa.Table:
+    """Return image_id, confusion cells, and the digests of label files, which records of other versions lack."""
+    return part.select([name for name in ("image_id", metrics.MAIN, TRUTH_DIGEST) if name in part.column_names])
+
+
 Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Total | None]]
 """Function that sums over a folder of records, such as records.fold and reduce.fold.
 
@@ -125,6 +133,8 @@ class Reading:
     total: Total
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """name → input of derived metrics: "relations" → Relations, "fold" → number of measured episodes"""
+    requested: tuple[str, ...] = ()
+    """names of derived metrics on request (see metrics.requested)"""
 
     def results(self) -> list[tuple[metrics.Table, Any]]:
         """Return the metrics with a value, in the order of their tables.
@@ -134,8 +144,12 @@ class Reading:
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]
         for metric in metrics.derived():
-            if metric.derives in sums and metric.needs in self.inputs:
+            if metric.derives not in sums:
+                continue
+            if metric.needs in self.inputs:
                 results.append((metric, metric.Result(sums[metric.derives], self.inputs[metric.needs])))
+            elif metric.name in self.requested:
+                results.append((metric, metric.Result(sums[metric.derives])))
         return sorted(results, key=lambda result: result[0].place)
 
     def images(self) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
 def _with_metrics(pools: Sequence[Pool], config: RunConfig) -> list[Pool]:
     """Return the pools, with a list of metrics for the stage `measure`.
 
-    The list has the user's metrics, and those built-in metrics whose columns exist.
+    The list has the metrics of the config, and those regular metrics whose columns exist.
     """
     columns = set(MANIFEST)
     settled = []
@@ -100,6 +100,6 @@ def _measuring(stage: StageConfig, columns: set[str], config: RunConfig) -> Stag
                 f"writes; available: {sorted(columns)}"
             )
     main = {metrics.MAIN} if predicts(config) else set()
-    possible = [metric for metric in metrics.built_in() if metric.name in main or set(metric.reads) <= columns]
+    possible = [metric for metric in metrics.regular() if metric.name in main or set(metric.reads) <= columns]
     options: dict[str, Any] = {"metrics": [metric.name for metric in (*possible, *own_metrics)]}
     return StageConfig(use="measure", options=options | ({"binary": True} if binary(config) else {}))

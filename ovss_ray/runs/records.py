@@ -49,8 +49,8 @@ Part = tuple[str, np.ndarray]
 Read = Callable[[str, list[str] | None], pa.Table]
 """Function: address of a part file, and names of columns (None: all columns) → records of the file."""
 
-METRICS = {metric.name: metric.schema for metric in metrics.built_in()}
-"""Column → schema of a built-in metric. The column is null if no stage writes the columns that the metric reads."""
+METRICS = {metric.name: metric.schema for metric in metrics.regular()}
+"""Column → schema of a regular metric. The column is null if no stage writes the columns that the metric reads."""
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -61,7 +61,7 @@ SCHEMA = pa.schema(
     ],
     metadata={"ovss_ray.records": VERSION},
 )
-"""Columns of every record. The columns of user-defined metrics follow, named by the metrics' modules."""
+"""Columns of every record. Columns of the metrics that a config lists follow, named as the metrics."""
 
 
 def table(batch: Batch) -> pa.Table:
@@ -72,8 +72,9 @@ def table(batch: Batch) -> pa.Table:
 
 @lru_cache(maxsize=16)
 def _with_own(columns: frozenset[str]) -> pa.Schema:
-    """Return SCHEMA, extended by the user-defined metrics among `columns`."""
-    fields = [pa.field(name, metrics.load(name).schema) for name in sorted(columns) if "." in name]
+    """Return SCHEMA, extended by those metrics among `columns` that a config has listed."""
+    listed = set(metrics.columns(columns)) - METRICS.keys()
+    fields = [pa.field(name, metrics.load(name).schema) for name in sorted(listed)]
     return pa.schema([*SCHEMA, *fields], SCHEMA.metadata)
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_FIXED = 2**32
-"""Units per percent. Means are computed from integers, so they are equal on every machine and in any order."""
+UNITS = 2**32
+"""Units per percent. Values are summed as integers in these units, so a sum does not depend on the order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class ClassSums:
     @property
     def image_miou(self) -> np.ndarray:
         """(R,) float64 percent: mean of the images' mIoU; NaN for a resample without a counted pixel."""
-        return self.image_sum / _FIXED / np.where(self.images > 0, self.images, np.nan)
+        return self.image_sum / UNITS / np.where(self.images > 0, self.images, np.nan)
 
 
 def percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
@@ -62,7 +62,7 @@ def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
     if not averaged.any():
         return np.full(len(values), np.nan)
     filled = np.where(np.isnan(values), of_all, values)[:, averaged]
-    return np.rint(filled * _FIXED).astype(np.int64).sum(axis=1) / _FIXED
+    return np.rint(filled * UNITS).astype(np.int64).sum(axis=1) / UNITS
 
 
 def fixed_mean(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:

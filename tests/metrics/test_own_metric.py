@@ -131,6 +131,22 @@ def test_a_metric_that_looks_at_photographs_has_them_decoded(tmp_path: Path, pac
     assert [stage.use for stage in pools[0].stages] == ["decode"]
 
 
+def test_a_metric_on_request_is_measured_and_recorded_only_if_the_config_lists_it() -> None:
+    def listed(*names: str) -> list[str]:
+        pools = complete(loading.validate(config(*names), "test"))
+        return list(pools[-1].stages[-1].options["metrics"])
+
+    assert listed() == ["confusion"]
+    assert listed("trimap", "boundary_iou") == ["confusion", "trimap", "boundary_iou"]
+    with pytest.raises(OvssError, match="type: ovss report RUN --metrics mmseg"):
+        listed("mmseg")
+    maps = np.zeros((2, 3, 4), np.uint16)
+    done = execution.run({"measure": measuring("confusion", "trimap")}, rows(*maps), {})
+    table = records.table(done)
+    assert set(table.column_names) == {*records.SCHEMA.names, "trimap", "benchmark"}
+    assert table["trimap"].to_pylist() == [{"pixels": [0] * 5, "hits": [0] * 5}]
+
+
 def test_the_stage_measure_takes_no_metrics_from_a_config(package: str) -> None:
     raw = config(use="measure", metrics=[f"{package}.dice"])
     with pytest.raises(OvssError, match="list your metrics under `metrics:` in the config"):

@@ -119,6 +119,18 @@ def test_runs_of_other_images_truth_classes_or_questions_are_refused() -> None:
     assert "share a photograph" in paired.compare(first, shared).refused
 
 
+def test_label_files_of_other_contents_are_refused_even_with_the_same_areas() -> None:
+    records = table(list(range(30)), 0.0)
+
+    def with_digests(*digests: str) -> Reading:
+        digest = pa.array([*digests, *(f"{k}" for k in range(len(digests), 30))])
+        return reading(records.append_column("truth_digest", digest))
+
+    assert paired.compare(with_digests("0"), with_digests("")).refused == ""  # not known in an early version
+    refused = paired.compare(with_digests("0", "1"), with_digests("0", "x")).refused
+    assert refused.startswith("the label files of 1 images, such as")
+
+
 @pytest.mark.parametrize(
     ("images", "failed", "scored"), [([3, 4], (3, 4), 0), ([3], (), 1)], ids=["all failed", "one image"]
 )

@@ -172,6 +172,34 @@ def test_the_command_prints_what_was_selected(tmp_path: Path) -> None:
     assert "95 % interval" in shown
 
 
+def test_the_command_is_refused_before_it_writes_a_report_if_no_cells_were_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_report.make(tmp_path / "run", [[0, 1], [2]])
+    monkeypatch.setattr(totals, "CELLS_UP_TO", 5)
+    for options in (["--buckets"], ["--merge", "both=sky,road"]):
+        result = CliRunner().invoke(app, ["report", str(tmp_path / "run"), *options])
+        assert isinstance(result.exception, OvssError)
+        assert "camvid: --merge and --buckets are not possible: the confusion cells" in str(result.exception)
+        assert not (tmp_path / "run/report.json").exists()
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--only", "sky"]).exit_code == 0
+
+
+def test_metrics_on_request_are_in_the_report_and_its_tables(tmp_path: Path) -> None:
+    test_report.make(tmp_path / "run", [[0, 1], [2]])
+    command = ["report", str(tmp_path / "run"), "--no-intervals"]
+    shown = CliRunner().invoke(app, [*command, "--metrics", "mmseg, dice", "--classes"]).output
+    assert "As in mmsegmentation, in percent" in shown
+    built = Report.load(tmp_path / "run").benchmarks["camvid"]
+    assert built.metrics["mmseg_miou"] == built.metrics["miou_classic"]
+    assert "class_dice" in built.classes[0].model_dump()
+    assert "mean_f_1" not in built.metrics
+    assert "mmseg" not in CliRunner().invoke(app, command).output
+    assert "mmseg_miou" not in Report.load(tmp_path / "run").benchmarks["camvid"].metrics
+    wrong = CliRunner().invoke(app, [*command, "--metrics", "trimap"]).exception
+    assert "--metrics trimap: not computed from finished records" in str(wrong)
+
+
 def test_no_intervals_holds_for_selected_and_bucketed_classes(tmp_path: Path) -> None:
     run = test_report.make(tmp_path / "run", [list(range(12))])
     options = ["--merge", "ground=sky,road", "--only", "car", "--buckets", "--no-intervals"]

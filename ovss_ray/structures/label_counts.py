@@ -1,0 +1,89 @@
+"""Pixels per label in truth, prediction and both, as records keep them, and their sum over images."""
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.class_sums import percent
+
+FIELDS = ("truth", "prediction", "both")
+SCHEMA = pa.struct([("label", pa.list_(pa.uint16())), *((name, pa.list_(pa.int64())) for name in FIELDS)])
+"""Counts of one image: its labels, sorted, and the pixels of each in the truth, the prediction, and both."""
+
+
+class ClassPixels(Protocol):
+    """Pixels per label, such as those of a sum of confusion matrices (see metrics/confusion.py)."""
+
+    @property
+    def truth_pixels(self) -> np.ndarray:
+        """(N,) int64: pixels of each label."""
+
+    @property
+    def prediction_pixels(self) -> np.ndarray:
+        """(N,) int64: counted pixels that were predicted as each label."""
+
+    @property
+    def hits(self) -> np.ndarray:
+        """(N,) int64: correctly predicted pixels of each label."""
+
+
+def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
+    """Return the fields of SCHEMA. The arguments are labels of pixels, (n,) integers each, all below `labels`."""
+    counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
+    present = np.flatnonzero(counts[0] + counts[1])
+    return {"label": present.astype(np.uint16), **dict(zip(FIELDS, (of[present] for of in counts), strict=True))}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelCounts:
+    """Sum over a set of images, (L,) int64 each. Addition is exact, associative and commutative."""
+
+    truth: np.ndarray
+    """pixels of each label in the truth"""
+    prediction: np.ndarray
+    """pixels that were predicted as each label"""
+    both: np.ndarray
+    """pixels of each label that were predicted as this label"""
+
+    @classmethod
+    def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> Self:
+        """Return the sum over a column of records with the fields of SCHEMA. Nulls are skipped.
+
+        `labels` is the number of labels. Raises OvssError for a larger label index.
+        """
+        chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
+        sums = np.zeros((len(FIELDS), labels), np.int64)
+        for chunk in chunks:
+            measured = chunk.drop_null()
+            label, *pixels = (
+                measured.field(name).flatten().to_numpy(zero_copy_only=False) for name in ("label", *FIELDS)
+            )
+            if label.max(initial=0) >= labels:
+                raise OvssError(
+                    f"these records have label indices up to {label.max()}, but the benchmark has {labels} labels. "
+                    "Perhaps another version of the benchmark was scored: choose a new --out"
+                )
+            for total, of_field in zip(sums, pixels, strict=True):
+                np.add.at(total, label, of_field)
+        return cls(*sums)
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.truth + other.truth, self.prediction + other.prediction, self.both + other.both)
+
+    @property
+    def union(self) -> np.ndarray:
+        """(L,) int64: pixels of each label in the truth or the prediction."""
+        return self.truth + self.prediction - self.both
+
+    def iou(self, where: np.ndarray) -> np.ndarray:
+        """Return both / union of each label, (L,) float64 percent; NaN for labels that are False in `where`, (L,)."""
+        return percent(self.both, self.union, where)
+
+
+def mean(values: np.ndarray) -> float:
+    """Return the mean of all values but NaN; NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
