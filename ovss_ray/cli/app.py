@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ovss_ray.cli.documents import leaderboard
 from ovss_ray.cli.evaluation import evaluate
 from ovss_ray.cli.exit_status import FAILED, errors_printed, resumable
 from ovss_ray.cli.metrics import metrics_app
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 app.command()(evaluate)
 app.command()(report)
 app.command()(compare)
+app.command()(leaderboard)
 
 
 @app.command()

@@ -1,10 +1,15 @@
 """The commands `ovss report` and `ovss compare`, and the output of `ovss check`."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ovss_ray.cli import documents
+
 if TYPE_CHECKING:
+    from ovss_ray.reports.schema import Report
+    from ovss_ray.reports.totals import Reading
     from ovss_ray.structures.findings import Findings
 
 
@@ -23,20 +28,48 @@ def report(
     ] = None,
     buckets: Annotated[bool, typer.Option("--buckets", help="also by frequency of classes, and by size")] = False,
     metrics: Annotated[str, typer.Option(help="further metrics from the records: dice, f_score, mmseg")] = "",
+    html: documents.Html = False,
+    opened: documents.Opened = False,
+    gallery: documents.GalleryImages = documents.IMAGES,
+    csv: documents.Csv = None,
+    markdown: documents.Markdown = None,
+    latex: documents.Latex = None,
+    coco_rle: documents.CocoRle = None,
 ) -> None:
-    """Rebuild the report of a run from its records, and print it."""
+    """Rebuild the report of a run from its records, and print it. Write it in other forms, such as an HTML page."""
     from ovss_ray.api import comparison
     from ovss_ray.engine.display import Display
-    from ovss_ray.reports import statistics_tables, subsets, terminal
+    from ovss_ray.reports import subsets, terminal
     from ovss_ray.runs.folder import RunFolder
 
     folder, console, further = RunFolder(run), terminal.console(), subsets.words_of(metrics)
     merged, words = subsets.parse(merge or []), subsets.parse_only(only)
     unfit = subsets.unfit(folder.labels(), merged, words) if merged or words else {}
     needed = [name for name in folder.labels() if buckets or (merged and name not in unfit)]
-    kept = bool(intervals or needed or words), intervals, further, needed
+    kept = bool(intervals or needed or words or html or opened), intervals, further, needed
     built, readings = comparison.rebuild(folder, Display(), images > 0, relations, *kept)
     terminal.show(built, console, classes)
+    _show_more(built, readings, images, worst, merged, words, unfit, buckets, intervals)
+    print(f"report: {folder.file('report.json')}")
+    documents.write_tables(run, folder, built, csv, markdown, latex, coco_rle)
+    documents.write_page(folder, built, readings, html, opened, gallery)
+
+
+def _show_more(
+    built: "Report",
+    readings: Mapping[str, "Reading"],
+    images: int,
+    worst: int,
+    merged: Mapping[str, Sequence[str]],
+    words: Sequence[str],
+    unfit: Mapping[str, str],
+    buckets: bool,
+    intervals: bool,
+) -> None:
+    """Print the tables of `report` that have an option each."""
+    from ovss_ray.reports import statistics_tables, terminal
+
+    console = terminal.console()
     for name, reading in readings.items():
         terminal.show_images(reading.images(), console, images)
         if worst:
@@ -47,12 +80,16 @@ def report(
             statistics_tables.show_selected(name, reading, merged, words, console, intervals)
         if buckets:
             statistics_tables.show_buckets(name, reading, console, intervals)
-    print(f"report: {folder.file('report.json')}")
 
 
 def compare(
     runs: Annotated[list[str], typer.Argument(help="the folders of runs; the others are compared with the first")],
     classes: Annotated[bool, typer.Option("--classes", help="also the difference of every class")] = False,
+    html: Annotated[str | None, typer.Option(help="also write a page to this file, such as compare.html")] = None,
+    unlike: Annotated[
+        bool, typer.Option("--unlike", help="write the page also for runs that cannot be paired; it says why")
+    ] = False,
+    gallery: documents.GalleryImages = documents.IMAGES,
 ) -> None:
     """Show the mIoU of several runs side by side, and their paired differences, from their records."""
     from ovss_ray.api import comparison
@@ -67,10 +104,16 @@ def compare(
     console = terminal.console()
     console.print(terminal.side_by_side({run: built for run, (built, _) in rebuilt.items()}))
     readings = {run: reading for run, (_, reading) in rebuilt.items()}
-    for (other, benchmark), paired in comparison.paired_with_first(readings).items():
+    differences = comparison.paired_with_first(readings)
+    for (other, benchmark), paired in differences.items():
         console.print(statistics_tables.differences(runs[0], other, benchmark, paired))
         if classes and paired.classes:
             console.print(statistics_tables.class_differences(runs[0], other, benchmark, paired))
+    if html:
+        from ovss_ray.reports.documents import comparison_page
+
+        comparison_page.write(html, rebuilt, differences, unlike, gallery)
+        print(f"page: {html}")
 
 
 def show_findings(findings: "Findings") -> None:

@@ -1,0 +1,211 @@
+"""Tables and figures of one benchmark, as plain data for the templates of pages."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ovss_ray.metrics.confusion import Partial
+from ovss_ray.reports.documents import confusions as confusing
+from ovss_ray.reports.documents import values
+from ovss_ray.reports.documents.confusions import NO_CLASS, Confusion
+from ovss_ray.reports.documents.pictures import UNLABELLED, colour
+from ovss_ray.reports.schema import BenchmarkReport, ImageError, Report
+
+BINS = 20
+"""Number of bins of a histogram of the images' mIoU."""
+IDS = 50
+"""Number of ids that are listed for a cause of errors."""
+
+
+def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
+    """Return the parts of a benchmark's section that the report alone has. `number` makes its anchor."""
+    headings = values.class_headings(benchmark)
+    return {
+        "number": number,
+        "id": f"benchmark-{number}",
+        "name": name,
+        "notes": notes(name, benchmark),
+        "published": benchmark.published,
+        "published_rows": _published(benchmark),
+        "groups": [(*row[:2], values.percent(row[2]), values.interval(row[3])) for row in values.groups(benchmark)],
+        "class_headings": _headings(headings, benchmark),
+        "class_rows": class_rows(headings, benchmark),
+        "errors": errors(benchmark.errors),
+    }
+
+
+def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
+    """Return sentences on the question, the stages and the files of a benchmark."""
+    files = benchmark.files
+    sentences = [*filter(None, [benchmark.asks]), *benchmark.notes]
+    if files.changed:
+        sentences.append(f"the files of {files.changed} images have changed since they were first scored")
+    if files.undigested:
+        sentences.append(f"{files.undigested} records are of an earlier version and hold no digests of their files")
+    for left_out in files.left_out:
+        sentences.append(f"{left_out.number} {left_out.what}, such as {left_out.example}: in no number")
+    return [f"{name}: {sentence}" for sentence in sentences]
+
+
+def _published(benchmark: BenchmarkReport) -> list[tuple[str, ...]]:
+    figures = benchmark.published.figures if benchmark.published else ()
+    return [
+        (
+            figure.convention,
+            f"{figure.kind}: {figure.where}",
+            str(figure.miou),
+            values.percent(figure.measured),
+            values.NOT_MEASURED if figure.difference is None else f"{figure.difference:+.2f}",
+        )
+        for figure in figures
+    ]
+
+
+def _headings(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[str]:
+    bounds = ["95 % interval of IoU", "photographs"] if benchmark.bootstrap else []
+    return ["class", *headings.values(), *bounds]
+
+
+def class_rows(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[list[dict[str, Any]]]:
+    """Return a row of cells per class: its name and colour, its values, and its interval and photographs."""
+    rows = []
+    for label, score in enumerate(benchmark.classes):
+        content = score.model_dump()
+        row = [{"text": score.name, "colour": hexadecimal(colour(label))}]
+        row += [_cell(key, content[key]) for key in headings]
+        if bounds := benchmark.bootstrap:
+            ends = bounds.of_class(label)
+            row.append({"text": values.interval(ends) or values.NOT_MEASURED, "value": ends and ends[0]})
+            seen = bounds.photographs[label] if label < len(bounds.photographs) else None
+            row.append({"text": values.NOT_MEASURED if seen is None else f"{seen:,}", "value": seen})
+        rows.append(row)
+    return rows
+
+
+def _cell(key: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, int):
+        return {"text": f"{value:,}", "value": value}
+    return {"text": values.percent(value), "value": value, "bar": value if key == "iou" else None}
+
+
+def errors(failed: Sequence[ImageError]) -> list[dict[str, Any]]:
+    """Return a row per stage and cause of errors, most frequent first.
+
+    A cause is the text of an error without ids, paths and numbers.
+    """
+    kinds: dict[tuple[str, str], list[ImageError]] = defaultdict(list)
+    for image in failed:
+        stage = image.error.partition(":")[0]
+        kinds[stage, re.sub(r"\S*[/\\]\S*|\d+", "…", image.error.replace(image.image_id, "…"))].append(image)
+    return [
+        {
+            "stage": stage,
+            "count": len(images),
+            "example": f"{images[0].image_id}: {images[0].error}",
+            "ids": [image.image_id for image in images[:IDS]],
+        }
+        for (stage, _), images in sorted(kinds.items(), key=lambda kind: (-len(kind[1]), kind[0]))
+    ]
+
+
+def confusion_rows(listed: Sequence[Confusion], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row per confusion, with names and colours."""
+    return [
+        {
+            **vars(confusion),
+            "truth": labels[confusion.truth],
+            "prediction": name_of(confusion.prediction, labels),
+            "true_colour": colour_of(confusion.truth, labels),
+            "predicted_colour": colour_of(confusion.prediction, labels),
+        }
+        for confusion in listed
+    ]
+
+
+def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequence[str], most: int) -> dict[str, Any]:
+    """Return names and cells of the part of the confusion matrix with the costliest confusions."""
+    if partial is None:
+        return {"rows": [], "columns": []}
+    rows, columns, shares = confusing.matrix(partial, listed, most)
+    return {
+        "columns": [name_of(label, labels) for label in columns],
+        "rows": [
+            (
+                labels[row],
+                [{"value": float(share), "right": row == at} for at, share in zip(columns, line, strict=True)],
+            )
+            for row, line in zip(rows, shares, strict=True)
+        ],
+    }
+
+
+def histogram(mious: np.ndarray) -> dict[str, Any] | None:
+    """Return the bars of a histogram of mIoU, (n,) percent; None without a value. Bars have heights up to 130."""
+    known = mious[~np.isnan(mious)]
+    if not len(known):
+        return None
+    counts = np.bincount(np.minimum(known * BINS / 100, BINS - 1).astype(int), minlength=BINS)
+    width = 100 // BINS
+    median = float(np.median(known))
+    return {
+        "bins": [
+            {
+                "count": int(count),
+                "height": 130.0 * int(count) / int(counts.max()),
+                "words": f"{place * width} to {(place + 1) * width} %: {count} images",
+            }
+            for place, count in enumerate(counts)
+        ],
+        "words": f"{len(known):,} images: lowest {known.min():.1f}, median {median:.1f}, highest {known.max():.1f}",
+    }
+
+
+def times(report: Report) -> list[dict[str, Any]]:
+    """Return a table per benchmark: mean seconds of each stage per image, and for all scored images."""
+    tables = []
+    for number, (name, seconds) in enumerate(report.run.seconds.items()):
+        scored, longest = report.benchmarks[name].images.scored, max(seconds.values(), default=0.0) or 1.0
+        rows = [
+            [
+                {"text": stage},
+                {"text": f"{mean:.4f}", "value": mean, "bar": 100.0 * mean / longest},
+                {"text": f"{mean * scored:,.1f} s", "value": mean * scored},
+            ]
+            for stage, mean in seconds.items()
+        ]
+        if rows:
+            tables.append({"name": name, "id": f"time-{number}", "rows": rows})
+    return tables
+
+
+def script_data(
+    scored: int, labels: Sequence[str], listed: Sequence[Confusion], images: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the data that the page's script reads for a gallery."""
+    return {
+        "scored": scored,
+        "labels": list(labels),
+        "colours": [hexadecimal(colour(label)) for label in range(len(labels))],
+        "confusions": [
+            {"truth": of.truth, "prediction": of.prediction, "examples": list(of.examples)} for of in listed
+        ],
+        "images": list(images),
+    }
+
+
+def name_of(label: int, labels: Sequence[str]) -> str:
+    """Return the name of a predicted label; the number of labels stands for no class."""
+    return labels[label] if label < len(labels) else NO_CLASS
+
+
+def colour_of(label: int, labels: Sequence[str]) -> str:
+    """Return the colour of a predicted label, such as "#ff0000"."""
+    return hexadecimal(colour(label) if label < len(labels) else UNLABELLED)
+
+
+def hexadecimal(red_green_blue: tuple[int, int, int]) -> str:
+    """Return a colour as in "#ff0000"."""
+    return "#{:02x}{:02x}{:02x}".format(*red_green_blue)

@@ -1,0 +1,103 @@
+"""The confusions that cost most: pixels of a class that were predicted as another class, over all images of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovss_ray.metrics.confusion import Partial
+from ovss_ray.reports.resampling import Cells
+
+NO_CLASS = "no class"
+"""Name of NONE, the prediction of a pixel without a class."""
+EXAMPLES = 3
+"""Number of example images of a confusion."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Pixels of one label that were predicted as another label, or as no class."""
+
+    truth: int
+    """true label"""
+    prediction: int
+    """predicted label; the number of labels stands for no class"""
+    pixels: int
+    share: float
+    """percent of the pixels of the true label"""
+    cost: float
+    """points of mIoU that the run would gain if exactly these pixels were predicted correctly"""
+    images: int = 0
+    """number of images with such pixels; 0 if the cells of the images were not kept"""
+    examples: tuple[str, ...] = ()
+    """ids of the images with most of these pixels, most first"""
+
+
+def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusion]:
+    """Return the confusions with the highest cost, highest first. `cells` gives the examples."""
+    n = len(partial.counts)
+    truth, prediction = np.nonzero(partial.counts)
+    wrong = truth != prediction
+    truth, prediction = truth[wrong], prediction[wrong]
+    pixels, cost = partial.counts[truth, prediction], _costs(partial, truth, prediction)
+    order = np.lexsort((prediction, truth, -pixels, -cost))[:most]
+    found_in = _images(cells, {(int(truth[k]), int(prediction[k])) for k in order}, n) if cells else {}
+    shares = 100.0 * pixels / np.maximum(partial.truth_pixels[truth], 1)
+    return [
+        Confusion(
+            *(int(of[k]) for of in (truth, prediction, pixels)),
+            share=float(shares[k]),
+            cost=float(cost[k]),
+            images=len(examples := found_in.get((int(truth[k]), int(prediction[k])), ())),
+            examples=tuple(examples[:EXAMPLES]),
+        )
+        for k in order
+    ]
+
+
+def _costs(partial: Partial, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Return the cost of each of m confusions, (m,) float64 points of mIoU.
+
+    The pixels become hits of the true label, and leave the union of the predicted label.
+    """
+    n = len(partial.counts)
+    hits, present = partial.hits.astype(float), partial.truth_pixels > 0
+    union = (partial.truth_pixels + partial.prediction_pixels - partial.hits).astype(float)
+    pixels = partial.counts[truth, prediction].astype(float)
+    gain = pixels / union[truth]
+    named = np.minimum(prediction, n - 1)
+    counted = (prediction < n) & present[named]
+    rest = np.where(counted, union[named] - pixels, 1.0)
+    before = np.where(counted, hits[named] / np.where(counted, union[named], 1.0), 0.0)
+    gain += np.where(counted, hits[named] / rest - before, 0.0)
+    return 100.0 * gain / max(int(present.sum()), 1)
+
+
+def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tuple[int, int], list[str]]:
+    """Return (true label, predicted label) → ids of the images with such pixels, those with most pixels first."""
+    width = labels + 1
+    keys = cells.truth * width + cells.prediction
+    images = {}
+    for truth, prediction in pairs:
+        places = np.flatnonzero(keys == truth * width + prediction)
+        order = np.lexsort((cells.image[places], -cells.pixels[places]))
+        images[truth, prediction] = [cells.ids[cells.image[k]] for k in places[order]]
+    return images
+
+
+def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tuple[list[int], list[int], np.ndarray]:
+    """Return the rows, the columns and the values of the part of the matrix with the costliest confusions.
+
+    Rows and columns are labels, at most `most`, in the order of the labels. A column is also no class, if it occurs.
+    Values are percent of the pixels of the row's label, (rows, columns) float64.
+    """
+    n = len(partial.counts)
+    labels: dict[int, None] = {}
+    for confusion in confusions:
+        pair = [label for label in (confusion.truth, confusion.prediction) if label < n]
+        if len(labels | dict.fromkeys(pair)) <= most:
+            labels |= dict.fromkeys(pair)
+    rows = sorted(labels)
+    columns = [*rows, n] if len(rows) and partial.counts[rows, n].any() else rows
+    part = partial.counts[np.ix_(rows, columns)] if rows else np.zeros((0, 0))
+    return rows, columns, 100.0 * part / np.maximum(partial.truth_pixels[rows], 1)[:, None]

@@ -1,0 +1,55 @@
+"""Saved label maps as detectron2's sem_seg_predictions.json: an entry per image and class, with its mask in COCO's RLE.
+
+The stage `predictions` reads such a file, and so do other programs. Classes are indices of the vocabulary.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.io.images import decode_labels
+from ovss_ray.reports.documents.pictures import saved_maps
+from ovss_ray.runs import manifest as manifests
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.masks import rle
+
+
+def write(folder: RunFolder, uri: str) -> str:
+    """Write the label maps of a run to a file, and return a sentence on their number.
+
+    Raises OvssError if the run saved no label maps, or has several benchmarks.
+    """
+    names = folder.config().benchmarks
+    if len(names) != 1:
+        raise OvssError(
+            f"--coco-rle: the run has {len(names)} benchmarks, and the file has images of one. Repeat the run with one "
+            "--benchmark"
+        )
+    listed = manifests.load(folder.manifest(names[0]), ["image_id", "image_uri"]).to_pylist()
+    saved = saved_maps(folder, names[0])
+    images = [row for row in listed if row["image_id"] in saved]
+    if not images:
+        raise OvssError(
+            f"--coco-rle: {folder.uri} has no saved label maps. Repeat the run in a new folder with "
+            "--set keep_predictions=all"
+        )
+    entries = (entry for row in images for entry in _entries(row, saved[row["image_id"]]))
+    text = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    files.write(files.absolute(uri), f"[{text}]\n".encode())
+    return f"{uri}: label maps of {len(images)} of {len(listed)} images"
+
+
+def _entries(row: dict[str, str], uri: str) -> Iterator[dict[str, Any]]:
+    """Yield an entry per class of an image. Its file name is the id with the photograph's suffix."""
+    labels = decode_labels(files.read(uri), uri)
+    classes = [int(value) for value in np.unique(labels) if value != NONE]
+    suffix = PurePosixPath(row["image_uri"] or "").suffix or ".png"
+    for index, counts in zip(classes, rle.encode(labels, classes), strict=True):
+        segmentation = {"size": list(labels.shape), "counts": counts}
+        yield {"file_name": row["image_id"] + suffix, "category_id": index, "segmentation": segmentation}

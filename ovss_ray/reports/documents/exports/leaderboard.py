@@ -1,0 +1,127 @@
+"""Leaderboard of a benchmark: own runs among the published figures, each with its convention."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ovss_ray.reports import published
+from ovss_ray.reports.documents import values
+from ovss_ray.reports.documents.exports import tables
+from ovss_ray.reports.published.comparison import METRICS
+from ovss_ray.reports.schema import BenchmarkReport, Report
+
+HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
+CONVENTIONS = (
+    "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
+    "unknown: the source does not state it; fold_miou, fold_miou_hsnet: over the classes of a fold"
+)
+"""Conventions in words."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One value of a leaderboard."""
+
+    method: str
+    backbone: str
+    miou: float
+    """percent"""
+    shown: str
+    """the value with the digits of its source"""
+    convention: str
+    source: str
+    """source of a figure; coverage of an own run"""
+    own_run: bool = False
+
+
+def rows(benchmark: str, runs: Mapping[str, Report]) -> list[Row]:
+    """Return published figures and own runs of a benchmark, highest mIoU first. SG-IoU is left out.
+
+    A run has a row per convention. Where both conventions give the same value, it has one row, "either".
+    """
+    listed = [
+        Row(of.method, of.backbone, of.miou, str(of.miou), of.convention, f"{of.kind}: {of.quoted}")
+        for of in published.of(benchmark)
+        if not of.convention.startswith("sg_")
+    ]
+    for name, report in runs.items():
+        if benchmark in report.benchmarks:
+            listed += _of_run(name, report, report.benchmarks[benchmark])
+    return sorted(listed, key=lambda row: (-row.miou, not row.own_run, row.method, row.convention))
+
+
+def benchmarks(runs: Mapping[str, Report]) -> list[str]:
+    """Return the benchmarks of the runs, in the order of their first occurrence."""
+    return list(dict.fromkeys(name for report in runs.values() for name in report.benchmarks))
+
+
+def _of_run(name: str, report: Report, benchmark: BenchmarkReport) -> Iterator[Row]:
+    numbers = {key: benchmark.metrics.get(key) for key in dict.fromkeys(METRICS.values()) if not key.startswith("sg_")}
+    measured = {key: value for key, value in numbers.items() if value is not None}
+    if measured.get("miou") == measured.get("miou_classic") and "miou" in measured:
+        measured = {"either": measured["miou"], **{k: v for k, v in measured.items() if not k.startswith("miou")}}
+    weights = "; FAKE WEIGHTS" if report.run.fake_weights else ""
+    source = f"{values.selection(benchmark)}, {values.covered(benchmark)} images{weights}"
+    for convention, value in measured.items():
+        yield Row(name, "", value, f"{value:.2f}", convention, source, own_run=True)
+
+
+def cells(listed: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return the cells of each row under HEADINGS. Own runs are marked by an arrow."""
+    return [
+        ("→" if row.own_run else "", row.method, row.backbone, row.shown, row.convention, row.source) for row in listed
+    ]
+
+
+def markdown(name: str, listed: Sequence[Row]) -> str:
+    """Return the leaderboard of the benchmark `name` as Markdown."""
+    return f"### {name}\n\n{tables.markdown_table(HEADINGS, cells(listed))}\n\n{CONVENTIONS}\n"
+
+
+def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
+    """Return a booktabs table: published methods in the order of the papers, then the runs; a column per benchmark.
+
+    Few-shot folds have the mIoU of the fold's classes. Of several figures for a method and a benchmark, the first
+    listed is shown. Figures at second hand are left out.
+    """
+    columns = tables.in_paper_order(names)
+    figures: dict[tuple[str, str], dict[str, str]] = {}
+    shown = {name: _shown(name, runs) for name in columns}
+    for figure in published.figures():
+        for name in columns:
+            if figure in shown[name]:
+                figures.setdefault((figure.method, figure.backbone), {}).setdefault(name, str(figure.miou))
+    lines = [
+        [tables.latex_text(", ".join(filter(None, method))), *(of.get(name, values.NOT_MEASURED) for name in columns)]
+        for method, of in figures.items()
+    ]
+    lines += [[r"\midrule"]] if lines else []
+    lines += [[tables.latex_text(run), *(_value(report, name) for name in columns)] for run, report in runs.items()]
+    headings = ["method", *(tables.latex_text(tables.PAPER_ORDER.get(name, name)) for name in columns)]
+    note = "% conventions: ovss leaderboard RUNS prints those of each figure; †: not all requested images are scored"
+    return f"{note}\n{tables.latex_table(headings, lines)}\n"
+
+
+def _shown(name: str, runs: Mapping[str, Report]) -> set[published.Figure]:
+    """Return the figures of a benchmark that a table for a paper shows."""
+    mains = {tables.main(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks}
+    folds = "fold_miou" in mains
+    return {
+        of
+        for of in published.of(name)
+        if of.kind != published.SECOND_HAND
+        and (of.convention == "fold_miou" if folds else not of.convention.startswith(("sg_", "fold_")))
+    }
+
+
+def _value(report: Report, name: str) -> str:
+    if name not in report.benchmarks:
+        return values.NOT_MEASURED
+    return tables.latex_value(report.benchmarks[name], bounds=False)
+
+
+def short(run: str, runs: Sequence[str]) -> str:
+    """Return the last part of a run's path, or the whole path if another run has the same last part."""
+    last = [PurePosixPath(of).name for of in runs]
+    name = PurePosixPath(run).name
+    return name if last.count(name) == 1 and name else run

@@ -1,0 +1,166 @@
+"""Values of a report as CSV for programs, Markdown for issues, and LaTeX (booktabs) for papers."""
+
+import csv as csv_format
+import io
+from collections.abc import Iterable, Iterator, Sequence
+
+from ovss_ray.reports.documents import values
+from ovss_ray.reports.fields import Ends
+from ovss_ray.reports.schema import BenchmarkReport, Report
+
+COLUMNS = (
+    *("benchmark", "split", "restrictions", "scored", "expected", "final"),
+    *("of", "name", "value", "percent", "interval_low", "interval_high"),
+)
+"""Columns of the CSV. `of` is all, group, class or fold; `name` is that of the group, class or data set."""
+PAPER_ORDER = {
+    "ade20k:847": "A-847",
+    "pascal_context:459": "PC-459",
+    "ade20k:150": "A-150",
+    "pascal_context:59": "PC-59",
+    "voc:20": "PAS-20",
+    "voc:20b": "PAS-20b",
+}
+"""Benchmark → heading in the tables of open-vocabulary papers, in the order of their columns."""
+DAGGER = r"$^\dagger$"
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
+}
+
+
+def csv(report: Report) -> str:
+    """Return all percentages of a report, a row each, with the columns COLUMNS. Values that are missing are empty."""
+    sink = io.StringIO()
+    writer = csv_format.writer(sink, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, benchmark in report.benchmarks.items():
+        selection = benchmark.selection
+        images = benchmark.images.scored, benchmark.images.expected, str(benchmark.final).lower()
+        for row in _rows(benchmark):
+            writer.writerow((name, selection.split, " ".join(selection.restrictions), *images, *row))
+    for family, means in report.folds.items():
+        for key, mean in means.items():
+            writer.writerow((family, *[""] * 5, "fold", family, key, _exact(mean), "", ""))
+    return sink.getvalue()
+
+
+def _rows(benchmark: BenchmarkReport) -> Iterator[tuple[str, ...]]:
+    bounds = benchmark.bootstrap
+    for key, value in benchmark.metrics.items():
+        yield "all", "", key, _exact(value), *_ends(bounds.metrics.get(key) if bounds else None)
+    for name, words, value, ends in values.groups(benchmark):
+        yield "group", name, words, _exact(value), *_ends(ends)
+    for label, score in enumerate(benchmark.classes):
+        content = score.model_dump()
+        for key in values.class_headings(benchmark):
+            ends = bounds.of_class(label) if bounds and key == "iou" else None
+            yield "class", score.name, key, _exact(content[key]), *_ends(ends)
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _ends(ends: Ends | None) -> tuple[str, str]:
+    return (repr(ends[0]), repr(ends[1])) if ends else ("", "")
+
+
+def markdown(report: Report) -> str:
+    """Return a table per metric, with coverage and intervals."""
+    parts = []
+    for metric in values.with_values(report.benchmarks.values()):
+        rows = []
+        for name, benchmark in report.benchmarks.items():
+            if metric.headings.keys() & benchmark.metrics.keys():
+                ends = benchmark.bootstrap.metrics if benchmark.bootstrap else {}
+                numbers = (
+                    f"{values.percent(benchmark.metrics.get(key))} {_bracketed(ends.get(key))}".rstrip()
+                    for key in metric.headings
+                )
+                rows.append((f"{name} {values.selection(benchmark)}", values.covered(benchmark), *numbers))
+        heading = ("benchmark", "images", *metric.headings.values())
+        parts.append(f"### {metric.title or metric.name}\n\n{markdown_table(heading, rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _bracketed(ends: Ends | None) -> str:
+    return f"({values.interval(ends)})" if ends else ""
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table whose cells are plain text, also if they contain Markdown or HTML."""
+    lines = [headings, ["---"] * len(headings), *([_plain(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(cell: str) -> str:
+    for character in "\\|`*_[]":
+        cell = cell.replace(character, f"\\{character}")
+    return " ".join(cell.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def latex(run: str, report: Report) -> str:
+    """Return a booktabs table of mIoU: a column per benchmark in the papers' order, and a row for the run.
+
+    A row above has the published values of the run's method with the same convention, if there are any.
+    """
+    names = in_paper_order(report.benchmarks)
+    benchmarks = [report.benchmarks[name] for name in names]
+    published = [_published(benchmark) for benchmark in benchmarks]
+    method = next((of.published for of in benchmarks if of.published), None)
+    rows = []
+    if method and any(published):
+        title = f"{method.method}, {method.backbone} (published)"
+        rows.append([latex_text(title), *(value or values.NOT_MEASURED for value in published)])
+    rows.append([latex_text(run), *map(latex_value, benchmarks)])
+    comments = [
+        f"% {name}: {values.selection(of)}, {values.covered(of)} images"
+        for name, of in zip(names, benchmarks, strict=True)
+    ]
+    comments += ["% †: not all requested images are scored"] if not report.final else []
+    return "\n".join([*comments, latex_table(["method", *map(_heading, names)], rows)]) + "\n"
+
+
+def _heading(name: str) -> str:
+    return latex_text(PAPER_ORDER.get(name, name))
+
+
+def _published(benchmark: BenchmarkReport) -> str:
+    figures = benchmark.published.figures if benchmark.published else ()
+    return next((str(figure.miou) for figure in figures if figure.metric == main(benchmark)), "")
+
+
+def main(benchmark: BenchmarkReport) -> str:
+    """Return the metric that papers print for a benchmark: `fold_miou` for a few-shot fold, else `miou`."""
+    return "fold_miou" if "fold_miou" in benchmark.metrics else "miou"
+
+
+def latex_value(benchmark: BenchmarkReport, bounds: bool = True) -> str:
+    """Return the main value of a benchmark in LaTeX, with a dagger if it is not final. `bounds`: with its interval."""
+    ends = benchmark.bootstrap.metrics.get(main(benchmark)) if bounds and benchmark.bootstrap else None
+    interval = rf" {{\scriptsize [{ends[0]:.2f}, {ends[1]:.2f}]}}" if ends else ""
+    return values.percent(benchmark.metrics.get(main(benchmark))) + ("" if benchmark.final else DAGGER) + interval
+
+
+def in_paper_order(names: Iterable[str]) -> list[str]:
+    """Return names of benchmarks in the order of the papers' columns, then the others by name."""
+    known = list(PAPER_ORDER)
+    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def latex_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""Return a tabular with booktabs' rules. The cells are LaTeX; a row `["\midrule"]` is a rule."""
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
+        r"\toprule",
+        rf"{' & '.join(headings)} \\",
+        r"\midrule",
+    ]
+    lines += [row[0] if row[0] == r"\midrule" else rf"{' & '.join(row)} \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def latex_text(text: str) -> str:
+    """Return a text for LaTeX: special characters are escaped."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))

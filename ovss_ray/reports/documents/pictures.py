@@ -1,0 +1,187 @@
+"""Pictures of the images of a run: photograph, truth, saved label map and their difference, as data URIs."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.benchmarks.listing import Item
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.io.images import decode_labels
+from ovss_ray.reports.totals import Reading
+from ovss_ray.runs.complete import binary
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.structures.columns import IGNORE, NONE
+from ovss_ray.structures.question import Question
+
+SIDE = 480
+"""Longest side of a picture, in pixels."""
+QUALITY = 78
+"""Quality of photographs, as WebP counts it."""
+UNCOUNTED, UNLABELLED = (138, 138, 138), (0, 0, 0)
+"""Colours of pixels that are not counted, and of pixels without a predicted class."""
+RIGHT, WRONG = (236, 238, 241), (196, 32, 74)
+"""Colours of the difference: correct pixels, and wrong ones."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of one image as data URIs; an empty text for a picture that is not available."""
+
+    photo: str = ""
+    truth: str = ""
+    predictions: tuple[str, ...] = ()
+    """one per run"""
+    differences: tuple[str, ...] = ()
+    """wrong pixels of each run"""
+
+    @property
+    def bytes(self) -> int:
+        """Length of all data URIs."""
+        return sum(map(len, (self.photo, self.truth, *self.predictions, *self.differences)))
+
+
+class Album:
+    """Source of the pictures of a benchmark's images. `missing` collects the reasons for missing pictures."""
+
+    def __init__(self, name: str, runs: Sequence[tuple[RunFolder, Reading]]) -> None:
+        self._name, self._runs = name, runs
+        self._folder, self._reading = runs[0]
+        self.missing: dict[str, str] = {}
+        """kind of picture → first reason why a picture of this kind is missing"""
+        self._rows = lru_cache(maxsize=1)(self._listed)
+
+    def saved(self) -> set[str]:
+        """Return the ids of the images with a saved label map, of all runs."""
+        return set.intersection(*(set(saved_maps(folder, self._name)) for folder, _ in self._runs))
+
+    def pictures(self, image_id: str) -> Pictures:
+        """Return the pictures of an image. Pictures that cannot be read are left out, with a reason in `missing`."""
+        item = self._rows().get(image_id)
+        benchmark = self._benchmark
+        photo = truth = None
+        if item and benchmark:
+            photo = self._try("photograph", lambda: benchmark.image(item, files.read(item.image)))
+            truth = self._try("truth", lambda: benchmark.truth(item, files.read(item.truth)))
+        predictions = [self._prediction(folder, image_id, item) for folder, _ in self._runs]
+        size = next((of.shape[:2] for of in (photo, truth, *predictions) if of is not None), (1, 1))
+        small = None if truth is None else _nearest(truth, size)
+        maps = [None if of is None else _nearest(of, size) for of in predictions]
+        return Pictures(
+            photo="" if photo is None else _photograph(photo),
+            truth="" if small is None else _coloured(small),
+            predictions=tuple("" if of is None else _coloured(of) for of in maps),
+            differences=tuple("" if of is None or small is None else _different(small, of) for of in maps),
+        )
+
+    @cached_property
+    def _benchmark(self) -> Benchmark | None:
+        """The benchmark; None if it cannot be loaded, or has other labels than the run."""
+
+        def load() -> Benchmark:
+            benchmark = catalog.load(self._name)
+            if list(benchmark.labels) != self._reading.card["labels"]:
+                raise OvssError(f"{self._name} has other labels now than in the run")
+            return benchmark.for_binary() if binary(self._folder.config()) else benchmark
+
+        return self._try("photograph", load)
+
+    def _listed(self) -> dict[str, Item]:
+        columns = ("image_id", "image_uri", "truth_uri", "part")
+        values = (self._reading.listed[name].to_pylist() for name in columns)
+        return {row[0]: Item(*(text or "" for text in row)) for row in zip(*values, strict=True)}
+
+    def _prediction(self, folder: RunFolder, image_id: str, item: Item | None) -> np.ndarray | None:
+        """Return a saved label map in labels of the truth, (H, W) uint16; None if there is none."""
+        uri = files.join(folder.predictions(self._name), f"{image_id}.png")
+        if not files.exists(uri):
+            return None
+        return self._try(
+            "label map", lambda: self._question(item.part if item else "")(decode_labels(files.read(uri), uri))
+        )
+
+    def _question(self, part: str) -> Any:
+        """Return the function from class indices to labels. Without the benchmark, every class counts as its label."""
+        if self._benchmark is None:
+            return lambda prediction: prediction
+        return Question(self._benchmark.labels, *self._benchmark.question(part)).labelled
+
+    def _try(self, kind: str, make: Any) -> Any:
+        """Return what `make` returns; None after an OvssError, which is noted in `missing`."""
+        try:
+            return make()
+        except OvssError as failure:
+            self.missing.setdefault(kind, str(failure))
+            return None
+
+
+def saved_maps(folder: RunFolder, name: str) -> dict[str, str]:
+    """Return image id → address of its saved label map, sorted by id; {} if the run saved none."""
+    inner = folder.predictions(name)
+    if not files.exists(inner):
+        return {}
+    addresses = (uri for uri in files.walk(inner) if uri.endswith(".png"))
+    return dict(sorted((uri[len(inner) :].lstrip("/").removesuffix(".png"), uri) for uri in addresses))
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """Return the colour of a label: hues a golden ratio of the circle apart, in three shades (as on the web page)."""
+    hue = 0.618034 * label % 1.0
+    value, saturation = ((0.95, 0.72), (0.72, 0.85), (0.85, 0.45))[label % 3]
+    parts = [abs((hue * 6 + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]
+    red, green, blue = (round(255 * value * (1 - saturation * (1 - min(max(part, 0), 1)))) for part in parts)
+    return red, green, blue
+
+
+@lru_cache(maxsize=1)
+def _table() -> np.ndarray:
+    """Return the colour of each value of a label map, (65536, 3) uint8."""
+    table = np.zeros((IGNORE + 1, 3), np.uint8)
+    table[:4096] = [colour(label) for label in range(4096)]
+    table[4096:NONE] = table[:4096][np.arange(4096, NONE) % 4096]
+    table[NONE], table[IGNORE] = UNLABELLED, UNCOUNTED
+    return table
+
+
+def _scale(size: tuple[int, ...]) -> tuple[int, int]:
+    """Return the H, W of the picture of an image."""
+    factor = min(1.0, SIDE / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _nearest(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Return a label map at the size of the picture of an image of `size`, by nearest pixels."""
+    height, width = _scale(size)
+    rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
+    columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)
+    return values[rows[:, None], columns]
+
+
+def _photograph(image: np.ndarray) -> str:
+    height, width = _scale(image.shape[:2])
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+    return _uri(small, quality=QUALITY, method=2)
+
+
+def _coloured(labels: np.ndarray) -> str:
+    return _uri(Image.fromarray(_table()[labels]), lossless=True, quality=20, method=1)
+
+
+def _different(truth: np.ndarray, prediction: np.ndarray) -> str:
+    """Return the picture of wrong pixels. Pixels whose truth is IGNORE are not counted."""
+    colours = np.array([RIGHT, WRONG, UNCOUNTED], np.uint8)
+    state = np.where(truth == IGNORE, 2, (truth != prediction).astype(np.int64))
+    return _uri(Image.fromarray(colours[state]), lossless=True, quality=20, method=1)
+
+
+def _uri(picture: Image.Image, **options: Any) -> str:
+    picture.save(sink := io.BytesIO(), "WEBP", **options)
+    return f"data:image/webp;base64,{base64.b64encode(sink.getvalue()).decode()}"

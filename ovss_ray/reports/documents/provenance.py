@@ -1,0 +1,75 @@
+"""Origin of a run's numbers, in words: versions, weights, seed, command, pools and history."""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from ovss_ray.config.run import RunConfig
+from ovss_ray.reports.documents import values
+from ovss_ray.reports.schema import BenchmarkReport, Report
+from ovss_ray.runs.folder import RunFolder
+
+
+def facts(report: Report) -> str:
+    """Return the facts for a paper or an issue, a line each: coverage, weights, intervals and versions."""
+    run, packages = report.run, report.run.environment.get("packages", {})
+    lines = [f"run {run.digest}, {'final' if report.final else 'not final'}"]
+    lines += [line for name, benchmark in report.benchmarks.items() for line in _benchmark(name, benchmark)]
+    for weights in run.environment.get("weights", ()):
+        fake = " (FAKE WEIGHTS)" if weights["fake"] else ""
+        lines.append(f"weights {PurePosixPath(str(weights['file'])).name}{fake}: sha256 {weights['sha256']}")
+    lines += [f"intervals of {name}: {words}" for name, words in intervals(report).items()]
+    git = run.environment.get("git")
+    lines.append(f"ovss_ray {packages.get('ovss_ray')}" + (f", commit {git}" if git else ""))
+    lines.append(", ".join(f"{name} {version}" for name, version in packages.items() if name != "ovss_ray"))
+    lines.append(f"Python {run.environment.get('python')}, {run.environment.get('platform')}")
+    return "\n".join(lines)
+
+
+def _benchmark(name: str, benchmark: BenchmarkReport) -> list[str]:
+    ids = benchmark.selection.ids
+    lines = [f"{name}: split {values.selection(benchmark)}, {values.covered(benchmark)} images"]
+    if ids:
+        lines.append(f"{name}: sha256 of the ids {ids.sha256}")
+    if benchmark.relations:
+        lines.append(f"{name}: relations {benchmark.relations.file}, sha256 {benchmark.relations.sha256}")
+    return lines
+
+
+def intervals(report: Report) -> dict[str, str]:
+    """Return benchmark → method of its intervals in words, for benchmarks with intervals."""
+    words = {}
+    for name, benchmark in report.benchmarks.items():
+        if method := benchmark.bootstrap:
+            rare = f"; {method.rare_classes} classes are in fewer than 10: too narrow" if method.rare_classes else ""
+            words[name] = (
+                f"95 % intervals: centred percentile bootstrap over {method.units} {method.unit}s, {method.resamples} "
+                f"resamples, {method.bit_generator} with seed {method.seed}, averaged classes fixed{rare}"
+            )
+    return words
+
+
+def command(folder: RunFolder) -> str:
+    """Return the command that repeats the run in another folder. config.yaml holds all that was requested."""
+    return f"ovss evaluate {folder.file('config.yaml')} --out NEW_FOLDER"
+
+
+def pools(config: RunConfig) -> list[tuple[str, ...]]:
+    """Return a row per pool of the config: its stages, workers, CPUs, GPUs and batch."""
+    rows = []
+    for pool in config.pools:
+        workers = "{} to {}".format(*pool.workers) if isinstance(pool.workers, tuple) else str(pool.workers)
+        rows.append(
+            (" → ".join(stage.use for stage in pool.stages), workers, str(pool.cpus), str(pool.gpus), str(pool.batch))
+        )
+    return rows
+
+
+def history(report: Report) -> list[tuple[str, ...]]:
+    """Return a row per command in the run's folder, oldest first."""
+    keys = ("begun", "ended", "seconds", "images", "failed", "deaths", "begun_again")
+    return [tuple(_text(entry, key) for key in keys) for entry in report.run.history]
+
+
+def _text(entry: Mapping[str, Any], key: str) -> str:
+    return str(entry.get(key, values.NOT_MEASURED))

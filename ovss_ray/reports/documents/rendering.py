@@ -1,0 +1,40 @@
+"""Rendering of HTML pages that need no other file and no network: style, script and pictures are inside the page."""
+
+import functools
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ovss_ray.reports.documents import values
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def page(template: str, **context: Any) -> str:
+    """Return a page. All text of the context is escaped, also inside of scripts."""
+    assets = {name: (_TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js")}
+    assets = {"style": assets["page.css"], "script": assets["page.js"], "version": _version()}
+    return _environment().get_template(template).render(**assets, **context)
+
+
+def _version() -> str:
+    """Return the version of this program; empty if it is not installed."""
+    try:
+        return importlib.metadata.version("ovss_ray")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": values.percent, "interval": values.interval, "thousands": "{:,}".format}
+    return environment

@@ -1,0 +1,58 @@
+"""Images of a gallery: worst, best and random ones, and those that show a class or a confusion."""
+
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+
+from ovss_ray.reports.documents.confusions import Confusion
+from ovss_ray.reports.resampling import Cells
+
+WORST_CLASSES = 10
+"""Number of classes with the lowest IoU that get an image of their own."""
+
+
+def selected(
+    cells: Cells, iou: np.ndarray, confusions: Sequence[Confusion], saved: Collection[str] | None, most: int
+) -> dict[str, list[str]]:
+    """Return image id → the reasons why the gallery shows it, at most `most` images, most important first.
+
+    Reasons are "worst", "best", "random", "class" and "confusion". `iou` is that of each label, (L,) percent. `saved`
+    has the ids of images with a saved label map; None or empty: any image. The choice does not depend on the order
+    of records: ties are resolved by the id, and random images are those with the smallest checksum of their id.
+    """
+    places = [k for k, name in enumerate(cells.ids) if not saved or name in saved]
+    scored = [k for k in places if not np.isnan(cells.image_miou[k])]
+    by_score = sorted(scored, key=lambda k: (cells.image_miou[k], cells.ids[k]))
+    wanted = {
+        "worst": [cells.ids[k] for k in by_score],
+        "best": [cells.ids[k] for k in reversed(by_score)],
+        "random": sorted((cells.ids[k] for k in places), key=lambda name: (zlib.crc32(name.encode()), name)),
+        "confusion": [name for confusion in confusions for name in confusion.examples[:2]],
+        "class": _of_classes(cells, iou),
+    }
+    allowed = {cells.ids[k] for k in places}
+    quota = max(1, most // len(wanted))
+    reasons: dict[str, list[str]] = {}
+    for reason, names in wanted.items():
+        for name in [name for name in dict.fromkeys(names) if name in allowed][:quota]:
+            if name in reasons or len(reasons) < most:
+                reasons.setdefault(name, []).append(reason)
+    for name in wanted["worst"]:
+        if len(reasons) < most:
+            reasons.setdefault(name, ["more"])
+    return reasons
+
+
+def _of_classes(cells: Cells, iou: np.ndarray) -> list[str]:
+    """Return the image with most wrong pixels of each of the worst classes, worst class first."""
+    order = [int(label) for label in np.argsort(iou, kind="stable") if not np.isnan(iou[label])][:WORST_CLASSES]
+    return [name for label in order for name in _most_wrong(cells, label)]
+
+
+def _most_wrong(cells: Cells, label: int) -> Iterable[str]:
+    wrong = (cells.truth != cells.prediction) & ((cells.truth == label) | (cells.prediction == label))
+    if not wrong.any():
+        return []
+    pixels = np.bincount(cells.image[wrong], cells.pixels[wrong], len(cells.ids))
+    return [cells.ids[int(np.argmax(pixels))]]

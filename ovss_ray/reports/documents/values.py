@@ -1,0 +1,64 @@
+"""Values of a report in words, for tables of any form: headings, percentages, intervals and coverage."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from ovss_ray import metrics
+from ovss_ray.reports.fields import Ends
+from ovss_ray.reports.schema import BenchmarkReport
+
+NOT_MEASURED = "–"
+"""Text for a value that could not be measured."""
+
+
+def known(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
+    """Return all built-in and derived metrics, and the user's metrics of these benchmarks, in the order of tables."""
+    users = {name for benchmark in benchmarks for name in benchmark.measured if "." in name}
+    every = (*metrics.built_in(), *metrics.derived(), *map(metrics.load, sorted(users)))
+    return sorted(every, key=lambda metric: metric.place)
+
+
+def with_values(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
+    """Return the metrics that have a value in one of the benchmarks, in the order of their tables."""
+    keys = {key for benchmark in benchmarks for key in benchmark.metrics}
+    return [metric for metric in known(benchmarks) if metric.headings.keys() & keys]
+
+
+def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
+    """Return key → heading of the values of each class, for the keys that the report has."""
+    present = benchmark.classes[0].model_dump() if benchmark.classes else {}
+    named = {key: words for metric in known([benchmark]) for key, words in metric.class_headings.items()}
+    return {key: words for key, words in named.items() if key in present}
+
+
+def groups(benchmark: BenchmarkReport) -> Iterator[tuple[str, str, float, Ends | None]]:
+    """Yield name of a group, words of a value, the value in percent and its interval, for all groups with a value."""
+    for metric in known([benchmark]):
+        for name, group in benchmark.groups.items():
+            bounds = benchmark.bootstrap.groups.get(name, {}) if benchmark.bootstrap else {}
+            values: Mapping[str, Any] = group.model_dump()
+            for key, words in metric.group_headings.items():
+                if values.get(key) is not None:
+                    yield name, words, values[key], bounds.get(key)
+
+
+def percent(value: float | None) -> str:
+    """Return a value in percent with two decimals; a dash for None."""
+    return NOT_MEASURED if value is None else f"{value:.2f}"
+
+
+def interval(ends: Ends | None) -> str:
+    """Return an interval in words; an empty text for None."""
+    return f"{ends[0]:.2f}–{ends[1]:.2f}" if ends else ""
+
+
+def covered(benchmark: BenchmarkReport) -> str:
+    """Return the numbers of scored and of expected images, with "not final" if the benchmark is not final."""
+    counts = f"{benchmark.images.scored}/{benchmark.images.expected}"
+    return counts if benchmark.final else f"{counts}, not final"
+
+
+def selection(benchmark: BenchmarkReport) -> str:
+    """Return the split, with the restrictions in words if only some of its images were requested."""
+    only = ", ".join(benchmark.selection.restrictions)
+    return f"{benchmark.selection.split} ({only} only)" if only else benchmark.selection.split
