@@ -50,3 +50,11 @@ def test_words_equal_to_a_name_of_a_class_count_as_this_class() -> None:
     words = [("sedan", " CAR "), ("cafe\u0301",), ("Road",), ("cars",), ("STRASSE",), ("lane", "nothing")]
     assert exact_mapping(words, vocabulary).tolist() == [2, 1, 0, NONE, 3, NONE]
     assert exact_mapping([], vocabulary).dtype == "uint16"
+
+
+def test_names_with_commas_are_several_names_and_whole_names_go_first() -> None:
+    vocabulary = Vocabulary.of(
+        ["screen door, screen", "buffet, counter", "counter, desk", "screen", ["sea", "ocean, bay"]]
+    )
+    words = [("screen",), ("screen door, screen",), ("counter",), ("desk",), ("buffet",), ("bay",), ("route",)]
+    assert exact_mapping(words, vocabulary).tolist() == [3, 0, 2, 2, 1, 4, NONE]
