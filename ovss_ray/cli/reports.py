@@ -8,23 +8,38 @@ if TYPE_CHECKING:
     from ovss_ray.structures.findings import Findings
 
 
+Relations = Annotated[
+    str | None, typer.Option(help="file with relations between classes, for SG-IoU; the run's folder keeps them")
+]
+Merges = Annotated[
+    list[str] | None, typer.Option(help="also the scores with classes merged, vehicle=car,truck; may be repeated")
+]
+Mappings = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="also the scores with words mapped by exact, lemma, wordnet[:wup], nearest:SOURCE, table:FILE, lave:FILE,"
+        " overlap, hungarian, best_iou or vicss[:SOURCE]; may be repeated"
+    ),
+]
+Frequent = Annotated[int, typer.Option(help="number of frequent words to list for each --mapping", min=0)]
+
+
 def report(
     run: Annotated[str, typer.Argument(help="the folder of a run")],
     classes: Annotated[bool, typer.Option("--classes", help="also the values of every class")] = False,
     images: Annotated[int, typer.Option(help="also the N images with the lowest mIoU of their own", min=0)] = 0,
-    relations: Annotated[
-        str | None, typer.Option(help="file with relations between classes, for SG-IoU; the run's folder keeps them")
-    ] = None,
+    relations: Relations = None,
     intervals: Annotated[bool, typer.Option(help="95 % intervals, of the confusion matrix and episodes")] = True,
     worst: Annotated[int, typer.Option(help="also the N classes with the lowest IoU", min=0)] = 0,
     only: Annotated[str, typer.Option(help="also the score of these classes alone: NAME,NAME,…")] = "",
-    merge: Annotated[
-        list[str] | None, typer.Option(help="also the scores with classes merged, vehicle=car,truck; may be repeated")
-    ] = None,
+    merge: Merges = None,
     buckets: Annotated[bool, typer.Option("--buckets", help="also by frequency of classes, and by size")] = False,
+    mapping: Mappings = None,
+    frequent: Frequent = 10,
 ) -> None:
     """Rebuild the report of a run from its records, and print it."""
     from ovss_ray.api import comparison
+    from ovss_ray.cli import mappings
     from ovss_ray.engine.display import Display
     from ovss_ray.reports import statistics_tables, subsets, terminal
     from ovss_ray.runs.folder import RunFolder
@@ -35,6 +50,7 @@ def report(
     cells = bool(intervals or merged or words or buckets)
     built, readings = comparison.rebuild(folder, Display(), images > 0, relations, cells, intervals)
     terminal.show(built, console, classes)
+    mappings.show(run, mapping or [], console, frequent)
     for name, reading in readings.items():
         if images:
             terminal.show_images(reading.images(), console, images)
