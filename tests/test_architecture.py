@@ -19,6 +19,7 @@ LAYERS = (
     {"errors"},
     {"structures", "registry"},
     {"io"},
+    {"words"},
     {"benchmarks", "pipeline", "metrics", "models"},
     {"actors", "datasets", "config"},
     {"runs"},

@@ -13,21 +13,36 @@ if TYPE_CHECKING:
     from ovss_ray.structures.findings import Findings
 
 
+Relations = Annotated[
+    str | None, typer.Option(help="file with relations between classes, for SG-IoU; the run's folder keeps them")
+]
+Merges = Annotated[
+    list[str] | None, typer.Option(help="also the scores with classes merged, vehicle=car,truck; may be repeated")
+]
+Further = Annotated[str, typer.Option(help="further metrics from the records: dice, f_score, mmseg")]
+Mappings = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="also the scores with words mapped by exact, lemma, wordnet[:wup], nearest:SOURCE, table:FILE, lave:FILE,"
+        " overlap, hungarian, best_iou or vicss[:SOURCE]; may be repeated"
+    ),
+]
+Frequent = Annotated[int, typer.Option(help="number of frequent words to list for each --mapping", min=0)]
+
+
 def report(
     run: Annotated[str, typer.Argument(help="the folder of a run")],
     classes: Annotated[bool, typer.Option("--classes", help="also the values of every class")] = False,
     images: Annotated[int, typer.Option(help="also the N images with the lowest mIoU of their own", min=0)] = 0,
-    relations: Annotated[
-        str | None, typer.Option(help="file with relations between classes, for SG-IoU; the run's folder keeps them")
-    ] = None,
+    relations: Relations = None,
     intervals: Annotated[bool, typer.Option(help="95 % intervals, of the confusion matrix and episodes")] = True,
     worst: Annotated[int, typer.Option(help="also the N classes with the lowest IoU", min=0)] = 0,
     only: Annotated[str, typer.Option(help="also the score of these classes alone: NAME,NAME,…")] = "",
-    merge: Annotated[
-        list[str] | None, typer.Option(help="also the scores with classes merged, vehicle=car,truck; may be repeated")
-    ] = None,
+    merge: Merges = None,
     buckets: Annotated[bool, typer.Option("--buckets", help="also by frequency of classes, and by size")] = False,
-    metrics: Annotated[str, typer.Option(help="further metrics from the records: dice, f_score, mmseg")] = "",
+    metrics: Further = "",
+    mapping: Mappings = None,
+    frequent: Frequent = 10,
     html: documents.Html = False,
     opened: documents.Opened = False,
     gallery: documents.GalleryImages = documents.IMAGES,
@@ -38,6 +53,7 @@ def report(
 ) -> None:
     """Rebuild the report of a run from its records, and print it. Write it in other forms, such as an HTML page."""
     from ovss_ray.api import comparison
+    from ovss_ray.cli import mappings
     from ovss_ray.engine.display import Display
     from ovss_ray.reports import subsets, terminal
     from ovss_ray.runs.folder import RunFolder
@@ -49,6 +65,7 @@ def report(
     kept = bool(intervals or needed or words or html or opened), intervals, further, needed
     built, readings = comparison.rebuild(folder, Display(), images > 0, relations, *kept)
     terminal.show(built, console, classes)
+    mappings.show(run, mapping or [], console, frequent)
     _show_more(built, readings, images, worst, merged, words, unfit, buckets, intervals)
     print(f"report: {folder.file('report.json')}")
     documents.write_tables(run, folder, built, csv, markdown, latex, coco_rle)

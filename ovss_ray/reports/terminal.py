@@ -191,7 +191,7 @@ def _group_intervals(name: str, groups: Mapping[str, Mapping[str, Ends]]) -> str
 
 def _counts(counts: Mapping[str, int]) -> str:
     """Return the counts of the metrics in words, in markup; those of an unknown metric by their keys."""
-    words = {key: word for metric in metrics.derived() for key, word in metric.counts.items()}
+    words = {key: word for metric in (*metrics.built_in(), *metrics.derived()) for key, word in metric.counts.items()}
     return escape(", ".join(f"{words.get(key, key)}: {value}" for key, value in counts.items()))
 
 

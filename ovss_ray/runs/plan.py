@@ -78,12 +78,14 @@ class RunPlan:
         return identity
 
     def card(self, name: str) -> dict[str, Any]:
-        """Return the facts about a benchmark that the report needs, such as labels, groups and selection."""
+        """Return the facts about a benchmark that the report needs, such as labels, classes, groups and selection."""
         benchmark = self.benchmarks[name]
         return {
             "title": benchmark.title,
             "licence": benchmark.licence,
             "labels": list(benchmark.labels),
+            "classes": [list(names) for names in benchmark.vocabulary.classes],
+            "index": list(benchmark.index),
             "groups": {group: list(labels) for group, labels in benchmark.groups.items()},
             "selection": self.selections[name].stamp(),
             "left_out": [asdict(file) for file in self.left_out.get(name, ())],

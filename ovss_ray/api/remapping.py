@@ -1,0 +1,215 @@
+"""Scores of a finished run under other mappings of its words to classes, from its records alone.
+
+Nothing in the folder of the run changes. The classes are those of the benchmark when the run was made.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ovss_ray import metrics
+from ovss_ray.errors import OvssError
+from ovss_ray.metrics import words as of_words
+from ovss_ray.reports import totals
+from ovss_ray.reports.totals import Reading
+from ovss_ray.runs import records
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.vocabulary import Vocabulary
+from ovss_ray.words import mapping, scoring, similarity, vicss
+from ovss_ray.words.mapping import Word
+
+UPPER_BOUNDS = ("overlap", "hungarian", "best_iou")
+"""Mappings that use the truth."""
+VICSS = "vicss"
+
+
+@dataclass(frozen=True)
+class FrequentWord:
+    """Word of a run, and the class that it counts as."""
+
+    word: str
+    images: int
+    """number of images that have the word"""
+    pixels: float
+    """share of the counted pixels that were predicted as this word, in percent"""
+    label: str
+    """label that the word counts as; empty for none"""
+    rule: str
+    """rule that decided, such as "hypernym"; empty for an unmapped word"""
+
+
+@dataclass(frozen=True)
+class Remapped:
+    """Scores of a benchmark under one mapping, in percent."""
+
+    mapping: str
+    stamps: tuple[str, ...]
+    """files that decide, with their sha256"""
+    values: Mapping[str, float]
+    """values of the confusion matrix, such as miou, and present_recall, unmapped_pixels"""
+    confusion: Any
+    """sum of the images' confusion matrices (metrics.confusion.Partial)"""
+    words: tuple[FrequentWord, ...]
+    """all words, the most frequent first: by images, then by pixels, then by name"""
+
+
+@dataclass(frozen=True)
+class Remapping:
+    """Scores of a benchmark under several mappings."""
+
+    words: Mapping[str, float]
+    """words_per_image, pixels_with_word and distinct_words"""
+    mapped: tuple[Remapped, ...]
+    upper_bounds: Mapping[str, float]
+    """percent; they use the truth and are not comparable with mIoU; empty unless requested"""
+    vicss: Mapping[str, Mapping[str, float]]
+    """source of similarities, or "" without → the metrics of vicss, from 0 to 1"""
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over images, one per mapping in each tuple. Addition is exact, associative and commutative."""
+
+    confusion: tuple[Any, ...]
+    recall: tuple[scoring.Recall, ...]
+    bounds: tuple[scoring.UpperBounds, ...]
+    vicss: tuple[vicss.Sums, ...]
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Sums(*(tuple(a + b for a, b in zip(first, second, strict=True)) for first, second in pairs))
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """Mappings of the words of a benchmark."""
+
+    labels: int
+    label_of: tuple[Mapping[Word, int], ...]
+    """for each mapping, word → label index or NONE"""
+    bounds: bool
+    background: int | None
+    """index of the label `background`; None: there is none"""
+    vicss: tuple[vicss.Judge, ...]
+
+    def sums(self, part: pa.Table) -> _Sums:
+        """Return the sums over a table of records."""
+        measured = [record for record in part["words"].to_pylist() if record] if "words" in part.column_names else []
+        main = metrics.load(metrics.MAIN)
+        cells = [[scoring.mapped(record, labels) for record in measured] for labels in self.label_of]
+        return _Sums(
+            tuple(main.partial(pa.array(of_mapping, main.schema), self.labels) for of_mapping in cells),
+            tuple(scoring.Recall.of(measured, labels) for labels in self.label_of),
+            (scoring.UpperBounds.of(measured, self.labels, self.background),) if self.bounds else (),
+            tuple(judge.sum(measured) for judge in self.vicss),
+        )
+
+
+def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
+    """Return benchmark → scores of a finished run under mappings of its words. Its folder is not changed.
+
+    `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
+    "hungarian" and "best_iou" use the truth. "vicss" and "vicss:SOURCE" are the metrics of vicss. Raises OvssError for
+    an unknown mapping, a run without words, or a folder that is not that of a run.
+
+    Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
+    """
+    parsed = [mapping.parse(option) for option in options if not _special(option)]
+    sources = [option.partition(":")[2] for option in options if option.partition(":")[0] == VICSS]
+    similar = {source: similarity.load(source)[0] if source else None for source in sources}
+    bounds = any(option in UPPER_BOUNDS for option in options)
+    folder = RunFolder(str(run))
+    readings = totals.read(folder)
+    if not any(_has_words(reading) for reading in readings.values()):
+        raise OvssError(
+            f"{run}: its images have no words of their own, so there is nothing to map. Use the folder of a run with a "
+            "stage that finds words, such as `tags`, `given_words` or `words`"
+        )
+    return {
+        name: _remap(folder.records(name), reading, parsed, similar, bounds)
+        for name, reading in readings.items()
+        if _has_words(reading)
+    }
+
+
+def _special(option: str) -> bool:
+    return option in UPPER_BOUNDS or option.partition(":")[0] == VICSS
+
+
+def _has_words(reading: Reading) -> bool:
+    return bool(reading.total.measured.get("words"))
+
+
+def _remap(
+    folder: str, reading: Reading, parsed: Sequence[mapping.Mapping], similar: Mapping[str, Any], bounds: bool
+) -> Remapping:
+    labels = tuple(reading.card["labels"])
+    vocabulary = Vocabulary.of(reading.card.get("classes") or labels)
+    index = reading.card.get("index") or range(len(labels))
+    summed = reading.total.partials["words"]
+    words = sorted(summed.words)
+    outcomes = [each(words, vocabulary) for each in parsed]
+    label_of = tuple(
+        {word: NONE if k == NONE else index[k] for word, (k, _) in zip(words, outcome, strict=True)}
+        for outcome in outcomes
+    )
+    background = labels.index(vicss.BACKGROUND) if vicss.BACKGROUND in labels else None
+    judges = _Judges(
+        len(labels), label_of, bounds, background, tuple(_judge(labels, words, each) for each in similar.values())
+    )
+    _, sums = records.fold(folder, reading.listed, judges.sums)
+    assert sums is not None, "a benchmark whose images have words has records"
+    rules = [{word: rule for word, (_, rule) in zip(words, outcome, strict=True)} for outcome in outcomes]
+    return Remapping(
+        words={**summed.result(), "distinct_words": len(words)},
+        mapped=tuple(
+            _remapped(each, sums.confusion[i], sums.recall[i], _frequent(summed, labels, label_of[i], rules[i]))
+            for i, each in enumerate(parsed)
+        ),
+        upper_bounds=sums.bounds[0].result() if bounds else {},
+        vicss={
+            source: total.result(similar[source] is not None) for source, total in zip(similar, sums.vicss, strict=True)
+        },
+    )
+
+
+def _judge(labels: tuple[str, ...], words: Sequence[Word], similar: similarity.Similarity | None) -> vicss.Judge:
+    judge = vicss.Judge(labels)
+    if similar is None:
+        return judge
+    rows = similar([word[0] for word in words], judge.classes)
+    return vicss.Judge(labels, dict(zip(words, rows, strict=True)))
+
+
+def _remapped(
+    each: mapping.Mapping, confusion: Any, recall: scoring.Recall, words: tuple[FrequentWord, ...]
+) -> Remapped:
+    counts = confusion.counts
+    pixels = int(counts.sum())
+    unmapped = 100.0 * int(counts[:, -1].sum()) / pixels if pixels else float("nan")
+    values = {**confusion.result(), "present_recall": recall.percent, "unmapped_pixels": unmapped}
+    return Remapped(each.text, each.stamps, values, confusion, words)
+
+
+def _frequent(
+    summed: of_words.Partial, labels: Sequence[str], label_of: Mapping[Word, int], rules: Mapping[Word, str]
+) -> tuple[FrequentWord, ...]:
+    pixels: dict[Word, int] = {}
+    for (_, word), number in summed.cells.items():
+        pixels[word] = pixels.get(word, 0) + number
+    whole = max(sum(pixels.values()), 1)
+    ordered = sorted(summed.words, key=lambda word: (-summed.words[word], -pixels.get(word, 0), word))
+    return tuple(
+        FrequentWord(
+            word[0],
+            summed.words[word],
+            100.0 * pixels.get(word, 0) / whole,
+            "" if label_of[word] == NONE else labels[label_of[word]],
+            rules[word],
+        )
+        for word in ordered
+    )

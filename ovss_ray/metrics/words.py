@@ -1,0 +1,124 @@
+"""Words of images and their pixels: the measurement of runs whose images have words of their own.
+
+The column `prediction` of such a run has indices into the words of its image. The record keeps the words, and the
+number of pixels of each pair of a true label and a word. Every mapping of words to classes is applied afterwards, to
+the records alone (see words/scoring.py and `ovss report RUN --mapping NAME`). Pixels without a word (NONE) count, too;
+pixels whose truth is IGNORE do not.
+
+    words_per_image    mean number of words of an image
+    pixels_with_word   percentage of counted pixels that were predicted as any word
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.columns import IGNORE, NONE
+from ovss_ray.structures.question import Question
+
+reads = ("truth", "prediction", "words")
+schema = pa.struct(
+    [
+        ("classes", pa.list_(pa.list_(pa.string()))),
+        ("source", pa.string()),
+        ("scores", pa.list_(pa.float64())),
+        ("truth", pa.list_(pa.uint16())),
+        ("word", pa.list_(pa.uint16())),
+        ("pixels", pa.list_(pa.int64())),
+    ]
+)
+title = "Words of the images"
+order = 7
+headings = {"words_per_image": "words per image", "pixels_with_word": "pixels with a word, %"}
+counts = {"distinct_words": "distinct words"}
+
+Word = tuple[str, ...]
+"""Names of a word, the displayed name first."""
+NOTHING: Word = ()
+"""Stands for pixels without a word."""
+
+
+def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the words of one image, and its cells truth × word, sorted by both, NONE last.
+
+    `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) indices into the words, or NONE. Raises OvssError if
+    the sizes differ or a value is out of range.
+    """
+    classes = [list(names) for names in words.get("classes") or ()]
+    if truth.shape != prediction.shape:
+        raise OvssError(
+            f"the prediction has {' × '.join(map(str, prediction.shape))} pixels and the truth "
+            f"{' × '.join(map(str, truth.shape))}; both must have the same size"
+        )
+    counted = truth != IGNORE
+    cells, pixels = np.unique(truth[counted].astype(np.int64) << 16 | prediction[counted], return_counts=True)
+    labels, indices = cells >> 16, cells & 0xFFFF
+    if (wrong := (indices >= len(classes)) & (indices != NONE)).any() or (labels >= len(question.labels)).any():
+        value = f"{indices[wrong][0]} for {len(classes)} words" if wrong.any() else f"label {labels.max()}"
+        raise OvssError(f"a pixel is out of range: {value}. Predict indices into the words of the image, or {NONE}")
+    return {
+        "classes": classes,
+        "source": str(words.get("source") or ""),
+        "scores": words.get("scores"),
+        "truth": labels.astype(np.uint16),
+        "word": indices.astype(np.uint16),
+        "pixels": pixels.astype(np.int64),
+    }
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Sum over a set of images. All values are integers, so addition is exact, associative and commutative."""
+
+    images: int = 0
+    words: Mapping[Word, int] = field(default_factory=dict)
+    """word → number of images that have it; a word that an image has twice counts twice"""
+    cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
+    """(true label, word) → number of pixels; the word NOTHING stands for pixels without a word"""
+
+    @classmethod
+    def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
+        """Return the sum over the column `words` of records. Nulls are skipped. Raises OvssError for a larger label.
+
+        `labels` is the number of labels.
+        """
+        words: Counter[Word] = Counter()
+        cells: Counter[tuple[int, Word]] = Counter()
+        images = 0
+        for record in (record for record in records.to_pylist() if record):
+            images += 1
+            names = [tuple(names) for names in record["classes"]]
+            words.update(names)
+            for label, word, pixels in zip(record["truth"], record["word"], record["pixels"], strict=True):
+                cells[label, NOTHING if word == NONE else names[word]] += pixels
+        if (largest := max((label for label, _ in cells), default=0)) >= labels:
+            raise OvssError(
+                f"these records have label indices up to {largest}, but the benchmark has {labels} labels. Perhaps "
+                "another version of the benchmark was scored: choose a new --out"
+            )
+        return cls(images, dict(words), dict(cells))
+
+    def __add__(self, other: "Partial") -> "Partial":
+        cells = Counter(self.cells)
+        cells.update(other.cells)
+        words = Counter(self.words)
+        words.update(other.words)
+        return Partial(self.images + other.images, dict(words), dict(cells))
+
+    def result(self) -> dict[str, float]:
+        """Return words per image, and the percentage of pixels with a word; NaN without images or pixels."""
+        pixels = sum(self.cells.values())
+        named = pixels - sum(count for (_, word), count in self.cells.items() if word == NOTHING)
+        return {
+            "words_per_image": sum(self.words.values()) / self.images if self.images else float("nan"),
+            "pixels_with_word": 100.0 * named / pixels if pixels else float("nan"),
+        }
+
+    def counted(self) -> dict[str, int]:
+        """Return the number of distinct words."""
+        return {"distinct_words": len(self.words)}

@@ -1,0 +1,42 @@
+"""LAVE: a language model maps words to classes. Its replies are parsed here.
+
+Source: Ülger et al., "Auto-Vocabulary Semantic Segmentation" (AutoSeg). Its evaluator LAVE queries Llama 2 once per
+word for the most similar class, in single quotes. A word that is a class stands for itself. Replies without a
+usable answer stand for `background`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+BACKGROUND = "background"
+
+
+def mapping(replies: Mapping[str, str], classes: Collection[str], max_parse_len: int = 3) -> dict[str, str]:
+    """Return word → class, from word → reply of the language model.
+
+    The quoted parts of a reply that are classes, or `background`, are its answers. Of several answers the first counts;
+    the official code takes one by the order of a hash table. More than `max_parse_len` answers are none; 0: no limit.
+    """
+    return {word: _class(word, reply, classes, max_parse_len) for word, reply in replies.items()}
+
+
+def _class(word: str, reply: str, classes: Collection[str], most: int) -> str:
+    if word in classes:
+        return word
+    quote = "'" if "'" in reply else '"'
+    answers = [part for part in dict.fromkeys(reply.split(quote)[1:]) if part in classes or part == BACKGROUND]
+    if not answers:
+        return "person" if word == "woman" else BACKGROUND  # the official code has this exception
+    return answers[0] if not most or len(answers) <= most else BACKGROUND
+
+
+def updated(
+    prediction: np.ndarray, words: Sequence[str], mapped: Mapping[str, str], classes: Sequence[str]
+) -> np.ndarray:
+    """Return a label map (H, W) over `classes` from one over `words`: index of a word → index of its class.
+
+    A word without an entry in `mapped` stands for `background`, which has to be a class.
+    """
+    table = np.array([classes.index(mapped.get(word, BACKGROUND)) for word in words], np.int64)
+    return table[prediction]

@@ -1,0 +1,250 @@
+"""Mappings of free words to the classes of a benchmark, by the option `--mapping NAME[:option]` of `ovss report`.
+
+    exact           equal names, apart from case and outer blanks (structures.vocabulary.exact_mapping)
+    lemma           exact, then equal lemmas of nouns: "leaves" is "leaf"
+    wordnet         lemma, then a class with the same sense, then the nearest class above the word
+    wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8 sets its minimum
+    nearest:SOURCE  the class with the largest similarity (see similarity.py); nearest:SOURCE@0.6 sets its minimum
+    table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
+    lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
+
+"first+second" maps by the second what the first does not map. Senses are those of a class's first name; further names
+of a class are often narrower. A mapping is applied to finished records. It never sees the truth.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.vocabulary import Vocabulary, exact_mapping, folded, names_of_classes, synonyms
+from ovss_ray.words import lave, similarity
+from ovss_ray.words.wordnet import nouns
+
+Word = tuple[str, ...]
+"""Names of a word, the displayed name first."""
+Outcomes = list[tuple[int, str]]
+"""For each word: class index or NONE, and the rule that decided, such as "hypernym"; "" for an unmapped word."""
+Rule = Callable[[Sequence[Word], Vocabulary], Outcomes]
+
+NAMES = ("exact", "lemma", "wordnet", "nearest", "table", "lave")
+THRESHOLD = "0.45"
+"""Default minimum of `nearest`. In all-MiniLM-L6-v2, unrelated pairs have cosines up to 0.28, synonyms from 0.54 on."""
+ADVICE = (
+    f"Write one of {', '.join(NAMES)}, such as --mapping wordnet, --mapping table:words.csv or wordnet+nearest:FILE"
+)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Mapping that the user has named."""
+
+    text: str
+    """the option, such as "wordnet:wup" """
+    stamps: tuple[str, ...]
+    """files that decide, with their sha256, for the report"""
+    rules: tuple[Rule, ...]
+
+    def __call__(self, words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
+        """Return the class of each word (see Outcomes). Raises OvssError if a table does not fit the vocabulary."""
+        result: Outcomes = [(NONE, "")] * len(words)
+        for rule in self.rules:
+            left = [i for i, (index, _) in enumerate(result) if index == NONE]
+            for i, outcome in zip(left, rule([words[i] for i in left], vocabulary) if left else [], strict=True):
+                result[i] = outcome
+        return result
+
+
+def parse(text: str) -> Mapping:
+    """Return the mapping that an option names. Raises OvssError for an unknown name or an unreadable file."""
+    parts = re.split(rf"\+(?=(?:{'|'.join(NAMES)})(?:[:+]|$))", text.strip())
+    loaded = [_load(*part.partition(":")[::2], text) for part in parts]
+    return Mapping(text.strip(), tuple(stamp for _, stamp in loaded if stamp), tuple(rule for rule, _ in loaded))
+
+
+def _load(name: str, option: str, text: str) -> tuple[Rule, str]:
+    """Return a rule, and the sentence that identifies its file."""
+    option, minimum = _threshold(option, text)
+    if name in ("exact", "lemma") and not option:
+        return {"exact": _exact, "lemma": _lemma}[name], ""
+    if name == "wordnet" and option in ("", "wup"):
+        return _wordnet(Fraction(minimum or 0) if option else None), ""
+    if name == "nearest" and option:
+        similar, stamp = similarity.load(option)
+        return nearest(similar, Fraction(minimum or THRESHOLD)), f"{stamp}, at least {minimum or THRESHOLD}"
+    if name in ("table", "lave") and option:
+        content = files.read(option)
+        rule = _table(option, _rows(option, content)) if name == "table" else _lave(_replies(option, content))
+        return rule, f"{option} (sha256 {hashlib.sha256(content).hexdigest()})"
+    raise OvssError(f"--mapping {text}: unknown mapping or option {name}{option and ':' + option}. {ADVICE}")
+
+
+def _threshold(option: str, text: str) -> tuple[str, str]:
+    """Split "FILE@0.6" into option and minimum. A path may contain "@" otherwise. Raises OvssError beyond -1 to 1."""
+    match = re.fullmatch(r"(.+)@(-?[0-9]*\.?[0-9]+)", option)
+    if match and abs(Fraction(match[2])) > 1:
+        raise OvssError(f"--mapping {text}: the minimum {match[2]} is not a similarity. Write a number from -1 to 1")
+    return (match[1], match[2]) if match else (option, "")
+
+
+def _exact(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
+    return [(int(index), "exact" if index != NONE else "") for index in exact_mapping(words, vocabulary)]
+
+
+def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
+    """Return the class with an equal name, else the class that has a lemma in common."""
+    lemmas: dict[str, int] = {}
+    for name, index in names_of_classes(vocabulary):
+        for lemma in nouns().lemmas(name):
+            lemmas.setdefault(lemma, index)
+    outcomes = _exact(words, vocabulary)
+    for i, names in enumerate(words):
+        known = (lemmas[lemma] for name in names for lemma in nouns().lemmas(name) if lemma in lemmas)
+        if outcomes[i][0] == NONE and (index := next(known, None)) is not None:
+            outcomes[i] = index, "lemma"
+    return outcomes
+
+
+def _wordnet(minimum: Fraction | None) -> Rule:
+    """Return the rule of WordNet. `minimum`: with Wu-Palmer similarities of at least this value; None: without."""
+
+    def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
+        classes = [_senses(synonyms(names)[0]) for names in vocabulary.classes]
+        outcomes = _lemma(words, vocabulary)
+        for i, (index, _) in enumerate(outcomes):
+            if index == NONE:
+                senses = _senses(words[i][0])
+                outcomes[i] = _above(senses, classes) or _closest(senses, classes, minimum)
+        return outcomes
+
+    return rule
+
+
+def _senses(name: str) -> dict[int, int]:
+    """Return synset → rank of the sense, 0 for the most frequent, of all lemmas of a name."""
+    ranks: dict[int, int] = {}
+    for lemma in nouns().lemmas(name):
+        for rank, synset in enumerate(nouns().synsets(lemma)):
+            ranks[synset] = min(rank, ranks.get(synset, rank))
+    return ranks
+
+
+def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
+    """Return the class with the least costly sense that is, or is above, a sense of the word; None without any.
+
+    The cost is two for each step up, and one for each rank of either sense. The first class wins ties.
+    """
+    costs = (
+        (2 * steps + rank + ranks[synset], index, "synonym" if steps == 0 else "hypernym")
+        for sense, rank in senses.items()
+        for synset, steps in nouns().above(sense).items()
+        for index, ranks in enumerate(classes)
+        if synset in ranks
+    )
+    best = min(costs, default=None)
+    return best and best[1:]
+
+
+def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum: Fraction | None) -> tuple[int, str]:
+    """Return the class with the largest Wu-Palmer similarity of any two senses, the first class on ties.
+
+    Without a `minimum`, or below it, no class is returned.
+    """
+    if minimum is None:
+        return NONE, ""
+    values = (
+        (nouns().wu_palmer(sense, synset), -index)
+        for sense in senses
+        for index, ranks in enumerate(classes)
+        for synset in ranks
+    )
+    value, index = max(values, default=(Fraction(-1), 0))
+    return (-index, "wu-palmer") if value >= minimum else (NONE, "")
+
+
+def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
+    """Return the rule of the largest similarity between first names, if it is at least `minimum`.
+
+    The first class wins ties.
+    """
+
+    def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
+        values = similar([names[0] for names in words], [synonyms(names)[0] for names in vocabulary.classes])
+        best = values.argmax(axis=1)
+        enough = values[np.arange(len(words)), best] >= int(minimum * similarity.UNIT)
+        return [(int(i), "nearest") if ok else (NONE, "") for i, ok in zip(best, enough, strict=True)]
+
+    return rule
+
+
+def _rows(file: str, content: bytes) -> Iterator[tuple[str, str]]:
+    """Yield word and class of each row of a table; the class is "" for a word that stands for none."""
+    try:
+        text = content.decode("utf-8-sig")
+        raw = json.loads(text) if file.endswith(".json") else None
+    except ValueError as failure:
+        raise OvssError(f"{file}: not a table of words: {failure}. Write JSON or CSV in UTF-8") from failure
+    if isinstance(raw, dict):
+        yield from ((word, name if isinstance(name, str) else "") for word, name in raw.items())
+    elif file.endswith(".csv"):
+        for number, row in enumerate(csv.reader(io.StringIO(text)), 1):
+            if len(row) == 1 or len(row) > 2:
+                raise OvssError(f"{file}: line {number} has {len(row)} fields. Write two: word,class")
+            if row and (number > 1 or [cell.strip().lower() for cell in row] != ["word", "class"]):
+                yield row[0], row[1].strip()
+    else:
+        raise OvssError(
+            f'{file}: not a table of words. Write a .json file {{"taxi": "car"}}, or a .csv file word,class'
+        )
+
+
+def _table(file: str, rows: Iterator[tuple[str, str]]) -> Rule:
+    """Return the rule of a table. Raises OvssError for a word with two classes."""
+    classes: dict[str, str] = {}
+    for word, name in rows:
+        if classes.setdefault(folded(word), name) != name:
+            raise OvssError(f"{file}: the word {word!r} has two classes: {classes[folded(word)]!r} and {name!r}")
+
+    def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
+        names = sorted({name for name in classes.values() if name})
+        indices = dict(zip(names, exact_mapping([(name,) for name in names], vocabulary).tolist(), strict=True))
+        if unknown := [name for name, index in indices.items() if index == NONE]:
+            raise OvssError(
+                f"{file}: {len(unknown)} classes such as {unknown[0]!r} are not among the classes of the benchmark. "
+                'Write their names; null in JSON, or nothing in CSV, stands for "no class"'
+            )
+        listed = (next((classes[key] for key in map(folded, names) if key in classes), "") for names in words)
+        return [(indices[name], "table") if name else (NONE, "") for name in listed]
+
+    return rule
+
+
+def _replies(file: str, content: bytes) -> dict[str, str]:
+    try:
+        raw = json.loads(content)
+    except ValueError as failure:
+        raise OvssError(f"{file}: invalid JSON: {failure}. Write word → reply of the language model") from failure
+    if not isinstance(raw, dict) or not all(isinstance(reply, str) for reply in raw.values()):
+        raise OvssError(f"{file}: expected a JSON object, word → reply of the language model as a text")
+    return raw
+
+
+def _lave(replies: dict[str, str]) -> Rule:
+    """Return the rule of LAVE's parser. `background` stands for no class, unless the benchmark has it."""
+
+    def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
+        listed = [names[0] for names in words if names[0] in replies]
+        classes = lave.mapping({word: replies[word] for word in listed}, vocabulary.names)
+        indices = exact_mapping([(classes.get(names[0], names[0]),) for names in words], vocabulary).tolist()
+        return [(index, "lave") if index != NONE else (NONE, "") for index in indices]
+
+    return rule

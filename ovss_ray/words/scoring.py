@@ -1,0 +1,161 @@
+"""Scores of records of words under a mapping, and upper bounds that use the truth. All sums are integers.
+
+A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
+a word. n[g, w] is this number, T[g] the pixels of label g, N[w] those of word w. A word without a label is a miss, as
+pixels without a predicted class are in metrics/confusion.py.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ovss_ray.structures.columns import NONE
+from ovss_ray.words.mapping import Word
+
+Record = Mapping[str, Any]
+"""Fields `classes`, `truth`, `word` and `pixels` of metrics/words.py, as lists."""
+UNIT = 2**64
+"""Units of a ratio of 1. Ratios are rounded to whole units, so sums of them have no order."""
+
+
+def names(record: Record) -> list[Word]:
+    """Return the words of an image."""
+    return [tuple(word) for word in record["classes"]]
+
+
+def pixels(record: Record, labels: int) -> np.ndarray:
+    """Return n[g, w] of an image, (labels, W + 1) int64; the last column counts pixels without a word."""
+    table = np.zeros((labels, len(record["classes"]) + 1), np.int64)
+    word = np.asarray(record["word"], np.int64)
+    where = np.asarray(record["truth"], np.int64), np.where(word == NONE, table.shape[1] - 1, word)
+    np.add.at(table, where, np.asarray(record["pixels"], np.int64))
+    return table
+
+
+def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray]:
+    """Return the cells of an image as metrics/confusion.py stores them, with each word replaced by its label."""
+    table = np.full(NONE + 1, NONE, np.uint16)
+    table[: len(record["classes"])] = [label_of[word] for word in names(record)]
+    labels = {
+        "truth": np.asarray(record["truth"], np.uint16),
+        "prediction": table[np.asarray(record["word"], np.int64)],
+    }
+    return {**labels, "pixels": np.asarray(record["pixels"], np.int64)}
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Recall of present classes: pairs of an image and a label in its truth, and those that a word of it maps to."""
+
+    present: int = 0
+    recalled: int = 0
+
+    @classmethod
+    def of(cls, records: Iterable[Record], label_of: Mapping[Word, int]) -> "Recall":
+        """Return the sum over records."""
+        total = cls()
+        for record in records:
+            truth = set(record["truth"])
+            total += cls(len(truth), len(truth & {label_of[word] for word in names(record)}))
+        return total
+
+    def __add__(self, other: "Recall") -> "Recall":
+        return Recall(self.present + other.present, self.recalled + other.recalled)
+
+    @property
+    def percent(self) -> float:
+        """The recall in percent; NaN without a pair."""
+        return 100.0 * self.recalled / self.present if self.present else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class UpperBounds:
+    """Scores whose mapping uses the truth. They say nothing of names, and are not comparable with mIoU."""
+
+    counts: np.ndarray
+    """(L, L + 1) int64: confusion if each word of an image counts as the label that it overlaps most"""
+    best: int = 0
+    """sum over images of the mean best IoU of their labels without background, in units of 1 / UNIT"""
+    images: int = 0
+    """images with a label other than background"""
+    cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
+    """(label, word) → pixels in all images, without pixels that have no word"""
+
+    @classmethod
+    def of(cls, records: Sequence[Record], labels: int, background: int | None = None) -> "UpperBounds":
+        """Return the sum over records of a benchmark with `labels` labels.
+
+        `background` is the index of a label that the best IoU leaves out; None: there is none.
+        """
+        counts, best, images = np.zeros((labels, labels + 1), np.int64), 0, 0
+        cells: dict[tuple[int, Word], int] = {}
+        for record in records:
+            table, words = pixels(record, labels), names(record)
+            label = np.append(table[:, :-1].argmax(axis=0), labels)  # the lowest label on ties, as in vicss
+            for column, target in enumerate(label):
+                counts[:, target] += table[:, column]
+            value = _best(table, background)
+            best += value or 0
+            images += value is not None
+            for g, w in zip(*table[:, :-1].nonzero(), strict=True):
+                key = int(g), words[w]
+                cells[key] = cells.get(key, 0) + int(table[g, w])
+        return cls(counts, best, images, cells)
+
+    def __add__(self, other: "UpperBounds") -> "UpperBounds":
+        keys = self.cells.keys() | other.cells
+        cells = {key: self.cells.get(key, 0) + other.cells.get(key, 0) for key in keys}
+        return UpperBounds(self.counts + other.counts, self.best + other.best, self.images + other.images, cells)
+
+    def result(self) -> dict[str, float]:
+        """Return mIoU by overlap and by the Hungarian assignment, and the best IoU, in percent."""
+        hungarian = np.zeros_like(self.counts)
+        label_of = assignment(self.cells, len(self.counts))
+        for (label, word), number in self.cells.items():
+            hungarian[label, label_of.get(word, len(self.counts))] += number
+        hungarian[:, -1] = self.counts.sum(axis=1) - hungarian[:, :-1].sum(axis=1)
+        best = 100.0 * self.best / UNIT / self.images if self.images else float("nan")
+        return {"overlap": miou(self.counts), "hungarian": miou(hungarian), "best_iou": best}
+
+
+def _best(table: np.ndarray, background: int | None) -> int | None:
+    """Return the mean best IoU of the labels of an image, in units of 1 / UNIT; None without labels.
+
+    Each label takes the word of greatest IoU; a word may serve several labels (see words/maskblip.py).
+    """
+    truth, shared = table.sum(axis=1), table[:, :-1]
+    present = [int(g) for g in np.flatnonzero(truth) if g != background]
+    union = truth[:, None] + shared.sum(axis=0) - shared
+    pairs = ([(int(part), int(whole)) for part, whole in zip(shared[g], union[g], strict=True)] for g in present)
+    best = [max((ratio(part, whole) for part, whole in of_label), default=0) for of_label in pairs]
+    return (2 * sum(best) + len(best)) // (2 * len(best)) if best else None
+
+
+def assignment(cells: Mapping[tuple[int, Word], int], labels: int) -> dict[Word, int]:
+    """Return word → label, one to one, such that most pixels are right (Hungarian algorithm).
+
+    `cells` are (label, word) → pixels. Words are sorted first, so that ties do not depend on the order of images.
+    """
+    words = sorted({word for _, word in cells})
+    table = np.zeros((labels, len(words)), np.int64)
+    position = {word: i for i, word in enumerate(words)}
+    for (label, word), number in cells.items():
+        table[label, position[word]] = number
+    chosen_labels, columns = linear_sum_assignment(table, maximize=True)
+    return {words[column]: int(label) for label, column in zip(chosen_labels, columns, strict=True)}
+
+
+def miou(counts: np.ndarray) -> float:
+    """Return the mean IoU over the labels in the truth, in percent, from a confusion matrix (L, L + 1) int64."""
+    hits, truth = np.diagonal(counts), counts.sum(axis=1)
+    union = truth + counts[:, :-1].sum(axis=0) - hits
+    present = truth > 0
+    return float((100.0 * hits[present] / union[present]).mean()) if present.any() else float("nan")
+
+
+def ratio(part: int, whole: int) -> int:
+    """Return part / whole in units of 1 / UNIT, rounded; 0 if the whole is 0."""
+    return (2 * part * UNIT + whole) // (2 * whole) if whole else 0

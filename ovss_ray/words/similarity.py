@@ -1,0 +1,109 @@
+"""Similarities of words and class names: from a file, or by a sentence encoder of the extra `nearest`.
+
+A similarity is a cosine, rounded to a multiple of 2⁻³² and stored as an integer. Sums of it are then exact. The file is
+JSON, word → class name → similarity, such as {"taxi": {"car": 0.61, "road": 0.66}}; a missing pair counts as -1.
+"""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import digests, files
+from ovss_ray.structures.vocabulary import folded
+
+UNIT = 2**32
+"""Units of a similarity of 1."""
+Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+"""Function: W words, K names → (W, K) int64 similarities in units of 1 / UNIT."""
+
+
+def load(source: str) -> tuple[Similarity, str]:
+    """Return the similarity that a source defines, and a sentence that identifies it for the report.
+
+    `source` is a JSON file, or the folder of a sentence encoder, or an installed package with such a folder. Raises
+    OvssError if it is none of these, or if the library for encoders is missing.
+    """
+    if source.endswith(".json"):
+        content = files.read(source)
+        table = _table(source, content)
+        return (
+            lambda words, names: _looked_up(table, words, names)
+        ), f"{source} (sha256 {hashlib.sha256(content).hexdigest()})"
+    folder = _folder(source)
+    return _encoder(folder), f"{source} ({_weights(folder)})"
+
+
+def rounded(cosines: np.ndarray) -> np.ndarray:
+    """Return cosines of any float dtype as int64 in units of 1 / UNIT."""
+    return np.rint(np.asarray(cosines, np.float64) * UNIT).astype(np.int64)
+
+
+def of_embeddings(embeddings: Mapping[str, np.ndarray]) -> Similarity:
+    """Return the cosine of given embeddings, name → (D,) float, as a Similarity. They need not have unit norm."""
+
+    def cosine(words: Sequence[str], names: Sequence[str]) -> np.ndarray:
+        first, second = (np.array([embeddings[name] for name in listed], np.float64) for listed in (words, names))
+        first, second = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (first, second))
+        return rounded(np.sum(first[:, None] * second[None], axis=2))
+
+    return cosine
+
+
+def _table(source: str, content: bytes) -> dict[str, dict[str, float]]:
+    try:
+        raw = json.loads(content)
+        return {folded(word): {folded(name): float(value) for name, value in row.items()} for word, row in raw.items()}
+    except (ValueError, TypeError, AttributeError) as failure:
+        raise OvssError(
+            f'{source}: not a table of similarities: {failure}. Expected JSON such as {{"taxi": {{"car": 0.61}}}}'
+        ) from failure
+
+
+def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    rows = [[table.get(folded(word), {}).get(folded(name), -1.0) for name in names] for word in words]
+    return rounded(np.array(rows, np.float64).reshape(len(words), len(names)))
+
+
+def _folder(source: str) -> Path:
+    """Return the folder of a sentence encoder: the source itself, or the one inside an installed package."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir() and source.isidentifier():
+        spec = importlib.util.find_spec(source)
+        folder = Path(next(iter(spec.submodule_search_locations or []), "") if spec else "")
+    configs = sorted(folder.glob("**/config.json")) if source and folder.is_dir() else []
+    if not configs:
+        raise OvssError(
+            f"{source or 'nearest'}: no similarities. Pass a JSON file, the folder of a sentence encoder with its "
+            "config.json, or an installed package with such a folder, as in --mapping nearest:/models/all-MiniLM-L6-v2"
+        )
+    return configs[0].parent
+
+
+def _encoder(folder: Path) -> Similarity:
+    """Return the cosine of sentence embeddings. One name is embedded at a time, so results do not depend on others."""
+    try:
+        from sentence_transformers import SentenceTransformer  # an extra, which takes seconds to import
+    except ImportError as failure:
+        raise OvssError(
+            f"the sentence encoder {folder} needs a library: {failure}. Type: pip install 'ovss_ray[nearest]'"
+        ) from failure
+    model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    embed = lru_cache(maxsize=100_000)(lambda name: np.asarray(model.encode([name])[0], np.float64))
+
+    def cosine(words: Sequence[str], names: Sequence[str]) -> np.ndarray:
+        return of_embeddings({name: embed(name) for name in {*words, *names}})(words, names)
+
+    return cosine
+
+
+def _weights(folder: Path) -> str:
+    """Return the digest of the weights in the folder of an encoder, as words for the report."""
+    weights = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
+    return f"{weights[0].name}, sha256 {digests.sha256(weights[0])}" if weights else "no weights"

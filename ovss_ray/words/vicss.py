@@ -1,0 +1,140 @@
+"""The metrics of vicss (Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation"), as its code.
+
+They are no mIoU: all but the hard ones are means over images. They are reported for comparison with that work only.
+Class 0 is "background". A label of this name is class 0, and the others follow in their order. T[g] and N[w] are pixels
+of class g and of word w, n[g, w] of both, c(g, w) is a similarity cut off below 0. Sums are over the words w.
+
+    hard      a word is the class whose name is equal, byte for byte, else background; one confusion matrix
+    overlap   a word is the class of an image that it overlaps most, the lowest on ties: this uses the truth
+    nearest   a word is the most similar class of some of the classes. The code means those in the truth, but
+              removes class K - 1 - g for each g of them, by a fault. Here this is repeated
+    soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; the recall is I[g] / T[g]
+
+The macro mean is the mean over classes of the mean over images, without background. The micro mean is over all pairs of
+an image and a class in its truth. The hard macro mean includes background; the hard micro mean sums pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovss_ray.structures.vocabulary import folded
+from ovss_ray.words.mapping import Word
+from ovss_ray.words.scoring import UNIT, Record, names, pixels, ratio
+from ovss_ray.words.similarity import UNIT as SIMILARITY_UNIT
+
+BACKGROUND = "background"
+OF_IMAGES = ("jaccard_overlap", "jaccard_nearest", "jaccard_soft", "recall_soft")
+"""Metrics that are means over images, in the order of `Sums.ratios`. The last three need similarities."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Classes in vicss' order, and the similarities of words and classes."""
+
+    labels: tuple[str, ...]
+    """names of the benchmark's labels"""
+    similar: Mapping[Word, np.ndarray] | None = None
+    """word → (K,) int64 similarities to `classes`, in units of words/similarity.py; None: hard and overlap only"""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, background first."""
+        return (BACKGROUND, *(name for name in self.labels if folded(name) != BACKGROUND))
+
+    def sum(self, records: Sequence[Record]) -> "Sums":
+        """Return the sum over records."""
+        total = Sums.zero(len(self.classes))
+        for record in records:
+            self._add(total, record)
+        return total
+
+    def _add(self, total: "Sums", record: Record) -> None:
+        """Add an image to a sum, in place."""
+        table, words = self._table(record), names(record)
+        place = {name: index for index, name in reversed(list(enumerate(self.classes)))}
+        hard = np.array([*(place.get(word[0], 0) for word in words), 0], np.int64)
+        for column, target in enumerate(hard):
+            total.counts[:, target] += table[:, column]
+        truth, shared = table.sum(axis=1), table[:, :-1]
+        present = [int(g) for g in np.flatnonzero(truth) if g]
+        total.pairs[present] += 1
+        self._hit(total.ratios[0], present, truth, shared, shared.argmax(axis=0))
+        if self.similar is not None:
+            similar = np.array([self.similar[word] for word in words], np.int64).reshape(len(words), len(truth))
+            allowed = similar.copy()
+            allowed[:, ~np.flatnonzero(truth)] = 0
+            self._hit(total.ratios[1], present, truth, shared, allowed.argmax(axis=1))
+            self._soften(total.ratios[2:], present, truth, shared, np.maximum(similar, 0))
+
+    def _table(self, record: Record) -> np.ndarray:
+        """Return n[g, w] with the classes in vicss' order, (K, W + 1) int64."""
+        table = pixels(record, len(self.labels))
+        is_background = np.array([folded(name) == BACKGROUND for name in self.labels])
+        return np.vstack([table[is_background].sum(axis=0)[None], table[~is_background]])
+
+    def _hit(
+        self, ratios: np.ndarray, present: Sequence[int], truth: np.ndarray, shared: np.ndarray, classes: np.ndarray
+    ) -> None:
+        """Add IoU of each class in the truth, if word w counts as classes[w], to `ratios` (K,)."""
+        for g in present:
+            of_class = shared[:, classes == g]
+            hits = int(of_class[g].sum())
+            ratios[g] += ratio(hits, int(of_class.sum()) + int(truth[g]) - hits)
+
+    def _soften(
+        self, ratios: np.ndarray, present: Sequence[int], truth: np.ndarray, shared: np.ndarray, similar: np.ndarray
+    ) -> None:
+        """Add soft IoU and soft recall of each class in the truth to `ratios` (2, K)."""
+        exact, of_word = similar.astype(object), shared.sum(axis=0).astype(object)  # integers of any size
+        for g in present:
+            hits = int((exact[:, g] * shared[g].astype(object)).sum())
+            whole = int(truth[g]) * SIMILARITY_UNIT
+            ratios[0][g] += ratio(hits, int((exact[:, g] * of_word).sum()) + whole - hits)
+            ratios[1][g] += ratio(hits, whole)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Sum over a set of images. All values are integers, so addition is exact, associative and commutative."""
+
+    counts: np.ndarray
+    """(K, K) int64: pixels of truth and hard prediction"""
+    ratios: np.ndarray
+    """(4, K) object: sums over images of the values of OF_IMAGES, integers in units of 1 / UNIT"""
+    pairs: np.ndarray
+    """(K,) int64: images with the class in their truth; 0 for background"""
+
+    @classmethod
+    def zero(cls, classes: int) -> "Sums":
+        """Return the sum over no image."""
+        ratios = np.zeros((len(OF_IMAGES), classes), np.int64).astype(object)
+        return cls(np.zeros((classes, classes), np.int64), ratios, np.zeros(classes, np.int64))
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(self.counts + other.counts, self.ratios + other.ratios, self.pairs + other.pairs)
+
+    def result(self, similar: bool = True) -> dict[str, float]:
+        """Return all means from 0 to 1 by name, as vicss prints them; NaN without a class.
+
+        `similar`: with the metrics that need similarities.
+        """
+        hits, truth = np.diagonal(self.counts), self.counts.sum(axis=1)
+        union = truth + self.counts.sum(axis=0) - hits
+        occurs = union > 0
+        means = {
+            "jaccard_hard_macro": _mean(hits[occurs] / union[occurs]),
+            "jaccard_hard_micro": _mean([hits.sum() / union.sum()] if occurs.any() else []),
+            "recall_hard_macro": _mean(hits[occurs] / np.maximum(truth[occurs], 1)),
+            "recall_hard_micro": _mean([hits.sum() / truth.sum()] if truth.any() else []),
+        }
+        present = np.flatnonzero(self.pairs)
+        for name, sums in zip(OF_IMAGES[: None if similar else 1], self.ratios, strict=False):
+            means[f"{name}_macro"] = _mean([int(sums[g]) / UNIT / int(self.pairs[g]) for g in present])
+            means[f"{name}_micro"] = _mean([int(sums.sum()) / UNIT / int(self.pairs.sum())] if len(present) else [])
+        return means
+
+
+def _mean(values: np.ndarray | Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -1,0 +1,153 @@
+"""Nouns of WordNet 3.0: lemmas, synsets (senses), hypernyms (more general senses), and Wu-Palmer similarity.
+
+The file nouns.txt.xz is an extract of WordNet that build.py writes; its licence is at its top and in LICENSE.wordnet.
+Its sections are separated by form feeds:
+
+    licence         a heading, then the notice of WordNet
+    lemmas          "name sense sense …" per line: lower case, blanks as "_", the most frequent sense first
+    hypernyms       line i has the synsets directly above synset i
+    exceptions      "form lemma …" for irregular plurals
+    parts of speech "lemma letters" for lemmas that are more than nouns: n v a r, the most frequent first
+
+Synsets are numbered from 0, in the order of WordNet's data.noun. Synset 0 is "entity", above all others.
+"""
+
+import lzma
+from collections import deque
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+
+from ovss_ray.errors import OvssError
+
+FILE = Path(__file__).with_name("nouns.txt.xz")
+HEADER = "Nouns of WordNet 3.0, extracted for ovss_ray. Notice of WordNet:"
+ENTITY = 0
+"""Number of the synset above all others."""
+SUFFIXES = (
+    *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z")),
+    *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
+)
+"""Ending of a plural → ending of its lemma: the rules of WordNet's morphy for nouns, in their order."""
+
+
+class Nouns:
+    """Nouns of WordNet. The file is read at once, and each part is prepared on first use."""
+
+    def __init__(self, file: Path = FILE) -> None:
+        try:
+            text = lzma.decompress(file.read_bytes()).decode()
+        except (OSError, lzma.LZMAError, EOFError) as failure:
+            raise OvssError(f"{file}: cannot be read: {failure}. Install ovss_ray again") from failure
+        self.notice, lemmas, hypernyms, exceptions, parts = text.split("\n\f\n")
+        self._lemmas = dict(line.split(" ", 1) for line in lemmas.split("\n"))
+        self._hypernyms = hypernyms.split("\n")
+        self._exceptions_text, self._parts_text = exceptions, parts
+        self._above = lru_cache(maxsize=4096)(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._lemmas)
+
+    def is_lemma(self, form: str) -> bool:
+        """Return whether a form is the lemma of a noun. Lemmas are in lower case, with "_" in place of blanks."""
+        return form in self._lemmas
+
+    def is_noun(self, word: str) -> bool:
+        """Return whether a word, in any case, singular or plural, is a noun."""
+        return bool(self.lemmas(word))
+
+    def parts_of_speech(self, form: str) -> str:
+        """Return the letters n v a r of a lemma, the most frequent first; "" if WordNet has no such lemma.
+
+        r is an adverb. The frequencies are WordNet's counts in tagged texts.
+        """
+        return self._parts.get(form) or ("n" if form in self._lemmas else "")
+
+    def morphy(self, form: str) -> list[str]:
+        """Return the lemmas that a form may stand for; [] if there are none. The form's case counts.
+
+        An irregular form stands for itself and its exceptions. Other forms stand for themselves and the results of
+        SUFFIXES. These are applied again while there are no results, as in NLTK's reader.
+        """
+        if form in self._exceptions:
+            return self._known([form, *self._exceptions[form]])
+        forms = _shortened([form])
+        results = self._known([form, *forms])
+        while forms and not results:
+            forms = _shortened(forms)
+            results = self._known(forms)
+        return results
+
+    def lemmas(self, word: str) -> list[str]:
+        """Return the lemmas of a word or phrase in any case; [] if it is no noun. The phrase may have blanks."""
+        return self.morphy(key(word))
+
+    def lemma(self, word: str) -> str:
+        """Return the shortest lemma of a word, the first of equally long ones; the word itself if it is no noun.
+
+        Source: NLTK's WordNetLemmatizer. The word's case counts, so "Pots" is returned unchanged.
+        """
+        return min(self.morphy(word), key=len, default=word)
+
+    def synsets(self, lemma: str) -> list[int]:
+        """Return the synsets of a lemma, the most frequent sense first."""
+        return [int(number) for number in self._lemmas.get(lemma, "").split()]
+
+    def above(self, synset: int) -> Mapping[int, int]:
+        """Return synset → number of steps up to it, for the synset itself and all above it."""
+        return self._above(synset)
+
+    def depth(self, synset: int) -> int:
+        """Return the number of synsets on the shortest way from a synset up to "entity", both included."""
+        return self.above(synset).get(ENTITY, 0) + 1
+
+    def wu_palmer(self, first: int, second: int) -> Fraction:
+        """Return the similarity 2d / (2d + a + b) of two synsets, from 0 to 1.
+
+        d is the depth of a synset above both, a and b are the steps up to it. The synset with the largest value counts.
+        Source: Wu and Palmer, "Verbs Semantics and Lexical Selection", ACL 1994.
+        """
+        first_up, second_up = self.above(first), self.above(second)
+        common = (
+            (2 * self.depth(synset), first_up[synset] + second_up[synset]) for synset in first_up.keys() & second_up
+        )
+        return max((Fraction(deep, deep + steps) for deep, steps in common), default=Fraction(0))
+
+    def _steps(self, synset: int) -> dict[int, int]:
+        steps, waiting = {synset: 0}, deque([synset])
+        while waiting:
+            below = waiting.popleft()
+            for number in map(int, self._hypernyms[below].split()):
+                if number not in steps:
+                    steps[number] = steps[below] + 1
+                    waiting.append(number)
+        return steps
+
+    def _known(self, forms: Iterable[str]) -> list[str]:
+        return [form for form in dict.fromkeys(forms) if form in self._lemmas]
+
+    @cached_property
+    def _exceptions(self) -> dict[str, list[str]]:
+        return {
+            form: lemmas.split() for form, lemmas in (line.split(" ", 1) for line in self._exceptions_text.split("\n"))
+        }
+
+    @cached_property
+    def _parts(self) -> dict[str, str]:
+        return dict(line.split(" ") for line in self._parts_text.split("\n"))
+
+
+@cache
+def nouns() -> Nouns:
+    """Return the nouns of the package's own file, read once per process."""
+    return Nouns()
+
+
+def key(word: str) -> str:
+    """Return a word or phrase in the form of lemmas: lower case, with "_" between its parts."""
+    return "_".join(word.lower().split())
+
+
+def _shortened(forms: Iterable[str]) -> list[str]:
+    return [form.removesuffix(end) + other for form in forms for end, other in SUFFIXES if form.endswith(end)]

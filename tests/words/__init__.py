@@ -1,0 +1,1 @@
+"""Tests of ovss_ray/words."""
