@@ -4,11 +4,16 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+
 from ovss_ray.errors import OvssError
+from ovss_ray.structures.columns import NONE
 
 _NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffd]")
 """Pattern of characters that no name may contain: control characters, line separators, unpaired surrogates, byte order
@@ -96,3 +101,22 @@ class Vocabulary:
 
 Vocabularies = Mapping[str, Vocabulary]
 """Digest → vocabulary: all vocabularies that rows of a batch refer to."""
+
+
+def folded(name: str) -> str:
+    """Return a name in the form in which names are compared: NFC, without outer blanks, without case."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def exact_mapping(words: Iterable[Sequence[str]], vocabulary: Vocabulary) -> npt.NDArray[np.uint16]:
+    """Return the class index of each word, (W,) uint16, NONE for a word that names no class.
+
+    A word is a tuple of names, its synonyms, as a class is. They match if any two names are equal after `folded`. The
+    first name of the word that matches decides, and the first class that has it.
+    """
+    classes: dict[str, int] = {}
+    for index, names in enumerate(vocabulary.classes):
+        for name in names:
+            classes.setdefault(folded(name), index)
+    matches = ([classes[key] for key in map(folded, names) if key in classes] for names in words)
+    return np.array([match[0] if match else NONE for match in matches], np.uint16)

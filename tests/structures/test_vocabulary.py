@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from ovss_ray.errors import OvssError
-from ovss_ray.structures.vocabulary import Vocabulary
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.vocabulary import Vocabulary, exact_mapping
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,10 @@ def test_a_repeated_name_is_warned_of_with_the_class_that_wins(caplog: pytest.Lo
     (said,) = caplog.messages
     assert "garden.yaml: the name 'cat' stands for the classes 1 and 2, 4" in said
     assert "class 1 wins" in said
+
+
+def test_words_equal_to_a_name_of_a_class_count_as_this_class() -> None:
+    vocabulary = Vocabulary.of(["road", ["Café", "bar"], ["car", "road"], "straße"])
+    words = [("sedan", " CAR "), ("cafe\u0301",), ("Road",), ("cars",), ("STRASSE",), ("lane", "nothing")]
+    assert exact_mapping(words, vocabulary).tolist() == [2, 1, 0, NONE, 3, NONE]
+    assert exact_mapping([], vocabulary).dtype == "uint16"
