@@ -212,6 +212,21 @@ def bootstrap(
     bootstrap.measure(images, sets, tests)
 
 
+@app.command()
+def words(
+    variant: Annotated[list[str], typer.Option()] = ["san_tiny"],  # noqa: B006
+    images: Annotated[int, typer.Option(min=25, help="with different words")] = 500,
+    each: Annotated[int, typer.Option(min=1, help="words of an image")] = 10,
+    names: Annotated[int, typer.Option(min=1, help="of which the words are drawn")] = 330,
+    rounds: Rounds = 1,
+) -> None:
+    """Text embeddings of images that all have different words: CPU seconds per image, and memory."""
+    from perf import words
+
+    for name in variant:
+        words.measure(name, images, each, names, rounds)
+
+
 def parsed(size: str) -> tuple[int, int]:
     """Read HxW. Raises typer.BadParameter."""
     height, _, width = size.partition("x")

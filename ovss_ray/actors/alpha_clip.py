@@ -95,8 +95,10 @@ class Stage(stage.Stage):
         return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of the classifier cache, in bytes."""
-        return {"text": self.model.classifiers.held}
+        """Return the size of the caches of classifiers and of this process's names, in bytes."""
+        from ovss_ray.models import text
+
+        return {"text": self.model.classifiers.held + text.WORDS.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Score the regions of all images together; with `exact`, image by image for bit-identical results."""

@@ -10,10 +10,12 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import inline
 from ovss_ray.metrics import Metric
 from ovss_ray.pipeline import stage
+from ovss_ray.structures import words
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.question import Question
 from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabularies
+from ovss_ray.structures.words import WORDS
 
 
 class Stage(stage.Stage):
@@ -21,7 +23,12 @@ class Stage(stage.Stage):
 
     reads: tuple[str, ...] = ("benchmark", "part", "truth_uri")
     writes: tuple[str, ...] = ()
-    where = ("metrics", "binary")  # set by the run, whose identity already lists metrics from the user's modules
+    measures = True
+    where = (
+        "metrics",
+        "binary",
+        "words",
+    )  # set by the run, whose identity already lists metrics from the user's modules
 
     benchmarks: Mapping[str, Benchmark]
 
@@ -32,6 +39,8 @@ class Stage(stage.Stage):
         """names of metrics"""
         binary: bool = False
         """whether a stage of the run segments one class at a time (see Benchmark.for_binary)"""
+        words: bool = False
+        """whether predictions are indices into the words of each image (see structures.words)"""
 
     def __init__(self, config: Any, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
@@ -44,12 +53,26 @@ class Stage(stage.Stage):
         """Return the columns that the metrics read, and the columns that they write."""
         names = tuple(options.get("metrics", (metrics.MAIN,)))
         needed = [name for metric in map(metrics.load, names) for name in metric.reads]
+        needed += [WORDS] if options.get("words") else []
         return tuple(dict.fromkeys((*cls.reads, *needed))), names
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Compute all metrics of every image. Raises OvssError with the label file and its fault."""
         questions = list(map(self._question, batch["benchmark"], batch["part"]))
-        return {metric.name: column(self._values(metric, batch, questions)) for metric in self._metrics}
+        mapped = self._mapped(batch, questions)
+        of_words = {metric.name for metric in self._metrics if WORDS in metric.reads}
+        return {
+            metric.name: column(self._values(metric, batch if metric.name in of_words else mapped, questions))
+            for metric in self._metrics
+        }
+
+    def _mapped(self, batch: Batch, questions: Sequence[Question]) -> Batch:
+        """Return a batch for metrics that know nothing of words: predictions of words become those of classes."""
+        if not (self.config.words and "prediction" in batch):
+            return batch
+        rows = zip(batch["prediction"], batch[WORDS], questions, strict=True)
+        mapped = (words.as_classes(prediction, value, question.vocabulary) for prediction, value, question in rows)
+        return {**batch, "prediction": column(mapped)}
 
     def _values(self, metric: Metric, batch: Batch, questions: Sequence[Question]) -> Iterator[Any]:
         """Yield the value of a metric for each image. If the metric is from a user's module, its values are checked."""

@@ -2,14 +2,11 @@
 
 Two sources are supported. One is a folder with a label map per image, named as the image. The other is the
 sem_seg_predictions.json of detectron2's SemSegEvaluator: an entry per image and class, with its mask in COCO's RLE.
-A file belongs to an image if its path, without suffix, equals the image's id or ends in the id. If no file does, a
-single loose match is accepted: a file of the same name, whose path contains the folders of the id in the same order.
-For the id `val/0001`, the file `val/maps/0001.png` is a loose match.
+A file belongs to an image if its path, without suffix, equals the image's id or ends in the id (see io/image_names.py).
 """
 
 import json
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -23,6 +20,7 @@ from pydantic import field_validator, model_validator
 from ovss_ray.benchmarks.listing import LABELS
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files, images
+from ovss_ray.io.image_names import ImageNames
 from ovss_ray.io.images import palettes
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import NONE, Batch, column
@@ -154,7 +152,7 @@ class _Folder:
     def __init__(self, path: str) -> None:
         self._path = path
         self._maps = label_maps(path)
-        self._names = _Names(self._maps)
+        self._names = ImageNames(self._maps)
 
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
         fitting = self._names.fitting(image_id)
@@ -166,39 +164,6 @@ class _Folder:
             )
         uri = self._maps[fitting[0]]
         return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)
-
-
-class _Names:
-    """An index of paths without suffixes, searched by image ids."""
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._named: dict[str, list[str]] = {}
-        for path in paths:
-            self._named.setdefault(_composed(path).rpartition("/")[2], []).append(path)
-
-    def fitting(self, image_id: str) -> list[str]:
-        """Return the path that equals an image's id or ends in the id.
-
-        If there is none, return all loose matches, as the docstring of the module defines them.
-        """
-        wanted = _composed(image_id)
-        alike = {path: _composed(path) for path in self._named.get(wanted.rpartition("/")[2], [])}
-        equal = [path for path, name in alike.items() if name == wanted]
-        ending = [path for path, name in alike.items() if f"/{name}".endswith(f"/{wanted}")]
-        if equal or (len(ending) == 1 and "/" in wanted):
-            return equal or ending
-        return [path for path, name in alike.items() if _in_order(wanted.split("/"), name.split("/"))]
-
-
-def _composed(name: str) -> str:
-    """Return a name with composed accents (NFC), as on Linux; macOS decomposes them."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _in_order(steps: list[str], path: list[str]) -> bool:
-    """Return whether the parts of a path contain all `steps`, in the same order."""
-    left = iter(path)
-    return all(step in left for step in steps)
 
 
 def label_maps(folder: str) -> dict[str, str]:
@@ -239,7 +204,7 @@ class _Json:
                 f"segmentation "
                 f"({type(failure).__name__}: {failure})"
             ) from failure
-        self._names = _Names(self._masks)
+        self._names = ImageNames(self._masks)
 
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
         """Paint the masks of an image. Raises OvssError if masks of different classes overlap."""

@@ -205,11 +205,14 @@ def _prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, A
     """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
 
     Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker.
+    Stages that segment images with words of their own get none: they never see these vocabularies.
     """
     cache = ArrayCache()
     ready: dict[str, Any] = {}
     for pool in pools:
         for stage in pool.stages:
+            if stage.gives_words():
+                vocabularies = {}
             wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
             missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
             task: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=2)(_prepare_one)

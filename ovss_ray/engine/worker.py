@@ -19,8 +19,10 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
 from ovss_ray.runs import records
+from ovss_ray.structures import words
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies
+from ovss_ray.structures.words import WORDS
 
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
@@ -54,8 +56,12 @@ class Worker:
         self.keep, self.vocabularies = keep, vocabularies
         ray.get(ledger.ready.remote(self.name))
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch) -> Any:
         """Run the pool's stages on a batch, and return the columns that later stages need."""
+        columns = self._computed(batch)
+        return columns | ({WORDS: words.packed(columns[WORDS])} if WORDS in columns else {})
+
+    def _computed(self, batch: Batch) -> Batch:
         names = execution.names(batch)
         suspects = self._begin(names)
         if suspects:
@@ -110,9 +116,9 @@ class Recorder(Worker):
         super().__init__(**arguments)
         self.write = write
 
-    def __call__(self, batch: Batch) -> pa.Table:
+    def __call__(self, batch: Batch) -> Any:
         """Run the last stages on a batch. Return its records, or the receipts of the files that `write` has written."""
-        table = records.table(super().__call__(batch))
+        table = records.table(self._computed(batch))
         return self.write(table) if self.write else table
 
 

@@ -109,8 +109,10 @@ class WithClassifiers:
         return str(digests.sha256_of(self.files(self.config)))
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of the classifier cache, in bytes."""
-        return {"text": self.model.classifiers.held}
+        """Return the size of the caches of classifiers and of this process's names, in bytes."""
+        from ovss_ray.models import text
+
+        return {"text": self.model.classifiers.held + text.WORDS.held}
 
     def classifier(self, vocabulary: Vocabulary) -> "Tensor":
         """Return the classifier (K + 1, D) of a vocabulary: from the cache, prepared, or newly computed."""

@@ -1,21 +1,26 @@
 """Text embeddings of class names: templates, tokens, a text tower.
 
 Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). It does not depend on
-images, so a run embeds each vocabulary once. Letters: K classes, P prompts, D features, L tokens.
+images, so a run embeds each vocabulary once. Images with words of their own share most words, but hardly ever a whole
+vocabulary, so embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
@@ -78,8 +83,12 @@ BATCH_TOKENS = 4096
 """Maximum number of tokens per call of the text tower, to limit the memory for large vocabularies"""
 NAMES = 1024
 """Maximum number of names embedded at a time; the prompts of one name with 14 templates take 43 KB"""
-KEPT = 1 << 26
+KEPT = 1 << 23
 """Maximum bytes of a network's cache of vocabulary embeddings. It evicts the least recently used vocabulary"""
+WORDS = Recent[Tensor](1 << 26, lambda row: row.nbytes)
+"""Cache of this process for single names: tower, device, templates and name → embedding (D,). At most 64 MB"""
+_DIGESTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+"""Text tower → digest of its weights and its device"""
 
 
 class Tower(Protocol):
@@ -94,6 +103,10 @@ class Tower(Protocol):
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Return the weights by name."""
+
+
+Embed = Callable[[Tower, Sequence[str], Sequence[str]], Tensor]
+"""Function of a tower, K names and templates that returns unit-norm embeddings (K, D): `embed` or `embed_cached`."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,37 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
         per_name = embed_prompts(tower, prompts).unflatten(0, (len(chunk), len(templates)))
         parts.append(F.normalize(per_name.mean(1), dim=-1))
     return torch.cat(parts)[[unique[name] for name in names]]
+
+
+@torch.inference_mode()
+def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Return the embeddings of `embed`, (K, D), of which only those of names missing in WORDS are computed.
+
+    All missing names share batches. With deterministic kernels (option `exact`), each is computed on its own instead.
+    Then its last bits do not depend on the names that were embedded before or with it.
+    """
+    prefix = f"{_digest(tower)} {hashlib.sha256(json.dumps(list(templates)).encode()).hexdigest()[:12]} "
+    unique = dict.fromkeys(names)
+    rows = {name: row for name in unique if (row := WORDS.kept(prefix + name)) is not None}
+    missing = [name for name in unique if name not in rows]
+    alone = torch.are_deterministic_algorithms_enabled()
+    for part in [[name] for name in missing] if alone else [missing] if missing else []:
+        rows |= zip(part, embed(tower, part, templates), strict=True)
+    for name in unique:
+        WORDS.get(prefix + name, rows[name].clone)  # a copy, since a row of a matrix holds all of it
+    return torch.stack([rows[name] for name in names])
+
+
+def _digest(tower: Any) -> str:
+    """Return a digest of the tower's own weights, and its device. Towers with equal weights share embeddings."""
+    if tower not in _DIGESTS:
+        digest = hashlib.sha256()
+        state = {name: value for name, value in tower.state_dict().items() if not name.startswith("visual.")}
+        for name, value in state.items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        _DIGESTS[tower] = f"{digest.hexdigest()[:24]} {next(iter(state.values())).device}"
+    return _DIGESTS[tower]
 
 
 def whole_names(vocabulary: Vocabulary) -> list[str]:

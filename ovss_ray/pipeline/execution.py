@@ -2,14 +2,21 @@
 
 import errno
 import time
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline.stage import Stage, StageConfig
-from ovss_ray.structures.columns import MANIFEST, Batch, column, empty
-from ovss_ray.structures.vocabulary import Vocabularies
+from ovss_ray.structures import words
+from ovss_ray.structures.columns import MANIFEST, NONE, Batch, column, empty
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+from ovss_ray.structures.words import WORDS
+
+OF_WORDS = {WORDS, "size"}
+"""Columns that a stage needs besides `vocabulary`, if an earlier stage has given the images words of their own"""
 
 
 class Contract(Exception):
@@ -25,9 +32,9 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
 
     Raises OvssError if no earlier stage writes a column that a stage reads, or no stage writes a wanted column.
     """
-    available = set(initial)
+    available, needed = set(initial), _needed(stages)
     for position, stage in enumerate(stages):
-        if missing := set(stage.reads()) - available:
+        if missing := needed[position] - available:
             raise OvssError(
                 f"stage {position} ({stage.use!r}) needs column {', '.join(map(repr, sorted(missing)))}, which no "
                 f"earlier stage writes; available: {sorted(available)}. Add a stage that writes it before this one"
@@ -40,10 +47,20 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
         )
     keeps: list[set[str]] = []
     live = set(wanted)
-    for stage in reversed(stages):
+    for stage, reads in zip(reversed(stages), reversed(needed), strict=True):
         keeps.insert(0, set(live))
-        live = (live - set(stage.writes())) | set(stage.reads())
+        live = (live - set(stage.writes())) | reads
     return keeps
+
+
+def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
+    """Return the columns that each stage needs: those that it reads, and OF_WORDS if images have words by then."""
+    needed, given = [], False
+    for stage in stages:
+        reads = set(stage.reads())
+        needed.append(reads | OF_WORDS if given and "vocabulary" in reads else reads)
+        given = given or stage.gives_words()
+    return needed
 
 
 def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -> Batch:
@@ -52,17 +69,55 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     A failed image is marked in `error`, and later stages skip it. Other images of the batch are not affected. The
     column `seconds` gets an entry for each stage, and for each part that a stage times itself (Stage.parts).
 
+    After a stage that writes `words`, the vocabulary of each row is that of its words. A row without words skips the
+    stages that read `vocabulary`, and its prediction is NONE everywhere.
+
     Raises Contract if a stage does not write what it declares, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full.
     """
+    if WORDS in batch:
+        batch, vocabularies = _with_words({**batch, WORDS: words.unpacked(batch[WORDS])}, vocabularies, "")
     for name, stage in stages.items():
         begun = time.perf_counter()
         good = np.array([error == "" for error in batch["error"]], bool)
+        silent = good & _wordless(stage, batch)
+        good &= ~silent
         done = _settle(stage, {k: v[good] for k, v in batch.items()}, vocabularies) if good.any() else {}
         batch = _merge(batch, done, good, stage.writes)
+        for row in np.flatnonzero(silent) if "prediction" in stage.writes else ():
+            batch["prediction"][row] = np.full(batch["size"][row], NONE, np.uint16)
+        if WORDS in stage.writes and not stage.measures:
+            batch, vocabularies = _with_words(batch, vocabularies, name)
         seconds = {name: time.perf_counter() - begun, **stage.parts()}
         batch["seconds"] = _timed(batch, seconds, good / max(1, int(good.sum())))
     return batch
+
+
+def _with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
+    """Return a batch whose column `vocabulary` has the digests of the rows' words, and the vocabularies with these.
+
+    The digest of a row without words is "". A row with invalid words fails; `stage` is the stage that wrote them.
+    """
+    new: dict[str, Vocabulary] = {}
+    digests, errors = column(batch["vocabulary"]), column(batch["error"])
+    for row, value in enumerate(batch[WORDS]):
+        if errors[row] == "":
+            try:
+                vocabulary = words.vocabulary(value)
+            except OvssError as failure:
+                errors[row] = f"{stage}: {failure}"
+                continue
+            digests[row] = vocabulary.digest if vocabulary else ""
+            new |= {vocabulary.digest: vocabulary} if vocabulary else {}
+    known: Any = vocabularies  # only read, though ChainMap asks for a mapping that can be written
+    return {**batch, "vocabulary": digests, "error": errors}, ChainMap(new, known)
+
+
+def _wordless(stage: Stage, batch: Batch) -> np.ndarray:
+    """Return (n,) bool: True for rows without words, which the stage cannot answer since it reads `vocabulary`."""
+    if WORDS not in batch or "vocabulary" not in stage.reads:
+        return np.zeros(len(batch["error"]), bool)
+    return np.array([not digest for digest in batch["vocabulary"]], bool)
 
 
 def names(batch: Batch) -> list[str]:

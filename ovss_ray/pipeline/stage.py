@@ -13,6 +13,7 @@ from ovss_ray.registry import find
 from ovss_ray.structures.columns import Batch
 from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+from ovss_ray.structures.words import NOTE, WORDS
 
 Prepared = Mapping[str, np.ndarray]
 """Key (see Stage.key) → array that Stage.prepare returned, shared by all workers of a node."""
@@ -33,6 +34,9 @@ class Stage(ABC):
     Row i of every column belongs to one image. A stage receives `image_id` and the columns in `reads`. It returns the
     columns in `writes`, with the same number of rows. Equal rows always give equal results. If a stage raises an
     exception, only the image that caused it fails (see `execution.run`).
+
+    A stage that writes `words` gives images their own vocabularies. For the stages after it, a row's `vocabulary` is
+    the digest of its words. Rows without words skip the stages that read `vocabulary`.
     """
 
     reads: tuple[str, ...]
@@ -43,6 +47,8 @@ class Stage(ABC):
     """names of options for locations and devices. They do not change results, so the run's digest ignores them."""
     binary: ClassVar[bool] = False
     """True for a method that segments one class at a time. Few-shot episodes then ask for their class only."""
+    measures: ClassVar[bool] = False
+    """True for the stage that computes metrics: the columns that it writes have the names of metrics"""
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
     network: Any = None
@@ -137,9 +143,14 @@ class StageConfig(Settings):
         """Return the cache key of the stage's prepared array for a vocabulary; None if there is nothing to prepare."""
         return self.kind().key(self.settings(), vocabulary)
 
+    def gives_words(self) -> bool:
+        """Return whether the stage gives each image words of its own, with which later stages segment it."""
+        return WORDS in self.writes() and not self.kind().measures
+
     def notes(self, benchmark: str) -> tuple[str, ...]:
         """Return the stage's sentences for the report of a benchmark, each with the name of the stage."""
-        return tuple(f"{self.use}: {note}" for note in self.kind().notes(self.settings(), benchmark))
+        own = (*self.kind().notes(self.settings(), benchmark), *((NOTE,) if self.gives_words() else ()))
+        return tuple(f"{self.use}: {note}" for note in own)
 
     def settings(self) -> Settings:
         """Return the checked options. Raises pydantic.ValidationError."""

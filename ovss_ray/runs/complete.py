@@ -8,15 +8,16 @@ from ovss_ray.config.run import Pool, RunConfig
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures.columns import MANIFEST, TRUE
+from ovss_ray.structures.words import WORDS
 
 
 def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
     """Return the config's pools, and add those required stages that the config does not name.
 
-    `decode` comes first, if pixels or instances are read. `truth` and `instances` come directly before the first
-    stage that reads their columns. Without a stage that predicts label maps, `truth` is left out. `measure` and `save`,
-    if set, come last. A stage that the config names keeps its place. Raises OvssError if a user's metric reads a column
-    that no stage writes.
+    `decode` comes first, if pixels or instances are read, or if images have words of their own. `truth` and `instances`
+    come directly before the first stage that reads their columns. Without a stage that predicts label maps, `truth` is
+    left out. `measure` and `save`, if set, come last. A stage that the config names keeps its place. Raises OvssError
+    if a user's metric reads a column that no stage writes.
     """
     named = {stage.use for stage in config.stages()}
     reads = {name for stage in config.stages() for name in stage.reads()}
@@ -33,7 +34,8 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
             tail.insert(0, truth)
     if save and "save" not in named and predicts(config):
         tail.append(save)
-    if (of_instances(config) or (reads | read_by_own_metrics) & {"image", "size"}) and "decode" not in named:
+    of_pixels = of_instances(config) or gives_words(config) or (reads | read_by_own_metrics) & {"image", "size"}
+    if of_pixels and "decode" not in named:
         pools.insert(0, Pool(stages=(StageConfig(use="decode"),)))
     return _with_metrics([*pools, Pool(stages=tuple(tail))] if tail else pools, config)
 
@@ -41,6 +43,11 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 def binary(config: RunConfig) -> bool:
     """Return whether a stage segments one class at a time, so that episodes ask for their class alone."""
     return any(stage.kind().binary for stage in config.stages())
+
+
+def gives_words(config: RunConfig) -> bool:
+    """Return whether a stage gives each image words of its own."""
+    return any(stage.gives_words() for stage in config.stages())
 
 
 def of_instances(config: RunConfig) -> bool:
@@ -100,6 +107,8 @@ def _measuring(stage: StageConfig, columns: set[str], config: RunConfig) -> Stag
                 f"writes; available: {sorted(columns)}"
             )
     main = {metrics.MAIN} if predicts(config) else set()
-    possible = [metric for metric in metrics.regular() if metric.name in main or set(metric.reads) <= columns]
+    usable = columns - ({"scores"} if WORDS in columns else set())  # scores of words, not of the benchmark's classes
+    possible = [metric for metric in metrics.regular() if metric.name in main or set(metric.reads) <= usable]
     options: dict[str, Any] = {"metrics": [metric.name for metric in (*possible, *own_metrics)]}
-    return StageConfig(use="measure", options=options | ({"binary": True} if binary(config) else {}))
+    options |= {"binary": True} if binary(config) else {}
+    return StageConfig(use="measure", options=options | ({"words": True} if WORDS in columns else {}))

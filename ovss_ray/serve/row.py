@@ -9,13 +9,14 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 Row = dict[str, Any]
 """Name of a column → its value for one image"""
-Kind = Literal["segment", "regions", "prompt", "masks"]
+Kind = Literal["segment", "regions", "prompt", "masks", "words"]
 """Kind of answer.
 
 segment: a label map.
 regions: all regions of the image, with class names.
 prompt: the masks for a prompt, with class names.
-masks: the masks for a prompt, without class names."""
+masks: the masks for a prompt, without class names.
+words: the words that a stage finds in the image, without a label map."""
 
 REQUEST_COLUMNS = ("image_id", "benchmark", "vocabulary", "error", "image", "size")
 """Columns of a request's row. It has no file and no ground truth, and `benchmark` is empty."""

@@ -64,13 +64,16 @@ COLUMNS = {
     "prompt_boxes": Column("float64", "N B 4", "x0 y0 x1 y1 in pixels of the box of each prompt; B is 0 or 1"),
     "prompt_instances": Column("int64", "N", "index of the true instance that each prompt is for"),
     "detector_scores": Column("float64", "N", "a detector's score of each prompt"),
+    "words": Column("dict", "", "vocabulary of the image itself, found or given (see structures/words.py)"),
     "boxes": Column("int32", "R 4", "x0 y0 x1 y1 of each region, half open; a region is a mask without a class"),
     "bits": Column("uint8", "n", "masks of all regions, one bit per pixel of their boxes (see regions.py)"),
     "predicted_iou": Column(
         "float32", "R", "IoU of each region's mask with an object, predicted by its network: 0 to 1"
     ),
     "scores": Column("float32", "R K", "logits of each region for each class of the vocabulary: 100 · cosine"),
-    "prediction": Column("uint16", "H W", "class index in the row's vocabulary, or NONE"),
+    "prediction": Column(
+        "uint16", "H W", "class index in the row's vocabulary (its `words`, if there are any), or NONE"
+    ),
 }
 TRUE = ("true_boxes", "true_bits", "true_labels", "true_frames", "true_areas", "true_status")
 """Columns of the true instances. A benchmark with `instances` has them."""

@@ -13,6 +13,7 @@ from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures.columns import Batch
 from ovss_ray.structures.masks import regions
+from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.small_alpha_clip import Stage, save, small_state
 
@@ -95,6 +96,7 @@ def test_prepared_rows_are_used_and_others_are_made_when_asked_for(
     prepared = {Stage.key(config(files, **options), FARM): rows}
     stage, embedded = Stage(config(files, **options), prepared), []
     embed = text.embed
+    monkeypatch.setattr(text, "WORDS", Recent(1 << 20, lambda row: row.nbytes))  # earlier tests had the same names
     monkeypatch.setattr(text, "embed", lambda tower, names, *rest: embedded.append(names) or embed(tower, names, *rest))
     first, again = (stage(batch(), VOCABULARIES)["scores"] for _ in range(2))
     assert embedded == [list(TOWN.names)]

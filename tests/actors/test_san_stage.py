@@ -15,6 +15,7 @@ from ovss_ray.models.san import network
 from ovss_ray.models.san.variants import VARIANTS
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.checkpoints import SMALL, small_checkpoint
 
@@ -79,6 +80,7 @@ def test_prepared_classifiers_are_used_and_others_are_made_when_asked_for(
     prepared = {actor.Stage.key(config(weights), TOWN): rows}
     stage, embedded = actor.Stage(config(weights), prepared), []
     embed = text.embed
+    monkeypatch.setattr(text, "WORDS", Recent(1 << 20, lambda row: row.nbytes))  # earlier tests had the same names
     monkeypatch.setattr(text, "embed", lambda tower, names, *rest: embedded.append(names) or embed(tower, names, *rest))
     first = stage(batch(images()), VOCABULARIES)["prediction"]
     again = stage(batch(images()), VOCABULARIES)["prediction"]

@@ -21,6 +21,7 @@ from ovss_ray.models.scan import network
 from ovss_ray.models.scan.variants import VARIANTS, Options
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.small_scan import SMALL, small_checkpoint
 
@@ -146,6 +147,7 @@ def test_prepared_classifiers_are_used_and_others_are_made_when_asked_for(
     assert rows.shape == (len(TOWN) + 1, SMALL.clip.embed)
     stage, embedded = actor.Stage(config(weights), {actor.Stage.key(config(weights), TOWN): rows}), []
     embed = text.embed
+    monkeypatch.setattr(text, "WORDS", Recent(1 << 20, lambda row: row.nbytes))  # earlier tests had the same names
     monkeypatch.setattr(text, "embed", lambda tower, names, *rest: embedded.append(names) or embed(tower, names, *rest))
     first, again = predictions(stage, [0, 1]), predictions(stage, [0, 1])
     assert embedded == [list(FARM.names)]

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from ovss_ray.datasets import scenes
-from ovss_ray.models import fake, text
+from ovss_ray.models import fake, runtime, text
 from ovss_ray.models.clip import TextTower
 from ovss_ray.models.san import network
 from ovss_ray.models.san.variants import VARIANTS
@@ -146,3 +146,45 @@ def test_of_classes_with_equal_prompts_the_first_is_named() -> None:
     words = Vocabulary.of([["sky", " air"], "tree", "Sky, air ", "TREE", ["air", "sky"]])
     assert text.whole_names(words) == ["sky, air", "tree", "Sky, air", "TREE", "air, sky"]
     assert text.first_of_equal(words).tolist() == [0, 1, 0, 1, 4]
+
+
+def test_names_are_embedded_once_whatever_vocabulary_they_are_in(
+    tower: TextTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    templates, computed, embed = text.TEMPLATES["vild"], [], text.embed
+    monkeypatch.setattr(text, "WORDS", Recent[torch.Tensor](1 << 20, lambda row: row.nbytes))
+    monkeypatch.setattr(text, "embed", lambda tower, names, some: computed.append(names) or embed(tower, names, some))
+    whole = embed(tower, ["dog", "cat", "dog"], templates)
+    assert torch.equal(text.embed_cached(tower, ["dog", "cat", "dog"], templates), whole)
+    rows = text.embed_cached(tower, ["cow", "cat"], templates)
+    assert computed == [["dog", "cat"], ["cow"]]
+    assert torch.equal(rows[1], whole[1])
+    text.embed_cached(tower, ["cow"], ("{}",))
+    other = network.Words(SMALL)
+    other.load_state_dict(tower.state_dict())
+    text.embed_cached(other.eval(), ["cow"], templates)
+    assert computed[2:] == [["cow"]]  # other templates; a tower with equal weights shares the rest
+
+
+def test_exact_embeddings_do_not_depend_on_the_names_before_them(
+    tower: TextTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, templates = [f"{'small ' * (n % 3)}thing {n}" for n in range(9)], text.TEMPLATES["vild"]
+    rows = []
+    for order in (names, names[::-1]):
+        monkeypatch.setattr(text, "WORDS", Recent[torch.Tensor](1 << 20, lambda row: row.nbytes))
+        with runtime.computing(exact=True):
+            for begin in range(0, 9, 4):
+                text.embed_cached(tower, order[begin : begin + 4], templates)
+            rows.append(text.embed_cached(tower, names, templates))
+    assert torch.equal(*rows)
+
+
+def test_the_cache_of_names_is_bounded(tower: TextTower, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Recent[torch.Tensor](5 * 4 * SMALL.embed, lambda row: row.nbytes)
+    monkeypatch.setattr(text, "WORDS", cache)
+    for n in range(4):
+        text.embed_cached(tower, [f"thing {n} {k}" for k in range(4)], ("{}",))
+        assert cache.held <= 5 * 4 * SMALL.embed
+    rows = text.embed_cached(tower, [f"word {k}" for k in range(8)], ("{}",))  # more than fit
+    assert torch.allclose(rows, text.embed(tower, [f"word {k}" for k in range(8)], ("{}",)), atol=1e-6)

@@ -101,10 +101,10 @@ class AlphaClip(nn.Module):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary, naming: Naming) -> Classifier:
-        """Return the classifier of a vocabulary; cached for recently used vocabularies."""
+        """Return the classifier of a vocabulary; cached for recently used vocabularies and names."""
 
         def make() -> Classifier:
-            return classifier(embed(self.text, vocabulary, naming), vocabulary, naming)
+            return classifier(embed(self.text, vocabulary, naming, text.embed_cached), vocabulary, naming)
 
         return self.classifiers.get(f"{vocabulary.digest} {naming!r}", make)
 

@@ -153,8 +153,12 @@ class Fusioner(nn.Module):
             return self.decoder(patches).float(), classes.float()
 
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return unit-norm embeddings (k, D) of the classes to ask for; cached for recently used vocabularies."""
-        return self.classifiers.get(vocabulary.digest, lambda: embed(self.text_model, [vocabulary], self.variant)[0])
+        """Return unit-norm embeddings (k, D) of the classes to ask for. Recent vocabularies and names are cached."""
+
+        def make() -> Tensor:
+            return embed(self.text_model, [vocabulary], self.variant, text.embed_cached)[0]
+
+        return self.classifiers.get(vocabulary.digest, make)
 
     @torch.inference_mode()
     @runtime.in_full_precision
@@ -213,14 +217,17 @@ def requested(vocabulary: Vocabulary) -> list[int]:
 
 
 @torch.inference_mode()
-def embed(tower: TextTower, vocabularies: Sequence[Vocabulary], variant: Variant) -> list[Tensor]:
+def embed(
+    tower: TextTower, vocabularies: Sequence[Vocabulary], variant: Variant, embedding: text.Embed | None = None
+) -> list[Tensor]:
     """Return unit-norm text embeddings (k, D) float32 of each vocabulary's requested classes.
 
-    An embedding is the mean of the variant's prompts. A name in several vocabularies is computed once.
+    An embedding is the mean of the variant's prompts. A name in several vocabularies is computed once. `embedding`
+    embeds the names; default: text.embed.
     """
     names = [[text.whole_names(words)[index] for index in requested(words)] for words in vocabularies]
     with runtime.full_precision(tower.text_projection.device):
-        rows = text.embed(
+        rows = (embedding or text.embed)(
             tower, [name for of_vocabulary in names for name in of_vocabulary], text.TEMPLATES[variant.templates]
         )
     return list(rows.split([len(of_vocabulary) for of_vocabulary in names]))

@@ -128,9 +128,9 @@ class Ovsam(nn.Module):
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
         """Return embeddings (N, D) of unit norm of all synonyms of all classes, in the order of words.grouped.
 
-        They are the means over ViLD's templates, and are cached for recently used vocabularies.
+        They are the means over ViLD's templates, and are cached for recently used vocabularies and names.
         """
-        return self.classifiers.get(vocabulary.digest, lambda: embed_names(self.words, vocabulary))
+        return self.classifiers.get(vocabulary.digest, lambda: embed_names(self.words, vocabulary, text.embed_cached))
 
     @torch.inference_mode()
     @runtime.in_full_precision
@@ -237,11 +237,14 @@ def text_tower(variant: Variant) -> TextTower:
 
 
 @torch.inference_mode()
-def embed_names(tower: TextTower, vocabulary: Vocabulary) -> Tensor:
-    """Return embeddings (N, D) float32 of unit norm of all synonyms of all classes, by ViLD's templates."""
+def embed_names(tower: TextTower, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
+    """Return embeddings (N, D) float32 of unit norm of all synonyms of all classes, by ViLD's templates.
+
+    `embed` embeds the names; default: text.embed.
+    """
     names = [name for of_class in vocabulary.classes for name in words.synonyms(of_class)]
     with runtime.full_precision(tower.text_projection.device):
-        return text.embed(tower, names, text.TEMPLATES["vild"]).clone()
+        return (embed or text.embed)(tower, names, text.TEMPLATES["vild"]).clone()
 
 
 def load(

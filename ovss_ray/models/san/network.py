@@ -179,8 +179,10 @@ class San(nn.Module):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the classifier's rows (K + 1, D) for mask embeddings; cached for recently used vocabularies."""
-        return self.classifiers.get(vocabulary.digest, lambda: classifier(self.ov_classifier, vocabulary))
+        """Return the classifier's rows (K + 1, D) for mask embeddings. Recent vocabularies and names are cached."""
+        return self.classifiers.get(
+            vocabulary.digest, lambda: classifier(self.ov_classifier, vocabulary, text.embed_cached)
+        )
 
     def labels(self, masks: Tensor, logits: Tensor, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Return the label map (H, W) uint16 from mask logits (Q, h, w) and class logits (Q, K + 1).
@@ -220,10 +222,14 @@ def class_probabilities(logits: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def classifier(tower: Words, vocabulary: Vocabulary) -> Tensor:
-    """Return SAN's classifier of a vocabulary: rows (K + 1, D) float32 times the temperature, "no object" last."""
+def classifier(tower: Words, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
+    """Return SAN's classifier of a vocabulary: rows (K + 1, D) float32 times the temperature, "no object" last.
+
+    `embed` embeds the names; default: text.embed.
+    """
     with runtime.full_precision(tower.bg_embed.device):
-        return tower.classifier(text.embed(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"]))
+        rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"])
+        return tower.classifier(rows)
 
 
 def load(

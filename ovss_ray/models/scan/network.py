@@ -180,11 +180,10 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the classifier's rows (K + 1, D), of unit norm; cached for recently used vocabularies."""
+        """Return the classifier's rows (K + 1, D), of unit norm; cached for recently used vocabularies and names."""
         adapter = self.clip_adapter
-        return self.classifiers.get(
-            vocabulary.digest, lambda: classifier(adapter.clip_model, adapter.non_object_embedding, vocabulary)
-        )
+        tower, void = adapter.clip_model, adapter.non_object_embedding
+        return self.classifiers.get(vocabulary.digest, lambda: classifier(tower, void, vocabulary, text.embed_cached))
 
     @runtime.in_full_precision
     def scores(self, proposals: Tensor, crops: Tensor, valid: Tensor, rows: Tensor, options: Options) -> Tensor:

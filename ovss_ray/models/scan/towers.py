@@ -72,10 +72,13 @@ def logits(embeddings: Tensor, rows: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Return SCAN's classifier of a vocabulary: unit-norm rows (K + 1, D) float32, `void` (1, D) last."""
+def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
+    """Return SCAN's classifier of a vocabulary: unit-norm rows (K + 1, D) float32, `void` (1, D) last.
+
+    `embed` embeds the names; default: text.embed.
+    """
     with runtime.full_precision(void.device):
-        rows = text.embed(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"])
+        rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"])
         return torch.cat([rows, F.normalize(void, dim=-1)])
 
 

@@ -44,7 +44,7 @@ from ovss_ray.serve.row import Kind, Row
 from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabulary
 
-ANSWERS: tuple[Kind, ...] = ("segment", "regions", "prompt")
+ANSWERS: tuple[Kind, ...] = ("segment", "regions", "prompt", "words")
 """Kinds of answers listed in /v1/models"""
 ONGOING = 1000
 """Maximum number of concurrent HTTP requests of all kinds.

@@ -18,6 +18,7 @@ from ovss_ray.serve.row import FORGOTTEN, PROMPT_COLUMNS, REQUEST_COLUMNS, SPECI
 from ovss_ray.structures.columns import COLUMNS, column
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabulary
+from ovss_ray.structures.words import WORDS
 
 ALWAYS = {"image_id", "vocabulary", "error"}
 """Columns that every pool needs"""
@@ -45,7 +46,8 @@ def plan(config: RunConfig) -> list[Parts]:
     """Return, for each pool of a config, the stages and output columns that each kind of answer needs.
 
     Every config answers `segment` requests. A config that proposes regions with SAM and scores them also answers
-    `regions` requests and prompt requests. Stages that compute metrics or save files are left out.
+    `regions` requests and prompt requests. Stages that compute metrics or save files are left out. A config in which a
+    stage finds words also answers `words` requests; the other kinds leave this stage out.
 
     Raises OvssError if the stages need more than an image, such as ground truth, or no image at all. The same holds for
     stages whose predictions do not have the size of the photograph.
@@ -64,10 +66,13 @@ def plan(config: RunConfig) -> list[Parts]:
     groups = [pool.stages for pool in config.pools]
     scored = any("scores" in stage.writes() for stage in stages)
     outputs = {"prediction", "scores", "boxes", "bits"} if scored else {"prediction"}
-    parts_by_kind: dict[Kind, list[Part]] = {"segment": _parts(groups, REQUEST_COLUMNS, outputs, all_of_them=True)}
+    named = [tuple(stage for stage in group if not stage.gives_words()) for group in groups]
+    parts_by_kind: dict[Kind, list[Part]] = {"segment": _parts(named, REQUEST_COLUMNS, outputs, all_of_them=True)}
+    if named != groups:
+        parts_by_kind["words"] = _parts(groups, REQUEST_COLUMNS, {WORDS})
     if scored and any(stage.use == "sam" for stage in stages):
-        pointing = [tuple(map(_pointing, group)) for group in groups]
-        parts_by_kind["regions"] = _parts(groups, REQUEST_COLUMNS, {*REGIONS, "scores", "size"})
+        pointing = [tuple(map(_pointing, group)) for group in named]
+        parts_by_kind["regions"] = _parts(named, REQUEST_COLUMNS, {*REGIONS, "scores", "size"})
         parts_by_kind["prompt"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "scores", "size", "cached"})
         parts_by_kind["masks"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "size", "cached"})
     return [{kind: parts[number] for kind, parts in parts_by_kind.items()} for number in range(len(groups))]

@@ -16,8 +16,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
+from ovss_ray.benchmarks import catalog
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage
@@ -66,7 +68,8 @@ class Replica:
         self.pool = pool
         # Stages are not thread-safe, and CUDA graphs must be replayed in the thread that recorded them.
         self.thread = ThreadPoolExecutor(1)
-        self.stages: dict[str, Stage] = {stage.use: self._apart(stage.build) for stage in pool.stages}
+        build = {stage.use: partial(stage.build, benchmarks=catalog.Benchmarks()) for stage in pool.stages}
+        self.stages: dict[str, Stage] = {use: self._apart(work) for use, work in build.items()}
         if any(PROMPT in part.stages for part in parts.values()):
             self.stages[PROMPT] = self._apart(self._prompter, pool, remembered)
         # Without a GPU, SAM encodes one image at a time anyway: a batch would only delay clicks.

@@ -65,6 +65,8 @@ class Desk:
             if name in (None, model.name):
                 return model
         names = name or ", ".join(self.models)
+        if answer == "words":
+            raise HTTPException(422, f"{names} cannot find words. Pass classes or a benchmark, without add")
         advice = f"Pass model={able[0].name}" if able else f"Serve one too: ovss serve {names} {SMALLEST_WITH_SAM}"
         raise HTTPException(422, f"{names} cannot answer {answer} requests: they need a model with SAM. {advice}")
 

@@ -61,6 +61,15 @@ class Found(BaseModel):
     polygons: list[Shape] | None = None
 
 
+class Word(BaseModel):
+    """A word with which an image was segmented, though the request did not have to name it."""
+
+    name: str
+    synonyms: list[str] = Field(description="further names")
+    source: str = Field(description="origin of the word, such as `tags san_tiny`, or `request`")
+    score: float | None = Field(description="score by its source, such as a probability; null if there is none")
+
+
 class Answer(BaseModel):
     """The classes that were found in an image."""
 
@@ -71,6 +80,9 @@ class Answer(BaseModel):
     none: int = Field(description="value of pixels without a class in `png`")
     png: str | None = Field(default=None, description="base64: a PNG whose pixels are class indices")
     overlay: str | None = Field(default=None, description="base64: a PNG of the classes' colours over the image")
+    words: list[Word] | None = Field(
+        default=None, description="words that the model has found in the image, if the request did not name the classes"
+    )
     seconds: dict[str, float] = Field(description="seconds per stage")
 
 

@@ -15,10 +15,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from ovss_ray.config.limits import Limits
-from ovss_ray.serve.http import answers, coco, mask_answers, page
+from ovss_ray.serve.http import answers, coco, mask_answers, own_words, page
 from ovss_ray.serve.http import requests as questions
 from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
-from ovss_ray.serve.http.answers import Answer, Output
+from ovss_ray.serve.http.answers import Answer, Output, Word
 from ovss_ray.serve.http.guard import Guard
 from ovss_ray.serve.http.requests import Fields
 from ovss_ray.serve.row import NO_IMAGE, Row, pointed, row
@@ -140,27 +140,45 @@ def _segment(app: FastAPI, desk: Desk) -> None:
     async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
         """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
 
+        Without classes and benchmark, a model that finds words segments the image into the words that it finds, and
+        the answer lists these `words`. With `add=1`, the classes are added to them.
+
         With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
         fields.
         """
         begun = time.perf_counter()
         async with desk.place(request):
             data, fields = await questions.read(request, query, desk.limits)
-            model, words = desk.model(fields.model, "segment"), await _words(fields, desk)
+            finds = own_words.wanted(fields, desk)
+            model = desk.model(fields.model, "words" if finds else "segment")
+            named = not finds or bool(fields.classes) or fields.benchmark is not None
+            words = await _words(fields, desk) if named else None
             bare = "image/png" in request.headers.get("accept", "") and fields.output in ("png", "overlay")
             async with desk.image(data) as image:
-                result = await desk.send(model, row(image, words), words, "segment")
+                listed = await own_words.find(desk, model, image, words) if finds else None
+                words = words if listed is None else own_words.vocabulary(listed)
+                result = await desk.send(model, row(image, words), words, "segment") if words else None
                 response = await asyncio.to_thread(
-                    _segmented, result, words, image, fields.output, bare, desk.limits.corners
+                    _segmented, result, words, image, fields.output, bare, desk.limits.corners, listed
                 )
-        _log("segment", begun, data, image.shape[0] * image.shape[1], len(words))
+        _log("segment", begun, data, image.shape[0] * image.shape[1], len(words or ()))
         return response
 
 
-def _segmented(result: Row, words: Vocabulary, image: np.ndarray, output: Output, bare: bool, corners: int) -> Response:
+def _segmented(
+    result: Row | None, words: Vocabulary | None, image: np.ndarray, output: Output, bare: bool, corners: int,
+    listed: Sequence[Word] | None,
+) -> Response:  # fmt: skip
+    """Return the response for a row that a model has computed, or for an image in which it has found no words.
+
+    `listed`: the words found. Call it in a thread.
+    """
+    result = result or own_words.unnamed(image)
+    words = words or Vocabulary.of(["nothing"])
     if output == "polygons" and (turns := polygons.count(result["prediction"])) > corners:
         raise HTTPException(422, f"polygons have {turns:,} corners; the limit is {corners:,}. Request output=rle")
     answer = answers.build(result, words, output)
+    answer.words = None if listed is None else list(listed)
     if output in ("rle", "polygons"):
         return _json(answer)
     if bare:

@@ -60,6 +60,7 @@ class Segment(Fields):
     """Request for a label map."""
 
     output: Output = Field(default="png", description="form of the masks, besides the classes")
+    add: bool = Field(default=False, description="add the classes to the words that the model finds in the image")
 
 
 class Masks(Fields):

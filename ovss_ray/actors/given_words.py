@@ -1,0 +1,237 @@
+"""Read the words of each image from a file, such as the answers of a tagger or of a language model.
+
+Forms of the file, told apart by its suffix:
+
+    .json      {"image": ["sky", ["car", "auto"]], …}, or a list of entries
+    .jsonl     one entry per line
+    .parquet   one entry per row
+
+An entry has the image under `image_id`, `file_name` or `image`, and its words under `classes`, `class_names` or
+`words`. A word is a name, or a list of synonyms with the displayed name first. `scores` may have a number per word.
+An entry belongs to an image if its path, without suffix, equals the image's id or ends in the id (see
+io/image_names.py). A file that cannot be read as a whole is refused before the run. A faulty entry fails its own image
+only.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.io.image_names import ImageNames
+from ovss_ray.pipeline import stage
+from ovss_ray.structures import words
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""Suffixes that are cut off the name of an image"""
+IMAGE, CLASSES = ("image_id", "file_name", "image"), ("classes", "class_names", "words")
+"""Keys of an entry, in the order of preference: the image, and its words"""
+
+
+class Entry(NamedTuple):
+    """Words of one image, as the file has them."""
+
+    place: str
+    """line, row or number of the entry, for messages"""
+    classes: Any
+    scores: Any = None
+
+
+class Stage(stage.Stage):
+    """image_id → words, from a file."""
+
+    reads: tuple[str, ...] = ()
+    writes = ("words",)
+
+    class Config(Settings):
+        """The file, and the treatment of images without words."""
+
+        path: str
+        """path of the .json, .jsonl or .parquet file"""
+        missing: Literal["error", "benchmark"] = "error"
+        """an image without an entry: error in its record, or the classes of the benchmark"""
+        base: bool = False
+        """True: the classes of the benchmark come first, then the words of the entry"""
+        most: int = Field(default=1000, ge=1, le=65_533)
+        """maximum number of words of an image; an entry with more is an error of its image"""
+        fallback: str = ""
+        """word for an entry without words, such as object; empty: such an image has no prediction"""
+
+        @field_validator("path")
+        @classmethod
+        def _absolute(cls, path: str) -> str:
+            return files.absolute(path)
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """Return the file. Raises OvssError if it is missing, unreadable or empty, or has two entries for an image."""
+        if not files.exists(config.path):
+            raise OvssError(f"{config.path}: not found. Set given_words.path to a .json, .jsonl or .parquet file")
+        read(config.path)
+        return () if "://" in config.path else (Path(config.path),)
+
+    @classmethod
+    def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns: `vocabulary` is read if words of the benchmark are needed."""
+        of_benchmark = options.get("base") or options.get("missing") == "benchmark"
+        return ("vocabulary",) if of_benchmark else (), cls.writes
+
+    @classmethod
+    def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
+        """Return the name of the file, and how images without an entry are treated."""
+        base = "; words are added to the classes of the benchmark" * config.base
+        rest = "; images without an entry have the classes of the benchmark" * (config.missing == "benchmark")
+        return (f"words from {PurePosixPath(config.path).name}{base}{rest}",)
+
+    def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        self.reads, _ = self.columns(config.model_dump())
+        self._entries = read(config.path)
+        self._names = ImageNames(self._entries)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Return the words of every image. Raises OvssError for an image with no entry, several or a faulty one."""
+        rows = zip(batch["image_id"], batch.get("vocabulary", batch["image_id"]), strict=True)
+        return {"words": column(self._words(str(image), vocabularies.get(digest)) for image, digest in rows)}
+
+    def _words(self, image: str, classes: Vocabulary | None) -> dict[str, Any]:
+        of_benchmark = classes.classes if classes else ()
+        keys = self._names.fitting(image)
+        if not keys and self.config.missing == "benchmark":
+            return words.of(of_benchmark, "benchmark")
+        if len(keys) != 1:
+            raise OvssError(
+                f"{self.config.path}: {len(keys)} of {len(self._entries):,} entries belong to the image {image!r}"
+                f"{_examples(keys or self._entries)}. Name the image in one entry, or set given_words.missing=benchmark"
+            )
+        entry = self._entries[keys[0]]
+        place = f"{self.config.path}, {entry.place}"
+        try:
+            given = _checked(entry.classes, self.config.most)
+            scores = None if entry.scores is None or self.config.base else list(map(float, entry.scores))
+            both = (*of_benchmark, *given) if self.config.base else given
+            return words.of(both, f"given_words {Path(self.config.path).name}", scores, self.config.fallback)
+        except (OvssError, TypeError, ValueError) as failure:
+            raise OvssError(f"{place}: {failure}") from failure
+
+
+def _checked(classes: Any, most: int) -> list[Any]:
+    """Return the words of an entry, which must be a list of names or lists of names. Raises OvssError."""
+    listed = classes.tolist() if isinstance(classes, np.ndarray) else classes
+    if not isinstance(listed, list | tuple):
+        raise OvssError(f'the words are {_short(listed)}. Write a list of names, such as ["sky", "road"]')
+    if len(listed) > most:
+        raise OvssError(f"{len(listed):,} words, more than given_words.most ({most:,}). Remove words, or raise `most`")
+    for word in listed:
+        names = [word] if isinstance(word, str) else word
+        if not isinstance(names, list | tuple | np.ndarray) or not all(isinstance(name, str) for name in names):
+            raise OvssError(f"the word {_short(word)} is neither a name nor a list of names. Write it in quotes")
+    return list(listed)
+
+
+@lru_cache(maxsize=4)
+def read(path: str) -> Mapping[str, Entry]:
+    """Return the name of each image, without suffix → its entry. Raises OvssError for a file without valid entries."""
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix not in _FORMS:
+        raise OvssError(f"{path}: unknown suffix {suffix!r}. Save the words as {', '.join(_FORMS)}")
+    entries: dict[str, Entry] = {}
+    try:
+        for image, entry in _FORMS[suffix](files.read(path)):
+            name = _stem(image)
+            if name in entries:
+                raise ValueError(f"{entry.place} is a second entry for the image {name!r}, after {entries[name].place}")
+            entries[name] = entry
+    except (ValueError, KeyError, TypeError, RecursionError, OSError, pa.ArrowException) as failure:
+        raise OvssError(
+            f"{path}: not a file of words: {failure}. See docs/vocabulary_free.md for its forms"
+        ) from failure
+    if not entries:
+        raise OvssError(f"{path}: no entries. Write an entry with image_id and classes for each image")
+    return entries
+
+
+def _of_json(content: bytes) -> Iterator[tuple[str, Entry]]:
+    raw = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_Pairs)
+    if isinstance(raw, _Pairs):
+        pairs = raw.pairs
+        return ((name, Entry(f"entry {name!r}", _plain(classes))) for name, classes in pairs)
+    if not isinstance(raw, list):
+        raise ValueError(f"found {_short(raw)}, expected an object or a list of entries")
+    return (_entry(_plain(entry), f"entry {number}") for number, entry in enumerate(raw))
+
+
+def _of_lines(content: bytes) -> Iterator[tuple[str, Entry]]:
+    for number, line in enumerate(content.decode("utf-8-sig").split("\n"), 1):
+        if line.strip():
+            try:
+                raw = json.loads(line)
+            except ValueError as failure:
+                raise ValueError(f"line {number}: invalid JSON: {failure}") from failure
+            yield _entry(raw, f"line {number}")
+
+
+def _of_parquet(content: bytes) -> Iterator[tuple[str, Entry]]:
+    table = files.read_parquet(content)
+    kept = [name for name in (*IMAGE, *CLASSES, "scores") if name in table.column_names]
+    return (_entry(row, f"row {number}") for number, row in enumerate(table.select(kept).to_pylist()))
+
+
+_FORMS = {".json": _of_json, ".jsonl": _of_lines, ".parquet": _of_parquet}
+
+
+class _Pairs:
+    """A JSON object with its keys in order; a dict would lose the first of two equal keys."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        self.pairs = pairs
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON with dicts in the place of _Pairs. Raises ValueError for a repeated key."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if not isinstance(value, _Pairs):
+        return value
+    keys = [key for key, _ in value.pairs]
+    if repeated := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
+        raise ValueError(f"the key {repeated[0]!r} is repeated in an entry")
+    return {key: _plain(item) for key, item in value.pairs}
+
+
+def _entry(raw: Any, place: str) -> tuple[str, Entry]:
+    if not isinstance(raw, dict):
+        raise ValueError(f"{place} is {_short(raw)}, expected an object with image_id and classes")
+    image, classes = (next((key for key in keys if key in raw), None) for keys in (IMAGE, CLASSES))
+    if image is None or classes is None:
+        names, keys = ("image", IMAGE) if image is None else ("words", CLASSES)
+        raise ValueError(f"{place} has no {names}: its keys are {', '.join(map(str, raw)) or 'none'}, not {keys[0]}")
+    if not isinstance(raw[image], str | int) or raw[image] == "":
+        raise ValueError(f"{place}: {image} is {_short(raw[image])}, expected a text")
+    return str(raw[image]), Entry(place, raw[classes], raw.get("scores"))
+
+
+def _stem(image: str) -> str:
+    path = image.replace("\\", "/").removeprefix("./")
+    suffix = PurePosixPath(path).suffix
+    return path.removesuffix(suffix) if suffix.lower() in PHOTOGRAPHS else path
+
+
+def _examples(names: Iterable[str]) -> str:
+    shown = [name for name, _ in zip(names, range(3), strict=False)]
+    return f" ({', '.join(map(repr, shown))}, …)" if shown else ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"

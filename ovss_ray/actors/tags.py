@@ -1,0 +1,151 @@
+"""Find the words of an image: the names of a list that a segmenter's own queries predict with confidence.
+
+SAN scores each of its masks for every name of the list, and for "no object". The names that win a mask large enough,
+with a probability above a threshold, are the words of the image. So a network without any captioner tags images; later
+stages segment them with these words alone. The list may be long: only the found words are passed on.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.models.network_config import NetworkConfig
+from ovss_ray.pipeline import stage
+from ovss_ray.pipeline.stage import Prepared
+from ovss_ray.structures import words
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from torch import Tensor
+
+LIST = ".txt"
+"""Suffix that tells the path of a list of names from the name of a benchmark"""
+
+
+class Stage(stage.Stage):
+    """image (H, W, 3) uint8 RGB → words: names in decreasing order of their masks' areas, with their probabilities."""
+
+    reads = ("image",)
+    writes = ("words",)
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
+
+    class Config(NetworkConfig):
+        """The SAN network, the list of names, and the thresholds."""
+
+        family: ClassVar[str] = "ovss_ray.models.san"
+        variant: str = "san_tiny"
+        """san_tiny, san_vit_b_16 or san_vit_large_14"""
+        words: str | tuple[str, ...] = "scenes:all"
+        """names to choose from: a list, the path of a text file with one name per line (.txt), or a benchmark"""
+        threshold: float = Field(default=0.05, ge=0, le=1)
+        """probability that a name has to exceed in a mask"""
+        area: float = Field(default=0.003, ge=0, le=1)
+        """fraction of the image that a mask has to exceed"""
+        fallback: str = ""
+        """word for an image in which none is found, such as object; empty: such an image has no prediction"""
+        batch: int = Field(default=8, ge=1)
+        """maximum number of images in one forward pass; they have the same padded size"""
+
+        def path(self) -> str:
+            """Return the absolute path of the list of names, or "" if `words` is none."""
+            is_path = isinstance(self.words, str) and self.words.endswith(LIST)
+            return files.absolute(str(self.words)) if is_path else ""
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """Return the checkpoint, and the list of names. Raises OvssError if a file is missing or the list is empty."""
+        if not config.path():
+            return config.files()
+        _listed(config.path())
+        return (*config.files(), Path(config.path()))
+
+    @classmethod
+    def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
+        """Return the list of names and the thresholds; a list of the benchmark itself is a restriction to say."""
+        listed = config.words if isinstance(config.words, str) else f"{len(config.words)} names of the config"
+        restricted = ", which is the benchmark itself: words are restricted to its classes" * (listed == benchmark)
+        return (f"words from {listed}{restricted}; threshold {config.threshold}, area {config.area}",)
+
+    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.models.san import network
+
+        self.model = network.load(config.variant, config.files(), config.resolved_device(), config.precision)
+
+    @cached_property
+    def _names(self) -> Vocabulary:
+        if self.config.path():
+            return _listed(self.config.path())
+        if isinstance(self.config.words, str):
+            return self.benchmarks[self.config.words].vocabulary
+        return Vocabulary.of(self.config.words)
+
+    @cached_property
+    def _classifier(self) -> "Tensor":
+        """Classifier (K + 1, D) of the whole list, computed at once, whatever images come first."""
+        from ovss_ray.models.san import network
+
+        return network.classifier(self.model.ov_classifier, self._names)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Tag the images of a batch. Images of the same padded size share forward passes."""
+        import torch
+
+        from ovss_ray.models import photograph
+
+        images = list(batch["image"])
+        values: dict[int, dict[str, Any]] = {}
+        with self.config.computing(), torch.inference_mode():
+            sizes = [self.model.geometry(image).padded for image in images]
+            for rows in photograph.alike(sizes, 1 if self.config.exact else self.config.batch):
+                values |= zip(rows, self._tag([images[row] for row in rows]), strict=True)
+        return {"words": column(values[row] for row in range(len(images)))}
+
+    def _tag(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        import torch
+
+        from ovss_ray.models.san import network
+
+        inputs = torch.stack([self.model.preprocess(image)[0] for image in images])
+        features = self.model(inputs.to(self.model.device))
+        best = network.class_probabilities(features.mask_embeddings @ self._classifier.T).max(-1)
+        areas = (features.mask_logits > 0).flatten(2).float().mean(-1)
+        rows = zip(best.indices.cpu().numpy(), best.values.cpu().numpy(), areas.cpu().numpy(), strict=True)
+        return [self._words(*row) for row in rows]
+
+    def _words(self, names: np.ndarray, probabilities: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
+        """Return the words of an image from name, probability and area of each query, all (Q,).
+
+        A name of several queries has the place of its largest mask, and its highest probability.
+        """
+        counted = np.flatnonzero((areas > self.config.area) & (probabilities > self.config.threshold))
+        scores: dict[int, float] = {}
+        for query in counted[np.argsort(-areas[counted], kind="stable")]:
+            name = int(names[query])
+            scores[name] = max(scores.get(name, 0.0), float(probabilities[query]))
+        source = f"tags {self.config.variant}"
+        classes = [self._names.classes[name] for name in scores]
+        return words.of(classes, source, list(scores.values()), self.config.fallback)
+
+
+def _listed(path: str) -> Vocabulary:
+    """Return the names in a text file: one class per line, synonyms separated by tabs. Raises OvssError."""
+    try:
+        lines = files.read(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as failure:
+        raise OvssError(f"{path}: not UTF-8 text ({failure}). Save the list of names as UTF-8") from failure
+    names = [line.split("\t") for line in lines if line.strip()]
+    if not names:
+        raise OvssError(f"{path}: empty list. Write one name per line")
+    try:
+        return Vocabulary.of(names)
+    except OvssError as failure:
+        raise OvssError(f"{path}: {failure}") from failure

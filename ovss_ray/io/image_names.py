@@ -1,0 +1,39 @@
+"""Search for the file or entry that belongs to an image, by the image's id.
+
+A path belongs to an image if it equals the image's id or ends in the id, both without suffix. If none does, a single
+loose match is accepted: a path with the same last part, which contains the folders of the id in the same order. For
+the id `val/0001`, the path `val/maps/0001` is a loose match.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+
+
+class ImageNames:
+    """An index of paths without suffixes, searched by image ids."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._named: dict[str, list[str]] = {}
+        for path in paths:
+            self._named.setdefault(_composed(path).rpartition("/")[2], []).append(path)
+
+    def fitting(self, image_id: str) -> list[str]:
+        """Return the path that equals an image's id or ends in the id. If there is none, return all loose matches."""
+        wanted = _composed(image_id)
+        alike = {path: _composed(path) for path in self._named.get(wanted.rpartition("/")[2], [])}
+        equal = [path for path, name in alike.items() if name == wanted]
+        ending = [path for path, name in alike.items() if f"/{name}".endswith(f"/{wanted}")]
+        if equal or (len(ending) == 1 and "/" in wanted):
+            return equal or ending
+        return [path for path, name in alike.items() if _in_order(wanted.split("/"), name.split("/"))]
+
+
+def _composed(name: str) -> str:
+    """Return a name with composed accents (NFC), as on Linux; macOS decomposes them."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _in_order(steps: list[str], path: list[str]) -> bool:
+    """Return whether the parts of a path contain all `steps`, in the same order."""
+    left = iter(path)
+    return all(step in left for step in steps)

@@ -1,0 +1,61 @@
+"""Requests without classes: a model that can find words names the image itself, then segments it with these words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+
+from ovss_ray.errors import OvssError
+from ovss_ray.serve.http.admission import Desk, Model
+from ovss_ray.serve.http.answers import Word
+from ovss_ray.serve.http.requests import Segment
+from ovss_ray.serve.row import Row, row
+from ovss_ray.structures import words
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.vocabulary import Vocabulary, folded
+
+REQUEST = "request"
+"""Source of the words that a request adds"""
+
+
+def wanted(fields: Segment, desk: Desk) -> bool:
+    """Return whether the model of a request has to find words: it can, and no classes are sent or `add` is set."""
+    able = [name for name, model in desk.models.items() if "words" in model.description["answers"]]
+    named = bool(fields.classes) or fields.benchmark is not None
+    return fields.add or (not named and bool(able) and fields.model in (None, *able))
+
+
+async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | None) -> list[Word]:
+    """Return the words that a model finds in an image (H, W, 3) uint8 RGB, then the `added` ones that are new.
+
+    Raises HTTPException 422 for too many words, or if a stage failed.
+    """
+    answer = await desk.send(model, row(image, model.words), model.words, "words")
+    value = answer["words"]
+    scores = value["scores"] or [None] * len(value["classes"])
+    listed = [
+        Word(name=names[0], synonyms=names[1:], source=value["source"], score=score)
+        for names, score in zip(value["classes"], scores, strict=True)
+    ]
+    used = {folded(name) for names in value["classes"] for name in names}
+    for names in added.classes if added else ():
+        if folded(names[0]) not in used:
+            listed.append(Word(name=names[0], synonyms=list(names[1:]), source=REQUEST, score=None))
+    if len(listed) > desk.limits.classes:
+        raise HTTPException(422, f"too many words: {len(listed):,}; the limit is {desk.limits.classes:,}")
+    return listed
+
+
+def vocabulary(listed: Sequence[Word]) -> Vocabulary | None:
+    """Return the vocabulary of words; None without words. Raises HTTPException 422 for invalid names."""
+    try:
+        return words.vocabulary({"classes": [[word.name, *word.synonyms] for word in listed]})
+    except OvssError as failure:
+        raise HTTPException(422, str(failure)) from failure
+
+
+def unnamed(image: np.ndarray) -> Row:
+    """Return the row of an image (H, W, 3) without words: no pixel has a class."""
+    labels: Any = np.full(image.shape[:2], NONE, np.uint16)
+    return {"prediction": labels, "seconds": {}, "error": ""}

@@ -1,0 +1,94 @@
+"""Words of an image: the column `words`, and the vocabulary that it stands for.
+
+A stage that writes the column `words` gives each image a vocabulary of its own. A value is plain data:
+
+    classes   list of classes, each a list of names, the displayed name first; empty for an image without words
+    source    origin of the words, such as "tags san_tiny"
+    scores    list of floats, one per class, or None
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.columns import NONE, column
+from ovss_ray.structures.vocabulary import Vocabulary, exact_mapping, folded
+
+WORDS = "words"
+"""Name of the column"""
+Words = Mapping[str, Any]
+"""Value of the column for one image, as above"""
+NOTE = (
+    "mapping of words: exact. A word counts as the class that has the same name, apart from case; other words count as "
+    "no class"
+)
+"""Sentence for the report of a run whose images have words of their own"""
+
+
+def of(
+    classes: Iterable[str | Iterable[str]], source: str, scores: Sequence[float] | None = None, fallback: str = ""
+) -> dict[str, Any]:
+    """Return a value of the column, without blanks around names and without repeated names.
+
+    A name that an earlier class has is dropped, and a class without names left is dropped with its score. Without any
+    class, `fallback` is the only word, unless it is empty. Raises OvssError for an empty name, or one with control
+    characters.
+    """
+    listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
+    if scores is not None and len(scores) != len(listed):
+        raise OvssError(f"{len(scores)} scores for {len(listed)} words. Give one score per word, or none at all")
+    kept, used = [], set[str]()
+    for position, names in enumerate(Vocabulary(tuple(listed)).classes if listed else ()):
+        new = {folded(name): name for name in reversed([_tidy(name) for name in names]) if folded(name) not in used}
+        used |= set(new)
+        if new:
+            kept.append((list(reversed(new.values())), None if scores is None else float(scores[position])))
+    if not kept and fallback:
+        return {"classes": [[fallback]], "source": f"{source}, fallback", "scores": None}
+    kept_scores = None if scores is None else [score for _, score in kept]
+    return {"classes": [names for names, _ in kept], "source": source, "scores": kept_scores}
+
+
+def _tidy(name: str) -> str:
+    """Return a name with composed accents (NFC), and single blanks between its parts."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", name)).strip()
+
+
+def vocabulary(words: Words) -> Vocabulary | None:
+    """Return the vocabulary of an image's words; None without words. Raises OvssError for invalid or too many names."""
+    classes = words.get("classes") or ()
+    if len(classes) > NONE - 1:
+        raise OvssError(f"{len(classes):,} words in one image; a label map can hold {NONE - 1:,}. Remove words")
+    return Vocabulary.of(classes) if classes else None
+
+
+def packed(values: np.ndarray) -> np.ndarray:
+    """Return the column as texts, (n,) object. So it travels between workers, as Ray would infer types from dicts."""
+    return column(json.dumps(value, default=lambda array: array.tolist()) for value in values)
+
+
+def unpacked(values: np.ndarray) -> np.ndarray:
+    """Return the column of `packed` texts; values that are no texts are unchanged."""
+    return column(json.loads(value) if isinstance(value, str) else value for value in values)
+
+
+def as_classes(prediction: np.ndarray, words: Words, classes: Vocabulary) -> np.ndarray:
+    """Convert indices into an image's words to class indices, both (H, W), by exact_mapping. NONE is unchanged.
+
+    Raises OvssError for a pixel that is neither the index of a word nor NONE.
+    """
+    names = words.get("classes") or ()
+    table = np.full(NONE + 1, NONE, np.uint16)
+    table[: len(names)] = exact_mapping(names, classes)
+    wrong = prediction[((prediction < 0) | (prediction >= len(names))) & (prediction != NONE)]
+    if len(wrong):
+        raise OvssError(
+            f"{len(wrong)} pixels of the prediction have values such as {wrong[0]}; the image has {len(names)} words. "
+            f"Write indices into its words, counted from 0, or {NONE} for no word"
+        )
+    return table[prediction]

@@ -1,0 +1,105 @@
+"""The stage `tags`, and segmenters after it: they get the words of each image and need no change."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ovss_ray.actors import tags
+from ovss_ray.benchmarks import catalog
+from ovss_ray.datasets import scenes
+from ovss_ray.errors import OvssError
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import Stage, StageConfig
+from ovss_ray.structures import words
+from ovss_ray.structures.columns import NONE, Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+FEW = ("sand", "grass", "water", "red star", "striped blue ring", "dog")
+SAM = {"variant": "sam_tiny", "points_per_side": 3, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}
+SEGMENTERS: dict[str, list[dict[str, Any]]] = {
+    "san": [{"use": "san", "options": {"variant": "san_tiny"}}],
+    "sam": [{"use": "sam", "options": SAM}, {"use": "alpha_clip", "options": {"variant": "alpha_clip_tiny"}}],
+    "scan": [{"use": "scan", "options": {"variant": "scan_tiny"}}],
+    "fusioner": [{"use": "fusioner", "options": {"variant": "fusioner_tiny"}}],
+}
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    return [scenes.of_address(f"all/validation/{number}")[0].image for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def tagger() -> Any:
+    return StageConfig(use="tags", options={"exact": True}).build(benchmarks=catalog.Benchmarks())
+
+
+def rows(images: list[np.ndarray], **columns: Any) -> Batch:
+    sizes = [np.array(image.shape[:2], np.int32) for image in images]
+    names = [f"i{number}" for number in range(len(images))]
+    return execution.start(len(images), image_id=names, image=images, size=sizes, **columns)
+
+
+def test_words_are_the_confident_names_of_large_masks_by_area(tagger: Any, images: list[np.ndarray]) -> None:
+    names, model = scenes.BENCHMARKS["all"].vocabulary, tagger.model
+    together = tagger(rows(images), {})["words"]
+    for image, value in zip(images, together, strict=True):
+        predicted = model.predict(image, names)
+        probabilities, masks = predicted.class_logits.softmax(-1)[:, :-1].numpy(), predicted.mask_logits.numpy()
+        largest: dict[str, tuple[float, float]] = {}
+        for query, mask in enumerate(masks):
+            area, best = float((mask > 0).mean()), int(probabilities[query].argmax())
+            if area > 0.003 and probabilities[query, best] > 0.05:
+                before = largest.get(names.names[best], (0.0, 0.0))
+                largest[names.names[best]] = max(before[0], area), max(before[1], float(probabilities[query, best]))
+        ordered = sorted(largest, key=lambda name: -largest[name][0])
+        assert value["classes"] == [[name] for name in ordered]
+        assert value["scores"] == pytest.approx([largest[name][1] for name in ordered], abs=1e-4)
+        assert value["source"] == "tags san_tiny"
+        assert value == tagger(rows([image]), {})["words"][0]
+
+
+def test_a_list_may_be_a_file_and_nothing_confident_means_no_words(images: list[np.ndarray], tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("sand\tbeach\n\ndog\n")
+    options = {"words": str(tmp_path / "names.txt"), "threshold": 1.0}
+    config = tags.Stage.Config(**options)
+    assert tags.Stage.files(config)[-1] == tmp_path / "names.txt"
+    assert tags.Stage(config)(rows(images[:1]), {})["words"][0]["classes"] == []
+    fallback = tags.Stage(tags.Stage.Config(**options, fallback="object"))
+    assert fallback(rows(images[:1]), {})["words"][0]["classes"] == [["object"]]
+    (tmp_path / "names.txt").write_text("\n")
+    with pytest.raises(OvssError, match="empty list"):
+        tags.Stage.files(config)
+
+
+class Given(Stage):
+    """Words of the first image; the second has none."""
+
+    reads = ()
+    writes = ("words",)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        values = {"i0": words.of(FEW, "test"), "i1": words.of([], "test")}
+        return {"words": column(values[image] for image in batch["image_id"])}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", list(SEGMENTERS))
+def test_every_segmenter_takes_the_words_of_an_image_unchanged(method: str, images: list[np.ndarray]) -> None:
+    small = [np.ascontiguousarray(image[:96, :128]) for image in images]
+    configs = [StageConfig(**stage) for stage in SEGMENTERS[method]]
+    configs += [StageConfig(use="paint")] if method == "sam" else []
+    stages = {config.use: config.build() for config in configs}
+    given = execution.run({"given": Given(Given.Config()), **stages}, rows(small), {})
+    assert list(given["error"]) == ["", ""]
+    vocabulary = Vocabulary.of(FEW)
+    known = {vocabulary.digest: vocabulary}
+    alone = execution.run(stages, rows(small[:1], vocabulary=[vocabulary.digest]), known)
+    assert np.array_equal(given["prediction"][0], alone["prediction"][0])
+    assert len(np.unique(given["prediction"][0])) > 1
+    assert (given["prediction"][1] == NONE).all()
+    assert given["prediction"][1].shape == (96, 128)
+    assert not torch.are_deterministic_algorithms_enabled()
