@@ -16,10 +16,13 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 @torch.inference_mode()
 def embed(tower: TextTower, vocabulary: Vocabulary, naming: Naming) -> Tensor:
-    """Return the prompt embeddings (N, D) float32 of a vocabulary, times the temperature."""
+    """Return the prompt embeddings (N, D) float32 of a vocabulary, times the temperature.
+
+    Templates of the vocabulary come before those of `naming`.
+    """
     texts = prompts(vocabulary, naming)
     templates = text.TEMPLATES[naming.templates] if isinstance(naming.templates, str) else naming.templates
-    rows = text.embed(tower, [name for names in texts for name in names], templates)
+    rows = text.embed(tower, [name for names in texts for name in names], vocabulary.templates or templates)
     if naming.synonyms == "mean":
         parts = rows.split([len(names) for names in texts])
         rows = F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)

@@ -216,14 +216,18 @@ def requested(vocabulary: Vocabulary) -> list[int]:
 def embed(tower: TextTower, vocabularies: Sequence[Vocabulary], variant: Variant) -> list[Tensor]:
     """Return unit-norm text embeddings (k, D) float32 of each vocabulary's requested classes.
 
-    An embedding is the mean of the variant's prompts. A name in several vocabularies is computed once.
+    An embedding is the mean of the vocabulary's prompts, or of the variant's. A name in several vocabularies with the
+    same prompts is computed once.
     """
+    sets = [text.templates(words, variant.templates) for words in vocabularies]
     names = [[text.whole_names(words)[index] for index in requested(words)] for words in vocabularies]
+    rows: dict[int, Tensor] = {}
     with runtime.full_precision(tower.text_projection.device):
-        rows = text.embed(
-            tower, [name for of_vocabulary in names for name in of_vocabulary], text.TEMPLATES[variant.templates]
-        )
-    return list(rows.split([len(of_vocabulary) for of_vocabulary in names]))
+        for templates in dict.fromkeys(sets):
+            alike = [i for i, other in enumerate(sets) if other == templates]
+            together = text.embed(tower, [name for i in alike for name in names[i]], templates)
+            rows |= zip(alike, together.split([len(names[i]) for i in alike]), strict=True)
+    return [rows[i] for i in range(len(names))]
 
 
 def _best(scores: Tensor) -> np.ndarray:

@@ -128,7 +128,7 @@ class Ovsam(nn.Module):
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
         """Return embeddings (N, D) of unit norm of all synonyms of all classes, in the order of words.grouped.
 
-        They are the means over ViLD's templates, and are cached for recently used vocabularies.
+        They are the means over ViLD's templates or the vocabulary's own, and are cached for recently used vocabularies.
         """
         return self.classifiers.get(vocabulary.digest, lambda: embed_names(self.words, vocabulary))
 
@@ -238,10 +238,10 @@ def text_tower(variant: Variant) -> TextTower:
 
 @torch.inference_mode()
 def embed_names(tower: TextTower, vocabulary: Vocabulary) -> Tensor:
-    """Return embeddings (N, D) float32 of unit norm of all synonyms of all classes, by ViLD's templates."""
+    """Return embeddings (N, D) float32 of unit norm of all synonyms of all classes, by ViLD's templates or its own."""
     names = [name for of_class in vocabulary.classes for name in words.synonyms(of_class)]
     with runtime.full_precision(tower.text_projection.device):
-        return text.embed(tower, names, text.TEMPLATES["vild"]).clone()
+        return text.embed(tower, names, text.templates(vocabulary, "vild")).clone()
 
 
 def load(

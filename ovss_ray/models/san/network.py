@@ -223,7 +223,7 @@ def class_probabilities(logits: Tensor) -> Tensor:
 def classifier(tower: Words, vocabulary: Vocabulary) -> Tensor:
     """Return SAN's classifier of a vocabulary: rows (K + 1, D) float32 times the temperature, "no object" last."""
     with runtime.full_precision(tower.bg_embed.device):
-        return tower.classifier(text.embed(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"]))
+        return tower.classifier(text.embed(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild")))
 
 
 def load(

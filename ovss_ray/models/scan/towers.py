@@ -75,7 +75,7 @@ def logits(embeddings: Tensor, rows: Tensor) -> Tensor:
 def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary) -> Tensor:
     """Return SCAN's classifier of a vocabulary: unit-norm rows (K + 1, D) float32, `void` (1, D) last."""
     with runtime.full_precision(void.device):
-        rows = text.embed(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"])
+        rows = text.embed(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild"))
         return torch.cat([rows, F.normalize(void, dim=-1)])
 
 
