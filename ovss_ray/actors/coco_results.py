@@ -14,7 +14,7 @@ from pydantic import field_validator
 from ovss_ray.benchmarks.contract import Benchmark
 from ovss_ray.io import files
 from ovss_ray.pipeline import stage
-from ovss_ray.structures.columns import Batch
+from ovss_ray.structures.columns import NONE, Batch
 from ovss_ray.structures.masks import rle
 from ovss_ray.structures.masks.regions import Masks
 from ovss_ray.structures.question import Question
@@ -56,7 +56,7 @@ class Stage(stage.Stage):
         self, benchmark: Benchmark, part: str, number: np.ndarray, size: np.ndarray, boxes: np.ndarray,
         bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """Return the results of one image, in the order of the masks."""
+        """Return the results of one image, in the order of the masks. Masks whose word is no label are left out."""
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))
         height, width = size.tolist()
@@ -72,4 +72,5 @@ class Stage(stage.Stage):
                 },
             }
             for box, mask, label, score in rows
+            if label != NONE
         ]

@@ -24,7 +24,7 @@ from ovss_ray.io import files
 from ovss_ray.models.network_config import NetworkConfig, WithClassifiers
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared
-from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
@@ -193,7 +193,8 @@ class Stage(WithClassifiers, stage.Stage):
     def _groups(self, benchmark: str, count: int) -> "tuple[Tensor, Tensor]":
         """Return which of K classes are base classes, and which are novel, (K,) bool each.
 
-        They are the groups of the benchmark. Without such groups, all classes are novel, as in the official code.
+        They are the groups of the benchmark. Without such groups, all classes are novel, as in the official code. Own
+        words that count as no label are novel.
         """
         import torch
 
@@ -201,8 +202,9 @@ class Stage(WithClassifiers, stage.Stage):
         groups = card.groups if card else {}
         if card is None or not {"base", "novel"} <= groups.keys():
             return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
-        base, novel = (torch.tensor([label in groups[name] for label in card.index]) for name in ("base", "novel"))
-        return base, novel
+        novel = {*groups["novel"], NONE}
+        base, other = (torch.tensor([label in of for label in card.index]) for of in (groups["base"], novel))
+        return base, other
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
         """Return the boxes (N, 4) for CLIP's branch, in pixels of the network's input; None: those of the masks."""

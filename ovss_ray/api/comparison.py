@@ -21,7 +21,7 @@ from ovss_ray.runs import changes
 from ovss_ray.runs import relations as relating
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.plan import RunPlan
-from ovss_ray.runs.sources import Overrides, plan_runs
+from ovss_ray.runs.sources import Overrides, Words, plan_runs
 
 
 class Selection(TypedDict, total=False):
@@ -34,6 +34,7 @@ class Selection(TypedDict, total=False):
     limit: int | None
     exact: bool | None
     relations: str | Path | None
+    vocabulary: Words | None
 
 
 def compare(

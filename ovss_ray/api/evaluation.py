@@ -10,7 +10,7 @@ from ovss_ray.engine.progress import Progress
 from ovss_ray.errors import OvssError
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs.plan import RunPlan
-from ovss_ray.runs.sources import Overrides, Source, plan_runs
+from ovss_ray.runs.sources import Overrides, Source, Words, plan_runs
 
 
 def evaluate(
@@ -24,6 +24,7 @@ def evaluate(
     limit: int | None = None,
     exact: bool = False,
     relations: str | Path | None = None,
+    vocabulary: Words | None = None,
     overrides: Overrides = (),
     progress: bool | Progress = False,
 ) -> Report:
@@ -32,8 +33,10 @@ def evaluate(
     `config`: shipped name, YAML file, mapping of its keys, or RunConfig. `benchmarks`: names, such as "camvid".
     `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default runs/CONFIG-BENCHMARKS.
     `split`, `ids` (a file, one id per line) and `limit` (first n images) select a part of each benchmark. `exact`:
-    bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `overrides`: options, as
-    {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows it on stderr; a Progress object gets it.
+    bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: own words in place of
+    the classes (docs/own_words.md): a file, a Vocabulary, a list, the keys of a file, or a mapping of benchmarks to
+    these. `overrides`: options, as {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows it on
+    stderr; a Progress object gets it.
 
     Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
     the folder of a different run, or if the run stops. After a KeyboardInterrupt, the same call resumes the run.
@@ -41,7 +44,8 @@ def evaluate(
     Example: `evaluate("san_tiny", "scenes:seen", limit=8).benchmarks["scenes:seen"].metrics["miou"]` is in percent.
     """
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
-    plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "relations": relations, **selection})
+    words = {"relations": relations, "vocabulary": vocabulary}
+    plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, **words, **selection})
     if len(plans) > 1:
         names = ", ".join(plans)
         raise OvssError(f"{config} names {len(plans)} configs: {names}. Evaluate one of them, or use ovss_ray.compare")

@@ -1,11 +1,12 @@
 """Catalogue of benchmarks by name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ovss_ray import registry
 from ovss_ray.benchmarks.class_lists import variants, vocabulary
 from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.errors import UnknownName
 from ovss_ray.io import files
 
@@ -51,8 +52,14 @@ def folds(family: str) -> tuple[str, ...]:
 class Benchmarks(dict[str, Benchmark]):
     """Name → benchmark, loaded on first access. Raises UnknownName for an unknown benchmark."""
 
+    def __init__(self, words: Mapping[str, OwnWords] | None = None) -> None:
+        """`words`: benchmark → words of the user in place of its classes."""
+        super().__init__()
+        self._words = words or {}
+
     def __missing__(self, name: str) -> Benchmark:
-        self[name] = load(name)
+        benchmark, words = load(name), self._words.get(name)
+        self[name] = words.applied(benchmark) if words else benchmark
         return self[name]
 
 

@@ -11,6 +11,7 @@ from ovss_ray.benchmarks.labels import INVALID
 from ovss_ray.benchmarks.listing import Item
 from ovss_ray.errors import OvssError
 from ovss_ray.io import images
+from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.instances import Instances
 from ovss_ray.structures.vocabulary import Vocabulary
 
@@ -113,7 +114,12 @@ class Benchmark:
     categories: tuple[int, ...] = ()
     """category id of each label in the file of the instances; default: label index + 1"""
     index: tuple[int, ...] = ()
-    """label index of each of the K classes; several classes may have the same label; default: class i is label i"""
+    """label index of each of the K classes; several classes may have the same label; default: class i is label i
+
+    If `own_words`, NONE marks a class that counts as no label.
+    """
+    own_words: bool = False
+    """True for words of the user: some may count as no label, and some labels may have no word (see own_words.py)"""
     parts: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
     """Item.part → vocabulary and index that replace `vocabulary` and `index`; used for few-shot episodes"""
     alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
@@ -160,8 +166,8 @@ class Benchmark:
             )
         if len(self.labels) > INVALID or len(self.vocabulary) > INVALID:
             raise OvssError(f"{self.title}: too many classes: at most {INVALID} fit into 16 bits")
-        if set(self.index) != set(range(len(self.labels))):
-            unknown = sorted(set(self.index) ^ set(range(len(self.labels))))
+        labels = set(range(len(self.labels)))
+        if unknown := sorted(set(self.index) - labels - {NONE} if self.own_words else set(self.index) ^ labels):
             raise OvssError(
                 f"{self.title}: `index` must contain each label index from 0 to {len(self.labels) - 1} and no other; "
                 f"missing or unknown: {unknown}"
@@ -190,7 +196,8 @@ class Benchmark:
         (first, (background, _)), *_ = self.alone.values()
         classes = (vocabulary.classes[1] for vocabulary, _ in self.alone.values())
         index = (background, *(labels[1] for _, labels in self.alone.values()))
-        return replace(self, parts=self.alone, vocabulary=Vocabulary((first.classes[0], *classes)), index=index)
+        vocabulary = Vocabulary((first.classes[0], *classes), first.templates)
+        return replace(self, parts=self.alone, vocabulary=vocabulary, index=index)
 
     @property
     def asks(self) -> str:

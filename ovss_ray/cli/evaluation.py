@@ -31,15 +31,21 @@ def evaluate(
     relations: Annotated[
         str | None, typer.Option(help="file with relations between classes, for SG-IoU (docs/sg_iou.md)")
     ] = None,
+    vocabulary: Annotated[
+        list[str] | None,
+        typer.Option(help="own words: FILE, or BENCHMARK=FILE; may be given several times (docs/own_words.md)"),
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as pools.0.batch=4")] = None,
 ) -> None:
     """Evaluate a method on benchmarks. Run the command again to score the images that have no result yet."""
     from ovss_ray.api import evaluation
+    from ovss_ray.config.word_list import of_options
     from ovss_ray.engine.display import Display
     from ovss_ray.runs.sources import plan_runs
 
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
-    plans = plan_runs(config, out, overrides or (), {"benchmarks": benchmarks, "relations": relations, **selection})
+    words = {"relations": relations, "vocabulary": of_options(vocabulary)}
+    plans = plan_runs(config, out, overrides or (), {"benchmarks": benchmarks, **words, **selection})
     folders = " and ".join(plan.folder.uri for plan in plans.values())
     reports = {}
     with resumable(f"Finished images are kept in {folders}; run the same command again to resume"):
@@ -76,9 +82,12 @@ def script(evaluation: "Callable[..., Report]", arguments: Sequence[str]) -> Non
     Print the report that it returns, and exit with the status that `ovss evaluate` would have.
     """
 
+    from ovss_ray.config.word_list import of_options
+
     def command(**options: Any) -> None:
         with resumable("Finished images are kept; run the same command again to resume"):
-            report = evaluation(**{**options, "overrides": options["overrides"] or ()})
+            words = of_options(options["vocabulary"])
+            report = evaluation(**{**options, "overrides": options["overrides"] or (), "vocabulary": words})
             show(report)
         finish({"": report})
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ovss_ray import metrics
 from ovss_ray.config.limits import Limits
 from ovss_ray.config.run import Pool, RunConfig
+from ovss_ray.config.word_list import WordList
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.io import files, strict_yaml, validation
 from ovss_ray.pipeline.stage import Stage, StageConfig
@@ -216,7 +217,7 @@ def _explain(
 
 def _fields(model: type[Settings], path: Iterable[int | str]) -> list[str]:
     """Return the keys that are valid below a path of the config."""
-    known: dict[str, type[Settings]] = {"pools": Pool, "stages": StageConfig, "limits": Limits}
+    known: dict[str, type[Settings]] = {"pools": Pool, "stages": StageConfig, "limits": Limits, "vocabulary": WordList}
     for step in path:
         model = known.get(str(step), model)
     return list(model.model_fields)

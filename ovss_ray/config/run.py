@@ -1,10 +1,12 @@
 """Settings of a run."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ovss_ray.config import word_list
 from ovss_ray.config.limits import Limits
+from ovss_ray.config.word_list import WordList
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures.settings import Settings
 
@@ -54,6 +56,11 @@ class RunConfig(Settings):
     """path of a text file with one image id per line; only these images are evaluated"""
     limit: int | None = Field(default=None, ge=1)
     """number of images to evaluate: the first images, sorted by id"""
+    vocabulary: dict[str, str | WordList] = Field(default_factory=dict)
+    """benchmark → own words in place of its classes: a file, or the keys of WordList; "*": all other benchmarks
+
+    A file, a list of names, or the keys of WordList alone are for all benchmarks.
+    """
     pools: tuple[Pool, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
     """metrics in addition to the regular ones: your own modules, or built-in ones such as boundary_iou"""
@@ -76,6 +83,11 @@ class RunConfig(Settings):
     """seconds: longest time of a batch in a pool; then its worker is stopped, and its images are retried one by one"""
     limits: Limits = Limits()
     """limits of a request to the online service (`ovss serve`); batch runs ignore them"""
+
+    @field_validator("vocabulary", mode="before")
+    @classmethod
+    def _by_benchmark(cls, value: Any) -> Any:
+        return word_list.listed(value)
 
     def stages(self) -> list[StageConfig]:
         """Return the stages of all pools, in order."""

@@ -141,6 +141,7 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
     """Send the images of a manifest through the pools. Yield one receipt (see `_write`) per written file of records."""
     shared: dict[str, Any] = {
         "vocabularies": plan.vocabularies,
+        "words": plan.words,
         "prepared": _prepare(pools, plan.vocabularies),
         "ledger": watch.ledger,
         "deadline": plan.config.deadline,

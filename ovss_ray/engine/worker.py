@@ -15,6 +15,7 @@ import pyarrow as pa
 import ray
 
 from ovss_ray.benchmarks import catalog
+from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
@@ -38,7 +39,7 @@ class Worker:
 
     def __init__(
         self, pool: Placed, number: int, keep: set[str], vocabularies: Vocabularies, prepared: Mapping[str, Any],
-        ledger: Any, deadline: float,
+        ledger: Any, deadline: float, words: Mapping[str, OwnWords],
     ) -> None:  # fmt: skip
         atexit.register(_leave)
         context = ray.get_runtime_context()
@@ -50,7 +51,7 @@ class Worker:
         )
         shared = {key: ray.get(array) for key, array in prepared.items()}  # zero-copy: one mapped copy per node
         self.pool = pool
-        benchmarks = catalog.Benchmarks()  # loaded here by name, since not all of their functions can be pickled
+        benchmarks = catalog.Benchmarks(words)  # loaded here by name, since not all of their functions can be pickled
         with pool.computing():
             self.stages = {stage.use: stage.build(shared, benchmarks=benchmarks) for stage in pool.stages}
         self.keep, self.vocabularies = keep, vocabularies

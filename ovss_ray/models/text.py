@@ -190,6 +190,11 @@ def whole_names(vocabulary: Vocabulary) -> list[str]:
     return [", ".join(name.strip() for name in names) for names in vocabulary.classes]
 
 
+def templates(vocabulary: Vocabulary, default: str) -> tuple[str, ...]:
+    """Return the templates of a vocabulary, or if it has none, those with the name `default` in TEMPLATES."""
+    return vocabulary.templates or TEMPLATES[default]
+
+
 def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
     """Return, for each class, the index of the first class with the same text in `whole_names`, (K,) uint16.
 

@@ -50,6 +50,8 @@ class Paired:
     """index of a label → difference of its IoU, for labels in at least five photographs; None if refused"""
     labels: tuple[str, ...] = ()
     """names of all labels"""
+    words: str = ""
+    """sentence on different vocabularies of the two runs; empty if they have the same"""
 
 
 def compare(first: Reading, second: Reading) -> Paired:
@@ -60,7 +62,7 @@ def compare(first: Reading, second: Reading) -> Paired:
     if reason := (
         _unlike(first, second)
         or _other_images(before_cells, after_cells)
-        or _other_names(first, second, before_cells.ids)
+        or ("" if _own_words(first, second) else _other_names(first, second, before_cells.ids))
         or _other_truth(before_cells, after_cells)
         or _other_files(first, second)
     ):
@@ -80,7 +82,8 @@ def compare(first: Reading, second: Reading) -> Paired:
             values |= {key: difference} if difference else {}
     labels = tuple(first.card["labels"])
     classes = by_class(both[0][metrics.MAIN], both[1][metrics.MAIN], before_cells.photographs_with())
-    return Paired("", values, classes, labels)
+    words = _words_of(first, second) if _other_names(first, second, before_cells.ids) else ""
+    return Paired("", values, classes, labels, words)
 
 
 def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference | None:
@@ -165,6 +168,21 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
             "the same version of the benchmark twice"
         )
     return ""
+
+
+def _own_words(first: Reading, second: Reading) -> bool:
+    """Return whether a run has own words. These count as labels of the benchmark, so the runs can be compared."""
+    return any(reading.card.get("words") for reading in (first, second))
+
+
+def _words_of(first: Reading, second: Reading) -> str:
+    """Return a sentence on the vocabularies of two runs."""
+    named = []
+    for reading in (first, second):
+        words = reading.card.get("words")
+        source = words and f"{words['file'] or 'the config'}, sha256 {words['sha256'][:12]}"
+        named.append(f"{words['words']} words of {source}" if words else "the classes of the benchmark")
+    return f"different vocabularies: the first run has {named[0]}, the second {named[1]}"
 
 
 def _vocabularies(reading: Reading) -> dict[str, str | None]:

@@ -68,6 +68,7 @@ def _benchmark(reading: Reading, bounds: bool) -> dict[str, Any]:
         "classes": _classes(reading),
         "counts": _counts(reading),
         "asks": card.get("asks", ""),
+        "words": card.get("words"),
         "errors": [{"image_id": image_id, "error": error} for image_id, error in total.errors],
     }
 

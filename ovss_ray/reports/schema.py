@@ -94,6 +94,23 @@ class RelationsOf(Part):
     """number of pairs of a child and a father"""
 
 
+class WordsOf(Part):
+    """Own words in place of the classes of a benchmark, or other templates for its classes."""
+
+    file: str
+    """file that was passed as `--vocabulary`; empty for words in the config"""
+    sha256: str
+    """digest of the file, or of the words in the config"""
+    words: int
+    """number of words, together with classes of the benchmark that were kept"""
+    mapping: tuple[tuple[str, str | None], ...] = ()
+    """first name of each word, and the label that it counts as; None: no label. Empty if only templates were set"""
+    without_word: tuple[str, ...] = ()
+    """labels that no word counts as: their IoU is 0"""
+    templates: tuple[str, ...] = ()
+    """sentences for the prompts; empty: those of the method"""
+
+
 class Group(Part):
     """The score of a group of labels, such as things or stuff. Metrics of instances and of your own add keys."""
 
@@ -175,6 +192,8 @@ class BenchmarkReport(Part):
     """question of an episode as a sentence; empty for a benchmark without episodes"""
     notes: tuple[str, ...] = ()
     """sentences of the stages, such as the seed of a random method"""
+    words: WordsOf | None = None
+    """None: the classes of the benchmark"""
 
     @model_validator(mode="before")
     @classmethod

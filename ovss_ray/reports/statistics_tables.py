@@ -26,6 +26,8 @@ def differences(first: str, second: str, benchmark: str, paired: Paired) -> Tabl
     headings = {key: words for metric in known for key, words in metric.headings.items()}
     for key, difference in paired.values.items():
         table.add_row(escape(headings.get(key, key)), *_numbers(difference))
+    if paired.words:
+        table.caption, table.caption_justify = f"[yellow]{escape(paired.words)}[/]", "left"
     return table
 
 

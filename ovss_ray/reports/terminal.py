@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ovss_ray import metrics
 from ovss_ray.reports.fields import Bootstrap, Ends
-from ovss_ray.reports.schema import BenchmarkReport, Files, Published, Report, Selection
+from ovss_ray.reports.schema import BenchmarkReport, Files, Published, Report, Selection, WordsOf
 
 MAIN = {"miou": "mIoU", "instance_accuracy": "accuracy of instances", "instance_ap": "mask AP"}
 """Main values of a benchmark → their headings, the first that a run has."""
@@ -56,10 +56,30 @@ def _details(name: str, benchmark: BenchmarkReport) -> Iterator[str | Table]:
             f"{escape(name)}: SG-IoU by {escape(relations.file)}: classes with fathers: {relations.children}, pairs: "
             f"{relations.pairs}, sha256 {relations.sha256[:12]}"
         )
+    if benchmark.words:
+        yield f"{escape(name)}: {escape(_words(benchmark.words))}"
     if benchmark.counts:
         yield f"{escape(name)}: {_counts(benchmark.counts)}"
     yield from (f"{escape(name)}: {escape(note)}" for note in (*filter(None, [benchmark.asks]), *benchmark.notes))
     yield from _files(name, benchmark.files)
+
+
+def _words(words: WordsOf) -> str:
+    """Return the source, number and labels of own words in a sentence."""
+    source = f"{words.file or 'the config'}, sha256 {words.sha256[:12]}"
+    templates = f"; templates: {len(words.templates)}, such as {words.templates[0]!r}" if words.templates else ""
+    if not words.mapping:
+        return f"the classes of the benchmark, templates of {source}{templates}"
+    pairs: dict[str | None, list[str]] = {}
+    for name, label in words.mapping:
+        pairs.setdefault(label, []).append(name)
+    lost, several = pairs.pop(None, []), [(label, names) for label, names in pairs.items() if len(names) > 1]
+    example = f", such as {', '.join(several[0][1][:3])} → {several[0][0]}" if several else ""
+    parts = [f"{words.words} own words of {source}, for {len(pairs)} labels{example}"]
+    parts += [f"{len(lost)} words are no label, such as {lost[0]}"] if lost else []
+    without = words.without_word
+    parts += [f"{len(without)} labels have no word (IoU 0), such as {without[0]}"] if without else []
+    return "; ".join(parts) + templates
 
 
 def _files(name: str, files: Files) -> Iterator[str]:

@@ -13,6 +13,7 @@ from ovss_ray import metrics
 from ovss_ray.benchmarks import catalog, layout
 from ovss_ray.benchmarks.contract import Benchmark
 from ovss_ray.benchmarks.listing import LeftOut
+from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.benchmarks.selection import Selection
 from ovss_ray.config.run import Pool, RunConfig
 from ovss_ray.errors import OvssError
@@ -21,7 +22,7 @@ from ovss_ray.models import zoo
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.runs import manifest as manifests
-from ovss_ray.runs import records, relations
+from ovss_ray.runs import own_words, records, relations
 from ovss_ray.runs.complete import binary, complete, of_instances, predicts
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.structures.columns import MANIFEST
@@ -52,6 +53,8 @@ class RunPlan:
     """benchmark → files of the data set that belong to no image"""
     relations: Mapping[str, Relations] = field(default_factory=dict)
     """benchmark → relations of its labels, for SG-IoU; they do not change the records"""
+    words: Mapping[str, OwnWords] = field(default_factory=dict)
+    """benchmark → words of the user, which `benchmarks` have in place of their classes"""
 
     @property
     def vocabularies(self) -> Vocabularies:
@@ -80,6 +83,7 @@ class RunPlan:
     def card(self, name: str) -> dict[str, Any]:
         """Return the facts about a benchmark that the report needs, such as labels, classes, groups and selection."""
         benchmark = self.benchmarks[name]
+        words = {"words": self.words[name].card(benchmark)} if name in self.words else {}
         return {
             "title": benchmark.title,
             "licence": benchmark.licence,
@@ -91,6 +95,7 @@ class RunPlan:
             "left_out": [asdict(file) for file in self.left_out.get(name, ())],
             "unpaired": benchmark.unpaired,
             "asks": benchmark.asks,
+            **words,
         }
 
     def weights(self) -> dict[str, Any]:
@@ -108,6 +113,8 @@ class RunPlan:
             reading["asked"] = {
                 part: [vocabulary.digest, list(index)] for part, (vocabulary, index) in benchmark.parts.items()
             }
+        if name in self.words:
+            reading["words"] = self.words[name].digest
         return {"vocabulary": benchmark.vocabulary.digest, **reading, **self.selections[name].stamp()}
 
 
@@ -115,7 +122,7 @@ def plan_run(config: RunConfig, out: str) -> RunPlan:
     """Return the plan of a run after checks of names, columns, files and data, in this order. Raises OvssError."""
     folder = RunFolder(_folder(out))
     config = config.model_copy(update={"benchmarks": tuple(map(catalog.absolute, catalog.expanded(config.benchmarks)))})
-    loaded = _benchmarks(config)
+    loaded, words = _benchmarks(config)
     labels = {name: benchmark.labels for name, benchmark in loaded.items()}
     related = relations.read(config.relations, labels) if config.relations else {}
     pools, keeps = _pools(config, folder, images=None)
@@ -128,7 +135,9 @@ def plan_run(config: RunConfig, out: str) -> RunPlan:
     tables = {name: manifests.table(name, loaded[name], images) for name, images in listed.items()}
     pools, keeps = _pools(config, folder, images=sum(map(len, tables.values())))
     left_out = {name: images.left_out for name, images in listed.items()}
-    return RunPlan(config, folder, loaded, selections, tables, tuple(pools), tuple(keeps), sources, left_out, related)
+    return RunPlan(
+        config, folder, loaded, selections, tables, tuple(pools), tuple(keeps), sources, left_out, related, words
+    )
 
 
 def _folder(out: str) -> str:
@@ -141,7 +150,8 @@ def _folder(out: str) -> str:
     return files.absolute(out)
 
 
-def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:
+def _benchmarks(config: RunConfig) -> tuple[dict[str, Benchmark], dict[str, OwnWords]]:
+    """Return name → benchmark, in the user's words where the config has any, and name → these words."""
     if not config.benchmarks:
         raise OvssError("no benchmark: pass --benchmark NAME (see `ovss list`), or set `benchmarks:` in the config")
     folders: dict[str, str] = {}
@@ -159,12 +169,14 @@ def _benchmarks(config: RunConfig) -> dict[str, Benchmark]:
             f"the stages of this config need true instances, but {without[0]} has none. Use a benchmark such as "
             "scenes:instances or coco:instances"
         )
+    words = own_words.resolve(config.vocabulary, loaded)
+    loaded |= {name: of.applied(loaded[name]) for name, of in words.items()}
     if binary(config):
         loaded = {name: benchmark.for_binary() for name, benchmark in loaded.items()}
     for name, benchmark in loaded.items():
         for vocabulary in _vocabularies(benchmark):
             vocabulary.warn_of_repeated(name)
-    return loaded
+    return loaded, words
 
 
 def _vocabularies(benchmark: Benchmark) -> list[Vocabulary]:

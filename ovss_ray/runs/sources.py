@@ -7,17 +7,21 @@ from typing import Any
 
 import yaml
 
-from ovss_ray.config import loading
+from ovss_ray.config import loading, word_list
 from ovss_ray.config.run import RunConfig
 from ovss_ray.config.shipped import find_config
+from ovss_ray.config.word_list import WordList
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.runs.plan import RunPlan, plan_run
+from ovss_ray.structures.vocabulary import Vocabulary
 
 Source = str | Path | Mapping[str, Any] | RunConfig
 """Name of a shipped config, path of a YAML file, mapping of the same keys, or RunConfig."""
 Overrides = Sequence[str] | Mapping[str, Any]
 """Changes of a config: a list such as ["san.precision=bf16"], or a mapping such as {"san.precision": "bf16"}."""
+Words = str | Path | Vocabulary | Sequence[str | Sequence[str]] | Mapping[str, Any]
+"""Own words: a file, a Vocabulary, a list of names, the keys of WordList, or a mapping of benchmarks to these."""
 _DOCUMENT_END = "...\n"
 
 
@@ -31,6 +35,8 @@ def plan_runs(
     """
     present = {key: value for key, value in settings.items() if value is not None}
     keys = {key: str(value) if isinstance(value, Path) else value for key, value in present.items()}
+    if "vocabulary" in keys:
+        keys["vocabulary"] = word_list.listed(keys["vocabulary"])
     if isinstance(keys.get("benchmarks"), str):
         keys["benchmarks"] = [keys["benchmarks"]]
     configs = _configs(source, overrides, keys)
@@ -52,15 +58,21 @@ def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> d
 def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
     """Return runs/CONFIG-BENCHMARKS-SELECTION. Raises OvssError for a config without a name.
 
-    Runs of different selections of images have different folders.
+    Runs of different selections of images, and of own words, have different folders.
     """
     if not isinstance(source, str | Path):
         raise OvssError(f"a config passed as a {type(source).__name__} has no name for a default folder. Pass out=DIR")
     config = next(iter(configs.values()))
     ids = config.ids and f"ids-{Path(config.ids).stem}"
     limit = config.limit and f"first-{config.limit}"
-    selection = [part for part in (config.split, ids, limit) if part]
+    words = [f"words-{_named(entry)}" for entry in config.vocabulary.values()]
+    selection = [part for part in (config.split, ids, limit, *words) if part]
     return f"runs/{'-'.join([Path(source).stem, *map(files.plain, config.benchmarks), *selection])}"
+
+
+def _named(words: str | WordList) -> str:
+    """Return the name of a file of words without its ending, or the digest of words in the config."""
+    return Path(words).stem if isinstance(words, str) else words.sha256[:8]
 
 
 def _written(key: str, value: Any) -> str:

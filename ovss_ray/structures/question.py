@@ -24,7 +24,7 @@ class Question:
     vocabulary: Vocabulary
     """K classes; pixels of the column `prediction` are indices into them, or NONE"""
     index: tuple[int, ...]
-    """K integers: for each class, the index of the label that it counts as"""
+    """K integers: for each class, the index of the label that it counts as; NONE for a word that counts as no label"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """name of a group of labels, such as "things" or "stuff" → indices of its labels"""
     part: str = ""
@@ -49,12 +49,12 @@ class Question:
     def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
 
-        If the labels have groups, such as base and novel, only classes of a group are candidates. The probability is a
-        softmax over the candidates. The first class wins a tie.
+        If the labels have groups, such as base and novel, only classes of a group are candidates, and words that count
+        as no label, whose label is NONE. The probability is a softmax over the candidates. The first class wins a tie.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)
-        grouped = set().union(*self.groups.values()) or set(self.index)
+        grouped = set().union(*self.groups.values(), {NONE}) if any(self.groups.values()) else set(self.index)
         candidates = np.array([k for k, label in enumerate(self.index) if label in grouped])
         best, probability = regions.named(scores[:, candidates])
         return np.array(self.index, np.uint16)[candidates[best]], probability

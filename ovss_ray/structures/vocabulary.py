@@ -24,14 +24,16 @@ mark, and replacement character."""
 class Vocabulary:
     """Ordered tuple of K classes, each a tuple of one or more names, the displayed name first.
 
-    The order matters: predictions are indices into `classes`. The method, not the vocabulary, decides how names become
-    prompts (templates, synonyms).
+    The order matters: predictions are indices into `classes`. The method decides how names become prompts: its
+    treatment of synonyms, and its templates, unless the vocabulary has templates.
 
     Raises OvssError if there are no classes, or if a class has no names. Names must not be empty or have control
-    characters.
+    characters. A template needs exactly one {}.
     """
 
     classes: tuple[tuple[str, ...], ...]
+    templates: tuple[str, ...] = ()
+    """sentences into which a method inserts each name at {}; their embeddings are averaged; empty: the method's own"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -46,10 +48,15 @@ class Vocabulary:
                     f"class {index} of the vocabulary has a name with an invalid character: {invalid[0]!r}. "
                     "Remove tabs, line breaks and other control characters"
                 )
+        for template in self.templates:
+            _check_template(template)
 
     @classmethod
-    def of(cls, names: "Vocabulary | Iterable[str | Iterable[str]]") -> "Vocabulary":
-        """Return a vocabulary from one name or a list of names per class. A Vocabulary is returned unchanged."""
+    def of(cls, names: "Vocabulary | Iterable[str | Iterable[str]]", templates: Iterable[str] = ()) -> "Vocabulary":
+        """Return a vocabulary from one name or a list of names per class. A Vocabulary is returned unchanged.
+
+        `templates` are the sentences of a new vocabulary.
+        """
         if isinstance(names, Vocabulary):
             return names
         if isinstance(names, str):
@@ -59,7 +66,7 @@ class Vocabulary:
         classes = list(names)
         if invalid := [name for name in classes if not isinstance(name, str | Iterable)]:
             raise OvssError(f"the classes of a vocabulary must be names, found {invalid[0]!r}. Write it in quotes")
-        return cls(tuple((name,) if isinstance(name, str) else tuple(name) for name in classes))
+        return cls(tuple((name,) if isinstance(name, str) else tuple(name) for name in classes), tuple(templates))
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -72,7 +79,8 @@ class Vocabulary:
     @cached_property
     def digest(self) -> str:
         """Return 12 hex digits that identify this vocabulary in rows, caches and run folders."""
-        return hashlib.sha256(json.dumps(self.classes).encode()).hexdigest()[:12]
+        content = [self.classes, self.templates] if self.templates else self.classes
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     def repeated(self) -> dict[str, list[int]]:
         """Return name → indices of the classes that have it, for each name that several classes share.
@@ -97,6 +105,17 @@ class Vocabulary:
         """Log one warning per name that several classes share; `source` names the vocabulary."""
         for sentence in self.ambiguities(source):
             logging.getLogger(__name__).warning("%s", sentence)
+
+
+def _check_template(template: str) -> None:
+    """Raise OvssError unless a template is a sentence with exactly one {}, and no other brace."""
+    if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+        raise OvssError(
+            f"the template {template!r} must have one {{}}, where the name goes, and no other brace, such as "
+            "'a photo of a {}.'"
+        )
+    if _NO_TEXT.search(template):
+        raise OvssError(f"the template {template!r} has an invalid character. Remove line breaks and tabs")
 
 
 Vocabularies = Mapping[str, Vocabulary]

@@ -18,11 +18,12 @@ from ovss_ray.structures.vocabulary import Vocabulary
 def embed(tower: TextTower, vocabulary: Vocabulary, naming: Naming, embedding: text.Embed | None = None) -> Tensor:
     """Return the prompt embeddings (N, D) float32 of a vocabulary, times the temperature.
 
-    `embedding` embeds the names; default: text.embed.
+    Templates of the vocabulary come before those of `naming`. `embedding` embeds the names; default: text.embed.
     """
     texts = prompts(vocabulary, naming)
     templates = text.TEMPLATES[naming.templates] if isinstance(naming.templates, str) else naming.templates
-    rows = (embedding or text.embed)(tower, [name for names in texts for name in names], templates)
+    every = [name for names in texts for name in names]
+    rows = (embedding or text.embed)(tower, every, vocabulary.templates or templates)
     if naming.synonyms == "mean":
         parts = rows.split([len(names) for names in texts])
         rows = F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)

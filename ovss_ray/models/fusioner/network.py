@@ -222,15 +222,18 @@ def embed(
 ) -> list[Tensor]:
     """Return unit-norm text embeddings (k, D) float32 of each vocabulary's requested classes.
 
-    An embedding is the mean of the variant's prompts. A name in several vocabularies is computed once. `embedding`
-    embeds the names; default: text.embed.
+    An embedding is the mean of the vocabulary's prompts, or of the variant's. A name in several vocabularies with the
+    same prompts is computed once. `embedding` embeds the names; default: text.embed.
     """
+    sets = [text.templates(words, variant.templates) for words in vocabularies]
     names = [[text.whole_names(words)[index] for index in requested(words)] for words in vocabularies]
+    rows: dict[int, Tensor] = {}
     with runtime.full_precision(tower.text_projection.device):
-        rows = (embedding or text.embed)(
-            tower, [name for of_vocabulary in names for name in of_vocabulary], text.TEMPLATES[variant.templates]
-        )
-    return list(rows.split([len(of_vocabulary) for of_vocabulary in names]))
+        for templates in dict.fromkeys(sets):
+            alike = [i for i, other in enumerate(sets) if other == templates]
+            together = (embedding or text.embed)(tower, [name for i in alike for name in names[i]], templates)
+            rows |= zip(alike, together.split([len(names[i]) for i in alike]), strict=True)
+    return [rows[i] for i in range(len(names))]
 
 
 def _best(scores: Tensor) -> np.ndarray:

@@ -128,7 +128,8 @@ class Ovsam(nn.Module):
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
         """Return embeddings (N, D) of unit norm of all synonyms of all classes, in the order of words.grouped.
 
-        They are the means over ViLD's templates, and are cached for recently used vocabularies and names.
+        They are the means over ViLD's templates or the vocabulary's own. Those of recently used vocabularies and names
+        are cached.
         """
         return self.classifiers.get(vocabulary.digest, lambda: embed_names(self.words, vocabulary, text.embed_cached))
 
@@ -238,13 +239,13 @@ def text_tower(variant: Variant) -> TextTower:
 
 @torch.inference_mode()
 def embed_names(tower: TextTower, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
-    """Return embeddings (N, D) float32 of unit norm of all synonyms of all classes, by ViLD's templates.
+    """Return embeddings (N, D) float32 of unit norm of all synonyms of all classes, by ViLD's templates or its own.
 
     `embed` embeds the names; default: text.embed.
     """
     names = [name for of_class in vocabulary.classes for name in words.synonyms(of_class)]
     with runtime.full_precision(tower.text_projection.device):
-        return (embed or text.embed)(tower, names, text.TEMPLATES["vild"]).clone()
+        return (embed or text.embed)(tower, names, text.templates(vocabulary, "vild")).clone()
 
 
 def load(

@@ -228,7 +228,7 @@ def classifier(tower: Words, vocabulary: Vocabulary, embed: text.Embed | None = 
     `embed` embeds the names; default: text.embed.
     """
     with runtime.full_precision(tower.bg_embed.device):
-        rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"])
+        rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild"))
         return tower.classifier(rows)
 
 

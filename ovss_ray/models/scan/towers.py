@@ -78,7 +78,7 @@ def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: te
     `embed` embeds the names; default: text.embed.
     """
     with runtime.full_precision(void.device):
-        rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.TEMPLATES["vild"])
+        rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild"))
         return torch.cat([rows, F.normalize(void, dim=-1)])
 
 

@@ -116,6 +116,8 @@ def _about_images(name: str, measured: BenchmarkReport) -> Iterator[str]:
         yield f"the published figures are of other labels: evaluate {OTHER_LABELS[name]}"
     if words:
         yield f"the class names are those of {words}, not the published ones"
+    if measured.words:
+        yield "the class names are words of the user, not the published ones"
 
 
 def _about_size(settings: object) -> Iterator[str]:

@@ -1,0 +1,73 @@
+"""Own words: classes of the user for a benchmark, and the labels that they count as.
+
+Predictions are indices into these words. Where a prediction is measured, the table `Benchmark.index` turns them into
+labels (structures.question), as it does for benchmarks in which several classes have one label.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class OwnWords:
+    """Words and templates of a user for one benchmark. They are plain data, which workers receive."""
+
+    vocabulary: Vocabulary | None
+    """classes that replace those of the benchmark; None: the benchmark's own classes, with other templates"""
+    index: tuple[int, ...] = ()
+    """label index of each class, or NONE for a class that counts as no label"""
+    templates: tuple[str, ...] = ()
+    """sentences for the prompts; empty: the method's own"""
+    file: str = ""
+    """file of the words; empty for words in the config"""
+    sha256: str = ""
+    """SHA-256 of the file, or of the words in the config, in hex digits"""
+
+    def applied(self, benchmark: Benchmark) -> Benchmark:
+        """Return the benchmark with these words in place of its classes. Its labels and its truth are unchanged."""
+        if self.vocabulary is not None:
+            return replace(benchmark, vocabulary=self.vocabulary, index=self.index, own_words=True)
+        parts, alone = (
+            {part: (self._prompted(words), index) for part, (words, index) in questions.items()}
+            for questions in (benchmark.parts, benchmark.alone)
+        )
+        return replace(benchmark, vocabulary=self._prompted(benchmark.vocabulary), parts=parts, alone=alone)
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of words, labels and templates. The form of the file has no effect."""
+        classes = self.vocabulary and self.vocabulary.classes
+        return hashlib.sha256(json.dumps([classes, self.index, self.templates]).encode()).hexdigest()[:12]
+
+    def card(self, benchmark: Benchmark) -> dict[str, Any]:
+        """Return the facts for the report of a benchmark to which these words were applied."""
+        words = self.vocabulary or benchmark.vocabulary
+        return {
+            "file": self.file,
+            "sha256": self.sha256,
+            "words": len(words),
+            "mapping": [] if self.vocabulary is None else _pairs(words, self.index, benchmark.labels),
+            "without_word": [] if self.vocabulary is None else _without(self.index, benchmark.labels),
+            "templates": list(self.templates),
+        }
+
+    def _prompted(self, words: Vocabulary) -> Vocabulary:
+        return replace(words, templates=self.templates)
+
+
+def _pairs(words: Vocabulary, index: Sequence[int], labels: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Return name and label of each word; None for a word that counts as no label."""
+    return [(name, None if k == NONE else labels[k]) for name, k in zip(words.names, index, strict=True)]
+
+
+def _without(index: Sequence[int], labels: Sequence[str]) -> list[str]:
+    """Return the labels that no word counts as."""
+    named = set(index)
+    return [label for k, label in enumerate(labels) if k not in named]

@@ -1,0 +1,176 @@
+"""Own words for a benchmark: the classes to segment with, their labels, and the templates of their prompts.
+
+A text file has a class on each line, its synonyms separated by tabs. YAML and JSON have the keys of WordList, or are a
+list of names alone.
+"""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import StrictInt, ValidationError, field_validator
+
+from ovss_ray.errors import OvssError, nearest
+from ovss_ray.io import files, strict_yaml, validation
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabulary
+
+EVERY = "*"
+"""Key of the words of all benchmarks that have no entry of their own"""
+NOTHING = ("", "~", "null")
+"""Texts of an empty value, in YAML whose values are read as text"""
+FORM = "Write one class per line, or `names: [sedan, [suv, jeep]]` and `map: {sedan: car, suv: car}` in YAML"
+
+
+class WordList(Settings):
+    """Words of the user, the labels of the benchmark that they count as, and templates."""
+
+    names: str | tuple[str | tuple[str, ...], ...] = ()
+    """a name or a list of synonyms for each class, or the name of a benchmark with these classes; empty: no change"""
+    add: bool = False
+    """True: these words are added to the benchmark's classes; False: they replace them"""
+    map: dict[str, str | StrictInt | None] = {}
+    """word → label of the benchmark, by name or index, or null: no label; other words count as the label they name"""
+    unmapped: str | None = None
+    """label of words that name no label and are not in `map`; null: none, so that their pixels are no label's"""
+    templates: tuple[str, ...] = ()
+    """sentences into which a method inserts each name at {}; empty: the method's own"""
+
+    @field_validator("names")
+    @classmethod
+    def _tidy(cls, names: str | tuple[str | tuple[str, ...], ...]) -> str | tuple[str | tuple[str, ...], ...]:
+        """Compose accents, and remove spaces around names and double spaces inside. Raises ValueError for no text."""
+        if isinstance(names, str):
+            return names
+        classes = tuple(tidy(name) if isinstance(name, str) else tuple(map(tidy, name)) for name in names)
+        try:
+            Vocabulary.of(classes or ["anything"])
+        except OvssError as failure:
+            raise ValueError(str(failure)) from failure
+        return classes
+
+    @field_validator("templates")
+    @classmethod
+    def _with_gap(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return Vocabulary.of(["anything"], templates).templates
+        except OvssError as failure:
+            raise ValueError(str(failure)) from failure
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the list's content in hex digits, for a list without a file."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def tidy(name: str) -> str:
+    """Return a name with composed accents (NFC), without spaces at its ends, and with single spaces inside."""
+    return " ".join(part for part in unicodedata.normalize("NFC", name).split(" ") if part)
+
+
+def listed(value: Any) -> Any:
+    """Return benchmark → file or words, with the key EVERY for those of all benchmarks, from any form of a value.
+
+    A file is a path. Words are a Vocabulary, a list of names, or a mapping with the keys of WordList. Other values are
+    returned unchanged.
+    """
+    if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
+        return {str(name): _entry(entry) for name, entry in value.items()}
+    return value if value is None else {EVERY: _entry(value)}
+
+
+def _entry(value: Any) -> Any:
+    if isinstance(value, Vocabulary):
+        return {"names": value.classes, "templates": value.templates}
+    if isinstance(value, Path):
+        return str(value)
+    return {"names": value} if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
+    """Return benchmark → file from the values of `--vocabulary`, FILE or BENCHMARK=FILE. Raises OvssError."""
+    entries: dict[str, str] = {}
+    for option in options or ():
+        name, mark, file = (EVERY, "", option) if files.exists(option) else option.rpartition("=")
+        key = name if mark else EVERY
+        if not file:
+            raise OvssError(f"--vocabulary {option}: no file. Write --vocabulary FILE, or BENCHMARK=FILE")
+        if key in entries:
+            whose = "all benchmarks" if key == EVERY else key
+            raise OvssError(f"--vocabulary {option}: {entries[key]} is already the vocabulary of {whose}. Pass one")
+        entries[key] = file
+    return entries or None
+
+
+def read(file: str) -> tuple[WordList, str]:
+    """Read the words in a file. Return them and the file's SHA-256 in hex digits.
+
+    The ending .yaml, .yml or .json decides the form; any other file is text. Raises OvssError for a missing file, other
+    encodings than UTF-8, and content that is not a list of words.
+    """
+    content = files.read(file)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as failure:
+        raise OvssError(f"{file}: not UTF-8 text: {failure}. Save the file with the encoding UTF-8") from failure
+    if file.lower().endswith(".json"):
+        raw = _json(text, file)
+    elif file.lower().endswith((".yaml", ".yml")):
+        raw = strict_yaml.load(text, file, ("names", "map", "templates", "unmapped"))
+    else:
+        raw = _lines(text, file)
+    raw = {"names": raw} if isinstance(raw, list) else raw
+    if not isinstance(raw, dict) or not raw or raw.get("names") == []:
+        raise OvssError(f"{file}: no words found. {FORM}")
+    return _validated(_with_nothing(raw), file), hashlib.sha256(content).hexdigest()
+
+
+def _json(text: str, file: str) -> Any:
+    """Return the value of JSON. Raises OvssError for invalid JSON and for repeated keys."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
+        return table
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as failure:
+        raise OvssError(f"{file}: invalid JSON: {failure}") from failure
+
+
+def _lines(text: str, file: str) -> list[list[str]]:
+    """Return the names on each line of a text. Raises OvssError for an empty line, but not for empty lines at its end.
+
+    An empty line would shift the indices of the next classes.
+    """
+    lines = text.replace("\r\n", "\n").rstrip("\n \t").split("\n")
+    if lines == [""]:
+        return []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise OvssError(f"{file}, line {number} is empty. Write one class per line, without empty lines")
+    return [line.split("\t") for line in lines]
+
+
+def _with_nothing(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a file, with None for empty values in `map` and `unmapped`."""
+    keys = dict(raw)
+    if isinstance(table := keys.get("map"), dict):
+        keys["map"] = {word: None if label in NOTHING else label for word, label in table.items()}
+    if keys.get("unmapped") in NOTHING:
+        keys["unmapped"] = None
+    return keys
+
+
+def _validated(raw: Mapping[str, Any], file: str) -> WordList:
+    try:
+        return WordList.model_validate(raw)
+    except ValidationError as failure:
+        faults = validation.faults(failure, raw, lambda place: nearest(str(place[-1]), WordList.model_fields))
+        raise OvssError(f"{file}: {'; '.join(faults)}. {FORM}") from failure

@@ -1,0 +1,213 @@
+"""Own words of a run: the files and lists in its config, mapped to the labels of its benchmarks (docs/own_words.md)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.benchmarks.labels import INVALID
+from ovss_ray.benchmarks.own_words import OwnWords
+from ovss_ray.config import word_list
+from ovss_ray.config.word_list import WordList
+from ovss_ray.errors import OvssError, UnknownName, nearest
+from ovss_ray.structures import relations
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.vocabulary import Vocabulary
+
+SHOWN = 5
+"""Maximum number of names in a warning"""
+Names = tuple[str, ...]
+Places = Mapping[str, Sequence[int]]
+"""Folded name → indices of the labels that it can mean"""
+
+
+def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, Benchmark]) -> dict[str, OwnWords]:
+    """Return benchmark → own words, for the benchmarks of a run that have any. Each file is read once.
+
+    `vocabulary`: benchmark, or word_list.EVERY → file or words. Raises OvssError for a benchmark that the run lacks, an
+    invalid file, and words that do not fit the benchmark.
+    """
+    default = vocabulary.get(word_list.EVERY)
+    entries = {} if default is None else dict.fromkeys(benchmarks, default)
+    for key, entry in vocabulary.items():
+        names = () if key == word_list.EVERY else tuple(map(catalog.absolute, catalog.expanded([key])))
+        if unknown := [name for name in names if name not in benchmarks]:
+            raise UnknownName("benchmark of --vocabulary", unknown[0], benchmarks)
+        entries |= dict.fromkeys(names, entry)
+    read = {file: word_list.read(file) for file in dict.fromkeys(e for e in entries.values() if isinstance(e, str))}
+    resolved = {}
+    for name, entry in entries.items():
+        words, sha256 = read[entry] if isinstance(entry, str) else (entry, entry.sha256)
+        file = entry if isinstance(entry, str) else ""
+        try:
+            resolved[name] = of(words, benchmarks[name], file, sha256)
+        except OvssError as failure:
+            raise OvssError(f"{file or 'vocabulary'}: {name}: {failure}") from failure
+        _warn(name, resolved[name], words, benchmarks[name])
+    return resolved
+
+
+def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") -> OwnWords:
+    """Return words for a benchmark, each with its label. Raises OvssError if they do not fit."""
+    if not words.names:
+        if words.map or words.add or words.unmapped or not words.templates:
+            raise OvssError(f"no names. {word_list.FORM}")
+        return OwnWords(None, (), words.templates, file, sha256)
+    if benchmark.parts:
+        raise OvssError("each episode asks for its own class, so that only templates can be set: remove the names")
+    classes = _classes(words, benchmark)
+    if len(classes) > INVALID:
+        raise OvssError(f"too many words: {len(classes):,}; at most {INVALID:,} fit into 16 bits")
+    index = _index(classes, words, benchmark)
+    if not set(index) - {NONE}:
+        raise OvssError(
+            f"none of the {len(classes)} words, such as {classes[0][0]!r}, names a label, such as "
+            f"{benchmark.labels[0]!r}. Write which label each word counts as: `map: {{{classes[0][0]}: "
+            f"{benchmark.labels[0]}}}`"
+        )
+    return OwnWords(Vocabulary(classes, words.templates), index, words.templates, file, sha256)
+
+
+def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
+    """Return the names of all classes. With `add`, those of the benchmark come first, and are not repeated."""
+    if isinstance(words.names, str):
+        listed = catalog.load(words.names).vocabulary.classes
+    else:
+        listed = Vocabulary.of(words.names).classes
+        _check_repeated(listed, benchmark)
+    if not words.add:
+        return listed
+    present = {_folded(names[0]) for names in benchmark.vocabulary.classes}
+    return (*benchmark.vocabulary.classes, *(names for names in listed if _folded(names[0]) not in present))
+
+
+def _check_repeated(classes: Sequence[Names], benchmark: Benchmark) -> None:
+    """Raise OvssError if two words have the same first name, of which the second would never be predicted.
+
+    The class list of the benchmark itself is accepted: that of ADE20K-847 has such names.
+    """
+    first: dict[str, int] = {}
+    for position, names in enumerate(classes):
+        earlier = first.setdefault(_folded(names[0]), position)
+        if earlier != position and not _same(classes, benchmark):
+            raise OvssError(
+                f"the word {names[0]!r} is repeated: words {earlier + 1} and {position + 1} (counted from 1). Remove "
+                "one, or give it a different name"
+            )
+
+
+def _same(classes: Sequence[Names], benchmark: Benchmark) -> bool:
+    """Return whether classes have the names of the benchmark's classes, in the same order."""
+    return _all_folded(classes) == _all_folded(benchmark.vocabulary.classes)
+
+
+def _all_folded(classes: Sequence[Names]) -> list[list[str]]:
+    return [list(map(_folded, names)) for names in classes]
+
+
+def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> tuple[int, ...]:
+    """Return the label index of each class, or NONE. An entry of `map` comes first, then the label with its name."""
+    places, kept = _places(benchmark), len(benchmark.vocabulary) if words.add else 0
+    mapped = _mapped(classes, words, places, benchmark)
+    rest = NONE if words.unmapped is None else _target(words.unmapped, "unmapped", places, benchmark)
+    same = _same(classes, benchmark)
+
+    def label(position: int) -> int:
+        if position in mapped:
+            return mapped[position]
+        if same or position < kept:
+            return benchmark.index[position]
+        named = _label(classes[position], places)
+        return rest if named is None else named
+
+    return tuple(map(label, range(len(classes))))
+
+
+def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark: Benchmark) -> dict[int, int]:
+    """Return position of a class → label index or NONE, for the entries of `map`. Raises OvssError."""
+    synonyms: dict[str, list[int]] = {}
+    first: dict[str, list[int]] = {}
+    for position, names in enumerate(classes):
+        first.setdefault(_folded(names[0]), []).append(position)
+        for name in names:
+            synonyms.setdefault(_folded(name), []).append(position)
+    named = {**synonyms, **first}
+    mapped: dict[int, int] = {}
+    for word, target in words.map.items():
+        if _folded(word) not in named:
+            known = [name for names in classes for name in names]
+            raise OvssError(f"map: {word!r} is not one of the {len(classes)} words.{nearest(word, known)}")
+        label = NONE if target is None else _target(target, f"map: {word}", places, benchmark)
+        mapped |= dict.fromkeys(named[_folded(word)], label)
+    return mapped
+
+
+def _target(target: str | int, where: str, places: Places, benchmark: Benchmark) -> int:
+    """Return the index of a label, by name or index. Raises OvssError for an unknown or ambiguous one."""
+    try:
+        return relations.index_of(_folded(str(target)), places, len(benchmark.labels))
+    except OvssError as failure:
+        raise OvssError(f"{where}: {failure}") from failure
+
+
+def _label(names: Names, places: Places) -> int | None:
+    """Return the label that a word names by the first of its names that any label has; None without one.
+
+    Raises OvssError if several labels have this name.
+    """
+    name = next((name for name in names if _folded(name) in places), None)
+    if name is None:
+        return None
+    indices = places[_folded(name)]
+    if len(indices) > 1:
+        raise OvssError(
+            f"the word {name!r} names {len(indices)} labels: {', '.join(map(str, indices))} (counted from 0). Choose "
+            f"one: `map: {{{names[0]}: {indices[0]}}}`"
+        )
+    return indices[0]
+
+
+def _places(benchmark: Benchmark) -> dict[str, list[int]]:
+    """Return folded name → indices of the labels that it can mean.
+
+    A label itself is preferred to a name of one of its classes, and this to a part of a label between commas.
+    """
+    levels: list[dict[str, list[int]]] = [{}, {}, {}]
+    parts, classes, whole = levels
+    for index, label in enumerate(benchmark.labels):
+        whole.setdefault(_folded(label), []).append(index)
+        for part in dict.fromkeys(map(_folded, label.split(","))):
+            parts.setdefault(part, []).append(index)
+    for names, index in zip(benchmark.vocabulary.classes, benchmark.index, strict=True):
+        for name in dict.fromkeys(map(_folded, names)):
+            if index not in classes.setdefault(name, []):
+                classes[name].append(index)
+    return {**parts, **classes, **whole}
+
+
+def _folded(name: str) -> str:
+    """Return a name in the form in which names are compared: tidy, in lower case."""
+    return word_list.tidy(name).casefold()
+
+
+def _warn(name: str, own: OwnWords, words: WordList, benchmark: Benchmark) -> None:
+    """Log a warning about words that count as no label unintentionally, and about labels without a word."""
+    if own.vocabulary is None:
+        return
+    intended = {_folded(word) for word, label in words.map.items() if label is None}
+    lost = [
+        names[0]
+        for names, index in zip(own.vocabulary.classes, own.index, strict=True)
+        if index == NONE and not intended & set(map(_folded, names))
+    ]
+    without = own.card(benchmark)["without_word"]
+    log = logging.getLogger(__name__).warning
+    if lost:
+        log("%s: %d of %d words name no label of the benchmark: %s", name, len(lost), len(own.index), _short(lost))
+    if without:
+        counts = len(without), len(benchmark.labels)
+        log("%s: %d of %d labels have no word, so that their IoU is 0: %s", name, *counts, _short(without))
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
