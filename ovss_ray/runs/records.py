@@ -37,7 +37,7 @@ STAMPS = ("image_stamp", "truth_stamp")
 """Columns for the stamps of both files when they were listed, before they were read (see files.stamp)."""
 DECISIVE = ["image_id", "error", *DIGESTS]
 """Columns that decide which record of an image counts."""
-ROOM = 64_000_000
+ROOM = 32_000_000
 """Bytes of records that stay in memory between two passes. The first pass selects the records that count, the second
 sums them."""
 
