@@ -201,6 +201,25 @@ def serve(
 
 
 @app.command()
+def reduce(
+    records: Annotated[list[int], typer.Option(min=1, help="number of records; may be given several times")] = [10**6],  # noqa: B006
+    rows: Annotated[int, typer.Option(min=0, help="records of a file; 0: as many as in a run of this length")] = 0,
+) -> None:
+    """Reduction of made-up records in the driver: CPU seconds and peak memory."""
+    from perf import reduce
+
+    reduce.measure(records, rows)
+
+
+@app.command(hidden=True)
+def reduce_side(folder: str, number: int) -> None:
+    """Print the CPU seconds and the memory of one reduction, as JSON."""
+    from perf import reduce
+
+    print(reduce.side(folder, number))
+
+
+@app.command()
 def bootstrap(
     images: Annotated[list[int], typer.Option(min=2, help="of a data set; may be given several times")] = [2000, 100],  # noqa: B006
     sets: Annotated[int, typer.Option(min=1, help="data sets, for the coverage of intervals")] = 2000,

@@ -48,6 +48,13 @@ def test_the_simulation_of_the_bootstrap_covers_what_is_certain() -> None:
     assert "3 pairs of runs on 300 images" in shown
 
 
+@pytest.mark.slow
+def test_the_reduction_counts_every_record_once_and_names_its_cost() -> None:
+    shown = perf("reduce", "--records", "600", "--rows", "100")
+    row = next(line for line in shown.splitlines() if line.startswith("│ 600"))
+    assert [part.strip() for part in row.split("│")[1:3]] == ["600", "6"], "records and files"
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_ray_run_and_the_plain_loop_give_the_same_label_maps() -> None:

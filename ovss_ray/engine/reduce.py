@@ -11,10 +11,10 @@ from ovss_ray.runs import records
 from ovss_ray.runs.records import Settled
 
 P = TypeVar("P")
-FEW = 64
+FEW = 4096
 """Maximum number of part files (files of records) that are read in this process. More files are read by Ray tasks.
 
-Reading a file takes milliseconds, but starting the process of a task takes a second."""
+A run writes about 256 files. Reading one takes milliseconds, but starting the process of a task takes a second."""
 
 
 def fold(

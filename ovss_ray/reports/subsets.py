@@ -23,8 +23,8 @@ SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
 """Name of a bucket of sizes → smallest share of an image's counted pixels, in percent."""
 
 _NOT_KEPT = (
-    "the confusion cells of single images are not at hand: there are no records, the run is compact, or it has more "
-    "than 100,000 images. Select a part of the run with --ids or --limit"
+    "the confusion cells of single images are not at hand: there are no records, or more than "
+    "100,000 images. Select a part of the run with --ids or --limit"
 )
 
 

@@ -23,6 +23,9 @@ _UNIT = 2**64
 TRUTH_DIGEST = "truth_digest"
 """Column of records with the digest of the label file."""
 
+_BITS = 24
+"""Bits of the fraction of a float32."""
+
 CELLS_UP_TO = 100_000
 """Largest number of images whose confusion cells are kept. They take about 1.5 kB per image."""
 
@@ -55,15 +58,12 @@ class Total:
         """
         good = pc.equal(part["error"], "")
         failed = part.select(["image_id", "error"]).filter(pc.invert(good)).to_pylist()
-        spent: Counter[str] = Counter()
-        for row in part["seconds"].filter(good).to_pylist():
-            spent.update({stage: int(seconds * _UNIT) for stage, seconds in row})
         columns = {name: part[name] for name in metrics.columns(part.column_names)}
         measured = Counter({name: len(values) - values.null_count for name, values in columns.items()})
         return cls(
             scored=len(part) - len(failed),
             errors=tuple(sorted((row["image_id"], row["error"]) for row in failed)),
-            spent=spent,
+            spent=_spent(part["seconds"].filter(good)),
             partials={name: metrics.load(name).partial(columns[name], labels) for name in +measured},
             measured=+measured,
             images=(_images(part, columns),) if images else (),
@@ -92,6 +92,26 @@ class Total:
     def seconds(self) -> dict[str, float]:
         """Mean wall seconds per scored image in each stage."""
         return {stage: spent / _UNIT / self.scored for stage, spent in self.spent.items()}
+
+
+def _spent(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return the sum of a column of maps: stage → time in units of 1 / 2⁶⁴ s, exact.
+
+    A float32 is a whole number of 24 bits times a power of two. The whole numbers of each power are summed as int64.
+    """
+    sums: Counter[str] = Counter()
+    for chunk in column.chunks:
+        maps = chunk.drop_null()
+        first, last = (maps.offsets[i].as_py() for i in (0, -1))
+        stages = maps.keys[first:last].dictionary_encode()
+        fraction, exponent = np.frexp(maps.items[first:last].to_numpy(zero_copy_only=False))
+        whole, shift = np.ldexp(fraction, _BITS).astype(np.int64), exponent + 64 - _BITS
+        for place, stage in enumerate(stages.dictionary.to_pylist()):
+            of_stage = stages.indices.to_numpy() == place
+            for power in np.unique(shift[of_stage]).tolist():
+                values = whole[of_stage & (shift == power)]
+                sums[stage] += int(values.sum()) << power if power >= 0 else int((values >> -power).sum())
+    return dict(sums)
 
 
 def _added(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

@@ -29,6 +29,7 @@ FAILED: a record with an error.
 STALE: a good record of files that have changed since. It does not count."""
 _RANK, _PART = 61, 32
 """Bits of a record's int64 key at which its rank and its part number begin. Its row number begins at bit 0."""
+_NO_RECORD = np.iinfo(np.int64).max
 DIGESTS = ("image_digest", "truth_digest")
 """Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
 
@@ -36,11 +37,11 @@ STAMPS = ("image_stamp", "truth_stamp")
 """Columns for the stamps of both files when they were listed, before they were read (see files.stamp)."""
 DECISIVE = ["image_id", "error", *DIGESTS]
 """Columns that decide which record of an image counts."""
-ROOM = 256_000_000
+ROOM = 32_000_000
 """Bytes of records that stay in memory between two passes. The first pass selects the records that count, the second
 sums them."""
 
-TOGETHER = 256
+TOGETHER = 4096
 """Approximate number of rows of small part files that are summed together."""
 
 P = TypeVar("P")
@@ -150,9 +151,14 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
     current files; "" if unknown (see changes.py). For the ranks see MATCHED.
     """
     uris = parts(folder)
-    known = _ranked(_all(uris, read), among)
-    best = known.group_by("image_id").aggregate([("key", "min"), ("stale", "max")])
-    keys, stale = best["key_min"].to_numpy(), best["stale_max"].to_numpy()
+    known = _all(uris, among, read)
+    names = pc.unique(known["image_id"]) if among is None else among["image_id"]
+    image = pc.fill_null(pc.index_in(known["image_id"], names), -1).to_numpy()
+    listed, stale_records = image >= 0, _stale(known, among)
+    keys, stale = np.full(len(names), _NO_RECORD), np.zeros(len(names), bool)
+    np.minimum.at(keys, image[listed], _keys(known, stale_records)[listed])
+    stale[image[listed & stale_records]] = True
+    keys, stale = keys[keys != _NO_RECORD], stale[keys != _NO_RECORD]
     rank = keys >> _RANK
     counted = np.sort(keys[rank != STALE] & ((1 << _RANK) - 1))  # by part and row, whatever the rank
     part, row = counted >> _PART, counted & ((1 << _PART) - 1)
@@ -162,16 +168,21 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
     return Settled(rows, int(stale.sum()), int(due.sum()), int((rank == UNKNOWN).sum()))
 
 
-def _all(uris: Sequence[str], read: Read = read_part) -> pa.Table:
-    """Return the columns DECISIVE of all part files, and `place` (int64), which encodes a record's part and row.
+def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
+    """Return the decisive facts of all records: image_id, `place` (int64), `good` and `digested` (bool).
 
-    All files form one table, so that the manifest is searched once and not once per file.
+    `place` encodes part and row. Digests are kept only if the manifest has digests to compare.
     """
-    known = [SCHEMA.empty_table().select(DECISIVE).append_column("place", pa.array([], pa.int64()))]
+    digests = [name for name in DIGESTS if manifest is not None and name in manifest.column_names]
+    facts = {"image_id": pa.string(), "place": pa.int64(), "good": pa.bool_(), "digested": pa.bool_()}
+    schema = pa.schema({**facts, **dict.fromkeys(digests, pa.string())})
+    known = [schema.empty_table()]
     for number, uri in enumerate(uris):
         part = read(uri, DECISIVE)
-        known.append(part.append_column("place", pa.array(number << _PART | np.arange(len(part)))))
-    return pa.concat_tables(known, promote_options="default")  # earlier versions lack columns
+        place, good = number << _PART | np.arange(len(part)), pc.equal(part["error"], "")
+        columns = {name: _filled(part, name) for name in ("image_id", *digests)}
+        known.append(pa.table({**columns, "place": place, "good": good, "digested": digested(part)}, schema))
+    return pa.concat_tables(known)
 
 
 class _Held:
@@ -207,7 +218,8 @@ def fold(
 def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_part) -> P | None:
     """Return the sum over the rows that count; None without rows. `of` maps a table of rows to a summand."""
     total: Any = None
-    for table in _together(read(uri, None).take(rows) for uri, rows in parts):
+    tables = ((read(uri, None), rows) for uri, rows in parts)
+    for table in _together(part if len(rows) == len(part) else part.take(rows) for part, rows in tables):
         summand = of(table)
         total = summand if total is None else total + summand
     return total
@@ -225,44 +237,46 @@ def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _ranked(known: pa.Table, manifest: pa.Table | None) -> pa.Table:
-    """Return image_id, `key` and `stale` of each record. The key encodes rank, part and row; the smallest counts."""
-    good = pc.equal(known["error"], "").to_numpy()
-    stale = good & _stale(known, manifest)
-    rank = np.where(stale, STALE, np.where(~good, FAILED, np.where(digested(known), MATCHED, UNKNOWN)))
-    keys = rank.astype(np.int64) << _RANK | known["place"].to_numpy()
-    table = pa.table({"image_id": known["image_id"], "key": keys, "stale": stale})
-    return table if manifest is None else table.filter(pc.is_in(table["image_id"], manifest["image_id"]))
+def _keys(known: pa.Table, stale: np.ndarray) -> np.ndarray:
+    """Return the key of each record, (n,) int64: its rank, part and row. The smallest key of an image counts."""
+    good, with_digests = known["good"].to_numpy(), known["digested"].to_numpy()
+    rank = np.where(stale, STALE, np.where(~good, FAILED, np.where(with_digests, MATCHED, UNKNOWN)))
+    return rank.astype(np.int64) << _RANK | known["place"].to_numpy()
 
 
 def digested(known: pa.Table) -> np.ndarray:
     """Return (n,) bool: True for a record with digests of its files."""
-    return np.any([texts(known, name) != "" for name in DIGESTS], axis=0)
+    return np.any([pc.not_equal(_filled(known, name), "").to_numpy() for name in DIGESTS], axis=0)
 
 
 def _stale(known: pa.Table, manifest: pa.Table | None) -> np.ndarray:
-    """Return (n,) bool: True for a record whose photograph or label file differs from the manifest's.
+    """Return (n,) bool: True for a good record whose photograph or label file differs from the manifest's.
 
     A digest in the manifest means that the file has changed (see changes.py). Then a record without digests is stale.
     """
     stale = np.zeros(len(known), bool)
-    if manifest is None:
+    if manifest is None or not (names := [name for name in DIGESTS if name in known.column_names]):
         return stale
     place = pc.index_in(known["image_id"], manifest["image_id"])
-    for name in DIGESTS:
-        if name in manifest.column_names:
-            now = texts(manifest, name, place)
-            then = texts(known, name)
-            stale |= (now != "") & np.where(then == "", ~digested(known), now != then)
-    return stale
+    for name in names:
+        now = pc.fill_null(manifest[name].take(place), "")
+        unknown = pc.equal(known[name], "").to_numpy()
+        other = np.where(unknown, ~known["digested"].to_numpy(), pc.not_equal(now, known[name]).to_numpy())
+        stale |= pc.not_equal(now, "").to_numpy() & other
+    return stale & known["good"].to_numpy()
+
+
+def _filled(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a text column; "" for a missing text, or if the column is missing."""
+    if name not in table.column_names:
+        return pa.chunked_array([pa.array([""] * len(table), pa.string())])
+    return pc.fill_null(table[name], "")
 
 
 def texts(table: pa.Table, name: str, place: pa.Array | None = None) -> np.ndarray:
     """Return a text column, (n,) object. `place`: row numbers, in the order of the result. A missing text is ""."""
-    if name not in table.column_names:
-        return np.full(len(table) if place is None else len(place), "", object)
-    values = table[name] if place is None else table[name].take(place)
-    return pc.fill_null(values, "").to_numpy()
+    values = _filled(table, name)
+    return pc.fill_null(values if place is None else values.take(place), "").to_numpy()
 
 
 def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
@@ -278,8 +292,8 @@ def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = No
     that failed, are left out.
     """
     uris = parts(folder)
-    known = _all(uris)
-    good = pc.equal(known["error"], "").to_numpy() & ~_stale(known, manifest)
+    known = _all(uris, manifest)
+    good = known["good"].to_numpy() & ~_stale(known, manifest)
     fresh = np.array([before is not None and uri not in before for uri in uris], bool)
     done = known["image_id"].filter(pa.array(good | fresh[known["place"].to_numpy() >> _PART]))
     return manifest.filter(pc.invert(pc.is_in(manifest["image_id"], value_set=done.combine_chunks())))

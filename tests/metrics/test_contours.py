@@ -55,7 +55,7 @@ def measured(metric: str, pairs: list[Maps], labels: int = LABELS) -> Any:
     return loaded.partial(column, labels)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(maps())
 @example((np.full((3, 4), IGNORE, np.uint16), np.zeros((3, 4), np.uint16)))
 @example((np.zeros((1, 200), np.uint16), np.zeros((1, 200), np.uint16)))
@@ -76,7 +76,7 @@ def test_boundary_iou_is_that_of_the_official_boundary_of_each_class(pair: Maps)
             assert np.isnan(iou)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(maps())
 @example((np.zeros((5, 300), np.uint16), np.zeros((5, 300), np.uint16)))
 def test_a_trimap_s_band_has_the_pixels_whose_distance_to_another_label_is_small(pair: Maps) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovss_ray import metrics
@@ -37,6 +37,7 @@ def test_mmsegmentation_s_numbers_are_its_own(shared: Path, case: str) -> None:
         assert value == pytest.approx(expected, rel=1e-4, nan_ok=True), key  # theirs are float32
 
 
+@settings(max_examples=40)
 @given(matrices)
 def test_dice_and_f_scores_are_those_of_a_loop_over_the_classes(rows: list[list[int]]) -> None:
     matrix = np.array(rows, np.int64)

@@ -11,7 +11,7 @@ _SQUARE = np.ones((3, 3), np.uint8)
 
 
 def near(labels: np.ndarray, width: int, edge: bool) -> np.ndarray:
-    """Return whether a pixel of another label is at most `width` pixels away, (H, W) bool. `labels` (H, W) uint16.
+    """Return whether a pixel of another label is at most `width` pixels away, (H, W) bool. `labels` (H, W) integers.
 
     `edge`: pixels outside the map have another label.
     """
@@ -24,7 +24,7 @@ def near(labels: np.ndarray, width: int, edge: bool) -> np.ndarray:
 def distances(labels: np.ndarray) -> np.ndarray:
     """Return the distance of each pixel to the nearest pixel of another label, (H, W) float32 whole numbers.
 
-    `labels` (H, W) uint16. Without a pixel of another label, all distances are infinite.
+    `labels` (H, W) integers. Without a pixel of another label, all distances are infinite.
     """
     import cv2
 
@@ -47,9 +47,9 @@ def _inner(labels: np.ndarray, edge: bool) -> np.ndarray:
     """Return 1 for a pixel whose 3 × 3 neighbourhood has a single label, else 0, (H, W) uint8."""
     import cv2
 
-    inner = np.zeros(labels.shape, np.uint8)
+    inner, values = np.zeros(labels.shape, np.uint8), labels.astype(np.uint16, copy=False)
     if labels.size:
-        np.equal(cv2.erode(labels, _SQUARE), cv2.dilate(labels, _SQUARE), out=inner.view(np.bool_))
+        np.equal(cv2.erode(values, _SQUARE), cv2.dilate(values, _SQUARE), out=inner.view(np.bool_))
     if edge:
         inner[[0, -1]] = 0
         inner[:, [0, -1]] = 0
