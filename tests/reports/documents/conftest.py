@@ -8,9 +8,12 @@ from PIL import Image
 
 from ovss_ray.runs.folder import RunFolder
 from tests.reports.documents import in_process
+from tests.serve.http.conftest import browser, playwright
 
-HOSTILE = '<script>alert("1")</script>'
-NAMES = ["sky", HOSTILE, "a|b & $c_d$", "</script><b>"]
+__all__ = ["browser", "playwright"]
+
+HOSTILE = 'cat <script>alert("1")</script>'
+NAMES = ["sky", HOSTILE, "a|b & $c_d$", "dog </script><b>"]
 
 
 def data(folder: Path, images: int = 8) -> Path:

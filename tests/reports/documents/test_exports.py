@@ -46,7 +46,7 @@ def test_the_csv_has_every_percentage_of_the_report(run: RunFolder, tmp_path: Pa
 
 def test_markdown_and_latex_escape_names_and_keep_the_papers_order(run: RunFolder, tmp_path: Path) -> None:
     assert tables.markdown_table(["class"], [[HOSTILE], [NAMES[2]]]).splitlines()[2:] == [
-        '| &lt;script>alert("1")&lt;/script> |',
+        '| cat &lt;script>alert("1")&lt;/script> |',
         r"| a\|b &amp; $c\_d$ |",
     ]
     assert tables.latex_text("50 % of a_b & {c}") == r"50 \% of a\_b \& \{c\}"
