@@ -66,7 +66,7 @@ def write_page(
         import webbrowser
         from pathlib import Path
 
-        if not webbrowser.open(Path(uri).absolute().as_uri()):
+        if not webbrowser.open(uri if "://" in uri else Path(uri).absolute().as_uri()):
             print("No browser was found on this machine: copy the page, and open the copy")
 
 

@@ -126,8 +126,6 @@ class Album:
 def saved_maps(folder: RunFolder, name: str) -> dict[str, str]:
     """Return image id → address of its saved label map, sorted by id; {} if the run saved none."""
     inner = folder.predictions(name)
-    if not files.exists(inner):
-        return {}
     addresses = (uri for uri in files.walk(inner) if uri.endswith(".png"))
     return dict(sorted((uri[len(inner) :].lstrip("/").removesuffix(".png"), uri) for uri in addresses))
 

@@ -1,10 +1,12 @@
 """Origin of a run's numbers, in words: versions, weights, seed, command, pools and history."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from ovss_ray.config.run import RunConfig
+from ovss_ray.io import files
 from ovss_ray.reports.documents import values
 from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.runs.folder import RunFolder
@@ -51,7 +53,7 @@ def intervals(report: Report) -> dict[str, str]:
 
 def command(folder: RunFolder) -> str:
     """Return the command that repeats the run in another folder. config.yaml holds all that was requested."""
-    return f"ovss evaluate {folder.file('config.yaml')} --out NEW_FOLDER"
+    return f"ovss evaluate {shlex.quote(files.absolute(folder.file('config.yaml')))} --out NEW_FOLDER"
 
 
 def pools(config: RunConfig) -> list[tuple[str, ...]]:

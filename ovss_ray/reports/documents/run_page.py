@@ -47,7 +47,7 @@ def render(folder: RunFolder, report: Report, readings: Mapping[str, Reading], i
         _view(number, name, folder, report, readings[name], images // len(readings), galleries.ROOM // len(readings))
         for number, name in enumerate(readings)
     ]
-    title = folder.uri.rstrip("/").rpartition("/")[2]
+    title = files.absolute(folder.uri).rstrip("/").rpartition("/")[2]
     return rendering.page(
         "run.html.j2",
         title=f"{title}: {', '.join(readings)}",

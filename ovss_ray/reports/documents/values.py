@@ -32,7 +32,7 @@ def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
 
 
 def groups(benchmark: BenchmarkReport) -> Iterator[tuple[str, str, float, Ends | None]]:
-    """Yield name of a group, words of a value, the value in percent and its interval, for all groups with a value."""
+    """Yield group, words of a value, value in percent and its interval, for all groups with a value."""
     for metric in known([benchmark]):
         for name, group in benchmark.groups.items():
             bounds = benchmark.bootstrap.groups.get(name, {}) if benchmark.bootstrap else {}

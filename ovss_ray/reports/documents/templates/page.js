@@ -108,9 +108,9 @@ function fill(number, most = STEP) {
   const cards = images.slice(0, most).map((image, place) => card(number, image, place));
   document.querySelector(`[data-gallery="${number}"]`).replaceChildren(...cards);
   document.querySelector(`[data-more="${number}"]`).hidden = images.length <= most;
-  const all = data.benchmarks[number].images.length;
-  document.querySelector(`[data-shown="${number}"]`).textContent =
-    `${images.length} of ${all} images here; the run has ${data.benchmarks[number].scored.toLocaleString("en")}`;
+  const { images: all, scored } = data.benchmarks[number];
+  const run = data.runs.length > 1 ? "" : `; ${scored.toLocaleString("en")} were scored`;
+  document.querySelector(`[data-shown="${number}"]`).textContent = `${images.length} of the page's ${all.length} images${run}`;
 }
 for (const gallery of document.querySelectorAll("[data-gallery]")) {
   const number = Number(gallery.dataset.gallery), benchmark = data.benchmarks[number];

@@ -49,7 +49,7 @@ class Stage(stage.Stage):
 def evaluate(out: Path, data_root: Path, only: int | None = None, **config: Any) -> RunFolder:
     """Write the folder of a run, as `ovss evaluate` does. `only`: number of images after which it was interrupted."""
     options = {"benchmarks": ["camvid"], "data_root": str(data_root), "keep_predictions": "all", "check": False}
-    stages = [{"use": "decode"}, {"use": "tests.reports.in_process", "options": config.pop("options", {})}]
+    stages = [{"use": "decode"}, {"use": "tests.reports.documents.in_process", "options": config.pop("options", {})}]
     plan = plan_run(validate({**options, "pools": [{"stages": stages}], **config}, "test"), str(out))
     plan.folder.claim(plan.config, plan.identity(), {**environment(), **plan.weights()})
     built = {of.use: of.build(benchmarks=plan.benchmarks) for pool in plan.pools for of in pool.stages}
@@ -57,9 +57,12 @@ def evaluate(out: Path, data_root: Path, only: int | None = None, **config: Any)
         plan.folder.save_json(plan.folder.card(name), plan.card(name))
         manifests.save(listed, plan.folder.manifest(name))
         with plan.folder.command() as entry:
+            failed = 0
             for rows in listed.slice(0, only).to_batches(max_chunksize=16):
                 batch = {key: column(values) for key, values in rows.to_pydict().items()}
-                records.append(plan.folder.records(name), records.table(execution.run(built, batch, plan.vocabularies)))
-            entry |= {"images": len(listed), "failed": 0, "deaths": 1, "begun_again": 2}
+                table = records.table(execution.run(built, batch, plan.vocabularies))
+                records.append(plan.folder.records(name), table)
+                failed += sum(map(bool, table["error"].to_pylist()))
+            entry |= {"images": only or len(listed), "failed": failed, "deaths": 0, "begun_again": 0}
     report.build(plan.folder)
     return plan.folder

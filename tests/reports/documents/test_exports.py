@@ -1,0 +1,108 @@
+"""Tables of reports for programs, issues and papers; predictions as detectron2's JSON; leaderboards."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ovss_ray.actors import predictions
+from ovss_ray.cli.app import app
+from ovss_ray.io import files
+from ovss_ray.io.images import decode_labels
+from ovss_ray.reports.documents.exports import leaderboard, tables
+from ovss_ray.reports.documents.pictures import saved_maps
+from ovss_ray.reports.schema import Report
+from ovss_ray.runs.folder import RunFolder
+from tests.paths import ROOT
+from tests.reports.documents.conftest import HOSTILE, NAMES
+
+OLD = ROOT / "tests/data/old_runs"
+
+
+def ovss(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_csv_has_every_percentage_of_the_report(run: RunFolder, tmp_path: Path) -> None:
+    ovss("report", run.uri, "--csv", str(tmp_path / "all.csv"))
+    report = Report.load(run.uri)
+    (benchmark,) = report.benchmarks.values()
+    rows = list(csv.DictReader((tmp_path / "all.csv").open(newline="")))
+    whole = {row["value"]: row for row in rows if row["of"] == "all"}
+    assert {key: float(row["percent"]) for key, row in whole.items()} == dict(benchmark.metrics)
+    assert benchmark.bootstrap
+    ends = float(whole["miou"]["interval_low"]), float(whole["miou"]["interval_high"])
+    assert ends == benchmark.bootstrap.metrics["miou"]
+    classes = {row["name"]: float(row["percent"]) for row in rows if (row["of"], row["value"]) == ("class", "iou")}
+    assert classes == {score.name: score.iou for score in benchmark.classes}
+    assert {row["expected"] for row in rows} == {"8"}
+
+
+def test_markdown_and_latex_escape_names_and_keep_the_papers_order(run: RunFolder, tmp_path: Path) -> None:
+    assert tables.markdown_table(["class"], [[HOSTILE], [NAMES[2]]]).splitlines()[2:] == [
+        '| cat &lt;script>alert("1")&lt;/script> |',
+        r"| a\|b &amp; $c\_d$ |",
+    ]
+    assert tables.latex_text("50 % of a_b & {c}") == r"50 \% of a\_b \& \{c\}"
+    assert tables.in_paper_order(["voc:20", "camvid", "ade20k:150", "ade20k:847"]) == [
+        *("ade20k:847", "ade20k:150", "voc:20", "camvid")
+    ]
+    ovss("report", run.uri, "--markdown", str(tmp_path / "a.md"), "--latex", str(tmp_path / "a.tex"))
+    (benchmark,) = Report.load(run.uri).benchmarks.values()
+    miou = f"{benchmark.metrics['miou']:.2f}"
+    assert f"| 8/8 | {miou} (" in (tmp_path / "a.md").read_text()
+    assert rf"coarse & {miou} {{\scriptsize [" in (tmp_path / "a.tex").read_text()
+
+
+def test_predictions_that_were_exported_are_read_again_pixel_for_pixel(run: RunFolder, tmp_path: Path) -> None:
+    assert "label maps of 8 of 8 images" in ovss("report", run.uri, "--coco-rle", str(tmp_path / "p.json"))
+    (name,) = run.config().benchmarks
+    stage = predictions.Stage(predictions.Stage.Config(path=str(tmp_path / "p.json")))
+    saved = saved_maps(run, name)
+    for image_id, uri in saved.items():
+        _, painted = stage._source.read(image_id)
+        written = decode_labels(files.read(uri), uri).astype(np.int64)
+        assert np.array_equal(np.where(painted < 0, 65534, painted), written)
+    assert len(saved) == len({entry["file_name"] for entry in json.loads((tmp_path / "p.json").read_text())})
+
+
+def test_a_run_without_label_maps_has_none_to_export_and_says_what_to_type(tmp_path: Path) -> None:
+    old = shutil.copytree(OLD / "san_tiny-finished", tmp_path / "old")
+    done = CliRunner().invoke(app, ["report", str(old), "--coco-rle", str(tmp_path / "p.json")])
+    assert done.exit_code
+    assert "2 benchmarks" in str(done.exception)
+
+
+def test_a_leaderboard_has_own_runs_among_published_figures_by_their_conventions(tmp_path: Path) -> None:
+    old = shutil.copytree(OLD / "san_tiny-finished", tmp_path / "old")
+    report = Report.load(old)
+    name, source = "pascal_context:459", report.benchmarks["scenes:seen"]
+    moved = report.model_copy(update={"benchmarks": {name: source}})
+    rows = leaderboard.rows(name, {"mine": moved})
+    assert [row.miou for row in rows] == sorted((row.miou for row in rows), reverse=True)
+    mine = {row.convention: row for row in rows if row.own_run}
+    assert mine["miou"].miou == source.metrics["miou"]
+    assert mine["miou_classic"].miou == source.metrics["miou_classic"]
+    assert "first 4 only" in mine["miou"].source
+    assert {"miou", "miou_classic", "unknown"} <= {row.convention for row in rows if not row.own_run}
+    table = leaderboard.latex({"my_run": moved}, [name])
+    assert (
+        table.index("LSeg+, ALIGN RN101 & 5.2")
+        < table.index(r"\midrule", table.index("LSeg"))
+        < table.index("my\\_run")
+    )
+    printed = ovss("leaderboard", str(old), "--benchmark", "pascal5i:1", "--html", str(tmp_path / "board.html"))
+    assert "fold_miou" in printed
+    assert "scenes:seen" not in printed
+    assert "own run" in (tmp_path / "board.html").read_text()
+
+
+@pytest.mark.parametrize("runs", [["a/x", "b/x"], ["a/x", "a/y"]])
+def test_short_names_of_runs_are_unique(runs: list[str]) -> None:
+    assert len({leaderboard.short(run, runs) for run in runs}) == 2
