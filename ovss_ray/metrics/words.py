@@ -1,8 +1,8 @@
 """Words of images and their pixels: the measurement of runs whose images have words of their own.
 
 The column `prediction` of such a run has indices into the words of its image. The record keeps the words, and the
-number of pixels of each pair of a true label and a word. Every mapping of words to classes is applied afterwards, to
-the records alone (see words/scoring.py and `ovss report RUN --mapping NAME`). Pixels without a word (NONE) count, too;
+number of pixels of each pair of a true label and a word. Every mapping of words to classes is applied to records
+afterwards (see words/scoring.py and `ovss report RUN --mapping NAME`). Pixels without a word (NONE) count, too;
 pixels whose truth is IGNORE do not.
 
     words_per_image    mean number of words of an image

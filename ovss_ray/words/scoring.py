@@ -149,7 +149,7 @@ def assignment(cells: Mapping[tuple[int, Word], int], labels: int) -> dict[Word,
 
 
 def miou(counts: np.ndarray) -> float:
-    """Return the mean IoU over the labels in the truth, in percent, from a confusion matrix (L, L + 1) int64."""
+    """Return the mean IoU over the labels in the truth, in percent. `counts` is (L, L + 1) int64."""
     hits, truth = np.diagonal(counts), counts.sum(axis=1)
     union = truth + counts[:, :-1].sum(axis=0) - hits
     present = truth > 0

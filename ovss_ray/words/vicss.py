@@ -2,12 +2,12 @@
 
 They are no mIoU: all but the hard ones are means over images. They are reported for comparison with that work only.
 Class 0 is "background". A label of this name is class 0, and the others follow in their order. T[g] and N[w] are pixels
-of class g and of word w, n[g, w] of both, c(g, w) is a similarity cut off below 0. Sums are over the words w.
+of class g and of word w, n[g, w] of both. c(g, w) is a similarity cut off below 0. Sums are over the words w.
 
     hard      a word is the class whose name is equal, byte for byte, else background; one confusion matrix
     overlap   a word is the class of an image that it overlaps most, the lowest on ties: this uses the truth
-    nearest   a word is the most similar class of some of the classes. The code means those in the truth, but
-              removes class K - 1 - g for each g of them, by a fault. Here this is repeated
+    nearest   a word is the most similar class of some of the classes. The code means those in the truth.
+              By a fault, it removes class K - 1 - g for each g of them. Here this is repeated
     soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; the recall is I[g] / T[g]
 
 The macro mean is the mean over classes of the mean over images, without background. The micro mean is over all pairs of

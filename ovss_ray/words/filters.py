@@ -1,0 +1,97 @@
+"""Filters from captions to words: nouns by WordNet, nouns as in AutoSeg, and phrases by spaCy.
+
+Each returns word → number of occurrences, the most frequent first, then in the order of first occurrence. CaSED's
+filter is in cased.py.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from ovss_ray.words.cased import UNWANTED, ranked
+from ovss_ray.words.tagging import FUNCTION_WORDS, NOUNS, Tagger, by_spacy, by_wordnet, spacy_model
+from ovss_ray.words.wordnet import nouns
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+LONGEST = 3
+"""Largest number of words in a noun of several words, such as "traffic light"."""
+NO_OBJECTS = frozenset(
+    ("background", "foreground", "blurry", "photo", "photograph", "picture", "image", "scene", "something", "view")
+) | {"closeup"}
+"""Words that AutoSeg drops."""
+_COLOURS = """
+    red orange yellow green blue indigo violet purple pink brown black white gray grey silver gold golden beige tan
+    maroon navy teal turquoise cyan magenta lime olive cream ivory crimson scarlet lavender khaki peach bronze
+"""
+COLOURS = frozenset(_COLOURS.split())
+"""Names of colours that AutoSeg drops. Its own list of 35 is not at hand; this one was written for this project."""
+
+
+def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
+    """Return the nouns of captions as lemmas in lower case, by WordNet; "traffic lights" is a single word.
+
+    Function words, words of fewer than three letters, and words about pictures are dropped.
+    """
+    return ranked(word for caption in captions for word in _nouns(caption.lower(), tagger))
+
+
+def _nouns(caption: str, tagger: Tagger) -> Iterator[str]:
+    for run in re.split(r"[^\w\s'’_-]", caption):  # no noun goes across a comma or a full stop
+        listed = _WORD.findall(run.replace("_", " "))
+        tags = tagger(listed)
+        start = 0
+        while start < len(listed):
+            phrase, length = _longest(listed[start:])
+            start += length
+            single = length == 1 and (tags[start - 1] not in NOUNS or len(listed[start - 1]) < 3)
+            if phrase and not single and phrase not in UNWANTED:
+                yield phrase
+
+
+def _longest(listed: Sequence[str]) -> tuple[str, int]:
+    """Return the longest noun at the start of some words, and its number of words; "", 1 if there is none."""
+    for length in range(min(LONGEST, len(listed)), 0, -1):
+        if not FUNCTION_WORDS & set(listed[:length]) and (lemmas := nouns().lemmas(" ".join(listed[:length]))):
+            return min(lemmas, key=len).replace("_", " "), length
+    return "", 1
+
+
+def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
+    """Return the nouns of captions as AutoSeg's BBoost filters them. `tagged` has (word, tag) of each caption's tokens.
+
+    Kept are words of WordNet in their exact case, with three letters or more, that are no colour.
+    """
+    return {
+        word: number
+        for word, number in autoseg_nouns(tagged).items()
+        if nouns().parts_of_speech(word) and len(word) > 2 and word not in NO_OBJECTS | COLOURS
+    }
+
+
+def autoseg_nouns(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
+    """Return the lemmas of all tokens that are tagged NN or NNS."""
+    return ranked(nouns().lemma(word) for caption in tagged for word, tag in caption if tag in NOUNS)
+
+
+def without_repetitions(caption: str) -> str:
+    """Return a caption without words that equal the word before them, as AutoSeg cleans captions."""
+    listed = caption.split()
+    return " ".join(word for i, word in enumerate(listed) if i == 0 or word != listed[i - 1])
+
+
+def by_spacy_nouns(captions: Iterable[str], model: str) -> dict[str, int]:
+    """Return AutoSeg's nouns, with the tags of a model of spaCy. Captions are cleaned and in lower case."""
+    return by_autoseg(by_spacy((without_repetitions(caption.lower()) for caption in captions), model))
+
+
+def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
+    """Return the noun phrases of captions by spaCy, in lower case, such as "golden retriever".
+
+    Articles, pronouns and numbers at the start are dropped. The last word becomes its lemma.
+    """
+    phrases = []
+    for doc in spacy_model(model).pipe(caption.lower() for caption in captions):
+        for chunk in doc.noun_chunks:
+            tokens = [token for token in chunk if token.pos_ not in ("DET", "PRON", "NUM", "PUNCT", "SPACE")]
+            if tokens and tokens[-1].pos_ in ("NOUN", "PROPN"):
+                phrases.append(" ".join([*(token.text for token in tokens[:-1]), tokens[-1].lemma_]))
+    return ranked(phrase for phrase in phrases if phrase not in UNWANTED)

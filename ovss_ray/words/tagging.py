@@ -1,0 +1,72 @@
+"""Parts of speech of single words, without their sentence, and spaCy's of whole captions.
+
+Tags are those of the Penn Treebank. Any function with the type `Tagger` can take the place of the default.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from ovss_ray.errors import OvssError
+from ovss_ray.words.wordnet import nouns
+
+Tagger = Callable[[Sequence[str]], Sequence[str]]
+"""Function from words to their tags, one per word."""
+NOUNS = ("NN", "NNS")
+_FUNCTION_WORDS = """
+    a about above across after again against all along also although among an and another any are around as at away
+    back be because been before behind being below beneath beside besides between beyond both but by can cannot could
+    did do does doing done down during each either else ever every few for from further get gets getting had has have
+    having he her here hers him his how i if in inside into is it its itself just left less like many may me might mine
+    more most much must my near neither never next no nobody none nor not now of off on once one ones only onto opposite
+    or other others our out outside over own past per quite right same several shall she should since so some such than
+    that the their theirs them then there these they this those through to together too toward towards two under
+    underneath until up upon us very via was we were what when where which while who whom whose why will with within
+    without would you your yours
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+"""Words that name nothing, though WordNet has a noun of some of them ("in": inch, "he": helium)."""
+_TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
+
+
+def by_wordnet(words: Sequence[str]) -> list[str]:
+    """Return a tag for each word from WordNet alone: the most frequent part of speech, or a noun in place of a verb.
+
+    Words that WordNet lacks are nouns, unless they end like a participle. Function words are tagged IN.
+    """
+    return [_tag(word) for word in words]
+
+
+def _tag(word: str) -> str:
+    if word in FUNCTION_WORDS:
+        return "IN"
+    letters = nouns().parts_of_speech(word)
+    if letters:
+        return "NN" if letters[0] == "v" and "n" in letters else _TAGS[letters[0]]
+    if nouns().morphy(word):
+        return "NNS"
+    return "VBG" if word.endswith("ing") else "VBN" if word.endswith("ed") else "NN"
+
+
+@lru_cache(maxsize=2)
+def spacy_model(name: str) -> Any:
+    """Return a model of spaCy, by its name or folder, or by the module that contains it.
+
+    Raises OvssError if spaCy or the model is missing.
+    """
+    try:
+        import spacy  # an extra, which takes seconds to import
+
+        if spacy.util.is_package(name) or "/" in name:
+            return spacy.load(name)
+        return __import__(name).load()  # a model that is installed under another name than its own
+    except (ImportError, OSError, AttributeError) as failure:
+        raise OvssError(
+            f"spaCy's model {name!r} cannot be loaded: {failure}. Type: pip install 'ovss_ray[words]', or set `model` "
+            "to an installed model"
+        ) from failure
+
+
+def by_spacy(captions: Iterable[str], model: str) -> list[list[tuple[str, str]]]:
+    """Return (word, tag) of each token of each caption."""
+    return [[(token.text, token.tag_) for token in doc] for doc in spacy_model(model).pipe(captions)]
