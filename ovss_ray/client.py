@@ -109,7 +109,10 @@ class Client:
     def segment(
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
     ) -> Segmentation:
-        """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError."""
+        """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError.
+
+        With neither, a model that finds words uses those that it finds, in `answer.words`.
+        """
         answer = self._segment(image, classes, benchmark, model, "png")
         labels = images.decode_labels(_picture(answer.png), "the answer")
         return Segmentation(np.where(labels == answer.none, NONE, labels), answer.model_copy(update={"png": None}))

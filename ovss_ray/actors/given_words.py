@@ -1,6 +1,6 @@
-"""Read the words of each image from a file, such as the answers of a tagger or of a language model.
+"""Read the words of each image from a file, such as the answers of a tagger.
 
-Forms of the file, told apart by its suffix:
+Forms of the file, by its suffix:
 
     .json      {"image": ["sky", ["car", "auto"]], …}, or a list of entries
     .jsonl     one entry per line
@@ -8,9 +8,9 @@ Forms of the file, told apart by its suffix:
 
 An entry has the image under `image_id`, `file_name` or `image`, and its words under `classes`, `class_names` or
 `words`. A word is a name, or a list of synonyms with the displayed name first. `scores` may have a number per word.
-An entry belongs to an image if its path, without suffix, equals the image's id or ends in the id (see
-io/image_names.py). A file that cannot be read as a whole is refused before the run. A faulty entry fails its own image
-only.
+An entry belongs to an image if its path, without suffix, equals the image's id or ends in the id. See
+io/image_names.py for details. A file that cannot be read as a whole is refused before the run. A faulty entry fails its
+own image only.
 """
 
 import json
@@ -117,9 +117,9 @@ class Stage(stage.Stage):
         entry = self._entries[keys[0]]
         place = f"{self.config.path}, {entry.place}"
         try:
-            given = _checked(entry.classes, self.config.most)
+            listed = _checked(entry.classes, self.config.most)
             scores = None if entry.scores is None or self.config.base else list(map(float, entry.scores))
-            both = (*of_benchmark, *given) if self.config.base else given
+            both = (*of_benchmark, *listed) if self.config.base else listed
             return words.of(both, f"given_words {Path(self.config.path).name}", scores, self.config.fallback)
         except (OvssError, TypeError, ValueError) as failure:
             raise OvssError(f"{place}: {failure}") from failure

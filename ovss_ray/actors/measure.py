@@ -24,11 +24,8 @@ class Stage(stage.Stage):
     reads: tuple[str, ...] = ("benchmark", "part", "truth_uri")
     writes: tuple[str, ...] = ()
     measures = True
-    where = (
-        "metrics",
-        "binary",
-        "words",
-    )  # set by the run, whose identity already lists metrics from the user's modules
+    # set by the run, whose identity already lists metrics from the user's modules
+    where = ("metrics", "binary", "words")
 
     benchmarks: Mapping[str, Benchmark]
 

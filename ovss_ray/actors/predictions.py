@@ -2,7 +2,7 @@
 
 Two sources are supported. One is a folder with a label map per image, named as the image. The other is the
 sem_seg_predictions.json of detectron2's SemSegEvaluator: an entry per image and class, with its mask in COCO's RLE.
-A file belongs to an image if its path, without suffix, equals the image's id or ends in the id (see io/image_names.py).
+A file belongs to an image if its path, without suffix, equals the image's id or ends in the id. See io/image_names.py.
 """
 
 import json

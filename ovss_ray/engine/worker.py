@@ -57,7 +57,7 @@ class Worker:
         self.keep, self.vocabularies = keep, vocabularies
         ray.get(ledger.ready.remote(self.name))
 
-    def __call__(self, batch: Batch) -> Any:
+    def __call__(self, batch: Batch) -> Batch:
         """Run the pool's stages on a batch, and return the columns that later stages need."""
         columns = self._computed(batch)
         return columns | ({WORDS: words.packed(columns[WORDS])} if WORDS in columns else {})
@@ -117,7 +117,7 @@ class Recorder(Worker):
         super().__init__(**arguments)
         self.write = write
 
-    def __call__(self, batch: Batch) -> Any:
+    def __call__(self, batch: Batch) -> pa.Table:
         """Run the last stages on a batch. Return its records, or the receipts of the files that `write` has written."""
         table = records.table(self._computed(batch))
         return self.write(table) if self.write else table

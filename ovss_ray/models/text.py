@@ -1,8 +1,8 @@
 """Text embeddings of class names: templates, tokens, a text tower.
 
 Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). It does not depend on
-images, so a run embeds each vocabulary once. Images with words of their own share most words, but hardly ever a whole
-vocabulary, so embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
+images, so a run embeds each vocabulary once. Images with words of their own repeat words, but hardly ever a whole
+vocabulary. So embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
 """
 
 import hashlib

@@ -55,11 +55,11 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
 
 def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
     """Return the columns that each stage needs: those that it reads, and OF_WORDS if images have words by then."""
-    needed, given = [], False
+    needed, worded = [], False
     for stage in stages:
         reads = set(stage.reads())
-        needed.append(reads | OF_WORDS if given and "vocabulary" in reads else reads)
-        given = given or stage.gives_words()
+        needed.append(reads | OF_WORDS if worded and "vocabulary" in reads else reads)
+        worded = worded or stage.gives_words()
     return needed
 
 

@@ -149,8 +149,8 @@ class StageConfig(Settings):
 
     def notes(self, benchmark: str) -> tuple[str, ...]:
         """Return the stage's sentences for the report of a benchmark, each with the name of the stage."""
-        own = (*self.kind().notes(self.settings(), benchmark), *((NOTE,) if self.gives_words() else ()))
-        return tuple(f"{self.use}: {note}" for note in own)
+        notes = (*self.kind().notes(self.settings(), benchmark), *((NOTE,) if self.gives_words() else ()))
+        return tuple(f"{self.use}: {note}" for note in notes)
 
     def settings(self) -> Settings:
         """Return the checked options. Raises pydantic.ValidationError."""

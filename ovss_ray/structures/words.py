@@ -59,9 +59,9 @@ def _tidy(name: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", name)).strip()
 
 
-def vocabulary(words: Words) -> Vocabulary | None:
+def vocabulary(words: Words | None) -> Vocabulary | None:
     """Return the vocabulary of an image's words; None without words. Raises OvssError for invalid or too many names."""
-    classes = words.get("classes") or ()
+    classes = (words or {}).get("classes") or ()
     if len(classes) > NONE - 1:
         raise OvssError(f"{len(classes):,} words in one image; a label map can hold {NONE - 1:,}. Remove words")
     return Vocabulary.of(classes) if classes else None

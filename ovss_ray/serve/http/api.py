@@ -140,8 +140,8 @@ def _segment(app: FastAPI, desk: Desk) -> None:
     async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
         """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
 
-        Without classes and benchmark, a model that finds words segments the image into the words that it finds, and
-        the answer lists these `words`. With `add=1`, the classes are added to them.
+        Without classes and benchmark, a model that finds words segments the image into these words. The answer lists
+        them as `words`. With `add=1`, the classes are added to them.
 
         With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
         fields.
@@ -169,7 +169,7 @@ def _segmented(
     result: Row | None, words: Vocabulary | None, image: np.ndarray, output: Output, bare: bool, corners: int,
     listed: Sequence[Word] | None,
 ) -> Response:  # fmt: skip
-    """Return the response for a row that a model has computed, or for an image in which it has found no words.
+    """Return the response for a row that a model has computed; None stands for an image without words.
 
     `listed`: the words found. Call it in a thread.
     """

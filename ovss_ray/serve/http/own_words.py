@@ -27,7 +27,7 @@ def wanted(fields: Segment, desk: Desk) -> bool:
 
 
 async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | None) -> list[Word]:
-    """Return the words that a model finds in an image (H, W, 3) uint8 RGB, then the `added` ones that are new.
+    """Return the words that a model finds in an image (H, W, 3) uint8 RGB, then new ones of `added`.
 
     Raises HTTPException 422 for too many words, or if a stage failed.
     """

@@ -17,6 +17,7 @@ export const state = {
   opacity: 60, // percent
   split: 50, // percent of the width that the first model has when two are compared
   words: [], // "name" or "name|other name"
+  tagged: {}, // word that a model found in the image → {source, score}
   preset: null, // {name, title, classes: [[name, …], …]}
   photo: null, // {blob, bitmap, width, height, name, example}
   found: {}, // question → its answer (see asking.js)
@@ -58,6 +59,10 @@ export const modelOf = (name) => state.models.find((model) => model.name === nam
 
 /** What a model can answer; services of before /v1/regions do not say it. */
 export const can = (model, mode) => (model?.answers ?? ["segment"]).includes(MODES[mode].answers);
+
+/** The first model that finds words in an image by itself: the chosen one if it can; else null. */
+export const finder = () =>
+  [modelOf(state.model), ...state.models].find((model) => model?.answers?.includes("words"))?.name ?? null;
 
 /** The classes that are asked for, each a list of names: those of the preset, then the words. */
 export const classes = () => [...(state.preset?.classes ?? []), ...state.words.map((word) => word.split("|"))];

@@ -1,7 +1,7 @@
 // The words that are asked for: chips, the field that makes them, and the lists of benchmarks.
 
 import { ask, Refusal } from "./service.js";
-import { change, classes, state } from "./state.js";
+import { change, classes, finder, state } from "./state.js";
 import { html, nothing } from "./vendor/lit-html.js";
 
 const said = document.getElementById("said");
@@ -84,8 +84,41 @@ function unfold() {
   change({ words: [...new Set([...words, ...state.words])], preset: null });
 }
 
+/** Let the model find the words of the image. They become chips, which are then asked for as if they had been typed. */
+async function find() {
+  const { photo } = state;
+  const form = new FormData();
+  form.append("image", photo.blob);
+  said.textContent = "Looking for words";
+  try {
+    const path = `v1/segment?${new URLSearchParams({ model: finder(), output: "rle" })}`;
+    const { words } = await ask(path, { body: form });
+    if (photo !== state.photo) return;
+    const found = Object.fromEntries(words.map(({ name, synonyms, ...rest }) => [[name, ...synonyms].join("|"), rest]));
+    change({ words: [...new Set([...Object.keys(found), ...state.words])], tagged: found, failure: null });
+    said.textContent = `${words.length} words found`;
+  } catch (failure) {
+    if (!(failure instanceof Refusal)) throw failure;
+    change({ failure: { title: failure.title, detail: failure.message } });
+  }
+}
+
+/** Put a word back into the field, where it can be changed. */
+function rename(word) {
+  const field = document.getElementById("word");
+  remove(word);
+  field.value = word;
+  field.focus();
+}
+
+const origin = ({ source, score }) => (score === null ? source : `${source}, score ${score.toFixed(2)}`);
+
+const renaming = (word) => html`
+    <button type="button" aria-label="Rename ${shown(word)}" title="Rename" @click=${() => rename(word)}>✎</button>`;
+
 const chip = (word) => html`
-  <li class="chip"><span>${shown(word)}</span>
+  <li class="chip" title=${state.tagged[word] ? origin(state.tagged[word]) : nothing}><span>${shown(word)}</span>
+    ${state.tagged[word] ? renaming(word) : nothing}
     <button type="button" aria-label="Remove ${shown(word)}" @click=${() => remove(word)}>×</button></li>`;
 
 const presetChip = ({ name, title, classes: names }) => html`
@@ -104,6 +137,7 @@ export const wordsView = () => html`
   </ul>
   <p id="word-hint" class="hint">Enter or comma adds. <b>path | footpath</b>: two names of one thing.</p>
   <p class="row">
+    ${finder() ? html`<button type="button" class="plain" ?disabled=${!state.photo} @click=${find}>Find words</button>` : nothing}
     <select aria-label="Add the words of a benchmark" @change=${pick}>
       <option value="">Words of a benchmark …</option>
       ${state.presets.map((name) => html`<option value=${name}>${name}</option>`)}
