@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from ovss_ray.config.limits import Limits
-from ovss_ray.serve.http import answers, coco, mask_answers, page
+from ovss_ray.serve.http import answers, coco, mask_answers, merging, page
 from ovss_ray.serve.http import requests as questions
 from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
 from ovss_ray.serve.http.answers import Answer, Output
@@ -140,6 +140,8 @@ def _segment(app: FastAPI, desk: Desk) -> None:
     async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
         """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
 
+        With `map`, several of them become one class of the answer.
+
         With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
         fields.
         """
@@ -147,11 +149,13 @@ def _segment(app: FastAPI, desk: Desk) -> None:
         async with desk.place(request):
             data, fields = await questions.read(request, query, desk.limits)
             model, words = desk.model(fields.model, "segment"), await _words(fields, desk)
+            merged = await asyncio.to_thread(merging.read, fields.map, words, desk.limits)
             bare = "image/png" in request.headers.get("accept", "") and fields.output in ("png", "overlay")
             async with desk.image(data) as image:
                 result = await desk.send(model, row(image, words), words, "segment")
+                result, names = (merged.applied(result), merged.words) if merged else (result, words)
                 response = await asyncio.to_thread(
-                    _segmented, result, words, image, fields.output, bare, desk.limits.corners
+                    _segmented, result, names, image, fields.output, bare, desk.limits.corners
                 )
         _log("segment", begun, data, image.shape[0] * image.shape[1], len(words))
         return response
