@@ -44,8 +44,8 @@ def test_the_signatures_are_those_that_are_documented() -> None:
     assert str(inspect.signature(ovss_ray.check)).startswith("(benchmark: str, data_root: str | pathlib.Path | None")
     parameters = inspect.signature(ovss_ray.evaluate).parameters
     assert [*parameters] == [
-        *("config", "benchmarks", "data_root", "out", "split", "ids", "limit", "exact", "relations", "overrides"),
-        "progress",
+        *("config", "benchmarks", "data_root", "out", "split", "ids", "limit", "exact", "relations", "vocabulary"),
+        *("overrides", "progress"),
     ]
     assert [name for name, one in parameters.items() if one.default is inspect.Parameter.empty] == ["config"]
     assert typing.get_type_hints(ovss_ray.evaluate)["return"] is ovss_ray.Report

@@ -1,7 +1,7 @@
 """Own words: classes of the user for a benchmark, and the labels that they count as.
 
-Predictions are indices into these words. Where a prediction is measured, the table `Benchmark.index` turns them into
-labels (structures.question), as it does for benchmarks in which several classes have one label.
+Predictions are indices into these words. The table `Benchmark.index` turns them into labels when they are measured
+(see structures.question). Benchmarks in which several classes have one label use the same table.
 """
 
 import hashlib

@@ -12,6 +12,12 @@ from ovss_ray.cli.exit_status import FAILED, errors_printed, resumable
 if TYPE_CHECKING:
     from ovss_ray.reports.schema import Report
 
+Related = Annotated[str | None, typer.Option(help="file with relations between classes, for SG-IoU (docs/sg_iou.md)")]
+Words = Annotated[
+    list[str] | None,
+    typer.Option(help="own words: FILE, or BENCHMARK=FILE; may be given several times (docs/own_words.md)"),
+]
+
 
 def evaluate(
     config: Annotated[
@@ -28,13 +34,8 @@ def evaluate(
     ids: Annotated[str | None, typer.Option(help="only the images in this file, one id per line")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first N images, in the order of their ids")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="bit-identical records, at the price of speed")] = False,
-    relations: Annotated[
-        str | None, typer.Option(help="file with relations between classes, for SG-IoU (docs/sg_iou.md)")
-    ] = None,
-    vocabulary: Annotated[
-        list[str] | None,
-        typer.Option(help="own words: FILE, or BENCHMARK=FILE; may be given several times (docs/own_words.md)"),
-    ] = None,
+    relations: Related = None,
+    vocabulary: Words = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as pools.0.batch=4")] = None,
 ) -> None:
     """Evaluate a method on benchmarks. Run the command again to score the images that have no result yet."""

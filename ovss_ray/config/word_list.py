@@ -72,7 +72,7 @@ def tidy(name: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Return benchmark → file or words, with the key EVERY for those of all benchmarks, from any form of a value.
+    """Return benchmark → file or words, from any form of a value. The key EVERY has those of all benchmarks.
 
     A file is a path. Words are a Vocabulary, a list of names, or a mapping with the keys of WordList. Other values are
     returned unchanged.

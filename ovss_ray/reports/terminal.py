@@ -76,9 +76,9 @@ def _words(words: WordsOf) -> str:
     lost, several = pairs.pop(None, []), [(label, names) for label, names in pairs.items() if len(names) > 1]
     example = f", such as {', '.join(several[0][1][:3])} → {several[0][0]}" if several else ""
     parts = [f"{words.words} own words of {source}, for {len(pairs)} labels{example}"]
-    parts += [f"{len(lost)} words are no label, such as {lost[0]}"] if lost else []
+    parts += [f"words without a label: {len(lost)}, such as {lost[0]}"] if lost else []
     without = words.without_word
-    parts += [f"{len(without)} labels have no word (IoU 0), such as {without[0]}"] if without else []
+    parts += [f"labels without a word (IoU 0): {len(without)}, such as {without[0]}"] if without else []
     return "; ".join(parts) + templates
 
 

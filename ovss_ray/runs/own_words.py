@@ -69,27 +69,29 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 
 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
-    """Return the names of all classes. With `add`, those of the benchmark come first, and are not repeated."""
+    """Return the names of all classes. With `add`, those of the benchmark come first, and are not repeated.
+
+    Words that are the benchmark's classes become these exactly. Such a list may have repeated names, as ADE20K-847 has.
+    """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
     else:
         listed = Vocabulary.of(words.names).classes
-        _check_repeated(listed, benchmark)
+        if _same(listed, benchmark):
+            return benchmark.vocabulary.classes
+        _check_repeated(listed)
     if not words.add:
         return listed
     present = {_folded(names[0]) for names in benchmark.vocabulary.classes}
     return (*benchmark.vocabulary.classes, *(names for names in listed if _folded(names[0]) not in present))
 
 
-def _check_repeated(classes: Sequence[Names], benchmark: Benchmark) -> None:
-    """Raise OvssError if two words have the same first name, of which the second would never be predicted.
-
-    The class list of the benchmark itself is accepted: that of ADE20K-847 has such names.
-    """
+def _check_repeated(classes: Sequence[Names]) -> None:
+    """Raise OvssError if two words have the same first name, of which the second would never be predicted."""
     first: dict[str, int] = {}
     for position, names in enumerate(classes):
         earlier = first.setdefault(_folded(names[0]), position)
-        if earlier != position and not _same(classes, benchmark):
+        if earlier != position:
             raise OvssError(
                 f"the word {names[0]!r} is repeated: words {earlier + 1} and {position + 1} (counted from 1). Remove "
                 "one, or give it a different name"
@@ -129,13 +131,13 @@ def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark
     first: dict[str, list[int]] = {}
     for position, names in enumerate(classes):
         first.setdefault(_folded(names[0]), []).append(position)
-        for name in names:
+        for name in _spelled(names):
             synonyms.setdefault(_folded(name), []).append(position)
     named = {**synonyms, **first}
     mapped: dict[int, int] = {}
     for word, target in words.map.items():
         if _folded(word) not in named:
-            known = [name for names in classes for name in names]
+            known = [name for names in classes for name in _spelled(names)]
             raise OvssError(f"map: {word!r} is not one of the {len(classes)} words.{nearest(word, known)}")
         label = NONE if target is None else _target(target, f"map: {word}", places, benchmark)
         mapped |= dict.fromkeys(named[_folded(word)], label)
@@ -151,11 +153,11 @@ def _target(target: str | int, where: str, places: Places, benchmark: Benchmark)
 
 
 def _label(names: Names, places: Places) -> int | None:
-    """Return the label that a word names by the first of its names that any label has; None without one.
+    """Return the label that a word names by the first of its spellings that any label has; None without one.
 
     Raises OvssError if several labels have this name.
     """
-    name = next((name for name in names if _folded(name) in places), None)
+    name = next((name for name in _spelled(names) if _folded(name) in places), None)
     if name is None:
         return None
     indices = places[_folded(name)]
@@ -167,10 +169,15 @@ def _label(names: Names, places: Places) -> int | None:
     return indices[0]
 
 
+def _spelled(names: Names) -> list[str]:
+    """Return the names of a class, and after them the parts between commas of these names."""
+    return [*names, *(part.strip() for name in names if "," in name for part in name.split(","))]
+
+
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
     """Return folded name → indices of the labels that it can mean.
 
-    A label itself is preferred to a name of one of its classes, and this to a part of a label between commas.
+    A label itself is preferred to a name of one of its classes. Parts of a label between commas come last.
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels
@@ -190,20 +197,20 @@ def _folded(name: str) -> str:
     return word_list.tidy(name).casefold()
 
 
-def _warn(name: str, own: OwnWords, words: WordList, benchmark: Benchmark) -> None:
+def _warn(name: str, mapped: OwnWords, words: WordList, benchmark: Benchmark) -> None:
     """Log a warning about words that count as no label unintentionally, and about labels without a word."""
-    if own.vocabulary is None:
+    if mapped.vocabulary is None:
         return
     intended = {_folded(word) for word, label in words.map.items() if label is None}
     lost = [
         names[0]
-        for names, index in zip(own.vocabulary.classes, own.index, strict=True)
+        for names, index in zip(mapped.vocabulary.classes, mapped.index, strict=True)
         if index == NONE and not intended & set(map(_folded, names))
     ]
-    without = own.card(benchmark)["without_word"]
+    without = mapped.card(benchmark)["without_word"]
     log = logging.getLogger(__name__).warning
     if lost:
-        log("%s: %d of %d words name no label of the benchmark: %s", name, len(lost), len(own.index), _short(lost))
+        log("%s: %d of %d words name no label of the benchmark: %s", name, len(lost), len(mapped.index), _short(lost))
     if without:
         counts = len(without), len(benchmark.labels)
         log("%s: %d of %d labels have no word, so that their IoU is 0: %s", name, *counts, _short(without))

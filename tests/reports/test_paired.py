@@ -16,7 +16,7 @@ from ovss_ray.cli.app import app
 from ovss_ray.errors import OvssError
 from ovss_ray.metrics import confusion, episodes
 from ovss_ray.metrics.confusion import Counter
-from ovss_ray.reports import paired
+from ovss_ray.reports import paired, statistics_tables
 from ovss_ray.reports.totals import Reading
 from tests.reports import test_intervals, test_report
 from tests.reports.test_intervals import LABELS, reading
@@ -152,6 +152,26 @@ def test_vocabularies_are_compared_image_by_image() -> None:
     refused = paired.compare(long, named(run(0.0), ["b", "a", *["a", "b"] * 14])).refused
     assert "different class names as vocabularies of 2 images, such as i000" in refused
     assert paired.compare(long, long).refused == ""
+
+
+def test_runs_with_own_words_are_compared_and_the_difference_is_said() -> None:
+    words = {"file": "words.txt", "sha256": "0123456789abcdef", "words": 8}
+    named = [
+        replace(content, listed=content.listed.append_column("vocabulary", pa.array([digest] * 30)))
+        for content, digest in ((run(0.0), "a"), (run(0.1), "b"))
+    ]
+    own = replace(named[1], card={**named[1].card, "words": words})
+    assert "different class names" in paired.compare(*named).refused
+    there, back = paired.compare(named[0], own), paired.compare(own, named[0])
+    assert there.values is not None
+    assert there.words == (
+        "different vocabularies: the first run has the classes of the benchmark, the second 8 words of words.txt, "
+        "sha256 0123456789ab"
+    )
+    assert back.words.endswith("sha256 0123456789ab, the second the classes of the benchmark")
+    assert paired.compare(own, own).words == ""
+    shown = statistics_tables.differences("a", "b", "camvid", there)
+    assert "different vocabularies" in str(getattr(shown, "caption", ""))
 
 
 def test_a_benchmark_of_one_run_only_is_refused_with_the_name_of_the_run(tmp_path: Path) -> None:

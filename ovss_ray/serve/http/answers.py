@@ -137,6 +137,8 @@ def _scores(row: Mapping[str, Any], labels: np.ndarray) -> dict[int, float]:
     A region's weight is the number of its pixels that have this class in the label map.
     """
     called, sure = named(row["scores"])
+    if "merged" in row:
+        called = row["merged"][called]
     sums: dict[int, list[float]] = {}
     for (x0, y0, x1, y1), mask, k, score in zip(
         row["boxes"].tolist(), Masks(row["boxes"], row["bits"]), called.tolist(), sure.tolist(), strict=True

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from ovss_ray.config.limits import Limits
-from ovss_ray.serve.http import answers, coco, mask_answers, own_words, page
+from ovss_ray.serve.http import answers, coco, mask_answers, merging, own_words, page
 from ovss_ray.serve.http import requests as questions
 from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
 from ovss_ray.serve.http.answers import Answer, Output, Word
@@ -141,7 +141,8 @@ def _segment(app: FastAPI, desk: Desk) -> None:
         """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
 
         Without classes and benchmark, a model that finds words segments the image into these words. The answer lists
-        them as `words`. With `add=1`, the classes are added to them.
+        them as `words`. With `add=1`, the classes are added to them. With `map`, several of the classes become one
+        class of the answer.
 
         With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
         fields.
@@ -153,11 +154,13 @@ def _segment(app: FastAPI, desk: Desk) -> None:
             model = desk.model(fields.model, "words" if finds else "segment")
             named = not finds or bool(fields.classes) or fields.benchmark is not None
             words = await _words(fields, desk) if named else None
+            merged = await asyncio.to_thread(merging.read, fields.map, None if finds else words, desk.limits)
             bare = "image/png" in request.headers.get("accept", "") and fields.output in ("png", "overlay")
             async with desk.image(data) as image:
                 listed = await own_words.find(desk, model, image, words) if finds else None
-                words = words if listed is None else own_words.vocabulary(listed)
+                words = words if listed is None else own_words.vocabulary(listed, fields.templates)
                 result = await desk.send(model, row(image, words), words, "segment") if words else None
+                result, words = (merged.applied(result), merged.words) if merged and result else (result, words)
                 response = await asyncio.to_thread(
                     _segmented, result, words, image, fields.output, bare, desk.limits.corners, listed
                 )

@@ -1,6 +1,7 @@
 """Requests without classes: a model that can find words names the image itself, then segments it with these words."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,14 @@ async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | 
     return listed
 
 
-def vocabulary(listed: Sequence[Word]) -> Vocabulary | None:
-    """Return the vocabulary of words; None without words. Raises HTTPException 422 for invalid names."""
+def vocabulary(listed: Sequence[Word], templates: Sequence[str]) -> Vocabulary | None:
+    """Return the vocabulary of words, with `templates`; None without words.
+
+    Raises HTTPException 422 for invalid names and templates.
+    """
     try:
-        return words.vocabulary({"classes": [[word.name, *word.synonyms] for word in listed]})
+        of_image = words.vocabulary({"classes": [[word.name, *word.synonyms] for word in listed]})
+        return replace(of_image, templates=tuple(templates)) if of_image else None
     except OvssError as failure:
         raise HTTPException(422, str(failure)) from failure
 

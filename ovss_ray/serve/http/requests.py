@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import HTTPException, Request
@@ -32,6 +33,10 @@ SEPARATORS = re.compile("[,;|]")
 """Characters that a client may put between class names by mistake.
 
 They also occur inside a name: "door, double door" is one class of ADE20K."""
+TEMPLATES = 32
+"""Maximum number of templates; each class is embedded with each of them"""
+SEVERAL = ("classes", "templates")
+"""Fields that a request may have several times"""
 HOW = (
     "Send the bytes of the image as the body with query parameters (curl --data-binary @photo.jpg "
     "'…?classes=sky&classes=road'), or a multipart/form-data form (curl -F image=@photo.jpg -F classes=sky -F "
@@ -53,6 +58,9 @@ class Fields(BaseModel):
         default=[], description='one per class, synonyms separated by tabs; or JSON: ["sky", ["tree", "bush"]]'
     )
     benchmark: str | None = Field(default=None, description="benchmark whose classes to use, such as ade20k:150")
+    templates: list[str] = Field(
+        default=[], max_length=TEMPLATES, description="one per sentence with {} for the name; default: the model's"
+    )
     model: str | None = Field(default=None, description="name from /v1/models; default: the first that can answer")
 
 
@@ -61,6 +69,9 @@ class Segment(Fields):
 
     output: Output = Field(default="png", description="form of the masks, besides the classes")
     add: bool = Field(default=False, description="add the classes to the words that the model finds in the image")
+    map: str | None = Field(
+        default=None, description='JSON: requested class → class of the answer, or null: {"sedan": "car"}'
+    )
 
 
 class Masks(Fields):
@@ -160,7 +171,7 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
             raise HTTPException(415, f"the body is not a JPEG, PNG or WebP: it begins with {body[:8]!r}. {HOW}")
         return body, query
     allowed = type(query).model_fields
-    async with request.form(max_files=1, max_fields=limits.classes + len(allowed) + 1) as form:
+    async with request.form(max_files=1, max_fields=limits.classes + TEMPLATES + len(allowed) + 1) as form:
         fields: dict[str, Any] = {name: form.getlist(name) for name in form}
         if unknown := sorted(set(fields) - {"image", *allowed}):
             fields_allowed = ", ".join({"image": 0, **allowed})
@@ -172,7 +183,7 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
     elif image is None or "image" not in allowed:
         text = "its field `image` is text. Send the file itself" if image is not None else "send a file named image"
         raise HTTPException(422, f"the form has no image: {text} (curl -F image=@photo.jpg)")
-    fields = {name: values if name == "classes" else values[-1] for name, values in fields.items()}
+    fields = {name: values if name in SEVERAL else values[-1] for name, values in fields.items()}
     try:
         return content, type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
     except ValidationError as failure:
@@ -180,12 +191,24 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
 
 
 def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
-    """Return the classes of a request. In its fields, tabs separate the synonyms of a class.
+    """Return the classes of a request with its templates. In its fields, tabs separate the synonyms of a class.
 
     `configured`: benchmarks named in the configs of the service, which a request may use.
 
     Raises HTTPException 422 for missing, empty, too many or too long names, an invalid list, or an unknown benchmark.
+    Likewise for an invalid template.
     """
+    words = _classes(fields, configured, limits)
+    if (longest := max(map(len, fields.templates), default=0)) > limits.letters:
+        raise HTTPException(422, f"a template has {longest:,} characters; the limit is {limits.letters:,}")
+    try:
+        return replace(words, templates=tuple(fields.templates))
+    except OvssError as failure:
+        raise HTTPException(422, str(failure)) from failure
+
+
+def _classes(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
+    """Return the classes of a request, without templates. Raises HTTPException 422."""
     if bool(fields.classes) == (fields.benchmark is not None):
         raise HTTPException(422, "pass either classes or a benchmark (exactly one of the two)")
     if fields.benchmark is not None:

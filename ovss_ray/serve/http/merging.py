@@ -1,0 +1,67 @@
+"""Many-to-one mapping of a request: several of its classes become one class of the answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from fastapi import HTTPException
+from pydantic import TypeAdapter, ValidationError
+
+from ovss_ray.config.limits import Limits
+from ovss_ray.errors import OvssError, nearest
+from ovss_ray.serve.row import Row
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.vocabulary import Vocabulary
+
+MAP = TypeAdapter(dict[str, str | None])
+"""Validator for JSON: class of the request → class of the answer, or null for none."""
+EXAMPLE = '{"sedan": "car", "suv": "car", "unicorn": null}'
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Classes of an answer, and the table that leads to them."""
+
+    words: Vocabulary
+    """classes of the answer: the names in the mapping, and classes of the request that are not in it"""
+    table: np.ndarray
+    """(NONE + 1,) uint16: class index of the request → class index of the answer, or NONE"""
+
+    def applied(self, row: Row) -> Row:
+        """Return the row of a segmented image with class indices of the answer; `merged` has the table for scores."""
+        return {**row, "prediction": self.table[row["prediction"]], "merged": self.table}
+
+
+def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged | None:
+    """Return the mapping in a request's field `map`, for the classes `words`; None without the field.
+
+    Raises HTTPException 422 for invalid JSON, for a class that was not requested, and for an invalid name. `words` is
+    None if the model finds the words; then `map` is refused.
+    """
+    if text is None:
+        return None
+    if words is None:
+        raise HTTPException(422, "map needs the classes of the request; this model finds words in the image. Drop map")
+    if len(text) > (most := 2 * limits.letters * limits.classes):
+        raise HTTPException(422, f"map is too long: {len(text):,} characters; the limit is {most:,}")
+    try:
+        mapping = MAP.validate_json(text)
+        return _merged(mapping, words, limits)
+    except ValidationError as failure:
+        raise HTTPException(422, f"map: invalid value; pass JSON such as {EXAMPLE}") from failure
+    except OvssError as failure:
+        raise HTTPException(422, f"map: {failure}") from failure
+
+
+def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits) -> Merged:
+    """Return the table of a mapping. Raises OvssError for unknown classes and invalid names."""
+    if unknown := [name for name in mapping if name not in words.names]:
+        hint = nearest(unknown[0], words.names)
+        raise OvssError(f"{unknown[0][:40]!r} is none of the {len(words)} requested classes.{hint}")
+    targets = [mapping.get(name, name) for name in words.names]
+    places = {name: place for place, name in enumerate(dict.fromkeys(name for name in targets if name is not None))}
+    if (longest := max(map(len, places), default=0)) > limits.letters:
+        raise OvssError(f"a name has {longest:,} characters; the limit is {limits.letters:,}")
+    table = np.full(NONE + 1, NONE, np.uint16)
+    table[: len(targets)] = [NONE if name is None else places[name] for name in targets]
+    return Merged(Vocabulary.of(places), table)
