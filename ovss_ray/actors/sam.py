@@ -51,7 +51,7 @@ class Stage(stage.Stage):
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
         from ovss_ray.models.sam.generator import Generator
-        from ovss_ray.models.sam.points import Settings
+        from ovss_ray.models.sam_layers.points import Settings
 
         alone = config.exact or config.resolved_device() == "cpu"
         images = 1 if alone else config.batch
