@@ -3,7 +3,7 @@
 Letters: K classes, N names, D features, S names per class.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -51,3 +51,25 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
             raise OvssError(f"unknown class {entry!r}: pass names of the vocabulary, or indices below {count}")
         listed[number] = True
     return torch.from_numpy(listed)
+
+
+def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+    """Return which of K classes are base classes, and which are novel, (K,) bool each.
+
+    `groups` and `index` are those of a benchmark: labels of each group, and the label of each class. Without the groups
+    "base" and "novel", all classes are novel, as in the official code.
+    """
+    if not {"base", "novel"} <= groups.keys():
+        return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
+    base, novel = (torch.tensor([label in groups[name] for label in index]) for name in ("base", "novel"))
+    return base, novel
+
+
+def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Return which classes have a name in `base`, the names seen in training, and which have none, (K,) bool each.
+
+    Names are compared by their synonyms. Names that are not in the vocabulary have no effect.
+    """
+    known = {name for text in base for name in synonyms([text])}
+    is_base = torch.tensor([not known.isdisjoint(synonyms(names)) for names in vocabulary.classes], dtype=torch.bool)
+    return is_base, ~is_base
