@@ -12,7 +12,7 @@ The results are equal except for rounding. The work is less for these reasons:
 - In the upscaling, channels are the last axis. Transposed convolutions of stride and size 2 then are matrix products.
   Pixels are reordered only once, in the masks.
 
-Letters: B images, P prompts, T tokens, N heads, L cells, M masks per prompt, D channels of the embedding, c of a head.
+Letters: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c of a head.
 """
 
 import math
