@@ -1,7 +1,7 @@
 """Propose regions with SAM: the masks of the released automatic generator, in its order, with less computation.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. The network is prompted with a grid of points and
-returns three masks per point. The generator (models/sam/generator.py) drops masks with a low predicted IoU or
+returns three masks per point. The generator (models/sam_layers/generator.py) drops masks with a low predicted IoU or
 unstable edges, and duplicates.
 """
 
