@@ -57,8 +57,12 @@ def named(
 
 def empty(count: int, top: int = 0) -> Named:
     """Return the result of no masks, for `count` classes."""
-    best = min(top, count)
-    return Named(np.zeros((0, count), np.float32), np.zeros((0, best), np.int64), np.zeros((0, best, 3), np.float32))
+    return Named(np.zeros((0, count), np.float32), *_nothing(0, min(top, count)))
+
+
+def _nothing(masks: int, best: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return empty classes and probabilities of P masks."""
+    return np.zeros((masks, best), np.int64), np.zeros((masks, best, 3), np.float32)
 
 
 def _best(result: dict[str, Tensor], top: int) -> Named:
@@ -66,6 +70,8 @@ def _best(result: dict[str, Tensor], top: int) -> Named:
     fused, by_head, by_clip = (result[name][:, 0, :-1].float().cpu() if name in result else None for name in BRANCHES)
     scores = by_head if fused is None else fused
     assert scores is not None
+    if not top:
+        return Named(scores.numpy(), *_nothing(len(scores), 0))
     order = torch.from_numpy(np.argsort(-scores.numpy(), axis=1, kind="stable")[:, :top].copy())
     unknown = torch.full(order.shape, torch.nan)
     branches = [

@@ -71,5 +71,7 @@ def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor
     Names are compared by their synonyms. Names that are not in the vocabulary have no effect.
     """
     known = {name for text in base for name in synonyms([text])}
-    is_base = torch.tensor([not known.isdisjoint(synonyms(names)) for names in vocabulary.classes], dtype=torch.bool)
+    is_base = torch.zeros(len(vocabulary), dtype=torch.bool)
+    if known:  # else 20,000 names would be split for nothing, at every click
+        is_base = torch.tensor([not known.isdisjoint(synonyms(names)) for names in vocabulary.classes])
     return is_base, ~is_base
