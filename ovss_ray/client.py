@@ -150,18 +150,20 @@ class Client:
 
     def prompt(
         self, image: Photograph, points: Points = (), box: Sequence[float] | None = None,
-        classes: Classes | None = None, benchmark: str | None = None, model: str | None = None, top: int = 3,
-        multimask: bool | None = None,
+        classes: Classes | None = None, benchmark: str | None = None, model: str | None = None, top: int = 5,
+        multimask: bool | None = None, base: Sequence[str] | None = None,
     ) -> Found[Prompted]:  # fmt: skip
         """Return the masks of the object at points or in a box (x0, y0, x1, y1), highest predicted IoU first.
 
         The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
         path or bytes are faster than an array, which is encoded for each prompt. Without classes or a benchmark, masks
-        have no class names. Raises OvssError.
+        have no class names. A model such as Open-Vocabulary SAM also has the probabilities of its two branches (`head`
+        and `clip` of each name); `base` are the names that its training saw. Raises OvssError.
         """
         data = _bytes(image)
         name = hashlib.sha256(data).hexdigest()
         fields = [*_words(classes, benchmark, model), ("top", str(top)), *_question(points, box, multimask)]
+        fields += [] if base is None else [("base", json.dumps(list(base)))]
         answer = Prompted.model_validate_json(self._prompt(name, data, fields))
         return Found(_masks(answer.masks, answer.height, answer.width), answer)
 

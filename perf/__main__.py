@@ -246,6 +246,17 @@ def words(
         words.measure(name, images, each, names, rounds)
 
 
+@app.command()
+def names(
+    classes: Classes = [1000, 20000],  # noqa: B006
+    masks: Annotated[int, typer.Option(min=1, help="masks that are scored")] = 256,
+) -> None:
+    """Memory of embedding thousands of names for Open-Vocabulary SAM, and of scoring masks with them."""
+    from perf import names as table
+
+    table.measure(classes, masks)
+
+
 def parsed(size: str) -> tuple[int, int]:
     """Read HxW. Raises typer.BadParameter."""
     height, _, width = size.partition("x")

@@ -72,8 +72,8 @@ def build(side: str, name: str, size: tuple[int, int], device: str, options: dic
     from segment_anything import SamAutomaticMaskGenerator
 
     from ovss_ray.models.sam.generator import Generator
-    from ovss_ray.models.sam.points import Settings
     from ovss_ray.models.sam.variants import VARIANTS
+    from ovss_ray.models.sam_layers.points import Settings
     from tests import official_sam
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -140,7 +140,7 @@ def _ours(name: str) -> Any:
 def _options(name: str, size: tuple[int, int]) -> dict[str, Any]:
     """What both generators are given besides the points: the thresholds."""
     from ovss_ray.models.sam.generator import Generator
-    from ovss_ray.models.sam.points import Settings
+    from ovss_ray.models.sam_layers.points import Settings
 
     every = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
     (found,) = Generator(_ours(name), Settings(points_per_side=4, **every)).generate([_photograph(size)])

@@ -41,6 +41,13 @@ def test_each_script_prints_its_table_and_finds_that_the_sides_agree(name: str) 
 
 
 @pytest.mark.slow
+def test_the_table_of_names_has_the_size_of_embeddings_and_scores() -> None:
+    shown = perf("names", "--classes", "2000", "--masks", "50")
+    row = next(line for line in shown.splitlines() if line.startswith("│ 2,000"))
+    assert [row.split("│")[column].strip() for column in (3, 6)] == ["6.1", "0.4"]
+
+
+@pytest.mark.slow
 def test_the_simulation_of_the_bootstrap_covers_what_is_certain() -> None:
     shown = perf("bootstrap", "--images", "300", "--sets", "20", "--tests", "3")
     row = next(line for line in shown.splitlines() if line.startswith("│ pacc"))

@@ -17,14 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from ovss_ray.benchmarks.contract import Benchmark
-from ovss_ray.io import files
-from ovss_ray.models.network_config import NetworkConfig, WithClassifiers
+from ovss_ray.models.network_config import WithClassifiers
+from ovss_ray.models.ovsam.config import OvsamConfig
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared
-from ovss_ray.structures.columns import NONE, Batch, column
+from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
@@ -52,33 +52,15 @@ class Stage(WithClassifiers, stage.Stage):
 
     benchmarks: Mapping[str, Benchmark]
 
-    class Config(NetworkConfig):
+    class Config(OvsamConfig):
         """The network with the checkpoints of its parts, and the options of its scores."""
 
-        family: ClassVar[str] = "ovss_ray.models.ovsam"
-        variant: str = "ovsam_rn50x16"
-        """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, or ovsam_rn50x16_demo"""
-        clip: str | None = None
-        """path of OpenAI's RN50x16; default: the downloaded one"""
-        neck: str | None = None
-        """path of the neck (SAM2CLIP); default: the downloaded one"""
-        sam: str | None = None
-        """path of SAM ViT-H, whose prompt encoder is used; default: the downloaded one"""
-        fpn: str | None = None
-        """path of the feature pyramid, for ovsam_rn50x16_demo only; default: the downloaded one"""
-        path: Literal["evaluation", "demo"] = "evaluation"
-        """evaluation: fused scores of both branches, as in the official evaluation; demo: the head's scores alone"""
         clip_boxes: Literal["prompt", "truth"] = "prompt"
         """box for CLIP's branch. prompt: the box of the prompt, else that of the mask; truth: the annotated box"""
         official: bool = False
         """True: as in the published evaluation, annotated boxes, not scaled to the network's input"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
-
-        @field_validator("clip", "neck", "sam", "fpn")
-        @classmethod
-        def _absolute_part(cls, path: str | None) -> str | None:
-            return path and files.absolute(path)
 
         @model_validator(mode="after")
         def _effective(self) -> Self:
@@ -88,17 +70,7 @@ class Stage(WithClassifiers, stage.Stage):
                     "path demo has the scores of the head alone, so `official` and `clip_boxes: truth` have no effect. "
                     "Remove them, or use path: evaluation"
                 )
-            if self.fpn and not self.variant.endswith("_demo"):
-                raise ValueError(
-                    f"fpn is a file of ovsam_rn50x16_demo, but the variant is {self.variant}. Remove fpn, or set "
-                    "variant: ovsam_rn50x16_demo"
-                )
             return self
-
-        def paths(self) -> tuple[str | None, ...]:
-            """Return the paths of the checkpoints in the order of models.ovsam.variants.checkpoints."""
-            every = (self.weights, self.clip, self.neck, self.sam)
-            return (*every, self.fpn) if self.variant.endswith("_demo") else every
 
         @property
         def needs_truth(self) -> bool:
@@ -168,7 +140,7 @@ class Stage(WithClassifiers, stage.Stage):
                 continue
             encoded, of_image = next(results)
             scores = self._scores(row, encoded, of_image, vocabulary)
-            yield *regions.pack(self._masks(encoded, of_image)), scores.float().cpu().numpy()
+            yield *regions.pack(self._masks(encoded, of_image)), scores
 
     def _masks(self, encoded: "Embedded", logits: "Tensor") -> Iterator[np.ndarray]:
         """Yield the mask (H, W) bool of each prompt."""
@@ -177,12 +149,13 @@ class Stage(WithClassifiers, stage.Stage):
 
     def _scores(
         self, row: Mapping[str, Any], encoded: "Embedded", logits: "Tensor", vocabulary: Vocabulary
-    ) -> "Tensor":
+    ) -> np.ndarray:
         """Return the scores (N, K) of an image's masks: logarithms of fused probabilities, or the head's logits."""
+        from ovss_ray.models.ovsam.naming import named
+
         base, novel = self._groups(row["benchmark"], len(vocabulary))
         boxes = self._clip_boxes(row, encoded)
-        result = self.model.scores(encoded, logits, self._classes(vocabulary), base, novel, boxes)
-        return result["fused_scores" if self.config.path == "evaluation" else "head_logits"][:, 0, :-1]
+        return named(self.model, encoded, logits, self._classes(vocabulary), base, novel, boxes).scores
 
     def _classes(self, vocabulary: Vocabulary) -> "Classifier":
         """Return the classifier of a vocabulary, whose classes may have several synonyms."""
@@ -191,20 +164,11 @@ class Stage(WithClassifiers, stage.Stage):
         return words.grouped(self.classifier(vocabulary), vocabulary)
 
     def _groups(self, benchmark: str, count: int) -> "tuple[Tensor, Tensor]":
-        """Return which of K classes are base classes, and which are novel, (K,) bool each.
-
-        They are the groups of the benchmark. Without such groups, all classes are novel, as in the official code. Own
-        words that count as no label are novel.
-        """
-        import torch
+        """Return which of K classes are base, and which are novel, (K,) bool each, by the benchmark's groups."""
+        from ovss_ray.models.ovsam import words
 
         card = self.benchmarks[benchmark] if benchmark else None
-        groups = card.groups if card else {}
-        if card is None or not {"base", "novel"} <= groups.keys():
-            return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
-        novel = {*groups["novel"], NONE}
-        base, other = (torch.tensor([label in of for label in card.index]) for of in (groups["base"], novel))
-        return base, other
+        return words.grouping(card.groups if card else {}, card.index if card else (), count)
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
         """Return the boxes (N, 4) for CLIP's branch, in pixels of the network's input; None: those of the masks."""

@@ -1,7 +1,7 @@
 """Propose regions with SAM: the masks of the released automatic generator, in its order, with less computation.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. The network is prompted with a grid of points and
-returns three masks per point. The generator (models/sam/generator.py) drops masks with a low predicted IoU or
+returns three masks per point. The generator (models/sam_layers/generator.py) drops masks with a low predicted IoU or
 unstable edges, and duplicates.
 """
 
@@ -51,7 +51,7 @@ class Stage(stage.Stage):
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
         from ovss_ray.models.sam.generator import Generator
-        from ovss_ray.models.sam.points import Settings
+        from ovss_ray.models.sam_layers.points import Settings
 
         alone = config.exact or config.resolved_device() == "cpu"
         images = 1 if alone else config.batch

@@ -31,6 +31,8 @@ QUESTION = ("points", "labels", "box", "mask", "multimask")
 """Keys of a prompt: the arguments of models.sam.network.Sam.predict."""
 NAME = "image"
 """Optional key of a prompt: the image's name in the cache. Without it, the pixels are hashed for every prompt."""
+OTHERS = (NAME, "base")
+"""Further keys that a prompt may have. `base` is for networks that name objects; SAM ignores it"""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Stage(stage.Stage):
 
         Logits can be passed as the mask of a further prompt. Raises OvssError for an invalid prompt.
         """
-        if unknown := set(question) - {*QUESTION, NAME}:
+        if unknown := set(question) - {*QUESTION, *OTHERS}:
             raise OvssError(f"unknown keys of a prompt: {sorted(unknown)}; allowed: {', '.join(QUESTION)}")
         name = question.get(NAME) or _hashed(image)
         with self.config.computing():

@@ -38,7 +38,7 @@ def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path])
 
 
 def figures(benchmark: str | None) -> Table:
-    """Return a table of published mIoUs on one benchmark or on all benchmarks, best first. Raises UnknownName."""
+    """Return a table of published figures for one benchmark or for all, best first. Raises UnknownName."""
     if benchmark is not None:
         catalog.load(benchmark)
     rows = published.figures() if benchmark is None else published.of(benchmark)
@@ -53,7 +53,8 @@ def figures(benchmark: str | None) -> Table:
         table.add_row(*map(escape, words))
     table.caption = (
         "miou, miou_classic: as in our reports; either: all classes occur, so both are equal; unknown: not stated; "
-        "sg_miou_classic: the mean SG-IoU instead of the mIoU; fold_miou, fold_miou_hsnet: over a fold's classes"
+        "sg_miou_classic: the mean SG-IoU instead of the mIoU; fold_miou, fold_miou_hsnet: over a fold's classes; "
+        "instance_iou, instance_accuracy: of prompted instances"
     )
     table.caption_justify = "left"
     return table

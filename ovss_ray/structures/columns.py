@@ -71,6 +71,8 @@ COLUMNS = {
         "float32", "R", "IoU of each region's mask with an object, predicted by its network: 0 to 1"
     ),
     "scores": Column("float32", "R K", "logits of each region for each class of the vocabulary: 100 · cosine"),
+    "top_classes": Column("int64", "R T", "indices of the T best classes of each region, best first"),
+    "top_scores": Column("float32", "R T 3", "their probabilities: fused, by the head, by CLIP (see models/ovsam)"),
     "prediction": Column(
         "uint16", "H W", "class index in the row's vocabulary (its `words`, if there are any), or NONE"
     ),

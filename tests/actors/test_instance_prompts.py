@@ -107,6 +107,16 @@ def test_random_points_are_in_the_mask_and_depend_on_seed_and_image_only() -> No
     assert all(not np.array_equal(first, other["prompt_points"][0]) for other in others)
 
 
+def test_noise_is_capped_for_large_boxes_and_leaves_a_pixel_of_small_ones() -> None:
+    corners, random = np.array([[100.0, 100, 600, 500], [7, 7, 8, 8]]), np.random.default_rng(0)
+    moved = np.array([truth_prompts._noisy(corners, (800, 700), random) for _ in range(200)])
+    large = np.abs(moved[:, 0] - corners[0])
+    assert large.max() == 20
+    assert 0.5 < (large == 20).mean() < 0.8, "with a deviation of 50 and 40 pixels, 69 and 62 % would be moved further"
+    assert (moved[:, 1, 2:] - moved[:, 1, :2] >= 1).all()
+    assert not np.array_equal(moved[:, 1], np.tile(corners[1], (200, 1)))
+
+
 def test_noisy_boxes_are_near_the_boxes_and_inside_the_image() -> None:
     exact = np.array([[0, 0, 40, 30], [10, 10, 20, 20]])
     batch = rows(square(0, 0, 40, 30), square(10, 10, 20, 20))

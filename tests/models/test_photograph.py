@@ -13,7 +13,7 @@ from PIL import Image
 from ovss_ray import models
 from ovss_ray.models.photograph import padded_size, resized_size, rgb
 from ovss_ray.models.sam.generator import Generator
-from ovss_ray.models.sam.points import Settings
+from ovss_ray.models.sam_layers.points import Settings
 from ovss_ray.models.san.variants import VARIANTS
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)

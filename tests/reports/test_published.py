@@ -96,7 +96,8 @@ def test_every_figure_is_of_a_known_benchmark_and_of_a_known_convention() -> Non
         assert (figure.kind == "second-hand") == (figure.convention == "sg_miou_classic")
         told = figure.convention in ("miou", "miou_classic", "sg_miou_classic", "unknown")
         assert figure.convention.startswith("fold_") == figure.benchmark.startswith(("pascal5i", "coco20i"))
-        if not figure.convention.startswith(("sg_", "fold_")):
+        assert figure.convention.startswith("instance_") == (":instances" in figure.benchmark)
+        if not figure.convention.startswith(("sg_", "fold_", "instance_")):
             assert told if figure.benchmark == "pascal_context:459" else figure.convention == "either"
 
 
@@ -108,7 +109,7 @@ def test_none_of_the_collected_figures_is_lost_or_changed(shared: Path) -> None:
     ours = sorted(
         (one.method, one.backbone, one.miou, one.where)
         for one in published.figures()
-        if one.kind != "second-hand" and not one.convention.startswith("fold_")
+        if one.kind != "second-hand" and not one.convention.startswith(("fold_", "instance_"))
     )
     assert ours == asked
     assert len(ours) == 513
@@ -140,6 +141,15 @@ def test_scan_s_figures_are_listed_with_the_marks_of_their_sources() -> None:
     }
     assert all("presumably ViT-L/14; verify" in figure.quoted for figure in sg.values())
     assert published.of("ade20k:847")[-1].convention == "sg_miou_classic", "no mIoU among mIoUs"
+
+
+def test_the_log_of_open_vocabulary_sam_is_listed_for_its_split() -> None:
+    found = {figure.convention: figure for figure in published.of("coco:instances_48_17@ovsam")}
+    assert {name: figure.miou for name, figure in found.items()} == {
+        "instance_iou": 67.91,
+        "instance_accuracy": 76.7359,
+    }
+    assert all("issue 37" in figure.where and "not scaled" in figure.quoted for figure in found.values())
 
 
 def test_the_best_come_first_and_other_words_for_the_classes_have_the_same_figures() -> None:

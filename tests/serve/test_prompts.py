@@ -175,7 +175,19 @@ def test_a_model_may_be_named_and_the_first_is_meant_where_none_is(toy: TestClie
 def test_the_document_tells_of_all_that_may_be_sent_and_answered(toy: TestClient) -> None:
     paths = toy.get("/v1/openapi.json").json()["paths"]
     prompt = paths["/v1/prompt"]["post"]
-    fields = {"classes", "benchmark", "model", "image", "points", "box", "multimask", "top", "output", "file_name"}
+    fields = {
+        "classes",
+        "benchmark",
+        "model",
+        "image",
+        "points",
+        "box",
+        "multimask",
+        "base",
+        "top",
+        "output",
+        "file_name",
+    }
     assert {one["name"] for one in prompt["parameters"]} == fields
     assert set(prompt["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]) == fields
     assert set(prompt["responses"]) == {"200", *map(str, (400, 401, 403, 404, 413, 415, 422, 429, 503))}
@@ -200,6 +212,8 @@ def test_each_class_ranks_the_regions_by_its_probability(toy: TestClient) -> Non
             "index": ranking["index"],
             "name": ranking["name"],
             "score": pytest.approx(best["score"]),
+            "head": None,
+            "clip": None,
         }
         assert best["score"] == pytest.approx(np.exp(5) / (np.exp(5) + 2))
         assert second["score"] == pytest.approx(1 / (np.exp(5) + 2))

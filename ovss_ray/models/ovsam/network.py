@@ -25,6 +25,7 @@ from ovss_ray.models.ovsam.inputs import Embedded, Numbers
 from ovss_ray.models.ovsam.parts import WORDS, state_of
 from ovss_ray.models.ovsam.variants import VARIANTS, Variant
 from ovss_ray.models.ovsam.words import Classes
+from ovss_ray.models.sam_layers import masks as measuring
 from ovss_ray.models.sam_layers.frame import Frame, thresholded
 from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
 from ovss_ray.models.text import Classifier
@@ -195,6 +196,17 @@ class Ovsam(nn.Module):
         size = seen.placed.resized if seen.path == "demo" else seen.placed.size
         masks = self.full_size(seen, logits, size)
         return {"neck": seen.neck, "low_res_masks": logits[:, None], **result, "masks": masks}
+
+    @torch.inference_mode()
+    def measured(self, seen: Embedded, logits: Tensor, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return boxes (P, 4), bits and stability (P,) float32 of masks of the image's size (see sam_layers.masks)."""
+        place = seen.placed
+        frame = Frame(logits.shape[-1], self.variant.pixels, place.resized, place.size, self.device)
+        parts = [[measuring.measure(logits, frame, offset, 0)]]
+        (values,) = measuring.numbers(parts)
+        (bits,) = measuring.packed(parts, [values[:, 2:]], [np.arange(len(values))])
+        joined = np.concatenate([np.empty(0, np.uint8), *bits])
+        return values[:, 2:].astype(np.int32), joined, np.nan_to_num(measuring.stability(values))
 
     @torch.inference_mode()
     def full_size(self, seen: Embedded, logits: Tensor, size: tuple[int, int] | None = None) -> np.ndarray:

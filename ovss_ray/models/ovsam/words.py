@@ -3,7 +3,7 @@
 Letters: K classes, N names, D features, S names per class.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ovss_ray.errors import OvssError
 from ovss_ray.models.text import Classifier
+from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Classes = Iterable[int | str]
@@ -51,3 +52,27 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
             raise OvssError(f"unknown class {entry!r}: pass names of the vocabulary, or indices below {count}")
         listed[number] = True
     return torch.from_numpy(listed)
+
+
+def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+    """Return which of K classes are base classes, and which are novel, (K,) bool each.
+
+    `groups` and `index` are those of a benchmark: labels of each group, and the label of each class. Without the groups
+    "base" and "novel", all classes are novel, as in the official code. Own words that count as no label are novel.
+    """
+    if not {"base", "novel"} <= groups.keys():
+        return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
+    novel = {*groups["novel"], NONE}
+    return torch.tensor([label in groups["base"] for label in index]), torch.tensor([label in novel for label in index])
+
+
+def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Return which classes have a name in `base`, the names seen in training, and which have none, (K,) bool each.
+
+    Names are compared by their synonyms. Names that are not in the vocabulary have no effect.
+    """
+    known = {name for text in base for name in synonyms([text])}
+    is_base = torch.zeros(len(vocabulary), dtype=torch.bool)
+    if known:  # else 20,000 names would be split for nothing, at every click
+        is_base = torch.tensor([not known.isdisjoint(synonyms(names)) for names in vocabulary.classes])
+    return is_base, ~is_base

@@ -1,102 +1,33 @@
-"""SAM's automatic mask generator: the regions that a grid of clicks finds in an image.
+"""The automatic mask generator of SAM's own networks, with the results of the released one.
 
-Kirillov et al., 2023, §4 and appendix B. The regions have the order of the released generator. The work is done in
-another order, so that discarded masks cost little:
-
-- for all clicks: the predicted IoU of each mask;
-- for masks whose predicted IoU passes the threshold: logits at low resolution, then stability and box at full size;
-- for stable masks: packed bits, and non-maximum suppression over boxes.
-
-No full-size mask is kept, and no run-length encoding is used. On a GPU, the host waits three times per batch of images
-if memory allows: for the predicted IoU, for stability and boxes, and for the bits of the remaining masks.
-
-Letters: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
+Kirillov et al., 2023, §4 and appendix B; see sam_layers/generator.py.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ovss_ray.errors import OvssError
 from ovss_ray.models.photograph import rgb
-from ovss_ray.models.runtime import down, full_precision, up
-from ovss_ray.models.sam.fast_decoder import Answered, FastDecoder, Seen
-from ovss_ray.models.sam.masks import Measured, measure, numbers, packed, stability, stable
+from ovss_ray.models.runtime import full_precision, up
+from ovss_ray.models.sam.decoder import MASKS
 from ovss_ray.models.sam.network import Sam
-from ovss_ray.models.sam.nms import clean, nms
-from ovss_ray.models.sam.points import Settings, crops, cut_off
 from ovss_ray.models.sam.variants import resized_size
-from ovss_ray.models.sam_layers.frame import Frame
-from ovss_ray.models.sam_layers.prompts import ON, Prompts
-from ovss_ray.models.sam_layers.sizes import Size
-from ovss_ray.structures.masks import regions
+from ovss_ray.models.sam_layers import generator
+from ovss_ray.models.sam_layers.fast_decoder import FastDecoder
+from ovss_ray.models.sam_layers.generator import Crop, Encoded, Proposals
+from ovss_ray.models.sam_layers.points import Settings
 
-CACHED, HELD = 1 << 24, 1 / 8
-"""Memory limit for the clicks that are decoded as one group; each click has its own image embedding. CACHED: bytes on a
-CPU. HELD: fraction of a GPU's free memory."""
-
-MASKS_BYTES = 1 << 31
-"""Maximum bytes of a crop's packed masks before duplicates are removed. On a GPU, masks are packed at full size; there,
-the limit is the fraction HELD of its free memory, if that is more."""
+SEVERAL = MASKS - 1
+"""Number of masks per click. A click is ambiguous, so the decoder's first mask, for unambiguous prompts, is left out"""
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """The regions of an image, best first."""
-
-    boxes: np.ndarray
-    """(R, 4) int32: x0 y0 x1 y1, half open; zeros if a mask is empty"""
-    bits: list[np.ndarray]
-    """for each region, (n,) uint8: its mask inside its box, one bit per pixel"""
-    predicted_iou: np.ndarray
-    """(R,) float32: IoU of each mask with an object, as predicted by SAM"""
-    stability: np.ndarray
-    """(R,) float32: stability of each mask (see masks.stability)"""
-    points: np.ndarray
-    """(R, 2) float64: the click that found each region, x and y in pixels of the image"""
-    crops: np.ndarray
-    """(R, 4) int64: the crop in which each region was found, x0 y0 x1 y1 in pixels of the image"""
-
-    def select(self, rows: np.ndarray) -> "Proposals":
-        """Return the regions with the given indices."""
-        parts = (self.predicted_iou, self.stability, self.points, self.crops)
-        return Proposals(self.boxes[rows], [self.bits[i] for i in rows.tolist()], *(part[rows] for part in parts))
-
-    @classmethod
-    def joined(cls, parts: Sequence["Proposals"]) -> "Proposals":
-        """Return the regions of several crops, concatenated."""
-        names = ("predicted_iou", "stability", "points", "crops")
-        rest = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-        return cls(np.concatenate([part.boxes for part in parts]), [x for part in parts for x in part.bits], *rest)
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A part of an image that is processed separately."""
-
-    image: int
-    """index of the image in its batch"""
-    size: Size
-    """H, W of that image"""
-    box: regions.Box
-    points: np.ndarray
-    """(P, 2) float64: the clicks, x and y in pixels of the crop"""
-
-
-class Generator:
+class Generator(generator.Generator):
     """SAM's automatic mask generator. `batch` is the number of crops that the encoder processes at a time."""
 
     def __init__(self, model: Sam, settings: Settings | None = None, batch: int = 1) -> None:
-        self.model, self.settings, self.batch = model, settings or Settings(), batch
-        self.grids = self.settings.grids()
-        self.fast = FastDecoder(model)
-        self.held, self.cap = CACHED, MASKS_BYTES
-        if model.device.type == "cuda":
-            self.held = int(HELD * torch.cuda.mem_get_info(model.device)[0])
-            self.cap = max(self.cap, self.held)
+        self.model, self.batch = model, batch
+        super().__init__(fast_decoder(model), model.variant.pixels, model.device, model.precision, settings)
 
     @torch.inference_mode()
     def generate(self, images: Sequence[np.ndarray]) -> list[Proposals]:
@@ -108,162 +39,25 @@ class Generator:
         if isinstance(images, np.ndarray) and images.ndim < 4:  # its rows would pass for grey images
             raise ValueError(f"expected a list of images, got an array {images.shape}: type generate([image])")
         images = [rgb(image) for image in images]
-        todo = [crop for i, image in enumerate(images) for crop in self._crops(i, image.shape[:2])]
+        todo = [crop for i, image in enumerate(images) for crop in self.crops(i, image.shape[:2])]
         proposed: list[list[Proposals]] = [[] for _ in images]
         for begin in range(0, len(todo), self.batch):
             batch = todo[begin : begin + self.batch]
-            with full_precision(self.model.device):
-                by_crop = self._propose(images, batch)
+            with full_precision(self.device):
+                by_crop = self.propose(batch, self._encode(images, batch))
             for crop, proposals in zip(batch, by_crop, strict=True):
                 proposed[crop.image].append(proposals)
-        return [self._merge(parts, image.shape[:2]) for parts, image in zip(proposed, images, strict=True)]
+        return [self.merge(parts, image.shape[:2]) for parts, image in zip(proposed, images, strict=True)]
 
-    def _crops(self, number: int, size: Size) -> Iterator[Crop]:
-        for layer, box in crops(size, self.settings.crop_n_layers, self.settings.crop_overlap_ratio):
-            yield Crop(number, size, box, self.grids[layer] * (box[2] - box[0], box[3] - box[1]))
-
-    def _propose(self, images: Sequence[np.ndarray], batch: Sequence[Crop]) -> list[Proposals]:
-        """Return the regions of each crop in a batch."""
-        device, variant = self.model.device, self.model.variant
+    def _encode(self, images: Sequence[np.ndarray], batch: Sequence[Crop]) -> Encoded:
         cut = [images[crop.image][crop.box[1] : crop.box[3], crop.box[0] : crop.box[2]] for crop in batch]
         inputs = torch.stack([self.model.preprocess(np.ascontiguousarray(pixels)) for pixels in cut])
-        seen = self.fast.see(self.model.encode(up(inputs, device)))
-        resized = [resized_size(pixels.shape[0], pixels.shape[1], variant) for pixels in cut]
+        resized = [resized_size(pixels.shape[0], pixels.shape[1], self.model.variant) for pixels in cut]
         scales = [(w / pixels.shape[1], h / pixels.shape[0]) for pixels, (h, w) in zip(cut, resized, strict=True)]
-        places = np.concatenate([crop.points * scale for crop, scale in zip(batch, scales, strict=True)])
-        which = np.repeat(np.arange(len(batch)), [len(crop.points) for crop in batch])
-        frames = [
-            Frame(4 * variant.grid, variant.pixels, size, pixels.shape[:2], device)
-            for pixels, size in zip(cut, resized, strict=True)
-        ]
-        fit, parts = self._decode(seen, places, which, frames)
-        return self._select(batch, parts, fit, which)
-
-    def _decode(
-        self, seen: Seen, places: np.ndarray, which: np.ndarray, frames: Sequence[Frame]
-    ) -> tuple[np.ndarray, list[list[Measured]]]:
-        """Decode clicks `places` (P, 2), x and y in pixels of the network's input.
-
-        `which` (P,) is the index of each click's crop. Return the predicted IoU (P, SEVERAL), and for each crop the
-        masks whose predicted IoU passes the threshold.
-        """
-        clicks, images = up(places, self.model.device), up(which, self.model.device)
-        fits: list[np.ndarray] = []
-        parts: list[list[Measured]] = [[] for _ in frames]
-        offset, least = self.settings.stability_score_offset, self.settings.stability_score_thresh
-        for pieces in self._groups(len(places), seen):
-            answers = [self._answer(seen, clicks[piece], images[piece]) for piece in pieces]
-            fit = down(torch.cat([answer.fit for answer in answers]).float())
-            fits.append(fit)
-            kept, begin = self._passes(fit), pieces[0].start
-            for piece, answer in zip(pieces, answers, strict=True):
-                here = kept[piece.start - begin : piece.stop - begin]
-                for i in np.unique(which[piece]).tolist():
-                    selected = here & (which[piece] == i)[:, None]
-                    if selected.any():
-                        parts[i].append(measure(self._masks(answer, selected), frames[i], offset, least))
-                        _limit(sum(part.nbytes for part in parts[i]), self.cap)
-            del answers, answer  # else a GPU would hold two groups at a time
-        return np.concatenate(fits), parts
-
-    def _groups(self, clicks: int, seen: Seen) -> Iterator[list[slice]]:
-        """Yield groups of chunks of clicks. Chunks are decoded one by one; the host waits for a GPU once per group."""
-        each = seen.image[0].nbytes
-        size = max(1, min(self.settings.points_per_batch, self.held // each))
-        several = max(1, self.held // (each * size))
-        pieces = [slice(begin, min(begin + size, clicks)) for begin in range(0, clicks, size)]
-        yield from (pieces[begin : begin + several] for begin in range(0, len(pieces), several))
-
-    def _answer(self, seen: Seen, places: Tensor, which: Tensor) -> Answered:
-        points = places[:, None]
-        prompts = Prompts.of(points, torch.full(points.shape[:2], ON, device=points.device))
-        with self.model.computing():
-            return self.fast.answer(seen, prompts, which if len(seen.image) > 1 else None)
-
-    def _passes(self, fit: np.ndarray) -> np.ndarray:
-        """Return an array of bool: whether each predicted IoU passes the threshold."""
-        least = self.settings.pred_iou_thresh
-        return fit > least if least > 0 else np.ones(fit.shape, bool)
-
-    def _masks(self, answer: Answered, selected: np.ndarray) -> Tensor:
-        """Return the logits (M, s, s) of the masks for which `selected` (P, SEVERAL) is true."""
-        rows = np.flatnonzero(selected.any(1))
-        with self.model.computing():
-            logits = self.fast.masks(answer, up(rows, self.model.device)).float()
-        return logits.flatten(0, 1)[up(np.flatnonzero(selected[rows]), self.model.device)]
-
-    def _select(
-        self, batch: Sequence[Crop], parts: list[list[Measured]], fit: np.ndarray, which: np.ndarray
-    ) -> list[Proposals]:
-        """Return the masks of each crop that are stable, not cut off, and not duplicates of a better one.
-
-        `fit` (P, SEVERAL) is the predicted IoU of all masks; `parts` has only those that pass its threshold. `which`
-        (P,) is the index of each click's crop.
-        """
-        measured, rows, values = [], [], numbers(parts)
-        for i, crop in enumerate(batch):
-            prompts, masks = np.nonzero(self._passes(fit) & (which == i)[:, None])
-            points = crop.points[prompts - np.flatnonzero(which == i)[0]]
-            measured.append(_measured(crop, values[i], fit[prompts, masks], points))
-            rows.append(self._best(crop, measured[-1]))
-        every = packed(parts, [columns[:, 2:] for columns in values], rows)
-        return [
-            replace(proposals.select(best), bits=bits)
-            for proposals, best, bits in zip(measured, rows, every, strict=True)
-        ]
-
-    def _best(self, crop: Crop, proposals: Proposals) -> np.ndarray:
-        """Return the indices of a crop's stable, complete and distinct masks, best first."""
-        inner = corners(proposals.boxes, proposals.crops[:, :2])
-        good = stable(proposals.stability, self.settings.stability_score_thresh)
-        rows = np.flatnonzero(good & ~cut_off(inner, crop.box, crop.size))
-        return rows[nms(inner[rows], proposals.predicted_iou[rows], self.settings.box_nms_thresh)]
-
-    def _merge(self, parts: Sequence[Proposals], size: Size) -> Proposals:
-        """Join the regions of an image's crops, and remove duplicates, specks and small holes."""
-        proposals = Proposals.joined(parts)
-        if len(parts) > 1:
-            areas = (proposals.crops[:, 2:] - proposals.crops[:, :2]).prod(1).astype(np.float32)
-            inner = corners(proposals.boxes, proposals.crops[:, :2])
-            proposals = proposals.select(nms(inner, 1 / areas, self.settings.crop_nms_thresh))
-        _limit(sum(map(len, proposals.bits)), regions.BYTES)
-        return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
-
-    def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes from the regions, then duplicates. Of duplicates, keep an unchanged one."""
-        boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
-        for i, box in enumerate(proposals.boxes):
-            mask = regions.masks(box[None], proposals.bits[i], size)[0]
-            mask, changed = clean(mask, self.settings.min_mask_region_area)
-            if changed:
-                x0, y0, x1, y1 = boxes[i] = regions.box_of(mask)
-                bits[i], same[i] = np.packbits(mask[y0:y1, x0:x1]), 0
-        threshold = max(self.settings.box_nms_thresh, self.settings.crop_nms_thresh)
-        rows = nms(corners(boxes, np.zeros((len(boxes), 2), np.int64)), same, threshold)
-        return replace(proposals, boxes=boxes, bits=bits).select(rows)
+        return Encoded(self.model.encode(up(inputs, self.device)), resized, scales)
 
 
-def _measured(crop: Crop, values: np.ndarray, fit: np.ndarray, points: np.ndarray) -> Proposals:
-    """Return the Proposals of a crop, still without bits. `values` (M, 6) has the columns of Measured.numbers."""
-    x0, y0 = crop.box[:2]
-    boxes = (values[:, 2:] + (values[:, 4:5] > 0) * (x0, y0, x0, y0)).astype(np.int32)
-    none = [np.empty(0, np.uint8)] * len(boxes)
-    every = np.tile(np.array(crop.box), (len(boxes), 1))
-    return Proposals(boxes, none, fit, stability(values), points + np.array((x0, y0)), every)
-
-
-def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
-    """Return boxes (R, 4) int64 with inclusive ends, as in the released code.
-
-    An empty box becomes the single point in `origins` (R, 2).
-    """
-    return np.where(boxes[:, 2:3] > 0, boxes.astype(np.int64) - (0, 0, 1, 1), np.tile(origins, 2))
-
-
-def _limit(taken: int, cap: int) -> None:
-    """Raise OvssError if the packed masks of an image take more than `cap` bytes."""
-    if taken > cap:
-        raise OvssError(
-            f"too many masks: an image's masks take {taken:,} bytes; the limit is {cap:,}. Cut the image into tiles, "
-            "lower points_per_side, or raise pred_iou_thresh and stability_score_thresh"
-        )
+def fast_decoder(model: Sam) -> FastDecoder:
+    """Return the fast decoder of a Sam, for SEVERAL masks per click."""
+    decoder = model.mask_decoder
+    return FastDecoder(model.prompt_encoder, decoder, decoder.iou_token, SEVERAL, decoder.iou_prediction_head)

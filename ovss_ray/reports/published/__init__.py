@@ -1,4 +1,4 @@
-"""Published figures: mIoU and SG-IoU in papers, repositories and logs, as figures.json quotes them.
+"""Published figures: mIoU, SG-IoU and values of instances in papers, repositories and logs, as in figures.json.
 
 One method may have several figures for one benchmark, if sources differ or one source gives more digits.
 """
@@ -17,16 +17,17 @@ SECOND_HAND = "second-hand"
 
 @dataclass(frozen=True)
 class Figure:
-    """One published mIoU or mean SG-IoU."""
+    """One published mIoU, mean SG-IoU, or value of prompted instances."""
 
     method: str
     backbone: str
     benchmark: str
     """name of the benchmark in this project"""
     miou: float
-    """percent, with the digits that the source prints; mIoU, or the mean that the convention names"""
+    """percent, with the digits that the source prints; mIoU, or the value that the convention names"""
     convention: str
-    """"either", "unknown", or a metric of a report: miou, miou_classic, sg_miou_classic, fold_miou, fold_miou_hsnet.
+    """"either", "unknown", or a metric of a report: miou, miou_classic, sg_miou_classic, fold_miou, fold_miou_hsnet,
+    instance_iou, instance_accuracy.
 
     "either": the two metrics are equal, since every class has pixels in the truth. "unknown": the two metrics differ,
     and the source does not say which of them it gives.

@@ -36,7 +36,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import digests
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.serve.deployments import batch, share
-from ovss_ray.serve.deployments.batch import PROMPT, Parts
+from ovss_ray.serve.deployments.batch import Parts
 from ovss_ray.serve.deployments.replica import Figures, Replica
 from ovss_ray.serve.http import api, guard, metrics
 from ovss_ray.serve.http.admission import LOG, Model
@@ -149,7 +149,7 @@ def _pool(name: str, pool: Placed, parts: Parts, config: RunConfig, words: Seque
     if pool.most > pool.least:
         scale = {"min_replicas": pool.least, "max_replicas": pool.most, "target_ongoing_requests": pool.batch}
         workers = {"autoscaling_config": scale}
-    pointing = any(PROMPT in part.stages for part in parts.values())
+    pointing = any(batch.prompting(part.stages) for part in parts.values())
     if pointing:
         workers |= _by_image()
     deployment: Any = serve.deployment(
@@ -262,7 +262,7 @@ async def _through(
     later = {"Retry-After": str(retry)}
     result: Any = row
     for handle, parts in route:
-        if PROMPT in parts[kind].stages:
+        if batch.prompting(parts[kind].stages):
             handle = handle.options(multiplexed_model_id=row["prompts"]["image"])  # see routing.ByImage
         if parts[kind].stages:
             result = handle.remote(result, words, kind)

@@ -11,7 +11,6 @@ import numpy as np
 
 from ovss_ray.config.run import RunConfig
 from ovss_ray.errors import OvssError
-from ovss_ray.models.sam.config import SamConfig
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage, StageConfig
 from ovss_ray.serve.row import FORGOTTEN, PROMPT_COLUMNS, REQUEST_COLUMNS, SPECIMEN, Kind, Row, pointed
@@ -24,8 +23,10 @@ ALWAYS = {"image_id", "vocabulary", "error"}
 """Columns that every pool needs"""
 REGIONS = {"boxes", "bits", "predicted_iou"}
 """Columns that describe the masks of regions: bounding boxes, pixels and predicted IoUs, but no class scores"""
-PROMPT = "sam_prompt"
-"""Name of the stage that replaces the stage `sam` if a request has a prompt (points or a box)"""
+NAMED = {"scores", "top_classes", "top_scores"}
+"""Columns with the classes of regions"""
+PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
+"""Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ Parts = Mapping[Kind, Part]
 def plan(config: RunConfig) -> list[Parts]:
     """Return, for each pool of a config, the stages and output columns that each kind of answer needs.
 
-    Every config answers `segment` requests. A config that proposes regions with SAM and scores them also answers
-    `regions` requests and prompt requests. Stages that compute metrics or save files are left out. A config in which a
-    stage finds words also answers `words` requests; the other kinds leave this stage out.
+    Every config answers `segment` requests. A config that proposes regions with a stage of PROMPTERS, and scores them,
+    also answers `regions` requests and prompt requests. Stages that compute metrics or save files are left out. A
+    config in which a stage finds words also answers `words` requests; the other kinds leave this stage out.
 
     Raises OvssError if the stages need more than an image, such as ground truth, or no image at all. The same holds for
     stages whose predictions do not have the size of the photograph.
@@ -66,14 +67,15 @@ def plan(config: RunConfig) -> list[Parts]:
     groups = [pool.stages for pool in config.pools]
     scored = any("scores" in stage.writes() for stage in stages)
     outputs = {"prediction", "scores", "boxes", "bits"} if scored else {"prediction"}
-    named = [tuple(stage for stage in group if not stage.gives_words()) for group in groups]
-    parts_by_kind: dict[Kind, list[Part]] = {"segment": _parts(named, REQUEST_COLUMNS, outputs, all_of_them=True)}
-    if named != groups:
+    worded = [tuple(stage for stage in group if not stage.gives_words()) for group in groups]
+    parts_by_kind: dict[Kind, list[Part]] = {"segment": _parts(worded, REQUEST_COLUMNS, outputs, all_of_them=True)}
+    if worded != groups:
         parts_by_kind["words"] = _parts(groups, REQUEST_COLUMNS, {WORDS})
-    if scored and any(stage.use == "sam" for stage in stages):
-        pointing = [tuple(map(_pointing, group)) for group in named]
-        parts_by_kind["regions"] = _parts(named, REQUEST_COLUMNS, {*REGIONS, "scores", "size"})
-        parts_by_kind["prompt"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "scores", "size", "cached"})
+    if scored and any(stage.use in PROMPTERS for stage in stages):
+        pointing = [tuple(map(_pointing, group)) for group in worded]
+        named = NAMED & {name for stage in stages for name in stage.writes()}
+        parts_by_kind["regions"] = _parts(worded, REQUEST_COLUMNS, {*REGIONS, *named, "size"})
+        parts_by_kind["prompt"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, *named, "size", "cached"})
         parts_by_kind["masks"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "size", "cached"})
     return [{kind: parts[number] for kind, parts in parts_by_kind.items()} for number in range(len(groups))]
 
@@ -102,20 +104,26 @@ def _parts(
 
 
 def _pointing(stage: StageConfig) -> StageConfig:
-    """Return the stage to run for prompts: for `sam`, the stage `sam_prompt` with the same network.
+    """Return the stage to run for prompts: for a stage in PROMPTERS its prompter with the same network.
 
     Any other stage is returned unchanged.
     """
-    return prompter(stage) if stage.use == "sam" else stage
+    return prompter(stage) if stage.use in PROMPTERS else stage
+
+
+def prompting(stages: Iterable[str]) -> str:
+    """Return the name of the stage that answers prompts; an empty string if there is none."""
+    return next((name for name in stages if name in PROMPTERS.values()), "")
 
 
 def prompter(proposer: StageConfig, **options: int) -> StageConfig:
-    """Return the stage `sam_prompt` with the network of `proposer`, which is a stage `sam`.
+    """Return the stage that answers prompts with the network of `proposer`, and the options that both stages have.
 
-    `options`: further options of `sam_prompt`.
+    `options`: further options of that stage.
     """
-    network = proposer.settings().model_dump(include=set(SamConfig.model_fields))
-    return StageConfig(use=PROMPT, options={**network, **options})
+    stage = StageConfig(use=PROMPTERS[proposer.use])
+    shared = proposer.settings().model_dump(include=set(stage.kind().Config.model_fields))
+    return StageConfig(use=stage.use, options={**shared, **options})
 
 
 def run(stages: Mapping[str, Stage], requests: Sequence[tuple[Row, Vocabulary]], keep: Collection[str]) -> list[Row]:

@@ -24,7 +24,7 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage
 from ovss_ray.serve.deployments import batch
-from ovss_ray.serve.deployments.batch import PROMPT, Memory, Parts
+from ovss_ray.serve.deployments.batch import PROMPTERS, Memory, Parts
 from ovss_ray.serve.row import Kind, Row
 from ovss_ray.structures.vocabulary import Vocabulary
 
@@ -70,10 +70,11 @@ class Replica:
         self.thread = ThreadPoolExecutor(1)
         build = {stage.use: partial(stage.build, benchmarks=catalog.Benchmarks()) for stage in pool.stages}
         self.stages: dict[str, Stage] = {use: self._apart(work) for use, work in build.items()}
-        if any(PROMPT in part.stages for part in parts.values()):
-            self.stages[PROMPT] = self._apart(self._prompter, pool, remembered)
+        self.prompter = batch.prompting(name for part in parts.values() for name in part.stages)
+        if self.prompter:
+            self.stages[self.prompter] = self._apart(self._prompter, pool, remembered)
         # Without a GPU, SAM encodes one image at a time anyway: a batch would only delay clicks.
-        self.most = pool.batch if pool.gpus or PROMPT not in self.stages else 1
+        self.most = pool.batch if pool.gpus or not self.prompter else 1
         self.parts, self.deadline, self.clicks = parts, deadline, pool.batch
         self.waiting: deque[Pending] = deque()
         self.working: asyncio.Task[None] | None = None
@@ -97,10 +98,10 @@ class Replica:
         return self.thread.submit(computed).result()
 
     def _prompter(self, pool: Placed, remembered: int) -> Stage:
-        """Return the stage for prompts. It shares the network of the stage `sam`: a GPU may not have room for two."""
-        proposer = next(stage for stage in pool.stages if stage.use == "sam")
+        """Return the stage for prompts. It shares the proposer's network: a GPU may not have room for two."""
+        proposer = next(stage for stage in pool.stages if stage.use in PROMPTERS)
         config = batch.prompter(proposer, memory=remembered)
-        return config.build(network=self.stages["sam"].network)
+        return config.build(network=self.stages[proposer.use].network)
 
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
@@ -156,7 +157,7 @@ class Replica:
         self.begun = time.monotonic()
         stages = self._stages(kind)
         try:
-            memory = stages.get(PROMPT)
+            memory = stages.get(self.prompter)
             if isinstance(memory, Memory):
                 requests = [(batch.recall(memory, row), words) for row, words in requests]
             with self.pool.computing():

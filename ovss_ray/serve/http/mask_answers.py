@@ -1,5 +1,6 @@
 """Answers of /v1/regions and /v1/prompt: masks with class names. Letters in shapes: R regions, K classes."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ class Name(BaseModel):
     index: int = Field(description="position in the requested classes, from 0")
     name: str
     score: float = Field(description="probability among the requested classes")
+    head: float | None = Field(default=None, description="this probability by the trained head alone; null if unknown")
+    clip: float | None = Field(default=None, description="this probability by CLIP alone; null if unknown")
 
 
 class Mask(BaseModel):
@@ -25,7 +28,9 @@ class Mask(BaseModel):
 
     box: tuple[int, int, int, int] = Field(description="x0 y0 x1 y1 in pixels, half open")
     area: int = Field(description="pixels")
-    predicted_iou: float = Field(description="IoU with an object as SAM predicts it, about 0 to 1")
+    predicted_iou: float = Field(
+        description="IoU with an object as SAM predicts it, about 0 to 1; else the mask's stability"
+    )
     rle: Runs
     names: list[Name] = Field(description="most probable classes, best first; empty if no classes were requested")
 
@@ -144,17 +149,24 @@ def _masks(row: Mapping[str, Any], order: list[int], areas: np.ndarray, words: V
             area=int(areas[i]),
             predicted_iou=float(row["predicted_iou"][i]),
             rle=Runs(size=(height, width), counts=rle.encode_region(boxes[i], masks[i], (height, width))),
-            names=_names(row["scores"][i], words, top) if "scores" in row else [],
+            names=_names(row, i, words, top) if "scores" in row else [],
         )
         for i in order
     ]
 
 
-def _names(scores: np.ndarray, words: Vocabulary, top: int) -> list[Name]:
+def _names(row: Mapping[str, Any], region: int, words: Vocabulary, top: int) -> list[Name]:
     """Return the `top` most probable classes of a region. Of classes with equal scores, the lower index comes first.
 
-    `scores`: logits (K,) float32, whose softmax gives the probabilities.
+    Their probabilities are the row's, with those of both branches, else the softmax of its scores.
     """
+    if "top_classes" in row:
+        listed = zip(row["top_classes"][region].tolist(), row["top_scores"][region].tolist(), strict=True)
+        return [
+            Name(index=k, name=words.names[k], score=score, head=head, clip=None if math.isnan(clip) else clip)
+            for k, (score, head, clip) in [*listed][:top]
+        ]
+    scores = row["scores"][region]
     odds = np.exp((scores - scores.max()).astype(np.float64))
     best = np.argsort(-scores, kind="stable")[:top].tolist()
     return [Name(index=k, name=words.names[k], score=float(odds[k] / odds.sum())) for k in best]

@@ -25,6 +25,8 @@ LETTERS = 200
 """Maximum number of characters per point in the JSON text of a prompt, far more than a point needs.
 
 Longer text is refused before it is parsed."""
+BASE = TypeAdapter(list[str])
+"""Validator for a JSON list of names"""
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
 BRACKETS = ("[]", "{}")
@@ -93,6 +95,7 @@ class Regions(Masks):
 class Prompt(Masks):
     """Request for the object at points or in a box, which are a prompt for SAM."""
 
+    top: Top = 5
     image: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="instead of an image: the sha256 of an earlier one"
     )
@@ -103,9 +106,14 @@ class Prompt(Masks):
     multimask: bool | None = Field(
         default=None, description="three masks for an ambiguous prompt; default: true for a single point only"
     )
+    base: str | None = Field(
+        default=None,
+        description="JSON list of names seen in training, for models with scores of head and CLIP; other models ignore "
+        "it. Default: those of the model's config",
+    )
 
     def question(self, limits: Limits) -> dict[str, Any]:
-        """Return points and box in the form that the stage `sam_prompt` reads.
+        """Return points and box in the form that stages such as `sam_prompt` read.
 
         Raises HTTPException 422 if both are missing, or if one of them is invalid.
         """
@@ -117,10 +125,15 @@ class Prompt(Masks):
             raise HTTPException(422, f"too many points: {len(points)}; the limit is {limits.points:,}")
         if box and not (box[0] < box[2] and box[1] < box[3]):
             raise HTTPException(422, f"box: {list(box)} is empty; pass x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+        base = _json("base", self.base, BASE, '["person", "car"]', limits.classes * limits.letters // LETTERS)
+        if len(base or ()) > limits.classes:
+            raise HTTPException(422, f"base: too many names: {len(base):,}; the limit is {limits.classes:,}")
         several = len(points or ()) == 1 and box is None if self.multimask is None else self.multimask
         question: dict[str, Any] = {"multimask": several}
         if points:
             question |= {"points": [[x, y] for x, y, _ in points], "labels": [label for *_, label in points]}
+        if base is not None:
+            question["base"] = base
         return {**question, "box": list(box)} if box else question
 
 

@@ -68,13 +68,19 @@ const others = (names) => {
   return some.length ? html`<small>or ${some.map(({ name, score }) => `${name} ${percent(score)}`).join(", ")}</small>` : nothing;
 };
 
+/** The scores of a name by the two branches of a network that has them, of which its score is made. */
+const branches = ({ head, clip }) => (head === null || head === undefined ? nothing
+  : html`<small title="by the trained head alone, and by CLIP alone">head ${percent(head)}${
+    clip === null ? nothing : `, CLIP ${percent(clip)}`}</small>`);
+
 /** The best names of what is chosen, with a score each. */
 const candidates = (number, names, title) => (names.length ? html`<ol class="names" aria-label="Best names of ${title}">
-  ${names.map(({ name, score }) => html`<li><span>${name}</span> ${bar(number, score)} <span>${percent(score)}</span></li>`)}
+  ${names.map((one) => html`<li><span>${one.name} ${branches(one)}</span> ${bar(number, one.score)}
+    <span>${percent(one.score)}</span></li>`)}
 </ol>` : nothing);
 
 const quality = (part, iou) => html`<span class="quality"><span>${percent(part)}</span>
-  <small title="what the model itself thinks of the mask">IoU ${iou.toFixed(2)}</small></span>`;
+  <small title="what the model itself thinks of the mask: predicted IoU, or its stability">IoU ${iou.toFixed(2)}</small></span>`;
 
 /** Below the word that is looked for: what the region is more likely, if there is something. */
 const likelier = (names, label) => (names.length && names[0].index !== label.index

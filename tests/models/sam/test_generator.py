@@ -24,16 +24,15 @@ from torch.nn import functional as F
 from ovss_ray.datasets import scenes
 from ovss_ray.errors import OvssError
 from ovss_ray.models import zoo as checkpoints
-from ovss_ray.models.sam import generator as sam_generator
-from ovss_ray.models.sam import masks as sam_masks
 from ovss_ray.models.sam import network as sam
-from ovss_ray.models.sam.fast_decoder import FastDecoder
-from ovss_ray.models.sam.generator import Generator, Proposals
+from ovss_ray.models.sam.generator import Generator, Proposals, fast_decoder
 from ovss_ray.models.sam.network import Sam
-from ovss_ray.models.sam.nms import clean, nms
-from ovss_ray.models.sam.points import Settings, crops, cut_off
 from ovss_ray.models.sam.variants import VARIANTS, Variant, resized_size
+from ovss_ray.models.sam_layers import generator as sam_generator
+from ovss_ray.models.sam_layers import masks as sam_masks
 from ovss_ray.models.sam_layers.frame import Frame
+from ovss_ray.models.sam_layers.nms import clean, nms
+from ovss_ray.models.sam_layers.points import Settings, crops, cut_off
 from ovss_ray.models.sam_layers.prompts import Prompts
 from ovss_ray.structures.masks import regions
 from tests import official_sam
@@ -291,7 +290,7 @@ def test_the_fast_decoder_answers_as_the_plain_one(variant: Variant) -> None:
     prompts = Prompts.of(variant.pixels * torch.rand(6, 2, 2, generator=generator), torch.tensor([[1, 0]] * 6))
     with torch.inference_mode():
         logits, fit = model.decode(embeddings, prompts, which)
-        fast = FastDecoder(model)
+        fast = fast_decoder(model)
         answered = fast.answer(fast.see(embeddings), prompts, which)
         masks = fast.masks(answered, torch.tensor([5, 1]))
         assert logits.std() > 0.1

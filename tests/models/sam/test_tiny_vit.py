@@ -13,9 +13,9 @@ from ovss_ray.models import fake
 from ovss_ray.models.sam import network
 from ovss_ray.models.sam.generator import Generator
 from ovss_ray.models.sam.network import Sam
-from ovss_ray.models.sam.points import Settings
 from ovss_ray.models.sam.tiny_vit import UNUSED, TinyVitEncoder
 from ovss_ray.models.sam.variants import VARIANTS
+from ovss_ray.models.sam_layers.points import Settings
 
 MOBILE = VARIANTS["sam_mobile"]
 

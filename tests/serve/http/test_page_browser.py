@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 from pycocotools import mask as coco
 
 from ovss_ray.io import images
-from ovss_ray.serve.row import Row
-from tests.serve.bright import picture
+from ovss_ray.serve.row import Kind, Row
+from tests.serve.bright import outlined, picture
 from tests.serve.http.browsing import HEIGHT, PATIENCE, PHOTO, WIDTH, Service, encoded, load, names, shown, visiting
 from tests.toys import bright
 
@@ -457,3 +457,16 @@ def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser: Browser) -> None:
         expect(page.locator("#keying")).to_be_hidden()
         assert "random" not in page.url
     locked.server.should_exit = True
+
+
+def test_names_of_a_region_show_the_scores_of_head_and_clip(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    def branched(labels: np.ndarray, classes: int, kind: Kind) -> Row:
+        best = np.tile(np.arange(classes), (classes, 1))
+        scores = np.tile(np.array([0.75, 0.25, 0.5], np.float32), (classes, classes, 1))
+        return {**outlined(labels, classes, kind), "top_classes": best, "top_scores": scores}
+
+    monkeypatch.setattr("tests.serve.bright.outlined", branched)
+    load(page, "dark", "light")
+    page.get_by_role("button", name="Everything").click()
+    page.locator(".region button.found").first.click()
+    expect(page.get_by_text("head 25 %, CLIP 50 %").first).to_be_visible()

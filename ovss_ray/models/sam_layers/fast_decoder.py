@@ -1,4 +1,4 @@
-"""SAM's mask decoder for many clicks on an image: the results of decoder.py for a third of the work.
+"""SAM's mask decoder for many clicks on an image: the results of MaskHead.decode for a third of the work.
 
 The results are equal except for rounding. The work is less for these reasons:
 
@@ -7,28 +7,24 @@ The results are equal except for rounding. The work is less for these reasons:
   (Wq q)·(Wk x) is computed as (Wkᵀ Wq q)·x. Wv is applied after the weighted sum over cells. The bias of the keys is
   left out: it changes all scores of a query equally, and softmax ignores that.
 - When cells attend to tokens, the output matrix is applied to the few token values, not to all cells.
-- The predicted IoU depends on the tokens only. So masks are computed for selected prompts only, and never the mask for
-  unambiguous prompts.
+- The predicted IoU depends on the tokens only. So masks are computed for selected prompts only. SAM's mask for
+  unambiguous prompts is never computed.
 - In the upscaling, channels are the last axis. Transposed convolutions of stride and size 2 then are matrix products.
   Pixels are reordered only once, in the masks.
 
-Letters: B images, P prompts, T tokens, N heads, L cells, D channels of the embedding, c of a head.
+Letters: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c of a head.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovss_ray.models.sam.decoder import MASKS
-from ovss_ray.models.sam.network import Sam
-from ovss_ray.models.sam_layers.decoder import Attention, TwoWayBlock
+from ovss_ray.models.sam_layers.decoder import Attention, MaskHead, TwoWayBlock
 from ovss_ray.models.sam_layers.grid import EPSILON
-from ovss_ray.models.sam_layers.prompts import Prompts
-
-SEVERAL = MASKS - 1
-"""Number of masks per click. A click is ambiguous, so the decoder's first mask, for unambiguous prompts, is left out"""
+from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
 
 
 @dataclass(frozen=True)
@@ -50,27 +46,33 @@ class Answered:
     """Tokens and images after all blocks, from which masks are computed."""
 
     tokens: Tensor
-    """(P, SEVERAL, D) float32, or bfloat16 under autocast: a token for each mask"""
+    """(P, M, D) float32, or bfloat16 under autocast: a token for each mask"""
     image: Tensor
     """(P, L, D) of the same dtype as `tokens`: the cells of each prompt's image"""
     fit: Tensor
-    """(P, SEVERAL) float32: the predicted IoU of each mask"""
+    """(P, M) float32: the predicted IoU of each mask; 1 if the decoder does not predict it"""
 
 
 class FastDecoder:
-    """The fast decoder of a Sam, with the weights of its mask decoder."""
+    """The fast decoder with the weights of a network's prompt encoder and mask decoder."""
 
-    def __init__(self, model: Sam) -> None:
-        self.model = model
-        self.decoder = model.mask_decoder
+    def __init__(
+        self, prompts: PromptEncoder, decoder: MaskHead, first: nn.Embedding, masks: int, fit: nn.Module | None = None
+    ) -> None:
+        """Share the weights of a network.
+
+        `first` is the token before those of masks. `masks` is M: the last M masks of the decoder are computed. `fit`
+        predicts the IoU of all masks from the output of `first`; None: the network does not predict it.
+        """
+        self.prompts, self.decoder, self.first, self.several, self.fit = prompts, decoder, first, masks, fit
         self.blocks = [block for block in self.decoder.transformer.layers if isinstance(block, TwoWayBlock)]
 
     def see(self, embeddings: Tensor) -> Seen:
         """Return the projections of image embeddings (B, D, g, g) for the first block."""
-        dense = self.model.prompt_encoder.no_mask_embed.weight
+        dense = self.prompts.no_mask_embed.weight
         image = (embeddings.flatten(2) + dense[..., None]).transpose(1, 2)
         look, tell = self.blocks[0].cross_attn_token_to_image, self.blocks[0].cross_attn_image_to_token
-        positions = self.model.prompt_encoder.positions()
+        positions = self.prompts.positions()
         placed = image + positions
         return Seen(
             image.contiguous(),
@@ -82,32 +84,35 @@ class FastDecoder:
 
     def answer(self, seen: Seen, prompts: Prompts, which: Tensor | None = None) -> Answered:
         """Decode P prompts of points. `which` (P,) int64 is the index of each prompt's image; None: a single image."""
-        tokens = self.model.prompt_encoder.tokens(prompts)
-        outputs = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
+        tokens = self.prompts.tokens(prompts)
+        outputs = torch.cat([self.first.weight, self.decoder.mask_tokens.weight])
         initial = torch.cat([outputs.expand(len(tokens), -1, -1), tokens], 1)
         tokens, image = _first(self.blocks[0], initial, seen, which)
         for block in self.blocks[1:]:
             tokens, image = _later(block, tokens, image, initial, seen.positions)
-        transformer, wanted = self.decoder.transformer, slice(0, 1 + MASKS)
+        transformer, wanted = self.decoder.transformer, slice(0, len(outputs))
         last = transformer.final_attn_token_to_image
         attended = _attend_to_image(last, (tokens + initial)[:, wanted], image + seen.positions, image)
         tokens = transformer.norm_final_attn(tokens[:, wanted] + attended)
-        with torch.autocast(tokens.device.type, enabled=False):  # thresholds and order depend on its last digits
-            fit = self.decoder.iou_prediction_head(tokens[:, 0].float())
-        return Answered(tokens[:, -SEVERAL:], image, fit[:, -SEVERAL:])
+        if self.fit is None:
+            fit = torch.ones(len(tokens), self.several, device=tokens.device)
+        else:
+            with torch.autocast(tokens.device.type, enabled=False):  # thresholds and order depend on its last digits
+                fit = self.fit(tokens[:, 0].float())
+        return Answered(tokens[:, -self.several :], image, fit[:, -self.several :])
 
     def masks(self, answered: Answered, rows: Tensor) -> Tensor:
-        """Return mask logits (n, SEVERAL, 4 g, 4 g) float32 of the prompts with indices `rows` (n,) int64."""
+        """Return mask logits (n, M, 4 g, 4 g) float32 of the prompts with indices `rows` (n,) int64."""
         first, norm, _, second, _ = self.decoder.output_upscaling
         cells = _spread(first, answered.image[rows])
         scale, shift = norm.get_parameter("weight"), norm.get_parameter("bias")
         cells = F.gelu(F.layer_norm(cells, cells.shape[-1:], scale, shift, EPSILON))
         pixels = F.gelu(_spread(second, cells.flatten(1, 2))).flatten(1, 2)
-        heads = self.decoder.output_hypernetworks_mlps[-SEVERAL:]
+        heads = self.decoder.output_hypernetworks_mlps[-self.several :]
         filters = torch.stack([head(answered.tokens[rows, i]) for i, head in enumerate(heads)], 1)
-        grid = self.model.variant.grid
+        grid = math.isqrt(answered.image.shape[1])
         shuffled = (filters @ pixels.transpose(1, 2)).unflatten(2, (grid, grid, 2, 2, 2, 2))
-        return shuffled.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(rows), SEVERAL, 4 * grid, 4 * grid)
+        return shuffled.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(rows), self.several, 4 * grid, 4 * grid)
 
 
 def _first(block: TwoWayBlock, initial: Tensor, seen: Seen, which: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,116 @@
+"""Propose and name all regions of an image with Open-Vocabulary SAM: its everything mode.
+
+Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
+2401.02955. The authors' code segments at prompts only. Here SAM's automatic mask generator prompts the network with a
+grid of points. The network predicts no IoU of its masks, so their stability takes its place. Each region has the scores
+of its click. The stage `paint` makes a label map of regions and scores.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.models.network_config import WithClassifiers
+from ovss_ray.models.ovsam.config import OvsamConfig
+from ovss_ray.pipeline import stage
+from ovss_ray.pipeline.stage import Prepared
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from torch import Tensor
+
+TOP = 10
+"""T: number of best classes per region, of which the online service returns as many as a request wants"""
+
+
+class Stage(WithClassifiers, stage.Stage):
+    """image (H, W, 3) uint8 RGB and vocabulary → regions, with stability as predicted_iou, and scores (R, K)."""
+
+    reads = ("image", "vocabulary", "benchmark")
+    writes = ("boxes", "bits", "predicted_iou", "scores", "top_classes", "top_scores")
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("weights", "clip", "neck", "sam", "fpn", "device", "batch")
+
+    benchmarks: Mapping[str, Benchmark]
+
+    class Config(OvsamConfig):
+        """The network, and the parameters of SAM's generator that need no predicted IoU, under their names."""
+
+        base: tuple[str, ...] = ()
+        """names seen in training: for their classes, the ensemble prefers the head. Benchmarks with base and novel
+        classes have their own"""
+        batch: int = Field(default=1, ge=1)
+        """maximum number of images in one forward pass of CLIP's ResNet"""
+        points_per_side: int = Field(default=32, ge=1)
+        points_per_batch: int = Field(default=64, ge=1)
+        """maximum number of points in one pass of the decoder; on a CPU, at most as many as fit its cache"""
+        stability_score_thresh: float = 0.95
+        stability_score_offset: float = 1.0
+        box_nms_thresh: float = 0.7
+        min_mask_region_area: int = Field(default=0, ge=0)
+
+    @classmethod
+    def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+        """Return the embeddings (N, D) float32 of all synonyms of each vocabulary. Only the text tower is loaded."""
+        from ovss_ray.models.ovsam import network
+
+        with config.computing():
+            tower = network.load_text(config.variant, cls.files(config), config.resolved_device())
+            return [network.embed_names(tower, words).cpu().numpy() for words in vocabularies]
+
+    @classmethod
+    def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
+        """Return how regions are ranked and scored."""
+        scores = "the head alone" if config.path == "demo" else "the ensemble; CLIP's branch sees the mask's box"
+        return (f"predicted_iou is the stability of a mask; scores of {scores}",)
+
+    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.models.ovsam import network
+        from ovss_ray.models.ovsam.everything import Everything
+        from ovss_ray.models.sam_layers.points import Settings
+
+        self.model = network.load(config.variant, self.files(config), config.resolved_device(), config.precision)
+        self.network = self.model
+        parameters = config.model_dump(include=set(Settings.__dataclass_fields__))
+        self.generator = Everything(self.model, Settings(**parameters, pred_iou_thresh=0))
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Propose and name the regions of every image; with `exact`, image by image for bit-identical results."""
+        rows = list(zip(*(batch[name] for name in self.reads), strict=True))
+        most = 1 if self.config.exact else self.config.batch
+        with self.config.computing():
+            parts = [rows[begin : begin + most] for begin in range(0, len(rows), most)]
+            answers = [answer for part in parts for answer in self._answers(part, vocabularies)]
+        return {name: column(answer[i] for answer in answers) for i, name in enumerate(self.writes)}
+
+    def _answers(
+        self, rows: Sequence[tuple[np.ndarray, str, str]], vocabularies: Vocabularies
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yield the columns of images, which are encoded in one pass."""
+        from ovss_ray.models.ovsam import words
+
+        seen = self.model.embed([image for image, *_ in rows], self.config.path)
+        for (_, digest, benchmark), encoded, regions in zip(rows, seen, self.generator.regions(seen), strict=True):
+            vocabulary = vocabularies[digest]
+            classes = words.grouped(self.classifier(vocabulary), vocabulary)
+            groups = self._groups(benchmark, vocabulary)
+            names = self.generator.named(encoded, regions, classes, *groups, top=TOP)
+            bits = np.concatenate([np.empty(0, np.uint8), *regions.bits])
+            yield regions.boxes, bits, regions.predicted_iou, names.scores, names.classes, names.probabilities
+
+    def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
+        """Return which of K classes are base classes, and which are novel, (K,) bool each.
+
+        They are the groups of the benchmark, else those of the option `base`.
+        """
+        from ovss_ray.models.ovsam import words
+
+        card = self.benchmarks[benchmark] if benchmark else None
+        if card and {"base", "novel"} <= card.groups.keys():
+            return words.grouping(card.groups, card.index, len(vocabulary))
+        return words.trained(self.config.base, vocabulary)

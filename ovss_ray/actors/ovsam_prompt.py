@@ -1,0 +1,118 @@
+"""Segment and name the object of a user's prompt with Open-Vocabulary SAM. A prompt has points, a box, or both.
+
+Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
+2401.02955. The first prompt for an image encodes it; further prompts run only the small decoder and the class head. The
+stage `ovsam` evaluates the network on prompts of instances.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models.network_config import WithClassifiers
+from ovss_ray.models.ovsam.config import OvsamConfig
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from ovss_ray.models.ovsam.inputs import Embedded
+    from ovss_ray.models.ovsam.network import Ovsam
+    from ovss_ray.models.text import Classifier
+
+TOP = 10
+"""T: number of best classes of the mask, of which the online service returns as many as a request wants"""
+OFFSET = 1.0
+"""The mask's stability is its IoU between the thresholds plus and minus this value, in logits"""
+QUESTION = ("points", "labels", "box", "base", "multimask", "image")
+"""Keys of a prompt. `base`: names seen in training, by default those of the config; `multimask` has no effect, since
+the network has one mask per prompt; `image`: name of the image in the cache, by default a hash of its pixels"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image, and its encoding."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB"""
+    embedded: "Embedded"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image and of its encoding, on CPU or GPU."""
+        return self.image.nbytes + self.embedded.nbytes
+
+
+class Stage(WithClassifiers, stage.Stage):
+    """image (H, W, 3) uint8 RGB, a prompt and vocabulary → one region, with stability as predicted_iou, and scores."""
+
+    reads = ("image", "prompts", "vocabulary")
+    writes = ("boxes", "bits", "predicted_iou", "scores", "top_classes", "top_scores")
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("weights", "clip", "neck", "sam", "fpn", "device", "memory")
+
+    class Config(OvsamConfig):
+        """The network, the names seen in training, and the size of the image cache."""
+
+        base: tuple[str, ...] = ()
+        """names seen in training, for prompts without `base`: for their classes, the ensemble prefers the head"""
+        memory: int = Field(default=1 << 28, ge=1)
+        """maximum bytes of the cache of images and encodings, which evicts the least recently used. An encoding takes
+        110 MB. The last image is always cached"""
+
+    def __init__(self, config: Config, prepared: stage.Prepared | None = None, network: "Ovsam | None" = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.models.ovsam import network as networks
+        from ovss_ray.structures.recent import Recent
+
+        self.model = network or networks.load(
+            config.variant, self.files(config), config.resolved_device(), config.precision
+        )
+        self.seen: Recent[Seen] = Recent(config.memory, lambda seen: seen.nbytes)
+        self.grouped: Recent[Classifier] = Recent(1)
+
+    def kept(self) -> Mapping[str, int]:
+        """Return the size of the cache of images and encodings, in bytes."""
+        return {"images": self.seen.held}
+
+    def image(self, name: str) -> np.ndarray | None:
+        """Return the image that is cached under a name, (H, W, 3) uint8 RGB, or None."""
+        seen = self.seen.kept(name)
+        return seen.image if seen else None
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Segment and name the object of the prompt of every image."""
+        rows = zip(batch["image"], batch["prompts"], batch["vocabulary"], strict=True)
+        with self.config.computing():
+            answers = [self._answer(image, prompt, vocabularies[digest]) for image, prompt, digest in rows]
+        return {name: column(answer[i] for answer in answers) for i, name in enumerate(self.writes)}
+
+    def _answer(self, image: np.ndarray, question: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
+        """Return the columns of an image (H, W, 3). Raises OvssError for an invalid prompt."""
+        from ovss_ray.models.ovsam import inputs, naming, words
+
+        if unknown := set(question) - set(QUESTION):
+            raise OvssError(f"unknown keys of a prompt: {sorted(unknown)}; allowed: {', '.join(QUESTION)}")
+        name = question.get("image") or f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"
+        # A copy is cached: the image may be in shared memory, which Ray could not free.
+        encode = self.model.embed
+        seen = self.seen.get(name, lambda: Seen(image.copy(), encode([image], self.config.path)[0])).embedded
+        points, labels, box = ([question[key]] if key in question else None for key in ("points", "labels", "box"))
+        (logits,) = self.model.masks([seen], [inputs.prompts(points, labels, box, seen.placed)])
+        groups = words.trained(question.get("base", self.config.base), vocabulary)
+        corners = None if box is None else inputs.scaled_boxes(box, seen.placed)
+        names = naming.named(self.model, seen, logits, self._classes(vocabulary), *groups, corners, TOP)
+        mask = self.model.measured(seen, logits, OFFSET)
+        return *mask, names.scores, names.classes, names.probabilities
+
+    def _classes(self, vocabulary: Vocabulary) -> "Classifier":
+        """Return the classifier of a vocabulary. The last one is cached, since grouping 20,000 names is slow."""
+        from ovss_ray.models.ovsam import words
+
+        rows = self.classifier(vocabulary)
+        return self.grouped.get(vocabulary.digest, lambda: words.grouped(rows, vocabulary))

@@ -1,0 +1,46 @@
+"""Options of stages with an Open-Vocabulary SAM. No torch is imported here, so that configs are validated quickly."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import field_validator, model_validator
+
+from ovss_ray.io import files
+from ovss_ray.models.network_config import NetworkConfig
+
+
+class OvsamConfig(NetworkConfig):
+    """The network with the checkpoints of its parts."""
+
+    family: ClassVar[str] = "ovss_ray.models.ovsam"
+    variant: str = "ovsam_rn50x16"
+    """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, or ovsam_rn50x16_demo"""
+    clip: str | None = None
+    """path of OpenAI's RN50x16; default: the downloaded one"""
+    neck: str | None = None
+    """path of the neck (SAM2CLIP); default: the downloaded one"""
+    sam: str | None = None
+    """path of SAM ViT-H, whose prompt encoder is used; default: the downloaded one"""
+    fpn: str | None = None
+    """path of the feature pyramid, for ovsam_rn50x16_demo only; default: the downloaded one"""
+    path: Literal["evaluation", "demo"] = "evaluation"
+    """evaluation: fused scores of both branches, as in the official evaluation; demo: the head's scores alone"""
+
+    @field_validator("clip", "neck", "sam", "fpn")
+    @classmethod
+    def _absolute_part(cls, path: str | None) -> str | None:
+        return path and files.absolute(path)
+
+    @model_validator(mode="after")
+    def _pyramid_of_the_demo(self) -> Self:
+        """Refuse a pyramid for a network that has none of its own."""
+        if self.fpn and not self.variant.endswith("_demo"):
+            raise ValueError(
+                f"fpn is a file of ovsam_rn50x16_demo, but the variant is {self.variant}. Remove fpn, or set "
+                "variant: ovsam_rn50x16_demo"
+            )
+        return self
+
+    def paths(self) -> tuple[str | None, ...]:
+        """Return the paths of the checkpoints in the order of models.ovsam.variants.checkpoints."""
+        every = (self.weights, self.clip, self.neck, self.sam)
+        return (*every, self.fpn) if self.variant.endswith("_demo") else every
