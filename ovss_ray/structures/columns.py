@@ -70,6 +70,7 @@ COLUMNS = {
         "float32", "R", "IoU of each region's mask with an object, predicted by its network: 0 to 1"
     ),
     "scores": Column("float32", "R K", "logits of each region for each class of the vocabulary: 100 · cosine"),
+    "captions": Column("dict", "", "`texts`: sentences about the image, best first; `scores`: one number per text"),
     "prediction": Column("uint16", "H W", "class index in the row's vocabulary, or NONE"),
 }
 TRUE = ("true_boxes", "true_bits", "true_labels", "true_frames", "true_areas", "true_status")
