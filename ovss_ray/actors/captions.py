@@ -4,7 +4,7 @@ Captions are the raw material of vocabulary-free segmentation: a stage such as `
 segmenter labels the image. Decoding is greedy unless `sample` is set. A sampled caption depends on the seed and the
 image's id only, not on the order of images.
 
-A captioner of your own is a module with a function `load(config)`, which receives this stage's Config and returns the
+A captioner of your own is a module with a function `load(config)`. It receives this stage's Config, and returns the
 captioner. The captioner is a function of an image (H, W, 3) uint8 RGB and a seed. It returns a list of texts, each with
 its score. A function `files(config)` of the module may return the files that decide its results.
 """

@@ -42,7 +42,7 @@ class Stage(stage.Stage):
     class Config(ClipConfig, Retrieval, Scoring):
         """The CLIP, the base of captions, the scores, and the crops."""
 
-        words: StageConfig = StageConfig(use="words")
+        words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
         detector: Literal["dense", "grid"] = "dense"
         """dense: a map from crops of shifted grids, as DenseCaSED; grid: the patches of plain grids"""
