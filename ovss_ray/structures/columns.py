@@ -48,6 +48,7 @@ COLUMNS = {
     "size": Column("int32", "2", "H, W of the photograph"),
     "image": Column("uint8", "H W 3", "RGB"),
     "truth": Column("uint16", "H W", "label index, or IGNORE"),
+    "captions": Column("dict", "", "`texts`: sentences about the image, best first; `scores`: one number per text"),
     "image_digest": Column("str", "", "digest of the photograph's bytes as the worker read them (see digests.py)"),
     "truth_digest": Column("str", "", "digest of the label file's bytes, likewise"),
     "image_stamp": Column("str", "", "size and times of the photograph when it was listed (see files.stamp)"),
@@ -70,7 +71,6 @@ COLUMNS = {
         "float32", "R", "IoU of each region's mask with an object, predicted by its network: 0 to 1"
     ),
     "scores": Column("float32", "R K", "logits of each region for each class of the vocabulary: 100 · cosine"),
-    "captions": Column("dict", "", "`texts`: sentences about the image, best first; `scores`: one number per text"),
     "prediction": Column("uint16", "H W", "class index in the row's vocabulary, or NONE"),
 }
 TRUE = ("true_boxes", "true_bits", "true_labels", "true_frames", "true_areas", "true_status")
