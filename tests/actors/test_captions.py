@@ -10,57 +10,20 @@ from ovss_ray.actors import captions
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
+from tests import small_captioner
 
 WORDS = ["a", "the", "dog", "cat", "tree", "street", "sky", "red", "blue", "on", "with", "of", "photo"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8)
 
 
-def tokeniser() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS])}
-    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    plain.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
-    return PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="[CLS]", eos_token="[SEP]", **special)
-
-
 @pytest.fixture(scope="module")
 def encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ViT with GPT-2 as its decoder: two files for images and words, no common processor."""
-    import torch
-    from transformers import GPT2Config, VisionEncoderDecoderConfig, ViTConfig, ViTImageProcessor
-    from transformers import VisionEncoderDecoderModel as Model
-
-    torch.manual_seed(0)
-    folder, words = tmp_path_factory.mktemp("captioner"), tokeniser()
-    vit = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32)
-    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "initializer_range": 2.0}
-    gpt = GPT2Config(vocab_size=len(words), bos_token_id=1, eos_token_id=2, pad_token_id=0, **sizes)
-    model = Model(VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, gpt))
-    model.generation_config.update(decoder_start_token_id=1, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    model.save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    words.save_pretrained(folder)
-    return folder
+    return small_captioner.encoder_decoder(tmp_path_factory.mktemp("captioner"))
 
 
 @pytest.fixture(scope="module")
 def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BLIP, with a common processor of images and words."""
-    import torch
-    from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
-
-    torch.manual_seed(0)
-    folder, words = tmp_path_factory.mktemp("blip"), tokeniser()
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    numbers = {"bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 2, "pad_token_id": 0}
-    text = {**sizes, **numbers, "vocab_size": len(words), "encoder_hidden_size": 16, "initializer_range": 2.0}
-    config = BlipConfig(text_config=text, vision_config={**sizes, "image_size": 32, "patch_size": 16})
-    BlipForConditionalGeneration(config).save_pretrained(folder)
-    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), words).save_pretrained(folder)
-    return folder
+    return small_captioner.blip(tmp_path_factory.mktemp("blip"))
 
 
 def described(folder: Path | str, images: np.ndarray = IMAGES, ids: str = "abc", **options: Any) -> list[dict]:
@@ -77,7 +40,7 @@ def test_images_are_described_offline_and_equally_in_any_batch(kind: str, reques
     folder = request.getfixturevalue(kind)
     together = described(folder)
     assert all(len(one["texts"]) == len(one["scores"]) == 1 for one in together)
-    assert all(set(text.split()) <= set(WORDS) | {"[UNK]"} for one in together for text in one["texts"])
+    assert all(set(text.split()) <= set(small_captioner.WORDS) | {"[UNK]"} for one in together for text in one["texts"])
     assert any(one["texts"][0] for one in together)
     assert all(one["scores"][0] < 0 for one in together)
     alone = described(folder, batch=1)

@@ -8,15 +8,12 @@ Letters: H W pixels, h w pixels of a crop, N crops, g cells of a grid per axis; 
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from ovss_ray.models.alpha_clip.inputs import resize
 
 SHIFTS = (0, 1)
 """Shifts of a grid along one axis, in half cells"""
@@ -40,13 +37,20 @@ def boxes(grids: Sequence[int], shifted: bool = True) -> np.ndarray:
 def crops(pixels: Tensor, grids: Sequence[int], size: tuple[int, int], shifted: bool = True) -> Iterator[Tensor]:
     """Yield the crops (cells, 3, h, w) of an image (3, H, W) for each grid and shift; `size` is (h, w).
 
-    The image is resized to a multiple of g per axis, cut, and each crop is resized; both resizes are bilinear with
-    antialiasing. They are linear, so one matrix per axis does both. The order is that of `boxes`.
+    The image is resized to a multiple of g per axis and cut, then each crop is resized. Both resizes are bilinear with
+    antialiasing. The order is that of `boxes`.
     """
     for g, down, right in _layouts(grids, shifted):
-        rows = _cells(pixels.shape[1], g, down, size[0]).to(pixels)
-        columns = _cells(pixels.shape[2], g, right, size[1]).to(pixels)
-        yield torch.einsum("ihy,cyx,jwx->ijchw", rows, pixels, columns).flatten(0, 1)
+        height, width = (max(1, side // g) for side in pixels.shape[1:])
+        whole = _resized(pixels[None], (g * height, g * width))[0]
+        part = whole[:, down * (height // 2) :, right * (width // 2) :][:, : (g - down) * height, : (g - right) * width]
+        cells = part.unflatten(2, (g - right, width)).unflatten(1, (g - down, height)).permute(1, 3, 0, 2, 4)
+        yield _resized(cells.flatten(0, 1), size)
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images (B, 3, H, W) resized to `size` = (h, w), with antialiasing."""
+    return F.interpolate(pixels, size, mode="bilinear", antialias=True)
 
 
 def _layouts(grids: Sequence[int], shifted: bool) -> Iterator[tuple[int, int, int]]:
@@ -54,14 +58,6 @@ def _layouts(grids: Sequence[int], shifted: bool) -> Iterator[tuple[int, int, in
     shifts = SHIFTS if shifted else (0,)
     for g in grids:
         yield from ((g, down, right) for down, right in product(shifts, shifts) if g > max(down, right))
-
-
-@lru_cache(maxsize=64)
-def _cells(length: int, g: int, shift: int, pixels: int) -> Tensor:
-    """Return matrices (cells, n, length) that cut one axis to g − shift cells, each resized to n pixels."""
-    cell = max(1, length // g)
-    whole = resize(length, g * cell, "bilinear")[shift * (cell // 2) :][: (g - shift) * cell]
-    return resize(cell, pixels, "bilinear") @ whole.unflatten(0, (g - shift, cell))
 
 
 def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tensor:
