@@ -15,7 +15,7 @@ from ovss_ray.reports import published
 
 
 def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path]) -> list[Table]:
-    """Return the table called `what`, or all tables except "published".
+    """Return the table called `what`, or all tables except "published", which are two.
 
     Raises UnknownName for an unknown table. Raises OvssError if `benchmark` is set for a table other than "published".
     """
@@ -34,7 +34,10 @@ def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path])
             f"--benchmark works with `ovss list published` only. Type: ovss list published --benchmark {benchmark}"
         )
     names = [what] if what is not None else [name for name in makers if name != "published"]
-    return [makers[name]() for name in names]
+    listed = [makers[name]() for name in names]
+    if what == "published" and published.vocabulary_free(benchmark):
+        listed.append(free_figures(benchmark))
+    return listed
 
 
 def figures(benchmark: str | None) -> Table:
@@ -55,6 +58,27 @@ def figures(benchmark: str | None) -> Table:
         "miou, miou_classic: as in our reports; either: all classes occur, so both are equal; unknown: not stated; "
         "sg_miou_classic: the mean SG-IoU instead of the mIoU; fold_miou, fold_miou_hsnet: over a fold's classes; "
         "instance_iou, instance_accuracy: of prompted instances"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def free_figures(benchmark: str | None) -> Table:
+    """Return a table of published figures of vocabulary-free methods, with the setting of each."""
+    rows = published.vocabulary_free(benchmark)
+    of = f" for {escape(benchmark)}" if benchmark else ""
+    title = f"Published without given class names{of}: {len(rows)}"
+    table = Table("method", "benchmark", "metric", title=title, title_justify="left")
+    table.add_column("value", justify="right")
+    for name in ("setting", "mapping of words", "source"):
+        table.add_column(name)
+    for row in rows:
+        source = f"{row.kind}: {row.where}"
+        words = (row.method, row.benchmark, row.metric, str(row.value), row.setting, row.mapping, source)
+        table.add_row(*map(escape, words))
+    table.caption = (
+        "comparable only with the same metric, setting and mapping, and never with the mIoU above; note: notes of "
+        "others on the paper, not checked against it"
     )
     table.caption_justify = "left"
     return table

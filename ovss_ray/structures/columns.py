@@ -48,6 +48,7 @@ COLUMNS = {
     "size": Column("int32", "2", "H, W of the photograph"),
     "image": Column("uint8", "H W 3", "RGB"),
     "truth": Column("uint16", "H W", "label index, or IGNORE"),
+    "captions": Column("dict", "", "`texts`: sentences about the image, best first; `scores`: one number per text"),
     "image_digest": Column("str", "", "digest of the photograph's bytes as the worker read them (see digests.py)"),
     "truth_digest": Column("str", "", "digest of the label file's bytes, likewise"),
     "image_stamp": Column("str", "", "size and times of the photograph when it was listed (see files.stamp)"),

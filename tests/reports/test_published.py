@@ -152,6 +152,20 @@ def test_the_log_of_open_vocabulary_sam_is_listed_for_its_split() -> None:
     assert all("issue 37" in figure.where and "not scaled" in figure.quoted for figure in found.values())
 
 
+def test_figures_of_free_words_stand_apart_each_with_its_setting(shared: Path) -> None:
+    rows = json.loads((shared / "benchmarks/published_vocabulary_free.json").read_text())["rows"]
+    quoted = sorted((row[0], row[3], row[4], row[5], row[6], row[7]) for row in rows)
+    free = published.vocabulary_free()
+    assert sorted((one.method, one.metric, one.value, one.mapping, one.kind, one.where) for one in free) == quoted
+    assert all(one.setting for one in free)
+    assert not {one.where for one in free} & {one.where for one in published.figures()}
+    of_voc = published.vocabulary_free("voc:20@catseg")
+    assert {one.benchmark for one in of_voc} == {"voc:20"}
+    autoseg = [one.value for one in of_voc if one.method.startswith("AutoSeg (") and one.metric == "mIoU"]
+    assert autoseg == [87.1, 88.2], "judged by LAVE, then by a person"
+    assert published.vocabulary_free("camvid") == ()
+
+
 def test_the_best_come_first_and_other_words_for_the_classes_have_the_same_figures() -> None:
     found = published.of("ade20k:150")
     mious = [one.miou for one in found if one.convention == "either"]

@@ -157,6 +157,22 @@ class Viewer:
         return down[:, where.y0 : where.y1] @ pixels @ across[:, where.x0 : where.x1].T
 
 
+def whole_picture(image: np.ndarray, pixels: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the input of plain CLIP for a whole photograph (H, W, 3) uint8 RGB: (3, n, n) float32, normalised.
+
+    The geometry is that of CLIP's evaluation: the short side becomes n = `pixels`, the long side is cut.
+    """
+    viewer = Viewer(image, Look(fit="center_crop"), pixels, device)
+    empty = Area(0, 0, 0, 0)
+    return viewer.view(empty, torch.zeros(empty.size, dtype=torch.bool, device=viewer.image.device)).picture
+
+
+def normalised(image: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Return the pixels of a photograph (H, W, 3) uint8 RGB as (3, H, W) float32, normalised as for CLIP."""
+    pixels = torch.tensor(image, device=device).permute(2, 0, 1).float() / 255
+    return (pixels - MEAN.to(device)) / STD.to(device)
+
+
 def window(box: Area, whole: Area, look: Look) -> Area:
     """Return the window of a region: the part of the photograph that the network sees.
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint, runtime, text
 from ovss_ray.models.alpha_clip.classifier import Classifier, classifier, embed
-from ovss_ray.models.alpha_clip.inputs import View, Viewer
+from ovss_ray.models.alpha_clip.inputs import View, Viewer, whole_picture
 from ovss_ray.models.alpha_clip.variants import VARIANTS, Look, Naming, Variant
 from ovss_ray.models.clip import TextTower, WholeImageTower, text_sizes
 from ovss_ray.models.photograph import rgb
@@ -98,6 +98,25 @@ class AlphaClip(nn.Module):
         """
         parts = [self(*stacked(views)) for views in _batched(views, batch)]
         return torch.cat(parts) if parts else torch.empty(0, self.variant.embed, device=self.device)
+
+    @runtime.in_full_precision
+    def embed_pictures(self, pictures: Tensor, batch: int = BATCH) -> Tensor:
+        """Return unit-norm embeddings (N, D) float32 of whole images (N, 3, h, w), normalised, by a plain CLIP.
+
+        h w may differ from the side n of CLIP's training; the position embedding is then resized.
+        """
+        if self.visual.conv1_alpha is not None:
+            raise OvssError("an AlphaCLIP embeds regions of images; load a plain CLIP, such as clip_vit_l_14")
+        parts = [self(part, part[:, :1], torch.arange(len(part), device=part.device)) for part in pictures.split(batch)]
+        return torch.cat(parts) if parts else torch.empty(0, self.variant.embed, device=self.device)
+
+    def embed_photographs(self, images: Iterable[np.ndarray], batch: int = BATCH) -> Tensor:
+        """Return unit-norm embeddings (N, D) float32 of photographs (H, W, 3) uint8 RGB, by a plain CLIP.
+
+        Raises ValueError for other arrays (see photograph.rgb).
+        """
+        pictures = [whole_picture(rgb(image), self.variant.pixels, self.device) for image in images]
+        return self.embed_pictures(torch.stack(pictures), batch)
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary, naming: Naming) -> Classifier:

@@ -51,7 +51,8 @@ def checkpoints(name: str) -> tuple[str, ...]:
 
 def _clip(file: str, sha256: str) -> Weights:
     url = f"https://openaipublic.azureedge.net/clip/models/{sha256}/{file}"
-    return Weights(file, url, sha256, None, "MIT", "https://github.com/openai/CLIP", option="alpha_clip.base")
+    page, others = "https://github.com/openai/CLIP", ("retrieve.weights", "cased.weights", "dense_cased.weights")
+    return Weights(file, url, sha256, None, "MIT", page, option="alpha_clip.base", other_options=others)
 
 
 def _alpha_clip(file: str) -> Weights:

@@ -1,5 +1,7 @@
 """Published figures: mIoU, SG-IoU and values of instances in papers, repositories and logs, as in figures.json.
 
+Figures of vocabulary-free methods are in vocabulary_free.json, since no ordinary mIoU is comparable with them.
+
 One method may have several figures for one benchmark, if sources differ or one source gives more digits.
 """
 
@@ -69,6 +71,38 @@ def figures() -> tuple[Figure, ...]:
 def method(stage: str, variant: str) -> tuple[str, str] | None:
     """Return method and backbone, as published, of a stage with this `variant`; None if no figures are published."""
     return next((tuple(known) for *names, known in _content()["methods"] if names == [stage, variant]), None)
+
+
+@dataclass(frozen=True)
+class FreeFigure:
+    """One published figure of a method that finds its own words, or of its comparison in the same source.
+
+    It is comparable only with figures of the same metric, setting and mapping, and never with an ordinary mIoU.
+    """
+
+    method: str
+    benchmark: str
+    """name of the benchmark in this project, or the source's name of another data set"""
+    value: float
+    metric: str
+    """metric in the words of the source"""
+    setting: str
+    """origin of the words, and the images if they are not all"""
+    mapping: str
+    """mapping of words to classes; "none" if class names were given"""
+    kind: str
+    """log, text (full text of the paper), abstract, or note: notes of others on a paper whose tables were not seen"""
+    where: str
+    """source of the figure"""
+
+
+def vocabulary_free(benchmark: str | None = None) -> tuple[FreeFigure, ...]:
+    """Return the figures of methods without given class names, for a benchmark or for all, grouped by setting."""
+    rows = json.loads((Path(__file__).parent / "vocabulary_free.json").read_text("utf-8"))
+    every = (FreeFigure(*row) for row in rows)
+    base = benchmark and class_lists.base(benchmark)
+    matching = (figure for figure in every if base in (None, figure.benchmark))
+    return tuple(sorted(matching, key=lambda row: (row.benchmark, row.metric, row.setting, row.mapping, -row.value)))
 
 
 @functools.cache

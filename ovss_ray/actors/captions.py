@@ -1,0 +1,272 @@
+"""Describe an image in sentences, with any image-to-text model of Hugging Face, or with a captioner of your own.
+
+Captions are the raw material of vocabulary-free segmentation: a stage such as `words` finds nouns in them, with which a
+segmenter labels the image. Decoding is greedy unless `sample` is set. A sampled caption depends on the seed and the
+image's id only, not on the order of images.
+
+A captioner of your own is a module with a function `load(config)`. It receives this stage's Config, and returns the
+captioner. The captioner is a function of an image (H, W, 3) uint8 RGB and a seed. It returns a list of texts, each with
+its score. A function `files(config)` of the module may return the files that decide its results.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ovss_ray import registry
+from ovss_ray.errors import OvssError
+from ovss_ray.pipeline import stage
+from ovss_ray.pipeline.stage import Prepared
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.settings import Settings
+from ovss_ray.structures.vocabulary import Vocabularies
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from torch import Tensor
+
+HUGGING_FACE = "transformers"
+"""Value of the option `captioner` for models of Hugging Face"""
+ENDINGS = (".json", ".txt", ".model", ".safetensors")
+"""Endings of files of a model: settings, tokeniser, weights. Pickled weights could run code, so they are not read."""
+Caption = tuple[str, float]
+"""Text and score"""
+
+
+class Stage(stage.Stage):
+    """image (H, W, 3) uint8 RGB → captions, best first; the score is the mean log-probability of a token."""
+
+    reads = ("image",)
+    writes = ("captions",)
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("model", "device", "batch")
+
+    class Config(Settings):
+        """The captioner, and the options of its decoding."""
+
+        model: str = "Salesforce/blip-image-captioning-large"
+        """name of an image-to-text model on the Hugging Face hub, or path of its folder"""
+        captioner: str = HUGGING_FACE
+        """transformers, or the dotted name of a module of your own with a function `load`"""
+        prompt: str = ""
+        """text that the caption continues, or that a chat model answers; it is removed from the caption"""
+        count: int = Field(default=1, ge=1)
+        """number of captions per image"""
+        tokens: int = Field(default=30, ge=1)
+        """maximum number of generated tokens per caption"""
+        beams: int = Field(default=1, ge=1)
+        """number of beams; 1: greedy decoding"""
+        sample: bool = False
+        """True: draw tokens at random (nucleus sampling), one image per forward pass"""
+        top_p: float = Field(default=0.9, gt=0, le=1)
+        """probability mass of the nucleus; for `sample`"""
+        seed: int = 0
+        """seed of the random draws; for `sample`"""
+        batch: int = Field(default=8, ge=1)
+        """maximum number of images in one forward pass"""
+        device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+        """auto (a GPU if there is one), cpu, cuda or cuda:N"""
+        precision: Literal["fp32", "bf16"] = "fp32"
+        """fp32, or bf16: faster on a GPU, but captions may differ"""
+        exact: bool = False
+        """True: bit-identical results on the same hardware, with one image per batch and one thread"""
+
+        @model_validator(mode="after")
+        def _enough_beams(self) -> "Stage.Config":
+            if self.captioner == HUGGING_FACE and not self.sample and self.count > self.beams:
+                raise ValueError(f"count: {self.count} captions need `beams: {self.count}` or more, or `sample: true`")
+            return self
+
+        def resolved_device(self) -> str:
+            """Return the device of the captioner: "cpu", "cuda" or "cuda:N"."""
+            from ovss_ray.models import runtime
+
+            return runtime.device(self.device)
+
+        @contextmanager
+        def computing(self) -> Iterator[None]:
+            """Set threads, kernels and precision of the whole process in a `with` block, then restore them."""
+            import torch
+
+            from ovss_ray.models import runtime
+
+            with runtime.computing(exact=self.exact), runtime.full_precision(torch.device(self.resolved_device())):
+                yield
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """Return the files of the model, downloaded if needed. Raises OvssError if that fails."""
+        if config.captioner == HUGGING_FACE:
+            return model_files(config.model)
+        registry.find("ovss_ray.actors", config.captioner, "load")  # raises OvssError for an unknown module
+        listed = getattr(import_module(config.captioner), "files", None)
+        return tuple(listed(config)) if listed else ()
+
+    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        self.model: HuggingFace | None = None
+        self.describe: Callable[[np.ndarray, int], Sequence[Caption]] | None = None
+        if config.captioner == HUGGING_FACE:
+            self.model = HuggingFace(self.files(config), config)
+        else:
+            self.describe = registry.find("ovss_ray.actors", config.captioner, "load")(config)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Describe the images; with `exact` or `sample`, each in a forward pass of its own."""
+        seeds = [seed_of(self.config.seed, str(image_id)) for image_id in batch["image_id"]]
+        with self.config.computing():
+            if self.describe is not None:
+                every = [list(self.describe(image, seed)) for image, seed in zip(batch["image"], seeds, strict=True)]
+            else:
+                every = list(self._described(batch["image"], seeds))
+        return {"captions": column(_value(captions) for captions in every)}
+
+    def _described(self, images: Sequence[np.ndarray], seeds: Sequence[int]) -> Iterator[list[Caption]]:
+        """Yield the captions of each image."""
+        assert self.model is not None
+        size = 1 if self.config.exact or self.config.sample else self.config.batch
+        for begin in range(0, len(images), size):
+            yield from self.model(images[begin : begin + size], seeds[begin])
+
+
+def _value(captions: Sequence[Caption]) -> dict[str, list[str] | list[float]]:
+    """Return a value of the column `captions`."""
+    return {"texts": [str(text) for text, _ in captions], "scores": [float(score) for _, score in captions]}
+
+
+def seed_of(seed: int, image_id: str) -> int:
+    """Return the seed of the random draws for an image: 63 bits, from the run's seed and the image's id."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {image_id}".encode()).digest()[:8], "big") >> 1
+
+
+def model_files(model: str) -> tuple[Path, ...]:
+    """Return the files of a model's folder, or of a model of the hub, which is downloaded if needed.
+
+    Raises OvssError if the model does not exist, cannot be downloaded, or has no weights in safetensors.
+    """
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        folder = _downloaded(model)
+    listed = sorted(file.absolute() for file in folder.iterdir() if file.suffix in ENDINGS)
+    if not any(file.suffix == ".safetensors" for file in listed):
+        raise OvssError(
+            f"{folder}: no weights in safetensors. Pickled weights are not read, since they could run code. Save the "
+            "model again with save_pretrained(FOLDER, safe_serialization=True), and add --set captions.model=FOLDER"
+        )
+    return tuple(listed)
+
+
+def _downloaded(model: str) -> Path:
+    """Return the folder of a model of the hub: the cached one, or a new download."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    patterns = [f"*{ending}" for ending in ENDINGS]
+    try:
+        try:
+            return Path(snapshot_download(model, allow_patterns=patterns, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(snapshot_download(model, allow_patterns=patterns))
+    except (OSError, HFValidationError, ValueError) as failure:
+        reason = str(failure).partition("\n")[0] or type(failure).__name__
+        raise OvssError(
+            f"the captioner {model!r} is neither a folder nor a model that could be downloaded: {reason}. Download it "
+            "on a machine with a network, and add --set captions.model=FOLDER"
+        ) from failure
+
+
+class HuggingFace:
+    """An image-to-text model of Hugging Face, with the processor of its inputs."""
+
+    def __init__(self, listed: Sequence[Path], config: Stage.Config) -> None:
+        """Load the model from its files, which are in one folder. Raises OvssError if that fails."""
+        if find_spec("transformers") is None:
+            raise OvssError("captions: the package transformers is missing. Type: pip install ovss_ray[captions]")
+        import transformers
+
+        folder, local = listed[0].parent, {"local_files_only": True}
+        try:
+            processor = transformers.AutoProcessor.from_pretrained(folder, **local)
+            joint = hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")
+            self._joint = processor if joint else None
+            images, words = transformers.AutoImageProcessor, transformers.AutoTokenizer
+            self._images = processor.image_processor if joint else images.from_pretrained(folder, **local)
+            self._tokeniser = processor.tokenizer if joint else words.from_pretrained(folder, **local)
+            auto = transformers.AutoModelForImageTextToText
+            model = auto.from_pretrained(folder, use_safetensors=True, **local)
+        except (OSError, ValueError, KeyError, RuntimeError) as failure:
+            reason = str(failure).partition("\n")[0]
+            raise OvssError(f"{folder}: not an image-to-text model that transformers can load: {reason}") from failure
+        self._model, self._config = model.eval().to(config.resolved_device()), config
+
+    def __call__(self, images: Sequence[np.ndarray], seed: int) -> list[list[Caption]]:
+        """Return the captions of each image (H, W, 3) uint8 RGB, best first."""
+        import torch
+
+        from ovss_ray.models import runtime
+        from ovss_ray.models.photograph import rgb
+
+        config, device = self._config, self._model.device
+        inputs = {name: value.to(device) for name, value in self._inputs([rgb(image) for image in images]).items()}
+        sampling = {"do_sample": True, "top_p": config.top_p, "top_k": 0} if config.sample else {"do_sample": False}
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.inference_mode(), runtime.autocast(device, config.precision):
+            torch.manual_seed(seed)
+            answer = self._model.generate(
+                **inputs, **sampling, num_beams=config.beams, num_return_sequences=config.count,
+                max_new_tokens=config.tokens, return_dict_in_generate=True, output_scores=True,
+            )  # fmt: skip
+        texts = map(self._text, answer.sequences, self._prompts(inputs, len(answer.sequences)))
+        captions = list(zip(texts, self._scores(answer), strict=True))
+        rows = (captions[begin : begin + config.count] for begin in range(0, len(captions), config.count))
+        return [sorted(row, key=lambda caption: -caption[1]) for row in rows]
+
+    def _inputs(self, images: Sequence[np.ndarray]) -> dict[str, "Tensor"]:
+        """Return the model's inputs; with a prompt, also its tokens, for each image."""
+        listed, prompts = list(images), [self._config.prompt] * len(images)
+        if self._joint is not None and self._config.prompt:
+            return dict(self._joint(images=listed, text=prompts, return_tensors="pt"))
+        inputs = dict(self._images(listed, return_tensors="pt"))
+        if self._config.prompt:
+            inputs |= dict(self._tokeniser(prompts, return_tensors="pt", add_special_tokens=False))
+        return inputs
+
+    def _prompts(self, inputs: dict[str, "Tensor"], count: int) -> "list[Tensor | None]":
+        """Return the tokens of the prompt of each of `count` sequences, or None."""
+        if "input_ids" not in inputs:
+            return [None] * count
+        return list(inputs["input_ids"].repeat_interleave(count // len(inputs["input_ids"]), 0))
+
+    def _text(self, sequence: "Tensor", prompt: "Tensor | None") -> str:
+        """Return a caption without its prompt, which some models repeat as tokens, and others as text."""
+        if prompt is not None and sequence[: len(prompt)].equal(prompt):
+            sequence = sequence[len(prompt) :]
+        text = str(self._tokeniser.decode(sequence, skip_special_tokens=True)).strip()
+        start = self._config.prompt.strip()
+        return text[len(start) :].strip() if start and text.lower().startswith(start.lower()) else text
+
+    def _scores(self, answer: Any) -> list[float]:
+        """Return the score of each sequence: the mean log-probability of its tokens, or that of its beam."""
+        import torch
+
+        beams = getattr(answer, "sequences_scores", None)
+        if beams is not None:
+            return [float(value) for value in beams]
+        logits = torch.stack(answer.scores, 1).float()  # (sequences, steps, tokens)
+        generated = answer.sequences[:, -logits.shape[1] :]
+        values = logits.log_softmax(-1).gather(2, generated[..., None])[..., 0]
+        ends = torch.as_tensor(self._ends(), device=generated.device)
+        over = torch.isin(generated, ends).int().cumsum(1) - torch.isin(generated, ends).int()
+        real = over == 0  # up to the first end token; what follows is padding
+        return [float(row[kept].mean()) for row, kept in zip(values.cpu(), real.cpu(), strict=True)]
+
+    def _ends(self) -> list[int]:
+        """Return the end tokens of the model."""
+        ends = self._model.generation_config.eos_token_id
+        return [int(end) for end in np.ravel([] if ends is None else ends)]

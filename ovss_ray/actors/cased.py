@@ -1,0 +1,87 @@
+"""Score the candidate words of an image with CaSED, and order them by score.
+
+Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. CLIP compares each word with
+the image and with the mean of its captions. The first word is CaSED's answer. A segmenter that follows has all words,
+or the best ones, as its vocabulary.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ovss_ray.models.alpha_clip.clip_config import ClipConfig, Scoring
+from ovss_ray.pipeline import stage
+from ovss_ray.pipeline.stage import Prepared
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from torch import Tensor
+
+Words = Mapping[str, Any]
+"""A value of the column `words`"""
+
+
+class Stage(stage.Stage):
+    """image (H, W, 3) uint8 RGB, captions and candidate words → words with scores, the highest score first."""
+
+    reads = ("image", "captions", "words")
+    writes = ("words",)
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
+
+    class Config(ClipConfig, Scoring):
+        """The CLIP, the formula of the scores, and the words to keep."""
+
+        most: int | None = Field(default=None, ge=1)
+        """maximum number of words per image; default: all"""
+        threshold: float = 0.0
+        """minimum score of a word; the best word is always kept"""
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """Return the checkpoint. Raises OvssError if it is missing and cannot be downloaded."""
+        return config.files()
+
+    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.models.alpha_clip.cased import Texts
+
+        self.model = config.load()
+        self.captions = Texts(self.model.text, exact=config.exact)
+        self.words = Texts(self.model.text, config.templates, config.exact)
+
+    def kept(self) -> Mapping[str, int]:
+        """Return the size of the caches of texts, in bytes."""
+        return {"text": self.captions.held + self.words.held}
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Embed the images together; with `exact`, each image alone, for bit-identical results."""
+        import torch
+
+        size = 1 if self.config.exact else self.config.batch
+        with self.config.computing(), torch.inference_mode():
+            embeddings = self.model.embed_photographs(batch["image"], size)
+            return {"words": column(map(self._scored, embeddings, batch["captions"], batch["words"]))}
+
+    def _scored(self, image: "Tensor", captions: Mapping[str, Any], words: Words) -> Words:
+        """Return the words of an image, ordered by score; ties keep their order."""
+        from ovss_ray.models.alpha_clip import cased
+
+        classes = words["classes"]
+        if not len(classes):
+            return {**words, "scores": []}
+        names = [str(synonyms[0]) for synonyms in classes]
+        texts = self.captions(list(map(str, captions["texts"])))
+        scale = float(self.model.text.logit_scale.exp())
+        scores = cased.scores(image, texts, self.words(names), scale, self.config).cpu().numpy()
+        order = np.argsort(-scores, kind="stable")[: self.config.most]
+        kept = [at for rank, at in enumerate(order) if rank == 0 or scores[at] >= self.config.threshold]
+        return {
+            "classes": [list(classes[at]) for at in kept],
+            "source": "cased",
+            "scores": [float(scores[at]) for at in kept],
+        }

@@ -1,0 +1,199 @@
+"""Segment an image without any vocabulary: CaSED for every cell of a coarse map, or for the patches of a grid.
+
+Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. With `detector: dense`
+(DenseCaSED), CLIP embeds crops of several shifted grids, whose mean is a map of embeddings. Each cell of the map
+retrieves captions, finds candidate words in them, and gets the word with the highest score. With `detector: grid`,
+the patches of a plain grid do the same.
+
+The stage `words`, or another stage that reads `captions` and writes `words`, finds the candidates. The prediction is an
+index into the words that the cells of this image have. The most frequent word comes first, then the first to occur.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ovss_ray.io.caption_index import Hit
+from ovss_ray.models.alpha_clip.clip_config import ClipConfig, Retrieval, Scoring, build_index
+from ovss_ray.pipeline import stage
+from ovss_ray.pipeline.stage import Prepared, StageConfig
+from ovss_ray.structures.columns import NONE, Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from torch import Tensor
+
+Named = tuple[str, float]
+"""A word and its score; the word is empty if there was no candidate"""
+
+
+class Stage(stage.Stage):
+    """image (H, W, 3) uint8 RGB → words, and prediction (H, W) uint16: index of a word, or NONE."""
+
+    reads = ("image",)
+    writes = ("words", "prediction")
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
+
+    class Config(ClipConfig, Retrieval, Scoring):
+        """The CLIP, the base of captions, the scores, and the crops."""
+
+        words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
+        """stage that finds candidate words in captions, with its options"""
+        detector: Literal["dense", "grid"] = "dense"
+        """dense: a map from crops of shifted grids, as DenseCaSED; grid: the patches of plain grids"""
+        grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
+        """cells per axis of each grid; with `detector: grid`, vicss uses [3]"""
+        shifted: bool = True
+        """True: grids are also shifted by half a cell; for `detector: dense`"""
+        side: int = Field(default=16, ge=1)
+        """cells per axis of the map; for `detector: dense`"""
+        pixels: int = Field(default=128, ge=16)
+        """side in pixels to which a crop is resized; for `detector: dense`. A patch has CLIP's own side"""
+        smallest: int = Field(default=1000, ge=0)
+        """patches with at most this number of pixels are left out; for `detector: grid`"""
+        vocabulary: Literal["patch", "image"] = "patch"
+        """captions and candidates are those of each patch, or of the whole image; for `detector: grid`"""
+        uncovered: Literal["none", "first"] = "none"
+        """pixels in no patch get no class, or the first word, as in vicss; for `detector: grid`"""
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """Return the checkpoint, the base of captions, and the files of the stage that finds words."""
+        words = config.words.kind()
+        return (*config.files(), *config.base_files("dense_cased"), *words.files(config.words.settings()))
+
+    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.models.alpha_clip.cased import Texts
+
+        self.model = config.load()
+        self.index = build_index(config, config, self.model)
+        self.finder = config.words.build()
+        self.texts = Texts(self.model.text, config.templates, config.exact)
+
+    def kept(self) -> Mapping[str, int]:
+        """Return the size of the cache of texts, in bytes."""
+        return {"text": self.texts.held}
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Segment image by image; the crops of an image share forward passes."""
+        import torch
+
+        from ovss_ray.models.photograph import rgb
+
+        segment = self._dense if self.config.detector == "dense" else self._grid
+        with self.config.computing(), torch.inference_mode():
+            rows = [segment(rgb(image)) for image in batch["image"]]
+        return {"words": column(words for words, _ in rows), "prediction": column(labels for _, labels in rows)}
+
+    def _dense(self, image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+        """Return words and prediction from a map of embeddings."""
+        from ovss_ray.models.alpha_clip import grids
+
+        cells = self.embed(image).flatten(0, 1)
+        named = self._named(cells, self._retrieve(cells))
+        words, numbers = _words(named)
+        labels = grids.enlarged(numbers.reshape(self.config.side, -1), image.shape[:2])
+        return words, labels.astype(np.uint16)
+
+    def embed(self, image: np.ndarray) -> "Tensor":
+        """Return the map (side, side, D) of unit norm of an image (H, W, 3) uint8 RGB."""
+        import torch
+
+        from ovss_ray.models.alpha_clip import grids, inputs
+
+        shape, config = (self.config.pixels, self.config.pixels), self.config
+        pixels = inputs.normalised(image, self.model.device)
+        pictures = torch.cat(list(grids.crops(pixels, config.grids, shape, config.shifted)))
+        embeddings = self.model.embed_pictures(pictures, config.batch)
+        return grids.averaged(embeddings, grids.boxes(config.grids, config.shifted), config.side)
+
+    def _grid(self, image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+        """Return words and prediction from the patches of a grid."""
+        import torch
+
+        from ovss_ray.models.alpha_clip import grids, inputs
+
+        size = image.shape[:2]
+        patches = grids.grid_boxes(size, self.config.grids, self.config.smallest)
+        if not len(patches):
+            return _words([])[0], np.full(size, NONE, np.uint16)
+        pixels, side = inputs.normalised(image, self.model.device), self.model.variant.pixels
+        cut = [pixels[:, y : y + h, x : x + w] for x, y, w, h in patches.tolist()]
+        pictures = torch.cat([next(grids.crops(patch, (1,), (side, side), shifted=False)) for patch in cut])
+        embeddings = self.model.embed_pictures(pictures, self.config.batch)
+        if self.config.vocabulary == "image":
+            hits = self._retrieve(self.model.embed_photographs([image])) * len(patches)
+        else:
+            hits = self._retrieve(embeddings)
+        named = self._named(embeddings, hits)
+        words, numbers = _words(named)
+        kept = numbers != NONE
+        values = np.array([score for _, score in named])
+        shape = (max(1, len(words["classes"])), *size)
+        scores = grids.patch_scores(numbers[kept], values[kept], patches[kept], shape)
+        labels = scores.argmax(0).numpy().astype(np.uint16)
+        if self.config.uncovered == "none" or not words["classes"]:
+            labels[scores.amax(0).numpy() <= 0] = NONE
+        return words, labels
+
+    def _retrieve(self, embeddings: "Tensor") -> list[list[Hit]]:
+        """Return the captions for each of n embeddings (n, D)."""
+        return self.index.retrieve(embeddings.cpu().numpy(), self.config.count, self.config.duplicates)
+
+    def _named(self, embeddings: "Tensor", hits: Sequence[Sequence[Hit]]) -> list[Named]:
+        """Return the best word of each embedding (n, D) for its captions, and the word's score."""
+        import torch
+
+        from ovss_ray.models.alpha_clip import cased
+
+        scale, named = float(self.model.text.logit_scale.exp()), []
+        candidates = self._candidates([tuple(hit.row for hit in retrieved) for retrieved in hits])
+        self.texts([name for names in dict.fromkeys(candidates) for name in names])  # in one batch
+        for embedding, retrieved, names in zip(embeddings, hits, candidates, strict=True):
+            if not names:
+                named.append(("", 0.0))
+                continue
+            captions = torch.from_numpy(self.index.rows(retrieved)).to(embedding)
+            words = self.texts(names)
+            scores = cased.scores(embedding, captions, words, scale, self.config).cpu().numpy()
+            best = int(scores.argmax())
+            named.append((names[best], float(scores[best])))
+        return named
+
+    def _candidates(self, retrieved: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
+        """Return the candidate words in each tuple of captions; equal tuples are processed once."""
+        unique = list(dict.fromkeys(retrieved))
+        captions = [{"texts": [self.index.texts[row] for row in rows], "scores": None} for rows in unique]
+        batch = {"image_id": column(map(str, range(len(unique)))), "captions": column(captions)}
+        found_words = self.finder(batch, {})["words"]
+        table = {
+            rows: tuple(str(names[0]) for names in words["classes"])
+            for rows, words in zip(unique, found_words, strict=True)
+        }
+        return [table[rows] for rows in retrieved]
+
+
+def _words(named: Sequence[Named]) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the column `words` for the words of n cells, and each cell's word index (n,) int64, or NONE.
+
+    The score of a word is the mean over its cells.
+    """
+    counts = Counter(word for word, _ in named if word)
+    order = [word for word, _ in counts.most_common()]  # equal counts keep the order of their first occurrence
+    totals = dict.fromkeys(order, 0.0)
+    for word, score in named:
+        if word:
+            totals[word] += score
+    index = {word: number for number, word in enumerate(order)}
+    words = {
+        "classes": [[word] for word in order],
+        "source": "dense_cased",
+        "scores": [totals[word] / counts[word] for word in order],
+    }
+    return words, np.array([index.get(word, NONE) for word, _ in named], np.int64)

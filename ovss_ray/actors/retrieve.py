@@ -1,0 +1,55 @@
+"""Retrieve captions for an image: those of a base whose CLIP embeddings are most similar to the image's.
+
+The first step of CaSED: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3.
+The base is any list of captions or words. Near duplicates of a better caption are removed, and not replaced.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from ovss_ray.io.caption_index import Hit
+from ovss_ray.models.alpha_clip.clip_config import ClipConfig, Retrieval, build_index
+from ovss_ray.pipeline import stage
+from ovss_ray.pipeline.stage import Prepared
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies
+
+
+class Stage(stage.Stage):
+    """image (H, W, 3) uint8 RGB → captions, best first, with the inner product as score."""
+
+    reads = ("image",)
+    writes = ("captions",)
+    gpu: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
+
+    class Config(ClipConfig, Retrieval):
+        """The CLIP that embeds images and captions, and the base of captions."""
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """Return the checkpoint and the base. The index is computed from them, so the run's digest covers it."""
+        return (*config.files(), *config.base_files("retrieve"))
+
+    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        self.model = config.load()
+        self.index = build_index(config, config, self.model)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Embed the images together; with `exact`, each image alone, for bit-identical results."""
+        import torch
+
+        size = 1 if self.config.exact else self.config.batch
+        with self.config.computing(), torch.inference_mode():
+            queries = self.model.embed_photographs(batch["image"], size).cpu().numpy()
+        every = self.index.retrieve(queries, self.config.count, self.config.duplicates)
+        return {"captions": column(self._captions(hits) for hits in every)}
+
+    def _captions(self, hits: Sequence[Hit]) -> dict[str, list[str] | list[float]]:
+        """Return a value of the column `captions`."""
+        return {
+            "texts": [self.index.texts[hit.row] for hit in hits],
+            "scores": [hit.similarity for hit in hits],
+        }

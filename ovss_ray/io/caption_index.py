@@ -1,0 +1,221 @@
+"""Index of captions: their texts, and their embeddings in a memory-mapped file, with an exact search.
+
+CaSED finds captions for an image in it: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv
+2306.00917, §3. A base of words, such as a dictionary, works in the same way. Letters: N captions, D features,
+Q queries.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from ovss_ray.errors import OvssError, nearest
+from ovss_ray.io import files
+from ovss_ray.io.array_cache import cache_folder
+
+BLOCK = 1 << 26
+"""bytes: maximum memory of a block of embeddings in float32, and of its similarities"""
+SURPLUS = 32
+"""Number of captions, besides twice the requested ones, whose similarity is computed again in float64"""
+CHUNK = 8192
+"""Number of captions that are embedded before their embeddings are written"""
+Embed = Callable[[Sequence[str]], np.ndarray]
+"""Texts → their embeddings (n, D) float32"""
+
+
+class Hit(NamedTuple):
+    """A caption that a search returns."""
+
+    row: int
+    """row of the caption in the index"""
+    similarity: float
+    """inner product of the query with the stored embedding"""
+
+
+def read_texts(path: str | Path, column: str = "caption") -> list[str]:
+    """Return the captions of a text file, one per line, or of a column of a Parquet file (`.parquet`).
+
+    Empty lines are skipped. Raises OvssError for a file that cannot be read, is empty, or lacks the column.
+    """
+    if str(path).endswith(".parquet"):
+        texts = _parquet(path, column)
+    else:
+        try:
+            texts = [line.strip() for line in files.read(path).decode("utf-8-sig").splitlines()]
+        except UnicodeDecodeError as failure:
+            raise OvssError(f"{path}: not a text file in UTF-8 ({failure}). Save it as UTF-8 or Parquet") from failure
+        texts = [text for text in texts if text]
+    if not texts:
+        raise OvssError(f"{path}: no captions found. Write one caption per line")
+    return texts
+
+
+def _parquet(path: str | Path, column: str) -> list[str]:
+    """Return a column of texts. An empty or missing text is an error, since rows of a vector file must agree."""
+    try:
+        system, inside = files.locate(path)
+        with pq.ParquetFile(system.open_input_file(inside)) as table:
+            if column not in table.schema_arrow.names:
+                names = table.schema_arrow.names
+                offer = nearest(column, names)
+                raise OvssError(f"{path}: no column {column!r}; its columns are {names}.{offer} Set `column`")
+            texts = table.read([column])[column].to_pylist()
+    except (OSError, pa.ArrowException) as failure:
+        raise OvssError(f"{path}: cannot be read as Parquet: {failure}") from failure
+    if wrong := [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]:
+        raise OvssError(
+            f"{path}: column {column!r} has no text in row {wrong[0]}: {texts[wrong[0]]!r}. Remove this row"
+        )
+    return texts
+
+
+def digest(texts: Sequence[str]) -> str:
+    """Return the SHA-256 of an ordered list of texts, in hex."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+class CaptionIndex:
+    """Captions and their embeddings, searched by exact inner product.
+
+    `vectors` (N, D) is float16 or float32, and may be memory-mapped. With `faiss`, the library faiss proposes the
+    candidates; it holds a copy of the embeddings in float32. The result is the same up to rounding.
+    """
+
+    def __init__(self, texts: Sequence[str], vectors: np.ndarray, faiss: bool = False) -> None:
+        if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32) or len(vectors) != len(texts):
+            raise OvssError(
+                f"the embeddings of {len(texts)} captions must be an array ({len(texts)}, D) of float16 or float32, "
+                f"found shape {vectors.shape} and dtype {vectors.dtype}. Compute them again from the same captions"
+            )
+        self.texts, self.vectors = texts, vectors
+        self._faiss = _faiss_index(vectors) if faiss else None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def search(self, queries: np.ndarray, count: int) -> list[list[Hit]]:
+        """Return the `count` most similar captions of each query (Q, D) float32, best first; on ties, by row.
+
+        The embeddings are multiplied block by block in float32. The similarities of the best candidates are then
+        computed in float64, one by one. So a result does not depend on the other queries.
+        """
+        most = min(len(self), 2 * count + SURPLUS)
+        if self._faiss is None:
+            candidates = self._candidates(queries, most)
+        else:
+            candidates = self._faiss.search(np.ascontiguousarray(queries, np.float32), most)[1]
+        return [self._ranked(query, rows, count) for query, rows in zip(queries, candidates, strict=True)]
+
+    def retrieve(self, queries: np.ndarray, count: int, threshold: float) -> list[list[Hit]]:
+        """Return the results of `search` without near duplicates (see `distinct`), 1 to `count` captions per query."""
+        every = self.search(queries, count)
+        return [[hits[at] for at in distinct(self.rows(hits), threshold)] for hits in every]
+
+    def rows(self, hits: Sequence[Hit]) -> np.ndarray:
+        """Return the stored embeddings of captions, (n, D) float32."""
+        return self.vectors[[hit.row for hit in hits]].astype(np.float32)
+
+    def _candidates(self, queries: np.ndarray, most: int) -> np.ndarray:
+        """Return the rows (Q, `most`) with the highest similarity in float32, in no order."""
+        values = np.empty((len(queries), 0), np.float32)
+        rows = np.empty((len(queries), 0), np.int64)
+        step = max(1, BLOCK // (4 * max(self.vectors.shape[1], len(queries))))
+        for begin in range(0, len(self), step):
+            block = np.asarray(self.vectors[begin : begin + step], np.float32)
+            values = np.concatenate([values, queries @ block.T], 1)
+            numbers = np.arange(begin, begin + len(block))
+            rows = np.concatenate([rows, np.broadcast_to(numbers, (len(queries), len(block)))], 1)
+            if values.shape[1] > most:
+                best = np.argpartition(-values, most - 1, 1)[:, :most]
+                values, rows = np.take_along_axis(values, best, 1), np.take_along_axis(rows, best, 1)
+        return rows
+
+    def _ranked(self, query: np.ndarray, rows: np.ndarray, count: int) -> list[Hit]:
+        rows = np.sort(rows)
+        similarities = (self.vectors[rows].astype(np.float64) * query.astype(np.float64)).sum(1)
+        order = np.argsort(-similarities, kind="stable")[:count]
+        return [Hit(int(rows[at]), float(similarities[at])) for at in order]
+
+
+def distinct(vectors: np.ndarray, threshold: float) -> list[int]:
+    """Return the indices of embeddings (n, D) without near duplicates, in order.
+
+    Two embeddings with a cosine above `threshold` are linked; each connected component keeps its first member.
+    """
+    from scipy.sparse import csgraph  # takes tenths of a second to import
+
+    exact = vectors.astype(np.float64)
+    unit = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    _, components = csgraph.connected_components(unit @ unit.T > threshold, directed=False)
+    return sorted(np.unique(components, return_index=True)[1].tolist())
+
+
+def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarray:
+    """Return the embeddings (N, D) of captions, memory-mapped from the cache, or compute and cache them.
+
+    `key` identifies the encoder; the file's name has it, and the digest of the texts. `half`: store float16, else
+    float32. Of several processes, a single one computes. Raises OvssError if the cache cannot be written.
+    """
+    file = cache_folder() / "captions" / f"{digest(texts)[:24]}-{key}-{'float16' if half else 'float32'}.npy"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            if not file.is_file():
+                write(file, _chunks(texts, embed), len(texts), half)
+        return np.load(file, mmap_mode="r")
+    except OSError as failure:
+        raise OvssError(
+            f"{file}: cannot write the index of captions: {failure}. Set OVSS_CACHE to a folder"
+        ) from failure
+
+
+def _chunks(texts: Sequence[str], embed: Embed) -> Iterator[np.ndarray]:
+    return (embed(texts[begin : begin + CHUNK]) for begin in range(0, len(texts), CHUNK))
+
+
+def write(file: Path, parts: Iterator[np.ndarray], count: int, half: bool) -> None:
+    """Write the embeddings of `count` captions, part by part, to an .npy file, which is then renamed to `file`."""
+    aside = file.with_name(f"{uuid.uuid4().hex}.part")
+    try:
+        first = next(parts)
+        array = np.lib.format.open_memmap(aside, "w+", np.float16 if half else np.float32, (count, first.shape[1]))
+        array[: len(first)] = first
+        at = len(first)
+        for part in parts:
+            array[at : at + len(part)] = part
+            at += len(part)
+        array.flush()
+        del array
+        aside.rename(file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_vectors(path: str | Path) -> np.ndarray:
+    """Return the embeddings (N, D) of an .npy file, memory-mapped. Raises OvssError if it is not such a file."""
+    try:
+        return np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as failure:
+        raise OvssError(f"{path}: cannot be read as a NumPy array: {failure}. Write it with numpy.save") from failure
+
+
+def _faiss_index(vectors: np.ndarray) -> Any:
+    try:
+        import faiss
+    except ImportError as failure:
+        raise OvssError(
+            "the search with faiss needs the package faiss-cpu. Type: pip install ovss_ray[faiss]"
+        ) from failure
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    step = max(1, BLOCK // (4 * vectors.shape[1]))
+    for begin in range(0, len(vectors), step):
+        index.add(np.ascontiguousarray(vectors[begin : begin + step], np.float32))
+    return index

@@ -1,0 +1,159 @@
+"""Options of stages that embed whole images and texts with CLIP: retrieval of captions, and CaSED.
+
+No torch is imported here, so that configs are validated quickly.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+from weakref import WeakValueDictionary
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import caption_index, digests, files
+from ovss_ray.io.caption_index import CaptionIndex
+from ovss_ray.models.alpha_clip.variants import VARIANTS
+from ovss_ray.models.network_config import NetworkConfig
+
+if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
+    from ovss_ray.models.alpha_clip.network import AlphaClip
+
+PLAIN = tuple(name for name, variant in VARIANTS.items() if not variant.base)
+"""Names of the plain CLIPs of this family"""
+_LOADED: "WeakValueDictionary[tuple[object, ...], AlphaClip]" = WeakValueDictionary()
+"""Networks in use in this process, so that the stages of a worker share one"""
+
+
+class ClipConfig(NetworkConfig):
+    """A plain CLIP, as the encoder of images and texts."""
+
+    family: ClassVar[str] = "ovss_ray.models.alpha_clip"
+    variant: str = "clip_vit_l_14"
+    """clip_vit_b_16, clip_vit_l_14, clip_vit_l_14_336 or clip_tiny"""
+    batch: int = Field(default=64, ge=1)
+    """maximum number of images or crops in one forward pass"""
+
+    @field_validator("variant")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if name in VARIANTS and name not in PLAIN:
+            raise ValueError(f"{name!r} is an AlphaCLIP; this stage needs a plain CLIP: {', '.join(PLAIN)}")
+        return name
+
+    def load(self) -> "AlphaClip":
+        """Load the CLIP, or return the equal one that another stage of this process uses. Raises OvssError."""
+        from ovss_ray.models.alpha_clip import network
+
+        key = (self.variant, self.files(), self.resolved_device(), self.precision)
+        model = _LOADED.get(key)
+        if model is None:
+            model = _LOADED[key] = network.load(self.variant, self.files(), self.resolved_device(), self.precision)
+        return model
+
+    def encoder_key(self) -> str:
+        """Return the part of a cache key that identifies the text tower and the mode of computation."""
+        return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
+
+
+class Retrieval(BaseModel):
+    """The base of captions, and the search in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    captions: str = ""
+    """path of the base: a text file with one caption or word per line, or a Parquet file"""
+    column: str = "caption"
+    """column of the captions in a Parquet file"""
+    vectors: str | None = None
+    """path of an .npy file with their embeddings (N, D), float16 or float32, by the same CLIP; default: they are
+    computed on first use, and cached"""
+    half: bool = False
+    """True: cache the embeddings as float16, in half the space"""
+    count: int = Field(default=10, ge=1)
+    """number of captions to retrieve per image, before near duplicates are removed"""
+    duplicates: float = Field(default=0.94, gt=0)
+    """cosine above which two captions are near duplicates, of which the better one is kept; above 1: none is removed"""
+    faiss: bool = False
+    """True: search with faiss (extra `faiss`), which holds all embeddings in memory as float32"""
+
+    @field_validator("captions", "vectors")
+    @classmethod
+    def _absolute_base(cls, path: str | None) -> str | None:
+        return path and files.absolute(path)
+
+    def base_files(self, stage: str) -> tuple[Path, ...]:
+        """Return the local files of the base. Raises OvssError if one is missing; `stage` is the name of the stage."""
+        if not self.captions:
+            raise OvssError(
+                f"no base of captions: add --set {stage}.captions=FILE, a text file with one caption or word per line"
+            )
+        paths = [path for path in (self.captions, self.vectors) if path]
+        for path in paths:
+            if not Path(path).is_file():
+                raise OvssError(f"{path}: file not found. Set {stage}.captions and {stage}.vectors to existing files")
+        return tuple(map(Path, paths))
+
+
+class Scoring(BaseModel):
+    """The scores of candidate words. Defaults are those of CaSED's configuration with CLIP ViT-L/14."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: float = Field(default=0.7, ge=0, le=1)
+    """weight of the image; the captions have 1 − alpha"""
+    temperature: float = Field(default=1.0, gt=0)
+    """divisor of the logits"""
+    bias: float = 0.0
+    """summand of the logits, for encoders that were trained with one"""
+    probability: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: over the words of the image; sigmoid: each word alone"""
+    templates: tuple[str, ...] = ("{}",)
+    """sentences into which a word is inserted at {}; their embeddings are averaged"""
+
+    @field_validator("templates")
+    @classmethod
+    def _one_gap(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [
+            template for template in templates if template.replace("{}", "", 1).count("{}") or "{}" not in template
+        ]
+        if wrong or not templates:
+            raise ValueError(f"templates: each needs one {{}}, where the word goes; found {wrong or templates!r}")
+        return templates
+
+
+def spoken(name: str) -> str:
+    """Return a caption or word with blanks instead of underscores, as CaSED embeds it."""
+    return name.replace("_", " ")
+
+
+def build_index(config: ClipConfig, base: Retrieval, model: "AlphaClip | None" = None) -> CaptionIndex:
+    """Return the index of a base of captions. Its embeddings are read, or computed on first use and cached.
+
+    `model` is the loaded CLIP; None: only its text tower is loaded, if needed. Raises OvssError for unreadable files,
+    and for embeddings of another number of captions or features than those of the CLIP.
+    """
+    texts = caption_index.read_texts(base.captions, base.column)
+    if base.vectors:
+        vectors = caption_index.read_vectors(base.vectors)
+    else:
+        vectors = caption_index.cached(texts, config.encoder_key(), base.half, lambda part: _embed(config, part, model))
+    index = CaptionIndex(texts, vectors, base.faiss)
+    features = VARIANTS[config.variant].embed
+    if vectors.shape[1] != features:
+        raise OvssError(
+            f"{base.vectors}: {vectors.shape[1]} features per caption, but {config.variant} has {features}. Compute "
+            f"them with {config.variant}, or set `variant` to the CLIP that computed them"
+        )
+    return index
+
+
+def _embed(config: ClipConfig, texts: Sequence[str], model: "AlphaClip | None") -> np.ndarray:
+    """Return the embeddings (n, D) float32 of captions."""
+    from ovss_ray.models import text
+    from ovss_ray.models.alpha_clip import network
+
+    with config.computing():
+        tower = model.text if model else network.load_text(config.variant, config.files(), config.resolved_device())
+        return text.embed(tower, list(map(spoken, texts)), ("{}",)).cpu().numpy()
