@@ -22,6 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from ovss_ray.benchmarks.contract import Benchmark
 from ovss_ray.io import files
 from ovss_ray.models.network_config import NetworkConfig, WithClassifiers
+from ovss_ray.models.ovsam.variants import checkpoints
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared
 from ovss_ray.structures.columns import Batch, column
@@ -57,9 +58,9 @@ class Stage(WithClassifiers, stage.Stage):
 
         family: ClassVar[str] = "ovss_ray.models.ovsam"
         variant: str = "ovsam_rn50x16"
-        """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, or ovsam_rn50x16_demo"""
+        """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, ovsam_rn50x16_demo, or ovsam_tiny (drawn scenes)"""
         clip: str | None = None
-        """path of OpenAI's RN50x16; default: the downloaded one"""
+        """path of OpenAI's RN50x16, for ovsam_tiny of clip_tiny; default: the downloaded or shipped one"""
         neck: str | None = None
         """path of the neck (SAM2CLIP); default: the downloaded one"""
         sam: str | None = None
@@ -93,12 +94,15 @@ class Stage(WithClassifiers, stage.Stage):
                     f"fpn is a file of ovsam_rn50x16_demo, but the variant is {self.variant}. Remove fpn, or set "
                     "variant: ovsam_rn50x16_demo"
                 )
+            if self.variant == "ovsam_tiny" and (self.neck or self.sam):
+                raise ValueError(
+                    "neck and sam have no effect with ovsam_tiny, whose own file has these parts. Remove them"
+                )
             return self
 
         def paths(self) -> tuple[str | None, ...]:
             """Return the paths of the checkpoints in the order of models.ovsam.variants.checkpoints."""
-            every = (self.weights, self.clip, self.neck, self.sam)
-            return (*every, self.fpn) if self.variant.endswith("_demo") else every
+            return (self.weights, self.clip, self.neck, self.sam, self.fpn)[: len(checkpoints(self.variant))]
 
         @property
         def needs_truth(self) -> bool:

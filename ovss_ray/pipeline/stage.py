@@ -43,6 +43,8 @@ class Stage(ABC):
     """names of options for locations and devices. They do not change results, so the run's digest ignores them."""
     binary: ClassVar[bool] = False
     """True for a method that segments one class at a time. Few-shot episodes then ask for their class only."""
+    exports: ClassVar[bool] = False
+    """True for a stage that writes files for later use. A run in which no stage predicts then needs no truth"""
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
     network: Any = None
