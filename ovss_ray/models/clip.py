@@ -95,12 +95,17 @@ class Stem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return patch features (B, width, h / patch, w / patch) of images (B, 3, h, w)."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        return self.maps(images)[-1]
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the features after each halving, the last ones after the residual blocks."""
+        x, maps = images.contiguous(memory_format=torch.channels_last), []
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
             x = F.gelu(norm(shrink(x)))
+            maps.append(x)
         for block in self.blocks:
             x = block(x)
-        return x
+        return [*maps[:-1], x]
 
 
 class ConvBlock(nn.Module):
@@ -148,10 +153,13 @@ class ImageTower(nn.Module):
     def embed(self, images: Tensor) -> tuple[Tensor, torch.Size]:
         """Return the first block's input (B, 1 + h'·w', width), and (h', w'), of images (B, 3, h, w)."""
         patches = self.conv1(images)
-        size = patches.shape[-2:]
-        first = self.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
+        return self.tokens(patches), patches.shape[-2:]
+
+    def tokens(self, patches: Tensor) -> Tensor:
+        """Return the first block's input (B, 1 + h'·w', width) of patch features (B, width, h', w')."""
+        first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         x = torch.cat([first, patches.flatten(2).transpose(1, 2)], 1)
-        return self.ln_pre(x + self.positions(size)), size
+        return self.ln_pre(x + self.positions(patches.shape[-2:]))
 
     def positions(self, size: Sequence[int]) -> Tensor:
         """Return position embeddings (1 + h'·w', width) for a grid (h', w'), the class token's first."""

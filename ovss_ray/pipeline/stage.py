@@ -49,6 +49,8 @@ class Stage(ABC):
     """True for a method that segments one class at a time. Few-shot episodes then ask for their class only."""
     measures: ClassVar[bool] = False
     """True for the stage that computes metrics: the columns that it writes have the names of metrics"""
+    exports: ClassVar[bool] = False
+    """True for a stage that writes files for later use. A run in which no stage predicts then needs no truth"""
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
     network: Any = None

@@ -57,8 +57,12 @@ def of_instances(config: RunConfig) -> bool:
 
 
 def predicts(config: RunConfig) -> bool:
-    """Return whether label maps are predicted: always, except for runs over instances in which no stage does so."""
-    return not of_instances(config) or any("prediction" in stage.writes() for stage in config.stages())
+    """Return whether label maps are predicted: always, except for runs in which no stage does so.
+
+    Such a run is over instances, or it writes files for later use.
+    """
+    other = of_instances(config) or any(stage.kind().exports for stage in config.stages())
+    return not other or any("prediction" in stage.writes() for stage in config.stages())
 
 
 def _square(config: RunConfig) -> dict[str, int]:

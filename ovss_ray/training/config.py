@@ -43,10 +43,17 @@ class Training(Settings):
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
     warmup: int = Field(default=100, ge=0)
-    """number of first steps in which the learning rate rises from zero"""
-    decay: Literal["line", "poly", "cosine"] = "line"
+    """number of first steps in which the learning rate rises from zero, or from `first`"""
+    first: float | None = Field(default=None, ge=0, le=1)
+    """rate of the first step of a cosine's warm-up, as a fraction of `rate`; None: that of one step of the warm-up"""
+    decay: Literal["line", "poly", "cosine", "falls"] = "line"
     """schedule of the rate. line: as `warmup` and `cooldown` say; poly: (1 − step / steps)^0.9 after the warm-up, as
-    in SAN and SCAN; cosine: falls to zero from the end of the warm-up on, as in open_clip"""
+    in SAN and SCAN; cosine: falls to `final` from the end of the warm-up on, as in open_clip; falls: constant after the
+    warm-up, but divided by 10 at each of `falls`"""
+    final: float = Field(default=0.0, ge=0, le=1)
+    """rate at the end of a cosine, as a fraction of `rate`"""
+    falls: tuple[float, ...] = ()
+    """fractions of the steps at which the rate falls to a tenth"""
     cooldown: float = Field(default=0.25, ge=0, le=1)
     """fraction of the steps, at the end, in which the learning rate falls linearly to zero; before, it is constant"""
     start: str | None = None

@@ -155,13 +155,20 @@ def schedule(config: Training, step: int) -> float:
     """Return the learning rate of a step as a fraction of `rate`.
 
     line: a linear warm-up, constant, a linear cooldown. poly: a linear warm-up from POLY_START, times a polynomial.
-    cosine: a linear warm-up, then half a period of the cosine.
+    cosine: a linear warm-up, from `first` if it is set, then half a period of the cosine down to `final`. falls: a
+    linear warm-up, then a tenth of the rate after each of `falls`.
     """
     warm = step / config.warmup if step < config.warmup else 1.0
+    if config.decay == "cosine" and config.first is not None and step < config.warmup:
+        return config.first + (1 - config.first) * step / max(1, config.warmup - 1)
+    if config.decay == "falls":
+        fallen = sum(step >= at * config.steps for at in config.falls)
+        return 0.1**fallen * min(1.0, (step + 1) / max(1, config.warmup))
     if config.decay == "poly":
         return (POLY_START * (1 - warm) + warm) * (1 - step / config.steps) ** 0.9
     if config.decay == "cosine" and step >= config.warmup:
-        return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / (config.steps - config.warmup)))
+        height = 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / (config.steps - config.warmup)))
+        return config.final + (1 - config.final) * height
     remaining = (config.steps - step) / max(1.0, config.cooldown * config.steps) if config.decay == "line" else 1.0
     return min(1.0, (step + 1) / max(1, config.warmup), remaining)
 
@@ -245,7 +252,7 @@ def history(out: Path) -> list[dict[str, Any]]:
     Each entry has the command, the config, the seconds and the last scores.
     """
     config = configs.load(out / CONFIG)
-    files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions")))
+    files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions", "neck")))
     before = [Path(file).parent for file in files if file]
     earlier = [training for folder in before if (folder / LOG).exists() for training in history(folder)]
     lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]

@@ -112,6 +112,14 @@ def mask_losses(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair]
     truth = torch.cat([target.masks[masks] for target, (_, masks) in zip(targets, pairs, strict=True)])[:, None]
     if not len(truth):
         return (zero := answer.mask_logits.sum() * 0), zero
+    return point_losses(logits, truth, points)
+
+
+def point_losses(logits: Tensor, truth: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """Return the binary cross-entropy and 1 − dice of masks at uncertain points. Both are means over the N masks.
+
+    `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1, of any size.
+    """
     where = uncertain_points(logits.detach(), points)
     sampled_truth, sampled_logits = at_points(truth, where), at_points(logits, where)
     inside = sampled_logits.sigmoid()

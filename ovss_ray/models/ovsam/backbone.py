@@ -1,4 +1,4 @@
-"""The parts of Open-Vocabulary SAM that see the image: CLIP's ResNet, the SAM2CLIP neck, and a feature pyramid.
+"""The parts of Open-Vocabulary SAM that see the image: CLIP's image tower, the SAM2CLIP neck, and a feature pyramid.
 
 Yuan et al., ECCV 2024, arXiv 2401.02955, §3.2 and §3.3. The parameters have the official names. Letters: B images, g
 side of the image embedding, C channels.
@@ -11,23 +11,26 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ovss_ray.models.clip import Stem, WholeImageTower, as_map
+from ovss_ray.models.clip_sizes import ClipSizes
 from ovss_ray.models.ovsam.variants import Variant
+from ovss_ray.models.photograph import CLIP, IMAGENET
 from ovss_ray.models.sam_layers.grid import Block, projection
 from ovss_ray.models.sam_layers.prompts import embedding
-
-STRIDES = (4, 8, 16, 32)
-"""Pixels of the network's input per cell of each of the four maps"""
 
 
 class Backbone(nn.Module):
     """CLIP's ResNet up to its attention pool, which is kept as `head` for the embeddings of regions."""
 
+    seen = 3
+    """index of the map whose regions `head` embeds"""
+
     def __init__(self, variant: Variant) -> None:
         super().__init__()
+        pixels = variant.strides[-1] * variant.clip_grid
         tower = ModifiedResNet(
-            list(variant.resnet_layers), variant.features, variant.resnet_heads, STRIDES[-1] * variant.clip_grid,
-            variant.resnet_width,
-        )  # fmt: skip
+            list(variant.resnet_layers), variant.features, variant.resnet_heads, pixels, variant.resnet_width
+        )
         self.stem = nn.Sequential(
             *(tower.conv1, tower.bn1, tower.act1, tower.conv2, tower.bn2, tower.act2),
             *(tower.conv3, tower.bn3, tower.act3, tower.avgpool),
@@ -35,14 +38,66 @@ class Backbone(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = tower.layer1, tower.layer2, tower.layer3, tower.layer4
         self.head = tower.attnpool
 
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in evaluation mode: CLIP is frozen in all trainings, and so are the statistics of its norms."""
+        return super().train(False)
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of the four stages (B, C, h, w), with STRIDES, of normalised images (B, 3, h, w)."""
+        """Return the maps of the four stages (B, C, h, w), with `strides`, of normalised images (B, 3, h, w)."""
         x = self.stem(images)
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
             maps.append(x)
         return maps
+
+
+class Tower(WholeImageTower):
+    """CLIP's vision transformer with a convolutional stem, for small networks.
+
+    The first three maps are the stem's, the last one is that of the first blocks. A region is embedded by all
+    blocks, which see its part of the stem's last map.
+    """
+
+    conv1: Stem
+    seen = 2
+    """index of the map whose regions `head` embeds"""
+
+    def __init__(self, sizes: ClipSizes, ratio: float, shallow: int) -> None:
+        super().__init__(
+            sizes.width, sizes.heads, sizes.layers, sizes.patch, sizes.grid, sizes.embed, sizes.stem, sizes.quick
+        )
+        self.ratio, self.shallow = ratio, shallow
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the four maps (B, C, h, w), with `strides`, of images (B, 3, h, w) in ImageNet's normalisation.
+
+        The transformer sees them in CLIP's normalisation, and smaller by `ratio`.
+        """
+        mean, std = (part.to(images.device) for part in CLIP)
+        pixels = images * IMAGENET.std.to(images.device) + IMAGENET.mean.to(images.device)
+        shrunk = F.interpolate((pixels - mean) / std, scale_factor=self.ratio, mode="bilinear", align_corners=False)
+        maps = self.conv1.maps(shrunk)
+        tokens = self.tokens(maps[-1])
+        for block in self.resblocks[: self.shallow]:
+            tokens = block(tokens)
+        return [*maps, as_map(tokens[:, 1:], maps[-1].shape[-2:])]
+
+    def head(self, patches: Tensor) -> Tensor:
+        """Return embeddings (P, D), not normalised, of the pooled patches (P, C, r, r) of regions."""
+        return self.encode(patches)
+
+
+def backbone(variant: Variant) -> Backbone | Tower:
+    """Return CLIP's image tower, without values."""
+    return Tower(variant.tower, variant.ratio, variant.shallow) if variant.tower else Backbone(variant)
+
+
+def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
+    """Return the convolution from a map with `stride` pixels per cell to the embedding's cells of `patch` pixels."""
+    if stride > patch:
+        return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)
+    return nn.Conv2d(channels, width, patch // stride, patch // stride)
 
 
 class Neck(nn.Module):
@@ -52,12 +107,8 @@ class Neck(nn.Module):
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
-        first, second, third, last = variant.channels
-        width = variant.width
-        layers = (
-            *(nn.Conv2d(first, width, 4, 4), nn.Conv2d(second, width, 2, 2)),
-            *(nn.Conv2d(third, width, 1), nn.ConvTranspose2d(last, width, 2, 2)),
-        )
+        width, levels = variant.width, zip(variant.channels, variant.strides, strict=True)
+        layers = [resampling(channels, width, stride, variant.patch) for channels, stride in levels]
         self.patch_embeds = nn.ModuleList(nn.ModuleDict({"projection": layer}) for layer in layers)
         self.level_encoding = embedding(len(layers), width)
         self.register_buffer("pos_embed", torch.empty(1, variant.grid, variant.grid, width))

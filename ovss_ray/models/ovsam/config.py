@@ -6,6 +6,7 @@ from pydantic import field_validator, model_validator
 
 from ovss_ray.io import files
 from ovss_ray.models.network_config import NetworkConfig
+from ovss_ray.models.ovsam.variants import checkpoints
 
 
 class OvsamConfig(NetworkConfig):
@@ -13,9 +14,9 @@ class OvsamConfig(NetworkConfig):
 
     family: ClassVar[str] = "ovss_ray.models.ovsam"
     variant: str = "ovsam_rn50x16"
-    """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, or ovsam_rn50x16_demo"""
+    """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, ovsam_rn50x16_demo, or ovsam_tiny (drawn scenes)"""
     clip: str | None = None
-    """path of OpenAI's RN50x16; default: the downloaded one"""
+    """path of OpenAI's RN50x16, for ovsam_tiny of clip_tiny; default: the downloaded or shipped one"""
     neck: str | None = None
     """path of the neck (SAM2CLIP); default: the downloaded one"""
     sam: str | None = None
@@ -31,16 +32,17 @@ class OvsamConfig(NetworkConfig):
         return path and files.absolute(path)
 
     @model_validator(mode="after")
-    def _pyramid_of_the_demo(self) -> Self:
-        """Refuse a pyramid for a network that has none of its own."""
+    def _only_its_own_parts(self) -> Self:
+        """Refuse checkpoints of parts that the variant does not have."""
         if self.fpn and not self.variant.endswith("_demo"):
             raise ValueError(
                 f"fpn is a file of ovsam_rn50x16_demo, but the variant is {self.variant}. Remove fpn, or set "
                 "variant: ovsam_rn50x16_demo"
             )
+        if self.variant == "ovsam_tiny" and (self.neck or self.sam):
+            raise ValueError("neck and sam have no effect with ovsam_tiny, whose own file has these parts. Remove them")
         return self
 
     def paths(self) -> tuple[str | None, ...]:
         """Return the paths of the checkpoints in the order of models.ovsam.variants.checkpoints."""
-        every = (self.weights, self.clip, self.neck, self.sam)
-        return (*every, self.fpn) if self.variant.endswith("_demo") else every
+        return (self.weights, self.clip, self.neck, self.sam, self.fpn)[: len(checkpoints(self.variant))]

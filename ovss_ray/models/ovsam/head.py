@@ -12,14 +12,15 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from ovss_ray.models.layers import Mlp
-from ovss_ray.models.ovsam.backbone import STRIDES
 from ovss_ray.models.ovsam.variants import Variant
 from ovss_ray.models.sam_layers.decoder import MaskHead
 from ovss_ray.models.sam_layers.prompts import embedding
 from ovss_ray.models.text import Classifier
 
+LEVELS = 4
+"""Number of levels of the feature pyramid"""
 FINEST = 56
-"""Square root of a region's area, in pixels of the network's input, at which the second pyramid level begins"""
+"""Square root of a region's area at which the second pyramid level begins, for an input of 1024 pixels"""
 LOGIT_SCALE = 4.6052
 """Logarithm of the factor of cosine similarities"""
 BASE_WEIGHT, NOVEL_WEIGHT = 0.1, 0.9
@@ -36,6 +37,7 @@ class Head(nn.Module):
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         width = variant.embed
+        self.strides = variant.strides
         self.mask_decoder = MaskHead(variant, 1)
         self.label_token = embedding(1, width)
         self.label_mlp = Mlp(width, width, variant.features, nn.Linear)
@@ -52,7 +54,7 @@ class Head(nn.Module):
     def regions(self, pyramid: Sequence[Tensor], rois: Tensor, levels: Tensor, side: int) -> Tensor:
         """Return the pooled features (P, C, side, side) of regions `rois` (P, 5), each from its pyramid level (P,)."""
         pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
-        for level, (features, stride) in enumerate(zip(pyramid, STRIDES, strict=True)):
+        for level, (features, stride) in enumerate(zip(pyramid, self.strides, strict=True)):
             rows = (levels == level).nonzero()[:, 0]
             if len(rows):
                 pooled[rows] = aligned(features, rois[rows], side, stride)
@@ -84,10 +86,11 @@ def boxes(logits: Tensor, scale: float) -> Tensor:
     return scale * torch.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], 1).float()
 
 
-def levels(corners: Tensor) -> Tensor:
-    """Return the pyramid level (P,) int64, 0 to 3, of boxes (P, 4) in pixels of the network's input."""
+def levels(corners: Tensor, pixels: int = 1024) -> Tensor:
+    """Return the pyramid level (P,) int64, 0 to 3, of boxes (P, 4); the input has the side `pixels`."""
     sides = corners[:, 2:] - corners[:, :2]
-    return (sides.prod(1).sqrt() / FINEST + 1e-6).log2().floor().clamp(0, len(STRIDES) - 1).long()
+    finest = FINEST * pixels / 1024
+    return (sides.prod(1).sqrt() / finest + 1e-6).log2().floor().clamp(0, LEVELS - 1).long()
 
 
 def with_index(corners: Tensor, image: int = 0) -> Tensor:
@@ -107,14 +110,14 @@ def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
     return F.pad(torch.tensor(LOGIT_SCALE).exp().item() * scores, (0, 1))
 
 
-def ensemble(head: Tensor, clip: Tensor, masks: Tensor, base: Tensor, novel: Tensor) -> Tensor:
+def ensemble(head: Tensor, clip: Tensor, masks: Tensor, base: Tensor, novel: Tensor, cells: int = 32) -> Tensor:
     """Return scores (P, K + 1) from logits (P, K + 1) of both branches: weighted geometric means, as logarithms.
 
-    `base` and `novel` are (K,) bool. `masks` are logits (P, s, s). CLIP's map has 32 × 32 cells. A mask without a pixel
-    at this size gets the scores of the head alone.
+    `base` and `novel` are (K,) bool. `masks` are logits (P, s, s). CLIP's map has `cells` × `cells` cells. A mask
+    without a pixel at this size gets the scores of the head alone.
     """
-    cells = F.interpolate(masks[:, None].float(), (32, 32), mode="bilinear", align_corners=False)
-    visible = (cells > 0).flatten(1).any(1)
+    small = F.interpolate(masks[:, None].float(), (cells, cells), mode="bilinear", align_corners=False)
+    visible = (small > 0).flatten(1).any(1)
     per_class = torch.where(base, BASE_WEIGHT, NOVEL_WEIGHT)
     weight = visible[:, None] * F.pad(per_class, (0, 1), value=BASE_WEIGHT)
     scores = (1 - weight) * head.log_softmax(-1) + weight * clip.log_softmax(-1)

@@ -45,7 +45,7 @@ class Embedded:
     pyramid: tuple[Tensor, ...]
     """(1, embed, 4 g / 2ⁱ, 4 g / 2ⁱ) float32, for i from 0 to 3: the maps for classes"""
     clip: Tensor
-    """(1, 32 · resnet_width, g / 2, g / 2) float32: CLIP's last map"""
+    """(1, C, h, w) float32: the map of CLIP whose regions its branch embeds, the last one of a ResNet"""
     placed: Placed
     path: Path
 
@@ -80,6 +80,12 @@ def network_input(image: np.ndarray, path: Path, pixels: int) -> Tensor:
     else:
         resized = torch.from_numpy(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)).permute(2, 0, 1)
     return photograph.padded(resized, photograph.IMAGENET, (pixels, pixels))
+
+
+def padded_input(image: np.ndarray, pixels: int) -> Tensor:
+    """Return the input (3, pixels, pixels) float32 of an image (h, w, 3) uint8 RGB, padded but not resized."""
+    planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return photograph.padded(planes, photograph.IMAGENET, (pixels, pixels))
 
 
 def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | None, where: Placed) -> Prompts:

@@ -19,7 +19,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.models import checkpoint, photograph, runtime, text
 from ovss_ray.models.clip import TextTower
 from ovss_ray.models.ovsam import head, inputs, words
-from ovss_ray.models.ovsam.backbone import STRIDES, Backbone, Neck, Pyramid
+from ovss_ray.models.ovsam.backbone import Neck, Pyramid, backbone
 from ovss_ray.models.ovsam.head import Head
 from ovss_ray.models.ovsam.inputs import Embedded, Numbers
 from ovss_ray.models.ovsam.parts import WORDS, state_of
@@ -45,7 +45,7 @@ class Ovsam(nn.Module):
         super().__init__()
         self.variant = variant
         self.precision = "fp32"
-        self.backbone = Backbone(variant)
+        self.backbone = backbone(variant)
         self.neck = Neck(variant)
         self.fpn_neck = Pyramid(variant)
         self.pe = PromptEncoder(variant)
@@ -71,7 +71,7 @@ class Ovsam(nn.Module):
         with runtime.autocast(self.device, self.precision):
             maps = self.backbone(batch.to(self.device))
             neck, pyramid = self.neck(maps).float(), [level.float() for level in self.fpn_neck(maps)]
-        last = maps[-1].float()
+        last = maps[self.backbone.seen].float()
         return [
             Embedded(neck[i : i + 1], tuple(level[i : i + 1] for level in pyramid), last[i : i + 1], place, path)
             for i, place in enumerate(places)
@@ -111,7 +111,7 @@ class Ovsam(nn.Module):
         `logits` are (P, 4 g, 4 g). Columns of `rois`: index of the image (0), x0 y0 x1 y1 in pixels of the input.
         """
         corners = head.boxes(logits, self.variant.pixels / logits.shape[-1])
-        rois, levels = head.with_index(corners), head.levels(corners)
+        rois, levels = head.with_index(corners), head.levels(corners, self.variant.pixels)
         side = DEMO_ROI if seen.path == "demo" else self.variant.roi
         pooled = self.mask_decoder.regions(seen.pyramid, rois, levels, side)
         return {"rois": rois, "roi_levels": levels, "embeddings": self.mask_decoder.embed(pooled)}
@@ -121,7 +121,8 @@ class Ovsam(nn.Module):
     def clip_embeddings(self, seen: Embedded, corners: Tensor) -> Tensor:
         """Return CLIP's embeddings (P, D), not normalised, of boxes (P, 4) in pixels of the input."""
         rois, side = head.with_index(corners.to(self.device)), self.variant.clip_grid
-        parts = [self.backbone.head(head.aligned(seen.clip, part, side, STRIDES[-1])) for part in rois.split(BATCH)]
+        stride = self.variant.clip_stride
+        parts = [self.backbone.head(head.aligned(seen.clip, part, side, stride)) for part in rois.split(BATCH)]
         return torch.cat(parts)
 
     @torch.inference_mode()
@@ -153,7 +154,8 @@ class Ovsam(nn.Module):
         else:
             corners = parts["rois"][:, 1:] if clip_boxes is None else clip_boxes
             clip = head.logits(self.clip_embeddings(seen, corners), classes)
-            fused = head.ensemble(by_head, clip, logits, base.to(self.device), novel.to(self.device))
+            groups = base.to(self.device), novel.to(self.device)
+            fused = head.ensemble(by_head, clip, logits, *groups, self.variant.pixels // self.variant.clip_stride)
             probabilities = fused.softmax(-1)
             named = {"head_logits": by_head[:, None], "clip_logits": clip[:, None], "fused_scores": fused[:, None]}
             named["probs"] = probabilities

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovss_ray.errors import OvssError
-from ovss_ray.models import checkpoint
+from ovss_ray.models import checkpoint, zoo
 from ovss_ray.models.checkpoint import VISUAL, State
-from ovss_ray.models.ovsam.variants import CLIP, PARTS, checkpoints, remaining
+from ovss_ray.models.ovsam.variants import CLIP, CLIP_TINY, PARTS, checkpoints, remaining
 
 OWN = ("backbone.", "neck.", "fpn_neck.", "pe.", "mask_decoder.")
 """Prefixes of the official state dict; CLIP's text tower is not in it"""
 WORDS = "words."
 """Prefix of the text tower in our network"""
+NECK_FILE = "neck_student."
+"""Prefix of the entries of an official checkpoint of the neck"""
 IMAGE = (
     *(("conv1.", "stem.0."), ("bn1.", "stem.1."), ("conv2.", "stem.3."), ("bn2.", "stem.4.")),
     *(("conv3.", "stem.6."), ("bn3.", "stem.7."), ("attnpool.", "head.")),
@@ -30,7 +32,7 @@ def state_of(name: str, files: Sequence[Path]) -> State:
     state = _whole(checkpoint.read_any(files[0])) if whole else {}
     roles = ((name, *rest) if len(files) == 1 + len(rest) else checkpoints(name))[whole:]
     for role, file in zip(roles, files[whole:], strict=True):
-        state |= _clip(file, words_only=whole) if role == CLIP else _part(role, file)
+        state |= _clip(role, file, whole) if role in (CLIP, CLIP_TINY) else _part(role, file)
     return state
 
 
@@ -39,13 +41,25 @@ def _whole(state: State) -> State:
     return {key if key.startswith(OWN) else WORDS + key: value for key, value in state.items()}
 
 
-def _clip(file: Path, words_only: bool) -> State:
-    """Return the entries of OpenAI's RN50x16: the text tower, and the image tower unless `words_only`."""
+def _clip(role: str, file: Path, words_only: bool) -> State:
+    """Return the entries of a CLIP: the text tower, and the image tower unless `words_only`."""
+    if role == CLIP_TINY:
+        words, image = checkpoint.read_clip(file)
+        image = {} if words_only else image
+        return {WORDS + key: words[key] for key in words} | {"backbone." + key: image[key] for key in image}
     state = checkpoint.read_any(file)
     result = {WORDS + key: value for key, value in state.items() if not key.startswith(VISUAL)}
     if not words_only:
         result |= {_of_backbone(key.removeprefix(VISUAL)): state[key] for key in state if key.startswith(VISUAL)}
     return result
+
+
+def towers(name: str, clip: str | None = None) -> tuple[State, State]:
+    """Return the entries of a network's text tower and image tower, from the file `clip`, or the default one."""
+    role = checkpoints(name)[1]
+    entries = _clip(role, zoo.find(role, clip), words_only=False)
+    texts = {key.removeprefix(WORDS): value for key, value in entries.items() if key.startswith(WORDS)}
+    return texts, {key.removeprefix("backbone."): value for key, value in entries.items() if not key.startswith(WORDS)}
 
 
 def _of_backbone(key: str) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovss_ray.models import zoo
-from ovss_ray.models.zoo import Weights, by_hand
+from ovss_ray.models.clip_sizes import TINY, ClipSizes
+from ovss_ray.models.zoo import Weights, by_hand, shipped
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Sizes of an Open-Vocabulary SAM: CLIP's ResNet and text tower, the neck, and SAM's decoder."""
+    """Sizes of an Open-Vocabulary SAM: CLIP's image and text tower, the neck, and SAM's decoder."""
 
     roi: int = 12
     """side of the grid to which a region's features are pooled for the head; the path "demo" has 7"""
@@ -24,7 +25,13 @@ class Variant:
     resnet_heads: int = 48
     """heads of CLIP's attention pool"""
     clip_grid: int = 12
-    """side of the attention pool's grid"""
+    """side of the grid to which a region's features are pooled for CLIP's branch"""
+    tower: ClipSizes | None = None
+    """a vision transformer with a convolutional stem in place of the ResNet; the sizes `resnet_…` are not used then"""
+    ratio: float = 1.0
+    """sides of the transformer's input, as a fraction of the sides of the network's input"""
+    shallow: int = 0
+    """number of the transformer's first blocks, whose output is the last of the four maps"""
     features: int = 768
     """D: channels of the embeddings of regions and texts"""
     text_width: int = 768
@@ -36,6 +43,8 @@ class Variant:
     """name of the tokeniser's word table (text.tokenise); empty: CLIP's byte pairs"""
     pixels: int = 1024
     """side of the network's square input, in pixels; the longer side of an image is resized to it"""
+    patch: int = 16
+    """pixels of the network's input per cell of the image embedding"""
     width: int = 1280
     """channels of the neck"""
     heads: int = 16
@@ -54,25 +63,48 @@ class Variant:
     @property
     def grid(self) -> int:
         """Side g of the image embedding; predicted masks have the side 4 g."""
-        return self.pixels // 16
+        return self.pixels // self.patch
 
     @property
     def channels(self) -> tuple[int, int, int, int]:
-        """Channels of the four stages of the ResNet."""
+        """Channels of the four maps."""
+        if self.tower:
+            width = self.tower.width
+            return width // 4, width // 2, width, width
         first, second, third, last = (4 * self.resnet_width << stage for stage in range(4))
         return first, second, third, last
+
+    @property
+    def strides(self) -> tuple[int, int, int, int]:
+        """Pixels of the network's input per cell of each of the four maps."""
+        if self.tower:
+            last = round(self.tower.patch / self.ratio)
+            return last // 4, last // 2, last, last
+        return 4, 8, 16, 32
+
+    @property
+    def clip_stride(self) -> int:
+        """Pixels of the network's input per cell of the map that CLIP's branch reads."""
+        return self.strides[2 if self.tower else 3]
 
 
 VARIANTS = {
     "ovsam_rn50x16": Variant(),
     "ovsam_rn50x16_lvis": Variant(roi=7),
     "ovsam_rn50x16_demo": Variant(roi=7),
-}
-"""Network name → sizes. The networks differ in their training data: COCO's base classes, LVIS's, and the public demo's
-(LVIS and V3Det)."""
+    "ovsam_tiny": Variant(
+        roi=8, clip_grid=8, tower=TINY, ratio=0.5, shallow=4, features=TINY.embed, text_width=TINY.text_width,
+        text_heads=TINY.text_heads, text_layers=TINY.text_layers, text_vocabulary=TINY.text_vocabulary,
+        context=TINY.context, words=TINY.words, pixels=256, patch=8, width=96, heads=3, windows=(8, 8, 0, 8, 8, 0),
+        embed=64, decoder_heads=4, decoder_mlp=256,
+    ),
+}  # fmt: skip
+"""Network name → sizes. The released networks differ in their training data: COCO's base classes, LVIS's, and the
+public demo's (LVIS and V3Det). ovsam_tiny is trained by this project on drawn scenes (configs/train_ovsam_tiny.yaml).
+Its CLIP is clip_tiny. Its neck has the sizes of sam_tiny's image encoder, from which it is trained."""
 
-CLIP, NECK, SAM, DEMO_NECK, DEMO_FPN = (
-    "clip_rn50x16", "ovsam_sam2clip", "sam_vit_h", "ovsam_demo_neck", "ovsam_demo_fpn",
+CLIP, NECK, SAM, DEMO_NECK, DEMO_FPN, CLIP_TINY = (
+    "clip_rn50x16", "ovsam_sam2clip", "sam_vit_h", "ovsam_demo_neck", "ovsam_demo_fpn", "clip_tiny",
 )  # fmt: skip
 """Names of the checkpoints of a network's parts, besides its own"""
 
@@ -80,6 +112,7 @@ PARTS: Mapping[str, Mapping[str, str]] = {
     "ovsam_rn50x16": {"fpn_neck.": "fpn_neck.", "mask_decoder.": "mask_decoder."},
     "ovsam_rn50x16_lvis": {"fpn_neck.": "fpn_neck.", "mask_decoder.": "mask_decoder."},
     "ovsam_rn50x16_demo": {"mask_decoder.": "mask_decoder."},
+    "ovsam_tiny": {name: name for name in ("neck.", "fpn_neck.", "pe.", "mask_decoder.")},
     NECK: {"neck_student.": "neck."},
     SAM: {"prompt_encoder.": "pe."},
     DEMO_NECK: {"neck_student.": "neck."},
@@ -91,9 +124,16 @@ PARTS: Mapping[str, Mapping[str, str]] = {
 
 def checkpoints(name: str) -> tuple[str, ...]:
     """Return the names of a network's checkpoints: its own, and those of its frozen parts."""
+    if name == "ovsam_tiny":
+        return (name, CLIP_TINY)
     if name == "ovsam_rn50x16_demo":
         return (name, CLIP, DEMO_NECK, SAM, DEMO_FPN)
     return (name, CLIP, NECK, SAM)
+
+
+def teacher(name: str) -> str:
+    """Return the name of the SAM from which a network's neck, prompt encoder and mask decoder are trained."""
+    return "sam_tiny" if name == "ovsam_tiny" else SAM
 
 
 def remaining(name: str, file: Path) -> tuple[str, ...]:
@@ -101,9 +141,10 @@ def remaining(name: str, file: Path) -> tuple[str, ...]:
 
     The official state dict contains all parts but CLIP's text tower; a fake checkpoint contains that, too.
     """
-    if not zoo.has_entry(file, "backbone.stem."):
+    tower = name in VARIANTS and VARIANTS[name].tower
+    if not zoo.has_entry(file, "backbone.conv1." if tower else "backbone.stem."):
         return checkpoints(name)[1:]
-    return () if zoo.has_entry(file, "token_embedding.weight") else (CLIP,)
+    return () if zoo.has_entry(file, "token_embedding.weight") else checkpoints(name)[1:2]
 
 
 _LICENCE = "NTU S-Lab License 1.0 (not for commercial use)"
@@ -124,6 +165,7 @@ WEIGHTS: Mapping[str, Weights] = {
     "ovsam_rn50x16": _official("clip2sam_coco_rn50x16.pth"),
     "ovsam_rn50x16_lvis": _official("clip2sam_lvis_rn50x16.pth"),
     "ovsam_rn50x16_demo": _demo("ovsam_R50x16_lvisnorare.pth"),
+    "ovsam_tiny": shipped("ovsam_tiny.safetensors"),
     NECK: _official("sam2clip_vith_rn50x16.pth", "ovsam.neck"),
     DEMO_NECK: _demo("sam2clip_vith_rn50.pth", "ovsam.neck"),
     DEMO_FPN: _demo("R50x16_fpn_lvis_norare_v3det.pth", "ovsam.fpn"),

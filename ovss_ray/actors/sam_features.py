@@ -1,0 +1,74 @@
+"""Write the image embeddings of a SAM into shards, as targets for the training of Open-Vocabulary SAM's neck.
+
+The photograph is resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024). So teacher and student see the same
+pixels. Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H. A shard holds the images of a batch,
+by their ids (io/shards.py); `pools.N.batch` sets their number. A killed run is resumed like any other: images with a
+record are not computed again.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from ovss_ray.io import files, shards
+from ovss_ray.models.sam.config import SamConfig
+from ovss_ray.pipeline import stage
+from ovss_ray.structures.columns import Batch
+from ovss_ray.structures.vocabulary import Vocabularies
+
+
+class Stage(stage.Stage):
+    """image (H, W, 3) uint8 RGB → its embedding (D, g, g) float16 in a shard of `<folder>/<benchmark>`; no column."""
+
+    reads = ("benchmark", "image")
+    writes = ()
+    gpu: ClassVar[bool] = True
+    exports: ClassVar[bool] = True
+    where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch", "folder")
+
+    class Config(SamConfig):
+        """The network, and the folder of the shards."""
+
+        folder: str
+        """path or URI of the folder, which every node can write"""
+        batch: int = Field(default=4, ge=1)
+        """maximum number of images in a forward pass"""
+
+        @field_validator("folder")
+        @classmethod
+        def _absolute_folder(cls, folder: str) -> str:
+            return files.absolute(folder)
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """Return the checkpoint. Raises OvssError if it is missing and cannot be downloaded."""
+        return config.files()
+
+    def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
+        super().__init__(config, prepared)
+        self.network = config.load(config.batch)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        """Compute and write the embeddings of all images. Raises OvssError if the folder is not writable."""
+        embeddings = self._embeddings(list(batch["image"]))
+        for name in sorted(set(batch["benchmark"])):
+            rows = [i for i, benchmark in enumerate(batch["benchmark"]) if benchmark == name]
+            arrays = {str(batch["image_id"][i]): embeddings[i] for i in rows}
+            shards.write(files.join(self.config.folder, files.plain(name)), arrays)
+        return {}
+
+    def _embeddings(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the embedding (D, g, g) float16 of each image."""
+        import torch
+
+        from ovss_ray.models.ovsam import inputs
+
+        pixels, most = self.network.variant.pixels, 1 if self.config.exact else self.config.batch
+        results: list[np.ndarray] = []
+        with self.config.computing(), torch.inference_mode():
+            for begin in range(0, len(images), most):
+                part = [inputs.network_input(image, "evaluation", pixels) for image in images[begin : begin + most]]
+                results += list(self.network.encode(torch.stack(part).to(self.network.device)).half().cpu().numpy())
+        return results

@@ -1,0 +1,60 @@
+"""Arrays on disk by key, in shards: each shard is a safetensors file with many arrays.
+
+A shard's name is the digest of its keys. So writing the same arrays again replaces the file, and shards that different
+processes write do not collide. A key that is in several shards has the same array in all of them, as after a killed
+run. Shards are written to any file system; they are read from a local or mounted folder, each array on its own.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+
+ENDING = ".safetensors"
+
+
+def write(folder: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Write arrays as one shard of a folder, whole or not at all, and return its address. Raises OvssError."""
+    digest = hashlib.sha256("\n".join(sorted(arrays)).encode()).hexdigest()[:24]
+    address = files.join(folder, digest + ENDING)
+    files.write(address, safetensors.numpy.save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
+    return address
+
+
+class Shards:
+    """The arrays of a local folder of shards. Only keys are in memory.
+
+    Raises OvssError if the folder has no shards, or a damaged one.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self.places: dict[str, Path] = {}
+        for file in sorted(self.folder.glob(f"*{ENDING}")):
+            try:
+                with safetensors.safe_open(file, "np") as shard:
+                    self.places |= dict.fromkeys(shard.keys(), file)
+            except (OSError, safetensors.SafetensorError) as failure:
+                raise OvssError(f"{file} is damaged: {failure}. Delete it, and write it again") from failure
+        if not self.places:
+            raise OvssError(f"{self.folder} has no shards (*{ENDING}). Check the path of the folder")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def get(self, key: str) -> np.ndarray:
+        """Return the array of a key. Raises OvssError if no shard has it."""
+        if key not in self.places:
+            raise OvssError(f"{self.folder}: no array of {key!r} among {len(self.places)} keys in its shards")
+        with safetensors.safe_open(self.places[key], "np") as shard:
+            array: np.ndarray = shard.get_tensor(key)
+            return array

@@ -1,0 +1,44 @@
+"""The config of CLIP2SAM's training. No torch is imported here."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ovss_ray.models.ovsam.variants import VARIANTS
+from ovss_ray.training.config import Training, one_of
+
+
+class Config(Training):
+    """Settings of the training of Open-Vocabulary SAM's feature pyramid, mask decoder and class head."""
+
+    variant: Annotated[str, one_of(name for name in VARIANTS if not name.endswith("_demo"))] = "ovsam_rn50x16"
+    """name of the network's variant, such as ovsam_tiny; it sets the sizes of the layers"""
+    clip: str | None = None
+    """checkpoint of the CLIP; None: the shipped or downloaded one"""
+    teacher: str | None = None
+    """checkpoint of the SAM, whose prompt encoder is used and whose decoder is the initial one; None: the shipped
+    sam_tiny for ovsam_tiny, else the downloaded SAM ViT-H"""
+    neck: str | None = None
+    """checkpoint of the neck, as the training sam2clip writes it; None: the downloaded one"""
+    train_neck: bool = False
+    """True: the neck is trained, too; it is frozen in the official training"""
+    data: str = "scenes"
+    """training images: scenes (drawn in memory), or a benchmark with instances such as coco:instances_48_17. Only the
+    classes of its group "base" are trained, if it has one"""
+    data_root: str | None = None
+    split: str | None = None
+    """split of the benchmark; default: train"""
+    scales: tuple[float, float] = (0.9, 2.0)
+    """range of the factor by which a photograph is enlarged beyond the network's input, before it is cropped"""
+    things: tuple[int, int] = (3, 7)
+    """lowest number of things in a drawn scene, and highest number plus one"""
+    smallest: int = Field(default=32, ge=1)
+    """pixels of the network's input: smallest mask of an instance that is prompted"""
+    prompts: int = Field(default=40, ge=1)
+    """prompts per image; instances are repeated if there are fewer"""
+    boxes: float = Field(default=0.5, ge=0, le=1)
+    """fraction of the prompts that are boxes; the others are random points of the mask"""
+    points: int = Field(default=12544, ge=1)
+    """points per mask at which the mask losses are computed"""
+    no_object: float = Field(default=0.1, ge=0)
+    """weight of the class "no object" in the class loss"""

@@ -1,0 +1,181 @@
+"""Prompted instances for CLIP2SAM: from drawn scenes, or from a benchmark with instances and the official augmentation.
+
+Letters: H W pixels of an image, n side of the network's input; R instances of an image, P prompts.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.benchmarks.listing import logged
+from ovss_ray.datasets import scenes
+from ovss_ray.datasets.scenes.scene import Scene, Thing
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.models.ovsam import inputs
+from ovss_ray.models.sam_layers.prompts import FIRST_CORNER, LAST_CORNER, NOTHING, ON
+from ovss_ray.models.sam_layers.sizes import fitted
+from ovss_ray.structures.instances import COUNTED
+from ovss_ray.structures.masks import regions
+from ovss_ray.structures.vocabulary import Vocabulary
+from ovss_ray.training import scenes as drawn_scenes
+from ovss_ray.training.recipes.clip2sam.config import Config
+
+TRIED = 100
+"""Maximum number of photographs in a row without an instance that is large enough"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image in the size of the network's input or smaller, and its instances."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB"""
+    masks: np.ndarray
+    """(R, H, W) bool, R ≥ 1"""
+    classes: np.ndarray
+    """(R,) int64: index in the names of the training"""
+
+
+class DrawnInstances:
+    """The things of drawn scenes."""
+
+    def __init__(self, config: Config, pixels: int) -> None:
+        self.config, self.pixels = config, pixels
+        self.vocabulary = Vocabulary.of(map(scenes.name, scenes.TRAINED))
+
+    def batch(self, step: int) -> list[Sample]:
+        """Return the samples of a step. A scene without a thing that is large enough is left out."""
+        drawn = drawn_scenes.batch(self.config.seed, step, self.config.batch, self.config.things)
+        return [sample for scene in drawn if len((sample := self._sample(scene)).masks)]
+
+    def _sample(self, scene: Scene) -> Sample:
+        scene = drawn_scenes.resized(scene, fitted(*scene.regions.shape, self.pixels))
+        visible = drawn_scenes.visible(scene, self.config.smallest)
+        numbers = [number for number in visible if isinstance(scene.contents[number], Thing)]
+        names = [self.vocabulary.names.index(scenes.name(scene.contents[number])) for number in numbers]
+        masks = scene.regions == np.array(numbers, np.uint8)[:, None, None]
+        return Sample(scene.image, masks, np.array(names, np.int64))
+
+
+class Photographs:
+    """The instances of a benchmark, shuffled in each epoch: flipped, enlarged, and cropped at random."""
+
+    def __init__(self, config: Config, pixels: int) -> None:
+        self.config, self.pixels = config, pixels
+        self.benchmark = catalog.load(config.data)
+        if self.benchmark.instances is None:
+            raise OvssError(f"data={config.data} has no instances. Use a benchmark such as coco:instances_48_17")
+        self.items = list(logged(self.benchmark.items(files.absolute(config.data_root or ""), config.split or "train")))
+        labels, groups = self.benchmark.labels, self.benchmark.groups
+        trained = groups.get("base", range(len(labels)))
+        self.vocabulary = Vocabulary.of([labels[label] for label in trained])
+        self.classes = np.full(1 << 16, -1, np.int64)
+        self.classes[list(trained)] = np.arange(len(trained))
+        self.order = lru_cache(2)(
+            lambda epoch: np.random.default_rng([config.seed, epoch]).permutation(len(self.items))
+        )
+
+    def batch(self, step: int) -> list[Sample]:
+        """Return the samples of a step. Raises OvssError if many photographs in a row have no usable instance."""
+        count = self.config.batch
+        return [self._usable(number) for number in range(step * count, (step + 1) * count)]
+
+    def _usable(self, number: int) -> Sample:
+        """Return a sample of photograph `number`, or of a random one if this one has no usable instance."""
+        drawn = np.random.default_rng([self.config.seed, number, 2])
+        for _ in range(TRIED):
+            epoch, place = divmod(number, len(self.items))
+            sample = self._sample(drawn, int(self.order(epoch)[place]))
+            if len(sample.masks):
+                return sample
+            number = int(drawn.integers(len(self.items)))
+        raise OvssError(
+            f"data={self.config.data}: {TRIED} photographs without an instance of {self.config.smallest} pixels. Check "
+            "data_root and split"
+        )
+
+    def _sample(self, drawn: np.random.Generator, place: int) -> Sample:
+        item = self.items[place]
+        image = self.benchmark.image(item, files.read(item.image))
+        assert self.benchmark.instances
+        truth = self.benchmark.instances(item, files.read(item.truth))
+        used = np.flatnonzero((truth.status == COUNTED) & (self.classes[truth.labels] >= 0))
+        masks = regions.masks(truth.boxes, truth.bits, truth.size)[used].view(np.uint8)
+        image, masks = augmented(drawn, image, masks, self.pixels, self.config.scales)
+        large = masks.sum((1, 2)) >= self.config.smallest
+        return Sample(image, masks[large], self.classes[truth.labels[used]][large])
+
+
+def augmented(
+    drawn: np.random.Generator, image: np.ndarray, masks: np.ndarray, pixels: int, scales: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return image and masks, flipped half of the time, resized, and cropped at random.
+
+    `image` is (H, W, 3), `masks` are (R, H, W) uint8; the returned masks are bool.
+    The long side becomes `pixels` times a random factor of `scales`, the crop is at most `pixels` × `pixels`.
+    """
+    if drawn.random() < 0.5:
+        image, masks = image[:, ::-1], masks[:, :, ::-1]
+    height, width = fitted(*masks.shape[1:], round(pixels * drawn.uniform(*scales)))
+    top, left = (int(drawn.integers(0, max(0, side - pixels) + 1)) for side in (height, width))
+    box = np.s_[top : top + pixels, left : left + pixels]
+    image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR)[box]
+    cut = [cv2.resize(np.ascontiguousarray(m), (width, height), interpolation=cv2.INTER_NEAREST)[box] for m in masks]
+    return image, np.stack(cut).astype(bool) if cut else np.zeros((0, *image.shape[:2]), bool)
+
+
+def stacked(samples: list[Sample], config: Config, pixels: int, drawn: np.random.Generator) -> dict[str, Tensor]:
+    """Return a batch of B samples. Each has as many prompts as `prompts` says; P is their total.
+
+    - `images` (B, 3, n, n) float32, normalised
+    - `which` (P,) int64: the sample of each prompt
+    - `points` (P, 2, 2) float32 and `labels` (P, 2): the prompts
+    - `frames` (P, 4) float32: the tight boxes of the masks, in pixels of the input
+    - `truth` (P, n, n) uint8 and `classes` (P,): mask and class of each prompt
+    """
+    rows = [_prompts(sample, config, drawn) for sample in samples]
+    points, labels, frames, numbers = (np.concatenate(part) for part in zip(*rows, strict=True))
+    which = np.repeat(np.arange(len(samples)), config.prompts)
+    masks = [samples[i].masks[number].view(np.uint8) for i, number in zip(which, numbers, strict=True)]
+    return {
+        "images": torch.stack([inputs.padded_input(sample.image, pixels) for sample in samples]),
+        "which": torch.from_numpy(which),
+        "points": torch.from_numpy(points),
+        "labels": torch.from_numpy(labels),
+        "frames": torch.from_numpy(frames),
+        "truth": torch.from_numpy(np.stack([_padded(mask, pixels) for mask in masks])),
+        "classes": torch.from_numpy(np.concatenate([s.classes[n] for s, (*_, n) in zip(samples, rows, strict=True)])),
+    }
+
+
+def _prompts(sample: Sample, config: Config, drawn: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Return points, labels, frames and the instance of each prompt of a sample."""
+    count = len(sample.masks)
+    numbers = np.resize(drawn.permutation(count), config.prompts)
+    tight = np.array([regions.box_of(mask) for mask in sample.masks], np.float32)
+    boxed = drawn.random(config.prompts) < config.boxes
+    points = [
+        tight[number].reshape(2, 2) if box else _point(sample.masks[number], drawn)
+        for number, box in zip(numbers, boxed, strict=True)
+    ]
+    labels = np.where(boxed[:, None], (FIRST_CORNER, LAST_CORNER), (ON, NOTHING))
+    return np.stack(points), labels, tight[numbers], numbers
+
+
+def _point(mask: np.ndarray, drawn: np.random.Generator) -> np.ndarray:
+    """Return a random pixel x, y of a mask (H, W) bool, followed by a padding point, (2, 2) float32."""
+    rows, columns = np.nonzero(mask)
+    place = drawn.integers(len(rows))
+    return np.array([[columns[place], rows[place]], [0, 0]], np.float32)
+
+
+def _padded(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Return a mask (H, W) with zeros on the right and at the bottom, (pixels, pixels)."""
+    height, width = mask.shape
+    return np.pad(mask, ((0, pixels - height), (0, pixels - width)))

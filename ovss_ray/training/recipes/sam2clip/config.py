@@ -1,0 +1,39 @@
+"""The config of SAM2CLIP's training. No torch is imported here."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ovss_ray.models.ovsam.variants import VARIANTS
+from ovss_ray.training.config import Training, one_of
+
+
+class Config(Training):
+    """Settings of the training of Open-Vocabulary SAM's neck on the frozen features of CLIP."""
+
+    variant: Annotated[str, one_of(VARIANTS)] = "ovsam_rn50x16"
+    """name of the network's variant, such as ovsam_tiny; it sets the sizes of the layers"""
+    clip: str | None = None
+    """checkpoint of the CLIP; None: the shipped or downloaded one"""
+    teacher: str | None = None
+    """checkpoint of the SAM; None: the shipped sam_tiny for ovsam_tiny, else the downloaded SAM ViT-H"""
+    data: str = "scenes"
+    """training images: scenes (drawn in memory), or a benchmark such as sa1b"""
+    data_root: str | None = None
+    split: str | None = None
+    """split of the benchmark; default: train"""
+    targets: str | None = None
+    """folder of the SAM's features, which the stage sam_features wrote; None: computed in every step"""
+    begin: Literal["positions", "encoder"] = "positions"
+    """parts of the neck that start as the SAM's. positions: the position embedding, which is not trained; encoder: the
+    blocks and the projection after them, too, for a neck with the sizes of the SAM's image encoder"""
+    things: tuple[int, int] = (4, 9)
+    """lowest number of things in a drawn scene, and highest number plus one"""
+    unnamed: float = Field(default=0.3, ge=0, le=1)
+    """probability that the colour of a drawn thing is one without a name; the same probability holds for its pattern"""
+
+    @model_validator(mode="after")
+    def _targets_of_files(self) -> Self:
+        if self.data == "scenes" and self.targets:
+            raise ValueError("targets has no effect with data=scenes, whose features are computed. Remove it")
+        return self

@@ -1,0 +1,39 @@
+"""Photographs of a benchmark with the stored features of a SAM, shuffled in each epoch, without augmentation."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from ovss_ray.benchmarks import catalog
+from ovss_ray.benchmarks.listing import logged
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.io.shards import Shards
+from ovss_ray.training.recipes.sam2clip.config import Config
+
+
+class Photographs:
+    """The images of a benchmark that have stored features, or all of them if no folder of features is given."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.benchmark = catalog.load(config.data)
+        self.stored = Shards(config.targets) if config.targets else None
+        items = logged(self.benchmark.items(files.absolute(config.data_root or ""), config.split or "train"))
+        self.items = [item for item in items if self.stored is None or item.image_id in self.stored]
+        if not self.items:
+            raise OvssError(
+                f"targets={config.targets} has the features of no image of {config.data}. Write them first: ovss "
+                f"evaluate sam_features --benchmark {config.data} --split train --set sam_features.folder=FOLDER"
+            )
+        self.order = lru_cache(2)(
+            lambda epoch: np.random.default_rng([config.seed, epoch]).permutation(len(self.items))
+        )
+
+    def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Return the images (H, W, 3) uint8 of a step, and their features (B, D, g, g), if stored."""
+        count = self.config.batch
+        places = (divmod(number, len(self.items)) for number in range(step * count, (step + 1) * count))
+        items = [self.items[self.order(epoch)[place]] for epoch, place in places]
+        images = [self.benchmark.image(item, files.read(item.image)) for item in items]
+        return images, np.stack([self.stored.get(item.image_id) for item in items]) if self.stored else None
