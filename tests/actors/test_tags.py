@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from ovss_ray.actors import tags
 from ovss_ray.benchmarks import catalog
@@ -17,7 +16,7 @@ from ovss_ray.structures import words
 from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
-FEW = ("sand", "grass", "water", "red star", "striped blue ring", "dog")
+FEW = ("sunset", "wood", "striped pink bar", "dog")
 SAM = {"variant": "sam_tiny", "points_per_side": 3, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.5}
 SEGMENTERS: dict[str, list[dict[str, Any]]] = {
     "san": [{"use": "san", "options": {"variant": "san_tiny"}}],
@@ -99,7 +98,6 @@ def test_every_segmenter_takes_the_words_of_an_image_unchanged(method: str, imag
     known = {vocabulary.digest: vocabulary}
     alone = execution.run(stages, rows(small[:1], vocabulary=[vocabulary.digest]), known)
     assert np.array_equal(given["prediction"][0], alone["prediction"][0])
-    assert len(np.unique(given["prediction"][0])) > 1
+    assert (given["prediction"][0] != NONE).any()
     assert (given["prediction"][1] == NONE).all()
     assert given["prediction"][1].shape == (96, 128)
-    assert not torch.are_deterministic_algorithms_enabled()
