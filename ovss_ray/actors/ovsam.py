@@ -202,9 +202,9 @@ class Stage(WithClassifiers, stage.Stage):
         groups = card.groups if card else {}
         if card is None or not {"base", "novel"} <= groups.keys():
             return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
-        novel = {*groups["novel"], NONE}
-        base, other = (torch.tensor([label in of for label in card.index]) for of in (groups["base"], novel))
-        return base, other
+        labels = (groups["base"], {*groups["novel"], NONE})
+        base, novel = (torch.tensor([label in group for label in card.index]) for group in labels)
+        return base, novel
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
         """Return the boxes (N, 4) for CLIP's branch, in pixels of the network's input; None: those of the masks."""
