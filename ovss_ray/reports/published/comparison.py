@@ -117,7 +117,7 @@ def _about_images(name: str, measured: BenchmarkReport) -> Iterator[str]:
     if words:
         yield f"the class names are those of {words}, not the published ones"
     if measured.words:
-        yield "the class names are words of the user, not the published ones"
+        yield "the class names or templates are those of the user, not the published ones"
 
 
 def _about_size(settings: object) -> Iterator[str]:
