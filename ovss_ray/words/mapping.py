@@ -67,12 +67,13 @@ class Mapping:
 def parse(text: str) -> Mapping:
     """Return the mapping that an option names. Raises OvssError for an unknown name or an unreadable file."""
     parts = re.split(rf"\+(?=(?:{'|'.join(NAMES)})(?:[:+]|$))", text.strip())
-    loaded = [_load(*part.partition(":")[::2], text) for part in parts]
+    loaded = [_load(part, text) for part in parts]
     return Mapping(text.strip(), tuple(stamp for _, stamp in loaded if stamp), tuple(rule for rule, _ in loaded))
 
 
-def _load(name: str, option: str, text: str) -> tuple[Rule, str]:
-    """Return a rule, and the sentence that identifies its file."""
+def _load(part: str, text: str) -> tuple[Rule, str]:
+    """Return the rule that a part of the option names, and the sentence that identifies its file."""
+    name, _, option = part.partition(":")
     option, minimum = _threshold(option, text)
     if name in ("exact", "lemma") and not option:
         return {"exact": _exact, "lemma": _lemma}[name], ""
@@ -109,8 +110,8 @@ def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
     outcomes = _exact(words, vocabulary)
     for i, names in enumerate(words):
         known = (lemmas[lemma] for name in names for lemma in nouns().lemmas(name) if lemma in lemmas)
-        if outcomes[i][0] == NONE and (index := next(known, None)) is not None:
-            outcomes[i] = index, "lemma"
+        if outcomes[i][0] == NONE and (match := next(known, NONE)) != NONE:
+            outcomes[i] = match, "lemma"
     return outcomes
 
 
