@@ -139,6 +139,7 @@ def test_the_demo_s_scores_are_those_of_the_head(weights: Path, model: network.O
         ({"path": "demo", "official": True}, "have no effect. Remove them, or use path: evaluation"),
         ({"path": "demo", "clip_boxes": "truth"}, "have no effect"),
         ({"fpn": "/e"}, "fpn is a file of ovsam_rn50x16_demo, but the variant is ovsam_rn50x16. Remove fpn"),
+        ({"variant": "ovsam_tiny", "sam": "/d"}, "neck and sam have no effect with ovsam_tiny"),
     ],
 )
 def test_options_without_an_effect_are_refused(options: dict[str, Any], message: str) -> None:
@@ -182,3 +183,4 @@ def test_the_paths_of_parts_are_those_of_the_variant() -> None:
     config = actor.Stage.Config(variant="ovsam_rn50x16_demo", weights="/a", clip="/b", neck="/c", sam="/d", fpn="/e")
     assert config.paths() == ("/a", "/b", "/c", "/d", "/e")
     assert actor.Stage.Config(weights="/a", neck="/c").paths() == ("/a", None, "/c", None)
+    assert actor.Stage.Config(variant="ovsam_tiny", clip="/b").paths() == (None, "/b")

@@ -37,6 +37,7 @@ class Backbone(nn.Module):
         )
         self.layer1, self.layer2, self.layer3, self.layer4 = tower.layer1, tower.layer2, tower.layer3, tower.layer4
         self.head = tower.attnpool
+        self.eval()
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode: CLIP is frozen in all trainings, and so are the statistics of its norms."""

@@ -37,8 +37,8 @@ def state_of(name: str, files: Sequence[Path]) -> State:
 
 
 def _whole(state: State) -> State:
-    """Return the entries of a state dict of the whole network; entries of a text tower get our prefix."""
-    return {key if key.startswith(OWN) else WORDS + key: value for key, value in state.items()}
+    """Return the entries of a whole network's state dict. Those of a text tower get our prefix, if they lack it."""
+    return {key if key.startswith((*OWN, WORDS)) else WORDS + key: value for key, value in state.items()}
 
 
 def _clip(role: str, file: Path, words_only: bool) -> State:

@@ -102,6 +102,8 @@ class Task:
 @torch.no_grad()
 def begin(model: Ovsam, config: Config) -> None:
     """Initialise a network from its CLIP, its neck and its SAM. Raises OvssError for a file that does not fit."""
+    _fill_neck(model, config)
+    _fill_neck(model, config)
     for part in (model.fpn_neck, model.mask_decoder):
         initialise(part, 1, config.seed)
     texts, image = towers(config.variant, config.clip)
@@ -118,7 +120,6 @@ def begin(model: Ovsam, config: Config) -> None:
     model.mask_decoder.label_token.weight.copy_(decoder["iou_token.weight"])
     inner = model.mask_decoder.mask_decoder
     inner.load_state_dict({key: decoder[key] for key in inner.state_dict()})
-    _fill_neck(model, config)
 
 
 def _fill_neck(model: Ovsam, config: Config) -> None:
