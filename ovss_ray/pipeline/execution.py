@@ -2,17 +2,16 @@
 
 import errno
 import time
-from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ovss_ray.errors import OvssError
+from ovss_ray.pipeline import row_words
 from ovss_ray.pipeline.stage import Stage, StageConfig
 from ovss_ray.structures import words
 from ovss_ray.structures.columns import MANIFEST, NONE, Batch, column, empty
-from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
@@ -76,48 +75,21 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     Raises OvssError if a disk is full.
     """
     if WORDS in batch:
-        batch, vocabularies = _with_words({**batch, WORDS: words.unpacked(batch[WORDS])}, vocabularies, "")
+        batch, vocabularies = row_words.with_words({**batch, WORDS: words.unpacked(batch[WORDS])}, vocabularies, "")
     for name, stage in stages.items():
         begun = time.perf_counter()
         good = np.array([error == "" for error in batch["error"]], bool)
-        silent = good & _wordless(stage, batch)
+        silent = good & row_words.wordless(stage, batch)
         good &= ~silent
         done = _settle(stage, {k: v[good] for k, v in batch.items()}, vocabularies) if good.any() else {}
         batch = _merge(batch, done, good, stage.writes)
         for row in np.flatnonzero(silent) if "prediction" in stage.writes else ():
             batch["prediction"][row] = np.full(batch["size"][row], NONE, np.uint16)
         if WORDS in stage.writes and not stage.measures:
-            batch, vocabularies = _with_words(batch, vocabularies, name)
+            batch, vocabularies = row_words.with_words(batch, vocabularies, name)
         seconds = {name: time.perf_counter() - begun, **stage.parts()}
         batch["seconds"] = _timed(batch, seconds, good / max(1, int(good.sum())))
     return batch
-
-
-def _with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
-    """Return a batch whose column `vocabulary` has the digests of the rows' words, and the vocabularies with these.
-
-    The digest of a row without words is "". A row with invalid words fails; `stage` is the stage that wrote them.
-    """
-    new: dict[str, Vocabulary] = {}
-    digests, errors = column(batch["vocabulary"]), column(batch["error"])
-    for row, value in enumerate(batch[WORDS]):
-        if errors[row] == "":
-            try:
-                vocabulary = words.vocabulary(value)
-            except OvssError as failure:
-                errors[row] = f"{stage}: {failure}"
-                continue
-            digests[row] = vocabulary.digest if vocabulary else ""
-            new |= {vocabulary.digest: vocabulary} if vocabulary else {}
-    known: Any = vocabularies  # only read, though ChainMap asks for a mapping that can be written
-    return {**batch, "vocabulary": digests, "error": errors}, ChainMap(new, known)
-
-
-def _wordless(stage: Stage, batch: Batch) -> np.ndarray:
-    """Return (n,) bool: True for rows without words, which the stage cannot answer since it reads `vocabulary`."""
-    if WORDS not in batch or "vocabulary" not in stage.reads:
-        return np.zeros(len(batch["error"]), bool)
-    return np.array([not digest for digest in batch["vocabulary"]], bool)
 
 
 def names(batch: Batch) -> list[str]:

@@ -1,0 +1,40 @@
+"""Rows with words of their own, between two stages: their vocabularies, and rows without any word."""
+
+from collections import ChainMap
+from typing import Any
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.pipeline.stage import Stage
+from ovss_ray.structures import words
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+from ovss_ray.structures.words import WORDS
+
+
+def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
+    """Return a batch whose column `vocabulary` has the digests of the rows' words, and the vocabularies with these.
+
+    The digest of a row without words is "". A row with invalid words fails; `stage` is the stage that wrote them.
+    """
+    new: dict[str, Vocabulary] = {}
+    digests, errors = column(batch["vocabulary"]), column(batch["error"])
+    for row, value in enumerate(batch[WORDS]):
+        if errors[row] == "":
+            try:
+                vocabulary = words.vocabulary(value)
+            except OvssError as failure:
+                errors[row] = f"{stage}: {failure}"
+                continue
+            digests[row] = vocabulary.digest if vocabulary else ""
+            new |= {vocabulary.digest: vocabulary} if vocabulary else {}
+    known: Any = vocabularies  # only read, though ChainMap asks for a mapping that can be written
+    return {**batch, "vocabulary": digests, "error": errors}, ChainMap(new, known)
+
+
+def wordless(stage: Stage, batch: Batch) -> np.ndarray:
+    """Return (n,) bool: True for rows without words, which the stage cannot answer since it reads `vocabulary`."""
+    if WORDS not in batch or "vocabulary" not in stage.reads:
+        return np.zeros(len(batch["error"]), bool)
+    return np.array([not digest for digest in batch["vocabulary"]], bool)
