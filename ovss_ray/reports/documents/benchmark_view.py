@@ -74,7 +74,7 @@ def class_rows(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[
     rows = []
     for label, score in enumerate(benchmark.classes):
         content = score.model_dump()
-        row = [{"text": score.name, "colour": hexadecimal(colour(label))}]
+        row: list[dict[str, Any]] = [{"text": score.name, "colour": hexadecimal(colour(label))}]
         row += [_cell(key, content[key]) for key in headings]
         if bounds := benchmark.bootstrap:
             ends = bounds.of_class(label)

@@ -41,17 +41,20 @@ def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusio
     truth, prediction = truth[wrong], prediction[wrong]
     pixels, cost = partial.counts[truth, prediction], _costs(partial, truth, prediction)
     order = np.lexsort((prediction, truth, -pixels, -cost))[:most]
-    found_in = _images(cells, {(int(truth[k]), int(prediction[k])) for k in order}, n) if cells else {}
+    pairs = [(int(truth[k]), int(prediction[k])) for k in order]
+    images = _images(cells, set(pairs), n) if cells else {}
     shares = 100.0 * pixels / np.maximum(partial.truth_pixels[truth], 1)
     return [
         Confusion(
-            *(int(of[k]) for of in (truth, prediction, pixels)),
+            truth=pair[0],
+            prediction=pair[1],
+            pixels=int(pixels[k]),
             share=float(shares[k]),
             cost=float(cost[k]),
-            images=len(examples := found_in.get((int(truth[k]), int(prediction[k])), ())),
-            examples=tuple(examples[:EXAMPLES]),
+            images=len(images.get(pair, ())),
+            examples=tuple(images.get(pair, ())[:EXAMPLES]),
         )
-        for k in order
+        for k, pair in zip(order, pairs, strict=True)
     ]
 
 

@@ -58,7 +58,7 @@ def command(folder: RunFolder) -> str:
 
 def pools(config: RunConfig) -> list[tuple[str, ...]]:
     """Return a row per pool of the config: its stages, workers, CPUs, GPUs and batch."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for pool in config.pools:
         workers = "{} to {}".format(*pool.workers) if isinstance(pool.workers, tuple) else str(pool.workers)
         rows.append(
