@@ -24,8 +24,12 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "small.pth"
 
 
-def embeddings(plan: RunPlan, weights: Path) -> np.ndarray:
-    """For each class the head's embeddings of its instances, (K, S, D); a class without instances has other ones."""
+def embeddings(plan: RunPlan, weights: Path) -> tuple[np.ndarray, float]:
+    """For each class the head's embeddings of its instances, (K, S, D), and the accuracy that they allow in percent.
+
+    A class without instances has another embedding. Instances with equal embeddings, as those with empty masks, are all
+    named as the first class that has this embedding.
+    """
     model = network.load("ovsam_small", [weights])
     stages = {stage.use: stage.build(benchmarks=plan.benchmarks) for pool in plan.pools for stage in pool.stages}
     prompting = {use: stages[use] for use in ("decode", "instances", "truth_prompts")}
@@ -44,7 +48,9 @@ def embeddings(plan: RunPlan, weights: Path) -> np.ndarray:
     most = max(map(len, of_class))
     other = F.normalize(-torch.ones(SMALL.features), dim=0)  # the head's embeddings are not negative
     padded = [[*(rows or [other]), *[(rows or [other])[0]] * (most - max(1, len(rows)))] for rows in of_class]
-    return np.stack([torch.stack(rows).numpy() for rows in padded])
+    alike = [(k, row) for k, rows in enumerate(of_class) for row in rows]
+    named = [next(other for other, row in alike if torch.allclose(row, mine, atol=1e-6)) == k for k, mine in alike]
+    return np.stack([torch.stack(rows).numpy() for rows in padded]), 100 * sum(named) / len(named)
 
 
 @pytest.mark.slow
@@ -60,10 +66,14 @@ def test_names_with_the_embedding_of_their_instances_are_right_and_exchanged_one
         return planned(tmp_path / name, config)
 
     np.save(tmp_path / "probe.npy", np.zeros(1))
-    right = embeddings(plan("probe"), weights)
+    right, expected = embeddings(plan("probe"), weights)
     accuracies = []
     for name, values in {"right": right, "exchanged": np.roll(right, 1, 0)}.items():
         np.save(tmp_path / f"{name}.npy", values)
         metrics = report.build(evaluated(plan(name), [[0, 1], [3], [2, 1]])).benchmarks[BENCHMARK].metrics
         accuracies.append(metrics["instance_accuracy"])
-    assert accuracies == [100, 0]
+    assert accuracies[0] == pytest.approx(expected)
+    assert expected > 50
+    assert accuracies[1] < 10, (
+        "an instance that shares its embedding with one of the class before it is right by chance"
+    )
