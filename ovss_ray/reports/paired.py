@@ -82,7 +82,8 @@ def compare(first: Reading, second: Reading) -> Paired:
             values |= {key: difference} if difference else {}
     labels = tuple(first.card["labels"])
     classes = by_class(both[0][metrics.MAIN], both[1][metrics.MAIN], before_cells.photographs_with())
-    words = _words_of(first, second) if _other_names(first, second, before_cells.ids) else ""
+    other_words = _other_names(first, second, before_cells.ids) or _mapping(first) != _mapping(second)
+    words = _words_of(first, second) if other_words else ""
     return Paired("", values, classes, labels, words)
 
 
@@ -173,6 +174,11 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 def _own_words(first: Reading, second: Reading) -> bool:
     """Return whether a run has own words. These count as labels of the benchmark, so the runs can be compared."""
     return any(reading.card.get("words") for reading in (first, second))
+
+
+def _mapping(reading: Reading) -> list[Any]:
+    """Return the labels of the own words of a run; empty without any."""
+    return (reading.card.get("words") or {}).get("mapping", [])
 
 
 def _words_of(first: Reading, second: Reading) -> str:

@@ -170,6 +170,8 @@ def test_runs_with_own_words_are_compared_and_the_difference_is_said() -> None:
     )
     assert back.words.endswith("sha256 0123456789ab, the second the classes of the benchmark")
     assert paired.compare(own, own).words == ""
+    mapped = replace(own, card={**own.card, "words": {**words, "mapping": [["lawn", "grass"]]}})
+    assert "different vocabularies" in paired.compare(own, mapped).words
     shown = statistics_tables.differences("a", "b", "camvid", there)
     assert "different vocabularies" in str(getattr(shown, "caption", ""))
 
