@@ -45,9 +45,7 @@ Points = Sequence[tuple[float, float, int]]
 Fields = list[tuple[str, Any]]
 """Parts of a form, (name, value). The value of a file is (file name, bytes, media type)"""
 RETRIED = (408, 429, 500, 502, 503, 504)
-"""HTTP status codes after which a request is retried.
-
-The service is busy or not ready, or a proxy between client and service reports an error."""
+"""HTTP status codes after which a request is retried: the service is busy or not ready, or a proxy reports an error"""
 REMEMBERED_DIGESTS = 1000
 """Maximum number of digests of sent images that the client remembers"""
 

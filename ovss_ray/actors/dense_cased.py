@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ovss_ray.io.caption_index import Hit
+from ovss_ray.io.arrays.caption_index import Hit
 from ovss_ray.models.alpha_clip.clip_config import ClipConfig, Retrieval, Scoring, build_index
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared, StageConfig

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ovss_ray.io.caption_index import Hit
+from ovss_ray.io.arrays.caption_index import Hit
 from ovss_ray.models.alpha_clip.clip_config import ClipConfig, Retrieval, build_index
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared

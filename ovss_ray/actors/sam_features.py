@@ -2,8 +2,8 @@
 
 The photograph is resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024). So teacher and student see the same
 pixels. Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H. A shard holds the images of a batch,
-by their ids (io/shards.py); `pools.N.batch` sets their number. A killed run is resumed like any other: images with a
-record are not computed again.
+by their ids (io/arrays/shards.py); `pools.N.batch` sets their number. A killed run is resumed like any other: images
+with a record are not computed again.
 """
 
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from ovss_ray.io import files, shards
+from ovss_ray.io import files
+from ovss_ray.io.arrays import shards
 from ovss_ray.models.sam.config import SamConfig
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import Batch

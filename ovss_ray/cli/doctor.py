@@ -11,7 +11,7 @@ from rich.markup import escape
 from ovss_ray.benchmarks import catalog
 from ovss_ray.cli.inventory import _named
 from ovss_ray.errors import OvssError
-from ovss_ray.io import array_cache
+from ovss_ray.io.arrays import array_cache
 from ovss_ray.runs.folder import environment
 
 ENOUGH_DISK = 5e9

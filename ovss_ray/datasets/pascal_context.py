@@ -44,7 +44,8 @@ from ovss_ray.benchmarks.labels import indexed, look_up, value_table
 from ovss_ray.benchmarks.layout import below, split_folder
 from ovss_ray.benchmarks.listing import LABELS, Item, Items, inside, paired, paired_by_list, stems
 from ovss_ray.errors import OvssError
-from ovss_ray.io import files, images, mat
+from ovss_ray.io import files, images
+from ovss_ray.io.arrays import mat
 from ovss_ray.structures.masks import rle
 
 CLASSES = class_list("pascal_context_459")

@@ -20,7 +20,7 @@ from ovss_ray.engine.watch import STALL, Lost, Watch, plain_errors, watched
 from ovss_ray.engine.worker import Recorder, Worker
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
-from ovss_ray.io.array_cache import ArrayCache
+from ovss_ray.io.arrays.array_cache import ArrayCache
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.reports import report
 from ovss_ray.reports.schema import Report

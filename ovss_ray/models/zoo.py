@@ -17,7 +17,7 @@ from typing import Any
 
 from ovss_ray import registry
 from ovss_ray.errors import OvssError, UnknownName
-from ovss_ray.io.array_cache import cache_folder
+from ovss_ray.io.arrays.array_cache import cache_folder
 from ovss_ray.io.digests import sha256
 
 PACKAGE = "ovss_ray.models"

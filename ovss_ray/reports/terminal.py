@@ -265,8 +265,7 @@ def _classes(name: str, benchmark: BenchmarkReport) -> Table:
     shown = [key for key in headings if rows and key in rows[0]]
     for key in shown:
         table.add_column(escape(headings[key]), justify="right")
-    bounds = benchmark.bootstrap
-    if bounds:
+    if bounds := benchmark.bootstrap:
         table.add_column("95 % interval of IoU", justify="right")
     for label, row in enumerate(rows):
         values = [f"{row[key]:,}" if isinstance(row[key], int) else _percent(row[key]) for key in shown]

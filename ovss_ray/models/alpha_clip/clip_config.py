@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ovss_ray.errors import OvssError
-from ovss_ray.io import caption_index, digests, files
-from ovss_ray.io.caption_index import CaptionIndex
+from ovss_ray.io import digests, files
+from ovss_ray.io.arrays import caption_index
+from ovss_ray.io.arrays.caption_index import CaptionIndex
 from ovss_ray.models.alpha_clip.variants import VARIANTS
 from ovss_ray.models.network_config import NetworkConfig
 

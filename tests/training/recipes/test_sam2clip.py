@@ -13,8 +13,8 @@ from ovss_ray.actors import sam_features
 from ovss_ray.config import loading as configs
 from ovss_ray.config.shipped import shipped_configs
 from ovss_ray.errors import OvssError
-from ovss_ray.io import shards
-from ovss_ray.io.shards import Shards
+from ovss_ray.io.arrays import shards
+from ovss_ray.io.arrays.shards import Shards
 from ovss_ray.models import checkpoint
 from ovss_ray.models.ovsam import inputs
 from ovss_ray.pipeline import execution

@@ -8,7 +8,7 @@ from ovss_ray.benchmarks import catalog
 from ovss_ray.benchmarks.listing import logged
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
-from ovss_ray.io.shards import Shards
+from ovss_ray.io.arrays.shards import Shards
 from ovss_ray.training.recipes.sam2clip.config import Config
 
 

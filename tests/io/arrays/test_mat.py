@@ -9,7 +9,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from ovss_ray.errors import OvssError
-from ovss_ray.io import mat
+from ovss_ray.io.arrays import mat
 
 
 def saved(compressed: bool = False, **variables: object) -> bytes:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ovss_ray.errors import OvssError
-from ovss_ray.io import caption_index
-from ovss_ray.io.caption_index import CaptionIndex
+from ovss_ray.io.arrays import caption_index
+from ovss_ray.io.arrays.caption_index import CaptionIndex
 
 
 @pytest.fixture(scope="module")

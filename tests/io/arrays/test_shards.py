@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ovss_ray.errors import OvssError
-from ovss_ray.io import shards
+from ovss_ray.io.arrays import shards
 
 ARRAYS = {f"image {i}": np.arange(6, dtype=np.float16).reshape(2, 3) + i for i in range(4)}
 

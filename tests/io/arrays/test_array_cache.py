@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovss_ray.io.array_cache import ArrayCache
+from ovss_ray.io.arrays.array_cache import ArrayCache
 
 
 def filled(cache: ArrayCache, key: str, value: float) -> np.ndarray:

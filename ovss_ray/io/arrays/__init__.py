@@ -1,0 +1,1 @@
+"""Arrays in files: caches, shards, indices of captions, and MATLAB files."""
