@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from ovss_ray import registry
 from ovss_ray.config import loading as configs
 from ovss_ray.config.shipped import shipped_configs
 from ovss_ray.datasets import scenes
@@ -15,7 +14,6 @@ from ovss_ray.runs.plan import plan_run
 from tests import small_captioner
 
 NAMES = scenes.BENCHMARKS["all"].vocabulary.names
-pytestmark = pytest.mark.skipif(not registry.exists("ovss_ray.actors.words"), reason="there is no stage words")
 
 
 def recorded(config: str, out: Path, *overrides: str) -> list[dict[str, Any]]:

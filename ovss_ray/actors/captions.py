@@ -124,7 +124,7 @@ class Stage(stage.Stage):
             if self.describe is not None:
                 every = [list(self.describe(image, seed)) for image, seed in zip(batch["image"], seeds, strict=True)]
             else:
-                every = list(self._described(batch["image"], seeds))
+                every = list(self._described(list(batch["image"]), seeds))
         return {"captions": column(_value(captions) for captions in every)}
 
     def _described(self, images: Sequence[np.ndarray], seeds: Sequence[int]) -> Iterator[list[Caption]]:
