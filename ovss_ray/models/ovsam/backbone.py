@@ -70,7 +70,7 @@ class Tower(WholeImageTower):
         )
         self.ratio, self.shallow = ratio, shallow
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]  # the maps of a Backbone, not taps
         """Return the four maps (B, C, h, w), with `strides`, of images (B, 3, h, w) in ImageNet's normalisation.
 
         The transformer sees them in CLIP's normalisation, and smaller by `ratio`.

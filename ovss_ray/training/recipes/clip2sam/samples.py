@@ -55,7 +55,8 @@ class DrawnInstances:
         return [sample for scene in drawn if len((sample := self._sample(scene)).masks)]
 
     def _sample(self, scene: Scene) -> Sample:
-        scene = drawn_scenes.resized(scene, fitted(*scene.regions.shape, self.pixels))
+        height, width = scene.regions.shape
+        scene = drawn_scenes.resized(scene, fitted(height, width, self.pixels))
         visible = drawn_scenes.visible(scene, self.config.smallest)
         numbers = [number for number in visible if isinstance(scene.contents[number], Thing)]
         names = [self.vocabulary.names.index(scenes.name(scene.contents[number])) for number in numbers]
@@ -122,7 +123,7 @@ def augmented(
     """
     if drawn.random() < 0.5:
         image, masks = image[:, ::-1], masks[:, :, ::-1]
-    height, width = fitted(*masks.shape[1:], round(pixels * drawn.uniform(*scales)))
+    height, width = fitted(masks.shape[1], masks.shape[2], round(pixels * drawn.uniform(*scales)))
     top, left = (int(drawn.integers(0, max(0, side - pixels) + 1)) for side in (height, width))
     box = np.s_[top : top + pixels, left : left + pixels]
     image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR)[box]

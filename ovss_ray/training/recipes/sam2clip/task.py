@@ -145,7 +145,7 @@ def _fit(model: Student, encoder: ImageEncoder, config: Config) -> None:
     batch = drawn_scenes.batch(config.seed, 0, FITTED, config.things, config.unnamed)
     pixels = VARIANTS[config.variant].pixels
     images = torch.stack([inputs.network_input(scene.image, "evaluation", pixels) for scene in batch])
-    layers = [layer.get_submodule("projection") for layer in model.neck.patch_embeds.children()]
+    layers: list[Any] = [layer.get_submodule("projection") for layer in model.neck.patch_embeds.children()]
     finest = zip(layers[:2], model.backbone(images)[:2], strict=True)
     columns = [F.unfold(level, layer.kernel_size, stride=layer.stride) for layer, level in finest]
     seen = torch.cat([*columns, torch.ones_like(columns[0][:, :1])], 1).transpose(1, 2).flatten(0, 1)
