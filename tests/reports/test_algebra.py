@@ -46,7 +46,20 @@ def bands(generator: np.random.Generator) -> dict[str, Any]:
     return {"pixels": pixels, "hits": pixels // 2}
 
 
-OWN = {"confusion": cells, "trimap": bands, "boundary_iou": counted, "boundary_iou_detectron2": counted}
+def naming(generator: np.random.Generator) -> dict[str, Any]:
+    names = generator.permutation(["sky", "grass", "sand", "blue ring"])[: generator.integers(1, 5)].tolist()
+    truth, word = np.divmod(np.flatnonzero(generator.integers(0, 2, LABELS * len(names))), len(names))
+    counts = {"truth": truth, "word": word, "pixels": generator.integers(1, 2**40, len(truth))}
+    return {"classes": [[name] for name in names], "source": "tags", "scores": generator.random(len(names)), **counts}
+
+
+OWN = {
+    "words": naming,
+    "confusion": cells,
+    "trimap": bands,
+    "boundary_iou": counted,
+    "boundary_iou_detectron2": counted,
+}
 
 
 def measurement(metric: metrics.Metric, k: int) -> dict[str, Any] | None:

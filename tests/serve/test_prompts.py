@@ -184,6 +184,7 @@ def test_the_document_tells_of_all_that_may_be_sent_and_answered(toy: TestClient
         "box",
         "multimask",
         "base",
+        "templates",
         "top",
         "output",
         "file_name",

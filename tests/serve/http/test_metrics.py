@@ -3,16 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from ovss_ray.models import text
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.serve.deployments import batch
 from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.http import metrics
 from ovss_ray.serve.http.guard import digest
 from ovss_ray.serve.row import row
+from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.serve.bright import picture, service
 from tests.serve.http.test_api import client, encoded, form
@@ -109,7 +112,8 @@ def test_prometheus_may_ask_for_its_newer_format() -> None:
     assert done.text.endswith("# EOF\n")
 
 
-def test_a_stage_with_a_text_cache_tells_how_large_it_is() -> None:
+def test_a_stage_with_a_text_cache_tells_how_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "WORDS", Recent(1 << 20, lambda row: row.nbytes))  # all models of a process share it
     stage = StageConfig(use="san", options={"variant": "san_tiny"}).build()
     assert stage.kept() == {"text": 0}
     words = Vocabulary.of(["sky", "grass"])
