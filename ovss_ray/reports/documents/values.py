@@ -52,10 +52,15 @@ def interval(ends: Ends | None) -> str:
     return f"{ends[0]:.2f}–{ends[1]:.2f}" if ends else ""
 
 
-def covered(benchmark: BenchmarkReport) -> str:
-    """Return the numbers of scored and of expected images, with "not final" if the benchmark is not final."""
-    counts = f"{benchmark.images.scored}/{benchmark.images.expected}"
-    return counts if benchmark.final else f"{counts}, not final"
+def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> str:
+    """Return the numbers of scored and of expected images, with "not final" if any are missing.
+
+    `metric`: the number of images that this metric has measured, which may be smaller, in place of the scored ones.
+    """
+    scored = benchmark.images.scored
+    measured = benchmark.measured.get(metric.measured_as, scored) if metric else scored
+    counts = f"{measured}/{benchmark.images.expected}"
+    return counts if benchmark.final and measured == scored else f"{counts}, not final"
 
 
 def selection(benchmark: BenchmarkReport) -> str:
