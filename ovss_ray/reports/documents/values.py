@@ -25,9 +25,10 @@ def with_values(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
 
 
 def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
-    """Return key → heading of the values of each class, for the keys that the report has."""
+    """Return key → heading of the values of each class, for the keys of measured metrics that the report has."""
     present = benchmark.classes[0].model_dump() if benchmark.classes else {}
-    named = {key: words for metric in known([benchmark]) for key, words in metric.class_headings.items()}
+    measured = [of for of in known([benchmark]) if of.measured_as in benchmark.measured or not benchmark.measured]
+    named = {key: words for metric in measured for key, words in metric.class_headings.items()}
     return {key: words for key, words in named.items() if key in present}
 
 

@@ -14,6 +14,7 @@ from ovss_ray.cli.app import app
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.io.images import decode_labels
+from ovss_ray.reports.documents import values
 from ovss_ray.reports.documents.exports import coco_rle, leaderboard, tables
 from ovss_ray.reports.documents.pictures import saved_maps
 from ovss_ray.reports.schema import Report
@@ -31,17 +32,17 @@ def ovss(*arguments: str) -> str:
     return done.output
 
 
-def test_the_csv_has_every_percentage_of_the_report(run: RunFolder, tmp_path: Path) -> None:
+def test_the_csv_has_every_number_of_the_report(run: RunFolder, tmp_path: Path) -> None:
     ovss("report", run.uri, "--csv", str(tmp_path / "all.csv"))
     report = Report.load(run.uri)
     (benchmark,) = report.benchmarks.values()
     rows = list(csv.DictReader((tmp_path / "all.csv").open(newline="")))
     whole = {row["value"]: row for row in rows if row["of"] == "all"}
-    assert {key: float(row["percent"]) for key, row in whole.items()} == dict(benchmark.metrics)
+    assert {key: float(row["number"]) for key, row in whole.items()} == dict(benchmark.metrics)
     assert benchmark.bootstrap
     ends = float(whole["miou"]["interval_low"]), float(whole["miou"]["interval_high"])
     assert ends == benchmark.bootstrap.metrics["miou"]
-    classes = {row["name"]: float(row["percent"]) for row in rows if (row["of"], row["value"]) == ("class", "iou")}
+    classes = {row["name"]: float(row["number"]) for row in rows if (row["of"], row["value"]) == ("class", "iou")}
     assert classes == {score.name: score.iou for score in benchmark.classes}
     assert {row["expected"] for row in rows} == {"8"}
 
@@ -55,7 +56,7 @@ def test_no_text_of_the_csv_is_a_formula(run: RunFolder) -> None:
     rows = list(csv.DictReader(tables.csv(changed).splitlines()))
     assert {row["benchmark"] for row in rows} == {"'@x"}
     named = [row for row in rows if row["name"] == '\'=HYPERLINK("x")']
-    assert [row["percent"] for row in named if row["value"] == "iou"] == ["-1.5"]
+    assert [row["number"] for row in named if row["value"] == "iou"] == ["-1.5"]
 
 
 def test_markdown_and_latex_escape_names_and_keep_the_papers_order(run: RunFolder, tmp_path: Path) -> None:
@@ -134,6 +135,9 @@ def test_a_leaderboard_has_values_of_instances_and_marks_own_words(worded: RunFo
     moved = report.model_copy(update={"benchmarks": {name: of_instances}})
     mine = {row.convention: row.miou for row in leaderboard.rows(name, {"mine": moved}) if row.own_run}
     assert mine == {"instance_iou": 70.0, "instance_accuracy": 60.0}
+    measured = of_instances.model_copy(update={"measured": {"instance_iou": 8}})
+    assert not values.class_headings(measured), "a run without label maps has no IoU of classes"
+    assert "iou" in values.class_headings(benchmark)
     assert "76.7" not in leaderboard.latex({"mine": moved}, [name])
     (own,) = leaderboard.rows(*worded.config().benchmarks, {"mine": Report.load(worded.uri)})
     assert own.source == "all, 8/8 images; own words"

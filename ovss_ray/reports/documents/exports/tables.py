@@ -10,9 +10,12 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 
 COLUMNS = (
     *("benchmark", "split", "restrictions", "scored", "expected", "final"),
-    *("of", "name", "value", "percent", "interval_low", "interval_high"),
+    *("of", "name", "value", "number", "interval_low", "interval_high"),
 )
-"""Columns of the CSV. `of` is all, group, class or fold; `name` is that of the group, class or data set."""
+"""Columns of the CSV. `of` is all, group, class or fold; `name` is that of the group, class or data set.
+
+`number` is a percentage, or a count of pixels or instances.
+"""
 PAPER_ORDER = {
     "ade20k:847": "A-847",
     "pascal_context:459": "PC-459",
@@ -32,7 +35,7 @@ _LATEX = {
 
 
 def csv(report: Report) -> str:
-    """Return all percentages of a report, a row each, with the columns COLUMNS. Values that are missing are empty.
+    """Return all values of a report, a row each, with the columns COLUMNS. Values that are missing are empty.
 
     A text that a spreadsheet would compute as a formula, such as the class name "=A1", begins with an apostrophe.
     """
