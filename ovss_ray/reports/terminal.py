@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ovss_ray import metrics
+from ovss_ray.reports.documents.values import with_values
 from ovss_ray.reports.fields import Bootstrap, Ends
 from ovss_ray.reports.schema import BenchmarkReport, Files, Published, Report, Selection, WordsOf
 
@@ -24,7 +25,7 @@ def console() -> Console:
 
 def show(report: Report, console: Console, classes: bool = False, title: str = "") -> None:
     """Print the metrics of a run with their coverage, and the failures of the run."""
-    for metric in _metrics(report.benchmarks.values()):
+    for metric in with_values(report.benchmarks.values()):
         console.print(_numbers(report, metric, title))
     for family in report.folds:
         console.print(_folds(report, family))
@@ -45,7 +46,7 @@ def show(report: Report, console: Console, classes: bool = False, title: str = "
 def _details(name: str, benchmark: BenchmarkReport) -> Iterator[str | Table]:
     """Yield the lines and tables about one benchmark, which are printed below the table of all benchmarks."""
     if benchmark.bootstrap:
-        yield f"{escape(name)}: {_bootstrap(benchmark.bootstrap)}"
+        yield f"{escape(name)}: {method(benchmark.bootstrap)}"
     yield from _groups(name, benchmark)
     if benchmark.bootstrap and benchmark.bootstrap.groups:
         yield _group_intervals(name, benchmark.bootstrap.groups)
@@ -57,14 +58,14 @@ def _details(name: str, benchmark: BenchmarkReport) -> Iterator[str | Table]:
             f"{relations.pairs}, sha256 {relations.sha256[:12]}"
         )
     if benchmark.words:
-        yield f"{escape(name)}: {escape(_words(benchmark.words))}"
+        yield f"{escape(name)}: {escape(own_words(benchmark.words))}"
     if benchmark.counts:
-        yield f"{escape(name)}: {_counts(benchmark.counts)}"
+        yield f"{escape(name)}: {escape(counted(benchmark.counts))}"
     yield from (f"{escape(name)}: {escape(note)}" for note in (*filter(None, [benchmark.asks]), *benchmark.notes))
     yield from _files(name, benchmark.files)
 
 
-def _words(words: WordsOf) -> str:
+def own_words(words: WordsOf) -> str:
     """Return the source, number and labels of own words in a sentence."""
     source = f"{words.file or 'the config'}, sha256 {words.sha256[:12]}"
     templates = f"; templates: {len(words.templates)}, such as {words.templates[0]!r}" if words.templates else ""
@@ -133,17 +134,6 @@ def _main(benchmark: BenchmarkReport) -> tuple[str, float | None]:
     return next(((name, benchmark.metrics[name]) for name in MAIN if name in benchmark.metrics), ("", None))
 
 
-def _metrics(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
-    """Return the metrics that have a value, in the order of their tables."""
-    users = {name for benchmark in benchmarks for name in benchmark.measured if "." in name}
-    known = (*metrics.built_in(), *metrics.derived(), *map(metrics.load, users))
-    return [
-        metric
-        for metric in sorted(known, key=lambda metric: metric.place)
-        if any(metric.headings.keys() & benchmark.metrics.keys() for benchmark in benchmarks)
-    ]
-
-
 def _numbers(report: Report, metric: metrics.Table, title: str) -> Table:
     """Return the table of one metric: values and number of measured images of each benchmark that has values."""
     heading = f"{title}: {metric.title or metric.name}".removeprefix(": ")
@@ -168,12 +158,12 @@ def _interval(ends: Ends | None) -> str:
     return f"[dim]{ends[0]:.2f}–{ends[1]:.2f}[/]" if ends else ""
 
 
-def _bootstrap(method: Bootstrap) -> str:
+def method(bootstrap: Bootstrap) -> str:
     """Return the method of the intervals in words."""
-    rare = f"; {method.rare_classes} classes are in fewer than 10: too narrow" if method.rare_classes else ""
+    rare = f"; {bootstrap.rare_classes} classes are in fewer than 10: too narrow" if bootstrap.rare_classes else ""
     return (
-        f"95 % intervals: centred percentile bootstrap over {method.units} {method.unit}s, {method.resamples} "
-        f"resamples, {method.bit_generator} with seed {method.seed}, averaged classes fixed{rare}"
+        f"95 % intervals: centred percentile bootstrap over {bootstrap.units} {bootstrap.unit}s, {bootstrap.resamples} "
+        f"resamples, {bootstrap.bit_generator} with seed {bootstrap.seed}, averaged classes fixed{rare}"
     )
 
 
@@ -187,7 +177,7 @@ def _covered(benchmark: BenchmarkReport, metric: metrics.Table) -> str:
 def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
     """Yield a sentence per metric of groups, with the values of all groups that have one, in markup."""
     groups = {title: group.model_dump() for title, group in benchmark.groups.items()}
-    for metric in _metrics([benchmark]):
+    for metric in with_values([benchmark]):
         for key, words in metric.group_headings.items():
             scores = (
                 f"{escape(title)} {_percent(values[key])}{_counted(values, metric.group_counts)}"
@@ -209,10 +199,10 @@ def _group_intervals(name: str, groups: Mapping[str, Mapping[str, Ends]]) -> str
     return f"{escape(name)}: 95 % intervals of mIoU: {', '.join(ends)}"
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    """Return the counts of the metrics in words, in markup; those of an unknown metric by their keys."""
+def counted(counts: Mapping[str, int]) -> str:
+    """Return the counts of the metrics in words; those of an unknown metric by their keys."""
     words = {key: word for metric in (*metrics.built_in(), *metrics.derived()) for key, word in metric.counts.items()}
-    return escape(", ".join(f"{words.get(key, key)}: {value}" for key, value in counts.items()))
+    return ", ".join(f"{words.get(key, key)}: {value}" for key, value in counts.items())
 
 
 def _folds(report: Report, family: str) -> Table:

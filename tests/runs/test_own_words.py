@@ -208,13 +208,13 @@ def test_every_form_of_a_config_is_written_and_read_back(tmp_path: Path) -> None
 
 def test_the_report_says_in_a_line_which_words_were_used() -> None:
     own = own_words.of(WordList(**FOLDED), SEEN, "words.json", "0123456789abcdef")
-    shown = terminal._words(WordsOf(**own.card(SEEN)))
+    shown = terminal.own_words(WordsOf(**own.card(SEEN)))
     assert shown == (
         "8 own words of words.json, sha256 0123456789ab, for 5 labels, such as water, snow → water; words without a "
         "label: 1, such as striped red moon; labels without a word (IoU 0): 37, such as sunset"
     )
     prompted = own_words.of(WordList(templates=("a {}.",)), SEEN, "", "0123456789abcdef")
-    shown = terminal._words(WordsOf(**prompted.card(SEEN)))
+    shown = terminal.own_words(WordsOf(**prompted.card(SEEN)))
     assert (
         shown
         == "the classes of the benchmark, templates of the config, sha256 0123456789ab; templates: 1, such as 'a {}.'"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ovss_ray.metrics.confusion import Partial
+from ovss_ray.reports import terminal
 from ovss_ray.reports.documents import confusions as confusing
 from ovss_ray.reports.documents import values
 from ovss_ray.reports.documents.confusions import NO_CLASS, Confusion
@@ -38,9 +39,11 @@ def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
 
 
 def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
-    """Return sentences on the question, the stages and the files of a benchmark."""
+    """Return sentences on the words, the question, the stages and the files of a benchmark."""
     files = benchmark.files
-    sentences = [*filter(None, [benchmark.asks]), *benchmark.notes]
+    sentences = [terminal.own_words(benchmark.words)] if benchmark.words else []
+    sentences += [terminal.counted(benchmark.counts)] if benchmark.counts else []
+    sentences += [*filter(None, [benchmark.asks]), *benchmark.notes]
     if files.changed:
         sentences.append(f"the files of {files.changed} images have changed since they were first scored")
     if files.undigested:

@@ -9,8 +9,12 @@ STAGES = {
     "scan": ("liu2024scan",),
     "fusioner": ("ma2022fusioner",),
     "ovsam": ("yuan2024ovsam",),
+    "ovsam_everything": ("yuan2024ovsam", "kirillov2023sam"),
     "sam": ("kirillov2023sam",),
     "sam_prompt": ("kirillov2023sam",),
+    "retrieve": ("conti2023vocabularyfree",),
+    "cased": ("conti2023vocabularyfree", "radford2021clip"),
+    "dense_cased": ("conti2024dense", "conti2023vocabularyfree", "radford2021clip"),
     "alpha_clip": ("sun2024alphaclip", "radford2021clip"),
 }
 """Stage → keys of its method's entries."""

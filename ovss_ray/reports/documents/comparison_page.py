@@ -43,10 +43,8 @@ def render(runs: Runs, differences: Differences, images: int = 101) -> str:
     """Return the page (see `write`)."""
     names = [short(run.rstrip("/"), [of.rstrip("/") for of in runs]) for run in runs]
     benchmarks = list(dict.fromkeys(name for report, _ in runs.values() for name in report.benchmarks))
-    views = [
-        _view(number, name, names, runs, differences, images // len(benchmarks), galleries.ROOM // len(benchmarks))
-        for number, name in enumerate(benchmarks)
-    ]
+    share, room = galleries.share(images, len(benchmarks)), galleries.ROOM // len(benchmarks)
+    views = [_view(number, name, names, runs, differences, share, room) for number, name in enumerate(benchmarks)]
     return rendering.page(
         "comparison.html.j2",
         title=f"{', '.join(names[1:])} compared with {names[0]}",
@@ -107,6 +105,7 @@ def _pair(
         "id": identifier,
         "other": other,
         "refused": paired.refused,
+        "words": paired.words,
         "rows": rows,
         "classes": [
             _class(label, score.name, score.iou, second.classes[label].iou, (paired.classes or {}).get(label))

@@ -26,6 +26,11 @@ class Gallery:
     notes: tuple[str, ...] = ()
 
 
+def share(images: int, benchmarks: int) -> int:
+    """Return the number of images in the gallery of each of several benchmarks: at least one, unless `images` is 0."""
+    return max(images // benchmarks, min(images, 1))
+
+
 def build(album: Album, cells: Sequence[Cells], reasons: Mapping[str, Sequence[str]], room: int = ROOM) -> Gallery:
     """Return the gallery of images: id → reasons, most important first. `cells` has the cells of each run.
 

@@ -17,10 +17,11 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.io.images import decode_labels
 from ovss_ray.reports.totals import Reading
-from ovss_ray.runs.complete import binary
+from ovss_ray.runs.complete import binary, gives_words
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.structures.columns import IGNORE, NONE
 from ovss_ray.structures.question import Question
+from ovss_ray.structures.vocabulary import Vocabulary
 
 SIDE = 480
 """Longest side of a picture, in pixels."""
@@ -54,10 +55,11 @@ class Album:
 
     def __init__(self, name: str, runs: Sequence[tuple[RunFolder, Reading]]) -> None:
         self._name, self._runs = name, runs
-        self._folder, self._reading = runs[0]
+        self._reading = runs[0][1]
         self.missing: dict[str, str] = {}
         """kind of picture → first reason why a picture of this kind is missing"""
         self._rows = lru_cache(maxsize=1)(self._listed)
+        self._question = lru_cache(maxsize=64)(self._asked)
 
     def saved(self) -> set[str]:
         """Return the ids of the images with a saved label map, of all runs."""
@@ -71,7 +73,7 @@ class Album:
         if item and benchmark:
             photo = self._try("photograph", lambda: benchmark.image(item, files.read(item.image)))
             truth = self._try("truth", lambda: benchmark.truth(item, files.read(item.truth)))
-        predictions = [self._prediction(folder, image_id, item) for folder, _ in self._runs]
+        predictions = [self._prediction(run, image_id, item.part if item else "") for run in range(len(self._runs))]
         size = next((of.shape[:2] for of in (photo, truth, *predictions) if of is not None), (1, 1))
         small = None if truth is None else _nearest(truth, size)
         maps = [None if of is None else _nearest(of, size) for of in predictions]
@@ -90,7 +92,7 @@ class Album:
             benchmark = catalog.load(self._name)
             if list(benchmark.labels) != self._reading.card["labels"]:
                 raise OvssError(f"{self._name} has other labels now than in the run")
-            return benchmark.for_binary() if binary(self._folder.config()) else benchmark
+            return benchmark
 
         return self._try("photograph", load)
 
@@ -99,20 +101,30 @@ class Album:
         values = (self._reading.listed[name].to_pylist() for name in columns)
         return {row[0]: Item(*(text or "" for text in row)) for row in zip(*values, strict=True)}
 
-    def _prediction(self, folder: RunFolder, image_id: str, item: Item | None) -> np.ndarray | None:
+    def _prediction(self, run: int, image_id: str, part: str) -> np.ndarray | None:
         """Return a saved label map in labels of the truth, (H, W) uint16; None if there is none."""
-        uri = files.join(folder.predictions(self._name), f"{image_id}.png")
+        uri = files.join(self._runs[run][0].predictions(self._name), f"{image_id}.png")
         if not files.exists(uri):
             return None
-        return self._try(
-            "label map", lambda: self._question(item.part if item else "")(decode_labels(files.read(uri), uri))
-        )
+        return self._try("label map", lambda: self._question(run, part).labelled(decode_labels(files.read(uri), uri)))
 
-    def _question(self, part: str) -> Any:
-        """Return the function from class indices to labels. Without the benchmark, every class counts as its label."""
-        if self._benchmark is None:
-            return lambda prediction: prediction
-        return Question(self._benchmark.labels, *self._benchmark.question(part)).labelled
+    def _asked(self, run: int, part: str) -> Question:
+        """Return the question of a run for images with this part: the classes of its label maps, and their labels.
+
+        The facts of the run have its own words. Runs of earlier versions have none, and the benchmark's classes.
+        Raises OvssError if the values of the label maps are no classes.
+        """
+        folder, reading = self._runs[run]
+        config, card = folder.config(), reading.card
+        if gives_words(config):
+            raise OvssError(f"those of {folder.uri} have indices into the words of each image, not classes")
+        labels, benchmark = tuple(card["labels"]), self._benchmark
+        if benchmark and binary(config):
+            benchmark = benchmark.for_binary()
+        if benchmark and (part in benchmark.parts or "index" not in card):
+            return Question(labels, *benchmark.question(part))
+        index = card.get("index", range(len(labels)))
+        return Question(labels, Vocabulary.of(card.get("classes", labels)), tuple(index))
 
     def _try(self, kind: str, make: Any) -> Any:
         """Return what `make` returns; None after an OvssError, which is noted in `missing`."""

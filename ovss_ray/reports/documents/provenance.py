@@ -7,6 +7,7 @@ from typing import Any
 
 from ovss_ray.config.run import RunConfig
 from ovss_ray.io import files
+from ovss_ray.reports import terminal
 from ovss_ray.reports.documents import values
 from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.runs.folder import RunFolder
@@ -33,6 +34,8 @@ def _benchmark(name: str, benchmark: BenchmarkReport) -> list[str]:
     lines = [f"{name}: split {values.selection(benchmark)}, {values.covered(benchmark)} images"]
     if ids:
         lines.append(f"{name}: sha256 of the ids {ids.sha256}")
+    if words := benchmark.words:
+        lines.append(f"{name}: own words or templates of {words.file or 'the config'}, sha256 {words.sha256}")
     if benchmark.relations:
         lines.append(f"{name}: relations {benchmark.relations.file}, sha256 {benchmark.relations.sha256}")
     return lines
@@ -40,15 +43,7 @@ def _benchmark(name: str, benchmark: BenchmarkReport) -> list[str]:
 
 def intervals(report: Report) -> dict[str, str]:
     """Return benchmark → method of its intervals in words, for benchmarks with intervals."""
-    words = {}
-    for name, benchmark in report.benchmarks.items():
-        if method := benchmark.bootstrap:
-            rare = f"; {method.rare_classes} classes are in fewer than 10: too narrow" if method.rare_classes else ""
-            words[name] = (
-                f"95 % intervals: centred percentile bootstrap over {method.units} {method.unit}s, {method.resamples} "
-                f"resamples, {method.bit_generator} with seed {method.seed}, averaged classes fixed{rare}"
-            )
-    return words
+    return {name: terminal.method(of.bootstrap) for name, of in report.benchmarks.items() if of.bootstrap}
 
 
 def command(folder: RunFolder) -> str:

@@ -43,10 +43,8 @@ def write(folder: RunFolder, report: Report, readings: Mapping[str, Reading], im
 
 def render(folder: RunFolder, report: Report, readings: Mapping[str, Reading], images: int = IMAGES) -> str:
     """Return the page of a run (see `write`)."""
-    views = [
-        _view(number, name, folder, report, readings[name], images // len(readings), galleries.ROOM // len(readings))
-        for number, name in enumerate(readings)
-    ]
+    share, room = galleries.share(images, len(readings)), galleries.ROOM // len(readings)
+    views = [_view(number, name, folder, report, readings[name], share, room) for number, name in enumerate(readings)]
     title = files.absolute(folder.uri).rstrip("/").rpartition("/")[2]
     return rendering.page(
         "run.html.j2",
@@ -78,7 +76,7 @@ def headline(report: Report) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "selection": values.selection(benchmark),
-                "covered": values.covered(benchmark),
+                "covered": values.covered(benchmark, metric),
                 "values": [
                     (benchmark.metrics.get(key), benchmark.bootstrap and benchmark.bootstrap.metrics.get(key))
                     for key in metric.headings
@@ -150,7 +148,7 @@ def _gallery(
 
 def _without_cells(reading: Reading, partial: Partial | None) -> str:
     if partial is None:
-        return "The run has no label maps to compare: it evaluates prompted instances."
+        return "The run predicts no label maps to compare, such as a run of prompted instances."
     if len(reading.listed) > CELLS_UP_TO:
         return f"The run has more than {CELLS_UP_TO:,} images: values of single images were not kept."
     return "No image has a result yet."

@@ -25,9 +25,10 @@ def with_values(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
 
 
 def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
-    """Return key → heading of the values of each class, for the keys that the report has."""
+    """Return key → heading of the values of each class, for the keys of measured metrics that the report has."""
     present = benchmark.classes[0].model_dump() if benchmark.classes else {}
-    named = {key: words for metric in known([benchmark]) for key, words in metric.class_headings.items()}
+    measured = [of for of in known([benchmark]) if of.measured_as in benchmark.measured or not benchmark.measured]
+    named = {key: words for metric in measured for key, words in metric.class_headings.items()}
     return {key: words for key, words in named.items() if key in present}
 
 
@@ -52,10 +53,15 @@ def interval(ends: Ends | None) -> str:
     return f"{ends[0]:.2f}–{ends[1]:.2f}" if ends else ""
 
 
-def covered(benchmark: BenchmarkReport) -> str:
-    """Return the numbers of scored and of expected images, with "not final" if the benchmark is not final."""
-    counts = f"{benchmark.images.scored}/{benchmark.images.expected}"
-    return counts if benchmark.final else f"{counts}, not final"
+def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> str:
+    """Return the numbers of scored and of expected images, with "not final" if any are missing.
+
+    `metric`: the number of images that this metric has measured, which may be smaller, in place of the scored ones.
+    """
+    scored = benchmark.images.scored
+    measured = benchmark.measured.get(metric.measured_as, scored) if metric else scored
+    counts = f"{measured}/{benchmark.images.expected}"
+    return counts if benchmark.final and measured == scored else f"{counts}, not final"
 
 
 def selection(benchmark: BenchmarkReport) -> str:

@@ -49,6 +49,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, root: Path) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory, root: Path) -> RunFolder:
+    """A run with the classes in another order as own words, one of which has another name."""
+    words = {"names": [[NAMES[3]], ["heaven"], [NAMES[1]], [NAMES[2]]], "map": {"heaven": "sky"}}
+    return evaluated(tmp_path_factory.mktemp("runs") / "worded", root, vocabulary={"*": words})
+
+
+@pytest.fixture(scope="module")
 def finer(tmp_path_factory: pytest.TempPathFactory, root: Path) -> RunFolder:
     """A run of the same images by a better method."""
     return evaluated(tmp_path_factory.mktemp("runs") / "finer", root, options={"square": 12})

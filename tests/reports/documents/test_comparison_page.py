@@ -50,6 +50,13 @@ def test_unlike_runs_are_refused_unless_a_flag_says_otherwise_and_the_table_says
     assert len(made.data["benchmarks"][0]["images"]) == 6
 
 
+def test_a_page_of_runs_with_unlike_words_says_so(run: RunFolder, worded: RunFolder, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["compare", run.uri, worded.uri, "--html", str(tmp_path / "c.html")])
+    assert done.exit_code == 0, done.output
+    made = Page((tmp_path / "c.html").read_text("utf-8"))
+    assert "different vocabularies: the first run has the classes of the benchmark, the second 4 words of" in made.text
+
+
 @pytest.mark.parametrize("kind", ["classes", "benchmark"])
 def test_runs_of_unlike_classes_or_benchmarks_have_no_common_gallery(
     kind: str, run: RunFolder, root: Path, tmp_path: Path

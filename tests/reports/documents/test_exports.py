@@ -11,14 +11,17 @@ from typer.testing import CliRunner
 
 from ovss_ray.actors import predictions
 from ovss_ray.cli.app import app
+from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.io.images import decode_labels
-from ovss_ray.reports.documents.exports import leaderboard, tables
+from ovss_ray.reports.documents import values
+from ovss_ray.reports.documents.exports import coco_rle, leaderboard, tables
 from ovss_ray.reports.documents.pictures import saved_maps
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs.folder import RunFolder
+from ovss_ray.structures.words import NOTE
 from tests.paths import ROOT
-from tests.reports.documents.conftest import HOSTILE, NAMES
+from tests.reports.documents.conftest import HOSTILE, NAMES, evaluated
 
 OLD = ROOT / "tests/data/old_runs"
 
@@ -29,19 +32,31 @@ def ovss(*arguments: str) -> str:
     return done.output
 
 
-def test_the_csv_has_every_percentage_of_the_report(run: RunFolder, tmp_path: Path) -> None:
+def test_the_csv_has_every_number_of_the_report(run: RunFolder, tmp_path: Path) -> None:
     ovss("report", run.uri, "--csv", str(tmp_path / "all.csv"))
     report = Report.load(run.uri)
     (benchmark,) = report.benchmarks.values()
     rows = list(csv.DictReader((tmp_path / "all.csv").open(newline="")))
     whole = {row["value"]: row for row in rows if row["of"] == "all"}
-    assert {key: float(row["percent"]) for key, row in whole.items()} == dict(benchmark.metrics)
+    assert {key: float(row["number"]) for key, row in whole.items()} == dict(benchmark.metrics)
     assert benchmark.bootstrap
     ends = float(whole["miou"]["interval_low"]), float(whole["miou"]["interval_high"])
     assert ends == benchmark.bootstrap.metrics["miou"]
-    classes = {row["name"]: float(row["percent"]) for row in rows if (row["of"], row["value"]) == ("class", "iou")}
+    classes = {row["name"]: float(row["number"]) for row in rows if (row["of"], row["value"]) == ("class", "iou")}
     assert classes == {score.name: score.iou for score in benchmark.classes}
     assert {row["expected"] for row in rows} == {"8"}
+
+
+def test_no_text_of_the_csv_is_a_formula(run: RunFolder) -> None:
+    report = Report.load(run.uri)
+    ((_, benchmark),) = report.benchmarks.items()
+    (first, *rest) = benchmark.classes
+    classes = (first.model_copy(update={"name": '=HYPERLINK("x")', "iou": -1.5}), *rest)
+    changed = report.model_copy(update={"benchmarks": {"@x": benchmark.model_copy(update={"classes": classes})}})
+    rows = list(csv.DictReader(tables.csv(changed).splitlines()))
+    assert {row["benchmark"] for row in rows} == {"'@x"}
+    named = [row for row in rows if row["name"] == '\'=HYPERLINK("x")']
+    assert [row["number"] for row in named if row["value"] == "iou"] == ["-1.5"]
 
 
 def test_markdown_and_latex_escape_names_and_keep_the_papers_order(run: RunFolder, tmp_path: Path) -> None:
@@ -72,11 +87,20 @@ def test_predictions_that_were_exported_are_read_again_pixel_for_pixel(run: RunF
     assert len(saved) == len({entry["file_name"] for entry in json.loads((tmp_path / "p.json").read_text())})
 
 
-def test_a_run_without_label_maps_has_none_to_export_and_says_what_to_type(tmp_path: Path) -> None:
-    old = shutil.copytree(OLD / "san_tiny-finished", tmp_path / "old")
-    done = CliRunner().invoke(app, ["report", str(old), "--coco-rle", str(tmp_path / "p.json")])
-    assert done.exit_code
-    assert "2 benchmarks" in str(done.exception)
+def test_a_run_without_label_maps_of_classes_has_none_to_export_and_says_what_to_type(
+    run: RunFolder, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(uri: str) -> str:
+        done = CliRunner().invoke(app, ["report", uri, "--coco-rle", str(tmp_path / "p.json")])
+        assert isinstance(done.exception, OvssError)
+        return str(done.exception)
+
+    assert "2 benchmarks" in refused(str(shutil.copytree(OLD / "san_tiny-finished", tmp_path / "old")))
+    without = evaluated(tmp_path / "none", root, only=1, keep_predictions="none")
+    assert "--set keep_predictions=all" in refused(without.uri)
+    monkeypatch.setattr(coco_rle, "gives_words", lambda config: True)
+    assert "indices into the words of each image" in refused(run.uri)
+    assert not (tmp_path / "p.json").exists()
 
 
 def test_a_leaderboard_has_own_runs_among_published_figures_by_their_conventions(tmp_path: Path) -> None:
@@ -101,6 +125,25 @@ def test_a_leaderboard_has_own_runs_among_published_figures_by_their_conventions
     assert "fold_miou" in printed
     assert "scenes:seen" not in printed
     assert "own run" in (tmp_path / "board.html").read_text()
+
+
+def test_a_leaderboard_has_values_of_instances_and_marks_own_words(worded: RunFolder, run: RunFolder) -> None:
+    report = Report.load(run.uri)
+    (benchmark,) = report.benchmarks.values()
+    name = "coco:instances_48_17"
+    of_instances = benchmark.model_copy(update={"metrics": {"instance_iou": 70.0, "instance_accuracy": 60.0}})
+    moved = report.model_copy(update={"benchmarks": {name: of_instances}})
+    mine = {row.convention: row.miou for row in leaderboard.rows(name, {"mine": moved}) if row.own_run}
+    assert mine == {"instance_iou": 70.0, "instance_accuracy": 60.0}
+    measured = of_instances.model_copy(update={"measured": {"instance_iou": 8}})
+    assert not values.class_headings(measured), "a run without label maps has no IoU of classes"
+    assert "iou" in values.class_headings(benchmark)
+    assert "76.7" not in leaderboard.latex({"mine": moved}, [name])
+    (own,) = leaderboard.rows(*worded.config().benchmarks, {"mine": Report.load(worded.uri)})
+    assert own.source == "all, 8/8 images; own words"
+    free = benchmark.model_copy(update={"notes": (f"tags: {NOTE}",)})
+    (row,) = leaderboard.rows("x", {"mine": report.model_copy(update={"benchmarks": {"x": free}})})
+    assert "words found in each image" in row.source
 
 
 @pytest.mark.parametrize("runs", [["a/x", "b/x"], ["a/x", "a/y"]])

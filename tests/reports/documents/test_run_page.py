@@ -1,5 +1,7 @@
 """report.html: its content, what it says about missing parts, and text that would harm a page."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+from ovss_ray import metrics
 from ovss_ray.cli.app import app
 from ovss_ray.metrics.confusion import Partial
-from ovss_ray.reports.documents import citations, confusions
+from ovss_ray.reports.documents import citations, confusions, gallery, pictures, values
+from ovss_ray.reports.schema import Report
 from ovss_ray.runs.folder import RunFolder
 from tests.paths import ROOT
 from tests.reports.documents.conftest import HOSTILE, NAMES, evaluated
@@ -117,6 +122,27 @@ def test_a_gallery_without_label_maps_photographs_or_wishes_says_why(
     few = page(run, "--gallery", "3")
     assert len(images(few)) == 3
     page(run)
+
+
+def test_pictures_and_notes_follow_the_own_words_of_a_run(worded: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = page(worded)
+    assert "4 own words of the config, sha256 " in made.text
+    for image in images(made):
+        picture = Image.open(io.BytesIO(base64.b64decode(image["differences"][0].partition(",")[2])))
+        shown = int((np.asarray(picture) == pictures.WRONG).all(axis=2).sum())
+        assert shown == sum(truth for _, truth, _, _ in image["classes"][0]) - sum(of[3] for of in image["classes"][0])
+    monkeypatch.setattr(pictures, "gives_words", lambda config: True)
+    free = page(worded)
+    assert "indices into the words of each image, not classes" in free.text
+    assert not any(image["predictions"][0] or image["differences"][0] for image in images(free))
+
+
+def test_a_metric_of_fewer_images_says_so_and_every_benchmark_gets_an_image(run: RunFolder) -> None:
+    (benchmark,) = Report.load(run.uri).benchmarks.values()
+    assert values.covered(benchmark, metrics.load("confusion")) == "8/8"
+    fewer = benchmark.model_copy(update={"measured": {"confusion": 3}})
+    assert values.covered(fewer, metrics.load("confusion")) == "3/8, not final"
+    assert [gallery.share(*of) for of in ((3, 4), (0, 4), (101, 4))] == [1, 0, 25]
 
 
 @pytest.mark.parametrize("name", ["san_tiny-finished", "sam_alpha_clip_tiny-interrupted"])

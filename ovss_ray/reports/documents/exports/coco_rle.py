@@ -15,6 +15,7 @@ from ovss_ray.io import files
 from ovss_ray.io.images import decode_labels
 from ovss_ray.reports.documents.pictures import saved_maps
 from ovss_ray.runs import manifest as manifests
+from ovss_ray.runs.complete import gives_words
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.masks import rle
@@ -23,13 +24,19 @@ from ovss_ray.structures.masks import rle
 def write(folder: RunFolder, uri: str) -> str:
     """Write the label maps of a run to a file, and return a sentence on their number.
 
-    Raises OvssError if the run saved no label maps, or has several benchmarks.
+    Raises OvssError if the run has several benchmarks, or no saved label maps of classes.
     """
-    names = folder.config().benchmarks
+    config = folder.config()
+    names = config.benchmarks
     if len(names) != 1:
         raise OvssError(
             f"--coco-rle: the run has {len(names)} benchmarks, and the file has images of one. Repeat the run with one "
             "--benchmark"
+        )
+    if gives_words(config):
+        raise OvssError(
+            f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, so these are "
+            "no categories. Use a run without a stage that finds words"
         )
     listed = manifests.load(folder.manifest(names[0]), ["image_id", "image_uri"]).to_pylist()
     saved = saved_maps(folder, names[0])

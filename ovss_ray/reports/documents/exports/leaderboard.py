@@ -9,11 +9,15 @@ from ovss_ray.reports.documents import values
 from ovss_ray.reports.documents.exports import tables
 from ovss_ray.reports.published.comparison import METRICS
 from ovss_ray.reports.schema import BenchmarkReport, Report
+from ovss_ray.structures.words import NOTE
 
+INSTANCES = ("instance_iou", "instance_accuracy")
+"""Conventions of figures of prompted instances, which are metrics of a report."""
 HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
 CONVENTIONS = (
     "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
-    "unknown: the source does not state it; fold_miou, fold_miou_hsnet: over the classes of a fold"
+    "unknown: the source does not state it; fold_miou, fold_miou_hsnet: over the classes of a fold; instance_iou, "
+    "instance_accuracy: no mIoU, but the values of prompted instances"
 )
 """Conventions in words."""
 
@@ -56,14 +60,24 @@ def benchmarks(runs: Mapping[str, Report]) -> list[str]:
 
 
 def _of_run(name: str, report: Report, benchmark: BenchmarkReport) -> Iterator[Row]:
-    numbers = {key: benchmark.metrics.get(key) for key in dict.fromkeys(METRICS.values()) if not key.startswith("sg_")}
+    keys = dict.fromkeys((*METRICS.values(), *INSTANCES))
+    numbers = {key: benchmark.metrics.get(key) for key in keys if not key.startswith("sg_")}
     measured = {key: value for key, value in numbers.items() if value is not None}
     if measured.get("miou") == measured.get("miou_classic") and "miou" in measured:
         measured = {"either": measured["miou"], **{k: v for k, v in measured.items() if not k.startswith("miou")}}
     weights = "; FAKE WEIGHTS" if report.run.fake_weights else ""
-    source = f"{values.selection(benchmark)}, {values.covered(benchmark)} images{weights}"
+    source = f"{values.selection(benchmark)}, {values.covered(benchmark)} images{_words(benchmark)}{weights}"
     for convention, value in measured.items():
         yield Row(name, "", value, f"{value:.2f}", convention, source, own_run=True)
+
+
+def _words(benchmark: BenchmarkReport) -> str:
+    """Return what the words of a run are, after a semicolon; empty for the classes of the benchmark."""
+    if any(note.endswith(NOTE) for note in benchmark.notes):
+        return "; words found in each image, mapped by equal names"
+    if benchmark.words is None:
+        return ""
+    return "; own words" if benchmark.words.mapping else "; own templates"
 
 
 def cells(listed: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -75,7 +89,7 @@ def cells(listed: Sequence[Row]) -> list[tuple[str, ...]]:
 
 def markdown(name: str, listed: Sequence[Row]) -> str:
     """Return the leaderboard of the benchmark `name` as Markdown."""
-    return f"### {name}\n\n{tables.markdown_table(HEADINGS, cells(listed))}\n\n{CONVENTIONS}\n"
+    return f"### {tables.plain(name)}\n\n{tables.markdown_table(HEADINGS, cells(listed))}\n\n{CONVENTIONS}\n"
 
 
 def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
@@ -110,7 +124,7 @@ def _shown(name: str, runs: Mapping[str, Report]) -> set[published.Figure]:
         of
         for of in published.of(name)
         if of.kind != published.SECOND_HAND
-        and (of.convention == "fold_miou" if folds else not of.convention.startswith(("sg_", "fold_")))
+        and (of.convention == "fold_miou" if folds else not of.convention.startswith(("sg_", "fold_", "instance_")))
     }
 
 

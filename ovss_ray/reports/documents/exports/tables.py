@@ -10,9 +10,12 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 
 COLUMNS = (
     *("benchmark", "split", "restrictions", "scored", "expected", "final"),
-    *("of", "name", "value", "percent", "interval_low", "interval_high"),
+    *("of", "name", "value", "number", "interval_low", "interval_high"),
 )
-"""Columns of the CSV. `of` is all, group, class or fold; `name` is that of the group, class or data set."""
+"""Columns of the CSV. `of` is all, group, class or fold; `name` is that of the group, class or data set.
+
+`number` is a percentage, or a count of pixels or instances.
+"""
 PAPER_ORDER = {
     "ade20k:847": "A-847",
     "pascal_context:459": "PC-459",
@@ -22,6 +25,8 @@ PAPER_ORDER = {
     "voc:20b": "PAS-20b",
 }
 """Benchmark → heading in the tables of open-vocabulary papers, in the order of their columns."""
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a formula in a spreadsheet."""
 DAGGER = r"$^\dagger$"
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -30,7 +35,10 @@ _LATEX = {
 
 
 def csv(report: Report) -> str:
-    """Return all percentages of a report, a row each, with the columns COLUMNS. Values that are missing are empty."""
+    """Return all values of a report, a row each, with the columns COLUMNS. Values that are missing are empty.
+
+    A text that a spreadsheet would compute as a formula, such as the class name "=A1", begins with an apostrophe.
+    """
     sink = io.StringIO()
     writer = csv_format.writer(sink, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -38,14 +46,14 @@ def csv(report: Report) -> str:
         selection = benchmark.selection
         images = benchmark.images.scored, benchmark.images.expected, str(benchmark.final).lower()
         for row in _rows(benchmark):
-            writer.writerow((name, selection.split, " ".join(selection.restrictions), *images, *row))
+            writer.writerow(map(_inert, (name, selection.split, " ".join(selection.restrictions), *images, *row)))
     for family, means in report.folds.items():
         for key, mean in means.items():
-            writer.writerow((family, *[""] * 5, "fold", family, key, _exact(mean), "", ""))
+            writer.writerow(map(_inert, (family, *[""] * 5, "fold", family, key, _exact(mean), "", "")))
     return sink.getvalue()
 
 
-def _rows(benchmark: BenchmarkReport) -> Iterator[tuple[str, ...]]:
+def _rows(benchmark: BenchmarkReport) -> Iterator[tuple[str | float, ...]]:
     bounds = benchmark.bootstrap
     for key, value in benchmark.metrics.items():
         yield "all", "", key, _exact(value), *_ends(bounds.metrics.get(key) if bounds else None)
@@ -58,12 +66,17 @@ def _rows(benchmark: BenchmarkReport) -> Iterator[tuple[str, ...]]:
             yield "class", score.name, key, _exact(content[key]), *_ends(ends)
 
 
-def _exact(value: float | None) -> str:
-    return "" if value is None else repr(value)
+def _inert(cell: str | int | float) -> str | int | float:
+    """Return a cell that no spreadsheet takes for a formula. Numbers are unchanged."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULAS) else cell
 
 
-def _ends(ends: Ends | None) -> tuple[str, str]:
-    return (repr(ends[0]), repr(ends[1])) if ends else ("", "")
+def _exact(value: float | None) -> str | float:
+    return "" if value is None else value
+
+
+def _ends(ends: Ends | None) -> tuple[str | float, str | float]:
+    return ends or ("", "")
 
 
 def markdown(report: Report) -> str:
@@ -78,7 +91,7 @@ def markdown(report: Report) -> str:
                     f"{values.percent(benchmark.metrics.get(key))} {_bracketed(ends.get(key))}".rstrip()
                     for key in metric.headings
                 )
-                rows.append((f"{name} {values.selection(benchmark)}", values.covered(benchmark), *numbers))
+                rows.append((f"{name} {values.selection(benchmark)}", values.covered(benchmark, metric), *numbers))
         heading = ("benchmark", "images", *metric.headings.values())
         parts.append(f"### {metric.title or metric.name}\n\n{markdown_table(heading, rows)}")
     return "\n\n".join(parts) + "\n"
@@ -90,11 +103,12 @@ def _bracketed(ends: Ends | None) -> str:
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table whose cells are plain text, also if they contain Markdown or HTML."""
-    lines = [headings, ["---"] * len(headings), *([_plain(cell) for cell in row] for row in rows)]
+    lines = [headings, ["---"] * len(headings), *([plain(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
+    """Return a text in one line in which Markdown and HTML have no effect."""
     for character in "\\|`*_[]":
         cell = cell.replace(character, f"\\{character}")
     return " ".join(cell.replace("&", "&amp;").replace("<", "&lt;").split())

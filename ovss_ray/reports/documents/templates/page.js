@@ -87,8 +87,9 @@ function listed(number) {
   else images.sort(ORDERS[pick][1]);
   if (label !== "") {
     const entry = (image) => image.classes.at(-1).find(([of]) => of === Number(label));
-    images = images.filter(entry);
-    images.sort((a, b) => (iouOf(entry(a)) ?? -1) - (iouOf(entry(b)) ?? -1));
+    const score = (image) => (entry(image) && iouOf(entry(image))) ?? -1;
+    images = images.filter((image) => image.classes.flat().some(([of]) => of === Number(label)));
+    images.sort((a, b) => score(a) - score(b));
   }
   return images;
 }
