@@ -71,9 +71,9 @@ class Stage(stage.Stage):
         """Return the words of an image, ordered by score; ties keep their order."""
         from ovss_ray.models.alpha_clip import cased
 
-        classes = words["classes"]
+        classes = words.get("classes") or ()
         if not len(classes):
-            return {**words, "scores": []}
+            return {**words, "classes": [], "source": "cased", "scores": []}
         names = [str(synonyms[0]) for synonyms in classes]
         texts = self.captions(list(map(str, captions["texts"])))
         scale = float(self.model.text.logit_scale.exp())

@@ -13,7 +13,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import digests
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
-from ovss_ray.structures.columns import NONE, Batch
+from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.vocabulary import Vocabulary
 
 CLIP = {"variant": "clip_tiny", "device": "cpu"}
@@ -64,6 +64,16 @@ def test_words_of_an_image_are_retrieved_and_ordered_by_their_scores(base: Path,
         assert alone["words"][0]["classes"] == words["classes"]
     best = run([captions, finder, ("cased", {**CLIP, "most": 2, "threshold": 0.99})], images)["words"]
     assert [one["classes"] for one in best] == [one["classes"][:1] for one in done["words"]]
+
+
+def test_an_image_without_any_words_column_value_has_no_words(images: list[np.ndarray]) -> None:
+    stage = StageConfig(use="cased", options=CLIP).build()
+    batch = {"image": column(images[:1]), "captions": column([{}]), "words": column([{}])}
+    assert stage({"image_id": column(["a"]), **batch}, {})["words"][0] == {
+        "classes": [],
+        "source": "cased",
+        "scores": [],
+    }
 
 
 def test_exact_words_are_equal_bit_for_bit_in_any_company(base: Path, images: list[np.ndarray]) -> None:
