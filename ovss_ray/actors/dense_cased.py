@@ -69,16 +69,15 @@ class Stage(stage.Stage):
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
-        from ovss_ray.models.alpha_clip.cased import Texts
-
         self.model = config.load()
         self.index = build_index(config, config, self.model)
         self.finder = config.words.build()
-        self.texts = Texts(self.model.text, config.templates, config.exact)
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of the cache of texts, in bytes."""
-        return {"text": self.texts.held}
+        """Return the size of this process's cache of texts, in bytes."""
+        from ovss_ray.models import text
+
+        return {"text": text.WORDS.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment image by image; the crops of an image share forward passes."""
@@ -152,15 +151,17 @@ class Stage(stage.Stage):
 
         from ovss_ray.models.alpha_clip import cased
 
-        scale, named = float(self.model.text.logit_scale.exp()), []
+        tower, named = self.model.text, []
+        scale = float(tower.logit_scale.exp())
         candidates = self._candidates([tuple(hit.row for hit in retrieved) for retrieved in hits])
-        self.texts([name for names in dict.fromkeys(candidates) for name in names])  # in one batch
+        listed = list(dict.fromkeys(name for names in candidates for name in names))
+        rows = dict(zip(listed, cased.embed(tower, listed, self.config.templates), strict=True))
         for embedding, retrieved, names in zip(embeddings, hits, candidates, strict=True):
             if not names:
                 named.append(("", 0.0))
                 continue
             captions = torch.from_numpy(self.index.rows(retrieved)).to(embedding)
-            words = self.texts(names)
+            words = torch.stack([rows[name] for name in names])
             scores = cased.scores(embedding, captions, words, scale, self.config).cpu().numpy()
             best = int(scores.argmax())
             named.append((names[best], float(scores[best])))
