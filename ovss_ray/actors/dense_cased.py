@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 
+from ovss_ray.errors import OvssError
+from ovss_ray.io import validation
 from ovss_ray.io.arrays.caption_index import Hit
 from ovss_ray.models.alpha_clip.clip_config import ClipConfig, Retrieval, Scoring, build_index
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared, StageConfig
 from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies
+from ovss_ray.structures.words import WORDS
 
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
     from torch import Tensor
@@ -60,6 +63,20 @@ class Stage(stage.Stage):
         """captions and candidates are those of each patch, or of the whole image; for `detector: grid`"""
         uncovered: Literal["none", "first"] = "none"
         """pixels in no patch get no class, or the first word, as in vicss; for `detector: grid`"""
+
+        @field_validator("words")
+        @classmethod
+        def _from_captions(cls, words: StageConfig) -> StageConfig:
+            """Return the stage with checked options. Raises ValueError if it does not read captions alone."""
+            try:
+                settings = words.settings()
+                if set(words.reads()) != {"captions"} or WORDS not in words.writes():
+                    raise ValueError(f"the stage {words.use!r} must read `captions` alone and write `words`")
+            except ValidationError as failure:
+                raise ValueError("; ".join(validation.faults(failure, words.options, lambda _: ""))) from failure
+            except OvssError as failure:
+                raise ValueError(str(failure)) from failure
+            return StageConfig(use=words.use, options=settings.model_dump(mode="json", exclude_defaults=True))
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:

@@ -171,6 +171,19 @@ def test_patches_of_a_grid_have_words_too_and_may_leave_pixels_uncovered(
     assert (none["prediction"][0] == NONE).all()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"use": "words", "options": {"filter": "foo"}}, "filter: expected"),
+        ({"use": "tags"}, "the stage 'tags' must read `captions` alone and write `words`"),
+        ({"use": "no_such_stage"}, "unknown stage 'no_such_stage'"),
+    ],
+)
+def test_a_stage_that_cannot_find_words_in_captions_is_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dense_cased.Stage.Config(words=words)
+
+
 def test_cells_without_candidates_have_no_class(
     tmp_path: Path, images: list[np.ndarray], dense: dict[str, Any]
 ) -> None:
