@@ -34,18 +34,19 @@ NOTE = (
 
 
 def of(
-    classes: Iterable[str | Iterable[str]], source: str, scores: Sequence[float] | None = None, fallback: str = ""
-) -> dict[str, Any]:
+    classes: Iterable[str | Iterable[str]], source: str, scores: Sequence[float] | None = None, fallback: str = "",
+    base: Sequence[Sequence[str]] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Return a value of the column, without blanks around names and without repeated names.
 
     A name that an earlier class has is dropped, and a class without names left is dropped with its score. Without any
-    class, `fallback` is the only word, unless it is empty. Raises OvssError for an empty name, or one with control
-    characters.
+    class, `fallback` is the only word, unless it is empty. The classes of `base` come first, unchanged and without
+    scores. Raises OvssError for an empty name, or one with control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):
         raise OvssError(f"{len(scores)} scores for {len(listed)} words. Give one score per word, or none at all")
-    kept, used = [], set[str]()
+    kept, used = [], {folded(name) for names in base for name in names}
     for position, names in enumerate(Vocabulary(tuple(listed)).classes if listed else ()):
         new: dict[str, str] = {}
         for name in map(_tidy, names):
@@ -54,6 +55,8 @@ def of(
         used |= set(new)
         if new:
             kept.append((list(new.values()), None if scores is None else float(scores[position])))
+    if base:
+        return {"classes": [*map(list, base), *(names for names, _ in kept)], "source": source, "scores": None}
     if not kept and fallback:
         return {"classes": [[fallback]], "source": f"{source}, fallback", "scores": None}
     kept_scores = None if scores is None else [score for _, score in kept]

@@ -69,11 +69,12 @@ def plan(config: RunConfig) -> list[Parts]:
     scored = any("scores" in stage.writes() for stage in stages)
     outputs = {"prediction", "scores", "boxes", "bits"} if scored else {"prediction"}
     worded = [tuple(stage for stage in group if not stage.gives_words()) for group in groups]
-    painters = [stage for stage in stages if "prediction" in stage.writes()]
-    if painters and all(stage.gives_words() for stage in painters):
+    if (painters := [stage for stage in stages if "prediction" in stage.writes()]) and all(
+        stage.gives_words() for stage in painters
+    ):
         raise OvssError(
-            f"the stage {painters[0].use!r} finds words and segments at once, so that a request could not name the classes. Serve "
-            "a config that segments in a stage of its own, such as vocabulary_free_tiny"
+            f"the stage {painters[0].use!r} finds words and segments at once, so that a request could not name the "
+            "classes. Serve a config that segments in a stage of its own, such as vocabulary_free_tiny"
         )
     parts_by_kind: dict[Kind, list[Part]] = {
         "segment": _parts(worded, REQUEST_COLUMNS, outputs, all_of_them=worded == groups)
