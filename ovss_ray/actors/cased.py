@@ -48,15 +48,13 @@ class Stage(stage.Stage):
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
-        from ovss_ray.models.alpha_clip.cased import Texts
-
         self.model = config.load()
-        self.captions = Texts(self.model.text, exact=config.exact)
-        self.words = Texts(self.model.text, config.templates, config.exact)
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of the caches of texts, in bytes."""
-        return {"text": self.captions.held + self.words.held}
+        """Return the size of this process's cache of texts, in bytes."""
+        from ovss_ray.models import text
+
+        return {"text": text.WORDS.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Embed the images together; with `exact`, each image alone, for bit-identical results."""
@@ -71,13 +69,14 @@ class Stage(stage.Stage):
         """Return the words of an image, ordered by score; ties keep their order."""
         from ovss_ray.models.alpha_clip import cased
 
-        classes = words["classes"]
+        classes = words.get("classes") or ()
         if not len(classes):
-            return {**words, "scores": []}
+            return {**words, "classes": [], "source": "cased", "scores": []}
         names = [str(synonyms[0]) for synonyms in classes]
-        texts = self.captions(list(map(str, captions["texts"])))
-        scale = float(self.model.text.logit_scale.exp())
-        scores = cased.scores(image, texts, self.words(names), scale, self.config).cpu().numpy()
+        tower = self.model.text
+        texts = cased.embed(tower, list(map(str, captions["texts"])))
+        of_words = cased.embed(tower, names, self.config.templates)
+        scores = cased.scores(image, texts, of_words, float(tower.logit_scale.exp()), self.config).cpu().numpy()
         order = np.argsort(-scores, kind="stable")[: self.config.most]
         kept = [at for rank, at in enumerate(order) if rank == 0 or scores[at] >= self.config.threshold]
         return {

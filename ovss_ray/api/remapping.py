@@ -114,7 +114,7 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
 
     `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
     "hungarian" and "best_iou" use the truth. "vicss" and "vicss:SOURCE" are the metrics of vicss. Raises OvssError for
-    an unknown mapping, a run without words, or a folder that is not that of a run.
+    an unknown mapping, a run without words, few-shot episodes, or a folder that is not that of a run.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """
@@ -129,6 +129,12 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
             f"{run}: its images have no words of their own, so there is nothing to map. Use the folder of a run with a "
             "stage that finds words, such as `tags`, `given_words` or `words`"
         )
+    for name, reading in readings.items():
+        if parsed and reading.card.get("asks"):
+            raise OvssError(
+                f"{run}: {name}: {reading.card['asks']}, which records do not keep, so words cannot be mapped again. "
+                "Use the values of the report, or a run without episodes"
+            )
     return {
         name: _remap(folder.records(name), reading, parsed, similar, bounds)
         for name, reading in readings.items()

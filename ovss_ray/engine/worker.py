@@ -23,7 +23,6 @@ from ovss_ray.runs import records
 from ovss_ray.structures import words
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies
-from ovss_ray.structures.words import WORDS
 
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
@@ -59,8 +58,7 @@ class Worker:
 
     def __call__(self, batch: Batch) -> Batch:
         """Run the pool's stages on a batch, and return the columns that later stages need."""
-        columns = self._computed(batch)
-        return columns | ({WORDS: words.packed(columns[WORDS])} if WORDS in columns else {})
+        return words.packed(self._computed(batch))
 
     def _computed(self, batch: Batch) -> Batch:
         names = execution.names(batch)

@@ -74,8 +74,9 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     Raises Contract if a stage does not write what it declares, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full.
     """
+    batch = words.unpacked(batch)
     if WORDS in batch:
-        batch, vocabularies = row_words.with_words({**batch, WORDS: words.unpacked(batch[WORDS])}, vocabularies, "")
+        batch, vocabularies = row_words.with_words(batch, vocabularies, "")
     for name, stage in stages.items():
         begun = time.perf_counter()
         good = np.array([error == "" for error in batch["error"]], bool)

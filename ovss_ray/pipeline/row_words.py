@@ -16,21 +16,25 @@ from ovss_ray.structures.words import WORDS
 def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
     """Return a batch whose column `vocabulary` has the digests of the rows' words, and the vocabularies with these.
 
-    The digest of a row without words is "". A row with invalid words fails; `stage` is the stage that wrote them.
+    The digest of a row without words is "". Words without templates get those of the row's vocabulary before. A row
+    with invalid words fails; `stage` is the stage that wrote them.
     """
     new: dict[str, Vocabulary] = {}
-    digests, errors = column(batch["vocabulary"]), column(batch["error"])
-    for row, value in enumerate(batch[WORDS]):
+    digests, errors, values = column(batch["vocabulary"]), column(batch["error"]), column(batch[WORDS])
+    for row in range(len(values)):
         if errors[row] == "":
+            before = vocabularies.get(digests[row])
+            if before and before.templates and not (values[row] or {}).get("templates"):
+                values[row] = {**(values[row] or {}), "templates": list(before.templates)}
             try:
-                vocabulary = words.vocabulary(value)
+                vocabulary = words.vocabulary(values[row])
             except OvssError as failure:
                 errors[row] = f"{stage}: {failure}"
                 continue
             digests[row] = vocabulary.digest if vocabulary else ""
             new |= {vocabulary.digest: vocabulary} if vocabulary else {}
     known: Any = vocabularies  # only read, though ChainMap asks for a mapping that can be written
-    return {**batch, "vocabulary": digests, "error": errors}, ChainMap(new, known)
+    return {**batch, WORDS: values, "vocabulary": digests, "error": errors}, ChainMap(new, known)
 
 
 def wordless(stage: Stage, batch: Batch) -> np.ndarray:

@@ -135,13 +135,14 @@ def synonyms(names: Iterable[str]) -> tuple[str, ...]:
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
     """Return (name, class index) for all names, those first that count if several classes have a name.
 
-    Whole names go before parts of names such as "road, route". First parts go before further parts, then the class with
-    the lowest index goes first.
+    The displayed name of a class goes before its other names, and whole names before parts of names such as "road,
+    route". First parts go before further parts, then the class with the lowest index goes first.
     """
     ranked = [
-        (rank, index, name)
+        (rank + (i > 0), index, name)
         for index, names in enumerate(vocabulary.classes)
-        for rank, name in [*((0, name) for name in names), *((1 + (i > 0), n) for i, n in enumerate(synonyms(names)))]
+        for rank, listed in ((0, names), (2, synonyms(names)))
+        for i, name in enumerate(listed)
     ]
     return [(name, index) for _, index, name in sorted(ranked, key=lambda entry: entry[:2])]
 

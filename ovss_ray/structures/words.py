@@ -5,6 +5,7 @@ A stage that writes the column `words` gives each image a vocabulary of its own.
     classes   list of classes, each a list of names, the displayed name first; empty for an image without words
     source    origin of the words, such as "tags san_tiny"
     scores    list of floats, one per class, or None
+    templates sentences for the prompts of these words, as in Vocabulary; missing or empty: the method's own
 """
 
 import json
@@ -16,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from ovss_ray.errors import OvssError
-from ovss_ray.structures.columns import NONE, column
+from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.vocabulary import Vocabulary, exact_mapping, folded
 
 WORDS = "words"
 """Name of the column"""
+PACKED = (WORDS, "captions")
+"""Columns of dicts that travel between workers as texts, since Ray would infer types from the dicts"""
 Words = Mapping[str, Any]
 """Value of the column for one image, as above"""
 NOTE = (
@@ -31,23 +34,29 @@ NOTE = (
 
 
 def of(
-    classes: Iterable[str | Iterable[str]], source: str, scores: Sequence[float] | None = None, fallback: str = ""
-) -> dict[str, Any]:
+    classes: Iterable[str | Iterable[str]], source: str, scores: Sequence[float] | None = None, fallback: str = "",
+    base: Sequence[Sequence[str]] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Return a value of the column, without blanks around names and without repeated names.
 
     A name that an earlier class has is dropped, and a class without names left is dropped with its score. Without any
-    class, `fallback` is the only word, unless it is empty. Raises OvssError for an empty name, or one with control
-    characters.
+    class, `fallback` is the only word, unless it is empty. The classes of `base` come first, unchanged and without
+    scores. Raises OvssError for an empty name, or one with control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):
         raise OvssError(f"{len(scores)} scores for {len(listed)} words. Give one score per word, or none at all")
-    kept, used = [], set[str]()
+    kept, used = [], {folded(name) for names in base for name in names}
     for position, names in enumerate(Vocabulary(tuple(listed)).classes if listed else ()):
-        new = {folded(name): name for name in reversed([_tidy(name) for name in names]) if folded(name) not in used}
+        new: dict[str, str] = {}
+        for name in map(_tidy, names):
+            if folded(name) not in used:
+                new.setdefault(folded(name), name)
         used |= set(new)
         if new:
-            kept.append((list(reversed(new.values())), None if scores is None else float(scores[position])))
+            kept.append((list(new.values()), None if scores is None else float(scores[position])))
+    if base:
+        return {"classes": [*map(list, base), *(names for names, _ in kept)], "source": source, "scores": None}
     if not kept and fallback:
         return {"classes": [[fallback]], "source": f"{source}, fallback", "scores": None}
     kept_scores = None if scores is None else [score for _, score in kept]
@@ -64,17 +73,25 @@ def vocabulary(words: Words | None) -> Vocabulary | None:
     classes = (words or {}).get("classes") or ()
     if len(classes) > NONE - 1:
         raise OvssError(f"{len(classes):,} words in one image; a label map can hold {NONE - 1:,}. Remove words")
-    return Vocabulary.of(classes) if classes else None
+    return Vocabulary.of(classes, (words or {}).get("templates") or ()) if classes else None
 
 
-def packed(values: np.ndarray) -> np.ndarray:
-    """Return the column as texts, (n,) object. So it travels between workers, as Ray would infer types from dicts."""
-    return column(json.dumps(value, default=lambda array: array.tolist()) for value in values)
+def packed(batch: Batch) -> Batch:
+    """Return a batch whose columns of PACKED are texts, for the way to another worker."""
+    return {name: column(map(_text, values)) if name in PACKED else values for name, values in batch.items()}
 
 
-def unpacked(values: np.ndarray) -> np.ndarray:
-    """Return the column of `packed` texts; values that are no texts are unchanged."""
-    return column(json.loads(value) if isinstance(value, str) else value for value in values)
+def _text(value: Any) -> str:
+    return json.dumps(value, default=lambda array: array.tolist())
+
+
+def unpacked(batch: Batch) -> Batch:
+    """Return the batch of a `packed` one; values that are no texts are unchanged."""
+
+    def read(value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    return {name: column(map(read, values)) if name in PACKED else values for name, values in batch.items()}
 
 
 def as_classes(prediction: np.ndarray, words: Words, classes: Vocabulary) -> np.ndarray:

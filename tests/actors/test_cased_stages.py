@@ -13,7 +13,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import digests
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
-from ovss_ray.structures.columns import NONE, Batch
+from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.vocabulary import Vocabulary
 
 CLIP = {"variant": "clip_tiny", "device": "cpu"}
@@ -64,6 +64,16 @@ def test_words_of_an_image_are_retrieved_and_ordered_by_their_scores(base: Path,
         assert alone["words"][0]["classes"] == words["classes"]
     best = run([captions, finder, ("cased", {**CLIP, "most": 2, "threshold": 0.99})], images)["words"]
     assert [one["classes"] for one in best] == [one["classes"][:1] for one in done["words"]]
+
+
+def test_an_image_without_any_words_column_value_has_no_words(images: list[np.ndarray]) -> None:
+    stage = StageConfig(use="cased", options=CLIP).build()
+    batch = {"image": column(images[:1]), "captions": column([{}]), "words": column([{}])}
+    assert stage({"image_id": column(["a"]), **batch}, {})["words"][0] == {
+        "classes": [],
+        "source": "cased",
+        "scores": [],
+    }
 
 
 def test_exact_words_are_equal_bit_for_bit_in_any_company(base: Path, images: list[np.ndarray]) -> None:
@@ -159,6 +169,19 @@ def test_patches_of_a_grid_have_words_too_and_may_leave_pixels_uncovered(
     none = run([("dense_cased", {**grid, "smallest": image.size})], [image])
     assert none["words"][0]["classes"] == []
     assert (none["prediction"][0] == NONE).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"use": "words", "options": {"filter": "foo"}}, "filter: expected"),
+        ({"use": "tags"}, "the stage 'tags' must read `captions` alone and write `words`"),
+        ({"use": "no_such_stage"}, "unknown stage 'no_such_stage'"),
+    ],
+)
+def test_a_stage_that_cannot_find_words_in_captions_is_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dense_cased.Stage.Config(words=words)
 
 
 def test_cells_without_candidates_have_no_class(

@@ -30,11 +30,11 @@ def write(folder: Path, suffix: str, content: Any) -> str:
     return str(path)
 
 
-def run(path: str, images: list[str], **options: Any) -> Any:
+def run(path: str, images: list[str], classes: Vocabulary = TOWN, **options: Any) -> Any:
     config = StageConfig(use="given_words", options={"path": path, **options})
     given_words.Stage.files(config.settings())
-    batch = execution.start(len(images), image_id=images, vocabulary=[TOWN.digest] * len(images))
-    return execution.run({"given_words": config.build()}, batch, {TOWN.digest: TOWN})
+    batch = execution.start(len(images), image_id=images, vocabulary=[classes.digest] * len(images))
+    return execution.run({"given_words": config.build()}, batch, {classes.digest: classes})
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,10 @@ def test_words_may_be_added_to_the_benchmark_or_replaced_by_it(tmp_path: Path) -
     path = write(tmp_path, ".json", {"a": ["sky", "Car"], "b": []})
     added = run(path, ["a", "b", "c"], base=True, missing="benchmark")
     assert [value["classes"] for value in added["words"]] == [[["road"], ["car"], ["sky"]], *[[["road"], ["car"]]] * 2]
+    shared = Vocabulary.of([["background", "car"], "road", "car"])
+    for_all = run(path, ["a", "c"], shared, base=True, missing="benchmark")
+    assert for_all["words"][0]["classes"] == [["background", "car"], ["road"], ["car"], ["sky"]]
+    assert for_all["vocabulary"][1] == shared.digest
     assert run(path, ["b"], fallback="object")["words"][0]["classes"] == [["object"]]
 
 

@@ -74,6 +74,19 @@ def test_a_list_may_be_a_file_and_nothing_confident_means_no_words(images: list[
         tags.Stage.files(config)
 
 
+def test_a_list_of_names_is_checked_before_the_run_and_its_path_is_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("dog\n")
+    assert tags.Stage.Config(words="names.txt").words == str(tmp_path / "names.txt")
+    for faulty, message in ((["a", "b\tc"], "invalid character"), ([], "empty vocabulary")):
+        with pytest.raises(ValueError, match=message):
+            tags.Stage.Config(words=faulty)
+    with pytest.raises(OvssError, match="nosuch"):
+        tags.Stage.files(tags.Stage.Config(words="nosuch"))
+
+
 class Given(Stage):
     """Words of the first image; the second has none."""
 

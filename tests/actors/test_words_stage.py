@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ovss_ray.actors.words import Stage
+from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
 from ovss_ray.structures.columns import column
 
@@ -57,6 +58,19 @@ def test_a_missing_model_fails_the_image_with_the_command_to_type() -> None:
     (error,) = execution.run({"words": stage}, batch, {})["error"]
     assert "spaCy's model 'no_such_model' cannot be loaded" in error
     assert "pip install 'ovss_ray[words]'" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filter": "autoseg", "model": "no_such_model"}, "spaCy's model 'no_such_model' cannot be loaded"),
+        ({"tagger": "no_such_package.tagger"}, "no_such_package"),
+    ],
+)
+def test_what_a_filter_lacks_is_named_before_the_run(options: dict[str, str], message: str) -> None:
+    with pytest.raises(OvssError, match=message):
+        Stage.files(Stage.Config(**options))
+    assert Stage.files(Stage.Config(filter="cased")) == ()
 
 
 class Token(types.SimpleNamespace):

@@ -43,6 +43,16 @@ class Segmenter(Stage):
         return {"prediction": column(np.full(size, len(names) - 1, np.uint16) for size, names in last)}
 
 
+class Templates(Stage):
+    """Writes down the templates of each row's vocabulary."""
+
+    reads = ("vocabulary", "size")
+    writes = ("prompts",)
+
+    def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
+        return {"prompts": column({"templates": vocabularies[digest].templates} for digest in batch["vocabulary"])}
+
+
 def rows() -> Batch:
     n, size = len(WORDS), np.array([2, 3], np.int32)
     return execution.start(n, image_id=list(WORDS), vocabulary=[TOWN.digest] * n, size=[size] * n)
@@ -57,7 +67,7 @@ def test_a_stage_gets_the_words_of_each_row_here_and_in_another_worker(workers: 
         done = execution.run({"tagger": tagger, "segmenter": segmenter}, rows(), known)
     else:
         sent = execution.run({"tagger": tagger}, rows(), known)
-        sent["words"] = words.packed(sent["words"])
+        sent = words.packed(sent)
         assert all(isinstance(text, str) for text in sent["words"])
         done = execution.run({"segmenter": segmenter}, sent, known)
     assert segmenter.seen == {"a": ("sky", "cow"), "c": ("sky",)}
@@ -67,6 +77,32 @@ def test_a_stage_gets_the_words_of_each_row_here_and_in_another_worker(workers: 
     assert list(map(bool, done["error"])) == [False, False, False, True, True]
     assert "invalid character" in done["error"][3]
     assert "no idea" in done["error"][4]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_words_keep_the_templates_that_the_user_has_set_for_the_row(workers: int) -> None:
+    prompted, n = Vocabulary(TOWN.classes, ("a drawing of a {}.",)), len(WORDS)
+    batch = {**rows(), "vocabulary": column([prompted.digest] * n)}
+    stages: list[Stage] = [Tagger(Tagger.Config()), Templates(Templates.Config())]
+    known = {prompted.digest: prompted}
+    if workers == 1:
+        done = execution.run({"tagger": stages[0], "templates": stages[1]}, batch, known)
+    else:
+        sent = words.packed(execution.run({"tagger": stages[0]}, batch, known))
+        done = execution.run({"templates": stages[1]}, sent, known)
+    assert [value["templates"] for value in done["prompts"][[0, 2]]] == [prompted.templates] * 2
+
+
+def test_captions_travel_as_texts_whatever_the_images_of_a_batch_have() -> None:
+    values = [{"texts": ["a dog"], "scores": [np.float32(0.5)]}, {"texts": [], "scores": np.array([])}, {}]
+    sent = words.packed(execution.start(3, image_id=list("abc"), captions=values))
+    assert all(isinstance(text, str) for text in sent["captions"])
+    assert words.unpacked(sent)["captions"].tolist() == [
+        {"texts": ["a dog"], "scores": [0.5]},
+        {"texts": [], "scores": []},
+        {},
+    ]
+    assert execution.run({}, sent, {})["captions"][0] == {"texts": ["a dog"], "scores": [0.5]}
 
 
 def test_the_plan_keeps_words_for_later_readers_of_the_vocabulary_only() -> None:

@@ -52,6 +52,12 @@ def test_words_equal_to_a_name_of_a_class_count_as_this_class() -> None:
     assert exact_mapping([], vocabulary).dtype == "uint16"
 
 
+def test_the_displayed_name_of_a_class_goes_before_other_names_of_earlier_classes() -> None:
+    vocabulary = Vocabulary.of([["background", "wall", "bed"], "table", "bed"])
+    assert exact_mapping(vocabulary.classes, vocabulary).tolist() == [0, 1, 2]
+    assert exact_mapping([("Bed",), ("wall",)], vocabulary).tolist() == [2, 0]
+
+
 def test_names_with_commas_are_several_names_and_whole_names_go_first() -> None:
     vocabulary = Vocabulary.of(
         ["screen door, screen", "buffet, counter", "counter, desk", "screen", ["sea", "ocean, bay"]]

@@ -10,7 +10,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 
 def test_names_are_tidied_and_repeated_ones_dropped_with_their_scores() -> None:
-    names = ["  Sky ", ["car", "Auto"], "sky", ["auto", "sedan"], "cafe\u0301", "caf\u00e9", "traffic   light"]
+    names = ["  Sky ", ["car", "Auto", "Car"], "sky", ["auto", "sedan"], "cafe\u0301", "caf\u00e9", "traffic   light"]
     value = words.of(names, "test", [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])
     assert value["classes"] == [["Sky"], ["car", "Auto"], ["sedan"], ["caf\u00e9"], ["traffic light"]]
     assert value["scores"] == [0.9, 0.8, 0.6, 0.5, 0.3]

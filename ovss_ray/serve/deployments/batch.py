@@ -48,7 +48,8 @@ def plan(config: RunConfig) -> list[Parts]:
 
     Every config answers `segment` requests. A config that proposes regions with a stage of PROMPTERS, and scores them,
     also answers `regions` requests and prompt requests. Stages that compute metrics or save files are left out. A
-    config in which a stage finds words also answers `words` requests; the other kinds leave this stage out.
+    config in which a stage finds words also answers `words` requests. The other kinds leave this stage out, and those
+    that work for it alone, such as a captioner.
 
     Raises OvssError if the stages need more than an image, such as ground truth, or no image at all. The same holds for
     stages whose predictions do not have the size of the photograph.
@@ -68,7 +69,16 @@ def plan(config: RunConfig) -> list[Parts]:
     scored = any("scores" in stage.writes() for stage in stages)
     outputs = {"prediction", "scores", "boxes", "bits"} if scored else {"prediction"}
     worded = [tuple(stage for stage in group if not stage.gives_words()) for group in groups]
-    parts_by_kind: dict[Kind, list[Part]] = {"segment": _parts(worded, REQUEST_COLUMNS, outputs, all_of_them=True)}
+    if (painters := [stage for stage in stages if "prediction" in stage.writes()]) and all(
+        stage.gives_words() for stage in painters
+    ):
+        raise OvssError(
+            f"the stage {painters[0].use!r} finds words and segments at once, so that a request could not name the "
+            "classes. Serve a config that segments in a stage of its own, such as vocabulary_free_tiny"
+        )
+    parts_by_kind: dict[Kind, list[Part]] = {
+        "segment": _parts(worded, REQUEST_COLUMNS, outputs, all_of_them=worded == groups)
+    }
     if worded != groups:
         parts_by_kind["words"] = _parts(groups, REQUEST_COLUMNS, {WORDS})
     if scored and any(stage.use in PROMPTERS for stage in stages):

@@ -95,7 +95,8 @@ async function find() {
     const { words } = await ask(path, { body: form });
     if (photo !== state.photo) return;
     const found = Object.fromEntries(words.map(({ name, synonyms, ...rest }) => [[name, ...synonyms].join("|"), rest]));
-    change({ words: [...new Set([...Object.keys(found), ...state.words])], tagged: found, failure: null });
+    const typed = state.words.filter((word) => !(word in state.tagged)); // words of an earlier photo go
+    change({ words: [...new Set([...Object.keys(found), ...typed])], tagged: found, failure: null });
     said.textContent = `${words.length} words found`;
   } catch (failure) {
     if (!(failure instanceof Refusal)) throw failure;

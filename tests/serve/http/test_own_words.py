@@ -12,6 +12,7 @@ from PIL import Image
 
 from ovss_ray.config import loading as configs
 from ovss_ray.config.limits import Limits
+from ovss_ray.errors import OvssError
 from ovss_ray.pipeline.stage import Stage
 from ovss_ray.serve.deployments import batch
 from ovss_ray.serve.http import api
@@ -105,3 +106,15 @@ def test_the_shipped_config_finds_words_without_segmenting_and_segments_without_
     ((parts),) = batch.plan(configs.load(ROOT / "configs/vocabulary_free_tiny.yaml"))
     assert {kind: part.stages for kind, part in parts.items()} == {"segment": ("san",), "words": ("tags",)}
     assert "words" in parts["words"].keep
+
+
+def test_a_request_with_classes_runs_neither_captioner_nor_retrieval() -> None:
+    for config, finders in {"captions_san": ("captions", "words"), "cased": ("retrieve", "words", "cased")}.items():
+        pools = batch.plan(configs.load(ROOT / f"configs/{config}.yaml"))
+        stages = {kind: tuple(use for parts in pools for use in parts[kind].stages) for kind in pools[0]}
+        assert stages == {"segment": ("san",), "words": finders}
+
+
+def test_a_stage_that_finds_words_and_segments_at_once_cannot_be_served() -> None:
+    with pytest.raises(OvssError, match="the stage 'dense_cased' finds words and segments at once"):
+        batch.plan(configs.load(ROOT / "configs/dense_cased.yaml"))
