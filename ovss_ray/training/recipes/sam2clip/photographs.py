@@ -36,9 +36,9 @@ class Photographs:
         """Raise OvssError if the stored features do not have the shape of the neck's embeddings."""
         variant = VARIANTS[self.config.variant]
         expected = variant.embed, variant.grid, variant.grid
-        if self.stored and (found := self.stored.get(self.items[0].image_id).shape) != expected:
+        if self.stored and (shape := self.stored.get(self.items[0].image_id).shape) != expected:
             raise OvssError(
-                f"targets={self.config.targets} has features of shape {found}, but the neck of {self.config.variant} "
+                f"targets={self.config.targets} has features of shape {shape}, but the neck of {self.config.variant} "
                 f"needs {expected}. Write them with --set sam_features.variant={teacher(self.config.variant)}"
             )
 
