@@ -153,7 +153,7 @@ class Stage(WithClassifiers, stage.Stage):
         """Return the scores (N, K) of an image's masks: logarithms of fused probabilities, or the head's logits."""
         from ovss_ray.models.ovsam.naming import named
 
-        base, novel = self._groups(row["benchmark"], len(vocabulary))
+        base, novel = self._groups(row["benchmark"], vocabulary)
         boxes = self._clip_boxes(row, encoded)
         return named(self.model, encoded, logits, self._classes(vocabulary), base, novel, boxes).scores
 
@@ -163,12 +163,17 @@ class Stage(WithClassifiers, stage.Stage):
 
         return words.grouped(self.classifier(vocabulary), vocabulary)
 
-    def _groups(self, benchmark: str, count: int) -> "tuple[Tensor, Tensor]":
-        """Return which of K classes are base, and which are novel, (K,) bool each, by the benchmark's groups."""
+    def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
+        """Return which of K classes are base, and which are novel, (K,) bool each, by the benchmark's groups.
+
+        Words of the image itself are all novel.
+        """
         from ovss_ray.models.ovsam import words
 
         card = self.benchmarks[benchmark] if benchmark else None
-        return words.grouping(card.groups if card else {}, card.index if card else (), count)
+        if card is None or card.vocabulary.digest != vocabulary.digest:
+            return words.grouping({}, (), len(vocabulary))
+        return words.grouping(card.groups, card.index, len(vocabulary))
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
         """Return the boxes (N, 4) for CLIP's branch, in pixels of the network's input; None: those of the masks."""

@@ -106,11 +106,13 @@ class Stage(WithClassifiers, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return which of K classes are base classes, and which are novel, (K,) bool each.
 
-        They are the groups of the benchmark, else those of the option `base`.
+        They are the groups of the benchmark. Without groups, and for words of the image itself, they are those of the
+        option `base`.
         """
         from ovss_ray.models.ovsam import words
 
         card = self.benchmarks[benchmark] if benchmark else None
-        if card and {"base", "novel"} <= card.groups.keys():
+        of_benchmark = card and card.vocabulary.digest == vocabulary.digest
+        if card and of_benchmark and {"base", "novel"} <= card.groups.keys():
             return words.grouping(card.groups, card.index, len(vocabulary))
         return words.trained(self.config.base, vocabulary)

@@ -27,7 +27,8 @@ class Stage(stage.Stage):
     writes = ()
     gpu: ClassVar[bool] = True
     exports: ClassVar[bool] = True
-    where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch", "folder")
+    # not the folder: a run that goes on with another folder would leave it without the images that have a record
+    where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
 
     class Config(SamConfig):
         """The network, and the folder of the shards."""
@@ -47,6 +48,16 @@ class Stage(stage.Stage):
         """Return the checkpoint. Raises OvssError if it is missing and cannot be downloaded."""
         return config.files()
 
+    @classmethod
+    def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
+        """Return the folder of the shards."""
+        return (f"embeddings of {config.variant} are in {cls.folder(config, benchmark)}",)
+
+    @classmethod
+    def folder(cls, config: Config, benchmark: str) -> str:
+        """Return the folder of a benchmark's shards."""
+        return files.join(config.folder, files.plain(benchmark))
+
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
         self.network = config.load(config.batch)
@@ -57,7 +68,7 @@ class Stage(stage.Stage):
         for name in sorted(set(batch["benchmark"])):
             rows = [i for i, benchmark in enumerate(batch["benchmark"]) if benchmark == name]
             arrays = {str(batch["image_id"][i]): embeddings[i] for i in rows}
-            shards.write(files.join(self.config.folder, files.plain(name)), arrays)
+            shards.write(self.folder(self.config, name), arrays)
         return {}
 
     def _embeddings(self, images: list[np.ndarray]) -> list[np.ndarray]:

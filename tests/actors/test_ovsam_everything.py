@@ -1,6 +1,7 @@
 """Everything mode of Open-Vocabulary SAM: each region has the mask and scores of its click."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 import torch
 
 from ovss_ray.actors import ovsam_everything as actor
+from ovss_ray.benchmarks import catalog
 from ovss_ray.config import loading as configs
 from ovss_ray.config.shipped import shipped_configs
+from ovss_ray.datasets import scenes
+from ovss_ray.datasets.scenes.scene import Thing
 from ovss_ray.models.fake import clouds
 from ovss_ray.models.ovsam import head, network, words
 from ovss_ray.models.ovsam.variants import VARIANTS
@@ -165,6 +169,34 @@ def test_a_run_scores_label_maps_equally_whatever_the_workers_and_after_a_kill(w
     assert evaluated(two, [[2], [3, 0], [1, 0]]) == whole
     assert whole["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
     assert 0 < max(whole["metrics"].values()) < 100
+
+
+def test_words_of_an_image_itself_have_no_part_in_the_groups_of_the_benchmark(stage: actor.Stage) -> None:
+    scenes = catalog.load(BENCHMARK)
+    groups = {"base": (0,), "novel": (1, 3)}
+    stage.benchmarks = {"split": replace(scenes, vocabulary=WORDS, index=(), labels=(), groups=groups)}
+    rows = [{**batch([row]), "benchmark": np.array(["split"], object)} for row in (0, 1)]
+    of_benchmark, own = (stage(row, VOCABULARIES)["scores"][0] for row in rows)
+    assert (of_benchmark[:, 2] < -900).all()
+    assert np.array_equal(own, stage(batch([1]), VOCABULARIES)["scores"][0])
+
+
+def test_the_small_network_that_comes_with_the_project_finds_and_names_things_of_a_scene() -> None:
+    config = configs.load(shipped_configs()["ovsam_everything_tiny"])
+    scene, _ = scenes.of_address("seen/validation/0")
+    words = scenes.BENCHMARKS["seen"].vocabulary
+    stages = {stage.use: stage.build() for stage in config.stages()}
+    rows = execution.start(
+        1, image=[scene.image], size=[np.array(scene.image.shape[:2], np.int32)], vocabulary=[words.digest]
+    )
+    (prediction,) = execution.run(stages, rows, {words.digest: words})["prediction"]
+    found = set()
+    for number, thing in enumerate(scene.contents):
+        if isinstance(thing, Thing):
+            mask = prediction == words.names.index(scenes.name(thing))
+            inside = scene.regions == number
+            found |= {number} if (mask & inside).sum() > 0.5 * (mask | inside).sum() else set()
+    assert len(found) >= 2
 
 
 def test_the_shipped_config_is_an_ordinary_segmenter() -> None:

@@ -110,6 +110,9 @@ def test_base_and_novel_classes_are_the_groups_of_the_benchmark(weights: Path, m
     plain = stage(weights)(batch([0]), VOCABULARIES)["scores"][0]
     assert (plain > -900).all()
     assert not np.allclose(plain[:, 0], scores[:, 0])
+    own = stage(weights)({**rows, "vocabulary": batch([1])["vocabulary"]}, VOCABULARIES)["scores"][0]
+    expected = model.predict(rows["image"][0], points=POINTS[0], names=OTHERS)
+    assert np.allclose(own, expected["fused_scores"][:, 0, :-1].numpy(), atol=1e-4), "words of the image itself"
 
 
 @pytest.mark.parametrize(("options", "official"), [({"clip_boxes": "truth"}, False), ({"official": True}, True)])

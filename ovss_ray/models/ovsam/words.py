@@ -62,8 +62,8 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
-    novel = {*groups["novel"], NONE}
-    return torch.tensor([label in groups["base"] for label in index]), torch.tensor([label in novel for label in index])
+    base, novel = {*groups["base"]}, {*groups["novel"], NONE}
+    return torch.tensor([label in base for label in index]), torch.tensor([label in novel for label in index])
 
 
 def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage, StageConfig
 from ovss_ray.serve.row import FORGOTTEN, PROMPT_COLUMNS, REQUEST_COLUMNS, SPECIMEN, Kind, Row, pointed
-from ovss_ray.structures.columns import COLUMNS, column
+from ovss_ray.structures.columns import COLUMNS, TRUE, column
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.structures.words import WORDS
@@ -27,6 +27,9 @@ NAMED = {"scores", "top_classes", "top_scores"}
 """Columns with the classes of regions"""
 PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 """Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
+
+POINTED = "ovsam_everything, ovsam_everything_tiny or sam_alpha_clip_tiny"
+"""Shipped configs that answer prompts"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ def plan(config: RunConfig) -> list[Parts]:
         raise OvssError(
             f"the stage {square[0]} predicts a square of a fixed size instead of the photograph's, so the config "
             "cannot be served. Serve it with resolution: original"
+        )
+    if prompted := [stage.use for stage in stages if {*TRUE} & set(stage.reads())]:
+        raise OvssError(
+            f"the stage {prompted[0]} prompts with the true instances of a benchmark, which a request does not have. "
+            f"Serve a config that proposes regions: it also answers points and boxes, such as {POINTED}"
         )
     groups = [pool.stages for pool in config.pools]
     scored = any("scores" in stage.writes() for stage in stages)

@@ -108,6 +108,14 @@ def test_a_config_that_needs_more_than_an_image_cannot_be_served(name: str) -> N
         batch.plan(config)
 
 
+@pytest.mark.parametrize("name", ["ovsam_tiny", "sam_alpha_clip_prompt_tiny"])
+def test_a_config_that_prompts_with_true_instances_names_one_that_can_be_served(name: str) -> None:
+    with pytest.raises(OvssError, match=r"the true instances of a benchmark, .* such as ovsam_everything, ovsam_ever"):
+        batch.plan(configs.load(shipped_configs()[name]))
+    for served in batch.POINTED.replace(" or ", ", ").split(", "):
+        assert "prompt" in batch.plan(configs.load(shipped_configs()[served]))[0]
+
+
 def test_requests_with_unlike_vocabularies_share_a_batch_and_a_bad_one_costs_itself() -> None:
     seen: list[int] = []
 

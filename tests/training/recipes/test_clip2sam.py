@@ -149,6 +149,10 @@ def test_photographs_give_the_base_classes_of_a_benchmark(shared: Path) -> None:
         again = zip(source.batch(step), source.batch(step), strict=True)
         assert all(np.array_equal(first.image, second.image) for first, second in again)
     assert seen
+    official = config.load(ROOT / "configs/train_ovsam_clip2sam_coco.yaml").data
+    named = samples.Photographs(settings.model_copy(update={"data": official}), 256).vocabulary
+    assert named.classes[0][:3] == ("person", "child", "girl")
+    assert len(named) == len(source.vocabulary)
     with pytest.raises(OvssError, match=r"has no instances\. Use a benchmark such as coco:instances_48_17"):
         samples.Photographs(CONFIG.model_copy(update={"data": "scenes:seen"}), 256)
 

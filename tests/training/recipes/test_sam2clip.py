@@ -19,6 +19,7 @@ from ovss_ray.models import checkpoint
 from ovss_ray.models.ovsam import inputs
 from ovss_ray.pipeline import execution
 from ovss_ray.runs.complete import complete
+from ovss_ray.runs.sources import plan_runs
 from ovss_ray.training import config, loop
 from ovss_ray.training.recipes.sam2clip import task as sam2clip
 from ovss_ray.training.recipes.sam2clip.config import Config
@@ -30,6 +31,9 @@ CONFIG = Config(
     task="sam2clip", variant="ovsam_tiny", steps=3, batch=2, rate=1e-3, warmup=1, precision="fp32", device="cpu",
     measured=0,
 )  # fmt: skip
+
+
+TINY = ["sam_features.variant=sam_tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +147,11 @@ def test_photographs_without_features_are_left_out_and_none_is_an_error(
     shards.write(str(tmp_path / "other"), {"sa_9": np.zeros((32, 16, 16), np.float16)})
     with pytest.raises(OvssError, match=r"has the features of no image of sa1b\. Write them first: ovss eval"):
         sam2clip.Task(real.model_copy(update={"targets": str(tmp_path / "other")}))
+    shards.write(str(tmp_path / "large"), {"sa_1": np.zeros((32, 64, 64), np.float16)})
+    with pytest.raises(
+        OvssError, match=r"shape \(32, 64, 64\), but the neck of ovsam_tiny needs \(32, 16, 16\)\. Write"
+    ):
+        sam2clip.Task(real.model_copy(update={"targets": str(tmp_path / "large")}))
 
 
 def test_the_statistics_of_clips_norms_are_frozen_in_a_training() -> None:
@@ -151,6 +160,17 @@ def test_the_statistics_of_clips_norms_are_frozen_in_a_training() -> None:
         assert not any(part.training for part in student.backbone.modules())
         assert student.neck.training
         student.eval().train()
+
+
+def test_a_run_that_goes_on_with_another_folder_is_another_run(photographs: Path) -> None:
+    more = {"benchmarks": ["sa1b"], "data_root": str(photographs), "split": "train"}
+    one, same, two = (
+        next(iter(plan_runs("sam_features", None, [f"sam_features.folder={folder}", *TINY], more).values()))
+        for folder in ("a", "a", "b")
+    )
+    assert one.identity() == same.identity() != two.identity()
+    (note,) = one.config.stages()[0].notes("sa1b")
+    assert note.endswith("embeddings of sam_tiny are in " + str(Path("a/sa1b").absolute()))
 
 
 def test_a_run_that_writes_features_reads_no_truth() -> None:

@@ -73,9 +73,11 @@ class Photographs:
         if self.benchmark.instances is None:
             raise OvssError(f"data={config.data} has no instances. Use a benchmark such as coco:instances_48_17")
         self.items = list(logged(self.benchmark.items(files.absolute(config.data_root or ""), config.split or "train")))
-        labels, groups = self.benchmark.labels, self.benchmark.groups
-        trained = groups.get("base", range(len(labels)))
-        self.vocabulary = Vocabulary.of([labels[label] for label in trained])
+        trained = self.benchmark.groups.get("base", range(len(self.benchmark.labels)))
+        names: dict[int, list[str]] = {}
+        for of_class, label in zip(self.benchmark.vocabulary.classes, self.benchmark.index, strict=True):
+            names.setdefault(label, []).extend(of_class)
+        self.vocabulary = Vocabulary.of([names[label] for label in trained])
         self.classes = np.full(1 << 16, -1, np.int64)
         self.classes[list(trained)] = np.arange(len(trained))
         self.order = lru_cache(2)(

@@ -103,7 +103,6 @@ class Task:
 def begin(model: Ovsam, config: Config) -> None:
     """Initialise a network from its CLIP, its neck and its SAM. Raises OvssError for a file that does not fit."""
     _fill_neck(model, config)
-    _fill_neck(model, config)
     for part in (model.fpn_neck, model.mask_decoder):
         initialise(part, 1, config.seed)
     texts, image = towers(config.variant, config.clip)

@@ -9,6 +9,7 @@ from ovss_ray.benchmarks.listing import logged
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.io.arrays.shards import Shards
+from ovss_ray.models.ovsam.variants import VARIANTS, teacher
 from ovss_ray.training.recipes.sam2clip.config import Config
 
 
@@ -26,9 +27,20 @@ class Photographs:
                 f"targets={config.targets} has the features of no image of {config.data}. Write them first: ovss "
                 f"evaluate sam_features --benchmark {config.data} --split train --set sam_features.folder=FOLDER"
             )
+        self._check_shape()
         self.order = lru_cache(2)(
             lambda epoch: np.random.default_rng([config.seed, epoch]).permutation(len(self.items))
         )
+
+    def _check_shape(self) -> None:
+        """Raise OvssError if the stored features do not have the shape of the neck's embeddings."""
+        variant = VARIANTS[self.config.variant]
+        expected = variant.embed, variant.grid, variant.grid
+        if self.stored and (shape := self.stored.get(self.items[0].image_id).shape) != expected:
+            raise OvssError(
+                f"targets={self.config.targets} has features of shape {shape}, but the neck of {self.config.variant} "
+                f"needs {expected}. Write them with --set sam_features.variant={teacher(self.config.variant)}"
+            )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:
         """Return the images (H, W, 3) uint8 of a step, and their features (B, D, g, g), if stored."""
