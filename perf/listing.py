@@ -66,8 +66,9 @@ def write(root: Path, size: int) -> int:
         stream.write('{"info": {}, "images": [')
         for image in range(1, IMAGES + 1):
             entry = {"id": image, "height": 480, "width": 640, "coco_url": f"{address}/{image:012}.jpg"}
+            entry |= {"neg_category_ids": [1, 2, 3], "not_exhaustive_category_ids": [4]}
             (root / f"lvis/val2017/{image:012}.jpg").touch()
-            stream.write(json.dumps(entry | {"neg_category_ids": [1, 2, 3]}) + ", " * (image < IMAGES))
+            stream.write(json.dumps(entry) + ", " * (image < IMAGES))
         stream.write('], "annotations": [')
         number = 0
         while stream.tell() < size:

@@ -10,7 +10,7 @@ area, and boxes outside the image or narrower than a pixel. So are masks whose p
 """
 
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import PurePosixPath
@@ -27,21 +27,24 @@ from ovss_ray.structures.masks import regions, rle
 
 KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 """Keys of an annotation that are passed on to the workers."""
+ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
+"""Keys of an image of LVIS: categories that it lacks, and categories with unmarked instances."""
 INSTALL = 'Type: pip install "ovss_ray[instances]"'
 
 
 def items(
-    uri: str, photograph: Callable[[Mapping[str, Any]], str], categories: Container[int], empty: bool = False
-) -> Paired:
+    uri: str, photograph: Callable[[Mapping[str, Any]], str], categories: Container[int], empty: bool = False,
+    kept: Sequence[str] = (),
+) -> Paired:  # fmt: skip
     """List the images of a JSON file, sorted by id, which is the stem of the photograph's name.
 
     `photograph` returns the address of an image's photograph. Only annotations of `categories` count. Images without
-    any are listed only if `empty`. Images without a photograph are left out (see Paired.left_out). Raises OvssError if
-    the file is damaged, or if a library is missing.
+    any are listed only if `empty`. Images without a photograph are left out (see Paired.left_out). The values of an
+    image with the keys `kept` are passed on. Raises OvssError if the file is damaged, or if a library is missing.
     """
     require("ijson", "pycocotools")
     annotations: Rows[Any] = Rows(row, "image, number, content", _annotations(uri, categories))
-    images: Rows[Any] = Rows(row, "image, height, width, address", _images(uri, photograph))
+    images: Rows[Any] = Rows(row, "image, height, width, address, more", _images(uri, photograph, kept))
     missing: Rows[Any] = Rows(row, "label", ())
     rows = _joined(uri, images, annotations, empty)
     pairs = Paired(Item, COLUMNS, _with_photograph(rows, missing), order="image_id")
@@ -87,10 +90,13 @@ def _annotations(uri: str, categories: Container[int]) -> Iterator[tuple[int, in
             raise damaged(uri, f"annotation {number}", failure) from failure
 
 
-def _images(uri: str, photograph: Callable[[Mapping[str, Any]], str]) -> Iterator[tuple[int, int, int, str]]:
+def _images(
+    uri: str, photograph: Callable[[Mapping[str, Any]], str], kept: Sequence[str]
+) -> Iterator[tuple[int, int, int, str, str]]:
     for number, entry in enumerate(_stream(uri, "images")):
         try:
-            yield entry["id"], entry["height"], entry["width"], photograph(entry)
+            more = "".join(f', "{key}": {json.dumps(entry[key])}' for key in kept)
+            yield entry["id"], entry["height"], entry["width"], photograph(entry), more
         except (KeyError, TypeError) as failure:
             raise damaged(uri, f"image {number}", failure) from failure
 
@@ -124,7 +130,7 @@ def _joined(uri: str, images: Rows[Any], annotations: Rows[Any], empty: bool) ->
     """Yield the columns of an Item per image, from images and annotations that are both sorted by the image's id."""
     grouped = groupby(annotations.in_order("image, number"), itemgetter(0))
     following = next(grouped, None)
-    for image, height, width, photograph in images.in_order("image"):
+    for image, height, width, photograph, more in images.in_order("image"):
         while following is not None and following[0] < image:
             following = next(grouped, None)
         listed = []
@@ -132,7 +138,7 @@ def _joined(uri: str, images: Rows[Any], annotations: Rows[Any], empty: bool) ->
             listed = [content for _, _, content in following[1]]
         if listed or empty:
             stem = PurePosixPath(photograph).stem
-            text = f'{{"image": {{"id": {image}, "height": {height}, "width": {width}}}, "annotations": '
+            text = f'{{"image": {{"id": {image}, "height": {height}, "width": {width}{more}}}, "annotations": '
             label = inline.address(f"{PurePosixPath(uri).name}/{stem}", f"{text}[{', '.join(listed)}]}}".encode())
             yield stem, photograph, label, ""
 
@@ -156,9 +162,16 @@ def decode(labels: Mapping[int, int] | None, item: Item, data: bytes) -> Instanc
             areas=np.array([entry["area"] for entry in annotations], np.float64),
             status=np.array([_status(annotation, size) for annotation in annotations], np.uint8),
             number=int(image.get("id", image.get("image_id", 0))),
+            absent=_labels(labels, image.get(ABSENT, ())),
+            partial=_labels(labels, image.get(PARTIAL, ())),
         )
     except (ValueError, KeyError, TypeError, IndexError) as failure:
         raise damaged(name, "its annotations", failure) from failure
+
+
+def _labels(labels: Mapping[int, int] | None, categories: Iterable[int]) -> np.ndarray:
+    """Return the labels of those categories that have any, (n,) uint16."""
+    return np.array([labels[category] for category in categories if category in labels] if labels else [], np.uint16)
 
 
 def _frame(box: list[float]) -> tuple[float, float, float, float]:

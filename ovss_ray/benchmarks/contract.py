@@ -111,6 +111,8 @@ class Benchmark:
     """function (item, bytes of its label file) → (H, W) uint16: label indices, or IGNORE. Raises OvssError"""
     instances: Callable[[Item, bytes], Instances] | None = None
     """function (item, bytes of its label file) → the true objects, for methods that are prompted; None: no such"""
+    federated: bool = False
+    """True if its instances list the classes that an image was searched for, as those of LVIS do"""
     categories: tuple[int, ...] = ()
     """category id of each label in the file of the instances; default: label index + 1"""
     index: tuple[int, ...] = ()

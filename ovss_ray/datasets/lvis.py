@@ -6,9 +6,10 @@ The file of a photograph is the end of its `coco_url`: LVIS's val split has imag
 A folder of photographs that `lvis` does not have is read in the folder `coco`.
 
 All 19809 images of val are evaluated, also the images without an annotation. The names are LVIS's, with spaces. There
-are two groups: "base" has the 866 frequent and common classes, "novel" the 337 rare ones, as in ViLD and OVSAM. The
-label map has the smallest thing at each pixel; other pixels are not counted. LVIS annotates each class in
-some images only. Its own AP regards that; mask AP by COCO's rules does not.
+are groups of 337 "rare", 461 "common" and 405 "frequent" classes, by their images in the train split: at most 10, at
+most 100, or more. As in ViLD and OVSAM, "base" has the frequent and common classes, "novel" the rare ones. The label
+map has the smallest thing at each pixel; other pixels are not counted. LVIS annotates each class in some images only.
+Its own AP regards that (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does not.
 
 Paper: Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019.
 """
@@ -54,7 +55,7 @@ def items(root: str, split: str) -> Items:
     (annotations,) = below(root, "lvis", [(f"annotations/{file}",), (file,)], GET)
     base = annotations.rpartition("/")[0].removesuffix("/annotations")
     folders = {name: _folder(root, base, name) for name in FOLDERS[split]}
-    return coco_json.items(annotations, partial(_photograph, folders), range(1, CLASSES + 1), empty=True)
+    return coco_json.items(annotations, partial(_photograph, folders), range(1, CLASSES + 1), True, coco_json.SEARCHED)
 
 
 def _folder(root: str, base: str, name: str) -> str:
@@ -81,9 +82,16 @@ def truth(item: Item, data: bytes) -> np.ndarray:
 
 
 def _groups() -> dict[str, tuple[int, ...]]:
-    names, rare = class_list("lvis"), set(class_list("lvis_rare"))
-    novel = tuple(index for index, name in enumerate(names) if name in rare)
-    return {"base": tuple(sorted(set(range(len(names))) - set(novel))), "novel": novel}
+    rare, common = (set(class_list(f"lvis_{name}")) for name in ("rare", "common"))
+    names = dict(enumerate(class_list("lvis")))
+    groups = {
+        "base": set(names.values()) - rare,
+        "novel": rare,
+        "rare": rare,
+        "common": common,
+        "frequent": set(names.values()) - rare - common,
+    }
+    return {group: tuple(index for index, name in names.items() if name in of) for group, of in groups.items()}
 
 
 BENCHMARKS = {
@@ -98,6 +106,7 @@ BENCHMARKS = {
         truth=truth,
         instances=instances,
         groups=_groups(),
+        federated=True,
         archives=ARCHIVES,
     )
 }

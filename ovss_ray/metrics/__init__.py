@@ -19,6 +19,7 @@ The Question has the labels and classes of the image (see structures.question). 
     per_image       records → {key: (n,) float64} for the list of images
     counts          key → words, with `counted()` of the sum → {key: integer}, such as a number of classes
     on_request      True: a metric of this package that a run measures only if its config lists it
+    federated       True: only for benchmarks that list the classes that each image was searched for, such as lvis
 
 and `Partial.of_group(labels)` → {key: value}, for a group of labels such as things and stuff, with
 
@@ -124,6 +125,7 @@ class Metric(Table):
     Partial: Any
     live: Mapping[str, str] = field(default_factory=dict)
     per_image: Callable[[pa.StructArray], Mapping[str, np.ndarray]] | None = None
+    federated: bool = False
 
     @property
     def fields(self) -> set[str]:
@@ -262,6 +264,20 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
             )
         taken |= dict.fromkeys(_keys(metric), metric.name)
     return added
+
+
+def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> None:
+    """Raise OvssError for a metric that needs benchmarks of another kind. `federated` has the kind of each benchmark.
+
+    `names` are metrics that a config lists.
+    """
+    others = [name for name, searched in federated.items() if not searched]
+    for name in names:
+        if others and load(name).federated:
+            raise OvssError(
+                f"the metric {name} needs to know which classes each image was searched for, and {others[0]} does not "
+                "list them. Use it with --benchmark lvis alone, or delete it from `metrics:`"
+            )
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:

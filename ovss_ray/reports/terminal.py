@@ -14,7 +14,12 @@ from ovss_ray.reports.documents.values import with_values
 from ovss_ray.reports.fields import Bootstrap, Ends
 from ovss_ray.reports.schema import BenchmarkReport, Files, Published, Report, Selection, WordsOf
 
-MAIN = {"miou": "mIoU", "instance_accuracy": "accuracy of instances", "instance_ap": "mask AP"}
+MAIN = {
+    "miou": "mIoU",
+    "instance_accuracy": "accuracy of instances",
+    "instance_ap_lvis": "mask AP (LVIS)",
+    "instance_ap": "mask AP",
+}
 """Main values of a benchmark → their headings, the first that a run has."""
 
 

@@ -169,6 +169,7 @@ def _benchmarks(config: RunConfig) -> tuple[dict[str, Benchmark], dict[str, OwnW
             f"the stages of this config need true instances, but {without[0]} has none. Use a benchmark such as "
             "scenes:instances or coco:instances"
         )
+    metrics.refuse_unsearched(config.metrics, {name: benchmark.federated for name, benchmark in loaded.items()})
     words = own_words.resolve(config.vocabulary, loaded)
     loaded |= {name: of.applied(loaded[name]) for name, of in words.items()}
     if binary(config):

@@ -61,6 +61,8 @@ COLUMNS = {
     "true_frames": Column("float32", "R 4", "x0 y0 x1 y1 of the annotated box of each true instance, in pixels"),
     "true_areas": Column("float64", "R", "annotated area of each true instance, in pixels"),
     "true_status": Column("uint8", "R", "COUNTED, CROWD or INVALID (see structures/instances.py)"),
+    "true_absent": Column("uint16", "n", "labels that were searched for in the image, and are absent (LVIS)"),
+    "true_partial": Column("uint16", "n", "labels of which the image may have unmarked instances (LVIS)"),
     "prompt_points": Column("float64", "N P 2", "x y in pixels of the P points of each of N prompts; P may be 0"),
     "prompt_boxes": Column("float64", "N B 4", "x0 y0 x1 y1 in pixels of the box of each prompt; B is 0 or 1"),
     "prompt_instances": Column("int64", "N", "index of the true instance that each prompt is for"),
@@ -78,7 +80,10 @@ COLUMNS = {
         "uint16", "H W", "class index in the row's vocabulary (its `words`, if there are any), or NONE"
     ),
 }
-TRUE = ("true_boxes", "true_bits", "true_labels", "true_frames", "true_areas", "true_status")
+TRUE = (
+    *("true_boxes", "true_bits", "true_labels", "true_frames", "true_areas", "true_status"),
+    *("true_absent", "true_partial"),
+)
 """Columns of the true instances. A benchmark with `instances` has them."""
 MEASURED = Column("dict", "", "one image's measurement by a metric, with the fields of its schema")
 MANIFEST = (

@@ -3,7 +3,7 @@
 Letters: R instances, H W pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class Instances:
     """(R,) uint8: COUNTED, CROWD or INVALID"""
     number: int = 0
     """id of the image in the file of the annotations, which results of detectors refer to"""
+    absent: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
+    """(n,) uint16: labels that were searched for in the image and are absent, if the data set lists them"""
+    partial: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
+    """(n,) uint16: labels of which the image may have unmarked instances, if the data set lists them"""
 
     def label_map(self) -> np.ndarray:
         """Return (H, W) uint16: the label of the smallest counted instance at each pixel, IGNORE without any."""
@@ -52,4 +56,5 @@ class Instances:
 
     def columns(self) -> tuple[np.ndarray, ...]:
         """Return the values of the columns TRUE, in their order."""
-        return self.boxes, self.bits, self.labels, self.frames, self.areas, self.status
+        truth = self.boxes, self.bits, self.labels, self.frames, self.areas, self.status
+        return *truth, self.absent, self.partial

@@ -27,6 +27,7 @@ def annotations() -> bytes:
     """Annotations of COCO and LVIS: an image and a thing in it."""
     image = {"id": 139, "file_name": "000000000139.jpg", "height": 2, "width": 2}
     image["coco_url"] = "http://images.cocodataset.org/val2017/000000000139.jpg"
+    image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     thing = {"id": 1, "image_id": 139, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
     thing["segmentation"] = [[0, 0, 2, 0, 2, 2, 0, 2]]
     categories = [{"id": 1, "name": "person"}]

@@ -126,6 +126,7 @@ def instances(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     listed = json.loads((sample / "tiny_coco/annotations/instances_val2017.json").read_text())
     for image in listed["images"]:
         image["coco_url"] = f"http://images.cocodataset.org/val2017/{image.pop('file_name')}"
+        image |= {"neg_category_ids": [1, 1203], "not_exhaustive_category_ids": [34]}
     (root / "lvis").mkdir()
     (root / "lvis/lvis_v1_val.json").write_text(json.dumps(listed))
     (root / "lvis/val2017").symlink_to(sample / "tiny_coco/val2017")

@@ -110,6 +110,9 @@ def test_lvis_lists_every_image_and_finds_photographs_by_the_end_of_their_addres
     assert all(Path(item.image).parent.name == "val2017" for item in items.values())
     dog = benchmark.instances(items["dog"], files.read(items["dog"].truth))
     assert dog.labels.tolist() == [17, 33, 12]  # category ids count from 1
+    assert (dog.absent.tolist(), dog.partial.tolist()) == ([0, 1202], [33])
+    of_coco = next(iter(load("coco:instances").items(str(instances["coco:instances"]), "val")))
+    assert set(json.loads(files.read(of_coco.truth))["image"]) == {"id", "height", "width"}
 
 
 @pytest.mark.parametrize("name", ["coco:instances", "lvis"])
@@ -141,11 +144,25 @@ def test_lvis_needs_the_photographs_of_both_splits_in_its_folder_or_cocos(
     assert len(list(load("lvis").items(str(root), "val"))) == 3
 
 
+def test_lvis_without_its_lists_of_what_was_searched_for_is_damaged(instances: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(instances["lvis"], root)
+    path = root / "lvis/lvis_v1_val.json"
+    content = json.loads(path.read_text())
+    del content["images"][1]["not_exhaustive_category_ids"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(OvssError, match=r"image 1: KeyError\('not_exhaustive_category_ids'\)"):
+        load("lvis").items(str(root), "val")
+
+
 def test_lvis_has_866_base_and_337_novel_classes() -> None:
     benchmark = load("lvis")
     assert [len(benchmark.groups[group]) for group in ("base", "novel")] == [866, 337]
+    assert [len(benchmark.groups[group]) for group in ("rare", "common", "frequent")] == [337, 461, 405]
+    assert sorted(sum((benchmark.groups[group] for group in ("rare", "common", "frequent")), ())) == list(range(1203))
     assert len(benchmark.vocabulary) == 1203
-    assert set(class_lists.class_list("lvis_rare")) <= set(benchmark.labels)
+    for group in ("rare", "common"):
+        assert set(class_lists.class_list(f"lvis_{group}")) <= set(benchmark.labels)
     assert benchmark.labels[:2] == ("aerosol can", "air conditioner")
     assert "wine bottle" in benchmark.labels
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from ovss_ray.benchmarks import catalog
@@ -22,6 +23,8 @@ from ovss_ray.runs.complete import complete
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.plan import RunPlan
 from ovss_ray.runs.sources import plan_runs
+from ovss_ray.structures.columns import Batch, column
+from ovss_ray.structures.masks import regions
 
 CONFIG, BENCHMARK, IMAGES = "sam_alpha_clip_prompt_tiny", "scenes:instances", 4
 
@@ -117,6 +120,18 @@ def test_images_are_sorted_by_their_mean_iou_and_runs_compared_by_accuracy(folde
     assert console.file.getvalue().count(cell) == 2  # type: ignore[attr-defined]
 
 
+def with_boxes(path: Path, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """A config whose prompts are these results of a detector, written to a file."""
+    path.write_text(json.dumps(results))
+    naming = {"variant": "alpha_clip_tiny", "context": "crop_square", "padding": 0.4}
+    stages = [
+        {"use": "detector_prompts", "options": {"path": str(path)}},
+        {"use": "sam_prompt", "options": {"variant": "sam_tiny", "per": "instance"}},
+        {"use": "alpha_clip", "options": naming},
+    ]
+    return {"pools": [{"stages": stages}], "keep_predictions": "none", "exact": True}
+
+
 def test_masks_for_boxes_of_a_detector_have_an_ap_that_does_not_depend_on_the_parts(tmp_path: Path) -> None:
     found = catalog.load(BENCHMARK)
     results = []
@@ -125,14 +140,7 @@ def test_masks_for_boxes_of_a_detector_have_an_ap_that_does_not_depend_on_the_pa
         for x0, y0, x1, y1 in image.frames.tolist():
             box = [x0, y0, x1 - x0, y1 - y0]
             results.append({"image_id": image.number, "category_id": 1, "bbox": box, "score": 1 / (1 + len(results))})
-    (tmp_path / "boxes.json").write_text(json.dumps(results))
-    naming = {"variant": "alpha_clip_tiny", "context": "crop_square", "padding": 0.4}
-    stages = [
-        {"use": "detector_prompts", "options": {"path": str(tmp_path / "boxes.json")}},
-        {"use": "sam_prompt", "options": {"variant": "sam_tiny", "per": "instance"}},
-        {"use": "alpha_clip", "options": naming},
-    ]
-    config = {"pools": [{"stages": stages}], "keep_predictions": "none", "exact": True}
+    config = with_boxes(tmp_path / "boxes.json", results)
     one, two = (planned(tmp_path / name, config) for name in ("one", "two"))
     assert uses(one) == ["decode", "instances", "detector_prompts", "sam_prompt", "alpha_clip", "measure"]
     whole = report.build(evaluated(one, [[0, 1, 2, 3]])).benchmarks[BENCHMARK]
@@ -141,3 +149,74 @@ def test_masks_for_boxes_of_a_detector_have_an_ap_that_does_not_depend_on_the_pa
     assert whole.measured == {"instance_ap": IMAGES}
     assert 30 < whole.metrics["instance_ap"] < whole.metrics["instance_ap_50"] <= 100
     assert np.isclose(whole.groups["things"].instance_ap, whole.metrics["instance_ap"])  # type: ignore[attr-defined]
+
+
+def lvis(root: Path) -> Path:
+    """A data root with two photographs of LVIS, and a square thing in each, of a rare and of a common class.
+
+    The first image lacks the common class, the second has unmarked instances of it.
+    """
+    listed: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+    for folder in ("val2017", "train2017"):
+        (root / "lvis" / folder).mkdir(parents=True)
+    for number, category, absent, partial in ((1, RARE + 1, [COMMON + 1], []), (2, COMMON + 1, [], [COMMON + 1])):
+        name = f"val2017/{number:012}.jpg"
+        Image.new("RGB", (80, 60)).save(root / "lvis" / name)
+        searched = {"neg_category_ids": absent, "not_exhaustive_category_ids": partial}
+        address = f"http://images.cocodataset.org/{name}"
+        listed["images"].append({"id": number, "height": 60, "width": 80, "coco_url": address, **searched})
+        shape = {"bbox": [10, 10, 20, 20], "area": 400, "segmentation": [[10, 10, 30, 10, 30, 30, 10, 30]]}
+        listed["annotations"].append({"id": number, "image_id": number, "category_id": category, **shape})
+    (root / "lvis/lvis_v1_val.json").write_text(json.dumps(listed))
+    return root
+
+
+RARE, COMMON = 12, 0
+"""Labels of applesauce and of an aerosol can."""
+
+
+def test_lvis_rules_read_the_lists_of_each_image_and_the_report_says_which_rules_a_number_has(tmp_path: Path) -> None:
+    config = with_boxes(tmp_path / "boxes.json", []) | {"metrics": ["instance_ap_lvis"]}
+    given = {"benchmarks": ["lvis"], "data_root": str(lvis(tmp_path / "data")), "limit": 2}
+    (plan,) = plan_runs(config, str(tmp_path / "out"), (), given).values()
+    folder, (manifest,) = plan.folder, plan.manifests.values()
+    folder.claim(plan.config, plan.identity(), plan.weights())
+    folder.save_json(folder.card("lvis"), plan.card("lvis"))
+    manifests.save(manifest, folder.manifest("lvis"))
+    build = {stage.use: stage.build for pool in plan.pools for stage in pool.stages}
+    stages = {use: build[use](benchmarks=plan.benchmarks) for use in ("decode", "instances", "measure")}
+    batch = execution.start(2, **manifest.to_pydict())
+    batch = execution.run({use: stages[use] for use in ("decode", "instances")}, batch, {})
+    batch |= masks([[(RARE, True, 0.5), (COMMON, False, 0.9)],
+                    [(RARE, False, 0.9), (COMMON, False, 0.8), (COMMON, True, 0.5)]])  # fmt: skip
+    records.append(folder.records("lvis"), records.table(execution.run({"measure": stages["measure"]}, batch, {})))
+    built = report.build(folder)
+    of_run = built.benchmarks["lvis"]
+    assert of_run.measured == {"instance_ap": 2, "instance_ap_lvis": 2}
+    of_group = {name: group.model_dump().get("instance_ap_lvis") for name, group in of_run.groups.items()}
+    assert (of_group["rare"], of_group["common"]) == (pytest.approx(100), pytest.approx(50)), "one mask is a fault"
+    assert of_run.metrics["instance_ap_lvis"] == pytest.approx(75)
+    assert of_run.metrics["instance_ap"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 2), "to COCO, all three are faults"
+    said = shown(built)
+    assert "Mask AP of a detector's boxes by COCO's rules, in percent" in said
+    assert "Mask AP of a detector's boxes by LVIS's rules, in percent" in said
+
+
+def masks(images: list[list[tuple[int, bool, float]]]) -> Batch:
+    """Columns of masks: the label of each, whether it is the thing, and its score."""
+    thing, other = np.zeros((2, 60, 80), bool)
+    thing[10:30, 10:30] = other[40:, 40:] = True
+    packed = [regions.pack([thing if right else other for _, right, _ in image]) for image in images]
+    logits = [9 * np.eye(1203, dtype=np.float32)[[label for label, *_ in image]] for image in images]
+    return {
+        "boxes": column(boxes for boxes, _ in packed),
+        "bits": column(bits for _, bits in packed),
+        "scores": column(logits),
+        "detector_scores": column(np.array([score for *_, score in image]) for image in images),
+    }
+
+
+def test_lvis_rules_are_refused_for_a_benchmark_that_does_not_list_what_was_searched_for(tmp_path: Path) -> None:
+    config = with_boxes(tmp_path / "boxes.json", []) | {"metrics": ["instance_ap_lvis"]}
+    with pytest.raises(OvssError, match=r"scenes:instances does not list them\. Use it with --benchmark lvis alone"):
+        planned(tmp_path / "out", config)

@@ -1,0 +1,79 @@
+"""Mask AP by LVIS's rules. The boxes of a detector are the prompts of the evaluated method.
+
+LVIS does not annotate every class in every image. A mask counts only if its class is annotated in the image, or was
+searched for and is absent (`neg_category_ids`). Of a class with unmarked instances (`not_exhaustive_category_ids`),
+masks without a match are ignored. Before that, the 300 masks of an image with the best scores are selected. Empty masks
+and instances without an area do not count at all. There are no crowds. All else is as in `instance_ap`:
+
+    instance_ap_lvis        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
+    instance_ap_lvis_50, _75                   at the threshold 0.50, 0.75
+    instance_ap_lvis_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
+
+The groups rare, common and frequent of the benchmark `lvis` are APr, APc and APf. The numbers equal those of the lvis
+package 0.5.3 with iou_type "segm", from results that hold masks and no boxes. Its annotations have no `ignore`. Classes
+without an instance do not count. Without a mask in any image there is no number. Values are percent.
+
+Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 2.1.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.masks import average_precision
+from ovss_ray.structures.masks.average_precision import EVERY, FIELDS, Labelled
+from ovss_ray.structures.masks.regions import Masks
+from ovss_ray.structures.question import Question
+
+on_request = True
+federated = True
+reads = (
+    *("image_number", "true_boxes", "true_bits", "true_labels", "true_areas", "true_absent", "true_partial"),
+    *("boxes", "bits", "scores", "detector_scores"),
+)
+schema = pa.struct([*FIELDS, ("masks", pa.int64())])
+title = "Mask AP of a detector's boxes by LVIS's rules, in percent"
+order = 9
+headings = average_precision.headings("instance_ap_lvis", "mask AP (LVIS)")
+group_headings = {"instance_ap_lvis": "mask AP (LVIS)"}
+class_headings = {"instance_ap_lvis": "mask AP (LVIS)"}
+
+MOST = 300
+"""Maximum number of masks of an image."""
+
+
+def measure(
+    question: Question, image_number: np.ndarray, true_boxes: np.ndarray, true_bits: np.ndarray,
+    true_labels: np.ndarray, true_areas: np.ndarray, true_absent: np.ndarray, true_partial: np.ndarray,
+    boxes: np.ndarray, bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
+) -> dict[str, object]:  # fmt: skip
+    """Return the fields of `schema`: the outcome of each mask of an image, and the number of masks with a label.
+
+    Raises OvssError unless there are a mask and scores for each box.
+    """
+    average_precision.paired(boxes, scores, detector_scores)
+    labels, _ = question.named(scores)
+    best = np.argsort(-detector_scores, kind="stable")
+    best = best[labels[best] != NONE][:MOST]
+    exists = true_areas > 0
+    searched = np.isin(labels, (*true_labels[exists], *true_absent))
+    filled = np.array([mask.any() for mask in Masks(boxes, bits)], bool)
+    listed = np.sort(best[(searched & filled)[best]])  # of equal scores, the first of the source is the first
+    true = Labelled(np.where(exists, true_labels, NONE).astype(np.uint16), true_boxes, true_bits)
+    detected, crowd = Labelled(labels, boxes, bits), np.zeros(len(true_labels), bool)
+    values = average_precision.record(true, true_areas, crowd, detected, detector_scores, listed, MOST)
+    loose = np.where(np.isin(values["label"], true_partial), ~values["matched"] & EVERY, np.uint64(0))
+    of_instances = {name: values[name][exists] for name in ("truth", "counted")}
+    ignored = values["ignored"] | loose
+    return {"image": int(image_number), **values, **of_instances, "ignored": ignored, "masks": len(best)}
+
+
+class Partial(average_precision.Outcomes):
+    """Outcomes of a set of images (see structures/masks/average_precision.py)."""
+
+    metric = "instance_ap_lvis"
+
+    def any_mask(self, records: pa.StructArray) -> bool:
+        """Return whether an image has a mask, whether its class counts in the image or not."""
+        return bool(pc.sum(records.field("masks")).as_py())

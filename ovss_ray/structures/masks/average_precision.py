@@ -1,0 +1,232 @@
+"""Average precision of ranked masks: their outcome in an image, as records keep it, and the sum over images.
+
+Masks are matched with true instances of their label within an image, so a record has the outcome of each mask. The sum
+ranks all masks by score, then by the image's number, so it is exact in any order. The rules of COCO and LVIS differ in
+the masks and instances that count (see metrics/instance_ap.py and metrics/instance_ap_lvis.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.masks import regions
+
+FIELDS = [
+    ("image", pa.int64()),
+    ("truth", pa.list_(pa.uint16())),
+    ("counted", pa.list_(pa.uint8())),
+    ("label", pa.list_(pa.uint16())),
+    ("score", pa.list_(pa.float64())),
+    ("matched", pa.list_(pa.uint64())),
+    ("ignored", pa.list_(pa.uint64())),
+]
+"""One image: label of each instance, and a bit for each entry of AREAS in which it counts. Then the masks, sorted by
+label and score. `matched` and `ignored` have a bit for each area and threshold of a mask: area · 10 + threshold."""
+LISTS = tuple(name for name, _ in FIELDS[1:])
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
+"""pixels: smallest and largest area of the instances that count, for all, small, medium and large ones."""
+EVERY = np.uint64((1 << len(AREAS) * len(THRESHOLDS)) - 1)
+"""All bits of `matched` and `ignored`."""
+_SUFFIXES = ("", "_50", "_75", "_small", "_medium", "_large")
+_OUTCOME = ("label", "score", "matched", "ignored")
+_KINDS = (np.uint16, np.float64, np.uint64, np.uint64)
+
+
+class Labelled(NamedTuple):
+    """R masks of an image, each with a label."""
+
+    labels: np.ndarray
+    """(R,) uint16"""
+    boxes: np.ndarray
+    """(R, 4) int32: x0 y0 x1 y1 of each mask, half open"""
+    bits: np.ndarray
+    """(n,) uint8: the masks, one bit per pixel of their boxes (see regions.py)"""
+
+
+def headings(metric: str, of: str) -> dict[str, str]:
+    """Return the keys and headings of the six values of a metric, such as "AP 50". `of` is the heading of the first."""
+    words = (of, "AP 50", "AP 75", "AP small", "AP medium", "AP large")
+    return {f"{metric}{suffix}": heading for suffix, heading in zip(_SUFFIXES, words, strict=True)}
+
+
+def paired(boxes: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray) -> None:
+    """Raise OvssError unless there are a mask and scores for each box of a detector."""
+    if not len(boxes) == len(scores) == len(detector_scores):
+        raise OvssError(
+            f"{len(boxes)} masks and {len(scores)} rows of scores for {len(detector_scores)} boxes. Use stages that "
+            "return one mask per prompt and score each, such as sam_prompt with `per: instance`, then alpha_clip"
+        )
+
+
+def record(
+    true: Labelled, true_areas: np.ndarray, crowd: np.ndarray, detected: Labelled, ranks: np.ndarray,
+    listed: np.ndarray, most: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return LISTS of an image: the outcome of each mask, sorted by label, then by score.
+
+    `true_areas` (T,) in pixels and `crowd` (T,) bool are of the instances, `ranks` (R,) the scores of the masks. Of the
+    masks with indices `listed`, at most `most` of a label count.
+    """
+    counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
+    counts = counts.reshape(-1, len(AREAS))
+    counts &= ~crowd[:, None]
+    shapes, others = (regions.Masks(of.boxes, of.bits) for of in (true, detected))
+    rows = []
+    for label in np.unique(detected.labels[listed]):
+        mine = listed[detected.labels[listed] == label]
+        mine = mine[np.argsort(-ranks[mine], kind="stable")][:most]
+        partners = np.flatnonzero(true.labels == label)
+        areas = np.array([np.count_nonzero(others[i]) for i in mine])
+        ious = np.array(
+            [
+                [_iou((detected.boxes[i], others[i]), (true.boxes[g], shapes[g]), bool(crowd[g])) for g in partners]
+                for i in mine
+            ]
+        ).reshape(len(mine), len(partners))
+        matched, ignored = outcome(ious, areas, counts[partners], crowd[partners])
+        rows += list(zip([label] * len(mine), ranks[mine], matched, ignored, strict=True))
+    columns = list(zip(*rows, strict=True)) or [()] * 4
+    return {
+        "truth": true.labels,
+        "counted": (counts << np.arange(len(AREAS))).sum(1).astype(np.uint8),
+        **{name: np.array(values, kind) for name, values, kind in zip(_OUTCOME, columns, _KINDS, strict=True)},
+    }
+
+
+def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarray], crowd: bool) -> float:
+    """Return the IoU of two regions. Of a crowd, the union is the mask's area alone. Empty regions have IoU 0."""
+    common = regions.shared(mask, truth)
+    area = int(np.count_nonzero(mask[1]))
+    union = area if crowd else area + int(np.count_nonzero(truth[1])) - common
+    return common / union if common else 0.0
+
+
+def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the bits `matched` and `ignored` of D masks of one class, sorted by score, both (D,) uint64.
+
+    `ious` (D, G), `areas` (D,) in pixels, `counts` (G, areas) bool: instances that count, `crowd` (G,) bool.
+    """
+    matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
+    for a, (low, high) in enumerate(AREAS):
+        order = np.argsort(~counts[:, a], kind="stable")
+        outside = (areas < low) | (areas > high)
+        for t, threshold in enumerate(THRESHOLDS):
+            partners = list(_matches(ious[:, order], counts[order, a], crowd[order], threshold))
+            hit = np.array([partner >= 0 for partner in partners], bool)
+            loose = np.array([partner >= 0 and not counts[order[partner], a] for partner in partners], bool)
+            bit = np.uint64(1 << (a * len(THRESHOLDS) + t))
+            matched[hit] |= bit
+            ignored[loose | (~hit & outside)] |= bit
+    return matched, ignored
+
+
+def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
+    """Yield the index of the instance that each mask is matched with, in the order of the masks; -1 for none.
+
+    Instances that count come first, and are preferred. A crowd may be matched several times. Of instances with equal
+    IoU the last is matched, as in COCOeval.
+    """
+    taken = np.zeros(len(counts), bool)
+    for row in ious:
+        best, partner = min(threshold, 1 - 1e-10), -1
+        for g, iou in enumerate(row):
+            if taken[g] and not crowd[g]:
+                continue
+            if partner >= 0 and counts[partner] and not counts[g]:
+                break
+            if iou >= best:
+                best, partner = iou, g
+        if partner >= 0:
+            taken[partner] = True
+        yield partner
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Outcomes of a set of images. Addition joins them; `result` sorts them, so the order does not matter."""
+
+    metric: ClassVar[str]
+    """name of the metric, with which the keys of its values begin"""
+    labels: int
+    parts: tuple[pa.StructArray, ...] = ()
+
+    @classmethod
+    def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> Self:
+        """Return the outcomes in the metric's column of records. Nulls are skipped."""
+        chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
+        return cls(labels, tuple(kept for chunk in chunks if len(kept := chunk.drop_null())))
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.labels, (*self.parts, *other.parts))
+
+    def any_mask(self, records: pa.StructArray) -> bool:
+        """Return whether an image has a mask. Without any, there is no number."""
+        return len(records.field("label").flatten()) > 0
+
+    @cached_property
+    def _precisions(self) -> np.ndarray:
+        """(L, areas, thresholds) float64: mean precision over RECALLS; NaN for a label without instances.
+
+        Without any mask, all values are NaN.
+        """
+        means = np.full((self.labels, len(AREAS), len(THRESHOLDS)), np.nan)
+        if not self.parts:
+            return means
+        whole = pa.concat_arrays(self.parts)
+        whole = whole.take(pa.array(np.argsort(whole.field("image").to_numpy(), kind="stable")))
+        columns = {name: whole.field(name).flatten().to_numpy(zero_copy_only=False) for name in LISTS}
+        ranked = np.lexsort((-columns["score"], columns["label"]))
+        bounds = np.searchsorted(columns["label"][ranked], np.arange(self.labels + 1))
+        for label in np.unique(columns["truth"]) if self.any_mask(whole) else ():
+            counted = columns["counted"][columns["truth"] == label]
+            mine = ranked[bounds[label] : bounds[label + 1]]
+            for a in range(len(AREAS)):
+                if number := int(np.count_nonzero(counted & (1 << a))):
+                    bits = columns["matched"][mine], columns["ignored"][mine]
+                    for t in range(len(THRESHOLDS)):
+                        shift = np.uint64(a * len(THRESHOLDS) + t)
+                        matched, ignored = ((values >> shift & np.uint64(1)).astype(bool) for values in bits)
+                        means[label, a, t] = precision(matched & ~ignored, ~matched & ~ignored, number)
+        return means
+
+    def result(self) -> dict[str, float]:
+        """Return all values by name, in percent; NaN without instances, and without masks."""
+        return self._values(range(self.labels))
+
+    def of_group(self, labels: Sequence[int]) -> dict[str, float]:
+        """Return the mask AP of some labels."""
+        return {self.metric: self._values(labels)[self.metric]}
+
+    def per_label(self) -> dict[str, np.ndarray]:
+        """Return the mask AP of each label, (L,) float64."""
+        return {self.metric: 100.0 * self._precisions[:, 0].mean(1)}
+
+    def _values(self, labels: Sequence[int]) -> dict[str, float]:
+        means = self._precisions[list(labels)]
+        first = (means[:, 0], means[:, 0, :1], means[:, 0, 5:6])
+        values = (*first, *(means[:, a] for a in range(1, len(AREAS))))
+        return {f"{self.metric}{suffix}": _mean(part) for suffix, part in zip(_SUFFIXES, values, strict=True)}
+
+
+def _mean(values: np.ndarray) -> float:
+    measured = values[~np.isnan(values)]
+    return 100.0 * float(measured.mean()) if len(measured) else float("nan")
+
+
+def precision(true: np.ndarray, false: np.ndarray, number: int) -> float:
+    """Return the mean over RECALLS of the interpolated precision of ranked masks.
+
+    `true` and `false` (D,) bool are right and wrong masks, best score first; `number` is that of the instances.
+    """
+    hits, misses = true.cumsum().astype(np.float64), false.cumsum().astype(np.float64)
+    precisions = hits / (hits + misses + np.spacing(1))
+    best_from = np.maximum.accumulate(precisions[::-1])[::-1]
+    places = np.searchsorted(hits / number, RECALLS, side="left")
+    return float(np.append(best_from, 0.0)[np.minimum(places, len(best_from))].sum() / len(RECALLS))
