@@ -91,7 +91,8 @@ def plan(config: RunConfig) -> list[Parts]:
         parts_by_kind["words"] = _parts(groups, REQUEST_COLUMNS, {WORDS})
     if scored and any(stage.use in PROMPTERS for stage in stages):
         pointing = [tuple(map(_pointing, group)) for group in worded]
-        named = NAMED & {name for stage in stages for name in stage.writes()}
+        scorer = [stage for stage in stages if "scores" in stage.writes()][-1]
+        named = NAMED.intersection(scorer.writes())  # best names of an earlier stage would not fit its scores
         parts_by_kind["regions"] = _parts(worded, REQUEST_COLUMNS, {*REGIONS, *named, "size"})
         parts_by_kind["prompt"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, *named, "size", "cached"})
         parts_by_kind["masks"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "size", "cached"})

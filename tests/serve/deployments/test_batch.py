@@ -78,6 +78,15 @@ def test_each_kind_of_answer_goes_through_the_stages_that_it_needs(
         assert {"image", "vocabulary", "boxes", "bits", "size", "cached"} <= parts[0].keep
 
 
+def test_names_are_those_of_the_last_stage_with_scores() -> None:
+    stages = [{"use": "ovsam_everything", "options": {"variant": "ovsam_tiny"}}, {"use": "paint"}]
+    naming = {"use": "alpha_clip", "options": {"variant": "alpha_clip_tiny"}}
+    for listed, best in ((stages, {"top_classes", "top_scores"}), ([stages[0], naming, stages[1]], set())):
+        (parts,) = batch.plan(configs.validate({"pools": [{"stages": listed}]}, "test"))
+        for kind in ("regions", "prompt"):
+            assert {"top_classes", "top_scores", "scores"} & parts[kind].keep == {"scores", *best}
+
+
 class Held:
     """Remembers one image, as `mine`."""
 
