@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from ovss_ray.benchmarks import catalog
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.models.network_config import NetworkConfig
@@ -59,7 +58,7 @@ class Stage(stage.Stage):
         @classmethod
         def _absolute_list(cls, words: str | tuple[str, ...]) -> str | tuple[str, ...]:
             if isinstance(words, str):
-                return files.absolute(words) if words.endswith(LIST) else catalog.absolute(words)
+                return files.absolute(words) if words.endswith(LIST) else words
             try:
                 Vocabulary.of(words)
             except OvssError as failure:
@@ -72,16 +71,16 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the checkpoint, and the list of names.
-
-        Raises OvssError if a file is missing, if the list is empty, or for an unknown benchmark.
-        """
+        """Return the checkpoint, and the list of names. Raises OvssError if a file is missing or the list is empty."""
         if not config.path():
-            if isinstance(config.words, str):
-                catalog.load(config.words)
             return config.files()
         _listed(config.path())
         return config.files() if "://" in config.path() else (*config.files(), Path(config.path()))
+
+    @classmethod
+    def lists(cls, config: Config) -> tuple[str, ...]:
+        """Return the benchmark whose names are used, if there is one."""
+        return (config.words,) if isinstance(config.words, str) and not config.path() else ()
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:

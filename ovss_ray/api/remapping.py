@@ -114,7 +114,7 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
 
     `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
     "hungarian" and "best_iou" use the truth. "vicss" and "vicss:SOURCE" are the metrics of vicss. Raises OvssError for
-    an unknown mapping, a run without words, few-shot episodes, or a folder that is not that of a run.
+    an unknown mapping, a run without words, or a folder that is not that of a run. Episodes cannot be mapped, either.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """

@@ -92,6 +92,11 @@ class Stage(ABC):
         return ()
 
     @classmethod
+    def lists(cls, config: Any) -> tuple[str, ...]:
+        """Return the names of benchmarks whose classes the stage uses besides those of the run, to check them first."""
+        return ()
+
+    @classmethod
     def key(cls, config: Any, vocabulary: Vocabulary) -> str | None:
         """Return the cache key of `prepare`'s result for a vocabulary; None if there is nothing to prepare.
 

@@ -126,6 +126,9 @@ def plan_run(config: RunConfig, out: str) -> RunPlan:
     labels = {name: benchmark.labels for name, benchmark in loaded.items()}
     related = relations.read(config.relations, labels) if config.relations else {}
     pools, keeps = _pools(config, folder, images=None)
+    for stage in config.stages():
+        for name in stage.kind().lists(stage.settings()):
+            catalog.load(name)  # raises OvssError for an unknown benchmark, before any image fails for it
     sources = tuple(stage.kind().files(stage.settings()) for stage in config.stages())
     root = "" if all(benchmark.drawn for benchmark in loaded.values()) else layout.data_root(config.data_root)
     selections = {

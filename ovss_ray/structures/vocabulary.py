@@ -135,8 +135,8 @@ def synonyms(names: Iterable[str]) -> tuple[str, ...]:
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
     """Return (name, class index) for all names, those first that count if several classes have a name.
 
-    The displayed name of a class goes before its other names, and whole names before parts of names such as "road,
-    route". First parts go before further parts, then the class with the lowest index goes first.
+    The displayed name of a class goes before other names. Whole names go before parts of names such as "road, route".
+    First parts go before further parts, then the class with the lowest index goes first.
     """
     ranked = [
         (rank + (i > 0), index, name)

@@ -8,10 +8,12 @@ import pytest
 
 from ovss_ray.actors import tags
 from ovss_ray.benchmarks import catalog
+from ovss_ray.config import loading as configs
 from ovss_ray.datasets import scenes
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage, StageConfig
+from ovss_ray.runs.plan import plan_run
 from ovss_ray.structures import words
 from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
@@ -83,8 +85,10 @@ def test_a_list_of_names_is_checked_before_the_run_and_its_path_is_absolute(
     for faulty, message in ((["a", "b\tc"], "invalid character"), ([], "empty vocabulary")):
         with pytest.raises(ValueError, match=message):
             tags.Stage.Config(words=faulty)
-    with pytest.raises(OvssError, match="nosuch"):
-        tags.Stage.files(tags.Stage.Config(words="nosuch"))
+    stages = [{"use": "tags", "options": {"words": "nosuch"}}, {"use": "san", "options": {"variant": "san_tiny"}}]
+    config = configs.validate({"benchmarks": ["scenes:all"], "limit": 1, "pools": [{"stages": stages}]}, "test")
+    with pytest.raises(OvssError, match="unknown benchmark 'nosuch'"):
+        plan_run(config, str(tmp_path / "run"))
 
 
 class Given(Stage):

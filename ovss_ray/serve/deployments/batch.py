@@ -55,9 +55,32 @@ def plan(config: RunConfig) -> list[Parts]:
     that work for it alone, such as a captioner.
 
     Raises OvssError if the stages need more than an image, such as ground truth, or no image at all. The same holds for
-    stages whose predictions do not have the size of the photograph.
+    stages whose predictions do not have the size of the photograph. It also holds for a stage that finds words and
+    segments at once.
     """
     stages = config.stages()
+    _check(stages)
+    groups = [pool.stages for pool in config.pools]
+    scored = any("scores" in stage.writes() for stage in stages)
+    outputs = {"prediction", "scores", "boxes", "bits"} if scored else {"prediction"}
+    worded = [tuple(stage for stage in group if not stage.gives_words()) for group in groups]
+    parts_by_kind: dict[Kind, list[Part]] = {
+        "segment": _parts(worded, REQUEST_COLUMNS, outputs, all_of_them=worded == groups)
+    }
+    if worded != groups:
+        parts_by_kind["words"] = _parts(groups, REQUEST_COLUMNS, {WORDS})
+    if scored and any(stage.use in PROMPTERS for stage in stages):
+        pointing = [tuple(map(_pointing, group)) for group in worded]
+        scorer = [stage for stage in stages if "scores" in stage.writes()][-1]
+        named = NAMED.intersection(scorer.writes())  # best names of an earlier stage would not fit its scores
+        parts_by_kind["regions"] = _parts(worded, REQUEST_COLUMNS, {*REGIONS, *named, "size"})
+        parts_by_kind["prompt"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, *named, "size", "cached"})
+        parts_by_kind["masks"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "size", "cached"})
+    return [{kind: parts[number] for kind, parts in parts_by_kind.items()} for number in range(len(groups))]
+
+
+def _check(stages: Sequence[StageConfig]) -> None:
+    """Raise OvssError for stages that cannot be served (see `plan`)."""
     if not any("image" in stage.reads() for stage in stages):
         raise OvssError(
             f"no stage reads column 'image', so the config cannot be served; stages: "
@@ -73,10 +96,6 @@ def plan(config: RunConfig) -> list[Parts]:
             f"the stage {prompted[0]} prompts with the true instances of a benchmark, which a request does not have. "
             f"Serve a config that proposes regions: it also answers points and boxes, such as {POINTED}"
         )
-    groups = [pool.stages for pool in config.pools]
-    scored = any("scores" in stage.writes() for stage in stages)
-    outputs = {"prediction", "scores", "boxes", "bits"} if scored else {"prediction"}
-    worded = [tuple(stage for stage in group if not stage.gives_words()) for group in groups]
     if (painters := [stage for stage in stages if "prediction" in stage.writes()]) and all(
         stage.gives_words() for stage in painters
     ):
@@ -84,19 +103,6 @@ def plan(config: RunConfig) -> list[Parts]:
             f"the stage {painters[0].use!r} finds words and segments at once, so that a request could not name the "
             "classes. Serve a config that segments in a stage of its own, such as vocabulary_free_tiny"
         )
-    parts_by_kind: dict[Kind, list[Part]] = {
-        "segment": _parts(worded, REQUEST_COLUMNS, outputs, all_of_them=worded == groups)
-    }
-    if worded != groups:
-        parts_by_kind["words"] = _parts(groups, REQUEST_COLUMNS, {WORDS})
-    if scored and any(stage.use in PROMPTERS for stage in stages):
-        pointing = [tuple(map(_pointing, group)) for group in worded]
-        scorer = [stage for stage in stages if "scores" in stage.writes()][-1]
-        named = NAMED.intersection(scorer.writes())  # best names of an earlier stage would not fit its scores
-        parts_by_kind["regions"] = _parts(worded, REQUEST_COLUMNS, {*REGIONS, *named, "size"})
-        parts_by_kind["prompt"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, *named, "size", "cached"})
-        parts_by_kind["masks"] = _parts(pointing, PROMPT_COLUMNS, {*REGIONS, "size", "cached"})
-    return [{kind: parts[number] for kind, parts in parts_by_kind.items()} for number in range(len(groups))]
 
 
 def _parts(

@@ -84,6 +84,9 @@ function unfold() {
   change({ words: [...new Set([...words, ...state.words])], preset: null });
 }
 
+/** Source and score of a word that a model has found; null for any other word. */
+const tag = (word) => (Object.hasOwn(state.tagged, word) ? state.tagged[word] : null);
+
 /** Let the model find the words of the image. They become chips, which are then asked for as if they had been typed. */
 async function find() {
   const { photo } = state;
@@ -95,7 +98,7 @@ async function find() {
     const { words } = await ask(path, { body: form });
     if (photo !== state.photo) return;
     const found = Object.fromEntries(words.map(({ name, synonyms, ...rest }) => [[name, ...synonyms].join("|"), rest]));
-    const typed = state.words.filter((word) => !(word in state.tagged)); // words of an earlier photo go
+    const typed = state.words.filter((word) => !tag(word)); // words of an earlier photo go
     change({ words: [...new Set([...Object.keys(found), ...typed])], tagged: found, failure: null });
     said.textContent = `${words.length} words found`;
   } catch (failure) {
@@ -118,8 +121,8 @@ const renaming = (word) => html`
     <button type="button" aria-label="Rename ${shown(word)}" title="Rename" @click=${() => rename(word)}>✎</button>`;
 
 const chip = (word) => html`
-  <li class="chip" title=${state.tagged[word] ? origin(state.tagged[word]) : nothing}><span>${shown(word)}</span>
-    ${state.tagged[word] ? renaming(word) : nothing}
+  <li class="chip" title=${tag(word) ? origin(tag(word)) : nothing}><span>${shown(word)}</span>
+    ${tag(word) ? renaming(word) : nothing}
     <button type="button" aria-label="Remove ${shown(word)}" @click=${() => remove(word)}>×</button></li>`;
 
 const presetChip = ({ name, title, classes: names }) => html`
