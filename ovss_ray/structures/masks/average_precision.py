@@ -1,6 +1,6 @@
 """Average precision of ranked masks: their outcome in an image, as records keep it, and the sum over images.
 
-Masks are matched with true instances of their label within an image, so a record has the outcome of each mask. The sum
+Masks are matched within an image, with instances of their label. So a record has the outcome of each mask. The sum
 ranks all masks by score, then by the image's number, so it is exact in any order. The rules of COCO and LVIS differ in
 the masks and instances that count (see metrics/instance_ap.py and metrics/instance_ap_lvis.py).
 """
