@@ -196,6 +196,7 @@ def test_the_document_tells_of_all_that_may_be_sent_and_answered(toy: TestClient
         "classes",
         "benchmark",
         "model",
+        "templates",
         "top",
         "output",
         "file_name",
