@@ -261,7 +261,7 @@ def names(
 def prompt(
     variant: Annotated[list[str], typer.Option()] = ["ovsam_tiny"],  # noqa: B006
     size: Size = "512x683",
-    benchmark: Annotated[list[str], typer.Option(help="whose classes are the names")] = ["scenes:instances", "lvis"],  # noqa: B006
+    benchmark: Annotated[list[str], typer.Option(help="whose classes are the names")] = ["scenes:instances"],  # noqa: B006
     rounds: Rounds = 7,
 ) -> None:
     """A click on an image, answered with mask and names by Open-Vocabulary SAM: CPU milliseconds."""
