@@ -257,6 +257,20 @@ def names(
     table.measure(classes, masks)
 
 
+@app.command()
+def prompt(
+    variant: Annotated[list[str], typer.Option()] = ["ovsam_tiny"],  # noqa: B006
+    size: Size = "512x683",
+    benchmark: Annotated[list[str], typer.Option(help="whose classes are the names")] = ["scenes:instances"],  # noqa: B006
+    rounds: Rounds = 7,
+) -> None:
+    """A click on an image, answered with mask and names by Open-Vocabulary SAM: CPU milliseconds."""
+    from perf import prompt
+
+    for name in variant:
+        prompt.measure(name, parsed(size), benchmark, rounds)
+
+
 def parsed(size: str) -> tuple[int, int]:
     """Read HxW. Raises typer.BadParameter."""
     height, _, width = size.partition("x")

@@ -19,6 +19,7 @@ TOYS = {
     "counting": ["--classes", "20", "--size", "40x60"],
     "decode": ["--drawn"],
     "listing": ["--megabytes", "1"],
+    "prompt": ["--size", "48x64", "--benchmark", "scenes:instances"],
     "words": ["--images", "25", "--each", "2", "--names", "9"],
 }
 """The one of Ray is below: it is started but once."""

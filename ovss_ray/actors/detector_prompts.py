@@ -38,7 +38,7 @@ class Stage(stage.Stage):
         path: str
         """JSON file of results in COCO's format, on a path that every node can read"""
         limit: int = Field(default=100, ge=1)
-        """maximum number of boxes of an image; COCO's AP evaluates at most 100 per class"""
+        """maximum number of boxes of an image; COCO's AP evaluates at most 100 per class, LVIS's 300"""
         threshold: float = Field(default=0.0)
         """minimum score of a box"""
 

@@ -55,7 +55,8 @@ def items(root: str, split: str) -> Items:
     (annotations,) = below(root, "lvis", [(f"annotations/{file}",), (file,)], GET)
     base = annotations.rpartition("/")[0].removesuffix("/annotations")
     folders = {name: _folder(root, base, name) for name in FOLDERS[split]}
-    return coco_json.items(annotations, partial(_photograph, folders), range(1, CLASSES + 1), True, coco_json.SEARCHED)
+    photograph, categories = partial(_photograph, folders), range(1, CLASSES + 1)
+    return coco_json.items(annotations, photograph, categories, empty=True, kept=coco_json.SEARCHED)
 
 
 def _folder(root: str, base: str, name: str) -> str:

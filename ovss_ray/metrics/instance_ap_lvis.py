@@ -10,8 +10,9 @@ and instances without an area do not count at all. There are no crowds. All else
     instance_ap_lvis_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
 
 The groups rare, common and frequent of the benchmark `lvis` are APr, APc and APf. The numbers equal those of the lvis
-package 0.5.3 with iou_type "segm", from results that hold masks and no boxes. Its annotations have no `ignore`. Classes
-without an instance do not count. Without a mask in any image there is no number. Values are percent.
+package 0.5.3 with iou_type "segm", from results that hold masks and no boxes. The package also reads `ignore`, which no
+annotation of LVIS has. Classes without an instance do not count. Without a mask in any image there is no number. Values
+are percent.
 
 Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 2.1.
 """
