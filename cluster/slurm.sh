@@ -65,6 +65,8 @@ mkdir -p "$OVSS_FOLDER"
 python -c 'import secrets; print(secrets.token_hex(32))' > "$OVSS_FOLDER/token"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$OVSS_FOLDER/token"
 export RAY_idle_worker_killing_time_threshold_ms=600000 RAY_USAGE_STATS_ENABLED=0
+# The nodes share the environment. Under `uv run`, Ray would else install a copy of the project into it.
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV=0
 
 nodes='' command='' reason=''
 # shellcheck disable=SC2329 # a trap calls it
