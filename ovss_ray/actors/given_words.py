@@ -1,4 +1,4 @@
-"""Read the words of each image from a file, such as the answers of a tagger.
+"""Per-image vocabularies from a file, such as the tags of a tagging model.
 
 Forms of the file, by its suffix:
 

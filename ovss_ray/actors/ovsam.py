@@ -20,8 +20,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ovss_ray.benchmarks.contract import Benchmark
-from ovss_ray.models.network_config import WithClassifiers
-from ovss_ray.models.ovsam.config import OvsamConfig
+from ovss_ray.models.ovsam.config import OvsamConfig, WithNames
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared
 from ovss_ray.structures.columns import Batch, column
@@ -42,7 +41,7 @@ MASKS = 32
 """Maximum number of masks of full size in memory"""
 
 
-class Stage(WithClassifiers, stage.Stage):
+class Stage(WithNames, stage.Stage):
     """image (H, W, 3) uint8 RGB, N prompts and vocabulary → masks as N regions, and scores (N, K) float32."""
 
     reads: tuple[str, ...] = ("image", "vocabulary", "benchmark", *PROMPTS)
@@ -82,15 +81,6 @@ class Stage(WithClassifiers, stage.Stage):
         """Return the columns that the stage reads and writes. Annotated boxes are read only if an option needs them."""
         needs_truth = options.get("official") or options.get("clip_boxes") == "truth"
         return ((*cls.reads, *TRUTH) if needs_truth else cls.reads), cls.writes
-
-    @classmethod
-    def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Return the embeddings (N, D) float32 of all synonyms of each vocabulary. Only the text tower is loaded."""
-        from ovss_ray.models.ovsam import network
-
-        with config.computing():
-            tower = network.load_text(config.variant, cls.files(config), config.resolved_device())
-            return [network.embed_names(tower, words).cpu().numpy() for words in vocabularies]
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:

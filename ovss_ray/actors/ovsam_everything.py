@@ -13,8 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from ovss_ray.benchmarks.contract import Benchmark
-from ovss_ray.models.network_config import WithClassifiers
-from ovss_ray.models.ovsam.config import OvsamConfig
+from ovss_ray.models.ovsam.config import OvsamConfig, WithNames
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared
 from ovss_ray.structures.columns import Batch, column
@@ -27,7 +26,7 @@ TOP = 10
 """T: number of best classes per region, of which the online service returns as many as a request wants"""
 
 
-class Stage(WithClassifiers, stage.Stage):
+class Stage(WithNames, stage.Stage):
     """image (H, W, 3) uint8 RGB and vocabulary → regions, with stability as predicted_iou, and scores (R, K)."""
 
     reads = ("image", "vocabulary", "benchmark")
@@ -52,15 +51,6 @@ class Stage(WithClassifiers, stage.Stage):
         stability_score_offset: float = 1.0
         box_nms_thresh: float = 0.7
         min_mask_region_area: int = Field(default=0, ge=0)
-
-    @classmethod
-    def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Return the embeddings (N, D) float32 of all synonyms of each vocabulary. Only the text tower is loaded."""
-        from ovss_ray.models.ovsam import network
-
-        with config.computing():
-            tower = network.load_text(config.variant, cls.files(config), config.resolved_device())
-            return [network.embed_names(tower, words).cpu().numpy() for words in vocabularies]
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:

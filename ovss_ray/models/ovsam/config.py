@@ -1,12 +1,15 @@
 """Options of stages with an Open-Vocabulary SAM. No torch is imported here, so that configs are validated quickly."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import field_validator, model_validator
 
 from ovss_ray.io import files
-from ovss_ray.models.network_config import NetworkConfig
+from ovss_ray.models.network_config import NetworkConfig, WithClassifiers
 from ovss_ray.models.ovsam.variants import checkpoints
+from ovss_ray.structures.vocabulary import Vocabulary
 
 
 class OvsamConfig(NetworkConfig):
@@ -46,3 +49,16 @@ class OvsamConfig(NetworkConfig):
     def paths(self) -> tuple[str | None, ...]:
         """Return the paths of the checkpoints in the order of models.ovsam.variants.checkpoints."""
         return (self.weights, self.clip, self.neck, self.sam, self.fpn)[: len(checkpoints(self.variant))]
+
+
+class WithNames(WithClassifiers):
+    """Part of a stage that names objects of a benchmark's images: the names' embeddings are prepared once per run."""
+
+    @classmethod
+    def prepare(cls, config: OvsamConfig, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+        """Return the embeddings (N, D) float32 of all synonyms of each vocabulary. Only the text tower is loaded."""
+        from ovss_ray.models.ovsam import network
+
+        with config.computing():
+            tower = network.load_text(config.variant, cls.files(config), config.resolved_device())
+            return [network.embed_names(tower, words).cpu().numpy() for words in vocabularies]
