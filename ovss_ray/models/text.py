@@ -156,13 +156,14 @@ def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -
     """Return the embeddings of `embed`, (K, D), of which only those of names missing in WORDS are computed.
 
     All missing names share batches. With deterministic kernels (option `exact`), each is computed on its own instead.
-    Then its last bits do not depend on the names that were embedded before or with it.
+    Then its last bits do not depend on the names that were embedded before or with it; such rows are kept apart.
     """
-    prefix = f"{_digest(tower)} {hashlib.sha256(json.dumps(list(templates)).encode()).hexdigest()[:12]} "
+    alone = torch.are_deterministic_algorithms_enabled()
+    digest = hashlib.sha256(json.dumps(list(templates)).encode()).hexdigest()[:12]
+    prefix = f"{_digest(tower)} {digest} {'exact ' if alone else ''}"
     unique = dict.fromkeys(names)
     rows = {name: row for name in unique if (row := WORDS.kept(prefix + name)) is not None}
     missing = [name for name in unique if name not in rows]
-    alone = torch.are_deterministic_algorithms_enabled()
     for part in [[name] for name in missing] if alone else [missing] if missing else []:
         rows |= zip(part, embed(tower, part, templates), strict=True)
     for name in unique:
