@@ -77,7 +77,12 @@ def submit(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     # The interpreter of the tests; on a cluster `python` is the one of its nodes.
     job = [sys.executable, "jobs/eval_ade847.py", *arguments, *ORACLE]
     command = [RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", *job]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    until = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if "No available agent to submit job" not in done.stderr or time.monotonic() > until:
+            return done
+        time.sleep(1)  # a node's agent for jobs starts later than the node does
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from tests.paths import ROOT
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 IMAGES = 24
-SEEDS = int(os.environ.get("OVSS_CHAOS", "3"))
+SEEDS = int(os.environ.get("OVSS_CHAOS", "2"))
 IN_FLIGHT = 8
 """Images that a kill may cost: what two workers have in hand or on the way to a part file, of one image here."""
 

@@ -79,7 +79,7 @@ def test_other_threads_have_nothing_to_hold() -> None:
     assert done == [signal.getsignal(signal.SIGINT)]
 
 
-IMAGES = 60
+IMAGES = 20
 
 
 def command(folder: Path, seconds: float) -> list[str]:
