@@ -71,6 +71,7 @@ def test_binary_mask_0_255(case: Path, score: Score) -> None:
     assert score()["metrics"]["miou"] == pytest.approx(61.75, abs=0.005)
 
 
+@pytest.mark.slow
 def test_brackets_in_path(score: Score) -> None:
     right(score("data [2024]/benchmark.yaml"), images=2)
 
@@ -96,6 +97,7 @@ def test_class_name_markup(case: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "sign [/closed]" in printed
 
 
+@pytest.mark.slow
 def test_dangling_links(case: Path, score: Score, capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["sh", str(case / "make.sh")], check=True)
     assert checked(case) == 4
@@ -116,15 +118,18 @@ def test_grey_palette_png(case: Path, score: Score) -> None:
     assert checked(case) == 2
 
 
+@pytest.mark.slow
 def test_grey_png_4_bit(score: Score) -> None:
     right(score(), images=2)
 
 
+@pytest.mark.slow
 def test_mixed_case_endings(case: Path, score: Score) -> None:
     assert checked(case) == 0
     right(score(), images=4)
 
 
+@pytest.mark.slow
 def test_same_names_in_folders(case: Path, score: Score) -> None:
     assert checked(case) == 0
     right(score(), images=4)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.metrics.dice import SOURCE
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def ovss(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:

@@ -67,6 +67,7 @@ def run(data: Path, *, out: str = "run", use: str = "tests.toys", **options: Any
     return benchmark, sorted(line.partition("@")[0] for line in witness.read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_mended_labels_are_scored_anew_and_the_report_says_how_many(cluster: None, data: Path) -> None:
     first, done = run(data)
     assert (first["metrics"]["pacc"], first["files"]["changed"], done) == (0.0, 0, list(IDS))

@@ -54,6 +54,7 @@ def test_an_interrupted_run_reports_what_it_has(method: str, tmp_path: Path) -> 
     assert benchmarks(run)["pascal5i:1"]["images"] == {"expected": 2, "scored": 0, "failed": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "state"), [("sam_alpha_clip_tiny", "finished"), ("san_tiny", "interrupted")])
 def test_an_old_run_goes_on_with_the_same_command(method: str, state: str, folds: Path, tmp_path: Path) -> None:
     run = shutil.copytree(OLD / f"{method}-{state}", tmp_path / "run")

@@ -32,7 +32,7 @@ from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.paths import ROOT
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PATIENCE = 400.0
 """Seconds for a start, or an end, on a busy machine."""
