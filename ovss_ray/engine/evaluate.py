@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from ovss_ray.engine import reduce
+from ovss_ray.engine import interrupts, reduce
 from ovss_ray.engine.cluster import connection, placement, preflight, ray_internals
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.progress import Progress
@@ -111,7 +111,8 @@ def _finish(plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], 
             patience = STALL * config.deadline  # as nodes that a provider takes away are often replaced
             progress.say(f"{trouble}: continuing with the remaining images")
         finally:
-            watch.end_round()
+            if not interrupts.left_connected():
+                watch.end_round()
             entry |= {"images": progress.done - progress.earlier, "failed": progress.failed}
             entry |= {"deaths": progress.deaths, "begun_again": progress.redone}
         fruitless = fruitless + 1 if progress.done == before else 0

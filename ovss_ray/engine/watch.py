@@ -26,6 +26,8 @@ GONE = 30.0
 If Ray has not restarted the workers of a dead node within the same time, they count as lost."""
 STALL = 3
 """Factor: a run hangs if no image was started or finished for STALL × deadline seconds."""
+READER = 5.0
+"""Maximum seconds to wait for the thread that reads the stream of a failed round"""
 START = 60.0
 """Minimum seconds without a started or finished image before a run counts as hung.
 
@@ -46,6 +48,7 @@ class Watch:
         self.deadline = deadline
         self.answered = time.monotonic()
         self.missed: float | None = None
+        self.reader: threading.Thread | None = None
 
     def __call__(self) -> Status | None:
         """Return the state of the run; None if the cluster does not answer at the moment.
@@ -71,13 +74,16 @@ class Watch:
     def end_round(self) -> None:
         """Kill the workers that a failed round has left, so that calls that wait for them fail at once.
 
-        After a successful round, there are no workers.
+        Also wait up to READER seconds for the thread that reads the stream. If it still called Ray while Ray is shut
+        down, Ray would end this process with status 1. After a successful round, there are no workers.
         """
         if not connection.answers():
             return
         for worker in ray.get(self.ledger.handles.remote(), timeout=GONE):
             ray.kill(worker)
         ray.get(self.ledger.forget.remote(), timeout=GONE)
+        if self.reader:
+            self.reader.join(READER)
 
     def note_death(self, lost: Lost) -> Status | None:
         """Enter the worker whose death caused the error `lost` into the ledger. Return the state of the run.
@@ -135,7 +141,8 @@ def watched(stream: Iterator[T], watch: Watch, report: Callable[[Status], None])
     `report` is called with each state that `watch` returns. Raises the exceptions of the stream and of `watch`.
     """
     items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1000)
-    threading.Thread(target=_drain, args=(stream, items), daemon=True).start()
+    watch.reader = threading.Thread(target=_drain, args=(stream, items), daemon=True)
+    watch.reader.start()
     due = time.monotonic() + PULSE
     kind, item = "", cast(Any, None)
     while kind not in ("end", "failed"):
