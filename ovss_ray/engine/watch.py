@@ -15,6 +15,7 @@ from ovss_ray.engine.cluster import connection, ray_internals
 from ovss_ray.engine.ledger import Ledger, Status
 from ovss_ray.engine.worker import evidence
 from ovss_ray.errors import OvssError
+from ovss_ray.runs.lease import Lease
 
 T = TypeVar("T")
 
@@ -41,11 +42,11 @@ class Lost(Exception):
 class Watch:
     """Monitor of a run. Each call checks the cluster and the ledger, and raises an error if the run cannot go on."""
 
-    def __init__(self, images: int, max_deaths: int, deadline: float) -> None:
+    def __init__(self, images: int, max_deaths: int, deadline: float, lease: Lease) -> None:
         this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger)
         self.ledger = actor.options(scheduling_strategy=this_node).remote(images, max_deaths)
-        self.deadline = deadline
+        self.deadline, self.lease = deadline, lease
         self.answered = time.monotonic()
         self.missed: float | None = None
         self.reader: threading.Thread | None = None
@@ -53,8 +54,10 @@ class Watch:
     def __call__(self) -> Status | None:
         """Return the state of the run; None if the cluster does not answer at the moment.
 
-        Raises OvssError if the cluster is down or the run hangs, and Lost if nodes were lost with their workers.
+        Raises OvssError if the cluster is down, the run hangs, or another command has taken over the run folder. Raises
+        Lost if nodes were lost with their workers.
         """
+        self.lease.check()
         if not connection.answers():
             if time.monotonic() - self.answered > GONE:
                 raise OvssError(
