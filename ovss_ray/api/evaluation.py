@@ -1,6 +1,7 @@
 """Evaluate a method from Python: `ovss_ray.evaluate`. Torch and Ray are imported by the call, not with this module."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from ovss_ray.engine.cluster.ray_internals import prepare_import
@@ -64,6 +65,6 @@ def run(plans: Mapping[str, RunPlan], progress: Progress) -> Iterator[tuple[str,
     with held():
         from ovss_ray.engine import evaluate as engine  # only now: Ray takes seconds, and a wrong config should not
         from ovss_ray.engine.cluster import connection
-    with connection.connect():
+    with connection.connect() if len(plans) > 1 else nullcontext():  # a single run connects after its own checks
         for name, plan in plans.items():
             yield name, engine.run(plan, progress)

@@ -1,4 +1,4 @@
-"""The exit statuses of the command line: 0 done, 1 images failed, 2 the command failed, 130 interrupted."""
+"""The exit statuses of the command line: 0 done, 1 images failed, 2 the command failed, 130 Ctrl-C, 143 SIGTERM."""
 
 import sys
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import typer
 
+from ovss_ray.engine import interrupts
 from ovss_ray.errors import OvssError
 
 FAILED = 1
@@ -24,12 +25,12 @@ def errors_printed() -> Iterator[None]:
 
 @contextmanager
 def resumable(advice: str) -> Iterator[None]:
-    """If the block is interrupted (Ctrl-C), print `advice` and exit with status 130.
+    """If the block is interrupted, print `advice` and exit with status 130 (Ctrl-C) or 143 (SIGTERM).
 
     Use this context manager inside the function of a typer command, not around the call of the typer app.
     """
     try:
-        yield
-    except KeyboardInterrupt:
-        print(f"\novss: interrupted. {advice}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        with interrupts.ends_process():
+            yield
+    except KeyboardInterrupt as interrupt:
+        raise typer.Exit(interrupts.leave(interrupt, advice)) from None

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from ovss_ray.engine import reduce
+from ovss_ray.engine import interrupts, reduce
 from ovss_ray.engine.cluster import connection, placement, preflight, ray_internals
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.progress import Progress
@@ -25,8 +25,10 @@ from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.reports import report
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs import changes, records, relations
+from ovss_ray.runs import lease as leases
 from ovss_ray.runs import manifest as manifests
 from ovss_ray.runs.folder import RunFolder, environment
+from ovss_ray.runs.lease import Lease
 from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
@@ -40,8 +42,14 @@ ROUNDS = 3
 def run(plan: RunPlan, progress: Progress) -> Report:
     """Evaluate all images of a run that have no result yet. Write and return the report of the run.
 
-    Raises OvssError if the folder contains a different run, if too many images fail, or if the cluster fails.
+    Raises OvssError if the folder contains a different run, if another command works in it, if too many images fail, or
+    if the cluster fails.
     """
+    with leases.held(plan.folder, progress.say) as lease:
+        return _run(plan, progress, lease)
+
+
+def _run(plan: RunPlan, progress: Progress, lease: Lease) -> Report:
     folder = plan.folder
     folder.claim(plan.config, plan.identity(), {**environment(), **plan.weights()})
     plan = _with_changes(plan, plan.manifests, progress)
@@ -50,11 +58,13 @@ def run(plan: RunPlan, progress: Progress) -> Report:
     relations.save(folder, plan.relations)
     settled = {name: set(records.parts(folder.records(name))) for name in plan.manifests}
     todo = _todo(plan, settled)
+    if len(todo):
+        preflight.room(plan)
     with connection.connect(), progress.watch(plan, todo):
         if len(todo):
             preflight.run(plan)
             with folder.command() as entry:
-                _finish(plan, progress, settled, entry)
+                _finish(plan, progress, settled, entry, lease)
             _with_changes(plan, {k: changes.restamped(v) for k, v in plan.manifests.items()}, progress)
         with plain_errors():
             return report.build(folder, reduce.fold)
@@ -87,7 +97,9 @@ def _todo(plan: RunPlan, settled: Mapping[str, set[str]]) -> pa.Table:
     return pa.concat_tables(left)
 
 
-def _finish(plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], entry: dict[str, Any]) -> None:
+def _finish(
+    plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], entry: dict[str, Any], lease: Lease
+) -> None:
     """Evaluate the remaining images in rounds, until every image has a record.
 
     A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
@@ -95,7 +107,7 @@ def _finish(plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], 
     finish no image.
     """
     config = plan.config
-    watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline)
+    watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)
     patience, fruitless = 0.0, 0
     while len(left := _todo(plan, settled)):
         before, rounds = progress.done, ROUNDS
@@ -111,7 +123,8 @@ def _finish(plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], 
             patience = STALL * config.deadline  # as nodes that a provider takes away are often replaced
             progress.say(f"{trouble}: continuing with the remaining images")
         finally:
-            watch.end_round()
+            if not interrupts.left_connected():
+                watch.end_round()
             entry |= {"images": progress.done - progress.earlier, "failed": progress.failed}
             entry |= {"deaths": progress.deaths, "begun_again": progress.redone}
         fruitless = fruitless + 1 if progress.done == before else 0

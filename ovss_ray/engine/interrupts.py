@@ -1,34 +1,112 @@
-"""Delay of an interrupt (Ctrl-C) until the end of a block."""
+"""Interrupts: Ctrl-C and SIGTERM. A block can delay them, and a command declares that they end the process."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that interrupt a command"""
+
+
+class Terminated(KeyboardInterrupt):
+    """Interrupt by SIGTERM, which `kill`, Slurm, Kubernetes and `ray job stop` send. It is handled as Ctrl-C is."""
+
+
+class _Process:
+    """State of this process: whether an interrupt ends it, and whether its connection to Ray is left open."""
+
+    ends = False
+    connected = False
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
+def _main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def ends_process() -> Iterator[None]:
+    """Declare that an interrupt in the block ends this process, through `leave`. SIGTERM interrupts it as Ctrl-C does.
+
+    Outside the main thread, or if the program has its own handler for SIGTERM, the block has no effect.
+    """
+    if not _main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    _Process.ends = True
+    try:
+        yield
+    finally:
+        _Process.ends = False
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def left_connected() -> bool:
+    """Return True if the exception that is being handled is an interrupt that ends this process.
+
+    The caller then leaves its connection to Ray open, and `leave` ends the process without Ray's clean-up. That
+    clean-up ends the raylet of this machine. A thread that still calls Ray then ends this process with status 1.
+    """
+    _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
+    return _Process.connected
+
+
+def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
+    """Print that the command was interrupted, with `advice`. Return the exit status: 130 for Ctrl-C, 143 for SIGTERM.
+
+    If the connection to Ray was left open, exit at once. Ray then ends the workers, and a cluster that this process
+    started ends with it.
+    """
+    terminated = isinstance(interrupt, Terminated)
+    status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+    if _Process.connected:
+        for stop in SIGNALS:
+            signal.signal(stop, signal.SIG_IGN)
+    print(f"\novss: {'terminated by SIGTERM' if terminated else 'interrupted'}. {advice}", file=sys.stderr, flush=True)
+    if _Process.connected:
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Delay an interrupt (Ctrl-C) until the end of the block. A second interrupt is not delayed.
+    """Delay an interrupt (Ctrl-C, and SIGTERM in a command) until the end of the block. A second one is not delayed.
 
     Use this for blocks of a few seconds in which an interrupt would be lost or do harm. For example, Python ignores an
     exception inside a callback of an import ("Exception ignored in"). An interrupted ray.init may leave a lock of
-    `logging` locked. Nothing is delayed outside the main thread, or if the program has its own handler for SIGINT.
+    `logging` locked. Handlers that the block itself installs, as ray.init does for SIGTERM, are replaced at its end.
+    Nothing is delayed outside the main thread, or if the program has its own handler for a signal.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+    ours = (signal.default_int_handler, _terminate)
+    before = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) in ours}
+    if not before or not _main_thread():
         yield
         return
-    came = False
+    came: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        nonlocal came
-        came = True
-        signal.signal(signal.SIGINT, before)
+        came.append(number)
+        signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield
+    except SystemExit as end:  # of Ray's handler for SIGTERM, which ray.init installs
+        if signal.SIGTERM not in before or end.code != signal.SIGTERM:
+            raise
+        came.append(signal.SIGTERM)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if came:
-        raise KeyboardInterrupt
+        raise Terminated if signal.SIGTERM in came else KeyboardInterrupt

@@ -15,6 +15,7 @@ from ovss_ray.engine.cluster import connection, ray_internals
 from ovss_ray.engine.ledger import Ledger, Status
 from ovss_ray.engine.worker import evidence
 from ovss_ray.errors import OvssError
+from ovss_ray.runs.lease import Lease
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ GONE = 30.0
 If Ray has not restarted the workers of a dead node within the same time, they count as lost."""
 STALL = 3
 """Factor: a run hangs if no image was started or finished for STALL × deadline seconds."""
+READER = 5.0
+"""Maximum seconds to wait for the thread that reads the stream of a failed round"""
 START = 60.0
 """Minimum seconds without a started or finished image before a run counts as hung.
 
@@ -39,19 +42,22 @@ class Lost(Exception):
 class Watch:
     """Monitor of a run. Each call checks the cluster and the ledger, and raises an error if the run cannot go on."""
 
-    def __init__(self, images: int, max_deaths: int, deadline: float) -> None:
+    def __init__(self, images: int, max_deaths: int, deadline: float, lease: Lease) -> None:
         this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger)
         self.ledger = actor.options(scheduling_strategy=this_node).remote(images, max_deaths)
-        self.deadline = deadline
+        self.deadline, self.lease = deadline, lease
         self.answered = time.monotonic()
         self.missed: float | None = None
+        self.reader: threading.Thread | None = None
 
     def __call__(self) -> Status | None:
         """Return the state of the run; None if the cluster does not answer at the moment.
 
-        Raises OvssError if the cluster is down or the run hangs, and Lost if nodes were lost with their workers.
+        Raises OvssError if the cluster is down, the run hangs, or another command has taken over the run folder. Raises
+        Lost if nodes were lost with their workers.
         """
+        self.lease.check()
         if not connection.answers():
             if time.monotonic() - self.answered > GONE:
                 raise OvssError(
@@ -71,13 +77,16 @@ class Watch:
     def end_round(self) -> None:
         """Kill the workers that a failed round has left, so that calls that wait for them fail at once.
 
-        After a successful round, there are no workers.
+        Also wait up to READER seconds for the thread that reads the stream. If it still called Ray while Ray is shut
+        down, Ray would end this process with status 1. After a successful round, there are no workers.
         """
         if not connection.answers():
             return
         for worker in ray.get(self.ledger.handles.remote(), timeout=GONE):
             ray.kill(worker)
         ray.get(self.ledger.forget.remote(), timeout=GONE)
+        if self.reader:
+            self.reader.join(READER)
 
     def note_death(self, lost: Lost) -> Status | None:
         """Enter the worker whose death caused the error `lost` into the ledger. Return the state of the run.
@@ -135,7 +144,8 @@ def watched(stream: Iterator[T], watch: Watch, report: Callable[[Status], None])
     `report` is called with each state that `watch` returns. Raises the exceptions of the stream and of `watch`.
     """
     items: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1000)
-    threading.Thread(target=_drain, args=(stream, items), daemon=True).start()
+    watch.reader = threading.Thread(target=_drain, args=(stream, items), daemon=True)
+    watch.reader.start()
     due = time.monotonic() + PULSE
     kind, item = "", cast(Any, None)
     while kind not in ("end", "failed"):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ovss_ray.engine import interrupts
 from ovss_ray.engine.interrupts import held
 from tests.paths import ROOT
 
@@ -79,6 +80,37 @@ def test_other_threads_have_nothing_to_hold() -> None:
     assert done == [signal.getsignal(signal.SIGINT)]
 
 
+def stop_as_ray_does(number: int, frame: object) -> None:
+    sys.exit(number)
+
+
+def start_of_ray() -> None:
+    """Replace the handler of SIGTERM, as ray.init does, and receive the signal."""
+    with held():
+        signal.signal(signal.SIGTERM, stop_as_ray_does)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_sigterm_interrupts_a_command_also_while_ray_starts() -> None:
+    with pytest.raises(interrupts.Terminated), interrupts.ends_process():
+        signal.raise_signal(signal.SIGTERM)
+    with interrupts.ends_process():
+        with pytest.raises(interrupts.Terminated):
+            start_of_ray()
+        with pytest.raises(interrupts.Terminated):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_a_program_has_decided_about_sigterm_stays() -> None:
+    signal.signal(signal.SIGTERM, stop_as_ray_does)
+    try:
+        with interrupts.ends_process(), pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 IMAGES = 20
 
 
@@ -97,7 +129,12 @@ def command(folder: Path, seconds: float) -> list[str]:
 
 
 @pytest.mark.ray
-def test_a_run_that_ctrl_c_has_stopped_goes_on_with_the_same_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_a_run_that_a_signal_has_stopped_goes_on_with_the_same_command(
+    sent: signal.Signals, status: int, tmp_path: Path
+) -> None:
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs ignore
     text = {"text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "cwd": ROOT}
     run = subprocess.Popen(command(tmp_path, 1.0), stderr=subprocess.PIPE, preexec_fn=heed, **text)  # type: ignore[call-overload]
@@ -106,9 +143,10 @@ def test_a_run_that_ctrl_c_has_stopped_goes_on_with_the_same_command(tmp_path: P
         assert run.poll() is None
         assert time.monotonic() < until, "no record was written"
         time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(sent)
     _, said = run.communicate(timeout=300)
-    assert (run.returncode, "run the same command again to resume" in said) == (130, True), said
+    assert (run.returncode, "run the same command again to resume" in said) == (status, True), said
+    assert "***" not in said, "no trace of Ray's C++ code"
     done = {file.name for file in tmp_path.glob("run/*/records/*.parquet")}
     begun = len((tmp_path / "witness").read_text().split())
     again = subprocess.run(command(tmp_path, 0.0), capture_output=True, timeout=300, **text)  # type: ignore[call-overload]

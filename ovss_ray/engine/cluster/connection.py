@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 
+from ovss_ray.engine import interrupts
 from ovss_ray.engine.cluster import ray_internals, ray_start
 from ovss_ray.engine.cluster.placement import Size
 from ovss_ray.errors import OvssError
@@ -32,8 +33,9 @@ FAREWELL = 20.0
 def connect() -> Iterator[None]:
     """Connect to a Ray cluster during the block. If none is running, start a local cluster that ends with the block.
 
-    A submitted Ray job uses the cluster to which it was submitted. Raises OvssError if a cluster exists but does not
-    answer, or if Ray does not start on this machine.
+    A submitted Ray job uses the cluster to which it was submitted. If an interrupt ends the process, the connection is
+    left open until then (see interrupts.left_connected). Raises OvssError if a cluster exists but does not answer, or
+    if Ray does not start on this machine.
     """
     ours = not ray.is_initialized()
     with _last_words() if ours else nullcontext():
@@ -43,7 +45,7 @@ def connect() -> Iterator[None]:
             ray_internals.quiet_data()
             yield
         finally:
-            if ours:
+            if ours and not interrupts.left_connected():
                 leaving = threading.Thread(target=ray.shutdown, daemon=True)
                 leaving.start()
                 leaving.join(FAREWELL)

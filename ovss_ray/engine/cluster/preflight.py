@@ -27,12 +27,11 @@ their sizes do not count as memory of a worker."""
 
 
 def run(plan: RunPlan) -> None:
-    """Check that the disk is large enough, and that every node can access the files of the run.
+    """Check that every node can access the files of the run.
 
     Checked files: the run's folder, the first photograph and label file of each benchmark, and the weights. Raises
     OvssError if a check fails.
     """
-    _room(plan)
     first = [str(table[name][0]) for table in plan.manifests.values() for name in ("image_uri", "truth_uri")]
     weights = [str(file) for stage_files in plan.sources for file in stage_files[:NETWORK_FILES]]
     see_everywhere([plan.folder.file("identity.json"), *first, *weights], "--out, --data-root and weights")
@@ -62,7 +61,7 @@ def see_everywhere(uris: Sequence[str], options: str) -> None:
             )
 
 
-def _room(plan: RunPlan) -> None:
+def room(plan: RunPlan) -> None:
     """Raise OvssError if the run's folder is on a local disk with too little space for records and label maps.
 
     The space is estimated from RECORD and LABEL_MAP.

@@ -71,13 +71,11 @@ def test_a_node_that_has_died_unnoticed_is_passed_over(
             preflight.run(hidden)
 
 
-def test_a_disk_that_is_too_small_is_said_before_workers_start(
-    nodes: None, request_: RunPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_too_small_is_said_before_ray_starts(request_: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     request_.folder.save_json("identity.json", {})
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(OvssError, match=r"run: disk too small, only 0\.00 GB free.*--set keep_predictions=none"):
-        preflight.run(request_)
+        preflight.room(request_)
 
 
 def test_an_address_at_which_nothing_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,154 @@
+"""Lease of a run folder: only one command at a time works in it. The holder renews the lease, as a sign of life."""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.runs.folder import RunFolder
+
+FILE = "lease.json"
+"""Name of the lease's file in the run folder"""
+BEAT = 10.0
+"""Seconds between two renewals of a lease"""
+STALE = 60.0
+"""Seconds without a renewal after which another command takes the lease over.
+
+They are measured by the clock of that command, since the clocks of two machines may differ."""
+LOOK = 1.0
+"""Seconds between two looks at a lease that may be stale"""
+
+
+class Lease:
+    """Lease that this process holds. A thread renews it until it is released."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.content = {"token": uuid.uuid4().hex, **_process(), "since": _now(), "renewed": _now()}
+        self.loss = ""
+        self.released = threading.Event()
+
+    def check(self) -> None:
+        """Raise OvssError if another command has taken the lease over."""
+        if self.loss:
+            raise OvssError(self.loss)
+
+    def renew(self) -> None:
+        """Write the time of the renewal, unless another command has taken the lease over. Errors are ignored."""
+        with suppress(OvssError):  # the next renewal may succeed; if none does, another command may take over
+            holder = _read(self.uri)
+            if holder and holder.get("token") != self.content["token"]:
+                self.loss = (
+                    f"{self.uri}: another command has taken over this run: {_who(holder)}. It received no sign of "
+                    f"life of this command for {STALE:.0f} s. Finished images are kept. This command ends"
+                )
+                return
+            self.content["renewed"] = _now()
+            files.write(self.uri, _bytes(self.content))
+
+    def release(self) -> None:
+        """End the renewals and delete the lease, unless another command has taken it over."""
+        self.released.set()
+        with suppress(OvssError):
+            if (_read(self.uri) or {}).get("token") == self.content["token"]:
+                files.delete(self.uri)
+
+    def keep(self) -> None:
+        """Renew the lease every BEAT seconds, until it is released or lost."""
+        while not self.loss and not self.released.wait(BEAT):
+            self.renew()
+
+
+@contextmanager
+def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
+    """Hold the lease of a run folder during the block.
+
+    A lease of a command that has ended on this machine is taken over at once. A lease of another machine is taken over
+    if it is not renewed for STALE seconds; `say` receives a message about this wait. Raises OvssError if another
+    command holds the lease, or if the folder cannot be written.
+    """
+    lease = Lease(folder.file(FILE))
+    while not files.create(lease.uri, _bytes(lease.content)):
+        _wait_for_end(lease.uri, say)
+        files.delete(lease.uri)
+    keeper = threading.Thread(target=lease.keep, daemon=True)
+    keeper.start()
+    try:
+        yield lease
+    finally:
+        lease.released.set()
+        keeper.join(BEAT)
+        lease.release()
+
+
+def _wait_for_end(uri: str, say: Callable[[str], None]) -> None:
+    """Return when the holder of a lease has ended or seems to have ended. Raises OvssError if it is alive."""
+    first, since = _read(uri), time.monotonic()
+    ended = _ended(first)
+    if ended is None and first:
+        say(f"{uri}: held by {_who(first)}. Waiting up to {STALE:.0f} s for a sign of life of that command")
+    while ended is None and time.monotonic() - since < STALE:
+        time.sleep(LOOK)
+        holder = _read(uri)
+        if not holder and not files.exists(uri):
+            return
+        ended = False if holder != first else None
+        first = holder
+    if ended is False:
+        raise OvssError(
+            f"{uri}: another command works in this run folder: {_who(first)}. Wait until it ends, stop it, or choose "
+            "another --out. Two commands would evaluate the same images twice"
+        )
+
+
+def _ended(holder: dict[str, Any]) -> bool | None:
+    """Return whether the process of a lease has ended; None if it was started on another machine or is unknown."""
+    here = _process()
+    if not holder or any(holder.get(key) != here[key] for key in ("host", "boot")):
+        return None
+    try:
+        return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) > 1
+    except (psutil.Error, KeyError, TypeError):
+        return True
+
+
+def _process() -> dict[str, Any]:
+    """Return host, process id and start of this process. `boot` differs between starts of a machine, and containers."""
+    boot = [str(psutil.boot_time())]
+    with suppress(OSError):
+        boot = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    started = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "boot": " ".join(boot)}
+
+
+def _read(uri: str) -> dict[str, Any]:
+    """Return the content of a lease; {} if there is none, or if it is not completely written."""
+    try:
+        content = json.loads(files.read(uri)) if files.exists(uri) else {}
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _bytes(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _who(holder: dict[str, Any]) -> str:
+    host, pid, since, renewed = (holder.get(key, "unknown") for key in ("host", "pid", "since", "renewed"))
+    return f"host {host}, process {pid}, since {since}, last sign of life {renewed}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
