@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ovss_ray.benchmarks.contract import Benchmark
 from ovss_ray.models.ovsam.config import OvsamConfig, WithNames
+from ovss_ray.models.sam_layers.points import Options, Settings
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared
 from ovss_ray.structures.columns import Batch, column
@@ -36,7 +37,7 @@ class Stage(WithNames, stage.Stage):
 
     benchmarks: Mapping[str, Benchmark]
 
-    class Config(OvsamConfig):
+    class Config(Options, OvsamConfig):
         """The network, and the parameters of SAM's generator that need no predicted IoU, under their names."""
 
         base: tuple[str, ...] = ()
@@ -44,13 +45,6 @@ class Stage(WithNames, stage.Stage):
         classes have their own"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
-        points_per_side: int = Field(default=32, ge=1)
-        points_per_batch: int = Field(default=64, ge=1)
-        """maximum number of points in one pass of the decoder; on a CPU, at most as many as fit its cache"""
-        stability_score_thresh: float = 0.95
-        stability_score_offset: float = 1.0
-        box_nms_thresh: float = 0.7
-        min_mask_region_area: int = Field(default=0, ge=0)
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
@@ -62,7 +56,6 @@ class Stage(WithNames, stage.Stage):
         super().__init__(config, prepared)
         from ovss_ray.models.ovsam import network
         from ovss_ray.models.ovsam.everything import Everything
-        from ovss_ray.models.sam_layers.points import Settings
 
         self.model = network.load(config.variant, self.files(config), config.resolved_device(), config.precision)
         self.network = self.model

@@ -5,9 +5,7 @@ Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes
 stage `ovsam` evaluates the network on prompts of instances.
 """
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,12 +14,12 @@ from pydantic import Field
 from ovss_ray.errors import OvssError
 from ovss_ray.models.network_config import WithClassifiers
 from ovss_ray.models.ovsam.config import OvsamConfig
+from ovss_ray.models.sam_layers.encoded import WithImages
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
-    from ovss_ray.models.ovsam.inputs import Embedded
     from ovss_ray.models.ovsam.network import Ovsam
     from ovss_ray.models.text import Classifier
 
@@ -34,21 +32,7 @@ QUESTION = ("points", "labels", "box", "base", "multimask", "image")
 the network has one mask per prompt; `image`: name of the image in the cache, by default a hash of its pixels"""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """An image, and its encoding."""
-
-    image: np.ndarray
-    """(H, W, 3) uint8 RGB"""
-    embedded: "Embedded"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the image and of its encoding, on CPU or GPU."""
-        return self.image.nbytes + self.embedded.nbytes
-
-
-class Stage(WithClassifiers, stage.Stage):
+class Stage(WithImages, WithClassifiers, stage.Stage):
     """image (H, W, 3) uint8 RGB, a prompt and vocabulary → one region, with stability as predicted_iou, and scores."""
 
     reads = ("image", "prompts", "vocabulary")
@@ -73,17 +57,8 @@ class Stage(WithClassifiers, stage.Stage):
         self.model = network or networks.load(
             config.variant, self.files(config), config.resolved_device(), config.precision
         )
-        self.seen: Recent[Seen] = Recent(config.memory, lambda seen: seen.nbytes)
+        self.cache(config.memory)
         self.grouped: Recent[Classifier] = Recent(1)
-
-    def kept(self) -> Mapping[str, int]:
-        """Return the size of the cache of images and encodings, in bytes."""
-        return {"images": self.seen.held}
-
-    def image(self, name: str) -> np.ndarray | None:
-        """Return the image that is cached under a name, (H, W, 3) uint8 RGB, or None."""
-        seen = self.seen.kept(name)
-        return seen.image if seen else None
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment and name the object of the prompt of every image."""
@@ -98,10 +73,7 @@ class Stage(WithClassifiers, stage.Stage):
 
         if unknown := set(question) - set(QUESTION):
             raise OvssError(f"unknown keys of a prompt: {sorted(unknown)}; allowed: {', '.join(QUESTION)}")
-        name = question.get("image") or f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"
-        # A copy is cached: the image may be in shared memory, which Ray could not free.
-        encode = self.model.embed
-        seen = self.seen.get(name, lambda: Seen(image.copy(), encode([image], self.config.path)[0])).embedded
+        seen = self.encoded(image, question.get("image"), lambda image: self.model.embed([image], self.config.path)[0])
         points, labels, box = ([question[key]] if key in question else None for key in ("points", "labels", "box"))
         (logits,) = self.model.masks([seen], [inputs.prompts(points, labels, box, seen.placed)])
         groups = words.trained(question.get("base", self.config.base), vocabulary)

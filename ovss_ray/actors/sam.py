@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from ovss_ray.models.sam.config import SamConfig
+from ovss_ray.models.sam_layers.points import Options, Settings
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies
@@ -25,23 +26,16 @@ class Stage(stage.Stage):
     gpu: ClassVar[bool] = True
     where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
 
-    class Config(SamConfig):
+    class Config(Options, SamConfig):
         """The network, and the released generator's parameters, with the released names and defaults."""
 
         batch: int = Field(default=4, ge=1)
         """maximum number of images or crops in a forward pass on a GPU. A CPU gets one, since more are not faster"""
-        points_per_side: int = Field(default=32, ge=1)
-        points_per_batch: int = Field(default=64, ge=1)
-        """maximum number of points in one pass of the decoder; on a CPU, at most as many as fit its cache"""
         pred_iou_thresh: float = 0.88
-        stability_score_thresh: float = 0.95
-        stability_score_offset: float = 1.0
-        box_nms_thresh: float = 0.7
         crop_n_layers: int = Field(default=0, ge=0)
         crop_nms_thresh: float = 0.7
         crop_overlap_ratio: float = 512 / 1500
         crop_n_points_downscale_factor: int = Field(default=1, ge=1)
-        min_mask_region_area: int = Field(default=0, ge=0)
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
@@ -51,7 +45,6 @@ class Stage(stage.Stage):
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
         from ovss_ray.models.sam.generator import Generator
-        from ovss_ray.models.sam_layers.points import Settings
 
         alone = config.exact or config.resolved_device() == "cpu"
         images = 1 if alone else config.batch

@@ -2,8 +2,9 @@
 
 The photograph is resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024). So teacher and student see the same
 pixels. Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H. A shard holds the images of a batch,
-by their ids (io/arrays/shards.py); `pools.N.batch` sets their number. A killed run is resumed like any other: images
-with a record are not computed again.
+by their ids (io/arrays/shards.py); `pools.N.batch` sets their number. It also names the SAM and the digest of its
+weights, so that a training refuses embeddings of another one. A killed run is resumed like any other: images with a
+record are not computed again.
 """
 
 from pathlib import Path
@@ -61,6 +62,7 @@ class Stage(stage.Stage):
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
         self.network = config.load(config.batch)
+        self.source = config.identity()
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Compute and write the embeddings of all images. Raises OvssError if the folder is not writable."""
@@ -68,7 +70,7 @@ class Stage(stage.Stage):
         for name in sorted(set(batch["benchmark"])):
             rows = [i for i, benchmark in enumerate(batch["benchmark"]) if benchmark == name]
             arrays = {str(batch["image_id"][i]): embeddings[i] for i in rows}
-            shards.write(self.folder(self.config, name), arrays)
+            shards.write(self.folder(self.config, name), arrays, self.source)
         return {}
 
     def _embeddings(self, images: list[np.ndarray]) -> list[np.ndarray]:

@@ -8,9 +8,7 @@ Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. The first
 prompts run only the small decoder.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,13 +17,14 @@ from pydantic import Field
 
 from ovss_ray.errors import OvssError
 from ovss_ray.models.sam.config import SamConfig
+from ovss_ray.models.sam_layers.encoded import WithImages, hashed
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabularies
 
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
-    from ovss_ray.models.sam.network import Answer, Embedded, Sam
+    from ovss_ray.models.sam.network import Answer, Sam
 
 QUESTION = ("points", "labels", "box", "mask", "multimask")
 """Keys of a prompt: the arguments of models.sam.network.Sam.predict."""
@@ -35,21 +34,7 @@ OTHERS = (NAME, "base")
 """Further keys that a prompt may have. `base` is for networks that name objects; SAM ignores it"""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """An image, and its embedding by SAM's image encoder."""
-
-    image: np.ndarray
-    """(H, W, 3) uint8 RGB"""
-    embedded: "Embedded"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the image and of its embedding, on CPU or GPU."""
-        return self.image.nbytes + self.embedded.embedding.nbytes
-
-
-class Stage(stage.Stage):
+class Stage(WithImages, stage.Stage):
     """image (H, W, 3) uint8 RGB and prompts → masks as regions, in the network's order or the prompts' order."""
 
     reads: tuple[str, ...] = ("image", "prompts")
@@ -79,21 +64,10 @@ class Stage(stage.Stage):
 
     def __init__(self, config: Config, prepared: stage.Prepared | None = None, network: "Sam | None" = None) -> None:
         super().__init__(config, prepared)
-        from ovss_ray.structures.recent import Recent
-
         self.reads, _ = self.columns(config.model_dump())
         self.model = network or config.load()
         config.compiled(self.model, 1)  # a shared network may not have been compiled for batch size 1
-        self.seen: Recent[Seen] = Recent(config.memory, lambda seen: seen.nbytes)
-
-    def kept(self) -> Mapping[str, int]:
-        """Return the size of the cache of images and embeddings, in bytes."""
-        return {"images": self.seen.held}
-
-    def image(self, name: str) -> np.ndarray | None:
-        """Return the image that is cached under a name, (H, W, 3) uint8 RGB, or None."""
-        seen = self.seen.kept(name)
-        return seen.image if seen else None
+        self.cache(config.memory)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment the prompt, or the prompts, of every image."""
@@ -121,7 +95,7 @@ class Stage(stage.Stage):
                 ious[i] = answer.predicted_iou[best]
                 yield answer.masks[best]
 
-        name = _hashed(image)
+        name = hashed(image)
         return *regions.pack(masks()), ious
 
     def answer(self, image: np.ndarray, question: Mapping[str, Any]) -> "Answer":
@@ -131,13 +105,6 @@ class Stage(stage.Stage):
         """
         if unknown := set(question) - {*QUESTION, *OTHERS}:
             raise OvssError(f"unknown keys of a prompt: {sorted(unknown)}; allowed: {', '.join(QUESTION)}")
-        name = question.get(NAME) or _hashed(image)
         with self.config.computing():
-            # A copy is cached: the image may be in shared memory, which Ray could not free.
-            seen = self.seen.get(name, lambda: Seen(image.copy(), self.model.embed(image)))
-            return self.model.predict(seen.embedded, **{key: question[key] for key in QUESTION if key in question})
-
-
-def _hashed(image: np.ndarray) -> str:
-    """Return the name of an image in the cache, from its shape and pixels."""
-    return f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"
+            seen = self.encoded(image, question.get(NAME), self.model.embed)
+            return self.model.predict(seen, **{key: question[key] for key in QUESTION if key in question})

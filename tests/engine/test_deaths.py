@@ -23,6 +23,7 @@ from ovss_ray.engine.display import Display
 from ovss_ray.errors import OvssError
 from ovss_ray.runs import records
 from ovss_ray.runs.plan import plan_run
+from tests import drawn_masks
 from tests.toys import Fault
 
 pytestmark = pytest.mark.ray
@@ -229,3 +230,28 @@ def test_photographs_that_do_not_fit_into_the_object_store_together_are_all_scor
     made = run(tmp_path, tmp_path / "run", seconds=0.3, deadline=60)
     assert made["images"] == {"expected": 12, "scored": 12, "failed": 0}
     assert made["metrics"]["pacc"] == 100.0
+
+
+@pytest.mark.slow
+def test_mask_ap_of_two_workers_of_which_one_is_killed_is_that_of_pycocotools(tmp_path: Path) -> None:
+    drawn_masks.write(tmp_path / "coco", 12)
+    killing = {"witness": str(tmp_path / "witness"), "killer": f"{7:012}"}
+    stages = [
+        {"use": "detector_prompts", "options": {"path": str(tmp_path / "coco" / drawn_masks.BOXES)}},
+        {"use": "tests.drawn_masks", "options": killing},
+        {"use": "coco_results", "options": {"folder": str(tmp_path / "results")}},
+    ]
+    raw = {
+        "benchmarks": ["coco:instances"], "data_root": str(tmp_path), "limit": 12, "keep_predictions": "none",
+        "deadline": 120, "pools": [{"cpus": 1, "workers": 2, "batch": 1, "stages": stages}],
+    }  # fmt: skip
+    made = evaluate.run(plan_run(configs.validate(raw, "test"), str(tmp_path / "run")), Display(Console(quiet=True)))
+    begun = [line.partition("@") for line in (tmp_path / "witness").read_text().split()]
+    assert len({worker for *_, worker in begun}) >= 2
+    assert [image for image, *_ in begun].count(killing["killer"]) >= 2, "it was begun again after the kill"
+    (of_run,) = made.benchmarks.values()
+    assert of_run.final
+    assert of_run.images.model_dump() == {"expected": 12, "scored": 12, "failed": 0}
+    expected = drawn_masks.reference(tmp_path / "coco", tmp_path / "results/coco-instances")
+    assert of_run.metrics["instance_ap"] == pytest.approx(expected, abs=1e-9)
+    assert 5 < expected < 95

@@ -1,8 +1,9 @@
 """Arrays on disk by key, in shards: each shard is a safetensors file with many arrays.
 
-A shard's name is the digest of its keys. So writing the same arrays again replaces the file, and shards that different
-processes write do not collide. A key that is in several shards has the same array in all of them, as after a killed
-run. Shards are written to any file system; they are read from a local or mounted folder, each array on its own.
+A shard's name is the digest of its keys and of its source, such as a network. So writing the same arrays again replaces
+the file, and shards that different processes write do not collide. After a killed run, a key may be in several
+shards of a source, with equal arrays. Shards are written to any file system; they are read from a local or mounted
+folder, each array on its own.
 """
 
 import hashlib
@@ -17,13 +18,19 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 
 ENDING = ".safetensors"
+SOURCE = "source"
+"""Key of a shard's metadata"""
 
 
-def write(folder: str, arrays: Mapping[str, np.ndarray]) -> str:
-    """Write arrays as one shard of a folder, whole or not at all, and return its address. Raises OvssError."""
-    digest = hashlib.sha256("\n".join(sorted(arrays)).encode()).hexdigest()[:24]
+def write(folder: str, arrays: Mapping[str, np.ndarray], source: str) -> str:
+    """Write arrays as one shard of a folder, whole or not at all, and return its address. Raises OvssError.
+
+    `source` describes what computed the arrays, such as the name and the digest of a network.
+    """
+    digest = hashlib.sha256("\n".join([source, *sorted(arrays)]).encode()).hexdigest()[:24]
     address = files.join(folder, digest + ENDING)
-    files.write(address, safetensors.numpy.save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
+    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    files.write(address, safetensors.numpy.save(contiguous, {SOURCE: source}))
     return address
 
 
@@ -36,10 +43,13 @@ class Shards:
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder).expanduser().absolute()
         self.places: dict[str, Path] = {}
+        self.sources: dict[str, Path] = {}
+        """source → the first of its shards; a shard without a source has the source \"\" """
         for file in sorted(self.folder.glob(f"*{ENDING}")):
             try:
                 with safetensors.safe_open(file, "np") as shard:
                     self.places |= dict.fromkeys(shard.keys(), file)
+                    self.sources.setdefault((shard.metadata() or {}).get(SOURCE, ""), file)
             except (OSError, safetensors.SafetensorError) as failure:
                 raise OvssError(f"{file} is damaged: {failure}. Delete it, and write it again") from failure
         if not self.places:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from ovss_ray.io import digests
 from ovss_ray.models.network_config import NetworkConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
@@ -21,6 +22,10 @@ class SamConfig(NetworkConfig):
     """True: compile the image encoder when a worker starts. A string also sets the mode of torch.compile; both modes
     use CUDA graphs. A compiled encoder pads a smaller batch, which then takes as long as a full one.
     `python -m perf sam-encoder` measures cost and gain"""
+
+    def identity(self) -> str:
+        """Return the variant, and the SHA-256 of its checkpoint. Raises OvssError if the file is missing."""
+        return f"{self.variant}, sha256 {digests.sha256_of(self.files())}"
 
     def load(self, images: int = 1) -> "Sam":
         """Load the network. If the option `compile` is set, compile it for batches of at most `images` images.

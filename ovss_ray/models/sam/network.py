@@ -43,6 +43,11 @@ class Embedded:
     size: Size
     """H, W: size of the image"""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the embedding."""
+        return self.embedding.nbytes
+
 
 @dataclass(frozen=True)
 class Answer:

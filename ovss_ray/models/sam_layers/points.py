@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from ovss_ray.errors import OvssError
 from ovss_ray.models.sam_layers.sizes import Size
@@ -15,6 +16,18 @@ from ovss_ray.structures.masks.regions import Box
 
 EDGE = 20
 """Maximum distance in pixels between a mask's box and its crop's edge at which the mask counts as cut off"""
+
+
+class Options(BaseModel):
+    """Part of a stage's config: the parameters in Settings that every generator has, with the released defaults."""
+
+    points_per_side: int = Field(default=32, ge=1)
+    points_per_batch: int = Field(default=64, ge=1)
+    """maximum number of points in one pass of the decoder; on a CPU, at most as many as fit its cache"""
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    min_mask_region_area: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)

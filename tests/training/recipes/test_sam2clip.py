@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from PIL import Image
 from torch.nn import functional as F
@@ -23,6 +24,7 @@ from ovss_ray.runs.sources import plan_runs
 from ovss_ray.training import config, loop
 from ovss_ray.training.recipes.sam2clip import task as sam2clip
 from ovss_ray.training.recipes.sam2clip.config import Config
+from ovss_ray.training.recipes.sam2clip.photographs import Photographs
 from tests import small_ovsam, small_ovsam_tiny
 from tests.paths import ROOT
 from tests.training import one_batch
@@ -144,14 +146,37 @@ def test_photographs_without_features_are_left_out_and_none_is_an_error(
     task = sam2clip.Task(real)
     assert {item.image_id for item in task.source.items} == {"sa_1", "sa_3"}
     assert task.batch(0)["targets"].shape == (4, 32, 16, 16)
-    shards.write(str(tmp_path / "other"), {"sa_9": np.zeros((32, 16, 16), np.float16)})
+    shards.write(str(tmp_path / "other"), {"sa_9": np.zeros((32, 16, 16), np.float16)}, "any")
     with pytest.raises(OvssError, match=r"has the features of no image of sa1b\. Write them first: ovss eval"):
         sam2clip.Task(real.model_copy(update={"targets": str(tmp_path / "other")}))
-    shards.write(str(tmp_path / "large"), {"sa_1": np.zeros((32, 64, 64), np.float16)})
+    shards.write(str(tmp_path / "large"), {"sa_1": np.zeros((32, 64, 64), np.float16)}, "any")
     with pytest.raises(
         OvssError, match=r"shape \(32, 64, 64\), but the neck of ovsam_tiny needs \(32, 16, 16\)\. Write"
     ):
         sam2clip.Task(real.model_copy(update={"targets": str(tmp_path / "large")}))
+
+
+def test_features_of_another_network_or_of_several_are_refused(
+    settings: Config, photographs: Path, tmp_path: Path
+) -> None:
+    targets = tmp_path / "sa1b"
+    real = settings.model_copy(update={"data": "sa1b", "data_root": str(photographs), "targets": str(targets)})
+    features = {"sa_1": np.zeros((32, 16, 16), np.float16)}
+    shards.write(str(targets), features, "sam_tiny, sha256 0123")
+    needed = dumped(settings, photographs, tmp_path / "right", [2]).source
+    with pytest.raises(
+        OvssError, match=rf"has features of sam_tiny, sha256 0123 \(.*\), but the teacher is {needed}\. Pass the check"
+    ):
+        Photographs(real)
+    dumped(settings, photographs, tmp_path, [2])
+    with pytest.raises(
+        OvssError, match=rf"of (sam_tiny, sha256 0123|{needed}) \(.*\); .* write them again to an empty"
+    ):
+        Photographs(real)
+    assert [item.image_id for item in Photographs(real.model_copy(update={"targets": f"{tmp_path}/right/sa1b"})).items]
+    safetensors.numpy.save_file(features, tmp_path / "right/sa1b/old.safetensors")
+    with pytest.raises(OvssError, match=r"an unknown network \(old\.safetensors\)"):
+        Photographs(real.model_copy(update={"targets": str(tmp_path / "right/sa1b")}))
 
 
 def test_the_statistics_of_clips_norms_are_frozen_in_a_training() -> None:

@@ -10,6 +10,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.io.arrays.shards import Shards
 from ovss_ray.models.ovsam.variants import VARIANTS, teacher
+from ovss_ray.models.sam.config import SamConfig
 from ovss_ray.training.recipes.sam2clip.config import Config
 
 
@@ -27,19 +28,30 @@ class Photographs:
                 f"targets={config.targets} has the features of no image of {config.data}. Write them first: ovss "
                 f"evaluate sam_features --benchmark {config.data} --split train --set sam_features.folder=FOLDER"
             )
-        self._check_shape()
+        self._check()
         self.order = lru_cache(2)(
             lambda epoch: np.random.default_rng([config.seed, epoch]).permutation(len(self.items))
         )
 
-    def _check_shape(self) -> None:
-        """Raise OvssError if the stored features do not have the shape of the neck's embeddings."""
-        variant = VARIANTS[self.config.variant]
+    def _check(self) -> None:
+        """Raise OvssError if the stored features are not those of the teacher alone, or have another shape."""
+        if self.stored is None:
+            return
+        variant, sam = VARIANTS[self.config.variant], teacher(self.config.variant)
         expected = variant.embed, variant.grid, variant.grid
-        if self.stored and (shape := self.stored.get(self.items[0].image_id).shape) != expected:
+        if (shape := self.stored.get(self.items[0].image_id).shape) != expected:
             raise OvssError(
                 f"targets={self.config.targets} has features of shape {shape}, but the neck of {self.config.variant} "
-                f"needs {expected}. Write them with --set sam_features.variant={teacher(self.config.variant)}"
+                f"needs {expected}. Write them with --set sam_features.variant={sam}"
+            )
+        needed, sources = SamConfig(variant=sam, weights=self.config.teacher).identity(), self.stored.sources
+        if sources.keys() != {needed}:
+            listed = "; ".join(f"{source or 'an unknown network'} ({file.name})" for source, file in sources.items())
+            raise OvssError(
+                f"targets={self.config.targets} has features of {listed}, but the teacher is {needed}. Pass the "
+                "checkpoint that wrote them all as `teacher`, or write them again to an empty folder: ovss evaluate "
+                f"sam_features --benchmark {self.config.data} --set sam_features.variant={sam} --set "
+                "sam_features.folder=FOLDER"
             )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:

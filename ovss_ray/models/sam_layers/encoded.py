@@ -1,0 +1,58 @@
+"""Encoded images in memory: only the first prompt for an image encodes it. No torch is imported here."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ovss_ray.structures.recent import Recent
+
+
+class Encoding(Protocol):
+    """The maps of an image, on CPU or GPU."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all maps."""
+
+
+Maps = TypeVar("Maps", bound=Encoding)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image, and its encoding."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB"""
+    embedded: Any
+
+
+class WithImages:
+    """Part of a stage that answers prompts: a cache of images and encodings."""
+
+    def cache(self, memory: int) -> None:
+        """Create the cache, of at most `memory` bytes. It evicts the least recently used image, but not the last."""
+        self.seen: Recent[Seen] = Recent(memory, lambda seen: seen.image.nbytes + seen.embedded.nbytes)
+
+    def kept(self) -> Mapping[str, int]:
+        """Return the size of the cache of images and encodings, in bytes."""
+        return {"images": self.seen.held}
+
+    def image(self, name: str) -> np.ndarray | None:
+        """Return the image that is cached under a name, (H, W, 3) uint8 RGB, or None."""
+        seen = self.seen.kept(name)
+        return seen.image if seen else None
+
+    def encoded(self, image: np.ndarray, name: str | None, encode: Callable[[np.ndarray], Maps]) -> Maps:
+        """Return the encoding of an image (H, W, 3) by its name in the cache; default: a hash of its pixels."""
+        # A copy is cached: the image may be in shared memory, which Ray could not free.
+        maps: Maps = self.seen.get(name or hashed(image), lambda: Seen(image.copy(), encode(image))).embedded
+        return maps
+
+
+def hashed(image: np.ndarray) -> str:
+    """Return the name of an image in the cache, from its shape and pixels."""
+    return f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"
