@@ -179,8 +179,7 @@ def _map(images: Dataset, pool: Placed, first: int, arguments: Mapping[str, Any]
         fn_constructor_kwargs={"pool": pool, **arguments},
         batch_size=pool.batch,
         compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=first),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
+        **pool.options(),
     )
 
 
@@ -216,7 +215,7 @@ def _prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, A
                 vocabularies = {}
             wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
             missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
-            task: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=2)(_prepare_one)
+            task: Any = ray.remote(max_retries=2, **pool.options())(_prepare_one)
             with plain_errors():
                 arrays = ray.get(task.remote(stage, pool.threads, list(missing.values()))) if missing else []
             new = dict(zip(missing, arrays, strict=True))
