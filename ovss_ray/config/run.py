@@ -62,6 +62,28 @@ class Pool(Settings):
         return self
 
 
+class WaitFor(Settings):
+    """Size that a cluster must have before a run is placed on it. Written as text: "gpus=8,nodes=2"."""
+
+    nodes: int = Field(default=0, ge=0)
+    """number of nodes with CPUs or GPUs"""
+    cpus: int = Field(default=0, ge=0)
+    """CPUs of all nodes together"""
+    gpus: int = Field(default=0, ge=0)
+    """GPUs of all nodes together"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.replace(" ", "").split(",")]
+        keys = [key for key, _, _ in pairs]
+        if len(set(keys)) < len(keys) or not all(key in cls.model_fields and n.isdecimal() for key, _, n in pairs):
+            raise ValueError(f"{value!r}: expected nodes, cpus and gpus with numbers, such as gpus=8,nodes=2")
+        return {key: int(number) for key, _, number in pairs}
+
+
 class RunConfig(Settings):
     """Settings of a run: benchmarks, images, stages and limits."""
 
@@ -100,6 +122,10 @@ class RunConfig(Settings):
     """number of workers that die in succession, without a finished image in between, at which the run stops"""
     deadline: float = Field(default=600.0, gt=0)
     """seconds: longest time of a batch in a pool; then its worker is stopped, and its images are retried one by one"""
+    wait_for: WaitFor = WaitFor()
+    """size of the cluster for which a run waits, such as gpus=8,nodes=2; an autoscaler is asked for it"""
+    patience: float = Field(default=900.0, ge=0)
+    """seconds: longest wait for nodes, for those of `wait_for` and for those that an autoscaler can start"""
     limits: Limits = Limits()
     """limits of a request to the online service (`ovss serve`); batch runs ignore them"""
 

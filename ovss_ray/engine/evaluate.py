@@ -13,7 +13,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from ovss_ray.engine import reduce
-from ovss_ray.engine.cluster import connection, placement, preflight, ray_internals
+from ovss_ray.engine.cluster import connection, placement, preflight, ray_internals, waiting
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.progress import Progress
 from ovss_ray.engine.watch import STALL, Lost, Watch, plain_errors, watched
@@ -52,6 +52,7 @@ def run(plan: RunPlan, progress: Progress) -> Report:
     todo = _todo(plan, settled)
     with connection.connect(), progress.watch(plan, todo):
         if len(todo):
+            waiting.until_reached(plan.config.wait_for, plan.config.patience, progress.say)
             preflight.run(plan)
             with folder.command() as entry:
                 _finish(plan, progress, settled, entry)
@@ -125,7 +126,7 @@ def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch
     Wait up to `patience` seconds until the cluster is large enough. Raises OvssError if more than `max_errors`
     images fail, and Lost if the cluster has lost nodes that the run needs.
     """
-    pools = preflight.place(plan, patience)
+    pools = preflight.place(plan, patience, progress.say)
     stream = _stream(manifest, pools, plan, watch)
     for receipt in watched(stream, watch, progress.pulse):
         progress.update(receipt)

@@ -8,6 +8,7 @@ Ray is imported inside functions, after the variables of BEFORE_IMPORT are set.
 |---|---|---|---|
 | `ray._private.worker._global_node` | private | own_node | unneeded processes stay; Ray cleans up a failed start |
 | `Node.is_head` | private | own_head | a local cluster counts as one to which nodes may be added |
+| status of the autoscaler | private | autoscaler | runs wait for nodes only with --wait-for |
 | `Node.kill_log_monitor`, `kill_dashboard`, `kill_monitor` | private | close_idle_processes | unneeded processes stay |
 | `Node` objects in tracebacks | private | failed_node | less specific error if Ray does not start |
 | `Node._logs_dir` | private | log_folder | less specific error if Ray does not start |
