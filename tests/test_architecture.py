@@ -34,10 +34,12 @@ LAYERS = (
 MAY_IMPORT_RAY = {
     f"ovss_ray.{name}"
     for name in (
+        "engine.cluster.autoscaler",
         "engine.cluster.connection",
         "engine.cluster.preflight",
         "engine.cluster.ray_internals",
         "engine.cluster.ray_start",
+        "engine.cluster.waiting",
         "engine.evaluate",
         "engine.reduce",
         "engine.scatter",

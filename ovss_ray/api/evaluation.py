@@ -26,6 +26,7 @@ def evaluate(
     exact: bool = False,
     relations: str | Path | None = None,
     vocabulary: Words | None = None,
+    wait_for: str | None = None,
     overrides: Overrides = (),
     progress: bool | Progress = False,
 ) -> Report:
@@ -36,7 +37,8 @@ def evaluate(
     `split`, `ids` (a file, one id per line) and `limit` (first n images) select a part of each benchmark. `exact`:
     bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: own words in place of
     the classes (docs/own_words.md): a file, a Vocabulary, a list, the keys of a file, or a mapping of benchmarks to
-    these. `overrides`: options, as {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows it on
+    these. `wait_for`: size of the cluster to wait for, such as "gpus=8,nodes=2". `overrides`: options, as
+    {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows it on
     stderr; a Progress object gets it.
 
     Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
@@ -46,7 +48,7 @@ def evaluate(
     """
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
     words = {"relations": relations, "vocabulary": vocabulary}
-    plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, **words, **selection})
+    plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection})
     if len(plans) > 1:
         names = ", ".join(plans)
         raise OvssError(f"{config} names {len(plans)} configs: {names}. Evaluate one of them, or use ovss_ray.compare")

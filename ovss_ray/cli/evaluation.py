@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ovss_ray.reports.schema import Report
 
 Related = Annotated[str | None, typer.Option(help="file with relations between classes, for SG-IoU (docs/sg_iou.md)")]
+Waited = Annotated[
+    str | None, typer.Option(help="wait until the cluster has these, such as gpus=8,nodes=2; an autoscaler starts them")
+]
 Words = Annotated[
     list[str] | None,
     typer.Option(help="own words: FILE, or BENCHMARK=FILE; may be given several times (docs/own_words.md)"),
@@ -36,6 +39,7 @@ def evaluate(
     exact: Annotated[bool, typer.Option("--exact", help="bit-identical records, at the price of speed")] = False,
     relations: Related = None,
     vocabulary: Words = None,
+    wait_for: Waited = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as pools.0.batch=4")] = None,
 ) -> None:
     """Evaluate a method on benchmarks. Run the command again to score the images that have no result yet."""
@@ -46,7 +50,9 @@ def evaluate(
 
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
     words = {"relations": relations, "vocabulary": of_options(vocabulary)}
-    plans = plan_runs(config, out, overrides or (), {"benchmarks": benchmarks, **words, **selection})
+    plans = plan_runs(
+        config, out, overrides or (), {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection}
+    )
     folders = " and ".join(plan.folder.uri for plan in plans.values())
     reports = {}
     with resumable(f"Finished images are kept in {folders}; run the same command again to resume"):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ovss_ray import metrics
 from ovss_ray.config.limits import Limits
-from ovss_ray.config.run import Pool, RunConfig
+from ovss_ray.config.run import Pool, RunConfig, WaitFor
 from ovss_ray.config.word_list import WordList
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.io import files, strict_yaml, validation
@@ -217,7 +217,13 @@ def _explain(
 
 def _fields(model: type[Settings], path: Iterable[int | str]) -> list[str]:
     """Return the keys that are valid below a path of the config."""
-    known: dict[str, type[Settings]] = {"pools": Pool, "stages": StageConfig, "limits": Limits, "vocabulary": WordList}
+    known: dict[str, type[Settings]] = {
+        "pools": Pool,
+        "stages": StageConfig,
+        "limits": Limits,
+        "vocabulary": WordList,
+        "wait_for": WaitFor,
+    }
     for step in path:
         model = known.get(str(step), model)
     return list(model.model_fields)

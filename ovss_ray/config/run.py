@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ovss_ray.config import word_list
 from ovss_ray.config.limits import Limits
@@ -17,8 +17,8 @@ class Pool(Settings):
     """Stages that run one after another in the same workers, and the resources of these workers.
 
     "auto" depends on the cluster's resources (see engine/cluster/placement.py). With GPUs, it means one worker per GPU
-    and batches of 8 images. Without GPUs, it means one worker per CPU and batches of 1 image. Pools whose stages cannot
-    use a GPU have fewer workers.
+    and batches of 8 images; several pools share each GPU. Without GPUs, it means one worker per CPU and batches of 1
+    image. Pools whose stages cannot use a GPU have fewer workers.
 
     Pools are not part of a run's digest: a run may resume with other resources.
     """
@@ -29,9 +29,28 @@ class Pool(Settings):
     cpus: float | Auto = "auto"
     """CPUs per worker; a worker has as many threads"""
     gpus: float | Auto = "auto"
-    """GPUs per worker; "auto" is 1 if the cluster has any and a stage can use it"""
+    """GPUs per worker, or a fraction such as 0.25 for four workers per GPU
+
+    "auto": 1, or an equal part if several pools can use GPUs; 0 if the cluster has none or no stage can use it.
+    """
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """custom resources of Ray that a worker occupies, such as {fast_disk: 1}; only nodes that have them get workers"""
+    accelerator: str | None = None
+    """type of the GPUs, as Ray names it, such as A100 or H100; None: any"""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """labels that a worker's node must have, such as {ray.io/market-type: spot}
+
+    As with Ray, values may also be !a, in(a,b) or !in(a,b).
+    """
     batch: Annotated[int, Field(ge=1)] | Auto = "auto"
     """number of images per batch; if a worker dies, its batch is computed again"""
+
+    @field_validator("cpus", "gpus")
+    @classmethod
+    def _divisible(cls, value: float | Auto, info: ValidationInfo) -> float | Auto:
+        if value != "auto" and (not 0 <= value < 1e6 or (info.field_name == "gpus" and value > 1 and value % 1)):
+            raise ValueError(f"{value} is no number of {info.field_name}: write 0, a fraction, a whole number, or auto")
+        return value
 
     @model_validator(mode="after")
     def _some_workers(self) -> "Pool":
@@ -41,6 +60,28 @@ class Pool(Settings):
                 f"invalid number of workers: {self.workers}. Write a number of at least 1, [min, max] or auto"
             )
         return self
+
+
+class WaitFor(Settings):
+    """Size that a cluster must have before a run is placed on it. Written as text: "gpus=8,nodes=2"."""
+
+    nodes: int = Field(default=0, ge=0)
+    """number of nodes with CPUs or GPUs"""
+    cpus: int = Field(default=0, ge=0)
+    """CPUs of all nodes together"""
+    gpus: int = Field(default=0, ge=0)
+    """GPUs of all nodes together"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.replace(" ", "").split(",")]
+        keys = [key for key, _, _ in pairs]
+        if len(set(keys)) < len(keys) or not all(key in cls.model_fields and n.isdecimal() for key, _, n in pairs):
+            raise ValueError(f"{value!r}: expected nodes, cpus and gpus with numbers, such as gpus=8,nodes=2")
+        return {key: int(number) for key, _, number in pairs}
 
 
 class RunConfig(Settings):
@@ -81,6 +122,10 @@ class RunConfig(Settings):
     """number of workers that die in succession, without a finished image in between, at which the run stops"""
     deadline: float = Field(default=600.0, gt=0)
     """seconds: longest time of a batch in a pool; then its worker is stopped, and its images are retried one by one"""
+    wait_for: WaitFor = WaitFor()
+    """size of the cluster for which a run waits, such as gpus=8,nodes=2; an autoscaler is asked for it"""
+    patience: float = Field(default=900.0, ge=0)
+    """seconds: longest wait for nodes, for those of `wait_for` and for those that an autoscaler can start"""
     limits: Limits = Limits()
     """limits of a request to the online service (`ovss serve`); batch runs ignore them"""
 

@@ -13,7 +13,7 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from ovss_ray.engine import interrupts, reduce
-from ovss_ray.engine.cluster import connection, placement, preflight, ray_internals
+from ovss_ray.engine.cluster import connection, placement, preflight, ray_internals, waiting
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.progress import Progress
 from ovss_ray.engine.watch import STALL, Lost, Watch, plain_errors, watched
@@ -62,6 +62,7 @@ def _run(plan: RunPlan, progress: Progress, lease: Lease) -> Report:
         preflight.room(plan)
     with connection.connect(), progress.watch(plan, todo):
         if len(todo):
+            waiting.until_reached(plan.config.wait_for, plan.config.patience, progress.say)
             preflight.run(plan)
             with folder.command() as entry:
                 _finish(plan, progress, settled, entry, lease)
@@ -138,7 +139,7 @@ def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch
     Wait up to `patience` seconds until the cluster is large enough. Raises OvssError if more than `max_errors`
     images fail, and Lost if the cluster has lost nodes that the run needs.
     """
-    pools = preflight.place(plan, patience)
+    pools = preflight.place(plan, patience, progress.say)
     stream = _stream(manifest, pools, plan, watch)
     for receipt in watched(stream, watch, progress.pulse):
         progress.update(receipt)
@@ -192,8 +193,7 @@ def _map(images: Dataset, pool: Placed, first: int, arguments: Mapping[str, Any]
         fn_constructor_kwargs={"pool": pool, **arguments},
         batch_size=pool.batch,
         compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=first),
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
+        **pool.options(),
     )
 
 
@@ -229,7 +229,7 @@ def _prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, A
                 vocabularies = {}
             wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
             missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
-            task: Any = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=2)(_prepare_one)
+            task: Any = ray.remote(max_retries=2, **pool.options())(_prepare_one)
             with plain_errors():
                 arrays = ray.get(task.remote(stage, pool.threads, list(missing.values()))) if missing else []
             new = dict(zip(missing, arrays, strict=True))

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import ray
 
 from ovss_ray.engine import interrupts
 from ovss_ray.engine.cluster import ray_internals, ray_start
-from ovss_ray.engine.cluster.placement import Size
+from ovss_ray.engine.cluster.nodes import STANDARD, Node, Size
 from ovss_ray.errors import OvssError
 from ovss_ray.runs.plan import JOB
 
@@ -65,10 +65,18 @@ def _last_words() -> Iterator[None]:
 
 
 def size() -> Size:
-    """Return the CPUs, GPUs and memory of the cluster's live nodes."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus, memory = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU", "memory"))
-    return Size(sum(cpus), sum(gpus), max(cpus), max(gpus), sum(memory))
+    """Return the live nodes of the cluster, with their resources and labels.
+
+    Nodes may join (`Size.grows`), unless this process has started the cluster.
+    """
+    nodes = [_node(node["Resources"], node.get("Labels") or {}) for node in ray.nodes() if node["Alive"]]
+    return Size(tuple(nodes), grows=not ray_internals.own_head())
+
+
+def _node(resources: Mapping[str, float], labels: Mapping[str, str]) -> Node:
+    cpus, gpus, memory = (resources.get(kind, 0.0) for kind in STANDARD)
+    custom = {kind: amount for kind, amount in resources.items() if kind not in STANDARD}
+    return Node(cpus, gpus, memory, custom, labels)
 
 
 def answers() -> bool:

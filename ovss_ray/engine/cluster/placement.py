@@ -1,12 +1,16 @@
 """Placement of worker pools on a cluster: numbers of workers, CPUs, GPUs and images that replace "auto" in a config."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
-from ovss_ray.config.run import Auto, Pool
+from ovss_ray.config.run import Pool
+from ovss_ray.engine.cluster import sharing
+from ovss_ray.engine.cluster.nodes import Need, Room, Size, packed
+from ovss_ray.engine.cluster.sharing import Share
 from ovss_ray.pipeline.stage import StageConfig
 
 
@@ -27,6 +31,20 @@ class Placed:
     """number of images per batch"""
     first: int = 1
     """initial number of workers; under load, Ray adds workers until there are `most`"""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """custom resources per worker, including the type of its GPU"""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """labels of Ray that a worker's node must have"""
+
+    @property
+    def need(self) -> Need:
+        """Return the resources of one worker."""
+        return Need(self.cpus, self.gpus, self.resources, self.labels)
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments with which Ray places a worker of this pool, or a task with the same needs."""
+        optional = {"num_gpus": self.gpus, "resources": dict(self.resources), "label_selector": dict(self.labels)}
+        return {"num_cpus": self.cpus, **{name: value for name, value in optional.items() if value}}
 
     @property
     def threads(self) -> int:
@@ -50,24 +68,14 @@ class Placed:
         return runtime.computing(self.threads)
 
 
-@dataclass(frozen=True)
-class Size:
-    """The resources of a cluster in total, and the most CPUs and GPUs that a single node has (`node_…`)."""
-
-    cpus: float
-    gpus: float
-    node_cpus: float
-    node_gpus: float
-    memory: float = math.inf
-    """bytes of memory for all workers together"""
-
-
 WRITING = 0.1
 """CPUs that a task for writing records requests from Ray"""
 HEAP = 1e9
 """Approximate bytes of a worker's memory for libraries, a few images and intermediate results, but not for weights"""
 THREADS = 4.0
 """Maximum number of CPUs (and threads) of a worker with `cpus: auto` that runs networks without a GPU"""
+HEAVY = 100e6
+"""Bytes of weights from which on a method is considered too slow for CPUs, see on_cpus"""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
@@ -99,7 +107,8 @@ def fused(pools: Sequence[Pool], size: Size) -> list[Pool]:
 
 def _spare(pool: Pool) -> bool:
     """Return whether a pool may be merged: no stage can use a GPU, and all its settings are "auto"."""
-    return _light(pool) and {pool.workers, pool.gpus, pool.batch} == {"auto"}
+    placed = pool.resources or pool.labels or pool.accelerator
+    return _light(pool) and not placed and {pool.workers, pool.gpus, pool.batch} == {"auto"}
 
 
 def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]:
@@ -109,20 +118,28 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
     - Light pool (no stage can use a GPU), cluster with fewer than 8 CPUs: one worker with 0.25 CPU.
     - Light pool, cluster with 8 CPUs or more: up to one worker per four CPUs, each with one CPU.
-    - Other pools, cluster with GPUs: one worker per GPU.
+    - Other pools, cluster with GPUs: one worker per GPU. Several pools share each GPU in equal parts (see sharing.py).
     - Other pools, cluster without GPUs: they share the remaining CPUs, one single-threaded worker per CPU.
     - Tasks that write records: 0.25 CPU is reserved.
 
-    If memory or the config allows fewer workers than CPUs, each worker without a GPU gets up to four threads.
+    If memory or the config allows fewer workers than CPUs, each worker without a GPU gets up to four threads. If nodes
+    may join, pools with GPUs may grow beyond the workers that fit now: Ray adds workers when nodes join.
     """
     computing = [pool for pool in pools if not _light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
     cpus_left = max(WRITING, (size.cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
     batch = 8 if size.gpus or not computing else 1
     fitting = size.memory / max(1, len(computing)) / (HEAP + weights)
+    on_gpus = [pool for pool in pools if uses_gpu(pool, size)]
+    light = [_place_light(pool, size, batch) for pool in pools if _light(pool)]
+    reserve = LIGHT + sum(pool.least * pool.cpus for pool in light)
+    lights, shares = iter(light), iter(sharing.shared(on_gpus, size, reserve, fitting))
     return [
-        _place_light(p, size.cpus, batch) if _light(p) else _place(p, cpus_left, size, batch, fitting) for p in pools
-    ]
+        next(lights) if _light(pool)
+        else _place_on_gpus(pool, next(shares), size, batch) if uses_gpu(pool, size)
+        else _place(pool, cpus_left, size, batch, fitting)
+        for pool in pools
+    ]  # fmt: skip
 
 
 def writers(cpus: float) -> int:
@@ -138,15 +155,37 @@ def unmet(pools: Sequence[Placed], size: Size) -> str:
 
     Ray itself would wait for more nodes forever, without a message.
     """
+    rooms = [Room(node) for node in size.nodes]
+    for pool in sorted(pools, key=lambda pool: (pool.gpus, pool.cpus), reverse=True):
+        if len(packed([pool.need], [pool.least], rooms)[0]) < pool.least:
+            break
+    else:
+        if packed([Need(WRITING)], [1], rooms)[0]:
+            return ""
     cpus = sum(pool.least * pool.cpus for pool in pools) + WRITING
     gpus = sum(pool.least * pool.gpus for pool in pools)
-    alone = any(pool.cpus > size.node_cpus or pool.gpus > size.node_gpus for pool in pools)
-    if cpus <= size.cpus and gpus <= size.gpus and not alone:
-        return ""
+    other = sorted({f"{k}={v}" for pool in pools for k, v in (*pool.labels.items(), *pool.resources.items())})
+    special = f", on nodes with {', '.join(other)}" if other else ""
     return (
-        f"cluster too small: the pools need at least {cpus:g} CPUs and {gpus:g} GPUs, each worker on one node; the "
-        f"cluster has {size.cpus:g} CPUs and {size.gpus:g} GPUs, its largest node {size.node_cpus:g} CPUs and "
-        f"{size.node_gpus:g} GPUs. Lower `workers`, `cpus` or `gpus` of the pools, or omit them"
+        f"cluster too small: the pools need at least {cpus:g} CPUs and {gpus:g} GPUs{special}, each worker on one "
+        f"node; the cluster has {size.cpus:g} CPUs and {size.gpus:g} GPUs, its largest node {size.node_cpus:g} CPUs "
+        f"and {size.node_gpus:g} GPUs. There is no room for the workers of {', '.join(s.use for s in pool.stages)}. "
+        "Lower `workers`, `cpus` or `gpus` of the pools, or omit them"
+    )
+
+
+def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
+    """Return a warning if a method that is made for GPUs runs on the CPUs of a cluster, else "".
+
+    Networks whose weights have fewer than HEAVY bytes are also fast without a GPU.
+    """
+    slow = [stage.use for pool in pools if not pool.gpus for stage in pool.stages if stage.kind().gpu]
+    if not (size.grows and slow and weights >= HEAVY):
+        return ""
+    present = "no GPU" if not size.gpus else f"{size.gpus:g} GPUs, but the config keeps these stages from them"
+    return (
+        f"{', '.join(slow)}: computed on CPUs, which is slow. The cluster has {present}. To wait for GPUs, pass "
+        "--wait-for gpus=1"
     )
 
 
@@ -158,21 +197,51 @@ def _can_use_gpu(pool: Pool) -> bool:
     return any(stage.kind().gpu for stage in pool.stages)
 
 
-def _place_light(pool: Pool, cpus: float, batch: int) -> Placed:
-    cpus_each = LIGHT if cpus < 8 else 1.0
-    least, most = _workers(pool, int(cpus / 4) if cpus >= 8 else 1)
-    gpus = 0.0 if pool.gpus == "auto" else pool.gpus
-    return Placed(pool.stages, least, most, cpus_each, gpus, _number(pool.batch, batch), least)
+def uses_gpu(pool: Pool, size: Size) -> bool:
+    """Return whether the workers of a pool that computes get GPUs, or a part of one, on this cluster."""
+    return not _light(pool) and bool(size.gpus and _can_use_gpu(pool) if pool.gpus == "auto" else pool.gpus)
+
+
+def _place_light(pool: Pool, size: Size, batch: int) -> Placed:
+    cpus_each = LIGHT if size.cpus < 8 else 1.0
+    need = sharing.need(pool, cpus_each, 0.0)
+    most = int(size.cpus / 4) if size.cpus >= 8 else 1
+    if need.labels or need.resources:
+        most = len(packed([need], [most], [Room(node) for node in size.nodes])[0])
+    least, most = _workers(pool, most)
+    return _placed(pool, need, (least, _growing(pool, most, size), least), batch)
+
+
+def _place_on_gpus(pool: Pool, share: Share, size: Size, batch: int) -> Placed:
+    least, fitting = _workers(pool, share.workers)
+    first = fitting if pool.workers == "auto" else least
+    whole = share.gpus >= 1 or 1 - int(1 / share.gpus) * share.gpus < 0.05  # else Ray would add workers to the rests
+    most = _growing(pool, fitting, size) if whole else fitting
+    return _placed(pool, sharing.need(pool, share.cpus, share.gpus), (least, most, first), batch)
 
 
 def _place(pool: Pool, cpus_left: float, size: Size, batch: int, fitting: float) -> Placed:
-    gpus = (1.0 if size.gpus and _can_use_gpu(pool) else 0.0) if pool.gpus == "auto" else pool.gpus
     cpus_each = 1.0 if pool.cpus == "auto" else pool.cpus
-    least, most = _workers(pool, int(min(size.gpus / gpus if gpus else math.ceil(cpus_left / cpus_each), fitting)))
-    cpus = min(1.0 if gpus else THREADS, cpus_left / (1 if gpus else most), size.node_cpus)
+    wanted = math.ceil(cpus_left / cpus_each) if cpus_each else 1
+    least, most = _workers(pool, int(min(wanted, fitting)))
+    cpus = min(THREADS, cpus_left / most, size.node_cpus)
+    need = sharing.need(pool, cpus, 0.0)
+    if pool.workers == "auto" and (need.labels or need.resources):
+        most = max(1, len(packed([need], [most], [Room(node) for node in size.nodes])[0]))
     first = most if pool.workers == "auto" else least  # these fit; a range may be meant for nodes to come
-    cpus_each = cpus if pool.cpus == "auto" else cpus_each
-    return Placed(pool.stages, least, most, cpus_each, gpus, _number(pool.batch, batch), first)
+    return _placed(pool, need, (least, _growing(pool, most, size) if wanted <= fitting else most, first), batch)
+
+
+def _placed(pool: Pool, need: Need, workers: tuple[int, int, int], batch: int) -> Placed:
+    """Return a pool with its minimum, maximum and initial numbers of workers."""
+    batch = batch if pool.batch == "auto" else pool.batch
+    least, most, first = workers
+    return Placed(pool.stages, least, most, need.cpus, need.gpus, batch, first, need.resources, need.labels)
+
+
+def _growing(pool: Pool, most: int, size: Size) -> int:
+    """Return the maximum number of workers: more than fit now, if the config says "auto" and nodes may join."""
+    return sharing.MOST if size.grows and pool.workers == "auto" else most
 
 
 def _workers(pool: Pool, most: int) -> tuple[int, int]:
@@ -180,7 +249,3 @@ def _workers(pool: Pool, most: int) -> tuple[int, int]:
     if pool.workers == "auto":
         return 1, max(1, most)
     return pool.workers if isinstance(pool.workers, tuple) else (pool.workers, pool.workers)
-
-
-def _number(requested: int | Auto, otherwise: int) -> int:
-    return otherwise if requested == "auto" else requested

@@ -1,15 +1,13 @@
 """Checks before the workers start: files that every node must access, free disk space, enough CPUs and GPUs."""
 
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ovss_ray.engine.cluster import placement
-from ovss_ray.engine.cluster.connection import size
+from ovss_ray.engine.cluster import connection, placement, waiting
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
@@ -85,21 +83,17 @@ def _unseen(uris: Sequence[str]) -> list[str]:
     return [uri for uri in uris if not files.exists(uri)]
 
 
-def place(plan: RunPlan, patience: float) -> list[Placed]:
+def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Placed]:
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
-    If the cluster is too small, wait up to `patience` seconds for further nodes. Raises OvssError if the cluster is
-    then still too small. Ray itself would wait forever, without a message.
+    If the cluster is too small, wait for further nodes: `patience` seconds, or `patience` of the config if an
+    autoscaler can start them. `say` prints the progress of the wait, and a warning if networks run on CPUs. Raises
+    OvssError if the cluster is then still too small. Ray itself would wait forever, without a message.
     """
-    until = time.monotonic() + patience
     weights = sum(
         file.stat().st_size for stage_files in plan.sources for file in stage_files if len(stage_files) <= NETWORK_FILES
     )
-    while True:
-        cluster = size()
-        pools = placement.place(placement.fused(plan.pools, cluster), cluster, weights)
-        if not (shortage := placement.unmet(pools, cluster)):
-            return pools
-        if time.monotonic() > until:
-            raise OvssError(shortage)
-        time.sleep(1)
+    pools = waiting.for_pools(plan.pools, weights, patience, plan.config.patience, say)
+    if warning := placement.on_cpus(pools, connection.size(), weights):
+        say(warning)
+    return pools

@@ -7,6 +7,8 @@ Ray is imported inside functions, after the variables of BEFORE_IMPORT are set.
 | API of Ray | its kind in Ray 2.60 | used in | consequence if a release lacks it |
 |---|---|---|---|
 | `ray._private.worker._global_node` | private | own_node | unneeded processes stay; Ray cleans up a failed start |
+| `Node.is_head` | private | own_head | a local cluster counts as one to which nodes may be added |
+| status of the autoscaler | private | autoscaler | runs wait for nodes only with --wait-for |
 | `Node.kill_log_monitor`, `kill_dashboard`, `kill_monitor` | private | close_idle_processes | unneeded processes stay |
 | `Node` objects in tracebacks | private | failed_node | less specific error if Ray does not start |
 | `Node._logs_dir` | private | log_folder | less specific error if Ray does not start |
@@ -120,6 +122,12 @@ def own_node() -> Any:
     except AttributeError:
         report_missing("ray._private.worker._global_node", "Processes that are not needed run idle")
         return None
+
+
+def own_head() -> bool:
+    """Return whether this process has started the connected cluster."""
+    node = own_node()
+    return bool(node and getattr(node, "is_head", bool)())
 
 
 def close_idle_processes() -> None:

@@ -155,7 +155,7 @@ def _pool(name: str, pool: Placed, parts: Parts, config: RunConfig, words: Seque
     deployment: Any = serve.deployment(
         Replica,
         name=name,
-        ray_actor_options={"num_cpus": pool.cpus, "num_gpus": pool.gpus},
+        ray_actor_options=pool.options(),
         # One batch is computed while the next gathers. Clicks overtake only requests that wait in the replica.
         max_ongoing_requests=config.limits.waiting if pointing else 2 * pool.batch,
         max_queued_requests=config.limits.waiting,

@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.config.run import Pool, RunConfig
 from ovss_ray.engine.cluster import placement
-from ovss_ray.engine.cluster.placement import Placed, Size
+from ovss_ray.engine.cluster.nodes import Size
+from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 BATCH = 8
@@ -39,6 +42,7 @@ def place(configs: Mapping[str, RunConfig], size: Size, weights: float) -> dict[
     """
     pools = [(name, pool) for name, config in configs.items() for pool in config.pools]
     batched = [_batched(pool) for _, pool in pools]
+    size = replace(size, grows=False)  # Serve adds replicas up to the maximum, whether or not they fit
     placed = placement.place(_parted(batched, size.gpus), size, weights)
     if shortage := placement.unmet(placed, size):
         raise OvssError(shortage)
@@ -51,16 +55,18 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools. If more pools can use a GPU than there are GPUs, these pools get a part of a GPU each.
+    """Return the pools. If they can use a GPU, they get whole GPUs, or parts if there are fewer GPUs than pools.
 
-    Such a pool then has one worker, unless its config sets the number of workers. Pools whose config sets `gpus` are
-    not changed.
+    A pool with a part of a GPU has one worker, unless its config sets the number of workers. Pools whose config sets
+    `gpus` are not changed.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
-    if not gpus or len(free) <= gpus:
+    if not gpus:
         return pools
-    changes = {"gpus": int(100 / -(-len(free) // gpus)) / 100}
+    part = len(free) > gpus
+    changes: dict[str, Any] = {"gpus": int(100 / -(-len(free) // gpus)) / 100 if part else 1.0}
+    single = {"workers": 1} if part else {}
     return [
-        pool.model_copy(update=changes | ({"workers": 1} if pool.workers == "auto" else {})) if pool in free else pool
+        pool.model_copy(update=changes | (single if pool.workers == "auto" else {})) if pool in free else pool
         for pool in pools
     ]

@@ -4,12 +4,12 @@ import pytest
 
 from ovss_ray.config.run import Pool, RunConfig
 from ovss_ray.engine.cluster import placement
-from ovss_ray.engine.cluster.placement import Size
+from ovss_ray.engine.cluster.nodes import even
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.runs.complete import complete
 
-BIG = Size(64, 8, 64, 8)
+BIG = even(1, 64, 8)
 SAVE = StageConfig(use="save", options={"folder": "out"})
 
 
@@ -63,7 +63,7 @@ def test_with_gpus_there_is_one_worker_for_each() -> None:
 
 
 def test_without_gpus_light_work_is_done_by_those_who_compute() -> None:
-    small = Size(4, 0, 4, 0)
+    small = even(1, 4)
     whole = ["decode", "san", "truth", "measure", "save"]
     assert uses(placement.fused(complete(config("san"), SAVE), small)) == [whole]
     assert len(placement.fused(complete(config("san"), SAVE), BIG)) == 3
@@ -76,12 +76,12 @@ def test_without_gpus_light_work_is_done_by_those_who_compute() -> None:
 
 def test_a_pool_that_the_config_places_itself_stays_alone() -> None:
     pools = (Pool(stages=(StageConfig(use="decode"),), workers=2), *config("san").pools)
-    assert uses(placement.fused(pools, Size(4, 0, 4, 0))) == [["decode"], ["san"]]
+    assert uses(placement.fused(pools, even(1, 4))) == [["decode"], ["san"]]
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 16, 64])
 def test_without_gpus_all_first_workers_fit_and_a_processor_is_left_for_writing(cpus: int) -> None:
-    pools = placement.place(complete(config("san")), Size(cpus, 0, cpus, 0))
+    pools = placement.place(complete(config("san")), even(1, cpus))
     assert all(pool.gpus == 0 for pool in pools)
     assert sum(pool.least * pool.cpus for pool in pools) <= max(1, cpus) - 0.1
     assert (pools[1].threads, pools[1].most) == (1, cpus)
@@ -89,7 +89,7 @@ def test_without_gpus_all_first_workers_fit_and_a_processor_is_left_for_writing(
 
 def test_batches_are_large_on_gpus_and_single_images_without() -> None:
     assert {pool.batch for pool in placement.place(complete(config("san")), BIG)} == {8}
-    assert {pool.batch for pool in placement.place(complete(config("san")), Size(2, 0, 2, 0))} == {1}
+    assert {pool.batch for pool in placement.place(complete(config("san")), even(1, 2))} == {1}
 
 
 def test_numbers_in_the_config_are_kept() -> None:
@@ -99,7 +99,7 @@ def test_numbers_in_the_config_are_kept() -> None:
 
 
 def test_workers_fit_the_nodes_of_a_cluster_of_small_ones() -> None:
-    size = Size(cpus=8, gpus=0, node_cpus=2, node_gpus=0)
+    size = even(4, 2)
     pools = placement.place(complete(config("san")), size)
     assert pools[1].cpus <= 2
     assert placement.unmet(pools, size) == ""
@@ -108,13 +108,13 @@ def test_workers_fit_the_nodes_of_a_cluster_of_small_ones() -> None:
 @pytest.mark.parametrize("asked", [{"gpus": 1}, {"cpus": 16}, {"workers": 40, "cpus": 1}])
 def test_what_a_cluster_can_never_give_is_said_before_ray_waits_for_it(asked: dict[str, int]) -> None:
     pool = Pool(stages=(StageConfig(use="san"),), **asked)  # type: ignore[arg-type]
-    size = Size(4, 0, 4, 0)
+    size = even(1, 4)
     assert "the cluster has 4 CPUs and 0 GPUs" in placement.unmet(placement.place([pool], size), size)
 
 
 def test_memory_bounds_the_workers_that_auto_gives() -> None:
     pools = complete(config("san"))
-    roomy = placement.place(pools, Size(64, 0, 64, 0, memory=256e9), weights=1e9)
-    tight = placement.place(pools, Size(64, 0, 64, 0, memory=8e9), weights=1e9)
-    none = placement.place(pools, Size(64, 0, 64, 0, memory=1e9), weights=1e9)
+    roomy = placement.place(pools, even(1, 64, memory=256e9), weights=1e9)
+    tight = placement.place(pools, even(1, 64, memory=8e9), weights=1e9)
+    none = placement.place(pools, even(1, 64, memory=1e9), weights=1e9)
     assert [(p[1].most, p[1].threads) for p in (roomy, tight, none)] == [(64, 1), (4, 4), (1, 4)]

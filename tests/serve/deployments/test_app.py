@@ -4,11 +4,11 @@ import pytest
 
 from ovss_ray.config import loading as configs
 from ovss_ray.config.shipped import find_config
-from ovss_ray.engine.cluster.placement import Size
+from ovss_ray.engine.cluster.nodes import Size, even
 from ovss_ray.serve.deployments import app
 
-HEAD = Size(0, 0, 0, 0, 8e9)
-WHOLE = Size(32, 2, 16, 1, 128e9)
+HEAD = even(1, 0, 0, 8e9)
+WHOLE = even(2, 16, 1, 64e9)
 
 
 class Cluster:

@@ -1,0 +1,91 @@
+"""Division of a cluster's GPUs among the pools that use them. This module does not import Ray."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ovss_ray.config.run import Pool
+from ovss_ray.engine.cluster.nodes import UNIT, Need, Room, Size, packed
+
+MOST = 100_000
+"""Largest number of workers of a pool"""
+SCRAP = 0.01
+"""CPUs of a worker with `cpus: auto` on a node whose CPUs are all in use"""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The resources of one worker of a pool, and the number of such workers that fit the cluster now."""
+
+    gpus: float
+    cpus: float
+    workers: int
+
+
+def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) -> list[Share]:
+    """Return the share of each pool. All pools use GPUs.
+
+    Pools with `gpus: auto` get equal parts, so that each GPU has one worker of each of these pools. Each pool is then
+    as fast as its stages allow, since its workers compute whenever images wait for them. Workers that the config
+    numbers are placed first. The others are placed in turn, one of each pool, until nothing more fits.
+
+    `reserve`: CPUs that stay free on each node, unless nodes without GPUs have them. `fitting`: largest number of
+    workers that fit the memory.
+    """
+    shares: list[Share] = []
+    for part in _parts(pools):
+        shares = _placed(pools, part, size, reserve, fitting)
+        if all(share.workers for share in shares):
+            break
+    return shares
+
+
+def need(pool: Pool, cpus: float, gpus: float) -> Need:
+    """Return the needs of one worker of a pool, for which "auto" means these CPUs and GPUs."""
+    kind = {f"accelerator_type:{pool.accelerator}": 0.001} if pool.accelerator and gpus else {}
+    cpus, gpus = (cpus if pool.cpus == "auto" else pool.cpus), (gpus if pool.gpus == "auto" else pool.gpus)
+    return Need(cpus, gpus, {**pool.resources, **kind}, pool.labels)
+
+
+def _parts(pools: Sequence[Pool]) -> Iterator[float]:
+    """Yield the GPUs of a worker with `gpus: auto`: first an equal part, then what the other pools leave of a GPU."""
+    automatic = sum(pool.gpus == "auto" for pool in pools) or 1
+    yield _floor(1 / automatic)
+    rest = 1 - sum(pool.gpus for pool in pools if pool.gpus != "auto" and pool.gpus < 1)
+    if rest > 0:
+        yield _floor(rest / automatic)
+
+
+def _placed(pools: Sequence[Pool], part: float, size: Size, reserve: float, fitting: float) -> list[Share]:
+    needs, rooms = [need(pool, 0.0, part) for pool in pools], [Room(node) for node in size.nodes]
+    numbered = packed(needs, [_least(pool) for pool in pools], rooms)
+    most = max(1, min(MOST, fitting))
+    others = packed(needs, [most if pool.workers == "auto" else 0 for pool in pools], rooms)
+    on_nodes = [[*first, *more] for first, more in zip(numbered, others, strict=True)]
+    cpus = _cpus([nodes for nodes, pool in zip(on_nodes, pools, strict=True) if pool.cpus == "auto"], rooms, reserve)
+    return [
+        Share(of.gpus, cpus if pool.cpus == "auto" else of.cpus, len(nodes))
+        for of, pool, nodes in zip(needs, pools, on_nodes, strict=True)
+    ]
+
+
+def _least(pool: Pool) -> int:
+    if pool.workers == "auto":
+        return 0
+    return pool.workers[0] if isinstance(pool.workers, tuple) else pool.workers
+
+
+def _cpus(on_nodes: Sequence[Sequence[int]], rooms: Sequence[Room], reserve: float) -> float:
+    """Return the CPUs of each worker with `cpus: auto`: 1, or less if a node has more workers than free CPUs."""
+    apart = sum(room.cpus for room in rooms if not room.gpus) / UNIT
+    reserve = 0.0 if apart >= reserve else reserve
+    workers = [0] * len(rooms)
+    for node in (node for nodes in on_nodes for node in nodes):
+        workers[node] += 1
+    free = [(room.cpus / UNIT - reserve) / count for room, count in zip(rooms, workers, strict=True) if count]
+    return max(SCRAP, _floor(min(1.0, *free))) if free else 1.0
+
+
+def _floor(value: float) -> float:
+    """Round down to hundredths."""
+    return math.floor(value * 100 + 1e-9) / 100

@@ -1,0 +1,142 @@
+"""Wait for the nodes that a run needs: those that an autoscaler starts on request, or that join by themselves."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from ray.autoscaler.sdk import request_resources
+
+from ovss_ray.config.run import Pool, WaitFor
+from ovss_ray.engine.cluster import autoscaler, connection, placement
+from ovss_ray.engine.cluster.nodes import Need, Node, Size
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import OvssError
+
+PAUSE = 1.0
+"""Seconds between two looks at the cluster"""
+REPEAT = 30.0
+"""Seconds after which the state of the wait is printed again"""
+GPU_NODE = Node(cpus=64, gpus=1)
+"""Node that a cluster without GPUs is imagined to have, to find out what to request from its autoscaler"""
+
+
+def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
+    """Wait until the cluster has the nodes, CPUs and GPUs `wanted`, at most `patience` seconds.
+
+    The autoscaler, if there is one, is asked for them. Raises OvssError if they have not come in time.
+    """
+    if not (wanted.nodes or wanted.cpus or wanted.gpus):
+        return
+    bundles = [Need(0.0, 1.0)] * wanted.gpus + [Need(1.0)] * wanted.cpus
+    with _requested(bundles):
+        for late in _looks(patience, lambda: _state(wanted, connection.size()), say):
+            size = connection.size()
+            if all(have >= number for have, number in _amounts(wanted, size).values()):
+                return
+            if late:
+                raise OvssError(
+                    f"the cluster is still too small after {patience:g} s: {_state(wanted, size)}. `ray status` names "
+                    "the nodes that did not start. Lower --wait-for, or wait longer with --set patience=3600"
+                )
+
+
+def for_pools(
+    pools: Sequence[Pool], weights: float, least: float, patience: float, say: Callable[[str], None]
+) -> list[Placed]:
+    """Return the pools, placed on the cluster. If it is too small, wait for nodes.
+
+    `weights`: bytes of the weights of a worker. `least`: seconds to wait in any case. With an autoscaler, the wait is
+    up to `patience` seconds, and the autoscaler is asked for the least number of workers. Raises OvssError if the
+    cluster is then still too small.
+    """
+    size = connection.size()
+    placed, shortage = _placed(pools, size, weights)
+    scaled = size.grows and (autoscaler.autoscaled() if shortage or _slow(placed, size, weights) else False)
+    if not shortage and not (scaled and _slow(placed, size, weights)):
+        return placed
+    goal = _goal(pools, size, weights)
+    seconds = max(least, patience if scaled else 0.0)
+    text = "waiting for nodes that the autoscaler is asked to start" if scaled else "waiting for nodes"
+    with _requested([pool.need for pool in goal for _ in range(pool.least)] if scaled else []):
+        for late in _looks(seconds, lambda: f"{text}. {_present(connection.size())}", say):
+            size = connection.size()
+            placed, shortage = _placed(pools, size, weights)
+            shortage = shortage or (placement.unmet(goal, size) if scaled and _slow(placed, size, weights) else "")
+            if not shortage:
+                return placed
+            if late:
+                raise OvssError(_end(shortage, seconds, scaled))
+    raise AssertionError("the last look is late")
+
+
+def _end(shortage: str, seconds: float, scaled: bool) -> str:
+    if not scaled:
+        return f"{shortage}. If nodes are still to join the cluster, pass --wait-for gpus=N or nodes=N"
+    return (
+        f"{shortage}. The autoscaler was asked for them {seconds:g} s ago; `ray status` says why they have not come. "
+        "Wait longer with --set patience=3600, or compute on CPUs with gpus: 0"
+    )
+
+
+def _placed(pools: Sequence[Pool], size: Size, weights: float) -> tuple[list[Placed], str]:
+    """Return the pools as placed on the cluster, and the error message if they do not fit it."""
+    placed = placement.place(placement.fused(pools, size), size, weights)
+    return placed, placement.unmet(placed, size)
+
+
+def _slow(placed: Sequence[Placed], size: Size, weights: float) -> bool:
+    """Return whether a method for GPUs would run on CPUs only because the cluster has no GPU yet."""
+    return not size.gpus and bool(placement.on_cpus(placed, size, weights))
+
+
+def _goal(pools: Sequence[Pool], size: Size, weights: float) -> list[Placed]:
+    """Return the pools as placed if the cluster had a GPU."""
+    imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
+    return placement.place(placement.fused(pools, imagined), imagined, weights)
+
+
+def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None]) -> Iterator[bool]:
+    """Yield at each look at the cluster: True if it is the last one. From the second look on, print changes."""
+    begun, said, before = time.monotonic(), -REPEAT, ""
+    yield seconds <= 0
+    while seconds > 0:
+        waited = time.monotonic() - begun
+        if (now := state()) != before or waited - said > REPEAT:
+            say(f"{now} (waited {waited:.0f} of at most {seconds:g} s)")
+            said, before = waited, now
+        time.sleep(min(PAUSE, seconds))
+        yield time.monotonic() - begun >= seconds
+
+
+@contextmanager
+def _requested(needs: Sequence[Need]) -> Iterator[None]:
+    """Ask the autoscaler for nodes during the block. Without an autoscaler, Ray ignores the request."""
+    if not needs:
+        yield
+        return
+    bundles = [{"CPU": n.cpus, "GPU": n.gpus, **n.resources} for n in needs]
+    bundles = [{name: amount for name, amount in bundle.items() if amount} for bundle in bundles]
+    selectors = [dict(n.labels) for n in needs]
+    request_resources(bundles=bundles, **({"bundle_label_selectors": selectors} if any(selectors) else {}))
+    try:
+        yield
+    finally:
+        with suppress(Exception):  # the cluster may have ended
+            request_resources(bundles=[])  # else the autoscaler would keep these nodes for ever
+
+
+def _amounts(wanted: WaitFor, size: Size) -> dict[str, tuple[float, int]]:
+    """Return kind → present and wanted number, without kinds of which none is wanted."""
+    nodes = sum(bool(node.cpus or node.gpus) for node in size.nodes)  # a head without CPUs is not counted
+    amounts = {"nodes": (nodes, wanted.nodes), "cpus": (size.cpus, wanted.cpus), "gpus": (size.gpus, wanted.gpus)}
+    return {kind: pair for kind, pair in amounts.items() if pair[1]}
+
+
+def _state(wanted: WaitFor, size: Size) -> str:
+    counts = [f"{have:g} of {number} {kind}" for kind, (have, number) in _amounts(wanted, size).items()]
+    return f"waiting for the cluster: {', '.join(counts)}"
+
+
+def _present(size: Size) -> str:
+    return f"The cluster has {len(size.nodes)} nodes, {size.cpus:g} CPUs and {size.gpus:g} GPUs"

@@ -1,0 +1,78 @@
+"""Waiting for the nodes of a cluster that is still too small: what is requested, printed, and when it ends."""
+
+from typing import Any
+
+import pytest
+
+from ovss_ray.config import loading
+from ovss_ray.config.run import Pool, WaitFor
+from ovss_ray.engine.cluster import waiting
+from ovss_ray.engine.cluster.nodes import Node, Size
+from ovss_ray.errors import OvssError
+from ovss_ray.pipeline.stage import StageConfig
+
+HEAD, GPU = Node(4), Node(8, 2)
+
+
+class Cluster:
+    """A cluster to which a node is added after every fourth look, and what is printed and requested meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, workers: int, scaled: bool = True) -> None:
+        self.looks, self.workers = 0, workers
+        self.said: list[str] = []
+        self.requests: list[Any] = []
+        monkeypatch.setattr(waiting.connection, "size", self.size)
+        monkeypatch.setattr(waiting.autoscaler, "autoscaled", lambda: scaled)
+        monkeypatch.setattr(waiting, "request_resources", lambda bundles: self.requests.append(bundles))
+        monkeypatch.setattr(waiting, "PAUSE", 0.0)
+
+    def size(self) -> Size:
+        self.looks += 1
+        return Size((HEAD, *[GPU] * min(self.looks // 4, self.workers)), grows=True)
+
+
+def pools(**settings: Any) -> list[Pool]:
+    return [Pool(stages=(StageConfig(use="san"),), **settings)]
+
+
+def test_a_run_waits_for_the_gpus_that_an_autoscaler_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, workers=1)
+    (placed,) = waiting.for_pools(pools(gpus=1), 1e7, 0.0, 600.0, cluster.said.append)
+    assert (placed.gpus, placed.first) == (1, 2)
+    assert cluster.requests == [[{"CPU": 1.0, "GPU": 1}], []], "the autoscaler does not keep the nodes"
+    assert "1 nodes, 4 CPUs and 0 GPUs (waited 0 of at most 600 s)" in cluster.said[0]
+
+
+def test_heavy_networks_wait_for_a_first_gpu_and_small_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    (placed,) = waiting.for_pools(pools(), 1e9, 0.0, 600.0, Cluster(monkeypatch, workers=1).said.append)
+    assert placed.gpus == 1
+    (placed,) = waiting.for_pools(pools(), 1e7, 0.0, 600.0, Cluster(monkeypatch, workers=1).said.append)
+    assert placed.gpus == 0
+    still = Cluster(monkeypatch, workers=1, scaled=False)
+    assert waiting.for_pools(pools(), 1e9, 0.0, 600.0, still.said.append)[0].gpus == 0, "no autoscaler, no wait"
+    assert still.requests == []
+
+
+def test_a_wait_in_vain_ends_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, workers=0)
+    with pytest.raises(OvssError, match=r"cluster too small.*ray status.*patience=3600"):
+        waiting.for_pools(pools(gpus=1), 1e7, 0.0, 0.02, cluster.said.append)
+    assert cluster.requests[-1] == []
+    with pytest.raises(OvssError, match="pass --wait-for gpus=N"):
+        waiting.for_pools(pools(gpus=1), 1e7, 0.0, 600.0, Cluster(monkeypatch, 0, scaled=False).said.append)
+
+
+def test_wait_for_counts_nodes_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, workers=5)
+    waiting.until_reached(WaitFor.model_validate("gpus=4,nodes=3"), 600.0, cluster.said.append)
+    assert cluster.requests == [[{"GPU": 1.0}] * 4, []]
+    assert cluster.said[0].startswith("waiting for the cluster: 1 of 3 nodes, 0 of 4 gpus")
+    with pytest.raises(OvssError, match=r"still too small after 0 s: .*0 of 4 gpus"):
+        waiting.until_reached(WaitFor(gpus=4), 0.0, Cluster(monkeypatch, workers=0).said.append)
+
+
+@pytest.mark.parametrize("wrong", ["gpus", "gpu=8", "gpus=8,gpus=4", "gpus=-1", "gpus=many", ""])
+def test_other_sizes_are_refused_with_an_example(wrong: str) -> None:
+    raw = {"pools": [{"stages": [{"use": "san"}]}], "wait_for": wrong}
+    with pytest.raises(OvssError, match=r"wait_for.*such as gpus=8,nodes=2"):
+        loading.validate(raw, "my.yaml")
