@@ -1,11 +1,15 @@
-"""The values of the confusion matrix in bootstrap resamples: the same definitions as in confusion.py, vectorised."""
+"""The values of the confusion matrix in bootstrap resamples: the same definitions as in confusion.py, vectorised.
+
+The resamples of a label vary too little if few photographs have it. Its values are widened before means are taken, and
+values of all pixels or images by the number of photographs (see `class_sums.widened`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, percent
+from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, percent, widened
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,29 +26,45 @@ class Resampled:
 
         In `miou_classic`, a label that occurs in predictions only has IoU 0 in every resample.
         """
-        truth, iou, of_all = self.sums.truth, self.sums.iou, self.of_all
+        labels, of_all = self.per_label(), self.of_all
         named = int((of_all.truth + of_all.prediction > 0).sum())
+        whole, units = _of_pixels(of_all), self.sums.units
         return {
-            "miou": fixed_mean(iou, of_all.iou[0]),
-            "miou_classic": fixed_sum(iou, of_all.iou[0]) / max(named, 1),
-            "fwiou": _weighted(iou, truth),
-            "macc": fixed_mean(self.sums.acc, of_all.acc[0]),
-            "pacc": percent(self.sums.hits.sum(axis=1), truth.sum(axis=1)),
-            "image_miou": self.sums.image_miou,
+            "miou": fixed_mean(labels["iou"], of_all.iou[0]),
+            "miou_classic": fixed_sum(labels["iou"], of_all.iou[0]) / max(named, 1),
+            "macc": fixed_mean(labels["acc"], of_all.acc[0]),
+            **{key: widened(values, whole[key], units) for key, values in _of_pixels(self.sums).items()},
         }
 
     def per_label(self) -> dict[str, np.ndarray]:
         """Return IoU and accuracy per label, (R, L) float64 percent; NaN for a label that a resample lacks."""
-        return {"iou": self.sums.iou, "acc": self.sums.acc}
+        values = {"iou": (self.sums.iou, self.of_all.iou), "acc": (self.sums.acc, self.of_all.acc)}
+        return {key: widened(*of, self.sums.effective) for key, of in values.items()}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, np.ndarray]:
         """Return the mIoU and the pooled IoU of a group of labels, (R,) float64 percent."""
         subset = list(labels)
-        hits, union, truth = (of[:, subset].sum(axis=1) for of in (self.sums.hits, self.sums.union, self.sums.truth))
+        pooled = (_pooled(of, subset) for of in (self.sums, self.of_all))
         return {
-            "miou": fixed_mean(self.sums.iou[:, subset], self.of_all.iou[0, subset]),
-            "pooled_iou": percent(hits, union, truth > 0),
+            "miou": fixed_mean(self.per_label()["iou"][:, subset], self.of_all.iou[0, subset]),
+            "pooled_iou": widened(*pooled, self.sums.units),
         }
+
+
+def _of_pixels(sums: ClassSums) -> dict[str, np.ndarray]:
+    """Return the values of all pixels or images, (R,) float64 percent."""
+    truth = sums.truth
+    return {
+        "fwiou": _weighted(sums.iou, truth),
+        "pacc": percent(sums.hits.sum(axis=1), truth.sum(axis=1)),
+        "image_miou": sums.image_miou,
+    }
+
+
+def _pooled(sums: ClassSums, labels: list[int]) -> np.ndarray:
+    """Return the IoU of some labels together, (R,) float64 percent; NaN for a resample without them."""
+    hits, union, truth = (of[:, labels].sum(axis=1) for of in (sums.hits, sums.union, sums.truth))
+    return percent(hits, union, truth > 0)
 
 
 def _weighted(iou: np.ndarray, truth: np.ndarray) -> np.ndarray:

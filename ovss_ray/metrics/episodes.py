@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, percent
+from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, percent, widened
 
 derives = "confusion"
 needs = "fold"
@@ -109,12 +109,17 @@ class Resampled:
 
         In a resample without a counted episode, only `fb_iou` is NaN: the other values are those of all episodes.
         """
-        iou, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
-        hits, union = (of[:, :-1].sum(axis=1) for of in (self.sums.hits, self.sums.union))
-        pixels = self.sums.truth.sum(axis=1)
-        background = percent(pixels - union, pixels - hits)
+        resampled, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
+        iou = widened(resampled, of_all, self.sums.effective[:-1])
         return {
             "fold_miou": fixed_mean(iou, of_all[0]),
             "fold_miou_hsnet": fixed_sum(iou, of_all[0]) / iou.shape[1],
-            "fb_iou": (background + percent(hits, union)) / 2,
+            "fb_iou": widened(_fb_iou(self.sums), _fb_iou(self.of_all), self.sums.units),
         }
+
+
+def _fb_iou(sums: ClassSums) -> np.ndarray:
+    """Return FB-IoU, (R,) float64 percent; NaN without a counted episode."""
+    hits, union = (of[:, :-1].sum(axis=1) for of in (sums.hits, sums.union))
+    pixels = sums.truth.sum(axis=1)
+    return (percent(pixels - union, pixels - hits) + percent(hits, union)) / 2

@@ -25,8 +25,10 @@ class Part(BaseModel):
 
 
 class Bootstrap(Part):
-    """95 % intervals: centred percentile bootstrap, with the averaged classes fixed (see docs/statistics.md)."""
+    """95 % intervals: percentile bootstrap, with the averaged classes fixed (see docs/statistics.md)."""
 
+    method: str = "centred percentiles"
+    """name of the method; the default is that of reports without a name, by earlier versions"""
     unit: str
     """drawn with replacement: "image", or "photograph" if images share photographs"""
     units: int

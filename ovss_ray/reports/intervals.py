@@ -3,6 +3,9 @@
 The percentiles are those of the resamples' values, shifted so that their mean is the reported value. Without the shift,
 the intervals of mIoU are too low: a resample has fewer different images of each rare class, which lowers its IoU. The
 interval is one for the mean value over many sets of as many images. docs/statistics.md has the measured coverage.
+
+Before that, the values are widened, as the resamples of a class in few photographs vary too little (see
+class_sums.widened).
 """
 
 from collections.abc import Mapping
@@ -17,6 +20,8 @@ from ovss_ray.reports.resampling import Cells
 from ovss_ray.reports.totals import Reading
 from ovss_ray.structures.class_sums import UNITS
 
+METHOD = "centred percentiles, widened by sqrt(m / (m - 1))"
+"""Name of the method in a report. m is the effective number of photographs (see resampling.Cells.effective)."""
 LEVEL = 95
 """Nominal coverage of the intervals, in percent."""
 FEWEST = 2
@@ -57,6 +62,7 @@ def of(reading: Reading) -> Bootstrap | None:
 def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
     """Return the method and its numbers. `seen` (L,): photographs with each label."""
     return {
+        "method": METHOD,
         "unit": "image" if cells.photographs == len(cells.ids) else "photograph",
         "units": cells.photographs,
         "resamples": resampling.RESAMPLES,

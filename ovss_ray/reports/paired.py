@@ -90,9 +90,8 @@ def compare(first: Reading, second: Reading) -> Paired:
 def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference | None:
     """Return a difference with its test. `resampled` (R,): its values in the resamples; NaN are left out.
 
-    Returns None if it has no value, or for fewer than two photographs. The standard error is increased by
-    √(n / (n − 1)): a resample of n photographs has fewer different ones. With n − 1 degrees of freedom, a
-    class in few photographs needs a larger difference.
+    Returns None if it has no value, or for fewer than two photographs. With n − 1 degrees of freedom, a class in few
+    photographs needs a larger difference. The values are already widened (see `class_sums.widened`).
     """
     from scipy.special import stdtr, stdtrit  # takes 0.1 s
 
@@ -100,7 +99,7 @@ def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference 
     if ends is None or photographs < intervals.FEWEST:
         return None
     known = resampled[~np.isnan(resampled)]
-    error = float(np.std(known) * np.sqrt(photographs / (photographs - 1)))
+    error = float(np.std(known))
     freedom = photographs - 1
     p = 2 * float(stdtr(freedom, -abs(value) / error)) if error else float(value == 0)
     smallest = error * float(stdtrit(freedom, 0.975) + stdtrit(freedom, POWER / 100))

@@ -118,9 +118,21 @@ class Cells:
         """Return the number of photographs in whose truth each label occurs, (L,) int64."""
         return np.diff(self.matrix[self.labels : 2 * self.labels].indptr).astype(np.int64)
 
+    @cached_property
+    def effective(self) -> np.ndarray:
+        """Effective number of photographs with each label, (L,) float64: (Σ a)² / Σ a², a: its pixels in a photograph.
+
+        It is the number of photographs if all have the same pixels of the label, and smaller otherwise; 0 for a label
+        without pixels. Source: Kish, "Survey Sampling", 1965. Sums are in the order of the ids.
+        """
+        areas = self.matrix[self.labels : 2 * self.labels].tocoo()
+        pixels = areas.data.astype(np.float64)
+        sums, squares = (np.bincount(areas.row, of, self.labels) for of in (pixels, pixels * pixels))
+        return np.divide(sums * sums, squares, out=np.zeros(self.labels), where=squares > 0)
+
     def _sums(self, rows: np.ndarray) -> ClassSums:
         hits, truth, prediction = (rows[:, i * self.labels : (i + 1) * self.labels] for i in range(3))
-        return ClassSums(hits, truth, prediction, rows[:, -2], rows[:, -1])
+        return ClassSums(hits, truth, prediction, rows[:, -2], rows[:, -1], self.effective, self.photographs)
 
 
 def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:

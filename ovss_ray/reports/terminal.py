@@ -167,8 +167,9 @@ def method(bootstrap: Bootstrap) -> str:
     """Return the method of the intervals in words."""
     rare = f"; {bootstrap.rare_classes} classes are in fewer than 10: too narrow" if bootstrap.rare_classes else ""
     return (
-        f"95 % intervals: centred percentile bootstrap over {bootstrap.units} {bootstrap.unit}s, {bootstrap.resamples} "
-        f"resamples, {bootstrap.bit_generator} with seed {bootstrap.seed}, averaged classes fixed{rare}"
+        f"95 % intervals: bootstrap over {bootstrap.units} {bootstrap.unit}s ({bootstrap.method}), "
+        f"{bootstrap.resamples} resamples, {bootstrap.bit_generator} with seed {bootstrap.seed}, averaged classes fixed"
+        f"{rare}"
     )
 
 

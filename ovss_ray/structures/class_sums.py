@@ -10,7 +10,7 @@ UNITS = 2**32
 
 @dataclass(frozen=True, eq=False)
 class ClassSums:
-    """Sums over R resamples of the images, for L labels. All fields are int64."""
+    """Sums over R resamples of the images, for L labels. The fields are int64, unless another type is named."""
 
     hits: np.ndarray
     """(R, L): correctly predicted pixels of each label"""
@@ -22,6 +22,10 @@ class ClassSums:
     """(R,): sum of the images' mIoU, in units of 1 / 2³² percent"""
     images: np.ndarray
     """(R,): number of images with a counted pixel"""
+    effective: np.ndarray
+    """(L,) float64: effective number of photographs with each label, of all images (see `Cells.effective`)"""
+    units: int
+    """number of photographs, of all images"""
 
     @property
     def union(self) -> np.ndarray:
@@ -48,6 +52,19 @@ def percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray | None = None
     """Return 100 · part / whole, float64, of int64 arrays of one shape; NaN where `where` is False or whole is 0."""
     valid = whole > 0 if where is None else where & (whole > 0)
     return np.divide(100.0 * part, whole, out=np.full(np.shape(part), np.nan), where=valid)
+
+
+def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) -> np.ndarray:
+    """Return values of resamples with their distance from the value of all images multiplied by √(m / (m − 1)).
+
+    The resamples of m photographs vary too little: the bootstrap divides a variance by m, where m − 1 is right.
+    Hesterberg calls this narrowness bias ("What Teachers Should Know About the Bootstrap", The American Statistician,
+    2015); see also Efron and Tibshirani, 1993, chapter 5. `number` is m, of each label for values (R, L) of labels. A
+    number below 2 counts as 2. NaN stays NaN, and values equal to `of_all` stay equal. The steps are correctly rounded,
+    so the result is equal on every machine.
+    """
+    m = np.maximum(number, 2.0)
+    return of_all + (values - of_all) * np.sqrt(m / (m - 1))
 
 
 def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
