@@ -1,0 +1,59 @@
+"""Exact label maps from masks and their class probabilities, without a score map of all classes.
+
+Q masks at low resolution (h, w) with class probabilities (Q, K) define scores[c] = Σ_q p[q, c] · sigmoid(m[q]). Here m
+are mask logits, resized to the padded input, cropped, and resized to the photograph. See Cheng et al., MaskFormer,
+NeurIPS 2021, §3.4. SAN computes the sigmoid after both resizes, SCAN between them. All K × H × W scores would take 1.2
+GB for ADE20K-847 at 512 × 683. Only the best class of a pixel is needed. So scores are computed in blocks of tiles of
+16 × 16 pixels (tiles.py), and only of classes that can be the best of a pixel of the tile (classes.py).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models.semantic.classes import All, Pruned
+from ovss_ray.models.semantic.tiles import PIXELS, SIDE, Geometry, Sigmoid, probabilities, tiles
+from ovss_ray.structures.columns import NONE
+
+__all__ = ["Geometry", "label_map", "probabilities"]
+
+CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 28
+"""Maximum bytes of a block's scores on a CPU, to fit its cache, and on a GPU. A block's masks take half as much"""
+FEW = 100
+"""Number of classes below which all scores are computed: pruning would cost more than it saves"""
+
+
+def label_map(
+    mask_logits: Tensor, class_probabilities: Tensor, geometry: Geometry, block_bytes: int | None = None,
+    sigmoid: Sigmoid = "original", prune: bool | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Return the best class of every pixel, (H, W) uint16; the lowest index on ties.
+
+    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` is the size at
+    which mask probabilities are computed. `prune` skips classes that cannot be the best of any pixel of a tile, which
+    does not change the result; default: for FEW classes or more. Negative class scores are never pruned. Memory,
+    besides the result and a copy of the class probabilities, does not grow with K or H. Raises OvssError for more
+    classes than a label map can hold.
+    """
+    queries, count = class_probabilities.shape
+    if count > NONE:
+        raise OvssError(f"too many classes: {count}; a label map can name at most {NONE}. Remove classes")
+    budget = block_bytes or (CPU_BLOCK if mask_logits.device.type == "cpu" else GPU_BLOCK)
+    pruned = (count >= FEW if prune is None else prune) and bool((class_probabilities >= 0).all())
+    classes = Pruned(class_probabilities, budget) if pruned else All(class_probabilities, budget)
+    photograph = tiles(mask_logits, geometry, sigmoid)
+    size = max(1, budget // max(classes.bytes_per_tile, _bytes_per_tile(queries, geometry, sigmoid)))
+    labels = torch.empty(*photograph.shape, PIXELS, dtype=torch.int32, device=mask_logits.device)
+    for block in photograph.blocks(size):
+        labels[block.left : block.right, block.top : block.end] = classes.best(photograph, block)
+    laid = labels.unflatten(2, (SIDE, SIDE)).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+    height, width = geometry.original
+    return laid[:height, :width].cpu().numpy().astype(np.uint16)
+
+
+def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
+    """Return twice the bytes of a tile's masks, at the size where they take more."""
+    (height, width), (tall, wide) = geometry.original, geometry.resized
+    resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0
+    return 8 * queries * max(PIXELS, resized)

@@ -1,0 +1,131 @@
+"""The best class of each pixel of a block of tiles, from the scores of all classes, or of those that can be the best.
+
+A class cannot be the best of any pixel of a tile if its highest possible score is below the lowest possible score of
+another class. Both are products of class probabilities with bounds of the tile's mask probabilities. With trained masks
+a tenth of the classes remains in a tile on average, and often a single one.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
+
+LEAST = 16
+"""Columns of the narrowest product. Narrower ones use other kernels on a CPU, which round differently"""
+ALIKE = 0.8
+"""Smallest ratio of the numbers of remaining classes of two tiles that share a product"""
+
+
+class All:
+    """All classes with their probabilities (Q, K)."""
+
+    bytes_per_tile = 1
+
+    def __init__(self, probabilities: Tensor, budget: int) -> None:
+        self.probabilities, self.budget = probabilities, budget
+
+    def best(self, tiles: Tiles, block: Block) -> Tensor:
+        """Return the best class (C, R, 256) int64 of each pixel of a block; the lowest index on ties."""
+        masks = tiles.masks(block.top, block.end, torch.arange(block.left, block.right))
+        return self.of_masks(masks.flatten(0, 2)).view(masks.shape[:3])
+
+    def of_masks(self, masks: Tensor) -> Tensor:
+        """Return the best class (P,) int64 of each pixel, from masks (P, Q)."""
+        classes = self.probabilities.shape[1]
+        return _best(masks, lambda begin, end: self.probabilities[:, begin:end], classes, self.budget)
+
+
+class Pruned(All):
+    """The same, from the scores of those classes only that can be the best. No probability is negative."""
+
+    def __init__(self, probabilities: Tensor, budget: int) -> None:
+        super().__init__(probabilities, budget)
+        self.rows = probabilities.T.contiguous()
+        self.bytes_per_tile = 8 * len(self.rows)
+
+    def best(self, tiles: Tiles, block: Block) -> Tensor:
+        """Return the best class (C, R, 256) int64 of each pixel of a block; the lowest index on ties."""
+        kept = self.kept(tiles.bounds(block).flatten(1, 2))
+        counts = kept.sum(1).cpu().numpy()
+        if 2 * counts.sum() > kept.numel():
+            return super().best(tiles, block)
+        classes = kept.nonzero()[:, 1]
+        begins = counts.cumsum() - counts
+        labels = classes[_on(classes, begins)][:, None].repeat(1, PIXELS)
+        rows = block.end - block.top
+        undecided = np.flatnonzero(counts > 1)
+        if len(undecided):
+            columns = np.unique(undecided // rows)
+            masks = tiles.masks(block.top, block.end, torch.from_numpy(columns + block.left)).flatten(0, 1)
+            places = np.searchsorted(columns, undecided // rows) * rows + undecided % rows
+            for group in _groups(counts[undecided], self.budget):
+                number = undecided[group]
+                places_in_classes = _places(begins[number], counts[number])
+                some = masks[int(places[group[0]])][None] if len(group) == 1 else masks[_on(masks, places[group])]
+                labels[_on(labels, number)] = self.of_tiles(some, classes[_on(classes, places_in_classes)])
+        return labels.view(-1, rows, PIXELS)
+
+    def kept(self, bounds: Tensor) -> Tensor:
+        """Return for n tiles which classes can be the best of a pixel, (n, K) bool, from bounds (2, n, Q).
+
+        The margin is the largest sum of rounding errors of four products: both bounds, and both compared scores.
+        """
+        low, high = bounds @ self.probabilities
+        floor = low.amax(1, keepdim=True)
+        margin = (bounds.shape[2] + 8) * 2.0**-22
+        return ~(high < floor - margin * floor.clamp(min=1))  # so a class with NaN is kept
+
+    def of_tiles(self, masks: Tensor, classes: Tensor) -> Tensor:
+        """Return the best class (n, 256) of each pixel from masks (n, 256, Q), among the tiles' classes (n, k)."""
+        if 2 * classes.shape[1] > len(self.rows):
+            return self.of_masks(masks.flatten(0, 1)).view(masks.shape[:2])
+        places = _best(masks, lambda begin, end: self.rows[classes[:, begin:end]].mT, classes.shape[1], self.budget)
+        return classes.gather(1, places)
+
+
+def _on(tensor: Tensor, indices: np.ndarray) -> Tensor:
+    """Return indices on the device of a tensor."""
+    return torch.from_numpy(indices).to(tensor.device)
+
+
+def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Yield the tiles (n,) whose numbers of classes are alike, to share a product of at most `budget` bytes."""
+    order = np.argsort(-counts, kind="stable")
+    sizes = np.maximum(counts[order], LEAST)
+    begin = 0
+    while begin < len(order):
+        alike = int(np.searchsorted(-sizes, -ALIKE * sizes[begin], side="right"))
+        end = min(alike, begin + max(1, budget // int(4 * PIXELS * sizes[begin])))
+        yield order[begin:end]
+        begin = end
+
+
+def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the places (n, k) of the classes of n tiles in a list. Each tile's last class is repeated up to k."""
+    steps = np.arange(max(LEAST, int(counts.max())))
+    return begins[:, None] + np.minimum(steps, counts[:, None] - 1)
+
+
+def _best(masks: Tensor, columns: Callable[[int, int], Tensor], count: int, budget: int) -> Tensor:
+    """Return the place (…) int64 of the highest score of each pixel, from masks (…, Q); the first one on ties.
+
+    `columns` returns the class probabilities (…, Q, k) of a range of `count` places. Scores are computed in chunks.
+    """
+    chunk = max(1, budget // (4 * masks.shape[:-1].numel()))
+    score, best = _top(masks @ columns(0, min(chunk, count)))
+    for begin in range(chunk, count, chunk):
+        other, index = _top(masks @ columns(begin, min(begin + chunk, count)))
+        better = other > score  # on ties, the lower place stays
+        score, best = torch.where(better, other, score), torch.where(better, index + begin, best)
+    return best
+
+
+def _top(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the highest score of each row of `scores` (…, k), and its column; on ties, the first column."""
+    if scores.device.type != "cpu":
+        return scores.max(-1)
+    index = torch.from_numpy(scores.numpy().argmax(-1))  # many times as fast as torch's, which does not use SIMD here
+    return scores.gather(-1, index[..., None])[..., 0], index

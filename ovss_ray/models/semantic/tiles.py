@@ -1,0 +1,228 @@
+"""Mask probabilities of a photograph's pixels, in tiles of 16 × 16, from masks at low resolution.
+
+Masks (Q, h, w) are resized to the padded input, cropped, and resized to the photograph. Both resizes are linear and act
+on rows and columns separately. The last row and column of a photograph are repeated up to a multiple of 16.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SIDE = 16
+"""Side of a tile in pixels"""
+PIXELS = SIDE * SIDE
+
+Sigmoid = Literal["original", "resized"]
+"""Size at which mask probabilities are computed: that of the photograph, or the resized one"""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The mapping of a mask grid to a photograph, by three sizes (height, width) in pixels."""
+
+    padded: tuple[int, int]
+    """size of the network's input, which the mask grid covers"""
+    resized: tuple[int, int]
+    """size of the resized photograph, at the top left of the input"""
+    original: tuple[int, int]
+    """size of the photograph itself"""
+
+
+Masks = Callable[[int, int, Tensor], Tensor]
+"""First and end row of tiles, columns of tiles (C,) int64 → mask probabilities (C, R, 256, Q) of these tiles."""
+
+
+class Cells(NamedTuple):
+    """The cells of the mask grid that each tile of an axis depends on, `first` to `last`: (n,) int64 on the CPU."""
+
+    first: Tensor
+    last: Tensor
+
+    def indices(self, begin: int, end: int) -> Tensor:
+        """Return the cells (n, T) of tiles begin..end. The last cell of a tile is repeated up to a common length T."""
+        first, last = self.first[begin:end, None], self.last[begin:end, None]
+        return torch.minimum(first + torch.arange(int((last - first).max()) + 1), last)
+
+
+class Block(NamedTuple):
+    """A rectangle of C × R tiles of a photograph: columns left..right and rows top..end of tiles."""
+
+    left: int
+    right: int
+    top: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of a photograph."""
+
+    grid: Tensor
+    """(h, w, Q) float32: mask logits"""
+    down: Cells
+    across: Cells
+    masks: Masks
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return the numbers of columns and rows of tiles."""
+        return len(self.across.first), len(self.down.first)
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """Yield blocks of at most `size` tiles that cover the photograph: part of a row of tiles, or several rows."""
+        columns, rows = self.shape
+        wide, high = min(size, columns), max(1, size // columns)
+        for top, left in product(range(0, rows, high), range(0, columns, wide)):
+            yield Block(left, min(left + wide, columns), top, min(top + high, rows))
+
+    def bounds(self, block: Block) -> Tensor:
+        """Return lower and upper bounds (2, C, R, Q) of the mask probabilities of a block.
+
+        A bilinear resize returns weighted means, and the sigmoid is monotonic. So the smallest and the largest cell
+        that a tile depends on bound its pixels.
+        """
+        columns = self.across.indices(block.left, block.right)
+        strips = _cells(self.grid, self.down.indices(block.top, block.end), 0)  # R, T, w, Q
+        begin, end = int(columns[0, 0]), int(columns[-1, -1]) + 1
+        strips, columns = strips[:, :, begin:end], columns - begin
+        low, high = (_cells(strip, columns, 1) for strip in (strips.amin(1), strips.amax(1)))  # R, C, T, Q
+        return torch.stack([low.amin(2), high.amax(2)]).transpose(1, 2).sigmoid()
+
+
+def _cells(x: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """Return cells (…, n, T, …) of an array along one axis, from indices (n, T) on the CPU."""
+    return x.index_select(axis, indices.flatten().to(x.device)).unflatten(axis, indices.shape)
+
+
+def tiles(mask_logits: Tensor, geometry: Geometry, sigmoid: Sigmoid) -> Tiles:
+    """Return the tiles of a photograph from mask logits (Q, h, w) float32."""
+    return _of_logits(mask_logits, geometry) if sigmoid == "original" else _of_probabilities(mask_logits, geometry)
+
+
+def probabilities(mask_logits: Tensor, geometry: Geometry) -> Tensor:
+    """Return mask probabilities (Q, h', w') at the resized photograph's size, of mask logits (Q, h, w).
+
+    Each mask is resized as a separate image. For three channels and one thread, torch uses a different kernel, whose
+    results differ in the last bits.
+    """
+    resized = F.interpolate(mask_logits[:, None], geometry.padded, mode="bilinear", align_corners=False)[:, 0]
+    return resized[:, : geometry.resized[0], : geometry.resized[1]].sigmoid()
+
+
+def _continued(count: int) -> Tensor:
+    """Return the indices of `count` pixels, continued by the last one to a multiple of a tile's side."""
+    return torch.arange(-(-count // SIDE) * SIDE).clamp(max=count - 1)
+
+
+def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
+    """Return tiles whose mask logits are resized twice, before the sigmoid."""
+    grid = mask_logits.permute(1, 2, 0).contiguous()
+    down, across = (_resize(grid.shape[axis], geometry, axis) for axis in (0, 1))
+    rows, queries = _touched(down), grid.shape[2]
+    wide = (across.to(grid) @ grid).unflatten(1, (-1, SIDE)).flatten(2)  # h, C, 16 · Q
+
+    def masks(top: int, end: int, columns: Tensor) -> Tensor:
+        # A row of pixels mixes at most three rows of the grid. Only the rows that the tiles depend on are multiplied.
+        band = slice(int(rows.first[top]), int(rows.last[end - 1]) + 1)
+        part = down[SIDE * top : SIDE * end, band].to(wide)
+        mixed = torch.bmm(part.expand(len(columns), -1, -1), wide[band].index_select(1, columns).transpose(0, 1))
+        return mixed.sigmoid_().view(len(columns), end - top, PIXELS, queries)
+
+    return Tiles(grid, rows, _touched(across), masks)
+
+
+def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
+    """Return a matrix (n, cells) on the CPU that maps one axis of the mask grid to the photograph, continued to tiles.
+
+    It is torch's bilinear resize, crop and second resize of an identity matrix. So it samples where torch samples.
+    """
+    identity = torch.eye(cells)[None]
+    padded = F.interpolate(identity, geometry.padded[axis], mode="linear", align_corners=False)
+    cropped = padded[..., : geometry.resized[axis]]
+    pixels = F.interpolate(cropped, geometry.original[axis], mode="linear", align_corners=False)[0].T
+    return pixels[_continued(geometry.original[axis])]
+
+
+def _touched(resize: Tensor) -> Cells:
+    """Return the cells that the tiles of a resize (n, cells) depend on."""
+    touched = resize.unflatten(0, (-1, SIDE)).any(1).int()
+    return Cells(touched.argmax(1), resize.shape[1] - 1 - touched.flip(1).argmax(1))
+
+
+class _Samples(NamedTuple):
+    """The linear resize of one axis: each sample lies between two cells. The tensors are on the CPU."""
+
+    before: Tensor
+    """(n,) int64: cell before the sample"""
+    after: Tensor
+    """(n,) int64: cell after it"""
+    weight: Tensor
+    """(n,) float32: weight of the cell after it"""
+
+    def of_pixels(self, pixels: Tensor) -> "_Samples":
+        """Return the samples of some pixels."""
+        return _Samples(*(values[pixels] for values in self))
+
+    def moved(self, begin: int) -> "_Samples":
+        """Return the samples with cells that are counted from `begin`."""
+        return _Samples(self.before - begin, self.after - begin, self.weight)
+
+    def of(self, x: Tensor, axis: int) -> Tensor:
+        """Return an array resized along one axis."""
+        before, after, weight = (values.to(x.device) for values in self)
+        column = weight.view(-1, *[1] * (x.ndim - axis - 1))
+        return torch.lerp(x.index_select(axis, before), x.index_select(axis, after), column)
+
+
+def _samples(cells: int, count: int) -> _Samples:
+    """Return the samples of torch's bilinear resize from `cells` to `count`, with torch's float32 positions."""
+    positions = ((torch.arange(count) + 0.5) * (cells / count) - 0.5).clamp(min=0)
+    before = positions.long().clamp(max=cells - 1)
+    return _Samples(before, (before + 1).clamp(max=cells - 1), positions - before)
+
+
+class _Axis(NamedTuple):
+    """The two resizes of one axis."""
+
+    first: _Samples
+    """from the grid to the padded input"""
+    second: _Samples
+    """from the resized photograph to the photograph, continued to whole tiles"""
+
+    def cells(self) -> Cells:
+        """Return the cells that each tile depends on."""
+        begin, end = self.second.before[::SIDE], self.second.after[SIDE - 1 :: SIDE]
+        return Cells(self.first.before[begin], self.first.after[end])
+
+    def part(self, tiles: Tensor) -> "_Axis":
+        """Return both resizes of the pixels of some tiles (n,) int64, ascending; the first only where needed."""
+        pixels = (SIDE * tiles.cpu()[:, None] + torch.arange(SIDE)).flatten()
+        second = self.second.of_pixels(pixels)
+        begin, end = int(second.before[0]), int(second.after[-1]) + 1
+        return _Axis(self.first.of_pixels(torch.arange(begin, end)), second.moved(begin))
+
+
+def _of_probabilities(mask_logits: Tensor, geometry: Geometry) -> Tiles:
+    """Return tiles whose mask logits are resized once before the sigmoid, and once after it."""
+    grid = mask_logits.permute(1, 2, 0).contiguous()
+    down, across = (
+        _Axis(
+            _samples(grid.shape[axis], geometry.padded[axis]),
+            _samples(geometry.resized[axis], geometry.original[axis]).of_pixels(_continued(geometry.original[axis])),
+        )
+        for axis in (0, 1)
+    )
+
+    def masks(top: int, end: int, columns: Tensor) -> Tensor:
+        rows, wide = down.part(torch.arange(top, end)), across.part(columns)
+        resized = wide.first.of(rows.first.of(grid, 0), 1).sigmoid_()
+        pixels = wide.second.of(rows.second.of(resized, 0), 1)
+        laid = pixels.unflatten(1, (-1, SIDE)).unflatten(0, (-1, SIDE))  # R, 16, C, 16, Q
+        return laid.permute(2, 0, 1, 3, 4).flatten(2, 3)
+
+    return Tiles(grid, down.cells(), across.cells(), masks)
