@@ -26,7 +26,8 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
     from torch import Tensor
 
-    from ovss_ray.models.san.network import Features
+    from ovss_ray.models.san.features import Features
+    from ovss_ray.models.san.network import San
 
 
 class Stage(WithClassifiers, stage.Stage):
@@ -55,11 +56,20 @@ class Stage(WithClassifiers, stage.Stage):
             tower = network.load_text(config.variant, cls.files(config), config.resolved_device())
             return [network.classifier(tower, vocabulary).cpu().numpy() for vocabulary in vocabularies]
 
-    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
-        super().__init__(config, prepared)
-        from ovss_ray.models.san import network
+    @classmethod
+    def network_key(cls, config: Config) -> str:
+        """Return the key of the network, which the stage `tags` may share."""
+        return config.network_key()
 
-        self.model = network.load(config.variant, self.files(config), config.resolved_device(), config.precision)
+    def __init__(self, config: Config, prepared: Prepared | None = None, network: "San | None" = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.models.san import network as networks
+
+        self.model = self.network = network or networks.load(
+            config.variant, self.files(config), config.resolved_device(), config.precision
+        )
+        if network:
+            self.model.share()
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment the images of a batch. Images of the same padded size share forward passes."""
@@ -79,10 +89,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     def _segment(self, images: Sequence[np.ndarray], vocabularies: Sequence[Vocabulary]) -> Iterator[np.ndarray]:
         """Yield the label maps (H, W) uint16 of images with the same padded size."""
-        import torch
-
-        inputs = torch.stack([self.model.preprocess(image)[0] for image in images])
-        features = self.model(inputs.to(self.model.device))
+        features = self.model.features(images)
         logits = self._class_logits(features, vocabularies)
         for i, image in enumerate(images):
             yield self.model.labels(features.mask_logits[i], logits[i], image, vocabularies[i])

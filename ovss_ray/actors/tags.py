@@ -25,6 +25,8 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
     from torch import Tensor
 
+    from ovss_ray.models.san.network import San
+
 LIST = ".txt"
 """Suffix that tells the path of a list of names from the name of a benchmark"""
 
@@ -89,11 +91,20 @@ class Stage(stage.Stage):
         restricted = ", which is the benchmark itself: words are restricted to its classes" * (listed == benchmark)
         return (f"words from {listed}{restricted}; threshold {config.threshold}, area {config.area}",)
 
-    def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
-        super().__init__(config, prepared)
-        from ovss_ray.models.san import network
+    @classmethod
+    def network_key(cls, config: Config) -> str:
+        """Return the key of the SAN, which the stage `san` may share."""
+        return config.network_key()
 
-        self.model = network.load(config.variant, config.files(), config.resolved_device(), config.precision)
+    def __init__(self, config: Config, prepared: Prepared | None = None, network: "San | None" = None) -> None:
+        super().__init__(config, prepared)
+        from ovss_ray.models.san import network as networks
+
+        self.model = self.network = network or networks.load(
+            config.variant, config.files(), config.resolved_device(), config.precision
+        )
+        if network:
+            self.model.share()
 
     @cached_property
     def _names(self) -> Vocabulary:
@@ -125,12 +136,9 @@ class Stage(stage.Stage):
         return {"words": column(values[row] for row in range(len(images)))}
 
     def _tag(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        import torch
-
         from ovss_ray.models.san import network
 
-        inputs = torch.stack([self.model.preprocess(image)[0] for image in images])
-        features = self.model(inputs.to(self.model.device))
+        features = self.model.features(images)
         best = network.class_probabilities(features.mask_embeddings @ self._classifier.T).max(-1)
         areas = (features.mask_logits > 0).flatten(2).float().mean(-1)
         rows = zip(best.indices.cpu().numpy(), best.values.cpu().numpy(), areas.cpu().numpy(), strict=True)

@@ -19,6 +19,7 @@ from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import build_all
 from ovss_ray.runs import records
 from ovss_ray.structures import words
 from ovss_ray.structures.columns import Batch, column
@@ -52,7 +53,7 @@ class Worker:
         self.pool = pool
         benchmarks = catalog.Benchmarks(words)  # loaded here by name, since not all of their functions can be pickled
         with pool.computing():
-            self.stages = {stage.use: stage.build(shared, benchmarks=benchmarks) for stage in pool.stages}
+            self.stages = build_all(pool.stages, shared, benchmarks)
         self.keep, self.vocabularies = keep, vocabularies
         ray.get(ledger.ready.remote(self.name))
 

@@ -59,6 +59,11 @@ class NetworkConfig(Settings):
         """Return the path that the options give for each checkpoint; None stands for the default checkpoint."""
         return (self.weights,)
 
+    def network_key(self) -> str:
+        """Return a key of the loaded network: stages of a worker with equal keys may share one."""
+        paths = [str(path) for path in self.files()]
+        return repr((self.family, self.variant, paths, self.resolved_device(), self.precision, self.exact))
+
     def resolved_device(self) -> str:
         """Return the device of the network: "cpu", "cuda" or "cuda:N"."""
         from ovss_ray.models import runtime

@@ -113,6 +113,14 @@ class Stage(ABC):
         return []
 
     @classmethod
+    def network_key(cls, config: Any) -> str | None:
+        """Return a key of the stage's `network`; None if the stage shares none.
+
+        Stages of a worker with equal keys share a network. The constructor of such a stage has the argument `network`.
+        """
+        return None
+
+    @classmethod
     def side(cls, config: Any) -> int | None:
         """Return the side in pixels of the square at which predictions are scored; None: at the photograph's size.
 
@@ -175,3 +183,17 @@ class StageConfig(Settings):
         if benchmarks is not None:  # not an argument of the constructor, since users' stages define their own
             stage.benchmarks = benchmarks
         return stage
+
+
+def build_all(
+    stages: Sequence[StageConfig], prepared: Prepared | None = None, benchmarks: Benchmarks | None = None
+) -> dict[str, Stage]:
+    """Return name → stage, for the stages of one worker. Stages with equal keys of their networks share one."""
+    networks: dict[str, Any] = {}
+    built: dict[str, Stage] = {}
+    for stage in stages:
+        key = stage.kind().network_key(stage.settings())
+        built[stage.use] = stage.build(prepared, benchmarks=benchmarks, network=networks.get(key or ""))
+        if key:
+            networks.setdefault(key, built[stage.use].network)
+    return built

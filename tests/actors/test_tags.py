@@ -12,7 +12,7 @@ from ovss_ray.config import loading as configs
 from ovss_ray.datasets import scenes
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
-from ovss_ray.pipeline.stage import Stage, StageConfig
+from ovss_ray.pipeline.stage import Stage, StageConfig, build_all
 from ovss_ray.runs.plan import plan_run
 from ovss_ray.structures import words
 from ovss_ray.structures.columns import NONE, Batch, column
@@ -100,6 +100,39 @@ class Given(Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         values = {"i0": words.of(FEW, "test"), "i1": words.of([], "test")}
         return {"words": column(values[image] for image in batch["image_id"])}
+
+
+def test_a_segmenter_with_the_same_network_takes_the_features_of_the_tagger(
+    tagger: Any, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = [np.ascontiguousarray(image[:48, :64]) for image in images]
+    options = {"variant": "san_tiny", "exact": True}
+    pair = [StageConfig(use=use, options=options) for use in ("tags", "san")]
+    shared = build_all(pair, benchmarks=catalog.Benchmarks())
+    alone = {"tags": tagger, "san": pair[1].build(network=tagger.network)}
+    tagger.network.recent = None
+    forward, passes = type(tagger.network).forward, []
+    monkeypatch.setattr(type(tagger.network), "forward", lambda *given: passes.append(given[0]) or forward(*given))
+    expected, got = (execution.run(stages, rows(small), {}) for stages in (alone, shared))
+    assert passes == [tagger.network] * 4 + [shared["tags"].network] * 2
+    for name in ("words", "prediction", "error"):
+        assert all(np.array_equal(*values) for values in zip(expected[name], got[name], strict=True)), name
+    other = execution.run({"san": shared["san"]}, rows([255 - small[0]], vocabulary=["v"]), {"v": Vocabulary.of(FEW)})
+    assert len(passes) == 7, "the features of another photograph"
+    assert not np.array_equal(other["prediction"][0], got["prediction"][0])
+
+
+def test_networks_that_differ_are_not_shared(tmp_path: Path) -> None:
+    def key(use: str, **options: Any) -> str | None:
+        config = StageConfig(use=use, options={"variant": "san_tiny", "device": "cpu", **options})
+        return config.kind().network_key(config.settings())
+
+    copy = tmp_path / "copy.pth"
+    copy.write_bytes(tags.Stage.Config().files()[0].read_bytes())
+    assert key("tags") == key("san") == key("tags", threshold=0.5, batch=2)
+    for other in ({"precision": "bf16"}, {"exact": True}, {"weights": str(copy)}):
+        assert key("tags") != key("san", **other), other
+    assert StageConfig(use="decode").kind().network_key(None) is None
 
 
 @pytest.mark.slow

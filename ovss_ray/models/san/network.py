@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ovss_ray.models import checkpoint, photograph, runtime, text
 from ovss_ray.models.clip import Block, ImageTower, TextTower, text_sizes
 from ovss_ray.models.photograph import Size, rgb
+from ovss_ray.models.san.features import Features, RecentFeatures
 from ovss_ray.models.san.side_adapter import SideAdapter
 from ovss_ray.models.san.variants import VARIANTS, Variant
 from ovss_ray.models.semantic import Geometry, label_map
@@ -29,16 +30,6 @@ TEXT = "ov_classifier."
 """Prefix of the text tower's parameter names in a checkpoint"""
 UNUSED = (TEXT + "attn_mask", "criterion.empty_weight")
 """Entries of official checkpoints that inference does not use: a causal mask, and a weight of the training loss"""
-
-
-@dataclass(frozen=True)
-class Features:
-    """SAN's features of a batch of images, independent of the vocabulary."""
-
-    mask_logits: Tensor
-    """(B, Q, h, w) float32, one value per patch of the side network"""
-    mask_embeddings: Tensor
-    """(B, Q, D) float32, of unit norm"""
 
 
 @dataclass(frozen=True)
@@ -131,6 +122,7 @@ class San(nn.Module):
         self.clip_rec_head = RecognitionHead(variant)
         self.ov_classifier = Words(variant)
         self.classifiers = Recent[Tensor](text.KEPT, lambda rows: rows.nbytes)
+        self.recent: RecentFeatures | None = None
 
     @property
     def device(self) -> torch.device:
@@ -151,6 +143,23 @@ class San(nn.Module):
         with runtime.autocast(images.device, self.precision):
             embeddings = self.clip_rec_head(tokens, pooled)
         return Features(masks, F.normalize(embeddings.float(), dim=-1))
+
+    def share(self) -> None:
+        """Keep the features of recent photographs from now on, for two stages with this network."""
+        self.recent = self.recent or RecentFeatures()
+
+    def features(self, photographs: Sequence[np.ndarray]) -> Features:
+        """Return the Features of photographs (H, W, 3) uint8 RGB with the same padded size.
+
+        After `share`, they are computed only if those of any photograph are not kept.
+        """
+        if self.recent and (kept := self.recent.find(photographs)):
+            return kept
+        inputs = torch.stack([self.preprocess(photograph)[0] for photograph in photographs])
+        computed: Features = self(inputs.to(self.device))
+        if self.recent:
+            self.recent.add(photographs, computed)
+        return computed
 
     def clip_input(self, images: Tensor) -> Tensor:
         """Return padded images resized for CLIP: bilinear without antialiasing, sampled at steps of exactly 1 / ratio.

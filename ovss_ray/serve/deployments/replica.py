@@ -16,13 +16,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from ovss_ray.benchmarks import catalog
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.pipeline import execution
-from ovss_ray.pipeline.stage import Stage
+from ovss_ray.pipeline.stage import Stage, build_all
 from ovss_ray.serve.deployments import batch
 from ovss_ray.serve.deployments.batch import PROMPTERS, Memory, Parts
 from ovss_ray.serve.row import Kind, Row
@@ -68,8 +67,7 @@ class Replica:
         self.pool = pool
         # Stages are not thread-safe, and CUDA graphs must be replayed in the thread that recorded them.
         self.thread = ThreadPoolExecutor(1)
-        build = {stage.use: partial(stage.build, benchmarks=catalog.Benchmarks()) for stage in pool.stages}
-        self.stages: dict[str, Stage] = {use: self._apart(work) for use, work in build.items()}
+        self.stages = self._apart(build_all, pool.stages, None, catalog.Benchmarks())
         self.prompter = batch.prompting(name for part in parts.values() for name in part.stages)
         if self.prompter:
             self.stages[self.prompter] = self._apart(self._prompter, pool, remembered)

@@ -1,0 +1,69 @@
+"""SAN's features of photographs, and the recent ones that two stages of a worker share.
+
+The stage `tags` finds words with a SAN, and the stage `san` segments with them. Features do not depend on words, so
+the second stage needs no forward pass if both have the same network.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovss_ray.structures.recent import Recent
+
+KEPT = 1 << 27
+"""Maximum bytes of recent features. A photograph of SAN takes about 1 MB, on the network's device"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """SAN's features of a batch of images, independent of the vocabulary."""
+
+    mask_logits: Tensor
+    """(B, Q, h, w) float32, one value per patch of the side network"""
+    mask_embeddings: Tensor
+    """(B, Q, D) float32, of unit norm"""
+
+    def __getitem__(self, row: int) -> "Features":
+        """Return copies of one image's features, without the first axis. A view would hold the whole batch."""
+        return Features(self.mask_logits[row].clone(), self.mask_embeddings[row].clone())
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes."""
+        return self.mask_logits.nbytes + self.mask_embeddings.nbytes
+
+
+class RecentFeatures:
+    """The features of recent photographs of one network, by the content of the photographs."""
+
+    def __init__(self) -> None:
+        self._recent = Recent[Features](KEPT, lambda features: features.nbytes)
+
+    @property
+    def held(self) -> int:
+        """Number of bytes of all kept features."""
+        return self._recent.held
+
+    def find(self, photographs: Sequence[np.ndarray]) -> Features | None:
+        """Return the features of photographs (H, W, 3) uint8 as a batch, or None if any of them is not kept."""
+        kept = [self._recent.kept(_key(photograph)) for photograph in photographs]
+        rows = [features for features in kept if features]
+        if len(rows) < len(kept):
+            return None
+        return Features(
+            torch.stack([row.mask_logits for row in rows]), torch.stack([row.mask_embeddings for row in rows])
+        )
+
+    def add(self, photographs: Sequence[np.ndarray], features: Features) -> None:
+        """Keep the features of a batch of photographs."""
+        for row, photograph in enumerate(photographs):
+            self._recent.get(_key(photograph), lambda row=row: features[row])  # type: ignore[misc]
+
+
+def _key(photograph: np.ndarray) -> str:
+    content = hashlib.sha256(np.ascontiguousarray(photograph)).hexdigest()
+    return f"{photograph.shape} {photograph.dtype} {content}"
