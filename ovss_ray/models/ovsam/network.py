@@ -179,8 +179,8 @@ class Ovsam(nn.Module):
 
         Keys of the result are tensors: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), probs, labels (P,). The key
-        `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no fused_scores. Its masks have the
-        size of the resized image, which the demo shows.
+        `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no fused_scores: the official demo
+        computes neither, since it names objects by the head alone. Its masks have the size of the resized image.
 
         Raises OvssError for invalid prompts and classes, and ValueError for an image that is not such an array.
         """
