@@ -1,4 +1,4 @@
-"""Semantic inference and argmax, tile by tile, against the plain form that makes all K × H × W scores at once.
+"""Semantic inference and argmax, tile by tile: pruned against dense, and against all K × H × W scores at once.
 
 The plain form is that of the official SAN: masks resized to the padded input, cropped, resized to the photograph,
 sigmoid, einsum with the softmax of the classes, argmax (Cheng et al., MaskFormer, NeurIPS 2021, §3.4). Peak memory is
@@ -8,6 +8,7 @@ what a process of its own takes beyond its inputs: the peak of its resident set 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from perf.timing import interleaved, ratio, show, spread, titled
 if TYPE_CHECKING:  # not imported here: a child process would begin with this one's memory as its peak
     from torch import Tensor
 
+    from ovss_ray.models.san.network import Features
     from ovss_ray.models.semantic import Geometry
 
 QUERIES = 100
@@ -51,6 +53,78 @@ def measure(classes: list[int], size: tuple[int, int], device: str, rounds: int)
     show(
         table, f"{QUERIES} random masks on {height} × {width} pixels, device {device}; memory once, in a process each."
     )
+
+
+def measure_pruning(classes: list[int], size: tuple[int, int], device: str, rounds: int) -> None:
+    """Print the table of pruned and dense label maps, on trained and on made-up networks' masks."""
+    import torch
+
+    from ovss_ray.models.semantic import label_map
+
+    table = titled(
+        "Pruned against all scores, CPU time (bar: 1.05; at K = 847: 0.3; at K = 20,000: 0.2)",
+        *("masks", "K", "pruned ms", "dense ms", "time ratio", "pixels that differ"),
+    )
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    with torch.inference_mode():
+        for title, make in (("san_tiny, trained", _trained), ("ViT-B/16, made up", _made_up)):
+            features, rows, geometry = make(size)
+            masks = features.mask_logits[0].to(device)
+            for labels in classes:
+                logits = features.mask_embeddings[0] @ _more(rows, labels).T
+                given = masks, logits.softmax(-1)[:, :-1].to(device), geometry
+                calls = {
+                    "pruned": lambda given=given: label_map(*given),
+                    "dense": lambda given=given: label_map(*given, prune=False),
+                }
+                differing = int((calls["pruned"]() != calls["dense"]()).sum())
+                clock = time.process_time if device == "cpu" else time.perf_counter
+                times = interleaved(calls, rounds, device, clock, warm=False)
+                cells = [spread(1e3 * times[side], 0) for side in calls]
+                table.add_row(title, str(labels), *cells, ratio(*times.values()), str(differing))
+    show(table, f"{size[0]} × {size[1]} pixels, device {device}. Below K = 100, both sides are dense.")
+
+
+def _trained(size: tuple[int, int]) -> "tuple[Features, Tensor, Geometry]":
+    """Features of a drawn scene, classifier rows of its 847 names with "no object" last, and the geometry."""
+    from ovss_ray.datasets.scenes import BENCHMARKS, OCCURRING, scene
+    from ovss_ray.models import zoo
+    from ovss_ray.models.san import network
+
+    model = network.load("san_tiny", zoo.files("san_tiny", (None,)))
+    image = scene(OCCURRING["847"], "all/validation", 0, size).image
+    return (
+        model(model.preprocess(image)[0][None]),
+        model.classifier(BENCHMARKS["847"].vocabulary),
+        model.geometry(image),
+    )
+
+
+def _made_up(size: tuple[int, int]) -> "tuple[Features, Tensor, Geometry]":
+    """The same of a drawn photograph and made-up weights, with random rows."""
+    import torch
+    from torch.nn import functional as F
+
+    from perf import pictures
+    from perf.san import made_up
+
+    model, image = made_up("san_vit_b_16"), pictures.photograph(size)
+    torch.manual_seed(0)
+    rows = 100 * F.normalize(torch.randn(848, model.variant.embed), dim=-1)
+    return model(model.preprocess(image)[0][None]), rows, model.geometry(image)
+
+
+def _more(rows: "Tensor", labels: int) -> "Tensor":
+    """Rows for K classes and "no object": the first of those given, then copies of them with noise of a third."""
+    import torch
+    from torch.nn import functional as F
+
+    torch.manual_seed(labels)
+    classes = rows[torch.arange(labels) % (len(rows) - 1)]
+    noise = F.normalize(torch.randn_like(classes), dim=-1) * classes.norm(dim=-1, keepdim=True) / 3
+    noise[: len(rows) - 1] = 0
+    noisy = F.normalize(classes + noise, dim=-1) * classes.norm(dim=-1, keepdim=True)
+    return torch.cat([noisy, rows[-1:]])
 
 
 def sides(labels: int, size: tuple[int, int], device: str) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]:
