@@ -41,7 +41,7 @@ ROUNDS = 3
 def run(plan: RunPlan, progress: Progress) -> Report:
     """Evaluate all images of a run that have no result yet. Write and return the report of the run.
 
-    Raises OvssError if the folder has a different run or command at work, too many images fail, or the cluster fails.
+    Raises OvssError if the folder has a different run or an active command, or if images or the cluster fail.
     """
     with leases.held(plan.folder, progress.say) as lease:
         folder = plan.folder
