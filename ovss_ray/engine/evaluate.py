@@ -28,7 +28,6 @@ from ovss_ray.runs import changes, records, relations
 from ovss_ray.runs import lease as leases
 from ovss_ray.runs import manifest as manifests
 from ovss_ray.runs.folder import RunFolder, environment
-from ovss_ray.runs.lease import Lease
 from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
@@ -42,33 +41,28 @@ ROUNDS = 3
 def run(plan: RunPlan, progress: Progress) -> Report:
     """Evaluate all images of a run that have no result yet. Write and return the report of the run.
 
-    Raises OvssError if the folder contains a different run, if another command works in it, if too many images fail, or
-    if the cluster fails.
+    Raises OvssError if the folder has a different run or an active command, or if images or the cluster fail.
     """
     with leases.held(plan.folder, progress.say) as lease:
-        return _run(plan, progress, lease)
-
-
-def _run(plan: RunPlan, progress: Progress, lease: Lease) -> Report:
-    folder = plan.folder
-    folder.claim(plan.config, plan.identity(), {**environment(), **plan.weights()})
-    plan = _with_changes(plan, plan.manifests, progress)
-    for name in plan.manifests:
-        folder.save_json(folder.card(name), plan.card(name))
-    relations.save(folder, plan.relations)
-    settled = {name: set(records.parts(folder.records(name))) for name in plan.manifests}
-    todo = _todo(plan, settled)
-    if len(todo):
-        preflight.room(plan)
-    with connection.connect(), progress.watch(plan, todo):
+        folder = plan.folder
+        folder.claim(plan.config, plan.identity(), {**environment(), **plan.weights()})
+        plan = _with_changes(plan, plan.manifests, progress)
+        for name in plan.manifests:
+            folder.save_json(folder.card(name), plan.card(name))
+        relations.save(folder, plan.relations)
+        settled = {name: set(records.parts(folder.records(name))) for name in plan.manifests}
+        todo = _todo(plan, settled)
         if len(todo):
-            waiting.until_reached(plan.config.wait_for, plan.config.patience, progress.say)
-            preflight.run(plan)
-            with folder.command() as entry:
-                _finish(plan, progress, settled, entry, lease)
-            _with_changes(plan, {k: changes.restamped(v) for k, v in plan.manifests.items()}, progress)
-        with plain_errors():
-            return report.build(folder, reduce.fold)
+            preflight.room(plan)
+        with connection.connect(), progress.watch(plan, todo):
+            if len(todo):
+                waiting.until_reached(plan.config.wait_for, plan.config.patience, progress.say)
+                preflight.run(plan)
+                with folder.command() as entry:
+                    _finish(plan, progress, settled, entry, lease)
+                _with_changes(plan, {k: changes.restamped(v) for k, v in plan.manifests.items()}, progress)
+            with plain_errors():
+                return report.build(folder, reduce.fold)
 
 
 def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progress) -> RunPlan:
@@ -99,7 +93,7 @@ def _todo(plan: RunPlan, settled: Mapping[str, set[str]]) -> pa.Table:
 
 
 def _finish(
-    plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], entry: dict[str, Any], lease: Lease
+    plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], entry: dict[str, Any], lease: leases.Lease
 ) -> None:
     """Evaluate the remaining images in rounds, until every image has a record.
 

@@ -124,36 +124,9 @@ def write(uri: str | Path, data: bytes) -> None:
         if local:
             with contextlib.suppress(OSError):
                 Path(aside).unlink()
-        raise OvssError(f"{uri}: cannot be written: {_reason(failure)}") from failure
-
-
-def _reason(failure: OSError) -> str:
-    full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "no space left on device. Free some space there" if full else str(failure.strerror or failure)
-
-
-def create(uri: str | Path, data: bytes) -> bool:
-    """Write a small file, unless it exists. Return whether it was written.
-
-    Of several processes, also on several machines with a shared local path, only one creates the file. Object stores
-    have no such operation here: two processes that call this at the same moment may both succeed. Raises OvssError with
-    the file's name if it cannot be written.
-    """
-    system, path = locate(uri)
-    if not isinstance(system, fs.LocalFileSystem):
-        if exists(uri):
-            return False
-        write(uri, data)
-        return True
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "xb") as file:
-            file.write(data)
-    except OSError as failure:
-        if isinstance(failure, FileExistsError) and os.path.isfile(path):
-            return False
-        raise OvssError(f"{uri}: cannot be written: {_reason(failure)}") from failure
-    return True
+        full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "no space left on device. Free some space there" if full else failure.strerror or failure
+        raise OvssError(f"{uri}: cannot be written: {reason}") from failure
 
 
 def delete(uri: str | Path) -> None:

@@ -79,7 +79,7 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
     command holds the lease, or if the folder cannot be written.
     """
     lease = Lease(folder.file(FILE))
-    while not files.create(lease.uri, _bytes(lease.content)):
+    while not _create(lease.uri, _bytes(lease.content)):
         _wait_for_end(lease.uri, say)
         files.delete(lease.uri)
     keeper = threading.Thread(target=lease.keep, daemon=True)
@@ -90,6 +90,30 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
         lease.released.set()
         keeper.join(BEAT)
         lease.release()
+
+
+def _create(uri: str, data: bytes) -> bool:
+    """Write a small file, unless it exists. Return whether it was written.
+
+    Of several processes, also on several machines with a shared local path, only one creates the file. Object stores
+    have no such operation here: two processes that call this at the same moment may both succeed. The first renewal
+    then ends one of them. Raises OvssError with the file's name if it cannot be written.
+    """
+    if "://" in uri:
+        if files.exists(uri):
+            return False
+        files.write(uri, data)
+        return True
+    path = Path(uri).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            file.write(data)
+    except OSError as failure:
+        if isinstance(failure, FileExistsError) and path.is_file():
+            return False
+        raise OvssError(f"{uri}: cannot be written: {failure.strerror or failure}. Choose another --out") from failure
+    return True
 
 
 def _wait_for_end(uri: str, say: Callable[[str], None]) -> None:
