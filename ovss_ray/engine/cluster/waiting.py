@@ -46,9 +46,9 @@ def for_pools(
 ) -> list[Placed]:
     """Return the pools, placed on the cluster. If it is too small, wait for nodes.
 
-    `weights`: bytes of the weights of a worker. `least`: seconds to wait in any case. With an autoscaler, the wait is
-    up to `patience` seconds, and the autoscaler is asked for the least number of workers. Raises OvssError if the
-    cluster is then still too small.
+    `weights`: bytes of the weights of a worker. `least`: seconds to wait in any case. With an autoscaler, this is
+    up to `patience` seconds. The autoscaler is asked for the least number of workers. Raises OvssError if the cluster
+    is then still too small.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
