@@ -123,7 +123,7 @@ class RunConfig(Settings):
     deadline: float = Field(default=600.0, gt=0)
     """seconds: longest time of a batch in a pool; then its worker is stopped, and its images are retried one by one"""
     wait_for: WaitFor = WaitFor()
-    """size of the cluster for which a run waits, such as gpus=8,nodes=2; an autoscaler is asked for it"""
+    """size of the cluster for which a run waits, such as gpus=8,nodes=2; an autoscaler gets a request for it"""
     patience: float = Field(default=900.0, ge=0)
     """seconds: longest wait for nodes, for those of `wait_for` and for those that an autoscaler can start"""
     limits: Limits = Limits()

@@ -166,7 +166,8 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
         arguments = {"number": number, "keep": plan.keeps[end - 1], **shared}
         if pool is pools[-1]:
             arguments["write"] = write if alone else None
-        images = _map(images, pool, max(pool.least, min(pool.first, len(blocks))), arguments)
+        first = max(pool.least, min(pool.first, len(blocks)))
+        images = _map(images, pool, (first, max(first, min(pool.most, len(blocks)))), arguments)
     if not alone:
         writers = TaskPoolStrategy(size=placement.writers(connection.size().cpus))
         images = images.map_batches(
@@ -176,8 +177,10 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
         yield from images.iter_rows()
 
 
-def _map(images: Dataset, pool: Placed, first: int, arguments: Mapping[str, Any]) -> Dataset:
+def _map(images: Dataset, pool: Placed, workers: tuple[int, int], arguments: Mapping[str, Any]) -> Dataset:
     """Return the dataset that results when a pool of workers runs its stages on the rows.
+
+    `workers`: initial and maximum number of workers. A pool with more workers than batches would only wait for room.
 
     Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
     limit: it decides which images to skip, and stops the run after too many deaths.
@@ -186,7 +189,7 @@ def _map(images: Dataset, pool: Placed, first: int, arguments: Mapping[str, Any]
         Recorder if "write" in arguments else Worker,
         fn_constructor_kwargs={"pool": pool, **arguments},
         batch_size=pool.batch,
-        compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most, initial_size=first),
+        compute=ActorPoolStrategy(min_size=pool.least, max_size=workers[1], initial_size=workers[0]),
         **pool.options(),
     )
 

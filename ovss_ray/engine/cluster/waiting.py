@@ -24,7 +24,7 @@ GPU_NODE = Node(cpus=64, gpus=1)
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
     """Wait until the cluster has the nodes, CPUs and GPUs `wanted`, at most `patience` seconds.
 
-    The autoscaler, if there is one, is asked for them. Raises OvssError if they have not come in time.
+    The autoscaler, if there is one, gets a request for them. Raises OvssError if they have not come in time.
     """
     if not (wanted.nodes or wanted.cpus or wanted.gpus):
         return
@@ -46,9 +46,9 @@ def for_pools(
 ) -> list[Placed]:
     """Return the pools, placed on the cluster. If it is too small, wait for nodes.
 
-    `weights`: bytes of the weights of a worker. `least`: seconds to wait in any case. With an autoscaler, the wait is
-    up to `patience` seconds, and the autoscaler is asked for the least number of workers. Raises OvssError if the
-    cluster is then still too small.
+    `weights`: bytes of the weights of a worker. `least`: seconds to wait in any case. With an autoscaler, this is
+    up to `patience` seconds. It is requested to start the least workers. Raises OvssError if the cluster
+    is then still too small.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
@@ -57,7 +57,7 @@ def for_pools(
         return placed
     goal = _goal(pools, size, weights)
     seconds = max(least, patience if scaled else 0.0)
-    text = "waiting for nodes that the autoscaler is asked to start" if scaled else "waiting for nodes"
+    text = "waiting for nodes that an autoscaler should start" if scaled else "waiting for nodes"
     with _requested([pool.need for pool in goal for _ in range(pool.least)] if scaled else []):
         for late in _looks(seconds, lambda: f"{text}. {_present(connection.size())}", say):
             size = connection.size()
@@ -74,7 +74,7 @@ def _end(shortage: str, seconds: float, scaled: bool) -> str:
     if not scaled:
         return f"{shortage}. If nodes are still to join the cluster, pass --wait-for gpus=N or nodes=N"
     return (
-        f"{shortage}. The autoscaler was asked for them {seconds:g} s ago; `ray status` says why they have not come. "
+        f"{shortage}. They were requested {seconds:g} s ago; `ray status` says why they have not come. "
         "Wait longer with --set patience=3600, or compute on CPUs with gpus: 0"
     )
 
