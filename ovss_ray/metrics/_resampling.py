@@ -1,7 +1,7 @@
 """The values of the confusion matrix in bootstrap resamples: the same definitions as in confusion.py, vectorised.
 
-The resamples of a label vary too little if few photographs have it. Its values are widened before means are taken, and
-values of all pixels or images by the number of photographs (see `class_sums.widened`).
+The resamples of a label vary too little if few photographs have it. Its values are widened before means are taken (see
+`class_sums.widened`). Values of all pixels or images are widened by the number of all photographs.
 """
 
 from collections.abc import Sequence
