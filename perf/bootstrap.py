@@ -44,14 +44,16 @@ def _coverage(population: Population, images: int, sets: int, seed: int) -> tupl
     generator = np.random.default_rng(seed)
     for _ in range(sets):
         cells = population.sample(generator.integers(0, populations.IMAGES, images))
-        sums, of_all = cells.resampled(), cells.whole()
-        values, points, goals = Resampled(sums, of_all).result(), _means(of_all, of_all), true | _limited(whole, of_all)
+        of_all = cells.whole()
+        resampled = Resampled(cells.resampled(), of_all)
+        values, iou = resampled.result(), resampled.per_label()["iou"]
+        points, goals = _means(of_all, of_all), true | _limited(whole, of_all)
         for key in KEYS:
             ends = intervals.shifted(values[key], points[key]) or (np.nan, np.nan)
             rows[key].append((points[key], goals[key], *ends, *np.quantile(values[key], [0.025, 0.975])))
         seen = cells.photographs_with()
         for c in np.flatnonzero(seen >= LIMITS[0]):
-            low, high = intervals.centred(sums.iou[:, c], of_all.iou[0, c]) or (np.nan, np.nan)
+            low, high = intervals.centred(iou[:, c], of_all.iou[0, c]) or (np.nan, np.nan)
             classes[_bucket(seen[c])].append(low <= true_iou[c] <= high)
     return _means_table(rows, images, sets), _class_table(classes, "Coverage of the true IoU of a class", "coverage, %")
 
@@ -119,7 +121,8 @@ def _size(both: tuple[Population, Population], images: int, tests: int, seed: in
         smallest.append(test.smallest)
         seen = pair[0].photographs_with()
         families.append(any(of.p < LEVEL for of in paired.by_class(*runs, seen).values()))
-        iou, value = after.sums.iou - before.sums.iou, whole_after.sums.iou[0] - whole_before.sums.iou[0]
+        iou = after.per_label()["iou"] - before.per_label()["iou"]
+        value = whole_after.sums.iou[0] - whole_before.sums.iou[0]
         for c in np.flatnonzero(seen >= LIMITS[0]):
             of_class = paired.tested(iou[:, c], float(value[c]), int(seen[c]))
             classes[_bucket(seen[c])].append(of_class is not None and of_class.p < LEVEL)

@@ -1,7 +1,7 @@
 """The values of the confusion matrix in bootstrap resamples: the same definitions as in confusion.py, vectorised.
 
-The resamples of a label vary too little if few photographs have it. Its values are widened before means are taken, and
-values of all pixels or images by the number of photographs (see `class_sums.widened`).
+The resamples of a label vary too little if few photographs have it. Its values are widened before means are taken (see
+`class_sums.widened`). Values of all pixels or images are widened by the number of all photographs.
 """
 
 from collections.abc import Sequence
@@ -44,10 +44,9 @@ class Resampled:
     def of_group(self, labels: Sequence[int]) -> dict[str, np.ndarray]:
         """Return the mIoU and the pooled IoU of a group of labels, (R,) float64 percent."""
         subset = list(labels)
-        pooled = (_pooled(of, subset) for of in (self.sums, self.of_all))
         return {
             "miou": fixed_mean(self.per_label()["iou"][:, subset], self.of_all.iou[0, subset]),
-            "pooled_iou": widened(*pooled, self.sums.units),
+            "pooled_iou": widened(_pooled(self.sums, subset), _pooled(self.of_all, subset), self.sums.units),
         }
 
 
