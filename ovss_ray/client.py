@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -29,6 +29,8 @@ from PIL import Image
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files, images
+from ovss_ray.serve import form
+from ovss_ray.serve.form import Classes, Fields, Points, Prompting
 from ovss_ray.serve.http.answers import Answer, Output
 from ovss_ray.serve.http.mask_answers import Mask, Prompted, Regions
 from ovss_ray.structures.columns import NONE
@@ -38,12 +40,6 @@ Photograph = str | Path | bytes | np.ndarray
 """Path, URL or bytes of a JPEG, PNG or WebP, or pixels (H, W, 3) uint8 RGB. Grey and RGBA arrays also work."""
 FORMS = "the path of a file (str or Path), its bytes, or pixels (H, W, 3) uint8 RGB"
 """Accepted forms of an image, as worded in error messages"""
-Classes = Sequence[str | Sequence[str]]
-"""List of classes. A class is a name, or a list of synonyms"""
-Points = Sequence[tuple[float, float, int]]
-"""Points (x, y, label). x, y: pixels of the upright image. Label: 1 inside the object, 0 outside"""
-Fields = list[tuple[str, Any]]
-"""Parts of a form, (name, value). The value of a file is (file name, bytes, media type)"""
 RETRIED = (408, 429, 500, 502, 503, 504)
 """HTTP status codes after which a request is retried: the service is busy or not ready, or a proxy reports an error"""
 REMEMBERED_DIGESTS = 1000
@@ -105,33 +101,37 @@ class Client:
         self._sent: OrderedDict[str, None] = OrderedDict()
 
     def segment(
-        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
-    ) -> Segmentation:
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        **more: Unpack[Prompting],
+    ) -> Segmentation:  # fmt: skip
         """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError.
 
-        With neither, a model that finds words uses those that it finds, in `answer.words`.
+        With neither, a model that finds words uses those that it finds, in `answer.words`. `more`: see form.Prompting.
         """
-        answer = self._segment(image, classes, benchmark, model, "png")
+        answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
         labels = images.decode_labels(_picture(answer.png), "the answer")
         return Segmentation(np.where(labels == answer.none, NONE, labels), answer.model_copy(update={"png": None}))
 
     def masks(
-        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
-    ) -> Answer:
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        **more: Unpack[Prompting],
+    ) -> Answer:  # fmt: skip
         """Return one mask per class that was found, in COCO's run-length encoding. Raises OvssError."""
-        return self._segment(image, classes, benchmark, model, "rle")
+        return self._segment(image, form.words(classes, benchmark, model, **more), "rle")
 
     def polygons(
-        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
-    ) -> Answer:
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        **more: Unpack[Prompting],
+    ) -> Answer:  # fmt: skip
         """Return the polygons of each class that was found, with their holes. Raises OvssError."""
-        return self._segment(image, classes, benchmark, model, "polygons")
+        return self._segment(image, form.words(classes, benchmark, model, **more), "polygons")
 
     def overlay(
-        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None
-    ) -> bytes:
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        **more: Unpack[Prompting],
+    ) -> bytes:  # fmt: skip
         """Return a PNG of the image with the colours of the classes over it. Raises OvssError."""
-        return _picture(self._segment(image, classes, benchmark, model, "overlay").overlay)
+        return _picture(self._segment(image, form.words(classes, benchmark, model, **more), "overlay").overlay)
 
     def regions(
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
@@ -141,7 +141,7 @@ class Client:
 
         `ranked`: number of regions in the ranking of each class, in `answer.ranking`; 0: no ranking. Raises OvssError.
         """
-        fields = [*_words(classes, benchmark, model), ("top", str(top)), _file(_bytes(image))]
+        fields = [*form.words(classes, benchmark, model), ("top", str(top)), form.file(_bytes(image))]
         fields += [("ranked", str(ranked))] if ranked else []
         answer = Regions.model_validate_json(self._send("POST", "/v1/regions", fields))
         return Found(_masks(answer.regions, answer.height, answer.width), answer)
@@ -160,7 +160,7 @@ class Client:
         """
         data = _bytes(image)
         name = hashlib.sha256(data).hexdigest()
-        fields = [*_words(classes, benchmark, model), ("top", str(top)), *_question(points, box, multimask)]
+        fields = [*form.words(classes, benchmark, model), ("top", str(top)), *form.question(points, box, multimask)]
         fields += [] if base is None else [("base", json.dumps(list(base)))]
         answer = Prompted.model_validate_json(self._prompt(name, data, fields))
         return Found(_masks(answer.masks, answer.height, answer.width), answer)
@@ -173,13 +173,13 @@ class Client:
 
         The document names the image by the file name of a path or URL, else by its sha256. Raises OvssError.
         """
-        data, question = _bytes(image), _question(points, box, multimask)
-        fields = [*_words(classes, benchmark, model), ("output", "coco"), *question]
+        data, question = _bytes(image), form.question(points, box, multimask)
+        fields = [*form.words(classes, benchmark, model), ("output", "coco"), *question]
         fields += [("file_name", _file_name(image))] if isinstance(image, str | Path) else []
         if question:
             answer = self._prompt(hashlib.sha256(data).hexdigest(), data, fields)
         else:
-            answer = self._send("POST", "/v1/regions", [*fields, _file(data)])
+            answer = self._send("POST", "/v1/regions", [*fields, form.file(data)])
         document: dict[str, Any] = json.loads(answer)
         return document
 
@@ -205,16 +205,14 @@ class Client:
         if name in self._sent:
             with suppress(NotThere):
                 return self._send("POST", "/v1/prompt", [*fields, ("image", name)])
-        answer = self._send("POST", "/v1/prompt", [*fields, _file(data)])
+        answer = self._send("POST", "/v1/prompt", [*fields, form.file(data)])
         self._sent[name] = None
         while len(self._sent) > REMEMBERED_DIGESTS:
             self._sent.popitem(last=False)
         return answer
 
-    def _segment(
-        self, image: Photograph, classes: Classes | None, benchmark: str | None, model: str | None, output: Output
-    ) -> Answer:
-        fields = [*_words(classes, benchmark, model), ("output", output), _file(_bytes(image))]
+    def _segment(self, image: Photograph, words: Fields, output: Output) -> Answer:
+        fields = [*words, ("output", output), form.file(_bytes(image))]
         return Answer.model_validate_json(self._send("POST", "/v1/segment", fields))
 
     def _send(self, method: str, path: str, fields: Fields | None = None, **options: Any) -> bytes:
@@ -233,29 +231,6 @@ def _file_name(address: str | Path) -> str:
     """Return the file name of a path, or of a URL without its query, at most 255 characters."""
     text = str(address)
     return PurePosixPath(urlsplit(text).path if "://" in text else text.replace("\\", "/")).name[:255]
-
-
-def _words(classes: Classes | None, benchmark: str | None, model: str | None) -> Fields:
-    """Return the form fields for classes, benchmark and model. Raises OvssError if `classes` is a string."""
-    if isinstance(classes, str):
-        raise OvssError(f"classes must be a list of names, got the string {classes!r}. Write [{classes!r}]")
-    listed = [names if isinstance(names, str) else list(names) for names in classes or ()]
-    # In JSON, a name may contain commas and brackets without being parsed as a list.
-    written = json.dumps(listed, ensure_ascii=False) if listed else None
-    fields = {"classes": written, "benchmark": benchmark, "model": model}
-    return [(name, value) for name, value in fields.items() if value is not None]
-
-
-def _question(points: Points, box: Sequence[float] | None, multimask: bool | None) -> Fields:
-    """Return the form fields of a prompt."""
-    pointed = [[float(x), float(y), int(label)] for x, y, label in points]
-    fields: Fields = [("points", json.dumps(pointed))] if pointed else []
-    fields += [("box", json.dumps(list(map(float, box))))] if box is not None else []
-    return fields + ([("multimask", str(multimask).lower())] if multimask is not None else [])
-
-
-def _file(data: bytes) -> tuple[str, Any]:
-    return "image", ("image", data, "application/octet-stream")
 
 
 def _masks(encoded_masks: Sequence[Mask], height: int, width: int) -> np.ndarray:

@@ -80,6 +80,20 @@ def test_pixels_files_and_bytes_are_segmented_alike(address: str, tmp_path: Path
     assert asking.ready()
 
 
+def test_templates_and_a_map_are_sent_with_the_classes(address: str) -> None:
+    image, asking = picture(), Client(address, key="secret")
+    found = asking.segment(image, ["a", "b"], templates=["one {}", "two {}"], map={"a": "both", "b": "both"})
+    assert [one.name for one in found.answer.classes] == ["both"]
+    assert not found.labels.any()
+    assert [one.name for one in asking.masks(image, ["a", "b"], map={"a": None}).classes] == ["b"]
+    with pytest.raises(OvssError, match=r"answered 422: the template .no gap. must have one"):
+        asking.overlay(image, ["a"], templates=["no gap"])
+    with pytest.raises(OvssError, match="templates must be a list"):
+        asking.segment(image, ["a"], templates="a photo of a {}")
+    with pytest.raises(OvssError, match="answered 422"):
+        asking.polygons(image, ["a"], add=True)
+
+
 def test_regions_and_what_somebody_points_at_come_as_masks(address: str) -> None:
     image, asking = picture(), Client(address, key="secret")
     found = asking.regions(image, ["a", ["b", "bee"]], top=1)

@@ -105,8 +105,20 @@ class Stage(stage.Stage):
         if config.captioner == HUGGING_FACE:
             return model_files(config.model)
         registry.find("ovss_ray.actors", config.captioner, "load")  # raises OvssError for an unknown module
-        listed = getattr(import_module(config.captioner), "files", None)
+        listed = _files(config.captioner)
         return tuple(listed(config)) if listed else ()
+
+    @classmethod
+    def elsewhere(cls, config: Config) -> tuple[str, ...]:
+        """Return the options that the run's digest ignores.
+
+        For a captioner of the user without the function `files`, `model` is the only trace of what it loads. So the
+        digest covers it, unless it has its default value.
+        """
+        default = cls.Config.model_fields["model"].default
+        if config.captioner == HUGGING_FACE or config.model == default or _files(config.captioner):
+            return cls.where
+        return tuple(name for name in cls.where if name != "model")
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
@@ -138,6 +150,12 @@ class Stage(stage.Stage):
 def _value(captions: Sequence[Caption]) -> dict[str, list[str] | list[float]]:
     """Return a value of the column `captions`."""
     return {"texts": [str(text) for text, _ in captions], "scores": [float(score) for _, score in captions]}
+
+
+def _files(captioner: str) -> Callable[[Any], Sequence[Path]] | None:
+    """Return the function `files` of a captioner of the user, if its module has one."""
+    listed: Callable[[Any], Sequence[Path]] | None = getattr(import_module(captioner), "files", None)
+    return listed
 
 
 def seed_of(seed: int, image_id: str) -> int:

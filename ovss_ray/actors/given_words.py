@@ -25,6 +25,7 @@ from pydantic import Field, field_validator
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.io.arrays.array_cache import local_copy
 from ovss_ray.io.image_names import ImageNames
 from ovss_ray.pipeline import stage
 from ovss_ray.structures import words
@@ -78,7 +79,7 @@ class Stage(stage.Stage):
         if not files.exists(config.path):
             raise OvssError(f"{config.path}: not found. Set given_words.path to a .json, .jsonl or .parquet file")
         read(config.path)
-        return () if "://" in config.path else (Path(config.path),)
+        return (local_copy(config.path),)
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.io.arrays.array_cache import local_copy
 from ovss_ray.models.network_config import NetworkConfig
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared
@@ -77,7 +78,7 @@ class Stage(stage.Stage):
         if not config.path():
             return config.files()
         _listed(config.path())
-        return config.files() if "://" in config.path() else (*config.files(), Path(config.path()))
+        return (*config.files(), local_copy(config.path()))
 
     @classmethod
     def lists(cls, config: Config) -> tuple[str, ...]:

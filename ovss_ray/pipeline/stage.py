@@ -121,6 +121,11 @@ class Stage(ABC):
         return None
 
     @classmethod
+    def elsewhere(cls, config: Any) -> tuple[str, ...]:
+        """Return the options of `where` that the run's digest ignores; default: all of them."""
+        return cls.where
+
+    @classmethod
     def side(cls, config: Any) -> int | None:
         """Return the side in pixels of the square at which predictions are scored; None: at the photograph's size.
 
@@ -157,6 +162,12 @@ class StageConfig(Settings):
     def key(self, vocabulary: Vocabulary) -> str | None:
         """Return the cache key of the stage's prepared array for a vocabulary; None if there is nothing to prepare."""
         return self.kind().key(self.settings(), vocabulary)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the name of the stage, and all options that change its results: no paths, device or batch size."""
+        settings = self.settings()
+        ignored = set(self.kind().elsewhere(settings))
+        return {"use": self.use, "options": settings.model_dump(mode="json", exclude=ignored)}
 
     def gives_words(self) -> bool:
         """Return whether the stage gives each image words of its own, with which later stages segment it."""

@@ -71,7 +71,7 @@ class RunPlan:
         Runs with the same settings may share a folder.
         """
         identity: dict[str, Any] = {
-            "stages": [_identity(stage) for stage in self.config.stages()],
+            "stages": [stage.identity() for stage in self.config.stages()],
             "benchmarks": {name: self._benchmark(name) for name in self.benchmarks},
             "weights": [digests.sha256_of(stage_files) for stage_files in self.sources],
             "exact": self.config.exact,
@@ -209,9 +209,3 @@ def _sources(stage_files: tuple[Path, ...]) -> dict[str, Any]:
     """
     name = str(stage_files[0]) if len(stage_files) == 1 else f"{len(stage_files)} files such as {stage_files[0]}"
     return {"file": name, "sha256": digests.sha256_of(stage_files), "fake": any(map(zoo.is_fake, stage_files))}
-
-
-def _identity(stage: StageConfig) -> dict[str, Any]:
-    """Return the name of a stage, and all options that change its results: no paths, device or batch size."""
-    options = stage.settings().model_dump(mode="json", exclude=set(stage.kind().where))
-    return {"use": stage.use, "options": options}

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -83,24 +82,53 @@ def _folder(source: str) -> Path:
             f"{source or 'nearest'}: no similarities. Pass a JSON file, the folder of a sentence encoder with its "
             "config.json, or an installed package with such a folder, as in --mapping nearest:/models/all-MiniLM-L6-v2"
         )
-    return configs[0].parent
+    return min(configs, key=lambda file: len(file.parts)).parent  # above those of its modules, such as 1_Pooling
 
 
 def _encoder(folder: Path) -> Similarity:
-    """Return the cosine of sentence embeddings. One name is embedded at a time, so results do not depend on others."""
+    """Return the cosine of sentence embeddings. One name is embedded at a time, so results do not depend on others.
+
+    An embedding is the mean over tokens of the last layer, or the first token if the folder says so. Raises OvssError
+    if the library is missing, or if the folder is no such encoder.
+    """
     try:
-        from sentence_transformers import SentenceTransformer  # an extra, which takes seconds to import
+        from transformers import AutoModel, AutoTokenizer  # an extra, which takes seconds to import
     except ImportError as failure:
         raise OvssError(
             f"the sentence encoder {folder} needs a library: {failure}. Type: pip install 'ovss_ray[nearest]'"
         ) from failure
-    model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    embed = lru_cache(maxsize=100_000)(lambda name: np.asarray(model.encode([name])[0], np.float64))
+    first = _first_token(folder)
+    try:
+        tokeniser = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as failure:
+        reason = str(failure).partition("\n")[0]
+        raise OvssError(
+            f"{folder}: not a sentence encoder that transformers can load: {reason}. The folder needs config.json, "
+            "model.safetensors and the files of a tokeniser"
+        ) from failure
+
+    @lru_cache(maxsize=100_000)
+    def embed(name: str) -> np.ndarray:
+        inputs = tokeniser([name], return_tensors="pt", truncation=True)
+        hidden = model(**inputs).last_hidden_state[0].detach().numpy().astype(np.float64)
+        embedding: np.ndarray = hidden[0] if first else hidden.mean(0)
+        return embedding
 
     def cosine(words: Sequence[str], names: Sequence[str]) -> np.ndarray:
         return of_embeddings({name: embed(name) for name in {*words, *names}})(words, names)
 
     return cosine
+
+
+def _first_token(folder: Path) -> bool:
+    """Return whether the embedding is that of the first token; False: the mean. Raises OvssError for other poolings."""
+    file = folder / "1_Pooling" / "config.json"
+    modes = json.loads(file.read_bytes()) if file.exists() else {"pooling_mode_mean_tokens": True}
+    wanted = [key for key, value in modes.items() if key.startswith("pooling_mode_") and value is True]
+    if wanted not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
+        raise OvssError(f"{file}: unknown pooling {', '.join(wanted) or 'none'}. Choose an encoder with mean pooling")
+    return wanted == ["pooling_mode_cls_token"]
 
 
 def _weights(folder: Path) -> str:

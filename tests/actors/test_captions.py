@@ -90,6 +90,19 @@ def test_a_captioner_of_ones_own_is_a_function_and_its_files_are_part_of_the_dig
         captions.Stage.files(captions.Stage.Config(captioner="tests.actors.none"))
 
 
+def test_the_model_of_a_captioner_without_files_is_part_of_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def options(**given: str) -> dict[str, object]:
+        identified: dict[str, object] = StageConfig(use="captions", options=given).identity()["options"]
+        return identified
+
+    own = {"captioner": "tests.actors.bright_captioner"}
+    assert "model" not in options(model="/a/folder")
+    assert "model" not in options(**own, model="large"), "its files are"
+    monkeypatch.delattr("tests.actors.bright_captioner.files")
+    assert options(**own, model="large")["model"] == "large"
+    assert "model" not in options(**own), "as in earlier versions"
+
+
 def test_several_captions_need_beams_or_chance() -> None:
     with pytest.raises(ValueError, match="3 captions need `beams: 3` or more, or `sample: true`"):
         captions.Stage.Config(count=3)

@@ -11,6 +11,7 @@ import pytest
 
 from ovss_ray.actors import given_words
 from ovss_ray.errors import OvssError
+from ovss_ray.io import digests, files
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -106,3 +107,15 @@ def test_a_file_that_is_none_is_refused_before_the_run(suffix: str, content: Any
         run(write(tmp_path, suffix, content), ["a"])
     with pytest.raises(OvssError, match="not found"):
         run(str(tmp_path / "none.json"), ["a"])
+
+
+def test_the_content_of_a_remote_file_is_part_of_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVSS_CACHE", str(tmp_path))
+    seen = []
+    for content in ('{"a": ["sky"]}', '{"a": ["sea"]}'):
+        uri = f"memory://given/{len(seen)}/words.json"
+        files.write(uri, content.encode())
+        (copy,) = given_words.Stage.files(given_words.Stage.Config(path=uri))
+        assert copy.read_text() == content
+        seen.append(digests.sha256_of([copy]))
+    assert len(set(seen)) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ovss_ray.benchmarks import catalog
 from ovss_ray.errors import OvssError
@@ -14,6 +15,7 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.words import mapping, similarity
 from ovss_ray.words.mapping import Outcomes
+from tests import small_captioner
 from tests.paths import ROOT
 
 CLASSES = Vocabulary.of(["person", ["car", "automobile"], "leaf", "wall, partition", "boat"])
@@ -158,3 +160,40 @@ def test_wrong_options_and_files_are_named(tmp_path: Path, option: str, message:
     with pytest.raises(OvssError) as failure:
         mapped(option.format(tmp_path), "taxi")
     assert message in str(failure.value)
+
+
+def test_a_sentence_encoder_maps_by_the_cosine_of_its_mean_tokens(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    tokeniser, sizes = small_captioner.tokeniser(), {"hidden_size": 16, "num_hidden_layers": 1}
+    model = BertModel(
+        BertConfig(
+            vocab_size=len(tokeniser), num_attention_heads=2, intermediate_size=16, initializer_range=1.0, **sizes
+        )
+    ).eval()
+    for part in (model, tokeniser):
+        part.save_pretrained(tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    pooling = tmp_path / "1_Pooling" / "config.json"
+    pooling.write_text('{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}')
+    free, classes = ["red dog", "blue"], ["dog", "sky", "red tree"]
+    with torch.inference_mode():
+        rows = [model(**tokeniser([name], return_tensors="pt")).last_hidden_state[0] for name in (*free, *classes)]
+    means, firsts = (torch.stack(each) for each in ([row.mean(0) for row in rows], [row[0] for row in rows]))
+    similar, stamp = similarity.load(str(tmp_path))
+    found = similar(free, classes) / similarity.UNIT
+    assert found == pytest.approx(torch.cosine_similarity(means[:2, None], means[None, 2:], dim=2).numpy(), abs=1e-6)
+    assert "model.safetensors, sha256 " in stamp
+    best = mapping.parse(f"nearest:{tmp_path}@-1")([(word,) for word in free], Vocabulary.of(classes))
+    assert best == [(int(index), "nearest") for index in found.argmax(1)]
+    pooling.write_text('{"pooling_mode_mean_tokens": false, "pooling_mode_cls_token": true}')
+    found = similarity.load(str(tmp_path))[0](free, classes) / similarity.UNIT
+    assert found == pytest.approx(torch.cosine_similarity(firsts[:2, None], firsts[None, 2:], dim=2).numpy(), abs=1e-6)
+    pooling.write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(OvssError, match="unknown pooling pooling_mode_max_tokens"):
+        similarity.load(str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    pooling.unlink()
+    with pytest.raises(OvssError, match="not a sentence encoder that transformers can load"):
+        similarity.load(str(tmp_path))

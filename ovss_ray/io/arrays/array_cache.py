@@ -7,10 +7,12 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from platformdirs import user_cache_dir
+
+from ovss_ray.io import files
 
 
 class ArrayCache:
@@ -63,12 +65,12 @@ class ArrayCache:
 
     def _forget(self) -> None:
         """Delete the least recently used files, and temporary files of processes that died."""
-        files = sorted(
+        stored = sorted(
             ((file.stat(), file) for file in self.folder.iterdir()),
             key=lambda stat_and_file: stat_and_file[0].st_mtime_ns,
         )
-        excess = sum(stat.st_size for stat, _ in files) - self.limit_bytes
-        for stat, file in files:
+        excess = sum(stat.st_size for stat, _ in stored) - self.limit_bytes
+        for stat, file in stored:
             dead = file.suffix == ".part" and stat.st_mtime < time.time() - 3600
             if dead or (excess > 0 and file.suffix == ".npy"):
                 file.unlink(missing_ok=True)
@@ -82,3 +84,17 @@ def _checksum(file: Path) -> str:
 def cache_folder() -> Path:
     """Return the folder of this project's caches: $OVSS_CACHE, or the user's cache folder."""
     return Path(os.environ.get("OVSS_CACHE") or user_cache_dir("ovss_ray")).expanduser()
+
+
+def local_copy(uri: str) -> Path:
+    """Return the path of a local file, or of a copy of a remote one in the cache, so that its content has a digest.
+
+    Copies are stored under the SHA-256 of their content. Raises OvssError if the file cannot be read or copied.
+    """
+    if "://" not in uri:
+        return Path(uri)
+    content = files.read(uri)
+    copy = cache_folder() / "files" / hashlib.sha256(content).hexdigest() / PurePosixPath(uri).name
+    if not copy.exists():
+        files.write(copy, content)
+    return copy

@@ -1,0 +1,57 @@
+"""Fields of requests, as the client sends them: classes, prompts and the image."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack
+
+from ovss_ray.errors import OvssError
+
+Classes = Sequence[str | Sequence[str]]
+"""List of classes. A class is a name, or a list of synonyms"""
+Points = Sequence[tuple[float, float, int]]
+"""Points (x, y, label). x, y: pixels of the upright image. Label: 1 inside the object, 0 outside"""
+Fields = list[tuple[str, Any]]
+"""Parts of a form, (name, value). The value of a file is (file name, bytes, media type)"""
+
+
+class Prompting(TypedDict, total=False):
+    """Further options of a request for a label map."""
+
+    templates: Sequence[str]
+    """sentences with {} for the name; default: those of the model"""
+    map: Mapping[str, str | None] | None
+    """requested class → class of the answer, or None: no class; other classes keep their names"""
+    add: bool
+    """True: the classes are added to the words that the model finds in the image"""
+
+
+def words(classes: Classes | None, benchmark: str | None, model: str | None, **more: Unpack[Prompting]) -> Fields:
+    """Return the form fields for classes, benchmark, model and options. Raises OvssError if a list is a string."""
+    for name, value in (("classes", classes), ("templates", more.get("templates"))):
+        if isinstance(value, str):
+            raise OvssError(f"{name} must be a list of names, got the string {value!r}. Write [{value!r}]")
+    listed = [names if isinstance(names, str) else list(names) for names in classes or ()]
+    mapped = more.get("map")
+    # In JSON, a name may contain commas and brackets without being parsed as a list.
+    fields = {
+        "classes": json.dumps(listed, ensure_ascii=False) if listed else None,
+        "benchmark": benchmark,
+        "model": model,
+        "map": None if mapped is None else json.dumps(dict(mapped), ensure_ascii=False),
+        "add": "true" if more.get("add") else None,
+    }
+    templates = [("templates", template) for template in more.get("templates", ())]
+    return [*((name, value) for name, value in fields.items() if value is not None), *templates]
+
+
+def question(points: Points, box: Sequence[float] | None, multimask: bool | None) -> Fields:
+    """Return the form fields of a prompt."""
+    pointed = [[float(x), float(y), int(label)] for x, y, label in points]
+    fields: Fields = [("points", json.dumps(pointed))] if pointed else []
+    fields += [("box", json.dumps(list(map(float, box))))] if box is not None else []
+    return fields + ([("multimask", str(multimask).lower())] if multimask is not None else [])
+
+
+def file(data: bytes) -> tuple[str, Any]:
+    """Return the form field of an image."""
+    return "image", ("image", data, "application/octet-stream")
