@@ -105,7 +105,7 @@ def stamp(uri: str) -> str:
         return ""
 
 
-def write(uri: str | Path, data: bytes | Iterable[bytes]) -> None:
+def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
     """Write a whole file or nothing. `data` may be given piece by piece, of which one is in memory at a time.
 
     A local file is written under a temporary name, then renamed. An object store receives a single PUT, for which all
@@ -114,7 +114,8 @@ def write(uri: str | Path, data: bytes | Iterable[bytes]) -> None:
     system, path = locate(uri)
     local = isinstance(system, fs.LocalFileSystem)
     aside = f"{path}.{uuid.uuid4().hex[:8]}.part" if local else path
-    pieces = [data] if isinstance(data, bytes) else data if local else [b"".join(data)]
+    joined = b"".join(data) if isinstance(data, Iterator) and not local else data
+    pieces: Iterable[bytes] = joined if isinstance(joined, Iterator) else [joined]
     try:
         system.create_dir(path.rpartition("/")[0], recursive=True)
         with system.open_output_stream(aside) as file:
