@@ -38,6 +38,7 @@ def packages(package: str, module: str = "") -> list[str]:
 KINDS = {
     "ovss_ray.actors": "stage",
     "ovss_ray.datasets": "data set",
+    "ovss_ray.engine.trackers": "tracker",
     "ovss_ray.metrics": "metric",
 }
 """Package → noun that error messages use for a module of this package."""

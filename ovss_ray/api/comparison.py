@@ -1,5 +1,6 @@
 """Compare runs from Python: `ovss_ray.compare`. Rebuild the report of a run from its records."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,10 +72,14 @@ def compare(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise OvssError if there are fewer than two names of runs, or if a name is repeated."""
+    """Raise OvssError if there are fewer than two names of runs, or if a run is repeated, also as another path."""
+    places = {name: os.path.realpath(name) if "://" not in name else name.rstrip("/") for name in names}
     if len(set(names)) < max(2, len(names)):
         listed = ", ".join(names) or "none"
         raise OvssError(f"compare needs at least two different runs; found: {listed}. Pass more folders or configs")
+    for name, place in places.items():
+        if same := [other for other in places if other != name and places[other] == place]:
+            raise OvssError(f"{name} and {same[0]} are the same run. Pass at least two different runs")
 
 
 def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str], Paired]:

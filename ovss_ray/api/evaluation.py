@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
+from ovss_ray.engine import trackers
 from ovss_ray.engine.cluster.ray_internals import prepare_import
 from ovss_ray.engine.display import listener
 from ovss_ray.engine.interrupts import held
 from ovss_ray.engine.progress import Progress
+from ovss_ray.engine.trackers import Choice
 from ovss_ray.errors import OvssError
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs.plan import RunPlan
@@ -29,6 +32,7 @@ def evaluate(
     wait_for: str | None = None,
     overrides: Overrides = (),
     progress: bool | Progress = False,
+    track: str | Sequence[str] = (),
 ) -> Report:
     """Evaluate a method on benchmarks. Repeat the call to score the images that have no result yet.
 
@@ -38,8 +42,8 @@ def evaluate(
     bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: own words in place of
     the classes (docs/own_words.md): a file, a Vocabulary, a list, the keys of a file, or a mapping of benchmarks to
     these. `wait_for`: size of the cluster to wait for, such as "gpus=8,nodes=2". `overrides`: options, as
-    {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows it on
-    stderr; a Progress object gets it.
+    {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows it on stderr; a Progress object gets
+    it. `track`: experiment trackers, such as "tensorboard" (docs/tracking.md).
 
     Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
     the folder of a different run, or if the run stops. After a KeyboardInterrupt, the same call resumes the run.
@@ -48,16 +52,20 @@ def evaluate(
     """
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
     words = {"relations": relations, "vocabulary": vocabulary}
+    choices = trackers.parse(track)
     plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection})
     if len(plans) > 1:
         names = ", ".join(plans)
         raise OvssError(f"{config} names {len(plans)} configs: {names}. Evaluate one of them, or use ovss_ray.compare")
-    (report,) = dict(run(plans, listener(progress))).values()
+    (report,) = dict(run(plans, listener(progress), choices)).values()
     return report
 
 
-def run(plans: Mapping[str, RunPlan], progress: Progress) -> Iterator[tuple[str, Report]]:
-    """Check a few label files, connect to Ray, execute the plans in turn. Yield name and report. Raises OvssError."""
+def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:
+    """Check a few label files, connect to Ray, execute the plans in turn. Yield name and report. Raises OvssError.
+
+    The trackers in `track` follow each of the runs.
+    """
     from ovss_ray.dataprep import check
 
     for plan in {tuple(plan.manifests): plan for plan in plans.values() if plan.config.check}.values():
@@ -69,4 +77,4 @@ def run(plans: Mapping[str, RunPlan], progress: Progress) -> Iterator[tuple[str,
         from ovss_ray.engine.cluster import connection
     with connection.connect() if len(plans) > 1 else nullcontext():  # a single run connects after its own checks
         for name, plan in plans.items():
-            yield name, engine.run(plan, progress)
+            yield name, trackers.tracked(plan.folder, progress, track, partial(engine.run, plan))

@@ -20,6 +20,10 @@ Words = Annotated[
     list[str] | None,
     typer.Option(help="own words: FILE, or BENCHMARK=FILE; may be given several times (docs/own_words.md)"),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="also send the values to wandb[:PROJECT], mlflow:URI or tensorboard[:DIR]; may be repeated"),
+]
 
 
 def evaluate(
@@ -40,14 +44,17 @@ def evaluate(
     relations: Related = None,
     vocabulary: Words = None,
     wait_for: Waited = None,
+    track: Track = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY.SUB=VALUE, such as pools.0.batch=4")] = None,
 ) -> None:
     """Evaluate a method on benchmarks. Run the command again to score the images that have no result yet."""
     from ovss_ray.api import evaluation
     from ovss_ray.config.word_list import of_options
+    from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
     from ovss_ray.runs.sources import plan_runs
 
+    choices = trackers.parse(track or ())
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
     words = {"relations": relations, "vocabulary": of_options(vocabulary)}
     plans = plan_runs(
@@ -56,7 +63,7 @@ def evaluate(
     folders = " and ".join(plan.folder.uri for plan in plans.values())
     reports = {}
     with resumable(f"Finished images are kept in {folders}; run the same command again to resume"):
-        for name, report in evaluation.run(plans, Display()):
+        for name, report in evaluation.run(plans, Display(), choices):
             reports[name] = report
             show(report, name if len(plans) > 1 else "")
             print(f"report: {plans[name].folder.file('report.json')}", flush=True)
@@ -94,7 +101,8 @@ def script(evaluation: "Callable[..., Report]", arguments: Sequence[str]) -> Non
     def command(**options: Any) -> None:
         with resumable("Finished images are kept; run the same command again to resume"):
             words = of_options(options["vocabulary"])
-            report = evaluation(**{**options, "overrides": options["overrides"] or (), "vocabulary": words})
+            repeated = {name: options[name] or () for name in ("overrides", "track")}
+            report = evaluation(**{**options, **repeated, "vocabulary": words})
             show(report)
         finish({"": report})
 

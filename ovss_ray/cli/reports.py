@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ovss_ray.cli import documents
+from ovss_ray.cli.evaluation import Track
 
 if TYPE_CHECKING:
+    from ovss_ray.engine.trackers import Choice
     from ovss_ray.reports.schema import Report
     from ovss_ray.reports.totals import Reading
+    from ovss_ray.runs.folder import RunFolder
     from ovss_ray.structures.findings import Findings
 
 
@@ -50,26 +53,49 @@ def report(
     markdown: documents.Markdown = None,
     latex: documents.Latex = None,
     coco_rle: documents.CocoRle = None,
+    track: Track = None,
 ) -> None:
     """Rebuild the report of a run from its records, and print it. Write it in other forms, such as an HTML page."""
     from ovss_ray.api import comparison
     from ovss_ray.cli import mappings
-    from ovss_ray.engine.display import Display
+    from ovss_ray.engine import display, trackers
     from ovss_ray.reports import subsets, terminal
     from ovss_ray.runs.folder import RunFolder
 
-    folder, console, further = RunFolder(run), terminal.console(), subsets.words_of(metrics)
-    merged, words = subsets.parse(merge or []), subsets.parse_only(only)
-    unfit = subsets.unfit(folder.labels(), merged, words) if merged or words else {}
-    needed = [name for name in folder.labels() if buckets or (merged and name not in unfit)]
-    kept = bool(intervals or needed or words or html or opened), intervals, further, needed
-    built, readings = comparison.rebuild(folder, Display(), images > 0, relations, *kept)
+    folder, console, choices = RunFolder(run), terminal.console(), trackers.parse(track or ())
+    merged, words, unfit, needed = _selected(folder, merge or [], only, buckets)
+    kept = bool(intervals or needed or words or html or opened), intervals, subsets.words_of(metrics), needed
+    built, readings = comparison.rebuild(folder, display.Display(), images > 0, relations, *kept)
     terminal.show(built, console, classes)
     mappings.show(run, mapping or [], console, frequent)
     _show_more(built, readings, images, worst, merged, words, unfit, buckets, intervals)
     print(f"report: {folder.file('report.json')}")
     documents.write_tables(run, folder, built, csv, markdown, latex, coco_rle)
     documents.write_page(folder, built, readings, html, opened, gallery)
+    _track(folder, built, choices)
+
+
+def _selected(
+    folder: "RunFolder", merge: Sequence[str], only: str, buckets: bool
+) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
+    """Return merged classes, classes of interest, benchmarks that lack them, and those whose cells are needed."""
+    from ovss_ray.reports import subsets
+
+    merged, words = subsets.parse(merge), subsets.parse_only(only)
+    unfit = subsets.unfit(folder.labels(), merged, words) if merged or words else {}
+    return merged, words, unfit, [name for name in folder.labels() if buckets or (merged and name not in unfit)]
+
+
+def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
+    """Send a report to trackers, if there are any. Print the faults of those that followed the run earlier."""
+    from ovss_ray.engine import trackers
+    from ovss_ray.engine.display import Display
+
+    if choices:
+        trackers.send(folder, built, choices, Display())
+    for name, fault in built.run.tracking.items():
+        if fault and name not in map(str, choices):
+            print(f"--track {name}, in an earlier command: {fault}")
 
 
 def _show_more(

@@ -1,9 +1,10 @@
-"""Listeners of a run's progress: the protocol Progress, and the listener Counts, which prints nothing.
+"""Listeners of a run's progress: the protocol Progress, Counts, which prints nothing, and Relay, which passes on.
 
 The listener for a terminal is in engine/display.py.
 """
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from ovss_ray.engine.ledger import Status
+from ovss_ray.engine.provisional import Running
 from ovss_ray.runs.plan import RunPlan
 
 
@@ -44,8 +46,12 @@ class Progress(Protocol):
 class Counts:
     """Listener that counts but prints nothing. It logs messages as warnings of the logger "ovss_ray"."""
 
+    running: Running | None = None
+    """sums over the records written so far; None: not computed, since nothing shows them"""
+
     def __init__(self) -> None:
         self.total = self.done = self.earlier = self.failed = self.deaths = self.redone = 0
+        self.first: tuple[float, int] | None = None
 
     @contextmanager
     def watch(self, plan: RunPlan, todo: pa.Table) -> Iterator[None]:
@@ -53,12 +59,18 @@ class Counts:
         self.total = sum(len(table) for table in plan.manifests.values())
         self.done = self.earlier = self.total - len(todo)
         self.failed = self.deaths = self.redone = 0
+        self.first = None
+        if self.running is not None:
+            self.running.begin(plan)
         yield
 
     def update(self, receipt: Mapping[str, Any]) -> None:
         """Increase the counts by the images and failures in a newly written file of records."""
         self.done += receipt["images"]
         self.failed += receipt["failed"]
+        self.first = self.first or (time.monotonic(), self.done)
+        if self.running is not None:
+            self.running.add(receipt)
 
     def pulse(self, status: Status) -> None:
         """Store the numbers of dead workers and of restarted images."""
@@ -67,3 +79,50 @@ class Counts:
     def say(self, text: str) -> None:
         """Log a message as a warning."""
         logging.getLogger("ovss_ray").warning("%s", text)
+
+    @property
+    def rate(self) -> float | None:
+        """Images per second since the first written records; None if unknown. The workers' start is not included."""
+        if self.first is None or self.done == self.first[1]:
+            return None
+        return (self.done - self.first[1]) / (time.monotonic() - self.first[0])
+
+
+class Relay(Counts):
+    """Listener that passes everything on to another listener, and has counts and running sums for its subclasses.
+
+    A Display has running sums already; they are shared, so that each file of records is read once.
+    """
+
+    def __init__(self, inner: Progress) -> None:
+        super().__init__()
+        self.inner = inner
+        shared = inner.running if isinstance(inner, Counts) else None
+        self.running = None if shared is not None else Running()
+        self.sums = shared if self.running is None else self.running
+
+    @contextmanager
+    def watch(self, plan: RunPlan, todo: pa.Table) -> Iterator[None]:
+        """Watch the run with both listeners."""
+        with self.inner.watch(plan, todo), super().watch(plan, todo):
+            self.changed()
+            yield
+
+    def update(self, receipt: Mapping[str, Any]) -> None:
+        """Pass a receipt on, and count it."""
+        self.inner.update(receipt)
+        super().update(receipt)
+        self.changed()
+
+    def pulse(self, status: Status) -> None:
+        """Pass the state of the workers on, and store it."""
+        self.inner.pulse(status)
+        super().pulse(status)
+        self.changed()
+
+    def say(self, text: str) -> None:
+        """Pass a message on."""
+        self.inner.say(text)
+
+    def changed(self) -> None:
+        """Handle a change of the numbers. Subclasses define it."""

@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,28 +105,32 @@ def stamp(uri: str) -> str:
         return ""
 
 
-def write(uri: str | Path, data: bytes) -> None:
-    """Write a whole file or nothing.
+def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
+    """Write a whole file or nothing. `data` may be given piece by piece, of which one is in memory at a time.
 
-    A local file is written under a temporary name, then renamed. An object store receives a single PUT. Raises
-    OvssError with the file's name if it cannot be written (no permission, no space).
+    A local file is written under a temporary name, then renamed. An object store receives a single PUT, for which all
+    pieces are joined. Raises OvssError with the file's name if it cannot be written (no permission, no space).
     """
     system, path = locate(uri)
     local = isinstance(system, fs.LocalFileSystem)
     aside = f"{path}.{uuid.uuid4().hex[:8]}.part" if local else path
+    joined = b"".join(data) if isinstance(data, Iterator) and not local else data
+    pieces: Iterable[bytes] = joined if isinstance(joined, Iterator) else [joined]
     try:
         system.create_dir(path.rpartition("/")[0], recursive=True)
         with system.open_output_stream(aside) as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
         if local:
             os.replace(aside, path)
     except OSError as failure:
-        if local:
-            with contextlib.suppress(OSError):
-                Path(aside).unlink()
         full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "no space left on device. Free some space there" if full else failure.strerror or failure
         raise OvssError(f"{uri}: cannot be written: {reason}") from failure
+    finally:
+        if local:
+            with contextlib.suppress(OSError):  # it is there only after a failure
+                Path(aside).unlink()
 
 
 def delete(uri: str | Path) -> None:

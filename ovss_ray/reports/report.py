@@ -15,6 +15,9 @@ from ovss_ray.runs import records
 from ovss_ray.runs.folder import RunFolder, digest
 from ovss_ray.structures.relations import Relations
 
+TRACKING = "tracking.json"
+"""File in a run's folder: tracker → fault that kept values from it; empty for none."""
+
 
 def build(folder: RunFolder, fold: Fold = records.fold) -> Report:
     """Build the report from the records in the folder of a run, and write it there as report.json.
@@ -41,6 +44,7 @@ def assemble(folder: RunFolder, readings: Mapping[str, Reading], bounds: bool = 
         environment=environment,
         seconds={name: reading.total.seconds for name, reading in readings.items()},
         history=tuple(folder.history()),
+        tracking=folder.json(TRACKING),
     )
     report = Report(benchmarks=benchmarks, folds=_folds(benchmarks), run=run)
     report.save(folder)

@@ -216,6 +216,8 @@ class Run(Part):
     """benchmark → stage → mean wall seconds per scored image"""
     history: tuple[Mapping[str, Any], ...] = ()
     """one entry per command that ran in the folder, oldest first"""
+    tracking: Mapping[str, str] = {}
+    """experiment tracker → fault that kept values from it; empty for none"""
 
     @property
     def fake_weights(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from tests.metrics.dice import SOURCE
 def display() -> Display:
     shown = Display(Console(file=io.StringIO(), width=100))
     shown.total, shown.done, shown.failed = 8, 3, 1
-    shown.seconds.update({"decode": 0.3, "san": 6.0})
+    shown.running.seconds.update({"decode": 0.3, "san": 6.0})
     return shown
 
 
@@ -39,10 +39,10 @@ def test_metrics_that_want_it_are_shown_while_the_run_goes_on(
     (tmp_path / "live").mkdir()
     (tmp_path / "live/dice.py").write_text(f'{SOURCE}\nlive = {{"dice": "Dice"}}\n')
     monkeypatch.syspath_prepend(tmp_path)
-    display.labels = {"camvid": 2}
+    display.running.labels = {"camvid": 2}
     cells = {"truth": [0, 1], "prediction": [0, 0], "pixels": [3, 1]}
     row = {"image_id": "a", "error": "", "benchmark": "camvid", "seconds": {}, "confusion": cells}
     row["live.dice"] = {"common": [3, 0], "areas": [7, 1]}
     for _ in range(2):
-        display._count("camvid", records.table({name: column([value]) for name, value in row.items()}))
+        display.running.count("camvid", records.table({name: column([value]) for name, value in row.items()}))
     assert display._line().endswith("provisional mIoU: camvid 37.50; provisional Dice: camvid 42.86")

@@ -4,7 +4,7 @@ The stage `predictions` reads such a file, and so do other programs. Classes are
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -47,9 +47,17 @@ def write(folder: RunFolder, uri: str) -> str:
             "--set keep_predictions=all"
         )
     entries = (entry for row in images for entry in _entries(row, saved[row["image_id"]]))
-    text = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
-    files.write(files.absolute(uri), f"[{text}]\n".encode())
+    files.write(files.absolute(uri), _lines(entries))
     return f"{uri}: label maps of {len(images)} of {len(listed)} images"
+
+
+def _lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Yield a JSON list, an entry per line."""
+    opening = "["
+    for entry in entries:
+        yield (opening + json.dumps(entry, ensure_ascii=False)).encode()
+        opening = ",\n"
+    yield b"]\n" if opening != "[" else b"[]\n"
 
 
 def _entries(row: dict[str, str], uri: str) -> Iterator[dict[str, Any]]:

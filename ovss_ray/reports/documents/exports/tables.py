@@ -25,6 +25,8 @@ PAPER_ORDER = {
     "voc:20b": "PAS-20b",
 }
 """Benchmark → heading in the tables of open-vocabulary papers, in the order of their columns."""
+INSTANCES = {"instance_iou": "IoU", "instance_accuracy": "acc.", "instance_ap": "AP", "instance_ap_lvis": "AP (LVIS)"}
+"""Metrics of runs over instances → headings, in the order of the papers' columns."""
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """First characters of a formula in a spreadsheet."""
 DAGGER = r"$^\dagger$"
@@ -120,41 +122,57 @@ def latex(run: str, report: Report) -> str:
     A row above has the published values of the run's method with the same convention, if there are any.
     """
     names = in_paper_order(report.benchmarks)
-    benchmarks = [report.benchmarks[name] for name in names]
-    published = [_published(benchmark) for benchmark in benchmarks]
-    method = next((of.published for of in benchmarks if of.published), None)
+    columns = [(name, key) for name in names for key in mains(report.benchmarks[name])]
+    benchmarks = [(report.benchmarks[name], key) for name, key in columns]
+    published = [_published(benchmark, key) for benchmark, key in benchmarks]
+    method = next((of.published for of, _ in benchmarks if of.published), None)
     rows = []
     if method and any(published):
         title = f"{method.method}, {method.backbone} (published)"
         rows.append([latex_text(title), *(value or values.NOT_MEASURED for value in published)])
-    rows.append([latex_text(run), *map(latex_value, benchmarks)])
+    rows.append([latex_text(run), *(latex_value(benchmark, key=key) for benchmark, key in benchmarks)])
     comments = [
         f"% {name}: {values.selection(of)}, {values.covered(of)} images"
-        for name, of in zip(names, benchmarks, strict=True)
+        for name, of in ((name, report.benchmarks[name]) for name in names)
     ]
     comments += ["% †: not all requested images are scored"] if not report.final else []
-    return "\n".join([*comments, latex_table(["method", *map(_heading, names)], rows)]) + "\n"
+    return "\n".join([*comments, latex_table(["method", *(_heading(*column) for column in columns)], rows)]) + "\n"
 
 
-def _heading(name: str) -> str:
-    return latex_text(PAPER_ORDER.get(name, name))
+def _heading(name: str, key: str) -> str:
+    return latex_text(", ".join(filter(None, (PAPER_ORDER.get(name, name), INSTANCES.get(key)))))
 
 
-def _published(benchmark: BenchmarkReport) -> str:
+def _published(benchmark: BenchmarkReport, key: str) -> str:
     figures = benchmark.published.figures if benchmark.published else ()
-    return next((str(figure.miou) for figure in figures if figure.metric == main(benchmark)), "")
+    return next((str(figure.miou) for figure in figures if figure.metric == key), "")
+
+
+def mains(benchmark: BenchmarkReport) -> tuple[str, ...]:
+    """Return the metrics that papers print for a benchmark: `fold_miou` for a few-shot fold, else `miou`.
+
+    Of a run over instances, which has neither, these are IoU, accuracy and mask AP, as far as measured.
+    """
+    if "fold_miou" in benchmark.metrics:
+        return ("fold_miou",)
+    measured = tuple(key for key in INSTANCES if benchmark.metrics.get(key) is not None)
+    return ("miou",) if benchmark.metrics.get("miou") is not None or not measured else measured
 
 
 def main(benchmark: BenchmarkReport) -> str:
-    """Return the metric that papers print for a benchmark: `fold_miou` for a few-shot fold, else `miou`."""
-    return "fold_miou" if "fold_miou" in benchmark.metrics else "miou"
+    """Return the first of the metrics that papers print for a benchmark."""
+    return mains(benchmark)[0]
 
 
-def latex_value(benchmark: BenchmarkReport, bounds: bool = True) -> str:
-    """Return the main value of a benchmark in LaTeX, with a dagger if it is not final. `bounds`: with its interval."""
-    ends = benchmark.bootstrap.metrics.get(main(benchmark)) if bounds and benchmark.bootstrap else None
+def latex_value(benchmark: BenchmarkReport, bounds: bool = True, key: str = "") -> str:
+    """Return a value of a benchmark in LaTeX, with a dagger if it is not final. `bounds`: with its interval.
+
+    `key` is the metric; by default it is the main one.
+    """
+    key = key or main(benchmark)
+    ends = benchmark.bootstrap.metrics.get(key) if bounds and benchmark.bootstrap else None
     interval = rf" {{\scriptsize [{ends[0]:.2f}, {ends[1]:.2f}]}}" if ends else ""
-    return values.percent(benchmark.metrics.get(main(benchmark))) + ("" if benchmark.final else DAGGER) + interval
+    return values.percent(benchmark.metrics.get(key)) + ("" if benchmark.final else DAGGER) + interval
 
 
 def in_paper_order(names: Iterable[str]) -> list[str]:

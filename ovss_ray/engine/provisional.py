@@ -1,0 +1,159 @@
+"""Provisional values of a run, from the records written so far, with an interval of the mIoU.
+
+The interval is the value ± two standard errors of a delete-a-group jackknife. Photographs are divided into GROUPS
+groups by a checksum, and sums per class are kept for each group. The groups have unequal sizes; the estimator is that
+of Busing, Meijer and van der Leeden (1999): "Delete-m jackknife for unequal m", Statistics and Computing 9, p. 3–8.
+It describes images like those scored so far; images of a run are scored in the order of their ids.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ovss_ray import metrics
+from ovss_ray.io import files
+from ovss_ray.metrics import confusion
+from ovss_ray.runs import records
+from ovss_ray.runs.plan import RunPlan
+from ovss_ray.structures.class_sums import ClassSums
+from ovss_ray.structures.columns import NONE
+
+GROUPS = 64
+"""Number of groups of photographs."""
+FEWEST = 10
+"""Smallest number of groups with an image for which there is an interval."""
+ERRORS = 2.0
+"""Half of the interval's width, in standard errors: about 95 % for a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """Provisional value of a benchmark, in percent."""
+
+    benchmark: str
+    key: str
+    """key of the metric's result, such as "miou" """
+    words: str
+    """name in the progress display, such as "mIoU" """
+    percent: float
+    """NaN: not measured yet"""
+    half: float | None = None
+    """half of the width of the interval, in points; None: no interval"""
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSums:
+    """Sums of confusion cells over each of G groups of photographs. Addition is exact, associative and commutative."""
+
+    cells: np.ndarray
+    """(G, 3, L) int64 pixels: hits, truth and prediction of each label"""
+    images: np.ndarray
+    """(G,) int64: measured images"""
+
+    @classmethod
+    def of(cls, part: pa.Table, labels: int) -> "GroupSums":
+        """Return the sums over records with the column `confusion`. Rows without a measurement are skipped.
+
+        Rows of one photograph are in one group: it is selected by the photograph's digest, else by the image's id.
+        """
+        part = part.filter(part[metrics.MAIN].is_valid()).combine_chunks()
+        names = part["image_id"].to_pylist()
+        digests = part["image_digest"].to_pylist() if "image_digest" in part.column_names else names
+        keys = [digest or name for digest, name in zip(digests, names, strict=True)]
+        group = np.array([zlib.crc32(key.encode()) % GROUPS for key in keys], np.int64)
+        sums = np.zeros((GROUPS, 3, labels), np.int64)
+        for chunk in part[metrics.MAIN].chunks:  # one, if any
+            image, cells = confusion.flat_cells(chunk)
+            truth, prediction, pixels = (cells[name].astype(np.int64) for name in confusion.schema.names)
+            hit, called = truth == prediction, prediction != NONE
+            for row, kept, label in ((0, hit, truth), (1, slice(None), truth), (2, called, prediction)):
+                np.add.at(sums[:, row], (group[image][kept], label[kept]), pixels[kept])
+        return cls(sums, np.bincount(group, minlength=GROUPS))
+
+    def __add__(self, other: "GroupSums") -> "GroupSums":
+        return GroupSums(self.cells + other.cells, self.images + other.images)
+
+    def half_interval(self, key: str) -> float | None:
+        """Return ERRORS standard errors of a value of the confusion matrix, in points; None for too few groups."""
+        used = self.images > 0
+        n, groups = int(self.images.sum()), int(used.sum())
+        if groups < FEWEST:
+            return None
+        whole = self.cells.sum(axis=0)[None]
+        left = confusion.Resampled(_sums(whole - self.cells[used]), _sums(whole)).result()[key]
+        value = confusion.Resampled(_sums(whole), _sums(whole)).result()[key][0]
+        ratio = n / self.images[used]
+        pseudo = ratio * value - (ratio - 1) * left
+        mean = groups * value - float(((1 - 1 / ratio) * left).sum())
+        error = float(np.sqrt(np.mean((pseudo - mean) ** 2 / (ratio - 1))))
+        return None if np.isnan(error) else ERRORS * error
+
+
+def _sums(cells: np.ndarray) -> ClassSums:
+    """Return (R, 3, L) pixels as sums of R resamples, without the images' mIoU."""
+    none = np.zeros(len(cells), np.int64)
+    return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none)
+
+
+class Running:
+    """Sums over the records of a run that have been written so far. A thread may read while another adds."""
+
+    def __init__(self) -> None:
+        self.labels: dict[str, int] = {}
+        self.seconds: Counter[str] = Counter()
+        """stage → wall seconds for the images of this command"""
+        self.partials: dict[tuple[str, str], Any] = {}
+        self.groups: dict[str, GroupSums] = {}
+        self._changes = 0
+        self._known: tuple[int, list[Value]] = (-1, [])
+
+    def begin(self, plan: RunPlan) -> None:
+        """Start with the records of earlier commands."""
+        self.folder = plan.folder
+        self.labels = {name: len(benchmark.labels) for name, benchmark in plan.benchmarks.items()}
+        self.seconds, self.partials, self.groups = Counter(), {}, {}
+        self._changes += 1
+        for name, table in plan.manifests.items():
+            for part in records.read(self.folder.records(name), table):
+                self.count(name, part.filter(pc.equal(part["error"], "")))
+
+    def add(self, receipt: Mapping[str, Any]) -> None:
+        """Add the records of a newly written file, which `receipt` describes."""
+        name = receipt["benchmark"]
+        part = records.read_part(files.join(self.folder.records(name), receipt["part"]))
+        for spent in part["seconds"].to_pylist():
+            self.seconds.update(dict(spent))
+        self.count(name, part)
+
+    def count(self, name: str, part: pa.Table) -> None:
+        """Add records of a benchmark."""
+        for metric in map(metrics.load, metrics.columns(part.column_names)):
+            if metric.live and part[metric.name].null_count < len(part):
+                partial, key = metric.partial(part[metric.name], self.labels[name]), (metric.name, name)
+                self.partials[key] = self.partials[key] + partial if key in self.partials else partial
+                if metric.name == metrics.MAIN:
+                    sums = GroupSums.of(part, self.labels[name])
+                    self.groups[name] = self.groups[name] + sums if name in self.groups else sums
+        self._changes += 1
+
+    def values(self) -> list[Value]:
+        """Return the value of each benchmark and each metric that is shown during a run."""
+        changes, (known, values) = self._changes, self._known
+        if changes != known:
+            values = [value for (metric, name) in list(self.partials) for value in self._values(metric, name)]
+            self._known = changes, values
+        return values
+
+    def _values(self, metric: str, name: str) -> list[Value]:
+        result, live = self.partials[metric, name].result(), metrics.load(metric).live
+        groups = self.groups.get(name) if metric == metrics.MAIN else None
+        return [
+            Value(name, key, words, float(result.get(key, np.nan)), groups.half_interval(key) if groups else None)
+            for key, words in live.items()
+        ]

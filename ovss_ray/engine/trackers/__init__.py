@@ -1,0 +1,238 @@
+"""Experiment trackers, one file each: Weights & Biases, MLflow, TensorBoard, or a module of your own.
+
+`--track NAME:TARGET` names a module of this package, or by its dotted name one of your own. It defines
+
+    PACKAGE     name of the module that has to be installed, such as "wandb"
+    INSTALL     command that installs it
+    Tracker     class with the methods of the protocol below; an exception in any of them never ends a run
+
+and perhaps
+
+    check       function: target → None; raises OvssError before the run starts, such as for a missing login
+
+A Tracker lives in a process of its own (see __main__.py). Thus a silent server or the tracker's library cannot delay a
+run. Trackers do not import one another, nor Ray. Names with a leading underscore are
+not trackers.
+"""
+
+import importlib.util
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray import registry
+from ovss_ray.engine.progress import Progress, Relay
+from ovss_ray.engine.trackers._process import Process
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.reports.report import TRACKING
+from ovss_ray.reports.schema import Report
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.runs.plan import RunPlan
+
+PACKAGE = "ovss_ray.engine.trackers"
+EVERY = 10.0
+"""Seconds between two messages with provisional values."""
+WAIT = 60.0
+"""Most seconds after the end of a run in which trackers may send what they have."""
+ATTACHED = ("report.json", "report.html")
+"""Files of a run's folder that a tracker may attach, if they exist."""
+USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
+"""Name and password in an address. Neither messages nor reports have them."""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Facts about the run that a tracker records, known when it begins."""
+
+    name: str
+    """last part of the run's folder"""
+    uid: str
+    """twelve hex digits, computed from the identity and the folder: a resumed run is the same run for the tracker"""
+    folder: str
+    """folder of the run, an absolute path or an address"""
+    identity: str
+    """twelve hex digits, as in the report (Run.digest)"""
+    settings: Mapping[str, Any]
+    """config and versions, such as {"config.exact": false, "packages.ray": "2.60.0"}; all keys have one level"""
+
+
+class Tracker(Protocol):
+    """Connection to one run of an experiment tracker."""
+
+    where: str
+    """address or folder at which the run is seen"""
+
+    def __init__(self, target: str, run: Tracked) -> None:
+        """Connect, and record the facts. `target`: the part of the option after the first colon; "" for none."""
+
+    def log(self, values: Mapping[str, float], images: int) -> None:
+        """Record provisional values, such as "provisional/camvid/miou", after a number of images."""
+
+    def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
+        """Record the final values, the table of classes, and files such as report.json."""
+
+    def close(self, finished: bool) -> None:
+        """End the connection. `finished`: False for a run that was interrupted."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tracker and its target, as in the option `--track mlflow:http://localhost:5000`."""
+
+    name: str
+    target: str
+
+    def __str__(self) -> str:
+        return plain(f"{self.name}:{self.target}" if self.target else self.name)
+
+
+def plain(text: str) -> str:
+    """Return a text without names and passwords in its addresses."""
+    return USERINFO.sub("", text)
+
+
+def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
+    """Return the trackers that options name, each once. Raises OvssError for an unknown or unusable one.
+
+    Nothing is sent yet, but a missing package or login is noticed.
+    """
+    listed = (options,) if isinstance(options, str) else options
+    pairs = [option.partition(":") for option in dict.fromkeys(listed)]
+    choices = tuple(Choice(name, target) for name, _, target in pairs)
+    for choice in choices:
+        package = registry.find(PACKAGE, choice.name, "PACKAGE")
+        if importlib.util.find_spec(package) is None:
+            install = registry.find(PACKAGE, choice.name, "INSTALL")
+            raise OvssError(f"--track {choice}: the package {package} is not installed. Type: {install}")
+        if (check := registry.find(PACKAGE, choice.name, "__dict__").get("check")) is not None:
+            check(choice.target)
+    return choices
+
+
+class Tracking(Relay):
+    """Listener that passes everything on to another listener, and the numbers to trackers at most every EVERY seconds.
+
+    A tracker that fails causes one warning. The run goes on, and the report names the fault.
+    """
+
+    def __init__(self, inner: Progress, folder: RunFolder, choices: Sequence[Choice]) -> None:
+        super().__init__(inner)
+        self.folder, self.choices = folder, choices
+        self.processes: dict[str, Process] = {}
+        self.warned: set[str] = set()
+        self.sent = 0.0
+
+    def start(self) -> None:
+        """Start a process for each tracker."""
+        for choice in self.choices:
+            first = {"name": choice.name, "target": choice.target, "folder": self.folder.uri}
+            self.processes[str(choice)] = Process(first)
+
+    @contextmanager
+    def watch(self, plan: RunPlan, todo: pa.Table) -> Iterator[None]:
+        """Start the trackers, and watch the run."""
+        self.start()
+        with super().watch(plan, todo):
+            yield
+
+    def changed(self) -> None:
+        """Send the numbers, unless they were sent a short time ago."""
+        if time.monotonic() - self.sent >= EVERY:
+            self._send()
+
+    def finish(self, report: Report) -> Report:
+        """Send the final values, wait at most WAIT seconds, and return the report with the trackers' faults.
+
+        The report is also written to the run's folder.
+        """
+        if self.total:
+            self._send()
+        for process in self.processes.values():
+            process.finish()
+        deadline = time.monotonic() + WAIT
+        for name, process in self.processes.items():
+            process.wait(max(0.0, deadline - time.monotonic()))
+            if process.where:
+                self.say(f"tracked by {name}: {plain(process.where)}")
+        self._warn()
+        faults = {name: plain(process.fault) for name, process in self.processes.items()}
+        self.folder.save_json(TRACKING, self.folder.json(TRACKING) | faults)
+        run = report.run.model_copy(update={"tracking": {**report.run.tracking, **faults}})
+        report = report.model_copy(update={"run": run})
+        report.save(self.folder)
+        return report
+
+    def end(self) -> None:
+        """End the trackers' processes. Those that were not finished mark the run as interrupted."""
+        for process in self.processes.values():
+            process.end()
+
+    def _send(self) -> None:
+        self.sent = time.monotonic()
+        for process in self.processes.values():
+            process.send({"log": provisional(self), "images": self.done})
+        self._warn()
+
+    def _warn(self) -> None:
+        for name, process in self.processes.items():
+            if process.fault and name not in self.warned:
+                self.warned.add(name)
+                self.say(f"--track {name}: {plain(process.fault)}. The run goes on")
+
+
+def tracked(
+    folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[[Progress], Report]
+) -> Report:
+    """Return the report of `work`, which gets the listener to notify. Trackers get its numbers and the report."""
+    if not choices:
+        return work(progress)
+    listener = Tracking(progress, folder, choices)
+    try:
+        return listener.finish(work(listener))
+    finally:
+        listener.end()
+
+
+def send(folder: RunFolder, report: Report, choices: Sequence[Choice], progress: Progress) -> Report:
+    """Send the report of a finished run to trackers. Return it with their faults."""
+    listener = Tracking(progress, folder, choices)
+    listener.start()
+    try:
+        return listener.finish(report)
+    finally:
+        listener.end()
+
+
+def provisional(counts: Relay) -> dict[str, float]:
+    """Return the numbers of a run in progress by name, such as "provisional/camvid/miou"."""
+    values = {"images/done": counts.done, "images/failed": counts.failed, "workers/deaths": counts.deaths}
+    if counts.rate is not None:
+        values["images/per_second"] = counts.rate
+    images = max(1, counts.done - counts.earlier)
+    values |= {f"seconds/{stage}": spent / images for stage, spent in counts.sums.seconds.items()}
+    for value in counts.sums.values():
+        name = f"provisional/{files.plain(value.benchmark)}/{value.key}"
+        values |= {name: value.percent} | ({} if value.half is None else {f"{name}_half": value.half})
+    return {name: float(value) for name, value in values.items() if not np.isnan(value)}
+
+
+def final(report: Report) -> dict[str, float]:
+    """Return the values of a report by name: "final/camvid/miou", and the ends "…_low" and "…_high" of intervals."""
+    values: dict[str, float | None] = {}
+    for benchmark, of in report.benchmarks.items():
+        name = f"final/{files.plain(benchmark)}"
+        values |= {f"{name}/images_{key}": getattr(of.images, key) for key in ("expected", "scored", "failed")}
+        values |= {f"{name}/{key}": value for key, value in of.metrics.items()}
+        for key, (low, high) in (of.bootstrap.metrics if of.bootstrap else {}).items():
+            values |= {f"{name}/{key}_low": low, f"{name}/{key}_high": high}
+    for family, means in report.folds.items():
+        values |= {f"final/{family}/{key}": value for key, value in means.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}

@@ -1,0 +1,90 @@
+"""The process of a tracker, as the process of the run sees it. Nothing here waits for a tracker during a run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+GRACE = 10.0
+"""Seconds in which a tracker may end after an interrupted run."""
+
+
+class Process:
+    """Child process with a tracker. Messages are lines of JSON; the child reads each of them at once."""
+
+    def __init__(self, first: Mapping[str, Any]) -> None:
+        path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "ovss_ray.engine.trackers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # out of reach of Ctrl-C
+        )
+        self.where = ""
+        """address or folder at which the run is seen; "" before it is known"""
+        self.fault = ""
+        """reason why values are missing there; "" for none"""
+        self._done = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.send(first)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message. If the child has ended, do nothing."""
+        assert self._child.stdin is not None
+        with suppress(OSError, ValueError):  # ValueError: the pipe was closed by `finish`
+            self._child.stdin.write(json.dumps(message) + "\n")
+            self._child.stdin.flush()
+
+    def finish(self) -> None:
+        """Tell the child that the report is in the run's folder, and that no more messages follow."""
+        self.send({"finish": True})
+        self._close()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the tracker has sent everything, at most some seconds. Then set `fault` if it has not."""
+        if not self._done.wait(seconds) and not self.fault:
+            running = self._child.poll() is None
+            self.fault = (
+                "it did not answer in time, so values may be missing there"
+                if running
+                else f"its process ended with status {self._child.returncode}"
+            )
+
+    def end(self) -> None:
+        """End the child: at once if it is done or was waited for, else after GRACE seconds."""
+        self._close()
+        if not self._done.is_set() and not self.fault:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(GRACE)
+        with suppress(OSError):  # also what the tracker's library has started
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        self._reader.join(1)
+
+    def _close(self) -> None:
+        assert self._child.stdin is not None
+        with suppress(OSError):
+            self._child.stdin.close()
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            answer = json.loads(line)
+            self.where, self.fault = answer["where"], answer["fault"]
+            if answer["done"]:
+                self._done.set()
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(1)
+        if not self._done.is_set() and not self.fault:
+            self.fault = f"its process ended with status {self._child.poll()}"
+        self._done.set()

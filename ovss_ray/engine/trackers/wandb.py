@@ -1,0 +1,78 @@
+"""Weights & Biases: a run of a project, on a server or in a folder.
+
+`--track wandb:PROJECT` or `--track wandb:ENTITY/PROJECT`; by default the project is `ovss_ray`. It needs a login, by
+`wandb login` or WANDB_API_KEY. With WANDB_MODE=offline, nothing is sent: the run is written below the run's folder, and
+`wandb sync` sends it later.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ovss_ray.engine.trackers import Tracked
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.reports.documents.values import class_headings
+from ovss_ray.reports.schema import Report
+
+PACKAGE = "wandb"
+INSTALL = "pip install 'ovss_ray[wandb]'"
+PROJECT = "ovss_ray"
+
+
+class Tracker:
+    """Run of Weights & Biases. Config and versions are its config, values are plotted against the images."""
+
+    def __init__(self, target: str, run: Tracked) -> None:
+        import wandb
+
+        entity, _, project = target.rpartition("/")
+        local = "://" not in run.folder  # else wandb's own folder, ./wandb
+        self._wandb = wandb
+        self._run: Any = wandb.init(
+            project=project or PROJECT,
+            entity=entity or None,
+            name=run.name,
+            id=run.uid,
+            resume="allow",
+            dir=run.folder if local else None,
+            config={"folder": run.folder, "identity": run.identity, **run.settings},
+            settings=wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True),
+        )
+        self._run.define_metric("images")
+        self._run.define_metric("*", step_metric="images")
+        self._images = 0
+        self.where = self._run.url or self._run.dir
+
+    def log(self, values: Mapping[str, float], images: int) -> None:
+        """Log values together with the number of images."""
+        self._images = images
+        self._run.log({"images": images, **values})
+
+    def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
+        """Log the final values, a table of the classes of each benchmark, and the files as an artefact."""
+        scored = sum(benchmark.images.scored for benchmark in report.benchmarks.values())
+        self.log(values, max(self._images, scored))
+        self._run.summary.update(dict(values))
+        for name, benchmark in report.benchmarks.items():
+            headings = class_headings(benchmark)
+            rows = [[score.name, *(getattr(score, key) for key in headings)] for score in benchmark.classes]
+            table = self._wandb.Table(columns=["class", *headings.values()], data=rows)
+            self._run.log({f"classes/{files.plain(name)}": table})
+        artifact = self._wandb.Artifact(f"report-{self._run.id}", "report")
+        for path in attachments:
+            artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
+
+    def close(self, finished: bool) -> None:
+        """End the run, and wait until it is sent."""
+        self._run.finish(exit_code=0 if finished else 1)
+
+
+def check(target: str) -> None:
+    """Raise OvssError for a malformed target."""
+    if target.count("/") > 1 or "://" in target:
+        raise OvssError(
+            f"--track wandb:{target}: not a project. Type --track wandb:PROJECT or --track wandb:ENTITY/PROJECT. A "
+            "server of your own is set by: wandb login --host URL"
+        )
