@@ -72,7 +72,7 @@ def compare(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise OvssError if there are fewer than two names of runs, or if a run is repeated, also as another path."""
+    """Raise OvssError if there are fewer than two runs, or if two names are paths of the same run."""
     places = {name: os.path.realpath(name) if "://" not in name else name.rstrip("/") for name in names}
     if len(set(names)) < max(2, len(names)):
         listed = ", ".join(names) or "none"

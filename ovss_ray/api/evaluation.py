@@ -41,9 +41,9 @@ def evaluate(
     `split`, `ids` (a file, one id per line) and `limit` (first n images) select a part of each benchmark. `exact`:
     bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: own words in place of
     the classes (docs/own_words.md): a file, a Vocabulary, a list, the keys of a file, or a mapping of benchmarks to
-    these. `wait_for`: size of the cluster to wait for, such as "gpus=8,nodes=2". `overrides`: options, as
-    {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows it on stderr; a Progress object gets
-    it. `track`: experiment trackers, such as "tensorboard" (docs/tracking.md).
+    these. `wait_for`: a size of the cluster, such as "gpus=8,nodes=2". `overrides`: options, as {"san.precision":
+    "bf16"} or ["san.precision=bf16"]. `progress`: True, or a Progress object that gets it. `track`: experiment
+    trackers, such as "tensorboard" (docs/tracking.md).
 
     Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
     the folder of a different run, or if the run stops. After a KeyboardInterrupt, the same call resumes the run.
@@ -55,10 +55,8 @@ def evaluate(
     choices = trackers.parse(track)
     plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection})
     if len(plans) > 1:
-        names = ", ".join(plans)
-        raise OvssError(f"{config} names {len(plans)} configs: {names}. Evaluate one of them, or use ovss_ray.compare")
-    (report,) = dict(run(plans, listener(progress), choices)).values()
-    return report
+        raise OvssError(f"{config} names the configs {', '.join(plans)}. Evaluate one of them, or use ovss_ray.compare")
+    return dict(run(plans, listener(progress), choices)).popitem()[1]
 
 
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:

@@ -56,10 +56,8 @@ def evaluate(
 
     choices = trackers.parse(track or ())
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
-    words = {"relations": relations, "vocabulary": of_options(vocabulary)}
-    plans = plan_runs(
-        config, out, overrides or (), {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection}
-    )
+    words = {"relations": relations, "vocabulary": of_options(vocabulary), "wait_for": wait_for}
+    plans = plan_runs(config, out, overrides or (), {"benchmarks": benchmarks, **words, **selection})
     folders = " and ".join(plan.folder.uri for plan in plans.values())
     reports = {}
     with resumable(f"Finished images are kept in {folders}; run the same command again to resume"):

@@ -6,10 +6,8 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from ovss_ray.engine import interrupts, reduce
@@ -17,11 +15,9 @@ from ovss_ray.engine.cluster import connection, placement, preflight, ray_intern
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.progress import Progress
 from ovss_ray.engine.watch import STALL, Lost, Watch, plain_errors, watched
-from ovss_ray.engine.worker import Recorder, Worker
+from ovss_ray.engine.worker import Recorder, Worker, prepare
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
-from ovss_ray.io.arrays.array_cache import ArrayCache
-from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.reports import report
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs import changes, records, relations
@@ -30,7 +26,6 @@ from ovss_ray.runs import manifest as manifests
 from ovss_ray.runs.folder import RunFolder, environment
 from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
-from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
 PARTS = 256
 """Approximate number of record files of a run. Records that a dead worker had not yet written are computed again."""
@@ -147,10 +142,12 @@ def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch
 
 def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: Watch) -> Iterator[dict[str, Any]]:
     """Send the images of a manifest through the pools. Yield one receipt (see `_write`) per written file of records."""
+    with plain_errors():
+        prepared = prepare(pools, plan.vocabularies)
     shared: dict[str, Any] = {
         "vocabularies": plan.vocabularies,
         "words": plan.words,
-        "prepared": _prepare(pools, plan.vocabularies),
+        "prepared": prepared,
         "ledger": watch.ledger,
         "deadline": plan.config.deadline,
     }
@@ -210,32 +207,3 @@ def _blocks(manifest: pa.Table, batch: int) -> list[pa.Table]:
     """Return the manifest cut into at most 10,000 blocks. Each block has the rows of one or more batches."""
     rows = batch * -(-len(manifest) // (batch * 10_000))
     return [manifest.slice(begin, rows) for begin in range(0, len(manifest), rows)]
-
-
-def _prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, Any]:
-    """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
-
-    Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker.
-    Stages that segment images with words of their own get none: they never see these vocabularies.
-    """
-    cache = ArrayCache()
-    ready: dict[str, Any] = {}
-    for pool in pools:
-        for stage in pool.stages:
-            if stage.gives_words():
-                vocabularies = {}
-            wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
-            missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
-            task: Any = ray.remote(max_retries=2, **pool.options())(_prepare_one)
-            with plain_errors():
-                arrays = ray.get(task.remote(stage, pool.threads, list(missing.values()))) if missing else []
-            new = dict(zip(missing, arrays, strict=True))
-            ready |= {key: ray.put(cache.get(key, partial(new.__getitem__, key))) for key in wanted if key}
-    return ready
-
-
-def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-    from ovss_ray.models import runtime  # imports torch, which the driver does without
-
-    with runtime.computing(threads):
-        return stage.kind().prepare(stage.settings(), vocabularies)

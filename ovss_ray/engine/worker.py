@@ -1,4 +1,4 @@
-"""The workers of a run: Ray actors that hold stages, register their images, and exit if a batch takes too long."""
+"""The workers of a run, Ray actors that hold stages, and the arrays that are prepared for all workers."""
 
 import atexit
 import faulthandler
@@ -6,11 +6,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pyarrow as pa
 import ray
 
@@ -18,12 +20,13 @@ from ovss_ray.benchmarks import catalog
 from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
+from ovss_ray.io.arrays.array_cache import ArrayCache
 from ovss_ray.pipeline import execution
-from ovss_ray.pipeline.stage import build_all
+from ovss_ray.pipeline.stage import StageConfig, build_all
 from ovss_ray.runs import records
 from ovss_ray.structures import words
 from ovss_ray.structures.columns import Batch, column
-from ovss_ray.structures.vocabulary import Vocabularies
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
@@ -158,3 +161,31 @@ def _row(batch: Batch, row: int) -> Batch:
 
 def _joined(rows: list[Batch]) -> Batch:
     return {name: column([value for row in rows for value in row[name]]) for name in rows[0]}
+
+
+def prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, Any]:
+    """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
+
+    Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker.
+    Stages that segment images with words of their own get none: they never see these vocabularies.
+    """
+    cache = ArrayCache()
+    ready: dict[str, Any] = {}
+    for pool in pools:
+        for stage in pool.stages:
+            if stage.gives_words():
+                vocabularies = {}
+            wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
+            missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
+            task: Any = ray.remote(max_retries=2, **pool.options())(_prepare_one)
+            arrays = ray.get(task.remote(stage, pool.threads, list(missing.values()))) if missing else []
+            new = dict(zip(missing, arrays, strict=True))
+            ready |= {key: ray.put(cache.get(key, partial(new.__getitem__, key))) for key in wanted if key}
+    return ready
+
+
+def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+    from ovss_ray.models import runtime  # imports torch, which the driver does without
+
+    with runtime.computing(threads):
+        return stage.kind().prepare(stage.settings(), vocabularies)

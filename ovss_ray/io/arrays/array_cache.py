@@ -87,7 +87,7 @@ def cache_folder() -> Path:
 
 
 def local_copy(uri: str) -> Path:
-    """Return the path of a local file, or of a copy of a remote one in the cache, so that its content has a digest.
+    """Return the path of a local file, or of a cached copy of a remote file. So the content has a digest.
 
     Copies are stored under the SHA-256 of their content. Raises OvssError if the file cannot be read or copied.
     """

@@ -49,7 +49,7 @@ class RecentFeatures:
         return self._recent.held
 
     def find(self, photographs: Sequence[np.ndarray]) -> Features | None:
-        """Return the features of photographs (H, W, 3) uint8 as a batch, or None if any of them is not kept."""
+        """Return the features of photographs (H, W, 3) uint8 as a batch, or None if one is not kept."""
         kept = [self._recent.kept(_key(photograph)) for photograph in photographs]
         rows = [features for features in kept if features]
         if len(rows) < len(kept):

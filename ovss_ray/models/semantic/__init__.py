@@ -4,7 +4,7 @@ Q masks at low resolution (h, w) with class probabilities (Q, K) define scores[c
 are mask logits, resized to the padded input, cropped, and resized to the photograph. See Cheng et al., MaskFormer,
 NeurIPS 2021, §3.4. SAN computes the sigmoid after both resizes, SCAN between them. All K × H × W scores would take 1.2
 GB for ADE20K-847 at 512 × 683. Only the best class of a pixel is needed. So scores are computed in blocks of tiles of
-16 × 16 pixels (tiles.py), and only of classes that can be the best of a pixel of the tile (classes.py).
+16 × 16 pixels (tiles.py). Classes that cannot be the best of any pixel of a tile are left out (classes.py).
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""The best class of each pixel of a block of tiles, from the scores of all classes, or of those that can be the best.
+"""The best class of each pixel of a block of tiles, from scores of all classes or of those that remain.
 
-A class cannot be the best of any pixel of a tile if its highest possible score is below the lowest possible score of
-another class. Both are products of class probabilities with bounds of the tile's mask probabilities. With trained masks
-a tenth of the classes remains in a tile on average, and often a single one.
+A class remains in a tile unless its highest possible score is below the lowest possible score of another class. Then
+it is not the best of any pixel. Both scores are products of class probabilities with bounds of the tile's mask
+probabilities. With trained masks a tenth of the classes remains in a tile on average, and often a single one.
 """
 
 from collections.abc import Callable, Iterator
@@ -64,12 +64,14 @@ class Pruned(All):
             for group in _groups(counts[undecided], self.budget):
                 number = undecided[group]
                 places_in_classes = _places(begins[number], counts[number])
-                some = masks[int(places[group[0]])][None] if len(group) == 1 else masks[_on(masks, places[group])]
-                labels[_on(labels, number)] = self.of_tiles(some, classes[_on(classes, places_in_classes)])
+                group_masks = (
+                    masks[int(places[group[0]])][None] if len(group) == 1 else masks[_on(masks, places[group])]
+                )
+                labels[_on(labels, number)] = self.of_tiles(group_masks, classes[_on(classes, places_in_classes)])
         return labels.view(-1, rows, PIXELS)
 
     def kept(self, bounds: Tensor) -> Tensor:
-        """Return for n tiles which classes can be the best of a pixel, (n, K) bool, from bounds (2, n, Q).
+        """Return the classes that remain in n tiles, (n, K) bool, from bounds (2, n, Q).
 
         The margin is the largest sum of rounding errors of four products: both bounds, and both compared scores.
         """

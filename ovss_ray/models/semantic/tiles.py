@@ -34,7 +34,7 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""First and end row of tiles, columns of tiles (C,) int64 → mask probabilities (C, R, 256, Q) of these tiles."""
+"""First and end row of tiles, columns of tiles (C,) int64 → their mask probabilities (C, R, 256, Q)"""
 
 
 class Cells(NamedTuple):
@@ -137,7 +137,7 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
 
 
 def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
-    """Return a matrix (n, cells) on the CPU that maps one axis of the mask grid to the photograph, continued to tiles.
+    """Return a matrix (n, cells) on the CPU that maps one axis of the mask grid to whole tiles.
 
     It is torch's bilinear resize, crop and second resize of an identity matrix. So it samples where torch samples.
     """
