@@ -48,8 +48,8 @@ def test_options_are_parsed_as_those_of_the_command() -> None:
     ]
     assert ended(evaluate, *arguments) == 0
     given = {"config": "san_vit_b_16", "benchmarks": ["ade20k:847"], "limit": 20, "exact": True}
-    rest = dict.fromkeys(("data_root", "out", "split", "ids", "relations", "vocabulary"))
-    assert taken == {**given, **rest, "overrides": ["san.variant=san_tiny"]}
+    rest = dict.fromkeys(("data_root", "out", "split", "ids", "relations", "vocabulary", "wait_for"))
+    assert taken == {**given, **rest, "overrides": ["san.variant=san_tiny"], "track": ()}
     assert ended(evaluate) == 0
     assert (taken["config"], taken["overrides"]) == ("default", ())
 

@@ -75,5 +75,5 @@ def test_names_in_the_tables_of_statistics_are_printed_in_full() -> None:
 def test_paths_and_stages_with_brackets_are_printed_in_full() -> None:
     assert "/data [2024]/a.yaml" in printed(inventory.configs({"a": Path("/data [2024]/a.yaml")}))
     display = Display(Console(file=io.StringIO()))
-    display.seconds.update({NAME: 1.0})
+    display.running.seconds.update({NAME: 1.0})
     assert NAME in printed(display)

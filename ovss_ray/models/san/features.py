@@ -65,5 +65,5 @@ class RecentFeatures:
 
 
 def _key(photograph: np.ndarray) -> str:
-    content = hashlib.sha256(np.ascontiguousarray(photograph)).hexdigest()
+    content = hashlib.sha256(np.ascontiguousarray(photograph).data).hexdigest()
     return f"{photograph.shape} {photograph.dtype} {content}"

@@ -80,7 +80,7 @@ const candidates = (number, names, title) => (names.length ? html`<ol class="nam
 </ol>` : nothing);
 
 const quality = (part, iou) => html`<span class="quality"><span>${percent(part)}</span>
-  <small title="what the model itself thinks of the mask: predicted IoU, or its stability">quality ${iou.toFixed(2)}</small></span>`;
+  <small title="the model's estimate of the mask: predicted IoU, or stability">quality ${iou.toFixed(2)}</small></span>`;
 
 /** Below the word that is looked for: what the region is more likely, if there is something. */
 const likelier = (names, label) => (names.length && names[0].index !== label.index
