@@ -98,8 +98,8 @@ class Relay(Counts):
         super().__init__()
         self.inner = inner
         shared = inner.running if isinstance(inner, Counts) else None
-        self.running = None if shared is not None else Running()
-        self.sums = shared if self.running is None else self.running
+        self.sums: Running = shared or Running()
+        self.running = None if shared else self.sums
 
     @contextmanager
     def watch(self, plan: RunPlan, todo: pa.Table) -> Iterator[None]:

@@ -30,6 +30,8 @@ FEWEST = 10
 """Smallest number of groups with an image for which there is an interval."""
 ERRORS = 2.0
 """Half of the interval's width, in standard errors: about 95 % for a normal distribution."""
+MANY = 2.0**60
+"""Number of photographs for which `class_sums.widened` changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,12 @@ class GroupSums:
 
 
 def _sums(cells: np.ndarray) -> ClassSums:
-    """Return (R, 3, L) pixels as sums of R resamples, without the images' mIoU."""
+    """Return (R, 3, L) pixels as sums of R resamples, without the images' mIoU.
+
+    Their values are not widened, since a jackknife has no narrowness bias.
+    """
     none = np.zeros(len(cells), np.int64)
-    return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none)
+    return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))
 
 
 class Running:

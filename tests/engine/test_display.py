@@ -1,12 +1,15 @@
 """What a run shows of itself."""
 
 import io
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from ovss_ray.engine.display import Display
+from ovss_ray.engine.provisional import GROUPS, GroupSums
 from ovss_ray.runs import records
 from ovss_ray.structures.columns import column
 from tests.metrics.dice import SOURCE
@@ -46,3 +49,28 @@ def test_metrics_that_want_it_are_shown_while_the_run_goes_on(
     for _ in range(2):
         display.running.count("camvid", records.table({name: column([value]) for name, value in row.items()}))
     assert display._line().endswith("provisional mIoU: camvid 37.50; provisional Dice: camvid 42.86")
+
+
+def test_the_interval_is_two_jackknife_errors_over_groups_of_photographs() -> None:
+    generator, labels, each = np.random.default_rng(0), 3, 2
+    crcs = [zlib.crc32(str(number).encode()) % GROUPS for number in range(4000)]
+    chosen = [[number for number, crc in enumerate(crcs) if crc == group][:each] for group in range(GROUPS)]
+    matrices = generator.integers(1, 50, (GROUPS, each, labels, labels))
+    rows = []
+    for group, numbers in enumerate(chosen):
+        for number, matrix in zip(numbers, matrices[group], strict=True):
+            truth, prediction = np.indices(matrix.shape).reshape(2, -1).tolist()
+            cells = {"truth": truth, "prediction": prediction, "pixels": matrix.reshape(-1).tolist()}
+            rows.append({"image_id": str(number), "error": "", "benchmark": "b", "seconds": {}, "confusion": cells})
+    part = records.table({name: column([row[name] for row in rows]) for name in rows[0]})
+
+    def miou(total: np.ndarray) -> float:
+        hits = total.diagonal()
+        return float(100 * (hits / (total.sum(0) + total.sum(1) - hits)).mean())
+
+    sums = matrices.sum(1)
+    left = [miou(sums.sum(0) - group) for group in sums]
+    error = np.sqrt((GROUPS - 1) / GROUPS * np.square(left - np.mean(left)).sum())
+    half = (GroupSums.of(part.slice(0, 50), labels) + GroupSums.of(part.slice(50), labels)).half_interval("miou")
+    assert half == pytest.approx(2 * error, rel=1e-6)
+    assert GroupSums.of(part.slice(0, 2 * 9), labels).half_interval("miou") is None, "nine groups are too few"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 from ray.autoscaler.sdk import request_resources
 
@@ -118,7 +119,8 @@ def _requested(needs: Sequence[Need]) -> Iterator[None]:
     bundles = [{"CPU": n.cpus, "GPU": n.gpus, **n.resources} for n in needs]
     bundles = [{name: amount for name, amount in bundle.items() if amount} for bundle in bundles]
     selectors = [dict(n.labels) for n in needs]
-    request_resources(bundles=bundles, **({"bundle_label_selectors": selectors} if any(selectors) else {}))
+    extra: dict[str, Any] = {"bundle_label_selectors": selectors} if any(selectors) else {}
+    request_resources(bundles=bundles, **extra)
     try:
         yield
     finally:

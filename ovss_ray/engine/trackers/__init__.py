@@ -213,7 +213,11 @@ def send(folder: RunFolder, report: Report, choices: Sequence[Choice], progress:
 
 def provisional(counts: Relay) -> dict[str, float]:
     """Return the numbers of a run in progress by name, such as "provisional/camvid/miou"."""
-    values = {"images/done": counts.done, "images/failed": counts.failed, "workers/deaths": counts.deaths}
+    values: dict[str, float] = {
+        "images/done": counts.done,
+        "images/failed": counts.failed,
+        "workers/deaths": counts.deaths,
+    }
     if counts.rate is not None:
         values["images/per_second"] = counts.rate
     images = max(1, counts.done - counts.earlier)
