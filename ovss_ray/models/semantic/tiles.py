@@ -34,7 +34,7 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""First and end row of tiles, columns of tiles (C,) int64 on the CPU → their mask probabilities (C, R, 256, Q)"""
+"""First and end row of tiles, columns of tiles (C,) int64 → mask probabilities (C, R, 256, Q). Columns are on a CPU"""
 
 
 class Cells(NamedTuple):
