@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from ovss_ray.structures.vocabulary import folded
 
 UNIT = 2**32
 """Units of a similarity of 1."""
+MODULES = {"Normalize", "Pooling", "Transformer"}
+"""Modules of a supported sentence encoder. The cosine needs no Normalize"""
 Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Function: W words, K names → (W, K) int64 similarities in units of 1 / UNIT."""
 
@@ -123,12 +126,30 @@ def _encoder(folder: Path) -> Similarity:
 
 def _first_token(folder: Path) -> bool:
     """Return whether the embedding is that of the first token; False: the mean. Raises OvssError for other poolings."""
+    _check_modules(folder / "modules.json")
     file = folder / "1_Pooling" / "config.json"
-    modes = json.loads(file.read_bytes()) if file.exists() else {"pooling_mode_mean_tokens": True}
+    modes = _parsed(file) if file.exists() else {"pooling_mode_mean_tokens": True}
     wanted = [key for key, value in modes.items() if key.startswith("pooling_mode_") and value is True]
     if wanted not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
         raise OvssError(f"{file}: unknown pooling {', '.join(wanted) or 'none'}. Choose an encoder with mean pooling")
     return wanted == ["pooling_mode_cls_token"]
+
+
+def _check_modules(file: Path) -> None:
+    """Raise OvssError if a sentence encoder's list of modules has others than those that `_encoder` computes."""
+    types = [str(module["type"]).rpartition(".")[2] for module in _parsed(file)] if file.exists() else []
+    if others := sorted(set(types) - MODULES):
+        raise OvssError(
+            f"{file}: unknown modules {', '.join(others)}. Choose an encoder with {', '.join(sorted(MODULES))}"
+        )
+
+
+def _parsed(file: Path) -> Any:
+    """Return the content of a JSON file. Raises OvssError if it is damaged."""
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as failure:
+        raise OvssError(f"{file}: not JSON: {failure}. Copy the folder of the encoder again") from failure
 
 
 def _weights(folder: Path) -> str:

@@ -34,7 +34,7 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""First and end row of tiles, columns of tiles (C,) int64 → their mask probabilities (C, R, 256, Q)"""
+"""First and end row of tiles, columns of tiles (C,) int64 → mask probabilities (C, R, 256, Q). Columns are on a CPU"""
 
 
 class Cells(NamedTuple):
@@ -130,7 +130,8 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
         # A row of pixels mixes at most three rows of the grid. Only the rows that the tiles depend on are multiplied.
         band = slice(int(rows.first[top]), int(rows.last[end - 1]) + 1)
         part = down[SIDE * top : SIDE * end, band].to(wide)
-        mixed = torch.bmm(part.expand(len(columns), -1, -1), wide[band].index_select(1, columns).transpose(0, 1))
+        strips = wide[band].index_select(1, columns.to(wide.device)).transpose(0, 1)
+        mixed = torch.bmm(part.expand(len(columns), -1, -1), strips)
         return mixed.sigmoid_().view(len(columns), end - top, PIXELS, queries)
 
     return Tiles(grid, rows, _touched(across), masks)
