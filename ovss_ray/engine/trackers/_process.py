@@ -18,9 +18,9 @@ class Process:
     """Child process with a tracker. Messages are lines of JSON; the child reads each of them at once."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
-        path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "ovss_ray.engine.trackers"],
+            [sys.executable, "-P", "-m", "ovss_ray.engine.trackers"],  # -P: the modules of this process, not of ./
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
