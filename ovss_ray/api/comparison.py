@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 from ovss_ray import metrics as further
 from ovss_ray.api import evaluation
 from ovss_ray.config.shipped import find_config
+from ovss_ray.engine import trackers
 from ovss_ray.engine.display import listener
 from ovss_ray.engine.progress import Progress
 from ovss_ray.errors import OvssError, UnknownName
@@ -36,6 +37,7 @@ class Selection(TypedDict, total=False):
     exact: bool | None
     relations: str | Path | None
     vocabulary: Words | None
+    wait_for: str | None
 
 
 def compare(
@@ -43,6 +45,7 @@ def compare(
     out: str | Path | None = None,
     overrides: Overrides = (),
     progress: bool | Progress = False,
+    track: str | Sequence[str] = (),
     **selection: Unpack[Selection],
 ) -> dict[str, Report]:
     """Return the reports of several runs: name → report, in the order of the arguments.
@@ -55,14 +58,14 @@ def compare(
 
     Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
     """
-    shown = listener(progress)
+    shown, choices = listener(progress), trackers.parse(track)
     targets: list[tuple[str, RunFolder | RunPlan]] = []
     for run in runs:
         below = files.join(out, Path(run).stem) if out and len(runs) > 1 else out
         targets += _targets(run, below, overrides, selection)
     check_names([name for name, _ in targets])
     plans = {name: target for name, target in targets if isinstance(target, RunPlan)}
-    evaluated = dict(evaluation.run(plans, shown)) if plans else {}
+    evaluated = dict(evaluation.run(plans, shown, choices)) if plans else {}
     return {
         name: rebuild(target, shown, relations=selection.get("relations"))[0]
         if isinstance(target, RunFolder)

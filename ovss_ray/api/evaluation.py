@@ -52,11 +52,11 @@ def evaluate(
     """
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
     words = {"relations": relations, "vocabulary": vocabulary}
-    choices = trackers.parse(track)
     plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection})
     if len(plans) > 1:
-        raise OvssError(f"{config} names the configs {', '.join(plans)}. Evaluate one of them, or use ovss_ray.compare")
-    return dict(run(plans, listener(progress), choices)).popitem()[1]
+        names = f"{len(plans)} configs: {', '.join(plans)}"
+        raise OvssError(f"{config} names {names}. Evaluate one of them, or use ovss_ray.compare")
+    return dict(run(plans, listener(progress), trackers.parse(track))).popitem()[1]
 
 
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:
