@@ -15,7 +15,6 @@ run. Trackers do not import one another, nor Ray. Names with a leading underscor
 not trackers.
 """
 
-import importlib.util
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,8 +43,8 @@ WAIT = 60.0
 """Most seconds after the end of a run in which trackers may send what they have."""
 ATTACHED = ("report.json", "report.html")
 """Files of a run's folder that a tracker may attach, if they exist."""
-USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
-"""Name and password in an address. Neither messages nor reports have them."""
+USERINFO = re.compile(r"(?<=://)[^/\s]*@")
+"""Name and password in an address. A password may have an @. Neither messages nor reports have them."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,12 @@ def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
     choices = tuple(Choice(name, target) for name, _, target in pairs)
     for choice in choices:
         package = registry.find(PACKAGE, choice.name, "PACKAGE")
-        if importlib.util.find_spec(package) is None:
+        if not registry.exists(package):
             install = registry.find(PACKAGE, choice.name, "INSTALL")
             raise OvssError(f"--track {choice}: the package {package} is not installed. Type: {install}")
         if (check := registry.find(PACKAGE, choice.name, "__dict__").get("check")) is not None:
             check(choice.target)
+        registry.find(PACKAGE, choice.name, "Tracker")
     return choices
 
 
@@ -162,7 +162,7 @@ class Tracking(Relay):
             process.wait(max(0.0, deadline - time.monotonic()))
             if process.where:
                 self.say(f"tracked by {name}: {plain(process.where)}")
-        self._warn()
+        self._warn("")
         faults = {name: plain(process.fault) for name, process in self.processes.items()}
         self.folder.save_json(TRACKING, self.folder.json(TRACKING) | faults)
         run = report.run.model_copy(update={"tracking": {**report.run.tracking, **faults}})
@@ -173,19 +173,21 @@ class Tracking(Relay):
     def end(self) -> None:
         """End the trackers' processes. Those that were not finished mark the run as interrupted."""
         for process in self.processes.values():
+            process.close()  # all of them at once, then wait for each
+        for process in self.processes.values():
             process.end()
 
     def _send(self) -> None:
         self.sent = time.monotonic()
         for process in self.processes.values():
             process.send({"log": provisional(self), "images": self.done})
-        self._warn()
+        self._warn(". The run goes on")
 
-    def _warn(self) -> None:
+    def _warn(self, end: str) -> None:
         for name, process in self.processes.items():
             if process.fault and name not in self.warned:
                 self.warned.add(name)
-                self.say(f"--track {name}: {plain(process.fault)}. The run goes on")
+                self.say(f"--track {name}: {plain(process.fault)}{end}")
 
 
 def tracked(

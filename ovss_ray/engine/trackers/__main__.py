@@ -12,6 +12,7 @@ import queue
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +25,8 @@ from ovss_ray.reports.schema import Report
 from ovss_ray.runs.folder import RunFolder, digest
 
 Message = Mapping[str, Any]
+LINGER = 120.0
+"""Seconds after the end of the input in which the process ends, even if its tracker hangs and the run was killed."""
 
 
 class Delivery:
@@ -49,7 +52,7 @@ class Delivery:
             elif "closed" in message:
                 self.tracker.close(False)
         except Exception as failure:  # noqa: BLE001 - libraries of trackers raise anything; it must not end a run
-            words = " ".join(str(failure).split())[:300]
+            words = trackers.plain(" ".join(str(failure).split()))[:300]  # cut later: half an address has no @
             self.fault = f"values are missing there: {type(failure).__name__}: {words}"
             return False
         return True
@@ -96,9 +99,12 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _read(messages: "queue.SimpleQueue[Message]") -> None:
+    """Put the messages of stdin into a queue. End the process LINGER seconds after the last one."""
     for line in sys.stdin:
         messages.put(json.loads(line))
     messages.put({"closed": True})
+    time.sleep(LINGER)
+    os._exit(1)
 
 
 def _waiting(messages: "queue.SimpleQueue[Message]") -> list[Message]:

@@ -18,9 +18,9 @@ class Process:
     """Child process with a tracker. Messages are lines of JSON; the child reads each of them at once."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
-        path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "ovss_ray.engine.trackers"],
+            [sys.executable, "-P", "-m", "ovss_ray.engine.trackers"],  # -P: the modules of this process, not of ./
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -34,6 +34,7 @@ class Process:
         self.fault = ""
         """reason why values are missing there; "" for none"""
         self._done = threading.Event()
+        self._waited = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.send(first)
@@ -48,10 +49,11 @@ class Process:
     def finish(self) -> None:
         """Tell the child that the report is in the run's folder, and that no more messages follow."""
         self.send({"finish": True})
-        self._close()
+        self.close()
 
     def wait(self, seconds: float) -> None:
         """Wait until the tracker has sent everything, at most some seconds. Then set `fault` if it has not."""
+        self._waited = True
         if not self._done.wait(seconds) and not self.fault:
             running = self._child.poll() is None
             self.fault = (
@@ -62,8 +64,8 @@ class Process:
 
     def end(self) -> None:
         """End the child: at once if it is done or was waited for, else after GRACE seconds."""
-        self._close()
-        if not self._done.is_set() and not self.fault:
+        self.close()
+        if not self._done.is_set() and not self._waited:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(GRACE)
         with suppress(OSError):  # also what the tracker's library has started
@@ -71,7 +73,8 @@ class Process:
         self._child.wait()
         self._reader.join(1)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Tell the child that no more messages follow."""
         assert self._child.stdin is not None
         with suppress(OSError):
             self._child.stdin.close()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovss_ray.engine.trackers import Tracked
+from ovss_ray.engine.trackers import Tracked, plain
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.reports.documents.values import class_headings
@@ -73,6 +73,6 @@ def check(target: str) -> None:
     """Raise OvssError for a malformed target."""
     if target.count("/") > 1 or "://" in target:
         raise OvssError(
-            f"--track wandb:{target}: not a project. Type --track wandb:PROJECT or --track wandb:ENTITY/PROJECT. A "
-            "server of your own is set by: wandb login --host URL"
+            f"--track wandb:{plain(target)}: not a project. Type --track wandb:PROJECT or --track wandb:ENTITY/PROJECT."
+            " A server of your own is set by: wandb login --host URL"
         )

@@ -95,12 +95,13 @@ def markdown(name: str, listed: Sequence[Row]) -> str:
 def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
     """Return a booktabs table: published methods in the order of the papers, then the runs; a column per benchmark.
 
-    Few-shot folds have the mIoU of the fold's classes. Of several figures for a method and a benchmark, the first
-    listed is shown. Figures at second hand are left out.
+    Few-shot folds have the mIoU of the fold's classes, runs over instances their IoU. Of several figures for a method
+    and a benchmark, the first listed is shown. Figures at second hand are left out.
     """
     columns = tables.in_paper_order(names)
     figures: dict[tuple[str, str], dict[str, str]] = {}
-    shown = {name: _shown(name, runs) for name in columns}
+    keys = {name: _key(name, runs) for name in columns}
+    shown = {name: _shown(name, key) for name, key in keys.items()}
     for figure in published.figures():
         for name in columns:
             if figure in shown[name]:
@@ -110,28 +111,34 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
         for method, of in figures.items()
     ]
     lines += [[r"\midrule"]] if lines else []
-    lines += [[tables.latex_text(run), *(_value(report, name) for name in columns)] for run, report in runs.items()]
-    headings = ["method", *(tables.latex_text(tables.PAPER_ORDER.get(name, name)) for name in columns)]
+    lines += [
+        [tables.latex_text(run), *(_value(report, *column) for column in keys.items())] for run, report in runs.items()
+    ]
+    headings = ["method", *(tables.heading(*column) for column in keys.items())]
     note = "% conventions: ovss leaderboard RUNS prints those of each figure; †: not all requested images are scored"
     return f"{note}\n{tables.latex_table(headings, lines)}\n"
 
 
-def _shown(name: str, runs: Mapping[str, Report]) -> set[published.Figure]:
-    """Return the figures of a benchmark that a table for a paper shows."""
-    mains = {tables.main(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks}
-    folds = "fold_miou" in mains
+def _key(name: str, runs: Mapping[str, Report]) -> str:
+    """Return the metric of a benchmark's column: that of its runs, else `miou`."""
+    mains = (tables.main(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
+    return next((key for key in mains if key != "miou"), "miou")
+
+
+def _shown(name: str, key: str) -> set[published.Figure]:
+    """Return the figures of a benchmark that a table for a paper shows in a column of the metric `key`."""
     return {
         of
         for of in published.of(name)
         if of.kind != published.SECOND_HAND
-        and (of.convention == "fold_miou" if folds else not of.convention.startswith(("sg_", "fold_", "instance_")))
+        and (not of.convention.startswith(("sg_", "fold_", "instance_")) if key == "miou" else of.convention == key)
     }
 
 
-def _value(report: Report, name: str) -> str:
+def _value(report: Report, name: str, key: str) -> str:
     if name not in report.benchmarks:
         return values.NOT_MEASURED
-    return tables.latex_value(report.benchmarks[name], bounds=False)
+    return tables.latex_value(report.benchmarks[name], key, bounds=False)
 
 
 def short(run: str, runs: Sequence[str]) -> str:

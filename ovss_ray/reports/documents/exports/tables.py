@@ -117,7 +117,7 @@ def plain(cell: str) -> str:
 
 
 def latex(run: str, report: Report) -> str:
-    """Return a booktabs table of mIoU: a column per benchmark in the papers' order, and a row for the run.
+    """Return a booktabs table: the columns of each benchmark in the papers' order (see `mains`), and a row for the run.
 
     A row above has the published values of the run's method with the same convention, if there are any.
     """
@@ -130,16 +130,17 @@ def latex(run: str, report: Report) -> str:
     if method and any(published):
         title = f"{method.method}, {method.backbone} (published)"
         rows.append([latex_text(title), *(value or values.NOT_MEASURED for value in published)])
-    rows.append([latex_text(run), *(latex_value(benchmark, key=key) for benchmark, key in benchmarks)])
+    rows.append([latex_text(run), *(latex_value(benchmark, key) for benchmark, key in benchmarks)])
     comments = [
         f"% {name}: {values.selection(of)}, {values.covered(of)} images"
         for name, of in ((name, report.benchmarks[name]) for name in names)
     ]
     comments += ["% †: not all requested images are scored"] if not report.final else []
-    return "\n".join([*comments, latex_table(["method", *(_heading(*column) for column in columns)], rows)]) + "\n"
+    return "\n".join([*comments, latex_table(["method", *(heading(*column) for column in columns)], rows)]) + "\n"
 
 
-def _heading(name: str, key: str) -> str:
+def heading(name: str, key: str) -> str:
+    """Return the heading of a benchmark's column in LaTeX. Metrics of instances are named in it."""
     return latex_text(", ".join(filter(None, (PAPER_ORDER.get(name, name), INSTANCES.get(key)))))
 
 
@@ -164,12 +165,8 @@ def main(benchmark: BenchmarkReport) -> str:
     return mains(benchmark)[0]
 
 
-def latex_value(benchmark: BenchmarkReport, bounds: bool = True, key: str = "") -> str:
-    """Return a value of a benchmark in LaTeX, with a dagger if it is not final. `bounds`: with its interval.
-
-    `key` is the metric; by default it is the main one.
-    """
-    key = key or main(benchmark)
+def latex_value(benchmark: BenchmarkReport, key: str, bounds: bool = True) -> str:
+    """Return the value of a metric in LaTeX, with a dagger if it is not final. `bounds`: with its interval."""
     ends = benchmark.bootstrap.metrics.get(key) if bounds and benchmark.bootstrap else None
     interval = rf" {{\scriptsize [{ends[0]:.2f}, {ends[1]:.2f}]}}" if ends else ""
     return values.percent(benchmark.metrics.get(key)) + ("" if benchmark.final else DAGGER) + interval
