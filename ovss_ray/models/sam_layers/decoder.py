@@ -106,7 +106,7 @@ class TwoWayTransformer(nn.Module):
 class MaskHead(nn.Module):
     """The decoder from an image embedding and tokens to the logits of M masks per prompt.
 
-    `token` is the name of a further token, for a head of a subclass. It stands before the tokens of masks, since a
+    `token` is the name of a further token that a subclass needs. It is registered before the mask tokens, since
     training draws initial values in the order of parameters.
     """
 
