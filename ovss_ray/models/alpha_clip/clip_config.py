@@ -44,7 +44,7 @@ class ClipConfig(NetworkConfig):
         return name
 
     def load(self) -> "AlphaClip":
-        """Return the CLIP; stages of a process share it. Raises OvssError if a checkpoint is missing or does not fit."""
+        """Return the CLIP; stages of a process share it. Raises OvssError if a file is missing or does not fit."""
         from ovss_ray.models.alpha_clip import network
 
         key = (self.variant, self.files(), self.resolved_device(), self.precision)

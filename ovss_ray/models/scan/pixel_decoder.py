@@ -117,7 +117,7 @@ def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
 def axis_sine(side: int, wavelengths: Tensor) -> Tensor:
     """Return the encoding (side, 2 · wavelengths) of the rows or columns of a map.
 
-    They are counted from 1, and scaled so that the last is at 2π.
+    Rows and columns count from 1; their numbers are scaled so that the last one is 2π.
     """
     place = torch.arange(1, side + 1, dtype=torch.float32, device=wavelengths.device)
     angles = (place / (side + 1e-6) * (2 * math.pi))[:, None] / wavelengths
