@@ -101,7 +101,8 @@ def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
 
     `segmenter` is a whole checkpoint, whose CLIP is still the pretrained one. The fine-tuned CLIP of `clip`, with image
     and text tower, replaces the entries `clip_adapter.clip_model.*`. The other entries stay, also the frozen image
-    tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable, or if entries of the CLIPs differ.
+    tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable, or if the CLIPs differ in entry
+    names or shapes.
     """
     state, tuned = checkpoint.stored(segmenter), _tuned(clip)
     present = {key.removeprefix(MODEL): value.shape for key, value in state.items() if key.startswith(MODEL)}
