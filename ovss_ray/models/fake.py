@@ -45,7 +45,7 @@ def save(name: str, state: Mapping[str, Tensor], path: Path, seed: int = 0) -> N
 
 
 def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Return a tensor of fake values, float32: normal random numbers, scaled to keep the variance between layers.
+    """Return a tensor of fake values, float32: normal random numbers, scaled so that layers keep the variance.
 
     Scales of norms are near 1, and biases near 0. Matrices are divided by the square root of their fan-in.
     `logit_scale` is log 100, as in CLIP.

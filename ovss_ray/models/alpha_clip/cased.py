@@ -1,7 +1,8 @@
 """CaSED: scores of candidate words for an image, from embeddings of the image, of captions and of the words.
 
-Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. Captions that were retrieved
-for the image vote together with the image. Letters: W words, C captions, D features, n texts.
+Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. A word's score is a weighted
+mean of two scores: for the image, and for captions retrieved with it. Letters: W words, C captions, D features, n
+texts.
 """
 
 from collections.abc import Sequence

@@ -54,7 +54,7 @@ class ClipConfig(NetworkConfig):
         return model
 
     def encoder_key(self) -> str:
-        """Return the part of a cache key that identifies the text tower and the mode of computation."""
+        """Return the part of a cache key that identifies the text tower, and whether the run is exact."""
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 
 
@@ -109,7 +109,7 @@ class Scoring(BaseModel):
     bias: float = 0.0
     """summand of the logits, for encoders that were trained with one"""
     probability: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax: over the words of the image; sigmoid: each word alone"""
+    """softmax: over the candidate words of an image; sigmoid: each word alone"""
     templates: tuple[str, ...] = ("{}",)
     """sentences into which a word is inserted at {}; their embeddings are averaged"""
 

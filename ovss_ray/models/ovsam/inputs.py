@@ -108,12 +108,12 @@ def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | N
     if corners is not None:
         rectangles = scaled_boxes(corners, where)
     if places is not None and rectangles is not None and len(places) != len(rectangles):
-        raise OvssError(f"{len(places)} prompts have points and {len(rectangles)} have boxes; pass equally many")
+        raise OvssError(f"{len(places)} prompts have points and {len(rectangles)} have boxes; pass one box per prompt")
     return Prompts.of(places, signs, rectangles)
 
 
 def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the labels, 0 or 1, as int64 of `shape` (P, n); they may be a flat list. Raises OvssError for others."""
+    """Return labels of `shape` (P, n) as int64, from this shape or a flat list. Raises OvssError for other values."""
     if labels is None:
         return np.full(shape, ON, np.int64)
     try:

@@ -1,4 +1,4 @@
-"""Open-Vocabulary SAM: masks and names of the objects of prompts, from one frozen CLIP.
+"""Open-Vocabulary SAM: masks and names of the objects that prompts mark, from one frozen CLIP.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955. An image is encoded once; each prompt then runs SAM's small decoder and a class head.
@@ -170,10 +170,10 @@ class Ovsam(nn.Module):
         """Return masks and classes of P prompts on an image (H, W, 3) uint8 RGB, with intermediate results.
 
         `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
-        and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; training had no zeros.
+        and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
         Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
-        of the ensemble by index or name; default: all that are not base are novel. `path` is that of the official
-        evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are what CLIP's branch sees, in pixels of the image;
+        of the ensemble by index or name; classes outside `base` are novel by default. `path` is that of the official
+        evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image;
         default: `boxes`, else the masks' boxes. `official` does not scale them to the network's input, as in the
         published evaluation. For an image from `embed`, `path` has no effect.
 

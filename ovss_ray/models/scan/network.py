@@ -214,7 +214,7 @@ class Scan(Calibrated):
 
         Options are those of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge` is the
         length of the resized photograph's short side. `shift_indices` replays the draws of the contextual shift, such
-        as the result's "shift.indices"; None draws them. Grey and RGBA arrays also work. Raises ValueError for other
+        as the result's "shift.indices"; None: new draws. Grey and RGBA arrays also work. Raises ValueError for other
         arrays (see photograph.rgb), and OvssError for unknown options or wrong `shift_indices`.
 
         Keys of the result: head.pred_logits, head.pred_masks, text_features, in_vocab_logits, fusion.in_vocab_prob,

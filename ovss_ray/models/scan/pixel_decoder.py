@@ -19,7 +19,7 @@ from ovss_ray.models.scan.variants import Variant
 GROUPS = 32
 """Number of groups in the group normalisations"""
 TEMPERATURE = 10_000
-"""Ratio of the longest to the shortest wavelength of the position encoding"""
+"""Base of the position encoding's wavelengths: wavelength i, from 0, is TEMPERATURE to the power 4 i / C"""
 
 
 class PixelDecoder(nn.Module):

@@ -61,7 +61,7 @@ class Options:
     replace_ratio: float = 0.15
     """fraction of the background tokens of a crop that the contextual shift replaces after each block"""
     fusion: Literal["product", "log"] = "product"
-    """product: the geometric mean; log: the mean normalised, as in the official code for ADE-847 and PC-459"""
+    """product: the geometric mean; log: the normalised mean, as in the official code for ADE-847 and PC-459"""
     seed: int = 0
     """seed of the contextual shift's random draws, together with the pixels of the image"""
 
@@ -108,4 +108,4 @@ WEIGHTS: Mapping[str, Weights] = {
     "scan_vitL": by_hand("SCAN.pth", _LICENCE, _PAGE),
     "scan_vitB": by_hand("", _LICENCE, _PAGE),
 }
-"""Checkpoint name → file and source. That of scan_vitL is on Google Drive, linked on the page; scan_vitB has none."""
+"""Checkpoint name → file and source. The file of scan_vitL is on Google Drive (see the page); scan_vitB has none."""

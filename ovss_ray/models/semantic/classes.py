@@ -20,7 +20,7 @@ ALIKE = 0.8
 
 
 class All:
-    """The best class of each pixel, from the scores of all classes. `probabilities` are those of classes, (Q, K)."""
+    """The best class of each pixel, from the scores of all classes. `probabilities` (Q, K): class probabilities."""
 
     bytes_per_tile = 1
 
@@ -106,7 +106,7 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the indices (n, k) of n tiles' classes in the list of all. A tile's last index is repeated up to k."""
+    """Return indices (n, k) of n tiles' classes in a list of all tiles' classes. The last index is repeated up to k."""
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)
 
