@@ -15,7 +15,7 @@ import numpy as np
 from ovss_ray.structures.masks.regions import box_of
 
 _EDGE, _CORNER = (np.exp(-distance / 0.35) for distance in (1.0, np.sqrt(2.0)))
-"""Terms exp(−d / h) of an edge neighbour of the pixel (d = 1), and of a corner neighbour (d = √2)."""
+"""Terms exp(−d / h) of the sum: for an edge neighbour (d = 1), and for a corner neighbour (d = √2)."""
 _SUMS = np.array([[edges * _EDGE + corners * _CORNER for corners in range(5)] for edges in range(5)])
 _RANKS = np.unique(_SUMS, return_inverse=True)[1].reshape(5, 5)
 """(5, 5) int: rank of each sum in ascending order, indexed by the numbers of edge neighbours and corner neighbours."""
