@@ -83,7 +83,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns that the stage reads and writes. `vocabulary` is read if the benchmark's words are used."""
+        """Return the columns that the stage reads and writes. `vocabulary` is read for words of the benchmark only."""
         of_benchmark = options.get("base") or options.get("missing") == "benchmark"
         return ("vocabulary",) if of_benchmark else (), cls.writes
 
@@ -155,7 +155,7 @@ def read(path: str) -> Mapping[str, Entry]:
             entries[name] = entry
     except (ValueError, KeyError, TypeError, RecursionError, OSError, pa.ArrowException) as failure:
         raise OvssError(
-            f"{path}: not a file of words: {failure}. See docs/vocabulary_free.md for its forms"
+            f"{path}: not a file of words: {failure}. See docs/vocabulary_free.md for the accepted forms"
         ) from failure
     if not entries:
         raise OvssError(f"{path}: no entries. Write an entry with image_id and classes for each image")

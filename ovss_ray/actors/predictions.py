@@ -178,7 +178,7 @@ def label_maps(folder: str) -> dict[str, str]:
         if inner.suffix.lower() in ENDINGS:
             stem = str(inner.with_suffix(""))
             if stem in addresses:
-                raise OvssError(f"{addresses[stem]} and {inner} would both be the prediction of {stem!r}. Remove one")
+                raise OvssError(f"{addresses[stem]} and {inner} are both predictions of {stem!r}. Remove one file")
             addresses[stem] = uri
         else:
             others[inner.suffix] += 1

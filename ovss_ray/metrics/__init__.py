@@ -227,7 +227,7 @@ def _defined(kind: type[Table], name: str) -> dict[str, Any]:
     if "Resampled" in module and module.get("derives", name) != MAIN:
         raise OvssError(
             f"the metric {name} defines `Resampled`, which only {MAIN} and metrics derived from it may have: the "
-            "resamples are sums of confusion cells. Delete it"
+            "resamples are sums of confusion cells. Delete `Resampled`"
         )
     attributes = [entry for entry in fields(kind) if entry.name != "name"]
     required = [entry.name for entry in attributes if entry.default is entry.default_factory is MISSING]

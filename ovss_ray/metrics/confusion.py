@@ -68,7 +68,7 @@ class Counter:
                 f"the prediction has {_by(prediction)} pixels and the truth {_by(truth)}; both must have the same size"
             )
         if truth.size >= 2**31:
-            raise OvssError(f"{_by(truth)} pixels are more than can be counted in one image. Cut the image into tiles")
+            raise OvssError(f"{_by(truth)} pixels are too many: the limit is 2^31 - 1. Cut the image into tiles")
         flat = truth.reshape(-1), prediction.reshape(-1)
         extremes = self._extremes(*flat)
         if min(extremes) < 0 or max(extremes) >= self.labels:

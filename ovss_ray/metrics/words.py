@@ -62,7 +62,7 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words
     labels, indices = cells >> 16, cells & 0xFFFF
     if (wrong := (indices >= len(classes)) & (indices != NONE)).any() or (labels >= len(question.labels)).any():
         value = f"{indices[wrong][0]} for {len(classes)} words" if wrong.any() else f"label {labels.max()}"
-        raise OvssError(f"a pixel is out of range: {value}. Predict indices into the words of the image, or {NONE}")
+        raise OvssError(f"a pixel value is out of range: {value}. Predict indices into the image's words, or {NONE}")
     return {
         "classes": classes,
         "source": str(words.get("source") or ""),

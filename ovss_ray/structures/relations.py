@@ -88,8 +88,8 @@ def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
         )
     if int(word) >= labels:
         raise OvssError(
-            f"unknown class {word}: the benchmark has {labels} classes, 0 to {labels - 1}. Perhaps it is "
-            "one of another benchmark"
+            f"unknown class {word}: the benchmark has {labels} classes, 0 to {labels - 1}. Perhaps the "
+            "index belongs to another benchmark"
         )
     return int(word)
 
