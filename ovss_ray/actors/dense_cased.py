@@ -68,7 +68,10 @@ class Stage(stage.Stage):
         @field_validator("words")
         @classmethod
         def _from_captions(cls, words: StageConfig) -> StageConfig:
-            """Return the stage with checked options. Raises ValueError unless it reads only `captions`, for `words`."""
+            """Return the stage with checked options.
+
+            Raises ValueError unless the stage reads only `captions`, and writes `words`.
+            """
             try:
                 settings = words.settings()
                 if set(words.reads()) != {"captions"} or WORDS not in words.writes():

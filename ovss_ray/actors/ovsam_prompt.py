@@ -83,7 +83,7 @@ class Stage(WithImages, WithClassifiers, stage.Stage):
         return *mask, names.scores, names.classes, names.probabilities
 
     def _classes(self, vocabulary: Vocabulary) -> "Classifier":
-        """Return the classifier of a vocabulary. The last one is cached, since grouping 20,000 names is slow."""
+        """Return the classifier of a vocabulary. The last classifier is cached, since grouping 20,000 names is slow."""
         from ovss_ray.models.ovsam import words
 
         rows = self.classifier(vocabulary)

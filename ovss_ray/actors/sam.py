@@ -30,7 +30,7 @@ class Stage(stage.Stage):
         """The network, and the released generator's parameters, with the released names and defaults."""
 
         batch: int = Field(default=4, ge=1)
-        """maximum number of images or crops in a forward pass on a GPU; on a CPU 1, since more save no time"""
+        """maximum number of images or crops in a forward pass on a GPU; always 1 on a CPU, where more are not faster"""
         pred_iou_thresh: float = 0.88
         crop_n_layers: int = Field(default=0, ge=0)
         crop_nms_thresh: float = 0.7

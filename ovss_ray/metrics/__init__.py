@@ -221,7 +221,7 @@ def _known(derived: bool) -> list[str]:
 def _defined(kind: type[Table], name: str) -> dict[str, Any]:
     """Return the attributes of a metric's module that are fields of `kind`.
 
-    Raises OvssError for a missing one, and for `Resampled` without confusion cells.
+    Raises OvssError for a missing attribute, and for `Resampled` in a metric without confusion cells.
     """
     module = registry.find(PACKAGE, name, "__dict__")
     if "Resampled" in module and module.get("derives", name) != MAIN:

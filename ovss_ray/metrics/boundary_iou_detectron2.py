@@ -10,7 +10,7 @@ or more it wraps around, so pixels are counted in cells of other values. Use `bo
 
     IoU = both / (truth + prediction − both)      cells with the value N in truth or prediction are not counted
 
-A label has a value if its union is not empty. detectron2 reports no mean; here it is over the labels with a value.
+A label has a value if its union is not empty. detectron2 reports no mean; here the mean is over labels with a value.
 As in detectron2, nothing is measured for 255 labels or more. Values are percent.
 """
 

@@ -19,7 +19,7 @@ OF_WORDS = {WORDS, "size"}
 
 
 class Contract(Exception):
-    """Error for a stage that does not write what it declares (see Stage). This is a bug, so the run stops."""
+    """Error for a stage that does not write the columns that it declares (see Stage). This bug stops the run."""
 
 
 class Poisoned(Exception):
@@ -74,8 +74,8 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     After a stage that writes `words`, each row's words are its vocabulary. A row without words skips the stages that
     read `vocabulary`, and its prediction is NONE everywhere.
 
-    Raises Contract if a stage does not write what it declares, and Poisoned if the process can no longer compute.
-    Raises OvssError if a disk is full.
+    Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
+    Raises OvssError if a disk is full or read-only.
     """
     batch = words.unpacked(batch)
     if WORDS in batch:

@@ -67,7 +67,7 @@ def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
 def singular(word: str) -> str:
     """Return a word without the s of a plural, by the rules of step 9; "cities", "shoes" and "mice" are unchanged.
 
-    Raises OvssError if the library for it is missing.
+    Raises OvssError if the library inflect is missing.
     """
     if not word.endswith("s") or word.endswith(_UNCHANGED):
         return word

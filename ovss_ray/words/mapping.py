@@ -119,7 +119,7 @@ def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
 
 
 def _wordnet(minimum: Fraction | None) -> Rule:
-    """Return the rule of WordNet. `minimum` is the smallest Wu-Palmer similarity that maps a word; None: none does."""
+    """Return the rule of WordNet. `minimum`: smallest Wu-Palmer similarity for a match; None: without similarities."""
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         classes = [_senses(synonyms(names)[0]) for names in vocabulary.classes]
@@ -162,7 +162,7 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum: Fraction | None) -> tuple[int, str]:
     """Return the class with the largest Wu-Palmer similarity of any two senses, the first class on ties.
 
-    Without a `minimum`, or below it, no class is returned.
+    If the similarity is below `minimum`, or `minimum` is None, the result is (NONE, "").
     """
     if minimum is None:
         return NONE, ""
@@ -177,9 +177,9 @@ def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum:
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
-    """Return the rule of the largest similarity between first names, if it is at least `minimum`.
+    """Return the rule that maps a word to the class with the largest similarity of first names.
 
-    The first class wins ties.
+    If this similarity is below `minimum`, the word stays unmapped. The first class wins ties.
     """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:

@@ -71,7 +71,7 @@ def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], n
 
 
 def _folder(source: str) -> Path:
-    """Return the folder of a sentence encoder: the source itself, or the one inside an installed package."""
+    """Return the folder of a sentence encoder: in the folder `source`, or in the installed package of this name."""
     folder = Path(source).expanduser()
     if not folder.is_dir() and source.isidentifier():
         spec = importlib.util.find_spec(source)

@@ -45,7 +45,7 @@ class Labelled(NamedTuple):
     """R masks of an image, each with a label."""
 
     labels: np.ndarray
-    """(R,) uint16"""
+    """(R,) uint16: label index of each mask"""
     boxes: np.ndarray
     """(R, 4) int32: x0 y0 x1 y1 of each mask, half open"""
     bits: np.ndarray

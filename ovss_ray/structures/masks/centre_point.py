@@ -22,7 +22,7 @@ _RANKS = np.unique(_SUMS, return_inverse=True)[1].reshape(5, 5)
 
 
 def centre_point(mask: np.ndarray) -> tuple[int, int]:
-    """Return (x, y) in pixels of the centre of a mask (H, W) bool. If pixels are equal, the first one row by row wins.
+    """Return (x, y) in pixels of the centre of a mask (H, W) bool. Among equal pixels, the first in row order wins.
 
     Pixels beyond the image count as outside. For an empty mask the result is (0, 0), as in OVSAM's released evaluation.
     """
