@@ -1,7 +1,7 @@
 """Similarities of words and class names: from a file, or by a sentence encoder of the extra `nearest`.
 
-A similarity is a cosine, rounded to a multiple of 2⁻³² and stored as an integer. Sums of it are then exact. The file is
-JSON, word → class name → similarity, such as {"taxi": {"car": 0.61, "road": 0.66}}; a missing pair counts as -1.
+A similarity is a cosine, rounded to a multiple of 2⁻³² and stored as an integer. So sums are exact. The file is JSON,
+word → class name → similarity, such as {"taxi": {"car": 0.61, "road": 0.66}}; a missing pair counts as -1.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from ovss_ray.io import digests, files
 from ovss_ray.structures.vocabulary import folded
 
 UNIT = 2**32
-"""Units of a similarity of 1."""
+"""Number of units in a similarity of 1."""
 MODULES = {"Normalize", "Pooling", "Transformer"}
 """Modules of a supported sentence encoder. The cosine needs no Normalize"""
 Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
@@ -48,7 +48,7 @@ def rounded(cosines: np.ndarray) -> np.ndarray:
 
 
 def of_embeddings(embeddings: Mapping[str, np.ndarray]) -> Similarity:
-    """Return the cosine of given embeddings, name → (D,) float, as a Similarity. They need not have unit norm."""
+    """Return a Similarity: the cosines of embeddings. `embeddings` is name → (D,) float, of any norm."""
 
     def cosine(words: Sequence[str], names: Sequence[str]) -> np.ndarray:
         first, second = (np.array([embeddings[name] for name in listed], np.float64) for listed in (words, names))
@@ -74,7 +74,7 @@ def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], n
 
 
 def _folder(source: str) -> Path:
-    """Return the folder of a sentence encoder: the source itself, or the one inside an installed package."""
+    """Return the folder of a sentence encoder: in the folder `source`, or in the installed package of this name."""
     folder = Path(source).expanduser()
     if not folder.is_dir() and source.isidentifier():
         spec = importlib.util.find_spec(source)
@@ -89,10 +89,10 @@ def _folder(source: str) -> Path:
 
 
 def _encoder(folder: Path) -> Similarity:
-    """Return the cosine of sentence embeddings. One name is embedded at a time, so results do not depend on others.
+    """Return a Similarity: the cosines of sentence embeddings. A name is embedded alone, so other names have no effect.
 
-    An embedding is the mean over tokens of the last layer, or the first token if the folder says so. Raises OvssError
-    if the library is missing, or if the folder is no such encoder.
+    An embedding is the mean over the last layer's tokens, or the first token, by the folder's settings. Raises
+    OvssError if the library is missing, or the folder is not a sentence encoder.
     """
     try:
         from transformers import AutoModel, AutoTokenizer  # an extra, which takes seconds to import
@@ -153,6 +153,6 @@ def _parsed(file: Path) -> Any:
 
 
 def _weights(folder: Path) -> str:
-    """Return the digest of the weights in the folder of an encoder, as words for the report."""
+    """Return name and SHA-256 of the weights file in an encoder's folder, as text for the report."""
     weights = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
     return f"{weights[0].name}, sha256 {digests.sha256(weights[0])}" if weights else "no weights"
