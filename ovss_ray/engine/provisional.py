@@ -45,7 +45,7 @@ class Value:
     words: str
     """name in the progress display, such as "mIoU" """
     percent: float
-    """NaN: not measured yet"""
+    """value of the metric; NaN if it is not measured yet"""
     half: float | None = None
     """half of the width of the interval, in points; None: no interval"""
 

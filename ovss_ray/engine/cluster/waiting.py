@@ -98,7 +98,7 @@ def _goal(pools: Sequence[Pool], size: Size, weights: float) -> list[Placed]:
 
 
 def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None]) -> Iterator[bool]:
-    """Yield once per check of the cluster: True for the last check. From the second check on, print a new `state`."""
+    """Yield once per check of the cluster: True for the last check. After the first check, print changes of `state`."""
     begun, said, before = time.monotonic(), -REPEAT, ""
     yield seconds <= 0
     while seconds > 0:
@@ -112,7 +112,7 @@ def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None])
 
 @contextmanager
 def _requested(needs: Sequence[Need]) -> Iterator[None]:
-    """Ask the autoscaler for nodes during the block. Without an autoscaler, Ray ignores the request."""
+    """Request nodes from the autoscaler during the block. Without an autoscaler, Ray ignores the request."""
     if not needs:
         yield
         return
