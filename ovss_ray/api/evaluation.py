@@ -42,8 +42,8 @@ def evaluate(
     bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: own words in place of
     the classes (docs/own_words.md): a file, a Vocabulary, a list, the keys of a file, or a mapping of benchmarks to
     these. `wait_for`: a size of the cluster, such as "gpus=8,nodes=2". `overrides`: options, as {"san.precision":
-    "bf16"} or ["san.precision=bf16"]. `progress`: True, or a Progress object that gets it. `track`: experiment
-    trackers, such as "tensorboard" (docs/tracking.md).
+    "bf16"} or ["san.precision=bf16"]. `progress`: True shows a display; a Progress object is notified instead.
+    `track`: experiment trackers, such as "tensorboard" (docs/tracking.md).
 
     Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
     the folder of a different run, or if the run stops. After a KeyboardInterrupt, the same call resumes the run.

@@ -12,7 +12,7 @@ from ovss_ray.engine.cluster import ray_internals
 def autoscaled() -> bool:
     """Return whether an autoscaler can add nodes to the connected cluster.
 
-    Every head of Ray runs an autoscaler's monitor. Without a provider of nodes, it invents a type for each node.
+    Ray reports a status even if no nodes can be added. Node types are then called "node_" and a hexadecimal number.
     """
     try:
         keys = import_module("ray._private.ray_constants")

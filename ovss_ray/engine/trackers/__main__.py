@@ -1,7 +1,7 @@
 """The process of one tracker: `python -m ovss_ray.engine.trackers`. Lines of JSON on stdin are its messages.
 
 The first names the tracker, its target and the run's folder. Then follow {"log": values, "images": number}, and at the
-end {"finish": true}. The end of the input without it means that the run was interrupted. Each line on stdout has the
+end {"finish": true}. If the input ends without {"finish": true}, the run was interrupted. Each line on stdout has the
 fields `where`, `fault` (see Process) and `done`.
 """
 
@@ -30,7 +30,7 @@ LINGER = 120.0
 
 
 class Delivery:
-    """Tracker of a run with its faults. After a fault, the connection is tried again with the next message."""
+    """Connection to a tracker, and its latest fault. If connecting failed, the next message repeats the attempt."""
 
     def __init__(self, first: Message, replies: TextIO) -> None:
         self.first, self.replies = first, replies
@@ -58,7 +58,7 @@ class Delivery:
         return True
 
     def reply(self, done: bool = False) -> None:
-        """Write the state to the process of the run."""
+        """Send `where`, `fault` and `done` to the process of the run, as a line of JSON."""
         answer = {"where": self.where, "fault": self.fault, "done": done}
         self.replies.write(json.dumps(answer) + "\n")
         self.replies.flush()

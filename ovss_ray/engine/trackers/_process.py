@@ -1,4 +1,4 @@
-"""The process of a tracker, as the process of the run sees it. Nothing here waits for a tracker during a run."""
+"""Child process of a tracker, as the process of the run uses it. Before the end of a run, no method waits for it."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 GRACE = 10.0
-"""Seconds in which a tracker may end after an interrupted run."""
+"""Seconds that a tracker gets to end after an interrupted run."""
 
 
 class Process:
@@ -30,9 +30,9 @@ class Process:
             start_new_session=True,  # out of reach of Ctrl-C
         )
         self.where = ""
-        """address or folder at which the run is seen; "" before it is known"""
+        """address or folder at which the user can view the run; "" before it is known"""
         self.fault = ""
-        """reason why values are missing there; "" for none"""
+        """reason why the tracker lacks values of the run; "" if it lacks none"""
         self._done = threading.Event()
         self._waited = False
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -52,7 +52,7 @@ class Process:
         self.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait until the tracker has sent everything, at most some seconds. Then set `fault` if it has not."""
+        """Wait up to `seconds` until the tracker has sent everything. If it has not, set `fault`."""
         self._waited = True
         if not self._done.wait(seconds) and not self.fault:
             running = self._child.poll() is None
@@ -63,7 +63,7 @@ class Process:
             )
 
     def end(self) -> None:
-        """End the child: at once if it is done or was waited for, else after GRACE seconds."""
+        """Kill the child and its processes. A child that was not waited for first gets GRACE seconds to end."""
         self.close()
         if not self._done.is_set() and not self._waited:
             with suppress(subprocess.TimeoutExpired):

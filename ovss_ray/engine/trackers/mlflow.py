@@ -1,7 +1,7 @@
 """MLflow: a run of the experiment `ovss_ray`, on a server or in a folder. The package mlflow-skinny is enough.
 
-`--track mlflow:http://HOST:5000` names a server, `--track mlflow:DIR` a folder. `--track mlflow` takes them from
-MLFLOW_TRACKING_URI. MLFLOW_EXPERIMENT_NAME is another name of the experiment.
+`--track mlflow:http://HOST:5000` names a server, `--track mlflow:DIR` a folder. `--track mlflow` uses the server or
+folder in MLFLOW_TRACKING_URI. MLFLOW_EXPERIMENT_NAME sets another name of the experiment.
 """
 
 import os
@@ -21,7 +21,7 @@ EXPERIMENT = "ovss_ray"
 UID = "ovss_ray.uid"
 """Tag by which a resumed run is recognised."""
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""Settings of MLflow's client: it would try for minutes. Variables that the user has set keep their values."""
+"""Environment variables without which MLflow's client would retry for minutes. The user's values take precedence."""
 TOGETHER = 100
 """Largest number of parameters that MLflow takes in one request."""
 LETTERS = 6000
