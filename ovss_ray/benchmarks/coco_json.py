@@ -79,7 +79,7 @@ def require(*libraries: str) -> None:
     from importlib.util import find_spec
 
     if missing := [library for library in libraries if find_spec(library) is None]:
-        raise OvssError(f"this needs {', '.join(missing)}, which is not installed. {INSTALL}")
+        raise OvssError(f"COCO's JSON format needs {', '.join(missing)}, which is not installed. {INSTALL}")
 
 
 def _annotations(uri: str, categories: Container[int]) -> Iterator[tuple[int, int, str]]:
@@ -104,7 +104,7 @@ def _images(
 
 
 def _stream(uri: str, name: str) -> Iterator[Any]:
-    """Yield the entries of one list of a JSON file. Raises OvssError for damaged JSON, or a file without the list."""
+    """Yield the entries of one list of a JSON file. Raises OvssError for damaged JSON, or without images."""
     import ijson  # part of an extra
 
     count = 0

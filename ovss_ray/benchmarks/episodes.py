@@ -109,7 +109,7 @@ def training_pairs(
         lacking = next(stem for stem, number in listed if f"{stem}__{number:02}" not in usable)
         raise OvssError(
             f"{len(listed)} training pairs are listed, but only {len(items)} of them have both a photograph in "
-            f"{photographs} and a label file in {truths}. One that lacks a file: {lacking}. {advice}"
+            f"{photographs} and a label file in {truths}. Example of a pair that lacks a file: {lacking}. {advice}"
         )
     return items
 

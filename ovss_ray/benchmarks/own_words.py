@@ -24,7 +24,7 @@ class OwnWords:
     index: tuple[int, ...] = ()
     """label index of each class, or NONE for a class that counts as no label"""
     templates: tuple[str, ...] = ()
-    """templates for the prompts; empty: those of the method"""
+    """prompt templates; empty: those of the method"""
     file: str = ""
     """file of the words; empty for words in the config"""
     sha256: str = ""

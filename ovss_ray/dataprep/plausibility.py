@@ -34,7 +34,7 @@ SMALL = 0.01
 LARGE = 0.6
 """Share of an image above which a class does not vote by its position."""
 GREENER = 0.02
-"""A class does not vote by its colour if its excess green is within ± this of the image's."""
+"""A class does not vote by its colour if its excess green differs from the image's by at most this."""
 INFRARED = 0.15
 """A class does not vote by its colour if its excess red exceeds the image's by more than this.
 

@@ -17,10 +17,10 @@ the truth is not counted.
 Predicted label maps of other few-shot methods can be evaluated, too: 1 is the class, 0 is background. If their files
 have the names of the episodes, the stage `predictions` reads them without options.
 
-The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes it. FB-IoU is
-computed there, too. The metric `miou` of our report includes background as a further label; no paper reports it. A
-method that segments one class at a time gets the class alone, without the stuff classes; the report states this.
-`pascal5i` stands for all four folds.
+The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
+FB-IoU. The metric `miou` of our report includes background as a further label; no paper reports it. A method that
+segments one class at a time gets the class alone, without the stuff classes; the report states this. `pascal5i` stands
+for all four folds.
 
 Every episode is evaluated once, at the size of its label file. The order does not matter, since results are sums.
 Fusioner does the same with its option --test_with_org_resolution. HSNet and LSeg evaluate 1000 episodes. When their

@@ -138,7 +138,7 @@ def inline(names: Sequence[Names], source: str) -> Listed:
 
 
 def of_lines(lines: Sequence[Line], source: str) -> Listed:
-    """Return the classes in lines. Raises OvssError for a line that is not a class, or that is ambiguous."""
+    """Return the classes in the lines of a list. Raises OvssError for a line that is no class or ambiguous."""
     if not lines:
         return Listed(())
     _refuse_gaps(lines)

@@ -1,9 +1,9 @@
 """Patterns of file names, such as `images/**/*.jpg`, and a search for the files that fit them.
 
 A step is a part of a pattern between two slashes. In a step, `*`, `?` and `[...]` are wildcards; `**` stands for any
-number of folders. If a file or folder has exactly the name of the step, wildcards in the step are plain characters, as
-in `data [2024]/*.jpg`. A pattern that names a folder stands for all files below it. Extensions match in upper and lower
-case: `*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed,
+number of folders. Wildcards in a step are plain characters if a file or folder has exactly this name: `data
+[2024]/*.jpg`. A pattern that names a folder stands for all files below it. Extensions match in upper and lower case:
+`*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed,
 except links to a parent folder. If links lead to a folder by two paths, its files are listed once.
 """
 
