@@ -1,8 +1,8 @@
 """Tables of masked regions with captions: the data of SCAN's region CLIP.
 
 A table is a .csv, .jsonl or .parquet file with the columns `image`, `mask` and `caption`, all text. `image` and `mask`
-are paths relative to a folder. Pixels of a mask file that are not 0 belong to the region. Captions are used as they
-are, so the table has whole sentences ("a photo of a dog."), not names.
+are paths relative to a folder. Pixels of a mask file that are not 0 belong to the region. Captions are whole sentences
+("a photo of a dog."), since they are used without templates.
 """
 
 import io
