@@ -1,8 +1,8 @@
 """Bootstrap resamples of a benchmark's images: exact sums of confusion cells, equal on every machine.
 
 A resample draws n times from the n images, with replacement. If images share photographs, such as episodes, whole
-photographs are drawn instead (cluster bootstrap). Method: Efron and Tibshirani, "An Introduction to the
-Bootstrap", 1993, chapters 6 and 13.
+photographs are drawn instead (cluster bootstrap). Method: Efron and Tibshirani, "An Introduction to the Bootstrap",
+1993, chapters 6 and 13.
 
 The images are sorted by their ids, and all sums are int64. So the resamples do not depend on the order of the records
 or on their files. The stream of PCG64 is part of NumPy's guarantees (NEP 19), but `Generator.integers` is not. Hence

@@ -46,7 +46,7 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 
     Confusions between merged classes become hits, as if they were a single class. The other classes keep their order.
     Groups, relations and measurements other than the confusion matrix are left out. Raises OvssError for an unknown
-    class, a class that is merged twice, or a name of another class. Also raises it without stored confusion cells.
+    class, a class that is merged twice, or a name of another class. It is also raised without stored confusion cells.
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)

@@ -62,7 +62,7 @@ def read(file: str) -> pa.Table:
     except (pa.ArrowException, ValueError, OSError) as failure:
         raise OvssError(f"{file} cannot be read as a table: {failure}. Use .csv, .jsonl or .parquet") from failure
     if missing := [name for name in COLUMNS if name not in table.column_names]:
-        raise OvssError(f"{file}: missing columns {missing}; found {table.column_names}. Name them {list(COLUMNS)}")
+        raise OvssError(f"{file}: missing columns {missing}; found {table.column_names}. Required: {list(COLUMNS)}")
     if not len(table):
         raise OvssError(f"{file} has no rows")
     return table.select(list(COLUMNS))

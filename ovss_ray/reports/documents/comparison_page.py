@@ -33,7 +33,7 @@ def write(uri: str, runs: Runs, differences: Differences, unlike: bool = False, 
     reasons = [f"{run}, {name}: {paired.refused}" for (run, name), paired in differences.items() if paired.refused]
     if reasons and not unlike:
         raise OvssError(
-            f"--html: {len(reasons)} comparisons with {next(iter(runs))} are not possible: {'; '.join(reasons)}. "
+            f"--html: {len(reasons)} comparisons with {next(iter(runs))} cannot be paired: {'; '.join(reasons)}. "
             "Add --unlike to write the page nevertheless; it then states these reasons"
         )
     files.write(files.absolute(uri), render(runs, differences, images).encode())

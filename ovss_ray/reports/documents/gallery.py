@@ -27,7 +27,7 @@ class Gallery:
 
 
 def share(images: int, benchmarks: int) -> int:
-    """Return the number of images per benchmark, if `images` images are divided; at least 1, unless `images` is 0."""
+    """Return the number of images per benchmark: an equal part of `images`, at least 1; 0 if `images` is 0."""
     return max(images // benchmarks, min(images, 1))
 
 

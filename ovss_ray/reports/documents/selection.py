@@ -1,4 +1,4 @@
-"""Selection of a gallery's images: worst, best and random images, and examples of bad classes and confusions."""
+"""Selection of a gallery's images: worst, best and random images, and examples of classes and confusions."""
 
 import zlib
 from collections.abc import Collection, Iterable, Sequence

@@ -14,8 +14,8 @@ COLUMNS = (
 )
 """Columns of the CSV. `of` is the kind of a row: all, group, class or fold.
 
-`name` is the name of the group, class or data set. `value` is the name of the metric. `number` is a percentage, or a
-count of pixels or instances.
+`name` is the name of the group, class or data set. `value` is the key or heading of the metric. `number` is a
+percentage, or a count of pixels or instances.
 """
 PAPER_ORDER = {
     "ade20k:847": "A-847",
@@ -120,7 +120,7 @@ def plain(cell: str) -> str:
 def latex(run: str, report: Report) -> str:
     """Return a booktabs table of mIoU: a column per benchmark in the papers' order, and a row for the run.
 
-    A row above it has the published values of the run's method by the same convention, if any are known.
+    Published values of the run's method by the same convention, if any are known, are in a row above it.
     """
     names = in_paper_order(report.benchmarks)
     columns = [(name, key) for name in names for key in mains(report.benchmarks[name])]
@@ -152,7 +152,7 @@ def _published(benchmark: BenchmarkReport, key: str) -> str:
 def mains(benchmark: BenchmarkReport) -> tuple[str, ...]:
     """Return the metrics that papers print for a benchmark: `fold_miou` for a few-shot fold, else `miou`.
 
-    For a run over instances, which has neither, return the measured ones of IoU, accuracy and mask AP.
+    For a run over instances, these are the metrics in INSTANCES that were measured.
     """
     if "fold_miou" in benchmark.metrics:
         return ("fold_miou",)

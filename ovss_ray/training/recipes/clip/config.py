@@ -20,7 +20,7 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """lowest number of things in a scene, and highest number plus one"""
     crops: int = Field(default=8, ge=0)
-    """number of cropped things (countable objects) per step for the class token, in addition to the regions"""
+    """number of crops of things per step that the class token embeds, in addition to the regions"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """weights of the classification losses for pattern, colour and shape"""
     heads: float = 1.0

@@ -128,14 +128,14 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
         if "rel_pos" in name:
             value.zero_()
     if not isinstance(encoder, ImageEncoder) or encoder.pos_embed.shape != neck.pos_embed.shape:
-        raise OvssError(f"the SAM of {config.variant} has another grid. Pass the checkpoint of its teacher")
+        raise OvssError(f"teacher: the SAM's grid does not fit {config.variant}. Pass a checkpoint of its teacher")
     neck.pos_embed.copy_(encoder.pos_embed)
     if config.begin == "positions":
         return
     state = encoder.state_dict()
     copied = {name: state.get(name) for name in neck.state_dict() if name.startswith(("blocks.", "neck."))}
     if any(value is None or value.shape != neck.state_dict()[name].shape for name, value in copied.items()):
-        raise OvssError(f"begin=encoder needs a neck like the SAM's encoder, not that of {config.variant}. Remove it")
+        raise OvssError(f"begin=encoder: the neck of {config.variant} and the SAM's encoder differ in size. Remove it")
     neck.load_state_dict(copied, strict=False)
     _fit(model, encoder, config)
 

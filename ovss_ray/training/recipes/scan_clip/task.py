@@ -127,7 +127,7 @@ class Task:
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return both directions of CLIP's loss. For drawn scenes, return the attribute losses too.
 
-        In a table, a caption is positive only for the region in its row, even if captions are equal, as in open_clip.
+        As in open_clip, a caption of a table is positive only for its own region, even if captions are equal.
         """
         if self.pairs is None:
             losses = captions.losses(*outputs, SCALE, batch, self.config.attributes)
