@@ -38,7 +38,7 @@ def load_all(
 ) -> dict[str, RunConfig]:
     """Return config name → config. The result has one config, unless the file has the key `compare`.
 
-    `compare: [NAME, …]` lists configs in the same folder. The file's other keys apply to all of them. An override
+    `compare: [NAME, …]` lists configs in the same folder. The file's other keys apply to all configs. An override
     applies to every config that has the key. Raises OvssError with the path of every fault.
     """
     return _checked(_raws(file, keys), overrides)

@@ -31,7 +31,7 @@ class Pool(Settings):
     gpus: float | Auto = "auto"
     """GPUs per worker, or a fraction such as 0.25 for four workers per GPU
 
-    "auto": 1, or an equal part if several pools can use GPUs; 0 if the cluster has none or no stage can use it.
+    "auto": 1, or an equal part if several pools can use GPUs; 0 if the cluster has no GPU, or no stage can use a GPU.
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """custom Ray resources that a worker occupies, such as {fast_disk: 1}; only nodes with these get workers"""
@@ -104,7 +104,7 @@ class RunConfig(Settings):
     """
     pools: tuple[Pool, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
-    """metrics in addition to the regular ones: your own modules, or built-in ones such as boundary_iou"""
+    """metrics in addition to the regular metrics: modules of the user, or built-in metrics such as boundary_iou"""
     keep_predictions: Literal["auto", "all", "none"] = "auto"
     """extent to which predicted label maps are written to the run folder: "all", "none" or "auto"
 

@@ -84,7 +84,7 @@ class MaskTraining(Training):
     short_sides: tuple[int, ...] = tuple(range(320, 961, 64))
     """pixels: possible shorter sides of a resized photograph; one is drawn at random per image"""
     things: tuple[int, int] = (3, 7)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
     """pixels per side of square random crops; None: drawn scenes stay whole"""
     whole: float = Field(default=0.25, ge=0, le=1)

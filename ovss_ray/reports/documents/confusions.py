@@ -28,7 +28,7 @@ class Confusion:
     cost: float
     """points of mIoU that the run would gain if exactly these pixels were predicted correctly"""
     images: int = 0
-    """number of images with such pixels; 0 if the cells of the images were not kept"""
+    """number of images with this confusion; 0 without stored confusion cells"""
     examples: tuple[str, ...] = ()
     """ids of the images with most of these pixels, largest number first"""
 

@@ -19,7 +19,7 @@ class Config(Training):
     blocks: int = Field(default=4, ge=1)
     """number of blocks of the image tower that are trained, counted from the end"""
     things: tuple[int, int] = (4, 8)
-    """lowest number of things in a scene, and highest number plus one"""
+    """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
     """probability that a thing has a colour without a name, and equally a pattern without a name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)

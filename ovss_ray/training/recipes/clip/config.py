@@ -18,7 +18,7 @@ class Config(Training):
     unnamed: float = Field(default=0.2, ge=0, le=1)
     """probability that a thing has a colour without a name, and equally a pattern without a name"""
     things: tuple[int, int] = (4, 8)
-    """lowest number of things in a scene, and highest number plus one"""
+    """range of the number of things in a scene, end exclusive"""
     crops: int = Field(default=8, ge=0)
     """number of crops of things per step that the class token embeds, in addition to the regions"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 1.0)

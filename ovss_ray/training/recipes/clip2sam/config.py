@@ -33,7 +33,7 @@ class Config(Training):
     scales: tuple[float, float] = (0.9, 2.0)
     """range of the random long side of a photograph before the crop, in multiples of the network's input side"""
     things: tuple[int, int] = (3, 7)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     smallest: int = Field(default=32, ge=1)
     """pixels of the network's input: smallest mask area of a prompted instance"""
     prompts: int = Field(default=40, ge=1)

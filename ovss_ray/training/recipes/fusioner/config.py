@@ -54,7 +54,7 @@ class Config(Training):
     final_decoder_rate: float | None = Field(default=None, ge=0)
     """learning rate of the decoder at the end of a cosine schedule; None: constant, as in the official code"""
     things: tuple[int, int] = (3, 7)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
     """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
     questions: int = Field(default=4, ge=1)

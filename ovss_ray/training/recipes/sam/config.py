@@ -13,7 +13,7 @@ class Config(Training):
 
     variant: Annotated[str, one_of(VARIANTS)] = "sam_tiny"
     things: tuple[int, int] = (4, 9)
-    """lowest number of things in a scene, and highest number plus one"""
+    """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
     """probability that a thing has a colour without a name, and equally a pattern without a name"""
     prompts: int = Field(default=8, ge=1)

@@ -28,7 +28,7 @@ class Config(Training):
     """parts of the neck that are initialised from the SAM's image encoder. positions: the position embedding,
     which is not trained; encoder: also the blocks and the final projection, for a neck of the same sizes"""
     things: tuple[int, int] = (4, 9)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
     """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
 

@@ -12,7 +12,7 @@ class Config(MaskTraining):
     """Settings of the training of SCAN's backbone, mask network and calibration next to a frozen CLIP."""
 
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
-    """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
+    """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
     """checkpoint of the CLIP, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
     backbone: str | None = None

@@ -12,7 +12,7 @@ class Config(Training):
     """Settings of the fine-tuning of CLIP's image tower on masked crops with captions."""
 
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
-    """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
+    """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
     """checkpoint of the CLIP to start from, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
     data: str = "scenes"
@@ -28,7 +28,7 @@ class Config(Training):
     quick: bool | None = None
     """activation of CLIP in training. True: QuickGELU; False: GELU; None: the variant's activation, as in inference"""
     things: tuple[int, int] = (4, 8)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
     """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
