@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -71,9 +71,11 @@ def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
     if _Process.connected:
         for stop in SIGNALS:
             signal.signal(stop, signal.SIG_IGN)
-    print(f"\novss: {'terminated by SIGTERM' if terminated else 'interrupted'}. {advice}", file=sys.stderr, flush=True)
-    if _Process.connected:
+    with suppress(OSError):  # Ctrl-C has also ended `tee` or `less`, to which the output goes
+        what = "terminated by SIGTERM" if terminated else "interrupted"
+        print(f"\novss: {what}. {advice}", file=sys.stderr, flush=True)
         sys.stdout.flush()
+    if _Process.connected:
         os._exit(status)
     return status
 

@@ -108,7 +108,12 @@ def _create(uri: str, data: bytes) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
-            file.write(data)
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:  # the next command would wait for the holder of an empty lease
+                path.unlink(missing_ok=True)
+                raise
     except OSError as failure:
         if isinstance(failure, FileExistsError) and path.is_file():
             return False
@@ -142,8 +147,11 @@ def _ended(holder: dict[str, Any]) -> bool | None:
     if not holder or any(holder.get(key) != here[key] for key in ("host", "boot")):
         return None
     try:
-        return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) > 1
-    except (psutil.Error, KeyError, TypeError):
+        process = psutil.Process(holder["pid"])
+        return process.status() == psutil.STATUS_ZOMBIE or abs(_started(process) - holder["started"]) > 1
+    except psutil.AccessDenied:  # a process of another user, on a machine that hides these
+        return None
+    except (psutil.Error, KeyError, TypeError, ValueError):
         return True
 
 
@@ -152,8 +160,13 @@ def _process() -> dict[str, Any]:
     boot = [str(psutil.boot_time())]
     with suppress(OSError):
         boot = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    started = psutil.Process().create_time()
+    started = _started(psutil.Process())
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "boot": " ".join(boot)}
+
+
+def _started(process: psutil.Process) -> float:
+    """Return the seconds from the start of the machine to that of a process. Changes of the clock do not affect it."""
+    return process.create_time() - psutil.boot_time()
 
 
 def _read(uri: str) -> dict[str, Any]:
@@ -161,6 +174,10 @@ def _read(uri: str) -> dict[str, Any]:
     try:
         content = json.loads(files.read(uri)) if files.exists(uri) else {}
     except ValueError:
+        return {}
+    except OvssError as failure:
+        if not isinstance(failure.__cause__, FileNotFoundError):  # deleted since the look, as its holder has ended
+            raise
         return {}
     return content if isinstance(content, dict) else {}
 

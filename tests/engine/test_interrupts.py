@@ -8,13 +8,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
+from ovss_ray.cli.exit_status import resumable
 from ovss_ray.engine import interrupts
 from ovss_ray.engine.interrupts import held
 from tests.paths import ROOT
@@ -109,6 +112,18 @@ def test_sigterm_interrupts_a_command_also_while_ray_starts() -> None:
         with pytest.raises(interrupts.Terminated):
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_ctrl_c_keeps_its_status_if_it_has_also_ended_tee(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    output = os.fdopen(write, "w")
+    monkeypatch.setattr(sys, "stderr", output)
+    with pytest.raises(typer.Exit) as end, resumable("Run it again"):
+        raise KeyboardInterrupt
+    assert end.value.exit_code == 130
+    with suppress(BrokenPipeError):
+        output.close()
 
 
 @pytest.mark.usefixtures("untouched")

@@ -1,9 +1,12 @@
 """The lease of a run folder: a second command is refused, a dead one's lease is taken over, a lost one ends its run."""
 
 import json
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ovss_ray.errors import OvssError
@@ -38,12 +41,47 @@ def test_a_second_command_is_refused_at_once_and_told_who_holds_the_folder(folde
     assert hold(folder) == []
 
 
-@pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"started": 0.0}])
+@pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"started": -10.0}])
 def test_a_lease_of_a_process_of_this_machine_that_has_ended_is_taken_over_at_once(
     folder: RunFolder, change: dict[str, Any]
 ) -> None:
     folder.save_json(lease.FILE, {"token": "theirs", **lease._process(), **change})
     assert hold(folder) == []
+
+
+def test_a_killed_command_that_its_parent_has_not_waited_for_has_ended(folder: RunFolder) -> None:
+    killed = psutil.Popen(["sleep", "1000"])
+    try:
+        of_killed = {**lease._process(), "pid": killed.pid, "started": lease._started(killed)}
+        folder.save_json(lease.FILE, {"token": "theirs", **of_killed})
+        with pytest.raises(OvssError, match=f"process {killed.pid}, since"):
+            hold(folder)
+    finally:
+        killed.kill()
+    while killed.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert hold(folder) == []
+    killed.wait()
+
+
+def test_a_step_of_the_clock_does_not_end_a_command(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    created, boot = psutil.Process.create_time, psutil.boot_time
+    with lease.held(folder, print):
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 3600)
+        monkeypatch.setattr(psutil, "boot_time", lambda: boot() + 3600)
+        with pytest.raises(OvssError, match="another command works in this run folder"):
+            hold(folder)
+
+
+def test_a_lease_that_could_not_be_written_leaves_no_file(folder: RunFolder) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OvssError, match=r"lease\.json: cannot be written"):
+            hold(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not Path(folder.file(lease.FILE)).exists()
 
 
 def test_a_lease_of_another_machine_is_taken_over_if_it_is_not_renewed(folder: RunFolder) -> None:

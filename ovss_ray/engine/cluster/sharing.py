@@ -52,8 +52,8 @@ def _parts(pools: Sequence[Pool]) -> Iterator[float]:
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)
     rest = 1 - sum(pool.gpus for pool in pools if pool.gpus != "auto" and pool.gpus < 1)
-    if rest > 0:
-        yield _floor(rest / automatic)
+    if (part := _floor(rest / automatic)) > 0:
+        yield part
 
 
 def _placed(pools: Sequence[Pool], part: float, size: Size, reserve: float, fitting: float) -> list[Share]:

@@ -25,15 +25,22 @@ GPU_NODE = Node(cpus=64, gpus=1)
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
     """Wait until the cluster has the nodes, CPUs and GPUs `wanted`, at most `patience` seconds.
 
-    An autoscaler gets a request for these resources. Raises OvssError if some are still missing at the end.
+    An autoscaler gets a request for these resources. Raises OvssError if some are still missing at the end, or at once
+    if no nodes can join since this process has started the cluster.
     """
-    if not (wanted.nodes or wanted.cpus or wanted.gpus):
+    size = connection.size()
+    if _reached(wanted, size):
         return
+    if not size.grows:
+        raise OvssError(
+            f"--wait-for: this command has started a cluster on this machine, and no nodes can join it: "
+            f"{_state(wanted, size)}. Lower --wait-for, or connect to a cluster: export RAY_ADDRESS=HOST:6379"
+        )
     bundles = [Need(0.0, 1.0)] * wanted.gpus + [Need(1.0)] * wanted.cpus
     with _requested(bundles):
         for late in _looks(patience, lambda: _state(wanted, connection.size()), say):
             size = connection.size()
-            if all(have >= number for have, number in _amounts(wanted, size).values()):
+            if _reached(wanted, size):
                 return
             if late:
                 raise OvssError(
@@ -133,6 +140,10 @@ def _amounts(wanted: WaitFor, size: Size) -> dict[str, tuple[float, int]]:
     nodes = sum(bool(node.cpus or node.gpus) for node in size.nodes)  # a head without CPUs is not counted
     amounts = {"nodes": (nodes, wanted.nodes), "cpus": (size.cpus, wanted.cpus), "gpus": (size.gpus, wanted.gpus)}
     return {kind: pair for kind, pair in amounts.items() if pair[1]}
+
+
+def _reached(wanted: WaitFor, size: Size) -> bool:
+    return all(have >= number for have, number in _amounts(wanted, size).values())
 
 
 def _state(wanted: WaitFor, size: Size) -> str:

@@ -48,6 +48,9 @@ def test_pools_without_numbers_take_what_the_others_leave() -> None:
     fixed = pool("alpha_clip", gpus=0.4, workers=1)
     assert on_gpus(even(1, 8, 1), pool("sam"), fixed, pool("paint")) == [(0.6, 1), (0.4, 1)]
     assert on_gpus(even(1, 32, 4), pool("sam"), fixed, pool("paint")) == [(1.0, 3), (0.4, 1)]
+    whole = pool("alpha_clip", gpus=0.995, workers=1)
+    crowded = place(even(1, 8, 1), pool("sam"), whole, pool("paint"))
+    assert "There is no room for the workers of" in placement.unmet(crowded, even(1, 8, 1))
 
 
 @pytest.mark.parametrize("cpus", [2, 4, 8, 9])

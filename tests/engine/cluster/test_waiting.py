@@ -71,6 +71,13 @@ def test_wait_for_counts_nodes_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None
         waiting.until_reached(WaitFor(gpus=4), 0.0, Cluster(monkeypatch, workers=0).said.append)
 
 
+def test_no_command_waits_for_nodes_of_a_cluster_that_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting.connection, "size", lambda: Size((HEAD,)))
+    waiting.until_reached(WaitFor(cpus=4, nodes=1), 600.0, print)
+    with pytest.raises(OvssError, match=r"no nodes can join it: .*0 of 1 gpus\. .*RAY_ADDRESS"):
+        waiting.until_reached(WaitFor(gpus=1), 600.0, print)
+
+
 @pytest.mark.parametrize("wrong", ["gpus", "gpu=8", "gpus=8,gpus=4", "gpus=-1", "gpus=many", ""])
 def test_other_sizes_are_refused_with_an_example(wrong: str) -> None:
     raw = {"pools": [{"stages": [{"use": "san"}]}], "wait_for": wrong}
