@@ -26,7 +26,7 @@ from ovss_ray.runs.folder import RunFolder, digest
 
 Message = Mapping[str, Any]
 LINGER = 120.0
-"""Seconds after the end of the input in which the process ends, even if its tracker hangs and the run was killed."""
+"""Seconds after the end of the input in which this process ends, even if its tracker hangs."""
 
 
 class Delivery:
