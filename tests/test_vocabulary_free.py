@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,22 @@ def run(out: Path, workers: int) -> Any:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_words_travel_between_workers_and_a_resumed_run_is_equal_bit_for_bit(tmp_path: Path) -> None:
+def test_words_travel_between_workers_and_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     report, expected = run(tmp_path / "one", 1)
     assert len(expected) == 6
     assert {error for *_, error in expected.values()} == {""}
     assert run(tmp_path / "three", 3) == (report, expected)
-    parts = sorted((tmp_path / "three").glob("*/records/*.parquet"))
-    for part in parts[::2]:  # as if the run had been stopped before it wrote them
-        part.unlink()
-    assert run(tmp_path / "three", 3) == (report, expected)
+    code = "import sys; from pathlib import Path; from tests.test_vocabulary_free import run; run(Path(sys.argv[1]), 1)"
+    command = [sys.executable, "-c", code, str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}
+    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until = time.monotonic() + 400
+    while not list(tmp_path.glob("killed/*/records/*.parquet")):
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < until, "no record was written"
+        time.sleep(0.1)
+    driver.kill()
+    driver.communicate(timeout=120)
+    before = {part.name for part in tmp_path.glob("killed/*/records/*.parquet")}
+    assert run(tmp_path / "killed", 3) == (report, expected)
+    assert before <= {part.name for part in tmp_path.glob("killed/*/records/*.parquet")}

@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,10 +42,10 @@ PHOTO = {"name": "photo.png", "mimeType": "image/png", "buffer": encoded(picture
 class Service:
     """The toy service on a port of its own."""
 
-    def __init__(self, key: str | None = None, **limits: Any) -> None:
+    def __init__(self, key: str | None = None, models: Sequence[Model] = (), **limits: Any) -> None:
         self.toy = Toy()
-        models = [Model(told, self.toy.send, WORDS) for told in (MODEL, OUTLINER)]
-        self.app = api.build(models, Limits(**limits), key and digest(key))
+        served = models or [Model(told, self.toy.send, WORDS) for told in (MODEL, OUTLINER)]
+        self.app = api.build(served, Limits(**limits), key and digest(key))
         self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="error"))
         threading.Thread(target=self.server.run, daemon=True).start()
         while not self.server.started:
