@@ -67,9 +67,9 @@ class Stage(WithClassifiers, stage.Stage):
         normalise: DataSet | None = None
         """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others"""
         resolution: Resolution = "original"
-        """original: windows over the photograph; square_224: photograph and labels are resized to one window
+        """original: windows over the photograph; square_224: both are resized to the size of one window
 
-        Scores of square_224 are computed at the size of the window.
+        With square_224, metrics are computed at the size of the window.
         """
         batch: int = Field(default=4, ge=1)
         """maximum number of windows in one forward pass"""

@@ -36,7 +36,11 @@ OTHERS = (NAME, "base")
 
 
 class Stage(WithImages, stage.Stage):
-    """image (H, W, 3) uint8 RGB and prompts → masks as regions, in the network's order or the prompts' order."""
+    """image (H, W, 3) uint8 RGB and prompts → masks as regions.
+
+    With `per: image`, they are all masks of the prompt, in SAM's order. With `per: instance`, they are one mask per
+    prompt, in the prompts' order.
+    """
 
     reads: tuple[str, ...] = ("image", "prompts")
     writes = ("boxes", "bits", "predicted_iou")

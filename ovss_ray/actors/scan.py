@@ -45,7 +45,10 @@ class Values(Settings):
     mask_threshold: Fraction | None = None
     """probability above which a pixel belongs to the crop of a mask; default 0.4"""
     ensemble_weight: Fraction | Literal["none"] | None = None
-    """weight of the crops in the geometric mean, default 0.7; 0: crops alone (official code); none: proposals alone"""
+    """weight of the crops in the geometric mean, default 0.7; none: proposals alone, without crops
+
+    0 gives crops alone, contrary to the formula, as in the official code.
+    """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None

@@ -59,9 +59,9 @@ def items(
 def _with_photograph(
     rows: Iterable[tuple[str, str, str, str]], missing: Rows[Any]
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the columns of an Item per image whose photograph exists. Append other images' label names to `missing`.
+    """Yield the columns of an Item per image whose photograph exists.
 
-    Each folder of photographs is listed once.
+    For each image without a photograph, append the address of its labels to `missing`. Each folder of photographs is listed once.
     """
     present: dict[str, set[str]] = {}
     for stem, photograph, label, part in rows:

@@ -171,7 +171,7 @@ def spread(number: int, most: int) -> list[int]:
 
 
 def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Faults, Census]:
-    """Return all faults, those of single images and those of the data set, and the frequency of each label.
+    """Return all faults (of single images and of the data set), and the frequency of each label.
 
     `seen`: (position in the data set, result of the inspection) of each image, sorted.
     """

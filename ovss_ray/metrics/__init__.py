@@ -281,7 +281,10 @@ def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> No
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:
-    """Return (place, key) of each value of a metric in the report. The place ends a sentence, such as " of groups"."""
+    """Return (place, key) of each value of a metric in the report.
+
+    The place is a phrase that follows the key in a message, such as " of groups"; "" for the main table.
+    """
     of_group = {**metric.group_headings, **metric.group_counts}
     kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}
     return [(kind, key) for kind, keys in kinds.items() for key in keys]

@@ -1,4 +1,4 @@
-"""The values of mmsegmentation's IoUMetric, from the confusion matrix: its conventions for absent classes.
+"""The values of mmsegmentation's IoUMetric, with its conventions for absent classes, from the confusion matrix.
 
 Source: mmseg/evaluation/metrics/iou_metric.py, for `iou_metrics=['mIoU', 'mDice', 'mFscore']` and `nan_to_num=None`.
 With the counts of metrics/confusion.py, in pixels summed over all images:

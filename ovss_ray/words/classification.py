@@ -21,8 +21,8 @@ def semantic_iou(word: str, name: str) -> Fraction:
 def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
     """Return the share of pairs (word, class) that agree under the best one-to-one assignment of words to classes.
 
-    For one answer per image, a pair is the image's best word and class; else each of its words with its class. The
-    result is NaN without pairs.
+    The caller chooses the pairs. For vicss' multiclass value, each image has one pair: its best word, and its class.
+    For the multilabel value, each word of an image forms a pair with the image's class. The result is NaN without pairs.
     """
     number = Counter(pairs)
     if not number:

@@ -11,7 +11,7 @@ import numpy as np
 MOST, LEAST = 0.95, 0.01
 """Shares of the pixels above and below which a word is dropped."""
 FEWEST = 3
-"""Minimum number of words from which words are dropped."""
+"""Words are dropped only while there are at least this many."""
 
 
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:

@@ -57,7 +57,10 @@ class Options:
     mask_threshold: float = 0.4
     """probability above which a pixel belongs to the binary mask of a query, and so to its crop"""
     ensemble_weight: float | None = 0.7
-    """weight of the crops' scores in the geometric mean; 0: crops alone; None: logits of proposals alone, no crops"""
+    """weight of the crops' scores in the geometric mean; None: proposals alone, without crops
+
+    0 gives crops alone, contrary to the formula, as in the official code.
+    """
     replace_ratio: float = 0.15
     """fraction of the background tokens of a crop that the contextual shift replaces after each block"""
     fusion: Literal["product", "log"] = "product"

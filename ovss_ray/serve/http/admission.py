@@ -67,7 +67,8 @@ class Desk:
         names = name or ", ".join(self.models)
         if answer == "words":
             raise HTTPException(422, f"{names} cannot find words. Pass classes or a benchmark, without add")
-        advice = f"Pass model={able[0].name}" if able else f"Serve one too: ovss serve {names} {SMALLEST_WITH_SAM}"
+        further = f"Serve one too: ovss serve {' '.join(self.models)} {SMALLEST_WITH_SAM}"
+        advice = f"Pass model={able[0].name}" if able else further
         raise HTTPException(422, f"{names} cannot answer {answer} requests: they need a model with SAM. {advice}")
 
     @asynccontextmanager
