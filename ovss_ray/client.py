@@ -47,7 +47,7 @@ REMEMBERED_DIGESTS = 1000
 
 
 class NotThere(OvssError):
-    """Error for status 404: the service has no such path, or no longer caches the image."""
+    """Error for status 404: the service does not know the requested path, or no longer caches the image."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Segmentation:
     labels: np.ndarray
     """(H, W) uint16: index of each pixel's class among the requested classes; columns.NONE for no class"""
     answer: Answer
-    """the classes in the image with their areas; its field `png` is None, since `labels` replaces it"""
+    """the service's answer, with classes and areas; its field `png` is None, since `labels` replaces it"""
 
 
 AnswerT = TypeVar("AnswerT", Regions, Prompted)
@@ -106,7 +106,7 @@ class Client:
     ) -> Segmentation:  # fmt: skip
         """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError.
 
-        With neither, a model that finds words uses those that it finds, in `answer.words`. `more`: see form.Prompting.
+        With neither, the words that the model finds in the image are used, see `answer.words`. `more`: form.Prompting.
         """
         answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
         labels = images.decode_labels(_picture(answer.png), "the answer")
@@ -155,8 +155,8 @@ class Client:
 
         The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
         path or bytes are faster than an array, which is encoded for each prompt. Without classes or a benchmark, masks
-        have no class names. A model such as Open-Vocabulary SAM also has the probabilities of its two branches (`head`
-        and `clip` of each name); `base` are the names that its training saw. Raises OvssError.
+        have no class names. Open-Vocabulary SAM also returns the probabilities of its two branches, in the fields
+        `head` and `clip` of each name. `base`: class names seen in its training. Raises OvssError.
         """
         data = _bytes(image)
         name = hashlib.sha256(data).hexdigest()
@@ -169,7 +169,7 @@ class Client:
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
         points: Points = (), box: Sequence[float] | None = None, multimask: bool | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Return a COCO document, ready for json.dump: the masks for points or a box, without them all regions.
+        """Return a COCO document for json.dump: the masks for points or a box, or all regions without a prompt.
 
         The document names the image by the file name of a path or URL, else by its sha256. Raises OvssError.
         """

@@ -45,7 +45,7 @@ def test_the_signatures_are_those_that_are_documented() -> None:
     parameters = inspect.signature(ovss_ray.evaluate).parameters
     assert [*parameters] == [
         *("config", "benchmarks", "data_root", "out", "split", "ids", "limit", "exact", "relations", "vocabulary"),
-        *("overrides", "progress"),
+        *("wait_for", "overrides", "progress", "track"),
     ]
     assert [name for name, one in parameters.items() if one.default is inspect.Parameter.empty] == ["config"]
     assert typing.get_type_hints(ovss_ray.evaluate)["return"] is ovss_ray.Report

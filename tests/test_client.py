@@ -88,6 +88,8 @@ def test_templates_and_a_map_are_sent_with_the_classes(address: str) -> None:
     assert [one.name for one in asking.masks(image, ["a", "b"], map={"a": None}).classes] == ["b"]
     with pytest.raises(OvssError, match=r"answered 422: the template .no gap. must have one"):
         asking.overlay(image, ["a"], templates=["no gap"])
+    with pytest.raises(OvssError, match="unknown options: template; allowed: templates, map, add"):
+        asking.segment(image, ["a"], template=["one {}"])  # type: ignore[call-arg]
     with pytest.raises(OvssError, match="templates must be a list"):
         asking.segment(image, ["a"], templates="a photo of a {}")
     with pytest.raises(OvssError, match="answered 422"):

@@ -42,14 +42,14 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("base", "weights", "device", "batch")
 
     class Config(NetworkConfig, Look, Naming):
-        """The network, the view of a region that it gets (Look), and the prompts for class names (Naming)."""
+        """The network, the image of a region that CLIP sees (Look), and the prompts for class names (Naming)."""
 
         family: ClassVar[str] = "ovss_ray.models.alpha_clip"
         variant: str = "alpha_clip_vit_l_14"
         """alpha_clip_vit_b_16, alpha_clip_vit_l_14, alpha_clip_vit_l_14_336 or alpha_clip_tiny; or plain CLIP, such as
         clip_vit_b_16"""
         base: str | None = None
-        """path of CLIP's checkpoint; default: the shipped one, or the one that `ovss weights fetch` downloads"""
+        """path of CLIP's checkpoint; default: the checkpoint that is shipped, or that `ovss weights fetch` downloads"""
         weights: str | None = None
         """path of AlphaCLIP's image tower; default: shipped or downloaded checkpoint. Plain CLIP does not use it"""
         batch: int = Field(default=64, ge=1)
@@ -61,7 +61,7 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the paths of CLIP's and AlphaCLIP's checkpoints. None stands for the default checkpoint."""
+            """Return `base`, and `weights` if they are set. None stands for the default checkpoint."""
             return (self.base, self.weights) if self.weights else (self.base,)
 
     @classmethod
@@ -95,7 +95,7 @@ class Stage(stage.Stage):
         return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of the caches of classifiers and of this process's names, in bytes."""
+        """Return the total size in bytes of the caches of classifiers and of the embeddings of names."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}

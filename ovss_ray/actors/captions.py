@@ -101,7 +101,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the files of the model, downloaded if needed. Raises OvssError if that fails."""
+        """Return the files of the model, downloaded if needed. Raises OvssError if a module or the model is missing."""
         if config.captioner == HUGGING_FACE:
             return model_files(config.model)
         registry.find("ovss_ray.actors", config.captioner, "load")  # raises OvssError for an unknown module
@@ -112,8 +112,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the options that the run's digest ignores.
 
-        For a captioner of the user without the function `files`, `model` is the only trace of what it loads. So the
-        digest covers it, unless it has its default value.
+        If a user's captioner has no function `files`, only the option `model` identifies the files that it loads. So
+        the digest covers `model`, unless the option has its default value.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or _files(config.captioner):
@@ -153,7 +153,7 @@ def _value(captions: Sequence[Caption]) -> dict[str, list[str] | list[float]]:
 
 
 def _files(captioner: str) -> Callable[[Any], Sequence[Path]] | None:
-    """Return the function `files` of a captioner of the user, if its module has one."""
+    """Return the function `files` of a user's captioner; None if the module has no such function."""
     listed: Callable[[Any], Sequence[Path]] | None = getattr(import_module(captioner), "files", None)
     return listed
 
@@ -164,7 +164,7 @@ def seed_of(seed: int, image_id: str) -> int:
 
 
 def model_files(model: str) -> tuple[Path, ...]:
-    """Return the files of a model's folder, or of a model of the hub, which is downloaded if needed.
+    """Return the files of a model: of its folder, or of the Hugging Face hub, downloaded if needed.
 
     Raises OvssError if the model does not exist, cannot be downloaded, or has no weights in safetensors.
     """
@@ -203,7 +203,7 @@ class HuggingFace:
     """An image-to-text model of Hugging Face, with the processor of its inputs."""
 
     def __init__(self, listed: Sequence[Path], config: Stage.Config) -> None:
-        """Load the model from its files, which are in one folder. Raises OvssError if that fails."""
+        """Load the model from its files, all in one folder. Raises OvssError if transformers cannot load it."""
         if find_spec("transformers") is None:
             raise OvssError("captions: the package transformers is missing. Type: pip install ovss_ray[captions]")
         import transformers
@@ -256,13 +256,13 @@ class HuggingFace:
         return inputs
 
     def _prompts(self, inputs: dict[str, "Tensor"], count: int) -> "list[Tensor | None]":
-        """Return the tokens of the prompt of each of `count` sequences, or None."""
+        """Return the prompt's tokens for each of `count` sequences; None for each if there is no prompt."""
         if "input_ids" not in inputs:
             return [None] * count
         return list(inputs["input_ids"].repeat_interleave(count // len(inputs["input_ids"]), 0))
 
     def _text(self, sequence: "Tensor", prompt: "Tensor | None") -> str:
-        """Return a caption without its prompt, which some models repeat as tokens, and others as text."""
+        """Return a caption without the prompt. Some models repeat the prompt as tokens, others as text."""
         if prompt is not None and sequence[: len(prompt)].equal(prompt):
             sequence = sequence[len(prompt) :]
         text = str(self._tokeniser.decode(sequence, skip_special_tokens=True)).strip()
@@ -270,7 +270,7 @@ class HuggingFace:
         return text[len(start) :].strip() if start and text.lower().startswith(start.lower()) else text
 
     def _scores(self, answer: Any) -> list[float]:
-        """Return the score of each sequence: the mean log-probability of its tokens, or that of its beam."""
+        """Return the score of each sequence: the mean log-probability of its tokens, or the score of its beam."""
         import torch
 
         beams = getattr(answer, "sequences_scores", None)

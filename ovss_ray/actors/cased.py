@@ -1,8 +1,8 @@
 """Score the candidate words of an image with CaSED, and order them by score.
 
 Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. CLIP compares each word with
-the image and with the mean of its captions. The first word is CaSED's answer. A segmenter that follows has all words,
-or the best ones, as its vocabulary.
+the image and with the mean of its captions. The first word is CaSED's answer. A later segmenter has all words, or the
+best ones, as its vocabulary.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
 
     class Config(ClipConfig, Scoring):
-        """The CLIP, the formula of the scores, and the words to keep."""
+        """The CLIP, the formula of the scores, and the limits for the words to keep."""
 
         most: int | None = Field(default=None, ge=1)
         """maximum number of words per image; default: all"""
@@ -51,7 +51,7 @@ class Stage(stage.Stage):
         self.model = config.load()
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of this process's cache of texts, in bytes."""
+        """Return the size in bytes of this process's cache of text embeddings."""
         from ovss_ray.models import text
 
         return {"text": text.WORDS.held}

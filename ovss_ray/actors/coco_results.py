@@ -1,7 +1,7 @@
-"""Write masks, classes and scores in COCO's format of results, so that other programs can evaluate them.
+"""Write masks, classes and scores in COCO's results format, so that other programs can evaluate them.
 
-Each image has a file, a JSON list of {"image_id", "category_id", "score", "segmentation": {"size", "counts"}}. The
-lists of all images together are a file of results: `jq -s add FOLDER/BENCHMARK/*.json > results.json`.
+Each image gets a file, a JSON list of {"image_id", "category_id", "score", "segmentation": {"size", "counts"}}. To join
+the files of all images to one COCO results file: `jq -s add FOLDER/BENCHMARK/*.json > results.json`.
 """
 
 import json
@@ -23,9 +23,9 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Masks for boxes of a detector, and their scores → `<folder>/<benchmark>/<image_id>.json`, and no column.
+    """Masks for the boxes of a detector, and scores → file `<folder>/<benchmark>/<image_id>.json`.
 
-    Writing a file again is harmless.
+    No column is written. A resumed run may write a file again, with the same content.
     """
 
     reads = ("benchmark", "part", "image_number", "size", "boxes", "bits", "scores", "detector_scores")
@@ -56,7 +56,7 @@ class Stage(stage.Stage):
         self, benchmark: Benchmark, part: str, number: np.ndarray, size: np.ndarray, boxes: np.ndarray,
         bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """Return the results of one image, in the order of the masks. Masks whose word is no label are left out."""
+        """Return the results of one image, in the order of the masks, without masks whose word counts as no label."""
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))
         height, width = size.tolist()

@@ -1,12 +1,13 @@
 """Segment an image without any vocabulary: CaSED for every cell of a coarse map, or for the patches of a grid.
 
 Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. With `detector: dense`
-(DenseCaSED), CLIP embeds crops of several shifted grids, whose mean is a map of embeddings. Each cell of the map
-retrieves captions, finds candidate words in them, and gets the word with the highest score. With `detector: grid`,
-the patches of a plain grid do the same.
+(DenseCaSED), CLIP embeds the crops of several shifted grids. Each cell of a map gets the mean embedding of the crops
+that cover it. For this embedding, captions are retrieved, and candidate words are found in the captions. The cell gets
+the word with the highest score. With `detector: grid`, each patch of plain grids gets a word in the same way.
 
-The stage `words`, or another stage that reads `captions` and writes `words`, finds the candidates. The prediction is an
-index into the words that the cells of this image have. The most frequent word comes first, then the first to occur.
+The stage `words`, or another stage that reads `captions` and writes `words`, finds the candidates. The column `words`
+of an image lists the words of its cells or patches. The most frequent word is first; ties are in order of occurrence.
+The prediction is an index into this list.
 """
 
 from collections import Counter
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from torch import Tensor
 
 Named = tuple[str, float]
-"""A word and its score; the word is empty if there was no candidate"""
+"""Word and its score; the word is empty if there was no candidate"""
 
 
 class Stage(stage.Stage):
@@ -43,12 +44,12 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
 
     class Config(ClipConfig, Retrieval, Scoring):
-        """The CLIP, the base of captions, the scores, and the crops."""
+        """The CLIP, the captions to search, the formula of the scores, and the crops."""
 
         words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
         detector: Literal["dense", "grid"] = "dense"
-        """dense: a map from crops of shifted grids, as DenseCaSED; grid: the patches of plain grids"""
+        """dense: a map of cells from the crops of shifted grids, as in DenseCaSED; grid: the patches of plain grids"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
         """cells per axis of each grid; with `detector: grid`, vicss uses [3]"""
         shifted: bool = True
@@ -56,18 +57,21 @@ class Stage(stage.Stage):
         side: int = Field(default=16, ge=1)
         """cells per axis of the map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
-        """side in pixels to which a crop is resized; for `detector: dense`. A patch has CLIP's own side"""
+        """side in pixels to which a crop is resized; for `detector: dense`. A patch is resized to CLIP's own side"""
         smallest: int = Field(default=1000, ge=0)
         """patches with at most this number of pixels are left out; for `detector: grid`"""
         vocabulary: Literal["patch", "image"] = "patch"
-        """captions and candidates are those of each patch, or of the whole image; for `detector: grid`"""
+        """patch: captions and candidates of each patch; image: those of the whole image; for `detector: grid`"""
         uncovered: Literal["none", "first"] = "none"
-        """pixels in no patch get no class, or the first word, as in vicss; for `detector: grid`"""
+        """word of pixels in no patch. none: no word; first: the first word, as in vicss; for `detector: grid`"""
 
         @field_validator("words")
         @classmethod
         def _from_captions(cls, words: StageConfig) -> StageConfig:
-            """Return the stage with checked options. Raises ValueError if it does not read captions alone."""
+            """Return the stage with checked options.
+
+            Raises ValueError unless the stage reads only `captions`, and writes `words`.
+            """
             try:
                 settings = words.settings()
                 if set(words.reads()) != {"captions"} or WORDS not in words.writes():
@@ -80,7 +84,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the checkpoint, the base of captions, and the files of the stage that finds words."""
+        """Return the checkpoint, the files of the captions, and the files of the stage that finds words."""
         words = config.words.kind()
         return (*config.files(), *config.base_files("dense_cased"), *words.files(config.words.settings()))
 
@@ -91,7 +95,7 @@ class Stage(stage.Stage):
         self.finder = config.words.build()
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of this process's cache of texts, in bytes."""
+        """Return the size in bytes of this process's cache of text embeddings."""
         from ovss_ray.models import text
 
         return {"text": text.WORDS.held}
@@ -118,7 +122,7 @@ class Stage(stage.Stage):
         return words, labels.astype(np.uint16)
 
     def embed(self, image: np.ndarray) -> "Tensor":
-        """Return the map (side, side, D) of unit norm of an image (H, W, 3) uint8 RGB."""
+        """Return the map of embeddings, (side, side, D) of unit norm, of an image (H, W, 3) uint8 RGB."""
         import torch
 
         from ovss_ray.models.alpha_clip import grids, inputs
@@ -159,11 +163,11 @@ class Stage(stage.Stage):
         return words, labels
 
     def _retrieve(self, embeddings: "Tensor") -> list[list[Hit]]:
-        """Return the captions for each of n embeddings (n, D)."""
+        """Return the captions that are retrieved for each of n embeddings (n, D)."""
         return self.index.retrieve(embeddings.cpu().numpy(), self.config.count, self.config.duplicates)
 
     def _named(self, embeddings: "Tensor", hits: Sequence[Sequence[Hit]]) -> list[Named]:
-        """Return the best word of each embedding (n, D) for its captions, and the word's score."""
+        """Return the best candidate word, and its score, for each embedding (n, D). `hits` are the captions of each."""
         import torch
 
         from ovss_ray.models.alpha_clip import cased
@@ -198,7 +202,7 @@ class Stage(stage.Stage):
 
 
 def _words(named: Sequence[Named]) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the column `words` for the words of n cells, and each cell's word index (n,) int64, or NONE.
+    """Return the value of the column `words` for n cells, and each cell's word index or NONE, (n,) int64.
 
     The score of a word is the mean over its cells.
     """

@@ -49,7 +49,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Any) -> tuple[Path, ...]:
-        """Return the file of results. Raises OvssError if it is missing, or the library that reads it."""
+        """Return the file of results. Raises OvssError if the file, or the library ijson, is missing."""
         require("ijson")
         if not Path(config.path).is_file():
             raise OvssError(
@@ -59,7 +59,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
-        """Return the name of the file, and how its boxes are selected."""
+        """Return the name of the file, and the rule by which boxes are selected."""
         selected = f"at most {config.limit} per image with a score of at least {config.threshold:g}"
         return (f"prompts are boxes of a detector: {Path(config.path).name}, {selected}",)
 
@@ -68,7 +68,7 @@ class Stage(stage.Stage):
         self._images, self._boxes = _read(config.path, config.threshold)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Return the boxes of every image; none for an image that the file does not have."""
+        """Return the boxes of every image; none for an image without results in the file."""
         per_image = [self._of(int(number)) for number in batch["image_number"]]
         return {
             "prompt_points": column(np.empty((len(rows), 0, 2)) for rows in per_image),
@@ -83,10 +83,10 @@ class Stage(stage.Stage):
 
 
 def _read(path: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image of each box, (n,) int64 ascending, and x0 y0 x1 y1 score, (n, 5) float64.
+    """Return the image id of each box, (n,) int64 ascending, and x0 y0 x1 y1 score, (n, 5) float64.
 
     The boxes of an image are sorted by score, best first. The file is read as a stream. Raises OvssError if it is
-    damaged, or if it has no entry.
+    damaged or has no entry.
     """
     import ijson  # part of an extra
 

@@ -1,4 +1,4 @@
-"""Fusioner: one class at a time, by attention between the patch tokens of a frozen CLIP and the class name.
+"""Fusioner: segment one class at a time, by attention between patch tokens of a frozen CLIP and the class name.
 
 Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138.
 
@@ -6,9 +6,9 @@ Windows cover the photograph at its own resolution. CLIP encodes each window onc
 Fusion and decoder run for each pair of window and class; windows of several images share passes. The logits of
 overlapping windows are averaged. A pixel is foreground if its logit is above 0.
 
-Episodes ask for their class alone, as in the paper. For other benchmarks, one call has all k classes, which the paper
-does not do: the best class wins if its logit is above 0. Other pixels get the class "background", or NONE if the
-vocabulary has no class of this name.
+In few-shot episodes, only the class of the episode is segmented, as in the paper. For other benchmarks, unlike in the
+paper, all k classes are segmented. A pixel gets the class with the largest logit, if this logit is above 0. Other
+pixels get the class "background", or NONE if the vocabulary has no class of this name.
 """
 
 import hashlib
@@ -36,13 +36,13 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.fusioner.windows import Layout
 
 COCO = "coco20i"
-"""Data sets whose published checkpoints were trained on COCO, and so expect COCO's normalisation"""
+"""Data set whose published checkpoints were trained on COCO, and so expect COCO's normalisation"""
 FOLDED = ("pascal5i", COCO)
-"""Data sets whose benchmarks are folds"""
+"""Few-shot data sets, whose benchmarks are folds of their classes"""
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
-"""Note in the report of a fold: a training leaves out the classes of one fold only"""
+"""Note in the report of a fold, since each checkpoint was trained without the classes of one fold only"""
 KEPT = 1 << 26
-"""Maximum bytes of a worker's cache of encoded windows, for the other classes of the same photograph"""
+"""Maximum bytes of a worker's cache of encoded windows, which serves further classes of the same photograph"""
 Row = tuple[np.ndarray, DataSet, Vocabulary]
 """Image (H, W, 3) uint8 RGB, its normalisation, and its vocabulary"""
 
@@ -63,7 +63,7 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "fusioner_vit_l_14"
         """fusioner_tiny or fusioner_vit_l_14"""
         base: str | None = None
-        """path of CLIP's checkpoint, if `weights` has only the trained part; default: the downloaded one"""
+        """path of CLIP's checkpoint, if `weights` has only the trained part; default: the downloaded checkpoint"""
         normalise: DataSet | None = None
         """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others"""
         resolution: Resolution = "original"
@@ -80,11 +80,11 @@ class Stage(WithClassifiers, stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the paths of the checkpoint and of CLIP's. None stands for the default checkpoint."""
+            """Return the paths of Fusioner's and CLIP's checkpoints. None stands for the default checkpoint."""
             return (self.weights, self.base)
 
         def data_set(self, benchmark: str) -> DataSet:
-            """Return the normalisation of a benchmark's photographs; "" is a request to the service."""
+            """Return the normalisation of a benchmark's photographs; "" stands for a request to the online service."""
             return self.normalise or ("coco" if benchmark.partition(":")[0] == COCO else "pascal")
 
     @classmethod
@@ -99,12 +99,12 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def side(cls, config: Config) -> int | None:
-        """Return the side of a window for square_224."""
+        """Return the side of a window in pixels for square_224; None for `resolution: original`."""
         return None if config.resolution == "original" else zoo.variants(config.family)[config.variant].side
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the normalisation and the resolution, and for a fold, which checkpoints its numbers are valid for."""
+        """Return the normalisation and the resolution, and FOLD_NOTE for a fold."""
         sizes = zoo.variants(config.family)[config.variant]
         colours = sizes.colours or config.data_set(benchmark)
         if config.resolution == "original":
@@ -123,7 +123,7 @@ class Stage(WithClassifiers, stage.Stage):
         self._encoded = Recent["Tensor"](KEPT, lambda tokens: tokens.nbytes)
 
     def kept(self) -> Mapping[str, int]:
-        """Return the sizes of the caches of texts and of encoded windows, in bytes."""
+        """Return the sizes in bytes of the caches of text embeddings and of encoded windows."""
         return {**super().kept(), "image": self._encoded.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
@@ -155,7 +155,7 @@ class Stage(WithClassifiers, stage.Stage):
         return 1 if self.config.exact else self.config.batch
 
     def _encode(self, rows: Sequence[Row]) -> "list[Tensor]":
-        """Return the patch tokens (V, N, C) of each row's windows. Rows with the same image share them."""
+        """Return the patch tokens (V, N, C) of each row's V windows. An image in several rows is encoded once."""
         import torch
 
         keys = [_key(image, data_set) for image, data_set, _ in rows]
@@ -171,7 +171,7 @@ class Stage(WithClassifiers, stage.Stage):
     def _decode(
         self, rows: Sequence[Row], encoded: "Sequence[Tensor]", texts: "Sequence[Tensor]"
     ) -> Iterator[np.ndarray]:
-        """Yield the label map (H, W) uint16 of each row; all rows ask for the same number of classes."""
+        """Yield the label map (H, W) uint16 of each row. All rows must have the same number of classes."""
         import torch
 
         from ovss_ray.models.fusioner import network

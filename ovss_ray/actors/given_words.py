@@ -9,8 +9,8 @@ Forms of the file, by its suffix:
 An entry has the image under `image_id`, `file_name` or `image`, and its words under `classes`, `class_names` or
 `words`. A word is a name, or a list of synonyms with the displayed name first. `scores` may have a number per word.
 An entry belongs to an image if its path, without suffix, equals the image's id or ends in the id. See
-io/image_names.py for details. A file that cannot be read as a whole is refused before the run. A faulty entry fails its
-own image only.
+io/image_names.py for details. An unreadable file is refused before the run. A faulty entry makes only its own image
+fail.
 """
 
 import json
@@ -34,13 +34,13 @@ from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""Suffixes that are cut off the name of an image"""
+"""Suffixes that are removed from the name of an image"""
 IMAGE, CLASSES = ("image_id", "file_name", "image"), ("classes", "class_names", "words")
-"""Keys of an entry, in the order of preference: the image, and its words"""
+"""Keys of an entry for its image, and for its words, each in order of preference"""
 
 
 class Entry(NamedTuple):
-    """Words of one image, as the file has them."""
+    """Words of one image as read from the file, not yet checked."""
 
     place: str
     """line, row or number of the entry, for messages"""
@@ -60,13 +60,13 @@ class Stage(stage.Stage):
         path: str
         """path of the .json, .jsonl or .parquet file"""
         missing: Literal["error", "benchmark"] = "error"
-        """an image without an entry: error in its record, or the classes of the benchmark"""
+        """treatment of an image without an entry. error: it fails; benchmark: its words are the benchmark's classes"""
         base: bool = False
         """True: the classes of the benchmark come first, then the words of the entry"""
         most: int = Field(default=1000, ge=1, le=65_533)
-        """maximum number of words of an image; an entry with more is an error of its image"""
+        """maximum number of words of an image; an image with more fails"""
         fallback: str = ""
-        """word for an entry without words, such as object; empty: such an image has no prediction"""
+        """word for an entry without words, such as object; empty: the image has no prediction"""
 
         @field_validator("path")
         @classmethod
@@ -83,7 +83,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns: `vocabulary` is read if words of the benchmark are needed."""
+        """Return the columns that the stage reads and writes. `vocabulary` is read for words of the benchmark only."""
         of_benchmark = options.get("base") or options.get("missing") == "benchmark"
         return ("vocabulary",) if of_benchmark else (), cls.writes
 
@@ -101,7 +101,7 @@ class Stage(stage.Stage):
         self._names = ImageNames(self._entries)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Return the words of every image. Raises OvssError for an image with no entry, several or a faulty one."""
+        """Return the words of every image. Raises OvssError for an image with no, several or faulty entries."""
         rows = zip(batch["image_id"], batch.get("vocabulary", batch["image_id"]), strict=True)
         return {"words": column(self._words(str(image), vocabularies.get(digest)) for image, digest in rows)}
 
@@ -127,7 +127,7 @@ class Stage(stage.Stage):
 
 
 def _checked(classes: Any, most: int) -> list[Any]:
-    """Return the words of an entry, which must be a list of names or lists of names. Raises OvssError."""
+    """Return the words of an entry. Raises OvssError unless they are a list of names, or of lists of names."""
     listed = classes.tolist() if isinstance(classes, np.ndarray) else classes
     if not isinstance(listed, list | tuple):
         raise OvssError(f'the words are {_short(listed)}. Write a list of names, such as ["sky", "road"]')
@@ -142,7 +142,7 @@ def _checked(classes: Any, most: int) -> list[Any]:
 
 @lru_cache(maxsize=4)
 def read(path: str) -> Mapping[str, Entry]:
-    """Return the name of each image, without suffix → its entry. Raises OvssError for a file without valid entries."""
+    """Return image name without suffix → entry. Raises OvssError for an invalid file, or one without entries."""
     suffix = PurePosixPath(path).suffix.lower()
     if suffix not in _FORMS:
         raise OvssError(f"{path}: unknown suffix {suffix!r}. Save the words as {', '.join(_FORMS)}")
@@ -155,7 +155,7 @@ def read(path: str) -> Mapping[str, Entry]:
             entries[name] = entry
     except (ValueError, KeyError, TypeError, RecursionError, OSError, pa.ArrowException) as failure:
         raise OvssError(
-            f"{path}: not a file of words: {failure}. See docs/vocabulary_free.md for its forms"
+            f"{path}: not a file of words: {failure}. See docs/vocabulary_free.md for the accepted forms"
         ) from failure
     if not entries:
         raise OvssError(f"{path}: no entries. Write an entry with image_id and classes for each image")
@@ -199,7 +199,7 @@ class _Pairs:
 
 
 def _plain(value: Any) -> Any:
-    """Return JSON with dicts in the place of _Pairs. Raises ValueError for a repeated key."""
+    """Return a JSON value with all _Pairs converted to dicts. Raises ValueError for a repeated key."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if not isinstance(value, _Pairs):

@@ -30,7 +30,7 @@ class Stage(stage.Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Read and decode the instances of every image.
 
-        Raises OvssError with the name of an unreadable file, and if the photograph has another size than annotated.
+        Raises OvssError for an unreadable file, or if the photograph's size differs from the annotated size.
         """
         items = map(Item, batch["image_id"], batch["image_uri"], batch["truth_uri"], batch["part"])
         decoded, digests_read = [], []

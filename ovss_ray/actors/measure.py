@@ -54,7 +54,7 @@ class Stage(stage.Stage):
         return tuple(dict.fromkeys((*cls.reads, *needed))), names
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Compute all metrics of every image. Raises OvssError with the label file and its fault."""
+        """Compute all metrics of every image. Raises OvssError with the label file's address and the fault."""
         questions = list(map(self._question, batch["benchmark"], batch["part"]))
         mapped = self._mapped(batch, questions)
         of_words = {metric.name for metric in self._metrics if WORDS in metric.reads}
@@ -64,7 +64,7 @@ class Stage(stage.Stage):
         }
 
     def _mapped(self, batch: Batch, questions: Sequence[Question]) -> Batch:
-        """Return a batch for metrics that know nothing of words: predictions of words become those of classes."""
+        """Return the batch for metrics that do not read `words`: word indices in predictions become class indices."""
         if not (self.config.words and "prediction" in batch):
             return batch
         rows = zip(batch["prediction"], batch[WORDS], questions, strict=True)

@@ -4,13 +4,13 @@ Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes
 2401.02955.
 
 CLIP's ResNet encodes an image once. A neck turns its features into SAM's image embedding, and SAM's decoder returns a
-mask per prompt. A head names the mask by features of its box, and a second branch by CLIP's attention pool. The scores
-of both are fused; for base classes, on which the head was trained, its weight is higher. Prompts of several images
-share passes of the decoder.
+mask per prompt. Two branches name the mask: a head by features of the mask's box, and CLIP's attention pool. The scores
+of both branches are fused; for base classes, on which the head was trained, the head's weight is higher. Prompts of
+several images share passes of the decoder.
 
-The second branch sees the box of the prompt, else that of the mask. In the published evaluation it sees the annotated
-box of the instance, also if the prompt is a point. This box is in pixels of the photograph, not of the network's input.
-Both are options here, and the report states them.
+CLIP's branch sees the box of the prompt, or the mask's box if the prompt has none. In the published evaluation it sees
+the annotated box of the instance, even if the prompt is a point. This box is not scaled to the network's input, but
+remains in pixels of the photograph. The options `clip_boxes` and `official` do the same, and the report states them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,15 +55,15 @@ class Stage(WithNames, stage.Stage):
         """The network with the checkpoints of its parts, and the options of its scores."""
 
         clip_boxes: Literal["prompt", "truth"] = "prompt"
-        """box for CLIP's branch. prompt: the box of the prompt, else that of the mask; truth: the annotated box"""
+        """box for CLIP's branch. prompt: the box of the prompt, else the mask's box; truth: the annotated box"""
         official: bool = False
-        """True: as in the published evaluation, annotated boxes, not scaled to the network's input"""
+        """True: annotated boxes for CLIP's branch, not scaled to the network's input, as in the published evaluation"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 
         @model_validator(mode="after")
         def _effective(self) -> Self:
-            """Refuse options that have no effect with the others."""
+            """Refuse options that have no effect with `path: demo`."""
             if self.path == "demo" and self.needs_truth:
                 raise ValueError(
                     "path demo has the scores of the head alone, so `official` and `clip_boxes: truth` have no effect. "
@@ -84,7 +84,7 @@ class Stage(WithNames, stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the path and the boxes that CLIP's branch sees."""
+        """Return the option `path`, and the kind of the boxes that CLIP's branch sees."""
         if config.path == "demo":
             return ("path demo: scores of the head alone",)
         if config.official:
@@ -118,7 +118,7 @@ class Stage(WithNames, stage.Stage):
     def _answers(
         self, rows: Sequence[Mapping[str, Any]], vocabularies: Vocabularies
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yield boxes, bits and scores of images, which are encoded in one pass. Images without a prompt are not."""
+        """Yield boxes, bits and scores of each image. All images with prompts are encoded in one pass."""
         prompted = [row for row in rows if len(row["prompt_points"])]
         seen = self.model.embed([row["image"] for row in prompted], self.config.path) if prompted else []
         logits = self.model.masks(seen, list(map(_prompts, prompted, seen)))
@@ -154,9 +154,9 @@ class Stage(WithNames, stage.Stage):
         return words.grouped(self.classifier(vocabulary), vocabulary)
 
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
-        """Return which of K classes are base, and which are novel, (K,) bool each, by the benchmark's groups.
+        """Return two masks of the K classes, (K,) bool each: base and novel classes, by the benchmark's groups.
 
-        Words of the image itself are all novel.
+        Without groups, or if the vocabulary is not the benchmark's, all classes are novel.
         """
         from ovss_ray.models.ovsam import words
 
@@ -166,7 +166,7 @@ class Stage(WithNames, stage.Stage):
         return words.grouping(card.groups, card.index, len(vocabulary))
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
-        """Return the boxes (N, 4) for CLIP's branch, in pixels of the network's input; None: those of the masks."""
+        """Return the boxes (N, 4) for CLIP's branch, in pixels of the network's input; None: use the masks' boxes."""
         from ovss_ray.models.ovsam import inputs
 
         if self.config.needs_truth:

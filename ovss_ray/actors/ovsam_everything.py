@@ -2,8 +2,8 @@
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955. The authors' code segments at prompts only. Here SAM's automatic mask generator prompts the network with a
-grid of points. The network predicts no IoU of its masks, so their stability takes its place. Each region has the scores
-of its click. The stage `paint` makes a label map of regions and scores.
+grid of points. The network does not predict the IoU of its masks, so their stability is used instead. The class scores
+of a region are those of the point that proposed it. The stage `paint` makes a label map of regions and scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from torch import Tensor
 
 TOP = 10
-"""T: number of best classes per region, of which the online service returns as many as a request wants"""
+"""T: number of best classes per region in `top_classes`, the most that a request to the online service can get"""
 
 
 class Stage(WithNames, stage.Stage):
@@ -38,17 +38,17 @@ class Stage(WithNames, stage.Stage):
     benchmarks: Mapping[str, Benchmark]
 
     class Config(Options, OvsamConfig):
-        """The network, and the parameters of SAM's generator that need no predicted IoU, under their names."""
+        """The network, and the parameters of SAM's generator that need no predicted IoU, with their released names."""
 
         base: tuple[str, ...] = ()
-        """names seen in training: for their classes, the ensemble prefers the head. Benchmarks with base and novel
-        classes have their own"""
+        """names seen in training; for classes with these names, the head's weight in the ensemble is higher. For
+        benchmarks with the groups base and novel, these groups are used instead"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return how regions are ranked and scored."""
+        """Return the meaning of predicted_iou, and the origin of the scores."""
         scores = "the head alone" if config.path == "demo" else "the ensemble; CLIP's branch sees the mask's box"
         return (f"predicted_iou is the stability of a mask; scores of {scores}",)
 
@@ -74,7 +74,7 @@ class Stage(WithNames, stage.Stage):
     def _answers(
         self, rows: Sequence[tuple[np.ndarray, str, str]], vocabularies: Vocabularies
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yield the columns of images, which are encoded in one pass."""
+        """Yield the values of the columns in `writes` for each image. All images are encoded in one pass."""
         from ovss_ray.models.ovsam import words
 
         seen = self.model.embed([image for image, *_ in rows], self.config.path)
@@ -87,10 +87,10 @@ class Stage(WithNames, stage.Stage):
             yield regions.boxes, bits, regions.predicted_iou, names.scores, names.classes, names.probabilities
 
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
-        """Return which of K classes are base classes, and which are novel, (K,) bool each.
+        """Return two masks of the K classes, (K,) bool each: base and novel classes.
 
-        They are the groups of the benchmark. Without groups, and for words of the image itself, they are those of the
-        option `base`.
+        The groups of the benchmark decide. Without groups, and for words of the image itself, the option `base`
+        decides.
         """
         from ovss_ray.models.ovsam import words
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.text import Classifier
 
 TOP = 10
-"""T: number of best classes of the mask, of which the online service returns as many as a request wants"""
+"""T: number of best classes of the mask in `top_classes`, the most that a request to the online service can get"""
 OFFSET = 1.0
-"""The mask's stability is its IoU between the thresholds plus and minus this value, in logits"""
+"""Threshold in logits: a mask's stability is the IoU of its versions above +OFFSET and above −OFFSET"""
 QUESTION = ("points", "labels", "box", "base", "multimask", "image")
 """Keys of a prompt. `base`: names seen in training, by default those of the config; `multimask` has no effect, since
 the network has one mask per prompt; `image`: name of the image in the cache, by default a hash of its pixels"""
@@ -44,7 +44,7 @@ class Stage(WithImages, WithClassifiers, stage.Stage):
         """The network, the names seen in training, and the size of the image cache."""
 
         base: tuple[str, ...] = ()
-        """names seen in training, for prompts without `base`: for their classes, the ensemble prefers the head"""
+        """names seen in training, for prompts without `base`; for these classes, the head's weight is higher"""
         memory: int = Field(default=1 << 28, ge=1)
         """maximum bytes of the cache of images and encodings, which evicts the least recently used. An encoding takes
         110 MB. The last image is always cached"""
@@ -68,7 +68,7 @@ class Stage(WithImages, WithClassifiers, stage.Stage):
         return {name: column(answer[i] for answer in answers) for i, name in enumerate(self.writes)}
 
     def _answer(self, image: np.ndarray, question: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
-        """Return the columns of an image (H, W, 3). Raises OvssError for an invalid prompt."""
+        """Return an image's values for the columns in `writes`. Raises OvssError for an invalid prompt."""
         from ovss_ray.models.ovsam import inputs, naming, words
 
         if unknown := set(question) - set(QUESTION):
@@ -83,7 +83,7 @@ class Stage(WithImages, WithClassifiers, stage.Stage):
         return *mask, names.scores, names.classes, names.probabilities
 
     def _classes(self, vocabulary: Vocabulary) -> "Classifier":
-        """Return the classifier of a vocabulary. The last one is cached, since grouping 20,000 names is slow."""
+        """Return the classifier of a vocabulary. The last classifier is cached, since grouping 20,000 names is slow."""
         from ovss_ray.models.ovsam import words
 
         rows = self.classifier(vocabulary)

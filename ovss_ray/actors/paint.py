@@ -40,7 +40,7 @@ class Stage(stage.Stage):
         """name of the class for `uncovered: background`"""
         contained: float | None = Field(default=None, gt=0, le=1)
         """drop a region if at least this fraction of its area lies inside a larger region that is kept. Of equal
-        regions the first is kept. Useful for methods that segment whole objects, and not their parts"""
+        regions the first is kept. For methods whose regions include whole objects and also parts of them"""
 
         @model_validator(mode="after")
         def _one_background(self) -> "Stage.Config":

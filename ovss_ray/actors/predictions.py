@@ -130,7 +130,7 @@ class Stage(stage.Stage):
 
 
 def _agree(sample: Iterable[str]) -> None:
-    """Compare the palettes of a sample of label maps. Raises OvssError if one colour has different numbers."""
+    """Compare the palettes of a sample of label maps. Raises OvssError if files give a colour different numbers."""
     shown = []
     for uri in sample:
         with suppress(OvssError):  # the run reports an unreadable file, and continues with the other images
@@ -147,7 +147,7 @@ class _Source(Protocol):
 
 
 class _Folder:
-    """The label maps in a folder, searched by relative path."""
+    """Label maps in a folder, found by their relative paths."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -178,7 +178,7 @@ def label_maps(folder: str) -> dict[str, str]:
         if inner.suffix.lower() in ENDINGS:
             stem = str(inner.with_suffix(""))
             if stem in addresses:
-                raise OvssError(f"{addresses[stem]} and {inner} would both be the prediction of {stem!r}. Remove one")
+                raise OvssError(f"{addresses[stem]} and {inner} are both predictions of {stem!r}. Remove one file")
             addresses[stem] = uri
         else:
             others[inner.suffix] += 1
@@ -228,7 +228,7 @@ class _Json:
         return name, painted
 
     def _missing(self, image_id: str, fitting: list[str]) -> str:
-        """Return the reason why an image has no masks, in words."""
+        """Return the reason why no single file_name matches an image, as text."""
         if fitting:
             return f"{len(fitting)} file_names of {self._path} match {image_id!r}: {', '.join(fitting[:3])}"
         folders, _, stem = image_id.rpartition("/")
@@ -238,7 +238,7 @@ class _Json:
 
 
 def _entries(raw: Any) -> list[Any]:
-    """Return the entries of detectron2's JSON. For any other JSON, raises ValueError, which names its kind."""
+    """Return the entries of detectron2's JSON. Raises ValueError for COCO's formats, with the name of the format."""
     if isinstance(raw, dict):
         keys = ", ".join(list(raw)[:5])
         raise ValueError(f"found an object with the keys {keys}, as in COCO's annotations and panoptic results")

@@ -1,7 +1,7 @@
-"""Retrieve captions for an image: those of a base whose CLIP embeddings are most similar to the image's.
+"""Retrieve captions for an image from a list: those whose CLIP embeddings are most similar to the image's.
 
 The first step of CaSED: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3.
-The base is any list of captions or words. Near duplicates of a better caption are removed, and not replaced.
+The list, called base, has captions or words. Near duplicates of a better caption are removed without replacement.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the checkpoint and the base. The index is computed from them, so the run's digest covers it."""
+        """Return the files of the checkpoint and of the base. The index of the base is computed from these files."""
         return (*config.files(), *config.base_files("retrieve"))
 
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:

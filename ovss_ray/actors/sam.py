@@ -1,4 +1,4 @@
-"""Propose regions with SAM: the masks of the released automatic generator, in its order, with less computation.
+"""Propose regions with SAM: the same masks as the released automatic generator, in its order, in less time.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. The network is prompted with a grid of points and
 returns three masks per point. The generator (models/sam_layers/generator.py) drops masks with a low predicted IoU or
@@ -30,7 +30,7 @@ class Stage(stage.Stage):
         """The network, and the released generator's parameters, with the released names and defaults."""
 
         batch: int = Field(default=4, ge=1)
-        """maximum number of images or crops in a forward pass on a GPU. A CPU gets one, since more are not faster"""
+        """maximum number of images or crops in a forward pass on a GPU; always 1 on a CPU, where more are not faster"""
         pred_iou_thresh: float = 0.88
         crop_n_layers: int = Field(default=0, ge=0)
         crop_nms_thresh: float = 0.7

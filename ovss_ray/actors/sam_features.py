@@ -2,9 +2,9 @@
 
 The photograph is resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024). So teacher and student see the same
 pixels. Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H. A shard holds the images of a batch,
-by their ids (io/arrays/shards.py); `pools.N.batch` sets their number. It also names the SAM and the digest of its
-weights, so that a training refuses embeddings of another one. A killed run is resumed like any other: images with a
-record are not computed again.
+by their ids (io/arrays/shards.py); `pools.N.batch` sets their number. A shard also has the name of the SAM and the
+digest of its weights. So a training can refuse embeddings of another SAM. A killed run is resumed like any other run:
+images with a record are not computed again.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → its embedding (D, g, g) float16 in a shard of `<folder>/<benchmark>`; no column."""
+    """image (H, W, 3) uint8 RGB → embedding (D, g, g) float16 in a shard of `<folder>/<benchmark>`. No column."""
 
     reads = ("benchmark", "image")
     writes = ()

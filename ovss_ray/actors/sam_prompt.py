@@ -1,8 +1,9 @@
 """Segment the object of a prompt with SAM. A prompt consists of points, a box, or the mask of an earlier answer.
 
-An image has one prompt, and the answer all of its masks. With `per: instance`, an image has a prompt for each instance
-(see actors/truth_prompts.py), and each prompt one mask. A single point is ambiguous: the mask is the best of three by
-predicted IoU. For a box it is SAM's single mask, as its authors recommend.
+By default, an image has one prompt, and all masks for this prompt are returned. With `per: instance`, an image has one
+prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. For a single point, which is
+ambiguous, this is the best of three masks by predicted IoU. For a box, it is SAM's single mask, as SAM's authors
+recommend.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. The first prompt for an image encodes it; further
 prompts run only the small decoder.
@@ -49,7 +50,7 @@ class Stage(WithImages, stage.Stage):
         """maximum bytes of the cache of images and embeddings, which evicts the least recently used. An embedding takes
         4 MB (sam_tiny: 0.3 MB). The last image is always cached"""
         per: Literal["image", "instance"] = "image"
-        """image: the column `prompts` has one prompt, with all of its masks; instance: one mask per prompt"""
+        """image: one prompt per image, all masks are returned; instance: one prompt per instance, one mask each"""
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
@@ -58,7 +59,7 @@ class Stage(WithImages, stage.Stage):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns that the stage reads and writes; prompts of instances are two columns."""
+        """Return the columns that the stage reads and writes. With `per: instance`, two columns have the prompts."""
         per_instance = options.get("per") == "instance"
         return (("image", "prompt_points", "prompt_boxes") if per_instance else cls.reads), cls.writes
 

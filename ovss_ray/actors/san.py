@@ -11,7 +11,7 @@ class at a pixel is the sum over masks of class probability times mask probabili
 class logits need the vocabulary, so images with different vocabularies share all earlier computation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -86,6 +86,11 @@ class Stage(WithClassifiers, stage.Stage):
                 for row, prediction in zip(rows, labels, strict=True):
                     predictions[row] = prediction
         return {"prediction": column(predictions)}
+
+    def kept(self) -> Mapping[str, int]:
+        """Return the size of the caches of text, and of features if the stage `tags` shares them, in bytes."""
+        features = {"features": self.model.recent.held} if self.model.recent else {}
+        return {**super().kept(), **features}
 
     def _segment(self, images: Sequence[np.ndarray], vocabularies: Sequence[Vocabulary]) -> Iterator[np.ndarray]:
         """Yield the label maps (H, W) uint16 of images with the same padded size."""

@@ -38,14 +38,14 @@ Row = tuple[np.ndarray, Options, Vocabulary]
 
 
 class Values(Settings):
-    """Options that may differ between benchmarks. None: the value of the benchmark's preset; if it has none, the
+    """Options that may differ between benchmarks. None stands for the value in the benchmark's preset, else the
     default.
     """
 
     mask_threshold: Fraction | None = None
     """probability above which a pixel belongs to the crop of a mask; default 0.4"""
     ensemble_weight: Fraction | Literal["none"] | None = None
-    """weight of the crops in the geometric mean, default 0.7; 0: crops alone; none: no crops, proposals alone"""
+    """weight of the crops in the geometric mean, default 0.7; 0: crops alone (official code); none: proposals alone"""
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
@@ -67,7 +67,7 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "scan_vitL"
         """scan_tiny, scan_vitB or scan_vitL"""
         presets: dict[str, Values] = Field(default_factory=dict)
-        """benchmark → values for its images. The options themselves override them for all benchmarks."""
+        """benchmark → values for its images. Options that are set directly override the presets of all benchmarks."""
         seed: int = 0
         """seed of the contextual shift's random draws, together with the pixels of each image"""
         batch: int = Field(default=4, ge=1)
@@ -76,11 +76,11 @@ class Stage(WithClassifiers, stage.Stage):
         """maximum number of crops in one forward pass"""
 
         def preset(self, benchmark: str) -> str | None:
-            """Return the benchmark whose preset holds; that of ade20k:847 also holds for ade20k:847@ovseg."""
+            """Return the name of the preset to use, or None; the preset ade20k:847 also serves ade20k:847@ovseg."""
             return next((name for name in (benchmark, class_lists.base(benchmark)) if name in self.presets), None)
 
         def values(self, benchmark: str) -> Options:
-            """Return the options for the images of a benchmark; "" is a request to the service, which has none."""
+            """Return the options for the images of a benchmark; "" (a request to the service) has no preset."""
             preset = self.preset(benchmark)
             values = {**(_set(self.presets[preset]) if preset else {}), **_set(self)}
             if values.get("ensemble_weight") == "none":
@@ -120,7 +120,7 @@ class Stage(WithClassifiers, stage.Stage):
         self._seconds = 0.0
 
     def parts(self) -> Mapping[str, float]:
-        """Return the seconds spent on cutting regions and embedding their crops."""
+        """Return the wall seconds spent on cutting crops of the masks and embedding them."""
         spent, self._seconds = self._seconds, 0.0
         return {"crops": spent}
 
@@ -167,7 +167,7 @@ class Stage(WithClassifiers, stage.Stage):
         return [features[i] for i in range(len(inputs))]
 
     def _cut(self, row: Row, inputs: "Inputs", features: "Features") -> "Cut | None":
-        """Return the regions of an image; None if its options need no crops."""
+        """Return the crops of an image's masks; None if its options need no crops."""
         image, options, _ = row
         if options.ensemble_weight is None:
             return None

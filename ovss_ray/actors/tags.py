@@ -1,8 +1,8 @@
-"""Find the words of an image: the names of a list that a segmenter's own queries predict with confidence.
+"""Find the words of an image: the names from a list that SAN predicts for its masks with sufficient probability.
 
-SAN scores each of its masks for every name of the list, and for "no object". The names that win a mask large enough,
-with a probability above a threshold, are the words of the image. So a network without any captioner tags images; later
-stages segment them with these words alone. The list may be long: only the found words are passed on.
+SAN scores each of its masks for every name of the list, and for "no object". A name becomes a word of the image if it
+is the best class of a mask. The mask's area and the name's probability must exceed thresholds. So no captioner is
+needed. Later stages segment the image with these words only, so the list may be long.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.san.network import San
 
 LIST = ".txt"
-"""Suffix that tells the path of a list of names from the name of a benchmark"""
+"""Suffix that distinguishes the path of a list of names from the name of a benchmark"""
 
 
 class Stage(stage.Stage):
@@ -53,7 +53,7 @@ class Stage(stage.Stage):
         area: float = Field(default=0.003, ge=0, le=1)
         """fraction of the image that a mask has to exceed"""
         fallback: str = ""
-        """word for an image in which none is found, such as object; empty: such an image has no prediction"""
+        """word for an image in which no word is found, such as object; empty: the image has no prediction"""
         batch: int = Field(default=8, ge=1)
         """maximum number of images in one forward pass; they have the same padded size"""
 
@@ -69,7 +69,7 @@ class Stage(stage.Stage):
             return words
 
         def path(self) -> str:
-            """Return the absolute path of the list of names, or "" if `words` is none."""
+            """Return the absolute path of the list of names, or "" if `words` is not a path."""
             return self.words if isinstance(self.words, str) and self.words.endswith(LIST) else ""
 
     @classmethod
@@ -87,7 +87,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the list of names and the thresholds; a list of the benchmark itself is a restriction to say."""
+        """Return the list of names and the thresholds, and a remark if the list is that of the evaluated benchmark."""
         listed = config.words if isinstance(config.words, str) else f"{len(config.words)} names of the config"
         restricted = ", which is the benchmark itself: words are restricted to its classes" * (listed == benchmark)
         return (f"words from {listed}{restricted}; threshold {config.threshold}, area {config.area}",)
@@ -117,7 +117,7 @@ class Stage(stage.Stage):
 
     @cached_property
     def _classifier(self) -> "Tensor":
-        """Classifier (K + 1, D) of the whole list, computed at once, whatever images come first."""
+        """Classifier (K + 1, D) of the whole list, computed for the first image."""
         from ovss_ray.models.san import network
 
         return network.classifier(self.model.ov_classifier, self._names)
@@ -148,7 +148,7 @@ class Stage(stage.Stage):
     def _words(self, names: np.ndarray, probabilities: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
         """Return the words of an image from name, probability and area of each query, all (Q,).
 
-        A name of several queries has the place of its largest mask, and its highest probability.
+        If several queries have the same name, its place is that of its largest mask, its score the highest probability.
         """
         counted = np.flatnonzero((areas > self.config.area) & (probabilities > self.config.threshold))
         scores: dict[int, float] = {}

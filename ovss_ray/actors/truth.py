@@ -26,7 +26,7 @@ class Stage(stage.Stage):
         """The size of the truth, set by the run (see runs.complete)."""
 
         side: int | None = None
-        """side in pixels of the square to which label maps are resized, by the nearest pixel; None: their own size"""
+        """side in pixels of the square to which label maps are resized, by nearest neighbour; None: no resizing"""
 
     def __init__(self, config: Settings, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
@@ -52,7 +52,8 @@ class Stage(stage.Stage):
 def squared(benchmark: Benchmark, part: str, labels: np.ndarray, side: int) -> np.ndarray:
     """Return a label map (H, W) uint16, resized to (side, side) as OpenCV's INTER_NEAREST does.
 
-    An episode whose class is lost is not counted: all of its pixels become IGNORE. `part` is that of the Item.
+    If an episode's class has no pixel left, all pixels become IGNORE, so that the episode does not count. `part` is
+    `Item.part`.
     """
     square = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
     if part in benchmark.alone and not (square == benchmark.alone[part][1][1]).any():

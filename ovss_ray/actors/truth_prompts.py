@@ -1,11 +1,11 @@
 """Create one prompt per counted true instance: a point in its mask, or its box.
 
-    centre_point  the pixel of the mask that is deepest inside (see structures/masks/centre_point.py). As in OVSAM's
-                  evaluation, the mask is first resized by the nearest pixel, to `side` pixels of its long side
+    centre_point  the pixel of the mask that is farthest from the outside (see structures/masks/centre_point.py). As in
+                  OVSAM's evaluation, the mask is first resized by nearest neighbour, to a long side of `side` pixels
     random_point  a pixel of the mask, all with the same probability
     box           the annotated box
-    noisy_box     the annotated box with noise, as in SAM's training: each coordinate is shifted by a normal
-                  deviate of 10 % of the box's side. It moves at most 20 pixels, and stays in the image
+    noisy_box     the annotated box with noise, as in SAM's training: a normal deviate is added to each coordinate.
+                  Its standard deviation is 10 % of the box's side, its limit 20 pixels. The box stays in the image
 
 Crowds and invalid annotations get no prompt (see structures/instances.py). Random choices depend on the seed and the
 image's id only.
@@ -43,13 +43,13 @@ class Stage(stage.Stage):
 
         kind: Literal["centre_point", "random_point", "box", "noisy_box"] = "centre_point"
         side: int | None = Field(default=1024, ge=1)
-        """pixels: long side of the masks in which centre points are searched; None: the image's own size"""
+        """long side, in pixels, to which masks are resized to find centre points; None: no resizing"""
         seed: int = Field(default=0, ge=0)
         """seed of random_point and noisy_box"""
 
     @classmethod
     def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
-        """Return the kind of the prompts, and the instances that have one."""
+        """Return the kind of the prompts, and the annotations that have no prompt."""
         seed = f", seed {config.seed}" if config.kind in ("random_point", "noisy_box") else ""
         return (f"one prompt per instance: {config.kind}{seed}; crowds and invalid annotations are not counted",)
 
@@ -87,9 +87,10 @@ class Stage(stage.Stage):
 
 
 def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
-    """Return x y in pixels of the centre of a mask (H, W) uint8. It is resized to the long side `side` before.
+    """Return x y of the centre of a mask (H, W) uint8, in pixels of this mask.
 
-    The resized sides are those of SAM's input, as in mmcv.
+    The centre is found after resizing to a long side of `side` pixels. The resized sides are those of SAM's input, as
+    in mmcv.
     """
     if side is None:
         return np.array(centre_point(mask > 0), np.float64)
@@ -110,7 +111,10 @@ def _random_pixel(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _noisy(corners: np.ndarray, size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
-    """Return boxes (N, 4) with noise, inside an image of `size` H, W. Each keeps a side of at least a pixel."""
+    """Return boxes (N, 4) with noise, inside an image of `size` H, W, in pixels.
+
+    A box that would get a side below 1 pixel is returned without noise.
+    """
     sides = np.tile(corners[:, 2:] - corners[:, :2], 2)
     shift = np.clip(random.normal(size=corners.shape) * NOISE * sides, -MOST_NOISE, MOST_NOISE)
     moved = np.clip(corners + shift, 0, np.tile(size[::-1], 2))

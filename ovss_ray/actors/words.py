@@ -2,12 +2,12 @@
 
 The filters are, by the option `filter`:
 
-    nouns     nouns by WordNet, in the package; "traffic lights" is the word "traffic light"
+    nouns     nouns by the package's extract of WordNet; "traffic lights" gives the word "traffic light"
     cased     the thirteen steps of CaSED: single words with two occurrences or more; needs the extra `words`
     autoseg   nouns by spaCy, as AutoSeg filters them; needs the extra `words`
     phrases   noun phrases by spaCy, such as "golden retriever"; needs the extra `words`
 
-Words are ordered by their number, then by first occurrence. The number of each word is its score.
+The most frequent word is first; equally frequent words are in order of occurrence. A word's score is its frequency.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from ovss_ray.words import cased, filters, tagging
 
 
 class Stage(stage.Stage):
-    """Captions → words. Both are dicts: texts and scores; classes, source and scores."""
+    """captions (dicts of texts and scores) → words (dicts of classes, source and scores)."""
 
     reads = ("captions",)
     writes = ("words",)
@@ -38,7 +38,7 @@ class Stage(stage.Stage):
         limit: int = Field(default=50, ge=1, le=1000)
         """maximum number of words of an image; the most frequent are kept"""
         fallback: str = ""
-        """word of an image whose captions have none, such as "object" in CaSED; empty: such an image has no words"""
+        """word for an image whose captions have no words, such as "object" in CaSED; empty: the image has no words"""
         tagger: str = "wordnet"
         """tagger of parts of speech for `nouns` and `cased`. wordnet: by the package's nouns; else the full name of a
         module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word"""
@@ -80,7 +80,7 @@ class Stage(stage.Stage):
 
     @property
     def _filter(self) -> Callable[[Sequence[str]], Mapping[str, int]]:
-        """Return the function from captions to words with their numbers."""
+        """Return the filter as a function: captions → {word: number of occurrences}."""
         return {
             "nouns": lambda texts: filters.by_nouns(texts, self._tagger),
             "cased": lambda texts: cased.words(texts, self._tagger),

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 from ovss_ray import metrics as further
 from ovss_ray.api import evaluation
 from ovss_ray.config.shipped import find_config
+from ovss_ray.engine import trackers
 from ovss_ray.engine.display import listener
 from ovss_ray.engine.progress import Progress
 from ovss_ray.errors import OvssError, UnknownName
@@ -36,6 +37,7 @@ class Selection(TypedDict, total=False):
     exact: bool | None
     relations: str | Path | None
     vocabulary: Words | None
+    wait_for: str | None
 
 
 def compare(
@@ -43,26 +45,27 @@ def compare(
     out: str | Path | None = None,
     overrides: Overrides = (),
     progress: bool | Progress = False,
+    track: str | Sequence[str] = (),
     **selection: Unpack[Selection],
 ) -> dict[str, Report]:
     """Return the reports of several runs: name → report, in the order of the arguments.
 
     Each of `runs` is the folder of a run, or a config. For a folder, the report is rebuilt from the records. A config
     is a name or a file, which may list several configs. Each config is evaluated in its own folder OUT/NAME. The
-    keyword arguments are those of `evaluate`, and hold for all configs. `relations` also holds for all folders.
+    keyword arguments are those of `evaluate`, for every config. `relations` also applies to every folder.
 
-    Raises OvssError for fewer than two runs, for a repeated name, and as `evaluate` does.
+    Raises OvssError for fewer than two runs, for a repeated name, and for the reasons listed in `evaluate`.
 
     Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
     """
-    shown = listener(progress)
+    shown, choices = listener(progress), trackers.parse(track)
     targets: list[tuple[str, RunFolder | RunPlan]] = []
     for run in runs:
         below = files.join(out, Path(run).stem) if out and len(runs) > 1 else out
         targets += _targets(run, below, overrides, selection)
     check_names([name for name, _ in targets])
     plans = {name: target for name, target in targets if isinstance(target, RunPlan)}
-    evaluated = dict(evaluation.run(plans, shown)) if plans else {}
+    evaluated = dict(evaluation.run(plans, shown, choices)) if plans else {}
     return {
         name: rebuild(target, shown, relations=selection.get("relations"))[0]
         if isinstance(target, RunFolder)
@@ -85,8 +88,8 @@ def check_names(names: Sequence[str]) -> None:
 def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str], Paired]:
     """Return the paired differences of runs to the first run: (other run, benchmark) → differences in points.
 
-    The arguments are folders of runs. Each benchmark of either run has a `Paired`. Its `refused` states why there are
-    no differences, such as unlike images, or a benchmark of one run only. Raises OvssError as `compare` does.
+    The arguments are folders of runs. The result has a `Paired` for every benchmark of one or both runs. Where
+    differences are not possible, `Paired.refused` states the reason, such as different images. Raises OvssError.
 
     Example: `differences("runs/a", "runs/b")["runs/b", "camvid"].values["miou"].p` is the p-value of b minus a.
     """
@@ -98,7 +101,7 @@ def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str],
 def paired_with_first(readings: Mapping[str, Mapping[str, Reading]]) -> dict[tuple[str, str], Paired]:
     """Return the paired differences of each run to the first: (run, benchmark) → differences (see `differences`).
 
-    `readings`: run → benchmark → content of its records, with cells.
+    `readings`: run → benchmark → content of its records, with confusion cells.
     """
     (of_first, first), *others = readings.items()
     return {
@@ -123,12 +126,12 @@ def rebuild(
     """Rebuild the report of a run from its records, and write it. Warn of files that have changed since the run.
 
     Return the report, and benchmark → content of the records. `images`: keep the values of each image, too. `cells`:
-    keep the confusion cells of each image, too. `bounds`: compute intervals from them. `metrics`: names of further
-    metrics that are computed from the records, such as "mmseg". `needed`: benchmarks whose cells are needed.
-    `relations`: file with relations between classes, for SG-IoU; the folder gets a copy.
+    keep the confusion cells of each image, too. `bounds`: compute confidence intervals from the cells. `metrics`:
+    names of further metrics that are computed from the records, such as "mmseg". `needed`: benchmarks that must have
+    cells. `relations`: file with relations between classes, for SG-IoU; the folder gets a copy.
 
-    Raises OvssError if `folder` is not the folder of a run, or if the run has not begun. It is also raised if the
-    relations do not fit a benchmark, or if needed cells were not kept; then no report is written.
+    Raises OvssError if `folder` has no run, if the run has not begun, or if the relations do not fit. It is also
+    raised if a benchmark in `needed` has too many images to keep cells. No report is written in these cases.
     """
     if relations is not None:
         relating.save(folder, relating.read(relations, folder.labels()))

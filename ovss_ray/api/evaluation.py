@@ -42,8 +42,8 @@ def evaluate(
     bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: own words in place of
     the classes (docs/own_words.md): a file, a Vocabulary, a list, the keys of a file, or a mapping of benchmarks to
     these. `wait_for`: a size of the cluster, such as "gpus=8,nodes=2". `overrides`: options, as {"san.precision":
-    "bf16"} or ["san.precision=bf16"]. `progress`: True, or a Progress object that gets it. `track`: experiment
-    trackers, such as "tensorboard" (docs/tracking.md).
+    "bf16"} or ["san.precision=bf16"]. `progress`: True shows a display; a Progress object is notified instead.
+    `track`: experiment trackers, such as "tensorboard" (docs/tracking.md).
 
     Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
     the folder of a different run, or if the run stops. After a KeyboardInterrupt, the same call resumes the run.
@@ -52,11 +52,11 @@ def evaluate(
     """
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
     words = {"relations": relations, "vocabulary": vocabulary}
-    choices = trackers.parse(track)
     plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection})
     if len(plans) > 1:
-        raise OvssError(f"{config} names the configs {', '.join(plans)}. Evaluate one of them, or use ovss_ray.compare")
-    return dict(run(plans, listener(progress), choices)).popitem()[1]
+        names = f"{len(plans)} configs: {', '.join(plans)}"
+        raise OvssError(f"{config} names {names}. Evaluate one of them, or use ovss_ray.compare")
+    return dict(run(plans, listener(progress), trackers.parse(track))).popitem()[1]
 
 
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:

@@ -1,6 +1,6 @@
 """Scores of a finished run under other mappings of its words to classes, from its records alone.
 
-Nothing in the folder of the run changes. The classes are those of the benchmark when the run was made.
+The folder of the run is not changed. The classes are those that the benchmark had at the time of the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from ovss_ray.words import mapping, scoring, similarity, vicss
 from ovss_ray.words.mapping import Word
 
 UPPER_BOUNDS = ("overlap", "hungarian", "best_iou")
-"""Mappings that use the truth."""
+"""Mappings that use the ground truth, so that their scores are upper bounds."""
 VICSS = "vicss"
 
 
@@ -48,9 +48,9 @@ class Remapped:
 
     mapping: str
     stamps: tuple[str, ...]
-    """files that decide, with their sha256"""
+    """files that the mapping uses, each as text with its sha256"""
     values: Mapping[str, float]
-    """values of the confusion matrix, such as miou, and present_recall, unmapped_pixels"""
+    """metrics of the confusion matrix, such as miou, followed by present_recall and unmapped_pixels"""
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
     words: tuple[FrequentWord, ...]
@@ -62,17 +62,20 @@ class Remapping:
     """Scores of a benchmark under several mappings."""
 
     words: Mapping[str, float]
-    """words_per_image, pixels_with_word and distinct_words"""
+    """words_per_image (mean number), pixels_with_word (percent) and distinct_words (number)"""
     mapped: tuple[Remapped, ...]
     upper_bounds: Mapping[str, float]
-    """percent; they use the truth and are not comparable with mIoU; empty unless requested"""
+    """overlap, hungarian and best_iou, in percent: not comparable with mIoU; empty unless requested"""
     vicss: Mapping[str, Mapping[str, float]]
-    """source of similarities, or "" without → the metrics of vicss, from 0 to 1"""
+    """source of word similarities ("": none) → metric of vicss → value, from 0 to 1"""
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over images, one per mapping in each tuple. Addition is exact, associative and commutative."""
+    """Sums over images. Addition is exact, associative and commutative.
+
+    `confusion` and `recall` have one sum per mapping, `vicss` one per source. `bounds` has one sum, or none.
+    """
 
     confusion: tuple[Any, ...]
     recall: tuple[scoring.Recall, ...]
@@ -86,14 +89,14 @@ class _Sums:
 
 @dataclass(frozen=True)
 class _Judges:
-    """Mappings of the words of a benchmark."""
+    """Rules to score the words of a benchmark: mappings to its labels, upper bounds, and metrics of vicss."""
 
     labels: int
     label_of: tuple[Mapping[Word, int], ...]
     """for each mapping, word → label index or NONE"""
     bounds: bool
     background: int | None
-    """index of the label `background`; None: there is none"""
+    """index of the label `background`; None if the benchmark has no label of this name"""
     vicss: tuple[vicss.Judge, ...]
 
     def sums(self, part: pa.Table) -> _Sums:
@@ -114,7 +117,7 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
 
     `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
     "hungarian" and "best_iou" use the truth. "vicss" and "vicss:SOURCE" are the metrics of vicss. Raises OvssError for
-    an unknown mapping, a run without words, or a folder that is not that of a run. Episodes cannot be mapped, either.
+    an unknown mapping, a run without words, or a folder without a run. It is also raised for few-shot episodes.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """

@@ -36,13 +36,13 @@ def load(name: str) -> Benchmark:
 def expanded(names: Iterable[str]) -> tuple[str, ...]:
     """Return names of benchmarks, with "pascal5i" replaced by pascal5i:0 to pascal5i:3, and "coco20i" likewise.
 
-    The module of such a data set defines FOLDS, the variants that its name alone stands for.
+    The module of a data set with folds lists them in FOLDS.
     """
     return tuple(benchmark for name in names for benchmark in (folds(name) or (name,)))
 
 
 def folds(family: str) -> tuple[str, ...]:
-    """Return the benchmarks of a data set's folds; empty for another data set, and for a name with a variant."""
+    """Return the benchmark names of a data set's folds; empty without folds, and for a name with a variant."""
     if family not in families():
         return ()
     module = registry.find("ovss_ray.datasets", family, "__dict__")
@@ -74,7 +74,7 @@ def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
 
 
 def absolute(name: str) -> str:
-    """Return a benchmark's name. The path in folder:my.yaml becomes absolute, since workers run in another folder."""
+    """Return a benchmark's name, with an absolute path in folder:my.yaml, since workers run in another folder."""
     family, colon, rest = name.partition(":")
     return f"{family}:{files.absolute(rest)}" if family == "folder" and rest else family + colon + rest
 

@@ -4,9 +4,10 @@ Listing passes through the file twice. Annotations wait in a temporary file, sor
 with the file. Only the names of the existing photographs are in memory. The label file of an image is an inline address
 with its annotations (see io.inline).
 
-Polygons are rasterised by pycocotools. Which annotations are evaluated follows mmdet's data sets. Annotations of other
-classes are left out. Those with `iscrowd` are kept as CROWD. INVALID are annotations with `ignore`, those without an
-area, and boxes outside the image or narrower than a pixel. So are masks whose polygons have fewer than three corners.
+Polygons are rasterised by pycocotools. Annotations are classified as in mmdet's data sets. Annotations of unlisted
+classes are left out. Annotations with `iscrowd` get the status CROWD. An annotation is INVALID if it has `ignore`, no
+area, or no mask. A mask is an RLE, or polygons of at least three corners. An annotation is INVALID, too, if its box is
+outside the image, or less than a pixel wide or high.
 """
 
 import json
@@ -28,7 +29,7 @@ from ovss_ray.structures.masks import regions, rle
 KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 """Keys of an annotation that are passed on to the workers."""
 ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
-"""Keys of an image of LVIS: categories that it lacks, and categories with unmarked instances."""
+"""Keys of an image in LVIS's JSON: categories that it lacks, and categories with unmarked instances."""
 INSTALL = 'Type: pip install "ovss_ray[instances]"'
 
 
@@ -40,7 +41,8 @@ def items(
 
     `photograph` returns the address of an image's photograph. Only annotations of `categories` count. Images without
     any are listed only if `empty`. Images without a photograph are left out (see Paired.left_out). The values of an
-    image with the keys `kept` are passed on. Raises OvssError if the file is damaged, or if a library is missing.
+    image under the keys `kept` are passed on to the workers. Raises OvssError if the file is damaged, or if a library
+    is missing.
     """
     require("ijson", "pycocotools")
     annotations: Rows[Any] = Rows(row, "image, number, content", _annotations(uri, categories))
@@ -57,7 +59,7 @@ def items(
 def _with_photograph(
     rows: Iterable[tuple[str, str, str, str]], missing: Rows[Any]
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the columns of an Item per image whose photograph exists. Append the label's name of others to `missing`.
+    """Yield the columns of an Item per image whose photograph exists. Append other images' label names to `missing`.
 
     Each folder of photographs is listed once.
     """
@@ -77,7 +79,7 @@ def require(*libraries: str) -> None:
     from importlib.util import find_spec
 
     if missing := [library for library in libraries if find_spec(library) is None]:
-        raise OvssError(f"this needs {', '.join(missing)}, which is not installed. {INSTALL}")
+        raise OvssError(f"COCO's JSON format needs {', '.join(missing)}, which is not installed. {INSTALL}")
 
 
 def _annotations(uri: str, categories: Container[int]) -> Iterator[tuple[int, int, str]]:
@@ -102,7 +104,7 @@ def _images(
 
 
 def _stream(uri: str, name: str) -> Iterator[Any]:
-    """Yield the entries of one list of a JSON file. Raises OvssError for damaged JSON, or a file without the list."""
+    """Yield the entries of one list of a JSON file. Raises OvssError for damaged JSON, or without images."""
     import ijson  # part of an extra
 
     count = 0
@@ -170,7 +172,7 @@ def decode(labels: Mapping[int, int] | None, item: Item, data: bytes) -> Instanc
 
 
 def _labels(labels: Mapping[int, int] | None, categories: Iterable[int]) -> np.ndarray:
-    """Return the labels of those categories that have any, (n,) uint16."""
+    """Return the label indices of categories, (n,) uint16. Categories without a label are left out."""
     return np.array([labels[category] for category in categories if category in labels] if labels else [], np.uint16)
 
 

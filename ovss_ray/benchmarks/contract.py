@@ -110,9 +110,9 @@ class Benchmark:
     truth: Callable[[Item, bytes], np.ndarray]
     """function (item, bytes of its label file) → (H, W) uint16: label indices, or IGNORE. Raises OvssError"""
     instances: Callable[[Item, bytes], Instances] | None = None
-    """function (item, bytes of its label file) → the true objects, for methods that are prompted; None: no such"""
+    """function (item, bytes of its label file) → the true objects, for prompted methods; None: label maps only"""
     federated: bool = False
-    """True if its instances list the classes that an image was searched for, as those of LVIS do"""
+    """True if, as in LVIS, each image is annotated for some classes only, and its Instances list these classes"""
     categories: tuple[int, ...] = ()
     """category id of each label in the file of the instances; default: label index + 1"""
     index: tuple[int, ...] = ()
@@ -121,7 +121,7 @@ class Benchmark:
     If `own_words`, NONE marks a class that counts as no label.
     """
     own_words: bool = False
-    """True for words of the user: some may count as no label, and some labels may have no word (see own_words.py)"""
+    """True for words of the user: a word may count as no label, a label may have no word (see own_words.py)"""
     parts: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
     """Item.part → vocabulary and index that replace `vocabulary` and `index`; used for few-shot episodes"""
     alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Benchmark:
     listed: Callable[[str, str, Sequence[str]], Iterable[Item]] | None = None
     """function (data root, split, ids) → images with these ids; None: the ids must be in the split
 
-    With this function, a list of ids is a fold of the user's own. Raises OvssError for an invalid id.
+    With this function, a user's list of ids defines a new fold. Raises OvssError for an invalid id.
     """
     image: Callable[[Item, bytes], np.ndarray] = _photograph
     """function (item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError"""

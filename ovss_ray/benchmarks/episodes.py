@@ -109,7 +109,7 @@ def training_pairs(
         lacking = next(stem for stem, number in listed if f"{stem}__{number:02}" not in usable)
         raise OvssError(
             f"{len(listed)} training pairs are listed, but only {len(items)} of them have both a photograph in "
-            f"{photographs} and a label file in {truths}. One that lacks a file: {lacking}. {advice}"
+            f"{photographs} and a label file in {truths}. Example of a pair that lacks a file: {lacking}. {advice}"
         )
     return items
 
@@ -120,8 +120,7 @@ def benchmark_of(
     """Return the benchmark of a fold. `numbers` are the label values of the fold's classes.
 
     `words` has the names of each label value; the value 0 is background. `spelled` has the names for methods that
-    segment one class at a time; default: `words`. The benchmark's label indices stand for the classes of the fold, then
-    for background.
+    segment one class at a time; default: `words`. The benchmark's labels are the classes of the fold, then background.
     """
     requests = [(spelled or words).classes[number] for number in numbers]
     classes, last = tuple(words.classes[number] for number in numbers), len(numbers)
@@ -160,7 +159,7 @@ def truth(numbers: Mapping[str, int], highest: int, item: Item, data: bytes) -> 
     """Decode a label file to labels (H, W) uint16: the class in `item.part`, background, or IGNORE.
 
     If no pixel has the class, all pixels are IGNORE. A label value above `highest` raises OvssError, except 255, which
-    is IGNORE.
+    is IGNORE. `numbers`: class name → label value.
     """
     table = value_table(0, ignore=[NOT_COUNTED])
     table[: highest + 1] = len(numbers)

@@ -10,7 +10,7 @@ from ovss_ray.io import images
 from ovss_ray.structures.columns import IGNORE
 
 INVALID = 65533
-"""Special label index: the label value is invalid. It is used in tables of label value → label index."""
+"""Label index that marks an invalid label value, in tables of label value → label index."""
 
 
 def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.ndarray:

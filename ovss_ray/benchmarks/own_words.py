@@ -1,6 +1,6 @@
-"""Own words: classes of the user for a benchmark, and the labels that they count as.
+"""Own words: class names of the user for a benchmark, and the label that each of them counts as.
 
-Predictions are indices into these words. The table `Benchmark.index` turns them into labels when they are measured
+Predictions are indices into these words. When predictions are measured, `Benchmark.index` converts them to labels
 (see structures.question). Benchmarks in which several classes have one label use the same table.
 """
 
@@ -17,14 +17,14 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class OwnWords:
-    """Words and templates of a user for one benchmark. They are plain data, which workers receive."""
+    """Class names and prompt templates of a user for one benchmark, as plain data for workers."""
 
     vocabulary: Vocabulary | None
     """classes that replace those of the benchmark; None: the benchmark's own classes, with other templates"""
     index: tuple[int, ...] = ()
     """label index of each class, or NONE for a class that counts as no label"""
     templates: tuple[str, ...] = ()
-    """sentences for the prompts; empty: the method's own"""
+    """prompt templates; empty: those of the method"""
     file: str = ""
     """file of the words; empty for words in the config"""
     sha256: str = ""

@@ -36,7 +36,7 @@ def write_tables(
     latex: str | None,
     coco_rle: str | None,
 ) -> None:
-    """Write the forms of a report for which a file is set, and print their names. Raises OvssError."""
+    """Write the report in each form whose file is set, and print the names of these files. Raises OvssError."""
     from ovss_ray.reports.documents.exports import coco_rle as predictions
     from ovss_ray.reports.documents.exports import leaderboard, tables
 
@@ -53,7 +53,7 @@ def write_tables(
 def write_page(
     folder: "RunFolder", built: "Report", readings: "Mapping[str, Reading]", html: bool, opened: bool, images: int
 ) -> None:
-    """Write report.html if it is requested, and open it in a browser. Raises OvssError."""
+    """Write report.html if `html` or `opened` is True. If `opened`, also open it in a browser. Raises OvssError."""
     if not html and not opened:
         return
     from ovss_ray.reports.documents import run_page
@@ -77,7 +77,7 @@ def leaderboard(
     latex: Latex = None,
     html: Annotated[str | None, typer.Option(help="also write a page to this file")] = None,
 ) -> None:
-    """Show runs among the published figures of their benchmarks, each with its convention."""
+    """Rank runs among the published figures of their benchmarks. State the mIoU convention of each figure."""
     from ovss_ray.errors import UnknownName
     from ovss_ray.reports import terminal
     from ovss_ray.reports.documents import rendering

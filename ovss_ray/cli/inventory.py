@@ -15,9 +15,10 @@ from ovss_ray.reports import published
 
 
 def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path]) -> list[Table]:
-    """Return the table called `what`, or all tables except "published", which are two.
+    """Return the table called `what`, or for None all tables except "published".
 
-    Raises UnknownName for an unknown table. Raises OvssError if `benchmark` is set for a table other than "published".
+    "published" gives a second table if there are figures of vocabulary-free methods. Raises UnknownName for an unknown
+    table. Raises OvssError if `benchmark` is set for a table other than "published".
     """
     makers: dict[str, Callable[[], Table]] = {
         "benchmarks": benchmarks,
@@ -64,7 +65,7 @@ def figures(benchmark: str | None) -> Table:
 
 
 def free_figures(benchmark: str | None) -> Table:
-    """Return a table of published figures of vocabulary-free methods, with the setting of each."""
+    """Return a table of published figures of vocabulary-free methods, each with its evaluation setting."""
     rows = published.vocabulary_free(benchmark)
     of = f" for {escape(benchmark)}" if benchmark else ""
     title = f"Published without given class names{of}: {len(rows)}"
@@ -128,7 +129,7 @@ def measured() -> Table:
 
 
 def _first_line(metric: metrics.Table) -> str:
-    """Return the first line of a metric's docstring, in markup."""
+    """Return the first line of a metric's docstring, escaped for rich's markup."""
     return escape((registry.find(metrics.PACKAGE, metric.name, "__doc__") or "").partition("\n")[0])
 
 
@@ -152,7 +153,7 @@ def weights() -> Table:
 
 
 def _how_to_get(name: str, checkpoint: zoo.Weights) -> str:
-    """Return what to do for a checkpoint that is not on this machine."""
+    """Return an instruction, as text, for getting a checkpoint that is not on this machine."""
     if checkpoint.manual:
         return f"by hand from {checkpoint.page}" if checkpoint.file else "not published"
     return f"ovss weights fetch {name}"

@@ -20,7 +20,7 @@ BOUNDS = {"overlap": "overlap, mIoU", "hungarian": "Hungarian, mIoU", "best_iou"
 
 
 def show(run: str, options: Sequence[str], console: Console, frequent: int) -> None:
-    """Print the scores of a run under the mappings `options`. Nothing is printed without any.
+    """Print the scores of a run under the mappings `options`. Without options, print nothing.
 
     `frequent` is the number of frequent words to list. Raises OvssError as api.remapping.remap does.
     """

@@ -78,7 +78,7 @@ def report(
 def _selected(
     folder: "RunFolder", merge: Sequence[str], only: str, buckets: bool
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
-    """Return merged classes, classes of interest, benchmarks that lack them, and those whose cells are needed."""
+    """Return merged classes, selected classes, benchmarks that lack any of these, and benchmarks that need cells."""
     from ovss_ray.reports import subsets
 
     merged, words = subsets.parse(merge), subsets.parse_only(only)
@@ -87,7 +87,7 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to trackers, if there are any. Print the faults of those that followed the run earlier."""
+    """Send a report to the trackers `choices`, if any. Print the faults of other trackers, from earlier commands."""
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
 
@@ -109,7 +109,7 @@ def _show_more(
     buckets: bool,
     intervals: bool,
 ) -> None:
-    """Print the tables of `report` that have an option each."""
+    """Print the tables that `ovss report` shows only with an option, such as --worst."""
     from ovss_ray.reports import statistics_tables, terminal
 
     console = terminal.console()
@@ -160,7 +160,7 @@ def compare(
 
 
 def show_findings(findings: "Findings") -> None:
-    """Print the faults that `ovss check` has found on standard output."""
+    """Print on standard output the faults that `ovss check` has found."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)

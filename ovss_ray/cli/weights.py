@@ -46,7 +46,7 @@ def weights_merge(
     segmenter: Annotated[Path, typer.Option(help="checkpoint of the mask network, with the pretrained CLIP inside")],
     out: Annotated[Path | None, typer.Option(help="[default: NAME.pth here]")] = None,
 ) -> None:
-    """Write a SCAN's checkpoint from the files of its two trainings, as the official tools/replace_clip.py does."""
+    """Merge the files of SCAN's two trainings into one checkpoint, as the official tools/replace_clip.py does."""
     from ovss_ray import models
     from ovss_ray.errors import UnknownName
     from ovss_ray.models import zoo

@@ -17,7 +17,7 @@ class Limits(Settings):
     classes: int = Field(default=1_000, ge=1)
     """largest number of classes in a request"""
     letters: int = Field(default=300, ge=1)
-    """largest number of characters in all names of a class together; text encoders read at most 77 tokens of a name"""
+    """largest total number of characters in the names of a class; text encoders read at most 77 tokens of a name"""
     points: int = Field(default=64, ge=1)
     """largest number of points in a prompt"""
     regions: int = Field(default=1_000, ge=1)
@@ -29,9 +29,9 @@ class Limits(Settings):
     waiting: int = Field(default=64, ge=1)
     """largest number of requests in progress, including queued ones; further requests receive status 429"""
     held: int = Field(default=160_000_000, ge=1)
-    """pixels, 3 bytes each: largest total of the decoded images whose requests are in progress
+    """pixels: largest total size of the decoded images of all requests in progress; a pixel takes 3 bytes
 
-    Further images are decoded later. A single image is decoded even if it exceeds this limit.
+    Further images wait before they are decoded. A single image is decoded even if it exceeds this limit.
     """
     seconds: float = Field(default=30.0, gt=0)
     """seconds: longest time from a request's arrival to its answer; slower requests receive status 503"""

@@ -1,4 +1,4 @@
-"""Reader of configs: it converts YAML, with its key `extends` and the option `--set`, to typed, frozen settings.
+"""Reader of configs: converts YAML files and `--set` options to typed, frozen settings.
 
 All settings are validated before a run starts.
 """
@@ -38,14 +38,14 @@ def load_all(
 ) -> dict[str, RunConfig]:
     """Return config name → config. The result has one config, unless the file has the key `compare`.
 
-    `compare: [NAME, …]` lists configs in the same folder. The file's other keys apply to all of them. An override
+    `compare: [NAME, …]` lists configs in the same folder. The file's other keys apply to all configs. An override
     applies to every config that has the key. Raises OvssError with the path of every fault.
     """
     return _checked(_raws(file, keys), overrides)
 
 
 def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
-    """Return config name → config for several files. A file with the key `compare` has several. Raises OvssError."""
+    """Return config name → config for several files; the key `compare` adds several configs. Raises OvssError."""
     raws: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in files:
         configs = _raws(file, None)
@@ -83,7 +83,7 @@ def _checked(raws: Mapping[str, tuple[str, dict[str, Any]]], overrides: Sequence
 
 
 def _has(raw: Mapping[str, Any], override: str) -> bool:
-    """Return whether an override begins with a top-level key, which every config has, or with a stage of the config."""
+    """Return whether an override begins with a top-level key, valid in every config, or with a stage of this config."""
     first = override.partition("=")[0].partition(".")[0]
     return first in RunConfig.model_fields or any(override.startswith(f"{use}.") for _, use in _stage_paths(raw))
 
@@ -189,7 +189,7 @@ def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
 
 
 def _settled(pool: Pool, path: str, exact: bool, source: str) -> Pool:
-    """Return a pool with validated stage options. If `exact`, every stage with the option `exact` gets it as True."""
+    """Return a pool with validated stage options. If `exact` is True, each stage with an option `exact` gets True."""
     stages = []
     for i, stage in enumerate(pool.stages):
         where = f"{path}.stages.{i}"

@@ -16,9 +16,9 @@ Auto = Literal["auto"]
 class Pool(Settings):
     """Stages that run one after another in the same workers, and the resources of these workers.
 
-    "auto" depends on the cluster's resources (see engine/cluster/placement.py). With GPUs, it means one worker per GPU
-    and batches of 8 images; several pools share each GPU. Without GPUs, it means one worker per CPU and batches of 1
-    image. Pools whose stages cannot use a GPU have fewer workers.
+    "auto" chooses a value from the cluster's resources (see engine/cluster/placement.py). With GPUs: one worker per GPU
+    and batches of 8 images; several pools share each GPU. Without GPUs: one worker per CPU and batches of 1 image.
+    Pools whose stages cannot use a GPU have fewer workers.
 
     Pools are not part of a run's digest: a run may resume with other resources.
     """
@@ -27,29 +27,29 @@ class Pool(Settings):
     workers: int | tuple[int, int] | Auto = "auto"
     """number of workers, or [minimum, maximum]; Ray starts more than the minimum under load"""
     cpus: float | Auto = "auto"
-    """CPUs per worker; a worker has as many threads"""
+    """CPUs per worker, and also the number of threads of a worker"""
     gpus: float | Auto = "auto"
     """GPUs per worker, or a fraction such as 0.25 for four workers per GPU
 
-    "auto": 1, or an equal part if several pools can use GPUs; 0 if the cluster has none or no stage can use it.
+    "auto": 1, or an equal part if several pools can use GPUs; 0 if the cluster has no GPU, or no stage can use a GPU.
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """custom resources of Ray that a worker occupies, such as {fast_disk: 1}; only nodes that have them get workers"""
+    """custom Ray resources that a worker occupies, such as {fast_disk: 1}; only nodes with these get workers"""
     accelerator: str | None = None
-    """type of the GPUs, as Ray names it, such as A100 or H100; None: any"""
+    """Ray's name of the GPU type, such as A100 or H100; None: any type"""
     labels: dict[str, str] = Field(default_factory=dict)
     """labels that a worker's node must have, such as {ray.io/market-type: spot}
 
-    As with Ray, values may also be !a, in(a,b) or !in(a,b).
+    Values may also be the label selectors of Ray: !a, in(a,b) or !in(a,b).
     """
     batch: Annotated[int, Field(ge=1)] | Auto = "auto"
-    """number of images per batch; if a worker dies, its batch is computed again"""
+    """images per batch; if a worker dies, its batch is computed again"""
 
     @field_validator("cpus", "gpus")
     @classmethod
     def _divisible(cls, value: float | Auto, info: ValidationInfo) -> float | Auto:
         if value != "auto" and (not 0 <= value < 1e6 or (info.field_name == "gpus" and value > 1 and value % 1)):
-            raise ValueError(f"{value} is no number of {info.field_name}: write 0, a fraction, a whole number, or auto")
+            raise ValueError(f"invalid number of {info.field_name}: {value}. Use 0, a fraction, an integer, or auto")
         return value
 
     @model_validator(mode="after")
@@ -96,36 +96,36 @@ class RunConfig(Settings):
     ids: str | None = None
     """path of a text file with one image id per line; only these images are evaluated"""
     limit: int | None = Field(default=None, ge=1)
-    """number of images to evaluate: the first images, sorted by id"""
+    """number of images to evaluate, counted from the first id in sorted order; None: all images"""
     vocabulary: dict[str, str | WordList] = Field(default_factory=dict)
-    """benchmark → own words in place of its classes: a file, or the keys of WordList; "*": all other benchmarks
+    """benchmark → words of the user for its classes: a file, or the keys of WordList; "*": all other benchmarks
 
-    A file, a list of names, or the keys of WordList alone are for all benchmarks.
+    A value without benchmark names applies to all benchmarks: a file, a list of names, or the keys of WordList.
     """
     pools: tuple[Pool, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
-    """metrics in addition to the regular ones: your own modules, or built-in ones such as boundary_iou"""
+    """metrics in addition to the regular metrics: modules of the user, or built-in metrics such as boundary_iou"""
     keep_predictions: Literal["auto", "all", "none"] = "auto"
     """extent to which predicted label maps are written to the run folder: "all", "none" or "auto"
 
     "auto": all of them if there are at most 10,000 images, else a fixed sample.
     """
     relations: str | None = None
-    """path of a file with relations between labels, for SG-IoU (see runs.relations); records do not depend on it"""
+    """path of a file with relations between labels, for SG-IoU (see runs.relations); it does not change the records"""
     exact: bool = False
     """True: bit-identical records in every run, at lower speed: one image per forward pass, one thread"""
     check: bool = True
-    """True: check a few label files first (see `ovss check`), and do not start if all of them are wrong"""
+    """True: check a few label files before the run (see `ovss check`), and stop if all of them are wrong"""
     max_errors: int = Field(default=100, ge=0)
-    """number of failed images at which the run stops, since they probably fail for the same reason"""
+    """largest number of failed images; a run with more failures stops, since they probably have a common cause"""
     max_deaths: int = Field(default=10, ge=0)
-    """number of workers that die in succession, without a finished image in between, at which the run stops"""
+    """largest number of worker deaths without a finished image in between; after more deaths, the run stops"""
     deadline: float = Field(default=600.0, gt=0)
-    """seconds: longest time of a batch in a pool; then its worker is stopped, and its images are retried one by one"""
+    """seconds: time limit of a batch in a pool; then the worker is stopped, and the images are retried one by one"""
     wait_for: WaitFor = WaitFor()
-    """size of the cluster for which a run waits, such as gpus=8,nodes=2; an autoscaler gets a request for it"""
+    """cluster size for which the run waits, such as gpus=8,nodes=2; it is requested from an autoscaler"""
     patience: float = Field(default=900.0, ge=0)
-    """seconds: longest wait for nodes, for those of `wait_for` and for those that an autoscaler can start"""
+    """seconds: longest wait for the nodes of `wait_for`, and for nodes that an autoscaler can start"""
     limits: Limits = Limits()
     """limits of a request to the online service (`ovss serve`); batch runs ignore them"""
 

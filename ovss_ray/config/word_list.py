@@ -1,7 +1,7 @@
-"""Own words for a benchmark: the classes to segment with, their labels, and the templates of their prompts.
+"""Words of the user for a benchmark: the classes to segment, their labels, and the templates of their prompts.
 
-A text file has a class on each line, its synonyms separated by tabs. YAML and JSON have the keys of WordList, or are a
-list of names alone.
+A text file has one class per line; synonyms are separated by tabs. A YAML or JSON file has the keys of WordList, or is
+a list of names.
 """
 
 import hashlib
@@ -19,30 +19,33 @@ from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 EVERY = "*"
-"""Key of the words of all benchmarks that have no entry of their own"""
+"""Key of the words for all benchmarks without a separate entry"""
 NOTHING = ("", "~", "null")
-"""Texts of an empty value, in YAML whose values are read as text"""
+"""Values that mean None in a YAML file, whose values are all read as text"""
 FORM = "Write one class per line, or `names: [sedan, [suv, jeep]]` and `map: {sedan: car, suv: car}` in YAML"
 
 
 class WordList(Settings):
-    """Words of the user, the labels of the benchmark that they count as, and templates."""
+    """Words of the user, the benchmark label of each word, and templates of prompts."""
 
     names: str | tuple[str | tuple[str, ...], ...] = ()
-    """a name or a list of synonyms for each class, or the name of a benchmark with these classes; empty: no change"""
+    """a name or a list of synonyms for each class, or the name of a benchmark to take classes from; empty: no change"""
     add: bool = False
     """True: these words are added to the benchmark's classes; False: they replace them"""
     map: dict[str, str | StrictInt | None] = {}
-    """word → label of the benchmark, by name or index, or null: no label; other words count as the label they name"""
+    """word → label of the benchmark (name or index), or null for no label
+
+    A word without an entry counts as the label with the same name.
+    """
     unmapped: str | None = None
-    """label of words that name no label and are not in `map`; null: none, so that their pixels are no label's"""
+    """label of words without an entry in `map` that equal no label name; null: these words count as no label"""
     templates: tuple[str, ...] = ()
-    """sentences into which a method inserts each name at {}; empty: the method's own"""
+    """sentences into which a method inserts each name at {}; empty: the method's templates"""
 
     @field_validator("names")
     @classmethod
     def _tidy(cls, names: str | tuple[str | tuple[str, ...], ...]) -> str | tuple[str | tuple[str, ...], ...]:
-        """Compose accents, and remove spaces around names and double spaces inside. Raises ValueError for no text."""
+        """Compose accents, and remove redundant spaces of names. Raises ValueError for an empty or invalid name."""
         if isinstance(names, str):
             return names
         classes = tuple(tidy(name) if isinstance(name, str) else tuple(map(tidy, name)) for name in names)
@@ -62,7 +65,7 @@ class WordList(Settings):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the list's content in hex digits, for a list without a file."""
+        """SHA-256 of the word list in hex digits; used for a list without a file."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
@@ -72,10 +75,10 @@ def tidy(name: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Return benchmark → file or words, from any form of a value. The key EVERY has those of all benchmarks.
+    """Return benchmark → file or words, from any accepted form. The key EVERY stands for all benchmarks.
 
-    A file is a path. Words are a Vocabulary, a list of names, or a mapping with the keys of WordList. Other values are
-    returned unchanged.
+    A file is a path. Words are a Vocabulary, a list of names, or a mapping with the keys of WordList. None is returned
+    unchanged.
     """
     if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
         return {str(name): _entry(entry) for name, entry in value.items()}
@@ -91,7 +94,7 @@ def _entry(value: Any) -> Any:
 
 
 def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
-    """Return benchmark → file from the values of `--vocabulary`, FILE or BENCHMARK=FILE. Raises OvssError."""
+    """Return benchmark → file from the values FILE or BENCHMARK=FILE of `--vocabulary`. Raises OvssError."""
     entries: dict[str, str] = {}
     for option in options or ():
         name, mark, file = (EVERY, "", option) if files.exists(option) else option.rpartition("=")
@@ -100,16 +103,16 @@ def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
             raise OvssError(f"--vocabulary {option}: no file. Write --vocabulary FILE, or BENCHMARK=FILE")
         if key in entries:
             whose = "all benchmarks" if key == EVERY else key
-            raise OvssError(f"--vocabulary {option}: {entries[key]} is already the vocabulary of {whose}. Pass one")
+            raise OvssError(f"--vocabulary {option}: {entries[key]} is the vocabulary of {whose} already. Use one file")
         entries[key] = file
     return entries or None
 
 
 def read(file: str) -> tuple[WordList, str]:
-    """Read the words in a file. Return them and the file's SHA-256 in hex digits.
+    """Return the words in a file, and the file's SHA-256 in hex digits.
 
-    The ending .yaml, .yml or .json decides the form; any other file is text. Raises OvssError for a missing file, other
-    encodings than UTF-8, and content that is not a list of words.
+    The endings .yaml, .yml and .json decide the format; any other file is text. Raises OvssError if the file is
+    missing, is not UTF-8, or is not a list of words.
     """
     content = files.read(file)
     try:
@@ -145,9 +148,9 @@ def _json(text: str, file: str) -> Any:
 
 
 def _lines(text: str, file: str) -> list[list[str]]:
-    """Return the names on each line of a text. Raises OvssError for an empty line, but not for empty lines at its end.
+    """Return the names on each line of a text. Empty lines at the end are ignored.
 
-    An empty line would shift the indices of the next classes.
+    Raises OvssError for any other empty line, which would shift the indices of the next classes.
     """
     lines = text.replace("\r\n", "\n").rstrip("\n \t").split("\n")
     if lines == [""]:

@@ -38,7 +38,7 @@ NEAR = 6
 SURROUNDINGS = 24
 """pixels of reduced images: side of a square around a pixel. The contrast in it normalises the edge strength."""
 FITS = 3.5
-"""Standard deviations: a fault is reported only if the median `fit` with transformed labels is at least this."""
+"""Standard deviations: minimum of the median `fit` with transformed labels; GAIN and WINS must hold as well."""
 FITS_SHIFTED = 5.0
 """Standard deviations: minimum of (sum of `fit` over n images) / √n to report that all labels are shifted."""
 GAIN = 2.5
@@ -46,7 +46,7 @@ GAIN = 2.5
 WINS = 0.8
 """Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
 TOGETHER = 6
-"""Minimum number of images for the criteria FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER."""
+"""Minimum number of images for the alternative criteria FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER."""
 FITS_TOGETHER = 1.5
 """Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
 GAIN_TOGETHER = 6.0

@@ -46,7 +46,7 @@ from ovss_ray.structures.findings import Fault, Faults, Findings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 SAMPLE = 48
-"""Number of images that are read in full without --full: pairs of neighbours, evenly spread over the ids."""
+"""Number of images whose pixels are read unless --full is given: pairs of neighbours, evenly spread over the ids."""
 FEW = 6
 """Number of images per benchmark that are checked before a run."""
 WIDER = 128
@@ -105,7 +105,7 @@ def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]
     - the palettes of the label files contradict each other
     - the key `ignore` of a user's data set excludes all pixels of a class
 
-    Faults of single files are not reported, since only these images fail in the run.
+    Faults of single files are not reported, since a run reports each image that fails.
     """
     for name, benchmark in benchmarks.items():
         if benchmark.drawn:
@@ -283,7 +283,7 @@ def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
 
 @lru_cache(1)
 def _known_lists() -> list[tuple[str, list[str]]]:
-    """Return the name of every built-in benchmark, and its labels in lower case and in their order."""
+    """Return name and labels, in lower case and in order, of each built-in benchmark except drawn scenes."""
     names = [name for name in catalog.known() if not name.startswith(("folder:", "scenes:"))]
     return [(name, [label.lower() for label in catalog.load(name).labels]) for name in names]
 

@@ -41,7 +41,7 @@ from ovss_ray.errors import OvssError
 PATIENCE = 20.0, 60.0
 """Seconds to wait for a connection, and for the next bytes."""
 PAUSE = 1.0
-"""Seconds before the second attempt; each further attempt waits twice as long."""
+"""Seconds: shortest pause after an interruption. Each attempt without new data doubles the pause."""
 TRIES = 5
 """Number of interruptions in a row, with no byte received in between, after which a download fails."""
 PIECE = 1 << 18

@@ -34,7 +34,7 @@ class Seen:
 
 
 def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
-    """Read an image and its labels to the last pixel, and return the result.
+    """Read all pixels of an image and its labels; return faults, label counts and statistics.
 
     The result contains the edges only if `trace` is True, since they take much memory.
     """

@@ -96,7 +96,7 @@ def black_and_white(present: set[int], described: Values) -> str:
 
 
 def _smeared(pixels: np.ndarray, values: np.ndarray, number: int) -> bool:
-    """Return whether nearly all pixels are almost black or white, with more grey values in between than classes."""
+    """Return whether nearly all pixels are almost black or white, and there are more grey values than classes."""
     grey = len(values) > number and len(values) > 8 and values.min() < 16 and 240 <= values.max() <= 255
     return bool(grey and number <= FEW_CLASSES and ((pixels < 32) | (pixels > 223)).mean() >= SMEARED)
 

@@ -24,9 +24,9 @@ MOST = 0.2
 FEW_CLASSES = 4
 """A class that never occurs is suspicious if there are at most this number of classes."""
 ENOUGH = 3
-"""Minimum number of label files, all without a class, for the missing class to be a fault."""
+"""Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8
-"""Minimum number of label files, all without the first class, to report a fault without other evidence."""
+"""Minimum number of label files without the first class to report its absence without other evidence."""
 NEARLY_ALL = 0.8
 """Minimum share of the other classes that must occur often for a missing first class to be a fault."""
 OFTEN = 0.5

@@ -1,7 +1,7 @@
 """Test whether labels match the meaning of their names: the sky above, the road below, grass greener than the rest.
 
 Labels in another class order, or shifted by one, are valid numbers. Only the photographs contradict them. Some
-classes, such as "sky", have a usual position or colour. Wherever they occur, this is a vote for or against the labels.
+classes, such as "sky", have a usual position or colour. Each occurrence is a vote for or against the labels.
 The test compares the votes for the unchanged labels with those for shifted, swapped or reordered labels.
 
 A meaning, (K,) int64, is an assumption on what the label files mean: label index → class index, or -1 for no class.
@@ -34,7 +34,7 @@ SMALL = 0.01
 LARGE = 0.6
 """Share of an image above which a class does not vote by its position."""
 GREENER = 0.02
-"""A class does not vote by its colour if its excess green is within ± this of the image's."""
+"""A class does not vote by its colour if its excess green differs from the image's by at most this."""
 INFRARED = 0.15
 """A class does not vote by its colour if its excess red exceeds the image's by more than this.
 
@@ -43,7 +43,7 @@ Some aerial photographs show infrared as red, so plants are red in them.
 STRIDE = 3
 """pixels: step between the rows and between the columns that are evaluated."""
 VOTES = 3
-"""Minimum number of votes for the labels to be judged at all."""
+"""Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
 """Minimum number of votes to report a fault as sure, if another order or shift of the labels fits better."""
 MANY = 20
@@ -71,7 +71,7 @@ class ClassStats:
     rows: np.ndarray
     """(n,) float64: mean row of each label, 0 at the top and 1 at the bottom; NaN if it covers most of the image"""
     green: np.ndarray
-    """(n,) float64: excess green of each label, minus that of the image; NaN if the label is far redder.
+    """(n,) float64: excess green of each label, minus that of the image; NaN if the label is far redder than the image.
 
     Excess green is the mean of (2 G - R - B) / (R + G + B).
     """

@@ -119,7 +119,7 @@ def _assignments(file: Path, source: str) -> Iterator[ast.Assign]:
 
 
 def _heading(lines: Sequence[str], number: int) -> str:
-    """Return the last comment above a line, in plain letters; "" without a comment. Lines count from 1."""
+    """Return the comment above a line, as lower-case letters and digits; "" without a comment. Lines count from 1."""
     above = [line.strip() for line in lines[: number - 1] if line.strip()]
     return _plain(above[-1]) if above and above[-1].startswith("#") else ""
 
@@ -129,7 +129,7 @@ def _plain(heading: str) -> str:
 
 
 def _entries(file: Path, value: ast.expr) -> Iterator[tuple[int, list[int]]]:
-    """Yield child and fathers of each entry, also of repeated children. Raises OvssError for any other expression."""
+    """Yield child and fathers of each entry, also repeated ones, of a table {9: 17, 19: [31, 34]}. Raises OvssError."""
     if not isinstance(value, ast.Dict):
         raise _unexpected(file, value)
     for key, of in zip(value.keys, value.values, strict=True):

@@ -18,8 +18,9 @@ conversion has the same result as prepare_ade20k_full.py:
 `ovss prepare ade20k:847` creates `images_detectron2` and `annotations_detectron2` of ade20k:847. `ovss prepare
 ade20k:150` creates `annotations_detectron2` of ade20k:150.
 
-The class lists are those of detectron2 and SAN, byte for byte. One line is one name, with synonyms separated by ", ",
-and "window " ends in a space. Paper: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
+The class lists are those of detectron2 and SAN, byte for byte. Each line is the name of one class, with synonyms
+separated by ", ". The name "window " ends in a space. Paper: Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR
+2017.
 """
 
 from pathlib import PurePosixPath
@@ -117,7 +118,7 @@ def image_847(item: Item, data: bytes) -> np.ndarray:
 def convert_image(data: bytes, name: str = "photograph") -> bytes:
     """Convert a photograph of the archive: short side at most 512 pixels, JPEG of quality 75. Raises OvssError.
 
-    The EXIF orientation is ignored, as in the official script and the labels.
+    The EXIF orientation is ignored, as in the official script, since the labels fit the stored pixels.
     """
     scaled = _scaled(images.decode(data, name, upright=False), smooth=True)
     try:

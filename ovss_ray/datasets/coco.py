@@ -17,15 +17,15 @@ coco:panoptic   the 133 classes of panoptic COCO, as a label map. `panoptic_val2
                 "Panoptic Segmentation", CVPR 2019.
 coco:instances  each thing on its own, for methods that are prompted with a point or a box. The file is
                 `annotations/instances_val2017.json`, unchanged, of
-                http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images: the 48 without
-                a thing count for mask AP, where detections in them are false.
+                http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images are listed:
+                mask AP counts every detection in the 48 images without a thing as false.
 coco:instances_48_17   the open-vocabulary split of OVR-CNN: 48 base and 17 novel classes, which are the groups. Things
-                of the other 15 classes are not counted, and images without one of the 65 are left out: 4836 remain.
-                Mask AP does not see false detections in the others.
-                The vocabulary has all 80 names. Zareian et al., CVPR 2021.
+                of the other 15 classes are not counted. Images without a thing of the 65 classes are left out: 4836
+                remain. Mask AP therefore misses false detections in the images left out. The vocabulary has all 80
+                names. Zareian et al., CVPR 2021.
 
-Groups of things (iscrowd) and invalid annotations are not counted as instances (see benchmarks/coco_json.py). The label
-map of these two has the smallest thing at each pixel; other pixels are ignored.
+Groups of things (iscrowd) and invalid annotations are not counted as instances (see benchmarks/coco_json.py). In both
+benchmarks of instances, the label map has the smallest thing at each pixel; other pixels are ignored.
 
 Paper of the images: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 """
@@ -138,7 +138,7 @@ def items_panoptic(root: str, split: str) -> Items:
 
 
 def items_instances(labels: tuple[int, ...], empty: bool, root: str, split: str) -> Items:
-    """List the images of a split that have a thing with one of `labels`; also the others if `empty`.
+    """List the images of a split that have a thing with one of `labels`. If `empty`, list all images.
 
     Raises OvssError if the data are missing.
     """
@@ -149,7 +149,7 @@ def items_instances(labels: tuple[int, ...], empty: bool, root: str, split: str)
 
 
 instances = partial(coco_json.decode, {category: label for label, category in enumerate(THINGS)})
-"""Function (item, its annotations) → Instances of one image."""
+"""Function (item, bytes of its annotations) → Instances of the image."""
 
 
 def truth_of_instances(item: Item, data: bytes) -> np.ndarray:

@@ -50,12 +50,12 @@ from ovss_ray.io import files, plain_pickle
 from ovss_ray.structures.vocabulary import Vocabulary
 
 WORDS = vocabulary("coco_object")
-"""Names of each label value"""
+"""Names of each label value, 0 to 80; the value 0 is background"""
 LISTED = {
     **{"motorcycle": "motorbike", "airplane": "aeroplane", "couch": "sofa", "tv": "tvmonitor"},
     **{"potted plant": "pottedplant", "dining table": "diningtable"},
 }
-"""Name in coco:object → another name in the lists of Fusioner; in the others, only spaces are left out"""
+"""Name in coco:object → name in Fusioner's lists. Names that are not listed here differ by their spaces only."""
 SPELLED = Vocabulary.of(LISTED.get(name, name).replace(" ", "") for name in WORDS.names)
 """Name of each label value in the lists of Fusioner"""
 EPISODES = (35783, 17912, 14563, 14315)
@@ -98,7 +98,7 @@ def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) ->
 def training_items(fold: int, root: str) -> Paired:
     """List the training pairs of a fold: photographs of train2014 and the 60 classes of the other folds.
 
-    The list is `coco/trn/fold0.pkl` to `fold3.pkl` of HSNet, equal in Fusioner. Label files are in
+    The lists are HSNet's `coco/trn/fold0.pkl` to `fold3.pkl`, which equal Fusioner's. Label files are in
     `annotations/train2014`. Names are those of SPELLED. Raises OvssError if the list, a photograph or a label file is
     missing.
     """

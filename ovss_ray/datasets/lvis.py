@@ -2,14 +2,14 @@
 
 Data: https://www.lvisdataset.org/dataset, COCO's photographs and the file lvis_v1_val.json, unchanged. The layout is
 `lvis/annotations/lvis_v1_val.json` (or lvis/lvis_v1_val.json), and `lvis/val2017`, `lvis/train2017` with photographs.
-The file of a photograph is the end of its `coco_url`: LVIS's val split has images of both of COCO's splits.
-A folder of photographs that `lvis` does not have is read in the folder `coco`.
+The last two parts of an image's `coco_url` are folder and file of its photograph. LVIS's val split has images of both
+COCO splits. If a folder of photographs is missing in the folder `lvis`, it is read from the folder `coco`.
 
-All 19809 images of val are evaluated, also the images without an annotation. The names are LVIS's, with spaces. There
-are groups of 337 "rare", 461 "common" and 405 "frequent" classes, by their images in the train split: at most 10, at
-most 100, or more. As in ViLD and OVSAM, "base" has the frequent and common classes, "novel" the rare ones. The label
-map has the smallest thing at each pixel; other pixels are not counted. LVIS annotates each class in some images only.
-Its own AP regards that (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does not.
+All 19809 images of val are evaluated, also the images without an annotation. The names are LVIS's, with spaces. The
+groups follow the number of training images per class: 337 "rare" (1 to 10), 461 "common" (11 to 100), 405 "frequent".
+As in ViLD and OVSAM, "base" has the frequent and common classes, "novel" the rare classes. The label map has the
+smallest thing at each pixel; other pixels are not counted. LVIS annotates each class in some images only. LVIS's own AP
+takes this into account (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does not.
 
 Paper: Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019.
 """
@@ -60,7 +60,7 @@ def items(root: str, split: str) -> Items:
 
 
 def _folder(root: str, base: str, name: str) -> str:
-    """Return the address of a folder of photographs, in `base` or in COCO's folder. Raises OvssError if it is not."""
+    """Return the address of a folder of photographs in `base`, or else in COCO's folder. Raises OvssError if absent."""
     if files.is_folder(files.join(base, name)):
         return files.join(base, name)
     (address,) = below(root, "coco", [(name,)], GET)
@@ -68,13 +68,13 @@ def _folder(root: str, base: str, name: str) -> str:
 
 
 def _photograph(folders: Mapping[str, str], image: Mapping[str, Any]) -> str:
-    """Return the address of an image's photograph: FOLDER/000000000139.jpg, for a URL with val2017/000000000139.jpg."""
+    """Return the address of an image's photograph, from the end of its URL, such as val2017/000000000139.jpg."""
     folder, name = image["coco_url"].split("/")[-2:]
     return files.join(folders[folder], name)
 
 
 instances = partial(coco_json.decode, {number: number - 1 for number in range(1, CLASSES + 1)})
-"""Function (item, its annotations) → Instances of one image."""
+"""Function (item, bytes of its annotations) → Instances of the image."""
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:

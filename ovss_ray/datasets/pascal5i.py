@@ -17,10 +17,10 @@ the truth is not counted.
 Predicted label maps of other few-shot methods can be evaluated, too: 1 is the class, 0 is background. If their files
 have the names of the episodes, the stage `predictions` reads them without options.
 
-The mIoU in papers is the mean IoU of the fold's classes over all episodes. It and FB-IoU are in metrics/episodes.py.
-The metric `miou` of our report includes background as a further label; no paper reports it. A method that segments one
-class at a time gets the class alone, without the stuff classes; the report states the question. `pascal5i` stands for
-all four folds.
+The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
+FB-IoU. The metric `miou` of our report includes background as a further label; no paper reports it. A method that
+segments one class at a time gets the class alone, without the stuff classes; the report states this. `pascal5i` stands
+for all four folds.
 
 Every episode is evaluated once, at the size of its label file. The order does not matter, since results are sums.
 Fusioner does the same with its option --test_with_org_resolution. HSNet and LSeg evaluate 1000 episodes. When their
@@ -50,9 +50,9 @@ from ovss_ray.datasets import voc
 from ovss_ray.io import files
 
 WORDS = vocabulary("voc_21")
-"""Names of each label value"""
+"""Names of each label value, 0 to 20; the value 0 is background"""
 AUGMENTED = "SegmentationClassAug"
-"""Folder of label files, those of SBD included; VOC's own SegmentationClass has only 2,913 files"""
+"""Folder of VOC's and SBD's label files; VOC's own folder SegmentationClass has only 2,913 files"""
 EPISODES = (346, 451, 725, 346)
 GET = f"{voc.GET}; in its VOC2012, unpack SegmentationClassAug.zip (https://www.dropbox.com/s/oeu149j8qtbs1x0)"
 
@@ -73,8 +73,9 @@ def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "
     """List the training pairs of a fold: photographs and classes in the training lists of the other three folds.
 
     Objects of the fold's classes may be in the photographs, where they are background. HSNet's four lists have 13,680
-    pairs. Those of `fusioner` have 15,555, HSNet's among them. Most pairs have no label file in SegmentationClass, so
-    only SegmentationClassAug is read. Raises OvssError if a list, a photograph or a label file is missing.
+    pairs. Fusioner's lists have 15,555 pairs, which include HSNet's. Most pairs have no label file in
+    SegmentationClass, so only SegmentationClassAug is read. Raises OvssError if a list, a photograph or a label file is
+    missing.
     """
     find = {"hsnet": fold_list, "fusioner": fusioner_list}[lists]
     photographs, truths = _folders(root, (AUGMENTED,))
@@ -87,7 +88,7 @@ def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "
 
 
 def _folders(root: str, folders: Sequence[str] = (AUGMENTED, "SegmentationClass")) -> list[str]:
-    """Return the folder of photographs and the first existing folder of label files. Raises OvssError without them."""
+    """Return the folder of photographs and the first existing folder of label files. Raises OvssError if absent."""
     layouts = [(f"{base}JPEGImages", f"{base}{labels}") for labels in folders for base in ("", "VOC2012/")]
     return below(root, "VOCdevkit/VOC2012", layouts, GET)
 

@@ -106,7 +106,7 @@ def numbers(names: tuple[str, ...]) -> np.ndarray:
 
 
 def table_of(names: tuple[str, ...], others: Literal[0] | None = None) -> np.ndarray:
-    """Return a table for these classes: label value in the .mat files → label index (see `value_table`).
+    """Return a table for the classes `names`: label value in .mat files → label index, (65536,) uint16.
 
     If `others` is 0, pixels of all other classes get the label 0, and the named classes begin at 1. If it is None,
     those pixels are not counted, and the named classes begin at 0.

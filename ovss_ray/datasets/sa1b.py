@@ -1,12 +1,12 @@
 """SA-1B: a billion masks without classes in eleven million photographs. Instances, for methods that are prompted.
 
-Data: https://ai.meta.com/datasets/segment-anything-downloads, tar files that a browser gets. The layout is that of
+Data: https://ai.meta.com/datasets/segment-anything-downloads, tar files, downloaded in a browser. The layout is that of
 OVSAM: `sam/val.txt` lists folders, one name per line, such as sa_000020, and each folder has sa_ID.jpg and sa_ID.json.
 `sam/train.txt` lists the folders of the split train. Any number of folders may be listed.
 
-Masks are sorted by area, the largest first. Masks with an invalid box are not counted. There is one label, "object",
-and the label map has it wherever a mask is; other pixels are not counted. So the accuracy is always 100, and the IoU is
-the result.
+Masks are sorted by area, the largest first. Masks with an invalid box are not counted. There is one label, "object".
+The label map has it in all masks; other pixels are not counted. So the accuracy is always 100, and only the IoU differs
+between methods.
 
 Paper: Kirillov et al., "Segment Anything", ICCV 2023.
 """
@@ -41,7 +41,7 @@ ARCHIVES = (
 
 
 def items(root: str, split: str) -> Items:
-    """List the images in the folders of a split. Raises OvssError if the data are missing, or a listed folder is."""
+    """List the images in the folders of a split. Raises OvssError if the data or a listed folder are missing."""
     (names,) = below(root, "sam", [(split_folder(split, {"val": "val.txt", "train": "train.txt"}),)], GET)
     base = names.rpartition("/")[0]
     folders = [line.strip() for line in files.read(names).decode("utf-8", "replace").splitlines() if line.strip()]

@@ -8,7 +8,7 @@ Labels are read from `SegmentationClass`, as in FC-CLIP and ODISE. If that folde
 read, as in SAN, OVSeg and CAT-Seg. It has labels of 9118 more photographs, for training. For VOC's own photographs,
 which include all of val, it has the same labels without the palette. Its author states this in
 https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186. If both folders exist, `ovss check voc:20` compares
-their labels of the images that it checks. Labels made from SBD's .mat files are different: they have no outlines.
+both label files of each image that it reads. Labels made from SBD's .mat files are different: they have no outlines.
 Results with them are not comparable. Three vocabularies are common:
 
 voc:20     things only: background is not counted (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")

@@ -28,7 +28,7 @@ from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 
 PARTS = 256
-"""Approximate number of record files of a run. Records that a dead worker had not yet written are computed again."""
+"""Approximate number of record files of a run with up to PARTS² images. Larger runs have PARTS images per file."""
 ROUNDS = 3
 """Number of consecutive rounds (attempts at the remaining images) without a finished image, after which a run fails."""
 
@@ -177,7 +177,7 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
 def _map(images: Dataset, pool: Placed, workers: tuple[int, int], arguments: Mapping[str, Any]) -> Dataset:
     """Return the dataset that results when a pool of workers runs its stages on the rows.
 
-    `workers`: initial and maximum number of workers. A pool with more workers than batches would only wait for room.
+    `workers`: initial and maximum number of workers. Workers beyond the number of batches would have no work.
 
     Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
     limit: it decides which images to skip, and stops the run after too many deaths.

@@ -33,7 +33,7 @@ def _main_thread() -> bool:
 
 @contextmanager
 def ends_process() -> Iterator[None]:
-    """Declare that an interrupt in the block ends this process, through `leave`. SIGTERM interrupts it as Ctrl-C does.
+    """Declare that an interrupt in the block ends this process, through `leave`. SIGTERM then acts like Ctrl-C.
 
     Outside the main thread, or if the program has its own handler for SIGTERM, the block has no effect.
     """
@@ -53,7 +53,8 @@ def left_connected() -> bool:
     """Return True if the exception that is being handled is an interrupt that ends this process.
 
     The caller then leaves its connection to Ray open, and `leave` ends the process without Ray's clean-up. That
-    clean-up ends the raylet of this machine. A thread that still calls Ray then ends this process with status 1.
+    clean-up would end the raylet of this machine. A thread that still calls Ray would then end this process with
+    status 1. Later calls also return True.
     """
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected
@@ -81,7 +82,7 @@ def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Delay an interrupt (Ctrl-C, and SIGTERM in a command) until the end of the block. A second one is not delayed.
+    """Delay an interrupt (Ctrl-C, or SIGTERM in a command) until the end of the block. A second interrupt acts at once.
 
     Use this for blocks of a few seconds in which an interrupt would be lost or do harm. For example, Python ignores an
     exception inside a callback of an import ("Exception ignored in"). An interrupted ray.init may leave a lock of

@@ -12,11 +12,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 ENOUGH = 2
-"""Number of workers that may die of a known cause while processing the same image. The image is then skipped.
+"""An image is skipped once this number of workers have died of a known cause while processing it.
 
 Known causes are a missed deadline, a segmentation fault and other fatal errors of Python."""
 ENOUGH_UNKNOWN = 3
-"""Number of workers that may die of any cause while processing the same image. The image is then skipped.
+"""An image is skipped once this number of workers have died of any cause while processing it.
 
 The cause is unknown if another process killed the worker."""
 
@@ -83,7 +83,7 @@ class Ledger:
         self._tick()
 
     def begin(self, worker: str, images: Sequence[str], alone: bool = False) -> tuple[str, dict[str, str]]:
-        """Register the images that a worker is about to process. `alone`: one image of a batch already registered.
+        """Register the images that a worker is about to process. `alone`: True for one image of a known batch.
 
         Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
         image → verdict, for those of the images whose earlier workers have died. A verdict is the reason to skip the

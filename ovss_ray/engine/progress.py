@@ -1,4 +1,4 @@
-"""Listeners of a run's progress: the protocol Progress, Counts, which prints nothing, and Relay, which passes on.
+"""Listeners of a run's progress: Progress (protocol), Counts (prints nothing), Relay (notifies another listener).
 
 The listener for a terminal is in engine/display.py.
 """
@@ -125,4 +125,4 @@ class Relay(Counts):
         self.inner.say(text)
 
     def changed(self) -> None:
-        """Handle a change of the numbers. Subclasses define it."""
+        """React to changed numbers. Subclasses override this method."""

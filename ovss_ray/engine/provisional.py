@@ -3,7 +3,8 @@
 The interval is the value ± two standard errors of a delete-a-group jackknife. Photographs are divided into GROUPS
 groups by a checksum, and sums per class are kept for each group. The groups have unequal sizes; the estimator is that
 of Busing, Meijer and van der Leeden (1999): "Delete-m jackknife for unequal m", Statistics and Computing 9, p. 3–8.
-It describes images like those scored so far; images of a run are scored in the order of their ids.
+The interval holds for images like those scored so far. A run scores its images sorted by
+aspect ratio, the narrowest first (see runs/manifest.py).
 """
 
 import zlib
@@ -27,11 +28,11 @@ from ovss_ray.structures.columns import NONE
 GROUPS = 64
 """Number of groups of photographs."""
 FEWEST = 10
-"""Smallest number of groups with an image for which there is an interval."""
+"""Minimum number of groups with an image. With fewer groups, no interval is computed."""
 ERRORS = 2.0
 """Half of the interval's width, in standard errors: about 95 % for a normal distribution."""
 MANY = 2.0**60
-"""Number of photographs for which `class_sums.widened` changes nothing."""
+"""Number of photographs that is large enough for `class_sums.widened` to return its values unchanged."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Value:
     words: str
     """name in the progress display, such as "mIoU" """
     percent: float
-    """NaN: not measured yet"""
+    """value of the metric; NaN if it is not measured yet"""
     half: float | None = None
     """half of the width of the interval, in points; None: no interval"""
 
@@ -98,9 +99,9 @@ class GroupSums:
 
 
 def _sums(cells: np.ndarray) -> ClassSums:
-    """Return (R, 3, L) pixels as sums of R resamples, without the images' mIoU.
+    """Return (R, 3, L) pixels as ClassSums of R resamples, without the mIoU per image.
 
-    Their values are not widened, since a jackknife has no narrowness bias.
+    The number of photographs is MANY, so that values are not widened: a jackknife has no narrowness bias.
     """
     none = np.zeros(len(cells), np.int64)
     return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))

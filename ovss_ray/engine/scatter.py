@@ -22,7 +22,7 @@ AT_ONCE = 8
 def scattered(
     work: Callable[[P], R], pieces: Sequence[P], workers: int | None, killed: Callable[[P], R]
 ) -> Iterator[R]:
-    """Yield `work(piece)` for every piece, in the order of completion. Tasks on the connected Ray cluster compute it.
+    """Yield `work(piece)` for every piece, in the order of completion. Ray tasks on the connected cluster do the work.
 
     A task has up to AT_ONCE pieces. At most `workers` tasks run at the same time, by default one per CPU of the
     cluster. If the process of a task dies, each of its pieces is repeated in a task of its own. If that process dies

@@ -81,7 +81,7 @@ def stamp(uri: str) -> str:
     """Return a string that changes when a file changes, without reading the file.
 
     A local file's stamp has its size, modification time, change time and inode. A copy of the file therefore has
-    another stamp. A remote file's stamp has its size, its time or ETag if known, and its URI. Two remote files of one
+    another stamp. A remote file's stamp has its size, its time or ETag if known, and its URI. Two remote files of equal
     size therefore have different stamps. The stamp of a missing file is "absent". If nothing is known about a
     file, its stamp is "".
     """
@@ -106,10 +106,10 @@ def stamp(uri: str) -> str:
 
 
 def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
-    """Write a whole file or nothing. `data` may be given piece by piece, of which one is in memory at a time.
+    """Write a whole file, or nothing if that fails. If `data` is an iterator, one piece at a time is in memory.
 
-    A local file is written under a temporary name, then renamed. An object store receives a single PUT, for which all
-    pieces are joined. Raises OvssError with the file's name if it cannot be written (no permission, no space).
+    A local file is written under a temporary name, then renamed. For an object store, all pieces are joined in memory
+    for a single PUT. Raises OvssError with the file's name if it cannot be written (no permission, no space).
     """
     system, path = locate(uri)
     local = isinstance(system, fs.LocalFileSystem)
@@ -224,7 +224,7 @@ def leads_nowhere(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Trail:
-    """Folders from the start of a recursive search down to one folder, to detect links back to a parent folder."""
+    """Folders from the start of a recursive search down to the current one, to detect links to a parent folder."""
 
     reals: tuple[str, ...]
     """real path of each folder from which a link was followed, then of the current folder; empty for remote files"""
@@ -258,7 +258,7 @@ def _list(folder: str | Path, recursive: bool) -> tuple[str, list[fs.FileInfo]]:
 
 
 def absolute(uri: str) -> str:
-    """Return a local path as an absolute one, since workers have other working directories. A URI is unchanged."""
+    """Return the absolute form of a local path, for workers with other working directories. A URI is unchanged."""
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 

@@ -1,7 +1,7 @@
-"""Content that an address itself carries: a part of a large file, such as the annotations of one image.
+"""Inline addresses, which contain a part of a large file, such as the annotations of one image.
 
-An address is inline://NAME/CONTENT. NAME says where the content is from, and CONTENT is compressed. So a worker reads
-only the part of its image, on any node, and not the whole file.
+An address is inline://NAME/CONTENT. NAME describes the source for messages. CONTENT is compressed, then encoded in
+base64. So a worker on any node gets the part for its image without reading the whole file.
 """
 
 import base64
@@ -15,17 +15,17 @@ SCHEME = "inline://"
 
 
 def address(name: str, content: bytes) -> str:
-    """Return the address of a content. `name` is for messages, such as instances_val2017.json/000000000139."""
+    """Return an inline address. `name` describes the source, such as instances_val2017.json/000000000139."""
     return f"{SCHEME}{name}/{base64.urlsafe_b64encode(zlib.compress(content, 6)).decode()}"
 
 
 def is_inline(uri: str) -> bool:
-    """Return whether an address carries its content."""
+    """Return whether an address is inline: it contains its content."""
     return uri.startswith(SCHEME)
 
 
 def content(uri: str) -> bytes:
-    """Return the content that an address carries. Raises OvssError if it is damaged."""
+    """Return the decompressed content of an inline address. Raises OvssError if the content is damaged."""
     try:
         return zlib.decompress(base64.urlsafe_b64decode(uri.rpartition("/")[2]))
     except (binascii.Error, zlib.error) as failure:
@@ -40,5 +40,5 @@ def digest(uri: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """Return an address for messages: NAME without the content. Other addresses are unchanged."""
+    """Return an address for messages: NAME of an inline address, another address unchanged."""
     return uri.removeprefix(SCHEME).rpartition("/")[0] if is_inline(uri) else uri

@@ -80,7 +80,7 @@ def _short(value: Any) -> str:
 
 
 def _place(loc: Sequence[int | str], raw: Any, missing: bool = False) -> Place:
-    """Return pydantic's path without type names, so that the path fits the YAML. A missing key is the last step."""
+    """Return pydantic's path without type names, so that it fits the YAML. If `missing`, it ends in the missing key."""
     steps: list[int | str] = []
     for step in loc:
         if _has(raw, step):

@@ -17,7 +17,7 @@ The Question has the labels and classes of the image (see structures.question). 
     live            key of a result → its name in the progress display; keys that are not listed are not shown there
     class_headings  key → heading in the table of classes, with `Partial.per_label()` → {key: (L,) array}
     per_image       records → {key: (n,) float64} for the list of images
-    counts          key → words, with `counted()` of the sum → {key: integer}, such as a number of classes
+    counts          key → words, for the integers that `counted()` of the sum returns, such as a number of classes
     on_request      True: a metric of this package that a run measures only if its config lists it
     federated       True: only for benchmarks that list the classes that each image was searched for, such as lvis
 
@@ -36,10 +36,10 @@ it, and it also applies to finished runs. In place of `reads`, `schema`, `measur
 
     derives     name of the metric from whose sum it is computed
     needs       name of its input, such as "relations" (see runs.relations); --relations is then the option for it.
-                "fold" is no option: the benchmarks of folds have it (see reports.totals)
+                "fold" has no option: the benchmark of a fold provides this input (see reports.totals)
     Result      class of the values: `Result(partial, input)`, with `result()`, and perhaps `per_label()`, `of_group()`
 
-With `on_request = True` in place of `needs`, it is `Result(partial)`, computed by `ovss report RUN --metrics NAME`.
+With `on_request = True` in place of `needs`, `ovss report RUN --metrics NAME` computes it as `Result(partial)`.
 
 Values are percent; NaN is a value that could not be measured. A module whose name begins with an underscore is not a
 metric. Metrics do not import one another, nor Ray.
@@ -67,7 +67,7 @@ FOLD = "fold"
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""Keys of the report that no metric lists as a heading → their owner."""
+"""(place, key) of a value in the report that no metric lists as a heading → owner of the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Derived(Table):
 
     @property
     def option(self) -> str:
-        """Option of `ovss report` for it; empty if the benchmark itself has its input."""
+        """Option of `ovss report` that requests this metric; empty if the benchmark provides the input."""
         return _option(self.name, self.needs)
 
     @property
@@ -201,7 +201,7 @@ def regular() -> tuple[Metric, ...]:
 
 
 def requested(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names of derived metrics on request, each once. Raises UnknownName, or OvssError for another metric."""
+    """Return the names, without repetition. Raises UnknownName, or OvssError for a metric not derived on request."""
     possible = [metric.name for metric in derived() if metric.on_request]
     for name in names:
         registry.find(PACKAGE, name, "__dict__")
@@ -221,13 +221,13 @@ def _known(derived: bool) -> list[str]:
 def _defined(kind: type[Table], name: str) -> dict[str, Any]:
     """Return the attributes of a metric's module that are fields of `kind`.
 
-    Raises OvssError for a missing one, and for `Resampled` without confusion cells.
+    Raises OvssError for a missing attribute, and for `Resampled` in a metric without confusion cells.
     """
     module = registry.find(PACKAGE, name, "__dict__")
     if "Resampled" in module and module.get("derives", name) != MAIN:
         raise OvssError(
             f"the metric {name} defines `Resampled`, which only {MAIN} and metrics derived from it may have: the "
-            "resamples are sums of confusion cells. Delete it"
+            "resamples are sums of confusion cells. Delete `Resampled`"
         )
     attributes = [entry for entry in fields(kind) if entry.name != "name"]
     required = [entry.name for entry in attributes if entry.default is entry.default_factory is MISSING]
@@ -267,9 +267,9 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
 
 
 def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> None:
-    """Raise OvssError for a metric that needs benchmarks of another kind. `federated` has the kind of each benchmark.
+    """Raise OvssError if a metric is for federated benchmarks only, and a benchmark is not federated.
 
-    `names` are metrics that a config lists.
+    `names` are the metrics of a config. `federated` is benchmark → True if it lists the classes searched for per image.
     """
     others = [name for name, searched in federated.items() if not searched]
     for name in names:
@@ -281,7 +281,7 @@ def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> No
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:
-    """Return the keys of a metric in the report: the place of each, as the end of a sentence, and the key."""
+    """Return (place, key) of each value of a metric in the report. The place ends a sentence, such as " of groups"."""
     of_group = {**metric.group_headings, **metric.group_counts}
     kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}
     return [(kind, key) for kind, keys in kinds.items() for key in keys]

@@ -36,7 +36,7 @@ def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
 def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, int]:
     """Return minimum and maximum of the truth, then of the prediction. IGNORE and NONE count as 0. Compiled.
 
-    The loop keeps the dtypes of the arrays and has no branch, so that it is vectorised. Counting takes far longer.
+    The loop keeps the dtypes of the arrays and has no branch, so that it is vectorised. It is much faster than `count`.
     """
     truth_type, prediction_type = truth.dtype.type, prediction.dtype.type
     low, top, lowest, topmost = truth_type(0), truth_type(0), prediction_type(0), prediction_type(0)
@@ -54,8 +54,8 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
     IGNORE is counted in the last row, NONE in the column after the labels. Pixels are processed in chunks that fit
     into the L1 cache. First the cell indices of a chunk are computed, vectorised, and then they are counted.
     Neighbouring pixels mostly have the same cell. Therefore a block of eight equal indices, compared as four pairs, is
-    added at once. The groups of the cells are marked in `touched`; in a small table, only the groups of such blocks.
-    `distinct` marks the other groups of a small table.
+    added at once. The groups of the cells are marked in `touched`. In a small table, only groups of equal blocks are
+    marked here; `distinct` marks the other groups.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL

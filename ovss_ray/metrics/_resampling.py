@@ -1,7 +1,8 @@
 """The values of the confusion matrix in bootstrap resamples: the same definitions as in confusion.py, vectorised.
 
-The resamples of a label vary too little if few photographs have it. Its values are widened before means are taken (see
-`class_sums.widened`). Values of all pixels or images are widened by the number of all photographs.
+If few photographs have a label, its value varies too little between resamples. So the values of labels are widened
+before means are taken (see `class_sums.widened`). Values over all pixels or images are widened by the number of all
+photographs.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, per
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Values of R resamples. The labels that a mean is taken over are those of all images (see `fixed_sum`)."""
+    """Values of R resamples. Every resample's means are over the same labels: those of all images (see `fixed_sum`)."""
 
     sums: ClassSums
     """sums over the R resamples"""
@@ -37,7 +38,7 @@ class Resampled:
         }
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return IoU and accuracy per label, (R, L) float64 percent; NaN for a label that a resample lacks."""
+        """Return IoU and accuracy per label, (R, L) float64 percent; NaN if a resample's truth lacks the label."""
         values = {"iou": (self.sums.iou, self.of_all.iou), "acc": (self.sums.acc, self.of_all.acc)}
         return {key: widened(*of, self.sums.effective) for key, of in values.items()}
 
@@ -51,7 +52,7 @@ class Resampled:
 
 
 def _of_pixels(sums: ClassSums) -> dict[str, np.ndarray]:
-    """Return the values of all pixels or images, (R,) float64 percent."""
+    """Return the values over all pixels or images, (R,) float64 percent: those that are not means over labels."""
     truth = sums.truth
     return {
         "fwiou": _weighted(sums.iou, truth),

@@ -6,12 +6,12 @@ within d of the contour:
 
     boundary IoU = |(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|      d = 2 % of the image's diagonal, at least 1
 
-A pixel of G is in G_d if another label is within d rows and columns. Pixels outside the image have
-another label, as in the official code. Intersections and unions are summed over all images, as for `iou`.
+A pixel of G is in G_d if another label is within d rows and columns. Pixels outside the image count as another label,
+as in the official code. Intersections and unions are summed over all images, as for `iou`.
 
-Pixels whose truth is IGNORE are removed from the prediction before its contours are drawn. So the edge of an ignored
-region is a contour of both. The mean is over the labels in the truth, as for `miou`. A label without pixels in the
-truth has no value. Values are percent.
+Pixels whose truth is IGNORE are removed from the prediction before its contours are computed. So the edge of an ignored
+region is a contour of both truth and prediction. The mean is over the labels in the truth, as for `miou`. A label
+without pixels in the truth has no value. Values are percent.
 """
 
 import numpy as np
@@ -51,5 +51,5 @@ class Partial(label_counts.LabelCounts):
         return {"boundary_iou": self.iou(self.truth > 0)}
 
     def result(self) -> dict[str, float]:
-        """Return the mean over the labels in the truth, in percent; NaN without labels."""
+        """Return the mean over the labels in the truth, in percent; NaN if there are no labels."""
         return {"boundary_miou": label_counts.mean(self.per_label()["boundary_iou"])}

@@ -1,16 +1,16 @@
 """detectron2's "boundary IoU" of semantic segmentation, which differs from the paper's: for parity only.
 
-Source: SemSegEvaluator of detectron2, with all of its faults. It takes the label map itself for a mask. The value of a
-pixel is its label minus the smallest label within d: d = 2 % of the diagonal, at least 1, and 0 outside the map. Then
-the IoU of each value is computed as if the values were labels. The side of label 5 that touches label 3 is booked as
-label 2. The interior of every label is booked as label 0. The IGNORE label has the value N of N labels, as has NONE.
+Source: SemSegEvaluator of detectron2, with all of its faults. It treats the label map as if it were a mask. The value
+of a pixel is its label minus the smallest label within d pixels. d is 2 % of the diagonal, at least 1; pixels outside
+the map have label 0. Then the IoU of each value is computed as if the values were labels. Pixels of label 5 next to
+label 3 count as label 2. The interior of every label counts as label 0. With N labels, IGNORE and NONE become N.
 
 The cell of a pixel in the (N + 1)² table is computed in 8 bits: (N + 1) · prediction + truth, modulo 256. For 16 labels
-or more it wraps around, so pixels are booked in cells of other values. Use `boundary_iou` instead.
+or more it wraps around, so pixels are counted in cells of other values. Use `boundary_iou` instead.
 
     IoU = both / (truth + prediction − both)      cells with the value N in truth or prediction are not counted
 
-A label has a value if its union is not empty. detectron2 reports no mean; here it is over the labels with a value.
+A label has a value if its union is not empty. detectron2 reports no mean; here the mean is over labels with a value.
 As in detectron2, nothing is measured for 255 labels or more. Values are percent.
 """
 
@@ -51,7 +51,10 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 
 def _above_smallest(values: np.ndarray) -> np.ndarray:
-    """Return each value minus the smallest value within `contours.reach`, (H, W) uint8; 0 outside the map."""
+    """Return each value minus the smallest value within `contours.reach` pixels, (H, W) uint8.
+
+    Pixels outside the map have the value 0.
+    """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 
     side = 2 * contours.reach(values.shape) + 1

@@ -68,7 +68,7 @@ class Counter:
                 f"the prediction has {_by(prediction)} pixels and the truth {_by(truth)}; both must have the same size"
             )
         if truth.size >= 2**31:
-            raise OvssError(f"{_by(truth)} pixels are more than can be counted in one image. Cut the image into tiles")
+            raise OvssError(f"{_by(truth)} pixels are too many: the limit is 2^31 - 1. Cut the image into tiles")
         flat = truth.reshape(-1), prediction.reshape(-1)
         extremes = self._extremes(*flat)
         if min(extremes) < 0 or max(extremes) >= self.labels:
@@ -111,7 +111,7 @@ def _wrong(values: np.ndarray, labels: int, allowed: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Sum over a set of images. Addition is exact, associative and commutative."""
+    """Confusion matrix and mIoU, summed over a set of images. Addition is exact, associative and commutative."""
 
     counts: np.ndarray
     """(N, N + 1) int64: counts[truth, prediction], NONE in the last column"""
@@ -131,7 +131,7 @@ class Partial:
 
     @classmethod
     def zero(cls, labels: int) -> "Partial":
-        """Return the sum over no image."""
+        """Return the sum over an empty set of images."""
         return cls(np.zeros((labels, labels + 1), np.int64))
 
     @classmethod
@@ -158,7 +158,7 @@ class Partial:
         return Partial(self.counts + other.counts, self.image_sum + other.image_sum, self.images + other.images)
 
     def without_none(self) -> "Partial":
-        """Return the sum without pixels of NONE, as in detectron2. Only `image_sum` still includes these pixels."""
+        """Return the sum without pixels of NONE, as in detectron2. `image_sum` and `images` still include them."""
         return Partial(self.counts * (np.arange(self.counts.shape[1]) < len(self.counts)), self.image_sum, self.images)
 
     @property
@@ -243,7 +243,7 @@ class Partial:
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
         """Return the number of these labels that occur in the truth, their mIoU as in detectron2, and their pooled IoU.
 
-        Predictions of all labels count. The pooled IoU is the sum of intersections divided by the sum of unions.
+        All pixels count, not only those whose truth is in the group. The pooled IoU is Σ tp / Σ union.
         """
         subset = list(labels)
         iou = self.iou[subset][self.truth_pixels[subset] > 0]

@@ -1,8 +1,8 @@
 """mIoU of a few-shot fold, and FB-IoU, as few-shot papers report them.
 
-The labels of such a benchmark are the classes of a fold, then background. An episode is one photograph and one class:
-1 is the class, 0 everything else, also pixels without a predicted label (NONE). For a class c, over the episodes with a
-pixel of c in the truth, in pixels that are counted:
+The labels of a fold's benchmark are the classes of the fold, then background. An episode is one photograph and one
+class. 1 stands for the class, 0 for everything else, including pixels without a predicted label (NONE). The following
+numbers of counted pixels are sums over the episodes of a class c with c in the truth:
 
     I₁[c] = |prediction 1 ∧ truth 1|    U₁[c] = |prediction 1 ∨ truth 1|    I₀, U₀: the same for 0
 
@@ -10,9 +10,9 @@ pixel of c in the truth, in pixels that are counted:
     fold_miou_hsnet   sum of I₁[c] / U₁[c], divided by the number of classes of the fold, as in HSNet and LSeg
     fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁, sums over the classes; equal in Fusioner and HSNet
 
-An episode names its class and background only, so all sums come from the confusion matrix of the fold. Episodes
-without a pixel of their class are dropped whole and counted: their truth is IGNORE. All sums are int64; Fusioner's own
-are float32, which loses pixels above 2²⁴. Values are percent.
+The only labels of an episode are its class and background. So all sums come from the confusion matrix of the fold.
+Episodes without a pixel of their class are dropped: their truth is IGNORE everywhere. The report has their number. All
+sums are int64; those of Fusioner's code are float32, which loses pixels above 2²⁴. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Counts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The numbers of a fold, from the sum of its confusion matrices and the number of measured episodes."""
+    """The values of a fold, from the sum of its confusion matrices and the number of measured episodes."""
 
     total: Counts
     measured: int
@@ -97,7 +97,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """The numbers of a fold in R resamples of its photographs. The classes that occur are those of all episodes."""
+    """The values of a fold in R resamples of its photographs. Means are over the classes that occur in all episodes."""
 
     sums: ClassSums
     """sums over the R resamples"""

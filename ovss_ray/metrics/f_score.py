@@ -8,8 +8,8 @@ This form of F_β also has a value where precision is 0 / 0. Elsewhere it equals
 0.5, 1 and 2: below 1 precision counts more, above 1 recall. F_1 is the Dice coefficient.
 
 Means are over the labels in the truth. A label in the truth that is never predicted has precision 0 and F 0; a label
-that is never hit has F 0. mmsegmentation leaves both out of its means (see metrics/mmseg.py), so its F is higher. A
-label without pixels in the truth has no value. Pixels without a predicted label (NONE) are misses of their label.
+with no correct pixel has F 0. mmsegmentation excludes both kinds from its means (see metrics/mmseg.py), so its F is
+higher. A label without pixels in the truth has no value. Pixels without a predicted label (NONE) are misses.
 Values are percent.
 """
 

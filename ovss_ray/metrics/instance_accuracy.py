@@ -1,4 +1,4 @@
-"""Accuracy of the class that a method predicts for the prompt of an instance, over instances.
+"""Accuracy of the classes that a method predicts for prompted instances.
 
 An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). Over all
 counted instances of all images, not over classes:
@@ -6,8 +6,8 @@ counted instances of all images, not over classes:
     instance_accuracy = instances whose predicted label is the true one / instances
 
 The predicted class has the best score among the classes of the benchmark's groups, such as base and novel. So classes
-of neither group are never predicted, as in OVSAM, whose `score` this is. Without groups, all classes are candidates.
-The report also has the accuracy of each group. Values are percent.
+outside the groups are never predicted. This is `score` in OVSAM's code. Without groups, all classes are candidates. The
+report also has the accuracy of each group. Values are percent.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """Return label, predicted label and the score of the predicted class, each (N,), of the prompted instances.
 
-    `scores` (N, K) are logits. The record's score is the probability of the best class, by a softmax over the
-    candidates. Raises OvssError unless there is a row of scores per prompt.
+    `scores` (N, K) are logits. The score in the record is the probability of the predicted class: a softmax over the
+    candidates. Raises OvssError unless each prompt has one row of scores.
     """
     if len(scores) != len(prompt_instances):
         raise OvssError(
@@ -53,7 +53,7 @@ class Partial:
     """Sum over a set of images, for each label. Addition is exact, associative and commutative."""
 
     hits: np.ndarray
-    """(L,) int64: number of instances of each label with the right predicted label"""
+    """(L,) int64: number of instances of each label whose predicted label is right"""
     instances: np.ndarray
     """(L,) int64: number of instances of each label"""
 
@@ -84,11 +84,11 @@ class Partial:
         return {"instance_accuracy": self._rate(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the accuracy of the instances of some labels."""
+        """Return the accuracy over the instances of a group of labels, in percent."""
         return {"instance_accuracy": self._rate(labels)}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return the accuracy of the instances of each label, (L,) float64."""
+        """Return the accuracy over the instances of each label, (L,) float64 percent."""
         return {"instance_accuracy": np.array([self._rate([label]) for label in range(len(self.instances))])}
 
     def _rate(self, labels: Sequence[int]) -> float:

@@ -7,10 +7,10 @@ numbers equal those of pycocotools' COCOeval with iouType "segm", from results t
     instance_ap_50, _75                   at the threshold 0.50, 0.75
     instance_ap_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
 
-Every image counts at most 100 masks of a class. Crowds are not counted: masks inside them are ignored. The sum over
-images is exact in any order (see structures/masks/average_precision.py). LVIS's rules are another metric,
-instance_ap_lvis. Values are percent; classes without an instance do not count. Without a mask in any image there is no
-number: then the image ids of the detector's file are probably those of another data set.
+At most 100 masks of a class count per image. Crowds are not counted: masks inside them are ignored. The sum over images
+is exact in any order (see structures/masks/average_precision.py). For LVIS's rules see instance_ap_lvis. Values are
+percent; classes without an instance do not count. If no image has a mask, all values are NaN. The image ids of the
+detector's file are then probably those of another data set.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://cocodataset.org/#detection-eval.
 """
@@ -43,9 +43,9 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_status: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
     scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the fields of `schema`, the outcome of each mask of an image.
+    """Return the fields of `schema`: the outcome of each mask of an image.
 
-    Raises OvssError unless there are a mask and scores for each box.
+    Raises OvssError unless each box has one mask and one row of scores.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)

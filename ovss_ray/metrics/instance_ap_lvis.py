@@ -1,9 +1,9 @@
 """Mask AP by LVIS's rules. The boxes of a detector are the prompts of the evaluated method.
 
-LVIS does not annotate every class in every image. A mask counts only if its class is annotated in the image, or was
-searched for and is absent (`neg_category_ids`). Of a class with unmarked instances (`not_exhaustive_category_ids`),
-masks without a match are ignored. Before that, the 300 masks of an image with the best scores are selected. Empty masks
-and instances without an area do not count at all. There are no crowds. All else is as in `instance_ap`:
+LVIS does not annotate every class in every image. First, the 300 masks of an image with the best scores are selected. A
+mask counts only if its class is annotated in the image, or was searched for and is absent (`neg_category_ids`). If a
+class may have unmarked instances (`not_exhaustive_category_ids`), its masks without a match are ignored. Empty masks
+and instances without an area do not count. There are no crowds. All other rules are those of `instance_ap`:
 
     instance_ap_lvis        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
     instance_ap_lvis_50, _75                   at the threshold 0.50, 0.75
@@ -11,8 +11,8 @@ and instances without an area do not count at all. There are no crowds. All else
 
 The groups rare, common and frequent of the benchmark `lvis` are APr, APc and APf. The numbers equal those of the lvis
 package 0.5.3 with iou_type "segm", from results that hold masks and no boxes. The package also reads `ignore`, which no
-annotation of LVIS has. Classes without an instance do not count. Without a mask in any image there is no number. Values
-are percent.
+annotation of LVIS has. Classes without an instance do not count. If no image has a mask, all values are NaN. Values are
+percent.
 
 Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 2.1.
 """
@@ -41,7 +41,7 @@ group_headings = {"instance_ap_lvis": "mask AP (LVIS)"}
 class_headings = {"instance_ap_lvis": "mask AP (LVIS)"}
 
 MOST = 300
-"""Maximum number of masks of an image."""
+"""Maximum number of masks of an image that count."""
 
 
 def measure(
@@ -49,9 +49,9 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_absent: np.ndarray, true_partial: np.ndarray,
     boxes: np.ndarray, bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the fields of `schema`: the outcome of each mask of an image, and the number of masks with a label.
+    """Return the fields of `schema`: the outcome of each mask of an image, and the number of selected masks.
 
-    Raises OvssError unless there are a mask and scores for each box.
+    Raises OvssError unless each box has one mask and one row of scores.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)
@@ -76,5 +76,5 @@ class Partial(average_precision.Outcomes):
     metric = "instance_ap_lvis"
 
     def any_mask(self, records: pa.StructArray) -> bool:
-        """Return whether an image has a mask, whether its class counts in the image or not."""
+        """Return whether any of the images has a mask. Masks whose class does not count in their image are included."""
         return bool(pc.sum(records.field("masks")).as_py())

@@ -1,12 +1,13 @@
-"""IoU of the mask that a method returns for the prompt of an instance, mean over instances.
+"""Mean IoU of the masks that a method returns for prompted instances.
 
 An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). Over all
 counted instances of all images, not over classes:
 
     instance_iou = mean of |mask ∧ truth| / |mask ∨ truth|, at the photograph's size
 
-OVSAM's `miou` has 1e-8 added to the union, in pixels. The record keeps two integers per instance, so the mean does not
-depend on the order. The report also has the mean of each group of classes, such as base and novel. Values are percent.
+OVSAM's `miou` differs in that 1e-8 pixels are added to the union. The record has two integers per instance, so the mean
+does not depend on the order. The report also has the mean of each group of classes, such as base and novel. Values are
+percent.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def measure(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Return label, intersection and union in pixels of each prompted instance, (N,) each.
 
-    `prompt_instances` (N,) has the index of each prompt's instance. Raises OvssError unless there is a mask per prompt.
+    `prompt_instances` (N,) has the index of each prompt's instance. Raises OvssError unless each prompt has one mask.
     """
     if len(boxes) != len(prompt_instances):
         raise OvssError(
@@ -94,11 +95,11 @@ class Partial:
         return {"instance_iou": self._mean(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float | int]:
-        """Return mean IoU and number of the instances of some labels."""
+        """Return mean IoU in percent, and number, of the instances of a group of labels."""
         return {"instance_iou": self._mean(labels), "instances": int(self.instances[list(labels)].sum())}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return mean IoU and number of instances of each label, (L,) each."""
+        """Return mean IoU, float64 percent, and number of instances, int64, of each label, (L,) each."""
         means = np.array([self._mean([label]) for label in range(len(self.instances))])
         return {"instance_iou": means, "instances": self.instances}
 

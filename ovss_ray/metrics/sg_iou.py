@@ -1,15 +1,15 @@
-"""SG-IoU (Semantic-Guided IoU): a child that is called by its father's name counts in part. Computed from relations.
+"""SG-IoU (Semantic-Guided IoU): pixels that are predicted as a father of their label, as grass → plant, get credit.
 
-Source: SCAN (Liu et al., CVPR 2024), in the form of the official evaluator SGIoU_SemSegEvaluator. With the counts of
-metrics/confusion.py, for a label c with the fathers F(c):
+Source: SCAN (Liu et al., CVPR 2024), in the form of the official evaluator SGIoU_SemSegEvaluator. Relations are pairs
+of a child and a father, both labels. With the counts of metrics/confusion.py, for a label c with the fathers F(c):
 
     purity(c, f) = (counts[c, f] + tp[f]) / prediction[f]
     sg_tp[c]     = tp[c] + Σ over F(c) of purity(c, f) · counts[c, f]
     SG-IoU[c]    = sg_tp[c] / union[c]       SG accuracy[c] = sg_tp[c] / truth[c]
 
-The union is the plain one. Purity is the share of the father's predictions that are this child or the father. Thus to
-call everything by the general name does not pay. A father that is called by its child's name earns nothing, unless the
-pair is listed in both directions. Without relations, SG-IoU is the IoU.
+The union is that of the IoU. Purity is the share of pixels predicted as f whose truth is c or f. So a method that
+predicts the father everywhere gets little credit. Pixels of a father that are predicted as its child get none, unless
+the pair is listed in both directions. Without relations, SG-IoU is the IoU.
 
 Two means differ in their denominator, as for mIoU:
 
@@ -58,14 +58,14 @@ class Counts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """SG-IoU of a sum of confusion matrices. The matrices are summed first: it is no mean over images."""
+    """SG-IoU of all images, from the sum of their confusion matrices; not a mean over images."""
 
     total: Counts
     relations: Relations
 
     @cached_property
     def sg_hits(self) -> np.ndarray:
-        """(N,) float64: sg_tp of each label, the sum of its correctly predicted pixels and its credited pixels."""
+        """(N,) float64: sg_tp of each label, its correct pixels plus the credit for pixels predicted as its fathers."""
         children, fathers = self.relations.children, self.relations.fathers
         called = self.total.counts[children, fathers]
         predicted = self.total.prediction_pixels[fathers]

@@ -1,8 +1,8 @@
 """Trimap accuracy: the pixel accuracy in bands of several widths around the contours of the truth.
 
 Source: Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, section 5. The band
-of width w has the pixels with another label at most w rows and columns away. IGNORE is another label, so the band also
-follows ignored regions, such as the void contours of PASCAL VOC. The edge of the image is no contour.
+of width w consists of the pixels with another label within w rows and columns. IGNORE counts as a label, so the band
+also follows ignored regions, such as the void contours of PASCAL VOC. The edge of the image is not a contour.
 
     trimap_w = correctly predicted pixels of the band / pixels of the band      w = 1, 2, 4, 8, 16 pixels
 
@@ -23,7 +23,7 @@ from ovss_ray.structures.question import Question
 WIDTHS = (1, 2, 4, 8, 16)
 """Widths of the bands in pixels. A band contains the narrower ones."""
 _PLACES = np.searchsorted(WIDTHS, np.arange(WIDTHS[-1] + 1))
-"""Distance → place of the narrowest band that contains it."""
+"""Distance in pixels → index in WIDTHS of the narrowest band with pixels at this distance."""
 
 on_request = True
 reads = ("truth", "prediction")
@@ -34,7 +34,7 @@ headings = {f"trimap_{width}": f"within {width} px" for width in WIDTHS}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return counted and correctly predicted pixels of each band, (W,) int64 each, in the order of WIDTHS.
+    """Return the numbers of counted and of correct pixels of each band, (W,) int64, in the order of WIDTHS.
 
     `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
     """
@@ -49,7 +49,7 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Sum over a set of images, (W,) int64 each. Addition is exact, associative and commutative."""
+    """Pixels of W bands, summed over a set of images, (W,) int64. Addition is exact, associative and commutative."""
 
     pixels: np.ndarray
     """counted pixels of each band"""

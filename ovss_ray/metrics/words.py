@@ -40,11 +40,13 @@ counts = {"distinct_words": "distinct words"}
 Word = tuple[str, ...]
 """Names of a word, the displayed name first."""
 NOTHING: Word = ()
-"""Stands for pixels without a word."""
+"""Key in place of a word, for pixels without a word (NONE)."""
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the words of one image, and its cells truth × word, sorted by both, NONE last.
+    """Return the words of one image, and its pixels per pair of true label and word.
+
+    Pairs are sorted by label, then by word, with NONE last.
 
     `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) indices into the words, or NONE. Raises OvssError if
     the sizes differ or a value is out of range.
@@ -60,7 +62,7 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words
     labels, indices = cells >> 16, cells & 0xFFFF
     if (wrong := (indices >= len(classes)) & (indices != NONE)).any() or (labels >= len(question.labels)).any():
         value = f"{indices[wrong][0]} for {len(classes)} words" if wrong.any() else f"label {labels.max()}"
-        raise OvssError(f"a pixel is out of range: {value}. Predict indices into the words of the image, or {NONE}")
+        raise OvssError(f"a pixel value is out of range: {value}. Predict indices into the image's words, or {NONE}")
     return {
         "classes": classes,
         "source": str(words.get("source") or ""),
@@ -73,7 +75,7 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words
 
 @dataclass(frozen=True)
 class Partial:
-    """Sum over a set of images. All values are integers, so addition is exact, associative and commutative."""
+    """Words and pixels of a set of images. All are integers, so addition is exact, associative and commutative."""
 
     images: int = 0
     words: Mapping[Word, int] = field(default_factory=dict)
@@ -83,9 +85,9 @@ class Partial:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
-        """Return the sum over the column `words` of records. Nulls are skipped. Raises OvssError for a larger label.
+        """Return the sum over the column `words` of records. Nulls are skipped.
 
-        `labels` is the number of labels.
+        `labels` is the number of labels. Raises OvssError for a larger label index.
         """
         words: Counter[Word] = Counter()
         cells: Counter[tuple[int, Word]] = Counter()

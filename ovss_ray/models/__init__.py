@@ -5,8 +5,8 @@ A family of networks is a folder here, or a package of the user, with these file
 - `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights). It does not import torch.
   If a network has several checkpoints, a function `checkpoints(name)` returns their names. The argument `files` of
   `load` has the same order.
-  If the first checkpoint may contain others, a function `remaining(name, file)` returns the names of the others. They
-  are those that the first file `file` does not contain.
+  If the first checkpoint may contain others, there is also a function `remaining(name, file)`. It returns the names of
+  the checkpoints that the first file `file` does not contain.
 - `network.py`: `load(name, files, device, precision)`, which returns the network, ready for inference.
 - `weights/`: the checkpoints that are shipped with the family; their `url` in WEIGHTS is empty.
 - `fake.py`, optional: `state_dict(variant, seed)`, a state dict with fake values (models/fake.py).
@@ -34,8 +34,8 @@ def load(
     """Load a network with its weights, ready for inference: load("san_vit_b_16") returns a models.san.network.San.
 
     For a network of your own, `name` is PACKAGE:VARIANT, such as load("my_package.my_family:tiny"). The package needs
-    the files that `ovss_ray.models` describes. `weights` is the path of a checkpoint in the official format. For
-    AlphaCLIP it is a pair of paths: (CLIP, image tower). The default is the shipped or released checkpoint, which is
+    the files that `ovss_ray.models` describes. `weights` is the path of a checkpoint in the official format; for
+    AlphaCLIP, a pair of paths: (CLIP, image tower). The default is the shipped or released checkpoint, which is
     downloaded if needed (zoo.find).
     `precision` is "fp32" (TF32 off) or "bf16" (the vision towers under autocast). Raises UnknownName for an unknown
     name, and OvssError for a checkpoint that is missing or does not fit.

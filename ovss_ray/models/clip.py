@@ -19,7 +19,7 @@ from ovss_ray.models.layers import ChannelNorm
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Function from queries, keys, values (B, N, L, D/N) to attention outputs of all queries, or of the last ones."""
 After = Callable[[int, Tensor], Tensor]
-"""Number of a block, from 1, and its output (B, L, width) → the input of the next block."""
+"""Function from a block's number (counted from 1) and output (B, L, width) to the input of the next block."""
 
 
 class QuickGELU(nn.Module):
@@ -81,8 +81,8 @@ class Block(nn.Module):
 class Stem(nn.Module):
     """Convolutions instead of CLIP's patch projection, so that a patch feature also depends on its neighbours.
 
-    A small tower learns shapes much sooner with them. See Xiao et al., "Early convolutions help transformers see
-    better", NeurIPS 2021, arXiv 2106.14881. Convolutions of stride 2 make patches; `depth` residual blocks follow.
+    A small tower learns shapes much sooner with them: Xiao et al., "Early convolutions help transformers see better",
+    NeurIPS 2021, arXiv 2106.14881. Convolutions of stride 2 make patches; `depth` residual blocks follow.
     """
 
     def __init__(self, width: int, patch: int, depth: int) -> None:
@@ -98,7 +98,7 @@ class Stem(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return the features after each halving, the last ones after the residual blocks."""
+        """Return the map (B, C, h / 2ⁱ, w / 2ⁱ) after each halving i = 1, 2, …; the last after the residual blocks."""
         x, maps = images.contiguous(memory_format=torch.channels_last), []
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
             x = F.gelu(norm(shrink(x)))

@@ -20,7 +20,7 @@ from ovss_ray.models import checkpoint, text, zoo
 from ovss_ray.models.clip import TextTower
 
 WORDS = ("sky", "building", "road", "tree", "car", "person", "dog", "chair", "window", "water")
-"""Class names over which text towers are recentred"""
+"""Class names over which `recentre_words` computes the mean"""
 
 
 def write(name: str, path: str | Path, seed: int = 0) -> None:
@@ -45,7 +45,7 @@ def save(name: str, state: Mapping[str, Tensor], path: Path, seed: int = 0) -> N
 
 
 def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """Return a tensor of fake values, float32: normal random numbers, scaled to keep the variance between layers.
+    """Return a tensor of fake values, float32: normal random numbers, scaled so that layers keep the variance.
 
     Scales of norms are near 1, and biases near 0. Matrices are divided by the square root of their fan-in.
     `logit_scale` is log 100, as in CLIP.
@@ -64,7 +64,7 @@ def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 
 def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
-    """Return a tensor times the factor of the first pattern in `scales` that its name matches, else unchanged."""
+    """Return `value` times the factor of the first pattern in `scales` that `name` matches; 1 if none matches."""
     return value * next((scale for pattern, scale in scales.items() if fnmatch(name, pattern)), 1.0)
 
 
@@ -80,7 +80,7 @@ def recentre_words(tower: TextTower) -> None:
 
 
 def clouds(seed: int, count: int = 4) -> list[np.ndarray]:
-    """Return random clouds (480, 640, 3) uint8 with the spectrum of photographs, amplitude 1 / frequency."""
+    """Return `count` random cloudy images (480, 640, 3) uint8. Amplitudes are 1 / frequency, as in photographs."""
     drawn = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(480)[:, None] * 480, np.fft.rfftfreq(640) * 640)
     frequency[0, 0] = np.inf

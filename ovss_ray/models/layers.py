@@ -13,7 +13,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class Mlp(nn.Module):
-    """Linear layers, or pointwise convolutions, with ReLU between them; three unless `depth` is another number."""
+    """A stack of `depth` linear layers or pointwise convolutions (`layer`), with ReLU between them."""
 
     def __init__(self, width: int, hidden: int, out: int, layer: type[nn.Linear] | object, depth: int = 3) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Mlp(nn.Module):
         self.layers = nn.ModuleList(layer(*size) for size in sizes)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output of all layers: (…, out) of (…, width), or maps (B, out, h, w) of (B, width, h, w)."""
+        """Return the output of all layers: (…, width) → (…, out), or for maps (B, width, h, w) → (B, out, h, w)."""
         return self.layers[-1](self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class Mlp(nn.Module):
         return x
 
     def last(self) -> tuple[Tensor, Tensor]:
-        """Return the last layer's matrix (out, hidden) and bias (out,), also if it is a pointwise convolution."""
+        """Return the last layer's weight, as a matrix (out, hidden) also for convolutions, and its bias (out,)."""
         layer = self.layers[-1]
         return layer.get_parameter("weight").flatten(1), layer.get_parameter("bias")
 
@@ -51,9 +51,9 @@ class MlpBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """A block of timm's vision transformer, with its parameter names; importing timm would take seconds.
+    """A transformer block with the parameter names of timm's vision transformer. The import of timm would take seconds.
 
-    `eps` is that of both norms: 1e-6 in timm, 1e-5 in torch.
+    `eps` is the epsilon of both norms: 1e-6 in timm, 1e-5 by default in torch.
     """
 
     def __init__(self, width: int, heads: int, eps: float = 1e-5) -> None:

@@ -60,7 +60,7 @@ class NetworkConfig(Settings):
         return (self.weights,)
 
     def network_key(self) -> str:
-        """Return a key of the loaded network: stages of a worker with equal keys may share one."""
+        """Return a key of the loaded network. Stages of one worker with equal keys may share a network."""
         paths = [str(path) for path in self.files()]
         return repr((self.family, self.variant, paths, self.resolved_device(), self.precision, self.exact))
 
@@ -86,7 +86,7 @@ class NetworkConfig(Settings):
 
 
 class WithClassifiers:
-    """Part of a stage whose network has a classifier (K + 1, D) for each vocabulary, prepared once per run.
+    """Mixin for a stage whose network has a classifier for each vocabulary: a matrix (rows, D), prepared once per run.
 
     The network has the method `classifier(vocabulary)`, and a cache of its results, `classifiers`.
     """
@@ -110,17 +110,17 @@ class WithClassifiers:
 
     @cached_property
     def checkpoint(self) -> str:
-        """Digest of the checkpoints, read once per worker."""
+        """Digest of the checkpoint files, computed once per worker."""
         return str(digests.sha256_of(self.files(self.config)))
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of the caches of classifiers and of this process's names, in bytes."""
+        """Return {"text": bytes}: the size of the caches of classifiers and of single names' embeddings."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}
 
     def classifier(self, vocabulary: Vocabulary) -> "Tensor":
-        """Return the classifier (K + 1, D) of a vocabulary: from the cache, prepared, or newly computed."""
+        """Return the classifier (rows, D) of a vocabulary: prepared for the run, cached, or newly computed."""
         import torch
 
         rows = self.prepared.get(_key(self.checkpoint, self.config, vocabulary)) if self.prepared else None

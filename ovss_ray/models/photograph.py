@@ -26,7 +26,7 @@ class Colours(NamedTuple):
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float]) -> "Colours":
-        """Return the colours of three means and three standard deviations."""
+        """Return Colours from three means and three standard deviations, for R, G and B in 0..255."""
         return cls(torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None])
 
 
@@ -34,17 +34,17 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation of CLIP's training photographs, for RGB in 0..1"""
 CLIP = Colours.of([255 * value for value in CLIP_MEAN], [255 * value for value in CLIP_STD])
-"""Mean and standard deviation of CLIP's training photographs, without rounding"""
+"""Mean and standard deviation of CLIP's training photographs, for RGB in 0..255, without rounding"""
 IMAGENET = Colours.of((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""Mean and standard deviation of ImageNet's photographs, as in the configurations of detectron2"""
+"""Mean and standard deviation of ImageNet's photographs, for RGB in 0..255, as in detectron2's configurations"""
 
 
 class Lengths(Protocol):
-    """The sides of a resized photograph in pixels; the variants of networks have them as fields."""
+    """Limits for the sides of a resized photograph, in pixels. The variants of networks have these fields."""
 
     @property
     def short_side(self) -> int:
-        """Short side of a resized photograph, if its long side fits."""
+        """Short side of a resized photograph, unless its long side would exceed `long_side`."""
 
     @property
     def long_side(self) -> int:
@@ -52,7 +52,7 @@ class Lengths(Protocol):
 
 
 class Sides(Lengths, Protocol):
-    """The sizes of a network's padded input in pixels."""
+    """Limits for the sides of a network's resized and padded input, in pixels."""
 
     @property
     def multiple(self) -> int:
@@ -65,7 +65,7 @@ WANTED = "A photograph is a NumPy array (H, W, 3) of uint8, RGB"
 def rgb(image: Any) -> np.ndarray:
     """Return a photograph as (H, W, 3) uint8 RGB. Grey (H, W) or (H, W, 1) becomes RGB; an alpha channel is dropped.
 
-    Raises ValueError for other arrays, with their shape and dtype, rather than guess their colours.
+    Raises ValueError for other arrays; the message has their shape and dtype.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"{_described(image)}. {WANTED}. {_advice(image)}")
@@ -105,9 +105,10 @@ def _array_advice(image: np.ndarray) -> str:
 
 
 def resized_size(height: int, width: int, sides: Lengths) -> Size:
-    """Return the size (h, w) of a resized photograph. Its short side decides, unless the long side becomes too long.
+    """Return the size (h, w) of a resized photograph.
 
-    The float operations have the order of detectron2's ResizeShortestEdge, so that rounding agrees.
+    The short side becomes `sides.short_side`. If the long side would exceed `sides.long_side`, both sides shrink. The
+    float operations have the order of detectron2's ResizeShortestEdge, so that rounding agrees.
     """
     scale = sides.short_side * 1.0 / min(height, width)
     lengths = [sides.short_side * 1.0 if side == min(height, width) else scale * side for side in (height, width)]
@@ -119,7 +120,7 @@ def resized_size(height: int, width: int, sides: Lengths) -> Size:
 
 
 def padded_size(height: int, width: int, sides: Sides) -> Size:
-    """Return the size (Hp, Wp) of the network's input for a photograph. Images of a batch have equal padded sizes."""
+    """Return the size (Hp, Wp) of the network's input for a photograph. It must be equal for all images of a batch."""
     padded = [-(-side // sides.multiple) * sides.multiple for side in resized_size(height, width, sides)]
     return padded[0], padded[1]
 

@@ -1,8 +1,8 @@
 """Text embeddings of class names: templates, tokens, a text tower.
 
 Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). It does not depend on
-images, so a run embeds each vocabulary once. Images with words of their own repeat words, but hardly ever a whole
-vocabulary. So embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
+images, so a run embeds each vocabulary once. If each image has its own vocabulary, vocabularies are rarely equal, but
+share names. So embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
 """
 
 import hashlib
@@ -77,16 +77,16 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Name → set of templates. "single" is the sentence of CLIP's and AlphaCLIP's papers. "vild" is ViLD's set (Gu et al.,
-ICLR 2022) as in SAN's code, where some full stops are missing. "fusioner" is that of Fusioner's code, in lower case."""
+ICLR 2022) as in SAN's code, where some full stops are missing. "fusioner" is Fusioner's set, in lower case."""
 
 BATCH_TOKENS = 4096
 """Maximum number of tokens per call of the text tower, to limit the memory for large vocabularies"""
 NAMES = 1024
 """Maximum number of names embedded at a time; the prompts of one name with 14 templates take 43 KB"""
 KEPT = 1 << 23
-"""Maximum bytes of a network's cache of vocabulary embeddings. It evicts the least recently used vocabulary"""
+"""Maximum bytes of a network's cache of vocabulary embeddings. The cache evicts the least recently used vocabulary"""
 WORDS = Recent[Tensor](1 << 26, lambda row: row.nbytes)
-"""Cache of this process for single names: tower, device, templates and name → embedding (D,). At most 64 MB"""
+"""Cache of this process for single names, at most 64 MB: tower, device, templates and name → embedding (D,)"""
 _DIGESTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 """Text tower → digest of its weights and its device"""
 
@@ -111,10 +111,10 @@ Embed = Callable[[Tower, Sequence[str], Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class Classifier:
-    """The prompt embeddings of a vocabulary, and the class that each of them belongs to. N prompts, R regions."""
+    """The prompt embeddings of a vocabulary, grouped by class. Letters: N prompts, R regions, M prompts of a class."""
 
     rows: Tensor
-    """(N, D) float32: prompt embeddings, or these times a temperature"""
+    """(N, D) float32: prompt embeddings, or prompt embeddings times a temperature"""
     classes: Tensor
     """(K, M) int64: for each class, the indices of its `rows`; a class with fewer than M rows repeats its last index"""
 
@@ -127,7 +127,7 @@ class Classifier:
 
     @classmethod
     def of(cls, rows: Tensor, counts: Sequence[int]) -> "Classifier":
-        """Return the classifier of prompt embeddings (N, D), of which the first `counts[0]` belong to class 0, etc."""
+        """Return the classifier of prompt embeddings (N, D), sorted by class; `counts` has the prompts per class."""
         lengths = np.array(counts)
         ends = np.cumsum(lengths)
         at = np.minimum((ends - lengths)[:, None] + np.arange(lengths.max()), ends[:, None] - 1)
@@ -153,10 +153,10 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 @torch.inference_mode()
 def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Return the embeddings of `embed`, (K, D), of which only those of names missing in WORDS are computed.
+    """Return the same embeddings (K, D) as `embed`. Only names that are missing in the cache WORDS are computed.
 
-    All missing names share batches. With deterministic kernels (option `exact`), each is computed on its own instead.
-    Then its last bits do not depend on the names that were embedded before or with it; such rows are kept apart.
+    Missing names share batches. With deterministic kernels (option `exact`), each name is computed alone. Then the last
+    bits of its embedding do not depend on other names. Exact embeddings have separate cache entries.
     """
     alone = torch.are_deterministic_algorithms_enabled()
     digest = hashlib.sha256(json.dumps(list(templates)).encode()).hexdigest()[:12]
@@ -172,7 +172,7 @@ def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -
 
 
 def _digest(tower: Any) -> str:
-    """Return a digest of the tower's own weights, and its device. Towers with equal weights share embeddings."""
+    """Return a digest of the text tower's weights, and its device. Towers with equal weights share embeddings."""
     if tower not in _DIGESTS:
         digest = hashlib.sha256()
         state = {name: value for name, value in tower.state_dict().items() if not name.startswith("visual.")}
@@ -186,7 +186,7 @@ def _digest(tower: Any) -> str:
 def whole_names(vocabulary: Vocabulary) -> list[str]:
     """Return the text of each class for templates: all its names, joined by commas ("building, edifice").
 
-    The official codes of SAN and SCAN do the same with the names of a data set; they only strip spaces.
+    The official codes of SAN and SCAN also insert all names of a class as one text, with spaces stripped.
     """
     return [", ".join(name.strip() for name in names) for names in vocabulary.classes]
 
@@ -199,8 +199,8 @@ def templates(vocabulary: Vocabulary, default: str) -> tuple[str, ...]:
 def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
     """Return, for each class, the index of the first class with the same text in `whole_names`, (K,) uint16.
 
-    Classes with equal prompts have equal scores except for rounding, so one of them has to be predicted. Prompts are in
-    lower case.
+    Classes with equal prompts have equal scores except for rounding. So labels name the first of these classes. Texts
+    are compared in lower case.
     """
     prompts = [prompt.lower() for prompt in whole_names(vocabulary)]
     first = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}

@@ -26,7 +26,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""First bytes of a checkpoint that hold the names of its entries, unless it is a zip file"""
+"""Number of bytes at the start of a checkpoint that contain the names of its entries; not for zip files"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Weights:
     """A published checkpoint, or one that is shipped in the `weights` folder of its family."""
 
     file: str
-    """empty: no file was published"""
+    """name of the file; empty: no file was published"""
     url: str
     """address for the download; empty if the file is shipped with the family, or has no direct address (`manual`)"""
     sha256: str | None
@@ -50,7 +50,7 @@ class Weights:
     other_options: tuple[str, ...] = ()
     """options of further stages that load the checkpoint, such as "ovsam.sam" for SAM ViT-H"""
     manual: bool = False
-    """whether a person has to download the file from `page`, which has no direct URL for it"""
+    """True: a person must download the file from `page`, since the file has no direct URL"""
 
 
 def shipped(file: str, *, option: str = "", part_of: str = "", other_options: tuple[str, ...] = ()) -> Weights:
@@ -130,8 +130,8 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
     """Return the paths of a network's checkpoints, in the order of its family's function `checkpoints`.
 
     `paths` are the user's paths in the same order. For None, or a path left out at the end, the shipped or published
-    file is used, downloaded if needed. If the first file contains other checkpoints, by its family's `remaining`, the
-    other files are only those that remain.
+    file is used, downloaded if needed. If the first file contains other checkpoints (see the family's `remaining`),
+    those are left out unless `paths` names them.
     Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)

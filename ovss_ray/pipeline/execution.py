@@ -15,11 +15,11 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Columns that a stage needs besides `vocabulary`, if an earlier stage has given the images words of their own"""
+"""Columns that a reader of `vocabulary` also needs, if an earlier stage has given the images words of their own"""
 
 
 class Contract(Exception):
-    """Error for a stage that does not write what it declares (see Stage). This is a bug, so the run stops."""
+    """Error for a stage that does not write the columns that it declares (see Stage). This bug stops the run."""
 
 
 class Poisoned(Exception):
@@ -53,7 +53,10 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
 
 
 def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
-    """Return the columns that each stage needs: those that it reads, and OF_WORDS if images have words by then."""
+    """Return the columns that each stage needs: those that it reads.
+
+    After a stage that gives words, a reader of `vocabulary` also needs OF_WORDS.
+    """
     needed, worded = [], False
     for stage in stages:
         reads = set(stage.reads())
@@ -68,11 +71,11 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     A failed image is marked in `error`, and later stages skip it. Other images of the batch are not affected. The
     column `seconds` gets an entry for each stage, and for each part that a stage times itself (Stage.parts).
 
-    After a stage that writes `words`, the vocabulary of each row is that of its words. A row without words skips the
-    stages that read `vocabulary`, and its prediction is NONE everywhere.
+    After a stage that writes `words`, each row's words are its vocabulary. A row without words skips the stages that
+    read `vocabulary`, and its prediction is NONE everywhere.
 
-    Raises Contract if a stage does not write what it declares, and Poisoned if the process can no longer compute.
-    Raises OvssError if a disk is full.
+    Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
+    Raises OvssError if a disk is full or read-only.
     """
     batch = words.unpacked(batch)
     if WORDS in batch:
@@ -105,7 +108,7 @@ def start(n: int, **columns: Sequence[object]) -> Batch:
 
 
 def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
-    """Call the stage. If it raises, split the batch in half again and again, until the image at fault is alone."""
+    """Call the stage. If it raises, split the batch in half again and again, until the failing image is alone."""
     n = len(batch["image_id"])
     try:
         written = stage({name: batch[name] for name in ("image_id", *stage.reads)}, vocabularies)
@@ -162,7 +165,10 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
 
 
 def _timed(batch: Batch, seconds: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
-    """Return the column `seconds`, (n,) object, with the `seconds` of a stage added: each row gets its share."""
+    """Add a stage's times to the column `seconds` of a batch of n rows, and return the column, (n,) dicts.
+
+    `seconds` are the times by name. `shares` (n,) are the rows' fractions of these times.
+    """
     before = batch.get("seconds", column({} for _ in shares))
     return column(
         {**(old or {}), **{name: (old or {}).get(name, 0.0) + float(s * share) for name, s in seconds.items()}}

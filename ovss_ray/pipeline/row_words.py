@@ -1,4 +1,4 @@
-"""Rows with words of their own, between two stages: their vocabularies, and rows without any word."""
+"""Rows whose images have words of their own: their vocabularies, and the rows without any word."""
 
 from collections import ChainMap
 from typing import Any
@@ -14,10 +14,10 @@ from ovss_ray.structures.words import WORDS
 
 
 def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
-    """Return a batch whose column `vocabulary` has the digests of the rows' words, and the vocabularies with these.
+    """Make each row's words its vocabulary. Return the batch with new digests, and the extended vocabularies.
 
-    The digest of a row without words is "". Words without templates get those of the row's vocabulary before. A row
-    with invalid words fails; `stage` is the stage that wrote them.
+    The digest of a row without words is "". Words without templates get those of the row's previous vocabulary. A row
+    with invalid words fails; its error begins with `stage`, the name of the stage that wrote the words.
     """
     new: dict[str, Vocabulary] = {}
     digests, errors, values = column(batch["vocabulary"]), column(batch["error"]), column(batch[WORDS])
@@ -38,7 +38,7 @@ def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Ba
 
 
 def wordless(stage: Stage, batch: Batch) -> np.ndarray:
-    """Return (n,) bool: True for rows without words, which the stage cannot answer since it reads `vocabulary`."""
+    """Return (n,) bool: True for rows without words, if the stage reads `vocabulary` and so has to skip them."""
     if WORDS not in batch or "vocabulary" not in stage.reads:
         return np.zeros(len(batch["error"]), bool)
     return np.array([not digest for digest in batch["vocabulary"]], bool)

@@ -22,7 +22,7 @@ Benchmarks = Mapping[str, Any]
 
 
 class NoBenchmarks(dict[str, Any]):
-    """Empty benchmarks, for a stage that was built without any. An access raises OvssError."""
+    """Empty mapping of benchmarks, for a stage that was built without any. An access raises OvssError."""
 
     def __missing__(self, name: str) -> Any:
         raise OvssError(f"benchmark {name!r} was not passed to this stage. Build the stage with build(benchmarks=…)")
@@ -46,11 +46,11 @@ class Stage(ABC):
     where: ClassVar[tuple[str, ...]] = ()
     """names of options for locations and devices. They do not change results, so the run's digest ignores them."""
     binary: ClassVar[bool] = False
-    """True for a method that segments one class at a time. Few-shot episodes then ask for their class only."""
+    """True for a method that segments one class at a time. A few-shot episode then has only its class as vocabulary."""
     measures: ClassVar[bool] = False
     """True for the stage that computes metrics: the columns that it writes have the names of metrics"""
     exports: ClassVar[bool] = False
-    """True for a stage that writes files for later use. A run in which no stage predicts then needs no truth"""
+    """True for a stage that writes files for later use. A run with this stage and no predictions needs no truth."""
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
     network: Any = None
@@ -93,7 +93,7 @@ class Stage(ABC):
 
     @classmethod
     def lists(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of benchmarks whose classes the stage uses besides those of the run, to check them first."""
+        """Return the names of further benchmarks whose classes the stage uses. They are checked before the run."""
         return ()
 
     @classmethod
@@ -127,7 +127,7 @@ class Stage(ABC):
 
     @classmethod
     def side(cls, config: Any) -> int | None:
-        """Return the side in pixels of the square at which predictions are scored; None: at the photograph's size.
+        """Return the side in pixels of the square on which predictions are scored; None: the photograph's size.
 
         The method is called for binary stages only.
         """
@@ -164,7 +164,7 @@ class StageConfig(Settings):
         return self.kind().key(self.settings(), vocabulary)
 
     def identity(self) -> dict[str, Any]:
-        """Return the name of the stage, and all options that change its results: no paths, device or batch size."""
+        """Return the stage's name, and the options that change its results: no paths, device or batch size."""
         settings = self.settings()
         ignored = set(self.kind().elsewhere(settings))
         return {"use": self.use, "options": settings.model_dump(mode="json", exclude=ignored)}
@@ -199,7 +199,7 @@ class StageConfig(Settings):
 def build_all(
     stages: Sequence[StageConfig], prepared: Prepared | None = None, benchmarks: Benchmarks | None = None
 ) -> dict[str, Stage]:
-    """Return name → stage, for the stages of one worker. Stages with equal keys of their networks share one."""
+    """Build the stages of one worker, and return name → stage. Stages with equal network keys share a network."""
     networks: dict[str, Any] = {}
     built: dict[str, Stage] = {}
     for stage in stages:

@@ -1,4 +1,4 @@
-"""Types that the parts of report.json share: percentages, intervals, and the method of the intervals."""
+"""Types that several parts of report.json use: percentages, intervals, and the method of the intervals."""
 
 import math
 from collections.abc import Mapping
@@ -28,26 +28,26 @@ class Bootstrap(Part):
     """95 % intervals: percentile bootstrap, with the averaged classes fixed (see docs/statistics.md)."""
 
     method: str = "centred percentiles"
-    """name of the method; the default is that of reports without a name, by earlier versions"""
+    """name of the method; default: the method of reports from earlier versions, which lack the name"""
     unit: str
-    """drawn with replacement: "image", or "photograph" if images share photographs"""
+    """unit of resampling: "image", or "photograph" if images share photographs"""
     units: int
-    """number of images or photographs, and of draws in a resample"""
+    """number of units; a resample is the same number of draws with replacement"""
     resamples: int
     seed: int
     bit_generator: str
-    """name in numpy.random"""
+    """name of the bit generator in numpy.random"""
     rare_classes: int
-    """number of classes in fewer than ten photographs, which make the intervals of means too narrow"""
+    """number of classes in fewer than ten photographs; these classes make the intervals of means too narrow"""
     metrics: Mapping[str, Ends]
-    """metric → its interval, such as metrics["miou"]"""
+    """metric → interval, such as metrics["miou"]"""
     groups: Mapping[str, Mapping[str, Ends]] = {}
-    """group → key of its values → interval, such as groups["things"]["miou"]"""
+    """group → metric → interval, such as groups["things"]["miou"]"""
     classes: Mapping[str, tuple[Ends | None, ...]] = {}
-    """"iou" and "acc" → interval of each class, in their order; None for a class in fewer than five photographs"""
+    """"iou" or "acc" → one interval per class, in order; None for a class in fewer than five photographs"""
     photographs: tuple[int, ...] = ()
-    """number of photographs in whose truth each class occurs"""
+    """for each class, the number of photographs with the class in the ground truth"""
 
     def of_class(self, label: int) -> Ends | None:
-        """Return the interval of the IoU of a class; None without one."""
+        """Return the interval of the IoU of a class; None if the class has no interval."""
         return self.classes["iou"][label] if "iou" in self.classes else None

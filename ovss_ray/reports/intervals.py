@@ -1,11 +1,12 @@
 """Confidence intervals of a report: centred percentile bootstrap over the images (see resampling.py).
 
-The percentiles are those of the resamples' values, shifted so that their mean is the reported value. Without the shift,
-the intervals of mIoU are too low: a resample has fewer different images of each rare class, which lowers its IoU. The
-interval is one for the mean value over many sets of as many images. docs/statistics.md has the measured coverage.
+First, the values in the resamples are widened (see class_sums.widened), since classes in few photographs vary too
+little. Then the values are shifted so that their mean is the reported value. The ends of the interval are percentiles
+of the shifted values. Without the shift, the intervals of mIoU are too low. The reason is that a resample has fewer
+different images of each rare class, which lowers the class's IoU.
 
-Before that, the values are widened, as the resamples of a class in few photographs vary too little (see
-class_sums.widened).
+An interval estimates the mean of the value over many image sets of this size. docs/statistics.md has the measured
+coverage.
 """
 
 from collections.abc import Mapping
@@ -25,16 +26,15 @@ METHOD = "centred percentiles, widened by sqrt(m / (m - 1))"
 LEVEL = 95
 """Nominal coverage of the intervals, in percent."""
 FEWEST = 2
-"""Smallest number of photographs for which there are intervals."""
+"""Minimum number of photographs of a benchmark with intervals."""
 FEWEST_OF_CLASS = 5
-"""Smallest number of photographs with a class for which the class has an interval. Below it, intervals are too narrow
-by far."""
+"""Minimum number of photographs with a class for an interval of the class. With fewer, intervals are far too narrow."""
 RARE = 10
 """Number of photographs below which a class counts as rare. Rare classes make the intervals of means too narrow."""
 
 
 def of(reading: Reading) -> Bootstrap | None:
-    """Return the intervals of a benchmark; None if its cells were not kept, or for fewer than two photographs."""
+    """Return the intervals of a benchmark; None without stored confusion cells, or for fewer than two photographs."""
     cells = cells_of(reading)
     if cells is None or cells.photographs < FEWEST:
         return None
@@ -60,7 +60,7 @@ def of(reading: Reading) -> Bootstrap | None:
 
 
 def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
-    """Return the method and its numbers. `seen` (L,): photographs with each label."""
+    """Return the fields of Bootstrap that describe the method. `seen` (L,): number of photographs with each label."""
     return {
         "method": METHOD,
         "unit": "image" if cells.photographs == len(cells.ids) else "photograph",
@@ -73,7 +73,7 @@ def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
 
 
 def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
-    """Return metric → its values in the resamples, and for all images; only metrics that can be resampled."""
+    """Return metric → (values in the resamples, values for all images), for metrics that can be resampled."""
     sums, of_all = cells.resampled(), cells.whole()
     return {
         metric.name: (metric.Resampled(sums, of_all), metric.Resampled(of_all, of_all))
@@ -83,25 +83,26 @@ def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
 
 
 def cells_of(reading: Reading) -> Cells | None:
-    """Return the cells of a benchmark's images; None if they were not kept (see totals.read)."""
+    """Return the confusion cells of a benchmark's images; None if the reading has no cells (see totals.read)."""
     if not reading.total.cells:
         return None
     return Cells.of(reading.total.cells, reading.listed, len(reading.card["labels"]))
 
 
 def centred(values: np.ndarray, reported: float) -> Ends | None:
-    """Return the 95 % interval of a reported value from those of its resamples, (R,) percent; None if it has none.
+    """Return the 95 % interval of a reported value, from its values (R,) in the resamples; all in percent.
 
     The ends are values of resamples, without interpolation: of 1,000, the 25th smallest and the 25th largest. Both are
     shifted by the difference of the reported value and the resamples' mean, and limited to 0 and 100. NaN are left out.
-    All steps are exact in units of 1 / 2³² percent, so the result is equal on every machine.
+    All steps are exact in units of 1 / 2³² percent, so the result is equal on every machine. Returns None if the
+    reported value or all values are NaN.
     """
     ends = shifted(values, reported)
     return None if ends is None else (max(ends[0], 0.0), min(ends[1], 100.0))
 
 
 def shifted(values: np.ndarray, reported: float) -> Ends | None:
-    """Return the interval without limits, as for a difference of two values (see `centred`)."""
+    """Return the interval of `centred` without the limits 0 and 100, such as for a difference of two values."""
     units = np.sort(np.rint(values[~np.isnan(values)] * UNITS).astype(np.int64))
     if not len(units) or np.isnan(reported):
         return None
@@ -111,13 +112,13 @@ def shifted(values: np.ndarray, reported: float) -> Ends | None:
 
 
 def _known(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, Ends]:
-    """Return the intervals of values that have one. Both arguments: key → (R,), and (1,) for all images."""
+    """Return key → interval, for values with an interval. `values`: key → (R,), in resamples. `whole`: key → (1,)."""
     intervals = {key: centred(of_key, float(whole[key][0])) for key, of_key in values.items()}
     return {key: ends for key, ends in intervals.items() if ends is not None}
 
 
 def _per_label(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, list[Ends | None]]:
-    """Return the intervals of the values of each label. Both arguments: key → (R, L), and (1, L) for all images."""
+    """Return key → interval of each label. `values`: key → (R, L), in the resamples. `whole`: key → (1, L)."""
     return {
         key: [centred(of_label, float(of_all)) for of_label, of_all in zip(of_key.T, whole[key][0], strict=True)]
         for key, of_key in values.items()

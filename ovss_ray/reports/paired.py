@@ -1,8 +1,8 @@
-"""Paired differences of two runs on the same images: interval, p-value, and the smallest difference that would show.
+"""Paired differences of two runs on the same images: interval, p-value, and the smallest detectable difference.
 
-Both runs are resampled with the same draws (see resampling.py), so what an image adds to both of them cancels. The test
-is a t-test of the difference, whose standard error is the standard deviation over the resamples. The p-values of
-classes are corrected by Holm's method (Holm, "A simple sequentially rejective multiple test procedure", 1979).
+Both runs are resampled with the same draws (see resampling.py), so effects of an image on both runs cancel. The test
+is a t-test of the difference. The standard error is the standard deviation of the difference over the resamples. The
+p-values of classes are corrected by Holm's method ("A simple sequentially rejective multiple test procedure", 1979).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,24 +18,24 @@ from ovss_ray.reports.resampling import Cells
 from ovss_ray.reports.totals import TRUTH_DIGEST, Reading
 
 POWER = 80
-"""Probability, in percent, with which a test at the 5 % level shows the difference `Difference.smallest`."""
+"""Power in percent: probability of detecting a true difference of `Difference.smallest` at the 5 % level."""
 CLASS_VALUE = "iou"
-"""Value per class that is compared."""
+"""Key of the value per class that is compared."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of a value: second run minus first run, in points."""
+    """Difference of a value, second run minus first run, in percentage points."""
 
     value: float
     interval: Ends
     """95 % interval (see `intervals.shifted`)"""
     p: float
-    """two-sided p-value; for classes after Holm's correction"""
+    """two-sided p-value; for a class, with Holm's correction"""
     smallest: float
-    """smallest true difference that the test shows at the 5 % level with a probability of POWER"""
+    """smallest true difference that the test detects at the 5 % level with a probability of POWER percent"""
     photographs: int
-    """number of photographs; for a class those with the class in the truth"""
+    """number of photographs; for a class, only photographs with the class in the ground truth"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Paired:
     """Paired differences of two runs on one benchmark."""
 
     refused: str = ""
-    """reason why the runs cannot be paired, with advice; empty if they can"""
+    """reason why the runs cannot be paired, with advice; empty for paired runs"""
     values: Mapping[str, Difference] | None = None
     """key of a metric → its difference; None if refused"""
     classes: Mapping[int, Difference] | None = None
@@ -51,7 +51,7 @@ class Paired:
     labels: tuple[str, ...] = ()
     """names of all labels"""
     words: str = ""
-    """sentence on different vocabularies of the two runs; empty if they have the same"""
+    """sentence on different vocabularies of the two runs; empty for equal vocabularies"""
 
 
 def compare(first: Reading, second: Reading) -> Paired:
@@ -88,10 +88,10 @@ def compare(first: Reading, second: Reading) -> Paired:
 
 
 def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference | None:
-    """Return a difference with its test. `resampled` (R,): its values in the resamples; NaN are left out.
+    """Return the test of the difference `value`. `resampled` (R,): its values in the resamples; NaN are left out.
 
-    Returns None if it has no value, or for fewer than two photographs. With n − 1 degrees of freedom, a class in few
-    photographs needs a larger difference. The values are already widened (see `class_sums.widened`).
+    Returns None if the difference is NaN, or for fewer than two photographs. The test has n − 1 degrees of freedom, so
+    a class in few photographs needs a larger difference. The values must be widened (see `class_sums.widened`).
     """
     from scipy.special import stdtr, stdtrit  # takes 0.1 s
 
@@ -109,7 +109,8 @@ def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference 
 def holm(p: Sequence[float]) -> list[float]:
     """Return p-values after Holm's correction, in the same order.
 
-    The i-th smallest of m is multiplied by m − i + 1; no corrected value is smaller than the one before it, or above 1.
+    The i-th smallest of m values is multiplied by m − i + 1. The corrected value is the largest product up to i, at
+    most 1.
     """
     corrected, largest = [0.0] * len(p), 0.0
     for i, place in enumerate(sorted(range(len(p)), key=lambda place: p[place])):
@@ -119,10 +120,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
-    """Return the difference of IoU for each label in enough photographs, second minus first.
+    """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
     `first` and `second` are the values of a metric in the resamples, and for all images (see `intervals.resampled`).
-    `seen` (L,): photographs with each label.
+    `seen` (L,): number of photographs with each label.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
@@ -137,7 +138,7 @@ def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) 
 
 
 def _unlike(first: Reading, second: Reading) -> str:
-    """Return the reason why two runs are of different questions; empty if they are not."""
+    """Return a reason if two runs have different classes or questions; else an empty text."""
     if first.card["labels"] != second.card["labels"]:
         return "the runs have different classes: evaluate the same version of the benchmark twice"
     questions = [reading.card.get("asks", "") for reading in (first, second)]
@@ -147,7 +148,7 @@ def _unlike(first: Reading, second: Reading) -> str:
 
 
 def _other_images(first: Cells, second: Cells) -> str:
-    """Return the reason why two runs are of different scored images; empty if they are not."""
+    """Return a reason if two runs have scored different images; else an empty text."""
     if first.ids != second.ids:
         alone = sorted(set(first.ids) ^ set(second.ids))
         return (
@@ -160,7 +161,7 @@ def _other_images(first: Cells, second: Cells) -> str:
 
 
 def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
-    """Return the reason why images, the same in both runs, have different vocabularies; empty if they do not."""
+    """Return a reason if the vocabulary of an image differs between two runs on the same images; else an empty text."""
     before, after = _vocabularies(first), _vocabularies(second)
     if other := [name for name in ids if before.get(name) != after.get(name)]:
         return (
@@ -171,17 +172,17 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 
 
 def _own_words(first: Reading, second: Reading) -> bool:
-    """Return whether a run has own words. These count as labels of the benchmark, so the runs can be compared."""
+    """Return whether a run has words of the user. They count as labels of the benchmark, so the runs are comparable."""
     return any(reading.card.get("words") for reading in (first, second))
 
 
 def _mapping(reading: Reading) -> list[Any]:
-    """Return the labels of the own words of a run; empty without any."""
+    """Return the pairs of a word and its label of a run with words of the user; else an empty list."""
     return (reading.card.get("words") or {}).get("mapping", [])
 
 
 def _words_of(first: Reading, second: Reading) -> str:
-    """Return a sentence on the vocabularies of two runs."""
+    """Return a sentence that describes the vocabularies of two runs."""
     named = []
     for reading in (first, second):
         words = reading.card.get("words")
@@ -198,7 +199,7 @@ def _vocabularies(reading: Reading) -> dict[str, str | None]:
 
 
 def _other_truth(first: Cells, second: Cells) -> str:
-    """Return the reason why images, the same in both runs, have different truth; empty if they do not (see _truth)."""
+    """Return a reason if the ground truth of an image differs between two runs (see _truth); else an empty text."""
     unequal = np.flatnonzero(np.any(_truth(first) != _truth(second), axis=1))
     if len(unequal):
         return (
@@ -209,7 +210,7 @@ def _other_truth(first: Cells, second: Cells) -> str:
 
 
 def _other_files(first: Reading, second: Reading) -> str:
-    """Return the reason why images have label files of different contents; empty if they do not, or if unknown."""
+    """Return a reason if digests of label files differ between two runs; else, or without digests, an empty text."""
     before, after = _digests(first), _digests(second)
     if other := [name for name, digest in before.items() if after.get(name, digest) != digest]:
         return (
@@ -227,10 +228,10 @@ def _digests(reading: Reading) -> dict[str, str]:
 
 
 def _truth(cells: Cells) -> np.ndarray:
-    """Return a fingerprint of each image's truth, (n, 2) int64: its counted pixels, and their weighted sum.
+    """Return a fingerprint of each image's ground truth, (n, 2) int64: number of pixels, and their weighted sum.
 
-    The weights are the squared numbers of the labels, counted from 1. Places of the pixels are not compared. So
-    other label files with the same area of every class are detected by their digests only (see _other_files).
+    The weight of a pixel is (label index + 1)². Positions of pixels have no influence. Only digests detect different
+    label files with the same area of every class (see _other_files).
     """
     n = len(cells.ids)
     sums = np.zeros((n, 2), np.int64)

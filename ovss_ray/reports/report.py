@@ -16,7 +16,7 @@ from ovss_ray.runs.folder import RunFolder, digest
 from ovss_ray.structures.relations import Relations
 
 TRACKING = "tracking.json"
-"""File in a run's folder: tracker → fault that kept values from it; empty for none."""
+"""Name of a JSON file in a run's folder: experiment tracker → error that prevented logging; {} without errors."""
 
 
 def build(folder: RunFolder, fold: Fold = records.fold) -> Report:
@@ -29,7 +29,7 @@ def build(folder: RunFolder, fold: Fold = records.fold) -> Report:
 
 
 def assemble(folder: RunFolder, readings: Mapping[str, Reading], bounds: bool = True) -> Report:
-    """Build the report from the results of `totals.read`, and write it to the folder. `bounds`: with intervals."""
+    """Build the report from the results of `totals.read`, and write it to the folder. `bounds`: compute intervals."""
     config, environment = folder.config(), folder.json("environment.json")
     stages, weights = config.stages(), environment.get("weights", [])
     benchmarks = {}
@@ -52,7 +52,7 @@ def assemble(folder: RunFolder, readings: Mapping[str, Reading], bounds: bool = 
 
 
 def numbers(reading: Reading, bounds: bool = True) -> BenchmarkReport:
-    """Return the results on one benchmark, without published figures and notes. `bounds`: with intervals."""
+    """Return the results on one benchmark, without published figures and notes. `bounds`: compute intervals."""
     return BenchmarkReport(**_benchmark(reading, bounds))
 
 
@@ -78,7 +78,7 @@ def _benchmark(reading: Reading, bounds: bool) -> dict[str, Any]:
 
 
 def _folds(benchmarks: Mapping[str, BenchmarkReport]) -> dict[str, dict[str, float | None]]:
-    """Return the means over folds, of each data set with all of its folds among the benchmarks (see Report.folds)."""
+    """Return data set → metric → mean over its folds, for data sets with all folds among the benchmarks."""
     (keys,) = (metric.headings for metric in metrics.derived() if metric.needs == metrics.FOLD)
     means: dict[str, dict[str, float | None]] = {}
     for family in dict.fromkeys(name.partition(":")[0] for name in benchmarks):
@@ -117,7 +117,7 @@ def _relations(relations: Relations | None) -> dict[str, Any] | None:
 
 
 def _values(reading: Reading) -> dict[str, Any]:
-    """Return the results of all metrics. Keys without a heading are left out."""
+    """Return key → value of the results of all metrics. Keys without a heading are left out."""
     results = [(metric.headings, values.result()) for metric, values in reading.results()]
     return {key: _plain(result[key]) for headings, result in results for key in headings if key in result}
 
@@ -150,7 +150,7 @@ def _classes(reading: Reading) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value for JSON. JSON has no NaN, so a value that could not be measured becomes null."""
+    """Convert a value for JSON. NaN, a value that could not be measured, becomes None."""
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and np.isnan(value) else value

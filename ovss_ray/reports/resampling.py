@@ -1,8 +1,8 @@
-"""Bootstrap resamples of a benchmark's images: sums of confusion cells, exact, and the same on every machine.
+"""Bootstrap resamples of a benchmark's images: exact sums of confusion cells, equal on every machine.
 
-A resample draws n of the n images, with replacement. Images that share a photograph, such as episodes, are drawn
-together: then the n photographs are drawn (cluster bootstrap). Method: Efron and Tibshirani, "An Introduction to the
-Bootstrap", 1993, chapters 6 and 13.
+A resample draws n times from the n images, with replacement. If images share photographs, such as episodes, whole
+photographs are drawn instead (cluster bootstrap). Method: Efron and Tibshirani, "An Introduction to the Bootstrap",
+1993, chapters 6 and 13.
 
 The images are sorted by their ids, and all sums are int64. So the resamples do not depend on the order of the records
 or on their files. The stream of PCG64 is part of NumPy's guarantees (NEP 19), but `Generator.integers` is not. Hence
@@ -32,7 +32,7 @@ SEED = 0
 BITS = "PCG64"
 """Name of the bit generator, as in numpy.random."""
 _BLOCK = 125
-"""Number of resamples that are summed together: their weights stay in the cache of a processor."""
+"""Number of resamples that are summed at a time. The weights of a block fit into the CPU cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Cells:
     ids: tuple[str, ...]
     """n image ids, sorted"""
     clusters: np.ndarray
-    """(n,) int64: number of each image's photograph, counted from 0 in the order of the ids"""
+    """(n,) int64: index of each image's photograph, counted from 0 in the order of the ids"""
     image: np.ndarray
     """(m,) int64: index of the image of each cell"""
     truth: np.ndarray
@@ -50,9 +50,9 @@ class Cells:
     prediction: np.ndarray
     """(m,) int64: predicted label of each cell, or `labels` for NONE"""
     pixels: np.ndarray
-    """(m,) int64: pixels of each cell"""
+    """(m,) int64: number of pixels of each cell"""
     image_miou: np.ndarray
-    """(n,) float64 percent, a multiple of 1 / 2³²: the image's own mIoU; NaN if it has no counted pixel"""
+    """(n,) float64 percent, a multiple of 1 / 2³²: mIoU of each image alone; NaN if it has no counted pixel"""
     labels: int
     """number of labels, L"""
 
@@ -82,14 +82,15 @@ class Cells:
 
     @property
     def photographs(self) -> int:
-        """Number of photographs: the units of the bootstrap."""
+        """Number of photographs, which are the units of the bootstrap."""
         return int(self.clusters.max(initial=-1)) + 1
 
     @cached_property
     def matrix(self) -> "csr_array":
         """Sparse (3 L + 2, U) int64: sums of each of U photographs.
 
-        Rows: hits, truth and prediction of each label, then sum of the images' mIoU, then images.
+        The first 3 L rows are hits, truth pixels and predicted pixels of each label. The next row is the sum of the
+        images' mIoU in 1 / UNITS percent. The last row is the number of images with an mIoU.
         """
         from scipy.sparse import csr_array  # takes 0.1 s
 
@@ -106,24 +107,25 @@ class Cells:
         return csr_array((np.concatenate(values), places), shape=(3 * n + 2, self.photographs))  # adds repeated places
 
     def whole(self) -> ClassSums:
-        """Return the sums over all images: a single row."""
+        """Return the sums over all images, as a single resample."""
         return self._sums(self.matrix.sum(axis=1)[None])
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> ClassSums:
-        """Return the sums over each of R resamples. Raises ValueError if there is no image."""
+        """Return the sums of each of R resamples. Raises ValueError if there is no image."""
         blocks = (self.matrix @ counts for counts in draws(self.photographs, resamples, seed))
         return self._sums(np.concatenate(list(blocks), axis=1).T)
 
     def photographs_with(self) -> np.ndarray:
-        """Return the number of photographs in whose truth each label occurs, (L,) int64."""
+        """Return for each label the number of photographs with the label in the ground truth, (L,) int64."""
         return np.diff(self.matrix[self.labels : 2 * self.labels].indptr).astype(np.int64)
 
     @cached_property
     def effective(self) -> np.ndarray:
-        """Effective number of photographs with each label, (L,) float64: (Σ a)² / Σ a², a: its pixels in a photograph.
+        """Effective number of photographs with each label, (L,) float64: (Σ a)² / Σ a².
 
-        It is the number of photographs if all have the same pixels of the label, and smaller otherwise; 0 for a label
-        without pixels. Source: Kish, "Survey Sampling", 1965. Sums are in the order of the ids.
+        a is the number of the label's pixels in a photograph. If all photographs with the label have equal a, the value
+        is the number of these photographs, otherwise less; 0 for a label without pixels. Source: Kish, "Survey
+        Sampling", 1965. Sums are in the order of the ids.
         """
         areas = self.matrix[self.labels : 2 * self.labels].tocoo()
         pixels = areas.data.astype(np.float64)
@@ -136,10 +138,10 @@ class Cells:
 
 
 def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
-    """Yield the resamples in blocks, (units, B) int64: how often each unit is drawn in each of B resamples.
+    """Yield the resamples in blocks (units, B) int64: the number of draws of each unit in each of B resamples.
 
-    The high 32 bits of the next number of the stream select a unit: bits · units / 2³². Raises ValueError if there is
-    no unit.
+    The high 32 bits of the next number of the stream select the unit floor(bits · units / 2³²). Raises ValueError if
+    there is no unit.
     """
     if units < 1:
         raise ValueError("a resample needs at least one image")
@@ -153,9 +155,9 @@ def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
 
 
 def _clusters(ids: pa.ChunkedArray, listed: pa.Table) -> np.ndarray:
-    """Return the number of each image's photograph, (n,) int64, counted from 0 in the order of the images.
+    """Return the index of each image's photograph, (n,) int64, counted from 0 in the order of the images.
 
-    An image without an address is a photograph of its own.
+    An image without an address counts as a separate photograph.
     """
     addresses = listed["image_uri"].take(pc.index_in(ids, listed["image_id"])).to_pylist()
     keys = [("uri", uri) if uri else ("id", name) for uri, name in zip(addresses, ids.to_pylist(), strict=True)]

@@ -1,7 +1,7 @@
 """The schema of report.json: `Report` and its parts, typed, frozen and with a version.
 
-All metrics are percent, float64. A value that could not be measured is None, and null in JSON, which has no NaN.
-Keys that a later version adds are kept when a report is read and written again.
+All metrics are percent, float64. A value that could not be measured is None, and null in JSON. Keys that a later
+version adds are kept when a report is read and written again.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ class Images(Part):
     """Counts of images."""
 
     expected: int
-    """images requested"""
+    """number of requested images"""
     scored: int
-    """images that were scored without an error"""
+    """number of images that were scored without an error"""
     failed: int = 0
-    """images that failed"""
+    """number of images that failed"""
 
 
 class LeftOut(Part):
@@ -45,16 +45,16 @@ class Files(Part):
     """Counts of changed files, records without digests, and files that belong to no image."""
 
     changed: int = 0
-    """images whose files have changed since they were scored"""
+    """number of images whose files have changed after they were scored"""
     undigested: int = 0
-    """records of an earlier version, without digests of their files"""
+    """number of records of an earlier version, without digests of their files"""
     left_out: tuple[LeftOut, ...] = ()
     unpaired: str = "error"
     """rule for files that belong to no image. error: they make the run incomplete; skip: the benchmark allows them"""
 
     @property
     def incomplete(self) -> int:
-        """Number of files that belong to no image, if the benchmark does not allow such files; else 0."""
+        """Number of files that belong to no image; 0 if the benchmark allows them (`unpaired: skip`)."""
         return sum(files.number for files in self.left_out) if self.unpaired == "error" else 0
 
 
@@ -72,11 +72,11 @@ class Selection(Part):
     ids: Ids | None = None
     """the requested ids; None: all ids of the split"""
     limit: int | None = None
-    """number of selected images, counted from the first id; None: all"""
+    """number of requested images, counted from the first id; None: all"""
 
     @property
     def restrictions(self) -> tuple[str, ...]:
-        """The restrictions within the split, in words; empty for a whole split."""
+        """Restrictions of the split in words, such as "first 10"; empty for a whole split."""
         ids = (f"{self.ids.count} ids",) if self.ids else ()
         return (*ids, f"first {self.limit}") if self.limit else ids
 
@@ -95,35 +95,35 @@ class RelationsOf(Part):
 
 
 class WordsOf(Part):
-    """Own words in place of the classes of a benchmark, or other templates for its classes."""
+    """Words of the user in place of the classes of a benchmark, or templates of the user for its classes."""
 
     file: str
     """file that was passed as `--vocabulary`; empty for words in the config"""
     sha256: str
     """digest of the file, or of the words in the config"""
     words: int
-    """number of words, together with classes of the benchmark that were kept"""
+    """number of words, including the classes of the benchmark if the words were added to them"""
     mapping: tuple[tuple[str, str | None], ...] = ()
-    """first name of each word, and the label that it counts as; None: no label. Empty if only templates were set"""
+    """pairs of a word's first name and its label, or None for no label; empty if only templates were set"""
     without_word: tuple[str, ...] = ()
-    """labels that no word counts as: their IoU is 0"""
+    """labels without a word; their IoU is 0"""
     templates: tuple[str, ...] = ()
-    """sentences for the prompts; empty: those of the method"""
+    """templates of the prompts; empty: the method's templates"""
 
 
 class Group(Part):
-    """The score of a group of labels, such as things or stuff. Metrics of instances and of your own add keys."""
+    """The scores of a group of labels, such as things or stuff. Instance metrics and metrics of the user add keys."""
 
     labels: int
     in_truth: int = 0
-    """number of labels with pixels in the truth"""
+    """number of labels with pixels in the ground truth"""
     miou: Percent = None
     pooled_iou: Percent = None
     """sum of intersections divided by sum of unions"""
 
 
 class ClassScore(Part):
-    """The score of one class. Metrics of your own may add keys."""
+    """The scores of one class. Metrics of the user may add keys."""
 
     name: str
     iou: Percent = None
@@ -140,7 +140,7 @@ class ImageError(Part):
 
 
 class PublishedFigure(Part):
-    """A published mIoU or mean SG-IoU, and the measured value of the same convention."""
+    """A published mIoU or mean SG-IoU, and the measured value by the same convention."""
 
     miou: float
     """percent, with the digits of the source; the mean SG-IoU if the convention is sg_miou_classic"""
@@ -151,7 +151,7 @@ class PublishedFigure(Part):
     """name of the metric with the same convention; None if the convention is unknown"""
     measured: Percent
     difference: Percent
-    """measured minus published, in points; None if they are not comparable"""
+    """measured minus published value, in percentage points; None if the values are not comparable"""
 
 
 class Published(Part):
@@ -160,9 +160,9 @@ class Published(Part):
     method: str
     backbone: str
     not_comparable: tuple[str, ...]
-    """reasons why the figures are not comparable with the run; empty if they are"""
+    """reasons why the figures are not comparable with the run; empty for comparable figures"""
     checkpoint: str
-    """how the published checkpoint was recognised; empty if not comparable"""
+    """sentence on the recognition of the published checkpoint; empty if the figures are not comparable"""
     figures: tuple[PublishedFigure, ...]
 
 
@@ -179,7 +179,7 @@ class BenchmarkReport(Part):
     bootstrap: Bootstrap | None = None
     """None: not computed, as in reports of earlier versions"""
     measured: Mapping[str, int] = {}
-    """metric module → number of images that it has measured; {} in reports of earlier versions"""
+    """metric module → number of images with a measurement; {} in reports of earlier versions"""
     relations: RelationsOf | None = None
     """None: no relations, hence no SG-IoU"""
     groups: Mapping[str, Group] = {}
@@ -187,18 +187,18 @@ class BenchmarkReport(Part):
     errors: tuple[ImageError, ...] = ()
     published: Published | None = None
     counts: Mapping[str, int] = {}
-    """count of a metric → its value, such as counts["classes_seen"] for a few-shot fold"""
+    """name of a count → integer, such as counts["classes_seen"] for a few-shot fold"""
     asks: str = ""
     """question of an episode as a sentence; empty for a benchmark without episodes"""
     notes: tuple[str, ...] = ()
-    """sentences of the stages, such as the seed of a random method"""
+    """sentences from the stages, such as the seed of a random method"""
     words: WordsOf | None = None
     """None: the classes of the benchmark"""
 
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, raw: Any) -> Any:
-        """Add `files` to a report of an earlier version, which lacks it. Records had no digests then."""
+        """Add `files` to a report of an earlier version without this key. Its records have no digests."""
         if isinstance(raw, Mapping) and "files" not in raw and isinstance(images := raw.get("images"), Mapping):
             return {**raw, "files": {"undigested": images.get("scored", 0)}}
         return raw
@@ -208,7 +208,7 @@ class Run(Part):
     """The run that the report describes."""
 
     digest: str
-    """twelve hex digits, computed from everything that changes results"""
+    """twelve hex digits, computed from all settings and files that influence results"""
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     """versions, machine, and weights with their sha256"""
@@ -217,7 +217,7 @@ class Run(Part):
     history: tuple[Mapping[str, Any], ...] = ()
     """one entry per command that ran in the folder, oldest first"""
     tracking: Mapping[str, str] = {}
-    """experiment tracker → fault that kept values from it; empty for none"""
+    """experiment tracker → error that prevented logging; {} without errors"""
 
     @property
     def fake_weights(self) -> tuple[str, ...]:
@@ -244,7 +244,7 @@ class Report(Part):
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Sentences on images and files that the metrics do not cover, with advice; empty if they cover all."""
+        """Sentences on images and files missing in the metrics, with advice; empty if nothing is missing."""
         counts = [benchmark.images for benchmark in self.benchmarks.values()]
         expected, scored = sum(images.expected for images in counts), sum(images.scored for images in counts)
         sentences = []
@@ -258,9 +258,9 @@ class Report(Part):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read the report in the folder of a run, a path or an address.
+        """Read the report in the folder of a run; `folder` is a path or an address.
 
-        Raises OvssError if the folder is not that of a run, or its report is missing or damaged.
+        Raises OvssError if the folder has no run, or if the report is missing or damaged.
         """
         run = RunFolder(str(folder))
         raw = run.json(FILE)

@@ -32,7 +32,7 @@ def differences(first: str, second: str, benchmark: str, paired: Paired) -> Tabl
 
 
 def class_differences(first: str, second: str, benchmark: str, paired: Paired) -> Table:
-    """Return the table of the differences of IoU per class, largest first; the p-values have Holm's correction."""
+    """Return the table of the differences of IoU per class, largest first, with Holm-corrected p-values."""
     table = _table(f"{benchmark}: IoU of {second} minus {first}, p after Holm's correction", "class")
     for label, difference in sorted((paired.classes or {}).items(), key=lambda item: (-abs(item[1].value), item[0])):
         table.add_row(escape(paired.labels[label]), *_numbers(difference))
@@ -61,7 +61,7 @@ def _classes(title: str, benchmark: BenchmarkReport, labels: Sequence[int]) -> T
 
 
 def sizes(name: str, scores: Sequence[SizeScore]) -> Table:
-    """Return the table of buckets by the share of an image that a class covers."""
+    """Return the table of scores by the share of an image that a class covers."""
     table = Table("share of the image", title=escape(f"{name}: classes within images, by size"), title_justify="left")
     for heading in ("pairs of image and class", "mean IoU within the image", "pixel accuracy"):
         table.add_column(heading, justify="right")
@@ -78,7 +78,7 @@ def show_selected(
     console: Console,
     bounds: bool = True,
 ) -> None:
-    """Print the scores with classes merged, and those of the classes of interest. `bounds`: with intervals.
+    """Print the scores after merging classes, and the scores of the classes of interest. `bounds`: with intervals.
 
     Raises OvssError (see subsets).
     """
@@ -107,7 +107,7 @@ def show_selected(
 
 
 def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = True) -> None:
-    """Print the scores of buckets of classes by frequency, and of buckets by size. `bounds`: with intervals.
+    """Print the scores of classes grouped by frequency, and by size within images. `bounds`: with intervals.
 
     Raises OvssError (see subsets).
     """
@@ -128,7 +128,7 @@ def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = T
 
 
 def _covered(name: str, benchmark: BenchmarkReport) -> str:
-    """Return the name of a benchmark with the numbers of scored and expected images; "not final" if any are missing."""
+    """Return the name of a benchmark with the numbers of scored and expected images, and "not final" if incomplete."""
     state = "" if benchmark.final else ", not final"
     return f"{name} ({benchmark.images.scored}/{benchmark.images.expected} images{state})"
 

@@ -1,4 +1,4 @@
-"""Scores of merged classes, classes of interest, and buckets of classes and sizes, from the records of any run."""
+"""Scores of merged classes, of classes of interest, and by frequency and size of classes, from a run's records."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ from ovss_ray.structures.relations import index_of, places
 INTEREST = "classes of interest"
 """Name of the group of the classes of interest."""
 FREQUENCIES = {"rare (1–9 photographs)": 1, "common (10–99)": 10, "frequent (100 or more)": 100}
-"""Name of a bucket of classes → smallest number of photographs in whose truth a class occurs."""
+"""Name of a frequency bucket → minimum number of photographs with a class of the bucket in the ground truth."""
 SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
-"""Name of a bucket of sizes → smallest share of an image's counted pixels, in percent."""
+"""Name of a size bucket → minimum share of a class in an image's counted pixels, in percent."""
 
 _NOT_KEPT = (
     "the confusion cells of single images are not at hand: there are no records, or more than "
@@ -30,23 +30,23 @@ _NOT_KEPT = (
 
 @dataclass(frozen=True)
 class SizeScore:
-    """Scores of the pairs of an image and a class in its truth, for one bucket of sizes."""
+    """Scores of the pairs of an image and a class in its ground truth, for one size bucket."""
 
     name: str
     pairs: int
     """number of pairs"""
     iou: float
-    """mean over the pairs of the class's IoU within the image, percent; NaN without pairs"""
+    """mean over the pairs of the IoU of the class within the image, percent; NaN without pairs"""
     acc: float
-    """correctly predicted pixels of all pairs divided by their pixels, percent; NaN without pairs"""
+    """correctly predicted pixels of all pairs divided by all their pixels, percent; NaN without pairs"""
 
 
 def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
-    """Return a benchmark's content with classes merged: new name → classes. The other classes keep their order.
+    """Return a benchmark's content with merged classes. `merge`: new name → classes.
 
-    Confusions between merged classes become hits, as if the benchmark had a single class. Groups, relations and
-    measurements other than the confusion matrix are left out. Raises OvssError for an unknown class, a class that is
-    merged twice, or a name that is taken. It is also raised if the cells of the images were not kept.
+    Confusions between merged classes become hits, as if they were a single class. The other classes keep their order.
+    Groups, relations and measurements other than the confusion matrix are left out. Raises OvssError for an unknown
+    class, a class that is merged twice, or a name of another class. It is also raised without stored confusion cells.
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)
@@ -59,11 +59,11 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 
 
 def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> Reading:
-    """Return a benchmark's content with classes merged, and with the group of the classes of interest.
+    """Return a benchmark's content with merged classes, and with a group INTEREST of the classes in `only`.
 
-    A word of `only` is the new name of merged classes, or a class of the benchmark before the merge. A class that is
+    A word of `only` is the new name of merged classes, or a class of the benchmark before the merge. A class that was
     merged stands for the merged class. Predictions of all classes count, as for the groups of a benchmark. Raises
-    OvssError for an unknown class, and as `merged` does.
+    OvssError for an unknown class, and in the same cases as `merged`.
     """
     content = merged(reading, merge) if merge else reading
     indices = interesting(reading.card["labels"], merge, only)
@@ -82,9 +82,9 @@ def interesting(labels: Sequence[str], merge: Mapping[str, Sequence[str]], only:
 def unfit(
     labels: Mapping[str, Sequence[str]], merge: Mapping[str, Sequence[str]], only: Sequence[str]
 ) -> dict[str, str]:
-    """Return benchmark → reason why `merge` and `only` do not fit its classes, for benchmarks that they do not fit.
+    """Return benchmark → reason, for benchmarks whose classes do not fit `merge` and `only`.
 
-    `labels`: benchmark → names of its labels. Raises OvssError if they fit no benchmark.
+    `labels`: benchmark → names of its labels. Raises OvssError if no benchmark fits.
     """
     reasons = {}
     for name, of_benchmark in labels.items():
@@ -98,16 +98,16 @@ def unfit(
 
 
 def check_kept(readings: Mapping[str, Reading], names: Collection[str]) -> None:
-    """Raise OvssError if the cells of the images of a named benchmark were not kept."""
+    """Raise OvssError if one of the benchmarks `names` has no stored confusion cells."""
     for name in names:
         if not readings[name].total.cells:
             raise OvssError(f"{name}: --merge and --buckets are not possible: {_NOT_KEPT}")
 
 
 def by_frequency(reading: Reading) -> Reading:
-    """Return a benchmark's content with its classes grouped by the number of photographs that they occur in.
+    """Return a benchmark's content with its classes grouped by the number of photographs with the class.
 
-    Raises OvssError if the cells of the images were not kept.
+    Raises OvssError without stored confusion cells.
     """
     seen = _cells(reading).photographs_with()
     bucket = np.searchsorted(list(FREQUENCIES.values()), seen, "right") - 1
@@ -118,8 +118,8 @@ def by_frequency(reading: Reading) -> Reading:
 def by_size(reading: Reading) -> list[SizeScore]:
     """Return the scores of pairs of an image and a class, by the class's share of the image's counted pixels.
 
-    Records have the pixels of a class in an image, but not its connected regions. Raises OvssError if the cells of
-    the images were not kept.
+    All regions of a class in an image are one pair, since records have only the pixels of each class. Raises OvssError
+    without stored confusion cells.
     """
     pixels, correct, iou, share = _pairs(_cells(reading))
     bucket = np.searchsorted(list(SHARES.values()), share, "right") - 1
@@ -135,7 +135,7 @@ def by_size(reading: Reading) -> list[SizeScore]:
 
 
 def parse(merge: Sequence[str]) -> dict[str, list[str]]:
-    """Return name → classes of texts such as "vehicle=car,truck,bus". Raises OvssError for another form."""
+    """Return name → classes from texts such as "vehicle=car,truck,bus". Raises OvssError for an invalid text."""
     parsed: dict[str, list[str]] = {}
     for text in merge:
         name, _, classes = text.partition("=")
@@ -148,21 +148,21 @@ def parse(merge: Sequence[str]) -> dict[str, list[str]]:
 
 
 def parse_only(text: str) -> list[str]:
-    """Return the classes of a text such as "car,bus"; [] for an empty one. Raises OvssError for commas alone."""
+    """Return the classes in a text such as "car,bus"; [] for an empty text. Raises OvssError for commas alone."""
     if text and not words_of(text):
         raise OvssError(f"--only {text}: expected CLASS,CLASS, such as car,bus")
     return words_of(text)
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text that are separated by commas."""
+    """Return the comma-separated words of a text."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _merged(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> tuple[list[str], list[int]]:
     """Return the names of the classes after merging, and the new index of each label. Raises OvssError (see `merged`).
 
-    Classes with equal names that are not merged remain two classes.
+    Two classes with equal names remain two classes unless they are merged.
     """
     target = _targets(labels, merge)
     if clash := [name for name in merge if name in [labels[c] for c, of in enumerate(target) if not of]]:
@@ -173,7 +173,7 @@ def _merged(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> tuple[
 
 
 def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the new name of each label; "" for one that is not merged."""
+    """Return the new name of each label; "" for a label that is not merged."""
     named, target = places(labels), [""] * len(labels)
     for name, words in merge.items():
         for index in dict.fromkeys(index_of(word, named, len(labels)) for word in words):
@@ -213,10 +213,10 @@ def _cells(reading: Reading) -> Cells:
 
 
 def _pairs(cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return four values of each of the m pairs of an image and a class in its truth.
+    """Return four arrays (m,) with values of the m pairs of an image and a class in its ground truth.
 
-    They are pixels and correctly predicted pixels, (m,) int64, then IoU and share of the image, (m,) float64 percent.
-    The memory is proportional to the number of cells, not to images times labels.
+    The arrays are pixels and correctly predicted pixels, int64, then IoU and share of the image, float64 percent. The
+    memory is proportional to the number of cells.
     """
     width = cells.labels + 1
     truth, prediction = cells.image * width + cells.truth, cells.image * width + cells.prediction

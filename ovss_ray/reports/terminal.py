@@ -20,7 +20,7 @@ MAIN = {
     "instance_ap_lvis": "mask AP (LVIS)",
     "instance_ap": "mask AP",
 }
-"""Main values of a benchmark → their headings, the first that a run has."""
+"""Metric → heading. The main value of a benchmark is the first of these metrics that the benchmark has."""
 
 
 def console() -> Console:
@@ -29,7 +29,7 @@ def console() -> Console:
 
 
 def show(report: Report, console: Console, classes: bool = False, title: str = "") -> None:
-    """Print the metrics of a run with their coverage, and the failures of the run."""
+    """Print the metrics of a run with the number of images that they cover, and the failures of the run."""
     for metric in with_values(report.benchmarks.values()):
         console.print(_numbers(report, metric, title))
     for family in report.folds:
@@ -71,7 +71,7 @@ def _details(name: str, benchmark: BenchmarkReport) -> Iterator[str | Table]:
 
 
 def own_words(words: WordsOf) -> str:
-    """Return the source, number and labels of own words in a sentence."""
+    """Return a sentence on words of the user: source, number and labels."""
     source = f"{words.file or 'the config'}, sha256 {words.sha256[:12]}"
     templates = f"; templates: {len(words.templates)}, such as {words.templates[0]!r}" if words.templates else ""
     if not words.mapping:
@@ -135,12 +135,12 @@ def _cell(benchmark: BenchmarkReport | None, of: str) -> str:
 
 
 def _main(benchmark: BenchmarkReport) -> tuple[str, float | None]:
-    """Return name and value of the first of MAIN that a benchmark has; "" and None without any."""
+    """Return name and value of a benchmark's main metric (see MAIN); "" and None if the benchmark has none."""
     return next(((name, benchmark.metrics[name]) for name in MAIN if name in benchmark.metrics), ("", None))
 
 
 def _numbers(report: Report, metric: metrics.Table, title: str) -> Table:
-    """Return the table of one metric: values and number of measured images of each benchmark that has values."""
+    """Return the table of one metric: values and number of measured images, a row per benchmark with values."""
     heading = f"{title}: {metric.title or metric.name}".removeprefix(": ")
     table = Table(title=escape(heading), title_justify="left")
     table.add_column("benchmark")
@@ -159,12 +159,12 @@ def _numbers(report: Report, metric: metrics.Table, title: str) -> Table:
 
 
 def _interval(ends: Ends | None) -> str:
-    """Return an interval in markup; empty without one."""
+    """Return an interval in markup; empty for None."""
     return f"[dim]{ends[0]:.2f}–{ends[1]:.2f}[/]" if ends else ""
 
 
 def method(bootstrap: Bootstrap) -> str:
-    """Return the method of the intervals in words."""
+    """Return a sentence on the method of the intervals."""
     rare = f"; {bootstrap.rare_classes} classes are in fewer than 10: too narrow" if bootstrap.rare_classes else ""
     return (
         f"95 % intervals: bootstrap over {bootstrap.units} {bootstrap.unit}s ({bootstrap.method}), "
@@ -174,14 +174,14 @@ def method(bootstrap: Bootstrap) -> str:
 
 
 def _covered(benchmark: BenchmarkReport, metric: metrics.Table) -> str:
-    """Return the number of measured and of expected images in markup, with "not final" if any are missing."""
+    """Return the numbers of measured and of expected images in markup, with "not final" if images are missing."""
     measured = benchmark.measured.get(metric.measured_as, benchmark.images.scored)
     final = benchmark.final and measured == benchmark.images.scored
     return f"{measured}/{benchmark.images.expected}" + ("" if final else " [red]not final[/]")
 
 
 def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
-    """Yield a sentence per metric of groups, with the values of all groups that have one, in markup."""
+    """Yield a sentence in markup per metric of groups, with the values of all groups that have a value."""
     groups = {title: group.model_dump() for title, group in benchmark.groups.items()}
     for metric in with_values([benchmark]):
         for key, words in metric.group_headings.items():
@@ -195,7 +195,7 @@ def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
 
 
 def _counted(values: Mapping[str, Any], nouns: Mapping[str, str]) -> str:
-    """Return the counts of a group in words and parentheses; empty without any."""
+    """Return the counts of a group in parentheses, such as " (8 classes)"; empty without counts."""
     counts = ", ".join(f"{values[key]} {noun}" for key, noun in nouns.items() if values.get(key))
     return f" ({counts})" if counts else ""
 
@@ -206,13 +206,13 @@ def _group_intervals(name: str, groups: Mapping[str, Mapping[str, Ends]]) -> str
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return the counts of the metrics in words; those of an unknown metric by their keys."""
+    """Return the counts of the metrics in words. Counts of unknown metrics are named by their keys."""
     words = {key: word for metric in (*metrics.built_in(), *metrics.derived()) for key, word in metric.counts.items()}
     return ", ".join(f"{words.get(key, key)}: {value}" for key, value in counts.items())
 
 
 def _folds(report: Report, family: str) -> Table:
-    """Return the table that few-shot papers print: the metrics of each fold, and their mean."""
+    """Return the table of few-shot papers: the metrics of each fold, and their mean over the folds."""
     names = sorted(name for name in report.benchmarks if name.partition(":")[0] == family)
     table = Table("in percent", title=escape(f"{family}: its folds, and their mean"), title_justify="left")
     for title in (*(name.partition(":")[2] for name in names), "mean"):
@@ -225,7 +225,7 @@ def _folds(report: Report, family: str) -> Table:
 
 
 def _published(name: str, published: Published) -> Table:
-    """Return the table of published mIoU, measured mIoU of the same convention, and their difference."""
+    """Return the table of published mIoU, measured mIoU by the same convention, and their difference."""
     method = f"{published.method}, {published.backbone}"
     table = Table(title=escape(f"{name}: mIoU as published for {method}"), title_justify="left", caption_justify="left")
     for title in ("published", "measured", "difference"):
@@ -242,7 +242,7 @@ def _published(name: str, published: Published) -> Table:
 
 
 def _selection(selection: Selection) -> str:
-    """Return the split in markup, with the restrictions if only some of its images were requested."""
+    """Return the split in markup, with the restrictions if only a part of its images was requested."""
     only = ", ".join(selection.restrictions)
     return f" {escape(selection.split)}" + (f" [yellow]({only} only)[/]" if only else "")
 
@@ -281,7 +281,7 @@ def _errors(name: str, benchmark: BenchmarkReport) -> Table:
 
 
 def show_images(rows: list[dict[str, Any]], console: Console, most: int) -> None:
-    """Print the first `most` rows, the images with the lowest mIoU; nothing if `most` is 0."""
+    """Print the first `most` rows of Reading.images, those of the lowest mIoU; nothing if `most` is 0."""
     if not most:
         return
     table = Table("image", title=f"the {min(most, len(rows))} worst of {len(rows)} images", title_justify="left")

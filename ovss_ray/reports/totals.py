@@ -18,13 +18,13 @@ from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.records import Settled
 
 _UNIT = 2**64
-"""Units per second. Seconds, float32, are summed as integers, so the sum does not depend on the order."""
+"""Units per second. Times (float32 seconds) are summed as integers, so the order has no influence on the sum."""
 
 TRUTH_DIGEST = "truth_digest"
 """Column of records with the digest of the label file."""
 
 _BITS = 24
-"""Bits of the fraction of a float32."""
+"""Number of bits of a float32's significand."""
 
 CELLS_UP_TO = 100_000
 """Largest number of images whose confusion cells are kept. They take about 1.5 kB per image."""
@@ -35,7 +35,7 @@ class Total:
     """Sum over the records of a set of images. Addition is exact, associative and commutative."""
 
     scored: int = 0
-    """images that were scored without an error"""
+    """number of images that were scored without an error"""
     errors: tuple[tuple[str, str], ...] = ()
     """image_id and error of each failed image, sorted"""
     spent: Mapping[str, int] = field(default_factory=dict)
@@ -43,18 +43,18 @@ class Total:
     partials: Mapping[str, Any] = field(default_factory=dict)
     """metric → sum of its measurements (see metrics)"""
     measured: Mapping[str, int] = field(default_factory=dict)
-    """metric → number of images that it has measured"""
+    """metric → number of images with a measurement"""
     images: tuple[pa.Table, ...] = ()
-    """tables with a row per image: image_id, values, error; empty unless requested"""
+    """tables with a row per image: image_id, values, error; () unless requested"""
     cells: tuple[pa.Table, ...] = ()
-    """tables with a row per scored image: image_id, confusion, perhaps truth_digest; empty unless requested"""
+    """tables with a row per scored image: image_id, confusion, and truth_digest if recorded; () unless requested"""
 
     @classmethod
     def of(cls, part: pa.Table, labels: int, images: bool = False, cells: bool = False) -> "Total":
         """Return the sum over records of a benchmark with `labels` labels.
 
-        Records of other versions may lack columns. With `images`, the values of each image are kept as well. With
-        `cells`, so are the confusion cells of each image.
+        Records of other versions may lack columns. With `images`, the result also has the values of each image. With
+        `cells`, it also has the confusion cells of each image.
         """
         good = pc.equal(part["error"], "")
         failed = part.select(["image_id", "error"]).filter(pc.invert(good)).to_pylist()
@@ -72,7 +72,7 @@ class Total:
 
     @classmethod
     def empty(cls, labels: int, names: Sequence[str]) -> "Total":
-        """Return the sum over no image, with a Partial of each named metric."""
+        """Return the Total of zero images, with an empty Partial of each metric in `names`."""
         named = map(metrics.load, names)
         return cls(partials={metric.name: metric.partial(pa.array([], metric.schema), labels) for metric in named})
 
@@ -95,9 +95,9 @@ class Total:
 
 
 def _spent(column: pa.ChunkedArray) -> dict[str, int]:
-    """Return the sum of a column of maps: stage → time in units of 1 / 2⁶⁴ s, exact.
+    """Return the exact sum of a column of maps: stage → time in units of 1 / 2⁶⁴ s.
 
-    A float32 is a whole number of 24 bits times a power of two. The whole numbers of each power are summed as int64.
+    A float32 is a 24-bit integer times a power of two. The integers of each power are summed as int64.
     """
     sums: Counter[str] = Counter()
     for chunk in column.chunks:
@@ -129,7 +129,7 @@ def _images(part: pa.Table, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
 
 
 def _cells(part: pa.Table) -> pa.Table:
-    """Return image_id, confusion cells, and the digests of label files, which records of other versions lack."""
+    """Return a table with image_id, confusion cells, and digests of label files, without columns that are missing."""
     return part.select([name for name in ("image_id", metrics.MAIN, TRUTH_DIGEST) if name in part.column_names])
 
 
@@ -137,7 +137,7 @@ Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Tot
 """Function that sums over a folder of records, such as records.fold and reduce.fold.
 
 Arguments: the folder, the manifest, and a function that maps records to a Total. Returns the records that count, and
-their sum.
+their sum, or None without records.
 """
 
 
@@ -154,12 +154,12 @@ class Reading:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """name → input of derived metrics: "relations" → Relations, "fold" → number of measured episodes"""
     requested: tuple[str, ...] = ()
-    """names of derived metrics on request (see metrics.requested)"""
+    """names of derived metrics that the caller requested (see metrics.requested)"""
 
     def results(self) -> list[tuple[metrics.Table, Any]]:
         """Return the metrics with a value, in the order of their tables.
 
-        Each metric comes with an object that has its values: the sum of a measured metric, the Result of a derived one.
+        The second entry of a pair has the values: the Partial of a measured or the Result of a derived metric.
         """
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]
@@ -175,8 +175,8 @@ class Reading:
     def images(self) -> list[dict[str, Any]]:
         """Return a row per image: its id, values in percent (None if not measured), and error.
 
-        Images without an mIoU are first, then the others by ascending mIoU; in runs over instances, by their mean IoU.
-        The list is empty unless `read` was called with `images`.
+        Images without an mIoU are first, then the other images by ascending mIoU. Runs over instances use the mean IoU
+        of the instances. The list is empty unless `read` was called with `images`.
         """
         rows = pa.concat_tables(self.total.images, promote_options="default").to_pylist() if self.total.images else []
         for row in rows:
@@ -186,10 +186,10 @@ class Reading:
 
 
 def read(folder: RunFolder, fold: Fold = records.fold, images: bool = False, cells: bool = False) -> dict[str, Reading]:
-    """Return the content of a run's folder by benchmark. Raises OvssError if it is incomplete or damaged.
+    """Return benchmark → content of a run's folder. Raises OvssError if the folder is incomplete or damaged.
 
-    With `images`, the values of each image are kept; with `cells`, its confusion cells, which bootstrap intervals need.
-    The cells of benchmarks with more than CELLS_UP_TO images are not kept.
+    With `images`, the result has the values of each image. With `cells`, it has the confusion cells of each image,
+    which bootstrap intervals need. Benchmarks with more than CELLS_UP_TO images have no cells.
     """
     config = folder.config()
     main = (metrics.MAIN,) if predicts(config) else ()
@@ -212,6 +212,6 @@ def _read(folder: RunFolder, name: str, measured: Sequence[str], fold: Fold, ima
 
 
 def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
-    """Return whether the labels are the classes of a fold, then background. There may be further groups."""
+    """Return whether the labels are the classes of a fold, then background. Other groups are ignored."""
     of_fold = {"foreground": list(range(labels - 1)), "background": [labels - 1]}
     return all(list(groups.get(name, ())) == indices for name, indices in of_fold.items())

@@ -41,7 +41,7 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 
 
 def binary(config: RunConfig) -> bool:
-    """Return whether a stage segments one class at a time, so that episodes ask for their class alone."""
+    """Return whether a stage segments one class at a time. A few-shot episode then requests only its own class."""
     return any(stage.kind().binary for stage in config.stages())
 
 
@@ -57,22 +57,22 @@ def of_instances(config: RunConfig) -> bool:
 
 
 def predicts(config: RunConfig) -> bool:
-    """Return whether label maps are predicted: always, except for runs in which no stage does so.
+    """Return whether a run predicts label maps.
 
-    Such a run is over instances, or it writes files for later use.
+    False if no stage writes `prediction`, and a stage reads true instances or writes files for later use.
     """
     other = of_instances(config) or any(stage.kind().exports for stage in config.stages())
     return not other or any("prediction" in stage.writes() for stage in config.stages())
 
 
 def _square(config: RunConfig) -> dict[str, int]:
-    """Return the options of `truth` for predictions on a square, which the `side` of a binary stage requests."""
+    """Return the options of the stage `truth`: `side`, in pixels, if a binary stage predicts squares of this side."""
     sides = [stage.kind().side(stage.settings()) for stage in config.stages() if stage.kind().binary]
     return next(({"side": side} for side in sides if side), {})
 
 
 def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
-    """Return the pools with a stage inserted directly before the first reader of its columns."""
+    """Return the pools with a stage inserted directly before the first stage that reads its columns."""
     columns = set(stage.writes())
     placed: list[Pool] = []
     for i, pool in enumerate(pools):
@@ -87,7 +87,7 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
 def _with_metrics(pools: Sequence[Pool], config: RunConfig) -> list[Pool]:
     """Return the pools, with a list of metrics for the stage `measure`.
 
-    The list has the metrics of the config, and those regular metrics whose columns exist.
+    The list has the metrics of the config, and those regular metrics whose columns earlier stages write.
     """
     columns = set(MANIFEST)
     settled = []

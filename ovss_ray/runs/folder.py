@@ -150,7 +150,7 @@ def digest(identity: Mapping[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Return package versions and platform. Nothing else is read, so that no secret gets into a report."""
+    """Return the versions of packages and Python, the platform and the Git commit. They contain no secrets."""
     return {
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -27,7 +27,7 @@ STALE = 60.0
 
 They are measured by the clock of that command, since the clocks of two machines may differ."""
 LOOK = 1.0
-"""Seconds between two looks at a lease that may be stale"""
+"""Seconds between two reads of a lease that may be stale"""
 
 
 class Lease:
@@ -94,9 +94,9 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
 def _create(uri: str, data: bytes) -> bool:
     """Write a small file, unless it exists. Return whether it was written.
 
-    Of several processes, also on several machines with a shared local path, only one creates the file. Object stores
-    have no such operation here: two processes that call this at the same moment may both succeed. The first renewal
-    then ends one of them. Raises OvssError with the file's name if it cannot be written.
+    On a local path, even one shared by several machines, only one of several processes creates the file. On an object
+    store, creation is not atomic: two processes that call this at the same moment may both succeed. The first renewal
+    of a lease then ends one of them. Raises OvssError with the file's name if it cannot be written.
     """
     if "://" in uri:
         if files.exists(uri):
@@ -182,7 +182,7 @@ def _ended(holder: dict[str, Any]) -> bool | None:
 
 
 def _process() -> dict[str, Any]:
-    """Return host, process id and start of this process. `boot` differs between starts of a machine, and containers."""
+    """Return host, process id, start time and `boot`, which differs per start of a machine, and per container."""
     boot = [str(psutil.boot_time())]
     with suppress(OSError):
         boot = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]

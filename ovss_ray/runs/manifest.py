@@ -104,7 +104,7 @@ def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
 
 
 def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
-    """Yield a row per item: its ids and paths, H and W of the photograph in pixels, two stamps, and W / H."""
+    """Yield a row per item: id, paths, part, H and W of the photograph in pixels, two stamps, W / H."""
     stream = iter(items)
     with ThreadPoolExecutor(8) as pool:
         while batch := list(islice(stream, AT_ONCE)):
@@ -115,7 +115,7 @@ def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]
 
 
 def _look(benchmark: Benchmark, item: Item) -> tuple[int, int, str, str]:
-    """Return H and W of an item's photograph, and the stamps of both files. Drawn items have the stamp DRAWN."""
+    """Return H and W of an item's photograph, and the stamps of photograph and label file (DRAWN for drawn items)."""
     stamps = (DRAWN, DRAWN) if benchmark.drawn else (files.stamp(item.image), files.stamp(item.truth))
     return *_size(benchmark, item), *stamps
 

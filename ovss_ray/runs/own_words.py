@@ -48,7 +48,7 @@ def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, B
 
 
 def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") -> OwnWords:
-    """Return words for a benchmark, each with its label. Raises OvssError if they do not fit."""
+    """Return the user's words for a benchmark, each with the label that it counts as. Raises OvssError if unfit."""
     if not words.names:
         if words.map or words.add or words.unmapped or not words.templates:
             raise OvssError(f"no names. {word_list.FORM}")
@@ -69,9 +69,9 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 
 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
-    """Return the names of all classes. With `add`, those of the benchmark come first, and are not repeated.
+    """Return the names of all classes. With `add`, the benchmark's classes come first, without repetition.
 
-    Words that are the benchmark's classes become these exactly. Such a list may have repeated names, as ADE20K-847 has.
+    If the words equal the benchmark's classes, in the same order, return these classes, which may have repeated names.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
@@ -87,7 +87,7 @@ def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
 
 
 def _check_repeated(classes: Sequence[Names]) -> None:
-    """Raise OvssError if two words have the same first name, of which the second would never be predicted."""
+    """Raise OvssError if two words have the same first name: the second word would never be predicted."""
     first: dict[str, int] = {}
     for position, names in enumerate(classes):
         earlier = first.setdefault(_folded(names[0]), position)
@@ -108,7 +108,7 @@ def _all_folded(classes: Sequence[Names]) -> list[list[str]]:
 
 
 def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> tuple[int, ...]:
-    """Return the label index of each class, or NONE. An entry of `map` comes first, then the label with its name."""
+    """Return the label index of each class, or NONE. Entries of `map` take precedence over labels of the same name."""
     places, kept = _places(benchmark), len(benchmark.vocabulary) if words.add else 0
     mapped = _mapped(classes, words, places, benchmark)
     rest = NONE if words.unmapped is None else _target(words.unmapped, "unmapped", places, benchmark)
@@ -145,7 +145,7 @@ def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark
 
 
 def _target(target: str | int, where: str, places: Places, benchmark: Benchmark) -> int:
-    """Return the index of a label, by name or index. Raises OvssError for an unknown or ambiguous one."""
+    """Return the index of a label that is given by name or index. Raises OvssError if it is unknown or ambiguous."""
     try:
         return relations.index_of(_folded(str(target)), places, len(benchmark.labels))
     except OvssError as failure:
@@ -153,9 +153,9 @@ def _target(target: str | int, where: str, places: Places, benchmark: Benchmark)
 
 
 def _label(names: Names, places: Places) -> int | None:
-    """Return the label that a word names by the first of its spellings that any label has; None without one.
+    """Return the index of the label that a word names; None if no label has any of its spellings.
 
-    Raises OvssError if several labels have this name.
+    The first spelling that a label has decides. Raises OvssError if several labels have this spelling.
     """
     name = next((name for name in _spelled(names) if _folded(name) in places), None)
     if name is None:
@@ -170,14 +170,14 @@ def _label(names: Names, places: Places) -> int | None:
 
 
 def _spelled(names: Names) -> list[str]:
-    """Return the names of a class, and after them the parts between commas of these names."""
+    """Return the names of a class, followed by their parts between commas."""
     return [*names, *(part.strip() for name in names if "," in name for part in name.split(","))]
 
 
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
     """Return folded name → indices of the labels that it can mean.
 
-    A label itself is preferred to a name of one of its classes. Parts of a label between commas come last.
+    A whole label takes precedence over a name of a class. A part of a label between commas comes last.
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels

@@ -54,7 +54,7 @@ class RunPlan:
     relations: Mapping[str, Relations] = field(default_factory=dict)
     """benchmark → relations of its labels, for SG-IoU; they do not change the records"""
     words: Mapping[str, OwnWords] = field(default_factory=dict)
-    """benchmark → words of the user, which `benchmarks` have in place of their classes"""
+    """benchmark → the user's words, which replace the classes in `benchmarks`"""
 
     @property
     def vocabularies(self) -> Vocabularies:
@@ -154,7 +154,7 @@ def _folder(out: str) -> str:
 
 
 def _benchmarks(config: RunConfig) -> tuple[dict[str, Benchmark], dict[str, OwnWords]]:
-    """Return name → benchmark, in the user's words where the config has any, and name → these words."""
+    """Return name → benchmark, and name → the user's words, which replace the classes of their benchmark."""
     if not config.benchmarks:
         raise OvssError("no benchmark: pass --benchmark NAME (see `ovss list`), or set `benchmarks:` in the config")
     folders: dict[str, str] = {}

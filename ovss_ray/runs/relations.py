@@ -26,7 +26,7 @@ FORM = "Write a section for each benchmark, such as `ade20k:150: {grass: plant, 
 
 
 def read(file: str | Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Relations]:
-    """Return the relations of the benchmarks of a run that have a section in a file.
+    """Return benchmark → its relations, for those benchmarks of a run that have a section in a file.
 
     `labels`: benchmark → its labels. Raises OvssError for an invalid file, or a section that does not fit its
     benchmark. A file without a section for any of the benchmarks is an error, too.
@@ -80,7 +80,7 @@ def _advice(folder: RunFolder) -> str:
 
 
 def _sections(file: str | Path) -> dict[str, dict[str, Any]]:
-    """Return benchmark → table of relations, whose values are texts or lists. Raises OvssError."""
+    """Return section name → child class → father class, or list of father classes. Raises OvssError if malformed."""
     content = files.read(file)
     names = strict_yaml.load(content, str(file))
     if not isinstance(names, dict) or not names:
@@ -108,7 +108,7 @@ def _words(child: str, fathers: Any) -> list[str]:
 
 
 def _check_name(file: str | Path, name: str) -> None:
-    """Raise OvssError for a section that is not a benchmark; a section of another benchmark is no fault."""
+    """Raise OvssError unless a section has the name of a benchmark. The benchmark need not belong to the run."""
     try:
         if not name.startswith("folder:"):
             catalog.load(name)

@@ -26,7 +26,12 @@ class Prompting(TypedDict, total=False):
 
 
 def words(classes: Classes | None, benchmark: str | None, model: str | None, **more: Unpack[Prompting]) -> Fields:
-    """Return the form fields for classes, benchmark, model and options. Raises OvssError if a list is a string."""
+    """Return the form fields for classes, benchmark, model and options.
+
+    Raises OvssError for an unknown option, and if a list is a string.
+    """
+    if unknown := sorted(more.keys() - Prompting.__annotations__.keys()):
+        raise OvssError(f"unknown options: {', '.join(unknown)}; allowed: {', '.join(Prompting.__annotations__)}")
     for name, value in (("classes", classes), ("templates", more.get("templates"))):
         if isinstance(value, str):
             raise OvssError(f"{name} must be a list of names, got the string {value!r}. Write [{value!r}]")
@@ -40,7 +45,7 @@ def words(classes: Classes | None, benchmark: str | None, model: str | None, **m
         "map": None if mapped is None else json.dumps(dict(mapped), ensure_ascii=False),
         "add": "true" if more.get("add") else None,
     }
-    templates = [("templates", template) for template in more.get("templates", ())]
+    templates = [("templates", template) for template in more.get("templates") or ()]
     return [*((name, value) for name, value in fields.items() if value is not None), *templates]
 
 

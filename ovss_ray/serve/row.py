@@ -19,7 +19,7 @@ masks: the masks for a prompt, without class names.
 words: the words that a stage finds in the image, without a label map."""
 
 REQUEST_COLUMNS = ("image_id", "benchmark", "vocabulary", "error", "image", "size")
-"""Columns of a request's row. It has no file and no ground truth, and `benchmark` is empty."""
+"""Columns of a request's row. The row has no file and no ground truth, and its `benchmark` is empty."""
 PROMPT_COLUMNS = (*REQUEST_COLUMNS, "prompts", "cached")
 """Columns of the row of a prompt request. A worker sets `cached` to True if it has found the image in its cache."""
 FORGOTTEN = "send the image again"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 UNITS = 2**32
-"""Units per percent. Values are summed as integers in these units, so a sum does not depend on the order."""
+"""Number of units in one percent. Values are summed as integers in these units, so the order does not matter."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClassSums:
-    """Sums over R resamples of the images, for L labels. The fields are int64, unless another type is named."""
+    """Sums over R resamples of the images, for L labels. Arrays are int64, except for `effective`."""
 
     hits: np.ndarray
     """(R, L): correctly predicted pixels of each label"""
@@ -23,9 +23,9 @@ class ClassSums:
     images: np.ndarray
     """(R,): number of images with a counted pixel"""
     effective: np.ndarray
-    """(L,) float64: effective number of photographs with each label, of all images (see `Cells.effective`)"""
+    """(L,) float64: effective number of photographs with each label, without resampling (see `Cells.effective`)"""
     units: int
-    """number of photographs, of all images"""
+    """number of photographs, without resampling; several images may be parts of one photograph"""
 
     @property
     def union(self) -> np.ndarray:
@@ -49,19 +49,24 @@ class ClassSums:
 
 
 def percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-    """Return 100 · part / whole, float64, of int64 arrays of one shape; NaN where `where` is False or whole is 0."""
+    """Return 100 · part / whole as float64. Both are int64 arrays of the same shape.
+
+    The result is NaN where `where` is False, or `whole` is 0.
+    """
     valid = whole > 0 if where is None else where & (whole > 0)
     return np.divide(100.0 * part, whole, out=np.full(np.shape(part), np.nan), where=valid)
 
 
 def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) -> np.ndarray:
-    """Return values of resamples with their distance from the value of all images multiplied by √(m / (m − 1)).
+    """Return of_all + (values − of_all) · √(m / (m − 1)): the values of resamples, spread more widely.
 
-    The resamples of m photographs vary too little: the bootstrap divides a variance by m, where m − 1 is right.
+    `values` are (R,), or (R, L) for labels. `of_all` is the value of all images. `number` is m, the number of
+    photographs: an integer, or (L,) for labels. A number below 2 counts as 2. NaN stays NaN.
+
+    Without the factor, resamples vary too little: the bootstrap divides a variance by m, where m − 1 is right.
     Hesterberg calls this narrowness bias ("What Teachers Should Know About the Bootstrap", The American Statistician,
-    2015); see also Efron and Tibshirani, 1993, chapter 5. `number` is m, of each label for values (R, L) of labels. A
-    number below 2 counts as 2. NaN stays NaN, and values equal to `of_all` stay equal. The steps are correctly rounded,
-    so the result is equal on every machine.
+    2015); see also Efron and Tibshirani, 1993, chapter 5. All operations are correctly rounded (IEEE 754), so the
+    result is equal on every machine.
     """
     m = np.maximum(number, 2.0)
     return of_all + (values - of_all) * np.sqrt(m / (m - 1))
@@ -70,10 +75,9 @@ def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) ->
 def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
     """Return the sum over a fixed set of labels in each resample, (R,) float64 percent.
 
-    `values` (R, L) are the labels' values in the resamples, `of_all` (L,) those of all images. The set is the labels
-    with a value in `of_all`. A label without a value in a resample counts with its value of all images. Otherwise the
-    set, and with it the mean, would change with every resample. The result is a multiple of 1 / 2³² percent; NaN for
-    an empty set.
+    `values` (R, L) are the labels' values in the resamples, `of_all` (L,) their values over all images. The set
+    consists of the labels that are not NaN in `of_all`. If a label is NaN in a resample, its value in `of_all` is used.
+    So every resample has the same set of labels. The result is a multiple of 1 / 2³² percent; NaN for an empty set.
     """
     averaged = ~np.isnan(of_all)
     if not averaged.any():

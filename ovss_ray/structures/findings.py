@@ -15,13 +15,13 @@ class Fault:
     file: str = ""
     """address of the faulty file; empty for the whole data set"""
     cause: str = ""
-    """usual cause of such a fault; empty if there is none"""
+    """usual cause of this kind of fault; empty if unknown"""
     sure: bool = True
-    """True: certainly a fault; False: only a note, since the data may be correct as they are"""
+    """True for a certain fault; False for a note about data that may be correct"""
 
     @property
     def reason(self) -> str:
-        """Return the usual cause, or, if there is none, the description without the file's address."""
+        """Return the usual cause. If `cause` is empty, return `what` without the file's address."""
         return self.cause or (self.what.replace(self.file, "") if self.file else self.what)
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Faults:
         self.add(faults)
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Add faults. Faults of one kind have the same cause and the same `sure`."""
+        """Add faults. Faults of the same kind have equal `cause` and `sure`; without cause and file, equal `what`."""
         for fault in faults:
             kind = self._kinds.setdefault((fault.cause or (not fault.file and fault.what) or "", fault.sure), _Kind())
             kind.number += 1
@@ -59,7 +59,7 @@ class Faults:
         return sum(kind.number for (_, sure), kind in self._kinds.items() if sure)
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each kept fault. If a kind has further faults, a last line gives their number."""
+        """Yield a line for each kept fault. If a kind has further faults, one more line gives their number."""
         for kind in self._kinds.values():
             for fault in kind.first:
                 yield f"{'fault' if fault.sure else 'note'}: {fault}"
@@ -76,7 +76,7 @@ class Findings:
     images: int
     """number of images in the split, or in the part that was checked"""
     number: int
-    """number of all faults, without notes; 0 if the data are correct"""
+    """number of all faults, not counting notes; 0 if there are only notes, or none"""
     faults: tuple[Fault, ...]
     """faults and notes, at most SHOWN of each kind; a note is a Fault whose `sure` is False"""
     lines: tuple[str, ...]

@@ -38,14 +38,14 @@ class Instances:
     status: np.ndarray
     """(R,) uint8: COUNTED, CROWD or INVALID"""
     number: int = 0
-    """id of the image in the file of the annotations, which results of detectors refer to"""
+    """id of the image in the annotation file; detectors' result files refer to it"""
     absent: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
     """(n,) uint16: labels that were searched for in the image and are absent, if the data set lists them"""
     partial: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
-    """(n,) uint16: labels of which the image may have unmarked instances, if the data set lists them"""
+    """(n,) uint16: labels whose instances may not all be annotated in the image, if the data set lists them"""
 
     def label_map(self) -> np.ndarray:
-        """Return (H, W) uint16: the label of the smallest counted instance at each pixel, IGNORE without any."""
+        """Return (H, W) uint16: the label of the smallest counted instance at each pixel; IGNORE outside instances."""
         painted = np.full(self.size, IGNORE, np.uint16)
         masks = regions.Masks(self.boxes, self.bits)
         counted = np.flatnonzero(self.status == COUNTED)
@@ -55,6 +55,6 @@ class Instances:
         return painted
 
     def columns(self) -> tuple[np.ndarray, ...]:
-        """Return the values of the columns TRUE, in their order."""
+        """Return one value for each column in TRUE, in the same order."""
         truth = self.boxes, self.bits, self.labels, self.frames, self.areas, self.status
         return *truth, self.absent, self.partial

@@ -1,4 +1,4 @@
-"""Pixels per label in truth, prediction and both, as records keep them, and their sum over images."""
+"""Numbers of pixels per label in truth, prediction and both: of one image, as in a record, and summed over images."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -11,7 +11,7 @@ from ovss_ray.structures.class_sums import percent
 
 FIELDS = ("truth", "prediction", "both")
 SCHEMA = pa.struct([("label", pa.list_(pa.uint16())), *((name, pa.list_(pa.int64())) for name in FIELDS)])
-"""Counts of one image: its labels, sorted, and the pixels of each in the truth, the prediction, and both."""
+"""Counts of one image: sorted label indices, and each label's number of pixels in truth, prediction and both."""
 
 
 class ClassPixels(Protocol):
@@ -31,7 +31,10 @@ class ClassPixels(Protocol):
 
 
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
-    """Return the fields of SCHEMA. The arguments are labels of pixels, (n,) integers each, all below `labels`."""
+    """Return the fields of SCHEMA for one image.
+
+    `truth`, `prediction` and `both` have the label indices of pixels: (n,) integers each, all below `labels`.
+    """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])
     return {"label": present.astype(np.uint16), **dict(zip(FIELDS, (of[present] for of in counts), strict=True))}
@@ -39,7 +42,10 @@ def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels:
 
 @dataclass(frozen=True, eq=False)
 class LabelCounts:
-    """Sum over a set of images, (L,) int64 each. Addition is exact, associative and commutative."""
+    """Counts of L labels, summed over a set of images. Each field is (L,) int64.
+
+    Addition is exact, associative and commutative.
+    """
 
     truth: np.ndarray
     """pixels of each label in the truth"""
@@ -84,6 +90,6 @@ class LabelCounts:
 
 
 def mean(values: np.ndarray) -> float:
-    """Return the mean of all values but NaN; NaN if there are none."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -49,9 +49,9 @@ class Question:
     def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
 
-        If the labels have groups, such as base and novel, only classes of a group are candidates. Words that count as
-        no label, with NONE as label, are always candidates. The probability is a softmax over the candidates. The first
-        class wins a tie.
+        If the labels have groups, such as base and novel, only classes whose label is in a group are candidates.
+        Classes that count as no label are also candidates; their label is NONE. The probability is a softmax over the
+        candidates. The first class wins a tie.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)

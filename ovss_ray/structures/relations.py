@@ -25,7 +25,7 @@ class Relations:
         """Return the relations of a table, child → fathers. Raises OvssError if the table does not fit the labels.
 
         A class is written as its label, as a name in its label, or as its index. Names in a label are separated by
-        commas. If a text fits several of them, a label is preferred to a name, a name to an index.
+        commas. If a text fits several of these forms, a label goes before a name, and a name before an index.
         """
         named = places(labels)
         indices: dict[int, list[int]] = {}
@@ -58,7 +58,7 @@ class Relations:
 
 
 def places(labels: Sequence[str]) -> dict[str, list[int]]:
-    """Return word → indices of the labels that it can mean. A word is a label, or a name in a label."""
+    """Return word → label indices. A word is a whole label, or one of the names in a label."""
     whole: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
@@ -69,7 +69,9 @@ def places(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
-    """Return the index of a class: a label, a name in a label, or an index. `named` is the result of `places`.
+    """Return the index of the class that `word` states: a label, a name in a label, or an index as text.
+
+    `named` is the result of `places`, `labels` the number of labels.
 
     Raises OvssError for an unknown or ambiguous name, and for an index out of range.
     """
@@ -86,8 +88,8 @@ def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
         )
     if int(word) >= labels:
         raise OvssError(
-            f"unknown class {word}: the benchmark has {labels} classes, 0 to {labels - 1}. Perhaps it is "
-            "one of another benchmark"
+            f"unknown class {word}: the benchmark has {labels} classes, 0 to {labels - 1}. Perhaps the "
+            "index belongs to another benchmark"
         )
     return int(word)
 

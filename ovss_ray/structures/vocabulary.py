@@ -33,7 +33,7 @@ class Vocabulary:
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
-    """sentences into which a method inserts each name at {}; their embeddings are averaged; empty: the method's own"""
+    """sentences into which a method inserts each name at {}; their embeddings are averaged; empty: use the method's"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -55,7 +55,7 @@ class Vocabulary:
     def of(cls, names: "Vocabulary | Iterable[str | Iterable[str]]", templates: Iterable[str] = ()) -> "Vocabulary":
         """Return a vocabulary from one name or a list of names per class. A Vocabulary is returned unchanged.
 
-        `templates` are the sentences of a new vocabulary.
+        `templates` apply to a new vocabulary only.
         """
         if isinstance(names, Vocabulary):
             return names
@@ -128,15 +128,15 @@ def folded(name: str) -> str:
 
 
 def synonyms(names: Iterable[str]) -> tuple[str, ...]:
-    """Return all names of a class, without outer blanks; "road, route" is two names."""
+    """Return all names of a class, each once, without outer blanks; "road, route" counts as two names."""
     return tuple(dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip()))
 
 
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
-    """Return (name, class index) for all names, those first that count if several classes have a name.
+    """Return (name, class index) for all names, sorted by rank. If several classes have a name, the first entry counts.
 
-    The displayed name of a class goes before other names. Whole names go before parts of names such as "road, route".
-    First parts go before further parts, then the class with the lowest index goes first.
+    The ranks are the displayed name; other names; the first part of the displayed name; other parts. The name
+    "road, route" has the parts "road" and "route". Within a rank, entries are sorted by class index.
     """
     ranked = [
         (rank + (i > 0), index, name)
@@ -150,8 +150,8 @@ def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
 def exact_mapping(words: Iterable[Sequence[str]], vocabulary: Vocabulary) -> npt.NDArray[np.uint16]:
     """Return the class index of each word, (W,) uint16, NONE for a word that names no class.
 
-    A word is a tuple of names, its synonyms, as a class is. They match if any two names are equal after `folded`. The
-    first name of the word that matches decides, and the first class that has it (see `names_of_classes`).
+    A word is a tuple of synonyms, as a class is. A word matches a class if any two of their names are equal after
+    `folded`. Among several matches, the earliest name of the word decides, then the order of `names_of_classes`.
     """
     classes = {folded(name): index for name, index in reversed(names_of_classes(vocabulary))}
     matches = ([classes[key] for key in map(folded, names) if key in classes] for names in words)

@@ -5,7 +5,7 @@ A stage that writes the column `words` gives each image a vocabulary of its own.
     classes   list of classes, each a list of names, the displayed name first; empty for an image without words
     source    origin of the words, such as "tags san_tiny"
     scores    list of floats, one per class, or None
-    templates sentences for the prompts of these words, as in Vocabulary; missing or empty: the method's own
+    templates sentences for the prompts of these words, as in Vocabulary; missing or empty: those of the method
 """
 
 import json
@@ -21,11 +21,11 @@ from ovss_ray.structures.columns import NONE, Batch, column
 from ovss_ray.structures.vocabulary import Vocabulary, exact_mapping, folded
 
 WORDS = "words"
-"""Name of the column"""
+"""Name of the column with the words of each image"""
 PACKED = (WORDS, "captions")
-"""Columns of dicts that travel between workers as texts, since Ray would infer types from the dicts"""
+"""Columns of dicts that are sent between workers as JSON texts, since Ray would infer types from the dicts"""
 Words = Mapping[str, Any]
-"""Value of the column for one image, as above"""
+"""Value of the column `words` for one image (see the list above)"""
 NOTE = (
     "mapping of words: exact. A word counts as the class that has the same name, apart from case; other words count as "
     "no class"
@@ -37,11 +37,11 @@ def of(
     classes: Iterable[str | Iterable[str]], source: str, scores: Sequence[float] | None = None, fallback: str = "",
     base: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Return a value of the column, without blanks around names and without repeated names.
+    """Return a value of the column `words`, without surplus blanks and repeated names.
 
-    A name that an earlier class has is dropped, and a class without names left is dropped with its score. Without any
-    class, `fallback` is the only word, unless it is empty. The classes of `base` come first, unchanged and without
-    scores. Raises OvssError for an empty name, or one with control characters.
+    A name that an earlier class has is dropped. A class with no names left is dropped, with its score. If no class is
+    left, `fallback` is the only word, unless it is empty. With `base`, its classes come first, unchanged, and the value
+    has no scores. Raises OvssError for a name that is empty or has control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):
@@ -77,7 +77,7 @@ def vocabulary(words: Words | None) -> Vocabulary | None:
 
 
 def packed(batch: Batch) -> Batch:
-    """Return a batch whose columns of PACKED are texts, for the way to another worker."""
+    """Encode the columns in PACKED as JSON texts, so that the batch can be sent to another worker."""
     return {name: column(map(_text, values)) if name in PACKED else values for name, values in batch.items()}
 
 
@@ -86,7 +86,7 @@ def _text(value: Any) -> str:
 
 
 def unpacked(batch: Batch) -> Batch:
-    """Return the batch of a `packed` one; values that are no texts are unchanged."""
+    """Decode the columns in PACKED from JSON texts, as `packed` writes them; other values are unchanged."""
 
     def read(value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
@@ -95,7 +95,7 @@ def unpacked(batch: Batch) -> Batch:
 
 
 def as_classes(prediction: np.ndarray, words: Words, classes: Vocabulary) -> np.ndarray:
-    """Convert indices into an image's words to class indices, both (H, W), by exact_mapping. NONE is unchanged.
+    """Convert a map of word indices to class indices, both (H, W), by exact_mapping. NONE is unchanged.
 
     Raises OvssError for a pixel that is neither the index of a word nor NONE.
     """

@@ -25,7 +25,7 @@ ATTRIBUTES = (
     tuple(f"{colour} thing" for colour in COLOURS),
     tuple(SHAPES),
 )
-"""Captions of single attributes: pattern, colour, shape"""
+"""Captions of each attribute, in the order pattern, colour, shape"""
 NAMES = (*scenes.SURFACES, *map(scenes.name, scenes.COMBINATIONS))
 """Names of all surfaces and things of drawn scenes"""
 SMALLEST = 300
@@ -83,8 +83,8 @@ def losses(
 ) -> dict[str, Tensor]:
     """Return CLIP's loss over captions, and the cross-entropy of each attribute over the attribute's captions.
 
-    Embeddings of regions (R, D) and of prompts (P, D) have unit norm. `scale` is the factor from cosine to logit.
-    `batch` has the entries of `draw_captions`. `weights` are those of the three attributes.
+    `embeddings` (R, D) of regions and `prompts` (P, D) have unit norm. `scale` is the factor from cosine to logit.
+    `batch` has the entries of `draw_captions`. `weights` has the weight of each of the three attribute losses.
     """
     logits = embeddings @ prompts.T * scale
     names = batch["shown"].shape[1]
@@ -94,14 +94,14 @@ def losses(
 
 
 def attribute_losses(logits: Tensor, targets: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return the weighted losses (3,) of the attributes, from `logits` (R, attributes) and `targets` (R, 3)."""
+    """Return the weighted losses (3,) of the attributes, from `logits` (R, captions) and `targets` (R, 3)."""
     parts = zip(logits.split([len(captions) for captions in ATTRIBUTES], 1), targets.T, strict=True)
     losses = [F.cross_entropy(part, target, ignore_index=-1) for part, target in parts]
     return torch.stack(losses) * torch.tensor(weights, device=logits.device)
 
 
 def implied(name: str, caption: str) -> bool:
-    """Return whether a shorter name is also true of a captioned region: "red star" for "striped red star"."""
+    """Return whether a shorter name also describes a captioned region, as "red star" describes "striped red star"."""
     return set(name.split()) < set(caption.split())
 
 
@@ -121,9 +121,9 @@ def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -
 def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> dict[str, float]:
     """Return a classifier's accuracy in percent, on ground-truth regions of validation scenes.
 
-    There are 2 · `count` scenes of scenes:all, and `count` scenes of scenes:held-out. The function `name` classifies
-    the regions of a scene, and returns indices in NAMES. Keys of the result are the kinds of regions: trained,
-    held_out, surface. For the first two, each attribute has a key too, such as trained_colour.
+    The scenes are the first 2 · `count` of scenes:all, and the first `count` of scenes:held-out. The function `name`
+    classifies the regions of a scene, and returns indices in NAMES. Keys of the result are the kinds of regions:
+    trained, held_out, surface. Attributes of the first two kinds also have keys, such as trained_colour.
     """
     results: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
     kinds = (("all", 2 * count), ("held-out", count))

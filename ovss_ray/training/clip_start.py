@@ -1,4 +1,4 @@
-"""The CLIP from which trainings of SCAN start: read, fitted to a variant, and left out of what is exported."""
+"""The CLIP from which trainings of SCAN start, and the export without its unchanged weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +17,8 @@ POSITIONS = "positional_embedding"
 def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.State]:
     """Return text tower and image tower of the CLIP of the SCAN `name`.
 
-    They are read from the file `clip`, or from the shipped one. The position embedding is resized to the variant's
-    grid. Raises OvssError if no file is given, and none is shipped.
+    The towers are read from the file `clip`, or from the shipped checkpoint. The position embedding is resized to the
+    variant's grid. Raises OvssError without a file, if no checkpoint is shipped for this variant.
     """
     _, *base = checkpoints(name)
     if not clip and not base:
@@ -32,13 +32,16 @@ def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.St
 
 
 def shipped(name: str) -> tuple[checkpoint.State, checkpoint.State]:
-    """Return text tower and image tower that a checkpoint of the SCAN `name` need not store; empty for most."""
+    """Return text tower and image tower of the shipped CLIP of the SCAN `name`; both empty if none is shipped.
+
+    A checkpoint of this SCAN stores only the entries that differ from these towers.
+    """
     _, *base = checkpoints(name)
     return checkpoint.read_clip(zoo.find(*base)) if base else ({}, {})
 
 
 def changed(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> checkpoint.State:
-    """Return the entries of a state dict that are not in `base`, or differ in half precision."""
+    """Return the entries of a state dict that are missing in `base`, or differ from `base` in half precision."""
     return {
         name: value
         for name, value in state.items()

@@ -1,7 +1,7 @@
 """The config of a training: typed, frozen, from YAML with `extends` and `--set`.
 
-A recipe is a folder of `recipes`: `config.py` with the class Config, a subclass of Training, without torch; and
-`task.py` with the class Task (training.loop.Task). A recipe of the user is a package with the same two files.
+A recipe is a folder in `recipes` with two files. `config.py` has the class Config, a subclass of Training, without
+torch. `task.py` has the class Task (training.loop.Task). A recipe of the user is a package with these two files.
 """
 
 import json
@@ -36,26 +36,28 @@ class Training(Settings):
     beta2: float = Field(default=0.98, gt=0, lt=1)
     """decay of AdamW's running mean of squared gradients"""
     weight_decay: float = Field(default=0.05, ge=0)
-    """weight decay of the parameters that `undecayed` leaves"""
+    """weight decay of the parameters that `undecayed` does not exclude"""
     undecayed: Literal["vectors", "norms"] = "vectors"
     """parameters without weight decay. vectors: vectors, position embeddings and query embeddings; norms: norms,
     embeddings and tables of position biases, as in detectron2, where other vectors have weight decay"""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
     warmup: int = Field(default=100, ge=0)
-    """number of first steps in which the learning rate rises from zero, or from `first`"""
+    """number of steps at the start in which the learning rate rises linearly from zero, or from `first`"""
     first: float | None = Field(default=None, ge=0, le=1)
-    """rate of the first step of a cosine's warm-up, as a fraction of `rate`; None: that of one step of the warm-up"""
+    """learning rate of the first step as a fraction of `rate`, for `decay: cosine`; None: 1 / `warmup`"""
     decay: Literal["line", "poly", "cosine", "falls"] = "line"
-    """schedule of the rate. line: as `warmup` and `cooldown` say; poly: (1 − step / steps)^0.9 after the warm-up, as
-    in SAN and SCAN; cosine: falls to `final` from the end of the warm-up on, as in open_clip; falls: constant after the
-    warm-up, but divided by 10 at each of `falls`"""
+    """schedule of the learning rate after the warm-up
+
+    line: constant, then a linear `cooldown`. poly: (1 − step / steps)^0.9, as in SAN and SCAN. cosine: half a period of
+    the cosine down to `final`, as in open_clip. falls: constant, but divided by 10 at each of `falls`.
+    """
     final: float = Field(default=0.0, ge=0, le=1)
-    """rate at the end of a cosine, as a fraction of `rate`"""
+    """learning rate at the end as a fraction of `rate`, for `decay: cosine`"""
     falls: tuple[float, ...] = ()
-    """fractions of the steps at which the rate falls to a tenth"""
+    """fractions of `steps` at which the learning rate is divided by 10, for `decay: falls`"""
     cooldown: float = Field(default=0.25, ge=0, le=1)
-    """fraction of the steps, at the end, in which the learning rate falls linearly to zero; before, it is constant"""
+    """fraction of the steps, at the end, in which the learning rate falls linearly to zero, for `decay: line`"""
     start: str | None = None
     """checkpoint of the whole network to start from"""
     seed: int = 0
@@ -68,7 +70,7 @@ class Training(Settings):
     measure_every: int = Field(default=1000, ge=1)
     """steps between measurements on validation scenes"""
     measured: int = Field(default=32, ge=0)
-    """validation scenes of each kind per measurement"""
+    """number of validation scenes of each benchmark in a measurement; 0: no measurements"""
 
 
 class MaskTraining(Training):
@@ -82,11 +84,11 @@ class MaskTraining(Training):
     short_sides: tuple[int, ...] = tuple(range(320, 961, 64))
     """pixels: possible shorter sides of a resized photograph; one is drawn at random per image"""
     things: tuple[int, int] = (3, 7)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
     """pixels per side of square random crops; None: drawn scenes stay whole"""
     whole: float = Field(default=0.25, ge=0, le=1)
-    """fraction of the steps, at the end, that use whole drawn scenes and a quarter of the batch size"""
+    """fraction of the steps, at the end, with `batch` / 4 whole drawn scenes in place of `batch` crops"""
     points: int = Field(default=12544, ge=1)
     """points per mask at which the mask losses are computed"""
     no_object: float = 0.1
@@ -94,14 +96,15 @@ class MaskTraining(Training):
 
 
 def one_of(names: Iterable[str]) -> Any:
-    """Return the field of a string that is one of `names`."""
+    """Return the pydantic field of a string setting whose valid values are `names`."""
     return Field(pattern="^(" + "|".join(names) + ")$")
 
 
 def part(task: str, module: str, attribute: str) -> Any:
-    """Return a class of a recipe: part("san", "task", "Task"). `task` is the recipe's name, or a package of the user.
+    """Return a class of a recipe, such as part("san", "task", "Task") for ovss_ray.training.recipes.san.task.Task.
 
-    Raises UnknownName for an unknown recipe, and OvssError for a package without the class.
+    `task` is the name of the recipe, or a package of the user. Raises UnknownName for an unknown recipe, and OvssError
+    for a package without the class.
     """
     if "." not in task and task not in registry.known(RECIPES):
         raise UnknownName("training", task, registry.known(RECIPES))
@@ -110,7 +113,7 @@ def part(task: str, module: str, attribute: str) -> Any:
 
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Training:
-    """Return the config in a file with overrides KEY=VALUE applied. Raises OvssError that lists every error."""
+    """Read the config in a file, and apply the overrides KEY=VALUE. Raises OvssError that lists every error."""
     raw = read(Path(file))
     for override in overrides:
         key, equals, value = override.partition("=")

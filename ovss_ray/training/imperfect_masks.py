@@ -1,4 +1,4 @@
-"""Distorted masks of regions in drawn scenes, for classifiers that meet imperfect proposals. Numpy and OpenCV only."""
+"""Distorted masks of regions in drawn scenes, to train classifiers of imperfect proposals. No torch is imported."""
 
 import cv2
 import numpy as np
@@ -7,16 +7,16 @@ from scipy import ndimage
 SMALLEST = 100
 """Minimum number of pixels of a distorted mask"""
 MOST = 5
-"""Largest number of pixels by which a distorted mask is grown, shrunk or shifted"""
+"""pixels: largest distance by which a mask is grown, shrunk or shifted"""
 LEAST = 0.3
-"""Minimum fraction of a region that remains if a distorted mask is reduced to a part"""
+"""Minimum fraction of a region's pixels that remain if its mask is reduced to a part"""
 
 
 def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> np.ndarray:
     """Return a distorted mask (H, W) bool of a region, like an imperfect proposal.
 
     `numbers` (H, W) uint8 are the region indices of the pixels. The mask is grown, shrunk, shifted, reduced to a part,
-    or merged with a smaller region. If too few pixels would be left, the mask stays exact.
+    or merged with a smaller region. If fewer than SMALLEST pixels would remain, the exact mask is returned.
     """
     mask, kind, pixels = numbers == region, drawn.integers(5), int(drawn.integers(1, MOST + 1))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))

@@ -6,15 +6,18 @@ import torch
 from torch import Tensor, nn
 
 PROJECTIONS = ("out_proj.weight", "c_proj.weight", "attn.proj.weight", "fc2.weight")
-"""Names of the last weights of residual branches. They are divided by √(number of branches), as in CLIP and GPT-2."""
+"""Endings of the names of the last weights in residual branches.
+
+Their initial values are divided by √(number of branches), as in CLIP and GPT-2.
+"""
 
 
 @torch.no_grad()
 def initialise(module: nn.Module, blocks: int, seed: int) -> None:
-    """Initialise all parameters of a module; `blocks` is the number of blocks in its transformers.
+    """Initialise all parameters of a module. `blocks` is the number of blocks in a transformer of the module.
 
     Matrices and convolutions get normal values of variance 1 / fan-in. Embeddings get normal values of standard
-    deviation 0.02, as in CLIP. Layer norms have weights of one. Biases are zero, and the scale of logits is 30.
+    deviation 0.02, as in CLIP. Layer norms have weights of one. Biases are zero, and the logit scale is 30.
     """
     generator = torch.Generator().manual_seed(seed)
     kinds = {f"{name}.weight": type(part) for name, part in module.named_modules()}
@@ -23,7 +26,7 @@ def initialise(module: nn.Module, blocks: int, seed: int) -> None:
 
 
 def _first(name: str, value: Tensor, kind: type[nn.Module], blocks: int, generator: torch.Generator) -> Tensor:
-    """Return the initial values of a parameter; `kind` is the type of the module whose `weight` it is."""
+    """Return the initial values of a parameter. For a `weight`, `kind` is the type of its module."""
     if issubclass(kind, nn.LayerNorm | nn.GroupNorm):
         return torch.ones_like(value)
     if name.endswith("logit_scale"):

@@ -1,4 +1,4 @@
-"""The loop of every training: draw, step, report, save. An interrupted training resumes and ends with the same weights.
+"""The training loop of all recipes. An interrupted training resumes, and ends with the same weights.
 
 Batches and all other random values are pure functions of the step. So a checkpoint contains only the weights, the
 optimizer's state and the number of steps done.
@@ -26,7 +26,7 @@ from ovss_ray.training.config import Training
 CHECKPOINT, LOG, CONFIG = "checkpoint.pt", "log.jsonl", "config.yaml"
 WEIGHTS, CARD = "weights.safetensors", "weights.json"
 POLY_START = 1e-6
-"""Rate of the first step of a polynomial schedule with a warm-up, as a fraction of `rate`"""
+"""Learning rate of the first warm-up step of `decay: poly`, as a fraction of `rate`"""
 
 
 class Task(Protocol):
@@ -52,13 +52,13 @@ class Task(Protocol):
 
 @runtime_checkable
 class Scheduled(Protocol):
-    """A task whose parameters have several schedules, in place of the config's one (`groups`, `schedule`)."""
+    """A task that sets the parameter groups and their schedules itself, in place of `groups` and `schedule` below."""
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the parameter groups of AdamW. A weight decay of zero makes it Adam."""
+        """Return the parameter groups of AdamW. A group with a weight decay of zero is trained by Adam."""
 
     def settings(self, step: int) -> list[dict[str, float]]:
-        """Return the settings of each group in a step, such as `lr` and `weight_decay`."""
+        """Return the optimizer settings of each group in a step, such as `lr` and `weight_decay`."""
 
 
 class _Batches(Dataset[dict[str, Any]]):
@@ -73,7 +73,7 @@ class _Batches(Dataset[dict[str, Any]]):
 
 
 def run(config: Training, out: Path) -> Path:
-    """Train as the config says, write to the folder `out`, and return the path of the weights.
+    """Run a training, write its results to the folder `out`, and return the path of the weights.
 
     Raises OvssError if `out` contains a training with a different config.
     """
@@ -152,11 +152,10 @@ def _settings(task: Task, config: Training, optimizer: torch.optim.Optimizer, st
 
 
 def schedule(config: Training, step: int) -> float:
-    """Return the learning rate of a step as a fraction of `rate`.
+    """Return the learning rate of a step as a fraction of `rate` (see Training.decay).
 
-    line: a linear warm-up, constant, a linear cooldown. poly: a linear warm-up from POLY_START, times a polynomial.
-    cosine: a linear warm-up, from `first` if it is set, then half a period of the cosine down to `final`. falls: a
-    linear warm-up, then a tenth of the rate after each of `falls`.
+    All schedules begin with a linear warm-up: from POLY_START for poly, from `first` for cosine if it is set. For poly,
+    the polynomial is also a factor during the warm-up.
     """
     warm = step / config.warmup if step < config.warmup else 1.0
     if config.decay == "cosine" and config.first is not None and step < config.warmup:
@@ -194,7 +193,7 @@ def _embedded(model: nn.Module) -> set[str]:
 
 
 def _normed(model: nn.Module) -> set[str]:
-    """Return the names of the parameters of norms and embeddings, and of tables of position biases."""
+    """Return the names of the parameters of norms and embeddings, and of the tables of position biases."""
     parts = [
         name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.GroupNorm | nn.Embedding)
     ]
@@ -205,7 +204,8 @@ def _normed(model: nn.Module) -> set[str]:
 def claim(out: Path, config: Training) -> None:
     """Create the folder and write the config into it. Raises OvssError if the folder contains a different config.
 
-    Device, workers, intervals and the number of steps may differ, so that a training can be extended.
+    Differences in device, workers, intervals of saving and measuring, `measured`, `steps` and `cooldown` are allowed.
+    So a training can be extended.
     """
     out.mkdir(parents=True, exist_ok=True)
     free = {"device", "workers", "save_every", "measure_every", "measured", "steps", "cooldown"}
@@ -238,7 +238,7 @@ def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devic
 
 
 def export(task: Task, out: Path) -> Path:
-    """Write the weights in half precision, and a JSON file with their history. Return the path of the weights."""
+    """Write the weights in half precision, and a JSON file with their trainings. Return the path of the weights."""
     halves = {name: value.detach().half().cpu().contiguous() for name, value in task.weights().items()}
     (out / WEIGHTS).write_bytes(safetensors.torch.save(halves))
     card = {"trainings": history(out), "environment": environment()}
@@ -249,7 +249,7 @@ def export(task: Task, out: Path) -> Path:
 def history(out: Path) -> list[dict[str, Any]]:
     """Return the trainings that led to the weights in a folder, oldest first.
 
-    Each entry has the command, the config, the seconds and the last scores.
+    Each entry has the command, the config, the total seconds and the last scores.
     """
     config = configs.load(out / CONFIG)
     files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions", "neck")))

@@ -1,4 +1,4 @@
-"""Mask2Former's matcher, which assigns queries to ground-truth masks, and its losses, with the weights of SAN.
+"""Mask2Former's matcher of queries and ground-truth masks, and its losses, weighted as in SAN.
 
 Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, arXiv 2112.01527, §3.3 and appendix. Masks are compared
 at P random points.
@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from ovss_ray.structures.columns import IGNORE
 
 CLASS, MASK, DICE = 2.0, 5.0, 5.0
-"""Weights of the three losses, and of the matcher's three costs"""
+"""Weights of the class, mask and dice losses, and of the matcher's three costs"""
 OVERSAMPLE = 3
-"""Number of candidate points per selected point"""
+"""Number of random candidate points, as a multiple of the number of sampled points"""
 IMPORTANCE = 0.75
-"""Fraction of the points that are selected where the masks are least certain; the other points are random"""
+"""Fraction of the sampled points where the mask logits are nearest to zero; the other points are random"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Answer:
-    """The network's output for a batch after one of its blocks."""
+    """The network's output for a batch, from the final or an intermediate block."""
 
     mask_logits: Tensor
     """(B, Q, h, w) float32"""
@@ -74,7 +74,7 @@ def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no
 
 @torch.no_grad()
 def match(answer: Answer, image: int, target: Target, points: int) -> Pair:
-    """Return the assignment of queries to the ground-truth masks of one image, with the lowest total cost."""
+    """Return the assignment of queries to ground-truth masks of one image with the lowest total cost."""
     where = torch.rand(1, points, 2, device=target.masks.device)
     logits = at_points(answer.mask_logits[image][:, None], where.expand(answer.mask_logits.shape[1], -1, -1))
     truth = at_points(target.masks[:, None], where.expand(len(target.masks), -1, -1))
@@ -118,7 +118,7 @@ def mask_losses(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair]
 def point_losses(logits: Tensor, truth: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """Return the binary cross-entropy and 1 − dice of masks at uncertain points. Both are means over the N masks.
 
-    `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1, of any size.
+    `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1; its size may differ from that of the logits.
     """
     where = uncertain_points(logits.detach(), points)
     sampled_truth, sampled_logits = at_points(truth, where), at_points(logits, where)
@@ -137,7 +137,7 @@ def at_points(maps: Tensor, where: Tensor) -> Tensor:
 
 @torch.no_grad()
 def uncertain_points(logits: Tensor, points: int) -> Tensor:
-    """Return points (N, P, 2) for masks (N, 1, h, w). Most are where logits are nearest to zero, others are random."""
+    """Return points x, y in 0..1, (N, P, 2), from mask logits (N, 1, h, w): uncertain and random ones (IMPORTANCE)."""
     tried = torch.rand(len(logits), OVERSAMPLE * points, 2, device=logits.device)
     important = round(IMPORTANCE * points)
     best = at_points(logits, tried).abs().topk(important, dim=1, largest=False).indices

@@ -1,8 +1,8 @@
 """Tables of masked regions with captions: the data of SCAN's region CLIP.
 
 A table is a .csv, .jsonl or .parquet file with the columns `image`, `mask` and `caption`, all text. `image` and `mask`
-are paths relative to a folder. Pixels of a mask file that are not 0 belong to the region. Captions are used as they
-are, so the table has whole sentences ("a photo of a dog."), not names.
+are paths relative to a folder. Pixels of a mask file that are not 0 belong to the region. Captions are whole sentences
+("a photo of a dog."), since they are used without templates.
 """
 
 import io
@@ -62,7 +62,7 @@ def read(file: str) -> pa.Table:
     except (pa.ArrowException, ValueError, OSError) as failure:
         raise OvssError(f"{file} cannot be read as a table: {failure}. Use .csv, .jsonl or .parquet") from failure
     if missing := [name for name in COLUMNS if name not in table.column_names]:
-        raise OvssError(f"{file}: missing columns {missing}; found {table.column_names}. Name them {list(COLUMNS)}")
+        raise OvssError(f"{file}: missing columns {missing}; found {table.column_names}. Required: {list(COLUMNS)}")
     if not len(table):
         raise OvssError(f"{file} has no rows")
     return table.select(list(COLUMNS))

@@ -51,9 +51,9 @@ class Photographs:
 
 
 def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and labels, resized so that the shorter side is `short`, but the longer at most LONG_SIDE.
+    """Return image and labels, resized to a shorter side of `short` pixels and a longer side of at most LONG_SIDE.
 
-    The image is resized bilinearly, the labels by nearest neighbour.
+    The image is resized bilinearly, the label map by nearest neighbour.
     """
     height, width = truth.shape
     scale = min(short / min(height, width), LONG_SIDE / max(height, width))

@@ -1,4 +1,4 @@
-"""Drawn scenes for training: every batch is a pure function of the seed and the step. Numpy and PIL only."""
+"""Drawn scenes for training. Every batch is a pure function of the seed and the step. No torch is imported."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,12 +13,12 @@ from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.training.config import MaskTraining
 
 SHORT = 256
-"""Shorter side of all training scenes in pixels. san_tiny resizes photographs to the same shorter side."""
+"""pixels: shorter side of all training scenes; san_tiny resizes photographs to the same shorter side"""
 WIDTHS = (256, 288, 320, 352)
 
 
 class DrawnScenes:
-    """Drawn scenes to train SAN: crops first, whole scenes at the end of the training."""
+    """Drawn scenes for the training of SAN and SCAN: random crops first, whole scenes in the last steps."""
 
     def __init__(self, config: MaskTraining) -> None:
         self.config = config
@@ -40,7 +40,8 @@ def batch(
 ) -> list[Scene]:
     """Return the scenes of a step, with things of the training split.
 
-    Scenes are drawn at random sizes. All are then resized to (256, width), with the same resampling as photographs.
+    Scenes are drawn at random sizes, then resized to 256 × `width` pixels by the resampling of photographs. `things` is
+    the range of the number of things. `unnamed` is the probability of a nameless colour, and of a nameless pattern.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))
@@ -56,7 +57,7 @@ def _scene(drawn: np.random.Generator, things: tuple[int, int], unnamed: float, 
 
 
 def _estranged(drawn: np.random.Generator, thing: Thing, unnamed: float) -> Thing:
-    """Return a thing whose colour and pattern are replaced by nameless ones, each with probability `unnamed`."""
+    """Return a thing whose colour and pattern are each replaced by a nameless one with probability `unnamed`."""
     if drawn.random() < unnamed:
         thing = replace(thing, colour=None)
     return replace(thing, pattern=None) if drawn.random() < unnamed else thing
@@ -109,8 +110,8 @@ def cut(drawn: np.random.Generator, scene: Scene, side: int) -> Scene:
 def miou(segment: Callable[[np.ndarray, Vocabulary], np.ndarray], count: int) -> dict[str, float]:
     """Return the mIoU in percent on the first `count` scenes of scenes:seen and scenes:held-out.
 
-    `segment` returns the label map (H, W) uint16 of an image (H, W, 3) uint8. There are three values for each
-    benchmark: over all classes, over things, and over surfaces.
+    `segment` returns the label map (H, W) uint16 of an image (H, W, 3) uint8. Each benchmark has three mIoU: of all
+    classes (no suffix), of things (suffix _things), and of surfaces (suffix _surfaces).
     """
     figures: dict[str, float] = {}
     for key in ("seen", "held-out"):

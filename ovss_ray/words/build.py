@@ -59,13 +59,13 @@ def _senses(folder: Path, name: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _hypernyms(fields: list[str]) -> list[str]:
-    """Return the offsets of the hypernyms of a synset, those of an instance included."""
+    """Return the offsets of the hypernyms of a synset, including instance hypernyms."""
     pointers = fields[4 + 2 * int(fields[3], 16) + 1 :]
     return [offset for symbol, offset in zip(pointers[::4], pointers[1::4], strict=True) if symbol in ("@", "@i")]
 
 
 def _parts_of_speech(folder: Path) -> Iterator[str]:
-    """Yield "lemma letters" for each lemma that is more than a noun, its most frequent part of speech first."""
+    """Yield "lemma letters" for each lemma that is not only a noun, its most frequent part of speech first."""
     uses: Counter[tuple[str, str]] = Counter()
     for line in _lines(folder / "cntlist.rev"):
         if match := re.match(r"(\S+)%(\d):\S+ \d+ (\d+)", line):

@@ -1,9 +1,9 @@
 """The filter of CaSED from captions to words: thirteen steps over the captions of an image, joined by blanks.
 
 Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, and its code vicss. Steps are functions from
-text to text, so that each can be compared with the official code. Only single words survive. Step 12 needs a tagger
-of parts of speech. The official one, flair's pos-english-fast, is not part of this project; the default is
-words/tagging.py.
+text to text, so that each can be compared with the official code. The result has single words only. Step 12 needs a
+part-of-speech tagger. The official tagger, flair's pos-english-fast, is not part of this project; the default is
+`tagging.by_wordnet`.
 """
 
 import re
@@ -25,7 +25,7 @@ UNWANTED = (
 TAGS = ("NN", "NNS", "NNP", "NNPS", "JJ", "JJR", "JJS", "VBG", "VBN")
 """Tags of the Penn Treebank that step 12 keeps: nouns, adjectives and participles."""
 SHORTEST, FEWEST = 3, 2
-"""Letters of a word that step 6 keeps, and occurrences of a word that step 11 keeps."""
+"""Minimum number of letters in a word for step 6, and minimum number of its occurrences for step 11."""
 _UNCHANGED = ("ss", "us", "is", "ies", "oes")
 """Endings of words that step 9 leaves as they are."""
 
@@ -33,8 +33,7 @@ _UNCHANGED = ("ss", "us", "is", "ies", "oes")
 def words(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
     """Return word → number of occurrences, the most frequent first, then in the order of first occurrence.
 
-    The official code returns a set, whose order is that of a hash table. No captions, or none with a usable word, give
-    no words.
+    The official code returns a set, without a fixed order. The result is empty if no caption has a usable word.
     """
     text = " ".join(captions)
     for step in steps(tagger).values():
@@ -48,7 +47,7 @@ def ranked(listed: Iterable[str]) -> dict[str, int]:
 
 
 def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
-    """Return name → step, in their order; all thirteen but the last, the removal of duplicates, which `words` does."""
+    """Return name → step, for the first twelve steps in order. `words` does the last one, the removal of duplicates."""
     return {
         "DropTokens": lambda text: re.sub(r"<[^>]*>", "", text),
         "DropURLs": lambda text: re.sub(r"http\S+", "", text),
@@ -66,9 +65,9 @@ def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
 
 
 def singular(word: str) -> str:
-    """Return a word without the s of a plural, by the rules of step 9; "cities", "shoes" and "mice" stay.
+    """Return a word without the s of a plural, by the rules of step 9; "cities", "shoes" and "mice" are unchanged.
 
-    Raises OvssError if the library for it is missing.
+    Raises OvssError if the library inflect is missing.
     """
     if not word.endswith("s") or word.endswith(_UNCHANGED):
         return word
@@ -92,9 +91,9 @@ def _engine() -> Any:
 
 
 def frequent(text: str, fewest: int = FEWEST) -> str:
-    """Return the words with at least `fewest` occurrences; if there are none, those with the greatest number.
+    """Return the words with at least `fewest` occurrences; if there are none, the most frequent words.
 
-    Up to 1, the text is returned unchanged.
+    If `fewest` is 1 or less, the text is returned unchanged.
     """
     listed = text.split()
     if fewest <= 1 or not listed:
@@ -107,7 +106,7 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 def top_k(text: str, k: int) -> str:
     """Return the occurrences of the k-th most frequent word, as vicss' option FrequencyTopK does; 0: the whole text.
 
-    By its name it should keep all of the k most frequent words. Here its fault is repeated.
+    By its name, the option should keep all of the k most frequent words. This function repeats the fault of vicss.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 
@@ -115,7 +114,7 @@ def top_k(text: str, k: int) -> str:
 def tagged(text: str, tagger: Tagger, kept: Iterable[str] = TAGS, compounds: bool = False) -> str:
     """Return the words whose tag is among `kept`.
 
-    With `compounds`, pairs of neighbours that are both NN and not equal follow, joined by "_".
+    With `compounds`, pairs of different adjacent words that are both tagged NN are appended, joined by "_".
     """
     listed = text.split()
     tags = tagger(listed)

@@ -1,6 +1,6 @@
-"""The metrics of vocabulary-free classification: words of an image against the name of its class, as in vic's code.
+"""The metrics of vocabulary-free classification: an image's words are compared with the name of its class.
 
-Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023. Values are from 0 to 1.
+Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, and its code vic. Values are from 0 to 1.
 """
 
 import re
@@ -13,16 +13,16 @@ from scipy.optimize import linear_sum_assignment
 
 
 def semantic_iou(word: str, name: str) -> Fraction:
-    """Return the IoU of the sets of parts of two names: letters, digits and blanks in lower case, split at blanks."""
+    """Return the IoU of the sets of words in two names. Case, and characters other than a–z and digits, are ignored."""
     first, second = (set(re.sub(r"[^a-z0-9 ]", "", text.lower()).split()) for text in (word, name))
     return Fraction(len(first & second), max(len(first | second), 1))
 
 
 def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
-    """Return the share of pairs (word, class) that agree if words and classes are assigned one to one, at best.
+    """Return the share of pairs (word, class) that agree under the best one-to-one assignment of words to classes.
 
-    For a single answer per image, the pairs are its best word and its class; else all its words, each with its class.
-    NaN without pairs.
+    For one answer per image, a pair is the image's best word and class; else each of its words with its class. The
+    result is NaN without pairs.
     """
     number = Counter(pairs)
     if not number:
@@ -34,5 +34,8 @@ def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
 
 
 def mean_similarity(cosines: Sequence[float]) -> float:
-    """Return the mean cosine of best words and class names, (n,), not cut off below 0; NaN without images."""
+    """Return the mean of the n images' cosines of best word and class name; NaN without images.
+
+    Negative cosines are not clipped.
+    """
     return float(np.mean(np.asarray(cosines, np.float64))) if len(cosines) else float("nan")

@@ -23,11 +23,11 @@ _COLOURS = """
     maroon navy teal turquoise cyan magenta lime olive cream ivory crimson scarlet lavender khaki peach bronze
 """
 COLOURS = frozenset(_COLOURS.split())
-"""Names of colours that AutoSeg drops. Its own list of 35 is not at hand; this one was written for this project."""
+"""Names of colours that are dropped, as in AutoSeg. Its list of 35 was not available; this list is our own."""
 
 
 def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
-    """Return the nouns of captions as lemmas in lower case, by WordNet; "traffic lights" is a single word.
+    """Return the nouns of captions as lemmas in lower case, by WordNet; "traffic lights" gives "traffic light".
 
     Function words, words of fewer than three letters, and words about pictures are dropped.
     """
@@ -48,7 +48,7 @@ def _nouns(caption: str, tagger: Tagger) -> Iterator[str]:
 
 
 def _longest(listed: Sequence[str]) -> tuple[str, int]:
-    """Return the longest noun at the start of some words, and its number of words; "", 1 if there is none."""
+    """Return the longest noun at the start of a list of words, and its number of words; ("", 1) if there is none."""
     for length in range(min(LONGEST, len(listed)), 0, -1):
         if not FUNCTION_WORDS & set(listed[:length]) and (lemmas := nouns().lemmas(" ".join(listed[:length]))):
             return min(lemmas, key=len).replace("_", " "), length
@@ -58,7 +58,8 @@ def _longest(listed: Sequence[str]) -> tuple[str, int]:
 def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
     """Return the nouns of captions as AutoSeg's BBoost filters them. `tagged` has (word, tag) of each caption's tokens.
 
-    Kept are words of WordNet in their exact case, with three letters or more, that are no colour.
+    A lemma is kept if it has at least three letters, and WordNet has it in this case. Lemmas in NO_OBJECTS and COLOURS
+    are dropped.
     """
     return {
         word: number

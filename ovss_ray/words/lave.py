@@ -15,8 +15,9 @@ BACKGROUND = "background"
 def mapping(replies: Mapping[str, str], classes: Collection[str], max_parse_len: int = 3) -> dict[str, str]:
     """Return word → class, from word → reply of the language model.
 
-    The quoted parts of a reply that are classes, or `background`, are its answers. Of several answers the first counts;
-    the official code takes one by the order of a hash table. More than `max_parse_len` answers are none; 0: no limit.
+    The quoted parts of a reply that are classes, or `background`, are its answers. The first answer counts; in the
+    official code, the order of a hash table decides. A reply with more than `max_parse_len` answers stands for
+    `background`; 0: no limit.
     """
     return {word: _class(word, reply, classes, max_parse_len) for word, reply in replies.items()}
 
@@ -34,7 +35,7 @@ def _class(word: str, reply: str, classes: Collection[str], most: int) -> str:
 def updated(
     prediction: np.ndarray, words: Sequence[str], mapped: Mapping[str, str], classes: Sequence[str]
 ) -> np.ndarray:
-    """Return a label map (H, W) over `classes` from one over `words`: index of a word → index of its class.
+    """Convert a label map (H, W) of indices into `words` to indices into `classes`.
 
     A word without an entry in `mapped` stands for `background`, which has to be a class.
     """

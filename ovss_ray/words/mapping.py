@@ -2,14 +2,14 @@
 
     exact           equal names, apart from case and outer blanks (structures.vocabulary.exact_mapping)
     lemma           exact, then equal lemmas of nouns: "leaves" is "leaf"
-    wordnet         lemma, then a class with the same sense, then the nearest class above the word
+    wordnet         lemma, then a class with the same sense, then the nearest class among the word's hypernyms
     wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8 sets its minimum
     nearest:SOURCE  the class with the largest similarity (see similarity.py); nearest:SOURCE@0.6 sets its minimum
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
 
-"first+second" maps by the second what the first does not map. Senses are those of a class's first name; further names
-of a class are often narrower. A mapping is applied to finished records. It never sees the truth.
+"first+second" maps words by the second mapping if the first leaves them unmapped. Senses are those of a class's first
+name; further names are often narrower. A mapping is applied to finished records, and never uses the truth.
 """
 
 import csv
@@ -46,12 +46,12 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Mapping:
-    """Mapping that the user has named."""
+    """Mapping of words to classes, as the option `--mapping` defines it."""
 
     text: str
     """the option, such as "wordnet:wup" """
     stamps: tuple[str, ...]
-    """files that decide, with their sha256, for the report"""
+    """files that decide the mapping, each with its sha256, as text for the report"""
     rules: tuple[Rule, ...]
 
     def __call__(self, words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
@@ -65,7 +65,7 @@ class Mapping:
 
 
 def parse(text: str) -> Mapping:
-    """Return the mapping that an option names. Raises OvssError for an unknown name or an unreadable file."""
+    """Return the mapping that the option's text defines. Raises OvssError for an unknown name or an unreadable file."""
     parts = re.split(rf"\+(?=(?:{'|'.join(NAMES)})(?:[:+]|$))", text.strip())
     loaded = [_load(part, text) for part in parts]
     return Mapping(text.strip(), tuple(stamp for _, stamp in loaded if stamp), tuple(rule for rule, _ in loaded))
@@ -90,7 +90,10 @@ def _load(part: str, text: str) -> tuple[Rule, str]:
 
 
 def _threshold(option: str, text: str) -> tuple[str, str]:
-    """Split "FILE@0.6" into option and minimum. A path may contain "@" otherwise. Raises OvssError beyond -1 to 1."""
+    """Split "FILE@0.6" into option and minimum; without a number after "@", the minimum is "".
+
+    Raises OvssError for a minimum outside -1 to 1.
+    """
     match = re.fullmatch(r"(.+)@(-?[0-9]*\.?[0-9]+)", option)
     if match and abs(Fraction(match[2])) > 1:
         raise OvssError(f"--mapping {text}: the minimum {match[2]} is not a similarity. Write a number from -1 to 1")
@@ -102,7 +105,7 @@ def _exact(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
 
 
 def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
-    """Return the class with an equal name, else the class that has a lemma in common."""
+    """Map each word to the class with an equal name, else to a class with a lemma of the word."""
     lemmas: dict[str, int] = {}
     for name, index in names_of_classes(vocabulary):
         for lemma in nouns().lemmas(name):
@@ -116,7 +119,7 @@ def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
 
 
 def _wordnet(minimum: Fraction | None) -> Rule:
-    """Return the rule of WordNet. `minimum`: with Wu-Palmer similarities of at least this value; None: without."""
+    """Return the rule of WordNet. `minimum`: smallest Wu-Palmer similarity for a match; None: without similarities."""
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         classes = [_senses(synonyms(names)[0]) for names in vocabulary.classes]
@@ -140,9 +143,10 @@ def _senses(name: str) -> dict[int, int]:
 
 
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
-    """Return the class with the least costly sense that is, or is above, a sense of the word; None without any.
+    """Return the class that has a sense of the word, or a hypernym of such a sense; None if no class has one.
 
-    The cost is two for each step up, and one for each rank of either sense. The first class wins ties.
+    Among several, the lowest cost decides: 2 · steps up + rank of the word's sense + rank of the class's sense. The
+    first class wins ties.
     """
     costs = (
         (2 * steps + rank + ranks[synset], index, "synonym" if steps == 0 else "hypernym")
@@ -158,7 +162,7 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum: Fraction | None) -> tuple[int, str]:
     """Return the class with the largest Wu-Palmer similarity of any two senses, the first class on ties.
 
-    Without a `minimum`, or below it, no class is returned.
+    If the similarity is below `minimum`, or `minimum` is None, the result is (NONE, "").
     """
     if minimum is None:
         return NONE, ""
@@ -173,9 +177,9 @@ def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum:
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
-    """Return the rule of the largest similarity between first names, if it is at least `minimum`.
+    """Return the rule that maps a word to the class with the largest similarity of first names.
 
-    The first class wins ties.
+    If this similarity is below `minimum`, the word stays unmapped. The first class wins ties.
     """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:

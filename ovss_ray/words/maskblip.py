@@ -1,7 +1,7 @@
 """MaskBLIP: the loop that drops words with too many or too few pixels, and the best IoU of an image.
 
 Source: the code of MaskBLIP, also called Self-Seg, the precursor of AutoSeg. The loop calls a segmenter again after
-each removal, so it is a function and no stage.
+each removal, so it is a function instead of a stage.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ import numpy as np
 MOST, LEAST = 0.95, 0.01
 """Shares of the pixels above and below which a word is dropped."""
 FEWEST = 3
-"""Number of words from which on words are dropped."""
+"""Minimum number of words from which words are dropped."""
 
 
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """Return the words that remain, and the label map (H, W) over them. `segment` returns a label map over words.
+    """Return the words that remain, and a label map (H, W) of indices into them. `segment` is words → label map.
 
-    While there are three words or more, those with more than 95 % of the pixels are dropped. If there are none, those
-    with less than 1 % are. Words after the last one with pixels are kept, as in the official code.
+    While there are three words or more, those with more than 95 % of the pixels are dropped. If no word has more, those
+    with less than 1 % are dropped. Words without pixels at the end of the list are kept, as in the official code.
     """
     kept = list(words)
     labels = segment(kept)
@@ -35,9 +35,10 @@ def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray])
 
 
 def best_iou(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the mean over classes of the IoU with their best segment, 0 to 1; NaN if there is only class 0.
+    """Return the mean over true classes of their highest IoU with a segment of the prediction, 0 to 1.
 
-    Both are label maps (H, W). Class 0, the background, is left out. A segment may serve several classes.
+    Truth and prediction are label maps (H, W). Class 0, the background, is left out; NaN if there is no other class. A
+    segment may be the best of several classes.
     """
     classes = [g for g in np.unique(truth) if g != 0]
     segments = [prediction == index for index in np.unique(prediction)]

@@ -18,7 +18,7 @@ from ovss_ray.words.mapping import Word
 Record = Mapping[str, Any]
 """Fields `classes`, `truth`, `word` and `pixels` of metrics/words.py, as lists."""
 UNIT = 2**64
-"""Units of a ratio of 1. Ratios are rounded to whole units, so sums of them have no order."""
+"""Number of units in a ratio of 1. Ratios are integers in these units, so the order of a sum does not matter."""
 
 
 def names(record: Record) -> list[Word]:
@@ -48,7 +48,10 @@ def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall of present classes: pairs of an image and a label in its truth, and those that a word of it maps to."""
+    """Recall of present classes. It counts pairs of an image and a label in its truth.
+
+    A pair is recalled if a word of the image maps to the label.
+    """
 
     present: int = 0
     recalled: int = 0
@@ -73,12 +76,12 @@ class Recall:
 
 @dataclass(frozen=True, eq=False)
 class UpperBounds:
-    """Scores whose mapping uses the truth. They say nothing of names, and are not comparable with mIoU."""
+    """Scores whose mapping uses the truth. They ignore the words' names, and are not comparable with mIoU."""
 
     counts: np.ndarray
-    """(L, L + 1) int64: confusion if each word of an image counts as the label that it overlaps most"""
+    """(L, L + 1) int64: confusion matrix; each word of an image counts as the label that it overlaps most"""
     best: int = 0
-    """sum over images of the mean best IoU of their labels without background, in units of 1 / UNIT"""
+    """sum over images of the mean best IoU of the image's labels, without background, in units of 1 / UNIT"""
     images: int = 0
     """images with a label other than background"""
     cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
@@ -122,9 +125,9 @@ class UpperBounds:
 
 
 def _best(table: np.ndarray, background: int | None) -> int | None:
-    """Return the mean best IoU of the labels of an image, in units of 1 / UNIT; None without labels.
+    """Return the mean, over an image's labels, of the highest IoU with a word, in units of 1 / UNIT.
 
-    Each label takes the word of greatest IoU; a word may serve several labels (see words/maskblip.py).
+    A word may be the best of several labels (see words/maskblip.py). The result is None without labels.
     """
     truth, shared = table.sum(axis=1), table[:, :-1]
     present = [int(g) for g in np.flatnonzero(truth) if g != background]
@@ -135,7 +138,7 @@ def _best(table: np.ndarray, background: int | None) -> int | None:
 
 
 def assignment(cells: Mapping[tuple[int, Word], int], labels: int) -> dict[Word, int]:
-    """Return word → label, one to one, such that most pixels are right (Hungarian algorithm).
+    """Return word → label, one to one, with the largest number of right pixels (Hungarian algorithm).
 
     `cells` are (label, word) → pixels. Words are sorted first, so that ties do not depend on the order of images.
     """

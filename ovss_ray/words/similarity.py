@@ -1,7 +1,7 @@
 """Similarities of words and class names: from a file, or by a sentence encoder of the extra `nearest`.
 
-A similarity is a cosine, rounded to a multiple of 2⁻³² and stored as an integer. Sums of it are then exact. The file is
-JSON, word → class name → similarity, such as {"taxi": {"car": 0.61, "road": 0.66}}; a missing pair counts as -1.
+A similarity is a cosine, rounded to a multiple of 2⁻³² and stored as an integer. So sums are exact. The file is JSON,
+word → class name → similarity, such as {"taxi": {"car": 0.61, "road": 0.66}}; a missing pair counts as -1.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from ovss_ray.io import digests, files
 from ovss_ray.structures.vocabulary import folded
 
 UNIT = 2**32
-"""Units of a similarity of 1."""
+"""Number of units in a similarity of 1."""
+MODULES = {"Normalize", "Pooling", "Transformer"}
+"""Modules of a supported sentence encoder. The cosine needs no Normalize"""
 Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Function: W words, K names → (W, K) int64 similarities in units of 1 / UNIT."""
 
@@ -45,7 +48,7 @@ def rounded(cosines: np.ndarray) -> np.ndarray:
 
 
 def of_embeddings(embeddings: Mapping[str, np.ndarray]) -> Similarity:
-    """Return the cosine of given embeddings, name → (D,) float, as a Similarity. They need not have unit norm."""
+    """Return a Similarity: the cosines of embeddings. `embeddings` is name → (D,) float, of any norm."""
 
     def cosine(words: Sequence[str], names: Sequence[str]) -> np.ndarray:
         first, second = (np.array([embeddings[name] for name in listed], np.float64) for listed in (words, names))
@@ -71,7 +74,7 @@ def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], n
 
 
 def _folder(source: str) -> Path:
-    """Return the folder of a sentence encoder: the source itself, or the one inside an installed package."""
+    """Return the folder of a sentence encoder: in the folder `source`, or in the installed package of this name."""
     folder = Path(source).expanduser()
     if not folder.is_dir() and source.isidentifier():
         spec = importlib.util.find_spec(source)
@@ -86,10 +89,10 @@ def _folder(source: str) -> Path:
 
 
 def _encoder(folder: Path) -> Similarity:
-    """Return the cosine of sentence embeddings. One name is embedded at a time, so results do not depend on others.
+    """Return a Similarity: the cosines of sentence embeddings. A name is embedded alone, so other names have no effect.
 
-    An embedding is the mean over tokens of the last layer, or the first token if the folder says so. Raises OvssError
-    if the library is missing, or if the folder is no such encoder.
+    An embedding is the mean over the last layer's tokens, or the first token, by the folder's settings. Raises
+    OvssError if the library is missing, or the folder is not a sentence encoder.
     """
     try:
         from transformers import AutoModel, AutoTokenizer  # an extra, which takes seconds to import
@@ -123,15 +126,33 @@ def _encoder(folder: Path) -> Similarity:
 
 def _first_token(folder: Path) -> bool:
     """Return whether the embedding is that of the first token; False: the mean. Raises OvssError for other poolings."""
+    _check_modules(folder / "modules.json")
     file = folder / "1_Pooling" / "config.json"
-    modes = json.loads(file.read_bytes()) if file.exists() else {"pooling_mode_mean_tokens": True}
+    modes = _parsed(file) if file.exists() else {"pooling_mode_mean_tokens": True}
     wanted = [key for key, value in modes.items() if key.startswith("pooling_mode_") and value is True]
     if wanted not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
         raise OvssError(f"{file}: unknown pooling {', '.join(wanted) or 'none'}. Choose an encoder with mean pooling")
     return wanted == ["pooling_mode_cls_token"]
 
 
+def _check_modules(file: Path) -> None:
+    """Raise OvssError if a sentence encoder's list of modules has others than those that `_encoder` computes."""
+    types = [str(module["type"]).rpartition(".")[2] for module in _parsed(file)] if file.exists() else []
+    if others := sorted(set(types) - MODULES):
+        raise OvssError(
+            f"{file}: unknown modules {', '.join(others)}. Choose an encoder with {', '.join(sorted(MODULES))}"
+        )
+
+
+def _parsed(file: Path) -> Any:
+    """Return the content of a JSON file. Raises OvssError if it is damaged."""
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as failure:
+        raise OvssError(f"{file}: not JSON: {failure}. Copy the folder of the encoder again") from failure
+
+
 def _weights(folder: Path) -> str:
-    """Return the digest of the weights in the folder of an encoder, as words for the report."""
+    """Return name and SHA-256 of the weights file in an encoder's folder, as text for the report."""
     weights = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin"))
     return f"{weights[0].name}, sha256 {digests.sha256(weights[0])}" if weights else "no weights"

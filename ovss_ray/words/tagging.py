@@ -1,4 +1,4 @@
-"""Parts of speech of single words, without their sentence, and spaCy's of whole captions.
+"""Part-of-speech taggers: by WordNet for single words without context, and by spaCy for whole captions.
 
 Tags are those of the Penn Treebank. Any function with the type `Tagger` can take the place of the default.
 """
@@ -25,14 +25,15 @@ _FUNCTION_WORDS = """
     without would you your yours
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""Words that name nothing, though WordNet has a noun of some of them ("in": inch, "he": helium)."""
+"""Function words, never tagged as nouns, although WordNet lists some of them ("in": inch, "he": helium)."""
 _TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
 
 
 def by_wordnet(words: Sequence[str]) -> list[str]:
-    """Return a tag for each word from WordNet alone: the most frequent part of speech, or a noun in place of a verb.
+    """Return a tag for each word from WordNet alone: the word's most frequent part of speech.
 
-    Words that WordNet lacks are nouns, unless they end like a participle. Function words are tagged IN.
+    A verb that is also a noun is tagged as a noun. Words that WordNet lacks are nouns, unless they end in "ing" or
+    "ed". Function words are tagged IN.
     """
     return [_tag(word) for word in words]
 

@@ -1,14 +1,16 @@
-"""The metrics of vicss (Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation"), as its code.
+"""The metrics in the code of vicss (Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation").
 
-They are no mIoU: all but the hard ones are means over images. They are reported for comparison with that work only.
-Class 0 is "background". A label of this name is class 0, and the others follow in their order. T[g] and N[w] are pixels
-of class g and of word w, n[g, w] of both. c(g, w) is a similarity cut off below 0. Sums are over the words w.
+They are not comparable with mIoU: all metrics except the hard ones are means over images. They are reported only for
+comparison with that work. Class 0 is "background". A label of this name is class 0, and the others follow in their
+order. T[g] is the number of pixels of class g, N[w] that of word w, n[g, w] that of both. c(g, w) is a similarity,
+clipped below 0. Sums are over the words w.
 
-    hard      a word is the class whose name is equal, byte for byte, else background; one confusion matrix
-    overlap   a word is the class of an image that it overlaps most, the lowest on ties: this uses the truth
-    nearest   a word is the most similar class of some of the classes. The code means those in the truth.
-              By a fault, it removes class K - 1 - g for each g of them. Here this is repeated
-    soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; the recall is I[g] / T[g]
+    hard      a word counts as the class with the same name, byte for byte, else as background; from the
+              confusion matrix of all images
+    overlap   a word counts as the class that it overlaps most in the image, the lowest on ties: this uses the truth
+    nearest   a word counts as the most similar class. Only classes in the truth should be candidates.
+              By a fault, vicss instead excludes class K - 1 - g for each class g in the truth. So does this module
+    soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
 
 The macro mean is the mean over classes of the mean over images, without background. The micro mean is over all pairs of
 an image and a class in its truth. The hard macro mean includes background; the hard micro mean sums pixels.
@@ -36,7 +38,7 @@ class Judge:
     labels: tuple[str, ...]
     """names of the benchmark's labels"""
     similar: Mapping[Word, np.ndarray] | None = None
-    """word → (K,) int64 similarities to `classes`, in units of words/similarity.py; None: hard and overlap only"""
+    """word → (K,) int64 similarities to `classes`, in units of 1 / similarity.UNIT; None: hard and overlap only"""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -44,14 +46,14 @@ class Judge:
         return (BACKGROUND, *(name for name in self.labels if folded(name) != BACKGROUND))
 
     def sum(self, records: Sequence[Record]) -> "Sums":
-        """Return the sum over records."""
+        """Return the sums over records."""
         total = Sums.zero(len(self.classes))
         for record in records:
             self._add(total, record)
         return total
 
     def _add(self, total: "Sums", record: Record) -> None:
-        """Add an image to a sum, in place."""
+        """Add the values of an image's record to `total`, in place."""
         table, words = self._table(record), names(record)
         place = {name: index for index, name in reversed(list(enumerate(self.classes)))}
         hard = np.array([*(place.get(word[0], 0) for word in words), 0], np.int64)
@@ -77,7 +79,7 @@ class Judge:
     def _hit(
         self, ratios: np.ndarray, present: Sequence[int], truth: np.ndarray, shared: np.ndarray, classes: np.ndarray
     ) -> None:
-        """Add IoU of each class in the truth, if word w counts as classes[w], to `ratios` (K,)."""
+        """Add the IoU of each class in the truth to `ratios` (K,). Word w counts as classes[w]."""
         for g in present:
             of_class = shared[:, classes == g]
             hits = int(of_class[g].sum())
@@ -86,7 +88,7 @@ class Judge:
     def _soften(
         self, ratios: np.ndarray, present: Sequence[int], truth: np.ndarray, shared: np.ndarray, similar: np.ndarray
     ) -> None:
-        """Add soft IoU and soft recall of each class in the truth to `ratios` (2, K)."""
+        """Add the soft IoU and soft recall of each class in the truth to `ratios` (2, K)."""
         exact, of_word = similar.astype(object), shared.sum(axis=0).astype(object)  # integers of any size
         for g in present:
             hits = int((exact[:, g] * shared[g].astype(object)).sum())
@@ -97,18 +99,18 @@ class Judge:
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Sum over a set of images. All values are integers, so addition is exact, associative and commutative."""
+    """Sums over a set of images. All values are integers, so addition is exact, associative and commutative."""
 
     counts: np.ndarray
-    """(K, K) int64: pixels of truth and hard prediction"""
+    """(K, K) int64: counts[truth, prediction] of `hard`, in pixels"""
     ratios: np.ndarray
     """(4, K) object: sums over images of the values of OF_IMAGES, integers in units of 1 / UNIT"""
     pairs: np.ndarray
-    """(K,) int64: images with the class in their truth; 0 for background"""
+    """(K,) int64: number of images with each class in the truth; 0 for background"""
 
     @classmethod
     def zero(cls, classes: int) -> "Sums":
-        """Return the sum over no image."""
+        """Return the sums over an empty set of images."""
         ratios = np.zeros((len(OF_IMAGES), classes), np.int64).astype(object)
         return cls(np.zeros((classes, classes), np.int64), ratios, np.zeros(classes, np.int64))
 
@@ -116,9 +118,9 @@ class Sums:
         return Sums(self.counts + other.counts, self.ratios + other.ratios, self.pairs + other.pairs)
 
     def result(self, similar: bool = True) -> dict[str, float]:
-        """Return all means from 0 to 1 by name, as vicss prints them; NaN without a class.
+        """Return all means from 0 to 1 by name, as vicss prints them; NaN for a mean over no class.
 
-        `similar`: with the metrics that need similarities.
+        If `similar` is False, the metrics that need similarities are left out.
         """
         hits, truth = np.diagonal(self.counts), self.counts.sum(axis=1)
         union = truth + self.counts.sum(axis=0) - hits

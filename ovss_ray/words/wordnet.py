@@ -7,7 +7,7 @@ Its sections are separated by form feeds:
     lemmas          "name sense sense …" per line: lower case, blanks as "_", the most frequent sense first
     hypernyms       line i has the synsets directly above synset i
     exceptions      "form lemma …" for irregular plurals
-    parts of speech "lemma letters" for lemmas that are more than nouns: n v a r, the most frequent first
+    parts of speech "lemma letters" for lemmas that are not only nouns: n v a r, the most frequent first
 
 Synsets are numbered from 0, in the order of WordNet's data.noun. Synset 0 is "entity", above all others.
 """
@@ -58,17 +58,17 @@ class Nouns:
         return bool(self.lemmas(word))
 
     def parts_of_speech(self, form: str) -> str:
-        """Return the letters n v a r of a lemma, the most frequent first; "" if WordNet has no such lemma.
+        """Return the parts of speech of a lemma as letters, the most frequent first; "" if WordNet lacks the lemma.
 
-        r is an adverb. The frequencies are WordNet's counts in tagged texts.
+        n is a noun, v a verb, a an adjective, r an adverb. The frequencies are WordNet's counts in tagged texts.
         """
         return self._parts.get(form) or ("n" if form in self._lemmas else "")
 
     def morphy(self, form: str) -> list[str]:
         """Return the lemmas that a form may stand for; [] if there are none. The form's case counts.
 
-        An irregular form stands for itself and its exceptions. Other forms stand for themselves and the results of
-        SUFFIXES. These are applied again while there are no results, as in NLTK's reader.
+        Candidates are the form itself, and its exceptions if it is irregular, else the results of SUFFIXES. Candidates
+        that are lemmas of WordNet are returned. While there are none, SUFFIXES is applied again, as in NLTK's reader.
         """
         if form in self._exceptions:
             return self._known([form, *self._exceptions[form]])
@@ -105,7 +105,7 @@ class Nouns:
     def wu_palmer(self, first: int, second: int) -> Fraction:
         """Return the similarity 2d / (2d + a + b) of two synsets, from 0 to 1.
 
-        d is the depth of a synset above both, a and b are the steps up to it. The synset with the largest value counts.
+        d is the depth of a common hypernym, a and b are the steps up to it. The largest value of all of them counts.
         Source: Wu and Palmer, "Verbs Semantics and Lexical Selection", ACL 1994.
         """
         first_up, second_up = self.above(first), self.above(second)

@@ -117,6 +117,9 @@ def test_a_segmenter_with_the_same_network_takes_the_features_of_the_tagger(
     assert passes == [tagger.network] * 4 + [shared["tags"].network] * 2
     for name in ("words", "prediction", "error"):
         assert all(np.array_equal(*values) for values in zip(expected[name], got[name], strict=True)), name
+    features = shared["san"].network.recent.find(small)
+    assert shared["san"].kept()["features"] == features.nbytes > 0
+    assert "features" not in {**alone["san"].kept(), **shared["tags"].kept()}
     other = execution.run({"san": shared["san"]}, rows([255 - small[0]], vocabulary=["v"]), {"v": Vocabulary.of(FEW)})
     assert len(passes) == 7, "the features of another photograph"
     assert not np.array_equal(other["prediction"][0], got["prediction"][0])

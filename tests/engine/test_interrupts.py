@@ -94,6 +94,15 @@ def start_of_ray() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.fixture
+def untouched() -> Iterator[None]:
+    """The handler of SIGTERM that a new process has, whatever a Ray of this process has set."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("untouched")
 def test_sigterm_interrupts_a_command_also_while_ray_starts() -> None:
     with pytest.raises(interrupts.Terminated), interrupts.ends_process():
         signal.raise_signal(signal.SIGTERM)
@@ -117,13 +126,11 @@ def test_ctrl_c_keeps_its_status_if_it_has_also_ended_tee(monkeypatch: pytest.Mo
         output.close()
 
 
+@pytest.mark.usefixtures("untouched")
 def test_what_a_program_has_decided_about_sigterm_stays() -> None:
     signal.signal(signal.SIGTERM, stop_as_ray_does)
-    try:
-        with interrupts.ends_process(), pytest.raises(SystemExit):
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with interrupts.ends_process(), pytest.raises(SystemExit):
+        signal.raise_signal(signal.SIGTERM)
 
 
 IMAGES = 20

@@ -1,8 +1,12 @@
 """Experiment trackers: what they get, and that none of them ends or delays a run."""
 
 import importlib.util
+import io
 import json
+import os
+import queue
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from typer.testing import CliRunner
 from ovss_ray.cli.app import app
 from ovss_ray.engine import trackers
 from ovss_ray.engine.progress import Counts
+from ovss_ray.engine.trackers import __main__ as child
 from ovss_ray.engine.trackers import mlflow, wandb
 from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.reports.schema import Report
@@ -31,7 +36,7 @@ class Tracker:
     def __init__(self, target, run):
         self.mode, _, self.where = target.partition(",")
         if self.mode == "away":
-            raise ConnectionError(f"no answer of http://name:secret@host/{run.name}")
+            raise ConnectionError(f"no answer of http://name:p@secret@host/{run.name} {'.' * 236} http://name:p@secret@host")
         self.write("run", [run.identity, run.settings["config.exact"]])
 
     def write(self, kind, value):
@@ -89,6 +94,18 @@ def test_unknown_trackers_missing_packages_and_bad_targets_are_refused_before_a_
         mlflow.check("")
     with pytest.raises(OvssError, match="not a project"):
         wandb.check("http://host/project")
+    assert mlflow.FOREIGN.sub("_", "config.vocabulary.*/camvid:a b") == "config.vocabulary._/camvid:a b"
+
+
+def test_the_process_of_a_tracker_that_hangs_ends_some_time_after_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses: list[int] = []
+    monkeypatch.setattr(child, "LINGER", 0.0)
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"log": {}}\n'))
+    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    child._read(messages)
+    assert child._waiting(messages) == [{"log": {}}, {"closed": True}]
+    assert statuses == [1]
 
 
 @pytest.mark.slow
@@ -107,6 +124,9 @@ def test_a_run_is_followed_and_trackers_that_fail_or_hang_cost_a_warning(
             progress.total = 3
             for _ in range(300):
                 progress.changed()
+            good, away, _ = (progress.processes[name] for name in names)
+            while not (good.where and away.fault):
+                time.sleep(0.1)  # on a busy machine, their processes start slowly
             return before
 
     report = trackers.tracked(folder, heard, trackers.parse(names), work)
@@ -145,6 +165,7 @@ def test_the_trackers_themselves_keep_a_run_without_a_server(
     for package in ("mlflow", "tensorboard", "wandb"):
         if importlib.util.find_spec(package) is None:
             absent(f"{package} is not installed: uv run --group trackers pytest -m slow")
+    monkeypatch.setattr(trackers, "WAIT", 240.0)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     options = ["--track", "tensorboard", "--track", f"mlflow:{tmp_path / 'store'}", "--track", "wandb"]

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ovss_ray.errors import OvssError
 from ovss_ray.models.semantic import Geometry, label_map
 from ovss_ray.models.semantic import probabilities as probabilities_of
-from ovss_ray.models.semantic.classes import Pruned
+from ovss_ray.models.semantic.classes import All, Pruned
 from ovss_ray.models.semantic.tiles import Block, tiles
 
 Size = Literal["original", "resized"]
@@ -147,6 +147,31 @@ def test_the_bounds_of_a_tile_hold_its_mask_probabilities(sigmoid: Size) -> None
 
 
 BUDGET = 20_000
+
+
+class OneDevice(TorchDispatchMode):
+    """Fails if an operation other than a copy has arrays of two devices, as on a GPU. An index may be on the CPU."""
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        devices = {one.device.type for one in arguments if isinstance(one, Tensor) and one.ndim}
+        assert len(devices) < 2 or "copy" in str(function), f"{function}: {devices}"
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("sigmoid", SIZES)
+def test_all_operands_are_on_the_device_of_the_masks(sigmoid: Size) -> None:
+    masks, probabilities = (values.to("meta") for values in given(SMALL, 300))  # "meta" instead of a GPU
+    block = Block(0, 4, 1, 3)
+    with OneDevice():
+        photograph = tiles(masks, SMALL, sigmoid)
+        pruned = Pruned(probabilities, BUDGET)
+        assert photograph.shape == (4, 3)
+        assert All.best(pruned, photograph, block).shape == (4, 2, 256)
+        assert pruned.kept(photograph.bounds(block).flatten(1, 2)).shape == (8, 300)
+        pixels = photograph.masks(1, 3, torch.arange(4)).flatten(0, 1)
+        assert pruned.of_tiles(pixels, torch.zeros(8, 20, dtype=torch.int64, device="meta")).shape == (8, 256)
 
 
 class Largest(TorchDispatchMode):

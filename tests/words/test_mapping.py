@@ -190,6 +190,11 @@ def test_a_sentence_encoder_maps_by_the_cosine_of_its_mean_tokens(tmp_path: Path
     pooling.write_text('{"pooling_mode_mean_tokens": false, "pooling_mode_cls_token": true}')
     found = similarity.load(str(tmp_path))[0](free, classes) / similarity.UNIT
     assert found == pytest.approx(torch.cosine_similarity(firsts[:2, None], firsts[None, 2:], dim=2).numpy(), abs=1e-6)
+    dense = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Dense")]
+    (tmp_path / "modules.json").write_text(json.dumps(dense))
+    with pytest.raises(OvssError, match="unknown modules Dense"):
+        similarity.load(str(tmp_path))
+    (tmp_path / "modules.json").write_text(json.dumps(dense[:2]))
     pooling.write_text('{"pooling_mode_max_tokens": true}')
     with pytest.raises(OvssError, match="unknown pooling pooling_mode_max_tokens"):
         similarity.load(str(tmp_path))

@@ -23,7 +23,7 @@ image_suffix     end of the photographs' names, before the extension; default: n
 label_suffix     end of the label files' names, before the extension; default: none
                  The image id is the file's name without suffix and extension. Photograph and label file of the same
                  id form a pair. If several photographs have the same id, the folders that match wildcards become part
-                 of it: `seq1/0000`. If a file fits both `images` and `labels`, the longer of the suffixes decides
+                 of it: `seq1/0000`. If a file fits both `images` and `labels`, the key with the longer suffix gets it
 unpaired         rule for photographs without a label file, and for label files without a photograph. error: they make
                  a run incomplete; skip: they do not; default: error
 classes          a list of names, several names of one class as a nested list; or a file, one class per line (see
@@ -141,7 +141,7 @@ def _indexed(values: Values) -> partial[np.ndarray]:
 
 
 def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
-    """Return red · 65536 + green · 256 + blue of each colour → label index or IGNORE.
+    """Return a table of colours: red · 65536 + green · 256 + blue → label index or IGNORE.
 
     Raises OvssError unless every class has its own colour.
     """

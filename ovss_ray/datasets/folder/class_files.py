@@ -138,7 +138,7 @@ def inline(names: Sequence[Names], source: str) -> Listed:
 
 
 def of_lines(lines: Sequence[Line], source: str) -> Listed:
-    """Return the classes in lines. Raises OvssError for a line that is not a class, or that is ambiguous."""
+    """Return the classes in the lines of a list. Raises OvssError for a line that is no class or ambiguous."""
     if not lines:
         return Listed(())
     _refuse_gaps(lines)
@@ -216,7 +216,7 @@ def _titled(titles: Sequence[str], known: frozenset[str]) -> list[int]:
 
 
 def _of_table(cells: list[list[str]], lines: Sequence[Line], source: str) -> Listed:
-    """Return names and numbers from the columns of a table. Raises OvssError if the columns are ambiguous."""
+    """Return class names and label values in the columns of a table. Raises OvssError for ambiguous columns."""
     titles = cells[0] if _titled(cells[0], HEADINGS) else []
     rows = cells[1:] if titles else cells
     texts = [i for i in range(len(cells[0])) if not all(_is_number(row[i]) for row in rows)]

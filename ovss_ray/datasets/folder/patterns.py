@@ -1,10 +1,10 @@
 """Patterns of file names, such as `images/**/*.jpg`, and a search for the files that fit them.
 
 A step is a part of a pattern between two slashes. In a step, `*`, `?` and `[...]` are wildcards; `**` stands for any
-number of folders. If a file or folder is called exactly as the step, the step is a plain name: `data [2024]/*.jpg`. A
-pattern that names a folder stands for all files below it. Extensions match in upper and lower case: `*.jpg` fits
-`a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed, except links to a
-parent folder. If links lead to a folder by two paths, its files are listed once.
+number of folders. Wildcards in a step are plain characters if a file or folder has exactly this name: `data
+[2024]/*.jpg`. A pattern that names a folder stands for all files below it. Extensions match in upper and lower case:
+`*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed,
+except links to a parent folder. If links lead to a folder by two paths, its files are listed once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ class Match:
     stem: str
     """file name without suffix and extension; for `*/labels.png`, the name of the folder that `*` matches"""
     folders: tuple[str, ...]
-    """names of folders on the path that match wildcards or differ between patterns; without a folder that is `stem`"""
+    """names of folders on the path that match wildcards or differ between patterns, except one that gives `stem`"""
     ending: str
     """extension of the file, in lower case, with its dot"""
     exact: bool
@@ -37,7 +37,7 @@ class Step:
 
     text: str
     varies: bool = False
-    """True if the patterns of a list differ in this step, so that its folder distinguishes their files"""
+    """True if the patterns of a list differ in this step; its folder is then part of `Match.folders`"""
 
     @property
     def wild(self) -> bool:
@@ -55,12 +55,12 @@ class _Place:
 
 
 class Search:
-    """Search for files below a folder that fit a pattern, and whose names before the extension end in `suffix`.
+    """Search below a folder for files that fit patterns. Their names must end in `suffix` before the extension.
 
     The search collects addresses in three lists:
 
     - `loops`: links to a parent folder, which are ignored
-    - `lost`: broken links without an extension, which have probably led to folders
+    - `lost`: broken links without an extension, which probably led to folders
     - `again`: folders that are ignored, since their files were already listed under another path
     """
 
@@ -98,7 +98,7 @@ class Search:
             yield from _fitting(place, first, self._suffix)
 
     def _is_new(self, place: _Place) -> bool:
-        """Return False if the files of a folder were already listed under another path, so that none counts twice."""
+        """Return whether a folder is new; False if its files were already listed under another path."""
         if not place.trail.reals:
             return True
         new = self._known.setdefault(hash(place.trail.reals[-1]), hash(place.uri)) == hash(place.uri)

@@ -127,7 +127,7 @@ def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[Fil
 
 
 def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
-    """Yield each file once. A file that was found as a photograph and as a label file is assigned to one of them.
+    """Yield each file once. A file that fits the patterns of both sides is assigned to one side.
 
     If only one side's pattern fits the extension as well, that side gets the file. If both patterns fit the whole name,
     the side with the longer suffix gets it. Raises OvssError if both suffixes are then equally long.

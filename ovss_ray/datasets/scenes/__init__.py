@@ -16,7 +16,7 @@ Two benchmarks ask for one class at a time, as pascal5i does. An episode is a sc
     scenes:episodes             scenes of scenes:seen
     scenes:episodes-held-out    scenes of scenes:held-out, whose things correspond to the classes of an unseen fold
 
-A thing may be hidden completely by others; such an episode is not counted, as in pascal5i. Methods that segment all
+If other things hide a thing completely, its episode is not counted, as in pascal5i. Methods that segment all
 classes at once get the 42 names of the scenes; everything but the episode's class counts as background.
 
 An image is the file scenes://VOCABULARY/SPLIT/NUMBER.png, its label file NUMBER_labels.png. The file of its instances
@@ -107,13 +107,13 @@ def class_names(occurring: Sequence[Thing], key: str, number: int) -> list[str]:
 
 
 def _things(drawn: np.random.Generator, occurring: Sequence[Thing]) -> list[Thing]:
-    """Return the things of a scene, the next choices of its random generator after the size."""
+    """Choose the things of a scene from `occurring`. The random generator must already have drawn the size."""
     indices = drawn.integers(0, len(occurring), int(drawn.integers(*THINGS)))
     return [occurring[i] for i in indices]
 
 
 def _begun(key: str, number: int) -> tuple[np.random.Generator, tuple[int, int]]:
-    """Return the random generator of a scene, and the size (H, W) in pixels, which is drawn from it first."""
+    """Return the random generator of a scene, and its first result: the size (H, W) in pixels."""
     drawn = np.random.default_rng([zlib.crc32(key.encode()), number])
     return drawn, (int(drawn.integers(*HEIGHTS)), int(drawn.integers(*WIDTHS)))
 

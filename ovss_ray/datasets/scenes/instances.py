@@ -15,7 +15,7 @@ VISIBLE = 64
 
 
 def of_instances(base: Benchmark) -> Benchmark:
-    """Return the benchmark whose truth are the things in the scenes of another benchmark, each on its own."""
+    """Return a benchmark with the scenes of `base`. Its ground truth is the mask, class and box of each thing."""
 
     def items(root: str, split: str) -> list[Item]:
         return [replace(item, truth=item.truth.replace("_labels", "_instances")) for item in base.items(root, split)]
@@ -25,7 +25,7 @@ def of_instances(base: Benchmark) -> Benchmark:
 
 
 def instances(item: Item, data: bytes) -> Instances:
-    """Decode the file of a scene's instances. Raises OvssError."""
+    """Decode the instance file of a scene: one instance per thing with at least VISIBLE pixels. Raises OvssError."""
     values = images.decode_labels(data, item.truth)
     numbers, areas = np.unique(values[values > 0], return_counts=True)
     numbers, areas = numbers[areas >= VISIBLE], areas[areas >= VISIBLE]
@@ -43,5 +43,5 @@ def instances(item: Item, data: bytes) -> Instances:
 
 
 def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
-    """Return the labels of the things of a scene, (H, W) uint16; surfaces are IGNORE. Raises OvssError."""
+    """Return (H, W) uint16: the label of the instance at each pixel, IGNORE without an instance. Raises OvssError."""
     return instances(item, data).label_map()

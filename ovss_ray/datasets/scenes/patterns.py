@@ -1,4 +1,4 @@
-"""Patterns of things, such as stripes, which have a second colour. Letters: h w pixels of the thing's box."""
+"""Patterns that paint a thing in two colours, such as stripes. Letters: h w pixels of the thing's box."""
 
 from collections.abc import Callable, Mapping
 

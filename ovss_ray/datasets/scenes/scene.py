@@ -1,7 +1,8 @@
 """Drawing of scenes: surfaces as background and ground, things in front of them, and a map of the drawn regions.
 
-Pixels depend only on additions, products, comparisons and integers. There are no sines, and no sums over many values.
-So a scene is bit-identical on every machine. Letters: H W pixels of the scene, h w pixels of a part of it.
+A scene is bit-identical on every machine. Its pixels come from integers, basic arithmetic and square roots, which every
+machine rounds equally. Sines and cosines are rounded to four decimals, and no sum has many terms. Letters: H W pixels
+of the scene, h w pixels of a part of it.
 """
 
 import math
@@ -53,7 +54,7 @@ class Scene:
 
 
 def draw(drawn: np.random.Generator, size: tuple[int, int], things: Sequence[Thing]) -> Scene:
-    """Draw things, the first at the back, on two or three surfaces. All other choices are random."""
+    """Draw things, the first at the back, on two or three surfaces. Surfaces, positions, sizes and light are random."""
     image, regions, surfaces = _ground(drawn, size)
     places: list[tuple[float, float, float]] = []
     for number, thing in enumerate(things, len(surfaces)):
@@ -65,7 +66,7 @@ def draw(drawn: np.random.Generator, size: tuple[int, int], things: Sequence[Thi
 
 
 def surfaces_of(drawn: np.random.Generator) -> list[str]:
-    """Return the surfaces of a scene, a background and one or two grounds: the first choices of `draw`."""
+    """Return the names of a background and one or two grounds. They are the first random choices of `draw`."""
     return [str(drawn.choice(BACKGROUNDS)), *map(str, drawn.permutation(GROUNDS)[: drawn.integers(1, 3)])]
 
 
@@ -112,7 +113,7 @@ def _put(
     number: int,
     place: tuple[float, float, float],
 ) -> None:
-    """Draw a thing, lit from one side, into image and regions, which are changed. `place`: x, y, radius in pixels."""
+    """Draw a thing, lit from one side, into `image` and `regions` in place. `place`: x, y, radius in pixels."""
     x, y, radius = place
     reach = math.ceil(1.25 * radius)
     top, left = max(0, int(y) - reach), max(0, int(x) - reach)

@@ -11,7 +11,7 @@ GROUNDS = ("grass", "sand", "snow", "gravel", "water", "wood")
 
 
 def _mixed(drawn: np.random.Generator, low: Sequence[float], high: Sequence[float], field: Field) -> np.ndarray:
-    """Return a mix of two colours, (H, W, 3): `low` where `field` is 0, `high` where it is 1. Both vary slightly."""
+    """Return a mix of two colours, (H, W, 3): `low` where `field` is 0, `high` where it is 1. Both vary randomly."""
     first, second = (np.array(c, np.float32) + drawn.uniform(-0.04, 0.04, 3).astype(np.float32) for c in (low, high))
     return first + (second - first) * field[..., None]
 
@@ -68,13 +68,13 @@ def _gravel(drawn: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _water(drawn: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Return the texture of waves: noise that is stretched horizontally by 4."""
+    """Return the texture of waves: noise that is stretched horizontally by a factor of 4."""
     waves = np.repeat(noise(drawn, "fine", (size[0], size[1] // 4 + 1)), 4, axis=1)[:, : size[1]]
     return _mixed(drawn, (0.02, 0.22, 0.36), (0.30, 0.62, 0.70), (0.4 + np.float32(0.28) * waves).clip(0, 1))
 
 
 def _wood(drawn: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Return the texture of planks: dark gaps, and noise that is stretched horizontally by 12."""
+    """Return the texture of planks: dark gaps, and noise that is stretched horizontally by a factor of 12."""
     plank = int(drawn.integers(24, 44))
     row = np.arange(size[0]) + drawn.integers(0, 40)
     grain = np.repeat(noise(drawn, "fine", (size[0], size[1] // 12 + 2)), 12, axis=1)[:, : size[1]]

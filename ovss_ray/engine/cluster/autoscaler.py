@@ -12,14 +12,15 @@ from ovss_ray.engine.cluster import ray_internals
 def autoscaled() -> bool:
     """Return whether an autoscaler can add nodes to the connected cluster.
 
-    Every head of Ray runs an autoscaler's monitor. Without a provider of nodes, it invents a type for each node.
+    Ray reports a status even if no nodes can be added. Node types are then called "node_" and a hexadecimal number.
     """
     try:
         keys = import_module("ray._private.ray_constants")
         kv = import_module("ray.experimental.internal_kv")
-        if status := kv._internal_kv_get(keys.DEBUG_AUTOSCALING_STATUS):
-            kinds = set(json.loads(status)["autoscaler_report"]["active_nodes"])
-        else:  # the second version of the autoscaler
+        status = json.loads(kv._internal_kv_get(keys.DEBUG_AUTOSCALING_STATUS) or "{}")
+        if "autoscaler_report" in status:
+            kinds = set(status["autoscaler_report"]["active_nodes"])
+        else:  # the second version of the autoscaler, or one that has just started
             sdk, address = import_module("ray.autoscaler.v2.sdk"), ray.get_runtime_context().gcs_address
             cluster = sdk.get_cluster_status(address)
             kinds = {node.ray_node_type_name for node in (*cluster.active_nodes, *cluster.idle_nodes)}

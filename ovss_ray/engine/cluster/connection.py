@@ -129,7 +129,7 @@ def _init() -> None:
 
 
 def join() -> None:
-    """Connect to a running cluster. If there is none, start one. The connection lasts until this process ends.
+    """Connect to a running cluster, or start a local cluster. The connection lasts until this process ends.
 
     Raises OvssError if Ray cannot connect or start.
     """

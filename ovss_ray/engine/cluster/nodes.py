@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 UNIT = 10_000
-"""Parts into which CPUs, GPUs and other resources are divided for counting. Ray uses the same parts."""
+"""Number of units per CPU, GPU or other resource. Fractions are counted in these units, as in Ray."""
 STANDARD = ("CPU", "GPU", "memory")
 """Names of the resources that have fields of their own in Node. All others are custom resources."""
 
@@ -75,7 +75,7 @@ class Need:
 
 
 class Room:
-    """The free resources of a node, in units of 1/UNIT. A fraction of a GPU is free on a single GPU only."""
+    """The free resources of a node, in units of 1/UNIT. A fraction of a GPU must fit on a single GPU."""
 
     def __init__(self, node: Node) -> None:
         self.labels, self.cpus = node.labels, _units(node.cpus)
@@ -111,7 +111,7 @@ class Room:
 def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]) -> list[list[int]]:
     """Place workers of several kinds in turn, one of each, until nothing more fits. Change `rooms` accordingly.
 
-    `limits`: largest number of workers per kind. Return the index of its node for each worker, as one list per kind.
+    `limits`: maximum number of workers per kind. Return one list per kind: for each worker the index of its node.
     Workers without a GPU go to nodes without GPUs if possible, as with Ray.
     """
     order = [sorted(range(len(rooms)), key=lambda i: bool(rooms[i].gpus) and not need.gpus) for need in needs]

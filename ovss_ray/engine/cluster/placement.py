@@ -175,7 +175,7 @@ def unmet(pools: Sequence[Placed], size: Size) -> str:
 
 
 def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
-    """Return a warning if a method that is made for GPUs runs on the CPUs of a cluster, else "".
+    """Return a warning if a method for GPUs runs on CPUs of a cluster that nodes may join, else "".
 
     Networks whose weights have fewer than HEAVY bytes are also fast without a GPU.
     """
@@ -198,7 +198,7 @@ def _can_use_gpu(pool: Pool) -> bool:
 
 
 def uses_gpu(pool: Pool, size: Size) -> bool:
-    """Return whether the workers of a pool that computes get GPUs, or a part of one, on this cluster."""
+    """Return whether the workers of a pool get GPUs, or a part of a GPU, on this cluster."""
     return not _light(pool) and bool(size.gpus and _can_use_gpu(pool) if pool.gpus == "auto" else pool.gpus)
 
 

@@ -86,9 +86,9 @@ def _unseen(uris: Sequence[str]) -> list[str]:
 def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Placed]:
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
-    If the cluster is too small, wait for further nodes: `patience` seconds, or `patience` of the config if an
-    autoscaler can start them. `say` prints the progress of the wait, and a warning if networks run on CPUs. Raises
-    OvssError if the cluster is then still too small. Ray itself would wait forever, without a message.
+    If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, use
+    the config's `patience` if that is longer. `say` prints the progress of the wait, and a warning if networks run on
+    CPUs. Raises OvssError if the cluster is then still too small. Ray itself would wait forever, without a message.
     """
     weights = sum(
         file.stat().st_size for stage_files in plan.sources for file in stage_files if len(stage_files) <= NETWORK_FILES

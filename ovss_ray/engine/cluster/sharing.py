@@ -26,10 +26,10 @@ def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) ->
     """Return the share of each pool. All pools use GPUs.
 
     Pools with `gpus: auto` get equal parts, so that each GPU has one worker of each of these pools. Each pool is then
-    as fast as its stages allow, since its workers compute whenever images wait for them. Workers that the config
-    numbers are placed first. The others are placed in turn, one of each pool, until nothing more fits.
+    as fast as its stages allow, since its workers compute whenever images wait for them. Pools whose config sets the
+    number of workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
 
-    `reserve`: CPUs that stay free on each node, unless nodes without GPUs have them. `fitting`: largest number of
+    `reserve`: CPUs that stay free on each node, unless nodes without GPUs have as many. `fitting`: largest number of
     workers that fit the memory.
     """
     shares: list[Share] = []

@@ -15,18 +15,18 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 PAUSE = 1.0
-"""Seconds between two looks at the cluster"""
+"""Seconds between two checks of the cluster"""
 REPEAT = 30.0
 """Seconds after which the state of the wait is printed again"""
 GPU_NODE = Node(cpus=64, gpus=1)
-"""Node that a cluster without GPUs is imagined to have, to find out what to request from its autoscaler"""
+"""Hypothetical node with a GPU. A cluster without GPUs is planned with it, to find out which nodes to request."""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
     """Wait until the cluster has the nodes, CPUs and GPUs `wanted`, at most `patience` seconds.
 
-    The autoscaler, if there is one, gets a request for them. Raises OvssError if they have not come in time, or at once
-    if this process has started the cluster: then no nodes can join.
+    An autoscaler gets a request for these resources. Raises OvssError if some are still missing at the end. If
+    this process has started the cluster, no nodes can join, and the error is raised at once.
     """
     size = connection.size()
     if _reached(wanted, size):
@@ -54,9 +54,9 @@ def for_pools(
 ) -> list[Placed]:
     """Return the pools, placed on the cluster. If it is too small, wait for nodes.
 
-    `weights`: bytes of the weights of a worker. `least`: seconds to wait in any case. With an autoscaler, this is
-    up to `patience` seconds. It is requested to start the least workers. Raises OvssError if the cluster
-    is then still too small.
+    `weights`: bytes of the weights of a worker. `least`: maximum seconds to wait. If an autoscaler can add nodes, the
+    maximum is at least `patience` seconds. Nodes for the minimum number of workers are then requested. Raises OvssError
+    if the cluster is still too small at the end.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
@@ -75,7 +75,7 @@ def for_pools(
                 return placed
             if late:
                 raise OvssError(_end(shortage, seconds, scaled))
-    raise AssertionError("the last look is late")
+    raise AssertionError("the wait ended without a result or an error")
 
 
 def _end(shortage: str, seconds: float, scaled: bool) -> str:
@@ -99,13 +99,13 @@ def _slow(placed: Sequence[Placed], size: Size, weights: float) -> bool:
 
 
 def _goal(pools: Sequence[Pool], size: Size, weights: float) -> list[Placed]:
-    """Return the pools as placed if the cluster had a GPU."""
+    """Return the pools as they would be placed if the cluster had a GPU."""
     imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
     return placement.place(placement.fused(pools, imagined), imagined, weights)
 
 
 def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None]) -> Iterator[bool]:
-    """Yield at each look at the cluster: True if it is the last one. From the second look on, print changes."""
+    """Yield once per check of the cluster: True for the last check. After the first check, print changes of `state`."""
     begun, said, before = time.monotonic(), -REPEAT, ""
     yield seconds <= 0
     while seconds > 0:
@@ -119,7 +119,7 @@ def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None])
 
 @contextmanager
 def _requested(needs: Sequence[Need]) -> Iterator[None]:
-    """Ask the autoscaler for nodes during the block. Without an autoscaler, Ray ignores the request."""
+    """Request nodes from the autoscaler during the block. Without an autoscaler, Ray ignores the request."""
     if not needs:
         yield
         return
@@ -136,7 +136,7 @@ def _requested(needs: Sequence[Need]) -> Iterator[None]:
 
 
 def _amounts(wanted: WaitFor, size: Size) -> dict[str, tuple[float, int]]:
-    """Return kind → present and wanted number, without kinds of which none is wanted."""
+    """Return kind of resource → (present number, wanted number), for the kinds that are wanted."""
     nodes = sum(bool(node.cpus or node.gpus) for node in size.nodes)  # a head without CPUs is not counted
     amounts = {"nodes": (nodes, wanted.nodes), "cpus": (size.cpus, wanted.cpus), "gpus": (size.gpus, wanted.gpus)}
     return {kind: pair for kind, pair in amounts.items() if pair[1]}

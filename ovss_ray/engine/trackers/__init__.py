@@ -1,21 +1,19 @@
 """Experiment trackers, one file each: Weights & Biases, MLflow, TensorBoard, or a module of your own.
 
-`--track NAME:TARGET` names a module of this package, or by its dotted name one of your own. It defines
+`--track NAME:TARGET` names a module of this package, or your own module by its dotted name. The module defines
 
     PACKAGE     name of the module that has to be installed, such as "wandb"
     INSTALL     command that installs it
     Tracker     class with the methods of the protocol below; an exception in any of them never ends a run
 
-and perhaps
+and optionally
 
-    check       function: target → None; raises OvssError before the run starts, such as for a missing login
+    check       function: target → None; raises OvssError before the run starts, such as for a malformed target
 
-A Tracker lives in a process of its own (see __main__.py). Thus a silent server or the tracker's library cannot delay a
-run. Trackers do not import one another, nor Ray. Names with a leading underscore are
-not trackers.
+A Tracker lives in a process of its own (see __main__.py). Thus neither a silent server nor the tracker's library can
+delay a run. Trackers import neither one another nor Ray. Modules with a leading underscore are not trackers.
 """
 
-import importlib.util
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,16 +39,16 @@ PACKAGE = "ovss_ray.engine.trackers"
 EVERY = 10.0
 """Seconds between two messages with provisional values."""
 WAIT = 60.0
-"""Most seconds after the end of a run in which trackers may send what they have."""
+"""Maximum seconds after the end of a run in which trackers may send their remaining values."""
 ATTACHED = ("report.json", "report.html")
 """Files of a run's folder that a tracker may attach, if they exist."""
-USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
-"""Name and password in an address. Neither messages nor reports have them."""
+USERINFO = re.compile(r"(?<=://)[^/\s]*@")
+"""Pattern of user name and password in an address, which are removed from messages and reports. It allows an @."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """Facts about the run that a tracker records, known when it begins."""
+    """Facts about a run that a tracker records at the beginning of the run."""
 
     name: str
     """last part of the run's folder"""
@@ -59,22 +57,22 @@ class Tracked:
     folder: str
     """folder of the run, an absolute path or an address"""
     identity: str
-    """twelve hex digits, as in the report (Run.digest)"""
+    """digest of the run's identity, twelve hex digits, as in the report (Run.digest)"""
     settings: Mapping[str, Any]
-    """config and versions, such as {"config.exact": false, "packages.ray": "2.60.0"}; all keys have one level"""
+    """config and versions, such as {"config.exact": false, "packages.ray": "2.60.0"}; nested keys are joined by dots"""
 
 
 class Tracker(Protocol):
     """Connection to one run of an experiment tracker."""
 
     where: str
-    """address or folder at which the run is seen"""
+    """address or folder at which the user can view the run"""
 
     def __init__(self, target: str, run: Tracked) -> None:
         """Connect, and record the facts. `target`: the part of the option after the first colon; "" for none."""
 
     def log(self, values: Mapping[str, float], images: int) -> None:
-        """Record provisional values, such as "provisional/camvid/miou", after a number of images."""
+        """Record provisional values, such as "provisional/camvid/miou". `images`: number of images with a record."""
 
     def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
         """Record the final values, the table of classes, and files such as report.json."""
@@ -100,25 +98,26 @@ def plain(text: str) -> str:
 
 
 def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
-    """Return the trackers that options name, each once. Raises OvssError for an unknown or unusable one.
+    """Return the trackers that options name, without repetition. Nothing is sent yet.
 
-    Nothing is sent yet, but a missing package or login is noticed.
+    Raises OvssError for an unknown tracker, a missing package, or a target that the tracker's `check` refuses.
     """
     listed = (options,) if isinstance(options, str) else options
     pairs = [option.partition(":") for option in dict.fromkeys(listed)]
     choices = tuple(Choice(name, target) for name, _, target in pairs)
     for choice in choices:
         package = registry.find(PACKAGE, choice.name, "PACKAGE")
-        if importlib.util.find_spec(package) is None:
+        if not registry.exists(package):
             install = registry.find(PACKAGE, choice.name, "INSTALL")
             raise OvssError(f"--track {choice}: the package {package} is not installed. Type: {install}")
         if (check := registry.find(PACKAGE, choice.name, "__dict__").get("check")) is not None:
             check(choice.target)
+        registry.find(PACKAGE, choice.name, "Tracker")
     return choices
 
 
 class Tracking(Relay):
-    """Listener that passes everything on to another listener, and the numbers to trackers at most every EVERY seconds.
+    """Listener that notifies another listener, and sends the numbers to trackers at most every EVERY seconds.
 
     A tracker that fails causes one warning. The run goes on, and the report names the fault.
     """
@@ -144,7 +143,7 @@ class Tracking(Relay):
             yield
 
     def changed(self) -> None:
-        """Send the numbers, unless they were sent a short time ago."""
+        """Send the numbers, unless they were sent less than EVERY seconds ago."""
         if time.monotonic() - self.sent >= EVERY:
             self._send()
 
@@ -162,7 +161,7 @@ class Tracking(Relay):
             process.wait(max(0.0, deadline - time.monotonic()))
             if process.where:
                 self.say(f"tracked by {name}: {plain(process.where)}")
-        self._warn()
+        self._warn("")
         faults = {name: plain(process.fault) for name, process in self.processes.items()}
         self.folder.save_json(TRACKING, self.folder.json(TRACKING) | faults)
         run = report.run.model_copy(update={"tracking": {**report.run.tracking, **faults}})
@@ -171,7 +170,9 @@ class Tracking(Relay):
         return report
 
     def end(self) -> None:
-        """End the trackers' processes. Those that were not finished mark the run as interrupted."""
+        """End the trackers' processes. A tracker that has not received the report marks the run as interrupted."""
+        for process in self.processes.values():
+            process.close()  # all of them at once, then wait for each
         for process in self.processes.values():
             process.end()
 
@@ -179,19 +180,19 @@ class Tracking(Relay):
         self.sent = time.monotonic()
         for process in self.processes.values():
             process.send({"log": provisional(self), "images": self.done})
-        self._warn()
+        self._warn(". The run goes on")
 
-    def _warn(self) -> None:
+    def _warn(self, end: str) -> None:
         for name, process in self.processes.items():
             if process.fault and name not in self.warned:
                 self.warned.add(name)
-                self.say(f"--track {name}: {plain(process.fault)}. The run goes on")
+                self.say(f"--track {name}: {plain(process.fault)}{end}")
 
 
 def tracked(
     folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[[Progress], Report]
 ) -> Report:
-    """Return the report of `work`, which gets the listener to notify. Trackers get its numbers and the report."""
+    """Call `work` with a listener, and return its report. Send its numbers and the report to the trackers."""
     if not choices:
         return work(progress)
     listener = Tracking(progress, folder, choices)
@@ -202,7 +203,7 @@ def tracked(
 
 
 def send(folder: RunFolder, report: Report, choices: Sequence[Choice], progress: Progress) -> Report:
-    """Send the report of a finished run to trackers. Return it with their faults."""
+    """Send the report of a finished run to trackers. Return the report with the trackers' faults."""
     listener = Tracking(progress, folder, choices)
     listener.start()
     try:
@@ -212,7 +213,7 @@ def send(folder: RunFolder, report: Report, choices: Sequence[Choice], progress:
 
 
 def provisional(counts: Relay) -> dict[str, float]:
-    """Return the numbers of a run in progress by name, such as "provisional/camvid/miou"."""
+    """Return name → value for a run in progress, such as "provisional/camvid/miou"."""
     values: dict[str, float] = {
         "images/done": counts.done,
         "images/failed": counts.failed,
@@ -229,7 +230,7 @@ def provisional(counts: Relay) -> dict[str, float]:
 
 
 def final(report: Report) -> dict[str, float]:
-    """Return the values of a report by name: "final/camvid/miou", and the ends "…_low" and "…_high" of intervals."""
+    """Return name → value for a report, such as "final/camvid/miou". Interval ends are named "…_low" and "…_high"."""
     values: dict[str, float | None] = {}
     for benchmark, of in report.benchmarks.items():
         name = f"final/{files.plain(benchmark)}"

@@ -1,7 +1,7 @@
 """The process of one tracker: `python -m ovss_ray.engine.trackers`. Lines of JSON on stdin are its messages.
 
 The first names the tracker, its target and the run's folder. Then follow {"log": values, "images": number}, and at the
-end {"finish": true}. The end of the input without it means that the run was interrupted. Each line on stdout has the
+end {"finish": true}. If the input ends without {"finish": true}, the run was interrupted. Each line on stdout has the
 fields `where`, `fault` (see Process) and `done`.
 """
 
@@ -12,6 +12,7 @@ import queue
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,10 +25,12 @@ from ovss_ray.reports.schema import Report
 from ovss_ray.runs.folder import RunFolder, digest
 
 Message = Mapping[str, Any]
+LINGER = 120.0
+"""Seconds after the end of the input in which this process ends, even if its tracker hangs."""
 
 
 class Delivery:
-    """Tracker of a run with its faults. After a fault, the connection is tried again with the next message."""
+    """Connection to a tracker, and its latest fault. If connecting failed, the next message repeats the attempt."""
 
     def __init__(self, first: Message, replies: TextIO) -> None:
         self.first, self.replies = first, replies
@@ -49,13 +52,13 @@ class Delivery:
             elif "closed" in message:
                 self.tracker.close(False)
         except Exception as failure:  # noqa: BLE001 - libraries of trackers raise anything; it must not end a run
-            words = " ".join(str(failure).split())[:300]
+            words = trackers.plain(" ".join(str(failure).split()))[:300]  # cut later: half an address has no @
             self.fault = f"values are missing there: {type(failure).__name__}: {words}"
             return False
         return True
 
     def reply(self, done: bool = False) -> None:
-        """Write the state to the process of the run."""
+        """Send `where`, `fault` and `done` to the process of the run, as a line of JSON."""
         answer = {"where": self.where, "fault": self.fault, "done": done}
         self.replies.write(json.dumps(answer) + "\n")
         self.replies.flush()
@@ -96,9 +99,12 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _read(messages: "queue.SimpleQueue[Message]") -> None:
+    """Put the messages of stdin into a queue. End the process LINGER seconds after the last one."""
     for line in sys.stdin:
         messages.put(json.loads(line))
     messages.put({"closed": True})
+    time.sleep(LINGER)
+    os._exit(1)
 
 
 def _waiting(messages: "queue.SimpleQueue[Message]") -> list[Message]:

@@ -1,4 +1,4 @@
-"""The process of a tracker, as the process of the run sees it. Nothing here waits for a tracker during a run."""
+"""Child process of a tracker, as the process of the run uses it. Before the end of a run, no method waits for it."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from contextlib import suppress
 from typing import Any
 
 GRACE = 10.0
-"""Seconds in which a tracker may end after an interrupted run."""
+"""Seconds that a tracker gets to end after an interrupted run."""
 
 
 class Process:
     """Child process with a tracker. Messages are lines of JSON; the child reads each of them at once."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
-        path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "ovss_ray.engine.trackers"],
+            [sys.executable, "-P", "-m", "ovss_ray.engine.trackers"],  # -P: the modules of this process, not of ./
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -30,10 +30,11 @@ class Process:
             start_new_session=True,  # out of reach of Ctrl-C
         )
         self.where = ""
-        """address or folder at which the run is seen; "" before it is known"""
+        """address or folder at which the user can view the run; "" before it is known"""
         self.fault = ""
-        """reason why values are missing there; "" for none"""
+        """reason why the tracker lacks values of the run; "" if it lacks none"""
         self._done = threading.Event()
+        self._waited = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.send(first)
@@ -48,10 +49,11 @@ class Process:
     def finish(self) -> None:
         """Tell the child that the report is in the run's folder, and that no more messages follow."""
         self.send({"finish": True})
-        self._close()
+        self.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait until the tracker has sent everything, at most some seconds. Then set `fault` if it has not."""
+        """Wait up to `seconds` until the tracker has sent everything. If it has not, set `fault`."""
+        self._waited = True
         if not self._done.wait(seconds) and not self.fault:
             running = self._child.poll() is None
             self.fault = (
@@ -61,9 +63,9 @@ class Process:
             )
 
     def end(self) -> None:
-        """End the child: at once if it is done or was waited for, else after GRACE seconds."""
-        self._close()
-        if not self._done.is_set() and not self.fault:
+        """Kill the child and its processes. A child that was not waited for first gets GRACE seconds to end."""
+        self.close()
+        if not self._done.is_set() and not self._waited:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(GRACE)
         with suppress(OSError):  # also what the tracker's library has started
@@ -71,7 +73,8 @@ class Process:
         self._child.wait()
         self._reader.join(1)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Tell the child that no more messages follow."""
         assert self._child.stdin is not None
         with suppress(OSError):
             self._child.stdin.close()

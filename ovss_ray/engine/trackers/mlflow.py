@@ -1,10 +1,11 @@
 """MLflow: a run of the experiment `ovss_ray`, on a server or in a folder. The package mlflow-skinny is enough.
 
-`--track mlflow:http://HOST:5000` names a server, `--track mlflow:DIR` a folder. `--track mlflow` takes them from
-MLFLOW_TRACKING_URI. MLFLOW_EXPERIMENT_NAME is another name of the experiment.
+`--track mlflow:http://HOST:5000` names a server, `--track mlflow:DIR` a folder. `--track mlflow` uses the server or
+folder in MLFLOW_TRACKING_URI. MLFLOW_EXPERIMENT_NAME sets another name of the experiment.
 """
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,13 @@ EXPERIMENT = "ovss_ray"
 UID = "ovss_ray.uid"
 """Tag by which a resumed run is recognised."""
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""Settings of MLflow's client: it would try for minutes. Variables that the user has set keep their values."""
+"""Environment variables without which MLflow's client would retry for minutes. The user's values take precedence."""
 TOGETHER = 100
 """Largest number of parameters that MLflow takes in one request."""
 LETTERS = 6000
 """Largest number of characters of a parameter."""
+FOREIGN = re.compile(r"[^\w/.\- :]")
+"""Characters that MLflow refuses in names, such as the * in `vocabulary`. An underscore takes their place."""
 
 
 class Tracker:
@@ -50,7 +53,7 @@ class Tracker:
         else:
             tags = {UID: run.uid, "ovss_ray.identity": run.identity, "ovss_ray.folder": run.folder}
             self._run = self._client.create_run(experiment, tags=tags, run_name=run.name).info.run_id
-            params = [Param(key, str(value)[:LETTERS]) for key, value in run.settings.items()]
+            params = [Param(FOREIGN.sub("_", key), str(value)[:LETTERS]) for key, value in run.settings.items()]
             for first in range(0, len(params), TOGETHER):
                 self._client.log_batch(self._run, params=params[first : first + TOGETHER])
         self._images = 0
@@ -61,7 +64,7 @@ class Tracker:
         from mlflow.entities import Metric
 
         self._images, now = images, int(time.time() * 1000)
-        metrics = [Metric(name, value, now, images) for name, value in values.items()]
+        metrics = [Metric(FOREIGN.sub("_", name), value, now, images) for name, value in values.items()]
         for first in range(0, len(metrics), 1000):  # the most that MLflow takes at once
             self._client.log_batch(self._run, metrics=metrics[first : first + 1000])
 

@@ -1,6 +1,6 @@
 """Weights & Biases: a run of a project, on a server or in a folder.
 
-`--track wandb:PROJECT` or `--track wandb:ENTITY/PROJECT`; by default the project is `ovss_ray`. It needs a login, by
+`--track wandb:PROJECT` or `--track wandb:ENTITY/PROJECT` names the project; the default is `ovss_ray`. Log in first, by
 `wandb login` or WANDB_API_KEY. With WANDB_MODE=offline, nothing is sent: the run is written below the run's folder, and
 `wandb sync` sends it later.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovss_ray.engine.trackers import Tracked
+from ovss_ray.engine.trackers import Tracked, plain
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.reports.documents.values import class_headings
@@ -21,7 +21,7 @@ PROJECT = "ovss_ray"
 
 
 class Tracker:
-    """Run of Weights & Biases. Config and versions are its config, values are plotted against the images."""
+    """Run of Weights & Biases. Its config has config and versions; values are plotted against the number of images."""
 
     def __init__(self, target: str, run: Tracked) -> None:
         import wandb
@@ -73,6 +73,6 @@ def check(target: str) -> None:
     """Raise OvssError for a malformed target."""
     if target.count("/") > 1 or "://" in target:
         raise OvssError(
-            f"--track wandb:{target}: not a project. Type --track wandb:PROJECT or --track wandb:ENTITY/PROJECT. A "
-            "server of your own is set by: wandb login --host URL"
+            f"--track wandb:{plain(target)}: not a project. Type --track wandb:PROJECT or --track wandb:ENTITY/PROJECT."
+            " A server of your own is set by: wandb login --host URL"
         )

@@ -87,9 +87,10 @@ def cache_folder() -> Path:
 
 
 def local_copy(uri: str) -> Path:
-    """Return the path of a local file, or of a cached copy of a remote file. So the content has a digest.
+    """Return the path of a local file, or of a cached copy of a remote file.
 
-    Copies are stored under the SHA-256 of their content. Raises OvssError if the file cannot be read or copied.
+    A copy's folder is named by the SHA-256 of its content, so a changed file has another path. Raises OvssError if the
+    file cannot be read or copied.
     """
     if "://" not in uri:
         return Path(uri)

@@ -1,8 +1,8 @@
 """Index of captions: their texts, and their embeddings in a memory-mapped file, with an exact search.
 
-CaSED finds captions for an image in it: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv
-2306.00917, §3. A base of words, such as a dictionary, works in the same way. Letters: N captions, D features,
-Q queries.
+CaSED retrieves the captions of an image from it: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023,
+arXiv 2306.00917, §3. A base of words, such as a dictionary, works in the same way. Letters: N captions, D features, Q
+queries.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from ovss_ray.io.arrays.array_cache import cache_folder
 BLOCK = 1 << 26
 """bytes: maximum memory of a block of embeddings in float32, and of its similarities"""
 SURPLUS = 32
-"""Number of captions, besides twice the requested ones, whose similarity is computed again in float64"""
+"""Number of extra captions: the similarities of 2 · count + SURPLUS captions are computed again in float64"""
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -59,7 +59,7 @@ def read_texts(path: str | Path, column: str = "caption") -> list[str]:
 
 
 def _parquet(path: str | Path, column: str) -> list[str]:
-    """Return a column of texts. An empty or missing text is an error, since rows of a vector file must agree."""
+    """Return the texts of a column. Raises OvssError for an empty text: row i must match row i of the embeddings."""
     try:
         system, inside = files.locate(path)
         with pq.ParquetFile(system.open_input_file(inside)) as table:
@@ -105,7 +105,7 @@ class CaptionIndex:
         """Return the `count` most similar captions of each query (Q, D) float32, best first; on ties, by row.
 
         The embeddings are multiplied block by block in float32. The similarities of the best candidates are then
-        computed in float64, one by one. So a result does not depend on the other queries.
+        computed in float64, one by one. So the result of a query does not depend on other queries.
         """
         most = min(len(self), 2 * count + SURPLUS)
         if self._faiss is None:
@@ -124,7 +124,7 @@ class CaptionIndex:
         return self.vectors[[hit.row for hit in hits]].astype(np.float32)
 
     def _candidates(self, queries: np.ndarray, most: int) -> np.ndarray:
-        """Return the rows (Q, `most`) with the highest similarity in float32, in no order."""
+        """Return the rows (Q, `most`) with the highest similarity in float32, in arbitrary order."""
         values = np.empty((len(queries), 0), np.float32)
         rows = np.empty((len(queries), 0), np.int64)
         step = max(1, BLOCK // (4 * max(self.vectors.shape[1], len(queries))))
@@ -161,8 +161,9 @@ def distinct(vectors: np.ndarray, threshold: float) -> list[int]:
 def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarray:
     """Return the embeddings (N, D) of captions, memory-mapped from the cache, or compute and cache them.
 
-    `key` identifies the encoder; the file's name has it, and the digest of the texts. `half`: store float16, else
-    float32. Of several processes, a single one computes. Raises OvssError if the cache cannot be written.
+    The file's name has a digest of the texts, and `key`, which identifies the encoder. `half`: store float16, else
+    float32. If several processes need the file, only the first computes. Raises OvssError if the cache cannot be
+    written.
     """
     file = cache_folder() / "captions" / f"{digest(texts)[:24]}-{key}-{'float16' if half else 'float32'}.npy"
     try:
@@ -200,7 +201,7 @@ def write(file: Path, parts: Iterator[np.ndarray], count: int, half: bool) -> No
 
 
 def read_vectors(path: str | Path) -> np.ndarray:
-    """Return the embeddings (N, D) of an .npy file, memory-mapped. Raises OvssError if it is not such a file."""
+    """Return the embeddings (N, D) of an .npy file, memory-mapped. Raises OvssError if the file cannot be read."""
     try:
         return np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as failure:

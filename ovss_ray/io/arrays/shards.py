@@ -19,7 +19,7 @@ from ovss_ray.io import files
 
 ENDING = ".safetensors"
 SOURCE = "source"
-"""Key of a shard's metadata"""
+"""Metadata key under which a shard stores its source"""
 
 
 def write(folder: str, arrays: Mapping[str, np.ndarray], source: str) -> str:

@@ -32,8 +32,8 @@ def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -
     """Decode a photograph to (H, W, 3) uint8 RGB.
 
     The EXIF orientation is applied if `upright`, as detectron2's reader does. Pillow converts other modes to RGB:
-    palette indices become colours, grey is repeated, alpha is dropped. 16-bit grey keeps its high byte, as
-    Pillow does for 16-bit RGB; detectron2 would clip it to white.
+    palette indices become colours, grey is repeated, alpha is dropped. 16-bit grey is reduced to its high byte, as
+    Pillow does for 16-bit RGB; detectron2 clips 16-bit grey to white.
 
     Raises OvssError if the file is not an image, is damaged, or has more than `cap` pixels.
     """
@@ -72,8 +72,8 @@ def _size(file: BinaryIO, name: str) -> tuple[int, int]:
 def bits(uri: str | Path) -> int:
     """Return the bits per pixel: 8, 16 or 32 for one number per pixel, 24 for colours.
 
-    1, 2 and 4 bits per pixel are returned as 8: the programs that write images choose them by the largest value. A
-    colour image has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
+    1, 2 and 4 bits per pixel are returned as 8, since programs choose these depths by the largest value. A colour image
+    has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
     """
     system, path = files.locate(uri)
     try:

@@ -25,7 +25,7 @@ MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "I", "I;16", "I
 
 @dataclass(frozen=True)
 class LabelFile:
-    """Opened label file, and the storage of its samples."""
+    """Opened label file, and the format of its samples."""
 
     picture: ImageFile.ImageFile
     data: bytes
@@ -44,8 +44,8 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     Samples of 1, 2 and 4 bits are not scaled. The labels of a palette image are its indices. An RGB image is accepted
     if its three channels are equal.
 
-    Raises OvssError with the file's name if channels differ, or if the format is lossy. Ambiguous files are rejected
-    too. The message then states both interpretations:
+    Raises OvssError with the file's name if channels differ, or if the format is lossy. Ambiguous files are rejected,
+    too, with both interpretations in the message. A file is ambiguous if it has:
 
     - a grey palette that differs from its indices
     - a stored 0 that is displayed as white

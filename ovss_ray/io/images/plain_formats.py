@@ -41,7 +41,7 @@ def portable(picture: ImageFile.ImageFile, data: bytes) -> np.ndarray:
 
 
 def greatest(picture: ImageFile.ImageFile, data: bytes) -> int:
-    """Return the maximum sample of a PGM or PPM, the last number of its header; 1 for a PBM."""
+    """Return the largest allowed sample (maxval) of a PGM or PPM, from its header; 1 for a PBM."""
     header = re.sub(rb"#[^\r\n]*", b"", data[: picture.tile[0].offset])
     return 1 if header[:2] in (b"P1", b"P4") else int(header.split()[-1])
 

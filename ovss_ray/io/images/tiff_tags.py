@@ -33,7 +33,7 @@ LOSSY = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-"""TIFF number → name of a compression that may change values"""
+"""TIFF number of a compression that may change values → its name"""
 PHOTOMETRICS = {0: "WhiteIsZero", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 32803: "CFA"}
 """Photometric interpretation → its name in messages, except for 1 (BlackIsZero), 2 (RGB) and 3 (palette)."""
 FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}

@@ -1,7 +1,8 @@
 """CaSED: scores of candidate words for an image, from embeddings of the image, of captions and of the words.
 
-Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. Captions that were retrieved
-for the image vote together with the image. Letters: W words, C captions, D features, n texts.
+Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. A word's score is a weighted
+mean of two scores: for the image, and for captions retrieved with it. Letters: W words, C captions, D features, n
+texts.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,10 @@ from ovss_ray.models.clip import TextTower
 
 
 def scores(image: Tensor, captions: Tensor, words: Tensor, scale: float, scoring: Scoring) -> Tensor:
-    """Return the probabilities (W,) of words: α · from the image + (1 − α) · from the captions.
+    """Return the probabilities (W,) of words: α · those from the image + (1 − α) · those from the captions.
 
-    `image` (D,) and `captions` (C, D) need not be of unit norm; `words` (W, D) is. `scale` is CLIP's temperature.
-    Without captions, the image counts alone.
+    `words` (W, D) have unit norm; `image` (D,) and `captions` (C, D) are normalised here. `scale` is the factor from
+    cosine to logit (CLIP's temperature). Without captions, only the image counts.
     """
     visual = _probabilities(F.normalize(image, dim=-1), words, scale, scoring)
     if not len(captions):

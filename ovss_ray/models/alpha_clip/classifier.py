@@ -18,7 +18,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 def embed(tower: TextTower, vocabulary: Vocabulary, naming: Naming, embedding: text.Embed | None = None) -> Tensor:
     """Return the prompt embeddings (N, D) float32 of a vocabulary, times the temperature.
 
-    Templates of the vocabulary come before those of `naming`. `embedding` embeds the names; default: text.embed.
+    A vocabulary's own templates replace those of `naming`. `embedding` embeds the names; default: text.embed.
     """
     texts = prompts(vocabulary, naming)
     templates = text.TEMPLATES[naming.templates] if isinstance(naming.templates, str) else naming.templates

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 PLAIN = tuple(name for name, variant in VARIANTS.items() if not variant.base)
 """Names of the plain CLIPs of this family"""
 _LOADED: "WeakValueDictionary[tuple[object, ...], AlphaClip]" = WeakValueDictionary()
-"""Networks in use in this process, so that the stages of a worker share one"""
+"""Loaded networks of this process, so that stages with the same network load it once"""
 
 
 class ClipConfig(NetworkConfig):
@@ -44,7 +44,7 @@ class ClipConfig(NetworkConfig):
         return name
 
     def load(self) -> "AlphaClip":
-        """Load the CLIP, or return the equal one that another stage of this process uses. Raises OvssError."""
+        """Return the CLIP; stages of a process share it. Raises OvssError if a file is missing or does not fit."""
         from ovss_ray.models.alpha_clip import network
 
         key = (self.variant, self.files(), self.resolved_device(), self.precision)
@@ -54,12 +54,12 @@ class ClipConfig(NetworkConfig):
         return model
 
     def encoder_key(self) -> str:
-        """Return the part of a cache key that identifies the text tower and the mode of computation."""
+        """Return the part of a cache key that identifies the text tower, and whether the run is exact."""
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 
 
 class Retrieval(BaseModel):
-    """The base of captions, and the search in it."""
+    """Options of the base of captions, and of the search in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,14 +68,14 @@ class Retrieval(BaseModel):
     column: str = "caption"
     """column of the captions in a Parquet file"""
     vectors: str | None = None
-    """path of an .npy file with their embeddings (N, D), float16 or float32, by the same CLIP; default: they are
+    """path of an .npy file with the captions' embeddings (N, D), float16 or float32, by the same CLIP; default:
     computed on first use, and cached"""
     half: bool = False
     """True: cache the embeddings as float16, in half the space"""
     count: int = Field(default=10, ge=1)
     """number of captions to retrieve per image, before near duplicates are removed"""
     duplicates: float = Field(default=0.94, gt=0)
-    """cosine above which two captions are near duplicates, of which the better one is kept; above 1: none is removed"""
+    """cosine above which two captions are near duplicates, and only the better one is kept; above 1: keep all"""
     faiss: bool = False
     """True: search with faiss (extra `faiss`), which holds all embeddings in memory as float32"""
 
@@ -109,7 +109,7 @@ class Scoring(BaseModel):
     bias: float = 0.0
     """summand of the logits, for encoders that were trained with one"""
     probability: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax: over the words of the image; sigmoid: each word alone"""
+    """softmax: over the candidate words of an image; sigmoid: each word alone"""
     templates: tuple[str, ...] = ("{}",)
     """sentences into which a word is inserted at {}; their embeddings are averaged"""
 
@@ -133,7 +133,7 @@ def build_index(config: ClipConfig, base: Retrieval, model: "AlphaClip | None" =
     """Return the index of a base of captions. Its embeddings are read, or computed on first use and cached.
 
     `model` is the loaded CLIP; None: only its text tower is loaded, if needed. Raises OvssError for unreadable files,
-    and for embeddings of another number of captions or features than those of the CLIP.
+    and if `base.vectors` has the wrong number of captions or of features.
     """
     texts = caption_index.read_texts(base.captions, base.column)
     if base.vectors:

@@ -2,7 +2,7 @@
 
 DenseCaSED embeds crops of several grids with CLIP, and averages them on a coarse map: Conti et al., "Vocabulary-free
 Image Classification and Semantic Segmentation", arXiv 2404.10864. A grid of g × g cells is also shifted by half a
-cell: along x, along y, and along both. It has one cell less along a shifted axis.
+cell: along x, along y, and along both. A shifted grid has one cell less along each shifted axis.
 
 Letters: H W pixels, h w pixels of a crop, N crops, g cells of a grid per axis; D features, K words.
 """
@@ -54,16 +54,16 @@ def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _layouts(grids: Sequence[int], shifted: bool) -> Iterator[tuple[int, int, int]]:
-    """Yield the cells per axis, and the shifts along y and x in half cells, of each grid."""
+    """Yield (g, shift along y, shift along x) for each grid and its shifts; shifts are in half cells."""
     shifts = SHIFTS if shifted else (0,)
     for g in grids:
         yield from ((g, down, right) for down, right in product(shifts, shifts) if g > max(down, right))
 
 
 def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tensor:
-    """Return a map (side, side, D) of unit norm: for each cell, the mean of the unit embeddings of covering crops.
+    """Return a map (side, side, D) of unit norm: for each cell, the mean embedding of the crops that cover it.
 
-    `embeddings` is (N, D), `fractions` are the crops' `boxes`, which are cut to whole cells of the map.
+    `embeddings` (N, D) are normalised first. `fractions` (N, 4), the result of `boxes`, is rounded down to whole cells.
     """
     x, y, width, height = (fractions * side).astype(np.int64).T[..., None]
     cells = np.arange(side)
@@ -75,7 +75,7 @@ def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tenso
 
 
 def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return labels (h, w) enlarged to `size` = (H, W): one map per label, resized bilinearly; the highest counts.
+    """Return labels (h, w) enlarged to `size` = (H, W): each pixel gets the label with the highest bilinear weight.
 
     The weights of the four nearest cells of a pixel are integers, so the result is exact. On ties, the lowest label
     is taken.
@@ -95,7 +95,7 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each of `count` pixels: the cell before it, the cell after it, and 2 · count · the latter's weight.
+    """Return, for each of `count` pixels, the cell before, the cell after, and the latter's weight times 2 · count.
 
     Positions are those of a bilinear resize without aligned corners.
     """
@@ -120,7 +120,7 @@ def grid_boxes(size: tuple[int, int], grids: Sequence[int], smallest: int = 0) -
 
 
 def patch_scores(words: Sequence[int], values: np.ndarray, patches: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
-    """Return the scores of `shape` = (K, H, W) float32 from patches that have a word each.
+    """Return the scores of `shape` = (K, H, W) float32 from patches with one word each.
 
     `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. A pixel's
     score for a word is the value of the last patch that covers it and has this word. It is divided by the number of

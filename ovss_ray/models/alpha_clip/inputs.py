@@ -135,7 +135,7 @@ class Viewer:
         return torch.tensor(canvas.view(bool), device=self.image.device)
 
     def _base(self, seen: Area) -> tuple[Tensor, Tensor]:
-        """Return the resized background (3, n, n) of a window, in 0..1 and normalised. The last result is cached."""
+        """Return a window's resized background twice, (3, n, n) each: in 0..1, and normalised. The last is cached."""
         if self._shared is None or self._shared[0] != seen:
             base = self._resized(seen.of(self.background), Area(0, 0, *seen.size[::-1]), seen, "bicubic")
             self._shared = seen, base, (base - self.mean) / self.std
@@ -160,7 +160,7 @@ class Viewer:
 def whole_picture(image: np.ndarray, pixels: int, device: torch.device | str = "cpu") -> Tensor:
     """Return the input of plain CLIP for a whole photograph (H, W, 3) uint8 RGB: (3, n, n) float32, normalised.
 
-    The geometry is that of CLIP's evaluation: the short side becomes n = `pixels`, the long side is cut.
+    The geometry is that of CLIP's evaluation: the short side becomes n = `pixels`, the long side is cropped.
     """
     viewer = Viewer(image, Look(fit="center_crop"), pixels, device)
     empty = Area(0, 0, 0, 0)
@@ -235,7 +235,7 @@ def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
 def resize(cells: int, pixels: int, mode: str) -> Tensor:
     """Return a matrix (n, cells) that resizes one axis from `cells` to n pixels, with antialiasing.
 
-    It is torch's resize of an identity matrix, in chunks of columns. So it samples where torch samples.
+    The matrix is torch's resize of an identity matrix, in chunks of columns. So sample positions are those of torch.
     """
     columns = torch.arange(cells)
     parts = [

@@ -137,7 +137,7 @@ class AlphaClip(nn.Module):
 
         Inputs: image (H, W, 3) uint8 RGB, and the regions' masks (R, H, W) bool. Options are those of Look and Naming:
         fit, context, padding, background, marker, alpha, templates, synonyms. Raises OvssError for an unknown option,
-        and for masks of another size than the image. Raises ValueError for an image that is not such an array (see
+        and for masks of another size than the image. Raises ValueError for an image of another shape or dtype (see
         photograph.rgb).
         """
         image = rgb(image)

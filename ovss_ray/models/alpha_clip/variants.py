@@ -77,7 +77,7 @@ CLIP, since it contains one."""
 
 
 class Look(BaseModel):
-    """Options for the image of a region that CLIP sees. The region's mask always gets the same geometric transform."""
+    """Options for the input image of a region. The region's mask always gets the same geometric transform."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

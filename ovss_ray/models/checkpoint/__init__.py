@@ -27,7 +27,7 @@ VISUAL = "visual."
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's archives that are not weights"""
 EXTRACTOR, HEAD, WORDS = "clip_visual_extractor", "clip_rec_head", "ov_classifier"
-"""Names in a SAN's checkpoint of CLIP's first blocks, its last blocks, and its text tower"""
+"""Prefixes in a SAN's checkpoint: CLIP's first blocks, CLIP's last blocks, and CLIP's text tower"""
 _BROKEN = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
     *(struct.error, zipfile.BadZipFile, safetensors.SafetensorError),
@@ -78,9 +78,9 @@ def read_any(path: Path) -> State:
 
 
 def read_clip(path: Path) -> tuple[State, State]:
-    """Return text tower and image tower of a CLIP, with our parameter names.
+    """Return the state dicts of a CLIP's text tower and image tower, with our parameter names.
 
-    Accepted are checkpoints of CLIP, and those of SAN, which contain a CLIP. Raises OvssError as `read` does.
+    Accepted files: checkpoints of CLIP, and checkpoints of SAN, which contain a CLIP. Raises OvssError as `read` does.
     """
     state = read_any(path)
     if any(name.startswith(EXTRACTOR) for name in state):

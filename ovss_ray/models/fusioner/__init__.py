@@ -1,1 +1,1 @@
-"""Fusioner: one class at a time, by attention between the frozen tokens of CLIP's two towers."""
+"""Fusioner (Ma et al., 2022): attention between the tokens of CLIP's frozen towers segments one class at a time."""

@@ -12,7 +12,7 @@ from ovss_ray.models.fusioner.variants import Variant
 from ovss_ray.models.layers import Block
 
 TEMPERATURE = 0.07
-"""Divisor of the cosines, which gives the logits"""
+"""Divisor that converts cosines to logits"""
 
 
 class Fusion(nn.Module):
@@ -30,7 +30,7 @@ class Fusion(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def visual(self, tokens: Tensor) -> Tensor:
-        """Return the fusion's patch tokens (B, N, C) of CLIP's (B, N, D). They do not depend on the classes."""
+        """Project CLIP's patch tokens (B, N, D) to those of the fusion, (B, N, C). No class influences them."""
         return self.visual_proj(F.normalize(tokens, dim=-1))
 
     def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ class Decoder(nn.Module):
 
 
 def logits(pixels: Tensor, classes: Tensor) -> Tensor:
-    """Return logits (B, k, n, n): cosines of pixel features (B, C, n, n) and classes (B, k, C), by TEMPERATURE."""
+    """Return logits (B, k, n, n): cosines of pixels (B, C, n, n) and classes (B, k, C), divided by TEMPERATURE."""
     products = torch.einsum("bkc,bchw->bkhw", F.normalize(classes, dim=-1), pixels)
     length = pixels.pow(2).sum(1, keepdim=True).sqrt()  # norm over this axis takes five times as long on a CPU
     return products / (length * TEMPERATURE)

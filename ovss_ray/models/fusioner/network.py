@@ -1,9 +1,9 @@
 """Fusioner: attention between the patch tokens of a frozen CLIP and the embeddings of class names, then a decoder.
 
 Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138. Its
-protocol asks for one class at a time: a pixel is foreground if its logit is above 0. Submodules and parameters have the
+protocol requests one class at a time: a pixel is foreground if its logit is above 0. Submodules and parameters have the
 names of the official code (https://github.com/chaofanma/Fusioner). The blocks of the image tower are the exception:
-their name is `resblocks`, not `transformer.resblocks`. `state_of` translates.
+their name is `resblocks`, not `transformer.resblocks`. `state_of` renames them.
 
 Letters: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has N patch
 tokens. CLIP has D features, the fusion C channels. There are k classes.
@@ -36,7 +36,7 @@ COLOURS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": CLIP's own"""
 BACKGROUND = "background"
-"""First name of the class that is not given to the network. A pixel without a logit above 0 gets this class."""
+"""First name of the background class, which the network does not see. Pixels without a logit above 0 get it."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
 """Prefixes of names in an official checkpoint: CLIP's image tower, its text tower, and the two trained parts"""
 BATCH = 4
@@ -130,16 +130,16 @@ class Fusioner(nn.Module):
 
     @runtime.in_full_precision
     def visual(self, windows: Tensor, batch: int = BATCH) -> Tensor:
-        """Return the fusion's patch tokens (B, N, C) of windows (B, 3, n, n), which no class influences.
+        """Return the fusion's patch tokens (B, N, C) of windows (B, 3, n, n). They do not depend on the classes.
 
         A forward pass has at most `batch` windows.
         """
         return torch.cat([self.fusion.visual(self.encode(part).float()) for part in windows.split(batch)])
 
     def logits(self, visual: Tensor, rows: Tensor, batch: int = BATCH) -> Iterator[Tensor]:
-        """Yield logits (k, n, n) of each window, of the outputs of `visual` and text embeddings (B, k, D) float32.
+        """Yield logits (k, n, n) of each window, from the outputs of `visual` and text embeddings (B, k, D) float32.
 
-        A forward pass has at most `batch` windows. Only its logits are in memory.
+        A forward pass has at most `batch` windows. Only the logits of one pass are in memory.
         """
         for part in zip(visual.split(batch), rows.split(batch), strict=True):
             with runtime.full_precision(self.device):
@@ -153,7 +153,7 @@ class Fusioner(nn.Module):
             return self.decoder(patches).float(), classes.float()
 
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return unit-norm embeddings (k, D) of the classes to ask for. Recent vocabularies and names are cached."""
+        """Return unit-norm embeddings (k, D) of the requested classes. Recent vocabularies and names are cached."""
 
         def make() -> Tensor:
             return embed(self.text_model, [vocabulary], self.variant, text.embed_cached)[0]
@@ -168,12 +168,12 @@ class Fusioner(nn.Module):
     ) -> Prediction:  # fmt: skip
         """Return the prediction for a photograph (H, W, 3) uint8 RGB and k class names, requested together.
 
-        `data_set` chooses the normalisation, `resolution` the windows. The paper asks for one class at a time; with
-        several, the names influence each other. Grey and RGBA arrays also work. Raises ValueError for other arrays (see
+        `data_set` chooses the normalisation, `resolution` the windows. The paper requests one class at a time; several
+        names in one call influence each other. Grey and RGBA arrays also work. Raises ValueError for other arrays (see
         photograph.rgb), and OvssError for unknown options or too much memory (Layout.check).
 
         Keys of the result: text_embedding (k, D), logits (k, H, W), pred (k, H, W) uint8: 1 for the best class of a
-        pixel, if its logit is above 0. For square_224, H and W are n. Its further keys: img_tokens (N, D),
+        pixel, if its logit is above 0. For square_224, H and W are n; further keys: img_tokens (N, D),
         fusion_patches (N, C), fusion_text (k, C), decoder (C, n, n).
         """
         _check(data_set=data_set, resolution=resolution)
@@ -209,7 +209,7 @@ def _check(**options: str) -> None:
 
 
 def requested(vocabulary: Vocabulary) -> list[int]:
-    """Return the indices of the k classes to ask for: all but the background. Raises OvssError if none is left."""
+    """Return the indices of the k requested classes: all but the background. Raises OvssError if none is left."""
     indices = [index for index, name in enumerate(vocabulary.names) if name != BACKGROUND]
     if not indices:
         raise OvssError(f"the only class is {BACKGROUND!r}: name at least one class to segment")
@@ -222,8 +222,8 @@ def embed(
 ) -> list[Tensor]:
     """Return unit-norm text embeddings (k, D) float32 of each vocabulary's requested classes.
 
-    An embedding is the mean of the vocabulary's prompts, or of the variant's. A name in several vocabularies with the
-    same prompts is computed once. `embedding` embeds the names; default: text.embed.
+    An embedding is the mean over the vocabulary's templates, or over the variant's. A name in several vocabularies with
+    the same templates is computed once. `embedding` embeds the names; default: text.embed.
     """
     sets = [text.templates(words, variant.templates) for words in vocabularies]
     names = [[text.whole_names(words)[index] for index in requested(words)] for words in vocabularies]
@@ -248,7 +248,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the label map (H, W) uint16 of requested classes (H, W), where −1 becomes the background, or NONE."""
+    """Return the label map (H, W) uint16 from the output (H, W) of `_best`: −1 becomes the background, or NONE."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 

@@ -35,7 +35,7 @@ class Variant:
     doublings: int = 3
     """number of the decoder's convolutions whose output is resized to twice its size"""
     short_side: int = 0
-    """pixels: short side of a photograph before it is cut into windows; 0: that of the photograph"""
+    """pixels: short side to which a photograph is resized before it is cut into windows; 0: no resize"""
     long_side: int = 2560
     """pixels: maximum of the long side of a resized photograph"""
     every: int = 0
@@ -61,12 +61,13 @@ VARIANTS = {
         long_side=1024, every=64, templates="vild",
     ),
 }  # fmt: skip
-"""fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml). Its CLIP was trained on
-scenes at half their size, about 128 × 160 pixels. The words of the templates "vild" are in that CLIP's word table."""
+"""Network name → sizes. fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml).
+Its CLIP was trained on scenes at half their size, about 128 × 160 pixels. That CLIP's word table has the words of the
+templates "vild"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints: its own, and the CLIP that a file with the trained part lacks."""
+    """Return the names of a network's checkpoints: its own, and the CLIP that the first may lack."""
     return (name, VARIANTS[name].base)
 
 
@@ -79,5 +80,5 @@ WEIGHTS: Mapping[str, Weights] = {
     "fusioner_vit_l_14": by_hand("", "none stated", "https://github.com/chaofanma/Fusioner"),
     "fusioner_tiny": shipped("fusioner_tiny.safetensors"),
 }
-"""Checkpoint name → file and source. Fusioner's authors published no checkpoint. That of fusioner_tiny has the trained
-part alone."""
+"""Checkpoint name → file and source. Fusioner's authors published no checkpoint. The file of fusioner_tiny contains
+only the trained part."""

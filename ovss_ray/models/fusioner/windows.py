@@ -1,7 +1,7 @@
 """Windows over a photograph, and the mean of their logits.
 
 Windows start at multiples of the stride. The last window of an axis is not shifted back: it is cut at the end of the
-photograph and padded. The padding is the constant −1 in normalised units, neither zero nor the mean colour.
+photograph and padded. The padding is −1 in normalised units.
 
 Letters: H W pixels of the photograph, h w of the resized one, n side of a window, V windows; k classes. Most networks
 do not resize photographs; then h w are H W.
@@ -27,14 +27,14 @@ class Layout:
     """The windows of one photograph."""
 
     height: int
-    """h"""
+    """h, in pixels"""
     width: int
-    """w"""
+    """w, in pixels"""
     side: int
     """n: side of a window in pixels"""
     stride: int
     original: tuple[int, int] | None = None
-    """H, W; None: equal to h, w"""
+    """H, W of the photograph in pixels; None: equal to h, w"""
 
     def __len__(self) -> int:
         return len(list(self.corners()))
@@ -60,7 +60,7 @@ class Layout:
     def check(self, classes: int) -> None:
         """Raise OvssError if the logits (k, H, W) of this number of classes need more than LARGEST bytes.
 
-        Before they are resized, the logits (k, h, w) are in memory, too.
+        If the logits (k, h, w) are resized, they count as well: both arrays are in memory at once.
         """
         height, width = self.original or (self.height, self.width)
         bytes_of_class = 4 * (height * width + self._resized * self.height * self.width)
@@ -78,9 +78,10 @@ class Layout:
         return self.original not in (None, (self.height, self.width))
 
     def mean(self, logits: Iterable[Tensor]) -> Tensor:
-        """Return logits (k, H, W): the mean over the windows (k, n, n) that cover each pixel, in the order of `cut`.
+        """Return the mean logits (k, H, W) over the windows that cover each pixel.
 
-        The mean is computed at (h, w), and resized bilinearly if the photograph was.
+        `logits` are (k, n, n) for each window, in the order of `cut`. The mean is computed at (h, w), and resized
+        bilinearly if the photograph was resized.
         """
         total = covering = torch.empty(0)
         for window, (top, left) in zip(logits, self.corners(), strict=True):

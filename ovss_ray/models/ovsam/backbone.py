@@ -20,7 +20,7 @@ from ovss_ray.models.sam_layers.prompts import embedding
 
 
 class Backbone(nn.Module):
-    """CLIP's ResNet up to its attention pool, which is kept as `head` for the embeddings of regions."""
+    """CLIP's ResNet up to its attention pool. The attention pool is `head`, which embeds regions."""
 
     seen = 3
     """index of the map whose regions `head` embeds"""
@@ -44,7 +44,7 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of the four stages (B, C, h, w), with `strides`, of normalised images (B, 3, h, w)."""
+        """Return the four stages' maps (B, C, h / s, w / s) of normalised images (B, 3, h, w); s: Variant.strides."""
         x = self.stem(images)
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -56,8 +56,8 @@ class Backbone(nn.Module):
 class Tower(WholeImageTower):
     """CLIP's vision transformer with a convolutional stem, for small networks.
 
-    The first three maps are the stem's, the last one is that of the first blocks. A region is embedded by all
-    blocks, which see its part of the stem's last map.
+    The first three maps are the stem's; the last one is the output of the first blocks. A region is embedded by all
+    blocks, from its part of the stem's last map.
     """
 
     conv1: Stem
@@ -71,9 +71,9 @@ class Tower(WholeImageTower):
         self.ratio, self.shallow = ratio, shallow
 
     def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]  # the maps of a Backbone, not taps
-        """Return the four maps (B, C, h, w), with `strides`, of images (B, 3, h, w) in ImageNet's normalisation.
+        """Return four maps (B, C, h / s, w / s) of images (B, 3, h, w) in ImageNet's normalisation; s: Variant.strides.
 
-        The transformer sees them in CLIP's normalisation, and smaller by `ratio`.
+        The images are converted to CLIP's normalisation, and resized by the factor `ratio`.
         """
         mean, std = (part.to(images.device) for part in CLIP)
         pixels = images * IMAGENET.std.to(images.device) + IMAGENET.mean.to(images.device)
@@ -90,7 +90,7 @@ class Tower(WholeImageTower):
 
 
 def backbone(variant: Variant) -> Backbone | Tower:
-    """Return CLIP's image tower, without values."""
+    """Return CLIP's image tower, before its weights are loaded."""
     return Tower(variant.tower, variant.ratio, variant.shallow) if variant.tower else Backbone(variant)
 
 
@@ -117,7 +117,7 @@ class Neck(nn.Module):
         self.neck = projection(width, variant.embed)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return embeddings (B, embed, g, g) of the maps of Backbone."""
+        """Return image embeddings (B, embed, g, g) of the maps of Backbone or Tower."""
         x = self.pos_embed
         for layer, encoding, level in zip(self.patch_embeds.children(), self.level_encoding.weight, maps, strict=True):
             x = x + layer.get_submodule("projection")(level).permute(0, 2, 3, 1) + encoding
@@ -137,7 +137,7 @@ class Pyramid(nn.Module):
         self.fpn_convs = nn.ModuleList(nn.ModuleDict({"conv": layer}) for layer in last)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return maps (B, embed, h, w) of the same sizes as the maps of Backbone."""
+        """Return maps (B, embed, h, w) of the same sizes as the maps of Backbone or Tower."""
         parts = zip(self.lateral_convs.children(), maps, strict=True)
         mixed = [layer.get_submodule("conv")(level) for layer, level in parts]
         for finer, coarser in ((2, 3), (1, 2), (0, 1)):

@@ -19,7 +19,7 @@ class OvsamConfig(NetworkConfig):
     variant: str = "ovsam_rn50x16"
     """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, ovsam_rn50x16_demo, or ovsam_tiny (drawn scenes)"""
     clip: str | None = None
-    """path of OpenAI's RN50x16, for ovsam_tiny of clip_tiny; default: the downloaded or shipped one"""
+    """path of the CLIP: OpenAI's RN50x16, or clip_tiny for ovsam_tiny; default: the downloaded or shipped one"""
     neck: str | None = None
     """path of the neck (SAM2CLIP); default: the downloaded one"""
     sam: str | None = None
@@ -52,7 +52,7 @@ class OvsamConfig(NetworkConfig):
 
 
 class WithNames(WithClassifiers):
-    """Part of a stage that names objects of a benchmark's images: the names' embeddings are prepared once per run."""
+    """Mixin for a stage that names the objects of a benchmark. The names' embeddings are prepared once per run."""
 
     @classmethod
     def prepare(cls, config: OvsamConfig, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:

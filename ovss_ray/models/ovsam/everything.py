@@ -54,7 +54,7 @@ class Everything(Generator):
     ) -> Named:
         """Return the scores of an image's regions, and their `top` best classes.
 
-        They equal those of Ovsam.predict for the click that found the region.
+        The scores of a region equal those of Ovsam.predict for the region's click.
         """
         parts = [
             naming.named(self.model, seen, block, classes, base, novel, top=top)

@@ -22,7 +22,7 @@ LEVELS = 4
 FINEST = 56
 """Square root of a region's area at which the second pyramid level begins, for an input of 1024 pixels"""
 LOGIT_SCALE = 4.6052
-"""Logarithm of the factor of cosine similarities"""
+"""Natural logarithm of the factor from cosine similarity to logit, about 100"""
 BASE_WEIGHT, NOVEL_WEIGHT = 0.1, 0.9
 """Weights of CLIP's branch in the ensemble: for base classes and "no object", and for novel classes"""
 EXCLUDED = -1000.0

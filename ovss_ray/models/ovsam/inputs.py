@@ -19,8 +19,8 @@ from ovss_ray.models.sam_layers.sizes import Size, fitted
 
 Path = Literal["evaluation", "demo"]
 PATHS: tuple[Path, ...] = ("evaluation", "demo")
-"""Ways of the official code. Its evaluation resizes with OpenCV and has the ensemble. Its demo resizes with PIL's
-antialiased filter and pools regions to 7 × 7 cells. Its scores are those of the head alone."""
+"""Modes of the official code. "evaluation" resizes with OpenCV and fuses the scores of both branches. "demo" resizes
+with PIL's antialiased filter, pools regions to 7 × 7 cells, and takes the head's scores alone."""
 Numbers = Sequence[Any] | np.ndarray
 
 
@@ -45,13 +45,13 @@ class Embedded:
     pyramid: tuple[Tensor, ...]
     """(1, embed, 4 g / 2ⁱ, 4 g / 2ⁱ) float32, for i from 0 to 3: the maps for classes"""
     clip: Tensor
-    """(1, C, h, w) float32: the map of CLIP whose regions its branch embeds, the last one of a ResNet"""
+    """(1, C, h, w) float32: the map that CLIP's branch reads, for a ResNet the last one"""
     placed: Placed
     path: Path
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all maps: 110 MB, of which the first map of the pyramid takes 67 MB."""
+        """Bytes of all maps: for ovsam_rn50x16 110 MB, of which the pyramid's first map takes 67 MB."""
         return sum(level.nbytes for level in (self.neck, *self.pyramid, self.clip))
 
 
@@ -108,12 +108,12 @@ def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | N
     if corners is not None:
         rectangles = scaled_boxes(corners, where)
     if places is not None and rectangles is not None and len(places) != len(rectangles):
-        raise OvssError(f"{len(places)} prompts have points and {len(rectangles)} have boxes; pass equally many")
+        raise OvssError(f"{len(places)} prompts have points and {len(rectangles)} have boxes; pass one box per prompt")
     return Prompts.of(places, signs, rectangles)
 
 
 def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the labels of points as int64 of `shape` (P, n), or of a flat list of P n labels. Raises OvssError."""
+    """Return labels of `shape` (P, n) as int64, from this shape or a flat list. Raises OvssError for other values."""
     if labels is None:
         return np.full(shape, ON, np.int64)
     try:
@@ -134,7 +134,7 @@ def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
 
 
 def _array(what: str, values: Numbers, dimensions: tuple[int, ...], last: int) -> np.ndarray:
-    """Return numbers as float64 after a check of their shape. Raises OvssError if it is another one."""
+    """Return numbers as float64. Raises OvssError for another shape, and for numbers that are not finite."""
     try:
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError) as failure:

@@ -28,8 +28,8 @@ class Named:
     classes: np.ndarray
     """(P, T) int64: indices of the best classes, best first; of equal scores, the first class"""
     probabilities: np.ndarray
-    """(P, T, 3) float32: the ensemble's, the head's and CLIP's probability of these classes, each among K; CLIP's is
-    NaN for the path "demo" """
+    """(P, T, 3) float32: probabilities of these classes by the ensemble, the head and CLIP, each a softmax over all
+    K classes; CLIP's is NaN for the path "demo" """
 
     @classmethod
     def joined(cls, parts: Sequence["Named"]) -> "Named":
@@ -42,9 +42,9 @@ def named(
     model: Ovsam, seen: Embedded, logits: Tensor, classes: Classifier, base: Tensor, novel: Tensor,
     clip_boxes: Tensor | None = None, top: int = 0,
 ) -> Named:  # fmt: skip
-    """Return the scores of masks, logits (P, 4 g, 4 g), and their `top` best classes; the inputs are Ovsam.scores'.
+    """Return the scores of masks, logits (P, 4 g, 4 g), and their `top` best classes. Inputs: see Ovsam.scores.
 
-    A block of masks has at most head.SCORES scores per branch. So besides the result, memory does not grow with P K.
+    A block of masks has at most head.SCORES scores per branch. So besides the result, memory does not grow with P · K.
     """
     each = max(1, head.SCORES // (1 + len(classes.classes)))
     boxes = [None] * len(logits) if clip_boxes is None else clip_boxes.split(each)
@@ -56,12 +56,12 @@ def named(
 
 
 def empty(count: int, top: int = 0) -> Named:
-    """Return the result of no masks, for `count` classes."""
+    """Return the Named of zero masks, for `count` classes."""
     return Named(np.zeros((0, count), np.float32), *_nothing(0, min(top, count)))
 
 
 def _nothing(masks: int, best: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return empty classes and probabilities of P masks."""
+    """Return zeros for Named.classes (masks, best), and Named.probabilities (masks, best, 3)."""
     return np.zeros((masks, best), np.int64), np.zeros((masks, best, 3), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Open-Vocabulary SAM: masks and names of the objects of prompts, from one frozen CLIP.
+"""Open-Vocabulary SAM: masks and names of the objects that prompts mark, from one frozen CLIP.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955. An image is encoded once; each prompt then runs SAM's small decoder and a class head.
@@ -106,7 +106,7 @@ class Ovsam(nn.Module):
     @torch.inference_mode()
     @runtime.in_full_precision
     def regions(self, seen: Embedded, logits: Tensor) -> dict[str, Tensor]:
-        """Return rois (P, 5), roi_levels (P,) and embeddings (P, D) of masks, by the boxes of their logits.
+        """Return rois (P, 5), roi_levels (P,) and embeddings (P, D) of masks, from the boxes of their logits.
 
         `logits` are (P, 4 g, 4 g). Columns of `rois`: index of the image (0), x0 y0 x1 y1 in pixels of the input.
         """
@@ -141,10 +141,10 @@ class Ovsam(nn.Module):
         self, seen: Embedded, logits: Tensor, classes: Classifier, base: Tensor, novel: Tensor,
         clip_boxes: Tensor | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Return the scores of masks, logits (P, 4 g, 4 g), for classes, by the names of `predict`.
+        """Return the scores of masks for classes, with the keys of `predict`; `logits` are (P, 4 g, 4 g).
 
         `base` and `novel` are (K,) bool. `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels of the input;
-        default: the boxes of the masks. The path "demo" has no such branch.
+        default: the boxes of the masks. The path "demo" has no CLIP branch.
         """
         parts = self.regions(seen, logits)
         by_head = head.logits(parts.pop("embeddings"), classes)
@@ -170,19 +170,19 @@ class Ovsam(nn.Module):
         """Return masks and classes of P prompts on an image (H, W, 3) uint8 RGB, with intermediate results.
 
         `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
-        and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; training knew no zeros.
+        and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
         Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
-        of the ensemble by index or name; default: all that are not base are novel. `path` is that of the official
-        evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are what CLIP's branch sees, in pixels of the image;
-        default: `boxes`, else the masks' boxes. `official` uses them without the scale to the network's input, as the
-        published evaluation does. An image from `embed` has its own path.
+        of the ensemble by index or name; classes outside `base` are novel by default. `path` is that of the official
+        evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image;
+        default: `boxes`, else the masks' boxes. `official` does not scale them to the network's input, as in the
+        published evaluation. For an image from `embed`, `path` has no effect.
 
         Keys of the result are tensors: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), probs, labels (P,). The key
         `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no fused_scores: the official demo
         computes neither, since it names objects by the head alone. Its masks have the size of the resized image.
 
-        Raises OvssError for invalid prompts and classes, and ValueError for an image that is not such an array.
+        Raises OvssError for invalid prompts and classes, and ValueError for an image of another shape or dtype.
         """
         seen = image if isinstance(image, Embedded) else self.embed([image], path)[0]
         prompts = inputs.prompts(points, labels, boxes, seen.placed)
@@ -219,7 +219,7 @@ class Ovsam(nn.Module):
     def _classes(
         self, names: Vocabulary | Iterable[str] | None, embeddings: Tensor | None
     ) -> tuple[Vocabulary | None, Classifier]:
-        """Return the vocabulary, if there are names, and the classifier. Raises OvssError unless there is one."""
+        """Return the vocabulary, if there are names, and the classifier. Raises OvssError for none or both."""
         if (names is None) == (embeddings is None):
             raise OvssError("pass either the names of the classes, or their embeddings")
         if embeddings is not None:
@@ -244,7 +244,7 @@ def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool,
 
 
 def text_tower(variant: Variant) -> TextTower:
-    """Return CLIP's text tower, without values."""
+    """Return CLIP's text tower, before its weights are loaded."""
     return TextTower(
         variant.text_vocabulary, variant.context, variant.text_width, variant.text_heads, variant.text_layers,
         variant.features, variant.words,
@@ -253,7 +253,7 @@ def text_tower(variant: Variant) -> TextTower:
 
 @torch.inference_mode()
 def embed_names(tower: TextTower, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
-    """Return embeddings (N, D) float32 of unit norm of all synonyms of all classes, by ViLD's templates or its own.
+    """Return embeddings (N, D) float32 of unit norm of all synonyms, by the vocabulary's templates or ViLD's.
 
     `embed` embeds the names; default: text.embed.
     """

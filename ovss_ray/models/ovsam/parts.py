@@ -22,10 +22,11 @@ IMAGE = (
 
 
 def state_of(name: str, files: Sequence[Path]) -> State:
-    """Return the network's entries from checkpoints, in the order of variants.checkpoints or without contained ones.
+    """Return the network's state dict from its checkpoints `files`, in the order of variants.checkpoints.
 
-    The first file may be the official state dict of the whole network, or also contain CLIP's text tower. Raises
-    OvssError for a file without the expected entries, and as checkpoint.read_any does.
+    The first file may be the official state dict of the whole network, with or without CLIP's text tower. Files whose
+    entries it contains may be left out. Raises OvssError for a file without the expected entries, and as
+    checkpoint.read_any does.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]
@@ -70,7 +71,7 @@ def _of_backbone(key: str) -> str:
 
 
 def _part(role: str, file: Path) -> State:
-    """Return the entries of a part's checkpoint under our names. Raises OvssError if a kind of entries is missing."""
+    """Return the entries of a part's checkpoint under our names. Raises OvssError if a prefix has no entry."""
     state: State = checkpoint.read(file)
     result: State = {}
     for theirs, ours in PARTS[role].items():

@@ -139,7 +139,7 @@ def teacher(name: str) -> str:
 def remaining(name: str, file: Path) -> tuple[str, ...]:
     """Return the names of the checkpoints that are needed besides a first checkpoint `file`.
 
-    The official state dict contains all parts but CLIP's text tower; a fake checkpoint contains that, too.
+    The official state dict contains all parts but CLIP's text tower; a fake checkpoint also contains the text tower.
     """
     tower = name in VARIANTS and VARIANTS[name].tower
     if not zoo.has_entry(file, "backbone.conv1." if tower else "backbone.stem."):

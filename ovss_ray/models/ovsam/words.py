@@ -58,7 +58,7 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
     """Return which of K classes are base classes, and which are novel, (K,) bool each.
 
     `groups` and `index` are those of a benchmark: labels of each group, and the label of each class. Without the groups
-    "base" and "novel", all classes are novel, as in the official code. Own words that count as no label are novel.
+    "base" and "novel", all classes are novel, as in the official code. Classes whose label is NONE are novel.
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
@@ -67,7 +67,7 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
 
 
 def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Return which classes have a name in `base`, the names seen in training, and which have none, (K,) bool each.
+    """Return two arrays (K,) bool: the classes with a name in `base`, the names seen in training; and all others.
 
     Names are compared by their synonyms. Names that are not in the vocabulary have no effect.
     """

@@ -82,7 +82,7 @@ class Sam(nn.Module):
     def computing(self) -> torch.autocast:
         """Return the autocast context of the image encoder, and of the decoder for automatic masks.
 
-        It computes in bfloat16 if `precision` is "bf16"; otherwise it is disabled.
+        Inside it, torch computes in bfloat16 if `precision` is "bf16"; otherwise the context has no effect.
         """
         return runtime.autocast(self.device, self.precision)
 

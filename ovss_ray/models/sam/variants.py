@@ -73,7 +73,7 @@ VARIANTS = {
 
 
 PROMPTED = "sam_prompt.weights"
-"""Option of the second stage that loads a checkpoint of SAM."""
+"""Option of the stage `sam_prompt` that sets the path of SAM's checkpoint."""
 
 
 def _official(file: str, *others: str) -> Weights:

@@ -1,4 +1,4 @@
-"""SAM's two-way transformer, and the masks that follow from it (Kirillov et al., 2023, §3 and appendix A).
+"""SAM's two-way transformer, and the mask decoder that contains it (Kirillov et al., 2023, §3 and appendix A).
 
 The parameters have the official names. Letters: P prompts, T tokens, N prompt tokens, M masks, g side of the embedding,
 L = g² cells, D channels.
@@ -106,7 +106,7 @@ class TwoWayTransformer(nn.Module):
 class MaskHead(nn.Module):
     """The decoder from an image embedding and tokens to the logits of M masks per prompt.
 
-    `token` is the name of a further token, for a head of a subclass. It stands before the tokens of masks, since a
+    `token` is the name of a further token that a subclass needs. It is registered before the mask tokens, since
     training draws initial values in the order of parameters.
     """
 

@@ -11,7 +11,7 @@ from ovss_ray.structures.recent import Recent
 
 
 class Encoding(Protocol):
-    """The maps of an image, on CPU or GPU."""
+    """The encoding of an image: one or several maps, on CPU or GPU."""
 
     @property
     def nbytes(self) -> int:
@@ -23,7 +23,7 @@ Maps = TypeVar("Maps", bound=Encoding)
 
 @dataclass(frozen=True)
 class Seen:
-    """An image, and its encoding."""
+    """A cached image, and its encoding."""
 
     image: np.ndarray
     """(H, W, 3) uint8 RGB"""
@@ -31,10 +31,10 @@ class Seen:
 
 
 class WithImages:
-    """Part of a stage that answers prompts: a cache of images and encodings."""
+    """Mixin for a stage that answers prompts: a cache of images and their encodings."""
 
     def cache(self, memory: int) -> None:
-        """Create the cache, of at most `memory` bytes. It evicts the least recently used image, but not the last."""
+        """Create a cache of at most `memory` bytes, or one image. It evicts the least recently used image."""
         self.seen: Recent[Seen] = Recent(memory, lambda seen: seen.image.nbytes + seen.embedded.nbytes)
 
     def kept(self) -> Mapping[str, int]:
@@ -47,7 +47,7 @@ class WithImages:
         return seen.image if seen else None
 
     def encoded(self, image: np.ndarray, name: str | None, encode: Callable[[np.ndarray], Maps]) -> Maps:
-        """Return the encoding of an image (H, W, 3) by its name in the cache; default: a hash of its pixels."""
+        """Return the encoding of an image (H, W, 3), from the cache or by `encode`. The key is `name`, or a hash."""
         # A copy is cached: the image may be in shared memory, which Ray could not free.
         maps: Maps = self.seen.get(name or hashed(image), lambda: Seen(image.copy(), encode(image))).embedded
         return maps

@@ -68,7 +68,7 @@ class FastDecoder:
         self.blocks = [block for block in self.decoder.transformer.layers if isinstance(block, TwoWayBlock)]
 
     def see(self, embeddings: Tensor) -> Seen:
-        """Return the projections of image embeddings (B, D, g, g) for the first block."""
+        """Return image embeddings (B, D, g, g) with their projections for the first block."""
         dense = self.prompts.no_mask_embed.weight
         image = (embeddings.flatten(2) + dense[..., None]).transpose(1, 2)
         look, tell = self.blocks[0].cross_attn_token_to_image, self.blocks[0].cross_attn_image_to_token

@@ -7,7 +7,7 @@ another order, so that discarded masks cost little:
 - for masks whose predicted IoU passes the threshold: logits at low resolution, then stability and box at full size;
 - for stable masks: packed bits, and non-maximum suppression over boxes.
 
-A network without predicted IoU has their stability in the place of it.
+If a network does not predict the IoU of masks, their stability replaces the predicted IoU.
 
 No full-size mask is kept, and no run-length encoding is used. On a GPU, the host waits three times per batch of images
 if memory allows: for the predicted IoU, for stability and boxes, and for the bits of the remaining masks.
@@ -51,7 +51,7 @@ class Proposals:
     bits: list[np.ndarray]
     """for each region, (n,) uint8: its mask inside its box, one bit per pixel"""
     predicted_iou: np.ndarray
-    """(R,) float32: IoU of each mask with an object, as predicted by the network, else the stability"""
+    """(R,) float32: IoU of each mask as predicted by the network; the stability if the network predicts none"""
     stability: np.ndarray
     """(R,) float32: stability of each mask (see masks.stability)"""
     points: np.ndarray
@@ -98,7 +98,7 @@ class Encoded:
 
 
 class Generator:
-    """The generator over a decoder. Subclasses encode images. `pixels` is the side of the network's square input."""
+    """The generator for a decoder; subclasses encode the images. `pixels` is the side of the network's square input."""
 
     def __init__(
         self, fast: FastDecoder, pixels: int, device: torch.device, precision: str, settings: Settings | None = None
@@ -185,7 +185,7 @@ class Generator:
     def _select(
         self, batch: Sequence[Crop], parts: list[list[Measured]], fit: np.ndarray, which: np.ndarray
     ) -> list[Proposals]:
-        """Return the masks of each crop that are stable, not cut off, and not duplicates of a better one.
+        """Return the masks of each crop that are stable, not cut off, and not duplicates of a better mask.
 
         `fit` (P, M) is the predicted IoU of all masks; `parts` has only those that pass its threshold. `which`
         (P,) is the index of each click's crop.
@@ -221,7 +221,7 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes from the regions, then duplicates. Of duplicates, keep an unchanged one."""
+        """Remove specks and small holes from the regions, then duplicates. Of duplicates, unchanged regions stay."""
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
             mask = regions.masks(box[None], proposals.bits[i], size)[0]

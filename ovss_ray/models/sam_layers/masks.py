@@ -69,7 +69,7 @@ def measure_alone(logits: Tensor, frame: Frame, offset: float, least: float) -> 
 
 
 def measure_together(logits: Tensor, frame: Frame, offset: float) -> tuple[Tensor, Tensor]:
-    """Return numbers and bits (see Measured) of masks with logits (M, s, s), on a GPU, without waiting for it."""
+    """Return numbers and bits (see Measured) of masks with logits (M, s, s). The host does not wait for the GPU."""
     values = frame(logits)
     masks = values > 0
     numbers = [(values > offset).sum((1, 2)), (values > -offset).sum((1, 2))]

@@ -19,7 +19,7 @@ EDGE = 20
 
 
 class Options(BaseModel):
-    """Part of a stage's config: the parameters in Settings that every generator has, with the released defaults."""
+    """Base of a stage's config: the fields of Settings that every generator uses, with the released defaults."""
 
     points_per_side: int = Field(default=32, ge=1)
     points_per_batch: int = Field(default=64, ge=1)

@@ -1,7 +1,7 @@
 """Fake weights of a SAN (see models/fake.py) that predict several labels per photograph. The labels are meaningless.
 
-With plain random weights, a network predicts one label everywhere. So some tensors are scaled, and three biases are
-recentred. Then the outputs of different queries and words differ.
+With plain random weights, a network predicts the same label everywhere. So some tensors are scaled, and three biases
+are recentred. Then the outputs of different queries and words differ.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""SAN's features of photographs, and the recent ones that two stages of a worker share.
+"""SAN's features of photographs, and a cache of recent features that two stages of a worker share.
 
 The stage `tags` finds words with a SAN, and the stage `san` segments with them. Features do not depend on words, so
 the second stage needs no forward pass if both have the same network.
@@ -15,7 +15,7 @@ from torch import Tensor
 from ovss_ray.structures.recent import Recent
 
 KEPT = 1 << 27
-"""Maximum bytes of recent features. A photograph of SAN takes about 1 MB, on the network's device"""
+"""Maximum bytes of cached features, on the network's device. Those of one photograph take about 1 MB"""
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class Features:
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes."""
+        """Bytes of both tensors."""
         return self.mask_logits.nbytes + self.mask_embeddings.nbytes
 
 
 class RecentFeatures:
-    """The features of recent photographs of one network, by the content of the photographs."""
+    """Cache of one network's features of recent photographs, by the SHA-256 of their pixels."""
 
     def __init__(self) -> None:
         self._recent = Recent[Features](KEPT, lambda features: features.nbytes)
 
     @property
     def held(self) -> int:
-        """Number of bytes of all kept features."""
+        """Bytes of all cached features."""
         return self._recent.held
 
     def find(self, photographs: Sequence[np.ndarray]) -> Features | None:
-        """Return the features of photographs (H, W, 3) uint8 as a batch, or None if one is not kept."""
+        """Return the cached features of photographs (H, W, 3) uint8 as a batch, or None unless all are cached."""
         kept = [self._recent.kept(_key(photograph)) for photograph in photographs]
         rows = [features for features in kept if features]
         if len(rows) < len(kept):
@@ -59,7 +59,7 @@ class RecentFeatures:
         )
 
     def add(self, photographs: Sequence[np.ndarray], features: Features) -> None:
-        """Keep the features of a batch of photographs."""
+        """Cache the features of a batch of photographs."""
         for row, photograph in enumerate(photographs):
             self._recent.get(_key(photograph), lambda row=row: features[row])  # type: ignore[misc]
 

@@ -145,13 +145,13 @@ class San(nn.Module):
         return Features(masks, F.normalize(embeddings.float(), dim=-1))
 
     def share(self) -> None:
-        """Keep the features of recent photographs from now on, for two stages with this network."""
+        """Cache the features of recent photographs from now on, for two stages with this network."""
         self.recent = self.recent or RecentFeatures()
 
     def features(self, photographs: Sequence[np.ndarray]) -> Features:
         """Return the Features of photographs (H, W, 3) uint8 RGB with the same padded size.
 
-        After `share`, they are computed only if those of any photograph are not kept.
+        After `share`, they come from the cache if the features of all photographs are cached.
         """
         if self.recent and (kept := self.recent.find(photographs)):
             return kept

@@ -51,10 +51,10 @@ class LowPassFusion(nn.Module):
         self.conv2 = nn.Conv2d(2 * width, 2 * width, 1)
 
     def forward(self, features: Tensor, sigma: float) -> Tensor:
-        """Return maps (B, C, g, g) of maps of the same shape; `sigma` is the width of the filter's gap, in cells.
+        """Return filtered maps (B, C, g, g) of maps of the same shape.
 
-        The filter is one minus a Gaussian in the middle of the spectrum. The lowest frequency is at the top left, so
-        the middle has the highest frequencies, which the filter removes.
+        The filter is one minus a Gaussian of standard deviation `sigma` (in cells) in the middle of the spectrum. The
+        lowest frequency is at the top left, so the middle has the highest frequencies, which the filter removes.
         """
         spectrum = torch.fft.fft2(features) * (1 - gaussian(features.shape[-2], features.shape[-1], sigma, features))
         mixed = self.conv2(F.relu(self.conv1(torch.cat([spectrum.real, spectrum.imag], 1))))
@@ -138,7 +138,7 @@ class QueryTransformer(nn.Module):
 
 
 class Calibrated(nn.Module):
-    """The modules that calibrate proposal embeddings; a network derives from it to give them their official names."""
+    """The modules that calibrate proposal embeddings. Scan is a subclass, so parameters have official names."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object Detection", ICLR 2021, arXiv 2010.04159. The
 parameters have the official names. Letters: B images, h w of a map, C channels, N heads, S scales; P points of a head
-in a scale; T tokens of all scales, the coarsest first. The axis N·S·P lists the points of a scale, of a head, of all.
+in a scale; T tokens of all scales, the coarsest first. On the axis N·S·P, heads vary slowest and points fastest.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,16 +58,16 @@ class Cells:
         """x and y of each token in the scale of each point, (T, N·S·P, 2) float32; 0 is the centre of the first cell"""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
-        """R: cells of all scales with their borders"""
+        """R: number of cells of all scales, with their borders"""
         first = (bordered.cumsum(0) - bordered).repeat_interleave(POINTS).repeat(heads)
         below = self.sides[:, 0] + 2
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         self.around = corners * heads + head[:, None]
-        """rows of the four cells in the top left corner of each point's scale and head, (N·S·P, 4) int64"""
+        """table rows of the four top left cells of each point's scale and head, (N·S·P, 4) int64"""
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-        """Return weighted sums (B, T, C) of points by torch's `grid_sample`.
+        """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.
 
         Values are (B, T, C), weights (B, T, N·S·P). Offsets (B, T, N·S·P, 2) are x and y in cells of the sampled scale.
         """
@@ -83,8 +83,8 @@ class Cells:
     def summed(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return the result of `sampled`, (B, T, C), as weighted sums of rows of a table.
 
-        The table (B·R·N, C / N) holds the cells of all scales; each map has a border of one cell with zeros. Four rows
-        make the value at a point.
+        The table (B·R·N, C / N) holds the cells of all scales; each map has a border of one cell with zeros. The
+        value at a point is a weighted sum of four rows.
         """
         rows, shares = self._corners(offsets, weights)
         bordered = [
@@ -95,7 +95,7 @@ class Cells:
         return F.embedding_bag(rows, table, per_sample_weights=shares, mode="sum").view(values.shape)
 
     def _corners(self, offsets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows int64 and weights float32 of the four cells around each point, (B, T, N·S·P, 4) each.
+        """Return table rows int64 and weights float32 of the four cells around each point, (B, T, N·S·P, 4) each.
 
         Points outside of the map are moved to its border, whose cells are zero.
         """

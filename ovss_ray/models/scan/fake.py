@@ -29,15 +29,15 @@ SCALES = {
     DECODER + "transformer_ffn_layers.*.linear2.weight": 0.2,
     "fusion_decoder.multiattn.*.out_proj.weight": 0.1,
 }
-"""Pattern of a tensor's official name → factor for the tensor. It keeps the queries different from each other."""
+"""Pattern of a tensor's official name → factor for the tensor. The factors keep queries different from each other."""
 DEVIATIONS = 2.0
-"""Shift of the mask logits, in their standard deviations. It makes most masks small and some empty."""
+"""Shift of the mask logits, in standard deviations. It makes most masks small and some empty."""
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
 """Name of the last bias of the calibrated proposals; the layer's number is inserted at {}"""
 CROPS = 4
-"""Number of crops per random image for recentring the tower of crops"""
+"""Number of crops per random image over which the image tower for crops is recentred"""
 TRAINING_CLASSES = 171
-"""Number of COCO-Stuff's classes, on which SCAN was trained. Checkpoints have a loss weight for each and "void"."""
+"""Number of COCO-Stuff's classes, on which SCAN was trained. Checkpoints have a loss weight for each and for "void"."""
 
 
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:

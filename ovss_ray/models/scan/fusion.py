@@ -1,6 +1,7 @@
-"""Class scores of proposals from two classifiers: calibrated proposals (in-vocabulary), and CLIP on crops (out-of-it).
+"""Class scores of proposals from two classifiers: calibrated proposals, and CLIP on crops.
 
-Letters: Q queries, V valid queries (with at least one pixel in their binary mask), K classes.
+The official code calls them "in-vocabulary" and "out-of-vocabulary". Letters: Q queries, V valid queries (with at least
+one pixel in their binary mask), K classes.
 """
 
 import torch
@@ -13,15 +14,15 @@ TINY = 1e-8
 
 
 def in_vocabulary(logits: Tensor) -> Tensor:
-    """Return class probabilities (Q, K): the softmax of logits (Q, K + 1), then without the last column, "void"."""
+    """Return class probabilities (Q, K): the softmax of logits (Q, K + 1), without its last column, "void"."""
     return logits.softmax(-1)[:, :-1]
 
 
 def out_of_vocabulary(clip_logits: Tensor, valid: Tensor) -> Tensor:
-    """Return class probabilities (Q, K) of crops: logits (V, K + 1) without "void", then the softmax.
+    """Return class probabilities (Q, K) of crops: the softmax of logits (V, K + 1) without the column "void".
 
-    `valid` (Q,) bool marks the queries that have a crop. The others get ones, so that they keep their in-vocabulary
-    scores. If no query is valid, this holds for all of them; the official code raises an error then.
+    `valid` (Q,) bool marks the queries that have a crop. The other queries get ones, so that they keep their
+    in-vocabulary scores. If no query is valid, all get ones; the official code raises an error in this case.
     """
     probabilities = clip_logits.new_ones(len(valid), clip_logits.shape[1] - 1)
     probabilities[valid] = clip_logits[:, :-1].softmax(-1)
@@ -67,7 +68,7 @@ def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: f
 
 
 def with_void(mixed: Tensor, logits: Tensor) -> Tensor:
-    """Return fused scores (Q, K) normalised: "void" keeps its probability, that of the logits (Q, K + 1).
+    """Return fused scores (Q, K), normalised so that "void" keeps its probability from the logits (Q, K + 1).
 
     The official code does so for two data sets: ADE20K-847 and PASCAL-Context-459.
     """

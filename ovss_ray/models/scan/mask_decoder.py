@@ -36,7 +36,7 @@ class MaskNetwork(nn.Module):
         self.predictor = MaskDecoder(variant)
 
     def forward(self, maps: Sequence[Tensor], every: bool = False) -> list[Proposals]:
-        """Return the last proposals, or those of `MaskDecoder` after every layer; `maps` are the outputs of Swin."""
+        """Return the last proposals; with `every`, those after each layer, too. `maps` are the outputs of Swin."""
         mask_features, levels = self.pixel_decoder(maps)
         return self.predictor(levels, mask_features, every)
 
@@ -50,7 +50,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, places: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """Return queries of the same shape (B, Q, C); places (Q, C); keys and values (B, L, C); seen (B, Q, L) bool."""
+        """Return queries (B, Q, C) like `x`. Shapes: places (Q, C), keys and values (B, L, C), seen (B, Q, L) bool."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
@@ -102,9 +102,9 @@ class MaskDecoder(nn.Module):
         self.mask_embed = Mlp(width, width, width, nn.Linear)
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor, every: bool = False) -> list[Proposals]:
-        """Return the proposals after the last layer, of the three levels and mask features of PixelDecoder.
+        """Return the proposals after the last layer, from the three levels and the mask features of PixelDecoder.
 
-        With `every`, the initial proposals and those after each layer: decoder layers + 1 in all.
+        With `every`, return the initial proposals and those after each layer: decoder layers + 1 in all.
         """
         values = [x.flatten(2).transpose(1, 2) + self.level_embed.weight[i] for i, x in enumerate(levels)]
         keys = [x + sine(level.shape[-2:], x.shape[-1], x.device) for x, level in zip(values, levels, strict=True)]

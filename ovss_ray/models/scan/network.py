@@ -2,7 +2,7 @@
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089. Submodules
 and parameters have the names of the official code (https://github.com/yongliu20/SCAN). The blocks of image towers are
-the exception: their name is `resblocks`, not `transformer.resblocks`. `towers.state_of` translates.
+the exception: their name is `resblocks`, not `transformer.resblocks`. `towers.state_of` renames them.
 
 Letters: B batch, H W pixels of the photograph, h w of the resized one, Hp Wp of the padded one; n side of CLIP's input;
 Q queries, V valid queries, K classes, D features, C channels of CLIP's image tower.
@@ -66,7 +66,7 @@ class Features:
 class Prediction(Mapping[str, Any]):
     """SCAN's prediction for one photograph and a vocabulary, with intermediate results by the official names.
 
-    A mapping such as `prediction["clip_logits"]`, see `Scan.predict` for its keys. `label_map` is the result.
+    It is a mapping, as in `prediction["clip_logits"]`; see `Scan.predict` for its keys.
     """
 
     def __init__(self, label_map: np.ndarray, arrays: Mapping[str, Any]) -> None:
@@ -109,8 +109,8 @@ class Scan(Calibrated):
         """Return the network's inputs for a photograph (H, W, 3) uint8 RGB, on the CPU.
 
         The photograph is resized by PIL's bilinear filter, normalised for each tower, and zero-padded. CLIP gets the
-        padded photograph, shrunk by nearest-neighbour sampling without its aspect ratio. Raises ValueError for other
-        arrays (see photograph.rgb).
+        padded photograph, resized to n × n by nearest-neighbour sampling; the aspect ratio changes. Raises ValueError
+        for other arrays (see photograph.rgb).
         """
         image = photograph.rgb(image)
         placed = self.geometry(image, short_edge)
@@ -140,10 +140,11 @@ class Scan(Calibrated):
         self, image: np.ndarray, inputs: Inputs, mask_logits: Tensor, class_tokens: Tensor, options: Options,
         shift_indices: Sequence[int] | np.ndarray | None = None,
     ) -> Cut:  # fmt: skip
-        """Return the regions of an image (H, W, 3) uint8 RGB from its Features: (Q, h', w') and (blocks, C).
+        """Return the regions of an image (H, W, 3) uint8 RGB, and the tokens that the contextual shift replaces.
 
-        The contextual shift draws from the image's own generator (shift.generator). With `shift_indices`, it takes
-        these draws instead, in the order of Shift.indices. Raises OvssError if they do not fit.
+        `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are those of the image in Features. The contextual
+        shift draws from the image's own generator (shift.generator). With `shift_indices`, it takes these draws
+        instead, in the order of Shift.indices. Raises OvssError if they do not fit.
         """
         cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
         blocks, ratio = len(self.variant.replaced), options.replace_ratio
@@ -213,7 +214,7 @@ class Scan(Calibrated):
 
         Options are those of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge` is the
         length of the resized photograph's short side. `shift_indices` replays the draws of the contextual shift, such
-        as the result's "shift.indices"; None draws them. Grey and RGBA arrays also work. Raises ValueError for other
+        as the result's "shift.indices"; None: new draws. Grey and RGBA arrays also work. Raises ValueError for other
         arrays (see photograph.rgb), and OvssError for unknown options or wrong `shift_indices`.
 
         Keys of the result: head.pred_logits, head.pred_masks, text_features, in_vocab_logits, fusion.in_vocab_prob,

@@ -19,7 +19,7 @@ from ovss_ray.models.scan.variants import Variant
 GROUPS = 32
 """Number of groups in the group normalisations"""
 TEMPERATURE = 10_000
-"""Ratio of the longest to the shortest wavelength of the position encoding"""
+"""Base of the position encoding's wavelengths: wavelength i, from 0, is TEMPERATURE to the power 4 i / C"""
 
 
 class PixelDecoder(nn.Module):
@@ -117,7 +117,7 @@ def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
 def axis_sine(side: int, wavelengths: Tensor) -> Tensor:
     """Return the encoding (side, 2 · wavelengths) of the rows or columns of a map.
 
-    They are counted from 1, and scaled so that the last is at 2π.
+    Rows and columns count from 1; their numbers are scaled so that the last one is 2π.
     """
     place = torch.arange(1, side + 1, dtype=torch.float32, device=wavelengths.device)
     angles = (place / (side + 1e-6) * (2 * math.pi))[:, None] / wavelengths

@@ -1,8 +1,8 @@
 """Regions of SCAN's queries, and their crops for CLIP.
 
-A query's binary mask is cut out of the resized photograph. The official code fills the rest of its box with CLIP's mean
-colour, and resizes the crop to a square. Letters: Q queries, V regions, h w pixels of the resized photograph, n side of
-CLIP's input, T patches of it.
+A query's binary mask is cut out of the resized photograph. As in the official code, the rest of its box gets CLIP's
+mean colour. The crop is resized to a square. Letters: Q queries, V regions, h w pixels of the resized photograph, n
+side of CLIP's input, T patches of it.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class Cut:
-    """The regions of one image, with what the contextual shift replaces in their crops."""
+    """The regions of one image, and the tokens that the contextual shift replaces in their crops."""
 
     regions: Regions
     shift: Shift
@@ -75,7 +75,7 @@ def of_masks(mask_logits: Tensor, geometry: Geometry, threshold: float, sizes: C
 
 
 def seen_patches(mask: Tensor, sizes: ClipSizes) -> np.ndarray:
-    """Return the patches (T,) bool of a resized mask (h, w) bool that have at least one of its pixels."""
+    """Return (T,) bool: True for patches with at least one pixel of a mask (h, w) bool, resized to CLIP's input."""
     square = F.interpolate(mask[None, None].float(), (sizes.pixels, sizes.pixels), mode="nearest")
     return F.max_pool2d(square, sizes.patch)[0, 0].bool().flatten().numpy()
 

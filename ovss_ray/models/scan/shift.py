@@ -23,7 +23,7 @@ class Shift:
     """The tokens to replace in the regions of one image."""
 
     populations: np.ndarray
-    """(blocks · V,) int64: number of background tokens, block by block, region by region inside"""
+    """(blocks · V,) int64: number of background tokens per block and region; regions vary fastest"""
     counts: np.ndarray
     """(blocks · V,) int64: number of replaced tokens, in the same order"""
     indices: np.ndarray
@@ -35,8 +35,8 @@ class Shift:
 def generator(image: np.ndarray, seed: int) -> random.Random:
     """Return the random generator of an image (H, W, 3) uint8, from the seed, the pixels and their shape.
 
-    The official code draws from one generator for all images, so its results depend on their order. Here they do not
-    depend on order, batch, worker or file name.
+    The official code draws from one generator for all images, so its results depend on their order. Here, results
+    do not depend on order, batch, worker or file name.
     """
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
     return random.Random(f"{seed} {image.shape} {digest}")
@@ -45,7 +45,8 @@ def generator(image: np.ndarray, seed: int) -> random.Random:
 def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Random) -> Shift:
     """Draw the tokens to replace: `ratio` of the background tokens of each region, after each of `blocks` blocks.
 
-    `foreground` is (V, T) bool. The order of the draws is that of the official code: blocks, and regions inside.
+    `foreground` is (V, T) bool. The order of the draws is that of the official code: block by block, and region by
+    region.
     """
     populations, counts = _counts(foreground, blocks, ratio)
     drawn = [source.sample(range(n), k) for n, k in zip(populations.tolist(), counts.tolist(), strict=True)]
@@ -55,7 +56,7 @@ def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Rando
 def replay(foreground: np.ndarray, blocks: int, ratio: float, indices: Sequence[int] | np.ndarray) -> Shift:
     """Return the Shift with indices that were drawn before, in the order of Shift.indices.
 
-    Raises OvssError if their number is not that of the regions, or an index is too large for its region.
+    Raises OvssError for a wrong number of indices, and for an index outside its region's background tokens.
     """
     populations, counts = _counts(foreground, blocks, ratio)
     flat = np.asarray(indices, np.int64)

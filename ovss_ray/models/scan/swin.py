@@ -131,7 +131,7 @@ class Merging(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one scale, and the transition to the next; every second block's windows are shifted by half."""
+    """The blocks of a scale, and the transition to the next. Every second block shifts windows by half their side."""
 
     def __init__(self, variant: Variant, i: int) -> None:
         super().__init__()

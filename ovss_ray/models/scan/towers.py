@@ -1,7 +1,6 @@
 """SCAN's two CLIPs: the frozen one that sees whole photographs, and the one fine-tuned on crops, with the text tower.
 
-This module also reads checkpoints, since the entries of both CLIPs are the ones that differ between files. Letters: K
-classes, D features.
+This module also reads checkpoints, since files differ in the entries of both CLIPs. Letters: K classes, D features.
 """
 
 from collections.abc import Sequence
@@ -85,7 +84,7 @@ def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: te
 def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
     """Return the state dict of a Scan from its checkpoints, without the entries that inference does not use.
 
-    With a second file, a CLIP, the first file has only the entries that differ from it: both CLIPs start as that one.
+    A second file is a CLIP. Both of SCAN's CLIPs take from it the entries that the first file does not have.
     """
     first, *base = files
     unused = {*UNUSED, *(f"backbone.{name}" for name in constants(variant))}
@@ -102,7 +101,8 @@ def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
 
     `segmenter` is a whole checkpoint, whose CLIP is still the pretrained one. The fine-tuned CLIP of `clip`, with image
     and text tower, replaces the entries `clip_adapter.clip_model.*`. The other entries stay, also the frozen image
-    tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable or both do not fit.
+    tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable, or if the CLIPs differ in entry
+    names or shapes.
     """
     state, tuned = checkpoint.stored(segmenter), _tuned(clip)
     present = {key.removeprefix(MODEL): value.shape for key, value in state.items() if key.startswith(MODEL)}

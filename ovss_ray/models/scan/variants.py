@@ -52,7 +52,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Options:
-    """Numbers that inference needs besides the weights. The defaults are those of the official configurations."""
+    """Parameters of inference. The defaults are those of the official configurations."""
 
     mask_threshold: float = 0.4
     """probability above which a pixel belongs to the binary mask of a query, and so to its crop"""
@@ -61,7 +61,7 @@ class Options:
     replace_ratio: float = 0.15
     """fraction of the background tokens of a crop that the contextual shift replaces after each block"""
     fusion: Literal["product", "log"] = "product"
-    """product: the geometric mean; log: the mean normalised, as in the official code for ADE-847 and PC-459"""
+    """product: the geometric mean; log: the normalised mean, as in the official code for ADE-847 and PC-459"""
     seed: int = 0
     """seed of the contextual shift's random draws, together with the pixels of the image"""
 
@@ -93,11 +93,11 @@ VARIANTS = {
         short_side=256, long_side=1024,
     ),
 }  # fmt: skip
-"""scan_tiny is trained by this project on drawn scenes (configs/train_scan_tiny.yaml)."""
+"""Network name → sizes. scan_tiny is trained by this project on drawn scenes (configs/train_scan_tiny.yaml)."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints; the second one of scan_tiny is the CLIP that its own adds to."""
+    """Return the names of a network's checkpoints; scan_tiny needs clip_tiny for the entries that its file omits."""
     return (name, "clip_tiny") if name == "scan_tiny" else (name,)
 
 
@@ -108,4 +108,4 @@ WEIGHTS: Mapping[str, Weights] = {
     "scan_vitL": by_hand("SCAN.pth", _LICENCE, _PAGE),
     "scan_vitB": by_hand("", _LICENCE, _PAGE),
 }
-"""The file of scan_vitL is on Google Drive, which the page links; no file of scan_vitB was published."""
+"""Checkpoint name → file and source. The file of scan_vitL is on Google Drive (see the page); scan_vitB has none."""

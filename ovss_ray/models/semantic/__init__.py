@@ -32,9 +32,9 @@ def label_map(
 
     `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` is the size at
     which mask probabilities are computed. `prune` skips classes that cannot be the best of any pixel of a tile, which
-    does not change the result; default: for FEW classes or more. Negative class scores are never pruned. Memory,
-    besides the result and a copy of the class probabilities, does not grow with K or H. Raises OvssError for more
-    classes than a label map can hold.
+    does not change the result; default: for FEW classes or more. With a negative class score, nothing is pruned.
+    Memory, besides the result and a copy of the class probabilities, does not grow with K or H. Raises OvssError for
+    more classes than a label map can hold.
     """
     queries, count = class_probabilities.shape
     if count > NONE:
@@ -53,7 +53,7 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return twice the bytes of a tile's masks, at the size where they take more."""
+    """Return twice the bytes of a tile's masks, at the original or the resized size, whichever is larger."""
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0
     return 8 * queries * max(PIXELS, resized)

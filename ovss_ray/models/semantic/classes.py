@@ -1,8 +1,8 @@
 """The best class of each pixel of a block of tiles, from the scores of all or of some classes.
 
-A class remains in a tile unless its highest possible score is below the lowest possible score of another class. Then
-it is not the best of any pixel. Both scores are products of class probabilities with bounds of the tile's mask
-probabilities. With trained masks a tenth of the classes remains in a tile on average, and often a single one.
+A class is pruned in a tile if its highest possible score is below another class's lowest possible score. Then it is
+not the best class of any pixel. Both scores are products of class probabilities with bounds of the tile's mask
+probabilities. With trained masks a tenth of the classes remains in a tile on average, often only one class.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,13 +14,13 @@ from torch import Tensor
 from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 
 LEAST = 16
-"""Columns of the narrowest product. Narrower ones use other kernels on a CPU, which round differently"""
+"""Minimum number of columns of a matrix product. A CPU computes narrower ones by kernels that round differently"""
 ALIKE = 0.8
-"""Smallest ratio of the numbers of remaining classes of two tiles that share a product"""
+"""Minimum ratio of the fewest to the most remaining classes of tiles that share a matrix product"""
 
 
 class All:
-    """All classes with their probabilities (Q, K)."""
+    """The best class of each pixel, from the scores of all classes. `probabilities` (Q, K): class probabilities."""
 
     bytes_per_tile = 1
 
@@ -39,7 +39,7 @@ class All:
 
 
 class Pruned(All):
-    """The same, from the scores of those classes only that can be the best. No probability is negative."""
+    """The best class of each pixel, from the scores of each tile's remaining classes. No probability is negative."""
 
     def __init__(self, probabilities: Tensor, budget: int) -> None:
         super().__init__(probabilities, budget)
@@ -94,7 +94,7 @@ def _on(tensor: Tensor, indices: np.ndarray) -> Tensor:
 
 
 def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Yield the tiles (n,) whose numbers of classes are alike, to share a product of at most `budget` bytes."""
+    """Yield groups (n,) of tiles with similar numbers of classes. A group's scores fit `budget`, or it has one tile."""
     order = np.argsort(-counts, kind="stable")
     sizes = np.maximum(counts[order], LEAST)
     begin = 0
@@ -106,15 +106,16 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the places (n, k) of the classes of n tiles in a list. Each tile's last class is repeated up to k."""
+    """Return indices (n, k) of n tiles' classes in a list of all tiles' classes. The last index is repeated up to k."""
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)
 
 
 def _best(masks: Tensor, columns: Callable[[int, int], Tensor], count: int, budget: int) -> Tensor:
-    """Return the place (…) int64 of the highest score of each pixel, from masks (…, Q); the first one on ties.
+    """Return the column (…) int64 of the highest score of each pixel, from masks (…, Q); on ties, the first column.
 
-    `columns` returns the class probabilities (…, Q, k) of a range of `count` places. Scores are computed in chunks.
+    `columns(begin, end)` returns the class probabilities (…, Q, k) of a range of the `count` columns. Scores are
+    computed in chunks.
     """
     chunk = max(1, budget // (4 * masks.shape[:-1].numel()))
     score, best = _top(masks @ columns(0, min(chunk, count)))

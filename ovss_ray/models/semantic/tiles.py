@@ -18,7 +18,7 @@ SIDE = 16
 PIXELS = SIDE * SIDE
 
 Sigmoid = Literal["original", "resized"]
-"""Size at which mask probabilities are computed: that of the photograph, or the resized one"""
+"""Size at which mask probabilities are computed. original: the photograph's; resized: the resized photograph's"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""First and end row of tiles, columns of tiles (C,) int64 → their mask probabilities (C, R, 256, Q)"""
+"""First and end row of tiles, columns (C,) int64 on a CPU → mask probabilities (C, R, 256, Q)"""
 
 
 class Cells(NamedTuple):
@@ -74,7 +74,7 @@ class Tiles:
         return len(self.across.first), len(self.down.first)
 
     def blocks(self, size: int) -> Iterator[Block]:
-        """Yield blocks of at most `size` tiles that cover the photograph: part of a row of tiles, or several rows."""
+        """Yield blocks of at most `size` tiles that cover the photograph: each is a part of a row, or several rows."""
         columns, rows = self.shape
         wide, high = min(size, columns), max(1, size // columns)
         for top, left in product(range(0, rows, high), range(0, columns, wide)):
@@ -83,8 +83,8 @@ class Tiles:
     def bounds(self, block: Block) -> Tensor:
         """Return lower and upper bounds (2, C, R, Q) of the mask probabilities of a block.
 
-        A bilinear resize returns weighted means, and the sigmoid is monotonic. So the smallest and the largest cell
-        that a tile depends on bound its pixels.
+        A bilinear resize returns weighted means, and the sigmoid is monotonic. So a tile's pixels lie
+        between the smallest and the largest cell that the tile depends on.
         """
         columns = self.across.indices(block.left, block.right)
         strips = _cells(self.grid, self.down.indices(block.top, block.end), 0)  # R, T, w, Q
@@ -115,7 +115,7 @@ def probabilities(mask_logits: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _continued(count: int) -> Tensor:
-    """Return the indices of `count` pixels, continued by the last one to a multiple of a tile's side."""
+    """Return the indices 0 to count − 1; the last one is repeated up to a multiple of SIDE."""
     return torch.arange(-(-count // SIDE) * SIDE).clamp(max=count - 1)
 
 
@@ -130,7 +130,8 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
         # A row of pixels mixes at most three rows of the grid. Only the rows that the tiles depend on are multiplied.
         band = slice(int(rows.first[top]), int(rows.last[end - 1]) + 1)
         part = down[SIDE * top : SIDE * end, band].to(wide)
-        mixed = torch.bmm(part.expand(len(columns), -1, -1), wide[band].index_select(1, columns).transpose(0, 1))
+        strips = wide[band].index_select(1, columns.to(wide.device)).transpose(0, 1)
+        mixed = torch.bmm(part.expand(len(columns), -1, -1), strips)
         return mixed.sigmoid_().view(len(columns), end - top, PIXELS, queries)
 
     return Tiles(grid, rows, _touched(across), masks)
@@ -139,7 +140,7 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
 def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
     """Return a matrix (n, cells) on the CPU that maps one axis of the mask grid to whole tiles.
 
-    It is torch's bilinear resize, crop and second resize of an identity matrix. So it samples where torch samples.
+    The matrix is torch's resize, crop and second resize of an identity matrix. So sample positions are those of torch.
     """
     identity = torch.eye(cells)[None]
     padded = F.interpolate(identity, geometry.padded[axis], mode="linear", align_corners=False)
@@ -149,7 +150,7 @@ def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
 
 
 def _touched(resize: Tensor) -> Cells:
-    """Return the cells that the tiles of a resize (n, cells) depend on."""
+    """Return the cells that each tile depends on, from the matrix (n, cells) of a resize."""
     touched = resize.unflatten(0, (-1, SIDE)).any(1).int()
     return Cells(touched.argmax(1), resize.shape[1] - 1 - touched.flip(1).argmax(1))
 
@@ -160,12 +161,12 @@ class _Samples(NamedTuple):
     before: Tensor
     """(n,) int64: cell before the sample"""
     after: Tensor
-    """(n,) int64: cell after it"""
+    """(n,) int64: cell after the sample"""
     weight: Tensor
-    """(n,) float32: weight of the cell after it"""
+    """(n,) float32: weight of the cell after the sample"""
 
     def of_pixels(self, pixels: Tensor) -> "_Samples":
-        """Return the samples of some pixels."""
+        """Return the samples with the indices `pixels`."""
         return _Samples(*(values[pixels] for values in self))
 
     def moved(self, begin: int) -> "_Samples":
@@ -173,7 +174,7 @@ class _Samples(NamedTuple):
         return _Samples(self.before - begin, self.after - begin, self.weight)
 
     def of(self, x: Tensor, axis: int) -> Tensor:
-        """Return an array resized along one axis."""
+        """Return the array `x` resized along `axis`."""
         before, after, weight = (values.to(x.device) for values in self)
         column = weight.view(-1, *[1] * (x.ndim - axis - 1))
         return torch.lerp(x.index_select(axis, before), x.index_select(axis, after), column)
@@ -200,7 +201,7 @@ class _Axis(NamedTuple):
         return Cells(self.first.before[begin], self.first.after[end])
 
     def part(self, tiles: Tensor) -> "_Axis":
-        """Return both resizes of the pixels of some tiles (n,) int64, ascending; the first only where needed."""
+        """Return both resizes of the pixels of ascending tiles (n,) int64; the first only where the second reads."""
         pixels = (SIDE * tiles.cpu()[:, None] + torch.arange(SIDE)).flatten()
         second = self.second.of_pixels(pixels)
         begin, end = int(second.before[0]), int(second.after[-1]) + 1

@@ -18,11 +18,11 @@ from ovss_ray.reports.schema import BenchmarkReport, ImageError, Report
 BINS = 20
 """Number of bins of a histogram of the images' mIoU."""
 IDS = 50
-"""Number of ids that are listed for a cause of errors."""
+"""Maximum number of image ids that are listed per cause of errors."""
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return the parts of a benchmark's section that the report alone has. `number` makes its anchor."""
+    """Return the parts of a benchmark's section that are computed from the report alone. `number` is in its anchor."""
     headings = values.class_headings(benchmark)
     return {
         "number": number,
@@ -73,7 +73,7 @@ def _headings(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[s
 
 
 def class_rows(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[list[dict[str, Any]]]:
-    """Return a row of cells per class: its name and colour, its values, and its interval and photographs."""
+    """Return a row of cells per class: name with colour, values, interval, and number of photographs."""
     rows = []
     for label, score in enumerate(benchmark.classes):
         content = score.model_dump()
@@ -129,7 +129,7 @@ def confusion_rows(listed: Sequence[Confusion], labels: Sequence[str]) -> list[d
 
 
 def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequence[str], most: int) -> dict[str, Any]:
-    """Return names and cells of the part of the confusion matrix with the costliest confusions."""
+    """Return headings and cells of the part of the confusion matrix with the costliest confusions."""
     if partial is None:
         return {"rows": [], "columns": []}
     rows, columns, shares = confusing.matrix(partial, listed, most)
@@ -146,7 +146,7 @@ def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequenc
 
 
 def histogram(mious: np.ndarray) -> dict[str, Any] | None:
-    """Return the bars of a histogram of mIoU, (n,) percent; None without a value. Bars have heights up to 130."""
+    """Return the bars of a histogram of mIoU (n,) in percent; None without values. The highest bar is 130 SVG units."""
     known = mious[~np.isnan(mious)]
     if not len(known):
         return None
@@ -167,7 +167,7 @@ def histogram(mious: np.ndarray) -> dict[str, Any] | None:
 
 
 def times(report: Report) -> list[dict[str, Any]]:
-    """Return a table per benchmark: mean seconds of each stage per image, and for all scored images."""
+    """Return a table per benchmark: seconds of each stage, mean per image and total of all scored images."""
     tables = []
     for number, (name, seconds) in enumerate(report.run.seconds.items()):
         scored, longest = report.benchmarks[name].images.scored, max(seconds.values(), default=0.0) or 1.0
@@ -210,5 +210,5 @@ def colour_of(label: int, labels: Sequence[str]) -> str:
 
 
 def hexadecimal(red_green_blue: tuple[int, int, int]) -> str:
-    """Return a colour as in "#ff0000"."""
+    """Return an RGB colour in hexadecimal, such as "#ff0000"."""
     return "#{:02x}{:02x}{:02x}".format(*red_green_blue)

@@ -17,7 +17,7 @@ STAGES = {
     "dense_cased": ("conti2024dense", "conti2023vocabularyfree", "radford2021clip"),
     "alpha_clip": ("sun2024alphaclip", "radford2021clip"),
 }
-"""Stage → keys of its method's entries."""
+"""Stage → BibTeX keys of its method."""
 BENCHMARKS = {
     "ade20k": ("zhou2017ade20k",),
     "camvid": ("brostow2009camvid",),
@@ -34,11 +34,11 @@ BENCHMARKS = {
     "suim": ("islam2020suim",),
     "voc": ("everingham2010voc",),
 }
-"""Benchmark, or its name before the colon → keys of its data set's entries."""
+"""Benchmark, or the part of its name before the colon → BibTeX keys of its data set."""
 
 
 def bibtex(stages: Iterable[str], benchmarks: Iterable[str]) -> str:
-    """Return the BibTeX entries of the stages and benchmarks that have any, each once."""
+    """Return the BibTeX entries of stages and benchmarks, without repetition."""
     keys = [key for stage in stages for key in STAGES.get(stage, ())]
     for name in benchmarks:
         family = name.partition(":")[0]
@@ -48,6 +48,6 @@ def bibtex(stages: Iterable[str], benchmarks: Iterable[str]) -> str:
 
 @functools.cache
 def entries() -> dict[str, str]:
-    """Return key → entry, for all entries of citations.bib."""
+    """Return BibTeX key → entry, for all entries of citations.bib."""
     text = (Path(__file__).parent / "citations.bib").read_text("utf-8")
     return {entry.partition("{")[2].partition(",")[0]: entry.strip() for entry in text.strip().split("\n\n")}

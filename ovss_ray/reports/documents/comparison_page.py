@@ -20,20 +20,20 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.runs.folder import RunFolder
 
 Runs = Mapping[str, tuple[Report, Mapping[str, Reading]]]
-"""Folder of a run → its report, and benchmark → the content of its records, with cells."""
+"""Folder of a run → its report, and benchmark → content of its records, with confusion cells."""
 Differences = Mapping[tuple[str, str], Paired]
-"""Folder of another run, benchmark → paired differences to the first run."""
+"""(folder of a further run, benchmark) → paired differences of this run to the first run."""
 
 
 def write(uri: str, runs: Runs, differences: Differences, unlike: bool = False, images: int = 101) -> None:
-    """Write the page to a file. `unlike`: also for runs that cannot be paired; the page says why.
+    """Write the page to a file. `images` is the total number of images in all galleries.
 
-    `images` is the number of images in all galleries together. Raises OvssError for runs that cannot be paired.
+    Raises OvssError for runs that cannot be paired, unless `unlike` is True; the page then states the reasons.
     """
     reasons = [f"{run}, {name}: {paired.refused}" for (run, name), paired in differences.items() if paired.refused]
     if reasons and not unlike:
         raise OvssError(
-            f"--html: {len(reasons)} comparisons with {next(iter(runs))} are not like with like: {'; '.join(reasons)}. "
+            f"--html: {len(reasons)} comparisons with {next(iter(runs))} cannot be paired: {'; '.join(reasons)}. "
             "Add --unlike to write the page nevertheless; it then states these reasons"
         )
     files.write(files.absolute(uri), render(runs, differences, images).encode())
@@ -59,7 +59,7 @@ def render(runs: Runs, differences: Differences, images: int = 101) -> str:
 def _view(
     number: int, name: str, names: Sequence[str], runs: Runs, differences: Differences, images: int, room: int
 ) -> dict[str, Any]:
-    """Return the section of a benchmark: a table of values, tables of differences for each other run, a gallery."""
+    """Return the section of a benchmark: a table of values, tables of differences for each further run, a gallery."""
     of_runs = [report.benchmarks.get(name) for report, _ in runs.values()]
     headings = {
         key: words
@@ -121,7 +121,7 @@ def _same_classes(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 
 def _largest_first(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[int, Any]]:
-    """Return label and score in the first run of the classes, those with the largest difference of IoU first."""
+    """Return (label, score in the first run) of each class, largest absolute difference of IoU first."""
 
     def size(label: int) -> float:
         before, after = first[label].iou, second[label].iou
@@ -159,7 +159,7 @@ def _chance(p: float) -> str:
 
 
 def _gallery(name: str, runs: Runs, images: int, room: int) -> tuple[list[str], Gallery]:
-    """Return the labels of a benchmark, and the images with the largest difference of mIoU to the first run."""
+    """Return the labels of a benchmark, and a gallery of the images with the largest difference of mIoU."""
     readings = [readings.get(name) for _, readings in runs.values()]
     with_benchmark = [reading for reading in readings if reading]
     if len(with_benchmark) < len(readings) or len({tuple(of.card["labels"]) for of in with_benchmark}) > 1:
@@ -174,7 +174,7 @@ def _gallery(name: str, runs: Runs, images: int, room: int) -> tuple[list[str], 
 
 
 def _most_different(cells: Sequence[Cells]) -> list[str]:
-    """Return the ids of the images that all runs have scored, those with the largest difference of mIoU first."""
+    """Return the ids of the images scored in all runs, largest difference of mIoU to the first run first."""
     mious = [dict(zip(of.ids, np.nan_to_num(of.image_miou).tolist(), strict=True)) for of in cells]
     shared = [image for image in mious[0] if all(image in of for of in mious)]
     return sorted(shared, key=lambda image: (-max(abs(of[image] - mious[0][image]) for of in mious), image))

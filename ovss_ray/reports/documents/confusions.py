@@ -1,4 +1,4 @@
-"""The confusions that cost most: pixels of a class that were predicted as another class, over all images of a run."""
+"""The confusions that lower mIoU most: pixels of a class that were predicted as another class, in all images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class Confusion:
     cost: float
     """points of mIoU that the run would gain if exactly these pixels were predicted correctly"""
     images: int = 0
-    """number of images with such pixels; 0 if the cells of the images were not kept"""
+    """number of images with this confusion; 0 without stored confusion cells"""
     examples: tuple[str, ...] = ()
-    """ids of the images with most of these pixels, most first"""
+    """ids of the images with most of these pixels, largest number first"""
 
 
 def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusion]:
-    """Return the confusions with the highest cost, highest first. `cells` gives the examples."""
+    """Return the `most` confusions of the highest cost, highest first. Without `cells`, they have no example images."""
     n = len(partial.counts)
     truth, prediction = np.nonzero(partial.counts)
     wrong = truth != prediction
@@ -77,7 +77,7 @@ def _costs(partial: Partial, truth: np.ndarray, prediction: np.ndarray) -> np.nd
 
 
 def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tuple[int, int], list[str]]:
-    """Return (true label, predicted label) → ids of the images with such pixels, those with most pixels first."""
+    """Return (true label, predicted label) → ids of images with pixels of this confusion, most pixels first."""
     width = labels + 1
     keys = cells.truth * width + cells.prediction
     images = {}
@@ -91,8 +91,8 @@ def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tupl
 def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tuple[list[int], list[int], np.ndarray]:
     """Return the rows, the columns and the values of the part of the matrix with the costliest confusions.
 
-    Rows and columns are labels, at most `most`, in the order of the labels. A column is also no class, if it occurs.
-    Values are percent of the pixels of the row's label, (rows, columns) float64.
+    Rows and columns are at most `most` labels, in order. If pixels of these labels have no predicted class, the last
+    column is NO_CLASS. Values are percent of the pixels of the row's label, (rows, columns) float64.
     """
     n = len(partial.counts)
     labels: dict[int, None] = {}

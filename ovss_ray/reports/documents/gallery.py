@@ -1,4 +1,4 @@
-"""Gallery of a page: pictures and numbers of selected images, as plain data for the page's script."""
+"""Gallery of a page: pictures and values of selected images, as plain data for the page's script."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ovss_ray.reports.documents.pictures import Album
 from ovss_ray.reports.resampling import Cells
 
 ROOM = 6_000_000
-"""Bytes of the pictures of a page, so that it can be sent as an e-mail."""
+"""Maximum bytes of the pictures of a page, so that the page fits into an e-mail."""
 HOW_TO_SAVE = (
     "the run kept no label maps. To keep them, repeat it in a new folder with: "
     "ovss evaluate CONFIG … --set keep_predictions=all"
@@ -20,21 +20,21 @@ KINDS = {"photograph": "photographs", "truth": "ground truth", "label map": "lab
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images of a gallery, and sentences on pictures that are missing."""
+    """Images of a gallery, and sentences on missing pictures."""
 
     images: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def share(images: int, benchmarks: int) -> int:
-    """Return the number of images in the gallery of each of several benchmarks: at least one, unless `images` is 0."""
+    """Return the number of images per benchmark: an equal part of `images`, at least 1; 0 if `images` is 0."""
     return max(images // benchmarks, min(images, 1))
 
 
 def build(album: Album, cells: Sequence[Cells], reasons: Mapping[str, Sequence[str]], room: int = ROOM) -> Gallery:
-    """Return the gallery of images: id → reasons, most important first. `cells` has the cells of each run.
+    """Return a gallery. `reasons`: image id → reasons to show it, most important image first.
 
-    Images that would make the page larger than `room` bytes are left out, with a note.
+    `cells` are the confusion cells of each run. Images beyond `room` bytes of pictures are left out, with a note.
     """
     places = [{name: k for k, name in enumerate(of_run.ids)} for of_run in cells]
     images: list[dict[str, Any]] = []
@@ -71,10 +71,10 @@ def _notes(album: Album, images: Sequence[Mapping[str, Any]], left_out: int) -> 
 
 
 def classes_of(cells: Cells, image: int) -> list[list[int]]:
-    """Return the labels of an image: each with its pixels in the truth, in the prediction, and in both.
+    """Return [label, pixels in the truth, pixels in the prediction, correct pixels] for each label of an image.
 
-    The labels are sorted by their pixels in truth and prediction, largest first. Pixels that were predicted as no class
-    have the number of labels as their label.
+    The labels are sorted by their pixels in truth and prediction, largest first. Pixels without a predicted class have
+    the number of labels as their label.
     """
     of_image = slice(*np.searchsorted(cells.image, [image, image + 1]))  # the cells are sorted by image
     truth, prediction, pixels = (of[of_image] for of in (cells.truth, cells.prediction, cells.pixels))

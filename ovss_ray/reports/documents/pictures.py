@@ -26,11 +26,11 @@ from ovss_ray.structures.vocabulary import Vocabulary
 SIDE = 480
 """Longest side of a picture, in pixels."""
 QUALITY = 78
-"""Quality of photographs, as WebP counts it."""
+"""WebP quality of photographs, 0 to 100."""
 UNCOUNTED, UNLABELLED = (138, 138, 138), (0, 0, 0)
-"""Colours of pixels that are not counted, and of pixels without a predicted class."""
+"""RGB colours of pixels that are not counted, and of pixels without a predicted class."""
 RIGHT, WRONG = (236, 238, 241), (196, 32, 74)
-"""Colours of the difference: correct pixels, and wrong ones."""
+"""RGB colours of correct and of wrong pixels in a difference picture."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Pictures:
     photo: str = ""
     truth: str = ""
     predictions: tuple[str, ...] = ()
-    """one per run"""
+    """coloured label map of each run"""
     differences: tuple[str, ...] = ()
-    """wrong pixels of each run"""
+    """difference picture of each run, with the wrong pixels"""
 
     @property
     def bytes(self) -> int:
-        """Length of all data URIs."""
+        """Total length of the data URIs, in bytes."""
         return sum(map(len, (self.photo, self.truth, *self.predictions, *self.differences)))
 
 
@@ -62,7 +62,7 @@ class Album:
         self._question = lru_cache(maxsize=64)(self._asked)
 
     def saved(self) -> set[str]:
-        """Return the ids of the images with a saved label map, of all runs."""
+        """Return the ids of the images that have a saved label map in every run."""
         return set.intersection(*(set(saved_maps(folder, self._name)) for folder, _ in self._runs))
 
     def pictures(self, image_id: str) -> Pictures:
@@ -86,12 +86,12 @@ class Album:
 
     @cached_property
     def _benchmark(self) -> Benchmark | None:
-        """The benchmark; None if it cannot be loaded, or has other labels than the run."""
+        """The benchmark; None if it cannot be loaded, or if its labels differ from those of the run."""
 
         def load() -> Benchmark:
             benchmark = catalog.load(self._name)
             if list(benchmark.labels) != self._reading.card["labels"]:
-                raise OvssError(f"{self._name} has other labels now than in the run")
+                raise OvssError(f"the labels of {self._name} differ from those of the run")
             return benchmark
 
         return self._try("photograph", load)
@@ -102,22 +102,22 @@ class Album:
         return {row[0]: Item(*(text or "" for text in row)) for row in zip(*values, strict=True)}
 
     def _prediction(self, run: int, image_id: str, part: str) -> np.ndarray | None:
-        """Return a saved label map in labels of the truth, (H, W) uint16; None if there is none."""
+        """Return a saved label map as indices of labels, (H, W) uint16; None if it is missing or unreadable."""
         uri = files.join(self._runs[run][0].predictions(self._name), f"{image_id}.png")
         if not files.exists(uri):
             return None
         return self._try("label map", lambda: self._question(run, part).labelled(decode_labels(files.read(uri), uri)))
 
     def _asked(self, run: int, part: str) -> Question:
-        """Return the question of a run for images with this part: the classes of its label maps, and their labels.
+        """Return the Question of a run for images with this part: the classes of its label maps, and their labels.
 
-        The facts of the run have its own words. Runs of earlier versions have none, and the benchmark's classes.
-        Raises OvssError if the values of the label maps are no classes.
+        Words of the user are read from the facts of the run. Runs of earlier versions have the benchmark's classes.
+        Raises OvssError if the label maps have indices into the words of each image.
         """
         folder, reading = self._runs[run]
         config, card = folder.config(), reading.card
         if gives_words(config):
-            raise OvssError(f"those of {folder.uri} have indices into the words of each image, not classes")
+            raise OvssError(f"the label maps of {folder.uri} have indices into the words of each image, not classes")
         labels, benchmark = tuple(card["labels"]), self._benchmark
         if benchmark and binary(config):
             benchmark = benchmark.for_binary()
@@ -127,7 +127,7 @@ class Album:
         return Question(labels, Vocabulary.of(card.get("classes", labels)), tuple(index))
 
     def _try(self, kind: str, make: Any) -> Any:
-        """Return what `make` returns; None after an OvssError, which is noted in `missing`."""
+        """Return the result of `make`. After an OvssError, add its message to `missing`, and return None."""
         try:
             return make()
         except OvssError as failure:
@@ -143,7 +143,7 @@ def saved_maps(folder: RunFolder, name: str) -> dict[str, str]:
 
 
 def colour(label: int) -> tuple[int, int, int]:
-    """Return the colour of a label: hues a golden ratio of the circle apart, in three shades (as on the web page)."""
+    """Return the RGB colour of a label, as on the web page. Successive hues differ by 0.618 of the colour circle."""
     hue = 0.618034 * label % 1.0
     value, saturation = ((0.95, 0.72), (0.72, 0.85), (0.85, 0.45))[label % 3]
     parts = [abs((hue * 6 + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]
@@ -162,13 +162,13 @@ def _table() -> np.ndarray:
 
 
 def _scale(size: tuple[int, ...]) -> tuple[int, int]:
-    """Return the H, W of the picture of an image."""
+    """Return the size (H, W) of the picture of an image of `size` (H, W), at most SIDE."""
     factor = min(1.0, SIDE / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _nearest(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Return a label map at the size of the picture of an image of `size`, by nearest pixels."""
+    """Return a label map, resized by nearest neighbour to the picture of an image of `size` (H, W)."""
     height, width = _scale(size)
     rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
     columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)
@@ -186,7 +186,7 @@ def _coloured(labels: np.ndarray) -> str:
 
 
 def _different(truth: np.ndarray, prediction: np.ndarray) -> str:
-    """Return the picture of wrong pixels. Pixels whose truth is IGNORE are not counted."""
+    """Return the difference picture as a data URI. Pixels with the truth IGNORE have the colour UNCOUNTED."""
     colours = np.array([RIGHT, WRONG, UNCOUNTED], np.uint8)
     state = np.where(truth == IGNORE, 2, (truth != prediction).astype(np.int64))
     return _uri(Image.fromarray(colours[state]), lossless=True, quality=20, method=1)

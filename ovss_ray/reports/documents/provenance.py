@@ -1,4 +1,4 @@
-"""Origin of a run's numbers, in words: versions, weights, seed, command, pools and history."""
+"""Origin of a run's numbers as text: versions, weights, intervals, command, pools and history."""
 
 import shlex
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from ovss_ray.runs.folder import RunFolder
 
 
 def facts(report: Report) -> str:
-    """Return the facts for a paper or an issue, a line each: coverage, weights, intervals and versions."""
+    """Return facts for a paper or an issue, one per line: coverage, weights, intervals and versions."""
     run, packages = report.run, report.run.environment.get("packages", {})
     lines = [f"run {run.digest}, {'final' if report.final else 'not final'}"]
     lines += [line for name, benchmark in report.benchmarks.items() for line in _benchmark(name, benchmark)]
@@ -42,12 +42,12 @@ def _benchmark(name: str, benchmark: BenchmarkReport) -> list[str]:
 
 
 def intervals(report: Report) -> dict[str, str]:
-    """Return benchmark → method of its intervals in words, for benchmarks with intervals."""
+    """Return benchmark → sentence on the method of its intervals, for benchmarks with intervals."""
     return {name: terminal.method(of.bootstrap) for name, of in report.benchmarks.items() if of.bootstrap}
 
 
 def command(folder: RunFolder) -> str:
-    """Return the command that repeats the run in another folder. config.yaml holds all that was requested."""
+    """Return the command that repeats the run in another folder, from the run's config.yaml with all settings."""
     return f"ovss evaluate {shlex.quote(files.absolute(folder.file('config.yaml')))} --out NEW_FOLDER"
 
 

@@ -1,4 +1,4 @@
-"""Rendering of HTML pages that need no other file and no network: style, script and pictures are inside the page."""
+"""Rendering of self-contained HTML pages: style, script and pictures are inside the page."""
 
 import functools
 import importlib.metadata
@@ -13,14 +13,14 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(template: str, **context: Any) -> str:
-    """Return a page. All text of the context is escaped, also inside of scripts."""
+    """Return the HTML of a page. All text in `context` is escaped, also inside scripts."""
     assets = {name: (_TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js")}
     assets = {"style": assets["page.css"], "script": assets["page.js"], "version": _version()}
     return _environment().get_template(template).render(**assets, **context)
 
 
 def _version() -> str:
-    """Return the version of this program; empty if it is not installed."""
+    """Return the version of ovss_ray; empty if the package is not installed."""
     try:
         return importlib.metadata.version("ovss_ray")
     except importlib.metadata.PackageNotFoundError:

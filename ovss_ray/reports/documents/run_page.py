@@ -23,9 +23,9 @@ from ovss_ray.runs.folder import RunFolder
 FILE = "report.html"
 """Name of the page in the folder of a run."""
 CONFUSIONS = 20
-"""Number of confusions that are listed."""
+"""Maximum number of confusions that are listed."""
 MATRIX = 12
-"""Number of classes in the confusion matrix."""
+"""Maximum number of classes in the confusion matrix."""
 IMAGES = 101
 """Default number of images in the galleries of a page."""
 
@@ -33,8 +33,8 @@ IMAGES = 101
 def write(folder: RunFolder, report: Report, readings: Mapping[str, Reading], images: int = IMAGES) -> str:
     """Write the page into the folder of a run, and return its address.
 
-    `readings` have the cells of single images (see totals.read), if there are not too many. `images` is the number of
-    images in all galleries together; 0 for a page without photographs.
+    `readings` have confusion cells, except for benchmarks with too many images (see totals.read). `images` is the total
+    number of images in all galleries; 0 for a page without photographs.
     """
     uri = folder.file(FILE)
     files.write(uri, render(folder, report, readings, images).encode())
@@ -155,6 +155,6 @@ def _without_cells(reading: Reading, partial: Partial | None) -> str:
 
 
 def check_local(uri: str) -> None:
-    """Raise OvssError if a page is not on this machine, where a browser could open it."""
+    """Raise OvssError if a page is not a file on this machine, which a browser can open."""
     if not files.is_local(uri):
         raise OvssError(f"--open: {uri} is not a file on this machine. Copy it, and open the copy in a browser")

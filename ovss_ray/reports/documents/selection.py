@@ -1,4 +1,4 @@
-"""Images of a gallery: worst, best and random ones, and those that show a class or a confusion."""
+"""Selection of a gallery's images: worst, best and random images, and examples of classes and confusions."""
 
 import zlib
 from collections.abc import Collection, Iterable, Sequence
@@ -9,17 +9,18 @@ from ovss_ray.reports.documents.confusions import Confusion
 from ovss_ray.reports.resampling import Cells
 
 WORST_CLASSES = 10
-"""Number of classes with the lowest IoU that get an image of their own."""
+"""Number of classes, lowest IoU first, for which the gallery shows an image."""
 
 
 def selected(
     cells: Cells, iou: np.ndarray, confusions: Sequence[Confusion], saved: Collection[str] | None, most: int
 ) -> dict[str, list[str]]:
-    """Return image id → the reasons why the gallery shows it, at most `most` images, most important first.
+    """Return image id → the reasons why the gallery shows it, for at most `most` images, most important first.
 
-    Reasons are "worst", "best", "random", "class" and "confusion". `iou` is that of each label, (L,) percent. `saved`
-    has the ids of images with a saved label map; None or empty: any image. The choice does not depend on the order
-    of records: ties are resolved by the id, and random images are those with the smallest checksum of their id.
+    Reasons are "worst", "best", "random", "class", "confusion", and "more" for further images with a low mIoU. `iou` is
+    the IoU of each label, (L,) percent. `saved` has the ids of images with a saved label map; None or empty: any image.
+    The order of records has no influence: ties are resolved by the id. Random images are those with the smallest
+    checksums of their ids.
     """
     places = [k for k, name in enumerate(cells.ids) if not saved or name in saved]
     scored = [k for k in places if not np.isnan(cells.image_miou[k])]
@@ -45,7 +46,7 @@ def selected(
 
 
 def _of_classes(cells: Cells, iou: np.ndarray) -> list[str]:
-    """Return the image with most wrong pixels of each of the worst classes, worst class first."""
+    """Return for each of the worst classes the image with most wrong pixels of the class, worst class first."""
     order = [int(label) for label in np.argsort(iou, kind="stable") if not np.isnan(iou[label])][:WORST_CLASSES]
     return [name for label in order for name in _most_wrong(cells, label)]
 

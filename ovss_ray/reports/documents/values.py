@@ -1,4 +1,4 @@
-"""Values of a report in words, for tables of any form: headings, percentages, intervals and coverage."""
+"""Values of a report as text, for all kinds of tables: headings, percentages, intervals and coverage."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def with_values(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
 
 
 def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
-    """Return key → heading of the values of each class, for the keys of measured metrics that the report has."""
+    """Return key → heading of the values per class, for the keys of measured metrics in the report."""
     present = benchmark.classes[0].model_dump() if benchmark.classes else {}
     measured = [of for of in known([benchmark]) if of.measured_as in benchmark.measured or not benchmark.measured]
     named = {key: words for metric in measured for key, words in metric.class_headings.items()}
@@ -33,7 +33,7 @@ def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
 
 
 def groups(benchmark: BenchmarkReport) -> Iterator[tuple[str, str, float, Ends | None]]:
-    """Yield group, words of a value, value in percent and its interval, for all groups with a value."""
+    """Yield (group, heading of the value, value in percent, interval or None) for all groups with a value."""
     for metric in known([benchmark]):
         for name, group in benchmark.groups.items():
             bounds = benchmark.bootstrap.groups.get(name, {}) if benchmark.bootstrap else {}
@@ -49,14 +49,14 @@ def percent(value: float | None) -> str:
 
 
 def interval(ends: Ends | None) -> str:
-    """Return an interval in words; an empty text for None."""
+    """Return an interval as text, such as "61.20–64.85"; empty for None."""
     return f"{ends[0]:.2f}–{ends[1]:.2f}" if ends else ""
 
 
 def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> str:
-    """Return the numbers of scored and of expected images, with "not final" if any are missing.
+    """Return the numbers of scored and of expected images, with "not final" if images are missing.
 
-    `metric`: the number of images that this metric has measured, which may be smaller, in place of the scored ones.
+    With `metric`, the first number is that of the images measured by this metric, which may be smaller.
     """
     scored = benchmark.images.scored
     measured = benchmark.measured.get(metric.measured_as, scored) if metric else scored
@@ -65,6 +65,6 @@ def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> 
 
 
 def selection(benchmark: BenchmarkReport) -> str:
-    """Return the split, with the restrictions in words if only some of its images were requested."""
+    """Return the split, with the restrictions in words if only a part of its images was requested."""
     only = ", ".join(benchmark.selection.restrictions)
     return f"{benchmark.selection.split} ({only} only)" if only else benchmark.selection.split

@@ -1,8 +1,8 @@
-"""Published figures: mIoU, SG-IoU and values of instances in papers, repositories and logs, as in figures.json.
+"""Published figures from papers, repositories and logs: mIoU, SG-IoU and values of instances (figures.json).
 
 Figures of vocabulary-free methods are in vocabulary_free.json, since no ordinary mIoU is comparable with them.
 
-One method may have several figures for one benchmark, if sources differ or one source gives more digits.
+A method may have several figures for a benchmark, if sources differ, or if a source gives more digits.
 """
 
 import functools
@@ -14,12 +14,12 @@ from typing import Any
 from ovss_ray.benchmarks import class_lists
 
 SECOND_HAND = "second-hand"
-"""Kind of a figure that is quoted by others and was not checked against its source."""
+"""Kind of a figure that was quoted by other authors, and not checked against its source."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One published mIoU, mean SG-IoU, or value of prompted instances."""
+    """A published mIoU, mean SG-IoU, or value of prompted instances."""
 
     method: str
     backbone: str
@@ -39,22 +39,22 @@ class Figure:
     kind: str
     """log, README, figure (a table that is a picture), aggregator or second-hand
 
-    aggregator: a listing by others than the authors. second-hand: a summary by others, not checked against the source;
-    such a figure is listed, but never compared.
+    aggregator: a list by other people than the authors. second-hand: a summary by other people, not checked against
+    the source; the figure is listed, but never compared.
     """
     note: str = ""
 
     @property
     def quoted(self) -> str:
-        """Repository and file, with the note in brackets."""
+        """Source of the figure, with the note in parentheses."""
         return f"{self.where} ({self.note})" if self.note else self.where
 
 
 def of(benchmark: str) -> tuple[Figure, ...]:
     """Return the figures published for a benchmark, best first, SG-IoU last; empty if there are none.
 
-    Sources do not always state their class names, so ade20k:150@catseg has the figures of ade20k:150. Nor do they
-    always state their label files, so pascal_context:59-json has the figures of pascal_context:59.
+    Some sources do not state their class names, so ade20k:150@catseg has the figures of ade20k:150. Some sources do not
+    state their label files, so pascal_context:59-json has the figures of pascal_context:59.
     """
     base = class_lists.base(benchmark)
     matching = (figure for figure in figures() if figure.benchmark == base)
@@ -69,35 +69,35 @@ def figures() -> tuple[Figure, ...]:
 
 
 def method(stage: str, variant: str) -> tuple[str, str] | None:
-    """Return method and backbone, as published, of a stage with this `variant`; None if no figures are published."""
+    """Return the published names of method and backbone for a stage with this `variant`; None without figures."""
     return next((tuple(known) for *names, known in _content()["methods"] if names == [stage, variant]), None)
 
 
 @dataclass(frozen=True)
 class FreeFigure:
-    """One published figure of a method that finds its own words, or of its comparison in the same source.
+    """A published figure of a vocabulary-free method, or of another method in the same source.
 
     It is comparable only with figures of the same metric, setting and mapping, and never with an ordinary mIoU.
     """
 
     method: str
     benchmark: str
-    """name of the benchmark in this project, or the source's name of another data set"""
+    """name of the benchmark in this project; for other data sets, the name in the source"""
     value: float
     metric: str
-    """metric in the words of the source"""
+    """name of the metric in the source"""
     setting: str
-    """origin of the words, and the images if they are not all"""
+    """origin of the words, and the subset of the images if not all were used"""
     mapping: str
     """mapping of words to classes; "none" if class names were given"""
     kind: str
-    """log, text (full text of the paper), abstract, or note: notes of others on a paper whose tables were not seen"""
+    """log, text (full text of the paper), abstract, or note (a summary by other people, not checked in the paper)"""
     where: str
     """source of the figure"""
 
 
 def vocabulary_free(benchmark: str | None = None) -> tuple[FreeFigure, ...]:
-    """Return the figures of methods without given class names, for a benchmark or for all, grouped by setting."""
+    """Return the figures of vocabulary_free.json for a benchmark, or for all, sorted by metric, setting and mapping."""
     rows = json.loads((Path(__file__).parent / "vocabulary_free.json").read_text("utf-8"))
     every = (FreeFigure(*row) for row in rows)
     base = benchmark and class_lists.base(benchmark)

@@ -1,8 +1,8 @@
 """Comparison of a run's mIoU with published figures of the same method, if both are comparable.
 
-A run has a published method if its config has a single stage that figures.json lists with its `variant`.
-For example, `san` with `san_vit_b_16` is SAN with CLIP ViT-B/16. Nothing is published for the other stages and
-variants: the presets of SAM and AlphaCLIP, the small networks trained here, label maps of other systems.
+A run has a published method if its config has a single stage, listed in figures.json with its `variant`. For example,
+`san` with `san_vit_b_16` is SAN with CLIP ViT-B/16. Other stages and variants have no published figures. Examples are
+SAM with AlphaCLIP, the small networks trained here, and label maps of other systems.
 
 Published figures are for all images of a benchmark's default split, with the published checkpoint and class names. A
 benchmark without an @ in its name has the published class names. For other runs the figures are listed, with the reason
@@ -41,9 +41,9 @@ def published_for(
     """Return the published figures of a run's method for a benchmark, with the measured values; None without figures.
 
     `measured` is the benchmark's part of the report. `weights` are the weights in the report's environment. A
-    `difference` is measured minus published value in points, both by the convention of the figure. It is None if the
-    convention is unknown, if the figure is second-hand, or if `not_comparable` has reasons. SG-IoU is measured only if
-    the run has relations.
+    `difference` is measured minus published value in points, both by the convention of the figure. It is None for an
+    unknown convention, a second-hand figure, or a value that was not measured. It is also None if `not_comparable` has
+    reasons. SG-IoU is measured only if the run has relations.
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)
@@ -77,9 +77,9 @@ def _compared(figure: Figure, metrics: Mapping[str, float | None], comparable: b
 
 
 def _about_weights(variant: str, used: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the reasons why the weights are not the published weights.
+    """Yield the reasons why the weights are not the published checkpoint.
 
-    Weights are identified by their sha256, or by their file name if no sha256 is published.
+    A checkpoint is identified by its sha256, or by its file name if no sha256 is published.
     """
     theirs = zoo.weights_of(variant)
     if not theirs.file:
@@ -121,6 +121,6 @@ def _about_images(name: str, measured: BenchmarkReport) -> Iterator[str]:
 
 
 def _about_size(settings: object) -> Iterator[str]:
-    """Yield the reason why the size of the scored label maps is not the published one."""
+    """Yield the reason why the resolution of the scored label maps differs from that of the published figures."""
     if getattr(settings, "resolution", "original") != "original":
         yield "the published figures are scored at original resolution"

@@ -63,7 +63,7 @@ LATE = 2
 PATIENCE = 5.0
 """Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
 LOOK = 2.0
-"""Seconds between two looks at a cluster that is too small, see `Arguments.patience`"""
+"""Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
 """Log settings of Ray Serve. The access log is off, since it contains data about clients.
 

@@ -51,12 +51,11 @@ def plan(config: RunConfig) -> list[Parts]:
 
     Every config answers `segment` requests. A config that proposes regions with a stage of PROMPTERS, and scores them,
     also answers `regions` requests and prompt requests. Stages that compute metrics or save files are left out. A
-    config in which a stage finds words also answers `words` requests. The other kinds leave this stage out, and those
-    that work for it alone, such as a captioner.
+    config in which a stage finds words also answers `words` requests. The other kinds leave out this stage, and stages
+    whose columns only this stage reads, such as a captioner.
 
-    Raises OvssError if the stages need more than an image, such as ground truth, or no image at all. The same holds for
-    stages whose predictions do not have the size of the photograph. It also holds for a stage that finds words and
-    segments at once.
+    Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth. Also raised
+    if label maps differ in size from the photograph, or if one stage both finds words and segments.
     """
     stages = config.stages()
     _check(stages)
@@ -129,7 +128,7 @@ def _parts(
 
 
 def _pointing(stage: StageConfig) -> StageConfig:
-    """Return the stage to run for prompts: for a stage in PROMPTERS its prompter with the same network.
+    """Return the stage to run for prompts: the prompter of a stage in PROMPTERS, with the same network.
 
     Any other stage is returned unchanged.
     """
@@ -142,9 +141,9 @@ def prompting(stages: Iterable[str]) -> str:
 
 
 def prompter(proposer: StageConfig, **options: int) -> StageConfig:
-    """Return the stage that answers prompts with the network of `proposer`, and the options that both stages have.
+    """Return the stage that answers prompts with the network of `proposer`.
 
-    `options`: further options of that stage.
+    The stage gets those options of `proposer` that both stages have, and the further `options`.
     """
     stage = StageConfig(use=PROMPTERS[proposer.use])
     shared = proposer.settings().model_dump(include=set(stage.kind().Config.model_fields))

@@ -55,10 +55,10 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools. If they can use a GPU, they get whole GPUs, or parts if there are fewer GPUs than pools.
+    """Return the pools with the GPUs of each worker: a whole GPU, or a part if GPUs are too few.
 
-    A pool with a part of a GPU has one worker, unless its config sets the number of workers. Pools whose config sets
-    `gpus` are not changed.
+    A pool with a part of a GPU has one worker, unless its config sets the number of workers. Pools that cannot use a
+    GPU, and pools whose config sets `gpus`, are not changed.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

@@ -62,7 +62,7 @@ class Found(BaseModel):
 
 
 class Word(BaseModel):
-    """A word with which an image was segmented, though the request did not have to name it."""
+    """A word with which an image was segmented: found by the model, or added by the request."""
 
     name: str
     synonyms: list[str] = Field(description="further names")

@@ -141,8 +141,8 @@ def _segment(app: FastAPI, desk: Desk) -> None:
         """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
 
         Without classes and benchmark, a model that finds words segments the image into these words. The answer lists
-        them as `words`. With `add=1`, the classes are added to them. With `map`, several of the classes become one
-        class of the answer.
+        them as `words`. With `add=1`, the request's classes are added to these words. With `map`, several requested
+        classes become one class of the answer.
 
         With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
         fields.
@@ -172,9 +172,9 @@ def _segmented(
     result: Row | None, words: Vocabulary | None, image: np.ndarray, output: Output, bare: bool, corners: int,
     listed: Sequence[Word] | None,
 ) -> Response:  # fmt: skip
-    """Return the response for a row that a model has computed; None stands for an image without words.
+    """Return the response for the row `result` of a model; None stands for an image without words.
 
-    `listed`: the words found. Call it in a thread.
+    `listed`: words for the answer's field `words`; None: no field. Call it in a thread.
     """
     result = result or own_words.unnamed(image)
     words = words or Vocabulary.of(["nothing"])

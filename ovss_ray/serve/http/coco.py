@@ -1,6 +1,6 @@
 """COCO documents of masks: images, annotations with run lengths, and categories, as pycocotools reads them.
 
-The keys are those of the data format at https://cocodataset.org/#format-data. Like in COCO's results, annotations also
+The keys are those of the data format at https://cocodataset.org/#format-data. As in COCO's results, annotations also
 have a `score`. The page writes the same document (static/coco.js).
 """
 

@@ -158,7 +158,7 @@ def _masks(row: Mapping[str, Any], order: list[int], areas: np.ndarray, words: V
 def _names(row: Mapping[str, Any], region: int, words: Vocabulary, top: int) -> list[Name]:
     """Return the `top` most probable classes of a region. Of classes with equal scores, the lower index comes first.
 
-    Their probabilities are the row's, with those of both branches, else the softmax of its scores.
+    The probabilities are the row's `top_scores` (fused, head, CLIP) if it has them, else the softmax of its `scores`.
     """
     if "top_classes" in row:
         listed = zip(row["top_classes"][region].tolist(), row["top_scores"][region].tolist(), strict=True)

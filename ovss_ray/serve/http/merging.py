@@ -20,7 +20,7 @@ EXAMPLE = '{"sedan": "car", "suv": "car", "unicorn": null}'
 
 @dataclass(frozen=True)
 class Merged:
-    """Classes of an answer, and the table that leads to them."""
+    """Classes of an answer, and the table that maps the classes of the request to them."""
 
     words: Vocabulary
     """classes of the answer: the names in the mapping, and classes of the request that are not in it"""
@@ -28,7 +28,7 @@ class Merged:
     """(NONE + 1,) uint16: class index of the request → class index of the answer, or NONE"""
 
     def applied(self, row: Row) -> Row:
-        """Return the row of a segmented image with class indices of the answer; `merged` has the table for scores."""
+        """Return the row with class indices of the answer in `prediction`, and the table in `merged`."""
         return {**row, "prediction": self.table[row["prediction"]], "merged": self.table}
 
 
@@ -41,7 +41,9 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
     if text is None:
         return None
     if words is None:
-        raise HTTPException(422, "map needs the classes of the request; this model finds words in the image. Drop map")
+        raise HTTPException(
+            422, "map needs requested classes, but here the model finds words. Omit map, or pass classes without add"
+        )
     if len(text) > (most := 2 * limits.letters * limits.classes):
         raise HTTPException(422, f"map is too long: {len(text):,} characters; the limit is {most:,}")
     try:

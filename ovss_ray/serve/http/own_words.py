@@ -1,4 +1,4 @@
-"""Requests without classes: a model that can find words names the image itself, then segments it with these words."""
+"""Requests without classes: a model finds words in the image, then segments the image into these words."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,14 +21,14 @@ REQUEST = "request"
 
 
 def wanted(fields: Segment, desk: Desk) -> bool:
-    """Return whether the model of a request has to find words: it can, and no classes are sent or `add` is set."""
+    """Return whether the model must find words: `add` is set, or no classes are sent and the model can find words."""
     able = [name for name, model in desk.models.items() if "words" in model.description["answers"]]
     named = bool(fields.classes) or fields.benchmark is not None
     return fields.add or (not named and bool(able) and fields.model in (None, *able))
 
 
 async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | None) -> list[Word]:
-    """Return the words that a model finds in an image (H, W, 3) uint8 RGB, then new ones of `added`.
+    """Return the words that a model finds in an image (H, W, 3) uint8 RGB, then further words of `added`.
 
     Raises HTTPException 422 for too many words, or if a stage failed.
     """

@@ -1,8 +1,9 @@
-"""Average precision of ranked masks: their outcome in an image, as records keep it, and the sum over images.
+"""Average precision (AP) of ranked masks: the outcome of each mask of an image, and the AP over all images.
 
-Masks are matched within an image, with instances of their label. So a record has the outcome of each mask. The sum
-ranks all masks by score, then by the image's number, so it is exact in any order. The rules of COCO and LVIS differ in
-the masks and instances that count (see metrics/instance_ap.py and metrics/instance_ap_lvis.py).
+A mask is matched only with instances of the same image and label. So each image's record stores the outcomes of its
+masks. For the AP, all masks are ranked by score, then by image number. So the order of the records does not matter.
+The rules of COCO and LVIS differ in the masks and instances that count (see metrics/instance_ap.py and
+metrics/instance_ap_lvis.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,15 +26,16 @@ FIELDS = [
     ("matched", pa.list_(pa.uint64())),
     ("ignored", pa.list_(pa.uint64())),
 ]
-"""One image: label of each instance, and a bit for each entry of AREAS in which it counts. Then the masks, sorted by
-label and score. `matched` and `ignored` have a bit for each area and threshold of a mask: area · 10 + threshold."""
+"""Fields of one image's record. `truth`: label of each instance; `counted`: a bit for each entry of AREAS, set if the
+instance counts. The other lists have one value per mask, sorted by label, then by score. Bit a · 10 + t of `matched`
+and `ignored` is for AREAS[a] and THRESHOLDS[t]."""
 LISTS = tuple(name for name, _ in FIELDS[1:])
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
-"""pixels: smallest and largest area of the instances that count, for all, small, medium and large ones."""
+"""Smallest and largest area, in pixels, of the instances that count: all, small, medium and large instances."""
 EVERY = np.uint64((1 << len(AREAS) * len(THRESHOLDS)) - 1)
-"""All bits of `matched` and `ignored`."""
+"""Value of `matched` or `ignored` with all bits set."""
 _SUFFIXES = ("", "_50", "_75", "_small", "_medium", "_large")
 _OUTCOME = ("label", "score", "matched", "ignored")
 _KINDS = (np.uint16, np.float64, np.uint64, np.uint64)
@@ -43,7 +45,7 @@ class Labelled(NamedTuple):
     """R masks of an image, each with a label."""
 
     labels: np.ndarray
-    """(R,) uint16"""
+    """(R,) uint16: label index of each mask"""
     boxes: np.ndarray
     """(R, 4) int32: x0 y0 x1 y1 of each mask, half open"""
     bits: np.ndarray
@@ -51,13 +53,13 @@ class Labelled(NamedTuple):
 
 
 def headings(metric: str, of: str) -> dict[str, str]:
-    """Return the keys and headings of the six values of a metric, such as "AP 50". `of` is the heading of the first."""
+    """Return key → heading, such as "AP 50", for the six values of a metric. `of` is the heading of the first value."""
     words = (of, "AP 50", "AP 75", "AP small", "AP medium", "AP large")
     return {f"{metric}{suffix}": heading for suffix, heading in zip(_SUFFIXES, words, strict=True)}
 
 
 def paired(boxes: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray) -> None:
-    """Raise OvssError unless there are a mask and scores for each box of a detector."""
+    """Raise OvssError unless each box of a detector has one mask and one row of scores."""
     if not len(boxes) == len(scores) == len(detector_scores):
         raise OvssError(
             f"{len(boxes)} masks and {len(scores)} rows of scores for {len(detector_scores)} boxes. Use stages that "
@@ -69,10 +71,10 @@ def record(
     true: Labelled, true_areas: np.ndarray, crowd: np.ndarray, detected: Labelled, ranks: np.ndarray,
     listed: np.ndarray, most: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return LISTS of an image: the outcome of each mask, sorted by label, then by score.
+    """Return the fields LISTS of an image's record: the outcome of each mask, sorted by label, then by score.
 
-    `true_areas` (T,) in pixels and `crowd` (T,) bool are of the instances, `ranks` (R,) the scores of the masks. Of the
-    masks with indices `listed`, at most `most` of a label count.
+    `true_areas` (T,) are the instances' areas in pixels. `crowd` (T,) bool is True for crowds. `ranks` (R,) are the
+    masks' scores. Only masks with indices in `listed` count; of each label, only the `most` masks with the best scores.
     """
     counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
     counts = counts.reshape(-1, len(AREAS))
@@ -101,7 +103,10 @@ def record(
 
 
 def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarray], crowd: bool) -> float:
-    """Return the IoU of two regions. Of a crowd, the union is the mask's area alone. Empty regions have IoU 0."""
+    """Return the IoU of a mask and an instance, 0 to 1; both are (box, mask inside the box).
+
+    For a crowd, the intersection is divided by the mask's area. Without a common pixel, the IoU is 0.
+    """
     common = regions.shared(mask, truth)
     area = int(np.count_nonzero(mask[1]))
     union = area if crowd else area + int(np.count_nonzero(truth[1])) - common
@@ -111,7 +116,8 @@ def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarra
 def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the bits `matched` and `ignored` of D masks of one class, sorted by score, both (D,) uint64.
 
-    `ious` (D, G), `areas` (D,) in pixels, `counts` (G, areas) bool: instances that count, `crowd` (G,) bool.
+    `ious` (D, G) are with G instances; `areas` (D,) are the masks' areas in pixels. `counts` (G, len(AREAS)) bool is
+    True where an instance counts. `crowd` (G,) bool is True for crowds.
     """
     matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
     for a, (low, high) in enumerate(AREAS):
@@ -130,8 +136,8 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
     """Yield the index of the instance that each mask is matched with, in the order of the masks; -1 for none.
 
-    Instances that count come first, and are preferred. A crowd may be matched several times. Of instances with equal
-    IoU the last is matched, as in COCOeval.
+    The instances that count must come first; they are preferred. A crowd may be matched several times. If several
+    instances have the largest IoU, the last of them is matched, as in COCOeval.
     """
     taken = np.zeros(len(counts), bool)
     for row in ious:
@@ -153,7 +159,7 @@ class Outcomes:
     """Outcomes of a set of images. Addition joins them; `result` sorts them, so the order does not matter."""
 
     metric: ClassVar[str]
-    """name of the metric, with which the keys of its values begin"""
+    """name of the metric; the keys of its values begin with it"""
     labels: int
     parts: tuple[pa.StructArray, ...] = ()
 
@@ -167,14 +173,14 @@ class Outcomes:
         return type(self)(self.labels, (*self.parts, *other.parts))
 
     def any_mask(self, records: pa.StructArray) -> bool:
-        """Return whether an image has a mask. Without any, there is no number."""
+        """Return whether any of the images has a mask. If none has, all values are NaN."""
         return len(records.field("label").flatten()) > 0
 
     @cached_property
     def _precisions(self) -> np.ndarray:
-        """(L, areas, thresholds) float64: mean precision over RECALLS; NaN for a label without instances.
+        """(L, areas, thresholds) float64, 0 to 1: mean precision over RECALLS; NaN for a label without instances.
 
-        Without any mask, all values are NaN.
+        If no image has a mask, all values are NaN.
         """
         means = np.full((self.labels, len(AREAS), len(THRESHOLDS)), np.nan)
         if not self.parts:
@@ -197,15 +203,15 @@ class Outcomes:
         return means
 
     def result(self) -> dict[str, float]:
-        """Return all values by name, in percent; NaN without instances, and without masks."""
+        """Return all values by name, in percent; NaN if there are no instances, or no masks."""
         return self._values(range(self.labels))
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the mask AP of some labels."""
+        """Return the mean mask AP of a group of labels, in percent."""
         return {self.metric: self._values(labels)[self.metric]}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return the mask AP of each label, (L,) float64."""
+        """Return the mask AP of each label, (L,) float64 percent."""
         return {self.metric: 100.0 * self._precisions[:, 0].mean(1)}
 
     def _values(self, labels: Sequence[int]) -> dict[str, float]:
@@ -221,9 +227,9 @@ def _mean(values: np.ndarray) -> float:
 
 
 def precision(true: np.ndarray, false: np.ndarray, number: int) -> float:
-    """Return the mean over RECALLS of the interpolated precision of ranked masks.
+    """Return the mean over RECALLS of the interpolated precision of D ranked masks, 0 to 1.
 
-    `true` and `false` (D,) bool are right and wrong masks, best score first; `number` is that of the instances.
+    `true` and `false` (D,) bool mark right and wrong masks, best score first. `number` is the number of instances.
     """
     hits, misses = true.cumsum().astype(np.float64), false.cumsum().astype(np.float64)
     precisions = hits / (hits + misses + np.spacing(1))

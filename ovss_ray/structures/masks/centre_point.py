@@ -15,16 +15,16 @@ import numpy as np
 from ovss_ray.structures.masks.regions import box_of
 
 _EDGE, _CORNER = (np.exp(-distance / 0.35) for distance in (1.0, np.sqrt(2.0)))
-"""Share in the sum of a neighbour at an edge of the pixel, and of one at a corner."""
+"""Terms exp(−d / h) of the sum: for an edge neighbour (d = 1), and for a corner neighbour (d = √2)."""
 _SUMS = np.array([[edges * _EDGE + corners * _CORNER for corners in range(5)] for edges in range(5)])
 _RANKS = np.unique(_SUMS, return_inverse=True)[1].reshape(5, 5)
-"""(5, 5) int: place of each sum in ascending order, by its numbers of neighbours at edges and at corners."""
+"""(5, 5) int: rank of each sum in ascending order, indexed by the numbers of edge neighbours and corner neighbours."""
 
 
 def centre_point(mask: np.ndarray) -> tuple[int, int]:
-    """Return (x, y) in pixels of a mask's centre; the mask is (H, W) bool. Of equal pixels, the first in reading order.
+    """Return (x, y) in pixels of the centre of a mask (H, W) bool. Among equal pixels, the first in row order wins.
 
-    Pixels beyond the image count as outside. An empty mask has the point (0, 0), as in the released evaluation.
+    Pixels beyond the image count as outside. For an empty mask the result is (0, 0), as in OVSAM's released evaluation.
     """
     left, top, right, bottom = box_of(mask)
     if not right:
@@ -38,7 +38,8 @@ def centre_point(mask: np.ndarray) -> tuple[int, int]:
 def _innermost(mask: np.ndarray) -> np.ndarray:
     """Return the pixels of a mask with the largest chessboard distance from outside, both (h, w) bool.
 
-    A pixel is farther than r if the square of radius r around it is in the mask. r is found by bisection.
+    A pixel's distance is larger than r if the square of radius r around it lies in the mask. Bisection finds the
+    largest r for which there is a pixel.
     """
     sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     low, high = 0, (min(mask.shape) + 1) // 2
@@ -49,9 +50,9 @@ def _innermost(mask: np.ndarray) -> np.ndarray:
 
 
 def _eroded(sums: np.ndarray, radius: int) -> np.ndarray:
-    """Return the pixels whose square of `radius` is in the mask, (h − 2 radius, w − 2 radius) bool.
+    """Return whether the square around each pixel lies in the mask, (h − 2 radius, w − 2 radius) bool.
 
-    `sums` (h + 1, w + 1) has the number of the mask's pixels above and left of each crossing.
+    `sums` (h + 1, w + 1) is the integral image: the number of mask pixels above and left of each corner of a pixel.
     """
     side = 2 * radius + 1
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
@@ -59,7 +60,7 @@ def _eroded(sums: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _neighbours(reached: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many neighbours at edges, and at corners, of inner pixels are reached: two (H − 2, W − 2) uint8."""
+    """Return two counts of reached neighbours of inner pixels: at edges and at corners, (H − 2, W − 2) uint8 each."""
     ones = reached.astype(np.uint8)
     edges = ones[:-2, 1:-1] + ones[2:, 1:-1] + ones[1:-1, :-2] + ones[1:-1, 2:]
     corners = ones[:-2, :-2] + ones[:-2, 2:] + ones[2:, :-2] + ones[2:, 2:]

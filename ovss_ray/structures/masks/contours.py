@@ -1,8 +1,8 @@
 """Pixels near the contours of a label map, for all of its labels at once.
 
-Distances are those of a chess king: the larger of the differences in rows and columns. A pixel has
-distance 1 to another label if its 3 × 3 neighbourhood has several labels. On the shortest way to another label, all
-pixels have one label, and the last of them has distance 1. So no label needs a mask of its own.
+Distances are chessboard distances: the larger of the differences in rows and columns. A pixel has distance 1 to another
+label if its 3 × 3 neighbourhood has several labels. All pixels on the shortest path to another label have the same
+label. The last of these pixels has distance 1. So no label needs a mask of its own.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ _SQUARE = np.ones((3, 3), np.uint8)
 
 
 def near(labels: np.ndarray, width: int, edge: bool) -> np.ndarray:
-    """Return whether a pixel of another label is at most `width` pixels away, (H, W) bool. `labels` (H, W) integers.
+    """Return whether a pixel of another label is at most `width` pixels away, (H, W) bool.
 
-    `edge`: pixels outside the map have another label.
+    `labels` are (H, W) integers. With `edge`, pixels outside the map count as another label.
     """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 
@@ -22,7 +22,7 @@ def near(labels: np.ndarray, width: int, edge: bool) -> np.ndarray:
 
 
 def distances(labels: np.ndarray) -> np.ndarray:
-    """Return the distance of each pixel to the nearest pixel of another label, (H, W) float32 whole numbers.
+    """Return the distance in pixels of each pixel to the nearest pixel of another label, (H, W) float32 integers.
 
     `labels` (H, W) integers. Without a pixel of another label, all distances are infinite.
     """
@@ -35,7 +35,7 @@ def distances(labels: np.ndarray) -> np.ndarray:
 
 
 def reach(shape: tuple[int, ...]) -> int:
-    """Return 2 % of the diagonal of a map in pixels, rounded, at least 1: the width of the boundaries of Boundary IoU.
+    """Return the width of boundaries in Boundary IoU, in pixels: 2 % of the map's diagonal, rounded, at least 1.
 
     Source: Cheng et al., "Boundary IoU", CVPR 2021, and its official code.
     """

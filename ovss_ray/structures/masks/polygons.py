@@ -29,7 +29,7 @@ class Polygon:
 
 
 def count(labels: np.ndarray) -> int:
-    """Return the number of points where outlines of a label map (H, W) turn. Up to four classes may share a point."""
+    """Return the number of points where outlines of a label map (H, W) turn. A point of several classes counts once."""
     return int(np.count_nonzero(_turns(_around(labels))))
 
 
@@ -109,7 +109,7 @@ def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _partner(order: np.ndarray) -> np.ndarray:
-    """Return for each corner the index of the corner that it is joined to, (n,).
+    """Return the index of the corner that each corner is joined to, (n,) integers.
 
     `order` lists the corners so that the two ends of each join follow each other.
     """

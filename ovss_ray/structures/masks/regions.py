@@ -1,9 +1,8 @@
 """Regions of an image. A region is a mask without a class, stored as a box and one bit per pixel of the box.
 
 Boxes are (R, 4) int32: x0 y0 x1 y1, half open. The bits of a region are the pixels of its box, row by row, padded to
-whole bytes. An empty region has the box 0 0 0 0 and no bits. The format is lossless. For a hundred masks of SAM,
-it takes one percent of the memory of boolean masks of the image's size. Encoding and decoding are much faster than
-with run lengths.
+whole bytes. An empty region has the box 0 0 0 0 and no bits. The format is lossless. A hundred masks of SAM take one
+percent of the memory of boolean masks at image size. Encoding and decoding are much faster than with run lengths.
 
 Letters: R regions, H W pixels, h w pixels of a box.
 """
@@ -83,7 +82,7 @@ class Masks(Sequence[np.ndarray]):
 
 
 def masks(boxes: np.ndarray, bits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the masks of all regions in the full image, (R, H, W) bool: for figures and tests. Stages use Masks."""
+    """Return the masks of all regions in the full image, (R, H, W) bool, for figures and tests. Stages use `Masks`."""
     full_masks = np.zeros((len(boxes), *size), bool)
     for full, (x0, y0, x1, y1), mask in zip(full_masks, boxes.tolist(), Masks(boxes, bits), strict=True):
         full[y0:y1, x0:x1] = mask

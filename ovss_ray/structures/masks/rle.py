@@ -66,7 +66,7 @@ def _compressed(counts: str, name: str) -> np.ndarray:
     """Decode a compressed string to run lengths, (n,) int64. Raises OvssError if the string is invalid.
 
     The format is that of pycocotools' rleFrString. A number is a sequence of 5-bit digits, lowest digit first. Bit 4 of
-    the last digit is the sign. Bit 5 is added to a digit if another one follows. The six bits b of a digit are stored
+    the last digit is the sign. Bit 5 of a digit is set if another digit follows. The six bits b of a digit are stored
     as chr(48 + b). From the fourth number on, a number is the difference from the length two places before.
     Unlike this module, pycocotools does not check that the runs fill the mask.
     """
@@ -92,7 +92,7 @@ def _written(runs: np.ndarray) -> str:
 def _letters(numbers: np.ndarray) -> str:
     """Return numbers (n,) int64 as text of 5-bit digits, lowest digit first.
 
-    Bit 4 of the last digit is the sign. Bit 5 is added to a digit if another one follows. The six bits b of a digit
+    Bit 4 of the last digit is the sign. Bit 5 of a digit is set if another digit follows. The six bits b of a digit
     become chr(48 + b).
     """
     digits, remaining, open_ = [], numbers.astype(np.int64), np.ones(len(numbers), bool)

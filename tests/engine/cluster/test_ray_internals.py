@@ -25,7 +25,7 @@ from ray import serve
 from ray.data import DataContext
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from ovss_ray.engine.cluster import ray_internals
+from ovss_ray.engine.cluster import autoscaler, ray_internals
 from ovss_ray.engine.watch import Lost, plain_errors
 from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.runs.plan import JOB
@@ -67,7 +67,13 @@ def test_no_other_module_touches_what_is_private() -> None:
     for module in (ROOT / "ovss_ray").rglob("*.py"):
         text = module.read_text()
         private = re.findall(r"ray\._|\._private|_internal\.| _blocking=|RAY_[a-z]\w+", text)
-        assert module.name == "ray_internals.py" or not private, module
+        assert module.name in ("ray_internals.py", "autoscaler.py") or not private, module
+
+
+@pytest.mark.usefixtures("cluster")
+def test_ray_says_whether_an_autoscaler_may_add_nodes(caplog: pytest.LogCaptureFixture) -> None:
+    assert not autoscaler.autoscaled()
+    assert not caplog.records, LACKS.format("the status of the autoscaler")
 
 
 # The node of a process

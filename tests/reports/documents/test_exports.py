@@ -138,7 +138,11 @@ def test_a_leaderboard_has_values_of_instances_and_marks_own_words(worded: RunFo
     measured = of_instances.model_copy(update={"measured": {"instance_iou": 8}})
     assert not values.class_headings(measured), "a run without label maps has no IoU of classes"
     assert "iou" in values.class_headings(benchmark)
-    assert "76.7" not in leaderboard.latex({"mine": moved}, [name])
+    table = leaderboard.latex({"mine": moved}, [name])
+    assert tables.heading(name, "instance_iou") in table
+    assert "67.91" in table
+    assert "70.00" in table
+    assert "76.7" not in table, "the accuracy of instances is no IoU"
     (own,) = leaderboard.rows(*worded.config().benchmarks, {"mine": Report.load(worded.uri)})
     assert own.source == "all, 8/8 images; own words"
     free = benchmark.model_copy(update={"notes": (f"tags: {NOTE}",)})

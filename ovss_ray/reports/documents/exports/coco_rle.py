@@ -1,6 +1,6 @@
 """Saved label maps as detectron2's sem_seg_predictions.json: an entry per image and class, with its mask in COCO's RLE.
 
-The stage `predictions` reads such a file, and so do other programs. Classes are indices of the vocabulary.
+The stage `predictions` and other programs read this format. Category ids are class indices of the vocabulary.
 """
 
 import json
@@ -22,7 +22,7 @@ from ovss_ray.structures.masks import rle
 
 
 def write(folder: RunFolder, uri: str) -> str:
-    """Write the label maps of a run to a file, and return a sentence on their number.
+    """Write the label maps of a run to a file, and return a sentence on the number of images.
 
     Raises OvssError if the run has several benchmarks, or no saved label maps of classes.
     """
@@ -30,13 +30,13 @@ def write(folder: RunFolder, uri: str) -> str:
     names = config.benchmarks
     if len(names) != 1:
         raise OvssError(
-            f"--coco-rle: the run has {len(names)} benchmarks, and the file has images of one. Repeat the run with one "
+            f"--coco-rle: the run has {len(names)} benchmarks; only one is possible in a file. Repeat the run with one "
             "--benchmark"
         )
     if gives_words(config):
         raise OvssError(
-            f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, so these are "
-            "no categories. Use a run without a stage that finds words"
+            f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, which are no "
+            "category ids. Use a run without a stage that finds words"
         )
     listed = manifests.load(folder.manifest(names[0]), ["image_id", "image_uri"]).to_pylist()
     saved = saved_maps(folder, names[0])
@@ -52,7 +52,7 @@ def write(folder: RunFolder, uri: str) -> str:
 
 
 def _lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """Yield a JSON list, an entry per line."""
+    """Yield the bytes of a JSON list, one entry per line."""
     opening = "["
     for entry in entries:
         yield (opening + json.dumps(entry, ensure_ascii=False)).encode()
@@ -61,7 +61,7 @@ def _lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
 
 
 def _entries(row: dict[str, str], uri: str) -> Iterator[dict[str, Any]]:
-    """Yield an entry per class of an image. Its file name is the id with the photograph's suffix."""
+    """Yield an entry per class of an image. The file name is the image id with the photograph's suffix."""
     labels = decode_labels(files.read(uri), uri)
     classes = [int(value) for value in np.unique(labels) if value != NONE]
     suffix = PurePosixPath(row["image_uri"] or "").suffix or ".png"

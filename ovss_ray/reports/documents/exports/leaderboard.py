@@ -12,14 +12,14 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.structures.words import NOTE
 
 INSTANCES = ("instance_iou", "instance_accuracy")
-"""Conventions of figures of prompted instances, which are metrics of a report."""
+"""Conventions of figures of prompted instances; equal to names of metrics in a report."""
 HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
 CONVENTIONS = (
     "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
     "unknown: the source does not state it; fold_miou, fold_miou_hsnet: over the classes of a fold; instance_iou, "
     "instance_accuracy: no mIoU, but the values of prompted instances"
 )
-"""Conventions in words."""
+"""Explanation of the conventions."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Row:
     miou: float
     """percent"""
     shown: str
-    """the value with the digits of its source"""
+    """the value as text, with the digits of its source"""
     convention: str
     source: str
-    """source of a figure; coverage of an own run"""
+    """source of a published figure, or coverage of an own run"""
     own_run: bool = False
 
 
 def rows(benchmark: str, runs: Mapping[str, Report]) -> list[Row]:
     """Return published figures and own runs of a benchmark, highest mIoU first. SG-IoU is left out.
 
-    A run has a row per convention. Where both conventions give the same value, it has one row, "either".
+    A run has a row per convention. If miou and miou_classic are equal, they share a row with the convention "either".
     """
     listed = [
         Row(of.method, of.backbone, of.miou, str(of.miou), of.convention, f"{of.kind}: {of.quoted}")
@@ -72,7 +72,7 @@ def _of_run(name: str, report: Report, benchmark: BenchmarkReport) -> Iterator[R
 
 
 def _words(benchmark: BenchmarkReport) -> str:
-    """Return what the words of a run are, after a semicolon; empty for the classes of the benchmark."""
+    """Return the origin of a run's words, after a semicolon; empty for the classes of the benchmark."""
     if any(note.endswith(NOTE) for note in benchmark.notes):
         return "; words found in each image, mapped by equal names"
     if benchmark.words is None:
@@ -93,14 +93,16 @@ def markdown(name: str, listed: Sequence[Row]) -> str:
 
 
 def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
-    """Return a booktabs table: published methods in the order of the papers, then the runs; a column per benchmark.
+    """Return a booktabs table with a row per published method, then a row per run, and a column per benchmark.
 
-    Few-shot folds have the mIoU of the fold's classes. Of several figures for a method and a benchmark, the first
-    listed is shown. Figures at second hand are left out.
+    Published methods are in the order of figures.json. Few-shot folds have the mIoU of the fold's classes, and runs
+    over instances their IoU. If a method has several figures for a benchmark, the first in figures.json is shown.
+    Second-hand figures are left out.
     """
     columns = tables.in_paper_order(names)
     figures: dict[tuple[str, str], dict[str, str]] = {}
-    shown = {name: _shown(name, runs) for name in columns}
+    keys = {name: _key(name, runs) for name in columns}
+    shown = {name: _shown(name, key) for name, key in keys.items()}
     for figure in published.figures():
         for name in columns:
             if figure in shown[name]:
@@ -110,28 +112,34 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
         for method, of in figures.items()
     ]
     lines += [[r"\midrule"]] if lines else []
-    lines += [[tables.latex_text(run), *(_value(report, name) for name in columns)] for run, report in runs.items()]
-    headings = ["method", *(tables.latex_text(tables.PAPER_ORDER.get(name, name)) for name in columns)]
+    lines += [
+        [tables.latex_text(run), *(_value(report, *column) for column in keys.items())] for run, report in runs.items()
+    ]
+    headings = ["method", *(tables.heading(*column) for column in keys.items())]
     note = "% conventions: ovss leaderboard RUNS prints those of each figure; †: not all requested images are scored"
     return f"{note}\n{tables.latex_table(headings, lines)}\n"
 
 
-def _shown(name: str, runs: Mapping[str, Report]) -> set[published.Figure]:
-    """Return the figures of a benchmark that a table for a paper shows."""
-    mains = {tables.main(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks}
-    folds = "fold_miou" in mains
+def _key(name: str, runs: Mapping[str, Report]) -> str:
+    """Return the metric of a benchmark's column: that of its runs, else `miou`."""
+    mains = (tables.main(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
+    return next((key for key in mains if key != "miou"), "miou")
+
+
+def _shown(name: str, key: str) -> set[published.Figure]:
+    """Return the figures of a benchmark that a table for a paper shows in a column of the metric `key`."""
     return {
         of
         for of in published.of(name)
         if of.kind != published.SECOND_HAND
-        and (of.convention == "fold_miou" if folds else not of.convention.startswith(("sg_", "fold_", "instance_")))
+        and (not of.convention.startswith(("sg_", "fold_", "instance_")) if key == "miou" else of.convention == key)
     }
 
 
-def _value(report: Report, name: str) -> str:
+def _value(report: Report, name: str, key: str) -> str:
     if name not in report.benchmarks:
         return values.NOT_MEASURED
-    return tables.latex_value(report.benchmarks[name], bounds=False)
+    return tables.latex_value(report.benchmarks[name], key, bounds=False)
 
 
 def short(run: str, runs: Sequence[str]) -> str:

@@ -12,9 +12,10 @@ COLUMNS = (
     *("benchmark", "split", "restrictions", "scored", "expected", "final"),
     *("of", "name", "value", "number", "interval_low", "interval_high"),
 )
-"""Columns of the CSV. `of` is all, group, class or fold; `name` is that of the group, class or data set.
+"""Columns of the CSV. `of` is the kind of a row: all, group, class or fold.
 
-`number` is a percentage, or a count of pixels or instances.
+`name` is the name of the group, class or data set. `value` is the key or heading of the metric. `number` is a
+percentage, or a count of pixels or instances.
 """
 PAPER_ORDER = {
     "ade20k:847": "A-847",
@@ -26,7 +27,7 @@ PAPER_ORDER = {
 }
 """Benchmark → heading in the tables of open-vocabulary papers, in the order of their columns."""
 INSTANCES = {"instance_iou": "IoU", "instance_accuracy": "acc.", "instance_ap": "AP", "instance_ap_lvis": "AP (LVIS)"}
-"""Metrics of runs over instances → headings, in the order of the papers' columns."""
+"""Metric of runs over instances → heading, in the order of the papers' columns."""
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """First characters of a formula in a spreadsheet."""
 DAGGER = r"$^\dagger$"
@@ -37,9 +38,9 @@ _LATEX = {
 
 
 def csv(report: Report) -> str:
-    """Return all values of a report, a row each, with the columns COLUMNS. Values that are missing are empty.
+    """Return a CSV with a row for each value of a report, and the columns COLUMNS. Missing values are empty.
 
-    A text that a spreadsheet would compute as a formula, such as the class name "=A1", begins with an apostrophe.
+    A text that a spreadsheet would compute as a formula, such as the class name "=A1", gets a leading apostrophe.
     """
     sink = io.StringIO()
     writer = csv_format.writer(sink, lineterminator="\n")
@@ -69,7 +70,7 @@ def _rows(benchmark: BenchmarkReport) -> Iterator[tuple[str | float, ...]]:
 
 
 def _inert(cell: str | int | float) -> str | int | float:
-    """Return a cell that no spreadsheet takes for a formula. Numbers are unchanged."""
+    """Prefix an apostrophe to a text that a spreadsheet would compute as a formula. Other cells are unchanged."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULAS) else cell
 
 
@@ -82,7 +83,7 @@ def _ends(ends: Ends | None) -> tuple[str | float, str | float]:
 
 
 def markdown(report: Report) -> str:
-    """Return a table per metric, with coverage and intervals."""
+    """Return a Markdown table per metric, with coverage and intervals."""
     parts = []
     for metric in values.with_values(report.benchmarks.values()):
         rows = []
@@ -104,22 +105,22 @@ def _bracketed(ends: Ends | None) -> str:
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table whose cells are plain text, also if they contain Markdown or HTML."""
+    """Return a Markdown table. Markdown and HTML in cells are escaped."""
     lines = [headings, ["---"] * len(headings), *([plain(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plain(cell: str) -> str:
-    """Return a text in one line in which Markdown and HTML have no effect."""
+    """Return a text in one line, with Markdown and HTML escaped."""
     for character in "\\|`*_[]":
         cell = cell.replace(character, f"\\{character}")
     return " ".join(cell.replace("&", "&amp;").replace("<", "&lt;").split())
 
 
 def latex(run: str, report: Report) -> str:
-    """Return a booktabs table of mIoU: a column per benchmark in the papers' order, and a row for the run.
+    """Return a booktabs table: the columns of each benchmark in the papers' order (see `mains`), and a row for the run.
 
-    A row above has the published values of the run's method with the same convention, if there are any.
+    Published values of the run's method by the same convention, if any are known, are in a row above it.
     """
     names = in_paper_order(report.benchmarks)
     columns = [(name, key) for name in names for key in mains(report.benchmarks[name])]
@@ -130,16 +131,17 @@ def latex(run: str, report: Report) -> str:
     if method and any(published):
         title = f"{method.method}, {method.backbone} (published)"
         rows.append([latex_text(title), *(value or values.NOT_MEASURED for value in published)])
-    rows.append([latex_text(run), *(latex_value(benchmark, key=key) for benchmark, key in benchmarks)])
+    rows.append([latex_text(run), *(latex_value(benchmark, key) for benchmark, key in benchmarks)])
     comments = [
         f"% {name}: {values.selection(of)}, {values.covered(of)} images"
         for name, of in ((name, report.benchmarks[name]) for name in names)
     ]
     comments += ["% †: not all requested images are scored"] if not report.final else []
-    return "\n".join([*comments, latex_table(["method", *(_heading(*column) for column in columns)], rows)]) + "\n"
+    return "\n".join([*comments, latex_table(["method", *(heading(*column) for column in columns)], rows)]) + "\n"
 
 
-def _heading(name: str, key: str) -> str:
+def heading(name: str, key: str) -> str:
+    """Return the heading of a benchmark's column in LaTeX. Metrics of instances are named in it."""
     return latex_text(", ".join(filter(None, (PAPER_ORDER.get(name, name), INSTANCES.get(key)))))
 
 
@@ -151,7 +153,7 @@ def _published(benchmark: BenchmarkReport, key: str) -> str:
 def mains(benchmark: BenchmarkReport) -> tuple[str, ...]:
     """Return the metrics that papers print for a benchmark: `fold_miou` for a few-shot fold, else `miou`.
 
-    Of a run over instances, which has neither, these are IoU, accuracy and mask AP, as far as measured.
+    For a run over instances, these are the metrics in INSTANCES that were measured.
     """
     if "fold_miou" in benchmark.metrics:
         return ("fold_miou",)
@@ -164,12 +166,8 @@ def main(benchmark: BenchmarkReport) -> str:
     return mains(benchmark)[0]
 
 
-def latex_value(benchmark: BenchmarkReport, bounds: bool = True, key: str = "") -> str:
-    """Return a value of a benchmark in LaTeX, with a dagger if it is not final. `bounds`: with its interval.
-
-    `key` is the metric; by default it is the main one.
-    """
-    key = key or main(benchmark)
+def latex_value(benchmark: BenchmarkReport, key: str, bounds: bool = True) -> str:
+    """Return a metric's value in LaTeX, with a dagger if the benchmark is not final. `bounds`: with its interval."""
     ends = benchmark.bootstrap.metrics.get(key) if bounds and benchmark.bootstrap else None
     interval = rf" {{\scriptsize [{ends[0]:.2f}, {ends[1]:.2f}]}}" if ends else ""
     return values.percent(benchmark.metrics.get(key)) + ("" if benchmark.final else DAGGER) + interval
@@ -182,7 +180,7 @@ def in_paper_order(names: Iterable[str]) -> list[str]:
 
 
 def latex_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    r"""Return a tabular with booktabs' rules. The cells are LaTeX; a row `["\midrule"]` is a rule."""
+    r"""Return a LaTeX tabular with booktabs' rules. Cells are LaTeX; a row `["\midrule"]` becomes a rule."""
     lines = [
         rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
         r"\toprule",

@@ -13,19 +13,19 @@ class Config(Training):
 
     variant: Literal["alpha_clip_tiny"] = "alpha_clip_tiny"
     base: str | None = None
-    """checkpoint of the CLIP, or of a SAN that contains it; None: the shipped checkpoint"""
+    """checkpoint of the CLIP, or of a SAN that contains the CLIP; None: the shipped checkpoint"""
     look: Look = Look()
-    """view of a region (crop, masking) for training and measurements"""
+    """options for the crop and the masking of a region, in training and measurements"""
     blocks: int = Field(default=4, ge=1)
     """number of blocks of the image tower that are trained, counted from the end"""
     things: tuple[int, int] = (4, 8)
-    """lowest number of things in a scene, and highest number plus one"""
+    """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a thing's colour is one without a name; the same probability holds for its pattern"""
+    """probability that a thing has a colour without a name, and equally a pattern without a name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the regions whose masks are distorted, similar to imperfect proposals"""
     ones: float = Field(default=0.1, ge=0, le=1)
-    """fraction of the regions without a mask: the alpha channel is one everywhere"""
+    """fraction of the things that are trained without a mask: the alpha channel is one everywhere"""
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -2,7 +2,7 @@
 
 As in the paper, the alpha channel's convolution starts at zero, so that training starts from a plain CLIP. The text
 tower is frozen, so that other networks can share it. Unlike in the paper, the first blocks of the image tower are
-frozen too. Thus checkpoints need not store them.
+frozen too, so checkpoints omit these blocks.
 
 Letters: B scenes, R regions of a batch, I distinct images, n side of an image, P prompts, D features.
 """
@@ -32,7 +32,7 @@ from ovss_ray.training.recipes.alpha_clip.config import Config
 SMALLEST = 100
 """Minimum number of visible pixels of a training region"""
 EVERYTHING = (1 - ALPHA_MEAN) / ALPHA_STD
-"""Normalised alpha value of an input without a mask: every pixel counts as part of the region (see Look.alpha)"""
+"""Normalised value of an alpha channel of ones, with which every pixel is part of the region (see Look.alpha)"""
 
 
 class Task:
@@ -67,7 +67,7 @@ class Task:
         return {"pictures": pictures, "alphas": alphas, "which": which, **drawn_captions}
 
     def _views(self, drawn: np.random.Generator, scene: Scene, visible: Sequence[int]) -> Iterable[View]:
-        """Return the network inputs of the visible regions of a scene, a fraction of them with distorted masks."""
+        """Return the network inputs of the visible regions of a scene; a random fraction of the masks is distorted."""
         wrong = drawn.random(len(visible)) < self.config.imperfect
         boxes, bits = regions.pack(
             imperfect(drawn, scene.regions, region) if bad else scene.regions == region
@@ -86,7 +86,7 @@ class Task:
         return captions.losses(*outputs, self.model.text.logit_scale.exp(), batch, self.config.attributes)
 
     def measure(self) -> dict[str, float]:
-        """Return the classification accuracy on ground-truth regions of validation scenes."""
+        """Return the classification accuracy on ground-truth regions of validation scenes (see captions.tally)."""
         return naming(self.model, self.config.look, self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:

@@ -9,21 +9,21 @@ from ovss_ray.training.config import Training, one_of
 
 
 class Config(Training):
-    """Settings of the training. Regions are SLS tokens, and their names are the captions."""
+    """Settings of the training of a small CLIP on regions of drawn scenes, whose class names are the captions."""
 
     variant: Annotated[str, one_of(VARIANTS)] = "san_tiny"
     """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a thing's colour is one without a name; the same probability holds for its pattern"""
+    """probability that a thing has a colour without a name, and equally a pattern without a name"""
     things: tuple[int, int] = (4, 8)
-    """lowest number of things in a scene, and highest number plus one"""
+    """range of the number of things in a scene, end exclusive"""
     crops: int = Field(default=8, ge=0)
-    """number of things (countable objects) per step whose crops the class token classifies, besides regions"""
+    """number of crops of things per step that the class token embeds, in addition to the regions"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """weights of the classification losses for pattern, colour and shape"""
     heads: float = 1.0
-    """weight of the attribute losses at the heads on early feature maps"""
+    """weight of the attribute losses of the heads on early feature maps"""
     attribute_steps: int = Field(default=0, ge=0)
-    """number of steps at the start in which only the stem and the first head are trained, on the attributes"""
+    """number of steps at the start that train only the stem and the first head, by the attribute losses"""

@@ -1,7 +1,7 @@
 """Training of a small CLIP on drawn scenes: a contrastive loss of regions and captions (Radford et al., 2021, §2.3).
 
 The inputs are whole scenes. As in SAN, a region is embedded by a copy of the class token (SLS token). An attention bias
-directs this token to the region's pixels. A CLIP that is trained on crops alone does not recognise things in scenes.
+directs this token to the region's pixels. A CLIP trained only on crops fails to recognise things in whole scenes.
 
 Letters: B scenes, Q regions per scene, R regions per batch, P prompts, D features, N heads, h w patches.
 """
@@ -39,7 +39,10 @@ from ovss_ray.training.initial import initialise
 from ovss_ray.training.recipes.clip.config import Config
 
 EDGE = 0.05
-"""Fraction of a patch that a region must cover before the heads use the patch; low, since edges show the shape."""
+"""Fraction of a patch above which the patch counts as part of a region for the heads.
+
+It is low, since patches at the edge of a region show its shape.
+"""
 CROP = 8
 """Patches per side of a crop"""
 SHARPNESS = 8.0
@@ -47,10 +50,10 @@ SHARPNESS = 8.0
 
 
 class Clip(nn.Module):
-    """CLIP split as in SAN, without the side network. Except for the heads, its state dict is a subset of San's.
+    """CLIP, split into modules as in SAN, plus attribute heads. Without the heads, the state dict is a subset of San's.
 
-    The heads classify colour, pattern and shape from early feature maps, so that the network learns shapes. The heads
-    are dropped after the training.
+    The heads classify colour, pattern and shape from early feature maps, so that the network learns shapes. They are
+    not exported.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -85,7 +88,7 @@ class Clip(nn.Module):
         return F.interpolate(normal, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
 
     def bias(self, coverage: Tensor) -> Tensor:
-        """Return the attention bias (B, N, Q, h, w): 0 where `coverage` (B, Q, h, w) is highest, -SHARPNESS where 0."""
+        """Return the attention bias (B, N, Q, h, w): -SHARPNESS at zero `coverage` (B, Q, h, w), 0 at its maximum."""
         relative = coverage / coverage.amax((2, 3), keepdim=True).clamp(min=1e-3)
         return (SHARPNESS * (relative - 1))[:, None].expand(-1, self.variant.heads, -1, -1, -1)
 
@@ -104,7 +107,10 @@ class Task:
         self.captions = possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: images, coverage, crops, pairs `chosen` (scene, region), and their captions."""
+        """Return the batch of a step, by name, with the entries of `images_and_coverage` and `draw_captions`.
+
+        `patches` (B, h, w, 3) are attributes. `crops` are images, or None. `chosen` are index pairs (scene, region).
+        """
         config = self.config
         drawn = np.random.default_rng([config.seed, step, 1])
         batch = drawn_scenes.batch(config.seed, step, config.batch, config.things, config.unnamed)
@@ -167,7 +173,7 @@ class Task:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Return the classification accuracy on ground-truth regions of validation scenes."""
+        """Return the classification accuracy on ground-truth regions of validation scenes (see captions.tally)."""
         return naming(self.model, self.cell, self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
@@ -176,9 +182,9 @@ class Task:
 
 
 def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
-    """Return the attributes of the region that fills most of each patch, (h, w, 3) int64.
+    """Return the attributes of the region that covers more than half of each patch, (h, w, 3) int64.
 
-    The attributes are -1 for surfaces, and if no region fills most of the patch.
+    The attributes are -1 for surfaces, and for patches without a region of this size.
     """
     covered = drawn_scenes.coverage(scene.regions, cell, len(scene.contents))
     table = np.array([Region.of(content).attributes for content in scene.contents])

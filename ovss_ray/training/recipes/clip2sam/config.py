@@ -14,30 +14,32 @@ class Config(Training):
     variant: Annotated[str, one_of(name for name in VARIANTS if not name.endswith("_demo"))] = "ovsam_rn50x16"
     """name of the network's variant, such as ovsam_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP; None: the shipped or downloaded one"""
+    """checkpoint of the CLIP; None: the shipped or downloaded checkpoint"""
     teacher: str | None = None
-    """checkpoint of the SAM, whose prompt encoder is used and whose decoder is the initial one; None: the shipped
-    sam_tiny for ovsam_tiny, else the downloaded SAM ViT-H"""
+    """checkpoint of the SAM that provides the prompt encoder and the initial decoder; None: the shipped sam_tiny for
+    ovsam_tiny, else the downloaded SAM ViT-H"""
     neck: str | None = None
-    """checkpoint of the neck, as the training sam2clip writes it; None: the downloaded one"""
+    """checkpoint of the neck, such as the weights of a training sam2clip; None: the downloaded checkpoint"""
     train_neck: bool = False
-    """True: the neck is trained, too; it is frozen in the official training"""
+    """True: the neck is trained too; False: it is frozen, as in the official training"""
     data: str = "scenes"
-    """training images: scenes (drawn in memory), or a benchmark with instances such as coco:instances_48_17. Only the
-    classes of its group "base" are trained, if it has one"""
+    """training images: scenes (drawn in memory), or a benchmark with instances such as coco:instances_48_17
+
+    If the benchmark has a group "base", only the classes of this group are trained.
+    """
     data_root: str | None = None
     split: str | None = None
     """split of the benchmark; default: train"""
     scales: tuple[float, float] = (0.9, 2.0)
-    """range of the factor by which a photograph is enlarged beyond the network's input, before it is cropped"""
+    """range of the random long side of a photograph before the crop, in multiples of the network's input side"""
     things: tuple[int, int] = (3, 7)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     smallest: int = Field(default=32, ge=1)
-    """pixels of the network's input: smallest mask of an instance that is prompted"""
+    """pixels of the network's input: smallest mask area of a prompted instance"""
     prompts: int = Field(default=40, ge=1)
-    """prompts per image; instances are repeated if there are fewer"""
+    """number of prompts per image; if an image has fewer instances, they are repeated"""
     boxes: float = Field(default=0.5, ge=0, le=1)
-    """fraction of the prompts that are boxes; the others are random points of the mask"""
+    """fraction of the prompts that are boxes; the other prompts are random points of the mask"""
     points: int = Field(default=12544, ge=1)
     """points per mask at which the mask losses are computed"""
     no_object: float = Field(default=0.1, ge=0)

@@ -27,7 +27,7 @@ from ovss_ray.training import scenes as drawn_scenes
 from ovss_ray.training.recipes.clip2sam.config import Config
 
 TRIED = 100
-"""Maximum number of photographs in a row without an instance that is large enough"""
+"""Maximum number of successive photographs without an instance of `smallest` pixels"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class DrawnInstances:
         self.vocabulary = Vocabulary.of(map(scenes.name, scenes.TRAINED))
 
     def batch(self, step: int) -> list[Sample]:
-        """Return the samples of a step. A scene without a thing that is large enough is left out."""
+        """Return the samples of a step. A scene is left out if all its things are smaller than `smallest`."""
         drawn = drawn_scenes.batch(self.config.seed, step, self.config.batch, self.config.things)
         return [sample for scene in drawn if len((sample := self._sample(scene)).masks)]
 
@@ -65,7 +65,7 @@ class DrawnInstances:
 
 
 class Photographs:
-    """The instances of a benchmark, shuffled in each epoch: flipped, enlarged, and cropped at random."""
+    """The photographs of a benchmark with their instances, shuffled in each epoch, with random flip, scale and crop."""
 
     def __init__(self, config: Config, pixels: int) -> None:
         self.config, self.pixels = config, pixels
@@ -85,12 +85,12 @@ class Photographs:
         )
 
     def batch(self, step: int) -> list[Sample]:
-        """Return the samples of a step. Raises OvssError if many photographs in a row have no usable instance."""
+        """Return the samples of a step. Raises OvssError if TRIED successive photographs have no usable instance."""
         count = self.config.batch
         return [self._usable(number) for number in range(step * count, (step + 1) * count)]
 
     def _usable(self, number: int) -> Sample:
-        """Return a sample of photograph `number`, or of a random one if this one has no usable instance."""
+        """Return a sample of photograph `number`, or of a random photograph if it has no usable instance."""
         drawn = np.random.default_rng([self.config.seed, number, 2])
         for _ in range(TRIED):
             epoch, place = divmod(number, len(self.items))
@@ -118,10 +118,10 @@ class Photographs:
 def augmented(
     drawn: np.random.Generator, image: np.ndarray, masks: np.ndarray, pixels: int, scales: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and masks, flipped half of the time, resized, and cropped at random.
+    """Return image and masks, flipped with probability 0.5, resized, and cropped at random.
 
-    `image` is (H, W, 3), `masks` are (R, H, W) uint8; the returned masks are bool.
-    The long side becomes `pixels` times a random factor of `scales`, the crop is at most `pixels` × `pixels`.
+    `image` is (H, W, 3), `masks` are (R, H, W) uint8; the returned masks are bool. The long side is resized to `pixels`
+    times a random factor in the range `scales`. The crop is at most `pixels` × `pixels`.
     """
     if drawn.random() < 0.5:
         image, masks = image[:, ::-1], masks[:, :, ::-1]
@@ -134,11 +134,11 @@ def augmented(
 
 
 def stacked(samples: list[Sample], config: Config, pixels: int, drawn: np.random.Generator) -> dict[str, Tensor]:
-    """Return a batch of B samples. Each has as many prompts as `prompts` says; P is their total.
+    """Return a batch of B samples with `prompts` prompts each; P is the total number of prompts.
 
     - `images` (B, 3, n, n) float32, normalised
-    - `which` (P,) int64: the sample of each prompt
-    - `points` (P, 2, 2) float32 and `labels` (P, 2): the prompts
+    - `which` (P,) int64: index of the sample of each prompt
+    - `points` (P, 2, 2) float32 and `labels` (P, 2): the prompts, x, y in pixels of the input
     - `frames` (P, 4) float32: the tight boxes of the masks, in pixels of the input
     - `truth` (P, n, n) uint8 and `classes` (P,): mask and class of each prompt
     """
@@ -158,7 +158,7 @@ def stacked(samples: list[Sample], config: Config, pixels: int, drawn: np.random
 
 
 def _prompts(sample: Sample, config: Config, drawn: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Return points, labels, frames and the instance of each prompt of a sample."""
+    """Return points, labels, frames and instance indices of the prompts of a sample (see `stacked`)."""
     count = len(sample.masks)
     numbers = np.resize(drawn.permutation(count), config.prompts)
     tight = np.array([regions.box_of(mask) for mask in sample.masks], np.float32)
@@ -172,7 +172,7 @@ def _prompts(sample: Sample, config: Config, drawn: np.random.Generator) -> tupl
 
 
 def _point(mask: np.ndarray, drawn: np.random.Generator) -> np.ndarray:
-    """Return a random pixel x, y of a mask (H, W) bool, followed by a padding point, (2, 2) float32."""
+    """Return two points x, y, (2, 2) float32: a random pixel of a mask (H, W) bool, and a padding point."""
     rows, columns = np.nonzero(mask)
     place = drawn.integers(len(rows))
     return np.array([[columns[place], rows[place]], [0, 0]], np.float32)

@@ -1,14 +1,14 @@
 """Training of CLIP2SAM (Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3): feature pyramid, mask decoder and class head.
 
-CLIP, the neck and the prompt encoder are frozen. A prompt is the box of an instance or a point in its mask; the
-decoder learns its mask, and the class head learns the class of its true box. The official recipes are
-configs/train_ovsam_clip2sam_coco.yaml and train_ovsam_clip2sam_lvis.yaml; the tiny one, on drawn scenes, is
-configs/train_ovsam_tiny.yaml.
+CLIP, the neck and the prompt encoder are frozen. A prompt is the box of an instance, or a point in its mask. The
+decoder learns the mask of the instance. The class head learns the class, from the ground-truth box. The official
+recipes are configs/train_ovsam_clip2sam_coco.yaml and train_ovsam_clip2sam_lvis.yaml. The recipe of the small network,
+trained on drawn scenes, is configs/train_ovsam_tiny.yaml.
 
-The decoder begins as that of a SAM, with its first mask token. The label token begins as the SAM's IoU token, in whose
-place it stands. Its own MLP has no effect on the classes, so it is not trained.
+The decoder is initialised from a SAM, with only the first mask token. The label token replaces the SAM's IoU token, and
+is initialised from it. The label token's MLP has no effect on the classes, so it is not trained.
 
-Letters: B images, P prompts, K classes, n side of the network's input in pixels, g side of the image embedding.
+Letters: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
 """
 
 from pathlib import Path
@@ -90,18 +90,18 @@ class Task:
         }
 
     def measure(self) -> dict[str, float]:
-        """Return mask IoU and accuracies on things of validation scenes, for one click each."""
+        """Return mask IoU and accuracies on things of validation scenes (see `measured`); {} for photographs."""
         return measured(self.model, self.config.measured) if self.config.data == "scenes" else {}
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the entries of the network's own checkpoint: of the trained parts, for ovsam_tiny the frozen, too."""
+        """Return the weights of the trained parts. For ovsam_tiny, return the neck and the prompt encoder too."""
         exported = tuple(PARTS[self.config.variant].values())
         return {name: value for name, value in self.model.state_dict().items() if name.startswith(exported)}
 
 
 @torch.no_grad()
 def begin(model: Ovsam, config: Config) -> None:
-    """Initialise a network from its CLIP, its neck and its SAM. Raises OvssError for a file that does not fit."""
+    """Initialise a network from checkpoints of CLIP, neck and SAM. Raises OvssError for a file that does not fit."""
     _fill_neck(model, config)
     for part in (model.fpn_neck, model.mask_decoder):
         initialise(part, 1, config.seed)
@@ -122,7 +122,7 @@ def begin(model: Ovsam, config: Config) -> None:
 
 
 def _fill_neck(model: Ovsam, config: Config) -> None:
-    """Load the neck from a checkpoint of SAM2CLIP: the official one, or one of this project's training."""
+    """Load the neck from the official SAM2CLIP checkpoint, or from the weights of a training sam2clip."""
     if config.variant == "ovsam_tiny" and not config.neck:
         raise OvssError("neck: ovsam_tiny has no shipped SAM2CLIP. Train one first: ovss train train_ovsam_tiny_neck")
     file = zoo.find(NECK, config.neck)

@@ -1,4 +1,4 @@
-"""Mask IoU and accuracy of Open-Vocabulary SAM on the things of validation scenes, for one click each."""
+"""Mask IoU and accuracy of Open-Vocabulary SAM on the things of validation scenes, with one click per thing."""
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ SIDE = 1024
 def measured(model: Ovsam, count: int) -> dict[str, float]:
     """Return percentages over the things in the first `count` scenes of scenes:seen and scenes:held-out.
 
-    iou: mean IoU of the masks. name, head, clip: accuracy among 42 names of the fused scores, of the head, and of
-    CLIP's branch. All classes count as novel in the fused scores, as in an evaluation of scenes:instances.
+    `iou` is the mean IoU of the masks. `name`, `head` and `clip` are accuracies among 42 names: of the fused scores, of
+    the head, and of CLIP's branch. The fused scores treat all classes as novel, as an evaluation of scenes:instances.
     """
     results: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

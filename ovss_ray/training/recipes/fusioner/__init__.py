@@ -1,1 +1,1 @@
-"""Training of Fusioner: the official recipe, and the one of the small network."""
+"""Training of Fusioner: the official recipe, and the recipe of the small network."""

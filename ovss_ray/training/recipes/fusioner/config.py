@@ -14,7 +14,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
     "pascal5i": _OF_SCENES,
     "coco20i": (*_OF_SCENES, "lists"),
 }
-"""Value of `data` → settings that are not read with it"""
+"""Value of `data` → settings without effect for this value"""
 
 
 class Config(Training):
@@ -23,45 +23,48 @@ class Config(Training):
     variant: Annotated[str, one_of(VARIANTS)] = "fusioner_tiny"
     """name of the network's variant, such as fusioner_tiny; it sets the sizes of the layers"""
     batch: int = Field(default=32, ge=1)
-    """samples per step; a sample is a window of a photograph and one class in it"""
+    """samples per step; a sample is a window of a photograph, and a class in the window"""
     clip: str | None = None
-    """checkpoint of the CLIP; None: the shipped `clip_tiny` for fusioner_tiny, else as `ovss weights fetch`"""
+    """checkpoint of the CLIP; None: the shipped `clip_tiny` for fusioner_tiny, else the file of `ovss weights fetch`"""
     data: Literal["scenes", "pascal5i", "coco20i"] = "scenes"
-    """training images: scenes (drawn in memory), or photographs of the classes outside `fold`"""
+    """training images: scenes (drawn in memory), or photographs of pascal5i or coco20i (classes outside `fold`)"""
     data_root: str | None = None
     fold: int = Field(default=0, ge=0, le=3)
     """fold of pascal5i or coco20i whose classes are not trained; measurements use its validation episodes"""
     lists: Literal["hsnet", "fusioner"] = "hsnet"
-    """training lists of pascal5i. fusioner: those of its code, HSNet's 13,680 pairs and 1,875 further ones; their
-    results are not comparable with those of HSNet and LSeg, which had less training data"""
+    """training lists of pascal5i. hsnet: HSNet's 13,680 pairs (all folds); fusioner: the official 15,555 pairs
+
+    The official lists contain HSNet's pairs. Results with the official lists are not comparable with HSNet and LSeg,
+    which had less training data.
+    """
     resolution: Resolution = "original"
     """resolution of measurements, as in the stage `fusioner`"""
     start: str | None = None
-    """checkpoint with the initial fusion and decoder; CLIP comes from `clip`, even if this file contains one, too"""
+    """checkpoint with the initial fusion and decoder; CLIP is always read from `clip`"""
     undecayed: Literal["vectors"] = "vectors"
     """parameters of the fusion without weight decay; the decoder has no weight decay at all"""
     decay: Literal["cosine"] = "cosine"
     """schedule of the rates: a linear warm-up, then half a period of the cosine down to `final_rate`"""
     final_rate: float = Field(default=2e-6, ge=0)
-    """learning rate of the fusion at the end; `rate` is that after the warm-up"""
+    """learning rate of the fusion at the last step; `rate` is the learning rate after the warm-up"""
     final_weight_decay: float = Field(default=0.4, ge=0)
-    """weight decay of the fusion's matrices at the end of its cosine, which starts at `weight_decay`"""
+    """weight decay of the fusion's matrices at the end of a cosine schedule from `weight_decay`"""
     decoder_rate: float = Field(default=1e-3, gt=0)
     """learning rate of the decoder, which has neither warm-up nor weight decay"""
     final_decoder_rate: float | None = Field(default=None, ge=0)
-    """learning rate of the decoder at the end of a cosine; None: `decoder_rate` is constant, as in the official code"""
+    """learning rate of the decoder at the end of a cosine schedule; None: constant, as in the official code"""
     things: tuple[int, int] = (3, 7)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that the colour of a drawn thing is one without a name; the same probability holds for its pattern"""
+    """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
     questions: int = Field(default=4, ge=1)
-    """samples of each drawn scene, with different classes; they share the frozen CLIP's tokens of a window"""
+    """samples per drawn scene: classes in the same window, which share the tokens of the frozen CLIP"""
     overhang: int = Field(default=32, ge=0)
     """pixels: largest part of a window's side that lies outside a drawn scene"""
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> "Config":
-        """Refuse settings without effect, except at their default values, which the config of a finished run has."""
+        """Raise ValueError for a setting without effect, unless it has its default value, as in a saved config."""
         for name in ("cooldown", *WITHOUT_EFFECT[self.data]):
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:

@@ -22,7 +22,7 @@ SMALLEST = 24
 
 
 def names() -> list[str]:
-    """Return the names of all regions of training scenes, also without the name of a colour or of a pattern."""
+    """Return the names of all regions of training scenes, including names without colour or pattern."""
     things = [
         scenes.name(replace(thing, colour=thing.colour if colour else None, pattern=thing.pattern if pattern else None))
         for thing in scenes.TRAINED
@@ -39,7 +39,7 @@ class Drawn:
         self.names = names()
 
     def batch(self, step: int) -> Iterator[Window]:
-        """Yield the windows of a step. A class is drawn among those with enough pixels in the window."""
+        """Yield the windows of a step. Classes are drawn from the classes with SMALLEST or more pixels."""
         config = self.config
         drawn = np.random.default_rng([config.seed, step, 1])
         count = -(-config.batch // config.questions)
@@ -47,7 +47,7 @@ class Drawn:
             yield self.window(drawn, scene, min(config.questions, config.batch - number * config.questions))
 
     def window(self, drawn: np.random.Generator, scene: Scene, count: int) -> Window:
-        """Return a window of a scene with `count` classes. A part of it may lie outside the scene, as in inference."""
+        """Return a window of a scene with `count` classes. The window may extend beyond the scene, as in inference."""
         side, overhang = self.model.variant.side, self.config.overhang
         height, width = scene.regions.shape
         size = photograph.resized_size(height, width, self.model.variant)
@@ -65,9 +65,10 @@ class Drawn:
 
 
 def _target(regions: np.ndarray, contents: list[str], name: str) -> np.ndarray:
-    """Return the target (n, n) uint8 of a name: 1 for regions that it describes, as "red star" a striped red star.
+    """Return the target (n, n) uint8 of a name: 1 for regions that it describes, 0 for others, NOT_COUNTED outside.
 
-    `regions` (n, n) int64 has indices in `contents`, or −1 outside the scene.
+    The name "red star" also describes a striped red star. `regions` (n, n) int64 has indices in `contents`, or −1
+    outside the scene.
     """
     words = set(name.split())
     table = np.array([*(words <= set(content.split()) for content in contents), NOT_COUNTED], np.uint8)

@@ -1,13 +1,13 @@
 """Samples of photographs for Fusioner: pairs of a photograph and a class outside the fold, with random changes.
 
-The changes are the official ones, which use albumentations; here they are torchvision's. These differ:
+The changes are those of the official code, with torchvision in place of albumentations. The differences are:
 
 - Resizing a crop uses antialiasing.
-- The noise has the same strength in every photograph: the root of the mean variance of the official one.
-- The official elastic transform barely moves pixels relative to their neighbours: its effect is an affine map, in which
-  three points move by up to 20 pixels. Here it is an affine map of about the same strength.
+- The noise has the same variance in every photograph: the mean of the official range.
+- An affine map of about the same strength replaces the official elastic transform. The latter is nearly an affine map,
+  in which three points move by up to 20 pixels.
 
-As in the official code, pixels that come from outside the photograph are black, and count as background.
+As in the official code, pixels from outside the photograph are black, and count as background.
 """
 
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ from ovss_ray.training.recipes.fusioner.config import Config
 from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, Window
 
 NOISE = 30**0.5 / 255
-"""Standard deviation of the noise, in fractions of the range of values; the official variance is 10 to 50 of 255²"""
+"""Standard deviation of the noise, for pixel values in 0..1; the official variance is 10 / 255² to 50 / 255²"""
 CHANGES = {"pascal": (0.5, 20), "coco": (0.2, 10)}
-"""Largest change of brightness, contrast, saturation and hue, and largest rotation in degrees"""
+"""Data set → largest change of brightness, contrast, saturation and hue, and largest rotation in degrees"""
 
 
 class Photographs:
-    """The pairs of a training list, shuffled in each epoch, each with a random window of the photograph."""
+    """Pairs of a photograph and a class from a training list, shuffled in each epoch, as random windows."""
 
     def __init__(self, config: Config, model: Fusioner) -> None:
         self.config, self.model = config, model
@@ -80,7 +80,7 @@ class Photographs:
 
 
 def changes(data_set: DataSet, side: int) -> v2.Transform:
-    """Return the random changes of a photograph (3, H, W) uint8 and its target (H, W): both become (side, side)."""
+    """Return the random transform of a photograph (3, H, W) uint8 and its target (H, W). Both become (side, side)."""
     strength, degrees = CHANGES[data_set]
     half = partial(v2.RandomApply, p=0.5)
     turn = partial(v2.RandomAffine, interpolation=v2.InterpolationMode.BILINEAR, fill=0)

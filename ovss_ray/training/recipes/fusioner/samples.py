@@ -1,4 +1,4 @@
-"""Samples of Fusioner's training: windows, and for each window one or several classes with their targets."""
+"""Samples of Fusioner's training: windows, each with one or more classes and their targets."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Window(NamedTuple):
 
 
 def stacked(windows: Iterable[Window], rows: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return a batch of V windows with S samples; `rows` has the index of each name.
+    """Return a batch of V windows with S samples. `rows`: class name → its index.
 
     - `windows` (V, 3, n, n) float32
     - `which` (S,): index of each sample's window

@@ -1,8 +1,9 @@
 """Training of Fusioner's fusion and decoder (Ma et al., BMVC 2022, arXiv 2210.15138, §3 and §4.1).
 
-Both towers of CLIP are frozen. A sample is a window and one class in it; the loss is the binary cross-entropy of each
-pixel. The fusion is trained by AdamW, the decoder by Adam. The official recipe is configs/train_fusioner_vit_l_14.yaml,
-and for COCO train_fusioner_vit_l_14_coco.yaml. The tiny one, on drawn scenes, is configs/train_fusioner_tiny.yaml.
+Both towers of CLIP are frozen. A sample is a window and a class in the window. The loss is the binary cross-entropy of
+each pixel. The fusion is trained by AdamW, the decoder by Adam. The official recipes are
+configs/train_fusioner_vit_l_14.yaml and, for COCO, train_fusioner_vit_l_14_coco.yaml. The recipe of the small network,
+trained on drawn scenes, is configs/train_fusioner_tiny.yaml.
 
 Letters: V windows of n × n pixels, S samples, C channels.
 """
@@ -28,11 +29,11 @@ from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, stacked
 from ovss_ray.training.recipes.fusioner.validation import counted, groups
 
 SCENES = {"scenes:episodes": "seen", "scenes:episodes-held-out": "held-out"}
-"""Benchmark → its name in the measurements"""
+"""Benchmark → prefix of its values in the measurements"""
 
 
 class Task:
-    """Training of Fusioner, a task for training.loop with schedules of its own."""
+    """Training of Fusioner, a task for training.loop with separate schedules (loop.Scheduled)."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -63,7 +64,7 @@ class Task:
     def losses(self, outputs: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the loss: the mean over samples of each sample's mean over counted pixels.
 
-        A sample without a counted pixel has the mean over all pixels, as in the official code.
+        For a sample without a counted pixel, the mean is over all its pixels, as in the official code.
         """
         valid = batch["targets"] != NOT_COUNTED
         valid = valid | ~valid.any((1, 2), keepdim=True)
@@ -94,9 +95,10 @@ class Task:
         return [{"lr": rate, "weight_decay": decay}, {"lr": rate}, {"lr": decoder}]
 
     def measure(self) -> dict[str, float]:
-        """Return the scores on the episodes of the first photographs, in percent; for scenes, those of both kinds.
+        """Return the scores on the episodes of the first `measured` photographs or scenes, in percent.
 
-        Scenes have the mean IoU of things, surfaces and all classes; photographs have the fold's mIoU and FB-IoU.
+        For drawn scenes, these are the mean IoU of each class group, on seen and on held-out combinations. For
+        photographs, these are the fold's mIoU and FB-IoU.
         """
         config = self.config
         scores: dict[str, float] = {}
@@ -117,14 +119,14 @@ class Task:
 
 
 def cosine(first: float, last: float, done: float) -> float:
-    """Return the value of a schedule from `first` to `last` by half a period of the cosine; `done` is 0 to 1."""
+    """Return the value of a schedule from `first` to `last` by half a period of the cosine. `done` is in 0..1."""
     return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def begin(model: Fusioner, config: Config) -> None:
-    """Fill both towers from the file of CLIP, and the trained part with initial values or those of `start`.
+    """Load both towers from CLIP's checkpoint, and fusion and decoder from `start`, or initialise them.
 
-    Only fusion and decoder become trainable. Raises OvssError that names the checkpoint which does not fit.
+    Only fusion and decoder are trainable. Raises OvssError with the name of a checkpoint that does not fit.
     """
     file = zoo.find(VARIANTS[config.variant].base, config.clip)
     words, visual = checkpoint.read_clip(file)
@@ -144,9 +146,9 @@ def begin(model: Fusioner, config: Config) -> None:
 
 @torch.no_grad()
 def initialise(model: Fusioner, seed: int) -> None:
-    """Initialise fusion and decoder as the official code: torch's initial values of layers, normal values elsewhere.
+    """Initialise fusion and decoder as in the official code: layers by torch's defaults, other parameters normal.
 
-    The projections have a standard deviation of C^−½, the embedding of classes 1.
+    The standard deviation is C^−½ for the projections, and 1 for the class embedding.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

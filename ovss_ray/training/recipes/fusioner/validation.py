@@ -1,4 +1,4 @@
-"""Scores of a Fusioner on episodes during a training: the sums of `ovss evaluate`, without Ray."""
+"""Scores of a Fusioner on episodes during a training, computed from the same sums as in `ovss evaluate`."""
 
 from collections.abc import Iterable
 from itertools import groupby, islice
@@ -28,7 +28,7 @@ def counted(
     data_set: DataSet = "pascal",
     resolution: Resolution = "original",
 ) -> Result:
-    """Return the numbers of all episodes of the first photographs, at most `images`. Items are sorted by photograph."""
+    """Return the summed counts of all episodes of the first `images` photographs. `items` are sorted by photograph."""
     binary = benchmark.for_binary()
     last = len(binary.labels)
     counts, episodes, measured = np.zeros((last, last + 1), np.int64), 0, 0
@@ -51,7 +51,7 @@ def counted(
 
 
 def groups(result: Result, benchmark: Benchmark) -> dict[str, float]:
-    """Return the mean IoU in percent of each group of classes but background, over the classes that occur."""
+    """Return group → mean IoU in percent over the classes that occur; background is left out."""
     classes = np.arange(len(result.union))
     listed = {name: np.isin(classes, labels) for name, labels in benchmark.groups.items()}
     seen = {name: inside & (result.union > 0) for name, inside in listed.items()}

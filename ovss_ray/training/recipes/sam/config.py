@@ -13,12 +13,12 @@ class Config(Training):
 
     variant: Annotated[str, one_of(VARIANTS)] = "sam_tiny"
     things: tuple[int, int] = (4, 9)
-    """lowest number of things in a scene, and highest number plus one"""
+    """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a thing's colour is one without a name; the same probability holds for its pattern"""
+    """probability that a thing has a colour without a name, and equally a pattern without a name"""
     prompts: int = Field(default=8, ge=1)
-    """prompts per scene, each for one region"""
+    """number of prompts per scene, each for a random region"""
     boxes: float = Field(default=0.5, ge=0, le=1)
-    """fraction of the prompts that start with a box; the others start with a click"""
+    """fraction of the prompts that start with a box; the other prompts start with a click"""
     answers: int = Field(default=3, ge=1)
-    """largest number of answers per prompt; before each further one, a click is added where the last was wrong"""
+    """largest number of answers per prompt; before each further answer, a click corrects the last answer"""

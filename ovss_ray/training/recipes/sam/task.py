@@ -1,8 +1,8 @@
 """Training of SAM on drawn scenes from scratch (Kirillov et al., 2023, §3 and appendix A).
 
-A prompt starts with a click or a box. Further clicks are placed where the last answer was wrong. Half of the time, that
-answer is also given as a mask prompt. An answer has a single mask and three alternatives. For the first prompt, the
-single mask is trained, and the alternative with the lowest loss. Later, only the single mask is trained.
+A prompt starts with a click or a box. Further clicks are placed where the last answer is wrong. With probability 0.5,
+the last answer becomes a mask prompt too. An answer has a single mask and three alternative masks. The loss of a first
+answer uses the single mask and the best alternative; the loss of a later answer uses only the single mask.
 
 Letters: B scenes, P prompts, N points of a prompt, M masks of an answer, h w cells of the masks;
 n side of an input, in pixels.
@@ -103,12 +103,12 @@ class Task:
         return answers
 
     def losses(self, outputs: Answers, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the losses, each the mean over all answers."""
+        """Return the losses by name, each the mean over all answers."""
         parts = [losses(masks.float(), fit.float(), batch["truth"], i == 0) for i, (masks, fit) in enumerate(outputs)]
         return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
 
     def measure(self) -> dict[str, float]:
-        """Return the mean IoU on regions of validation scenes."""
+        """Return the mean IoU on regions of validation scenes, in percent (see `measured`)."""
         return measured(self.model, self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
@@ -118,10 +118,10 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Sam, seed: int) -> None:
-    """Initialise a network. Tokens are normal, relative positions zero, as in the official code.
+    """Initialise a network. As in the official code, tokens get normal values, and relative positions are zero.
 
-    Other parameters are set by `initialise`. The position encoding's frequencies are not trained. They are rounded to
-    half precision, in which they are stored.
+    The position encoding's frequencies get normal values too, and are not trained. Normal values are rounded to half
+    precision, in which they are stored. `initialise` sets the other parameters.
     """
     initialise(model, model.variant.layers, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -133,13 +133,13 @@ def begin(model: Sam, seed: int) -> None:
 
 
 def click(drawn: np.random.Generator, region: np.ndarray) -> np.ndarray:
-    """Return a random point x, y in a region (H, W) bool, followed by a padding point, (2, 2) float32."""
+    """Return two points x, y, (2, 2) float32: a random pixel of a region (H, W) bool, and a padding point."""
     y, x = np.argwhere(region)[drawn.integers(region.sum())]
     return np.array([[x, y], [0, 0]], np.float32)
 
 
 def box(drawn: np.random.Generator, region: np.ndarray, pixels: int) -> np.ndarray:
-    """Return the bounding box of a region (H, W) bool with noise: two corners x, y, half open, (2, 2) float32."""
+    """Return the bounding box of a region (H, W) bool with random noise: corners x, y, half open, (2, 2) float32."""
     places = np.argwhere(region)[:, ::-1]
     first, last = places.min(0), places.max(0) + 1
     noise = drawn.normal(0, BOX_NOISE * (last - first), (2, 2)).clip(-MOST_NOISE * pixels, MOST_NOISE * pixels)
@@ -147,7 +147,7 @@ def box(drawn: np.random.Generator, region: np.ndarray, pixels: int) -> np.ndarr
 
 
 def most_fitting(masks: Tensor, fit: Tensor) -> Tensor:
-    """Return the mask of highest predicted IoU for each prompt, (P, h, w), except the single mask (index 0).
+    """Return for each prompt the alternative mask (index 1 to 3) with the highest predicted IoU, (P, h, w).
 
     Inputs: mask logits `masks` (P, 4, h, w), and predicted IoU `fit` (P, 4).
     """
@@ -157,7 +157,7 @@ def most_fitting(masks: Tensor, fit: Tensor) -> Tensor:
 def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, cell: int) -> Prompts:
     """Return the prompts with a further click at a random cell where the answers `logits` (P, h, w) are wrong.
 
-    If an answer has no errors, the click is in the region. Half of the time, the answers are added as mask prompts.
+    If an answer has no errors, the click is in the region. With probability 0.5, the answers become mask prompts.
     `cell` is the side of a mask's cell in pixels of the input.
     """
     right = truth > 0.5
@@ -176,9 +176,9 @@ def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, 
 
     Inputs: mask logits `masks` (P, 4, h, w), predicted IoU `fit` (P, 4), and `truth` (P, h, w) in 0..1.
 
-    For a first answer, the best of the three masks is trained. Unlike in the paper, the single mask (index 0) is
-    trained too, since users request it for one click. For later answers, only the single mask is trained. The predicted
-    IoU is trained for all masks of a first answer, and for the single mask of later answers.
+    In a first answer, the mask losses use the alternative mask with the lowest loss. Unlike in the paper, they also
+    use the single mask (index 0), which users request for a click. In later answers, they use only the single mask. The
+    loss of the predicted IoU uses all masks of a first answer, and the single mask of later answers.
     """
     masks_used = 4 if first else 1
     masks, fit, truth = masks[:, :masks_used], fit[:, :masks_used], truth[:, None]
@@ -192,7 +192,7 @@ def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, 
 
 
 def focal(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the focal loss of masks (…, h, w), mean over cells. A partly covered cell counts for both classes."""
+    """Return the focal loss of masks (…, h, w), mean over cells. A cell's coverage weights its two classes."""
     inside = logits.sigmoid()
     on = ALPHA * (1 - inside) ** GAMMA * F.softplus(-logits)
     beside = (1 - ALPHA) * inside**GAMMA * F.softplus(logits)
@@ -220,7 +220,7 @@ def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def centre(region: np.ndarray) -> tuple[int, int]:
-    """Return x, y of the point in a region (H, W) bool farthest from its edge. SAM's authors click there (§7.1)."""
+    """Return x, y of the pixel in a region (H, W) bool farthest from the edge, SAM's evaluation click (§7.1)."""
     inner = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(inner.argmax(), region.shape)
     return int(x), int(y)
@@ -229,8 +229,8 @@ def centre(region: np.ndarray) -> tuple[int, int]:
 def measured(model: Sam, count: int) -> dict[str, float]:
     """Return the mean IoU in percent over the regions of the first `count` scenes of scenes:seen and scenes:held-out.
 
-    Three values are measured. A click on the centre: the mask with the highest predicted IoU. The same click: the best
-    of the three masks. The exact box: its single mask.
+    Each kind of region has three values. The first is for a click on the centre, and the mask with the highest
+    predicted IoU. `_best_of_three` is for the same click and the best of three masks. `_box` is for the exact box.
     """
     fits_by_name: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

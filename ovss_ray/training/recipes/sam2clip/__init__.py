@@ -1,1 +1,1 @@
-"""Training of Open-Vocabulary SAM's neck (SAM2CLIP): CLIP's features become SAM's image embedding."""
+"""Training of Open-Vocabulary SAM's neck (SAM2CLIP), which converts CLIP's features to SAM's image embedding."""

@@ -14,7 +14,7 @@ class Config(Training):
     variant: Annotated[str, one_of(VARIANTS)] = "ovsam_rn50x16"
     """name of the network's variant, such as ovsam_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP; None: the shipped or downloaded one"""
+    """checkpoint of the CLIP; None: the shipped or downloaded checkpoint"""
     teacher: str | None = None
     """checkpoint of the SAM; None: the shipped sam_tiny for ovsam_tiny, else the downloaded SAM ViT-H"""
     data: str = "scenes"
@@ -23,17 +23,17 @@ class Config(Training):
     split: str | None = None
     """split of the benchmark; default: train"""
     targets: str | None = None
-    """folder of the SAM's features, which the stage sam_features wrote; None: computed in every step"""
+    """folder of SAM features, written by the stage sam_features; None: compute the features in every step"""
     begin: Literal["positions", "encoder"] = "positions"
-    """parts of the neck that start as the SAM's. positions: the position embedding, which is not trained; encoder: the
-    blocks and the projection after them, too, for a neck with the sizes of the SAM's image encoder"""
+    """parts of the neck that are initialised from the SAM's image encoder. positions: the position embedding,
+    which is not trained; encoder: also the blocks and the final projection, for a neck of the same sizes"""
     things: tuple[int, int] = (4, 9)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that the colour of a drawn thing is one without a name; the same probability holds for its pattern"""
+    """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
 
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:
         if self.data == "scenes" and self.targets:
-            raise ValueError("targets has no effect with data=scenes, whose features are computed. Remove it")
+            raise ValueError("targets has no effect with data=scenes: their features are always computed. Remove it")
         return self

@@ -15,7 +15,7 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 
 
 class Photographs:
-    """The images of a benchmark that have stored features, or all of them if no folder of features is given."""
+    """The images of a benchmark with stored features; all images if the config has no folder of features."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -34,7 +34,7 @@ class Photographs:
         )
 
     def _check(self) -> None:
-        """Raise OvssError if the stored features are not those of the teacher alone, or have another shape."""
+        """Raise OvssError if stored features are of another network than the teacher, or of another shape."""
         if self.stored is None:
             return
         variant, sam = VARIANTS[self.config.variant], teacher(self.config.variant)
@@ -55,7 +55,7 @@ class Photographs:
             )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Return the images (H, W, 3) uint8 of a step, and their features (B, D, g, g), if stored."""
+        """Return the images (H, W, 3) uint8 of a step, and their stored features (B, D, g, g), or None."""
         count = self.config.batch
         places = (divmod(number, len(self.items)) for number in range(step * count, (step + 1) * count))
         items = [self.items[self.order(epoch)[place]] for epoch, place in places]

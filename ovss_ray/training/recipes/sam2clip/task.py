@@ -1,10 +1,10 @@
 """Training of SAM2CLIP, the neck of Open-Vocabulary SAM (Yuan et al., ECCV 2024, arXiv 2401.02955, §3.2).
 
-CLIP is frozen. The neck learns to compute the image embedding of a SAM from CLIP's maps; the loss is the mean squared
-error. Both see the same resized photograph. The official recipe is configs/train_ovsam_sam2clip.yaml; the tiny one, on
-drawn scenes, is configs/train_ovsam_tiny_neck.yaml.
+CLIP is frozen. The neck learns to predict the image embedding of a SAM from CLIP's maps, by the mean squared error.
+CLIP and SAM receive the same resized photograph. The official recipe is configs/train_ovsam_sam2clip.yaml. The recipe
+of the small network, trained on drawn scenes, is configs/train_ovsam_tiny_neck.yaml.
 
-Letters: B images, n side of the network's input in pixels, g side of the embedding, D channels of the embedding.
+Letters: B images, n side of the input in pixels, g side of the embedding, D channels of the embedding.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 from ovss_ray.training.recipes.sam2clip.photographs import Photographs
 
 FITTED = 24
-"""Number of drawn scenes from which the first convolutions are fitted, if the neck begins as the SAM's encoder"""
+"""Number of drawn scenes for the fit of the neck's first convolutions, with `begin: encoder`"""
 
 
 class Student(nn.Module):
@@ -80,7 +80,7 @@ class Task:
         return torch.stack([inputs.network_input(image, "evaluation", self.variant.pixels) for image in images])
 
     def forward(self, batch: dict[str, Any], step: int) -> tuple[Tensor, Tensor]:
-        """Return the neck's embeddings and those of the SAM, (B, D, g, g) each."""
+        """Return the embeddings of the neck and of the SAM, (B, D, g, g) each."""
         return self.model(batch["images"]), self._expected(batch)
 
     def _expected(self, batch: dict[str, Any]) -> Tensor:
@@ -97,7 +97,7 @@ class Task:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Return the percentage of the SAM's variance that the neck does not explain on validation scenes."""
+        """Return the unexplained variance of SAM's embeddings on validation scenes, in percent; {} for photographs."""
         if self.source:
             return {}
         errors, variances = [], []
@@ -111,16 +111,16 @@ class Task:
         return {"unexplained": 100 * float(np.mean(errors) / np.mean(variances))}
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the neck under the names of the official checkpoint."""
+        """Return the weights of the neck under the names of the official checkpoint."""
         return {NECK_FILE + name: value for name, value in self.model.neck.state_dict().items()}
 
 
 @torch.no_grad()
 def begin(model: Student, teacher: Sam, config: Config) -> None:
-    """Initialise the neck. Relative positions are zero, as in SAM; the position embedding is the SAM's.
+    """Initialise the neck. Relative positions are zero, as in SAM; the position embedding is copied from the SAM.
 
-    With `begin: encoder`, blocks and projection are the SAM's, too. Then the first two convolutions are fitted to the
-    SAM's patch embedding, and those of the coarser maps are zero. Raises OvssError for other sizes.
+    With `begin: encoder`, blocks and projection are copied too. The convolutions of the two finest maps are fitted to
+    the SAM's patch embedding; those of the coarser maps are zero. Raises OvssError if the sizes differ.
     """
     neck, encoder = model.neck, teacher.image_encoder
     initialise(neck, len(neck.blocks), config.seed)
@@ -128,14 +128,14 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
         if "rel_pos" in name:
             value.zero_()
     if not isinstance(encoder, ImageEncoder) or encoder.pos_embed.shape != neck.pos_embed.shape:
-        raise OvssError(f"the SAM of {config.variant} has another grid. Pass the checkpoint of its teacher")
+        raise OvssError(f"teacher: the SAM's grid does not fit {config.variant}. Pass a checkpoint of its teacher")
     neck.pos_embed.copy_(encoder.pos_embed)
     if config.begin == "positions":
         return
     state = encoder.state_dict()
     copied = {name: state.get(name) for name in neck.state_dict() if name.startswith(("blocks.", "neck."))}
     if any(value is None or value.shape != neck.state_dict()[name].shape for name, value in copied.items()):
-        raise OvssError(f"begin=encoder needs a neck like the SAM's encoder, not that of {config.variant}. Remove it")
+        raise OvssError(f"begin=encoder: the neck of {config.variant} and the SAM's encoder differ in size. Remove it")
     neck.load_state_dict(copied, strict=False)
     _fit(model, encoder, config)
 

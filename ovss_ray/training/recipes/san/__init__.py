@@ -1,1 +1,1 @@
-"""Training of SAN: the official recipe, and the one of the small network."""
+"""Training of SAN: the official recipe, and the recipe of the small network."""

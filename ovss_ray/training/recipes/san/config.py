@@ -14,4 +14,4 @@ class Config(MaskTraining):
     clip: str
     """checkpoint of the CLIP: the result of a training `clip`, or an official SAN checkpoint"""
     positions: bool = True
-    """whether CLIP's position embedding is trained too, as in the official recipe"""
+    """True: CLIP's position embedding is trained too, as in the official recipe"""

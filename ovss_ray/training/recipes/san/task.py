@@ -1,6 +1,7 @@
 """Training of SAN's side network next to a frozen CLIP (Xu et al., 2023, §3.3 and §4.1).
 
-The official recipe is configs/train_san_vit_b_16.yaml. The tiny one, on drawn scenes, is configs/train_san_tiny.yaml.
+The official recipe is configs/train_san_vit_b_16.yaml. The recipe of the small network, trained on drawn scenes, is
+configs/train_san_tiny.yaml.
 """
 
 from pathlib import Path
@@ -66,7 +67,7 @@ class Task:
         return answers
 
     def losses(self, outputs: list[tuple[Tensor, Tensor]], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the losses, summed over both blocks."""
+        """Return the three losses, each summed over the last two blocks."""
         device = batch["images"].device
         rows = self.model.ov_classifier.classifier(self.words.to(device))
         answers = [Answer(masks.float(), F.normalize(named.float(), dim=-1) @ rows.T) for masks, named in outputs]
@@ -75,7 +76,7 @@ class Task:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Return the mIoU on validation scenes."""
+        """Return the mIoU on validation scenes, in percent (scenes.miou)."""
         self.model.classifiers = Recent[Tensor](16)  # training may have changed the temperature and "no object"
         return miou(self.model.segment, self.config.measured)
 

@@ -1,1 +1,1 @@
-"""Training of SCAN's mask network and calibration: the official recipe, and the one of the small network."""
+"""Training of SCAN's mask network and calibration: the official recipe, and the recipe of the small network."""

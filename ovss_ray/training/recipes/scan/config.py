@@ -12,19 +12,22 @@ class Config(MaskTraining):
     """Settings of the training of SCAN's backbone, mask network and calibration next to a frozen CLIP."""
 
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
-    """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
+    """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
     """checkpoint of the CLIP, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
     backbone: str | None = None
     """checkpoint of a pretrained Swin, in the format of its authors; None: random values"""
     regions: str | None = None
-    """weights of a training `scan_clip`, for the CLIP of the regions in measurements and in the exported file"""
+    """weights of a training `scan_clip`: the region CLIP for measurements and for the exported file; None: `clip`"""
     auxiliary: Literal["official", "all"] = "official"
-    """supervised outputs besides the last one. all: the initial one and those of all layers before the last; official:
-    without that of the layer before the last, whose loss has no weight in the official code"""
+    """supervised outputs in addition to the last output of the decoder
+
+    all: the initial output, and the outputs of all layers before the last. official: the same without the second-last
+    layer, whose loss has no weight in the official code.
+    """
     mask_threshold: float = Field(default=0.4, ge=0, le=1)
     """probability above which a pixel belongs to a region, in measurements"""
     ensemble_weight: float = Field(default=0.7, gt=0, le=1)
-    """weight of the CLIP of the regions, in measurements"""
+    """weight of the region CLIP in the fused class scores, in measurements"""
     replace_ratio: float = Field(default=0.15, ge=0, le=1)
     """fraction of the background tokens that the contextual shift replaces, in measurements"""

@@ -1,8 +1,8 @@
 """Training of SCAN's mask network and calibration (Liu et al., CVPR 2024, arXiv 2312.04089, §3.2 and §4.1).
 
-Both CLIPs are frozen. The losses are those of Mask2Former, on the output of every layer of the masked decoder; the
-calibration is applied to each of these outputs. The classes are the names of the data, and "void". The official recipe
-is configs/train_scan_vitL.yaml. The tiny one, on drawn scenes, is configs/train_scan_tiny.yaml.
+Both CLIPs are frozen. The losses are those of Mask2Former, on the masked decoder's outputs (see `auxiliary`). Each
+supervised output is calibrated. The classes are the class names of the data, and "void". The official recipe is
+configs/train_scan_vitL.yaml. The recipe of the small network, trained on drawn scenes, is configs/train_scan_tiny.yaml.
 
 Letters: B images, H W pixels, Q queries, D features, O supervised outputs, K classes.
 """
@@ -86,14 +86,14 @@ class Task:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Return the mIoU on validation scenes."""
+        """Return the mIoU on validation scenes, in percent (scenes.miou)."""
         self.model.classifiers = Recent[Tensor](16)  # training may have changed "void"
         names = ("mask_threshold", "ensemble_weight", "replace_ratio")
         options = {name: getattr(self.config, name) for name in names}
         return miou(lambda image, vocabulary: self.model.segment(image, vocabulary, **options), self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the network, without those of a shipped CLIP that are unchanged."""
+        """Return the weights of the network, without weights equal to those of a shipped CLIP."""
         words, visual = clip_start.shipped(self.config.variant)
         base = {MODEL + name: value for name, value in words.items()}
         for prefix in (MODEL + "visual.", ORIGINAL):
@@ -109,9 +109,9 @@ def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Te
 
 
 def begin(model: Scan, config: Config) -> None:
-    """Fill the network: initial values, both CLIPs, and the pretrained backbone and region CLIP if they are given.
+    """Initialise the network, then load both CLIPs, and the backbone and region CLIP if the config has their files.
 
-    Raises OvssError for checkpoints that do not fit.
+    Raises OvssError for a checkpoint that does not fit the variant.
     """
     initialise(model, sum(model.variant.backbone_depths), config.seed)
     _begin_attention(model, config.seed)
@@ -128,9 +128,9 @@ def begin(model: Scan, config: Config) -> None:
 
 @torch.no_grad()
 def _begin_attention(model: Scan, seed: int) -> None:
-    """Initialise as Mask2Former does what `initialise` does not know: queries, levels, sampling points, calibration.
+    """Initialise queries, level embeddings and deformable attention as in Mask2Former, and the calibration weight.
 
-    Each head first samples points in its own direction, at distances of 1, 2, … cells. Their weights are equal.
+    Initially, each head samples points in a different direction, at distances of 1, 2, … cells, with equal weights.
     """
     generator = torch.Generator().manual_seed(seed)
     for part in model.sem_seg_head.modules():
@@ -151,7 +151,7 @@ def _begin_attention(model: Scan, seed: int) -> None:
 
 
 def _fill_backbone(model: Scan, path: Path) -> None:
-    """Load a pretrained Swin. Raises OvssError if entries are missing or have another shape."""
+    """Load a pretrained Swin backbone. Raises OvssError if entries are missing, unexpected, or of another shape."""
     state, expected = checkpoint.read(path), model.backbone.state_dict()
     unused = {*constants(model.variant), *(name for name in state if name.endswith("attn_mask"))}
     pretrained = {k: v for k, v in state.items() if k not in unused and not k.startswith(NOT_IN_BACKBONE)}

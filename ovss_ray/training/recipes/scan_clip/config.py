@@ -12,25 +12,25 @@ class Config(Training):
     """Settings of the fine-tuning of CLIP's image tower on masked crops with captions."""
 
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
-    """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
+    """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
     """checkpoint of the CLIP to start from, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
     data: str = "scenes"
-    """scenes (drawn), or a table with the columns image, mask and caption: .csv, .jsonl or .parquet"""
+    """training regions: scenes (drawn in memory), or the path of a table of masked regions with captions (see pairs)"""
     data_root: str | None = None
     """folder of the table's images and masks; None: the folder of the table"""
     batch: int = Field(ge=1)
     """drawn scenes per step, or rows of the table per step"""
     replace_ratio: float = Field(default=0.15, ge=0, le=1)
-    """fraction of the background tokens that the contextual shift replaces after each block of Variant.replaced"""
+    """fraction of the background tokens that the contextual shift replaces, after each block in Variant.replaced"""
     blocks: int | None = Field(default=None, ge=1)
     """number of blocks of the image tower that are trained, counted from the end; None: the whole tower"""
     quick: bool | None = None
-    """whether CLIP's activation in training is QuickGELU; None: the variant's activation, as in inference"""
+    """activation of CLIP in training. True: QuickGELU; False: GELU; None: the variant's activation, as in inference"""
     things: tuple[int, int] = (4, 8)
-    """lowest number of things in a drawn scene, and highest number plus one"""
+    """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """fraction of the drawn things whose colour has no name; also the fraction whose pattern has no name"""
+    """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted, similar to imperfect proposals"""
     negatives: int = Field(default=64, ge=0)

@@ -1,7 +1,8 @@
 """Fine-tuning of CLIP's image tower on masked crops (Liu et al., CVPR 2024, arXiv 2312.04089, §3.3 and §4.1).
 
-Crops are made as in inference. A frozen copy of the tower sees the whole photograph. After some blocks, its class token
-replaces a part of the background tokens of a crop. The loss is CLIP's, in both directions.
+Crops are cut as in inference. A frozen copy of the tower encodes the whole photograph. After some blocks, the class
+token of the photograph replaces some background tokens of a crop (contextual shift). The loss is CLIP's, in both
+directions.
 
 Letters: B photographs, R regions of a batch, n side of CLIP's input, T patches of a crop; P prompts, D features.
 """
@@ -36,7 +37,7 @@ SMALLEST = 100
 
 
 class RegionClip(nn.Module):
-    """The CLIP that is trained, and the frozen copy of its image tower that sees whole photographs."""
+    """The CLIP to train, and a frozen copy of its image tower that encodes whole photographs."""
 
     def __init__(self, variant: Variant, sizes: ClipSizes) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class RegionClip(nn.Module):
         """Return unit-norm embeddings (R, D) float32 of regions.
 
         Crops (R, 3, n, n) and photographs (B, 3, n, n) are normalised. `replaced` (R, blocks, T) bool marks the tokens
-        of the contextual shift. `which` (R,) is the photograph's index of each region.
+        of the contextual shift. `which` (R,) is the index of each region's photograph.
         """
         blocks = self.variant.replaced
         with torch.no_grad():
@@ -95,7 +96,7 @@ class Task:
         }
 
     def _masks(self, drawn: np.random.Generator, scene: Scene, numbers: Sequence[int]) -> list[np.ndarray]:
-        """Return the masks (H, W) bool of regions of a scene, a fraction of them distorted."""
+        """Return the masks (H, W) bool of regions of a scene; a random fraction of the masks is distorted."""
         wrong = drawn.random(len(numbers)) < self.config.imperfect
         return [
             imperfect(drawn, scene.regions, number) if bad else scene.regions == number
@@ -105,7 +106,7 @@ class Task:
     def inputs(
         self, images: Sequence[np.ndarray], masks: Sequence[Sequence[np.ndarray]], step: int
     ) -> dict[str, Tensor]:
-        """Return the inputs of RegionClip for photographs (H, W, 3) uint8 and the masks (H, W) bool of each."""
+        """Return the inputs of RegionClip from photographs (H, W, 3) uint8 and their masks (H, W) bool."""
         parts = [inputs(image, of_image, self.variant) for image, of_image in zip(images, masks, strict=True)]
         drawn = random.Random(f"{self.config.seed} {step}")
         blocks, ratio = len(self.variant.replaced), self.config.replace_ratio
@@ -124,9 +125,9 @@ class Task:
         return self.model(batch["crops"], batch["replaced"], batch["photographs"], batch["which"]), prompts
 
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return both directions of CLIP's loss, and for drawn scenes the losses of single attributes.
+        """Return both directions of CLIP's loss. For drawn scenes, return the attribute losses too.
 
-        In a table, each caption belongs to its own region alone, even if two captions are equal, as in open_clip.
+        As in open_clip, a caption of a table is positive only for its own region, even if captions are equal.
         """
         if self.pairs is None:
             losses = captions.losses(*outputs, SCALE, batch, self.config.attributes)
@@ -149,7 +150,7 @@ class Task:
         return captions.tally(name, self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the entries of the CLIP with open_clip's names, without those of a shipped CLIP that are unchanged."""
+        """Return the weights of the CLIP under open_clip's names, without weights equal to those of a shipped CLIP."""
         words, visual = clip_start.shipped(self.config.variant)
         base = words | {f"visual.{name}": value for name, value in visual.items()}
         state = clip_start.changed(self.model.clip_model.state_dict(), base)
@@ -157,7 +158,7 @@ class Task:
 
 
 def begin(model: RegionClip, config: Config) -> None:
-    """Fill both towers from a checkpoint, and choose the parameters that are trained. Raises OvssError (`towers`)."""
+    """Load the CLIP and the frozen copy, and set the trainable parameters. Raises OvssError (see clip_start.towers)."""
     words, visual = clip_start.towers(config.variant, config.clip)
     model.clip_model.load_state_dict(words | {f"visual.{name}": value for name, value in visual.items()})
     model.original_clip.load_state_dict(visual)
@@ -171,8 +172,8 @@ def begin(model: RegionClip, config: Config) -> None:
 def inputs(image: np.ndarray, masks: Sequence[np.ndarray], variant: Variant) -> tuple[Tensor, Tensor, regions.Regions]:
     """Return crops (R, 3, n, n), the photograph (3, n, n) and the regions, as in SCAN's inference.
 
-    Inputs: a photograph (H, W, 3) uint8 RGB, and masks (H, W) bool, none of them empty. Crops are not of the resized
-    photograph, but of the photograph itself.
+    Inputs: a photograph (H, W, 3) uint8 RGB, and masks (H, W) bool with at least one pixel each. Crops are cut from the
+    photograph at its original size.
     """
     placed, side = photograph.geometry(image, variant), variant.clip.pixels
     whole = photograph.padded(photograph.resized(image, placed.resized), photograph.CLIP, placed.padded)
