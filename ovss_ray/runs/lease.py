@@ -80,8 +80,7 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
     """
     lease = Lease(folder.file(FILE))
     while not _create(lease.uri, _bytes(lease.content)):
-        _wait_for_end(lease.uri, say)
-        files.delete(lease.uri)
+        _remove(lease.uri, _wait_for_end(lease.uri, say))
     keeper = threading.Thread(target=lease.keep, daemon=True)
     keeper.start()
     try:
@@ -121,8 +120,34 @@ def _create(uri: str, data: bytes) -> bool:
     return True
 
 
-def _wait_for_end(uri: str, say: Callable[[str], None]) -> None:
-    """Return when the holder of a lease has ended or seems to have ended. Raises OvssError if the holder is alive."""
+def _remove(uri: str, ended: dict[str, Any]) -> None:
+    """Delete the lease with the content `ended`. A lease that has replaced it in the meantime is left.
+
+    Of several processes that call this at the same moment on a local path, only one gets the file.
+    """
+    if "://" in uri:
+        if _read(uri) == ended:
+            files.delete(uri)
+        return
+    path = Path(uri).expanduser()
+    aside = path.with_name(f"{FILE}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.rename(aside)
+        if _read(str(aside)) == ended:
+            aside.unlink()
+        else:
+            aside.rename(path)
+    except FileNotFoundError:
+        return
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be deleted: {failure.strerror or failure}. Choose another --out") from failure
+
+
+def _wait_for_end(uri: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Wait until the holder of a lease has ended or seems to have ended. Return the content of that lease.
+
+    Raises OvssError if the holder is alive.
+    """
     first, since = _read(uri), time.monotonic()
     ended = _ended(first)
     if ended is None and first:
@@ -131,7 +156,7 @@ def _wait_for_end(uri: str, say: Callable[[str], None]) -> None:
         time.sleep(LOOK)
         holder = _read(uri)
         if not holder and not files.exists(uri):
-            return
+            return {}
         ended = False if holder != first else None
         first = holder
     if ended is False:
@@ -139,6 +164,7 @@ def _wait_for_end(uri: str, say: Callable[[str], None]) -> None:
             f"{uri}: another command works in this run folder: {_who(first)}. Wait until it ends, stop it, or choose "
             "another --out. Two commands would evaluate the same images twice"
         )
+    return first
 
 
 def _ended(holder: dict[str, Any]) -> bool | None:

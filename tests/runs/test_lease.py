@@ -3,6 +3,7 @@
 import json
 import resource
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,24 @@ def test_a_lease_of_a_process_of_this_machine_that_has_ended_is_taken_over_at_on
 ) -> None:
     folder.save_json(lease.FILE, {"token": "theirs", **lease._process(), **change})
     assert hold(folder) == []
+
+
+def test_of_two_commands_that_find_an_ended_lease_one_takes_it_over(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.save_json(lease.FILE, {"token": "theirs", **lease._process(), "pid": 2**22 + 1})
+    remove = lease._remove
+    with ExitStack() as first:
+
+        def late(uri: str, ended: dict[str, Any]) -> None:
+            monkeypatch.setattr(lease, "_remove", remove)
+            first.enter_context(lease.held(folder, print))
+            remove(uri, ended)
+
+        monkeypatch.setattr(lease, "_remove", late)
+        with pytest.raises(OvssError, match="another command works in this run folder"):
+            hold(folder)
+    assert list(Path(folder.uri).iterdir()) == []
 
 
 def test_a_killed_command_that_its_parent_has_not_waited_for_has_ended(folder: RunFolder) -> None:
