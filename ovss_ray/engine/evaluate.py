@@ -156,7 +156,7 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
     size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=plan.folder)
     alone = size <= pools[-1].batch  # then a batch is a part, and its worker writes it: no task on the way
-    if alone and len(pools) == 1:  # only stages apart share memory
+    if alone and len(pools) == 1 and not connection.size().grows:  # else the budget keeps a growing pool in bounds
         ray_internals.keep_pool_undivided(images)
     ends = accumulate(len(pool.stages) for pool in pools)
     for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
