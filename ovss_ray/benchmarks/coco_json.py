@@ -61,7 +61,8 @@ def _with_photograph(
 ) -> Iterator[tuple[str, str, str, str]]:
     """Yield the columns of an Item per image whose photograph exists.
 
-    For each image without a photograph, append the address of its labels to `missing`. Each folder of photographs is listed once.
+    For each image without a photograph, append the address of its labels to `missing`. Each folder of photographs is
+    listed once.
     """
     present: dict[str, set[str]] = {}
     for stem, photograph, label, part in rows:

@@ -25,7 +25,7 @@ def fold(
     At most one record per image is valid. Images that are not in the manifest `among` are left out. `of` returns the
     partial result of a table of records.
 
-    Up to `few` part files are read in this process. For more files, each Ray task sums at most `fan_in` partial results.
+    Up to `few` part files are read in this process. For more, each Ray task sums at most `fan_in` partial results.
     The addition is exact, associative and commutative, so the order does not matter. Tasks read the files a second
     time, after the records were selected.
     """

@@ -22,7 +22,8 @@ def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
     """Return the share of pairs (word, class) that agree under the best one-to-one assignment of words to classes.
 
     The caller chooses the pairs. For vicss' multiclass value, each image has one pair: its best word, and its class.
-    For the multilabel value, each word of an image forms a pair with the image's class. The result is NaN without pairs.
+    For the multilabel value, each word of an image forms a pair with the image's class. Without pairs, the result is
+    NaN.
     """
     number = Counter(pairs)
     if not number:
