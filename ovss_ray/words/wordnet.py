@@ -80,7 +80,7 @@ class Nouns:
         return results
 
     def lemmas(self, word: str) -> list[str]:
-        """Return the lemmas of a word or phrase in any case; [] if it is no noun. The phrase may have blanks."""
+        """Return the lemmas of a word or phrase, whether in upper or lower case; [] if it is no noun."""
         return self.morphy(key(word))
 
     def lemma(self, word: str) -> str:

@@ -167,7 +167,7 @@ def _refuse_depth(file: LabelFile) -> NoReturn:
 def _stored(file: LabelFile) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the stored samples of a file, (H, W, C), and its palette, (n, 3) uint8 RGB, or None.
 
-    Raises OvssError for a transparent pixel.
+    Raises OvssError for a transparent pixel of a file without a palette.
     """
     picture = file.picture
     if picture.format == "PPM":

@@ -27,7 +27,7 @@ class Variant:
     clip_grid: int = 12
     """side of the grid to which a region's features are pooled for CLIP's branch"""
     tower: ClipSizes | None = None
-    """a vision transformer with a convolutional stem in place of the ResNet; the sizes `resnet_…` are not used then"""
+    """sizes of a vision transformer that replaces the ResNet (then `resnet_…` is unused); None: the ResNet"""
     ratio: float = 1.0
     """sides of the transformer's input, as a fraction of the sides of the network's input"""
     shallow: int = 0

@@ -36,7 +36,7 @@ class Windows:
         kinds = list(product((inner, last), repeat=2)) if shift else [(slice(None), slice(None))]
         groups = [cut[:, rows, columns].flatten(0, 2) for rows, columns in kinds]
         self.sizes = [len(group) for group in groups]
-        """number of windows of each kind: for a shifted map inner ones, then last column, last row, and the corner"""
+        """number of windows of each kind: inner, last column, last row and corner if shifted; else a single kind"""
         self.order = torch.cat(groups)
         """tokens of each window, (n, L) int64; the number after the last token stands for padding"""
         places = torch.empty(shape.numel() + 1, dtype=torch.int64, device=device)

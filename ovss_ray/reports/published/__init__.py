@@ -97,7 +97,10 @@ class FreeFigure:
 
 
 def vocabulary_free(benchmark: str | None = None) -> tuple[FreeFigure, ...]:
-    """Return the figures of vocabulary_free.json for a benchmark, or for all, sorted by metric, setting and mapping."""
+    """Return the figures of vocabulary_free.json for a benchmark, or for all benchmarks.
+
+    They are sorted by benchmark, metric, setting and mapping, then by value, the highest first.
+    """
     rows = json.loads((Path(__file__).parent / "vocabulary_free.json").read_text("utf-8"))
     every = (FreeFigure(*row) for row in rows)
     base = benchmark and class_lists.base(benchmark)

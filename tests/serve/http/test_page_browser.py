@@ -407,7 +407,7 @@ def test_what_is_refused_is_said(browser: Browser, service: Service) -> None:
 
 def test_a_busy_service_is_asked_again_after_as_long_as_it_says(browser: Browser, service: Service) -> None:
     with visiting(browser, service.address, "429", "503") as page:
-        answers = [(429, "2"), (503, "1")]
+        answers = [(429, "4"), (503, "4")]  # so long, since a busy machine may show each for a moment only
         times: list[float] = []
 
         def busy(route: Any) -> None:
@@ -419,12 +419,12 @@ def test_a_busy_service_is_asked_again_after_as_long_as_it_says(browser: Browser
 
         page.route("**/v1/segment*", busy)
         load(page, "dark")
-        expect(page.locator("#working")).to_contain_text("Busy: asked again in 2 s")
-        expect(page.locator("#working")).to_contain_text("Not ready: asked again in 1 s")
+        expect(page.locator("#working")).to_contain_text("Busy: asked again in 4 s")
+        expect(page.locator("#working")).to_contain_text("Not ready: asked again in 4 s")
         expect(names(page)).to_have_text(["dark"])
     assert len(times) == 3
-    assert times[1] - times[0] >= 1.9
-    assert times[2] - times[1] >= 0.9
+    assert times[1] - times[0] >= 3.9
+    assert times[2] - times[1] >= 3.9
 
 
 def test_a_service_that_has_gone_is_said_and_asked_again_by_hand(browser: Browser) -> None:
