@@ -100,7 +100,7 @@ def test_all_that_is_listed_is_one_pair_each() -> None:
     ("told", "message"),
     [
         ({3: ["val2014/a.jpg"]}, r"photographs under the key 3 .*, which does not belong in this list"),
-        ({"2": ["val2014/a.jpg"]}, "photographs of the class '2'"),
+        ({"2": ["val2014/a.jpg"]}, "photographs under the key '2'"),
         (["val2014/a.jpg"], "expected one list of photographs per class"),
         ({2: "val2014/a.jpg"}, "expected one list"),
         ({2: [["val2014/a.jpg"]]}, "class 2: a list in place of a photograph's name"),
