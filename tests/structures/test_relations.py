@@ -37,7 +37,7 @@ def test_the_digest_depends_on_the_pairs_alone() -> None:
         ),
         ({"grass": ["plants"]}, r"unknown class 'plants'\. Did you mean 'plant'\?"),
         ({"grass": ["-1"]}, r"unknown class '-1'\..* an index from 0 to 7"),
-        ({"grass": ["8"]}, "unknown class 8: the benchmark has 8 classes, 0 to 7. Perhaps .* of another benchmark"),
+        ({"grass": ["8"]}, "unknown class 8: the benchmark has 8 classes, 0 to 7. Perhaps .* another benchmark"),
         ({"grass": ["wall"]}, "'wall' is the name of 2 classes: write the index of one of them: 0, 7"),
         ({"grass": ["route"]}, "'route' is the name of 2 classes: write the index of one of them: 3, 4"),
         ({"grass": ["grass"]}, r"'grass' \(1\) is listed as its own father"),
