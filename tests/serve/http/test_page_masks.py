@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from tests.serve.bright import picture
 from tests.serve.http.browsing import HEIGHT, PHOTO, WIDTH, Service, load, names, shown
-from tests.serve.http.test_page_browser import point, saved
+from tests.serve.http.test_page_browser import point, saved, wait
 from tests.toys import bright
 
 pytestmark = pytest.mark.slow
@@ -119,8 +119,10 @@ def test_the_coco_document_is_the_services(page: Page, service: Service) -> None
 
 def test_documents_have_the_words_of_the_answer_if_these_have_changed_since(page: Page) -> None:
     everything(page, *WORDS)
-    page.route("**/v1/regions", lambda route: route.abort())
+    asked: list[Any] = []
+    page.route("**/v1/regions*", lambda route: asked.append(route))  # and it is not answered
     page.get_by_role("button", name="Remove dark").click()
+    wait(page, lambda: bool(asked))
     document = json.loads(saved(page, "COCO, JSON")[1])
     assert [category["name"] for category in document["categories"]] == WORDS
     assert {annotation["category_id"] for annotation in document["annotations"]} == {1, 2, 3}
