@@ -2,7 +2,7 @@
 
 Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024, arXiv 2312.03818.
 
-The second half of a two-stage method: another stage proposes regions, this one scores them, and `paint` draws the map.
+This is the second half of a two-stage method: an earlier stage proposes regions, and `paint` draws the label map.
 CLIP's image tower sees each region as one small picture (see models/alpha_clip/inputs.py). Regions of all images of a
 batch share forward passes; only the last pass may be smaller. Only the final matrix product needs the vocabulary.
 """
@@ -61,7 +61,7 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return `base`, and `weights` if they are set. None stands for the default checkpoint."""
+            """Return (base, weights), or (base,) if `weights` is not set. None stands for the default checkpoint."""
             return (self.base, self.weights) if self.weights else (self.base,)
 
     @classmethod

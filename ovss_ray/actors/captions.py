@@ -1,8 +1,8 @@
 """Describe an image in sentences, with any image-to-text model of Hugging Face, or with a captioner of your own.
 
-Captions are the raw material of vocabulary-free segmentation: a stage such as `words` finds nouns in them, with which a
-segmenter labels the image. Decoding is greedy unless `sample` is set. A sampled caption depends on the seed and the
-image's id only, not on the order of images.
+Captions are the input of vocabulary-free segmentation: a stage such as `words` extracts nouns from them, and a
+segmenter uses these nouns as classes. Decoding is greedy unless `sample` is set. A sampled caption depends on the seed
+and the image's id only, not on the order of images.
 
 A captioner of your own is a module with a function `load(config)`. It receives this stage's Config, and returns the
 captioner. The captioner is a function of an image (H, W, 3) uint8 RGB and a seed. It returns a list of texts, each with

@@ -167,7 +167,7 @@ class Stage(stage.Stage):
         return self.index.retrieve(embeddings.cpu().numpy(), self.config.count, self.config.duplicates)
 
     def _named(self, embeddings: "Tensor", hits: Sequence[Sequence[Hit]]) -> list[Named]:
-        """Return the best candidate word, and its score, for each embedding (n, D). `hits` are the captions of each."""
+        """Return the best candidate word and its score for each embedding (n, D); `hits` are its captions."""
         import torch
 
         from ovss_ray.models.alpha_clip import cased

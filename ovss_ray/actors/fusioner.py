@@ -67,7 +67,7 @@ class Stage(WithClassifiers, stage.Stage):
         normalise: DataSet | None = None
         """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others"""
         resolution: Resolution = "original"
-        """original: windows over the photograph; square_224: both are resized to the size of one window
+        """original: windows over the photograph; square_224: photograph and labels resized to the size of one window
 
         With square_224, metrics are computed at the size of the window.
         """

@@ -22,7 +22,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → embedding (D, g, g) float16 in a shard of `<folder>/<benchmark>`. No column."""
+    """image (H, W, 3) uint8 RGB → embedding (D, g, g) float16 in a shard of `<folder>/<benchmark>`; no column."""
 
     reads = ("benchmark", "image")
     writes = ()

@@ -1,6 +1,6 @@
-"""The networks, usable without a pipeline; torch is imported only when a network is loaded.
+"""Families of networks, which also work without a pipeline. Torch is imported only when a network is loaded.
 
-A family of networks is a folder here, or a package of the user, with these files:
+A family of networks is a folder of this package, or a package of the user, with these files:
 
 - `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights). It does not import torch.
   If a network has several checkpoints, a function `checkpoints(name)` returns their names. The argument `files` of

@@ -17,7 +17,7 @@ from ovss_ray.models.clip_sizes import ClipSizes
 from ovss_ray.models.layers import ChannelNorm
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Function from queries, keys, values (B, N, L, D/N) to attention outputs of all queries, or of the last ones."""
+"""Function from queries, keys, values (B, N, L, D/N) to attention outputs of all queries, or of the last few."""
 After = Callable[[int, Tensor], Tensor]
 """Function from a block's number (counted from 1) and output (B, L, width) to the input of the next block."""
 
@@ -72,7 +72,7 @@ class Block(nn.Module):
         self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, attend: Attend = F.scaled_dot_product_attention) -> Tensor:
-        """Return tokens (B, L, D) after the block; only the last ones if `attend` returns only those."""
+        """Return tokens (B, L, D) after the block. If `attend` returns only the last few tokens, so does the block."""
         mixed = self.attn(self.ln_1(x), attend)
         x = x[:, -mixed.shape[1] :] + mixed
         return x + self.mlp(self.ln_2(x))
@@ -81,8 +81,9 @@ class Block(nn.Module):
 class Stem(nn.Module):
     """Convolutions instead of CLIP's patch projection, so that a patch feature also depends on its neighbours.
 
-    A small tower learns shapes much sooner with them: Xiao et al., "Early convolutions help transformers see better",
-    NeurIPS 2021, arXiv 2106.14881. Convolutions of stride 2 make patches; `depth` residual blocks follow.
+    With convolutions, a small tower learns shapes much sooner: Xiao et al., "Early convolutions help transformers see
+    better", NeurIPS 2021, arXiv 2106.14881. Convolutions of stride 2 reduce pixels to patches; `depth` residual blocks
+    follow.
     """
 
     def __init__(self, width: int, patch: int, depth: int) -> None:

@@ -24,7 +24,7 @@ class ClipSizes:
     text_heads: int
     text_layers: int
     quick: bool = True
-    """activation: QuickGELU, as in OpenAI's weights, or the exact GELU, as in most weights of open_clip"""
+    """activation. True: QuickGELU, as in OpenAI's weights; False: exact GELU, as in most weights of open_clip"""
     text_vocabulary: int = 49408
     context: int = 77
     stem: int = 0

@@ -25,13 +25,13 @@ class Mlp(nn.Module):
         return self.layers[-1](self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Return the output of all layers but the last, with `hidden` channels in place of `out` (see `forward`)."""
+        """Return the output of all layers but the last: (…, hidden), or for maps (B, hidden, h, w)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return x
 
     def last(self) -> tuple[Tensor, Tensor]:
-        """Return the last layer's weight, as a matrix (out, hidden) also for convolutions, and its bias (out,)."""
+        """Return weight (out, hidden) and bias (out,) of the last layer; a convolution's weight is also a matrix."""
         layer = self.layers[-1]
         return layer.get_parameter("weight").flatten(1), layer.get_parameter("bias")
 
@@ -51,7 +51,7 @@ class MlpBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block with the parameter names of timm's vision transformer. The import of timm would take seconds.
+    """A transformer block like timm's, with timm's parameter names. The import of timm itself would take seconds.
 
     `eps` is the epsilon of both norms: 1e-6 in timm, 1e-5 by default in torch.
     """

@@ -127,7 +127,7 @@ class Classifier:
 
     @classmethod
     def of(cls, rows: Tensor, counts: Sequence[int]) -> "Classifier":
-        """Return the classifier of prompt embeddings (N, D), sorted by class; `counts` has the prompts per class."""
+        """Return the classifier of prompt embeddings (N, D), sorted by class. `counts`: prompts of each class."""
         lengths = np.array(counts)
         ends = np.cumsum(lengths)
         at = np.minimum((ends - lengths)[:, None] + np.arange(lengths.max()), ends[:, None] - 1)

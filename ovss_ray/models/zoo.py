@@ -26,7 +26,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes at the start of a checkpoint that contain the names of its entries; not for zip files"""
+"""Number of bytes at the start of a file in which the names of entries are searched; zip files have them in pickles"""
 
 
 @dataclass(frozen=True)

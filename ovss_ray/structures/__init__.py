@@ -1,1 +1,1 @@
-"""Values that stages and services exchange: columns, vocabularies, regions, masks. No disk, Ray or torch."""
+"""Values that stages and services exchange: columns, vocabularies, regions, masks. Ray and torch are not imported."""

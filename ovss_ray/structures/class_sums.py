@@ -1,4 +1,4 @@
-"""Pixels per label, summed over resamples of the images of a benchmark: the input of bootstrap intervals."""
+"""Sums of pixels per label over bootstrap resamples of a benchmark's images: the input of confidence intervals."""
 
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ def percent(part: np.ndarray, whole: np.ndarray, where: np.ndarray | None = None
 
 
 def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) -> np.ndarray:
-    """Return of_all + (values − of_all) · √(m / (m − 1)): the values of resamples, spread more widely.
+    """Return of_all + (values − of_all) · √(m / (m − 1)): the values of resamples, with a larger spread.
 
     `values` are (R,), or (R, L) for labels. `of_all` is the value of all images. `number` is m, the number of
     photographs: an integer, or (L,) for labels. A number below 2 counts as 2. NaN stays NaN.

@@ -15,7 +15,7 @@ COUNTED, CROWD, INVALID = range(3)
 
 CROWD: a group of objects (`iscrowd`), never prompted; detections inside it are not false positives.
 INVALID: an annotation that is marked as ignored, outside the image, or less than a pixel wide or high; never prompted.
-Mask AP counts it, as pycocotools does.
+Mask AP counts INVALID instances, as pycocotools does.
 """
 
 

@@ -1,1 +1,1 @@
-"""Training: the recipes of the tiny shipped networks, and the official recipe of SAN."""
+"""Training of the shipped tiny networks, and of SAN, SCAN, Fusioner and Open-Vocabulary SAM by official recipes."""

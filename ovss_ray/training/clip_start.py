@@ -1,4 +1,4 @@
-"""The CLIP from which trainings of SCAN start, and the export without its unchanged weights."""
+"""Initial CLIP of SCAN's trainings, and the export of only those weights that differ from the shipped CLIP."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.St
     """Return text tower and image tower of the CLIP of the SCAN `name`.
 
     The towers are read from the file `clip`, or from the shipped checkpoint. The position embedding is resized to the
-    variant's grid. Raises OvssError without a file, if no checkpoint is shipped for this variant.
+    variant's grid. Raises OvssError if `clip` is empty and this variant has no shipped CLIP.
     """
     _, *base = checkpoints(name)
     if not clip and not base:

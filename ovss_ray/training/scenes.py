@@ -40,8 +40,9 @@ def batch(
 ) -> list[Scene]:
     """Return the scenes of a step, with things of the training split.
 
-    Scenes are drawn at random sizes, then resized to 256 × `width` pixels by the resampling of photographs. `things` is
-    the range of the number of things. `unnamed` is the probability of a nameless colour, and of a nameless pattern.
+    Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). The default of `width` is a
+    random width of WIDTHS. `things` is the range of the number of things. `unnamed` is the probability of a nameless
+    colour, and of a nameless pattern.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))

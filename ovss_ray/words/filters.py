@@ -1,7 +1,7 @@
 """Filters from captions to words: nouns by WordNet, nouns as in AutoSeg, and phrases by spaCy.
 
-Each returns word → number of occurrences, the most frequent first, then in the order of first occurrence. CaSED's
-filter is in cased.py.
+Each filter returns word → number of occurrences, the most frequent first, then in the order of first occurrence.
+CaSED's filter is in cased.py.
 """
 
 import re
@@ -13,7 +13,7 @@ from ovss_ray.words.wordnet import nouns
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 LONGEST = 3
-"""Largest number of words in a noun of several words, such as "traffic light"."""
+"""Maximum number of words in a noun; "traffic light" has two."""
 NO_OBJECTS = frozenset(
     ("background", "foreground", "blurry", "photo", "photograph", "picture", "image", "scene", "something", "view")
 ) | {"closeup"}
@@ -23,7 +23,7 @@ _COLOURS = """
     maroon navy teal turquoise cyan magenta lime olive cream ivory crimson scarlet lavender khaki peach bronze
 """
 COLOURS = frozenset(_COLOURS.split())
-"""Names of colours that are dropped, as in AutoSeg. Its list of 35 was not available; this list is our own."""
+"""Colours that are dropped, as in AutoSeg. AutoSeg's list of 35 colours was not available; this list is our own."""
 
 
 def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
@@ -58,8 +58,8 @@ def _longest(listed: Sequence[str]) -> tuple[str, int]:
 def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
     """Return the nouns of captions as AutoSeg's BBoost filters them. `tagged` has (word, tag) of each caption's tokens.
 
-    A lemma is kept if it has at least three letters, and WordNet has it in this case. Lemmas in NO_OBJECTS and COLOURS
-    are dropped.
+    A lemma is kept if it has at least three letters, and WordNet has it, spelt with the same capitals. Lemmas in
+    NO_OBJECTS and COLOURS are dropped.
     """
     return {
         word: number
@@ -69,7 +69,7 @@ def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
 
 
 def autoseg_nouns(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
-    """Return the lemmas of all tokens that are tagged NN or NNS."""
+    """Return lemma → number of tokens, for all tokens that are tagged NN or NNS."""
     return ranked(nouns().lemma(word) for caption in tagged for word, tag in caption if tag in NOUNS)
 
 
@@ -80,7 +80,8 @@ def without_repetitions(caption: str) -> str:
 
 
 def by_spacy_nouns(captions: Iterable[str], model: str) -> dict[str, int]:
-    """Return AutoSeg's nouns, with the tags of a model of spaCy. Captions are cleaned and in lower case."""
+    """Return the nouns of captions by `by_autoseg`, with tags of a spaCy model. Captions are lower-cased and
+    cleaned."""
     return by_autoseg(by_spacy((without_repetitions(caption.lower()) for caption in captions), model))
 
 

@@ -1,4 +1,4 @@
-"""LAVE: a language model maps words to classes. Its replies are parsed here.
+"""Parser of the replies in LAVE, in which a language model maps words to classes.
 
 Source: Ülger et al., "Auto-Vocabulary Semantic Segmentation" (AutoSeg). Its evaluator LAVE queries Llama 2 once per
 word for the most similar class, in single quotes. A word that is a class stands for itself. Replies without a

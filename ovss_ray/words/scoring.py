@@ -1,8 +1,8 @@
 """Scores of records of words under a mapping, and upper bounds that use the truth. All sums are integers.
 
 A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
-a word. n[g, w] is this number, T[g] the pixels of label g, N[w] those of word w. A word without a label is a miss, as
-pixels without a predicted class are in metrics/confusion.py.
+a word. n[g, w] is the number of pixels of a pair, T[g] that of label g, N[w] that of word w. A word without a label is
+a miss, as pixels without a predicted class are in metrics/confusion.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -21,7 +21,7 @@ from ovss_ray.structures.vocabulary import folded
 UNIT = 2**32
 """Number of units in a similarity of 1."""
 MODULES = {"Normalize", "Pooling", "Transformer"}
-"""Modules of a supported sentence encoder. The cosine needs no Normalize"""
+"""Modules of a supported sentence encoder. Normalize is optional, since cosines do not depend on norms"""
 Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 """Function: W words, K names → (W, K) int64 similarities in units of 1 / UNIT."""
 
@@ -136,7 +136,7 @@ def _first_token(folder: Path) -> bool:
 
 
 def _check_modules(file: Path) -> None:
-    """Raise OvssError if a sentence encoder's list of modules has others than those that `_encoder` computes."""
+    """Raise OvssError if the list of a sentence encoder's modules has one outside MODULES."""
     types = [str(module["type"]).rpartition(".")[2] for module in _parsed(file)] if file.exists() else []
     if others := sorted(set(types) - MODULES):
         raise OvssError(

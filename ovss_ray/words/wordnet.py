@@ -33,7 +33,7 @@ SUFFIXES = (
 
 
 class Nouns:
-    """Nouns of WordNet. The file is read at once, and each part is prepared on first use."""
+    """Nouns of WordNet. The file is read on creation; some of its sections are parsed on first use."""
 
     def __init__(self, file: Path = FILE) -> None:
         try:
@@ -105,8 +105,8 @@ class Nouns:
     def wu_palmer(self, first: int, second: int) -> Fraction:
         """Return the similarity 2d / (2d + a + b) of two synsets, from 0 to 1.
 
-        d is the depth of a common hypernym, a and b are the steps up to it. The largest value of all of them counts.
-        Source: Wu and Palmer, "Verbs Semantics and Lexical Selection", ACL 1994.
+        d is the depth of a common hypernym, a and b are the steps up to it. The largest value over all common hypernyms
+        counts. Source: Wu and Palmer, "Verbs Semantics and Lexical Selection", ACL 1994.
         """
         first_up, second_up = self.above(first), self.above(second)
         common = (

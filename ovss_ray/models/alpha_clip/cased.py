@@ -1,8 +1,8 @@
 """CaSED: scores of candidate words for an image, from embeddings of the image, of captions and of the words.
 
 Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. A word's score is a weighted
-mean of two scores: for the image, and for captions retrieved with it. Letters: W words, C captions, D features, n
-texts.
+mean of its score for the image and its score for the captions that are retrieved for the image. Letters: W words, C
+captions, D features, n texts.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from ovss_ray.models.clip import TextTower
 def scores(image: Tensor, captions: Tensor, words: Tensor, scale: float, scoring: Scoring) -> Tensor:
     """Return the probabilities (W,) of words: α · those from the image + (1 − α) · those from the captions.
 
-    `words` (W, D) have unit norm; `image` (D,) and `captions` (C, D) are normalised here. `scale` is the factor from
-    cosine to logit (CLIP's temperature). Without captions, only the image counts.
+    `image` (D,), `captions` (C, D) and `words` (W, D) are embeddings; only `words` must have unit norm. `scale`
+    is the factor from cosine to logit (CLIP's temperature). Without captions, only the image counts.
     """
     visual = _probabilities(F.normalize(image, dim=-1), words, scale, scoring)
     if not len(captions):
@@ -36,7 +36,7 @@ def _probabilities(embedding: Tensor, words: Tensor, scale: float, scoring: Scor
 def embed(tower: TextTower, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
     """Return unit-norm embeddings (n, D) float32 of texts; an embedding is the mean over the templates.
 
-    Each text is computed once per process (see text.embed_cached). CaSED reads underscores as blanks.
+    Each text is computed once per process (see text.embed_cached). Underscores become blanks, as in CaSED.
     """
     if not texts:
         return tower.text_projection.new_empty(0, 0)

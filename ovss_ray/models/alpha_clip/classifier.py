@@ -16,9 +16,10 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 @torch.inference_mode()
 def embed(tower: TextTower, vocabulary: Vocabulary, naming: Naming, embedding: text.Embed | None = None) -> Tensor:
-    """Return the prompt embeddings (N, D) float32 of a vocabulary, times the temperature.
+    """Return the prompt embeddings (N, D) float32 of a vocabulary: unit vectors times CLIP's logit scale.
 
-    A vocabulary's own templates replace those of `naming`. `embedding` embeds the names; default: text.embed.
+    A vocabulary's own templates replace those of `naming`. `embedding` is the function that embeds texts; default:
+    text.embed.
     """
     texts = prompts(vocabulary, naming)
     templates = text.TEMPLATES[naming.templates] if isinstance(naming.templates, str) else naming.templates

@@ -59,7 +59,7 @@ class ClipConfig(NetworkConfig):
 
 
 class Retrieval(BaseModel):
-    """Options of the base of captions, and of the search in it."""
+    """Options of the base of captions to search, and of the search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,9 +107,9 @@ class Scoring(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     """divisor of the logits"""
     bias: float = 0.0
-    """summand of the logits, for encoders that were trained with one"""
+    """number added to the logits, for encoders that were trained with a bias"""
     probability: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax: over the candidate words of an image; sigmoid: each word alone"""
+    """probability of a word from logits. softmax: over the candidate words of an image; sigmoid: for each word alone"""
     templates: tuple[str, ...] = ("{}",)
     """sentences into which a word is inserted at {}; their embeddings are averaged"""
 

@@ -95,7 +95,7 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, for each of `count` pixels, the cell before, the cell after, and the latter's weight times 2 · count.
+    """Return for each of `count` pixels along an axis: cell before, cell after, weight of the latter times 2 · count.
 
     Positions are those of a bilinear resize without aligned corners.
     """

@@ -58,7 +58,7 @@ class RegionTower(WholeImageTower):
 
 
 class AlphaClip(nn.Module):
-    """AlphaCLIP or CLIP: image tower, text tower, and the logits of regions for the classes of a vocabulary."""
+    """AlphaCLIP or CLIP: image tower and text tower. Regions get logits for the classes of a vocabulary."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class AlphaClip(nn.Module):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary, naming: Naming) -> Classifier:
-        """Return the classifier of a vocabulary; cached for recently used vocabularies and names."""
+        """Return the classifier of a vocabulary. Classifiers and the embeddings of names are cached."""
 
         def make() -> Classifier:
             return classifier(embed(self.text, vocabulary, naming, text.embed_cached), vocabulary, naming)

@@ -1,1 +1,1 @@
-"""Fusioner (Ma et al., 2022): attention between the tokens of CLIP's frozen towers segments one class at a time."""
+"""Fusioner (Ma et al., 2022): segmentation of one class at a time, by attention between tokens of a frozen CLIP."""

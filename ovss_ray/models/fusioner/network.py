@@ -36,7 +36,7 @@ COLOURS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": CLIP's own"""
 BACKGROUND = "background"
-"""First name of the background class, which the network does not see. Pixels without a logit above 0 get it."""
+"""First name of the background class. It is not requested; pixels without a logit above 0 get this class."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
 """Prefixes of names in an official checkpoint: CLIP's image tower, its text tower, and the two trained parts"""
 BATCH = 4
@@ -71,7 +71,7 @@ class Prediction(Mapping[str, Any]):
 
 
 class Fusioner(nn.Module):
-    """The whole network."""
+    """Fusioner: the two frozen towers of a CLIP, the fusion, and the decoder."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -103,9 +103,9 @@ class Fusioner(nn.Module):
     ) -> Inputs:
         """Return the network's input for a photograph (H, W, 3) uint8 RGB.
 
-        For square_224, both sides are resized to n by OpenCV's area filter. A variant with a short side resizes
-        photographs to it, by PIL's bilinear filter. The float32 operations have the order of the official code. Raises
-        ValueError for other arrays (see photograph.rgb).
+        For square_224, both sides are resized to n by OpenCV's area filter. A variant with `short_side` resizes
+        the short side to this length, by PIL's bilinear filter. The float32 operations have the order of the official
+        code. Raises ValueError for other arrays (see photograph.rgb).
         """
         image, layout = photograph.rgb(image), self.layout(image, resolution)
         if resolution != "original":
@@ -115,7 +115,7 @@ class Fusioner(nn.Module):
         return Inputs(layout.cut(self.normalised(image, data_set)), layout)
 
     def normalised(self, image: np.ndarray, data_set: DataSet = "pascal") -> Tensor:
-        """Return the normalised pixels (3, h, w) float32 of an image (h, w, 3) uint8 RGB, which is not resized."""
+        """Return the normalised pixels (3, h, w) float32 of an image (h, w, 3) uint8 RGB, at its own size."""
         mean, std = (
             np.array(values, np.float32) * np.float32(255) for values in COLOURS[self.variant.colours or data_set]
         )
@@ -223,7 +223,7 @@ def embed(
     """Return unit-norm text embeddings (k, D) float32 of each vocabulary's requested classes.
 
     An embedding is the mean over the vocabulary's templates, or over the variant's. A name in several vocabularies with
-    the same templates is computed once. `embedding` embeds the names; default: text.embed.
+    the same templates is computed once. `embedding` is the function that embeds texts; default: text.embed.
     """
     sets = [text.templates(words, variant.templates) for words in vocabularies]
     names = [[text.whole_names(words)[index] for index in requested(words)] for words in vocabularies]

@@ -67,7 +67,7 @@ templates "vild"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints: its own, and the CLIP that the first may lack."""
+    """Return the names of a network's checkpoints: the network's, and its CLIP's, which the first file may contain."""
     return (name, VARIANTS[name].base)
 
 

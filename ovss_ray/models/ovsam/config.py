@@ -13,7 +13,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 
 class OvsamConfig(NetworkConfig):
-    """The network with the checkpoints of its parts."""
+    """The network, the checkpoints of its parts, and the rule of its scores."""
 
     family: ClassVar[str] = "ovss_ray.models.ovsam"
     variant: str = "ovsam_rn50x16"

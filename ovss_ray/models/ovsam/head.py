@@ -20,9 +20,9 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Square root of a region's area at which the second pyramid level begins, for an input of 1024 pixels"""
+"""Side in pixels: level i > 0 of the pyramid is for regions with √area from FINEST · 2ⁱ, at an input of 1024 pixels"""
 LOGIT_SCALE = 4.6052
-"""Natural logarithm of the factor from cosine similarity to logit, about 100"""
+"""Natural logarithm of the factor from cosine similarity to logit; the factor is about 100"""
 BASE_WEIGHT, NOVEL_WEIGHT = 0.1, 0.9
 """Weights of CLIP's branch in the ensemble: for base classes and "no object", and for novel classes"""
 EXCLUDED = -1000.0

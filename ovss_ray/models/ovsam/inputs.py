@@ -26,7 +26,7 @@ Numbers = Sequence[Any] | np.ndarray
 
 @dataclass(frozen=True)
 class Placed:
-    """The sizes of an image, and the scales of coordinates in it."""
+    """The sizes of a photograph before and after the resize, and the scales of its coordinates."""
 
     size: Size
     """H, W: size of the photograph"""
@@ -45,13 +45,13 @@ class Embedded:
     pyramid: tuple[Tensor, ...]
     """(1, embed, 4 g / 2ⁱ, 4 g / 2ⁱ) float32, for i from 0 to 3: the maps for classes"""
     clip: Tensor
-    """(1, C, h, w) float32: the map that CLIP's branch reads, for a ResNet the last one"""
+    """(1, C, h', w') float32: the map that CLIP's branch reads; for a ResNet, its last map"""
     placed: Placed
     path: Path
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all maps: for ovsam_rn50x16 110 MB, of which the pyramid's first map takes 67 MB."""
+        """Bytes of all maps. For ovsam_rn50x16: 110 MB, with 67 MB for the pyramid's first map."""
         return sum(level.nbytes for level in (self.neck, *self.pyramid, self.clip))
 
 

@@ -1,4 +1,4 @@
-"""Scores and best classes of masks, for vocabularies of any size: computed in blocks of masks.
+"""Class scores of masks, and their best classes. Blocks of masks bound the memory for large vocabularies.
 
 Letters: P masks, K classes, T best classes, g side of the image embedding.
 """
@@ -26,7 +26,7 @@ class Named:
     scores: np.ndarray
     """(P, K) float32: logarithms of fused probabilities; for the path "demo" the head's logits"""
     classes: np.ndarray
-    """(P, T) int64: indices of the best classes, best first; of equal scores, the first class"""
+    """(P, T) int64: indices of the best classes, best first; on ties, the lower index first"""
     probabilities: np.ndarray
     """(P, T, 3) float32: probabilities of these classes by the ensemble, the head and CLIP, each a softmax over all
     K classes; CLIP's is NaN for the path "demo" """
@@ -44,7 +44,7 @@ def named(
 ) -> Named:  # fmt: skip
     """Return the scores of masks, logits (P, 4 g, 4 g), and their `top` best classes. Inputs: see Ovsam.scores.
 
-    A block of masks has at most head.SCORES scores per branch. So besides the result, memory does not grow with P · K.
+    Masks are processed in blocks of at most head.SCORES scores per branch. So only the result grows with P · K.
     """
     each = max(1, head.SCORES // (1 + len(classes.classes)))
     boxes = [None] * len(logits) if clip_boxes is None else clip_boxes.split(each)

@@ -39,7 +39,7 @@ DEMO_ROI = 7
 
 
 class Ovsam(nn.Module):
-    """The whole network. Besides `words`, CLIP's text tower, its state dict has the entries of the official code."""
+    """The whole network. Its state dict has the official entries, and CLIP's text tower under the prefix `words`."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -128,10 +128,10 @@ class Ovsam(nn.Module):
     @torch.inference_mode()
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return embeddings (N, D) of unit norm of all synonyms of all classes, in the order of words.grouped.
+        """Return unit-norm embeddings (N, D) of all synonyms of all classes, in the order of words.grouped.
 
-        They are the means over ViLD's templates or the vocabulary's own. Those of recently used vocabularies and names
-        are cached.
+        An embedding is the mean over the vocabulary's templates, by default ViLD's. Embeddings of recent vocabularies
+        and names are cached.
         """
         return self.classifiers.get(vocabulary.digest, lambda: embed_names(self.words, vocabulary, text.embed_cached))
 
@@ -174,8 +174,8 @@ class Ovsam(nn.Module):
         Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
         of the ensemble by index or name; classes outside `base` are novel by default. `path` is that of the official
         evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image;
-        default: `boxes`, else the masks' boxes. `official` does not scale them to the network's input, as in the
-        published evaluation. For an image from `embed`, `path` has no effect.
+        default: `boxes`, else the masks' boxes. `official` leaves these boxes in pixels of the image, as the published
+        evaluation does. For an image from `embed`, `path` has no effect.
 
         Keys of the result are tensors: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), probs, labels (P,). The key
@@ -229,7 +229,7 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) of CLIP's branch for `count` prompts; None: those of the masks.
+    """Return the boxes (P, 4) of CLIP's branch for `count` prompts; None: use the boxes of the masks.
 
     Raises OvssError for another number of boxes, and for `official` without boxes.
     """
@@ -253,9 +253,9 @@ def text_tower(variant: Variant) -> TextTower:
 
 @torch.inference_mode()
 def embed_names(tower: TextTower, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
-    """Return embeddings (N, D) float32 of unit norm of all synonyms, by the vocabulary's templates or ViLD's.
+    """Return unit-norm embeddings (N, D) float32 of all synonyms, by the vocabulary's templates or ViLD's.
 
-    `embed` embeds the names; default: text.embed.
+    `embed` is the function that embeds texts; default: text.embed.
     """
     names = [name for of_class in vocabulary.classes for name in words.synonyms(of_class)]
     with runtime.full_precision(tower.text_projection.device):
@@ -267,8 +267,8 @@ def load(
 ) -> Ovsam:
     """Load an Open-Vocabulary SAM for inference; `variant`: sizes of a network that VARIANTS does not list.
 
-    `files` are in the order of variants.checkpoints; the first may contain others. Raises OvssError for a missing file
-    or one that does not fit.
+    `files` are in the order of variants.checkpoints; the first may contain other parts. Raises OvssError for a
+    missing file or one that does not fit.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):

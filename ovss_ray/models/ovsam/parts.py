@@ -38,7 +38,7 @@ def state_of(name: str, files: Sequence[Path]) -> State:
 
 
 def _whole(state: State) -> State:
-    """Return the entries of a whole network's state dict. Those of a text tower get our prefix, if they lack it."""
+    """Return the entries of a whole network's state dict. Entries without a known prefix get WORDS as prefix."""
     return {key if key.startswith((*OWN, WORDS)) else WORDS + key: value for key, value in state.items()}
 
 

@@ -106,7 +106,7 @@ Its CLIP is clip_tiny. Its neck has the sizes of sam_tiny's image encoder, from 
 CLIP, NECK, SAM, DEMO_NECK, DEMO_FPN, CLIP_TINY = (
     "clip_rn50x16", "ovsam_sam2clip", "sam_vit_h", "ovsam_demo_neck", "ovsam_demo_fpn", "clip_tiny",
 )  # fmt: skip
-"""Names of the checkpoints of a network's parts, besides its own"""
+"""Names of the checkpoints that contain parts of a network"""
 
 PARTS: Mapping[str, Mapping[str, str]] = {
     "ovsam_rn50x16": {"fpn_neck.": "fpn_neck.", "mask_decoder.": "mask_decoder."},
@@ -118,8 +118,8 @@ PARTS: Mapping[str, Mapping[str, str]] = {
     DEMO_NECK: {"neck_student.": "neck."},
     DEMO_FPN: {"fpn_neck.": "fpn_neck.", "roi_conv.": "mask_decoder.roi_conv."},
 }
-"""Checkpoint name → prefix in its file → prefix in the network. Other entries of a file are not used. The order of
-`checkpoints` decides between files that have the same entry: the last one counts."""
+"""Checkpoint name → prefix in its file → prefix in the network. Other entries of a file are not used. If
+several files have the same entry, the last file in the order of `checkpoints` counts."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 
 
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
-    """Return which of K classes are base classes, and which are novel, (K,) bool each.
+    """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
     `groups` and `index` are those of a benchmark: labels of each group, and the label of each class. Without the groups
     "base" and "novel", all classes are novel, as in the official code. Classes whose label is NONE are novel.
@@ -67,9 +67,10 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
 
 
 def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Return two arrays (K,) bool: the classes with a name in `base`, the names seen in training; and all others.
+    """Return two masks of the K classes, (K,) bool each: classes with a name in `base`, and all other classes.
 
-    Names are compared by their synonyms. Names that are not in the vocabulary have no effect.
+    `base` has the names seen in training. Names are compared by their synonyms. Names outside the vocabulary have no
+    effect.
     """
     known = {name for text in base for name in synonyms([text])}
     is_base = torch.zeros(len(vocabulary), dtype=torch.bool)

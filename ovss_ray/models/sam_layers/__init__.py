@@ -1,1 +1,1 @@
-"""Layers of Segment Anything that several families share: its blocks, prompts, decoder, and resize of masks."""
+"""Parts of Segment Anything that several families share: encoder blocks, prompts, mask decoder, mask generator."""

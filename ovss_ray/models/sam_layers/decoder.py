@@ -130,7 +130,7 @@ class MaskHead(nn.Module):
         """Return the output (P, D) of the token `first` (1, D), and mask logits (P, M, 4 g, 4 g).
 
         Further inputs: image embeddings (P, D, g, g), prompt tokens (P, N, D), position encodings of the cells (L, D).
-        The transformer's tokens are `first`, a token for each mask, and the prompt's.
+        The transformer's tokens are `first`, the M mask tokens, and the prompt tokens.
         """
         outputs = torch.cat([first, self.mask_tokens.weight])
         initial = torch.cat([outputs.expand(len(tokens), -1, -1), tokens], 1)

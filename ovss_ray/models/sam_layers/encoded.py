@@ -1,4 +1,4 @@
-"""Encoded images in memory: only the first prompt for an image encodes it. No torch is imported here."""
+"""Cache of encoded images, so that only the first prompt for an image runs the encoder. No torch is imported here."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ class WithImages:
     """Mixin for a stage that answers prompts: a cache of images and their encodings."""
 
     def cache(self, memory: int) -> None:
-        """Create a cache of at most `memory` bytes, or one image. It evicts the least recently used image."""
+        """Create the cache, of at most `memory` bytes. The newest image always stays; the least recent is evicted."""
         self.seen: Recent[Seen] = Recent(memory, lambda seen: seen.image.nbytes + seen.embedded.nbytes)
 
     def kept(self) -> Mapping[str, int]:
@@ -54,5 +54,5 @@ class WithImages:
 
 
 def hashed(image: np.ndarray) -> str:
-    """Return the name of an image in the cache, from its shape and pixels."""
+    """Return the cache key of an image without a name: its shape, and the SHA-256 of its pixels."""
     return f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"

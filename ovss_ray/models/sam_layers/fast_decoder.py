@@ -1,6 +1,6 @@
-"""SAM's mask decoder for many clicks on an image: the results of MaskHead.decode for a third of the work.
+"""SAM's mask decoder for many clicks on an image: the results of MaskHead.decode with a third of the computation.
 
-The results are equal except for rounding. The work is less for these reasons:
+The results are equal except for rounding. Computation is saved as follows:
 
 - Before the first block, all prompts share the image. So the first block's projections are computed once per image.
 - In later blocks, few tokens (T) attend to many cells (L). So the tokens are transformed, not the cells: a score
@@ -61,7 +61,7 @@ class FastDecoder:
     ) -> None:
         """Share the weights of a network.
 
-        `first` is the token before those of masks. `masks` is M: the last M masks of the decoder are computed. `fit`
+        `first` is the token before the mask tokens. `masks` is M: the last M masks of the decoder are computed. `fit`
         predicts the IoU of all masks from the output of `first`; None: the network does not predict it.
         """
         self.prompts, self.decoder, self.first, self.several, self.fit = prompts, decoder, first, masks, fit

@@ -1,7 +1,7 @@
 """SAM's automatic mask generator, for networks with SAM's decoder: the regions that a grid of clicks finds in an image.
 
-Kirillov et al., 2023, §4 and appendix B. The regions have the order of the released generator. The work is done in
-another order, so that discarded masks cost little:
+Kirillov et al., 2023, §4 and appendix B. The regions have the order of the released generator. The computation
+has another order, so that discarded masks cost little:
 
 - for all clicks: the predicted IoU of each mask;
 - for masks whose predicted IoU passes the threshold: logits at low resolution, then stability and box at full size;
@@ -9,7 +9,7 @@ another order, so that discarded masks cost little:
 
 If a network does not predict the IoU of masks, their stability replaces the predicted IoU.
 
-No full-size mask is kept, and no run-length encoding is used. On a GPU, the host waits three times per batch of images
+In memory, masks at full size are packed bits, not run lengths. On a GPU, the host waits three times per batch of images
 if memory allows: for the predicted IoU, for stability and boxes, and for the bits of the remaining masks.
 
 Letters: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
@@ -38,8 +38,8 @@ CACHED, HELD = 1 << 24, 1 / 8
 CPU. HELD: fraction of a GPU's free memory."""
 
 MASKS_BYTES = 1 << 31
-"""Maximum bytes of a crop's packed masks before duplicates are removed. On a GPU, masks are packed at full size; there,
-the limit is the fraction HELD of its free memory, if that is more."""
+"""Maximum bytes of a crop's packed masks before duplicates are removed. On a GPU, masks are packed at full size, and
+the limit is at least the fraction HELD of its free memory."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Encoded:
 
 
 class Generator:
-    """The generator for a decoder; subclasses encode the images. `pixels` is the side of the network's square input."""
+    """The mask generator of a FastDecoder; subclasses encode images. `pixels` is the side of the square input."""
 
     def __init__(
         self, fast: FastDecoder, pixels: int, device: torch.device, precision: str, settings: Settings | None = None
@@ -187,7 +187,7 @@ class Generator:
     ) -> list[Proposals]:
         """Return the masks of each crop that are stable, not cut off, and not duplicates of a better mask.
 
-        `fit` (P, M) is the predicted IoU of all masks; `parts` has only those that pass its threshold. `which`
+        `fit` (P, M) is the predicted IoU of all masks; `parts` has the masks that pass its threshold. `which`
         (P,) is the index of each click's crop.
         """
         measured, rows, values = [], [], numbers(parts)
@@ -221,7 +221,7 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes from the regions, then duplicates. Of duplicates, unchanged regions stay."""
+        """Remove specks and small holes from the regions, then duplicates. Of duplicates, an unchanged one stays."""
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
             mask = regions.masks(box[None], proposals.bits[i], size)[0]

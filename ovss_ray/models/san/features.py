@@ -28,7 +28,7 @@ class Features:
     """(B, Q, D) float32, of unit norm"""
 
     def __getitem__(self, row: int) -> "Features":
-        """Return copies of one image's features, without the first axis. A view would hold the whole batch."""
+        """Return copies of one image's features, without the first axis. A view would keep the batch in memory."""
         return Features(self.mask_logits[row].clone(), self.mask_embeddings[row].clone())
 
     @property
@@ -49,7 +49,7 @@ class RecentFeatures:
         return self._recent.held
 
     def find(self, photographs: Sequence[np.ndarray]) -> Features | None:
-        """Return the cached features of photographs (H, W, 3) uint8 as a batch, or None unless all are cached."""
+        """Return the cached features of photographs (H, W, 3) uint8 as a batch; None if any is missing."""
         kept = [self._recent.kept(_key(photograph)) for photograph in photographs]
         rows = [features for features in kept if features]
         if len(rows) < len(kept):

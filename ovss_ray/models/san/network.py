@@ -103,7 +103,7 @@ class Words(TextTower):
         self.bg_embed = nn.Parameter(torch.empty(1, variant.embed))
 
     def classifier(self, embeddings: Tensor) -> Tensor:
-        """Return rows (K + 1, D): class embeddings (K, D) and "no object", normalised, times the temperature."""
+        """Return rows (K + 1, D): class embeddings (K, D), then "no object", normalised, times the logit scale."""
         rows = torch.cat([embeddings, self.bg_embed])
         return F.normalize(rows, dim=-1) * self.logit_scale.exp()
 
@@ -232,9 +232,9 @@ def class_probabilities(logits: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def classifier(tower: Words, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
-    """Return SAN's classifier of a vocabulary: rows (K + 1, D) float32 times the temperature, "no object" last.
+    """Return SAN's classifier of a vocabulary: unit rows (K + 1, D) float32 times the logit scale, "no object" last.
 
-    `embed` embeds the names; default: text.embed.
+    `embed` is the function that embeds texts; default: text.embed.
     """
     with runtime.full_precision(tower.bg_embed.device):
         rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild"))
@@ -269,6 +269,6 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return variant → shapes of its entries, for all variants but `name`, so that errors can name the right one."""
+    """Return variant → shapes of its entries, for all variants but `name`. Errors name the variant that a file fits."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -1,1 +1,1 @@
-"""SCAN, semantic-assisted calibration (Liu et al., 2024)."""
+"""SCAN, a segmenter with semantic-assisted calibration (Liu et al., 2024)."""

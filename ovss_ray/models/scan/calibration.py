@@ -51,7 +51,7 @@ class LowPassFusion(nn.Module):
         self.conv2 = nn.Conv2d(2 * width, 2 * width, 1)
 
     def forward(self, features: Tensor, sigma: float) -> Tensor:
-        """Return filtered maps (B, C, g, g) of maps of the same shape.
+        """Return maps (B, C, g, g): the input maps plus their filtered versions.
 
         The filter is one minus a Gaussian of standard deviation `sigma` (in cells) in the middle of the spectrum. The
         lowest frequency is at the top left, so the middle has the highest frequencies, which the filter removes.
@@ -79,7 +79,7 @@ class TokenProjection(nn.Module):
         self.fc2 = nn.Linear(embed, embed)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return tokens (B, L, D) of tokens (B, L, C)."""
+        """Project tokens (B, L, C) to (B, L, D)."""
         return self.fc2(self.fc1(tokens))
 
 
@@ -100,7 +100,7 @@ class FusionDecoder(nn.Module):
 
 
 class QueryLayer(nn.Module):
-    """A transformer layer with norms after attention and after the feed-forward network, for single queries."""
+    """A transformer layer with norms after attention and feed-forward network. A query attends only to itself."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class QueryLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return queries (B, Q, D). Each query attends only to itself, so attention returns its value."""
+        """Return queries (B, Q, D) after the layer. The attention output of a query is its own value vector."""
         x = self.norm1(x + self.self_attn(x, _itself))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 
@@ -121,7 +121,7 @@ def _itself(_query: Tensor, _key: Tensor, value: Tensor) -> Tensor:
 
 
 class QueryTransformer(nn.Module):
-    """Transformer layers for proposals that do not see each other.
+    """Transformer layers in which each proposal attends only to itself.
 
     The official code passes each query as a sequence of length one, and its released weights need the same.
     """
@@ -138,7 +138,7 @@ class QueryTransformer(nn.Module):
 
 
 class Calibrated(nn.Module):
-    """The modules that calibrate proposal embeddings. Scan is a subclass, so parameters have official names."""
+    """The modules that calibrate proposal embeddings. Scan inherits them, so that parameters have official names."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
@@ -161,6 +161,6 @@ class Calibrated(nn.Module):
         return self.lightweight_transformer(proposals)
 
     def clip_tokens(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return tokens (B, L, D) of CLIP's maps (B, C, g, g): those of the first level first."""
+        """Return tokens (B, L, D) of CLIP's maps (B, C, g, g), level by level."""
         filtered = [self.LFM(features, sigma) for features, sigma in zip(maps, self.sigmas, strict=True)]
         return self.oriclip_mlp(torch.cat([features.flatten(2) for features in filtered], 2).transpose(1, 2))

@@ -1,7 +1,7 @@
-"""SCAN's masked decoder: queries attend to the pixels of their own masks, and become masks with embeddings.
+"""SCAN's masked decoder: each query attends to the pixels of its mask, and yields a mask and an embedding.
 
 Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022, arXiv 2112.01527. The
-parameters have the official names. Letters: B images, Q queries, C channels, D of the embedding, h w of a map.
+parameters have the official names. Letters: B images, Q queries, C channels, D features of an embedding, h w of a map.
 """
 
 from collections.abc import Sequence
@@ -137,8 +137,8 @@ class MaskDecoder(nn.Module):
 def resized(features: Tensor, size: torch.Size) -> Tensor:
     """Return mask features resized bilinearly to a level, (B, C, h', w').
 
-    Their products with mask embeddings are the resized mask logits of the official code, as both steps are linear. Ten
-    layers share the resized features.
+    Products of the resized features with mask embeddings equal the resized mask logits of the official code, since both
+    steps are linear. All layers share the resized features.
     """
     return F.interpolate(features.detach(), tuple(size), mode="bilinear", align_corners=False)
 

@@ -85,7 +85,7 @@ class Prediction(Mapping[str, Any]):
 
 
 class Scan(Calibrated):
-    """The whole network."""
+    """SCAN: backbone, mask network, both CLIPs, and the calibration of proposals."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant)
@@ -181,7 +181,7 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the classifier's rows (K + 1, D), of unit norm; cached for recently used vocabularies and names."""
+        """Return the classifier's rows (K + 1, D), of unit norm. Recent vocabularies and names are cached."""
         adapter = self.clip_adapter
         tower, void = adapter.clip_model, adapter.non_object_embedding
         return self.classifiers.get(vocabulary.digest, lambda: classifier(tower, void, vocabulary, text.embed_cached))

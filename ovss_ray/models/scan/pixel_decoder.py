@@ -95,7 +95,7 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, positions: Tensor, cells: Cells) -> Tensor:
-        """Return tokens of the same shape (B, T, C), with their position encodings (T, C) and cells."""
+        """Return tokens (B, T, C) after the layer; `positions` (T, C) are their position encodings."""
         x = self.norm1(x + self.self_attn(x + positions, x, cells))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 

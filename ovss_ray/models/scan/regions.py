@@ -83,7 +83,7 @@ def seen_patches(mask: Tensor, sizes: ClipSizes) -> np.ndarray:
 def crops(pixels: Tensor, cut: Regions, side: int) -> Iterator[Tensor]:
     """Yield the crop (3, n, n) float32 of each region, normalised for CLIP; `pixels` (3, h, w) uint8 is the photograph.
 
-    The resize is bicubic without antialiasing, and does not keep the aspect ratio.
+    The resize is bicubic without antialiasing, and changes the aspect ratio.
     """
     mean, std = (value.to(pixels.device) for value in CLIP)
     for (x0, y0, x1, y1), mask in zip(cut.boxes.tolist(), cut.masks(), strict=True):

@@ -1,4 +1,4 @@
-"""Contextual shift: background tokens of a crop become the class token of the whole photograph.
+"""Contextual shift: the class token of the whole photograph replaces background tokens of a crop.
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. CLIP
 was trained on whole photographs, and a crop on a plain background differs from them. After some blocks, a random part
@@ -97,7 +97,7 @@ def shifted(tokens: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
 
 
 def between(blocks: Sequence[int], replaced: Tensor, class_tokens: Tensor) -> After:
-    """Return the contextual shift of a batch, for WholeImageTower.encode.
+    """Return the contextual shift of a batch, as the argument `after` of WholeImageTower.encode.
 
     `blocks` are the numbers of the blocks after which tokens are replaced. `replaced` is (B, blocks, T) bool, and
     `class_tokens` (B, blocks, C) are those of the whole photographs.

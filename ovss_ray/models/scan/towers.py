@@ -51,7 +51,7 @@ class Words(TextTower):
         self.non_object_embedding = nn.Parameter(torch.empty(1, sizes.embed))
 
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the rows (K + 1, D) of Scan.classifier."""
+        """Return the classifier of a vocabulary: unit-norm rows (K + 1, D), "void" last."""
         return classifier(self, self.non_object_embedding, vocabulary)
 
 
@@ -74,7 +74,7 @@ def logits(embeddings: Tensor, rows: Tensor) -> Tensor:
 def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
     """Return SCAN's classifier of a vocabulary: unit-norm rows (K + 1, D) float32, `void` (1, D) last.
 
-    `embed` embeds the names; default: text.embed.
+    `embed` is the function that embeds texts; default: text.embed.
     """
     with runtime.full_precision(void.device):
         rows = (embed or text.embed)(tower, text.whole_names(vocabulary), text.templates(vocabulary, "vild"))

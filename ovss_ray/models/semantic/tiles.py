@@ -34,7 +34,7 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""First and end row of tiles, columns (C,) int64 on a CPU → mask probabilities (C, R, 256, Q)"""
+"""Function: first and end row of tiles, columns (C,) int64 on a CPU → mask probabilities (C, R, 256, Q)"""
 
 
 class Cells(NamedTuple):
@@ -201,7 +201,10 @@ class _Axis(NamedTuple):
         return Cells(self.first.before[begin], self.first.after[end])
 
     def part(self, tiles: Tensor) -> "_Axis":
-        """Return both resizes of the pixels of ascending tiles (n,) int64; the first only where the second reads."""
+        """Return both resizes of the pixels of tiles (n,) int64, in ascending order.
+
+        The first resize is limited to the samples that the second reads.
+        """
         pixels = (SIDE * tiles.cpu()[:, None] + torch.arange(SIDE)).flatten()
         second = self.second.of_pixels(pixels)
         begin, end = int(second.before[0]), int(second.after[-1]) + 1

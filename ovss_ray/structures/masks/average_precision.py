@@ -116,8 +116,8 @@ def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarra
 def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return the bits `matched` and `ignored` of D masks of one class, sorted by score, both (D,) uint64.
 
-    `ious` (D, G) are with G instances; `areas` (D,) are the masks' areas in pixels. `counts` (G, len(AREAS)) bool is
-    True where an instance counts. `crowd` (G,) bool is True for crowds.
+    `ious` (D, G) are the IoUs with G instances; `areas` (D,) are the masks' areas in pixels. `counts` (G, len(AREAS))
+    bool is True where an instance counts. `crowd` (G,) bool is True for crowds.
     """
     matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
     for a, (low, high) in enumerate(AREAS):

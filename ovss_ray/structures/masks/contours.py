@@ -2,7 +2,7 @@
 
 Distances are chessboard distances: the larger of the differences in rows and columns. A pixel has distance 1 to another
 label if its 3 × 3 neighbourhood has several labels. All pixels on the shortest path to another label have the same
-label. The last of these pixels has distance 1. So no label needs a mask of its own.
+label. The last of these pixels has distance 1. So a single pass serves all labels.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def near(labels: np.ndarray, width: int, edge: bool) -> np.ndarray:
 def distances(labels: np.ndarray) -> np.ndarray:
     """Return the distance in pixels of each pixel to the nearest pixel of another label, (H, W) float32 integers.
 
-    `labels` (H, W) integers. Without a pixel of another label, all distances are infinite.
+    `labels` are (H, W) integers. Without a pixel of another label, all distances are infinite.
     """
     import cv2
 

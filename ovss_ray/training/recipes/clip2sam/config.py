@@ -35,7 +35,7 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     smallest: int = Field(default=32, ge=1)
-    """pixels of the network's input: smallest mask area of a prompted instance"""
+    """minimum mask area of a prompted instance, in pixels of the network's input"""
     prompts: int = Field(default=40, ge=1)
     """number of prompts per image; if an image has fewer instances, they are repeated"""
     boxes: float = Field(default=0.5, ge=0, le=1)

@@ -43,7 +43,7 @@ class Sample:
 
 
 class DrawnInstances:
-    """The things of drawn scenes."""
+    """Source of samples whose instances are the things of drawn scenes."""
 
     def __init__(self, config: Config, pixels: int) -> None:
         self.config, self.pixels = config, pixels

@@ -1,6 +1,6 @@
-"""Samples of photographs for Fusioner: pairs of a photograph and a class outside the fold, with random changes.
+"""Samples of photographs for Fusioner: pairs of a photograph and a class outside the fold, with augmentation.
 
-The changes are those of the official code, with torchvision in place of albumentations. The differences are:
+The augmentation is that of the official code, with torchvision in place of albumentations. The differences are:
 
 - Resizing a crop uses antialiasing.
 - The noise has the same variance in every photograph: the mean of the official range.

@@ -91,7 +91,7 @@ class Task:
             return self.teacher.to(batch["images"].device).encode(batch["images"])
 
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the mean squared error."""
+        """Return the mean squared error between the embeddings of the neck and of the SAM."""
         embeddings, expected = outputs
         return {"mse": F.mse_loss(embeddings.float(), expected)}
 
