@@ -26,14 +26,14 @@ EXPECTED = (
 
 
 class Stage(stage.Stage):
-    """Number of the image → the boxes of a detector with the best scores, best first."""
+    """image_number → the boxes of a detector with the best scores as prompts, best first."""
 
     reads = ("image_number",)
     writes = ("prompt_points", "prompt_boxes", "detector_scores")
     where = ("path",)
 
     class Config(Settings):
-        """The results of the detector."""
+        """The file of the detector's results, and the selection of boxes."""
 
         path: str
         """JSON file of results in COCO's format, on a path that every node can read"""

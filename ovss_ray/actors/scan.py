@@ -5,8 +5,8 @@ Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", C
 Swin-B and a masked decoder predict 100 masks and 100 proposal embeddings. A frozen CLIP sees the whole photograph, and
 its tokens calibrate the proposals. A second CLIP, fine-tuned on crops, sees a crop of each binary mask. A random part
 of the crop's background tokens becomes a token of the whole photograph (contextual shift). The class scores of
-proposals and crops are fused by a weighted geometric mean, and spread over the pixels by the masks. Only the class
-scores need the vocabulary.
+proposals and crops are fused by a weighted geometric mean. The masks spread them over the pixels. Only the class scores
+need the vocabulary.
 
 The crops take most of the time: one pass through CLIP's image tower for each mask. Crops of several images share
 passes, and a crop exists only during its pass. The draws of each image depend only on the seed and its pixels.

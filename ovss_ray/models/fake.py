@@ -70,7 +70,7 @@ def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
 
 @torch.inference_mode()
 def recentre_words(tower: TextTower) -> None:
-    """Shift the bias of a text tower's last norm, so that its mean output over WORDS in ViLD's templates is zero."""
+    """Shift the bias of a text tower's last norm: its mean output over WORDS in ViLD's templates becomes zero."""
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
     words = [
         tokens[None, :length]

@@ -114,7 +114,7 @@ class Classifier:
     """The prompt embeddings of a vocabulary, grouped by class. Letters: N prompts, R regions, M prompts of a class."""
 
     rows: Tensor
-    """(N, D) float32: prompt embeddings, or prompt embeddings times a temperature"""
+    """(N, D) float32: prompt embeddings, for some networks times the logit scale"""
     classes: Tensor
     """(K, M) int64: for each class, the indices of its `rows`; a class with fewer than M rows repeats its last index"""
 
@@ -127,7 +127,10 @@ class Classifier:
 
     @classmethod
     def of(cls, rows: Tensor, counts: Sequence[int]) -> "Classifier":
-        """Return the classifier of prompt embeddings (N, D), sorted by class. `counts`: prompts of each class."""
+        """Return the classifier of prompt embeddings (N, D), sorted by class.
+
+        `counts` (K,) are the numbers of prompts of the classes.
+        """
         lengths = np.array(counts)
         ends = np.cumsum(lengths)
         at = np.minimum((ends - lengths)[:, None] + np.arange(lengths.max()), ends[:, None] - 1)

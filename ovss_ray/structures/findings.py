@@ -76,7 +76,7 @@ class Findings:
     images: int
     """number of images in the split, or in the part that was checked"""
     number: int
-    """number of all faults, not counting notes; 0 if there are only notes, or none"""
+    """number of all faults; notes are not counted"""
     faults: tuple[Fault, ...]
     """faults and notes, at most SHOWN of each kind; a note is a Fault whose `sure` is False"""
     lines: tuple[str, ...]

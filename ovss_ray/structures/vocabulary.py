@@ -33,7 +33,7 @@ class Vocabulary:
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
-    """sentences into which a method inserts each name at {}; their embeddings are averaged; empty: use the method's"""
+    """sentences into which a method inserts each name at {}; their embeddings are averaged; empty: the method's own"""
 
     def __post_init__(self) -> None:
         if not self.classes:

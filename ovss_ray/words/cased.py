@@ -47,7 +47,7 @@ def ranked(listed: Iterable[str]) -> dict[str, int]:
 
 
 def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
-    """Return name → step, for the first twelve steps in order. `words` does the last one, the removal of duplicates."""
+    """Return name → step for the first twelve steps, in order. The thirteenth, in `words`, removes duplicates."""
     return {
         "DropTokens": lambda text: re.sub(r"<[^>]*>", "", text),
         "DropURLs": lambda text: re.sub(r"http\S+", "", text),

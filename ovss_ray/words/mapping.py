@@ -105,7 +105,7 @@ def _exact(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
 
 
 def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
-    """Map each word to the class with an equal name, else to a class with a lemma of the word."""
+    """Map each word to the class with an equal name, else to the class with an equal lemma."""
     lemmas: dict[str, int] = {}
     for name, index in names_of_classes(vocabulary):
         for lemma in nouns().lemmas(name):
@@ -192,7 +192,7 @@ def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
 
 
 def _rows(file: str, content: bytes) -> Iterator[tuple[str, str]]:
-    """Yield word and class of each row of a table; the class is "" for a word that stands for none."""
+    """Yield word and class of each row of a table; the class is "" for a word without a class."""
     try:
         text = content.decode("utf-8-sig")
         raw = json.loads(text) if file.endswith(".json") else None

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 MOST, LEAST = 0.95, 0.01
-"""Shares of the pixels above and below which a word is dropped."""
+"""Fractions of the pixels: a word with more than MOST or less than LEAST is dropped."""
 FEWEST = 3
-"""Words are dropped only while there are at least this many."""
+"""Minimum number of words at which the loop drops words."""
 
 
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:
     """Return the words that remain, and a label map (H, W) of indices into them. `segment` is words → label map.
 
-    While there are three words or more, those with more than 95 % of the pixels are dropped. If no word has more, those
-    with less than 1 % are dropped. Words without pixels at the end of the list are kept, as in the official code.
+    While there are three words or more, words with over 95 % of the pixels are dropped; if there are none, words with
+    less than 1 %. Words without pixels at the end of the list are kept, as in the official code.
     """
     kept = list(words)
     labels = segment(kept)

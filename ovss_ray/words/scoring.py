@@ -1,4 +1,4 @@
-"""Scores of records of words under a mapping, and upper bounds that use the truth. All sums are integers.
+"""Scores of images' words under a mapping to labels, and upper bounds that use the truth. All sums are integers.
 
 A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
 a word. n[g, w] is the number of pixels of a pair, T[g] that of label g, N[w] that of word w. A word without a label is
@@ -85,13 +85,13 @@ class UpperBounds:
     images: int = 0
     """images with a label other than background"""
     cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
-    """(label, word) → pixels in all images, without pixels that have no word"""
+    """(label, word) → pixels in all images; pixels without a word are left out"""
 
     @classmethod
     def of(cls, records: Sequence[Record], labels: int, background: int | None = None) -> "UpperBounds":
         """Return the sum over records of a benchmark with `labels` labels.
 
-        `background` is the index of a label that the best IoU leaves out; None: there is none.
+        `background` is the index of a label that the best IoU leaves out; None: no label.
         """
         counts, best, images = np.zeros((labels, labels + 1), np.int64), 0, 0
         cells: dict[tuple[int, Word], int] = {}

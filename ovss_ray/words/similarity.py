@@ -125,7 +125,7 @@ def _encoder(folder: Path) -> Similarity:
 
 
 def _first_token(folder: Path) -> bool:
-    """Return whether the embedding is that of the first token; False: the mean. Raises OvssError for other poolings."""
+    """Return whether the embedding is the first token's, not the mean. Raises OvssError for other poolings."""
     _check_modules(folder / "modules.json")
     file = folder / "1_Pooling" / "config.json"
     modes = _parsed(file) if file.exists() else {"pooling_mode_mean_tokens": True}
@@ -136,7 +136,7 @@ def _first_token(folder: Path) -> bool:
 
 
 def _check_modules(file: Path) -> None:
-    """Raise OvssError if the list of a sentence encoder's modules has one outside MODULES."""
+    """Raise OvssError if modules.json of a sentence encoder lists a module that is not in MODULES."""
     types = [str(module["type"]).rpartition(".")[2] for module in _parsed(file)] if file.exists() else []
     if others := sorted(set(types) - MODULES):
         raise OvssError(

@@ -1,4 +1,4 @@
-"""The metrics in the code of vicss (Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation").
+"""The metrics of vicss, the code of Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation".
 
 They are not comparable with mIoU: all metrics except the hard ones are means over images. They are reported only for
 comparison with that work. Class 0 is "background". A label of this name is class 0, and the others follow in their

@@ -98,7 +98,7 @@ class Retrieval(BaseModel):
 
 
 class Scoring(BaseModel):
-    """The scores of candidate words. Defaults are those of CaSED's configuration with CLIP ViT-L/14."""
+    """Parameters of the scores of candidate words. Defaults are those of CaSED's configuration with CLIP ViT-L/14."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

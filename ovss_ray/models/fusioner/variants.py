@@ -1,4 +1,4 @@
-"""Sizes and checkpoints of Fusioner, and the forms of its input. No torch is imported here.
+"""Sizes and checkpoints of Fusioner, and the options of its input. No torch is imported here.
 
 Source of the released sizes: https://github.com/chaofanma/Fusioner. Its code has one variant, with CLIP ViT-L/14.
 """

@@ -1,4 +1,4 @@
-"""The parts of Open-Vocabulary SAM that see the image: CLIP's image tower, the SAM2CLIP neck, and a feature pyramid.
+"""The parts of Open-Vocabulary SAM that encode the image: CLIP's image tower, the SAM2CLIP neck, and a feature pyramid.
 
 Yuan et al., ECCV 2024, arXiv 2401.02955, §3.2 and §3.3. The parameters have the official names. Letters: B images, g
 side of the image embedding, C channels.
@@ -90,7 +90,7 @@ class Tower(WholeImageTower):
 
 
 def backbone(variant: Variant) -> Backbone | Tower:
-    """Return CLIP's image tower, before its weights are loaded."""
+    """Build CLIP's image tower; the caller loads its weights."""
     return Tower(variant.tower, variant.ratio, variant.shallow) if variant.tower else Backbone(variant)
 
 

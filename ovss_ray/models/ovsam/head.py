@@ -20,7 +20,7 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Side in pixels: level i > 0 of the pyramid is for regions with √area from FINEST · 2ⁱ, at an input of 1024 pixels"""
+"""Pixels of an input of 1024 pixels: a region's level is the largest i, 0 to 3, with FINEST · 2ⁱ ≤ √area; else 0"""
 LOGIT_SCALE = 4.6052
 """Natural logarithm of the factor from cosine similarity to logit; the factor is about 100"""
 BASE_WEIGHT, NOVEL_WEIGHT = 0.1, 0.9
@@ -32,7 +32,7 @@ SCORES = 1 << 22
 
 
 class Head(nn.Module):
-    """SAM's decoder with a label token, and the features of regions for their classes."""
+    """SAM's decoder with a label token, and the layers that embed regions for classification."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()

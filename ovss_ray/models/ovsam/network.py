@@ -35,7 +35,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 BATCH = 32
 """Maximum number of prompts in one pass of the decoder or of the attention pool"""
 DEMO_ROI = 7
-"""Side of a region's grid in the demo"""
+"""Side in cells of a region's grid, for the path "demo" """
 
 
 class Ovsam(nn.Module):
@@ -244,7 +244,7 @@ def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool,
 
 
 def text_tower(variant: Variant) -> TextTower:
-    """Return CLIP's text tower, before its weights are loaded."""
+    """Build CLIP's text tower; the caller loads its weights."""
     return TextTower(
         variant.text_vocabulary, variant.context, variant.text_width, variant.text_heads, variant.text_layers,
         variant.features, variant.words,

@@ -34,7 +34,10 @@ class WithImages:
     """Mixin for a stage that answers prompts: a cache of images and their encodings."""
 
     def cache(self, memory: int) -> None:
-        """Create the cache, of at most `memory` bytes. The newest image always stays; the least recent is evicted."""
+        """Create the cache of images and encodings, of at most `memory` bytes.
+
+        The least recently used image is evicted first. The newest image always stays.
+        """
         self.seen: Recent[Seen] = Recent(memory, lambda seen: seen.image.nbytes + seen.embedded.nbytes)
 
     def kept(self) -> Mapping[str, int]:

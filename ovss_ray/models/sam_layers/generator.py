@@ -38,7 +38,7 @@ CACHED, HELD = 1 << 24, 1 / 8
 CPU. HELD: fraction of a GPU's free memory."""
 
 MASKS_BYTES = 1 << 31
-"""Maximum bytes of a crop's packed masks before duplicates are removed. On a GPU, masks are packed at full size, and
+"""Maximum bytes of a crop's packed masks before duplicates are removed. A GPU packs masks at full size; there,
 the limit is at least the fraction HELD of its free memory."""
 
 

@@ -42,7 +42,7 @@ class MaskNetwork(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of the queries to a level, followed by a norm."""
+    """Cross-attention from the queries to the cells of a level, followed by a norm."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -137,8 +137,8 @@ class MaskDecoder(nn.Module):
 def resized(features: Tensor, size: torch.Size) -> Tensor:
     """Return mask features resized bilinearly to a level, (B, C, h', w').
 
-    Products of the resized features with mask embeddings equal the resized mask logits of the official code, since both
-    steps are linear. All layers share the resized features.
+    The official code resizes mask logits, the products of mask features and mask embeddings. The results are equal,
+    since both steps are linear. All layers share the resized features.
     """
     return F.interpolate(features.detach(), tuple(size), mode="bilinear", align_corners=False)
 

@@ -1,4 +1,4 @@
-"""The best class of each pixel of a block of tiles, from the scores of all or of some classes.
+"""Best class of each pixel in a block of tiles, from the scores of all classes or the remaining ones.
 
 A class is pruned in a tile if its highest possible score is below another class's lowest possible score. Then it is
 not the best class of any pixel. Both scores are products of class probabilities with bounds of the tile's mask
@@ -39,7 +39,7 @@ class All:
 
 
 class Pruned(All):
-    """The best class of each pixel, from the scores of each tile's remaining classes. No probability is negative."""
+    """The best class of each pixel, from the scores of a tile's remaining classes. Probabilities must be at least 0."""
 
     def __init__(self, probabilities: Tensor, budget: int) -> None:
         super().__init__(probabilities, budget)
@@ -89,7 +89,7 @@ class Pruned(All):
 
 
 def _on(tensor: Tensor, indices: np.ndarray) -> Tensor:
-    """Return indices on the device of a tensor."""
+    """Copy indices to the device of a tensor."""
     return torch.from_numpy(indices).to(tensor.device)
 
 

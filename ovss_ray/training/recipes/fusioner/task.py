@@ -146,7 +146,7 @@ def begin(model: Fusioner, config: Config) -> None:
 
 @torch.no_grad()
 def initialise(model: Fusioner, seed: int) -> None:
-    """Initialise fusion and decoder as in the official code: layers by torch's defaults, other values are normal.
+    """Initialise fusion and decoder as the official code does: torch's defaults for layers, normal values for the rest.
 
     The standard deviation is C^−½ for the projections, and 1 for the class embedding.
     """
