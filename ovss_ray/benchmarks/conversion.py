@@ -1,4 +1,4 @@
-"""Conversion of data sets to their prepared form: image files in, image files out."""
+"""Conversions of image files that data sets share, for their prepared forms."""
 
 import io
 

@@ -42,7 +42,7 @@ class OwnWords:
 
     @property
     def digest(self) -> str:
-        """First 12 hex digits of the SHA-256 of words, labels and templates. The form of the file has no effect."""
+        """First 12 hex digits of the SHA-256 of words, labels and templates. The file's formatting has no effect."""
         classes = self.vocabulary and self.vocabulary.classes
         return hashlib.sha256(json.dumps([classes, self.index, self.templates]).encode()).hexdigest()[:12]
 
@@ -68,6 +68,6 @@ def _pairs(words: Vocabulary, index: Sequence[int], labels: Sequence[str]) -> li
 
 
 def _without(index: Sequence[int], labels: Sequence[str]) -> list[str]:
-    """Return the labels that no word counts as."""
+    """Return the labels to which no word is mapped."""
     named = set(index)
     return [label for k, label in enumerate(labels) if k not in named]

@@ -41,15 +41,15 @@ class _Member:
 
 
 def unpack(archive: Archive, root: Path, progress: "Progress") -> None:
-    """Unpack the missing files of a downloaded archive. Existing files of the right size are kept.
+    """Extract a downloaded archive below `root`, except for files that already exist with the right size.
 
-    Raises OvssError before anything is written in these cases:
+    Raises OvssError, before any file is written, in these cases:
 
     - the archive contains links, or paths outside its folder
-    - the wanted folder is not in the archive
+    - `archive.inside` is not in the archive
     - the disk is too small
 
-    A damaged archive is renamed, then OvssError is raised.
+    Also raises OvssError for a damaged archive, after renaming it.
     """
     file = archive.path(root)
     try:
@@ -79,7 +79,7 @@ def put_aside(file: Path) -> str:
 
 
 def room(folder: Path, needed: int, what: str) -> None:
-    """Raise OvssError if the disk of a folder has less than `needed` free bytes. `what` is the use of the bytes."""
+    """Raise OvssError if the disk of a folder has less than `needed` free bytes. `what` names the files to write."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OvssError(

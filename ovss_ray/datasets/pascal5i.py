@@ -5,7 +5,7 @@ for the classes, 0 for everything else, and 255 for outlines (not counted). If S
 SegmentationClass is read. The author of SegmentationClassAug states that both have the same labels for the images of
 all episodes (see voc.py). Fold f has the classes 5f + 1 to 5f + 5. Its episodes are listed in
 `data/splits/pascal/val/fold0.txt` to `fold3.txt` of https://github.com/juhongm999/hsnet. Copy the folder `data/splits`
-to the data root. LSeg and Fusioner have the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic
+to the data root. LSeg and Fusioner use the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic
 Segmentation", BMVC 2017.
 
 An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.

@@ -1,4 +1,4 @@
-"""The values of mmsegmentation's IoUMetric, with its conventions for absent classes, from the confusion matrix.
+"""Metrics of mmsegmentation's IoUMetric, computed from the confusion matrix. Absent classes are treated as there.
 
 Source: mmseg/evaluation/metrics/iou_metric.py, for `iou_metrics=['mIoU', 'mDice', 'mFscore']` and `nan_to_num=None`.
 With the counts of metrics/confusion.py, in pixels summed over all images:

@@ -155,7 +155,7 @@ def _second(drawn: np.random.Generator, main: np.ndarray) -> np.ndarray:
 
 
 def _photograph(drawn: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Convert (H, W, 3) float32 in 0..1 to uint8, with blur, exposure, tint and noise as of a camera."""
+    """Convert (H, W, 3) float32 in 0..1 to uint8 with the blur, exposure, tint and noise of a camera."""
     blur = np.float32(drawn.uniform(0, 0.33))
     for axis in (0, 1):
         soft = image.copy()
