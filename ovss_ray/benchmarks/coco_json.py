@@ -105,7 +105,7 @@ def _images(
 
 
 def _stream(uri: str, name: str) -> Iterator[Any]:
-    """Yield the entries of the list `name` in a JSON file. Raises OvssError for damaged JSON or a file without images."""
+    """Yield the entries of the list `name` in a JSON file. Raises OvssError if it is damaged or has no images."""
     import ijson  # part of an extra
 
     count = 0

@@ -34,7 +34,7 @@ class Pool(Settings):
     "auto": 1, or an equal part if several pools can use GPUs; 0 if the cluster has no GPU, or no stage can use a GPU.
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """custom Ray resources that a worker occupies, such as {fast_disk: 1}; only nodes with these get workers"""
+    """custom Ray resources that a worker occupies, such as {fast_disk: 1}; only nodes that have them get workers"""
     accelerator: str | None = None
     """Ray's name of the GPU type, such as A100 or H100; None: any type"""
     labels: dict[str, str] = Field(default_factory=dict)
