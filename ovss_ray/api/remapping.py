@@ -135,8 +135,8 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     for name, reading in readings.items():
         if parsed and reading.card.get("asks"):
             raise OvssError(
-                f"{run}: {name}: {reading.card['asks']}. Records do not have the class of an episode, so words cannot "
-                "be mapped again. Use the values of the report, or a run without episodes"
+                f"{run}: {name}: {reading.card['asks']}, which records do not keep, so words cannot be mapped again. "
+                "Use the values of the report, or a run without episodes"
             )
     return {
         name: _remap(folder.records(name), reading, parsed, similar, bounds)

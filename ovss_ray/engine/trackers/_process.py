@@ -1,4 +1,4 @@
-"""Child process of a tracker, as the process of the run uses it. Before the end of a run, no method waits for it."""
+"""Handle of the child process in which a tracker runs. Before the end of the run, no method waits for the child."""
 
 import json
 import os
