@@ -178,7 +178,7 @@ def _labels(labels: Mapping[int, int] | None, categories: Iterable[int]) -> np.n
 
 
 def _frame(box: list[float]) -> tuple[float, float, float, float]:
-    """Return x0 y0 x1 y1 of a box x y w h."""
+    """Convert a box from (x, y, width, height) to (x0, y0, x1, y1)."""
     x, y, width, height = box
     return x, y, x + width, y + height
 

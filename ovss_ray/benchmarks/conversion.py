@@ -1,4 +1,4 @@
-"""Conversions of image files that data sets share, for their prepared forms."""
+"""Functions that convert image files to the prepared forms of data sets."""
 
 import io
 

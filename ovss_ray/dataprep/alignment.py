@@ -38,7 +38,7 @@ NEAR = 6
 SURROUNDINGS = 24
 """pixels of reduced images: side of a square around a pixel. The contrast in it normalises the edge strength."""
 FITS = 3.5
-"""Standard deviations: minimum median `fit` of transformed labels to report a fault, besides GAIN and WINS."""
+"""Standard deviations: minimum median `fit` of transformed labels to report a fault, together with GAIN and WINS."""
 FITS_SHIFTED = 5.0
 """Standard deviations: minimum of (sum of `fit` over n images) / √n to report that all labels are shifted."""
 GAIN = 2.5

@@ -25,7 +25,7 @@ _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error),
     *(EOFError, ValueError, RuntimeError),  # truncated; invalid numbers or text; encrypted or an unknown method
 )
-"""Exceptions of zipfile, tarfile and lzma for damaged files, or files of other formats, apart from OSError."""
+"""Exceptions other than OSError that zipfile, tarfile and lzma raise for damaged files or files of other formats."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _write_all(archive: Archive, root: Path, members: Iterable[_Member], progres
 def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[tuple[_Member, Path]]:
     """Return the files to extract, each with its target path. Raises OvssError for unsafe members.
 
-    zipfile and tarfile do not reject all unsafe names. zipfile silently changes them. The `filter` of tarfile silently
-    changes absolute names, and some releases of Python 3.11 lack it. Links are never created.
+    Names are checked here, since zipfile silently changes unsafe names. The `filter` of tarfile silently changes
+    absolute names, and some releases of Python 3.11 lack it. Links are never created.
     """
     file, targets = archive.path(root), []
     for member in members:

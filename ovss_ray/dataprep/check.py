@@ -141,7 +141,7 @@ def _at(items: Rows[Item], places: list[int]) -> Rows[Item]:
 
 
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> tuple[Rows[Item], Faults]:
-    """Return the selected images, and faults such as a wrong number of images, unpaired files, another class order."""
+    """Return the selected images, and faults of their list, such as unpaired files or another order of classes."""
     try:
         unsorted = benchmark.items(root, selection.split)
         every = gathered(unsorted)

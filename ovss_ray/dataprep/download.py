@@ -39,7 +39,7 @@ from ovss_ray.dataprep.archives import put_aside, room, unpack
 from ovss_ray.errors import OvssError
 
 PATIENCE = 20.0, 60.0
-"""Seconds to wait for a connection, and for the next bytes."""
+"""Maximum seconds to wait for a connection, and for the next bytes."""
 PAUSE = 1.0
 """Seconds: shortest pause after an interruption. Each attempt without new data doubles the pause."""
 TRIES = 5

@@ -145,7 +145,7 @@ def _of_instances(values: np.ndarray, described: Values) -> str:
 
 
 def _ids() -> set[int]:
-    """Return the label ids of Cityscapes, with its values for unlabelled pixels."""
+    """Return the label ids of Cityscapes, including its values for unlabelled pixels."""
     return {-1, *range(34), 255}
 
 

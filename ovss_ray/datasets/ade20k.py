@@ -77,7 +77,7 @@ def items_150(root: str, split: str) -> Items:
 
 
 def items_847(root: str, split: str) -> Items:
-    """List the images of a split, prepared files before those of the archive. Raises OvssError if both are missing."""
+    """List the images of a split: the prepared files, else the archive's. Raises OvssError if both are missing."""
     folder = split_folder(split, SPLITS)
     layouts = [(f"images_detectron2/{folder}", f"annotations_detectron2/{folder}"), (f"images/ADE/{folder}",)]
     folders = below(root, FOLDER_847, layouts, GET_847)

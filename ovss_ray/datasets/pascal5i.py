@@ -19,8 +19,8 @@ have the names of the episodes, the stage `predictions` reads them without optio
 
 The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
 FB-IoU. The metric `miou` of our report includes background as a further label; no paper reports it. A method that
-segments one class at a time gets the class alone, without the stuff classes; the report states this. `pascal5i` stands
-for all four folds.
+segments one class at a time gets "background" and the class, without the stuff classes; the report states this.
+`pascal5i` stands for all four folds.
 
 Every episode is evaluated once, at the size of its label file. The order does not matter, since results are sums.
 Fusioner does the same with its option --test_with_org_resolution. HSNet and LSeg evaluate 1000 episodes. When their

@@ -59,7 +59,7 @@ from ovss_ray.structures.class_sums import ClassSums
 
 PACKAGE = "ovss_ray.metrics"
 MAIN = "confusion"
-"""Metric that every run computes. A run is refused if no stage writes the columns that this metric reads."""
+"""Metric that every run with label maps computes. Such a run is refused if no stage writes the metric's columns."""
 
 
 FOLD = "fold"

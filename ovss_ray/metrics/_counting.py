@@ -20,7 +20,7 @@ _SMALL = 1 << 15
 
 @cache
 def compiled() -> tuple[Callable[..., Any], ...]:
-    """Compile `extremes`, `count`, `distinct` and `collect`, or load them from numba's cache."""
+    """Return `extremes`, `count`, `distinct` and `collect`, compiled by numba or loaded from its cache."""
     import numba  # takes half a second, and is not needed for reading records
 
     kernels: tuple[Callable[..., Any], ...] = (extremes, count, distinct, collect)
@@ -103,7 +103,7 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Write the non-zero cells, without the row of IGNORE, to the last three arrays, and clear the table. Compiled.
+    """Write the non-zero cells, without the row of IGNORE, to the last three arguments. Clear the table. Compiled.
 
     To avoid a branch, every cell is written to the next free element of the arrays. The element of a zero cell stays
     free, and is overwritten by the next cell. Therefore the arrays need one element more than there are non-zero

@@ -46,7 +46,7 @@ class Stage(ABC):
     where: ClassVar[tuple[str, ...]] = ()
     """names of options for locations and devices. They do not change results, so the run's digest ignores them."""
     binary: ClassVar[bool] = False
-    """True for a method that segments one class at a time. A few-shot episode then has only its class as vocabulary."""
+    """True for a method that segments one class at a time. Few-shot episodes then use Benchmark.alone."""
     measures: ClassVar[bool] = False
     """True for the stage that computes metrics: the columns that it writes have the names of metrics"""
     exports: ClassVar[bool] = False

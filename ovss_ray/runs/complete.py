@@ -1,4 +1,4 @@
-"""Add the stages to a config that every run needs, and that the config may omit."""
+"""Add to a config the stages that every run needs and that the config does not name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +41,7 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 
 
 def binary(config: RunConfig) -> bool:
-    """Return whether a stage segments one class at a time. A few-shot episode then requests only its own class."""
+    """Return whether a stage segments one class at a time. Few-shot episodes then use Benchmark.alone."""
     return any(stage.kind().binary for stage in config.stages())
 
 

@@ -182,7 +182,7 @@ def _ended(holder: dict[str, Any]) -> bool | None:
 
 
 def _process() -> dict[str, Any]:
-    """Return host, process id, start time and `boot`, which differs per start of a machine, and per container."""
+    """Return host, process id, start time and `boot`, which is unique to each boot of a machine and each container."""
     boot = [str(psutil.boot_time())]
     with suppress(OSError):
         boot = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]

@@ -100,7 +100,7 @@ def scene(occurring: Sequence[Thing], key: str, number: int, size: tuple[int, in
 
 
 def class_names(occurring: Sequence[Thing], key: str, number: int) -> list[str]:
-    """Return the names of the surfaces and things in a scene, without drawing it. Things may be hidden."""
+    """Return the names of the surfaces and things in a scene, without drawing it. Some of them may be hidden."""
     drawn, _ = _begun(key, number)
     things = _things(drawn, occurring)
     return list(dict.fromkeys([*surfaces_of(drawn), *map(name, things)]))

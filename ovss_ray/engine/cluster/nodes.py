@@ -83,7 +83,7 @@ class Room:
         self.resources = {name: _units(amount) for name, amount in node.resources.items()}
 
     def take(self, need: Need) -> bool:
-        """Occupy the resources of one worker, and return True. If they are not free, change nothing, return False."""
+        """Occupy the resources of one worker, and return True. If they are not free, only return False."""
         if not self._fits(need):
             return False
         self.cpus -= _units(need.cpus)

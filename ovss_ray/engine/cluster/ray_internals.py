@@ -1,4 +1,4 @@
-"""List of all uses of Ray's private, internal or unstable APIs, and most of the functions that call them.
+"""List of all uses of Ray's private, internal or unstable APIs, and the functions for most of these uses.
 
 The table also lists uses in other modules. If a Ray release lacks an API, a run is slower or prints more lines, but
 does not fail. A test in tests/engine/cluster/test_ray_internals.py then fails. Ray is imported inside functions, after

@@ -48,7 +48,10 @@ def need(pool: Pool, cpus: float, gpus: float) -> Need:
 
 
 def _parts(pools: Sequence[Pool]) -> Iterator[float]:
-    """Yield the GPUs of a worker with `gpus: auto`: an equal part of a GPU, then of the rest left by other pools."""
+    """Yield the values to try for the GPUs of a worker with `gpus: auto`.
+
+    With n such pools, these are 1/n, then 1/n of the part of a GPU that the other pools leave.
+    """
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)
     rest = 1 - sum(pool.gpus for pool in pools if pool.gpus != "auto" and pool.gpus < 1)

@@ -26,7 +26,7 @@ from ovss_ray.runs.folder import RunFolder, digest
 
 Message = Mapping[str, Any]
 LINGER = 120.0
-"""Seconds from the end of the input to the latest end of this process, even if its tracker hangs."""
+"""Maximum seconds between the end of the input and the end of this process, even if its tracker hangs."""
 
 
 class Delivery:
