@@ -23,7 +23,7 @@ _PARTS = ((273, 279), (324, 325))
 
 
 def reached(uri: str | Path) -> bool:
-    """Return whether an image file ends as its format requires; False for other formats. Raises OvssError."""
+    """Return whether an image file ends as its format requires; False for unknown formats. Raises OvssError."""
     system, path = files.locate(uri)
     try:
         with system.open_input_file(path) as file:

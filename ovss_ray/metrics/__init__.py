@@ -1,4 +1,4 @@
-"""Metrics, one module each. A metric takes a measurement of each image, and computes results from their sum.
+"""Metrics, one module each. A metric measures each image, sums the measurements, and computes results from the sum.
 
 A metric is a module of this package, or a user's module that a config lists under `metrics:`. It defines
 
@@ -98,7 +98,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(Table):
-    """Metric that is computed from the sum of another metric (see above)."""
+    """Metric that is computed from the sum of another metric (see the module's docstring)."""
 
     derives: str
     Result: Callable[..., Any]
@@ -117,7 +117,7 @@ class Derived(Table):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Table):
-    """Metric that is measured per image, as its module defines it (see above)."""
+    """Metric that is measured per image. The fields are the names that its module defines (see above)."""
 
     reads: tuple[str, ...]
     schema: pa.StructType
@@ -201,7 +201,7 @@ def regular() -> tuple[Metric, ...]:
 
 
 def requested(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of --metrics without duplicates. Raises UnknownName, or OvssError unless derived on request."""
+    """Return the names of --metrics without duplicates. Raises OvssError unless they are derived on request."""
     possible = [metric.name for metric in derived() if metric.on_request]
     for name in names:
         registry.find(PACKAGE, name, "__dict__")
