@@ -170,7 +170,7 @@ class StageConfig(Settings):
         return {"use": self.use, "options": settings.model_dump(mode="json", exclude=ignored)}
 
     def gives_words(self) -> bool:
-        """Return whether the stage gives each image words of its own, with which later stages segment it."""
+        """Return whether the stage gives each image its own words, which later stages use as its vocabulary."""
         return WORDS in self.writes() and not self.kind().measures
 
     def notes(self, benchmark: str) -> tuple[str, ...]:

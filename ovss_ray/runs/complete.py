@@ -46,7 +46,7 @@ def binary(config: RunConfig) -> bool:
 
 
 def gives_words(config: RunConfig) -> bool:
-    """Return whether a stage gives each image words of its own."""
+    """Return whether a stage gives each image its own words."""
     return any(stage.gives_words() for stage in config.stages())
 
 
