@@ -1,1 +1,1 @@
-"""The Python API behind `import ovss_ray` and the command `ovss`. Nothing here prints or exits."""
+"""The Python API behind `import ovss_ray` and the command `ovss`. Its functions neither print nor exit the process."""

@@ -62,7 +62,7 @@ def evaluate(
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:
     """Check a few label files, connect to Ray, execute the plans in turn. Yield name and report. Raises OvssError.
 
-    The trackers in `track` follow each of the runs.
+    Each run is reported to the trackers in `track`.
     """
     from ovss_ray.dataprep import check
 

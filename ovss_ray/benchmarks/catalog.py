@@ -42,7 +42,7 @@ def expanded(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def folds(family: str) -> tuple[str, ...]:
-    """Return the benchmark names of a data set's folds; empty without folds, and for a name with a variant."""
+    """Return the benchmark names of a data set's folds; empty if `family` has no folds or is not a data set."""
     if family not in families():
         return ()
     module = registry.find("ovss_ray.datasets", family, "__dict__")

@@ -1,8 +1,8 @@
 """Instances in COCO's format: a JSON file with the images and annotations of a split, read as a stream.
 
-Listing passes through the file twice. Annotations wait in a temporary file, sorted by image, so memory does not grow
-with the file. Only the names of the existing photographs are in memory. The label file of an image is an inline address
-with its annotations (see io.inline).
+Listing reads the file twice. Annotations are sorted by image in a temporary file, so memory does not grow with the
+file. Only the names of the existing photographs are in memory. In place of a label file, an image has an inline address
+that contains its annotations (see io.inline).
 
 Polygons are rasterised by pycocotools. Annotations are classified as in mmdet's data sets. Annotations of unlisted
 classes are left out. Annotations with `iscrowd` get the status CROWD. An annotation is INVALID if it has `ignore`, no
@@ -105,7 +105,7 @@ def _images(
 
 
 def _stream(uri: str, name: str) -> Iterator[Any]:
-    """Yield the entries of one list of a JSON file. Raises OvssError for damaged JSON, or without images."""
+    """Yield the entries of the list `name` in a JSON file. Raises OvssError if it is damaged or has no images."""
     import ijson  # part of an extra
 
     count = 0
@@ -178,7 +178,7 @@ def _labels(labels: Mapping[int, int] | None, categories: Iterable[int]) -> np.n
 
 
 def _frame(box: list[float]) -> tuple[float, float, float, float]:
-    """Return x0 y0 x1 y1 of a box x y w h."""
+    """Convert a box from (x, y, width, height) to (x0, y0, x1, y1)."""
     x, y, width, height = box
     return x, y, x + width, y + height
 

@@ -93,7 +93,7 @@ def _photograph(item: Item, data: bytes) -> np.ndarray:
 class Benchmark:
     """Images, truth and vocabulary of an evaluation, and how its files are read.
 
-    Raises OvssError if the parts contradict each other.
+    The constructor raises OvssError if fields contradict each other.
     """
 
     title: str
@@ -156,7 +156,7 @@ class Benchmark:
     values: Values | None = None
     """label values of a user's data set; None for other data sets, or if labels are coded by colours"""
     unpaired: Literal["error", "skip"] = "error"
-    """rule for photographs without a label file, and the reverse: "error" makes a run incomplete, "skip" does not"""
+    """rule for photographs and label files without a counterpart: "error" makes a run incomplete, "skip" does not"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", self.labels or self.vocabulary.names)
@@ -192,7 +192,7 @@ class Benchmark:
         return self.parts.get(part, (self.vocabulary, self.index))
 
     def for_binary(self) -> "Benchmark":
-        """Return the benchmark for a method that segments one class at a time: episodes ask for their class alone."""
+        """Return the benchmark for a method that segments one class at a time: `alone` replaces `parts`."""
         if not self.alone:
             return self
         (first, (background, _)), *_ = self.alone.values()

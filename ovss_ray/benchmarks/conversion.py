@@ -1,4 +1,4 @@
-"""Conversion of data sets to their prepared form: image files in, image files out."""
+"""Functions that convert image files to the prepared forms of data sets."""
 
 import io
 

@@ -150,7 +150,7 @@ def _question(
 
 
 def _stuffs(words: Vocabulary, classes: Sequence[tuple[str, ...]]) -> list[tuple[str]]:
-    """Return each synonym of background as a class of its own, except names that `classes` contain ("bed" in COCO)."""
+    """Return each synonym of background as a separate class, except names that `classes` contain ("bed" in COCO)."""
     class_names = {name for names in classes for name in names}
     return [(name,) for name in words.classes[0] if name not in class_names]
 

@@ -55,7 +55,7 @@ COLUMNS = "image_id, image, truth, part"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Unpaired files of a data set, all of the same kind: photographs without a label file, and the like."""
+    """Unpaired files of a data set that are all of one kind, such as photographs without a label file."""
 
     what: str
     """description in the plural, such as "photographs without a label file"; one of KINDS"""

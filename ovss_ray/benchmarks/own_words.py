@@ -1,7 +1,7 @@
 """Own words: class names of the user for a benchmark, and the label that each of them counts as.
 
-Predictions are indices into these words. When predictions are measured, `Benchmark.index` converts them to labels
-(see structures.question). Benchmarks in which several classes have one label use the same table.
+Predictions are indices into these words. `Benchmark.index` converts them to labels when they are measured (see
+structures.question). The same is done for benchmarks in which several classes have the same label.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class OwnWords:
 
     @property
     def digest(self) -> str:
-        """First 12 hex digits of the SHA-256 of words, labels and templates. The form of the file has no effect."""
+        """First 12 hex digits of the SHA-256 of words, labels and templates. The file's formatting has no effect."""
         classes = self.vocabulary and self.vocabulary.classes
         return hashlib.sha256(json.dumps([classes, self.index, self.templates]).encode()).hexdigest()[:12]
 
@@ -68,6 +68,6 @@ def _pairs(words: Vocabulary, index: Sequence[int], labels: Sequence[str]) -> li
 
 
 def _without(index: Sequence[int], labels: Sequence[str]) -> list[str]:
-    """Return the labels that no word counts as."""
+    """Return the labels to which no word is mapped."""
     named = set(index)
     return [label for k, label in enumerate(labels) if k not in named]

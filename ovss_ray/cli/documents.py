@@ -36,7 +36,7 @@ def write_tables(
     latex: str | None,
     coco_rle: str | None,
 ) -> None:
-    """Write the report in each form whose file is set, and print the names of these files. Raises OvssError."""
+    """Write the report in the format of each parameter that is not None, and print the file names. Raises OvssError."""
     from ovss_ray.reports.documents.exports import coco_rle as predictions
     from ovss_ray.reports.documents.exports import leaderboard, tables
 

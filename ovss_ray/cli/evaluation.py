@@ -91,7 +91,7 @@ def finish(reports: Mapping[str, "Report"]) -> None:
 def script(evaluation: "Callable[..., Report]", arguments: Sequence[str]) -> None:
     """Parse `arguments` as `ovss evaluate` does, and call `evaluation` with the options as keyword arguments.
 
-    Print the report that it returns, and exit with the status that `ovss evaluate` would have.
+    Print the report that `evaluation` returns, and exit with the same status as `ovss evaluate`.
     """
 
     from ovss_ray.config.word_list import of_options

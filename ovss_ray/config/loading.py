@@ -83,7 +83,7 @@ def _checked(raws: Mapping[str, tuple[str, dict[str, Any]]], overrides: Sequence
 
 
 def _has(raw: Mapping[str, Any], override: str) -> bool:
-    """Return whether an override begins with a top-level key, valid in every config, or with a stage of this config."""
+    """Return whether an override begins with a top-level key of configs, or with the name of a stage in `raw`."""
     first = override.partition("=")[0].partition(".")[0]
     return first in RunConfig.model_fields or any(override.startswith(f"{use}.") for _, use in _stage_paths(raw))
 

@@ -34,7 +34,7 @@ class Pool(Settings):
     "auto": 1, or an equal part if several pools can use GPUs; 0 if the cluster has no GPU, or no stage can use a GPU.
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """custom Ray resources that a worker occupies, such as {fast_disk: 1}; only nodes with these get workers"""
+    """custom Ray resources that a worker occupies, such as {fast_disk: 1}; only nodes that have them get workers"""
     accelerator: str | None = None
     """Ray's name of the GPU type, such as A100 or H100; None: any type"""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -106,7 +106,7 @@ class RunConfig(Settings):
     metrics: tuple[str, ...] = ()
     """metrics in addition to the regular metrics: modules of the user, or built-in metrics such as boundary_iou"""
     keep_predictions: Literal["auto", "all", "none"] = "auto"
-    """extent to which predicted label maps are written to the run folder: "all", "none" or "auto"
+    """predicted label maps that are written to the run folder: "all", "none" or "auto"
 
     "auto": all of them if there are at most 10,000 images, else a fixed sample.
     """
@@ -115,7 +115,7 @@ class RunConfig(Settings):
     exact: bool = False
     """True: bit-identical records in every run, at lower speed: one image per forward pass, one thread"""
     check: bool = True
-    """True: check a few label files before the run (see `ovss check`), and stop if all of them are wrong"""
+    """True: check a few label files before the run (see dataprep.check.ahead); certain faults stop the run"""
     max_errors: int = Field(default=100, ge=0)
     """largest number of failed images; a run with more failures stops, since they probably have a common cause"""
     max_deaths: int = Field(default=10, ge=0)

@@ -1,10 +1,10 @@
 """Test whether label boundaries follow the edges in photographs. It needs no class names.
 
-Labels may be flipped, shifted, or those of the next frame. Their values are then valid, but label boundaries miss the
-edges in the photograph. The test moves the boundaries over the edges, and compares how well they agree. Correct labels
-fit best without a change. A fault is reported if an alternative fits clearly better in nearly all images. Terms:
+Faulty labels may be flipped, shifted, or belong to the next frame. Their values are then valid, but label boundaries
+miss the edges in the photograph. The test shifts the boundaries and measures how well they agree with edges. Correct
+labels fit best without a change. A fault is reported if an alternative fits clearly better in nearly all images. Terms:
 - agreement: sum of the edge strengths at the label boundaries, for one shift of the labels by up to REACH pixels
-- fit: agreement at one shift minus the mean at other shifts, in standard deviations of these
+- fit: agreement at one shift minus its mean at other shifts, in units of its standard deviation at other shifts
 - alternative: labels after a transformation, such as a flip, that would undo a common error
 - gain: fit of an alternative minus fit of the unchanged labels
 - letters: n images, h w pixels of a reduced image, d shifts along each axis
@@ -32,13 +32,13 @@ FLAT = 0.01
 REACH = 64
 """pixels of reduced images: largest tested shift of the labels; in small images, a quarter of the shorter side."""
 SLACK = 1
-"""pixels of reduced images: distance between label boundary and edge up to which they agree."""
+"""pixels of reduced images: largest distance at which a label boundary agrees with an edge."""
 NEAR = 6
 """pixels of reduced images: `fit` compares a shift only with shifts farther from it than this."""
 SURROUNDINGS = 24
 """pixels of reduced images: side of a square around a pixel. The contrast in it normalises the edge strength."""
 FITS = 3.5
-"""Standard deviations: minimum of the median `fit` with transformed labels; GAIN and WINS must hold as well."""
+"""Standard deviations: minimum median `fit` of transformed labels to report a fault, together with GAIN and WINS."""
 FITS_SHIFTED = 5.0
 """Standard deviations: minimum of (sum of `fit` over n images) / √n to report that all labels are shifted."""
 GAIN = 2.5
@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether nearly all images fit transformed labels clearly better. Limits are lower for many images."""
+        """Return whether transformed labels fit clearly better in nearly all images. Many images lower the limits."""
         number = len(self.fits)
         if not number:
             return False
@@ -156,7 +156,7 @@ def _strengths(image: np.ndarray) -> np.ndarray:
 
 
 def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the sum of edge strengths at the boundaries for each shift, (d, d) float32; the middle is for no shift."""
+    """Return the sum of edge strengths at the boundaries per shift, (d, d) float32; its middle element: no shift."""
     reach = min(REACH, min(labels.shape) // 4)
     size = [fft.next_fast_len(side + reach, real=True) for side in labels.shape]
     spectra = [fft.rfft2(array.astype(np.float32), size) for array in (photograph, labels)]
@@ -236,7 +236,7 @@ def _comparable(here: Edges, there: Edges) -> bool:
 def _shifted(
     traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], baseline: np.ndarray
 ) -> Iterator[Alternative]:
-    """Yield, if likely, the alternative that all labels are shifted equally. Only the most common stride is tested."""
+    """Yield, if likely, the alternative that all labels are shifted equally. Tests images of the most common stride."""
     strides = [edges.stride for _, edges in traced]
     stride = max(strides, key=strides.count)
     positions = [at for at, other in enumerate(strides) if other == stride]

@@ -25,7 +25,7 @@ _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error),
     *(EOFError, ValueError, RuntimeError),  # truncated; invalid numbers or text; encrypted or an unknown method
 )
-"""Exceptions of zipfile, tarfile and lzma for damaged files, or files of other formats, apart from OSError."""
+"""Exceptions other than OSError that zipfile, tarfile and lzma raise for damaged files or files of other formats."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class _Member:
 
 
 def unpack(archive: Archive, root: Path, progress: "Progress") -> None:
-    """Unpack the missing files of a downloaded archive. Existing files of the right size are kept.
+    """Extract a downloaded archive below `root`, except for files that already exist with the right size.
 
-    Raises OvssError before anything is written in these cases:
+    Raises OvssError, before any file is written, in these cases:
 
     - the archive contains links, or paths outside its folder
-    - the wanted folder is not in the archive
+    - `archive.inside` is not in the archive
     - the disk is too small
 
-    A damaged archive is renamed, then OvssError is raised.
+    Also raises OvssError for a damaged archive, after renaming it.
     """
     file = archive.path(root)
     try:
@@ -79,7 +79,7 @@ def put_aside(file: Path) -> str:
 
 
 def room(folder: Path, needed: int, what: str) -> None:
-    """Raise OvssError if the disk of a folder has less than `needed` free bytes. `what` is the use of the bytes."""
+    """Raise OvssError if the disk of a folder has less than `needed` free bytes. `what` names the files to write."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OvssError(
@@ -117,8 +117,8 @@ def _write_all(archive: Archive, root: Path, members: Iterable[_Member], progres
 def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[tuple[_Member, Path]]:
     """Return the files to extract, each with its target path. Raises OvssError for unsafe members.
 
-    zipfile and tarfile do not reject all unsafe names. zipfile silently changes them. The `filter` of tarfile silently
-    changes absolute names, and some releases of Python 3.11 lack it. Links are never created.
+    Names are checked here, since zipfile silently changes unsafe names. The `filter` of tarfile silently changes
+    absolute names, and some releases of Python 3.11 lack it. Links are never created.
     """
     file, targets = archive.path(root), []
     for member in members:

@@ -1,16 +1,16 @@
-"""Check of a benchmark's data before a run: `ovss check`.
+"""Check a benchmark's data for faults before a run: `ovss check`.
 
-Wrong ground truth is the most common cause of wrong results. Examples: labels that should have been shifted by one,
-colours saved in place of label values, and another class order. The check counts images, finds photographs without
-label files and the reverse, and tests all files for truncation (see `truncation`). Then it reads every pixel of a
-sample, or of all files with --full, and tests:
+Wrong ground truth is the most common cause of wrong results. Examples are labels that are off by one, colours saved in
+place of label values, and another class order. The check counts the images and lists photographs and label files
+without a counterpart. It tests all files for truncation (see `truncation`). Then it decodes all pixels of a sample of
+images, or of all images with --full, and tests:
 
 - label values and sizes (see `inspection`, `label_causes`)
 - missing classes (see `missing_classes`)
 - whether boundaries follow edges (see `alignment`)
 - whether labels match their names (see `plausibility`)
 
-Every run starts with the same check of fewer files.
+Every run starts with a short check of a few images (see `ahead`).
 """
 
 import multiprocessing
@@ -97,15 +97,15 @@ def run(
 
 
 def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]) -> Iterator[str]:
-    """Check a few images of each benchmark before a run, and yield a warning per likely fault.
+    """Check FEW images of each benchmark before a run. Yields a warning per likely fault of a data set.
 
     Raises OvssError in these cases:
 
-    - all checked label files are wrong for the same reason
+    - all checked label files are invalid for the same reason
     - the palettes of the label files contradict each other
     - the key `ignore` of a user's data set excludes all pixels of a class
 
-    Faults of single files are not reported, since a run reports each image that fails.
+    A fault of a single file yields no warning, since the run itself reports each image that fails.
     """
     for name, benchmark in benchmarks.items():
         if benchmark.drawn:
@@ -141,7 +141,7 @@ def _at(items: Rows[Item], places: list[int]) -> Rows[Item]:
 
 
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> tuple[Rows[Item], Faults]:
-    """Return the selected images, and faults: a wrong number of images, unpaired files, another order of classes."""
+    """Return the selected images, and faults of their list, such as unpaired files or another order of classes."""
     try:
         unsorted = benchmark.items(root, selection.split)
         every = gathered(unsorted)

@@ -4,9 +4,9 @@
 layout that the benchmark reads (see `archives`).
 
 HTTP is handled by the library `requests`. Requests that get no answer are repeated by Retry of the library `urllib3`.
-Partial files are resumed by this module, since libraries do not resume them: pooch, fsspec and torch.hub start again
-from the beginning. huggingface_hub can resume, but its function is undocumented and made for its own hub. It does not
-check that the file on the server is unchanged (RFC 9110, If-Range).
+Partial files are resumed by this module, since pooch, fsspec and torch.hub start again from the beginning.
+huggingface_hub can resume, but only with an undocumented function for its own hub. That function does not check that
+the file on the server is unchanged (RFC 9110, If-Range).
 """
 
 import hashlib
@@ -39,7 +39,7 @@ from ovss_ray.dataprep.archives import put_aside, room, unpack
 from ovss_ray.errors import OvssError
 
 PATIENCE = 20.0, 60.0
-"""Seconds to wait for a connection, and for the next bytes."""
+"""Maximum seconds to wait for a connection, and for the next bytes."""
 PAUSE = 1.0
 """Seconds: shortest pause after an interruption. Each attempt without new data doubles the pause."""
 TRIES = 5

@@ -1,4 +1,4 @@
-"""Inspection of one image of a benchmark, read to the last pixel: faults of its files, statistics of its labels."""
+"""Inspect one image of a benchmark: decode all pixels, find faults of its files, and compute label statistics."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress

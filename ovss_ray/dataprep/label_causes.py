@@ -1,4 +1,4 @@
-"""Likely causes of values in label files that are neither classes nor ignored values of the benchmark."""
+"""Likely causes of unexpected label values, which are neither classes nor ignored values of the benchmark."""
 
 import io
 from functools import lru_cache
@@ -145,7 +145,7 @@ def _of_instances(values: np.ndarray, described: Values) -> str:
 
 
 def _ids() -> set[int]:
-    """Return the label ids of Cityscapes, with its values for unlabelled pixels."""
+    """Return the label ids of Cityscapes, including its values for unlabelled pixels."""
     return {-1, *range(34), 255}
 
 
@@ -224,5 +224,5 @@ def palette() -> tuple[tuple[int, int, int], ...]:
 
 @lru_cache(1)
 def _greys() -> frozenset[int]:
-    """Return the palette's colours after Pillow's conversion to grey (ITU-R 601-2, by its documentation)."""
+    """Return the palette's colours after Pillow's conversion to grey, documented as ITU-R 601-2."""
     return frozenset((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16 for r, g, b in palette())

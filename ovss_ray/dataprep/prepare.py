@@ -1,7 +1,7 @@
-"""Conversion of a data set to its prepared form on disk: `ovss prepare`.
+"""Convert a data set to its prepared form on disk: `ovss prepare`.
 
-The prepared form is that of detectron2's scripts, so other programs can read it. It is faster to read than the original
-files. `Benchmark.prepare` lists the files. This module creates them, on Ray if there are many.
+detectron2's scripts create the same form, so other programs can read it. It is faster to read than the original files.
+`Benchmark.prepare` lists the files. This module creates them, on Ray if there are many.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,8 @@
-"""Relations between classes, read from a checkout of SCAN's official code and written as a file for `--relations`.
+"""Extract tables of relations between classes from a checkout of SCAN's official code, for the option `--relations`.
 
 The tables are CC BY-NC 4.0 and not part of this project. They are dictionaries in a module of the checkout, one per
-data set. All have the same name; the comment above a table names its data set. The module is parsed, never executed.
+data set. All are assigned to the same variable; the comment above a table names its data set. The module is parsed,
+never executed.
 """
 
 import ast
@@ -25,7 +26,7 @@ COMMENTED_OUT = re.compile(rf"\s*#\s*{VARIABLE}\s*=")
 
 @dataclass(frozen=True)
 class Table:
-    """Table of the official code."""
+    """Table of relations in the official code."""
 
     benchmark: str
     """name of the benchmark in this project, with the same order of classes"""
@@ -146,7 +147,7 @@ def _unexpected(file: Path, node: ast.expr) -> OvssError:
 
 
 def _missing(name: str, lines: Sequence[str], live: Sequence[str]) -> str:
-    """Return a sentence on a table that is commented out or absent, and what to do."""
+    """Return a sentence for an error: whether a table is commented out or absent, and what to do."""
     heading = TABLES[name].heading
     for number, line in enumerate(lines, 1):
         if COMMENTED_OUT.match(line) and _heading(lines, number) == _plain(heading):

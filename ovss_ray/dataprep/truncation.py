@@ -1,4 +1,4 @@
-"""Detection of image files that are cut off, for example after an interrupted download, by their last bytes.
+"""Detect truncated image files, for example after an interrupted download, from their last bytes.
 
 The result is only a hint. If a file may be truncated, `ovss check` reads it to the last pixel to decide.
 """
@@ -23,7 +23,7 @@ _PARTS = ((273, 279), (324, 325))
 
 
 def reached(uri: str | Path) -> bool:
-    """Return whether an image file ends as its format requires; False if unknown. Raises OvssError if unreadable."""
+    """Return whether an image file ends as its format requires; False for unknown formats. Raises OvssError."""
     system, path = files.locate(uri)
     try:
         with system.open_input_file(path) as file:

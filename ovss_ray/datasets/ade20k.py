@@ -1,14 +1,14 @@
-"""ADE20K: scenes of every kind, labelled by one careful annotator. Two vocabularies: 150 classes, and 847.
+"""ADE20K: scenes of every kind, labelled by a single annotator. There are two vocabularies, of 150 and 847 classes.
 
 ade20k:150, the SceneParsing challenge of 2016. Data: http://sceneparsing.csail.mit.edu, ADEChallengeData2016.zip.
 Label files are 8-bit: 0 = other, 1 to 150 = the classes. They are read from the archive's folder `annotations`. If it
-is missing, `annotations_detectron2` is read, which detectron2's prepare_ade20k_sem_seg.py creates. That folder has the
-same labels with other values: 0 to 149 = the classes, 255 = other.
+is missing, `annotations_detectron2` is read, which detectron2's prepare_ade20k_sem_seg.py creates. In that folder the
+values are shifted by one: 0 to 149 = the classes, 255 = other.
 
-ade20k:847, the full labels of version 2021_17_01. Data: https://ade20k.csail.mit.edu (on request). Images are read
-from `images_detectron2` and `annotations_detectron2`, which detectron2's prepare_ade20k_full.py creates. If these
-folders are missing, the archive's `images/ADE` is read. Its files are then converted whenever they are read. The
-conversion has the same result as prepare_ade20k_full.py:
+ade20k:847, the full labels of version 2021_17_01. Data: https://ade20k.csail.mit.edu (on request). Photographs and
+labels are read from `images_detectron2` and `annotations_detectron2`, which detectron2's prepare_ade20k_full.py
+creates. If these folders are missing, the archive's `images/ADE` is read. Its files are then converted whenever they
+are read. The conversion has the same result as prepare_ade20k_full.py:
 
 - The class number of a pixel is (R // 10) · 256 + G in `_seg.png`.
 - If the short side is longer than 512 pixels, OpenCV scales it to 512 (linear; nearest for labels).
@@ -77,7 +77,7 @@ def items_150(root: str, split: str) -> Items:
 
 
 def items_847(root: str, split: str) -> Items:
-    """List the images of a split: prepared files, or else those of the archive. Raises OvssError if there are none."""
+    """List the images of a split: the prepared files, else the archive's. Raises OvssError if both are missing."""
     folder = split_folder(split, SPLITS)
     layouts = [(f"images_detectron2/{folder}", f"annotations_detectron2/{folder}"), (f"images/ADE/{folder}",)]
     folders = below(root, FOLDER_847, layouts, GET_847)
@@ -162,7 +162,7 @@ def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
 def prepare_847(root: str, split: str, out: str | None) -> list[Step]:
     """List the conversions that create the files of detectron2's prepare_ade20k_full.py for a split.
 
-    The images are found by their names. The archive's index, a pickle, is not read.
+    Images are identified by their file names, without the archive's index, which is a pickle.
     """
     folder = split_folder(split, SPLITS)
     (archive,) = below(root, FOLDER_847, [(f"images/ADE/{folder}",)], GET_847)

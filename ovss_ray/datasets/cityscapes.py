@@ -42,7 +42,7 @@ def items(root: str, split: str) -> Items:
 
 
 def _by_frame(folder: str, ending: str) -> dict[str, str]:
-    """Return city_sequence_frame → address of each file whose name ends in `ending`."""
+    """Return the files whose names end in `ending`, as a dict from `city_sequence_frame` to address."""
     return {uri.rpartition("/")[2].removesuffix(ending): uri for uri in files.walk(folder) if uri.endswith(ending)}
 
 

@@ -1,4 +1,4 @@
-"""COCO: everyday scenes around 80 kinds of things. Three label maps of the same 5000 images of val2017, and instances.
+"""COCO: everyday scenes with 80 classes of things. The 5000 images of val2017 have three label maps and instance masks.
 
 Data: http://images.cocodataset.org/zips/val2017.zip. All folders below are inside the folder `coco`.
 
@@ -15,17 +15,17 @@ coco:panoptic   the 133 classes of panoptic COCO, as a label map. `panoptic_val2
                 `ovss prepare coco:panoptic` creates `panoptic_semseg_val2017/*.png`, as Mask2Former and FC-CLIP
                 do. These files are 8-bit: 0 to 132, and 255 = no segment, which is not counted. Kirillov et al.,
                 "Panoptic Segmentation", CVPR 2019.
-coco:instances  each thing on its own, for methods that are prompted with a point or a box. The file is
+coco:instances  a mask per thing, for methods that are prompted with a point or a box. The file is
                 `annotations/instances_val2017.json`, unchanged, of
-                http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images are listed:
-                mask AP counts every detection in the 48 images without a thing as false.
-coco:instances_48_17   the open-vocabulary split of OVR-CNN: 48 base and 17 novel classes, which are the groups. Things
-                of the other 15 classes are not counted. Images without a thing of the 65 classes are left out: 4836
-                remain. Mask AP therefore misses false detections in the images left out. The vocabulary has all 80
-                names. Zareian et al., CVPR 2021.
+                http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images are listed.
+                In the 48 images without a thing, mask AP counts every detection as false.
+coco:instances_48_17   the open-vocabulary split of OVR-CNN, with two groups: 48 base and 17 novel classes. Things of
+                the other 15 classes are not counted. The 4836 images with a thing of the 65 classes are listed. False
+                detections in the other images do not lower mask AP. The vocabulary has all 80 names. Zareian et al.,
+                CVPR 2021.
 
 Groups of things (iscrowd) and invalid annotations are not counted as instances (see benchmarks/coco_json.py). In both
-benchmarks of instances, the label map has the smallest thing at each pixel; other pixels are ignored.
+benchmarks of instances, the label map has the class of the smallest thing at each pixel; other pixels are ignored.
 
 Paper of the images: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
 """
@@ -179,7 +179,7 @@ def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
 
 
 def categories(uri: str) -> dict[str, dict[int, int]]:
-    """Return image id → (segment id → category id) of a panoptic JSON file. Raises OvssError if the file is damaged."""
+    """Read a panoptic JSON file: image id → (segment id → category id). Raises OvssError if the file is damaged."""
     try:
         return {
             PurePosixPath(image["file_name"]).stem: {part["id"]: part["category_id"] for part in image["segments_info"]}

@@ -1,15 +1,15 @@
-"""LVIS v1: 1203 classes of things in COCO's photographs, many of them rare. Instances, for methods that are prompted.
+"""LVIS v1: masks of things in COCO's photographs, in 1203 classes, many of them rare. For methods that are prompted.
 
 Data: https://www.lvisdataset.org/dataset, COCO's photographs and the file lvis_v1_val.json, unchanged. The layout is
 `lvis/annotations/lvis_v1_val.json` (or lvis/lvis_v1_val.json), and `lvis/val2017`, `lvis/train2017` with photographs.
 The last two parts of an image's `coco_url` are folder and file of its photograph. LVIS's val split has images of both
 COCO splits. If a folder of photographs is missing in the folder `lvis`, it is read from the folder `coco`.
 
-All 19809 images of val are evaluated, also the images without an annotation. The names are LVIS's, with spaces. The
-groups follow the number of training images per class: 337 "rare" (1 to 10), 461 "common" (11 to 100), 405 "frequent".
-As in ViLD and OVSAM, "base" has the frequent and common classes, "novel" the rare classes. The label map has the
-smallest thing at each pixel; other pixels are not counted. LVIS annotates each class in some images only. LVIS's own AP
-takes this into account (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does not.
+All 19809 images of val are evaluated, also the images without an annotation. Class names are LVIS's, with spaces for
+underscores. Groups follow the training images per class: 337 "rare" (1 to 10), 461 "common" (to 100), 405 "frequent".
+As in ViLD and OVSAM, "base" has the frequent and common classes, "novel" the rare classes. The label map has the class
+of the smallest thing at each pixel; other pixels are not counted. LVIS annotates each class in some images only. LVIS's
+own AP takes this into account (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does not.
 
 Paper: Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019.
 """

@@ -5,7 +5,7 @@ for the classes, 0 for everything else, and 255 for outlines (not counted). If S
 SegmentationClass is read. The author of SegmentationClassAug states that both have the same labels for the images of
 all episodes (see voc.py). Fold f has the classes 5f + 1 to 5f + 5. Its episodes are listed in
 `data/splits/pascal/val/fold0.txt` to `fold3.txt` of https://github.com/juhongm999/hsnet. Copy the folder `data/splits`
-to the data root. LSeg and Fusioner have the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic
+to the data root. LSeg and Fusioner use the same lists. Paper: Shaban et al., "One-Shot Learning for Semantic
 Segmentation", BMVC 2017.
 
 An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.
@@ -19,8 +19,8 @@ have the names of the episodes, the stage `predictions` reads them without optio
 
 The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
 FB-IoU. The metric `miou` of our report includes background as a further label; no paper reports it. A method that
-segments one class at a time gets the class alone, without the stuff classes; the report states this. `pascal5i` stands
-for all four folds.
+segments one class at a time gets "background" and the class, without the stuff classes; the report states this.
+`pascal5i` stands for all four folds.
 
 Every episode is evaluated once, at the size of its label file. The order does not matter, since results are sums.
 Fusioner does the same with its option --test_with_org_resolution. HSNet and LSeg evaluate 1000 episodes. When their

@@ -1,4 +1,4 @@
-"""PASCAL-Context: every pixel of the photographs of PASCAL VOC 2010, in 459 classes, or in the 59 most frequent.
+"""PASCAL-Context: labels for the photographs of PASCAL VOC 2010, with 459 classes or only the 59 most frequent.
 
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar (md5 da459979d0c395079b5c75ee67908abb);
 https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz, unpacked inside VOCdevkit/VOC2010. Labels are read
@@ -10,17 +10,16 @@ images, `datasets/pascalcontext_val.txt`, to VOC2010. Or let mmsegmentation's co
 pascal_context:459        all classes, including "unknown"; only 345 occur in val, so the mIoU depends on whether
                           classes without pixels are counted
 pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP); others are not counted
-pascal_context:59@ovseg   the same in another order, the 20 classes of VOC first (OVSeg, SCAN); label files and
-                          predictions of one order are wrong for the other
-pascal_context:60         "background" for all other pixels, as the first class, then the 59 (mmsegmentation)
-pascal_context:59-json, pascal_context:60-json   the same classes, with labels from another source, see below
+pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). Label files and
+                          predictions with the indices of one order are wrong for the other order
+pascal_context:60         "background", which is the label of all other pixels, then the 59 classes (mmsegmentation)
+pascal_context:59-json, pascal_context:60-json   the same classes, with the labels of a JSON file (see below)
 
-For 59 and 60 classes, SAN, CAT-Seg, FC-CLIP and mmsegmentation read the labels from a JSON file instead. It is
-trainval_merged.json of https://codalabuser.blob.core.windows.net/public; copy it to VOC2010. Its masks are painted over
-each other in the order of the file. Category ids are the numbers in labels.txt. The labels in the .mat files and in the
-JSON differ, as mmsegmentation's authors found (https://github.com/open-mmlab/mmsegmentation/pull/474). The difference
-was not measured here, since the JSON file was not available. If a paper used the JSON, compare its figures with results
-of `59-json`.
+For 59 and 60 classes, SAN, CAT-Seg, FC-CLIP and mmsegmentation read the labels from a JSON file. This file is
+trainval_merged.json of https://codalabuser.blob.core.windows.net/public; copy it to VOC2010. Its masks are painted in
+the order of the file, over earlier masks. Category ids are the numbers in labels.txt. The .mat files and the
+JSON differ in some labels (https://github.com/open-mmlab/mmsegmentation/pull/474). The difference was not measured
+here, since the JSON file was not available. If a paper used the JSON, compare its figures with results of `59-json`.
 
 `ovss prepare pascal_context:59-json` creates the label files `annotations_detectron2/pc59_val/*.png` from the JSON.
 They are 8-bit, 0 to 58, and 255 = not counted (background in `60-json`). The conversion follows CAT-Seg's script; label

@@ -1,12 +1,12 @@
-"""SA-1B: a billion masks without classes in eleven million photographs. Instances, for methods that are prompted.
+"""SA-1B: a billion masks without classes in eleven million photographs, for methods that are prompted.
 
 Data: https://ai.meta.com/datasets/segment-anything-downloads, tar files, downloaded in a browser. The layout is that of
 OVSAM: `sam/val.txt` lists folders, one name per line, such as sa_000020, and each folder has sa_ID.jpg and sa_ID.json.
 `sam/train.txt` lists the folders of the split train. Any number of folders may be listed.
 
-Masks are sorted by area, the largest first. Masks with an invalid box are not counted. There is one label, "object".
-The label map has it in all masks; other pixels are not counted. So the accuracy is always 100, and only the IoU differs
-between methods.
+Masks are sorted by area, the largest first. Masks with an invalid box are not counted. The only label is "object".
+Pixels in masks have this label; other pixels are not counted. The accuracy is therefore always 100 %, and methods
+differ only in their IoU.
 
 Paper: Kirillov et al., "Segment Anything", ICCV 2023.
 """

@@ -1,4 +1,4 @@
-"""Interrupts: Ctrl-C and SIGTERM. A block can delay them, and a command declares that they end the process."""
+"""Handle interrupts, which are Ctrl-C and SIGTERM: let them end the process, or delay them until a block ends."""
 
 import os
 import signal

@@ -31,7 +31,7 @@ class Progress(Protocol):
     """number of images that were started again because their worker had died"""
 
     def watch(self, plan: RunPlan, todo: pa.Table) -> AbstractContextManager[None]:
-        """Return a context manager in which the whole run happens. `todo`: manifest rows of the images to evaluate."""
+        """Return a context manager that encloses the whole run. `todo`: manifest rows of the images to evaluate."""
 
     def update(self, receipt: Mapping[str, Any]) -> None:
         """Receive the receipt of a newly written file of records, with its numbers of images and failures."""

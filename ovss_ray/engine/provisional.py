@@ -3,8 +3,8 @@
 The interval is the value ± two standard errors of a delete-a-group jackknife. Photographs are divided into GROUPS
 groups by a checksum, and sums per class are kept for each group. The groups have unequal sizes; the estimator is that
 of Busing, Meijer and van der Leeden (1999): "Delete-m jackknife for unequal m", Statistics and Computing 9, p. 3–8.
-The interval holds for images like those scored so far. A run scores its images sorted by
-aspect ratio, the narrowest first (see runs/manifest.py).
+The interval holds for images like those scored so far. A run scores its images sorted by aspect ratio, the narrowest
+first (see runs/manifest.py).
 """
 
 import zlib
@@ -63,7 +63,7 @@ class GroupSums:
     def of(cls, part: pa.Table, labels: int) -> "GroupSums":
         """Return the sums over records with the column `confusion`. Rows without a measurement are skipped.
 
-        Rows of one photograph are in one group: it is selected by the photograph's digest, else by the image's id.
+        A row's group depends on the photograph's digest, or else on the image's id. So rows of a photograph share it.
         """
         part = part.filter(part[metrics.MAIN].is_valid()).combine_chunks()
         names = part["image_id"].to_pylist()

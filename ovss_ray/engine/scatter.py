@@ -25,7 +25,7 @@ def scattered(
     """Yield `work(piece)` for every piece, in the order of completion. Ray tasks on the connected cluster do the work.
 
     A task has up to AT_ONCE pieces. At most `workers` tasks run at the same time, by default one per CPU of the
-    cluster. If the process of a task dies, each of its pieces is repeated in a task of its own. If that process dies
+    cluster. If the process of a task dies, each of its pieces is repeated in a separate task. If that process dies
     too, the result is `killed(piece)`. An OvssError from `work` is raised here.
     """
     task: Any = ray.remote(num_cpus=1, max_retries=0)(_all)

@@ -167,7 +167,7 @@ def prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, An
     """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
 
     Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker.
-    A stage that gives images words of their own, and all later stages, get no arrays: they use other vocabularies.
+    A stage that gives images their own words, and all later stages, get no arrays: they use other vocabularies.
     """
     cache = ArrayCache()
     ready: dict[str, Any] = {}

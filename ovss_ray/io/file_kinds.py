@@ -1,4 +1,4 @@
-"""Detection of files whose content does not match their name, from their first bytes."""
+"""Descriptions of files with unexpected content, from their first bytes, for error messages."""
 
 BEGINNINGS = {
     b"version https://git-lfs": "it is a Git LFS pointer; type `git lfs pull` in its repository",
@@ -12,11 +12,11 @@ BEGINNINGS = {
     b"%PDF": "it is a PDF",
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "it is a TIFF of an unsupported kind; save it as PNG"),
 }
-"""First bytes of a file → its kind."""
+"""First bytes of a file → description of its kind, for messages."""
 
 
 def described(beginning: bytes) -> str:
-    """Return the kind of a file that could not be read, from its first 64 bytes."""
+    """Describe a file that could not be decoded, from its first 64 bytes."""
     known = next((kind for mark, kind in BEGINNINGS.items() if beginning.startswith(mark)), None)
     return placeholder(beginning) or known or f"it begins with {beginning[:8]!r}"
 

@@ -24,7 +24,7 @@ NOTHING = {"PROTO", "FRAME", "STOP"}
 def read(data: bytes, name: str) -> Any:
     """Read a pickle of dicts, lists, strings and integers. Raises OvssError for any other pickle.
 
-    A list in the result may contain itself, or occur several times. A caller that recurses has to expect this.
+    A list in the result may contain itself, or occur several times. Recursive callers have to handle both cases.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -66,7 +66,7 @@ def _do(name: str, argument: Any, stack: list[Any], marks: list[int], kept: dict
 
 
 def _above(stack: list[Any], height: int) -> list[Any]:
-    """Pop the values above a height of the stack."""
+    """Remove the values from index `height` on from the stack, and return them."""
     values = stack[height:]
     del stack[height:]
     return values

@@ -1,7 +1,7 @@
 """Rows in a temporary file, to list, sort and pair data sets of any size in constant memory.
 
-The rows are stored by SQLite, which comes with Python. It keeps 0.5 MB of its file in memory, and uses further
-temporary files for larger sorts. SQLite deletes all these files at the end.
+The rows are stored by SQLite, which comes with Python. SQLite keeps 0.5 MB of its file in memory, and uses further
+temporary files for larger sorts. It deletes all these files when the rows are no longer used.
 """
 
 import sqlite3

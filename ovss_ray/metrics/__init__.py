@@ -1,32 +1,32 @@
-"""Metrics, one file each. A file defines how an image is measured, and how measurements are summed to results.
+"""Metrics, one module each. A metric measures each image, sums the measurements, and computes results from the sum.
 
-A metric is a module of this package, or one of your own that a config names under `metrics:`. It defines
+A metric is a module of this package, or a user's module that a config lists under `metrics:`. It defines
 
-    reads       columns that it needs (see structures.columns); it runs if the stages write all of them
-    schema      pyarrow struct: one image's measurement, stored in the record, in a column named after the metric
-    measure     (Question, *values of `reads`) of an image → dict with the fields of `schema`; None: not measured
+    reads       names of the columns it needs (see structures.columns); the metric runs if the stages write them all
+    schema      pyarrow struct type of a measurement; the record stores it in a column named after the metric
+    measure     function (Question, values of the columns) → dict with the fields of `schema`, or None: not measured
     Partial     class of sums over images: `of(records, labels)`, `+` and `result()`
     headings    key of a result → heading of its column in the table, in the order of the columns
 
-The Question has the labels and classes of the image (see structures.question). `Partial.of` takes an array of
-`schema`, with nulls, and the number of labels. `+` has to be exact, associative and commutative. `result()` returns
-{key: value}. A metric may also define
+The Question has the labels and classes of the image (see structures.question). `Partial.of` takes an array of type
+`schema`, which may contain nulls, and the number of labels. `+` has to be exact, associative and commutative.
+`result()` returns {key: value}. A metric may also define
 
-    title           title of its table; default: its name
-    order           number that sorts the tables; default 100, the main metric has 0
-    live            key of a result → its name in the progress display; keys that are not listed are not shown there
-    class_headings  key → heading in the table of classes, with `Partial.per_label()` → {key: (L,) array}
-    per_image       records → {key: (n,) float64} for the list of images
-    counts          key → words, for the integers that `counted()` of the sum returns, such as a number of classes
-    on_request      True: a metric of this package that a run measures only if its config lists it
-    federated       True: only for benchmarks that list the classes that each image was searched for, such as lvis
+    title           title of its table; default: the metric's name
+    order           number that sorts the tables; default: 100; the main metric has 0
+    live            key of a result → its name in the progress display, which shows only these keys
+    class_headings  key → heading in the table of classes; the values are `Partial.per_label()`: {key: (L,) array}
+    per_image       function: records → {key: (n,) float64}, for the list of images
+    counts          key → description; the integers are those of `counted()`, such as a number of classes
+    on_request      True: a run measures this metric of the package only if its config lists it
+    federated       True: the benchmark must list the classes that each image was searched for, as lvis does
 
-and `Partial.of_group(labels)` → {key: value}, for a group of labels such as things and stuff, with
+For groups of labels, such as things and stuff, it may define `Partial.of_group(labels)` → {key: value}, and
 
-    group_headings  key → words in the sentence on the groups
+    group_headings  key → description in the sentence on the groups
     group_counts    key of an integer → noun, as in "mIoU of things 70.00 (8 classes)"
 
-The metric `confusion`, and metrics derived from it, may define for bootstrap intervals,
+For bootstrap intervals, the metric `confusion` and metrics derived from it may define
 
     Resampled       class of its values in R resamples: `Resampled(sums, of_all)`, both structures.class_sums.ClassSums,
                     with `result()`, and perhaps `per_label()`, `of_group(labels)`: arrays (R,), (R, L), (R,)
@@ -35,14 +35,14 @@ A metric of this package may instead be derived from the sum of another metric. 
 it, and it also applies to finished runs. In place of `reads`, `schema`, `measure` and `Partial` it defines
 
     derives     name of the metric from whose sum it is computed
-    needs       name of its input, such as "relations" (see runs.relations); --relations is then the option for it.
-                "fold" has no option: the benchmark of a fold provides this input (see reports.totals)
+    needs       name of a further input, such as "relations" (see runs.relations), which the option --relations reads.
+                The input "fold" has no option: the benchmark of a fold provides it (see reports.totals)
     Result      class of the values: `Result(partial, input)`, with `result()`, and perhaps `per_label()`, `of_group()`
 
 With `on_request = True` in place of `needs`, `ovss report RUN --metrics NAME` computes it as `Result(partial)`.
 
 Values are percent; NaN is a value that could not be measured. A module whose name begins with an underscore is not a
-metric. Metrics do not import one another, nor Ray.
+metric. Metrics import neither other metrics nor Ray.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -59,7 +59,7 @@ from ovss_ray.structures.class_sums import ClassSums
 
 PACKAGE = "ovss_ray.metrics"
 MAIN = "confusion"
-"""Metric that every run computes. A run is refused if no stage writes the columns that this metric reads."""
+"""Metric that every run with label maps computes. Such a run is refused if no stage writes the metric's columns."""
 
 
 FOLD = "fold"
@@ -67,7 +67,7 @@ FOLD = "fold"
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""(place, key) of a value in the report that no metric lists as a heading → owner of the key."""
+"""Keys of the report that no other metric may use: (place, key), as in `_keys` → owner of the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(Table):
-    """Metric that is computed from the sum of another metric (see above)."""
+    """Metric that is computed from the sum of another metric (see the module's docstring)."""
 
     derives: str
     Result: Callable[..., Any]
@@ -117,7 +117,7 @@ class Derived(Table):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Table):
-    """Metric that is measured per image, as its module defines it (see above)."""
+    """Metric that is measured per image. The fields are the names that its module defines (see above)."""
 
     reads: tuple[str, ...]
     schema: pa.StructType
@@ -201,7 +201,7 @@ def regular() -> tuple[Metric, ...]:
 
 
 def requested(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names, without repetition. Raises UnknownName, or OvssError for a metric not derived on request."""
+    """Return the names of --metrics without duplicates. Raises OvssError unless they are derived on request."""
     possible = [metric.name for metric in derived() if metric.on_request]
     for name in names:
         registry.find(PACKAGE, name, "__dict__")
@@ -236,7 +236,7 @@ def _defined(kind: type[Table], name: str) -> dict[str, Any]:
 
 
 def columns(names: Iterable[str]) -> list[str]:
-    """Return the names of metrics among the column names of records."""
+    """Return those column names of records that are names of metrics."""
     known = {metric.name for metric in built_in()}
     return [name for name in names if name in known or "." in name]
 
@@ -269,7 +269,7 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
 def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> None:
     """Raise OvssError if a metric is for federated benchmarks only, and a benchmark is not federated.
 
-    `names` are the metrics of a config. `federated` is benchmark → True if it lists the classes searched for per image.
+    `names` are the metrics of a config. `federated`: benchmark → whether it lists the classes searched for per image.
     """
     others = [name for name, searched in federated.items() if not searched]
     for name in names:

@@ -1,8 +1,8 @@
-"""Inner loops that count pixels of truth and prediction in the cells of a table. Compiled by numba.
+"""Inner loops that count the pixels of each pair of true and predicted label in a table. Compiled by numba.
 
-A table for K labels has K + 1 rows, the last one for IGNORE. Each row has K + 1 cells, the last one for NONE, and
-padding that stays zero. At K = 847, a new table per image would be 3 MB to clear and to scan. Therefore the table is
-reused. Groups of 64 cells are marked when they are written, and only marked groups are read and cleared.
+A table for K labels has K + 1 rows, the last one for IGNORE. Each row has K + 1 cells, the last one for NONE, then
+padding that stays zero. At K = 847, the table has 3 MB. To avoid clearing and scanning them for each image, the table
+is reused. Groups of 64 cells are marked when they are written, and only marked groups are read and cleared.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _SMALL = 1 << 15
 
 @cache
 def compiled() -> tuple[Callable[..., Any], ...]:
-    """Compile `extremes`, `count`, `distinct` and `collect`, or load them from numba's cache."""
+    """Return `extremes`, `count`, `distinct` and `collect`, compiled by numba or loaded from its cache."""
     import numba  # takes half a second, and is not needed for reading records
 
     kernels: tuple[Callable[..., Any], ...] = (extremes, count, distinct, collect)
@@ -103,11 +103,11 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """List the non-zero cells, without the row of IGNORE, and clear the table. Compiled.
+    """Write the non-zero cells, without the row of IGNORE, to the last three arguments. Clear the table. Compiled.
 
-    To avoid a branch, every cell is written to the next free element of the lists. The element of a zero cell stays
-    free, and is overwritten by the next cell. Therefore the lists need one element more than there are non-zero cells.
-    Column and pixels are first packed into one integer.
+    To avoid a branch, every cell is written to the next free element of the arrays. The element of a zero cell stays
+    free, and is overwritten by the next cell. Therefore the arrays need one element more than there are non-zero
+    cells. Column and pixels are first packed into one integer.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

@@ -1,8 +1,8 @@
-"""The values of the confusion matrix in bootstrap resamples: the same definitions as in confusion.py, vectorised.
+"""mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
-If few photographs have a label, its value varies too little between resamples. So the values of labels are widened
-before means are taken (see `class_sums.widened`). Values over all pixels or images are widened by the number of all
-photographs.
+If few photographs have a label, its value varies too little between resamples. So the deviations of its values are
+scaled up before means are taken (see `class_sums.widened`). For values over all pixels or images, the scale depends on
+the number of all photographs.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, per
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Values of R resamples. Every resample's means are over the same labels: those of all images (see `fixed_sum`)."""
+    """Metrics of R resamples. All resamples have means over the same labels: those of all images (see `fixed_sum`)."""
 
     sums: ClassSums
     """sums over the R resamples"""
@@ -52,7 +52,7 @@ class Resampled:
 
 
 def _of_pixels(sums: ClassSums) -> dict[str, np.ndarray]:
-    """Return the values over all pixels or images, (R,) float64 percent: those that are not means over labels."""
+    """Return the metrics that are means over pixels or images, not over labels, by name: (R,) float64 percent."""
     truth = sums.truth
     return {
         "fwiou": _weighted(sums.iou, truth),
@@ -62,7 +62,7 @@ def _of_pixels(sums: ClassSums) -> dict[str, np.ndarray]:
 
 
 def _pooled(sums: ClassSums, labels: list[int]) -> np.ndarray:
-    """Return the IoU of some labels together, (R,) float64 percent; NaN for a resample without them."""
+    """Return Σ hits / Σ union over `labels`, (R,) float64 percent; NaN for a resample whose truth has none of them."""
     hits, union, truth = (of[:, labels].sum(axis=1) for of in (sums.hits, sums.union, sums.truth))
     return percent(hits, union, truth > 0)
 

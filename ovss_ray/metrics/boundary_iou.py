@@ -1,13 +1,14 @@
-"""Boundary IoU of each class: the IoU of the pixels close to the contours of truth and prediction.
+"""Boundary IoU of each class: the IoU of its pixels near the contours in truth and prediction.
 
 Source: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021, section 4.1 and
-the official code. For a class, G is the set of its pixels in the truth, P in the prediction. G_d and P_d are the pixels
-within d of the contour:
+the official code. For a class, G is the set of its pixels in the truth, and P its pixels in the prediction. G_d and P_d
+are the pixels within a distance d of the contours of G and P:
 
-    boundary IoU = |(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|      d = 2 % of the image's diagonal, at least 1
+    boundary IoU = |(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|
 
-A pixel of G is in G_d if another label is within d rows and columns. Pixels outside the image count as another label,
-as in the official code. Intersections and unions are summed over all images, as for `iou`.
+d is 2 % of the image's diagonal, at least 1 pixel. A pixel of G is in G_d if another label is within d rows and columns
+of the pixel. Pixels outside the image count as another label, as in the official code. Intersections and unions are
+summed over all images, as for `iou`.
 
 Pixels whose truth is IGNORE are removed from the prediction before its contours are computed. So the edge of an ignored
 region is a contour of both truth and prediction. The mean is over the labels in the truth, as for `miou`. A label

@@ -1,12 +1,12 @@
-"""The confusion matrix: counted per image, summed over images, and evaluated as mIoU and related metrics.
+"""Confusion matrix, mIoU and related metrics. Pixels are counted per image and summed over images.
 
 For N labels, counts[t, p] is the number of pixels of label t that were predicted as p. Column N counts pixels without a
-predicted label (NONE). Pixels whose truth is IGNORE are not counted. Over all images, in pixels:
+predicted label (NONE). Pixels whose truth is IGNORE are not counted. For a label c, in pixels of all images:
 
     tp = counts[c, c]      truth = Σ counts[c, :]      prediction = Σ counts[:, c]      union = truth + prediction − tp
 
-The conventions are those of detectron2's SemSegEvaluator (since 2022-07), with one exception. detectron2 excludes
-pixels of NONE from `truth`. Here they are misses of their label, as in mmsegmentation (see `Partial.without_none`).
+The conventions are those of detectron2's SemSegEvaluator (since 2022-07), except for pixels of NONE. detectron2
+excludes them from `truth`. Here they are misses of their label, as in mmsegmentation (see `Partial.without_none`).
 Values are percent.
 """
 

@@ -1,8 +1,8 @@
-"""mIoU of a few-shot fold, and FB-IoU, as few-shot papers report them.
+"""Few-shot metrics of a fold: the mean IoU of its classes (mIoU), and the foreground-background IoU (FB-IoU).
 
-The labels of a fold's benchmark are the classes of the fold, then background. An episode is one photograph and one
-class. 1 stands for the class, 0 for everything else, including pixels without a predicted label (NONE). The following
-numbers of counted pixels are sums over the episodes of a class c with c in the truth:
+An episode is a photograph and one class to segment in it. Truth and prediction are binary: 1 is the class. 0 is
+everything else, including pixels without a predicted label (NONE). For a class c, the following pixel counts are
+sums over the episodes of c whose truth contains c:
 
     I₁[c] = |prediction 1 ∧ truth 1|    U₁[c] = |prediction 1 ∨ truth 1|    I₀, U₀: the same for 0
 
@@ -10,9 +10,10 @@ numbers of counted pixels are sums over the episodes of a class c with c in the 
     fold_miou_hsnet   sum of I₁[c] / U₁[c], divided by the number of classes of the fold, as in HSNet and LSeg
     fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁, sums over the classes; equal in Fusioner and HSNet
 
-The only labels of an episode are its class and background. So all sums come from the confusion matrix of the fold.
-Episodes without a pixel of their class are dropped: their truth is IGNORE everywhere. The report has their number. All
-sums are int64; those of Fusioner's code are float32, which loses pixels above 2²⁴. Values are percent.
+The labels of a fold's benchmark are the classes of the fold, then background. An episode uses only two of them, its
+class and background. So all sums come from the confusion matrix of the fold. Episodes without a pixel of their class
+are dropped: their truth is IGNORE everywhere. The report states their number. All sums are int64. Fusioner's code sums
+in float32, which loses pixels above 2²⁴. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Counts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The values of a fold, from the sum of its confusion matrices and the number of measured episodes."""
+    """Metrics of a fold, from the sum of its confusion matrices and the number of measured episodes."""
 
     total: Counts
     measured: int
@@ -97,7 +98,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """The values of a fold in R resamples of its photographs. Means are over the classes that occur in all episodes."""
+    """Metrics of a fold in R resamples of its photographs. Means are over the classes that occur in any episode."""
 
     sums: ClassSums
     """sums over the R resamples"""
@@ -105,7 +106,7 @@ class Resampled:
     """sums over all episodes: a single row"""
 
     def result(self) -> dict[str, np.ndarray]:
-        """Return all values by name, (R,) float64 percent; NaN if no episode at all is counted.
+        """Return all values by name, (R,) float64 percent; NaN if no episode of the run is counted.
 
         In a resample without a counted episode, only `fb_iou` is NaN: the other values are those of all episodes.
         """

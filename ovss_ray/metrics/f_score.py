@@ -2,13 +2,13 @@
 
 With the counts of metrics/confusion.py, in pixels summed over all images:
 
-    precision = tp / prediction      recall = tp / truth      F_β = (1 + β²) · tp / ((1 + β²) · tp + β² · fn + fp)
+    precision = tp / prediction      recall = tp / truth      F_β = (1 + β²) · tp / (β² · truth + prediction)
 
-This form of F_β also has a value where precision is 0 / 0. Elsewhere it equals (1 + β²) · P · R / (β² · P + R). β is
-0.5, 1 and 2: below 1 precision counts more, above 1 recall. F_1 is the Dice coefficient.
+F_β is the weighted harmonic mean of precision and recall, for β = 0.5, 1 and 2. A β below 1 gives more weight to
+precision, a β above 1 to recall. F_1 is the Dice coefficient.
 
-Means are over the labels in the truth. A label in the truth that is never predicted has precision 0 and F 0; a label
-with no correct pixel has F 0. mmsegmentation excludes both kinds from its means (see metrics/mmseg.py), so its F is
+Means are over the labels in the truth. A label in the truth that is never predicted has precision 0 and F 0. A label
+without a correct pixel has F 0. mmsegmentation excludes both kinds from its means (see metrics/mmseg.py), so its F is
 higher. A label without pixels in the truth has no value. Pixels without a predicted label (NONE) are misses.
 Values are percent.
 """

@@ -6,8 +6,8 @@ counted instances of all images, not over classes:
     instance_accuracy = instances whose predicted label is the true one / instances
 
 The predicted class has the best score among the classes of the benchmark's groups, such as base and novel. So classes
-outside the groups are never predicted. This is `score` in OVSAM's code. Without groups, all classes are candidates. The
-report also has the accuracy of each group. Values are percent.
+outside the groups are never predicted. Without groups, all classes are candidates. OVSAM's code calls this accuracy
+`score`. The report also has the accuracy of each group. Values are percent.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Mask AP by COCO's rules. The boxes of a detector are the prompts of the evaluated method.
 
-A mask has the method's best class, among the classes of the benchmark's groups, and the score of the detector. The
-numbers equal those of pycocotools' COCOeval with iouType "segm", from results that hold masks and no boxes:
+The class of a mask is the method's best class among the classes of the benchmark's groups. Its score is the detector's.
+The numbers equal those of pycocotools' COCOeval with iouType "segm", from results that hold masks and no boxes:
 
     instance_ap        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
     instance_ap_50, _75                   at the threshold 0.50, 0.75

@@ -1,4 +1,4 @@
-"""The values of mmsegmentation's IoUMetric, with its conventions for absent classes, from the confusion matrix.
+"""mmsegmentation's IoUMetric, computed from the confusion matrix with the same treatment of absent classes.
 
 Source: mmseg/evaluation/metrics/iou_metric.py, for `iou_metrics=['mIoU', 'mDice', 'mFscore']` and `nan_to_num=None`.
 With the counts of metrics/confusion.py, in pixels summed over all images:

@@ -1,4 +1,4 @@
-"""SG-IoU (Semantic-Guided IoU): pixels that are predicted as a father of their label, as grass → plant, get credit.
+"""SG-IoU (Semantic-Guided IoU): IoU with partial credit for predicting a father of a label, such as plant for grass.
 
 Source: SCAN (Liu et al., CVPR 2024), in the form of the official evaluator SGIoU_SemSegEvaluator. Relations are pairs
 of a child and a father, both labels. With the counts of metrics/confusion.py, for a label c with the fathers F(c):

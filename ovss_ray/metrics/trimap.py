@@ -7,7 +7,7 @@ also follows ignored regions, such as the void contours of PASCAL VOC. The edge 
     trimap_w = correctly predicted pixels of the band / pixels of the band      w = 1, 2, 4, 8, 16 pixels
 
 Pixels whose truth is IGNORE are not counted. Pixels without a predicted label (NONE) are misses. The pixels are summed
-over all images. An image without contours counts in no band. Values are percent.
+over all images. An image without contours contributes no pixels. Values are percent.
 """
 
 from dataclasses import dataclass

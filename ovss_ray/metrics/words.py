@@ -1,9 +1,9 @@
-"""Words of images and their pixels: the measurement of runs whose images have words of their own.
+"""Pixels per true label and predicted word, for runs in which each image has its own list of words.
 
-The column `prediction` of such a run has indices into the words of its image. The record keeps the words, and the
-number of pixels of each pair of a true label and a word. Every mapping of words to classes is applied to records
-afterwards (see words/scoring.py and `ovss report RUN --mapping NAME`). Pixels without a word (NONE) count, too;
-pixels whose truth is IGNORE do not.
+The column `prediction` of such a run has indices into the words of its image. The record contains the words, and the
+number of pixels of each pair of a true label and a word. Mappings of words to classes are applied to finished records
+(see words/scoring.py and `ovss report RUN --mapping NAME`). Pixels without a word (NONE) count, too; pixels whose truth
+is IGNORE do not.
 
     words_per_image    mean number of words of an image
     pixels_with_word   percentage of counted pixels that were predicted as any word
@@ -79,7 +79,7 @@ class Partial:
 
     images: int = 0
     words: Mapping[Word, int] = field(default_factory=dict)
-    """word → number of images that have it; a word that an image has twice counts twice"""
+    """word → number of images with this word; a word that occurs twice in the list of an image counts twice"""
     cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
     """(true label, word) → number of pixels; the word NOTHING stands for pixels without a word"""
 

@@ -15,7 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Columns that a reader of `vocabulary` also needs, if an earlier stage has given the images words of their own"""
+"""Columns that a stage needs in addition to `vocabulary`, if an earlier stage gives each image its own words"""
 
 
 class Contract(Exception):

@@ -1,4 +1,4 @@
-"""Rows whose images have words of their own: their vocabularies, and the rows without any word."""
+"""Vocabularies of rows whose images have their own words, and detection of rows without words."""
 
 from collections import ChainMap
 from typing import Any

@@ -46,7 +46,7 @@ class Stage(ABC):
     where: ClassVar[tuple[str, ...]] = ()
     """names of options for locations and devices. They do not change results, so the run's digest ignores them."""
     binary: ClassVar[bool] = False
-    """True for a method that segments one class at a time. A few-shot episode then has only its class as vocabulary."""
+    """True for a method that segments one class at a time. Few-shot episodes then use Benchmark.alone."""
     measures: ClassVar[bool] = False
     """True for the stage that computes metrics: the columns that it writes have the names of metrics"""
     exports: ClassVar[bool] = False
@@ -170,7 +170,7 @@ class StageConfig(Settings):
         return {"use": self.use, "options": settings.model_dump(mode="json", exclude=ignored)}
 
     def gives_words(self) -> bool:
-        """Return whether the stage gives each image words of its own, with which later stages segment it."""
+        """Return whether the stage gives each image its own words, which later stages use as its vocabulary."""
         return WORDS in self.writes() and not self.kind().measures
 
     def notes(self, benchmark: str) -> tuple[str, ...]:

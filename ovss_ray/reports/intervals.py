@@ -1,9 +1,9 @@
 """Confidence intervals of a report: centred percentile bootstrap over the images (see resampling.py).
 
-First, the values in the resamples are widened (see class_sums.widened), since classes in few photographs vary too
-little. Then the values are shifted so that their mean is the reported value. The ends of the interval are percentiles
-of the shifted values. Without the shift, the intervals of mIoU are too low. The reason is that a resample has fewer
-different images of each rare class, which lowers the class's IoU.
+First, the values in the resamples are widened (see class_sums.widened), since those of classes in few photographs vary
+too little. Then the values are shifted so that their mean is the reported value. The ends of the interval are
+percentiles of the shifted values. Without the shift, the intervals of mIoU are too low. The reason is that a resample
+has fewer different images of each rare class, which lowers the class's IoU.
 
 An interval estimates the mean of the value over many image sets of this size. docs/statistics.md has the measured
 coverage.

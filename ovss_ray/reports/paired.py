@@ -172,12 +172,12 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 
 
 def _own_words(first: Reading, second: Reading) -> bool:
-    """Return whether a run has words of the user. They count as labels of the benchmark, so the runs are comparable."""
+    """Return whether a run has words of the user. These count as the benchmark's labels, so the runs are comparable."""
     return any(reading.card.get("words") for reading in (first, second))
 
 
 def _mapping(reading: Reading) -> list[Any]:
-    """Return the pairs of a word and its label of a run with words of the user; else an empty list."""
+    """Return the (word, label) pairs of a run with words of the user; an empty list for other runs."""
     return (reading.card.get("words") or {}).get("mapping", [])
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: a pure function of its records and manifest."""
+"""Build the report of a run from its records and manifest. Equal records give equal reports."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

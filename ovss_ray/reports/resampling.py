@@ -87,7 +87,7 @@ class Cells:
 
     @cached_property
     def matrix(self) -> "csr_array":
-        """Sparse (3 L + 2, U) int64: sums of each of U photographs.
+        """Sparse (3 L + 2, U) int64: sums over the images of each of U photographs.
 
         The first 3 L rows are hits, truth pixels and predicted pixels of each label. The next row is the sum of the
         images' mIoU in 1 / UNITS percent. The last row is the number of images with an mIoU.

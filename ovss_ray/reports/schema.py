@@ -162,7 +162,7 @@ class Published(Part):
     not_comparable: tuple[str, ...]
     """reasons why the figures are not comparable with the run; empty for comparable figures"""
     checkpoint: str
-    """sentence on the recognition of the published checkpoint; empty if the figures are not comparable"""
+    """sentence on how the published checkpoint was recognised; empty if the figures are not comparable"""
     figures: tuple[PublishedFigure, ...]
 
 
@@ -177,11 +177,11 @@ class BenchmarkReport(Part):
     metrics: Mapping[str, Percent]
     """metric → percent, such as metrics["miou"]; `ovss list metrics` has the names"""
     bootstrap: Bootstrap | None = None
-    """None: not computed, as in reports of earlier versions"""
+    """confidence intervals; None: not computed, as in reports of earlier versions"""
     measured: Mapping[str, int] = {}
     """metric module → number of images with a measurement; {} in reports of earlier versions"""
     relations: RelationsOf | None = None
-    """None: no relations, hence no SG-IoU"""
+    """relations from which SG-IoU was computed; None: no relations, so no SG-IoU"""
     groups: Mapping[str, Group] = {}
     classes: tuple[ClassScore, ...] = ()
     errors: tuple[ImageError, ...] = ()
@@ -193,7 +193,7 @@ class BenchmarkReport(Part):
     notes: tuple[str, ...] = ()
     """sentences from the stages, such as the seed of a random method"""
     words: WordsOf | None = None
-    """None: the classes of the benchmark"""
+    """words or templates of the user; None: the benchmark's classes and the method's templates"""
 
     @model_validator(mode="before")
     @classmethod

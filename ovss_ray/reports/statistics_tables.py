@@ -78,7 +78,7 @@ def show_selected(
     console: Console,
     bounds: bool = True,
 ) -> None:
-    """Print the scores after merging classes, and the scores of the classes of interest. `bounds`: with intervals.
+    """Print the scores after merging classes, and the scores of the classes of interest. `bounds`: add intervals.
 
     Raises OvssError (see subsets).
     """
@@ -107,7 +107,7 @@ def show_selected(
 
 
 def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = True) -> None:
-    """Print the scores of classes grouped by frequency, and by size within images. `bounds`: with intervals.
+    """Print the scores of classes grouped by frequency, and by size within images. `bounds`: add intervals.
 
     Raises OvssError (see subsets).
     """

@@ -1,4 +1,4 @@
-"""Scores of merged classes, of classes of interest, and by frequency and size of classes, from a run's records."""
+"""Scores from a run's records for merged classes, classes of interest, and classes by frequency or size."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace

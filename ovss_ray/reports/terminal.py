@@ -281,7 +281,7 @@ def _errors(name: str, benchmark: BenchmarkReport) -> Table:
 
 
 def show_images(rows: list[dict[str, Any]], console: Console, most: int) -> None:
-    """Print the first `most` rows of Reading.images, those of the lowest mIoU; nothing if `most` is 0."""
+    """Print the first `most` rows of Reading.images, which have the lowest mIoU; nothing if `most` is 0."""
     if not most:
         return
     table = Table("image", title=f"the {min(most, len(rows))} worst of {len(rows)} images", title_justify="left")

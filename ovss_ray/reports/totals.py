@@ -129,7 +129,7 @@ def _images(part: pa.Table, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
 
 
 def _cells(part: pa.Table) -> pa.Table:
-    """Return a table with image_id, confusion cells, and digests of label files, without columns that are missing."""
+    """Return the columns image_id, confusion cells and digests of label files, as far as `part` has them."""
     return part.select([name for name in ("image_id", metrics.MAIN, TRUTH_DIGEST) if name in part.column_names])
 
 

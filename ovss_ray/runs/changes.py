@@ -80,7 +80,7 @@ def _undigested(scored: pa.Table, ids: pa.ChunkedArray) -> np.ndarray:
 
 
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
-    """Return the ids of images whose photograph has changed since `before` was saved. Their label maps are stale."""
+    """Return the ids of images whose photograph has changed since `before`. Their saved label maps are stale."""
     scored, (_, _, digest) = _good(folder), SIDES[0]
     before = now.drop_columns(list(DIGESTS)) if before is None else before
     changed = records.texts(now, digest)

@@ -1,4 +1,4 @@
-"""Completion of a config. Every run needs certain stages, which the config may omit."""
+"""Add to a config the stages that every run needs and that the config does not name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from ovss_ray.structures.words import WORDS
 
 
 def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
-    """Return the config's pools, and add those required stages that the config does not name.
+    """Return the config's pools with the required stages that the config does not name.
 
-    `decode` comes first, if pixels or instances are read, or if images have words of their own. `truth` and `instances`
-    come directly before the first stage that reads their columns. Without a stage that predicts label maps, `truth` is
-    left out. `measure` and `save`, if set, come last. A stage that the config names keeps its place. Raises OvssError
-    if a user's metric reads a column that no stage writes.
+    `decode` comes first, if pixels or instances are read, or if images have their own words. `truth` and `instances`
+    come directly before the first stage that reads their columns. `truth` is added only if the run predicts label maps,
+    or if a stage or a user's metric reads it. `measure` and `save`, if set, come last. A stage that the config names
+    keeps its place. Raises OvssError if a user's metric reads a column that no stage writes.
     """
     named = {stage.use for stage in config.stages()}
     reads = {name for stage in config.stages() for name in stage.reads()}
@@ -41,12 +41,12 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 
 
 def binary(config: RunConfig) -> bool:
-    """Return whether a stage segments one class at a time. A few-shot episode then requests only its own class."""
+    """Return whether a stage segments one class at a time. Few-shot episodes then use Benchmark.alone."""
     return any(stage.kind().binary for stage in config.stages())
 
 
 def gives_words(config: RunConfig) -> bool:
-    """Return whether a stage gives each image words of its own."""
+    """Return whether a stage gives each image its own words."""
     return any(stage.gives_words() for stage in config.stages())
 
 

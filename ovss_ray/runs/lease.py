@@ -94,9 +94,9 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
 def _create(uri: str, data: bytes) -> bool:
     """Write a small file, unless it exists. Return whether it was written.
 
-    On a local path, even one shared by several machines, only one of several processes creates the file. On an object
-    store, creation is not atomic: two processes that call this at the same moment may both succeed. The first renewal
-    of a lease then ends one of them. Raises OvssError with the file's name if it cannot be written.
+    On a local path, also if machines share it, only one of several processes creates the file. On an object store,
+    creation is not atomic: two processes that call this at the same moment may both succeed. The first renewal of a
+    lease then ends one of them. Raises OvssError with the file's name if it cannot be written.
     """
     if "://" in uri:
         if files.exists(uri):
@@ -121,9 +121,9 @@ def _create(uri: str, data: bytes) -> bool:
 
 
 def _remove(uri: str, ended: dict[str, Any]) -> None:
-    """Delete the lease with the content `ended`. A lease that has replaced it in the meantime is left.
+    """Delete the lease if its content is `ended`. Another command's lease, written in the meantime, is not deleted.
 
-    Of several processes that call this at the same moment on a local path, only one gets the file.
+    If several processes call this at the same moment on a local path, only one of them deletes the file.
     """
     if "://" in uri:
         if _read(uri) == ended:
@@ -182,7 +182,7 @@ def _ended(holder: dict[str, Any]) -> bool | None:
 
 
 def _process() -> dict[str, Any]:
-    """Return host, process id, start time and `boot`, which differs per start of a machine, and per container."""
+    """Return host, process id, start time and `boot`, which is unique to each boot of a machine and each container."""
     boot = [str(psutil.boot_time())]
     with suppress(OSError):
         boot = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]

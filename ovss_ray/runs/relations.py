@@ -1,4 +1,4 @@
-"""Relations between labels: read from the user's file, and kept in the folder of a run.
+"""Relations between labels, read from the user's file and stored in the folder of a run.
 
 The file is YAML or JSON. Each section is named like a benchmark, and lists child classes with their father classes:
 
@@ -8,7 +8,7 @@ The file is YAML or JSON. Each section is named like a benchmark, and lists chil
       12: 17
 
 A class is written as its label, as a name in its label, or as its index (see structures.relations.Relations.of). The
-folder of a run keeps the indices, in the file relations.json of each benchmark. Thus the report of a run does not
+folder of a run stores the indices, in the file relations.json of each benchmark. Thus the report of a run does not
 depend on the user's file.
 """
 
@@ -51,7 +51,7 @@ def save(folder: RunFolder, related: Mapping[str, Relations]) -> None:
 
 
 def load(folder: RunFolder, benchmark: str, labels: int) -> Relations | None:
-    """Return the relations that the folder of a run keeps for a benchmark; None without relations. Raises OvssError.
+    """Return the relations of a benchmark that are stored in the folder of a run; None without any. Raises OvssError.
 
     `labels` is the number of labels.
     """

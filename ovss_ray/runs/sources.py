@@ -1,4 +1,4 @@
-"""Plans of the runs that a caller requests. The config is a name, a file, a mapping or a RunConfig."""
+"""Plans of requested runs, from a config that is passed as a name, a file, a mapping or a RunConfig."""
 
 import sys
 from collections.abc import Mapping, Sequence

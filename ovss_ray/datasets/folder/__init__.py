@@ -4,7 +4,7 @@ An example. These are the files:
 
     fields/benchmark.yaml
     fields/photos/a1.jpg  fields/photos/a2.jpg
-    fields/masks/a1_label.png  fields/masks/a2_label.png      8 bit: 1 soil, 2 crop, 3 weed, 0 not labelled
+    fields/masks/a1_label.png  fields/masks/a2_label.png      8-bit: 1 soil, 2 crop, 3 weed, 0 not labelled
 
 This is benchmark.yaml; the benchmark is then called `folder:fields/benchmark.yaml`:
 
@@ -16,14 +16,15 @@ This is benchmark.yaml; the benchmark is then called `folder:fields/benchmark.ya
     ignore: 0
 
 images, labels   patterns of photographs and of label files: one pattern or a list. They are relative to the folder of
-                 the YAML file. If nothing fits there, they are relative to the data root. `**` stands for any number
+                 the YAML file. If no file there fits, they are relative to the data root. `**` stands for any number
                  of nested folders. A pattern that names a folder stands for all files below it. Extensions match
                  in upper and lower case. If a folder is called `data [2024]`, `data [2024]/*.jpg` finds its files
 image_suffix     end of the photographs' names, before the extension; default: none
 label_suffix     end of the label files' names, before the extension; default: none
                  The image id is the file's name without suffix and extension. Photograph and label file of the same
-                 id form a pair. If several photographs have the same id, the folders that match wildcards become part
-                 of it: `seq1/0000`. If a file fits both `images` and `labels`, the key with the longer suffix gets it
+                 id form a pair. If several photographs have the same id, the names of the folders that match wildcards
+                 are added to the id: `seq1/0000`. A file that fits both `images` and `labels` is assigned to the key
+                 with the longer suffix
 unpaired         rule for photographs without a label file, and for label files without a photograph. error: they make
                  a run incomplete; skip: they do not; default: error
 classes          a list of names, several names of one class as a nested list; or a file, one class per line (see

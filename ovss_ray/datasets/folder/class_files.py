@@ -1,6 +1,6 @@
-"""Reader of class lists in common formats. If a list is ambiguous, the error names the line at fault.
+"""Read class lists from text, table, JSON and YAML files. Errors name the line that is invalid or ambiguous.
 
-These formats are read:
+Formats:
 
 - a text file with one class name per line, with or without a label value
 - a table (CSV, TSV) with a column of names, with or without a column of label values
@@ -49,7 +49,7 @@ _COLOURED = (
 
 @dataclass(frozen=True)
 class Listed:
-    """Class list: the names of each class, and perhaps label values."""
+    """Class list: the names of each class, and its label value if the list has label values."""
 
     names: tuple[Names, ...]
     numbers: tuple[int, ...] | None = None
@@ -66,7 +66,7 @@ class Line:
 
 
 def read(address: str) -> Listed:
-    """Read a class list from a file. Raises OvssError that names the file, and the line at fault."""
+    """Read a class list from a file. Raises OvssError that names the file and the invalid line."""
     try:
         text = files.read(address).decode("utf-8-sig")
     except UnicodeDecodeError as failure:
@@ -138,7 +138,7 @@ def inline(names: Sequence[Names], source: str) -> Listed:
 
 
 def of_lines(lines: Sequence[Line], source: str) -> Listed:
-    """Return the classes in the lines of a list. Raises OvssError for a line that is no class or ambiguous."""
+    """Return the classes in the lines of a list. Raises OvssError for a line that is ambiguous or not a class."""
     if not lines:
         return Listed(())
     _refuse_gaps(lines)

@@ -16,7 +16,7 @@ DEFAULT_IGNORE = 255
 TEXT = ("images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
 NEWER = ("values",)
-"""Keys added in later releases. `Description.rules` omits them if they are not used, so that old runs resume."""
+"""Keys added in later releases. `Description.rules` omits unused ones, so that runs of earlier releases can resume."""
 
 
 def _no_truth_value(value: Any) -> Any:

@@ -24,7 +24,7 @@ class Match:
     stem: str
     """file name without suffix and extension; for `*/labels.png`, the name of the folder that `*` matches"""
     folders: tuple[str, ...]
-    """names of folders on the path that match wildcards or differ between patterns, except one that gives `stem`"""
+    """names of folders on the path that match wildcards or differ between patterns, without the name in `stem`"""
     ending: str
     """extension of the file, in lower case, with its dot"""
     exact: bool

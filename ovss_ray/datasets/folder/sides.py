@@ -129,8 +129,8 @@ def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[Fil
 def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
     """Yield each file once. A file that fits the patterns of both sides is assigned to one side.
 
-    If only one side's pattern fits the extension as well, that side gets the file. If both patterns fit the whole name,
-    the side with the longer suffix gets it. Raises OvssError if both suffixes are then equally long.
+    If only one side's pattern also fits the extension, that side gets the file. If both patterns fit the whole name,
+    the side with the longer suffix gets the file. Raises OvssError if both suffixes are then equally long.
     """
     for uri, group in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
         kinds = list(group)

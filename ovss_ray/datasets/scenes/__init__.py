@@ -1,4 +1,4 @@
-"""Scenes that the project draws itself: photograph-like images with exact labels, generated from a seed.
+"""Synthetic scenes: photograph-like images with exact labels, drawn by this project from a seed.
 
 There are ten surfaces, and things of 10 colours × 4 patterns × 8 shapes, such as "striped red star". Training scenes
 contain 288 of these 320 combinations. The other 32 never occur in training, so a model recognises them only if it
@@ -8,10 +8,10 @@ understands the single words. Each vocabulary has 256 scenes for validation:
     scenes:held-out   the surfaces, and the 32 combinations that never occur in training
     scenes:all        the surfaces and all combinations, to test the recognition of shapes
     scenes:847        the classes and scenes of scenes:all, and 517 names of things that occur in no scene
-    scenes:instances  the classes and scenes of scenes:seen, each thing on its own, for methods that are prompted.
+    scenes:instances  the classes and scenes of scenes:seen, with a mask per thing, for methods that are prompted.
                       Things with fewer than 64 visible pixels are not counted. In the label map, surfaces are ignored
 
-Two benchmarks ask for one class at a time, as pascal5i does. An episode is a scene and a surface or thing in it:
+Two benchmarks evaluate one class at a time, as pascal5i does. An episode is a scene and a class that occurs in it:
 
     scenes:episodes             scenes of scenes:seen
     scenes:episodes-held-out    scenes of scenes:held-out, whose things correspond to the classes of an unseen fold
@@ -19,8 +19,8 @@ Two benchmarks ask for one class at a time, as pascal5i does. An episode is a sc
 If other things hide a thing completely, its episode is not counted, as in pascal5i. Methods that segment all
 classes at once get the 42 names of the scenes; everything but the episode's class counts as background.
 
-An image is the file scenes://VOCABULARY/SPLIT/NUMBER.png, its label file NUMBER_labels.png. The file of its instances
-is NUMBER_instances.png, 16-bit: 1000 · (number of the thing, from 1) + index of its class, 0 for surfaces. The class
+Images are files scenes://VOCABULARY/SPLIT/NUMBER.png; their label files are NUMBER_labels.png. Instance files are
+NUMBER_instances.png, 16-bit: 1000 · (number of the thing, from 1) + index of its class, 0 for surfaces. The class
 `Files` draws these files when they are read, on any machine. Nothing is downloaded, and no data root is needed.
 """
 
@@ -100,7 +100,7 @@ def scene(occurring: Sequence[Thing], key: str, number: int, size: tuple[int, in
 
 
 def class_names(occurring: Sequence[Thing], key: str, number: int) -> list[str]:
-    """Return the names of the surfaces and things in a scene, without drawing it. Things may be hidden."""
+    """Return the names of the surfaces and things in a scene, without drawing it. Some of them may be hidden."""
     drawn, _ = _begun(key, number)
     things = _things(drawn, occurring)
     return list(dict.fromkeys([*surfaces_of(drawn), *map(name, things)]))
@@ -120,7 +120,7 @@ def _begun(key: str, number: int) -> tuple[np.random.Generator, tuple[int, int]]
 
 @lru_cache(16)
 def of_address(address: str) -> tuple[Scene, str]:
-    """Return the scene of an address VOCABULARY/SPLIT/NUMBER, and the vocabulary. Raises FileNotFoundError.
+    """Return the scene of an address VOCABULARY/SPLIT/NUMBER, and the vocabulary's name. Raises FileNotFoundError.
 
     The latest scenes are cached, since the same process often reads an image and then its labels.
     """
@@ -219,7 +219,7 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
 
 
 def _episodes(series: str, title: str, counts: Mapping[str, int]) -> Benchmark:
-    """Return the benchmark of pairs of a scene and a class. The labels are the classes of the scenes, then background.
+    """Return a benchmark whose episodes are pairs of a scene and a class. Its labels are the classes, then background.
 
     `series` is the vocabulary of the scenes, whose label files are read.
     """

@@ -1,4 +1,4 @@
-"""Things of drawn scenes as instances, for methods that are prompted."""
+"""The benchmark scenes:instances: mask, class and box of each thing in a scene, for methods that are prompted."""
 
 from dataclasses import replace
 

@@ -1,8 +1,8 @@
 """Drawing of scenes: surfaces as background and ground, things in front of them, and a map of the drawn regions.
 
 A scene is bit-identical on every machine. Its pixels come from integers, basic arithmetic and square roots, which every
-machine rounds equally. Sines and cosines are rounded to four decimals, and no sum has many terms. Letters: H W pixels
-of the scene, h w pixels of a part of it.
+machine rounds equally. Sines and cosines are rounded to four decimals, and sums have few terms. Letters: H W pixels of
+the scene, h w pixels of a part of the scene.
 """
 
 import math
@@ -92,7 +92,7 @@ def _ground(drawn: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarr
 def _place(
     drawn: np.random.Generator, size: tuple[int, int], radius: float, places: Sequence[tuple[float, float, float]]
 ) -> tuple[float, float]:
-    """Return the centre x, y of a thing in pixels: of six random places, the one that least hides earlier things."""
+    """Return the centre x, y of a thing in pixels: the one of six random places that hides earlier things least."""
     height, width = size
     margin = 0.7 * radius
     tried = [(float(drawn.uniform(0, width)), float(drawn.uniform(0, height))) for _ in range(6)]
@@ -155,7 +155,7 @@ def _second(drawn: np.random.Generator, main: np.ndarray) -> np.ndarray:
 
 
 def _photograph(drawn: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Convert (H, W, 3) float32 in 0..1 to uint8, with blur, exposure, tint and noise as of a camera."""
+    """Convert (H, W, 3) float32 in 0..1 to uint8 with the blur, exposure, tint and noise of a camera."""
     blur = np.float32(drawn.uniform(0, 0.33))
     for axis in (0, 1):
         soft = image.copy()

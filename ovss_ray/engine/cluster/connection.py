@@ -33,9 +33,9 @@ FAREWELL = 20.0
 def connect() -> Iterator[None]:
     """Connect to a Ray cluster during the block. If none is running, start a local cluster that ends with the block.
 
-    A submitted Ray job uses the cluster to which it was submitted. If an interrupt ends the process, the connection is
-    left open until then (see interrupts.left_connected). Raises OvssError if a cluster exists but does not answer, or
-    if Ray does not start on this machine.
+    A submitted Ray job uses the cluster to which it was submitted. If an interrupt will end the process, the connection
+    stays open until the process ends (see interrupts.left_connected). Raises OvssError if a cluster exists but does not
+    answer, or if Ray does not start on this machine.
     """
     ours = not ray.is_initialized()
     with _last_words() if ours else nullcontext():

@@ -1,4 +1,4 @@
-"""Nodes of a cluster, and how many workers fit on them. This module does not import Ray."""
+"""Nodes of a cluster, and the number of workers that fit on them. This module does not import Ray."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 UNIT = 10_000
 """Number of units per CPU, GPU or other resource. Fractions are counted in these units, as in Ray."""
 STANDARD = ("CPU", "GPU", "memory")
-"""Names of the resources that have fields of their own in Node. All others are custom resources."""
+"""Names of the resources that have separate fields in Node. All others are custom resources."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Size:
 
     nodes: tuple[Node, ...]
     grows: bool = False
-    """True if nodes may join during a run, so False for a cluster that this command has started"""
+    """True if nodes may join during a run; False for a local cluster that this command has started"""
 
     @property
     def cpus(self) -> float:
@@ -45,12 +45,12 @@ class Size:
 
     @property
     def node_cpus(self) -> float:
-        """Return the most CPUs that a single node has."""
+        """Return the largest number of CPUs on a single node."""
         return max((node.cpus for node in self.nodes), default=0.0)
 
     @property
     def node_gpus(self) -> float:
-        """Return the most GPUs that a single node has."""
+        """Return the largest number of GPUs on a single node."""
         return max((node.gpus for node in self.nodes), default=0.0)
 
     @property
@@ -60,7 +60,7 @@ class Size:
 
 
 def even(number: int, cpus: float, gpus: float = 0.0, memory: float = math.inf) -> Size:
-    """Return a cluster of equal nodes. CPUs, GPUs and bytes of memory are those of one node."""
+    """Return a cluster of `number` equal nodes. CPUs, GPUs and memory (bytes) are per node."""
     return Size((Node(cpus, gpus, memory),) * number)
 
 
@@ -83,7 +83,7 @@ class Room:
         self.resources = {name: _units(amount) for name, amount in node.resources.items()}
 
     def take(self, need: Need) -> bool:
-        """Occupy the resources of one worker, and return True. If they are not free, change nothing, return False."""
+        """Occupy the resources of one worker, and return True. If they are not free, only return False."""
         if not self._fits(need):
             return False
         self.cpus -= _units(need.cpus)
@@ -109,10 +109,10 @@ class Room:
 
 
 def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]) -> list[list[int]]:
-    """Place workers of several kinds in turn, one of each, until nothing more fits. Change `rooms` accordingly.
+    """Place workers of several kinds in turn, one of each kind, until no further worker fits. Occupies `rooms`.
 
-    `limits`: maximum number of workers per kind. Return one list per kind: for each worker the index of its node.
-    Workers without a GPU go to nodes without GPUs if possible, as with Ray.
+    `limits`: maximum number of workers per kind. Returns one list per kind, with the index of each worker's node.
+    Workers without a GPU are placed on nodes without GPUs if possible, as by Ray.
     """
     order = [sorted(range(len(rooms)), key=lambda i: bool(rooms[i].gpus) and not need.gpus) for need in needs]
     at, placed = [0] * len(needs), [[] for _ in needs]  # type: tuple[list[int], list[list[int]]]

@@ -1,10 +1,10 @@
-"""All uses of Ray's private, internal or unstable API. Other modules use Ray's public API only.
+"""List of all uses of Ray's private, internal or unstable APIs, and the functions for most of these uses.
 
-Each use has a fallback. With the fallback, a run is slower or prints more lines, but does not fail.
-Each use has a test in tests/engine/cluster/test_ray_internals.py. The test fails if an upgrade of Ray removes the API.
-Ray is imported inside functions, after the variables of BEFORE_IMPORT are set.
+The table also lists uses in other modules. If a Ray release lacks an API, a run is slower or prints more lines, but
+does not fail. A test in tests/engine/cluster/test_ray_internals.py then fails. Ray is imported inside functions, after
+the variables of BEFORE_IMPORT are set.
 
-| API of Ray | its kind in Ray 2.60 | used in | consequence if a release lacks it |
+| API of Ray | kind in Ray 2.60 | used in | consequence if a release lacks it |
 |---|---|---|---|
 | `ray._private.worker._global_node` | private | own_node | unneeded processes stay; Ray cleans up a failed start |
 | `Node.is_head` | private | own_head | a local cluster counts as one to which nodes may be added |
@@ -76,7 +76,7 @@ BEFORE_IMPORT = {
     # It prints that tasks are tried again, such as those of Serve's controller that end with it.
     "RAY_DEDUP_LOGS_SKIP_REGEX": r"^Task \S+ failed\. There are .* retries remaining",
 }
-"""Environment variables that are set before Ray is imported, since Ray reads them then: name → value."""
+"""Environment variables that are set before Ray is imported, since Ray reads them on import: name → value."""
 LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """Environment variables that are also set before Ray is imported, if the cluster is local: name → value.
 

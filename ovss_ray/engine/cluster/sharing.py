@@ -29,8 +29,8 @@ def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) ->
     as fast as its stages allow, since its workers compute whenever images wait for them. Pools whose config sets the
     number of workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
 
-    `reserve`: CPUs that stay free on each node, unless nodes without GPUs have as many. `fitting`: largest number of
-    workers that fit the memory.
+    `reserve`: CPUs that stay free on each node, unless nodes without GPUs have as many free CPUs in total. `fitting`:
+    largest number of workers that fit the memory.
     """
     shares: list[Share] = []
     for part in _parts(pools):
@@ -41,14 +41,17 @@ def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) ->
 
 
 def need(pool: Pool, cpus: float, gpus: float) -> Need:
-    """Return the needs of one worker of a pool, for which "auto" means these CPUs and GPUs."""
+    """Return the needs of one worker of a pool. `cpus` and `gpus` are used where the config has "auto"."""
     kind = {f"accelerator_type:{pool.accelerator}": 0.001} if pool.accelerator and gpus else {}
     cpus, gpus = (cpus if pool.cpus == "auto" else pool.cpus), (gpus if pool.gpus == "auto" else pool.gpus)
     return Need(cpus, gpus, {**pool.resources, **kind}, pool.labels)
 
 
 def _parts(pools: Sequence[Pool]) -> Iterator[float]:
-    """Yield the GPUs of a worker with `gpus: auto`: first an equal part, then what the other pools leave of a GPU."""
+    """Yield the values to try for the GPUs of a worker with `gpus: auto`.
+
+    With n such pools, these are 1/n, then 1/n of the part of a GPU that the other pools leave.
+    """
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)
     rest = 1 - sum(pool.gpus for pool in pools if pool.gpus != "auto" and pool.gpus < 1)

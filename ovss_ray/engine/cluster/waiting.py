@@ -19,7 +19,7 @@ PAUSE = 1.0
 REPEAT = 30.0
 """Seconds after which the state of the wait is printed again"""
 GPU_NODE = Node(cpus=64, gpus=1)
-"""Hypothetical node with a GPU. A cluster without GPUs is planned with it, to find out which nodes to request."""
+"""Hypothetical node with a GPU, added to a cluster without GPUs to plan which nodes to request."""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
@@ -105,7 +105,7 @@ def _goal(pools: Sequence[Pool], size: Size, weights: float) -> list[Placed]:
 
 
 def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None]) -> Iterator[bool]:
-    """Yield once per check of the cluster: True for the last check. After the first check, print changes of `state`."""
+    """Yield once per check of the cluster, True for the last check, else False. Print changes of `state` in between."""
     begun, said, before = time.monotonic(), -REPEAT, ""
     yield seconds <= 0
     while seconds > 0:

@@ -10,8 +10,8 @@ and optionally
 
     check       function: target → None; raises OvssError before the run starts, such as for a malformed target
 
-A Tracker lives in a process of its own (see __main__.py). Thus neither a silent server nor the tracker's library can
-delay a run. Trackers import neither one another nor Ray. Modules with a leading underscore are not trackers.
+A Tracker runs in a separate process (see __main__.py). Thus neither an unresponsive server nor the tracker's library
+can delay a run. Trackers import neither other trackers nor Ray. Modules with a leading underscore are not trackers.
 """
 
 import re
@@ -43,7 +43,7 @@ WAIT = 60.0
 ATTACHED = ("report.json", "report.html")
 """Files of a run's folder that a tracker may attach, if they exist."""
 USERINFO = re.compile(r"(?<=://)[^/\s]*@")
-"""Pattern of user name and password in an address, which are removed from messages and reports. It allows an @."""
+"""Pattern of user name and password (which may contain an @) in an address. Messages and reports omit them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Tracked:
     name: str
     """last part of the run's folder"""
     uid: str
-    """twelve hex digits, computed from the identity and the folder: a resumed run is the same run for the tracker"""
+    """twelve hex digits, computed from the identity and the folder, so that a resumed run continues the tracked run"""
     folder: str
     """folder of the run, an absolute path or an address"""
     identity: str

@@ -1,8 +1,8 @@
-"""The process of one tracker: `python -m ovss_ray.engine.trackers`. Lines of JSON on stdin are its messages.
+"""The process of one tracker: `python -m ovss_ray.engine.trackers`. It reads messages from stdin, as lines of JSON.
 
-The first names the tracker, its target and the run's folder. Then follow {"log": values, "images": number}, and at the
-end {"finish": true}. If the input ends without {"finish": true}, the run was interrupted. Each line on stdout has the
-fields `where`, `fault` (see Process) and `done`.
+The first message names the tracker, its target and the run's folder. Then follow {"log": values, "images": number}, and
+at the end {"finish": true}. If the input ends without {"finish": true}, the run was interrupted. Each line on stdout
+has the fields `where`, `fault` (see Process) and `done`.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from ovss_ray.runs.folder import RunFolder, digest
 
 Message = Mapping[str, Any]
 LINGER = 120.0
-"""Seconds after the end of the input in which this process ends, even if its tracker hangs."""
+"""Maximum seconds between the end of the input and the end of this process, even if its tracker hangs."""
 
 
 class Delivery:
@@ -99,7 +99,7 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _read(messages: "queue.SimpleQueue[Message]") -> None:
-    """Put the messages of stdin into a queue. End the process LINGER seconds after the last one."""
+    """Put the messages of stdin into a queue. End the process LINGER seconds after the end of stdin."""
     for line in sys.stdin:
         messages.put(json.loads(line))
     messages.put({"closed": True})

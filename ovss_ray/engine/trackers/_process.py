@@ -1,4 +1,4 @@
-"""Child process of a tracker, as the process of the run uses it. Before the end of a run, no method waits for it."""
+"""Handle of the child process in which a tracker runs. Before the end of the run, no method waits for the child."""
 
 import json
 import os
@@ -15,7 +15,7 @@ GRACE = 10.0
 
 
 class Process:
-    """Child process with a tracker. Messages are lines of JSON; the child reads each of them at once."""
+    """Child process with a tracker. Messages are lines of JSON; the child reads each message immediately."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)

@@ -27,7 +27,7 @@ TOGETHER = 100
 LETTERS = 6000
 """Largest number of characters of a parameter."""
 FOREIGN = re.compile(r"[^\w/.\- :]")
-"""Characters that MLflow refuses in names, such as the * in `vocabulary`. An underscore takes their place."""
+"""Pattern of characters that MLflow refuses in names, such as the * in `vocabulary`. Underscores replace them."""
 
 
 class Tracker:

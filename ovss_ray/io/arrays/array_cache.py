@@ -16,11 +16,11 @@ from ovss_ray.io import files
 
 
 class ArrayCache:
-    """Arrays in files of one folder, found by key. Processes and runs share the folder.
+    """Cache of arrays by key, in the files of a folder. Processes and runs share the folder.
 
-    An array is memory-mapped when it is read. A file's name has the key and the file's sha256, to detect damage. A
-    damaged file is deleted, and its array is computed again. A file is written under a temporary name, then renamed. If
-    all files together exceed `limit_bytes`, the least recently used files are deleted.
+    Cached arrays are memory-mapped. A file's name contains the key and the file's sha256, to detect damage. A damaged
+    file is deleted, and its array is computed again. A file is written under a temporary name, then renamed. If all
+    files together exceed `limit_bytes`, the least recently used files are deleted.
     """
 
     def __init__(self, folder: Path | None = None, limit_bytes: int = 1 << 30) -> None:

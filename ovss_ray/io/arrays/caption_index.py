@@ -1,8 +1,8 @@
-"""Index of captions: their texts, and their embeddings in a memory-mapped file, with an exact search.
+"""Index of captions: exact search for the captions whose embeddings are most similar to a query.
 
-CaSED retrieves the captions of an image from it: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023,
-arXiv 2306.00917, §3. A base of words, such as a dictionary, works in the same way. Letters: N captions, D features, Q
-queries.
+The embeddings are memory-mapped from a file. CaSED retrieves captions for an image in this way: Conti et al.,
+"Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. The captions may also be single words, such
+as those of a dictionary. Letters: N captions, D features, Q queries.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from ovss_ray.io.arrays.array_cache import cache_folder
 BLOCK = 1 << 26
 """bytes: maximum memory of a block of embeddings in float32, and of its similarities"""
 SURPLUS = 32
-"""Number of extra captions: the similarities of 2 · count + SURPLUS captions are computed again in float64"""
+"""Number of extra candidates: similarities in float64 are computed for 2 · count + SURPLUS captions"""
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -161,7 +161,7 @@ def distinct(vectors: np.ndarray, threshold: float) -> list[int]:
 def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarray:
     """Return the embeddings (N, D) of captions, memory-mapped from the cache, or compute and cache them.
 
-    The file's name has a digest of the texts, and `key`, which identifies the encoder. `half`: store float16, else
+    The file's name contains a digest of the texts, and `key`, which identifies the encoder. `half`: store float16, else
     float32. If several processes need the file, only the first computes. Raises OvssError if the cache cannot be
     written.
     """

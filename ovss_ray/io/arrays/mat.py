@@ -1,6 +1,6 @@
 """Reader of label maps in MATLAB files of format version 5. MATLAB's `save` calls it -v6, and -v7 if compressed.
 
-It reads integer matrices only. scipy.io.loadmat reads these files too, but some damaged files crash it (bus error).
+Only integer matrices are read. scipy.io.loadmat reads these files too, but some damaged files crash it (bus error).
 Source: MathWorks, "MAT-File Format", Level 5.
 """
 

@@ -2,8 +2,8 @@
 
 A shard's name is the digest of its keys and of its source, such as a network. So writing the same arrays again replaces
 the file, and shards that different processes write do not collide. After a killed run, a key may be in several
-shards of a source, with equal arrays. Shards are written to any file system; they are read from a local or mounted
-folder, each array on its own.
+shards of a source, with equal arrays. Shards are written to any file system. They are read from a local or mounted
+folder, one array at a time.
 """
 
 import hashlib

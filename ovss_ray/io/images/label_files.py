@@ -39,13 +39,13 @@ class LabelFile:
 
 
 def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
-    """Decode a label map of one number per pixel to (H, W) uint16; to int32 for signed or 32-bit numbers.
+    """Decode a label map with one number per pixel to (H, W) uint16, or int32 for signed and 32-bit numbers.
 
-    Samples of 1, 2 and 4 bits are not scaled. The labels of a palette image are its indices. An RGB image is accepted
-    if its three channels are equal.
+    Labels are the stored numbers, without scaling samples of 1, 2 and 4 bits. The labels of a palette image are its
+    indices. An RGB image is accepted if its three channels are equal.
 
-    Raises OvssError with the file's name if channels differ, or if the format is lossy. Ambiguous files are rejected,
-    too, with both interpretations in the message. A file is ambiguous if it has:
+    Raises OvssError, with the file's name, if channels differ or if the format is lossy. Also raises OvssError for an
+    ambiguous file, with its possible interpretations in the message. A file is ambiguous if it has:
 
     - a grey palette that differs from its indices
     - a stored 0 that is displayed as white
@@ -218,7 +218,7 @@ def _opaque(alpha: np.ndarray, name: str) -> None:
 
 
 def _palette_is_its_indices(indices: np.ndarray, palette: np.ndarray, name: str) -> None:
-    """Raise OvssError if a grey palette displays an index in the file as a grey value other than the index."""
+    """Raise OvssError if a grey palette displays an index that occurs in the file as another grey value."""
     if (palette != palette[:, :1]).any():
         return
     used = np.unique(indices)

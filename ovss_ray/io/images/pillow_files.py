@@ -1,4 +1,4 @@
-"""Opening of image files with Pillow. All errors become OvssError, and the number of pixels is limited."""
+"""Open image files with Pillow. All errors become OvssError, and the number of pixels is limited."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import file_kinds
 
 PIXELS = 100_000_000
-"""pixels: default maximum of an image. A small file may declare a huge size, so its header is checked first."""
+"""pixels: default limit for an image. A small file may declare a huge size, so its header is checked first."""
 
 EXACT = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 """Lossless formats, for label maps."""

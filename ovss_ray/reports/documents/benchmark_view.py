@@ -22,7 +22,7 @@ IDS = 50
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return the parts of a benchmark's section that are computed from the report alone. `number` is in its anchor."""
+    """Return the data of a benchmark's section that come from the report alone. `number` makes its HTML id unique."""
     headings = values.class_headings(benchmark)
     return {
         "number": number,

@@ -1,4 +1,4 @@
-"""The page of several runs: values with intervals, paired differences, and the images on which they differ most."""
+"""HTML page that compares runs: values with intervals, paired differences, and the images that differ most in mIoU."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def write(uri: str, runs: Runs, differences: Differences, unlike: bool = False, 
 
 
 def render(runs: Runs, differences: Differences, images: int = 101) -> str:
-    """Return the page (see `write`)."""
+    """Return the HTML of the page (see `write`)."""
     names = [short(run.rstrip("/"), [of.rstrip("/") for of in runs]) for run in runs]
     benchmarks = list(dict.fromkeys(name for report, _ in runs.values() for name in report.benchmarks))
     share, room = galleries.share(images, len(benchmarks)), galleries.ROOM // len(benchmarks)

@@ -61,7 +61,7 @@ def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusio
 def _costs(partial: Partial, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Return the cost of each of m confusions, (m,) float64 points of mIoU.
 
-    The pixels become hits of the true label, and leave the union of the predicted label.
+    It is the gain if the pixels become hits of the true label and leave the predicted label's union.
     """
     n = len(partial.counts)
     hits, present = partial.hits.astype(float), partial.truth_pixels > 0

@@ -111,7 +111,7 @@ class Album:
     def _asked(self, run: int, part: str) -> Question:
         """Return the Question of a run for images with this part: the classes of its label maps, and their labels.
 
-        Words of the user are read from the facts of the run. Runs of earlier versions have the benchmark's classes.
+        Words of the user are read from the run's folder. Runs of earlier versions have the benchmark's classes.
         Raises OvssError if the label maps have indices into the words of each image.
         """
         folder, reading = self._runs[run]
@@ -162,13 +162,13 @@ def _table() -> np.ndarray:
 
 
 def _scale(size: tuple[int, ...]) -> tuple[int, int]:
-    """Return the size (H, W) of the picture of an image of `size` (H, W), at most SIDE."""
+    """Return the size (H, W) of an image's picture, with no side over SIDE. `size` (H, W) is that of the image."""
     factor = min(1.0, SIDE / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _nearest(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Return a label map, resized by nearest neighbour to the picture of an image of `size` (H, W)."""
+    """Resize a label map by nearest neighbour to the size of the picture of an image of `size` (H, W)."""
     height, width = _scale(size)
     rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
     columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)

@@ -42,7 +42,7 @@ def write(folder: RunFolder, report: Report, readings: Mapping[str, Reading], im
 
 
 def render(folder: RunFolder, report: Report, readings: Mapping[str, Reading], images: int = IMAGES) -> str:
-    """Return the page of a run (see `write`)."""
+    """Return the HTML of the page of a run (see `write`)."""
     share, room = galleries.share(images, len(readings)), galleries.ROOM // len(readings)
     views = [_view(number, name, folder, report, readings[name], share, room) for number, name in enumerate(readings)]
     title = files.absolute(folder.uri).rstrip("/").rpartition("/")[2]
@@ -155,6 +155,6 @@ def _without_cells(reading: Reading, partial: Partial | None) -> str:
 
 
 def check_local(uri: str) -> None:
-    """Raise OvssError if a page is not a file on this machine, which a browser can open."""
+    """Raise OvssError unless the page `uri` is a file on this machine, which a browser can open."""
     if not files.is_local(uri):
         raise OvssError(f"--open: {uri} is not a file on this machine. Copy it, and open the copy in a browser")

@@ -1,4 +1,4 @@
-"""Comparison of a run's mIoU with published figures of the same method, if both are comparable.
+"""Comparison of a run's values with published figures of the same method, if the run is comparable with them.
 
 A run has a published method if its config has a single stage, listed in figures.json with its `variant`. For example,
 `san` with `san_vit_b_16` is SAN with CLIP ViT-B/16. Other stages and variants have no published figures. Examples are

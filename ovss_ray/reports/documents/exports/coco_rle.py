@@ -1,4 +1,4 @@
-"""Saved label maps as detectron2's sem_seg_predictions.json: an entry per image and class, with its mask in COCO's RLE.
+"""Export of saved label maps as detectron2's sem_seg_predictions.json: a mask per image and class, in COCO's RLE.
 
 The stage `predictions` and other programs read this format. Category ids are class indices of the vocabulary.
 """

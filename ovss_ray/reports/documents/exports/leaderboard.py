@@ -12,7 +12,7 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.structures.words import NOTE
 
 INSTANCES = ("instance_iou", "instance_accuracy")
-"""Conventions of figures of prompted instances; equal to names of metrics in a report."""
+"""Conventions of published figures of prompted instances. They are also the names of metrics in a report."""
 HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
 CONVENTIONS = (
     "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
@@ -95,9 +95,9 @@ def markdown(name: str, listed: Sequence[Row]) -> str:
 def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
     """Return a booktabs table with a row per published method, then a row per run, and a column per benchmark.
 
-    Published methods are in the order of figures.json. Few-shot folds have the mIoU of the fold's classes, and runs
-    over instances their IoU. If a method has several figures for a benchmark, the first in figures.json is shown.
-    Second-hand figures are left out.
+    Published methods are in the order of figures.json. Columns of few-shot folds have the mIoU of the fold's classes.
+    Columns of prompted instances have the mean IoU of the instances. If a method has several figures for a benchmark,
+    the first in figures.json is shown. Second-hand figures are left out.
     """
     columns = tables.in_paper_order(names)
     figures: dict[tuple[str, str], dict[str, str]] = {}

@@ -141,7 +141,7 @@ def latex(run: str, report: Report) -> str:
 
 
 def heading(name: str, key: str) -> str:
-    """Return the heading of a benchmark's column in LaTeX. Metrics of instances are named in it."""
+    """Return the heading of a benchmark's column in LaTeX, followed by the metric if `key` is in INSTANCES."""
     return latex_text(", ".join(filter(None, (PAPER_ORDER.get(name, name), INSTANCES.get(key)))))
 
 
@@ -167,7 +167,7 @@ def main(benchmark: BenchmarkReport) -> str:
 
 
 def latex_value(benchmark: BenchmarkReport, key: str, bounds: bool = True) -> str:
-    """Return a metric's value in LaTeX, with a dagger if the benchmark is not final. `bounds`: with its interval."""
+    """Return a metric's value in LaTeX, with a dagger if the benchmark is not final. `bounds`: add its interval."""
     ends = benchmark.bootstrap.metrics.get(key) if bounds and benchmark.bootstrap else None
     interval = rf" {{\scriptsize [{ends[0]:.2f}, {ends[1]:.2f}]}}" if ends else ""
     return values.percent(benchmark.metrics.get(key)) + ("" if benchmark.final else DAGGER) + interval
