@@ -124,6 +124,7 @@ def test_the_service_is_a_job_with_the_options_of_the_command() -> None:
     assert "--port" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_same_file_runs_with_nothing_started(prepared: Path, tmp_path: Path) -> None:
     done = job(prepared, tmp_path / "run", "local")
     assert done.returncode == 0, done.stderr

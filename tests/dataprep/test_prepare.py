@@ -237,6 +237,7 @@ def die(data: bytes, name: str) -> bytes:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_process_is_named_and_the_others_are_done(nodes: None, some: list[Step]) -> None:
     some[40] = replace(some[40], convert=die)
     done = list(_done(some, workers=2))

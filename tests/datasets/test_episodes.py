@@ -48,6 +48,7 @@ def test_what_is_asked_of_parts_belongs_to_the_identity_of_a_run_and_only_where_
     assert set(other) == {"vocabulary", "labels", "index", "rules", "split", "ids", "limit"}
 
 
+@pytest.mark.slow
 def test_the_truth_scores_100_in_all_folds_of_one_run(cluster: None, folds: Path, tmp_path: Path) -> None:
     made = evaluate.run(request(folds, tmp_path / "run", *FOLDS), Display(Console(quiet=True))).model_dump(mode="json")[
         "benchmarks"

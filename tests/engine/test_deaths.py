@@ -99,7 +99,8 @@ def records_of(out: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("fault", ["kill", pytest.param("loop", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill", "loop"])
 def test_a_killer_image_is_named_and_the_others_are_scored(fault: Fault, data: Path, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     deadline = DEADLINE if fault == "loop" else 120  # a short one would end innocent batches on a busy machine

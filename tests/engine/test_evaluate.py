@@ -64,6 +64,7 @@ def expected(data: Path, kind: str, classes: int) -> float:
     return float(100 * (hits / union).mean())
 
 
+@pytest.mark.slow
 def test_a_worker_computes_with_the_threads_of_its_pool(data: Path) -> None:
     stage = f"{{use: tests.counted, options: {{witness: {data / 'seen'}}}}}"
     made = run(data, f"pools=[{{cpus: 1.5, batch: 2, workers: 1, stages: [{stage}]}}]")["benchmarks"]

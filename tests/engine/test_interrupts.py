@@ -151,9 +151,8 @@ def command(folder: Path, seconds: float) -> list[str]:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    ("sent", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_a_signal_has_stopped_goes_on_with_the_same_command(
     sent: signal.Signals, status: int, tmp_path: Path
 ) -> None:

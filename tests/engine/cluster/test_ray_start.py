@@ -191,6 +191,7 @@ def test_a_node_that_does_not_start_is_gone_after_two_tries(monkeypatch: pytest.
     assert [process for process in begun() if process not in before] == []
 
 
+@pytest.mark.slow
 def test_a_node_that_is_too_late_is_gone_with_all_that_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     before, end, seen = begun(), ray_internals.end_node, dict[psutil.Process, str]()
 
@@ -227,6 +228,7 @@ def test_a_full_disk_is_named_though_no_log_can_say_so(monkeypatch: pytest.Monke
     assert "A disk is full" in said
 
 
+@pytest.mark.slow
 def test_a_node_that_starts_at_the_second_try_is_used_and_the_first_one_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
