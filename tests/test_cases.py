@@ -76,6 +76,7 @@ def test_brackets_in_path(score: Score) -> None:
     right(score("data [2024]/benchmark.yaml"), images=2)
 
 
+@pytest.mark.slow
 def test_changed_labels(case: Path, score: Score) -> None:
     assert score()["metrics"]["miou"] == 0.0
     for file in (case / "labels-mended").iterdir():

@@ -180,6 +180,7 @@ def test_a_report_warns_of_files_that_look_changed(
     assert "changed in size or time" not in said(), "a report is also read where the data are not"
 
 
+@pytest.mark.slow
 def test_an_interrupted_second_run_does_not_make_the_old_number_good(cluster: None, data: Path) -> None:
     run(data)
     mend(data, "a", 1)

@@ -125,7 +125,8 @@ def deployed(address: str) -> str:
     return address
 
 
-@pytest.mark.parametrize("name", ["slow-0", pytest.param("http", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["slow-0", "http"])
 def test_a_replica_is_killed_and_another_one_takes_its_place(deployed: str, name: str) -> None:
     with crowd(deployed) as asking:
         (killed,) = processes(name)

@@ -71,6 +71,7 @@ def free(port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_what_serve_has_begun_is_gone_if_it_does_not_start_and_a_single_line_says_so(
     slow: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
