@@ -88,6 +88,7 @@ def test_a_part_of_a_benchmark_is_stamped_as_such(run: Path) -> None:
     assert "8 ids only" in ovss("report", str(run)).stdout
 
 
+@pytest.mark.slow
 def test_scoring_the_stored_label_maps_gives_the_same_numbers(run: Path, command: list[str], tmp_path: Path) -> None:
     again = ["predictions", *command[1:-2], "--set", f"predictions.path={run / 'camvid/predictions'}"]
     scored = evaluate(again, tmp_path / "scored")["benchmarks"]

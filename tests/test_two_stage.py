@@ -84,6 +84,7 @@ def oracle(data: Path) -> dict[str, Any]:
     return run(data, "oracle", [stages(data, "truth")])
 
 
+@pytest.mark.slow
 def test_one_pool_and_three_give_the_same_records(data: Path) -> None:
     chain = stages(data, "sam")
     one, three = run(data, "one", [chain]), run(data, "three", [[stage] for stage in chain])
