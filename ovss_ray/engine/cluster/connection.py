@@ -123,9 +123,8 @@ def _init() -> None:
     theirs = not starting and JOB not in os.environ  # a job brings its own
     runtime = settings if theirs else None  # and what we start inherits it: a runtime environment takes time
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
-    ray_start.start(partial(ray.init, address, runtime_env=runtime, **quiet), starting)
-    if starting:
-        ray_internals.close_idle_processes()
+    with ray_internals.lean_start():
+        ray_start.start(partial(ray.init, address, runtime_env=runtime, **quiet), starting)
 
 
 def join() -> None:
