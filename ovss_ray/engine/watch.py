@@ -1,5 +1,6 @@
 """Monitor of a run in the driver process. It raises an error if the run hangs, or if workers or nodes are lost."""
 
+import pickle
 import queue
 import threading
 import time
@@ -83,7 +84,7 @@ class Watch:
         if not connection.answers():
             return
         for worker in ray.get(self.ledger.handles.remote(), timeout=GONE):
-            ray.kill(worker)
+            ray.kill(pickle.loads(worker))
         ray.get(self.ledger.forget.remote(), timeout=GONE)
         if self.reader:
             self.reader.join(READER)

@@ -42,7 +42,6 @@ def connect() -> Iterator[None]:
         try:
             if ours:
                 _init()
-            ray_internals.quiet_data()
             yield
         finally:
             if ours and not interrupts.left_connected():
