@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ovss_ray.engine import interrupts, local_pool, reduce
+from ovss_ray.engine import interrupts, reduce
 from ovss_ray.engine.cluster import connection, preflight, waiting
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.pools import local
+from ovss_ray.engine.pools.worker import prepare
 from ovss_ray.engine.progress import Progress
 from ovss_ray.engine.watch import STALL, Lost, Watch, plain_errors, watched
-from ovss_ray.engine.worker import prepare
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.reports import report
@@ -141,9 +142,9 @@ def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch
 def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: Watch) -> Iterator[dict[str, Any]]:
     """Send the images of a manifest through the pools. Yield one receipt (see `_write`) per written file of records."""
     images, now = manifest.select(list(MANIFEST)), connection.size()
-    local = local_pool.LocalPool(pools[0], now, len(images)) if local_pool.suits(pools, now) else None
+    pool = local.LocalPool(pools[0], now, len(images)) if local.suits(pools, now) else None
     with plain_errors():
-        prepared = prepare(pools, plan.vocabularies, local.prepare if local else None)
+        prepared = prepare(pools, plan.vocabularies, pool.prepare if pool else None)
     shared: dict[str, Any] = {
         "vocabularies": plan.vocabularies,
         "words": plan.words,
@@ -154,13 +155,13 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
     write: Any = partial(_write, folder=plan.folder)
     size = min(PARTS, -(-len(images) // PARTS))
     with plain_errors():
-        if local:
+        if pool:
             arguments = {"pool": pools[0], "number": 0, "keep": plan.keeps[-1], **shared}
-            yield from local.receipts(images, arguments, write, size)
+            yield from pool.receipts(images, arguments, write, size)
         else:
-            from ovss_ray.engine import data_pools  # Ray Data takes a second to import
+            from ovss_ray.engine.pools import ray_data  # Ray Data takes a second to import
 
-            yield from data_pools.receipts(images, pools, plan.keeps, shared, write, size)
+            yield from ray_data.receipts(images, pools, plan.keeps, shared, write, size)
 
 
 def _write(table: pa.Table, folder: RunFolder) -> pa.Table:

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovss_ray.engine.cluster import connection, ray_internals
 from ovss_ray.engine.ledger import Ledger, Status
-from ovss_ray.engine.worker import evidence
+from ovss_ray.engine.pools.worker import evidence
 from ovss_ray.errors import OvssError
 from ovss_ray.runs.lease import Lease
 

@@ -40,8 +40,8 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from operator import attrgetter
@@ -88,11 +88,6 @@ TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
 DAEMONS = ("gcs_server", "raylet")
 """Names of the processes that a new local cluster of Ray needs, and of their log files."""
-IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
-"""Names of the methods of Ray's Node that start its log monitor, dashboard and autoscaler.
-
-A run needs none of these processes. Their start takes 3 CPU seconds, and ray.init waits for the dashboard. The log
-monitor reads all logs ten times a second."""
 SERVE = "serve"
 """Name of the Ray namespace in which Ray Serve starts its actors."""
 HANGS_AT_EXIT = "2.60"
@@ -130,35 +125,6 @@ def own_head() -> bool:
     """Return whether this process has started the connected cluster."""
     node = own_node()
     return bool(node and getattr(node, "is_head", bool)())
-
-
-@contextmanager
-def lean_start() -> Iterator[None]:
-    """Let ray.init start a cluster without the processes in IDLE, if it starts one during the block.
-
-    The agent of the node, without which the raylet ends, runs in Ray's minimal form: without a web server.
-    """
-    before: list[tuple[Any, str, Any]] = []
-    for module, owner, names, replacement in (
-        ("ray._private.node", "Node", IDLE, lambda *_, **__: None),
-        ("ray._private.utils", "", ("get_dashboard_dependency_error",), lambda: ImportError("no dashboard wanted")),
-    ):
-        try:
-            holder: Any = import_module(module)
-            holder = getattr(holder, owner) if owner else holder
-        except (ImportError, AttributeError):
-            holder = None
-        for name in names:
-            if hasattr(holder, name):
-                before.append((holder, name, getattr(holder, name)))
-                setattr(holder, name, replacement)
-            else:
-                report_missing(f"{owner or module}.{name}", "A process that is not needed runs idle")
-    try:
-        yield
-    finally:
-        for holder, name, value in before:
-            setattr(holder, name, value)
 
 
 def failed_node(failure: BaseException) -> Any:

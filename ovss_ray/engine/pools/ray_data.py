@@ -9,7 +9,7 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from ovss_ray.engine.cluster import connection, placement, ray_internals
 from ovss_ray.engine.cluster.placement import Placed
-from ovss_ray.engine.worker import Recorder, Worker
+from ovss_ray.engine.pools.worker import Recorder, Worker
 
 
 def receipts(

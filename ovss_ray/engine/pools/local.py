@@ -14,7 +14,7 @@ import ray
 
 from ovss_ray.engine.cluster.nodes import Room, Size, packed
 from ovss_ray.engine.cluster.placement import Placed
-from ovss_ray.engine.worker import RETRIES, Recorder, prepared
+from ovss_ray.engine.pools.worker import RETRIES, Recorder, prepared
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures.columns import Batch
 from ovss_ray.structures.vocabulary import Vocabulary
