@@ -42,11 +42,12 @@ def cluster() -> Iterator[None]:
     """A Ray cluster of two processors, with the settings of those that commands start, for all tests of a module."""
     import ray  # takes seconds, which most test files need not spend
 
-    from ovss_ray.engine.cluster import ray_internals
+    from ovss_ray.engine.cluster import lean_start, ray_internals
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ray_internals.SETTINGS.items():
             patch.setenv(name, os.environ.get(name, value))
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        with lean_start.lean():
+            ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
         yield
         ray.shutdown()

@@ -1,5 +1,6 @@
 """The checks of `ovss doctor`: software, hardware, network, data."""
 
+import glob
 import importlib.util
 import os
 import shutil
@@ -14,6 +15,8 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io.arrays import array_cache
 from ovss_ray.runs.folder import environment
 
+GPU_FILES = ("/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/proc/driver/nvidia")
+"""Files of the drivers of GPUs, also in WSL. Without any of them, torch is not imported, which takes two seconds."""
 ENOUGH_DISK = 5e9
 """Minimum free bytes on the disk of the cache for weights and embeddings. With less, the check fails."""
 
@@ -37,9 +40,7 @@ def _software() -> Iterator[tuple[bool, str]]:
 
 
 def _hardware() -> Iterator[tuple[bool, str]]:
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = _gpus() if any(glob.glob(pattern) for pattern in GPU_FILES) else []
     yield True, f"{os.cpu_count()} processors; GPUs: {', '.join(gpus) or 'none, networks run on the CPU'}"
     cache = array_cache.cache_folder()
     try:
@@ -48,6 +49,12 @@ def _hardware() -> Iterator[tuple[bool, str]]:
         yield free > ENOUGH_DISK, f"cache {cache} (OVSS_CACHE moves it): {free / 1e9:.1f} GB free"
     except OSError as failure:
         yield False, f"cache {cache} cannot be written: {failure.strerror}. Set OVSS_CACHE to a folder that can"
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 def _network() -> Iterator[tuple[bool, str]]:

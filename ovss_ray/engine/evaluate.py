@@ -3,19 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from ovss_ray.engine import interrupts, reduce
-from ovss_ray.engine.cluster import connection, placement, preflight, ray_internals, waiting
+from ovss_ray.engine.cluster import connection, preflight, waiting
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.pools import local
+from ovss_ray.engine.pools.worker import prepare
 from ovss_ray.engine.progress import Progress
 from ovss_ray.engine.watch import STALL, Lost, Watch, plain_errors, watched
-from ovss_ray.engine.worker import Recorder, Worker, prepare
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.reports import report
@@ -142,8 +141,10 @@ def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch
 
 def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: Watch) -> Iterator[dict[str, Any]]:
     """Send the images of a manifest through the pools. Yield one receipt (see `_write`) per written file of records."""
+    images, now = manifest.select(list(MANIFEST)), connection.size()
+    pool = local.LocalPool(pools[0], now, len(images)) if local.suits(pools, now) else None
     with plain_errors():
-        prepared = prepare(pools, plan.vocabularies)
+        prepared = prepare(pools, plan.vocabularies, pool.prepare if pool else None)
     shared: dict[str, Any] = {
         "vocabularies": plan.vocabularies,
         "words": plan.words,
@@ -151,44 +152,16 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
         "ledger": watch.ledger,
         "deadline": plan.config.deadline,
     }
-    blocks = _blocks(manifest.select(list(MANIFEST)), pools[0].batch)
-    images: Dataset = ray_internals.dataset(blocks)
-    size = min(PARTS, -(-len(manifest) // PARTS))
     write: Any = partial(_write, folder=plan.folder)
-    alone = size <= pools[-1].batch  # then a batch is a part, and its worker writes it: no task on the way
-    if alone and len(pools) == 1 and not connection.size().grows:  # else the budget keeps a growing pool in bounds
-        ray_internals.keep_pool_undivided(images)
-    ends = accumulate(len(pool.stages) for pool in pools)
-    for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
-        arguments = {"number": number, "keep": plan.keeps[end - 1], **shared}
-        if pool is pools[-1]:
-            arguments["write"] = write if alone else None
-        first = max(pool.least, min(pool.first, len(blocks)))
-        images = _map(images, pool, (first, max(first, min(pool.most, len(blocks)))), arguments)
-    if not alone:
-        writers = TaskPoolStrategy(size=placement.writers(connection.size().cpus))
-        images = images.map_batches(
-            write, batch_size=size, batch_format="pyarrow", compute=writers, num_cpus=placement.WRITING
-        )
+    size = min(PARTS, -(-len(images) // PARTS))
     with plain_errors():
-        yield from images.iter_rows()
+        if pool:
+            arguments = {"pool": pools[0], "number": 0, "keep": plan.keeps[-1], **shared}
+            yield from pool.receipts(images, arguments, write, size)
+        else:
+            from ovss_ray.engine.pools import ray_data  # Ray Data takes a second to import
 
-
-def _map(images: Dataset, pool: Placed, workers: tuple[int, int], arguments: Mapping[str, Any]) -> Dataset:
-    """Return the dataset that results when a pool of workers runs its stages on the rows.
-
-    `workers`: initial and maximum number of workers. Workers beyond the number of batches would have no work.
-
-    Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
-    limit: it decides which images to skip, and stops the run after too many deaths.
-    """
-    return images.map_batches(
-        Recorder if "write" in arguments else Worker,
-        fn_constructor_kwargs={"pool": pool, **arguments},
-        batch_size=pool.batch,
-        compute=ActorPoolStrategy(min_size=pool.least, max_size=workers[1], initial_size=workers[0]),
-        **pool.options(),
-    )
+            yield from ray_data.receipts(images, pools, plan.keeps, shared, write, size)
 
 
 def _write(table: pa.Table, folder: RunFolder) -> pa.Table:
@@ -201,9 +174,3 @@ def _write(table: pa.Table, folder: RunFolder) -> pa.Table:
         counts = {"images": len(part), "failed": len(errors), "error": errors[-1:]}
         receipts.append({"benchmark": name, "part": uri, **counts})
     return pa.Table.from_pylist(receipts)
-
-
-def _blocks(manifest: pa.Table, batch: int) -> list[pa.Table]:
-    """Return the manifest cut into at most 10,000 blocks. Each block has the rows of one or more batches."""
-    rows = batch * -(-len(manifest) // (batch * 10_000))
-    return [manifest.slice(begin, rows) for begin in range(0, len(manifest), rows)]

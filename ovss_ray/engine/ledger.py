@@ -29,8 +29,8 @@ class Busy:
 
     pool: int
     node: str
-    handle: object = None
-    """Ray actor handle of the worker, with which it can be killed"""
+    handle: bytes = b""
+    """pickled Ray actor handle of the worker, with which it can be killed"""
     images: tuple[str, ...] = ()
     ready: bool = False
 
@@ -66,7 +66,7 @@ class Ledger:
     latest: str = ""
     changed: float = field(default_factory=time.monotonic)
 
-    def start(self, worker: str, pool: int, node: str, evidence: str, handle: object = None) -> str:
+    def start(self, worker: str, pool: int, node: str, evidence: str, handle: bytes = b"") -> str:
         """Register that a process of a worker starts. If the worker had a process before, count that process as dead.
 
         `evidence`: trace that faulthandler wrote when the previous process died, or "". Return the reason why the run
@@ -102,8 +102,8 @@ class Ledger:
             self.in_a_row = 0
         self._tick()
 
-    def handles(self) -> list[object]:
-        """Return the actor handles of the workers."""
+    def handles(self) -> list[bytes]:
+        """Return the pickled actor handles of the workers."""
         return [notes.handle for notes in self.workers.values() if notes.handle]
 
     def forget(self) -> None:

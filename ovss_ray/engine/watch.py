@@ -1,5 +1,6 @@
 """Monitor of a run in the driver process. It raises an error if the run hangs, or if workers or nodes are lost."""
 
+import pickle
 import queue
 import threading
 import time
@@ -8,12 +9,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import ray
-from ray.exceptions import RayError, RayTaskError, UserCodeException
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError, UserCodeException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovss_ray.engine.cluster import connection, ray_internals
 from ovss_ray.engine.ledger import Ledger, Status
-from ovss_ray.engine.worker import evidence
+from ovss_ray.engine.pools.worker import evidence
 from ovss_ray.errors import OvssError
 from ovss_ray.runs.lease import Lease
 
@@ -66,13 +67,35 @@ class Watch:
                 )
             return None
         self.answered = time.monotonic()
-        try:
-            status: Status = ray.get(self.ledger.status.remote(), timeout=GONE)
-        except RayError as failure:
-            raise Lost(f"the Ray actor that tracks the workers was lost ({type(failure).__name__})") from failure
-        self._standing(status)
-        self._nodes(status)
+        status: Status | None = self._answer(self.ledger.status.remote())
+        if status:
+            self._standing(status)
+            self._nodes(status)
         return status
+
+    def _answer(self, call: Any) -> Any:
+        """Return the ledger's answer to a call; None if the cluster does not answer.
+
+        On a busy machine, or while many workers start, an answer may take minutes. The call is waited for as long as
+        the head node accepts connections, and a run does not count as hung. Raises Lost if the ledger was lost.
+        """
+        begun = time.monotonic()
+        while True:
+            try:
+                return ray.get(call, timeout=GONE)
+            except GetTimeoutError as failure:
+                if time.monotonic() - begun > self.patience:
+                    raise Lost("the Ray actor that tracks the workers does not answer") from failure
+            except RayError as failure:
+                raise Lost(f"the Ray actor that tracks the workers was lost ({type(failure).__name__})") from failure
+            self.lease.check()
+            if not connection.answers():
+                return None
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a started or finished image after which a run counts as hung."""
+        return max(STALL * self.deadline, START)
 
     def end_round(self) -> None:
         """Kill the workers that a failed round has left, so that calls that wait for them fail at once.
@@ -82,9 +105,10 @@ class Watch:
         """
         if not connection.answers():
             return
-        for worker in ray.get(self.ledger.handles.remote(), timeout=GONE):
-            ray.kill(worker)
-        ray.get(self.ledger.forget.remote(), timeout=GONE)
+        with suppress(Lost):  # the ledger was lost, and with it the list of the workers
+            for worker in self._answer(self.ledger.handles.remote()) or ():
+                ray.kill(pickle.loads(worker))
+            self._answer(self.ledger.forget.remote())
         if self.reader:
             self.reader.join(READER)
 
@@ -98,15 +122,15 @@ class Watch:
         worker = getattr(lost.__cause__, "actor_id", None)
         if not worker or not connection.answers():
             return None
-        with suppress(RayError):  # the ledger may be lost as well
-            status: Status = ray.get(self.ledger.status.remote(), timeout=GONE)
-            if worker in status.nodes:
-                ray.get(self.ledger.bury.remote(worker, _left_by(worker, status.nodes[worker])), timeout=GONE)
-                return ray.get(self.ledger.status.remote(), timeout=GONE)
+        with suppress(Lost):  # the ledger may be lost as well
+            status: Status | None = self._answer(self.ledger.status.remote())
+            if status and worker in status.nodes:
+                self._answer(self.ledger.bury.remote(worker, _left_by(worker, status.nodes[worker])))
+                return self._answer(self.ledger.status.remote())
         return None
 
     def _standing(self, status: Status) -> None:
-        if status.idle > max(STALL * self.deadline, START):
+        if status.idle > self.patience:
             busy = [image for images in status.busy.values() for image in images]
             raise OvssError(
                 f"no image was started or finished for {status.idle:.0f} s (deadline: {self.deadline:g} s per batch). "

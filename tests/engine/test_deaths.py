@@ -19,7 +19,9 @@ from rich.console import Console
 
 from ovss_ray.config import loading as configs
 from ovss_ray.engine import evaluate, watch
+from ovss_ray.engine.cluster import lean_start
 from ovss_ray.engine.display import Display
+from ovss_ray.engine.pools import local
 from ovss_ray.errors import OvssError
 from ovss_ray.runs import records
 from ovss_ray.runs.plan import plan_run
@@ -34,14 +36,15 @@ DEADLINE = 20.0
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(
-        "local",
-        num_cpus=3,
-        object_store_memory=80_000_000,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-    )
+    with lean_start.lean():
+        ray.init(
+            "local",
+            num_cpus=3,
+            object_store_memory=80_000_000,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
     yield
     ray.shutdown()
 
@@ -149,6 +152,7 @@ def newer_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     def never(remote_args: dict[str, Any], context: Any) -> dict[str, Any]:
         return {**apply(remote_args, context), "max_restarts": 0, "max_task_retries": 0}
 
+    monkeypatch.setattr(local, "suits", lambda *_: False)
     monkeypatch.setattr(Dataset, "map_batches", strict)
     if not request.param:
         monkeypatch.setattr(ActorPoolMapOperator, "_apply_default_remote_args", staticmethod(never))

@@ -12,6 +12,7 @@ from rich.console import Console
 from ovss_ray.config import loading as configs
 from ovss_ray.engine import evaluate
 from ovss_ray.engine.display import Display
+from ovss_ray.engine.pools import local
 from ovss_ray.errors import OvssError
 from ovss_ray.runs.plan import plan_run
 from tests.counted import noted
@@ -167,7 +168,8 @@ def test_a_config_that_no_run_has_written_is_not_overwritten(data: Path) -> None
     assert (data / "run/config.yaml").read_text() == "mine: true\n"
 
 
-def test_records_are_the_same_whatever_the_pools(data: Path) -> None:
+def test_records_are_the_same_whatever_the_pools(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = run(data, out="one")["benchmarks"]
+    monkeypatch.setattr(local, "suits", lambda *_: False)  # Ray Data
     whole = [{"use": name} for name in ("decode", "tests.toys", "truth", "measure")]
     assert run(data, "pools=" + json.dumps([{"batch": 5, "stages": whole}]), out="two")["benchmarks"] == one

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from ovss_ray.engine import interrupts
-from ovss_ray.engine.cluster import ray_internals, ray_start
+from ovss_ray.engine.cluster import lean_start, ray_internals, ray_start
 from ovss_ray.engine.cluster.nodes import STANDARD, Node, Size
 from ovss_ray.errors import OvssError
 from ovss_ray.runs.plan import JOB
@@ -42,7 +42,6 @@ def connect() -> Iterator[None]:
         try:
             if ours:
                 _init()
-            ray_internals.quiet_data()
             yield
         finally:
             if ours and not interrupts.left_connected():
@@ -123,9 +122,8 @@ def _init() -> None:
     theirs = not starting and JOB not in os.environ  # a job brings its own
     runtime = settings if theirs else None  # and what we start inherits it: a runtime environment takes time
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
-    ray_start.start(partial(ray.init, address, runtime_env=runtime, **quiet), starting)
-    if starting:
-        ray_internals.close_idle_processes()
+    with lean_start.lean():
+        ray_start.start(partial(ray.init, address, runtime_env=runtime, **quiet), starting)
 
 
 def join() -> None:

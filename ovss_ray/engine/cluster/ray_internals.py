@@ -9,7 +9,8 @@ the variables of BEFORE_IMPORT are set.
 | `ray._private.worker._global_node` | private | own_node | unneeded processes stay; Ray cleans up a failed start |
 | `Node.is_head` | private | own_head | a local cluster counts as one to which nodes may be added |
 | status of the autoscaler | private | autoscaler | runs wait for nodes only with --wait-for |
-| `Node.kill_log_monitor`, `kill_dashboard`, `kill_monitor` | private | close_idle_processes | unneeded processes stay |
+| `Node.start_log_monitor`, `start_api_server`, `start_monitor` | private | lean_start | unneeded processes run |
+| `get_dashboard_dependency_error` | private | lean_start | Ray's agent of the node has a web server |
 | `Node` objects in tracebacks | private | failed_node | less specific error if Ray does not start |
 | `Node._logs_dir` | private | log_folder | less specific error if Ray does not start |
 | `Node.all_processes`, `kill_all_processes` | private | daemons, end_node | daemons are found by their names |
@@ -87,10 +88,6 @@ TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
 DAEMONS = ("gcs_server", "raylet")
 """Names of the processes that a new local cluster of Ray needs, and of their log files."""
-IDLE = ("kill_log_monitor", "kill_dashboard", "kill_monitor")
-"""Names of the methods of Ray's Node that kill its log monitor, dashboard and autoscaler.
-
-A run needs none of these processes. The log monitor alone reads all logs ten times a second."""
 SERVE = "serve"
 """Name of the Ray namespace in which Ray Serve starts its actors."""
 HANGS_AT_EXIT = "2.60"
@@ -128,16 +125,6 @@ def own_head() -> bool:
     """Return whether this process has started the connected cluster."""
     node = own_node()
     return bool(node and getattr(node, "is_head", bool)())
-
-
-def close_idle_processes() -> None:
-    """End the processes that a local cluster does not need: log monitor, dashboard, autoscaler."""
-    node = own_node()
-    for name in IDLE if node else ():
-        try:
-            getattr(node, name)(check_alive=False)
-        except (AttributeError, TypeError):
-            report_missing(f"Node.{name}", "A process that is not needed runs idle")
 
 
 def failed_node(failure: BaseException) -> Any:

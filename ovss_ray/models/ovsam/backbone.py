@@ -7,7 +7,6 @@ side of the image embedding, C channels.
 from collections.abc import Sequence
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +25,8 @@ class Backbone(nn.Module):
     """index of the map whose regions `head` embeds"""
 
     def __init__(self, variant: Variant) -> None:
+        from open_clip.modified_resnet import ModifiedResNet  # takes 6 CPU seconds, and a Tower does without
+
         super().__init__()
         pixels = variant.strides[-1] * variant.clip_grid
         tower = ModifiedResNet(

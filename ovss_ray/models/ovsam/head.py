@@ -4,12 +4,15 @@ Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3. The parameters have the officia
 features, s side of the decoder's masks; g side of the image embedding, r side of a region's grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from ovss_ray.models.layers import Mlp
 from ovss_ray.models.ovsam.variants import Variant
@@ -70,7 +73,27 @@ def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
 
     `features` are (B, C, h, w). `rois` (P, 5) are the index of an image, and x0 y0 x1 y1 in pixels of the input.
     """
+    if features.device.type == "cpu" and not (torch.is_grad_enabled() and features.requires_grad):
+        return _kernel()(features, rois, 1 / stride, side, side, -1, True)
+    from torchvision.ops import roi_align  # with gradients, and deterministic on a GPU if that is requested
+
     return roi_align(features, rois, side, 1 / stride, sampling_ratio=-1, aligned=True)
+
+
+@cache
+def _kernel() -> Callable[..., Tensor]:
+    """Return the compiled RoIAlign of torchvision, from its library alone.
+
+    An import of torchvision also imports the whole of torch.compile, which takes 3 CPU seconds in each worker.
+    """
+    package: Any = find_spec("torchvision")
+    libraries = sorted(Path(package.submodule_search_locations[0]).glob("_C*.so"))
+    if libraries:
+        torch.ops.load_library(libraries[0])
+    else:
+        import torchvision  # noqa: F401 - it loads the library from wherever it is
+
+    return torch.ops.torchvision.roi_align
 
 
 def boxes(logits: Tensor, scale: float) -> Tensor:

@@ -25,7 +25,7 @@ from ray import serve
 from ray.data import DataContext
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from ovss_ray.engine.cluster import autoscaler, ray_internals
+from ovss_ray.engine.cluster import autoscaler, lean_start, ray_internals
 from ovss_ray.engine.watch import Lost, plain_errors
 from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.runs.plan import JOB
@@ -67,7 +67,7 @@ def test_no_other_module_touches_what_is_private() -> None:
     for module in (ROOT / "ovss_ray").rglob("*.py"):
         text = module.read_text()
         private = re.findall(r"ray\._|\._private|_internal\.| _blocking=|RAY_[a-z]\w+", text)
-        assert module.name in ("ray_internals.py", "autoscaler.py") or not private, module
+        assert module.name in ("ray_internals.py", "autoscaler.py", "lean_start.py") or not private, module
 
 
 @pytest.mark.usefixtures("cluster")
@@ -93,29 +93,28 @@ def test_ray_has_the_node_of_a_process_with_its_daemons_and_logs() -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_ray_has_methods_that_end_what_runs_idle(caplog: pytest.LogCaptureFixture) -> None:
-    monitors = ray_internals.daemons(ray_internals.own_node())["log_monitor"]
-    assert [process.poll() for process in monitors] == [None]
-    ray_internals.close_idle_processes()
-    assert caplog.records == [], LACKS.format(f"Node: {', '.join(ray_internals.IDLE)}")
-    assert all(process.poll() is not None for process in monitors)
+def test_a_lean_cluster_runs_no_processes_that_nobody_needs() -> None:
+    kinds = {"log_monitor", "dashboard", "monitor"}  # the fixture starts a lean one
+    assert not kinds & set(ray_internals.daemons(ray_internals.own_node())), LACKS.format(lean_start.IDLE)
 
 
-def test_without_the_node_nothing_is_ended(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.delattr(ray._private.worker, "_global_node")
-    ray_internals.close_idle_processes()
-    assert reported(caplog).startswith(LACKS.format("ray._private.worker._global_node"))
+def test_ray_has_the_methods_that_a_lean_start_leaves_out_and_they_come_back(caplog: pytest.LogCaptureFixture) -> None:
+    node, shared = import_module("ray._private.node").Node, import_module("ray._private.utils")
+    before = [getattr(node, name) for name in lean_start.IDLE], shared.get_dashboard_dependency_error
+    with lean_start.lean():
+        node.start_log_monitor(None)
+        assert isinstance(shared.get_dashboard_dependency_error(), ImportError)
+    assert before == ([getattr(node, name) for name in lean_start.IDLE], shared.get_dashboard_dependency_error)
+    assert caplog.records == [], LACKS.format(f"Node: {', '.join(lean_start.IDLE)}")
 
 
-def test_without_one_of_the_methods_the_others_are_called(
+def test_without_one_of_the_methods_the_others_are_left_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    called: list[bool] = []
-    there = {name: lambda check_alive: called.append(check_alive) for name in ray_internals.IDLE[1:]}
-    monkeypatch.setattr(ray._private.worker, "_global_node", SimpleNamespace(**there))
-    ray_internals.close_idle_processes()
-    assert called == [False, False]
-    assert reported(caplog).startswith(LACKS.format("Node.kill_log_monitor"))
+    monkeypatch.delattr("ray._private.node.Node.start_log_monitor")
+    with lean_start.lean():
+        import_module("ray._private.node").Node.start_monitor(None)
+    assert reported(caplog).startswith(LACKS.format("Node.start_log_monitor"))
 
 
 def raised_inside(node: Any) -> Exception:
@@ -449,6 +448,6 @@ def test_ray_has_what_is_for_developers(name: str) -> None:
 def test_ray_is_the_release_whose_workers_hang_at_exit() -> None:
     assert ray.__version__.startswith(f"{ray_internals.HANGS_AT_EXIT}."), (
         f"Ray {ray.__version__}: does a worker still wait for ever at its end? Take `atexit.register(_leave)` out of "
-        "engine/worker.py and run tests/engine/test_chaos.py with OVSS_CHAOS=30. If `staying` finds no worker, delete "
-        "_leave, HANGS_AT_EXIT and this test; else set HANGS_AT_EXIT to this release"
+        "engine/pools/worker.py and run tests/engine/test_chaos.py with OVSS_CHAOS=30. If `staying` finds no worker, "
+        "delete _leave, HANGS_AT_EXIT and this test; else set HANGS_AT_EXIT to this release"
     )

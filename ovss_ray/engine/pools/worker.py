@@ -3,6 +3,7 @@
 import atexit
 import faulthandler
 import os
+import pickle
 import sys
 import tempfile
 import time
@@ -28,6 +29,8 @@ from ovss_ray.structures import words
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
+RETRIES = 2
+"""Number of further attempts to compute the arrays of a stage, if the process that computes them dies"""
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
 
@@ -49,9 +52,8 @@ class Worker:
         self.name, self.ledger, self.deadline = str(context.get_actor_id()), ledger, deadline
         evidence_left, self.traces = evidence(self.name), _traces(self.name)
         faulthandler.enable(self.traces)
-        self._obey(
-            ray.get(ledger.start.remote(self.name, number, context.get_node_id(), evidence_left, context.current_actor))
-        )
+        handle = pickle.dumps(context.current_actor)  # as bytes, or the ledger would import the modules of the actor
+        self._obey(ray.get(ledger.start.remote(self.name, number, context.get_node_id(), evidence_left, handle)))
         shared = {key: ray.get(array) for key, array in prepared.items()}  # zero-copy: one mapped copy per node
         self.pool = pool
         benchmarks = catalog.Benchmarks(words)  # loaded here by name, since not all of their functions can be pickled
@@ -163,11 +165,16 @@ def _joined(rows: list[Batch]) -> Batch:
     return {name: column([value for row in rows for value in row[name]]) for name in rows[0]}
 
 
-def prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, Any]:
+Compute = Callable[[StageConfig, Sequence[Vocabulary]], list[np.ndarray]]
+"""Function that computes the arrays of a stage for vocabularies (see Stage.prepare) in another process."""
+
+
+def prepare(pools: Sequence[Placed], vocabularies: Vocabularies, compute: Compute | None = None) -> dict[str, Any]:
     """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
 
-    Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker.
-    A stage that gives images their own words, and all later stages, get no arrays: they use other vocabularies.
+    Arrays that are not cached are computed by `compute`; by default, by one Ray task per stage. A task gets the CPUs
+    and GPUs of one worker. A stage that gives images their own words, and all later stages, get no arrays: they use
+    other vocabularies.
     """
     cache = ArrayCache()
     ready: dict[str, Any] = {}
@@ -177,14 +184,20 @@ def prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, An
                 vocabularies = {}
             wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
             missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
-            task: Any = ray.remote(max_retries=2, **pool.options())(_prepare_one)
-            arrays = ray.get(task.remote(stage, pool.threads, list(missing.values()))) if missing else []
-            new = dict(zip(missing, arrays, strict=True))
+            of = compute or partial(_in_task, pool)
+            new = dict(zip(missing, of(stage, list(missing.values())) if missing else [], strict=True))
             ready |= {key: ray.put(cache.get(key, partial(new.__getitem__, key))) for key in wanted if key}
     return ready
 
 
-def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+def _in_task(pool: Placed, stage: StageConfig, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+    task: Any = ray.remote(max_retries=RETRIES, **pool.options())(prepared)
+    arrays: list[np.ndarray] = ray.get(task.remote(stage, pool.threads, vocabularies))
+    return arrays
+
+
+def prepared(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+    """Return the arrays of a stage for these vocabularies, computed in this process."""
     from ovss_ray.models import runtime  # imports torch, which the driver does without
 
     with runtime.computing(threads):

@@ -1,0 +1,1 @@
+"""Pools of worker processes: from images to receipts of written records."""

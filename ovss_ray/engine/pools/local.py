@@ -1,0 +1,116 @@
+"""A single pool of workers on a cluster that this command has started: from images to receipts without Ray Data.
+
+Ray Data serves clusters that nodes may join, and several pools. It also starts three actors of its own, and each of its
+workers imports it. For a small run on one machine this takes a third of the CPU time.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from ovss_ray.engine.cluster.nodes import Room, Size, packed
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.pools.worker import RETRIES, Recorder, prepared
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.columns import Batch
+from ovss_ray.structures.vocabulary import Vocabulary
+
+
+def suits(pools: Sequence[Placed], size: Size) -> bool:
+    """Return whether this module can run the pools: there is only one, and no nodes can join the cluster."""
+    return len(pools) == 1 and not size.grows
+
+
+class LocalPool:
+    """The workers of a pool. They start at once, and import what their stages need while this process goes on."""
+
+    def __init__(self, pool: Placed, size: Size, images: int) -> None:
+        actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **pool.options())(_Process)
+        batches, rooms = -(-images // pool.batch), [Room(node) for node in size.nodes]
+        fitting = len(packed([pool.need], [min(pool.most, batches)], rooms)[0])
+        self.workers = [actor.remote(pool) for _ in range(max(1, fitting))]
+        self.pool = pool
+
+    def prepare(self, stage: StageConfig, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+        """Compute the arrays of a stage for these vocabularies, in one of the workers. Raises the errors of Ray."""
+        method = self.workers[0].prepare.options(max_task_retries=RETRIES)
+        arrays: list[np.ndarray] = ray.get(method.remote(stage, self.pool.threads, vocabularies))
+        return arrays
+
+    def receipts(
+        self,
+        manifest: pa.Table,
+        arguments: Mapping[str, Any],
+        write: Callable[[pa.Table], pa.Table],
+        size: int,
+    ) -> Iterator[dict[str, Any]]:
+        """Send the images of a manifest through the workers. Yield one receipt per written file of records.
+
+        `arguments` are those of Recorder. `write` writes a table of records, and returns its receipts. The workers call
+        it if a batch is a whole file. Otherwise this process calls it for `size` records at a time.
+
+        If the process of a worker dies, Ray restarts it and sends its batches again, as with Ray Data. Raises the
+        errors of Ray.
+        """
+        alone = size <= self.pool.batch
+        setup = ray.put({**arguments, "write": write if alone else None})
+        waiting: list[pa.Table] = []
+        for table in self._results(manifest, setup):
+            if alone:
+                yield from table.to_pylist()
+                continue
+            waiting.append(table)
+            if sum(map(len, waiting)) >= size:
+                yield from write(pa.concat_tables(waiting)).to_pylist()
+                waiting = []
+        if waiting:
+            yield from write(pa.concat_tables(waiting)).to_pylist()
+
+    def _results(self, manifest: pa.Table, setup: Any) -> Iterator[pa.Table]:
+        """Yield the results of the batches in the order of completion.
+
+        A worker that has answered gets a second batch, which waits while it computes the first one. The last batches go
+        to workers without work.
+        """
+        rows, begin = self.pool.batch, 0
+        busy: dict[Any, Any] = {}
+        idle = list(self.workers)
+        while idle or busy:
+            for worker in idle:
+                if begin < len(manifest):
+                    batch = manifest.slice(begin, rows)
+                    columns = {name: batch[name].to_numpy() for name in batch.column_names}  # a slice would send all
+                    busy[worker.compute.remote([setup], columns)] = worker
+                    begin += rows
+            if not busy:
+                return
+            (ready,), _ = ray.wait(list(busy), num_returns=1)
+            worker = busy.pop(ready)
+            yield ray.get(ready)
+            many = len(manifest) - begin > rows * len(self.workers)
+            idle = [worker] * ((2 if many else 1) - list(busy.values()).count(worker))
+
+
+class _Process:
+    """Ray actor of a pool: a process that builds its Recorder for the first batch, and keeps it."""
+
+    def __init__(self, pool: Placed) -> None:
+        self.recorder: Recorder | None = None
+        with suppress(Exception):  # raised again for the first batch, and then shown as an error of the run
+            for stage in pool.stages:
+                stage.kind()
+            pool.computing()
+
+    def prepare(self, stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+        """Return the arrays of a stage for these vocabularies."""
+        return prepared(stage, threads, vocabularies)
+
+    def compute(self, setup: Sequence[Any], batch: Batch) -> pa.Table:
+        """Return the records of a batch, or receipts. `setup`: reference to the arguments of Recorder."""
+        if self.recorder is None:
+            self.recorder = Recorder(**ray.get(setup[0]))
+        return self.recorder(batch)

@@ -1,0 +1,69 @@
+"""Pools of workers on Ray Data: from images to receipts, on clusters of any size, with any number of pools."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
+
+from ovss_ray.engine.cluster import connection, placement, ray_internals
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.pools.worker import Recorder, Worker
+
+
+def receipts(
+    images: pa.Table,
+    pools: Sequence[Placed],
+    keeps: Sequence[set[str]],
+    shared: Mapping[str, Any],
+    write: Callable[[pa.Table], pa.Table],
+    size: int,
+) -> Iterator[dict[str, Any]]:
+    """Send images, rows of a manifest, through the pools. Yield one receipt per written file of records.
+
+    `keeps` are the columns to keep after each stage. `shared` are the arguments that the workers of all pools have.
+    `write` writes a table of records, and returns its receipts. It is called for `size` records at a time.
+    """
+    ray_internals.quiet_data()
+    blocks = _blocks(images, pools[0].batch)
+    stream: Dataset = ray_internals.dataset(blocks)
+    alone = size <= pools[-1].batch  # then a batch is a part, and its worker writes it: no task on the way
+    if alone and len(pools) == 1 and not connection.size().grows:  # else the budget keeps a growing pool in bounds
+        ray_internals.keep_pool_undivided(stream)
+    ends = accumulate(len(pool.stages) for pool in pools)
+    for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
+        arguments = {"number": number, "keep": keeps[end - 1], **shared}
+        if pool is pools[-1]:
+            arguments["write"] = write if alone else None
+        first = max(pool.least, min(pool.first, len(blocks)))
+        stream = _map(stream, pool, (first, max(first, min(pool.most, len(blocks)))), arguments)
+    if not alone:
+        writers = TaskPoolStrategy(size=placement.writers(connection.size().cpus))
+        stream = stream.map_batches(
+            write, batch_size=size, batch_format="pyarrow", compute=writers, num_cpus=placement.WRITING
+        )
+    yield from stream.iter_rows()
+
+
+def _map(images: Dataset, pool: Placed, workers: tuple[int, int], arguments: Mapping[str, Any]) -> Dataset:
+    """Return the dataset that results when a pool of workers runs its stages on the rows.
+
+    `workers`: initial and maximum number of workers. Workers beyond the number of batches would have no work.
+
+    Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
+    limit: it decides which images to skip, and stops the run after too many deaths.
+    """
+    return images.map_batches(
+        Recorder if "write" in arguments else Worker,
+        fn_constructor_kwargs={"pool": pool, **arguments},
+        batch_size=pool.batch,
+        compute=ActorPoolStrategy(min_size=pool.least, max_size=workers[1], initial_size=workers[0]),
+        **pool.options(),
+    )
+
+
+def _blocks(manifest: pa.Table, batch: int) -> list[pa.Table]:
+    """Return the manifest cut into at most 10,000 blocks. Each block has the rows of one or more batches."""
+    rows = batch * -(-len(manifest) // (batch * 10_000))
+    return [manifest.slice(begin, rows) for begin in range(0, len(manifest), rows)]
