@@ -64,20 +64,10 @@ def main(
     setup = Setup(device, tiny, kit or packed(), sheet, rounds, scenes, threads)
     for stage in stages:
         if sheet.due(f"the stage {stage}"):
-            run(setup, stage)
+            module, function = STAGES[stage]
+            with sheet.attempt(f"the rest of the stage {stage}"):
+                getattr(importlib.import_module(f"perf.gpu.{module}"), function)(setup)
     sheet.table()
-
-
-def run(setup: object, stage: str) -> None:
-    """Run one stage. What fails is noted, so that the minutes on the machine are not lost for the others."""
-    module, function = STAGES[stage]
-    try:
-        getattr(importlib.import_module(f"perf.gpu.{module}"), function)(setup)
-    except Exception as failure:  # noqa: BLE001 - whatever a stage meets on a machine that nobody has tried
-        import traceback
-
-        traceback.print_exc()
-        setup.sheet.skip(f"the rest of the stage {stage}", f"{type(failure).__name__}: {failure}")  # type: ignore[attr-defined]
 
 
 def checked(only: str) -> list[str]:

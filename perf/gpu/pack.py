@@ -24,22 +24,13 @@ PROJECT = ("ovss_ray", "perf", "configs", "tests")
 UNUSED = ("__pycache__", "data", "*.pyc", "test_*.py")
 """Left out of the copied folders."""
 WITH_NEEDS = ("pydantic",)  # it needs one version of pydantic-core
-PURE = (
-    "open_clip_torch",
-    "segment_anything",
-    "timm",
-    "ftfy",
-    "wcwidth",
-    "platformdirs",
-    "pytest",
-    "iniconfig",
-    "pluggy",
-)
+PURE = ("open_clip_torch", "segment_anything", "timm", "ftfy", "wcwidth", "platformdirs")
+PURE = (*PURE, "pytest", "iniconfig", "pluggy")
 PURE = (*PURE, "rich", "typer", "markdown-it-py", "mdurl", "pygments", "shellingham", "click")
-PURE = (*PURE, "fsspec", "tqdm", "huggingface-hub", "psutil", "cloudpickle")
+PURE = (*PURE, "fsspec", "tqdm", "psutil", "cloudpickle")
 COMPILED = ("regex", "safetensors", "pyyaml")
 """Wheels: the networks' packages, and what they and the project import. torch, torchvision, numpy, pillow, pyarrow,
-OpenCV and numba are too large: the machine has them."""
+OpenCV and numba are too large, and huggingface_hub has many needs: the machine has them."""
 GOLDENS = (
     *(f"san/{short}_seed0_{part}.npz" for short in ("vit_b_16", "vit_large_14") for part in ("camvid", "text_v20")),
     *(f"san/{short}_seed0_overrides.npz" for short in ("vit_b_16", "vit_large_14")),

@@ -48,25 +48,24 @@ class Compared:
 
 def measure(setup: Setup) -> None:
     """Add two rows for every network whose golden is in the kit."""
-    device = torch.device(setup.device)
     for name, compare in {} if setup.tiny else OFFICIAL.items():
-        if not setup.sheet.due(f"parity of {name}"):
-            continue
-        try:
-            with torch.inference_mode(), runtime.full_precision(device):
-                compared = compare(setup.kit, device)
-        except FileNotFoundError as failure:
-            setup.sheet.skip(f"parity of {name}", str(failure))
-            continue
-        errors = {key: error(ours, golden) for key, (ours, golden) in compared.tensors.items()}
-        worst = max(errors, key=lambda key: errors[key])
-        note = "largest: " + ", ".join(f"{key} {value:.1e}" for key, value in errors.items())
-        case = f"{len(errors)} tensors, fp32; most: {worst}"
-        setup.sheet.add(Row("parity", name, case, errors[worst], "of largest", BOUND, note=note))
-        goal = f"<= {compared.allowed}"
-        setup.sheet.add(Row("parity", name, "labels, fp32", compared.pixels, "pixels", goal))
-        setup.free()
+        if setup.sheet.due(f"parity of {name}"):
+            with setup.sheet.attempt(f"parity of {name}"):
+                _measure(setup, name, compare)
+            setup.free()
     tiny.parity(setup)
+
+
+def _measure(setup: Setup, name: str, compare: "Compare") -> None:
+    device = torch.device(setup.device)
+    with torch.inference_mode(), runtime.full_precision(device):
+        compared = compare(setup.kit, device)
+    errors = {key: error(ours, golden) for key, (ours, golden) in compared.tensors.items()}
+    worst = max(errors, key=lambda key: errors[key])
+    note = "largest: " + ", ".join(f"{key} {value:.1e}" for key, value in errors.items())
+    case = f"{len(errors)} tensors, fp32; most: {worst}"
+    setup.sheet.add(Row("parity", name, case, errors[worst], "of largest", BOUND, note=note))
+    setup.sheet.add(Row("parity", name, "labels, fp32", compared.pixels, "pixels", f"<= {compared.allowed}"))
 
 
 def error(ours: Any, golden: np.ndarray) -> float:
@@ -261,7 +260,8 @@ def sam(variant: str, kit: Path, device: torch.device) -> Compared:
     return Compared(tensors, int(wrong.sum()), 0)
 
 
-OFFICIAL: Mapping[str, Callable[[Path, torch.device], Compared]] = {
+Compare = Callable[[Path, torch.device], Compared]
+OFFICIAL: Mapping[str, Compare] = {
     "san_vit_b_16": partial(san, "vit_b_16"),
     "alpha_clip_vit_b_16": partial(alpha_clip, "vit_b_16"),
     "scan_vitB": partial(scan, "scan_vitB", "vitB_small_seed0"),

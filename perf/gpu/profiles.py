@@ -50,7 +50,7 @@ def one(setup: Setup, path: Path, name: str, call: Callable[[], object]) -> None
 
 def calls(setup: Setup) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield names and calls; a network is freed before the next one is built."""
-    name, batch = ("san_tiny", 2) if setup.tiny else ("san_vit_b_16", 8)
+    name, batch = ("san_tiny", 1) if setup.tiny else ("san_vit_b_16", 8)
     image = pictures.photograph((48, 64) if setup.tiny else san.SIZE)
     yield from _san(setup, name, image, batch)
     if setup.tiny:

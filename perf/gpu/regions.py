@@ -16,7 +16,7 @@ from perf.gpu.setup import Setup
 
 ALPHA_CLIPS = ("alpha_clip_vit_b_16", "alpha_clip_vit_l_14", "alpha_clip_vit_l_14_336")
 SCANS = ("scan_vitB", "scan_vitL")
-PARTS = ("crops", "pixels", "whole", "backbone", "pixel decoder", "masked decoder", "regions")
+PARTS = ("pixels", "crops", "whole", "backbone", "pixel decoder", "masked decoder", "regions")
 COUNTED = ("crops", "whole", "backbone")
 """Parts of SCAN that are mostly matrix products, so that a share of their peak says something."""
 REGIONS = 128
@@ -26,16 +26,19 @@ REGIONS = 128
 def alpha_clip(setup: Setup) -> None:
     """Add rows for the tower alone, and from a photograph and masks to embeddings."""
     for name in ("alpha_clip_tiny",) if setup.tiny else ALPHA_CLIPS:
-        if not setup.sheet.due(f"throughput of {name}"):
-            continue
-        model = filled(AlphaClip, VARIANTS[name]).to(setup.device)
-        with torch.inference_mode(), runtime.full_precision(torch.device(setup.device)):
-            for precision in setup.precisions:
-                model.precision = precision
-                _tower(setup, name, model)
-                _regions(setup, name, model)
-        del model
-        setup.free()
+        if setup.sheet.due(f"throughput of {name}"):
+            with setup.sheet.attempt(f"the rest of {name}"):
+                _alpha_clip(setup, name)
+            setup.free()
+
+
+def _alpha_clip(setup: Setup, name: str) -> None:
+    model = filled(AlphaClip, VARIANTS[name]).to(setup.device)
+    with torch.inference_mode(), runtime.full_precision(torch.device(setup.device)):
+        for precision in setup.precisions:
+            model.precision = precision
+            _tower(setup, name, model)
+            _regions(setup, name, model)
 
 
 def filled(kind: Any, variant: Any) -> Any:
@@ -81,21 +84,24 @@ def _regions(setup: Setup, name: str, model: AlphaClip) -> None:
 def scan_parts(setup: Setup) -> None:
     """Add rows for SCAN's crops, in crops per second, and for its other parts, in images per second."""
     for name in ("scan_tiny",) if setup.tiny else SCANS:
-        if not setup.sheet.due(f"throughput of {name}"):
-            continue
-        model = scan.made_up(name).to(setup.device)
-        size, classes = ((48, 64), 3) if setup.tiny else ((512, 683), 150)
-        with torch.inference_mode(), runtime.full_precision(torch.device(setup.device)):
-            for precision in setup.precisions:
-                model.precision = precision
-                _parts(setup, name, model, size, classes)
-        del model
-        setup.free()
+        if setup.sheet.due(f"throughput of {name}"):
+            with setup.sheet.attempt(f"the rest of {name}"):
+                _scan(setup, name)
+            setup.free()
+
+
+def _scan(setup: Setup, name: str) -> None:
+    model = scan.made_up(name).to(setup.device)
+    size, classes = ((48, 64), 3) if setup.tiny else ((512, 683), 150)
+    with torch.inference_mode(), runtime.full_precision(torch.device(setup.device)):
+        for precision in setup.precisions:
+            model.precision = precision
+            _parts(setup, name, model, size, classes)
 
 
 def _parts(setup: Setup, name: str, model: Any, size: tuple[int, int], classes: int) -> None:
     calls, _, count = scan.parts(model, pictures.photograph(size), classes)
-    for part in PARTS[: 2 if setup.tiny else None]:
+    for part in PARTS[: 1 if setup.tiny else None]:
         if setup.sheet.due(f"{part} of {name}, {model.precision}"):
             units, unit = (count, "crops") if part == "crops" else (1, "images")
             case = ("scan", name, f"{part}, {count} regions, K = {classes}")

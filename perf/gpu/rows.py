@@ -2,6 +2,9 @@
 
 import json
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,15 @@ class Sheet:
             return True
         self.skip(what, f"the limit of {self.limit:.0f} s is over")
         return False
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Note what fails in the block, so that the minutes on a machine that nobody has tried serve the rest."""
+        try:
+            yield
+        except Exception as failure:  # noqa: BLE001 - whatever a network meets there, memory that is full among it
+            traceback.print_exc()
+            self.skip(what, f"{type(failure).__name__}: {str(failure)[:500]}")
 
     def skip(self, what: str, reason: str) -> None:
         """Note what was not measured, and why."""

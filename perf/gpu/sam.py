@@ -29,14 +29,17 @@ NETWORKS = ("sam_vit_b", "sam_vit_h")
 def measure(setup: Setup) -> None:
     """Add rows for encoders and generators, ours and released, and their ratios."""
     for name in ("sam_tiny",) if setup.tiny else NETWORKS:
-        if not setup.sheet.due(f"throughput of {name}"):
-            continue
-        with torch.inference_mode(), runtime.full_precision(torch.device(setup.device)):
-            ours, released = networks(name, setup.device)
-            encoder(setup, name, ours, released)
-            generator(setup, name, ours, released)
-        del ours, released
-        setup.free()
+        if setup.sheet.due(f"throughput of {name}"):
+            with setup.sheet.attempt(f"the rest of {name}"):
+                _measure(setup, name)
+            setup.free()
+
+
+def _measure(setup: Setup, name: str) -> None:
+    with torch.inference_mode(), runtime.full_precision(torch.device(setup.device)):
+        ours, released = networks(name, setup.device)
+        encoder(setup, name, ours, released)
+        generator(setup, name, ours, released)
 
 
 def networks(name: str, device: str) -> tuple[Sam, Any]:
