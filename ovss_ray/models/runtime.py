@@ -5,9 +5,10 @@ context managers of this module restore the earlier settings at their end.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ovss_ray.errors import OvssError
+from ovss_ray.io import processor
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -99,8 +101,20 @@ def in_full_precision(
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return torch's autocast to bfloat16 for "bf16", and a disabled autocast for "fp32"."""
+    """Return torch's autocast to bfloat16 for "bf16", and a disabled autocast for "fp32".
+
+    The first autocast to bfloat16 on a CPU without bf16 instructions emits a RuntimeWarning.
+    """
+    if precision == "bf16" and device.type == "cpu":
+        _warn_of_bf16()
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@cache
+def _warn_of_bf16() -> None:
+    if processor.lacks_bf16():
+        warning = processor.slow_bf16("this network", 'Load it with precision="fp32", or on a GPU')
+        warnings.warn(warning, RuntimeWarning, stacklevel=3)
 
 
 def up(array: np.ndarray | Tensor, device: torch.device) -> Tensor:

@@ -1,6 +1,8 @@
 """Settings of the process are those from before when a network has been computed."""
 
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from ovss_ray.errors import OvssError
+from ovss_ray.io import processor
 from ovss_ray.models import runtime
 
 GPU = torch.device("cuda")
@@ -122,6 +125,27 @@ def test_autocast_ends_with_its_context(precision: str, dtype: torch.dtype) -> N
     with runtime.autocast(x.device, precision):
         assert (x @ x).dtype == dtype
     assert (x @ x).dtype == torch.float32
+
+
+def test_bf16_on_a_cpu_without_its_instructions_warns_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    runtime._warn_of_bf16.cache_clear()
+    for flags, lacking in (
+        ("flags\t: fpu avx512_bf16", False),
+        ("Features\t: fp bf16", False),
+        ("flags\t: avx2", True),
+    ):
+        processor.CPUINFO.write_text(f"processor\t: 0\n{flags}\n")
+        assert processor.lacks_bf16() == lacking
+    with pytest.warns(
+        RuntimeWarning, match="bf16 on a CPU without bf16 instructions .* is 3 to 5 times slower than fp32"
+    ):
+        runtime.autocast(torch.device("cpu"), "bf16")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runtime.autocast(torch.device("cpu"), "bf16")
+    processor.CPUINFO.unlink()
+    assert not processor.lacks_bf16(), "unknown elsewhere"
 
 
 def test_what_goes_to_a_device_comes_back() -> None:

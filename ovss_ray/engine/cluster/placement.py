@@ -11,6 +11,7 @@ from ovss_ray.config.run import Pool
 from ovss_ray.engine.cluster import sharing
 from ovss_ray.engine.cluster.nodes import Need, Room, Size, packed
 from ovss_ray.engine.cluster.sharing import Share
+from ovss_ray.io import processor
 from ovss_ray.pipeline.stage import StageConfig
 
 
@@ -187,6 +188,21 @@ def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
         f"{', '.join(slow)}: computed on CPUs, which is slow. The cluster has {present}. To wait for GPUs, pass "
         "--wait-for gpus=1"
     )
+
+
+def bf16_on_cpus(pools: Sequence[Placed]) -> str:
+    """Return a warning if a stage computes in bfloat16 on CPUs like that of this machine, without instructions for it.
+
+    Otherwise return "". Other nodes may have other processors.
+    """
+    stages = [
+        stage.use for pool in pools if not pool.gpus for stage in pool.stages
+        if getattr(stage.settings(), "precision", "") == "bf16"
+    ]  # fmt: skip
+    if not (stages and processor.lacks_bf16()):
+        return ""
+    changes = " ".join(f"--set {stage}.precision=fp32" for stage in stages)
+    return processor.slow_bf16(", ".join(stages), f"On CPUs, type {changes}")
 
 
 def _light(pool: Pool) -> bool:

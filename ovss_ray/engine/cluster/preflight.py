@@ -87,13 +87,15 @@ def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Pl
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
     If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, use
-    the config's `patience` if that is longer. `say` prints the progress of the wait, and a warning if networks run on
-    CPUs. Raises OvssError if the cluster is then still too small. Ray itself would wait forever, without a message.
+    the config's `patience` if that is longer. `say` prints the progress of the wait. It also prints warnings if
+    networks run on CPUs, or in bfloat16 on CPUs without it. Raises OvssError if the cluster is then still too small.
+    Ray itself would wait forever, without a message.
     """
     weights = sum(
         file.stat().st_size for stage_files in plan.sources for file in stage_files if len(stage_files) <= NETWORK_FILES
     )
     pools = waiting.for_pools(plan.pools, weights, patience, plan.config.patience, say)
-    if warning := placement.on_cpus(pools, connection.size(), weights):
-        say(warning)
+    for warning in (placement.on_cpus(pools, connection.size(), weights), placement.bf16_on_cpus(pools)):
+        if warning:
+            say(warning)
     return pools

@@ -13,20 +13,31 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.runs.folder import RunFolder
 
 
-def facts(report: Report) -> str:
-    """Return facts for a paper or an issue, one per line: coverage, weights, intervals and versions."""
+def facts(report: Report, config: RunConfig) -> str:
+    """Return facts for a paper or an issue, one per line: coverage, weights, precision, intervals and versions."""
     run, packages = report.run, report.run.environment.get("packages", {})
     lines = [f"run {run.digest}, {'final' if report.final else 'not final'}"]
     lines += [line for name, benchmark in report.benchmarks.items() for line in _benchmark(name, benchmark)]
     for weights in run.environment.get("weights", ()):
         fake = " (FAKE WEIGHTS)" if weights["fake"] else ""
         lines.append(f"weights {PurePosixPath(str(weights['file'])).name}{fake}: sha256 {weights['sha256']}")
+    lines += precisions(config)
     lines += [f"intervals of {name}: {words}" for name, words in intervals(report).items()]
     git = run.environment.get("git")
     lines.append(f"ovss_ray {packages.get('ovss_ray')}" + (f", commit {git}" if git else ""))
     lines.append(", ".join(f"{name} {version}" for name, version in packages.items() if name != "ovss_ray"))
     lines.append(f"Python {run.environment.get('python')}, {run.environment.get('platform')}")
     return "\n".join(lines)
+
+
+def precisions(config: RunConfig) -> list[str]:
+    """Return a line per stage with a network: fp32 or bf16, and that TensorFloat-32 is off (models.runtime)."""
+    stages = {stage.use: getattr(stage.settings(), "precision", None) for stage in config.stages()}
+    return [
+        f"precision of {stage}: {precision}, TensorFloat-32 (TF32) off"
+        for stage, precision in stages.items()
+        if precision
+    ]
 
 
 def _benchmark(name: str, benchmark: BenchmarkReport) -> list[str]:

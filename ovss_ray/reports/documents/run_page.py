@@ -60,7 +60,7 @@ def render(folder: RunFolder, report: Report, readings: Mapping[str, Reading], i
         times=benchmark_view.times(report),
         pools=provenance.pools(folder.config()),
         history=provenance.history(report),
-        provenance=provenance.facts(report),
+        provenance=provenance.facts(report, folder.config()),
         command=provenance.command(folder),
         config=files.read(folder.file("config.yaml")).decode(),
         bibtex=citations.bibtex((stage.use for stage in folder.config().stages()), readings),

@@ -10,6 +10,7 @@ from ovss_ray.config.run import Pool, RunConfig
 from ovss_ray.engine.cluster import placement
 from ovss_ray.engine.cluster.nodes import Node, Size, even, matches
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.io import processor
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.runs.complete import complete
 
@@ -94,6 +95,18 @@ def test_networks_for_gpus_on_the_cpus_of_a_cluster_are_reported() -> None:
     assert placement.on_cpus(slow, cluster, 1e7) == "", "small networks are made for CPUs, too"
     assert placement.on_cpus(slow, even(1, 4), 1e9) == "", "nor can nodes join a laptop"
     assert placement.on_cpus(place(replace(cluster, nodes=(Node(4, 1),)), pool("san")), cluster, 1e9) == ""
+
+
+def test_bf16_on_cpus_without_its_instructions_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "lacks_bf16", lambda: True)
+    half = Pool(stages=(StageConfig(use="san", options={"precision": "bf16"}),))
+    warning = placement.bf16_on_cpus(place(even(1, 4), half))
+    assert warning.startswith("san: precision bf16 on a CPU without bf16 instructions")
+    assert warning.endswith("type --set san.precision=fp32")
+    assert placement.bf16_on_cpus(place(even(1, 4), pool("san"))) == ""
+    assert placement.bf16_on_cpus(place(even(1, 4, 1), half)) == "", "it computes on the GPU"
+    monkeypatch.setattr(processor, "lacks_bf16", lambda: False)
+    assert placement.bf16_on_cpus(place(even(1, 4), half)) == ""
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 
 from ovss_ray import metrics
 from ovss_ray.cli.app import app
+from ovss_ray.config.run import Pool, RunConfig
 from ovss_ray.metrics.confusion import Partial
-from ovss_ray.reports.documents import citations, confusions, gallery, pictures, values
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.reports.documents import citations, confusions, gallery, pictures, provenance, values
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs.folder import RunFolder
 from tests.paths import ROOT
@@ -135,6 +137,18 @@ def test_pictures_and_notes_follow_the_own_words_of_a_run(worded: RunFolder, mon
     free = page(worded)
     assert "indices into the words of each image, not classes" in free.text
     assert not any(image["predictions"][0] or image["differences"][0] for image in images(free))
+
+
+def test_the_precision_of_each_network_is_stated() -> None:
+    stages = (
+        StageConfig(use="sam"),
+        StageConfig(use="alpha_clip", options={"precision": "bf16"}),
+        StageConfig(use="paint"),
+    )
+    assert provenance.precisions(RunConfig(pools=[Pool(stages=stages)])) == [
+        "precision of sam: fp32, TensorFloat-32 (TF32) off",
+        "precision of alpha_clip: bf16, TensorFloat-32 (TF32) off",
+    ]
 
 
 def test_a_metric_of_fewer_images_says_so_and_every_benchmark_gets_an_image(run: RunFolder) -> None:

@@ -1,0 +1,30 @@
+"""The processor of this machine: whether it computes in bfloat16, and a warning if it does not."""
+
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Flags of Linux for processors with instructions for bfloat16: two of x86, and that of Arm."""
+SLOWER = "3 to 5 times slower than fp32"
+"""Measured with SAN on a processor without these instructions (perf/RESULTS.md)"""
+
+
+def lacks_bf16() -> bool:
+    """Return True if Linux lists no instructions for bfloat16 among the flags of the processor.
+
+    Without such a list, as on other systems, return False.
+    """
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((set(line.split()) for line in lines if line.startswith(("flags", "Features"))), BF16)
+    return not flags & BF16
+
+
+def slow_bf16(subject: str, advice: str) -> str:
+    """Return the warning that `subject` computes in bfloat16 on a processor without instructions for it."""
+    return (
+        f"{subject}: precision bf16 on a CPU without bf16 instructions (avx512_bf16, amx_bf16) is {SLOWER}, and less "
+        f"accurate. bf16 is for GPUs. {advice}"
+    )
