@@ -1,6 +1,7 @@
 """The scripts in examples/, run as their docstrings say, and what they print."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from PIL import Image
 
 import ovss_ray
-from examples import majority, picture, segment
+from examples import clipseg, majority, picture, segment
 from ovss_ray.datasets import scenes
+from ovss_ray.structures.vocabulary import Vocabulary
+from tests import small_clipseg
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.ray
@@ -89,6 +92,48 @@ def test_the_picture_of_the_readme_is_the_one_that_the_script_draws(tmp_path: Pa
     assert difference < 5, "draw it again: python -m examples.picture docs/scenes.png"
 
 
-@pytest.mark.parametrize("script", ["evaluate", "segment", "majority", "picture"])
+@pytest.mark.slow
+def test_the_wrapped_model_has_the_label_maps_of_its_library_alone_and_in_a_run(cluster: None, tmp_path: Path) -> None:
+    import torch
+
+    folder = small_clipseg.write(tmp_path / "clipseg")
+    stage = clipseg.Stage(clipseg.Stage.Config(folder=str(folder), names=2))
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    names = ["dog", "cat", "tree", "sky", "street"]
+    inputs = stage.processor(text=[f"a photo of a {name}." for name in names], images=[image] * 5, return_tensors="pt")
+    with torch.inference_mode():
+        logits = torch.nn.functional.interpolate(stage.model(**inputs).logits[None], (60, 80), mode="bilinear")[0]
+    labels = stage.segment(image, Vocabulary.of(names))
+    assert len(np.unique(labels)) > 2
+    assert labels.dtype == np.uint16
+    assert (labels == logits.argmax(0).numpy()).mean() > 0.999
+    overrides = {"examples.clipseg.folder": str(folder)}
+    config, out = ROOT / "examples/clipseg.yaml", tmp_path / "run"
+    run_report = ovss_ray.evaluate(config, "scenes:seen", limit=2, out=out, overrides=overrides)
+    assert run_report.benchmarks["scenes:seen"].images.scored == 2
+    for number in range(2):
+        written = np.asarray(Image.open(out / "scenes-seen/predictions" / f"{number:04d}.png"))
+        drawn = scenes.of_address(f"seen/validation/{number}")[0].image
+        assert (written == stage.segment(drawn, scenes.BENCHMARKS["seen"].vocabulary)).mean() > 0.999
+
+
+def test_a_model_without_weights_is_an_error_that_names_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ovss_ray.OvssError, match=r"no \*\.safetensors"):
+        ovss_ray.evaluate(
+            ROOT / "examples/clipseg.yaml", "scenes:seen", overrides={"examples.clipseg.folder": str(tmp_path)}
+        )
+
+
+def test_the_document_on_ones_own_model_shows_the_lines_of_the_example() -> None:
+    example = (ROOT / "examples/clipseg.py").read_text("utf-8")
+    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/own_model.md").read_text("utf-8"), re.M | re.S)
+    lines = {line.strip() for line in example.splitlines()}
+    of_the_example = [block for block in shown if "CLIPSeg" in block]
+    assert of_the_example
+    assert not [line for block in of_the_example for line in block.splitlines() if line.strip() not in lines]
+
+
+@pytest.mark.parametrize("script", ["evaluate", "segment", "majority", "picture", "clipseg"])
 def test_every_example_is_short(script: str) -> None:
     assert len((ROOT / "examples" / f"{script}.py").read_text("utf-8").splitlines()) <= 100
