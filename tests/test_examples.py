@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -120,18 +121,24 @@ def test_the_wrapped_model_has_the_label_maps_of_its_library_alone_and_in_a_run(
 def test_a_model_without_weights_is_an_error_that_names_its_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ovss_ray.OvssError, match=r"no \*\.safetensors"):
-        ovss_ray.evaluate(
-            ROOT / "examples/clipseg.yaml", "scenes:seen", overrides={"examples.clipseg.folder": str(tmp_path)}
-        )
+        clipseg.Stage.files(clipseg.Stage.Config(folder=str(tmp_path)))
 
 
-def test_the_document_on_ones_own_model_shows_the_lines_of_the_example() -> None:
-    example = (ROOT / "examples/clipseg.py").read_text("utf-8")
-    shown = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/own_model.md").read_text("utf-8"), re.M | re.S)
+def test_the_document_on_ones_own_model_has_a_stage_that_works_and_lines_of_the_example(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    document, example = ((ROOT / name).read_text("utf-8") for name in ("docs/own_model.md", "examples/clipseg.py"))
+    shortest, *shown = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
     lines = {line.strip() for line in example.splitlines()}
-    of_the_example = [block for block in shown if "CLIPSeg" in block]
-    assert of_the_example
-    assert not [line for block in of_the_example for line in block.splitlines() if line.strip() not in lines]
+    assert len(shown) == 4
+    assert not [line for block in shown for line in block.splitlines() if line.strip() not in lines]
+    monkeypatch.setitem(sys.modules, "my_library", SimpleNamespace(predict=lambda image, names: image[..., 0] % 2))
+    exec(compile(shortest, "docs/own_model.md", "exec"), names := {"__name__": "my_stage"})
+    words = Vocabulary.of(["road", "sky"])
+    batch = {"image": np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3), "vocabulary": np.array([words.digest])}
+    (labels,) = names["Stage"](None)(batch, {words.digest: words})["prediction"]
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels, [[0, 1, 0, 1]] * 2)
 
 
 @pytest.mark.parametrize("script", ["evaluate", "segment", "majority", "picture", "clipseg"])
