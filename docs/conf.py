@@ -57,7 +57,8 @@ def order(app: Sphinx, page: str, content: list[str]) -> None:
     for heading, part in zip(parts[::2], parts[1::2], strict=True):
         links = re.findall(r"^\| \[([^\]]+)\]\(([^)]+)\.md\)", part, re.MULTILINE)
         listed = "\n".join(f"{title} <{posixpath.normpath(f'/docs/{path}')}>" for title, path in links)
-        content[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{listed}\n```\n"
+        if links:
+            content[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{listed}\n```\n"
 
 
 def setup(app: Sphinx) -> None:
