@@ -84,7 +84,7 @@ def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
         if not link.startswith("https://"):
             path, _, anchor = link.partition("#")
             target = (document.parent / path).resolve() if path else document
-            assert target.exists(), link
+            assert target.is_file() or (target.is_dir() and document == ROOT / "README.md"), f"{link}: name a file"
             assert not anchor or anchor in anchors(target), link
 
 

@@ -1,9 +1,11 @@
 """The scripts in examples/, run as their docstrings say, and what they print."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,12 @@ import pytest
 from PIL import Image
 
 import ovss_ray
-from examples import majority, picture, segment
+from examples import clipseg, majority, picture, segment
 from ovss_ray.datasets import scenes
+from ovss_ray.pipeline import execution
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.vocabulary import Vocabulary
+from tests import small_clipseg
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.ray
@@ -89,6 +95,50 @@ def test_the_picture_of_the_readme_is_the_one_that_the_script_draws(tmp_path: Pa
     assert difference < 5, "draw it again: python -m examples.picture docs/scenes.png"
 
 
-@pytest.mark.parametrize("script", ["evaluate", "segment", "majority", "picture"])
+@pytest.mark.slow
+def test_the_wrapped_model_has_the_label_maps_of_its_library(tmp_path: Path) -> None:
+    import torch
+
+    folder, words = small_clipseg.write(tmp_path / "clipseg"), Vocabulary.of(["dog", "cat", "tree", "sky", "street"])
+    stage = StageConfig(use="examples.clipseg", options={"folder": str(folder), "names": 2}).build()
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    batch = execution.start(2, image=[image, image[:30]], vocabulary=[words.digest] * 2)
+    done = execution.run({"examples.clipseg": stage}, batch, {words.digest: words})
+    assert list(done["error"]) == ["", ""]
+    assert done["prediction"][1].shape == (30, 80)
+    prompts = [f"a photo of a {name}." for name in words.names]
+    inputs = stage.processor(text=prompts, images=[image] * 5, return_tensors="pt")
+    with torch.inference_mode():
+        logits = torch.nn.functional.interpolate(stage.model(**inputs).logits[None], (60, 80), mode="bilinear")[0]
+    labels = done["prediction"][0]
+    assert len(np.unique(labels)) > 2
+    assert labels.dtype == np.uint16
+    assert (labels == logits.argmax(0).numpy()).mean() > 0.999
+
+
+def test_a_model_without_weights_is_an_error_that_names_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ovss_ray.OvssError, match=r"no \*\.safetensors"):
+        clipseg.Stage.files(clipseg.Stage.Config(folder=str(tmp_path)))
+
+
+def test_the_document_on_ones_own_model_has_a_stage_that_works_and_lines_of_the_example(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    document, example = ((ROOT / name).read_text("utf-8") for name in ("docs/own_model.md", "examples/clipseg.py"))
+    shortest, *shown = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    lines = {line.strip() for line in example.splitlines()}
+    assert len(shown) == 4
+    assert not [line for block in shown for line in block.splitlines() if line.strip() not in lines]
+    monkeypatch.setitem(sys.modules, "my_library", SimpleNamespace(predict=lambda image, names: image[..., 0] % 2))
+    exec(compile(shortest, "docs/own_model.md", "exec"), names := {"__name__": "my_stage"})
+    words = Vocabulary.of(["road", "sky"])
+    batch = {"image": np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3), "vocabulary": np.array([words.digest])}
+    (labels,) = names["Stage"](None)(batch, {words.digest: words})["prediction"]
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels, [[0, 1, 0, 1]] * 2)
+
+
+@pytest.mark.parametrize("script", ["evaluate", "segment", "majority", "picture", "clipseg"])
 def test_every_example_is_short(script: str) -> None:
     assert len((ROOT / "examples" / f"{script}.py").read_text("utf-8").splitlines()) <= 100
