@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,8 +19,7 @@ from ovss_ray.benchmarks import catalog
 from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
-from ovss_ray.io.arrays.array_cache import ArrayCache
-from ovss_ray.pipeline import execution
+from ovss_ray.pipeline import execution, preparation
 from ovss_ray.pipeline.stage import StageConfig, build_all
 from ovss_ray.runs import records
 from ovss_ray.structures import words
@@ -167,21 +165,15 @@ def prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, An
     """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
 
     Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker.
-    A stage that gives images words of their own, and all later stages, get no arrays: they use other vocabularies.
     """
-    cache = ArrayCache()
-    ready: dict[str, Any] = {}
-    for pool in pools:
-        for stage in pool.stages:
-            if stage.gives_words():
-                vocabularies = {}
-            wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
-            missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
-            task: Any = ray.remote(max_retries=2, **pool.options())(_prepare_one)
-            arrays = ray.get(task.remote(stage, pool.threads, list(missing.values()))) if missing else []
-            new = dict(zip(missing, arrays, strict=True))
-            ready |= {key: ray.put(cache.get(key, partial(new.__getitem__, key))) for key in wanted if key}
-    return ready
+
+    def computed(pool: Placed, stage: StageConfig, missing: Sequence[Vocabulary]) -> list[np.ndarray]:
+        task: Any = ray.remote(max_retries=2, **pool.options())(_prepare_one)
+        arrays: list[np.ndarray] = ray.get(task.remote(stage, pool.threads, missing))
+        return arrays
+
+    stages = [(pool, stage) for pool in pools for stage in pool.stages]
+    return {key: ray.put(array) for key, array in preparation.arrays(stages, vocabularies, computed)}
 
 
 def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:

@@ -73,6 +73,17 @@ def size() -> Size:
     return Size(tuple(nodes), grows=not ray_internals.own_head())
 
 
+def running_size() -> Size:
+    """Return the live nodes of the running cluster. Raises OvssError if none is running: this starts no cluster."""
+    if not ray.is_initialized() and _starts(_address()):
+        raise OvssError(
+            "--cluster: no Ray cluster is running. Connect to one: export RAY_ADDRESS=HOST:6379. Without --cluster, "
+            "the plan describes this machine"
+        )
+    with connect():
+        return size()
+
+
 def _node(resources: Mapping[str, float], labels: Mapping[str, str]) -> Node:
     cpus, gpus, memory = (resources.get(kind, 0.0) for kind in STANDARD)
     custom = {kind: amount for kind, amount in resources.items() if kind not in STANDARD}
