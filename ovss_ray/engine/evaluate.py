@@ -143,7 +143,7 @@ def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch
 def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: Watch) -> Iterator[dict[str, Any]]:
     """Send the images of a manifest through the pools. Yield one receipt (see `_write`) per written file of records."""
     with plain_errors():
-        prepared = prepare(pools, plan.vocabularies)
+        prepared = prepare(pools, plan.vocabularies, watch.ledger)
     shared: dict[str, Any] = {
         "vocabularies": plan.vocabularies,
         "words": plan.words,

@@ -18,6 +18,7 @@ import ray
 from ovss_ray.benchmarks import catalog
 from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.ledger import Names
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution, preparation
 from ovss_ray.pipeline.stage import StageConfig, build_all
@@ -161,23 +162,31 @@ def _joined(rows: list[Batch]) -> Batch:
     return {name: column([value for row in rows for value in row[name]]) for name in rows[0]}
 
 
-def prepare(pools: Sequence[Placed], vocabularies: Vocabularies) -> dict[str, Any]:
+def prepare(pools: Sequence[Placed], vocabularies: Vocabularies, ledger: Any) -> dict[str, Any]:
     """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
 
-    Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker.
+    Arrays that are not cached are computed by one Ray task per stage. A task gets the CPUs and GPUs of one worker. The
+    ledger registers how many names are embedded.
     """
 
     def computed(pool: Placed, stage: StageConfig, missing: Sequence[Vocabulary]) -> list[np.ndarray]:
+        names = sum(len(vocabulary.classes) for vocabulary in missing)
+        ledger.start_names.remote(names)
         task: Any = ray.remote(max_retries=2, **pool.options())(_prepare_one)
-        arrays: list[np.ndarray] = ray.get(task.remote(stage, pool.threads, missing))
+        try:
+            arrays: list[np.ndarray] = ray.get(task.remote(stage, pool.threads, missing, Names(ledger, names)))
+        finally:
+            ledger.end_names.remote()
         return arrays
 
     stages = [(pool, stage) for pool in pools for stage in pool.stages]
     return {key: ray.put(array) for key, array in preparation.arrays(stages, vocabularies, computed)}
 
 
-def _prepare_one(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-    from ovss_ray.models import runtime  # imports torch, which the driver does without
+def _prepare_one(
+    stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary], listener: Names
+) -> list[np.ndarray]:
+    from ovss_ray.models import runtime, text  # imports torch, which the driver does without
 
-    with runtime.computing(threads):
+    with runtime.computing(threads), text.reported(listener):
         return stage.kind().prepare(stage.settings(), vocabularies)

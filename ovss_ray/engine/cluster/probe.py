@@ -14,6 +14,7 @@ import pyarrow as pa
 from ovss_ray.benchmarks import catalog
 from ovss_ray.engine.cluster.estimate import Probed
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.display import EVERY
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution, preparation
 from ovss_ray.pipeline.stage import Stage, StageConfig, build_all
@@ -37,7 +38,7 @@ def probe(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) ->
         raise OvssError(f"--probe: the stage {exporting[0]} writes files, so it runs in `ovss evaluate` only")
     with tempfile.TemporaryDirectory() as folder:
         pools = [_writing_to(folder, pool) for pool in pools]
-        shared = _prepared(plan, pools)
+        shared = _prepared(plan, pools, say)
         begun, benchmarks = time.perf_counter(), catalog.Benchmarks(plan.words)
         built = []
         for pool in pools:
@@ -71,9 +72,20 @@ def _writing_to(folder: str, pool: Placed) -> Placed:
     return replace(pool, stages=tuple(stages))
 
 
-def _prepared(plan: RunPlan, pools: Sequence[Placed]) -> dict[str, np.ndarray]:
+def _prepared(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) -> dict[str, np.ndarray]:
+    """Return key → prepared array. The number of embedded names is printed every EVERY seconds."""
+    due = time.monotonic() + EVERY
+
+    def listener(done: float, names: int) -> None:
+        nonlocal due
+        if time.monotonic() > due:
+            due = time.monotonic() + EVERY
+            say(f"preparing names: {int(done)}/{names}")
+
     def computed(pool: Placed, stage: StageConfig, missing: Sequence[Vocabulary]) -> list[np.ndarray]:
-        with pool.computing():
+        from ovss_ray.models import text  # imports torch, which other stages do without
+
+        with pool.computing(), text.reported(listener):
             return stage.kind().prepare(stage.settings(), missing)
 
     stages = [(pool, stage) for pool in pools for stage in pool.stages]
