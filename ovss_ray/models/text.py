@@ -142,7 +142,8 @@ class Classifier:
 def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
     """Call `listener` during the block whenever `embed` has embedded a batch of prompts.
 
-    Its arguments are the number of names done so far, which may be a fraction, and the number of names of this call.
+    Its arguments are the number of names done so far, and the number of names of this call. The first may be a
+    fraction.
     """
     before = _LISTENER.set(listener)
     try:
