@@ -13,7 +13,8 @@
 # Run a command on a Ray cluster of this job's nodes, one or several. Submit it from the project's folder:
 #
 #     sbatch cluster/slurm.sh python jobs/eval_ade150.py --data-root /shared/data --out /shared/runs/ade150
-#     sbatch --nodes=4 --gpus-per-node=8 cluster/slurm.sh python jobs/eval_all.py --data-root /shared/data --out /shared/runs/all
+#     sbatch --nodes=4 --gpus-per-node=8 cluster/slurm.sh \
+#         python jobs/eval_all.py --data-root /shared/data --out /shared/runs/all --wait-for nodes=4
 #
 # This folder and $HOME have to be the same on all nodes. The command has to be one that resumes, as all jobs/ are.
 # Three minutes before the time limit the command is interrupted (Ctrl-C), the Slurm job is requeued, and the same
@@ -102,9 +103,14 @@ until [ -f "$OVSS_FOLDER/address" ]; do
 done
 RAY_ADDRESS=$(cat "$OVSS_FOLDER/address")
 export RAY_ADDRESS
+until ray health-check --address "$RAY_ADDRESS" > /dev/null 2>&1; do
+    kill -0 "$nodes" 2> /dev/null || { echo "slurm.sh: the head did not start; see the lines above" >&2; exit 1; }
+    [ -z "$reason" ] || exit 1
+    sleep 0.2
+done
 
 set -m # a process group of its own: in background jobs of other shells, SIGINT is ignored
-(python cluster/wait_for.py nodes="$SLURM_JOB_NUM_NODES" --seconds 600 && exec "$@") &
+(exec "$@") &
 command=$!
 set +m
 while kill -0 "$command" 2> /dev/null; do wait "$command" || true; done # a signal also ends `wait`

@@ -2,15 +2,20 @@
 
 import json
 import os
+import runpy
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+import yaml
+from ray._private.runtime_env.packaging import create_package
 
 from tests.paths import ROOT
 
@@ -27,6 +32,8 @@ LACKING = {
     "eval_all": "ADEChallengeData2016",
 }
 """Job → the folder of its first benchmark."""
+SUBMITTED = 30_000_000
+"""Bytes that a submitted job may have. Most of them are the weights of the small networks."""
 ORACLE = ["--set", "pools=[{stages: [{use: oracle}]}]", "--set", "keep_predictions=none"]
 
 
@@ -116,6 +123,39 @@ def test_every_job_names_the_data_that_it_lacks(name: str, tmp_path: Path) -> No
     assert f"{tmp_path}/{LACKING[name]}/" in done.stderr
     assert "Get it: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_submitted_job_gets_folders_and_the_keys_that_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = runpy.run_path(str(ROOT / "jobs/environment.py"))["main"]
+    for name in ("OVSS_WEIGHTS", "MISSING_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"OVSS_CACHE": "/shared/cache", "HF_TOKEN": 'a"b', "AWS_SECRET_ACCESS_KEY": "c"}.items():
+        monkeypatch.setenv(name, value)
+    environment(["HF_TOKEN"])
+    assert yaml.safe_load(capsys.readouterr().out) == {"env_vars": {"OVSS_CACHE": "/shared/cache", "HF_TOKEN": 'a"b'}}
+    with pytest.raises(SystemExit, match="2"):
+        environment(["HF_TOKEN", "MISSING_KEY"])
+    assert "export MISSING_KEY=" in capsys.readouterr().err
+
+
+def test_what_is_submitted_is_small_also_in_a_folder_with_runs_data_and_checkpoints(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    for name in ("cluster", "configs", "examples", "jobs", "ovss_ray", "perf"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in (".gitignore", ".rayignore", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    left_out = ("runs/a/records.parquet", "data/b.jpg", "weights/c.bin", "d.pth", "e/f.pt", "g.safetensors", "h.zip")
+    for name in (*left_out, "tests/i.py", "docs/j.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    create_package(str(folder), tmp_path / "package.zip", include_gitignore=True)
+    with ZipFile(tmp_path / "package.zip") as package:
+        names = set(package.namelist())
+        assert sum(file.file_size for file in package.infolist()) < SUBMITTED
+    assert {"jobs/eval_ade847.py", "ovss_ray/engine/evaluate.py", "configs/default.yaml"} <= names
+    assert not {name for name in names if name in left_out or name.startswith(("tests/", "docs/"))}
 
 
 def test_the_service_is_a_job_with_the_options_of_the_command() -> None:

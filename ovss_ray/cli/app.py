@@ -12,6 +12,7 @@ from ovss_ray.cli.documents import leaderboard
 from ovss_ray.cli.evaluation import evaluate
 from ovss_ray.cli.exit_status import FAILED, errors_printed, resumable
 from ovss_ray.cli.metrics import metrics_app
+from ovss_ray.cli.planning import plan
 from ovss_ray.cli.reports import compare, report, show_findings
 from ovss_ray.cli.weights import weights_app
 from ovss_ray.config.shipped import find_config, shipped_configs
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 app.command()(evaluate)
+app.command()(plan)
 app.command()(report)
 app.command()(compare)
 app.command()(leaderboard)

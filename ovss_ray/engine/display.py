@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ovss_ray import metrics
+from ovss_ray.engine.ledger import Status
 from ovss_ray.engine.progress import Counts, Progress
 from ovss_ray.engine.provisional import Running, Value
 from ovss_ray.runs.plan import RunPlan
@@ -59,6 +60,13 @@ class Display(Counts):
             self.shown = time.monotonic()
             self.say(self._line())
 
+    def pulse(self, status: Status) -> None:
+        """Store the state of the workers. Without a terminal, print the progress of text embeddings."""
+        super().pulse(status)
+        if self.preparing and not self.console.is_terminal and time.monotonic() - self.shown > EVERY:
+            self.shown = time.monotonic()
+            self.say(self.preparing)
+
     def say(self, text: str) -> None:
         """Print a line that stays on the terminal."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -85,7 +93,7 @@ class Display(Counts):
         table = Table.grid(padding=(0, 2))
         table.add_row("stage", *(f"[bold]{escape(name)}[/]" for name in list(self.running.seconds)))
         table.add_row("s/image", *(f"{spent / max(1, now):.3f}" for spent in list(self.running.seconds.values())))
-        waiting = "" if now else " (workers are starting)"
+        waiting = "" if now else f" ({self.preparing or 'workers are starting'})"
         bar = Table.grid(expand=True)  # a bare ProgressBar ends without a new line and swallows what follows
         bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done))
         return Group(bar, Text(self._line() + waiting), table)

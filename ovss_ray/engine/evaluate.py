@@ -142,9 +142,9 @@ def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch
 def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: Watch) -> Iterator[dict[str, Any]]:
     """Send the images of a manifest through the pools. Yield one receipt (see `_write`) per written file of records."""
     images, now = manifest.select(list(MANIFEST)), connection.size()
-    pool = local.LocalPool(pools[0], now, len(images)) if local.suits(pools, now) else None
+    pool = local.LocalPool(pools[0], now, len(images)) if local.suits(pools, now, len(images)) else None
     with plain_errors():
-        prepared = prepare(pools, plan.vocabularies, pool.prepare if pool else None)
+        prepared = prepare(pools, plan.vocabularies, watch.ledger, pool.prepare if pool else None)
     shared: dict[str, Any] = {
         "vocabularies": plan.vocabularies,
         "words": plan.words,

@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 ENOUGH = 2
 """An image is skipped once this number of workers have died of a known cause while processing it.
@@ -48,6 +49,10 @@ class Status:
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]
     """id of a worker → id of its node"""
+    named: int = 0
+    """number of names whose text embeddings have been computed, before the first image"""
+    names: int = 0
+    """number of names to embed; 0: none, or all are done"""
 
 
 @dataclass
@@ -64,7 +69,25 @@ class Ledger:
     deaths: int = 0
     in_a_row: int = 0
     latest: str = ""
+    named: int = 0
+    names: int = 0
     changed: float = field(default_factory=time.monotonic)
+
+    def start_names(self, names: int) -> None:
+        """Register that text embeddings of about `names` names are to be computed before the next image."""
+        self.named, self.names = 0, names
+        self._tick()
+
+    def add_names(self, done: int, names: int) -> None:
+        """Register that `done` of `names` names are embedded. A message after `end_names` is ignored."""
+        if self.names:
+            self.named, self.names = done, names
+        self._tick()
+
+    def end_names(self) -> None:
+        """Register that all names are embedded."""
+        self.named = self.names = 0
+        self._tick()
 
     def start(self, worker: str, pool: int, node: str, evidence: str, handle: bytes = b"") -> str:
         """Register that a process of a worker starts. If the worker had a process before, count that process as dead.
@@ -125,6 +148,8 @@ class Ledger:
             redone=max(0, *self.begun.values(), self.images) - self.images,
             busy={name: notes.images for name, notes in self.workers.items() if notes.images},
             nodes={name: notes.node for name, notes in self.workers.items() if notes.node},
+            named=self.named,
+            names=self.names,
         )
 
     def _of(self, worker: str) -> Busy:
@@ -151,6 +176,24 @@ class Ledger:
             f"{self.in_a_row} workers died without an image finished in between, more than max_deaths "
             f"({self.max_deaths}): the images are probably not the cause. The latest death: {self.latest}"
         )
+
+
+class Names:
+    """Listener of text.reported that sends the number of embedded names to the ledger, once per second."""
+
+    def __init__(self, ledger: Any, expected: int) -> None:
+        self.ledger, self.expected = ledger, expected
+        self.before = self.total = 0
+        self.done = self.sent = 0.0
+
+    def __call__(self, done: float, total: int) -> None:
+        """Receive the names done and the number of names in one call of text.embed, of which there may be several."""
+        if done <= self.done:  # the next call
+            self.before += self.total
+        self.done, self.total = done, total
+        if time.monotonic() - self.sent > 1:
+            self.sent = time.monotonic()
+            self.ledger.add_names.remote(int(self.before + done), max(self.expected, self.before + total))
 
 
 def verdict(causes: Collection[str]) -> str:

@@ -48,6 +48,8 @@ class Counts:
 
     running: Running | None = None
     """sums over the records written so far; None: not computed, since nothing shows them"""
+    preparing: str = ""
+    """progress of the text embeddings, which are computed before the first image; "": not now"""
 
     def __init__(self) -> None:
         self.total = self.done = self.earlier = self.failed = self.deaths = self.redone = 0
@@ -73,8 +75,9 @@ class Counts:
             self.running.add(receipt)
 
     def pulse(self, status: Status) -> None:
-        """Store the numbers of dead workers and of restarted images."""
+        """Store the numbers of dead workers and of restarted images, and the progress of text embeddings."""
         self.deaths, self.redone = status.deaths, status.redone
+        self.preparing = f"preparing names: {status.named}/{status.names}" if status.names else ""
 
     def say(self, text: str) -> None:
         """Log a message as a warning."""

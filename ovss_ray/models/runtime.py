@@ -39,6 +39,11 @@ def device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
+def gpus() -> int:
+    """Return the number of GPUs of this machine that torch can use."""
+    return torch.cuda.device_count()
+
+
 def checked_precision(precision: str) -> str:
     """Return `precision` if it is "fp32" or "bf16". Raises OvssError for another value."""
     if precision not in PRECISIONS:

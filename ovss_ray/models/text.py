@@ -8,9 +8,11 @@ share names. So embeddings are also cached name by name. Letters: K classes, P p
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -87,6 +89,8 @@ KEPT = 1 << 23
 """Maximum bytes of a network's cache of vocabulary embeddings. The cache evicts the least recently used vocabulary"""
 WORDS = Recent[Tensor](1 << 26, lambda row: row.nbytes)
 """Cache of this process for single names, at most 64 MB: tower, device, templates and name → embedding (D,)"""
+_LISTENER: ContextVar[Callable[[float, int], None]] = ContextVar("_LISTENER", default=lambda done, total: None)
+"""Function that is called after each batch of prompts, see `reported`"""
 _DIGESTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 """Text tower → digest of its weights and its device"""
 
@@ -137,6 +141,20 @@ class Classifier:
         return cls(rows, torch.tensor(at, device=rows.device))
 
 
+@contextmanager
+def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
+    """Call `listener` during the block whenever `embed` has embedded a batch of prompts.
+
+    Its arguments are the number of names done so far, and the number of names of this call. The first may be a
+    fraction.
+    """
+    before = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(before)
+
+
 @torch.inference_mode()
 def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return unit-norm embeddings (K, D) float32 of K names, on the tower's device.
@@ -149,9 +167,15 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
     for begin in range(0, len(listed), NAMES):
         chunk = listed[begin : begin + NAMES]
         prompts = [template.format(name) for name in chunk for template in templates]
-        per_name = embed_prompts(tower, prompts).unflatten(0, (len(chunk), len(templates)))
+        listener = partial(_prompts_done, begin, len(listed), len(templates))
+        per_name = embed_prompts(tower, prompts, listener).unflatten(0, (len(chunk), len(templates)))
         parts.append(F.normalize(per_name.mean(1), dim=-1))
     return torch.cat(parts)[[unique[name] for name in names]]
+
+
+def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
+    """Report `prompts` embedded prompts of a chunk of names, before which `names` of `total` names were done."""
+    _LISTENER.get()(names + prompts / templates, total)
 
 
 @torch.inference_mode()
@@ -210,19 +234,25 @@ def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
     return np.array([first[prompt] for prompt in prompts], np.uint16)
 
 
-def embed_prompts(tower: Tower, prompts: Sequence[str]) -> Tensor:
+def embed_prompts(tower: Tower, prompts: Sequence[str], listener: Callable[[int], None] | None = None) -> Tensor:
     """Return unit-norm embeddings (P, D) of P prompts. Prompts of equal length form a batch.
 
+    After each batch, `listener` is called with the number of prompts done so far.
     Prompts are not padded to the context of 77 tokens, since most have about ten. The results are the same as with
     padding: the tower's mask is causal, and a prompt's embedding is read at its end token.
     """
     tokens, lengths = tokenise(prompts, tower.context, tower.words)
     device = next(iter(tower.state_dict().values())).device
     embeddings: list[Tensor] = []
+    done = 0
     order = torch.argsort(lengths, stable=True)
     for length in lengths.unique().tolist():
         rows = tokens[lengths == length, :length]
-        embeddings += [tower(part.to(device)) for part in rows.split(max(1, BATCH_TOKENS // length))]
+        for part in rows.split(max(1, BATCH_TOKENS // length)):
+            embeddings.append(tower(part.to(device)))
+            done += len(part)
+            if listener:
+                listener(done)
     return torch.cat(embeddings)[torch.argsort(order).to(device)]
 
 

@@ -134,7 +134,7 @@ def test_the_service_is_what_ovss_serve_writes(tmp_path: Path) -> None:
 def test_the_job_waits_for_gpus_that_its_cluster_can_have() -> None:
     (job,) = (manifest for _, manifest, _ in MANIFESTS if manifest["kind"] == "RayJob")
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    needed = int(job["spec"]["entrypoint"].split("GPU=")[1].split()[0])
+    needed = int(job["spec"]["entrypoint"].split("gpus=")[1].split()[0])
     per_node = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
     assert 0 < needed <= per_node * group["maxReplicas"]
     assert job["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]

@@ -76,9 +76,6 @@ def quick(slurm: Slurm) -> Slurm:
     """Slurm without Ray: nodes that only wait, and a cluster that is always complete."""
     (slurm.folder / "bin/ray").write_text(NO_CLUSTER)
     (slurm.folder / "bin/ray").chmod(0o755)
-    python = slurm.folder / "bin/python"
-    python.write_text(f'#!/usr/bin/env bash\n[ "$1" = cluster/wait_for.py ] || exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
     return slurm
 
 
@@ -168,7 +165,7 @@ def test_an_evaluation_on_two_nodes_of_a_job(slurm: Slurm) -> None:
     out = slurm.folder / "run"
     options = ["--benchmark", "scenes:seen", "--limit", "8", "--out", str(out)]
     count = "import ray; ray.init(logging_level='ERROR'); print('live nodes:', sum(n['Alive'] for n in ray.nodes()))"
-    command = f'python -c "{count}" && python -m ovss_ray evaluate oracle "$@"'
+    command = f'python -m ovss_ray evaluate oracle --wait-for nodes=2 "$@" && python -c "{count}"'
     running = slurm.start(["bash", "-c", command, "evaluate", *options], 2)
     output, _ = running.communicate(timeout=400)
     assert running.returncode == 0, output

@@ -2,13 +2,15 @@
 
 import io
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from ovss_ray.engine.display import Display
+from ovss_ray.engine.display import EVERY, Display
+from ovss_ray.engine.ledger import Status
 from ovss_ray.engine.provisional import GROUPS, GroupSums
 from ovss_ray.runs import records
 from ovss_ray.structures.columns import column
@@ -34,6 +36,18 @@ def test_before_the_first_image_it_says_what_is_waited_for() -> None:
     display = Display(Console(file=io.StringIO(), width=100))
     display.console.print(display)
     assert "workers are starting" in display.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_names_are_counted_before_the_first_image(display: Display) -> None:
+    status = Status(idle=0.0, deaths=0, redone=0, busy={}, nodes={}, named=320, names=847)
+    display.shown, display.done = -EVERY, 0
+    for _ in range(3):
+        display.pulse(status)
+    assert display.console.file.getvalue() == "preparing names: 320/847\n"  # type: ignore[attr-defined]
+    display.console.print(display)
+    assert "(preparing names: 320/847)" in display.console.file.getvalue()  # type: ignore[attr-defined]
+    display.pulse(replace(status, named=0, names=0))
+    assert not display.preparing
 
 
 def test_metrics_that_want_it_are_shown_while_the_run_goes_on(

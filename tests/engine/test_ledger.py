@@ -1,6 +1,10 @@
 """The ledger: which images are suspect after a death, which are given up, and when a run is to stop."""
 
-from ovss_ray.engine.ledger import Ledger, explain
+from types import SimpleNamespace
+
+import pytest
+
+from ovss_ray.engine.ledger import Ledger, Names, explain
 
 SEGFAULT = """Fatal Python error: Segmentation fault
 
@@ -132,3 +136,21 @@ def test_what_faulthandler_wrote_is_put_into_a_few_words() -> None:
     assert explain(TIMEOUT) == "it took longer than the deadline of 0:10:00 (sam.py, line 7)"
     assert explain("RuntimeError: CUDA error: device-side assert\n\n") == "RuntimeError: CUDA error: device-side assert"
     assert explain("\n") == ""
+
+
+def test_embedded_names_are_counted_over_several_calls_and_late_messages_are_ignored() -> None:
+    ledger = Ledger(images=8, max_deaths=3)
+    clock = iter(range(2, 100, 2))
+    sent = SimpleNamespace(add_names=SimpleNamespace(remote=ledger.add_names))
+    ledger.start_names(6)
+    listener = Names(sent, 6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ovss_ray.engine.ledger.time.monotonic", lambda: next(clock))
+        states = []
+        for done, names in [(1.5, 4), (4.0, 4), (3.0, 5)]:
+            listener(done, names)
+            states.append((ledger.status().named, ledger.status().names))
+    assert states == [(1, 6), (4, 6), (7, 9)]
+    ledger.end_names()
+    ledger.add_names(5, 9)
+    assert ledger.status().names == 0

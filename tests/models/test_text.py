@@ -115,7 +115,11 @@ def test_every_word_of_the_drawn_scenes_is_in_the_table() -> None:
 
 
 def test_repeated_names_get_equal_rows_and_each_name_has_unit_norm(tower: TextTower) -> None:
-    rows = text.embed(tower, ["dog", "cat", "dog"], text.TEMPLATES["vild"])
+    reports: list[tuple[float, int]] = []
+    with text.reported(lambda done, names: reports.append((done, names))):
+        rows = text.embed(tower, ["dog", "cat", "dog"], text.TEMPLATES["vild"])
+    assert reports == sorted(reports)
+    assert reports[-1] == (2, 2), "repeated names are computed once"
     assert torch.equal(rows[0], rows[2])
     assert not torch.allclose(rows[0], rows[1], atol=1e-3)
     assert torch.allclose(rows.norm(dim=-1), torch.ones(3))

@@ -1,5 +1,6 @@
 """Connection of a run to a Ray cluster: the cluster of its Ray job, another running cluster, or a new local cluster."""
 
+import json
 import logging
 import os
 import socket
@@ -17,10 +18,8 @@ from ovss_ray.engine import interrupts
 from ovss_ray.engine.cluster import lean_start, ray_internals, ray_start
 from ovss_ray.engine.cluster.nodes import STANDARD, Node, Size
 from ovss_ray.errors import OvssError
-from ovss_ray.runs.plan import JOB
+from ovss_ray.runs.plan import HANDED_ON, JOB
 
-HANDED_ON = ("OVSS_WEIGHTS", "OVSS_CACHE")
-"""Environment variables whose values are copied from this process to the workers on other machines."""
 LAST_WORDS = (
     "ovss: this process was killed by the system, by a user, or by Ray because the cluster node of this machine died. "
     "Finished images are kept. Run the same command again to resume"
@@ -72,6 +71,17 @@ def size() -> Size:
     return Size(tuple(nodes), grows=not ray_internals.own_head())
 
 
+def running_size() -> Size:
+    """Return the live nodes of the running cluster. Raises OvssError if none is running: this starts no cluster."""
+    if not ray.is_initialized() and _starts(_address()):
+        raise OvssError(
+            "--cluster: no Ray cluster is running. Connect to one: export RAY_ADDRESS=HOST:6379. Without --cluster, "
+            "the plan describes this machine"
+        )
+    with connect():
+        return size()
+
+
 def _node(resources: Mapping[str, float], labels: Mapping[str, str]) -> Node:
     cpus, gpus, memory = (resources.get(kind, 0.0) for kind in STANDARD)
     custom = {kind: amount for kind, amount in resources.items() if kind not in STANDARD}
@@ -117,13 +127,22 @@ def _init() -> None:
     address = _address()
     for name, value in ray_internals.SETTINGS.items():
         os.environ.setdefault(name, value)
-    settings = {"env_vars": {name: os.environ[name] for name in HANDED_ON if name in os.environ}}
     starting = _starts(address)
-    theirs = not starting and JOB not in os.environ  # a job brings its own
-    runtime = settings if theirs else None  # and what we start inherits it: a runtime environment takes time
+    runtime = None if starting else _runtime()  # what we start inherits them: a runtime environment takes time
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
     with lean_start.lean():
         ray_start.start(partial(ray.init, address, runtime_env=runtime, **quiet), starting)
+
+
+def _runtime() -> dict[str, Any] | None:
+    """Return the runtime environment that gives the variables in HANDED_ON to workers on other machines.
+
+    A submitted job already has an environment. Ray merges it with variables that the job does not bring, such as those
+    of the head node. Without such variables, None is returned.
+    """
+    brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
+    variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}
+    return {"env_vars": variables} if variables or JOB not in os.environ else None
 
 
 def join() -> None:

@@ -1,10 +1,11 @@
 """Placement of worker pools on a cluster: numbers of workers, CPUs, GPUs and images that replace "auto" in a config."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ovss_ray.config.run import Pool
@@ -77,6 +78,11 @@ THREADS = 4.0
 """Maximum number of CPUs (and threads) of a worker with `cpus: auto` that runs networks without a GPU"""
 HEAVY = 100e6
 """Bytes of weights from which on a method is considered too slow for CPUs, see on_cpus"""
+NETWORK_FILES = 4
+"""Maximum number of files for the weights of one stage.
+
+A stage with more files is assumed to read predictions from disk. Only the first NETWORK_FILES of these are checked, and
+their sizes do not count as memory of a worker."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
@@ -141,6 +147,13 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
         else _place(pool, cpus_left, size, batch, fitting)
         for pool in pools
     ]  # fmt: skip
+
+
+def weights_of(sources: Iterable[Sequence[Path]]) -> int:
+    """Return the bytes of the weights that one worker loads. `sources`: the files of each stage, as in RunPlan."""
+    return sum(
+        file.stat().st_size for stage_files in sources if len(stage_files) <= NETWORK_FILES for file in stage_files
+    )
 
 
 def writers(cpus: float) -> int:

@@ -17,11 +17,6 @@ RECORD = 10_000
 """Approximate size in bytes of the record of one image on disk"""
 LABEL_MAP = 60_000
 """Approximate size in bytes of the predicted label map of one image on disk"""
-NETWORK_FILES = 4
-"""Maximum number of files for the weights of one stage.
-
-A stage with more files is assumed to read predictions from disk. Only the first NETWORK_FILES of these are checked, and
-their sizes do not count as memory of a worker."""
 
 
 def run(plan: RunPlan) -> None:
@@ -31,7 +26,7 @@ def run(plan: RunPlan) -> None:
     OvssError if a check fails.
     """
     first = [str(table[name][0]) for table in plan.manifests.values() for name in ("image_uri", "truth_uri")]
-    weights = [str(file) for stage_files in plan.sources for file in stage_files[:NETWORK_FILES]]
+    weights = [str(file) for stage_files in plan.sources for file in stage_files[: placement.NETWORK_FILES]]
     see_everywhere([plan.folder.file("identity.json"), *first, *weights], "--out, --data-root and weights")
 
 
@@ -91,9 +86,7 @@ def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Pl
     networks run on CPUs, or in bfloat16 on CPUs without it. Raises OvssError if the cluster is then still too small.
     Ray itself would wait forever, without a message.
     """
-    weights = sum(
-        file.stat().st_size for stage_files in plan.sources for file in stage_files if len(stage_files) <= NETWORK_FILES
-    )
+    weights = placement.weights_of(plan.sources)
     pools = waiting.for_pools(plan.pools, weights, patience, plan.config.patience, say)
     for warning in (placement.on_cpus(pools, connection.size(), weights), placement.bf16_on_cpus(pools)):
         if warning:

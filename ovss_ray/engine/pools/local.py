@@ -14,15 +14,19 @@ import ray
 
 from ovss_ray.engine.cluster.nodes import Room, Size, packed
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.ledger import Names
 from ovss_ray.engine.pools.worker import RETRIES, Recorder, prepared
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures.columns import Batch
 from ovss_ray.structures.vocabulary import Vocabulary
 
+SMALL = 2000
+"""Maximum number of images that are evaluated without Ray Data"""
 
-def suits(pools: Sequence[Placed], size: Size) -> bool:
-    """Return whether this module can run the pools: there is only one, and no nodes can join the cluster."""
-    return len(pools) == 1 and not size.grows
+
+def suits(pools: Sequence[Placed], size: Size, images: int) -> bool:
+    """Return whether this module runs the pools: the run is small, there is only one pool, and no nodes can join."""
+    return images <= SMALL and len(pools) == 1 and not size.grows
 
 
 class LocalPool:
@@ -35,10 +39,13 @@ class LocalPool:
         self.workers = [actor.remote(pool) for _ in range(max(1, fitting))]
         self.pool = pool
 
-    def prepare(self, stage: StageConfig, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Compute the arrays of a stage for these vocabularies, in one of the workers. Raises the errors of Ray."""
+    def prepare(self, stage: StageConfig, vocabularies: Sequence[Vocabulary], listener: Names) -> list[np.ndarray]:
+        """Compute the arrays of a stage for these vocabularies, in one of the workers. Raises the errors of Ray.
+
+        `listener` is called with the number of embedded names.
+        """
         method = self.workers[0].prepare.options(max_task_retries=RETRIES)
-        arrays: list[np.ndarray] = ray.get(method.remote(stage, self.pool.threads, vocabularies))
+        arrays: list[np.ndarray] = ray.get(method.remote(stage, self.pool.threads, vocabularies, listener))
         return arrays
 
     def receipts(
@@ -105,9 +112,11 @@ class _Process:
                 stage.kind()
             pool.computing()
 
-    def prepare(self, stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+    def prepare(
+        self, stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary], listener: Names
+    ) -> list[np.ndarray]:
         """Return the arrays of a stage for these vocabularies."""
-        return prepared(stage, threads, vocabularies)
+        return prepared(stage, threads, vocabularies, listener)
 
     def compute(self, setup: Sequence[Any], batch: Batch) -> pa.Table:
         """Return the records of a batch, or receipts. `setup`: reference to the arguments of Recorder."""

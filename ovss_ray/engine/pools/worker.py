@@ -20,9 +20,9 @@ import ray
 from ovss_ray.benchmarks import catalog
 from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.ledger import Names
 from ovss_ray.errors import OvssError
-from ovss_ray.io.arrays.array_cache import ArrayCache
-from ovss_ray.pipeline import execution
+from ovss_ray.pipeline import execution, preparation
 from ovss_ray.pipeline.stage import StageConfig, build_all
 from ovss_ray.runs import records
 from ovss_ray.structures import words
@@ -165,40 +165,40 @@ def _joined(rows: list[Batch]) -> Batch:
     return {name: column([value for row in rows for value in row[name]]) for name in rows[0]}
 
 
-Compute = Callable[[StageConfig, Sequence[Vocabulary]], list[np.ndarray]]
+Compute = Callable[[StageConfig, Sequence[Vocabulary], Names], list[np.ndarray]]
 """Function that computes the arrays of a stage for vocabularies (see Stage.prepare) in another process."""
 
 
-def prepare(pools: Sequence[Placed], vocabularies: Vocabularies, compute: Compute | None = None) -> dict[str, Any]:
+def prepare(
+    pools: Sequence[Placed], vocabularies: Vocabularies, ledger: Any, compute: Compute | None = None
+) -> dict[str, Any]:
     """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
 
     Arrays that are not cached are computed by `compute`; by default, by one Ray task per stage. A task gets the CPUs
-    and GPUs of one worker. A stage that gives images their own words, and all later stages, get no arrays: they use
-    other vocabularies.
+    and GPUs of one worker. The ledger registers how many names are embedded.
     """
-    cache = ArrayCache()
-    ready: dict[str, Any] = {}
-    for pool in pools:
-        for stage in pool.stages:
-            if stage.gives_words():
-                vocabularies = {}
-            wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
-            missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
-            of = compute or partial(_in_task, pool)
-            new = dict(zip(missing, of(stage, list(missing.values())) if missing else [], strict=True))
-            ready |= {key: ray.put(cache.get(key, partial(new.__getitem__, key))) for key in wanted if key}
-    return ready
+
+    def computed(pool: Placed, stage: StageConfig, missing: Sequence[Vocabulary]) -> list[np.ndarray]:
+        names = sum(len(vocabulary.classes) for vocabulary in missing)
+        ledger.start_names.remote(names)
+        try:
+            return (compute or partial(_in_task, pool))(stage, missing, Names(ledger, names))
+        finally:
+            ledger.end_names.remote()
+
+    stages = [(pool, stage) for pool in pools for stage in pool.stages]
+    return {key: ray.put(array) for key, array in preparation.arrays(stages, vocabularies, computed)}
 
 
-def _in_task(pool: Placed, stage: StageConfig, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+def _in_task(pool: Placed, stage: StageConfig, vocabularies: Sequence[Vocabulary], listener: Names) -> list[np.ndarray]:
     task: Any = ray.remote(max_retries=RETRIES, **pool.options())(prepared)
-    arrays: list[np.ndarray] = ray.get(task.remote(stage, pool.threads, vocabularies))
+    arrays: list[np.ndarray] = ray.get(task.remote(stage, pool.threads, vocabularies, listener))
     return arrays
 
 
-def prepared(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
+def prepared(stage: StageConfig, threads: int, vocabularies: Sequence[Vocabulary], listener: Names) -> list[np.ndarray]:
     """Return the arrays of a stage for these vocabularies, computed in this process."""
-    from ovss_ray.models import runtime  # imports torch, which the driver does without
+    from ovss_ray.models import runtime, text  # imports torch, which the driver does without
 
-    with runtime.computing(threads):
+    with runtime.computing(threads), text.reported(listener):
         return stage.kind().prepare(stage.settings(), vocabularies)

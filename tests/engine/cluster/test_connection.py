@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from ovss_ray.config import loading as configs
 from ovss_ray.engine.cluster import connection, preflight
 from ovss_ray.errors import OvssError
-from ovss_ray.runs.plan import RunPlan, plan_run
+from ovss_ray.runs.plan import JOB, RunPlan, plan_run
 
 pytestmark = pytest.mark.ray
 
@@ -76,6 +76,17 @@ def test_a_disk_that_is_too_small_is_said_before_ray_starts(request_: RunPlan, m
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(OvssError, match=r"run: disk too small, only 0\.00 GB free.*--set keep_predictions=none"):
         preflight.room(request_)
+
+
+def test_a_job_brings_variables_and_gets_those_of_its_head_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVSS_CACHE", "/shared/cache")
+    monkeypatch.delenv("OVSS_WEIGHTS", raising=False)
+    monkeypatch.delenv(JOB, raising=False)
+    assert connection._runtime() == {"env_vars": {"OVSS_CACHE": "/shared/cache"}}
+    monkeypatch.setenv(JOB, '{"runtime_env": {"working_dir": "gcs://a.zip"}}')
+    assert connection._runtime() == {"env_vars": {"OVSS_CACHE": "/shared/cache"}}
+    monkeypatch.setenv(JOB, '{"runtime_env": {"env_vars": {"OVSS_CACHE": "/shared/cache"}}}')
+    assert connection._runtime() is None, "the environment of the job is enough, and each further one takes time"
 
 
 def test_an_address_at_which_nothing_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,199 @@
+"""Estimate of a run before it starts: pools, columns, memory, object store, batches per second and time.
+
+The pools are placed by the code that also places them in a run. This module does not import Ray.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+import psutil
+
+from ovss_ray.engine.cluster import placement
+from ovss_ray.engine.cluster.nodes import Node, Size
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import OvssError
+from ovss_ray.runs import records
+from ovss_ray.runs.plan import RunPlan
+from ovss_ray.structures.columns import MANIFEST
+
+STORE = "object_store_memory"
+"""Ray's name of the resource that holds the bytes of a node's object store"""
+STORE_SHARE = 0.3
+"""Part of a machine's memory that Ray takes for its object store by default"""
+IN_FLIGHT = 2
+"""Batches that Ray Data sends to a worker at a time: the batch in progress, and the next one"""
+DRIVER = 0.010
+"""CPU seconds of the driver process per batch of a pool, as measured by `python -m perf scale`"""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Measurements of a probe: a few images in one process."""
+
+    images: int
+    seconds: Mapping[str, float]
+    """stage → seconds per image"""
+    bytes: Mapping[str, float]
+    """column → bytes per image"""
+    start: float
+    """seconds to build all stages"""
+    prepared: int
+    """bytes of the arrays that every node holds, such as text embeddings"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pool in an estimate."""
+
+    pool: Placed
+    workers: int
+    """number of workers at the start"""
+    reach: int
+    """number of workers under load, on the nodes that the cluster has now"""
+    columns: tuple[str, ...]
+    """columns that its workers send on: to the next pool, or into the records"""
+    reads: tuple[str, ...]
+    """columns that its workers receive"""
+    seconds: float | None
+    """seconds per image in one worker; None: not measured"""
+
+    @property
+    def name(self) -> str:
+        """Return the names of the pool's stages."""
+        return ", ".join(stage.use for stage in self.pool.stages)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimate of a run on a cluster."""
+
+    plan: RunPlan
+    size: Size
+    steps: tuple[Step, ...]
+    weights: int
+    """bytes of the weights of one worker"""
+    left: int
+    """number of images without a record"""
+    shortage: str
+    """error message if the cluster is too small for the pools, else "" """
+    probed: Probed | None = None
+
+    @property
+    def images(self) -> int:
+        """Return the number of images of the run, with and without a record."""
+        return sum(map(len, self.plan.manifests.values()))
+
+    def memory(self, step: Step) -> float:
+        """Return the bytes of memory that placement reckons for one worker of a pool."""
+        return placement.HEAP + (0 if step.pool.light else self.weights)
+
+    def sent(self, step: Step) -> float | None:
+        """Return the bytes per image of the columns that a pool sends on; None: not measured."""
+        return self.probed and sum(self.probed.bytes.get(name, 0.0) for name in step.columns)
+
+    def store(self) -> float | None:
+        """Return the bytes of the object store that keep all workers busy; None: not measured.
+
+        Each worker has IN_FLIGHT batches that wait for it or are in progress, and one batch of results. Each node also
+        holds the prepared arrays.
+        """
+        if self.probed is None:
+            return None
+        sizes = self.probed.bytes
+        batches = 0.0
+        for step in self.steps:
+            received, sent = (sum(sizes.get(name, 0.0) for name in names) for names in (step.reads, step.columns))
+            batches += step.reach * step.pool.batch * (IN_FLIGHT * received + sent)
+        return batches + len(self.size.nodes) * self.probed.prepared
+
+    def capacity(self) -> float:
+        """Return the bytes of the object stores of all nodes."""
+        return sum(node.resources.get(STORE, 0.0) for node in self.size.nodes)
+
+    def limits(self) -> dict[str, float]:
+        """Return the images per second that each part of the cluster allows; {} without a probe.
+
+        A pool allows as many as its workers compute. GPUs and CPUs are shared by the pools that use them. The driver
+        process allows one batch per DRIVER seconds.
+        """
+        if self.probed is None:
+            return {}
+        spent = [(step, step.seconds or 0.0) for step in self.steps]
+        rates = {f"the workers of {step.name}": _rate(step.reach, seconds) for step, seconds in spent}
+        on_gpus = sum(seconds * max(1.0, step.pool.gpus) for step, seconds in spent if step.pool.gpus)
+        on_cpus = sum(seconds * step.pool.threads for step, seconds in spent if not step.pool.gpus)
+        rates |= {"the GPUs": _rate(self.size.gpus, on_gpus), "the CPUs": _rate(self.size.cpus, on_cpus)}
+        return rates | {"the driver process": 1 / (DRIVER * sum(1 / step.pool.batch for step in self.steps))}
+
+    def rate(self) -> tuple[float, str] | None:
+        """Return the images per second, and the part of the cluster that limits them; None without a probe."""
+        limits = self.limits()
+        return min((rate, name) for name, rate in limits.items()) if limits else None
+
+    def batches(self) -> float | None:
+        """Return the batches per second of all pools together, which the driver process handles."""
+        rate = self.rate()
+        return rate and rate[0] * sum(1 / step.pool.batch for step in self.steps)
+
+    def seconds(self) -> float | None:
+        """Return the seconds of the run: those of its images, and those to build the stages."""
+        rate = self.rate()
+        return self.probed.start + self.left / rate[0] if self.probed and rate else None
+
+
+def _rate(number: float, seconds: float) -> float:
+    return number / seconds if seconds else math.inf
+
+
+def estimate(plan: RunPlan, size: Size, probed: Probed | None = None) -> Estimate:
+    """Return the estimate of a run on a cluster. Raises OvssError if the run's folder has damaged records."""
+    weights = placement.weights_of(plan.sources)
+    pools = placed(plan, size)
+    left = sum(len(records.missing(table, plan.folder.records(name))) for name, table in plan.manifests.items())
+    steps, reads = [], set(MANIFEST)
+    for pool, end in zip(pools, accumulate(len(pool.stages) for pool in pools), strict=True):
+        keep = plan.keeps[end - 1]
+        batches = math.ceil(left / pool.batch)
+        first = max(pool.least, min(pool.first, batches))
+        fitting = first if pool.gpus else int(size.cpus / max(pool.cpus, placement.WRITING))
+        reach = max(first, min(pool.most, batches, fitting))
+        seconds = probed and sum(probed.seconds.get(stage.use, 0.0) for stage in pool.stages)
+        steps.append(Step(pool, first, reach, tuple(sorted(keep)), tuple(sorted(reads)), seconds))
+        reads = keep
+    return Estimate(plan, size, tuple(steps), weights, left, placement.unmet(pools, size), probed)
+
+
+def placed(plan: RunPlan, size: Size) -> list[Placed]:
+    """Return the pools of a run as they are placed on a cluster, without waiting for nodes."""
+    return placement.place(placement.fused(plan.pools, size), size, placement.weights_of(plan.sources))
+
+
+def this_machine(gpus: int) -> Size:
+    """Return this machine as a cluster of one node, with the memory that Ray would give to workers and store."""
+    memory = psutil.virtual_memory()
+    store = STORE_SHARE * memory.total
+    return Size((Node(os.cpu_count() or 1, gpus, max(0.0, memory.available - store), {STORE: store}),))
+
+
+def imagined(text: str) -> Size:
+    """Return a cluster of equal nodes, described as "nodes=8,cpus=96,gpus=8,memory=500": per node, memory in GB.
+
+    Raises OvssError for another text.
+    """
+    pairs = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(","))
+    numbers = {"nodes": 1.0, "gpus": 0.0, "memory": -1.0} | {key: _number(value) for key, value in pairs.items()}
+    if not set(numbers) == {"nodes", "cpus", "gpus", "memory"} or min(numbers.values()) < 0:
+        raise OvssError(
+            f"--on {text}: write the number of nodes, and the CPUs, GPUs and GB of memory of one node, such as "
+            "nodes=8,cpus=96,gpus=8,memory=500"
+        )
+    memory = 1e9 * numbers["memory"]
+    node = Node(numbers["cpus"], numbers["gpus"], (1 - STORE_SHARE) * memory, {STORE: STORE_SHARE * memory})
+    return Size((node,) * int(numbers["nodes"]))
+
+
+def _number(text: str) -> float:
+    return float(text) if text.isdecimal() else -1.0

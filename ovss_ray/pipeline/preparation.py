@@ -1,0 +1,35 @@
+"""Arrays that stages need once per run, such as text embeddings of names, from the cache or computed."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from ovss_ray.io.arrays.array_cache import ArrayCache
+from ovss_ray.pipeline.stage import StageConfig
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+
+Place = TypeVar("Place")
+
+
+def arrays(
+    stages: Iterable[tuple[Place, StageConfig]],
+    vocabularies: Vocabularies,
+    compute: Callable[[Place, StageConfig, Sequence[Vocabulary]], Sequence[np.ndarray]],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield key and array for each stage and each vocabulary for which the stage prepares one.
+
+    `stages`: the stages in order, each with the place where it runs. `compute` gets place, stage and vocabularies of
+    the arrays that are not cached, and returns these arrays. A stage that gives images words of their own, and all
+    later stages, get no arrays: they use other vocabularies.
+    """
+    cache = ArrayCache()
+    for place, stage in stages:
+        if stage.gives_words():
+            vocabularies = {}
+        wanted = {stage.key(vocabulary): vocabulary for vocabulary in vocabularies.values()}
+        missing = {key: words for key, words in wanted.items() if key and cache.find(key) is None}
+        new = dict(zip(missing, compute(place, stage, list(missing.values())), strict=True)) if missing else {}
+        for key in filter(None, wanted):
+            yield key, cache.get(key, partial(new.__getitem__, key))
