@@ -40,6 +40,7 @@ from ovss_ray.serve.deployments.batch import Parts
 from ovss_ray.serve.deployments.replica import Figures, Replica
 from ovss_ray.serve.http import api, guard, metrics
 from ovss_ray.serve.http.admission import LOG, Model
+from ovss_ray.serve.refusal import Refused
 from ovss_ray.serve.row import Kind, Row
 from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -271,7 +272,8 @@ async def _through(
     except BackPressureError as failure:
         raise HTTPException(429, "too many requests: the queue is full. Try again later", later) from failure
     except (RayActorError, ObjectLostError, DeploymentUnavailableError) as failure:
-        raise HTTPException(503, "a worker died or was unavailable. Send the request again", later) from failure
+        reason = "a worker died or was unavailable. Send the request again"
+        raise Refused(503, reason, "worker_lost", later) from failure
 
 
 async def _figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures]]:

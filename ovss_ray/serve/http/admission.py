@@ -12,6 +12,7 @@ from fastapi import HTTPException, Request
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.serve.http import photograph
+from ovss_ray.serve.refusal import Refused
 from ovss_ray.serve.row import FORGOTTEN, SPECIMEN, Kind, Row, row
 from ovss_ray.structures.vocabulary import Vocabulary
 
@@ -75,14 +76,14 @@ class Desk:
     async def place(self, request: Request) -> AsyncIterator[None]:
         """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
 
-        Raises HTTPException: 429 for a further request, 503 if the block times out or the service is being stopped.
+        Raises HTTPException: 429 for a further request, 503 if the service is being stopped, 504 after a timeout.
         """
         later = {"Retry-After": str(self.limits.retry)}
         if self.draining or self.waiting >= self.limits.waiting:
             async for _ in request.stream():  # else the client, still sending, might not see the answer
                 pass
             if self.draining:
-                raise HTTPException(503, STOPPING, later)
+                raise Refused(503, STOPPING, "stopping", later)
             raise HTTPException(429, f"too many requests: {self.waiting} in progress. Try again later", later)
         self.waiting += 1
         try:
@@ -90,7 +91,9 @@ class Desk:
                 yield
         except TimeoutError as failure:
             raise HTTPException(
-                503, f"timeout: the request took longer than {self.limits.seconds:g} s. Try again later", later
+                504,
+                f"deadline passed: the request took longer than {self.limits.seconds:g} s, the limit of the service "
+                "(limits.seconds). Send a smaller image or fewer classes, or try again when the service is less busy",
             ) from failure
         finally:
             self.waiting -= 1

@@ -11,26 +11,21 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from ovss_ray.config.limits import Limits
+from ovss_ray.serve import refusal
 from ovss_ray.serve.http import answers, coco, mask_answers, merging, own_words, page
 from ovss_ray.serve.http import requests as questions
 from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
 from ovss_ray.serve.http.answers import Answer, Output, Word
 from ovss_ray.serve.http.guard import Guard
 from ovss_ray.serve.http.requests import Fields
+from ovss_ray.serve.refusal import Refusal, Refused
 from ovss_ray.serve.row import NO_IMAGE, Row, pointed, row
 from ovss_ray.structures.masks import polygons
 from ovss_ray.structures.vocabulary import Vocabulary
-
-
-class Refusal(BaseModel):
-    """The reason why a request was refused."""
-
-    detail: str
-
 
 MEANINGS = {
     400: "malformed form",
@@ -40,7 +35,8 @@ MEANINGS = {
     415: "not a JPEG, PNG or WebP",
     422: "damaged image, invalid classes, unknown model, or an image on which a stage failed",
     429: "too many requests; retry after the seconds in Retry-After",
-    503: "timed out or not ready; retry after the seconds in Retry-After",
+    503: "not ready; retry after the seconds in Retry-After",
+    504: "deadline passed: the request took longer than the service allows; do not repeat it",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": meaning, "model": Refusal} for status, meaning in MEANINGS.items()
@@ -72,7 +68,9 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None) -> FastAPI
     )
     app.state.desk = desk
     app.add_middleware(Guard, key=key, body=limits.body)
-    app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(AnyHTTPException, _refused)
+    app.add_exception_handler(Exception, _failed)
     _status(app, desk)
     _segment(app, desk)
     _regions(app, desk)
@@ -81,11 +79,22 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None) -> FastAPI
     return app
 
 
-async def _refuse(request: Request, failure: Exception) -> Response:
+async def _refused(request: Request, failure: Exception) -> Response:
+    """Return the response to a refused request."""
+    assert isinstance(failure, AnyHTTPException)
+    return refusal.answer(failure)
+
+
+async def _failed(request: Request, failure: Exception) -> Response:
+    """Return the response, status 500, to a request at which the service itself failed. Starlette logs the error."""
+    return refusal.answer(HTTPException(500, "error in the service. Its log has the cause"))
+
+
+async def _invalid(request: Request, failure: Exception) -> Response:
     """Return the response, status 422, to invalid query or form fields. It does not quote the values that were sent."""
     faults = failure.errors() if isinstance(failure, RequestValidationError) else ()
     detail = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
-    return JSONResponse({"detail": detail}, 422)
+    return refusal.answer(HTTPException(422, detail))
 
 
 def _status(app: FastAPI, desk: Desk) -> None:
@@ -98,8 +107,8 @@ def _status(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/ready", summary="Report whether the service can segment", responses={503: ERRORS[503]})
     async def ready() -> dict[str, str]:
         if desk.draining or not desk.ready:
-            why = STOPPING if desk.draining else "the stages are being loaded"
-            raise HTTPException(503, why, {"Retry-After": str(desk.limits.retry)})
+            why, code = (STOPPING, "stopping") if desk.draining else ("the stages are being loaded", "not_ready")
+            raise Refused(503, why, code, {"Retry-After": str(desk.limits.retry)})
         return {"status": "ready"}
 
     @app.get("/v1/models", summary="List the models and the limits")

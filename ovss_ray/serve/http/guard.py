@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import Any
 
 from fastapi import HTTPException
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ovss_ray.errors import OvssError
+from ovss_ray.serve import refusal
 
 PUBLIC = ("/v1/health", "/v1/ready", "/")
 """Paths that need no API key: two for load balancers, and the page, which asks the user for the key"""
@@ -77,10 +77,9 @@ class Guard:
         try:
             self._admit(scope)
             counted = _Counted(receive, self.body, Headers(scope=scope))
-        except HTTPException as refusal:
+        except HTTPException as failure:
             await _drain(receive, 2 * self.body)
-            answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
-            return await answer(scope, receive, send_with_headers)
+            return await refusal.answer(failure)(scope, receive, send_with_headers)
         return await self.app(scope, counted, send_with_headers)
 
     def _admit(self, scope: Scope) -> None:

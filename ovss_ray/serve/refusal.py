@@ -1,0 +1,47 @@
+"""Refusals of requests: an HTTP status, a code for programs, and a reason for people, as a JSON document."""
+
+from collections.abc import Mapping
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from ovss_ray.serve.retries import DEADLINE, INTERNAL
+
+CODES = {
+    400: "malformed",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported",
+    422: "invalid",
+    429: "busy",
+    500: INTERNAL,
+    503: "not_ready",
+    504: DEADLINE,
+}
+"""HTTP status → code of a refusal that has no code of its own"""
+
+
+class Refusal(BaseModel):
+    """The reason why a request was refused."""
+
+    detail: str = Field(description="reason, for people")
+    code: str = Field(description="reason, for programs: " + ", ".join(CODES.values()))
+
+
+class Refused(HTTPException):
+    """Refusal with a code of its own, since its status has several causes."""
+
+    def __init__(self, status: int, detail: str, code: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, detail, dict(headers or {}))
+        self.code = code
+
+
+def answer(failure: AnyHTTPException) -> JSONResponse:
+    """Return the response to a refused request."""
+    code = failure.code if isinstance(failure, Refused) else CODES.get(failure.status_code, "error")
+    return JSONResponse({"detail": failure.detail, "code": code}, failure.status_code, failure.headers)
