@@ -30,6 +30,14 @@ NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 """Placeholder (0, 0, 3) uint8 for an image that was not sent, since a worker should have cached it"""
 
 
+class NotBegun(Exception):
+    """Error for a request whose time was over while it waited for a batch. It may be sent again."""
+
+
+class NotFinished(Exception):
+    """Error for a request whose time was over while its batch was computed. It would be too slow again."""
+
+
 def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:
     """Return the row of a request (see REQUEST_COLUMNS) for an image (H, W, 3) uint8 RGB."""
     size = np.array(image.shape[:2], np.int32)

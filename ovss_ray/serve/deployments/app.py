@@ -7,6 +7,7 @@ ovss_ray.serve.deployments.app:build config=my.yaml`. Alternatively, write a Ser
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -39,9 +40,9 @@ from ovss_ray.serve.deployments import batch, share
 from ovss_ray.serve.deployments.batch import Parts
 from ovss_ray.serve.deployments.replica import Figures, Replica
 from ovss_ray.serve.http import api, guard, metrics
-from ovss_ray.serve.http.admission import LOG, Model
+from ovss_ray.serve.http.admission import LOG, Model, remaining
 from ovss_ray.serve.refusal import Refused
-from ovss_ray.serve.row import Kind, Row
+from ovss_ray.serve.row import Kind, NotBegun, NotFinished, Row
 from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabulary
 
@@ -63,6 +64,8 @@ LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds`. By then, all requests in it have timed out."""
 PATIENCE = 5.0
 """Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
+ANSWER = 1.0
+"""Seconds of a request's time that are kept for its way back from a replica, at most a tenth of the time left"""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -258,19 +261,29 @@ async def _through(
     """Send a row through the pools that a `kind` of answer needs. Ray passes the row directly from pool to pool.
 
     Return the row with the columns of the last pool. Raises HTTPException: 429 if the queue of a pool is full, 503 if a
-    worker died.
+    worker died or no batch had room in time, 504 if the stages are too slow for this request.
     """
     later = {"Retry-After": str(retry)}
+    left = remaining()
+    seconds = None if left == math.inf else max(0.0, left - min(ANSWER, left / 10))
     result: Any = row
     for handle, parts in route:
         if batch.prompting(parts[kind].stages):
             handle = handle.options(multiplexed_model_id=row["prompts"]["image"])  # see routing.ByImage
         if parts[kind].stages:
-            result = handle.remote(result, words, kind)
+            result = handle.remote(result, words, kind, seconds)
     try:
         return await result
     except BackPressureError as failure:
         raise HTTPException(429, "too many requests: the queue is full. Try again later", later) from failure
+    except NotBegun as failure:
+        raise Refused(503, "timeout: all workers are busy. Try again later", "timeout", later) from failure
+    except NotFinished as failure:
+        raise HTTPException(
+            504,
+            "deadline passed: the stages need more time for this request than the service allows (limits.seconds). "
+            "Send a smaller image or fewer classes",
+        ) from failure
     except (RayActorError, ObjectLostError, DeploymentUnavailableError) as failure:
         reason = "a worker died or was unavailable. Send the request again"
         raise Refused(503, reason, "worker_lost", later) from failure

@@ -24,7 +24,7 @@ from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage, build_all
 from ovss_ray.serve.deployments import batch
 from ovss_ray.serve.deployments.batch import PROMPTERS, Memory, Parts
-from ovss_ray.serve.row import Kind, Row
+from ovss_ray.serve.row import Kind, NotBegun, NotFinished, Row
 from ovss_ray.structures.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -75,6 +75,7 @@ class Replica:
         self.most = pool.batch if pool.gpus or not self.prompter else 1
         self.parts, self.deadline, self.clicks = parts, deadline, pool.batch
         self.waiting: deque[Pending] = deque()
+        self.computed: Sequence[Pending] = ()
         self.working: asyncio.Task[None] | None = None
         self.resting: asyncio.TimerHandle | None = None
         self.clicked = False
@@ -101,16 +102,22 @@ class Replica:
         config = batch.prompter(proposer, memory=remembered)
         return config.build(network=self.stages[proposer.use].network)
 
-    async def __call__(self, row: Row, words: Vocabulary, kind: Kind) -> Row:
+    async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows.
+        The row is computed in a batch with other waiting rows. After `seconds`, raises NotBegun if the row still waits
+        for its batch, else NotFinished.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))
         if self.working is None or self.working.done():
             self.working = asyncio.create_task(self._work())
-        return await answer
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError:
+            begun = any(future is answer for *_, future in self.computed)
+            raise NotFinished() if begun else NotBegun() from None
 
     async def _work(self) -> None:
         """Process waiting requests batch by batch; skip cancelled ones."""
@@ -139,9 +146,11 @@ class Replica:
 
     async def _answer(self, pending: list[Pending]) -> None:
         self.batches[len(pending)] += 1
+        self.computed = pending
         requests = [(row, words) for row, words, *_ in pending]
         work = asyncio.get_running_loop().run_in_executor(self.thread, self._run, requests, pending[0][2])
         await asyncio.wait([work])
+        self.computed = ()
         failure = work.exception()
         for number, (*_, answer) in enumerate(pending):
             if answer.done():

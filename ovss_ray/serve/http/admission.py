@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +22,9 @@ from ovss_ray.structures.vocabulary import Vocabulary
 Send = Callable[[Row, Vocabulary, Kind], Awaitable[Row]]
 """Function that runs a model's stages on a row and returns the resulting row.
 
-It raises HTTPException 429 if the workers are busy, 503 if a worker died."""
+It raises HTTPException: 429 if the workers are busy, 503 if a worker died, 504 if a stage is too slow."""
+UNTIL: ContextVar[float] = ContextVar("UNTIL", default=math.inf)
+"""Value of time.monotonic() at which the time of the current request is over"""
 LOG = logging.getLogger("ovss_ray.serve")
 STOPPING = "the service is being stopped"
 SMALLEST_WITH_SAM = "sam_alpha_clip_tiny"
@@ -40,6 +45,11 @@ class Model:
     def name(self) -> str:
         """Return the model's name."""
         return str(self.description["name"])
+
+
+def remaining() -> float:
+    """Return the seconds that the current request has left; infinity outside of a request."""
+    return UNTIL.get() - time.monotonic()
 
 
 class Desk:
@@ -76,7 +86,7 @@ class Desk:
     async def place(self, request: Request) -> AsyncIterator[None]:
         """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
 
-        Raises HTTPException: 429 for a further request, 503 if the service is being stopped, 504 after a timeout.
+        Raises HTTPException: 429 for a further request, 503 after a timeout or if the service is being stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
         if self.draining or self.waiting >= self.limits.waiting:
@@ -86,15 +96,13 @@ class Desk:
                 raise Refused(503, STOPPING, "stopping", later)
             raise HTTPException(429, f"too many requests: {self.waiting} in progress. Try again later", later)
         self.waiting += 1
+        UNTIL.set(time.monotonic() + self.limits.seconds)
         try:
             async with asyncio.timeout(self.limits.seconds):
                 yield
         except TimeoutError as failure:
-            raise HTTPException(
-                504,
-                f"deadline passed: the request took longer than {self.limits.seconds:g} s, the limit of the service "
-                "(limits.seconds). Send a smaller image or fewer classes, or try again when the service is less busy",
-            ) from failure
+            reason = f"timeout: no worker has answered the request within {self.limits.seconds:g} s. Try again later"
+            raise Refused(503, reason, "timeout", later) from failure
         finally:
             self.waiting -= 1
 

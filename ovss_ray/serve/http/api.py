@@ -35,7 +35,7 @@ MEANINGS = {
     415: "not a JPEG, PNG or WebP",
     422: "damaged image, invalid classes, unknown model, or an image on which a stage failed",
     429: "too many requests; retry after the seconds in Retry-After",
-    503: "not ready; retry after the seconds in Retry-After",
+    503: "not ready, or no worker was free in time; retry after the seconds in Retry-After",
     504: "deadline passed: the request took longer than the service allows; do not repeat it",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {

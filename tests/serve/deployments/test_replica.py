@@ -24,7 +24,7 @@ from ovss_ray.serve.deployments.app import _through
 from ovss_ray.serve.deployments.batch import Part, Parts
 from ovss_ray.serve.deployments.replica import Replica
 from ovss_ray.serve.deployments.routing import ByImage, weight
-from ovss_ray.serve.row import NO_IMAGE, Kind, Row, pointed, row
+from ovss_ray.serve.row import NO_IMAGE, Kind, NotBegun, NotFinished, Row, pointed, row
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.counted import noted
 from tests.serve.bright import WORDS, picture
@@ -140,6 +140,20 @@ print(before, full, rss())
     assert after - before < 50_000
 
 
+def test_when_the_time_of_a_request_is_over_it_is_told_whether_it_was_being_computed(tmp_path: Path) -> None:
+    stages = (StageConfig(use="tests.serve.slow", options={"seconds": 0.5}),)
+    part = Part(("tests.serve.slow",), frozenset({"prediction"}))
+    replica = Replica(Placed(stages, 1, 1, 1.0, 0.0, 1), {"segment": part}, [WORDS], deadline=5.0)
+
+    async def ask() -> list[Any]:
+        asked = [replica(row(picture(), WORDS), WORDS, "segment", seconds) for seconds in (0.1, 0.1, None, 60)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    computed, waiting, *answered = asyncio.run(ask())
+    assert (type(computed), type(waiting)) == (NotFinished, NotBegun)
+    assert all("prediction" in answer for answer in answered)
+
+
 def test_a_bug_in_a_stage_is_told_to_everybody_in_the_batch_and_the_next_one_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +196,7 @@ class Handle:
     def options(self, multiplexed_model_id: str) -> "Handle":
         return Handle(f"{self.name} of {multiplexed_model_id}", self.failure)
 
-    async def remote(self, sent: Any, words: object, kind: Kind) -> dict[str, Any]:
+    async def remote(self, sent: Any, words: object, kind: Kind, seconds: float | None) -> dict[str, Any]:
         before = await sent if asyncio.iscoroutine(sent) else {"way": []}
         if self.failure:
             raise self.failure
@@ -243,9 +257,13 @@ def test_the_router_gives_an_image_to_one_worker_and_other_requests_to_the_less_
     assert len({one.replica_id.unique_id for _ in range(20) for one in chosen("")[0]}) == 3
 
 
-def test_a_full_queue_and_a_lost_worker_are_answers_that_say_when_to_come_again() -> None:
-    for failure, status in ((BackPressureError(8, 8), 429), (ActorDiedError(), 503)):
-        for handles in ((Handle("first", failure), Handle("second")), (Handle("first"), Handle("second", failure))):
-            with pytest.raises(HTTPException) as refusal:
-                through(*handles)
-            assert (refusal.value.status_code, refusal.value.headers) == (status, {"Retry-After": "3"})
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(BackPressureError(8, 8), 429), (ActorDiedError(), 503), (NotBegun(), 503), (NotFinished(), 504)],
+)
+def test_what_may_be_sent_again_says_when_and_what_is_too_slow_does_not(failure: Exception, status: int) -> None:
+    for handles in ((Handle("first", failure), Handle("second")), (Handle("first"), Handle("second", failure))):
+        with pytest.raises(HTTPException) as refusal:
+            through(*handles)
+        again = None if status == 504 else {"Retry-After": "3"}
+        assert (refusal.value.status_code, refusal.value.headers) == (status, again)
