@@ -47,6 +47,7 @@ MAY_IMPORT_RAY = {
         "engine.worker",
         "serve.command",
         "serve.deployments.app",
+        "serve.deployments.pools",
         "serve.deployments.routing",
     )
 }

@@ -15,6 +15,7 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "slow_body",
     413: "too_large",
     415: "unsupported",
     422: "invalid",

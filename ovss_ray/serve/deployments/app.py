@@ -5,9 +5,7 @@ ovss_ray.serve.deployments.app:build config=my.yaml`. Alternatively, write a Ser
 `import_path: ovss_ray.serve.deployments.app:build` and `args: {config: /shared/my.yaml}`.
 """
 
-import asyncio
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import ObjectLostError, RayActorError, RayError
 from ray.serve import Application
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -36,13 +32,13 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 from ovss_ray.io import digests
 from ovss_ray.pipeline.stage import StageConfig
-from ovss_ray.serve.deployments import batch, share
+from ovss_ray.serve.deployments import batch, pools, share
 from ovss_ray.serve.deployments.batch import Parts
-from ovss_ray.serve.deployments.replica import Figures, Replica
+from ovss_ray.serve.deployments.pools import Route
+from ovss_ray.serve.deployments.replica import Replica
 from ovss_ray.serve.http import api, guard, metrics
-from ovss_ray.serve.http.admission import LOG, Model, remaining
-from ovss_ray.serve.refusal import Refused
-from ovss_ray.serve.row import Kind, NotBegun, NotFinished, Row
+from ovss_ray.serve.http.admission import LOG, Model
+from ovss_ray.serve.row import Kind
 from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabulary
 
@@ -62,10 +58,6 @@ HEALTH: dict[str, Any] = {"health_check_period_s": 5.0, "health_check_timeout_s"
 After three failed checks, Serve replaces the replica."""
 LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds`. By then, all requests in it have timed out."""
-PATIENCE = 5.0
-"""Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
-ANSWER = 1.0
-"""Seconds of a request's time that are kept for its way back from a replica, at most a tenth of the time left"""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -228,11 +220,11 @@ def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # else it logs each malformed form
         routes = [_route(model) for model in models]
         served = [
-            Model(model.description, partial(_through, route, limits.retry), model.words)
+            Model(model.description, partial(pools.through, route, limits.retry), model.words)
             for model, route in zip(models, routes, strict=True)
         ]
         app = api.build(served, limits, key)
-        metrics.add(app, app.state.desk, partial(_figures, [handle for route in routes for handle, _ in route]))
+        metrics.add(app, app.state.desk, partial(pools.figures, [handle for route in routes for handle, _ in route]))
         return app
 
     return serve.deployment(
@@ -249,55 +241,7 @@ def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any
     )
 
 
-def _route(model: Served) -> list[tuple[DeploymentHandle, Parts]]:
+def _route(model: Served) -> Route:
     """Return the deployments of a model's pools in order, each with its stages per kind of answer (see batch.Parts)."""
     names = [_name(model.description["name"], number) for number in range(len(model.parts))]
     return [(serve.get_deployment_handle(name), parts) for name, parts in zip(names, model.parts, strict=True)]
-
-
-async def _through(
-    route: Sequence[tuple[DeploymentHandle, Parts]], retry: int, row: Row, words: Vocabulary, kind: Kind
-) -> Row:
-    """Send a row through the pools that a `kind` of answer needs. Ray passes the row directly from pool to pool.
-
-    Return the row with the columns of the last pool. Raises HTTPException: 429 if the queue of a pool is full, 503 if a
-    worker died or no batch had room in time, 504 if the stages are too slow for this request.
-    """
-    later = {"Retry-After": str(retry)}
-    left = remaining()
-    seconds = None if left == math.inf else max(0.0, left - min(ANSWER, left / 10))
-    result: Any = row
-    for handle, parts in route:
-        if batch.prompting(parts[kind].stages):
-            handle = handle.options(multiplexed_model_id=row["prompts"]["image"])  # see routing.ByImage
-        if parts[kind].stages:
-            result = handle.remote(result, words, kind, seconds)
-    try:
-        return await result
-    except BackPressureError as failure:
-        raise HTTPException(429, "too many requests: the queue is full. Try again later", later) from failure
-    except NotBegun as failure:
-        raise Refused(503, "timeout: all workers are busy. Try again later", "timeout", later) from failure
-    except NotFinished as failure:
-        raise HTTPException(
-            504,
-            "deadline passed: the stages need more time for this request than the service allows (limits.seconds). "
-            "Send a smaller image or fewer classes",
-        ) from failure
-    except (RayActorError, ObjectLostError, DeploymentUnavailableError) as failure:
-        reason = "a worker died or was unavailable. Send the request again"
-        raise Refused(503, reason, "worker_lost", later) from failure
-
-
-async def _figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures]]:
-    """Return name of a pool → metrics of its replicas; an empty list if a replica does not answer in time."""
-    figures = await asyncio.gather(*map(_figures_of, handles))
-    return {handle.deployment_name: replicas for handle, replicas in zip(handles, figures, strict=True)}
-
-
-async def _figures_of(handle: DeploymentHandle) -> list[Figures]:
-    try:
-        replies = await ray_internals.ask_replicas(handle, "figures", PATIENCE)
-    except (TimeoutError, RayError, RayServeException):
-        return []
-    return [reply for reply in replies if isinstance(reply, Figures)]

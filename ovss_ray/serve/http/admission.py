@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.serve.http import photograph
@@ -86,14 +87,14 @@ class Desk:
     async def place(self, request: Request) -> AsyncIterator[None]:
         """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
 
-        Raises HTTPException: 429 for a further request, 503 after a timeout or if the service is being stopped.
+        The body is received first, so that a slow sender takes no place from others. Raises HTTPException: 408 if the
+        body is late; 429 for a further request; 503 after a timeout or if the service is being stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
-        if self.draining or self.waiting >= self.limits.waiting:
-            async for _ in request.stream():  # else the client, still sending, might not see the answer
-                pass
-            if self.draining:
-                raise Refused(503, STOPPING, "stopping", later)
+        await self._receive(request)
+        if self.draining:
+            raise Refused(503, STOPPING, "stopping", later)
+        if self.waiting >= self.limits.waiting:
             raise HTTPException(429, f"too many requests: {self.waiting} in progress. Try again later", later)
         self.waiting += 1
         UNTIL.set(time.monotonic() + self.limits.seconds)
@@ -105,6 +106,17 @@ class Desk:
             raise Refused(503, reason, "timeout", later) from failure
         finally:
             self.waiting -= 1
+
+    async def _receive(self, request: Request) -> None:
+        """Receive the body of a request, which keeps it for later reads. Raises HTTPException 408 if it is late."""
+        try:
+            async with asyncio.timeout(self.limits.upload):
+                await request.body()
+        except TimeoutError as failure:
+            reason = f"the body of the request did not arrive within {self.limits.upload:g} s. Send a smaller image"
+            raise HTTPException(408, reason, {"Connection": "close"}) from failure
+        except ClientDisconnect as failure:
+            raise HTTPException(400, "the connection was closed before the body was complete") from failure
 
     async def drain(self) -> None:
         """Refuse new requests, and return when all requests in progress are answered or have timed out."""

@@ -28,9 +28,10 @@ from ovss_ray.structures.masks import polygons
 from ovss_ray.structures.vocabulary import Vocabulary
 
 MEANINGS = {
-    400: "malformed form",
+    400: "malformed form or Host header",
     401: "missing or wrong API key",
-    403: "request from another machine to a service without an API key",
+    403: "request from another machine or another site's page to a service without an API key",
+    408: "the body did not arrive in time",
     413: "too many bytes or pixels",
     415: "not a JPEG, PNG or WebP",
     422: "damaged image, invalid classes, unknown model, or an image on which a stage failed",
@@ -67,7 +68,7 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None) -> FastAPI
         lifespan=life,
     )
     app.state.desk = desk
-    app.add_middleware(Guard, key=key, body=limits.body)
+    app.add_middleware(Guard, key=key, body=limits.body, bodies=limits.waiting * limits.body)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(Exception, _failed)

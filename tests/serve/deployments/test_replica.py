@@ -20,8 +20,8 @@ from ovss_ray.pipeline.execution import Contract
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.serve.deployments import batch
 from ovss_ray.serve.deployments import replica as pool
-from ovss_ray.serve.deployments.app import _through
 from ovss_ray.serve.deployments.batch import Part, Parts
+from ovss_ray.serve.deployments.pools import through as through_pools
 from ovss_ray.serve.deployments.replica import Replica
 from ovss_ray.serve.deployments.routing import ByImage, weight
 from ovss_ray.serve.row import NO_IMAGE, Kind, NotBegun, NotFinished, Row, pointed, row
@@ -209,7 +209,7 @@ def does(**stages: tuple[str, ...]) -> Any:
 
 def through(*handles: Any) -> dict[str, Any]:
     way = [(handle, does(segment=("toys",))) for handle in handles]
-    return asyncio.run(_through(way, 3, row(picture(), WORDS), WORDS, "segment"))
+    return asyncio.run(through_pools(way, 3, row(picture(), WORDS), WORDS, "segment"))
 
 
 def test_a_row_goes_through_the_pools_in_their_order() -> None:
@@ -224,7 +224,7 @@ def test_a_prompt_goes_to_the_worker_of_its_image_and_past_pools_that_have_nothi
     ]
     asked = pointed(picture(), WORDS, {"image": "me"})
     for kind, way in (("prompt", ["first of me", "second"]), ("masks", ["first of me"])):
-        assert asyncio.run(_through(pools, 3, asked, WORDS, kind)) == {"way": way}
+        assert asyncio.run(through_pools(pools, 3, asked, WORDS, kind)) == {"way": way}
 
 
 def test_images_are_shared_out_evenly_and_few_move_when_a_worker_comes() -> None:

@@ -8,7 +8,8 @@ import logging
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -20,7 +21,7 @@ from PIL import Image
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.io import images
-from ovss_ray.serve.http import api
+from ovss_ray.serve.http import api, guard
 from ovss_ray.serve.http.admission import Model
 from ovss_ray.serve.http.guard import digest
 from ovss_ray.serve.row import Kind, Row
@@ -296,6 +297,36 @@ def test_without_a_key_other_machines_and_other_names_are_refused() -> None:
         assert client(app, asking=("::1", 1)).get("/v1/models", headers={"host": name}).status_code == 200
 
 
+HOSTS: dict[str, tuple[list[tuple[str, str]], int]] = {
+    "a user name": ([("host", "localhost@127.0.0.1:8000")], 400),
+    "a user name where a port is read": ([("host", "localhost:8000@rebound.example")], 400),
+    "two": ([("host", "localhost"), ("host", "localhost")], 400),
+    "two unlike ones": ([("host", "localhost"), ("host", "rebound.example")], 400),
+    "none": ([], 400),
+    "a page of another site": ([("host", "localhost:8000"), ("origin", "http://rebound.example")], 403),
+    "a page of another port": ([("host", "localhost:8000"), ("origin", "http://localhost:3000")], 403),
+    "a page without an address": ([("host", "localhost:8000"), ("origin", "null")], 403),
+    "an image in a page": ([("host", "localhost:8000"), ("sec-fetch-site", "cross-site")], 403),
+    "its own page": ([("host", "LOCALHOST:8000"), ("origin", "http://localhost:8000")], 200),
+    "a request of its own page": ([("host", "localhost:8000"), ("sec-fetch-site", "same-origin")], 200),
+}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_who_asks_in_the_name_of_another_page_is_refused(name: str) -> None:
+    headers, status = HOSTS[name]
+    app = service()
+    for path, method in (("/v1/models", "GET"), ("/v1/segment", "POST")):
+        done = asyncio.run(raw(app, path, headers, method))
+        assert done.status == (415 if (status, method) == (200, "POST") else status), done.body
+
+
+def test_a_link_on_another_page_leads_to_the_page_and_to_nothing_else() -> None:
+    link = [("host", "localhost:8000"), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]
+    for path, status in (("/", 200), ("/v1/models", 403)):
+        assert asyncio.run(raw(service(), path, link, "GET")).status == status
+
+
 def test_every_answer_keeps_browsers_careful(toy: TestClient) -> None:
     for done in (toy.get("/v1/models"), toy.get("/nowhere"), client(service(b"")).get("/v1/models")):
         assert done.headers["x-content-type-options"] == "nosniff"
@@ -349,6 +380,74 @@ def crowd(app: FastAPI, requests: int, image: np.ndarray) -> list[httpx2.Respons
             return await asyncio.gather(*[asking.post("/v1/segment", **data) for _ in range(requests)])
 
     return asyncio.run(ask())
+
+
+@dataclass
+class Raw:
+    """An answer to a request that no client would send."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def raw(
+    app: FastAPI, path: str, headers: Sequence[tuple[str, str]] = (("host", "localhost"),), method: str = "POST",
+    parts: Sequence[bytes] = (), ended: bool = True,
+) -> Raw:  # fmt: skip
+    """Send headers and parts of a body, which never ends unless `ended`."""
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"classes=a&classes=b", "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in headers],
+        "client": HERE, "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    left = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+    left += [{"type": "http.request", "body": b"", "more_body": False}] if ended else []
+    told: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return left.pop(0) if left else await asyncio.Event().wait() or {}
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    await app(scope, receive, send)
+    names = {name.decode(): value.decode() for name, value in told[0]["headers"]}
+    return Raw(told[0]["status"], names, b"".join(one.get("body", b"") for one in told[1:]))
+
+
+def test_bodies_that_are_half_sent_take_no_place_from_others_and_their_connections_are_closed() -> None:
+    app, image = service(waiting=1, upload=0.5), encoded(picture())
+
+    async def ask() -> tuple[list[Raw], list[Raw]]:
+        half = [asyncio.create_task(raw(app, "/v1/segment", parts=[image[:99]], ended=False)) for _ in range(200)]
+        await asyncio.sleep(0)
+        honest = [await raw(app, "/v1/segment", parts=[image]) for _ in range(3)]
+        return honest, await asyncio.gather(*half)
+
+    honest, half = asyncio.run(ask())
+    assert [one.status for one in honest] == [200] * 3
+    assert {(one.status, one.headers["connection"]) for one in half} == {(408, "close")}
+    assert json.loads(half[0].body)["code"] == "slow_body"
+
+
+def test_bodies_that_are_half_sent_do_not_fill_the_memory() -> None:
+    app = service(waiting=2, body=1000, upload=0.5)
+
+    async def ask() -> list[Raw]:
+        half = [raw(app, "/v1/segment", parts=[bytes(400)] * 2, ended=False) for _ in range(4)]
+        return await asyncio.gather(*half)
+
+    statuses = [one.status for one in asyncio.run(ask())]
+    assert sorted(statuses) == [408, 408, 429, 429]
+    assert asyncio.run(raw(app, "/v1/segment", parts=[bytes(400)])).status == 415, "all of it is free again"
+
+
+def test_a_refused_request_whose_body_never_ends_is_answered_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "DRAIN", 0.1)
+    done = asyncio.run(raw(service(key=digest("secret")), "/v1/segment", parts=[b"x"], ended=False))
+    assert (done.status, done.headers["connection"]) == (401, "close")
 
 
 def test_more_requests_than_places_are_told_to_come_again() -> None:
