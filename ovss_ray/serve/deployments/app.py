@@ -220,11 +220,17 @@ def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # else it logs each malformed form
         routes = [_route(model) for model in models]
         served = [
-            Model(model.description, partial(pools.through, route, limits.retry), model.words)
+            Model(
+                model.description,
+                partial(pools.through, route, limits.retry),
+                model.words,
+                [handle.deployment_name for handle, _ in route],
+            )
             for model, route in zip(models, routes, strict=True)
         ]
-        app = api.build(served, limits, key)
-        metrics.add(app, app.state.desk, partial(pools.figures, [handle for route in routes for handle, _ in route]))
+        ask = partial(pools.figures, [handle for route in routes for handle, _ in route])
+        app = api.build(served, limits, key, ask)
+        metrics.add(app, app.state.desk, ask)
         return app
 
     return serve.deployment(

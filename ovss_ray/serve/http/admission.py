@@ -18,6 +18,7 @@ from ovss_ray.config.limits import Limits
 from ovss_ray.serve.http import photograph
 from ovss_ray.serve.refusal import Refused
 from ovss_ray.serve.row import FORGOTTEN, SPECIMEN, Kind, Row, row
+from ovss_ray.serve.watch import Watch
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Send = Callable[[Row, Vocabulary, Kind], Awaitable[Row]]
@@ -41,6 +42,8 @@ class Model:
     send: Send
     words: Vocabulary
     """class names for the warm-up image, and for prompts that name no classes"""
+    pools: Sequence[str] = ()
+    """names of the pools of its stages"""
 
     @property
     def name(self) -> str:
@@ -62,6 +65,7 @@ class Desk:
         self.pixels = 0
         """number of pixels of all images decoded so far, for /metrics"""
         self.changed = asyncio.Condition()
+        self.watch = Watch()
         self.benchmarks = list(dict.fromkeys(name for model in models for name in model.description["benchmarks"]))
         """names of the benchmarks in the configs"""
 
@@ -124,15 +128,26 @@ class Desk:
         while self.waiting:
             await asyncio.sleep(0.05)
 
+    def pixels_now(self, model: Model, kind: Kind) -> int:
+        """Return the largest image, in pixels, that a model can answer in time, as measured on its machine."""
+        return self.watch.pixels(model.pools, kind, self.limits.seconds, self.limits.pixels)
+
     @asynccontextmanager
-    async def image(self, data: bytes) -> AsyncIterator[np.ndarray]:
-        """Decode the image of a request, and yield it as (H, W, 3) uint8 RGB.
+    async def image(self, data: bytes, model: Model, kind: Kind) -> AsyncIterator[np.ndarray]:
+        """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
 
         First wait until its pixels, with those of other images in memory, are within `limits.held`. Raises
         HTTPException: 413 for too many pixels, 415 if it is not a JPEG, PNG or WebP, 422 if damaged.
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width
+        if pixels > (most := self.pixels_now(model, kind)):
+            raise Refused(
+                413,
+                f"the image has {width} × {height} = {pixels:,} pixels; at present, {model.name} can answer at most "
+                f"{most:,} pixels in {self.limits.seconds:g} s (see pixels_now in /v1/models). Send a smaller one",
+                "too_slow",
+            )
         async with self.changed:
             await self.changed.wait_for(lambda: not self.held or self.held + pixels <= self.limits.held)
             self.held += pixels

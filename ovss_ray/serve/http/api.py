@@ -23,7 +23,8 @@ from ovss_ray.serve.http.answers import Answer, Output, Word
 from ovss_ray.serve.http.guard import Guard
 from ovss_ray.serve.http.requests import Fields
 from ovss_ray.serve.refusal import Refusal, Refused
-from ovss_ray.serve.row import NO_IMAGE, Row, pointed, row
+from ovss_ray.serve.row import NO_IMAGE, Kind, Row, pointed, row
+from ovss_ray.serve.watch import Ask
 from ovss_ray.structures.masks import polygons
 from ovss_ray.structures.vocabulary import Vocabulary
 
@@ -48,15 +49,19 @@ BARE: dict[int | str, dict[str, Any]] = {
 GONE: dict[int | str, dict[str, Any]] = {404: {"description": "the named image is not cached", "model": Refusal}}
 
 
-def build(models: Sequence[Model], limits: Limits, key: bytes | None) -> FastAPI:
-    """Return the FastAPI application that serves the models. `key`: SHA-256 of the API key; None: no key is needed."""
+def build(models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask | None = None) -> FastAPI:
+    """Return the FastAPI application that serves the models. `key`: SHA-256 of the API key; None: no key is needed.
+
+    `ask` returns the state of all replicas; None: the models have no replicas.
+    """
     desk = Desk(models, limits)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(desk.warm())
+        tasks = [asyncio.create_task(desk.warm()), *([asyncio.create_task(desk.watch.look(ask))] if ask else [])]
         yield
-        warming.cancel()
+        for task in tasks:
+            task.cancel()
 
     app = FastAPI(
         title="ovss_ray",
@@ -114,7 +119,13 @@ def _status(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/v1/models", summary="List the models and the limits")
     async def models() -> dict[str, Any]:
-        descriptions = [dict(model.description) for model in desk.models.values()]
+        descriptions = [
+            {
+                **model.description,
+                "pixels_now": {kind: desk.pixels_now(model, kind) for kind in model.description["answers"]},
+            }
+            for model in desk.models.values()
+        ]
         return {"models": descriptions, "limits": desk.limits.model_dump()}
 
 
@@ -166,7 +177,7 @@ def _segment(app: FastAPI, desk: Desk) -> None:
             words = await _words(fields, desk) if named else None
             merged = await asyncio.to_thread(merging.read, fields.map, None if finds else words, desk.limits)
             bare = "image/png" in request.headers.get("accept", "") and fields.output in ("png", "overlay")
-            async with desk.image(data) as image:
+            async with desk.image(data, model, "segment") as image:
                 listed = await own_words.find(desk, model, image, words) if finds else None
                 words = words if listed is None else own_words.vocabulary(listed, fields.templates)
                 result = await desk.send(model, row(image, words), words, "segment") if words else None
@@ -219,7 +230,7 @@ def _regions(app: FastAPI, desk: Desk) -> None:
             data, fields = await questions.read(request, query, desk.limits)
             model, words = desk.model(fields.model, "regions"), await _words(fields, desk)
             name = await asyncio.to_thread(_sha256, data)
-            async with desk.image(data) as image:
+            async with desk.image(data, model, "regions") as image:
                 result = await desk.send(model, row(image, words), words, "regions")
 
             def write() -> Response:
@@ -254,9 +265,10 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
             named = bool(fields.classes) or fields.benchmark is not None
             words = await _words(fields, desk) if named else model.words
             name = await asyncio.to_thread(_named, data, fields.image)
-            async with desk.image(data) if data else nullcontext(NO_IMAGE) as image:
+            kind: Kind = "prompt" if named else "masks"
+            async with desk.image(data, model, kind) if data else nullcontext(NO_IMAGE) as image:
                 sent = pointed(image, words, {**question, "image": name})
-                result = await desk.send(model, sent, words, "prompt" if named else "masks")
+                result = await desk.send(model, sent, words, kind)
 
             def write() -> Response:
                 answer = mask_answers.prompted(result, words, name, model.name, fields.top)

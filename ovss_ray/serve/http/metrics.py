@@ -8,7 +8,7 @@ that `ovss` starts, Ray's metrics are switched off (ray_internals.SETTINGS).
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -19,9 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.http.admission import Desk
+from ovss_ray.serve.watch import Ask
 
-Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures]]]]
-"""Function that collects the values of all replicas: name of a pool → values of its replicas"""
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the buckets in the histogram of request durations, in seconds"""
 SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -16,6 +16,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import in_parts
 from ovss_ray.pipeline.execution import Contract
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.serve.deployments import batch
@@ -64,7 +65,7 @@ def test_what_comes_while_a_batch_is_computed_is_the_next_batch_whatever_its_voc
     for answer, (given, words) in zip(done, asked, strict=True):
         assert answer["vocabulary"] == words.digest
         np.testing.assert_array_equal(answer["image"], given["image"])
-    _warm, *batches = [line.split() for line in (tmp_path / "witness").read_text().splitlines()]
+    _warm, _small, _larger, *batches = [line.split() for line in (tmp_path / "witness").read_text().splitlines()]
     assert [len(one) for one in batches] == [1, 4, 1]
     assert set(batches[1]) == {WORDS.digest, other.digest}
 
@@ -180,11 +181,53 @@ def test_a_replica_is_unhealthy_when_it_makes_no_progress_and_not_when_it_is_bus
     part = Part(("tests.toys",), frozenset({"prediction"}))
     replica = Replica(pool, {"segment": part}, [WORDS], deadline=5.0)
     replica.check_health()
-    replica.begun = time.monotonic() - 4
+    replica.moved = time.monotonic() - 4
     replica.check_health()
-    replica.begun = time.monotonic() - 6
-    with pytest.raises(RuntimeError, match="a batch has been running for 6 s; the deadline is 5 s"):
+    replica.moved = time.monotonic() - 6
+    with pytest.raises(RuntimeError, match="a batch has made no progress for 6 s; the deadline is 5 s"):
         replica.check_health()
+
+
+def test_a_batch_ends_between_two_tiles_when_nobody_waits_for_it_any_more() -> None:
+    stages = (StageConfig(use="tests.serve.slow", options={"seconds": 0.0, "parts": 1000}),)
+    part = Part(("tests.serve.slow",), frozenset({"prediction"}))
+    replica = Replica(Placed(stages, 1, 1, 1.0, 0.0, 1), {"segment": part}, [WORDS], deadline=5.0)
+    stage: Any = replica.stages["tests.serve.slow"]
+    stage.config, before = stage.config.model_copy(update={"seconds": 20.0}), stage.steps
+
+    async def ask() -> tuple[Any, Row]:
+        gone = asyncio.create_task(replica(row(picture(), WORDS), WORDS, "segment"))
+        while stage.steps == before:
+            await asyncio.sleep(0.01)
+        gone.cancel()
+        while replica.computed:
+            await asyncio.sleep(0.01)
+        stage.config = stage.config.model_copy(update={"seconds": 0.0})
+        steps = stage.steps - before
+        return steps, await replica(row(picture(), WORDS), WORDS, "segment")
+
+    steps, answer = asyncio.run(ask())
+    assert 0 < steps < 1000
+    assert answer["prediction"].shape == picture().shape[:2]
+
+
+def test_a_slow_batch_that_goes_from_tile_to_tile_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part(("tests.toys",), frozenset({"prediction"}))
+    pool = Placed((StageConfig(use="tests.toys"),), 1, 1, 1.0, 0.0, 8)
+    replica, healthy = Replica(pool, {"segment": part}, [WORDS], deadline=5.0), list[bool]()
+
+    def tiles(*given: object) -> list[Row]:
+        for _ in in_parts(range(3)):
+            replica.check_health()
+            healthy.append(True)
+            assert replica.moved
+            replica.moved -= 6  # so long does this tile take
+        return [{}]
+
+    monkeypatch.setattr(batch, "run", tiles)
+    assert replica._run([({}, WORDS)], "segment") == [{}]
+    assert healthy == [True] * 3
+    replica.check_health()
 
 
 class Handle:

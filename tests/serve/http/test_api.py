@@ -21,12 +21,14 @@ from PIL import Image
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.io import images
+from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.http import api, guard
 from ovss_ray.serve.http.admission import Model
 from ovss_ray.serve.http.guard import digest
+from ovss_ray.serve.pace import Pace
 from ovss_ray.serve.row import Kind, Row
 from ovss_ray.structures.vocabulary import Vocabulary
-from tests.serve.bright import MODEL, WORDS, picture, service
+from tests.serve.bright import MODEL, WORDS, Toy, picture, service
 from tests.toys import bright
 
 HERE = ("127.0.0.1", 50000)
@@ -448,6 +450,17 @@ def test_a_refused_request_whose_body_never_ends_is_answered_and_closed(monkeypa
     monkeypatch.setattr(guard, "DRAIN", 0.1)
     done = asyncio.run(raw(service(key=digest("secret")), "/v1/segment", parts=[b"x"], ended=False))
     assert (done.status, done.headers["connection"]) == (401, "close")
+
+
+def test_an_image_that_would_take_too_long_is_refused_at_once_with_the_number_that_would_not() -> None:
+    app = api.build([Model(MODEL, Toy().send, WORDS, ["bright-0"])], Limits(seconds=10), None)
+    app.state.desk.watch.note({"bright-0": [Figures("one", {}, 0, {}, {"segment": Pace(1.0, 2.0)})]})
+    asking = client(app)
+    assert asking.get("/v1/models").json()["models"][0]["pixels_now"] == {"segment": 3_000_000}
+    refused = asking.post("/v1/segment", **form(header_only(2000, 1501), classes=["a"]))
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_slow")
+    assert "2000 × 1501 = 3,002,000 pixels; at present, bright can answer at most 3,000,000" in refused.json()["detail"]
+    assert asking.post("/v1/segment", **form(header_only(2000, 1500), classes=["a"])).status_code == 422, "no pixels"
 
 
 def test_more_requests_than_places_are_told_to_come_again() -> None:
