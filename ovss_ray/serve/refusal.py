@@ -1,6 +1,7 @@
 """Refusals of requests: an HTTP status, a code for programs, and a reason for people, as a JSON document."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
@@ -32,6 +33,25 @@ class Refusal(BaseModel):
 
     detail: str = Field(description="reason, for people")
     code: str = Field(description="reason, for programs: " + ", ".join(CODES.values()))
+
+
+MEANINGS = {
+    400: "malformed form or Host header",
+    401: "missing or wrong API key",
+    403: "request from another machine or another site's page to a service without an API key",
+    408: "the body did not arrive in time",
+    413: "too many bytes or pixels",
+    415: "not a JPEG, PNG or WebP",
+    422: "damaged image, invalid classes, unknown model, or an image on which a stage failed",
+    429: "too many requests; retry after the seconds in Retry-After",
+    503: "not ready, or no worker was free in time; retry after the seconds in Retry-After",
+    504: "deadline passed: the request took longer than the service allows; do not repeat it",
+}
+"""HTTP status → its causes, for the API's description"""
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": meaning, "model": Refusal} for status, meaning in MEANINGS.items()
+}
+GONE: dict[int | str, dict[str, Any]] = {404: {"description": "the named image is not cached", "model": Refusal}}
 
 
 class Refused(HTTPException):

@@ -138,6 +138,9 @@ def test_a_replica_is_killed_and_another_one_takes_its_place(deployed: str, name
         os.kill(killed, signal.SIGKILL)  # as the kernel does when memory has run out
         taken = asking.until(lambda: processes(name) - {killed})
         asking.goes_on()
+        watched = serve.get_app_handle("ovss")
+        if name != "http":  # which knows nothing of the time before it
+            asking.until(lambda: any("in its place" in line for line in watched.lines.remote().result()))
     print(f"{name}: another one begins after {taken:.1f} s")
     assert taken < DIED + BUSY
 

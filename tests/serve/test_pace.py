@@ -5,9 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from ovss_ray.serve import pace
-from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.pace import LEAST, Pace, slowest
-from ovss_ray.serve.watch import Watch
 
 
 @pytest.fixture
@@ -39,15 +37,6 @@ def test_large_batches_tell_how_slow_the_machine_is_and_that_is_forgotten(clock:
     assert Pace(0.0, 0.0).learned(1, 4_000_000, 3.0) == Pace(0.0, 0.0)
 
 
-def test_pools_add_up_and_the_slowest_replica_counts_and_is_remembered_while_none_answers() -> None:
+def test_the_slowest_replica_counts() -> None:
     assert slowest([]) is None
     assert slowest([Pace(1, 5), Pace(3, 1, factor=2)]) == Pace(6, 5)
-    watch = Watch()
-    assert watch.pixels(["a-0"], "segment", 10, 7_000_000) == 7_000_000, "nothing is known yet"
-    replicas = [Figures(name, {}, 0, {}, {"segment": Pace(1, each)}) for name, each in (("x", 1.0), ("y", 2.0))]
-    watch.note({"a-0": replicas, "a-1": [Figures("z", {}, 0, {}, {"segment": Pace(0, 3)})], "b-0": []})
-    assert watch.pixels(["a-0"], "segment", 10, 7_000_000) == 3_000_000
-    assert watch.pixels(["a-0", "a-1"], "segment", 10, 7_000_000) == 1_200_000
-    assert watch.pixels(["b-0"], "segment", 10, 7_000_000) == 7_000_000
-    watch.note({"a-0": [], "a-1": [], "b-0": []})
-    assert watch.pixels(["a-0"], "segment", 10, 7_000_000) == 3_000_000

@@ -204,6 +204,11 @@ class Ingress:
         """Refuse new requests, and return when all requests in progress are answered."""
         await self.app.state.desk.drain()
 
+    async def lines(self) -> list[str]:
+        """Return a line for each replica that has gone or was replaced since this deployment started."""
+        lines: list[str] = self.app.state.desk.watch.lines
+        return lines
+
     async def check_health(self) -> None:
         """Do nothing. Ray Serve calls this check in the event loop. If the loop is blocked, the check times out.
 

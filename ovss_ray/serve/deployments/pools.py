@@ -59,15 +59,17 @@ async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: K
         raise Refused(503, reason, "worker_lost", later) from failure
 
 
-async def figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures]]:
-    """Return name of a pool → metrics of its replicas; an empty list if a replica does not answer in time."""
+async def figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures] | None]:
+    """Return name of a pool → metrics of its replicas; None if a replica does not answer in time."""
     of_pools = await asyncio.gather(*map(_figures_of, handles))
     return {handle.deployment_name: replicas for handle, replicas in zip(handles, of_pools, strict=True)}
 
 
-async def _figures_of(handle: DeploymentHandle) -> list[Figures]:
+async def _figures_of(handle: DeploymentHandle) -> list[Figures] | None:
     try:
         replies = await ray_internals.ask_replicas(handle, "figures", PATIENCE)
+    except DeploymentUnavailableError:
+        return []  # no replica runs
     except (TimeoutError, RayError, RayServeException):
-        return []
+        return None
     return [reply for reply in replies if isinstance(reply, Figures)]

@@ -22,31 +22,15 @@ from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
 from ovss_ray.serve.http.answers import Answer, Output, Word
 from ovss_ray.serve.http.guard import Guard
 from ovss_ray.serve.http.requests import Fields
-from ovss_ray.serve.refusal import Refusal, Refused
+from ovss_ray.serve.refusal import ERRORS, GONE, Refused
 from ovss_ray.serve.row import NO_IMAGE, Kind, Row, pointed, row
 from ovss_ray.serve.watch import Ask
 from ovss_ray.structures.masks import polygons
 from ovss_ray.structures.vocabulary import Vocabulary
 
-MEANINGS = {
-    400: "malformed form or Host header",
-    401: "missing or wrong API key",
-    403: "request from another machine or another site's page to a service without an API key",
-    408: "the body did not arrive in time",
-    413: "too many bytes or pixels",
-    415: "not a JPEG, PNG or WebP",
-    422: "damaged image, invalid classes, unknown model, or an image on which a stage failed",
-    429: "too many requests; retry after the seconds in Retry-After",
-    503: "not ready, or no worker was free in time; retry after the seconds in Retry-After",
-    504: "deadline passed: the request took longer than the service allows; do not repeat it",
-}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": meaning, "model": Refusal} for status, meaning in MEANINGS.items()
-}
 BARE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 }
-GONE: dict[int | str, dict[str, Any]] = {404: {"description": "the named image is not cached", "model": Refusal}}
 
 
 def build(models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask | None = None) -> FastAPI:
@@ -111,10 +95,18 @@ def _status(app: FastAPI, desk: Desk) -> None:
         return {"status": "running"}
 
     @app.get("/v1/ready", summary="Report whether the service can segment", responses={503: ERRORS[503]})
-    async def ready() -> dict[str, str]:
-        if desk.draining or not desk.ready:
-            why, code = (STOPPING, "stopping") if desk.draining else ("the stages are being loaded", "not_ready")
-            raise Refused(503, why, code, {"Retry-After": str(desk.limits.retry)})
+    async def ready(model: str | None = None) -> dict[str, str]:
+        """Report whether all models, or the `model` named in the query, have a worker for each of their stages."""
+        later = {"Retry-After": str(desk.limits.retry)}
+        if model is not None and model not in desk.models:
+            raise HTTPException(422, f"unknown model {model[:40]!r}; available: {', '.join(desk.models)}")
+        if desk.draining:
+            raise Refused(503, STOPPING, "stopping", later)
+        if not desk.ready:
+            raise HTTPException(503, "the stages are being loaded", later)
+        served = [desk.models[model]] if model else list(desk.models.values())
+        if missing := [pool for each in served for pool in desk.watch.unready(each.pools)]:
+            raise HTTPException(503, f"no worker of {', '.join(missing)} runs; another one is being started", later)
         return {"status": "ready"}
 
     @app.get("/v1/models", summary="List the models and the limits")

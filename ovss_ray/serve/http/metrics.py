@@ -82,13 +82,17 @@ class State(Collector):
         sizes = HistogramMetricFamily("ovss_batch_size", "Requests per batch", labels=labels)
         waiting = GaugeMetricFamily("ovss_requests_waiting", "Requests waiting for the next batch", labels=labels)
         caches = GaugeMetricFamily("ovss_cache_bytes", "Bytes in caches", labels=[*labels, "cache"])
+        restarts = CounterMetricFamily(
+            "ovss_replica_restarts", "Replicas that have started in the place of others", labels=["pool"]
+        )
         for pool, replicas in self.figures.items():
+            restarts.add_metric([pool], desk.watch.restarts[pool])
             for figures in replicas:
                 sizes.add_metric([pool, figures.replica], *_histogram(figures.batches))
                 waiting.add_metric([pool, figures.replica], figures.waiting)
                 for cache, size in figures.caches.items():
                     caches.add_metric([pool, figures.replica, cache], size)
-        yield from (sizes, waiting, caches)
+        yield from (sizes, waiting, caches, restarts)
 
 
 def _histogram(batches: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
@@ -110,7 +114,7 @@ def add(app: FastAPI, desk: Desk, ask: Ask) -> None:
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:
-        state.figures = await ask()
+        state.figures = {pool: replicas or () for pool, replicas in (await ask()).items()}
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=kind)
 

@@ -28,7 +28,7 @@ from ovss_ray.serve.http.guard import digest
 from ovss_ray.serve.pace import Pace
 from ovss_ray.serve.row import Kind, Row
 from ovss_ray.structures.vocabulary import Vocabulary
-from tests.serve.bright import MODEL, WORDS, Toy, picture, service
+from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture, service
 from tests.toys import bright
 
 HERE = ("127.0.0.1", 50000)
@@ -347,6 +347,21 @@ def test_it_is_ready_when_a_first_image_has_come_out_and_not_before() -> None:
             assert time.monotonic() < until
     with client(service(error="no luck")) as asking:
         assert {asking.get("/v1/ready").status_code for _ in range(50)} == {503}
+
+
+def test_a_model_without_a_worker_is_not_ready_and_the_others_are() -> None:
+    toy = Toy()
+    app = api.build([Model(MODEL, toy.send, WORDS, ["a-0"]), Model(OUTLINER, toy.send, WORDS, ["b-0"])], Limits(), None)
+    asking, desk = client(app), app.state.desk
+    desk.ready = True
+    assert asking.get("/v1/ready").status_code == 200
+    desk.watch.note({"a-0": [Figures("one", {}, 0, {})], "b-0": []})
+    assert asking.get("/v1/ready?model=bright").status_code == 200
+    for query in ("", "?model=outliner"):
+        done = asking.get(f"/v1/ready{query}")
+        assert (done.status_code, done.json()["code"], done.headers["retry-after"]) == (503, "not_ready", "1")
+        assert "no worker of b-0 runs" in done.json()["detail"]
+    assert asking.get("/v1/ready?model=nobody").status_code == 422
 
 
 def test_the_limits_and_the_document_can_be_read(toy: TestClient) -> None:
