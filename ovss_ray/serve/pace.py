@@ -1,4 +1,4 @@
-"""The time that stages take for images of some size, and the largest image that a machine can answer in time."""
+"""The time that stages take for images of some size, and the largest image that can be answered in time."""
 
 import time
 from collections.abc import Iterable
