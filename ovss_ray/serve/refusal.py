@@ -1,12 +1,16 @@
 """Refusals of requests: an HTTP status, a code for programs, and a reason for people, as a JSON document."""
 
+import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.types import Scope
 
 from ovss_ray.serve.retries import DEADLINE, INTERNAL
 
@@ -27,12 +31,18 @@ CODES = {
 }
 """HTTP status → code of a refusal that has no code of its own"""
 
+REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+"""Pattern of an X-Request-ID that the service repeats; Ray Serve gives one to each request that has none"""
+
 
 class Refusal(BaseModel):
     """The reason why a request was refused."""
 
     detail: str = Field(description="reason, for people")
     code: str = Field(description="reason, for programs: " + ", ".join(CODES.values()))
+    request_id: str = Field(
+        description="id of the request, as in the header X-Request-ID, for questions to the operator"
+    )
 
 
 MEANINGS = {
@@ -62,7 +72,15 @@ class Refused(HTTPException):
         self.code = code
 
 
-def answer(failure: AnyHTTPException) -> JSONResponse:
+def answer(failure: AnyHTTPException, scope: Scope) -> JSONResponse:
     """Return the response to a refused request."""
     code = failure.code if isinstance(failure, Refused) else CODES.get(failure.status_code, "error")
-    return JSONResponse({"detail": failure.detail, "code": code}, failure.status_code, failure.headers)
+    document = Refusal(detail=str(failure.detail), code=code, request_id=request_id(scope))
+    return JSONResponse(document.model_dump(), failure.status_code, failure.headers)
+
+
+def request_id(scope: Scope) -> str:
+    """Return the id of a request: its header X-Request-ID if that is plain text, else a random one."""
+    stated = Headers(scope=scope).get("x-request-id", "")
+    identifier: str = stated if REQUEST_ID.fullmatch(stated) else scope.setdefault("ovss.request_id", uuid.uuid4().hex)
+    return identifier

@@ -51,3 +51,13 @@ def pointed(image: np.ndarray, vocabulary: Vocabulary, question: Mapping[str, An
     `question`: points, box, and as "image" the SHA-256 of the image.
     """
     return {**row(image, vocabulary), "prompts": dict(question), "cached": False}
+
+
+def outside(question: Mapping[str, Any], image: np.ndarray) -> str:
+    """Return an error message if a point or a corner of the box is outside the image, else ""."""
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = question.get("box") or (0, 0, 0, 0)
+    for x, y in [*question.get("points", ()), (x0, y0), (x1, y1)]:
+        if not (0 <= x <= width and 0 <= y <= height):
+            return f"point {x:g}, {y:g} is outside the image: {width} × {height} pixels (upright)"
+    return ""

@@ -6,7 +6,7 @@ This module does not import Ray.
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage, StageConfig
 from ovss_ray.serve.pace import Pace
-from ovss_ray.serve.row import FORGOTTEN, PROMPT_COLUMNS, REQUEST_COLUMNS, SPECIMEN, Kind, Row, pointed
+from ovss_ray.serve.row import FORGOTTEN, PROMPT_COLUMNS, REQUEST_COLUMNS, SPECIMEN, Kind, Row, outside, pointed
 from ovss_ray.structures.columns import COLUMNS, TRUE, column
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -185,18 +185,8 @@ def recall(memory: Memory, row: Row) -> Row:
     remembered = memory.image(row["prompts"]["image"])
     image = row["image"] if remembered is None else remembered
     size = np.array(image.shape[:2], np.int32)
-    error = row["error"] or (_outside(row["prompts"], image) if image.size else FORGOTTEN)
+    error = row["error"] or (outside(row["prompts"], image) if image.size else FORGOTTEN)
     return {**row, "image": image, "size": size, "cached": remembered is not None, "error": error}
-
-
-def _outside(question: Mapping[str, Any], image: np.ndarray) -> str:
-    """Return an error message if a point or a corner of the box is outside the image, else ""."""
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = question.get("box") or (0, 0, 0, 0)
-    for x, y in [*question.get("points", ()), (x0, y0), (x1, y1)]:
-        if not (0 <= x <= width and 0 <= y <= height):
-            return f"point {x:g}, {y:g} is outside the image: {width} × {height} pixels (upright)"
-    return ""
 
 
 def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> None:

@@ -23,7 +23,7 @@ from ovss_ray.serve.http.answers import Answer, Output, Word
 from ovss_ray.serve.http.guard import Guard
 from ovss_ray.serve.http.requests import Fields
 from ovss_ray.serve.refusal import ERRORS, GONE, Refused
-from ovss_ray.serve.row import NO_IMAGE, Kind, Row, pointed, row
+from ovss_ray.serve.row import NO_IMAGE, Kind, Row, outside, pointed, row
 from ovss_ray.serve.watch import Ask
 from ovss_ray.structures.masks import polygons
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -72,28 +72,31 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask |
 async def _refused(request: Request, failure: Exception) -> Response:
     """Return the response to a refused request."""
     assert isinstance(failure, AnyHTTPException)
-    return refusal.answer(failure)
+    return refusal.answer(failure, request.scope)
 
 
 async def _failed(request: Request, failure: Exception) -> Response:
     """Return the response, status 500, to a request at which the service itself failed. Starlette logs the error."""
-    return refusal.answer(HTTPException(500, "error in the service. Its log has the cause"))
+    LOG.error("request %s failed: %s", refusal.request_id(request.scope), type(failure).__name__)
+    return refusal.answer(HTTPException(500, "error in the service. Its log has the cause"), request.scope)
 
 
 async def _invalid(request: Request, failure: Exception) -> Response:
     """Return the response, status 422, to invalid query or form fields. It does not quote the values that were sent."""
     faults = failure.errors() if isinstance(failure, RequestValidationError) else ()
     detail = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
-    return refusal.answer(HTTPException(422, detail))
+    return refusal.answer(HTTPException(422, detail), request.scope)
 
 
 def _status(app: FastAPI, desk: Desk) -> None:
     """Add the routes that report the state of the service: health, readiness, models."""
 
+    @app.head("/v1/health", include_in_schema=False)
     @app.get("/v1/health", summary="Report whether the service runs")
     async def health() -> dict[str, str]:
         return {"status": "running"}
 
+    @app.head("/v1/ready", include_in_schema=False)
     @app.get("/v1/ready", summary="Report whether the service can segment", responses={503: ERRORS[503]})
     async def ready(model: str | None = None) -> dict[str, str]:
         """Report whether all models, or the `model` named in the query, have a worker for each of their stages."""
@@ -259,6 +262,8 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
             name = await asyncio.to_thread(_named, data, fields.image)
             kind: Kind = "prompt" if named else "masks"
             async with desk.image(data, model, kind) if data else nullcontext(NO_IMAGE) as image:
+                if data and (error := outside(question, image)):
+                    raise HTTPException(422, error)
                 sent = pointed(image, words, {**question, "image": name})
                 result = await desk.send(model, sent, words, kind)
 

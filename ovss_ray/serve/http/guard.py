@@ -93,7 +93,7 @@ class Guard:
         except HTTPException as failure:
             if not await _drain(receive, 2 * self.body):
                 failure.headers = {**(failure.headers or {}), "Connection": "close"}
-            return await refusal.answer(failure)(scope, receive, send_with_headers)
+            return await refusal.answer(failure, scope)(scope, receive, send_with_headers)
         try:
             return await self.app(scope, counted, send_with_headers)
         finally:

@@ -364,6 +364,50 @@ def test_a_model_without_a_worker_is_not_ready_and_the_others_are() -> None:
     assert asking.get("/v1/ready?model=nobody").status_code == 422
 
 
+def test_every_refusal_has_a_code_and_the_id_of_its_request(toy: TestClient) -> None:
+    app = service(body=1000)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    asking = client(app)
+    refused = {
+        "not_found": asking.get("/nowhere"),
+        "method_not_allowed": asking.delete("/v1/models"),
+        "invalid": toy.post("/v1/segment", **form(encoded(picture()), classes=["a"], output="svg")),
+        "unsupported": toy.post("/v1/segment", content=b"text"),
+        "too_large": asking.post("/v1/segment", content=bytes(1001)),
+        "forbidden": client(app, asking=("192.0.2.1", 1)).get("/v1/models"),
+        "unauthorized": client(service(key=b"")).get("/v1/models"),
+        "internal": asking.get("/broken"),
+    }
+    for code, done in refused.items():
+        assert done.json().keys() == {"detail", "code", "request_id"}
+        assert done.json()["code"] == code
+    assert len({done.json()["request_id"] for done in refused.values()}) == len(refused)
+    for stated, repeated in (("my-own.1", True), ("<script>", False), ("x" * 65, False)):
+        done = toy.get("/nowhere", headers={"x-request-id": stated})
+        assert (done.json()["request_id"] == stated) == repeated
+
+
+def test_the_head_of_the_page_and_of_the_state_can_be_asked_for(toy: TestClient) -> None:
+    for path in ("/", "/v1/health"):
+        head = toy.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+
+
+def test_a_point_outside_of_the_image_is_refused_before_a_worker_sees_it() -> None:
+    toy = Toy()
+    asking = client(api.build([Model(OUTLINER, toy.send, WORDS)], Limits(), None))
+    done = asking.post("/v1/prompt", **form(encoded(picture()), points="[[33, 4, 1]]"))
+    assert (done.status_code, done.json()["detail"]) == (
+        422,
+        "point 33, 4 is outside the image: 32 × 24 pixels (upright)",
+    )
+    assert not toy.asked
+
+
 def test_the_limits_and_the_document_can_be_read(toy: TestClient) -> None:
     told = toy.get("/v1/models").json()
     assert told["models"][0]["name"] == "bright"
