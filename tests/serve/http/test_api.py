@@ -210,7 +210,6 @@ def test_a_json_list_is_read_as_its_names_and_a_name_as_it_is(name: str, toy: Te
 
 
 BODIES: dict[str, dict[str, Any]] = {
-    "json": {"json": {"image": "iVBORw0KGgo=", "classes": ["sky", "road"]}},
     "fields without a file": {"data": {"image": "iVBORw0KGgo=", "classes": ["sky", "road"]}},
     "base64": {"content": base64.b64encode(encoded(picture()))},
     "the address of a picture": {"content": b"data:image/png;base64,iVBORw0KGgo="},
@@ -222,8 +221,51 @@ BODIES: dict[str, dict[str, Any]] = {
 def test_a_body_that_is_neither_image_nor_form_is_told_what_to_send(name: str, path: str, toy: TestClient) -> None:
     done = toy.post(f"/v1/{path}", **BODIES[name])
     assert done.status_code == 415
-    for hint in ("it begins with b'", "multipart/form-data", "-F image=@photo.jpg", "JSON and base64 are not accepted"):
+    for hint in ("it begins with b'", "multipart/form-data", "-F image=@photo.jpg", "application/json"):
         assert hint in done.json()["detail"]
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_a_json_document_is_the_same_as_a_form(prefix: str, toy: TestClient) -> None:
+    data = encoded(picture())
+    image, classes = prefix + base64.b64encode(data).decode(), ["door, double door", ["b", "bee"]]
+    whole = {"image": image, "classes": classes, "output": "rle", "templates": ["a {}", "the {}"], "map": {"b": None}}
+    sent = toy.post("/v1/segment", json=whole)
+    assert sent.status_code == 200, sent.text
+    fields = {**whole, "classes": json.dumps(classes), "map": json.dumps(whole["map"])}
+    filled = toy.post("/v1/segment", **form(data, **{name: fields[name] for name in fields if name != "image"}))
+    assert {**sent.json(), "seconds": 0} == {**filled.json(), "seconds": 0}
+    question = {"points": [[3, 4, 1]], "box": [1, 2, 9, 9], "model": "outliner"}
+    first = toy.post("/v1/prompt", json={"image": image, **question}).json()
+    again = toy.post("/v1/prompt", json={"image": first["image"], **question}).json()
+    assert (first["masks"], True) == (again["masks"], again["cached"])
+
+
+NOT_UNDERSTOOD: dict[str, tuple[bytes, int, str]] = {
+    "no JSON": (b"{'image': 1}", 415, "not valid JSON. Send {"),
+    "half of it": (b'{"image": "iVBOR', 415, "not valid JSON"),
+    "a list": (b'["iVBORw0KGgo="]', 415, "JSON list. Send an object"),
+    "deeply nested": (b"[" * 100_000, 415, "not valid JSON"),
+    "nothing": (b"", 415, "not valid JSON"),
+    "no image": (b'{"classes": ["a"]}', 422, "no image in base64"),
+    "an image that is a number": (b'{"image": 3, "classes": ["a"]}', 422, "no image in base64"),
+    "no base64": (b'{"image": "photo.jpg", "classes": ["a"]}', 422, "not base64"),
+    "an unknown field": (
+        b'{"image": "iVBORw0KGgo=", "clases": ["a"]}',
+        422,
+        "unknown field 'clases'; allowed: image, classes",
+    ),
+    "a wrong value": (b'{"image": "iVBORw0KGgo=", "classes": ["a"], "output": 7}', 422, "output: Input should be"),
+    "classes that are numbers": (b'{"image": "iVBORw0KGgo=", "classes": [1]}', 422, "not a JSON list of names"),
+    "no picture": (b'{"image": "aGVsbG8=", "classes": ["a"]}', 415, "not a JPEG, PNG or WebP"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_UNDERSTOOD)
+def test_json_that_is_not_understood_is_refused_with_what_is_wrong(name: str, toy: TestClient) -> None:
+    body, status, message = NOT_UNDERSTOOD[name]
+    done = toy.post("/v1/segment", content=body, headers={"content-type": "application/json"})
+    assert (done.status_code, message in done.json()["detail"]) == (status, True), done.text
 
 
 def test_an_image_is_read_whatever_its_type_is_called(toy: TestClient) -> None:
