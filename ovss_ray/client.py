@@ -1,8 +1,8 @@
 """A client for the service that `ovss serve` runs.
 
-All requests are idempotent. A request is retried if the service is busy or not ready (429, 503). It is also
-retried if the connection is refused or lost. urllib3, which Ray installs, retries with exponential backoff and obeys
-Retry-After.
+All requests are idempotent. A request is repeated if the service is busy or not ready (429, 503). It is also repeated
+if the connection is refused or lost. After `patience` seconds, the client raises an error (see serve/retries.py). A
+request that was too slow for the service (504, code `deadline`) is not repeated.
 
     client = Client("http://127.0.0.1:8000")
     segmentation = client.segment("street.jpg", ["road", "car", ["tree", "bush"]])
@@ -29,7 +29,7 @@ from PIL import Image
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files, images
-from ovss_ray.serve import form
+from ovss_ray.serve import form, retries
 from ovss_ray.serve.form import Classes, Fields, Points, Prompting
 from ovss_ray.serve.http.answers import Answer, Output
 from ovss_ray.serve.http.mask_answers import Mask, Prompted, Regions
@@ -40,14 +40,18 @@ Photograph = str | Path | bytes | np.ndarray
 """Path, URL or bytes of a JPEG, PNG or WebP, or pixels (H, W, 3) uint8 RGB. Grey and RGBA arrays also work."""
 FORMS = "the path of a file (str or Path), its bytes, or pixels (H, W, 3) uint8 RGB"
 """Accepted forms of an image, as worded in error messages"""
-RETRIED = (408, 429, 500, 502, 503, 504)
-"""HTTP status codes after which a request is retried: the service is busy or not ready, or a proxy reports an error"""
+PATIENCE = 300.0
+"""Seconds for which a request is repeated while the service is busy or restarts, which takes about a minute"""
 REMEMBERED_DIGESTS = 1000
 """Maximum number of digests of sent images that the client remembers"""
 
 
 class NotThere(OvssError):
     """Error for status 404: the service does not know the requested path, or no longer caches the image."""
+
+
+class DeadlinePassed(OvssError):
+    """Error for a request that the service could not answer within its time limit, `limits.seconds`."""
 
 
 @dataclass(frozen=True)
@@ -77,27 +81,17 @@ class Client:
     """A client of one service. It is thread-safe."""
 
     def __init__(
-        self, address: str = "http://127.0.0.1:8000", key: str | None = None, retries: int = 10, seconds: float = 60.0
-    ) -> None:
+        self, address: str = "http://127.0.0.1:8000", key: str | None = None, patience: float = PATIENCE,
+        seconds: float = 60.0,
+    ) -> None:  # fmt: skip
         """Prepare a client of the service at `address`. `key`: API key, by default $OVSS_API_KEY.
 
-        `retries`: maximum number of retries of a request. `seconds`: timeout of each attempt.
+        `patience`: seconds for which a request is repeated; 0: it is sent once. `seconds`: timeout of each attempt.
         """
         key = key or os.environ.get("OVSS_API_KEY")
-        retry = urllib3.Retry(
-            total=retries,
-            redirect=0,
-            allowed_methods=None,  # all of them, POST too
-            status_forcelist=RETRIED,
-            backoff_factor=0.2,
-            backoff_jitter=0.5,
-            backoff_max=10,
-            retry_after_max=30,
-            raise_on_status=False,
-        )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.address = address.rstrip("/")
-        self._http = urllib3.PoolManager(headers=headers, retries=retry, timeout=seconds, maxsize=32)
+        self.address, self.patience, self.seconds = address.rstrip("/"), patience, seconds
+        self._http = urllib3.PoolManager(headers=headers, retries=False, maxsize=32)
         self._sent: OrderedDict[str, None] = OrderedDict()
 
     def segment(
@@ -189,9 +183,9 @@ class Client:
         return models
 
     def ready(self) -> bool:
-        """Return whether the service is ready to segment. The request is not retried."""
+        """Return whether the service is ready to segment. The request is not repeated."""
         try:
-            self._send("GET", "/v1/ready", retries=False)
+            self._send("GET", "/v1/ready", patience=0.0)
         except OvssError:
             return False
         return True
@@ -215,15 +209,25 @@ class Client:
         fields = [*words, ("output", output), form.file(_bytes(image))]
         return Answer.model_validate_json(self._send("POST", "/v1/segment", fields))
 
-    def _send(self, method: str, path: str, fields: Fields | None = None, **options: Any) -> bytes:
-        """Return the body of an answer. Raises NotThere for status 404, OvssError for any other status than 200."""
+    def _send(self, method: str, path: str, fields: Fields | None = None, patience: float | None = None) -> bytes:
+        """Return the body of an answer. `patience`: seconds, by default those of the client.
+
+        Raises NotThere for status 404, DeadlinePassed if the request was too slow, OvssError for other errors.
+        """
+        address, patience = self.address + path, self.patience if patience is None else patience
+
+        def attempt(seconds: float) -> urllib3.BaseHTTPResponse:
+            return self._http.request(method, address, fields=fields, timeout=seconds, redirect=False)
+
         try:
-            answer = self._http.request(method, self.address + path, fields=fields, **options)
+            answer = retries.send(attempt, self.address, self.seconds, patience)
         except urllib3.exceptions.HTTPError as failure:
             raise OvssError(f"{self.address} does not answer: {failure}. Is `ovss serve` running there?") from failure
         if answer.status != 200:
-            kind = NotThere if answer.status == 404 else OvssError
-            raise kind(f"{self.address}{path} answered {answer.status}: {_detail(answer.data)}")
+            late = retries.field(answer.data, "code") == retries.DEADLINE
+            kind = DeadlinePassed if late else NotThere if answer.status == 404 else OvssError
+            detail = retries.field(answer.data, "detail") or answer.data[:200].decode(errors="replace")
+            raise kind(f"{address} answered {answer.status}: {detail}")
         return answer.data
 
 
@@ -264,10 +268,3 @@ def _picture(encoded: str | None) -> bytes:
     if encoded is None:
         raise OvssError("the service's answer has no image. Install the same version of ovss_ray as the service has")
     return base64.b64decode(encoded)
-
-
-def _detail(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["detail"])
-    except (ValueError, KeyError, TypeError):
-        return body[:200].decode(errors="replace")

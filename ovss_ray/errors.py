@@ -1,7 +1,15 @@
-"""Errors that a user can fix: the message says what was requested, what was found and what to type."""
+"""Errors that a user can fix: the message says what was requested, what was found and what to type.
+
+Also the end of a computation whose result is not needed any more.
+"""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class OvssError(Exception):
@@ -21,3 +29,32 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" if a known name is similar, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class Abandoned(BaseException):
+    """End of a computation for which no client waits any more. It is no Exception, so that no stage handles it."""
+
+
+_CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=None)
+"""Function that the current thread calls between the parts of a long computation"""
+
+
+@contextmanager
+def checked(check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` between the parts of computations in the block (see in_parts). It may raise Abandoned."""
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
+
+
+def in_parts(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the parts of a long computation, such as tiles of an image. Call the check before each (see checked).
+
+    The online service thereby sees that the computation makes progress, and ends it if all its clients have gone.
+    """
+    for item in items:
+        if check := _CHECK.get():
+            check()
+        yield item

@@ -39,8 +39,8 @@ SETTLED = 30.0
 """Seconds in which the memory has to be back."""
 SCENES = [f"scenes://seen/validation/{number:04d}.png" for number in range(8)]
 ASKED = "benchmark=scenes:seen"
-AGAIN = (429, 503)
-"""Answers that say when to come again."""
+AGAIN = (429, 503, 504)
+"""Answers of a service that is busy: when to come again, or that the request has waited for too long."""
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Load:
                 continue
             self.statuses[answer.status] += 1
             if answer.status in AGAIN:
-                time.sleep(float(answer.headers["retry-after"]))
+                time.sleep(float(answer.headers.get("retry-after", 0)))
             elif answer.status == 200 and sum(one["pixels"] for one in json.loads(answer.data)["classes"]):
                 self.seconds.append(time.monotonic() - begun)
             else:

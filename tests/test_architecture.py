@@ -48,6 +48,7 @@ MAY_IMPORT_RAY = {
         "engine.pools.worker",
         "serve.command",
         "serve.deployments.app",
+        "serve.deployments.pools",
         "serve.deployments.routing",
     )
 }

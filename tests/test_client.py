@@ -1,7 +1,9 @@
 """The client: what it sends, what it makes of answers, and that it asks again where that may help."""
 
+import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +15,10 @@ import urllib3
 import uvicorn
 from PIL import Image
 
-from ovss_ray.client import Client, _file_name
+from ovss_ray.client import Client, DeadlinePassed, NotThere, _file_name
 from ovss_ray.client import _bytes as encoded
 from ovss_ray.errors import OvssError
+from ovss_ray.serve import retries
 from ovss_ray.serve.http.guard import digest
 from ovss_ray.structures.columns import NONE
 from tests.serve.bright import picture, service
@@ -36,27 +39,27 @@ def address() -> Iterator[str]:
 
 
 @contextmanager
-def answering(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[str]]]:
-    """A server that gives these answers, one after the other, and hangs up at status 0."""
+def answering(*answers: tuple[int, dict[str, str], str], port: int = 0) -> Iterator[tuple[str, list[str]]]:
+    """A server that gives these answers, one after the other, the last one for ever, and hangs up at status 0."""
     left, asked = list(answers), list[str]()
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            status, headers = left.pop(0)
+            status, headers, body = left.pop(0) if len(left) > 1 else left[0]
             if status:
                 self.send_response(status)
-                for name, value in {"content-length": "2", **headers}.items():
+                for name, value in {"content-length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(b"{}")
+                self.wfile.write(body.encode())
             else:
                 self.close_connection = True
 
         def log_message(self, *parts: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Answers) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}", asked
         server.shutdown()
@@ -214,22 +217,89 @@ def test_names_with_commas_and_brackets_are_names(address: str) -> None:
         assert [entry.name for entry in answer.classes] == names
 
 
-def test_it_asks_again_when_the_service_is_busy_or_hangs_up() -> None:
-    busy = (429, {"retry-after": "0"}), (503, {}), (0, {}), (200, {})
-    with answering(*busy) as (address, asked):
+NOW = {"retry-after": "0"}
+SERVE = "Path '/v1/models' not found. Ping http://.../-/routes for available routes."
+"""What Ray Serve says, with 404, while the service is not deployed yet."""
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortest delays."""
+    monkeypatch.setattr(retries, "FIRST", 0.001)
+    monkeypatch.setattr(retries, "LONGEST", 0.01)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_it_asks_again_while_the_service_is_busy_hangs_up_or_is_not_deployed_yet() -> None:
+    busy = (429, NOW, "{}"), (503, {}, '{"code": "not_ready"}'), (0, {}, ""), (404, {}, SERVE), (500, {}, "no")
+    more = [(429, NOW, "{}")] * 12
+    with answering(*busy, *more, (200, {}, "{}")) as (address, asked):
         assert Client(address).models() == {}
-        assert len(asked) == 4
+        assert len(asked) == 18, "it is patience that ends, and no number of tries"
 
 
-def test_it_does_not_ask_again_when_that_cannot_help_and_gives_up_in_the_end() -> None:
-    with answering((422, {}), (200, {})) as (address, asked):
-        with pytest.raises(OvssError, match="answered 422"):
+FINAL = {
+    "wrong": ((422, {}, '{"detail": "no"}'), OvssError, "answered 422: no", 1),
+    "forgotten": ((404, {}, '{"detail": "send the image again"}'), NotThere, "send the image again", 1),
+    "too slow": ((504, {}, '{"detail": "too slow", "code": "deadline"}'), DeadlinePassed, "answered 504: too slow", 1),
+    "a fault of the service": (
+        (500, {}, '{"detail": "a bug", "code": "internal"}'),
+        OvssError,
+        "answered 500: a bug",
+        3,
+    ),
+}
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("name", FINAL)
+def test_it_does_not_ask_again_when_that_cannot_help(name: str) -> None:
+    answer, kind, message, times = FINAL[name]
+    with answering(answer) as (address, asked):
+        with pytest.raises(kind, match=message):
             Client(address).models()
-        assert len(asked) == 1
-    with answering(*[(429, {"retry-after": "0"})] * 3) as (address, asked):
-        with pytest.raises(OvssError, match="answered 429"):
-            Client(address, retries=2).models()
-        assert len(asked) == 3
+        assert len(asked) == times
+
+
+@pytest.mark.usefixtures("hurried")
+def test_it_gives_up_when_its_patience_is_over_and_not_before() -> None:
+    with answering((429, NOW, '{"detail": "busy"}')) as (address, asked):
+        with pytest.raises(OvssError, match="answered 429: busy"):
+            Client(address, patience=0.3).models()
+        assert len(asked) > 3
+    with answering((503, {"retry-after": "20"}, "{}")) as (address, asked):
+        with pytest.raises(OvssError, match="answered 503"):
+            Client(address, patience=10).models()
+        assert len(asked) == 1, "it would come back too late, so it does not wait at all"
     with pytest.raises(OvssError, match="Is `ovss serve` running there"):
-        Client("http://127.0.0.1:9", retries=1).models()
+        Client("http://127.0.0.1:9", patience=0).models()
     assert not Client("http://127.0.0.1:9").ready()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_service_that_is_not_there_yet_is_waited_for_and_a_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setattr(retries, "NOTICE", 0.0)
+    with ThreadPoolExecutor(1) as asking:
+        waiting = asking.submit(Client(f"http://127.0.0.1:{port}").models)
+        while not caplog.records:
+            assert not waiting.done()
+        with answering((200, {}, "{}"), port=port):
+            assert waiting.result(60) == {}
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "ovss_ray.client"]
+    assert line.startswith(f"no service at http://127.0.0.1:{port} yet (")
+    assert "Connection refused" in line
+
+
+def test_clients_that_are_told_to_come_again_do_not_come_all_at_once_and_none_too_early() -> None:
+    told = urllib3.HTTPResponse(status=429, headers={"retry-after": "5"})
+    for number, longest in ((0, 0.2), (3, 1.6), (20, 10.0)):
+        delays = [retries.delay(told, number) for _ in range(200)]
+        assert 5 <= min(delays) < max(delays) <= 5 + longest
+        assert np.std(delays) > longest / 5
+        assert max(retries.delay(None, number) for _ in range(50)) <= longest
+    for late, most in ({"retry-after": "soon"}, 0.2), ({"retry-after": "100000"}, 30.2):
+        assert retries.delay(urllib3.HTTPResponse(status=429, headers=late), 0) <= most

@@ -34,6 +34,8 @@ class Limits(Settings):
     Further images wait before they are decoded. A single image is decoded even if it exceeds this limit.
     """
     seconds: float = Field(default=30.0, gt=0)
-    """seconds: longest time from a request's arrival to its answer; slower requests receive status 503"""
+    """seconds: longest time from the end of a request's body to its answer; slower requests receive 503 or 504"""
+    upload: float = Field(default=30.0, gt=0)
+    """seconds: longest time in which the body of a request arrives; slower requests receive status 408"""
     retry: int = Field(default=1, ge=0)
     """seconds: value of the header Retry-After in answers with status 429 or 503"""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ovss_ray.errors import OvssError
+from ovss_ray.errors import OvssError, in_parts
 from ovss_ray.pipeline import row_words
 from ovss_ray.pipeline.stage import Stage, StageConfig
 from ovss_ray.structures import words
@@ -80,7 +80,7 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     batch = words.unpacked(batch)
     if WORDS in batch:
         batch, vocabularies = row_words.with_words(batch, vocabularies, "")
-    for name, stage in stages.items():
+    for name, stage in in_parts(stages.items()):
         begun = time.perf_counter()
         good = np.array([error == "" for error in batch["error"]], bool)
         silent = good & row_words.wordless(stage, batch)

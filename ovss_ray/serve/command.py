@@ -30,6 +30,10 @@ FAULTS = (RayError, RayServeException, RuntimeError, TimeoutError)
 """Exceptions that Ray Serve raises if an application does not start, or not in time"""
 INTERRUPTED = 130
 """Exit status of the command after a second SIGINT or SIGTERM"""
+PROGRESS = 10.0
+"""Seconds between two lines about a start that is not complete"""
+LOOK = 2.0
+"""Seconds between two looks at the running service"""
 FLUSH = 1.0
 """Seconds that the HTTP proxy gets to send the last answers before it is shut down"""
 
@@ -45,14 +49,16 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
         sources(config)  # report missing weights before Ray is started
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     running = draining = None
+    print(f"ovss: starting Ray for {' and '.join(configs)}", flush=True)
     with connection.connect(), _at_once():
         _check_free()
         try:
             _start(deploy.http_options(configs, host, port))
-            running = _deploy(application(configs))
+            with _progress():
+                running = _deploy(application(configs))
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             print(f"ovss: {' and '.join(configs)}: served at {address}/v1", flush=True)
-            _wait()
+            _wait(running)
         except KeyboardInterrupt:
             draining = running
         finally:  # a second interrupt leaves this block
@@ -128,6 +134,29 @@ def _deploy(service: Application) -> DeploymentHandle:
         ) from failure
 
 
+@contextmanager
+def _progress() -> Iterator[None]:
+    """Print a line every PROGRESS seconds during the block, with the deployments that are not running yet."""
+    ended, begun = threading.Event(), time.monotonic()
+
+    def report() -> None:
+        while not ended.wait(PROGRESS):
+            with suppress(*FAULTS):
+                states = [item for app in serve.status().applications.values() for item in app.deployments.items()]
+                left = [name for name, state in states if state.status != "HEALTHY"]
+                spent = time.monotonic() - begun
+                print(f"ovss: {spent:.0f} s: waiting for {', '.join(left) or 'Ray Serve'}", flush=True)
+
+    print("ovss: loading the stages, and computing test images", flush=True)
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reporter.join()
+
+
 def _end() -> None:
     """Shut Ray Serve down, and kill its remaining actors, such as the controller and proxies on a shared cluster."""
     if not connection.answers():
@@ -159,9 +188,25 @@ def _drain(service: DeploymentHandle, seconds: float) -> None:
     time.sleep(FLUSH)
 
 
-def _wait() -> NoReturn:
+def _wait(service: DeploymentHandle) -> NoReturn:
+    """Print a line for each replica that is lost or replaced, until a signal arrives.
+
+    Raises OvssError if the cluster has shut down.
+    """
+    printed = 0
     while connection.answers():
-        time.sleep(1)
+        with suppress(*FAULTS):
+            reply = service.lines.remote()
+            try:
+                lines = reply.result(timeout_s=LOOK)
+            except TimeoutError:
+                reply.cancel()
+                continue
+            printed = printed if printed <= len(lines) else 0  # a new HTTP deployment counts from the beginning
+            for line in lines[printed:]:
+                print(f"ovss: {line}", flush=True)
+            printed = len(lines)
+        time.sleep(LOOK)
     raise OvssError("the Ray cluster of the service has shut down. Run the same command again")
 
 

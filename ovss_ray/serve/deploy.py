@@ -13,7 +13,7 @@ from ovss_ray.io import files
 from ovss_ray.serve.deployments import share
 
 GRACE = 5.0
-"""Seconds by which Ray Serve's request timeout is longer than the service's own timeout, `limits.seconds`"""
+"""Seconds by which Ray Serve's timeout is longer than the service's own, `limits.upload` and `limits.seconds`"""
 
 
 def http_options(configs: Mapping[str, RunConfig], host: str, port: int) -> dict[str, object]:
@@ -21,7 +21,8 @@ def http_options(configs: Mapping[str, RunConfig], host: str, port: int) -> dict
 
     Raises OvssError if the configs have different limits.
     """
-    return {"host": host, "port": port, "request_timeout_s": share.limits(configs).seconds + GRACE}
+    limits = share.limits(configs)
+    return {"host": host, "port": port, "request_timeout_s": limits.upload + limits.seconds + GRACE}
 
 
 def write(

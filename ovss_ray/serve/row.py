@@ -30,6 +30,14 @@ NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 """Placeholder (0, 0, 3) uint8 for an image that was not sent, since a worker should have cached it"""
 
 
+class NotBegun(Exception):
+    """Error for a request whose time was over while it waited for a batch. It may be sent again."""
+
+
+class NotFinished(Exception):
+    """Error for a request whose time was over while its batch was computed. It would be too slow again."""
+
+
 def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:
     """Return the row of a request (see REQUEST_COLUMNS) for an image (H, W, 3) uint8 RGB."""
     size = np.array(image.shape[:2], np.int32)
@@ -43,3 +51,13 @@ def pointed(image: np.ndarray, vocabulary: Vocabulary, question: Mapping[str, An
     `question`: points, box, and as "image" the SHA-256 of the image.
     """
     return {**row(image, vocabulary), "prompts": dict(question), "cached": False}
+
+
+def outside(question: Mapping[str, Any], image: np.ndarray) -> str:
+    """Return an error message if a point or a corner of the box is outside the image, else ""."""
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = question.get("box") or (0, 0, 0, 0)
+    for x, y in [*question.get("points", ()), (x0, y0), (x1, y1)]:
+        if not (0 <= x <= width and 0 <= y <= height):
+            return f"point {x:g}, {y:g} is outside the image: {width} × {height} pixels (upright)"
+    return ""

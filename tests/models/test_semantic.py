@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ovss_ray.errors import OvssError
+from ovss_ray.errors import Abandoned, OvssError, checked
 from ovss_ray.models.semantic import Geometry, label_map
 from ovss_ray.models.semantic import probabilities as probabilities_of
 from ovss_ray.models.semantic.classes import All, Pruned
@@ -226,6 +226,21 @@ def test_mask_probabilities_are_those_of_the_resized_photograph(geometry: Geomet
     padded = F.interpolate(masks[None], geometry.padded, mode="bilinear", align_corners=False)[0]
     expected = padded[:, : geometry.resized[0], : geometry.resized[1]].sigmoid()
     assert torch.equal(probabilities_of(masks, geometry), expected)
+
+
+def test_a_label_map_for_which_nobody_waits_any_more_ends_between_two_blocks() -> None:
+    done: list[int] = []
+
+    def check() -> None:
+        done.append(1)
+        if len(done) == 3:
+            raise Abandoned
+
+    masks, probabilities = given(SMALL, 5)
+    with checked(check), pytest.raises(Abandoned):
+        label_map(masks, probabilities, SMALL, block_bytes=1)
+    label_map(masks, probabilities, SMALL, block_bytes=1)
+    assert len(done) == 3
 
 
 def test_more_classes_than_a_label_map_can_name_are_refused() -> None:

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from ovss_ray.errors import in_parts
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.settings import Settings
@@ -19,11 +20,17 @@ class Stage(stage.Stage):
     class Config(Settings):
         seconds: float = 0.0
         """that a batch takes"""
+        parts: int = 1
+        """that this time is divided into, between each two of which the batch may be ended"""
         hang: str = ""
         """a file: once it is there, it is taken away and the batch never ends; if called C, Python stands still too"""
 
+    steps = 0
+
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        time.sleep(self.config.seconds)
+        for _ in in_parts(range(self.config.parts)):
+            time.sleep(self.config.seconds / self.config.parts)
+            self.steps += 1
         if self.config.hang and Path(self.config.hang).exists():
             Path(self.config.hang).unlink()
             commit("loop in C") if Path(self.config.hang).name == "C" else time.sleep(3600)

@@ -19,7 +19,7 @@ def test_serve_takes_the_file_that_is_written(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     read = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
     assert (read.http_options.host, read.http_options.port) == ("127.0.0.1", 9000)
-    assert read.http_options.request_timeout_s == 65
+    assert read.http_options.request_timeout_s == 95
     (application,) = read.applications
     assert (application.import_path, application.route_prefix) == ("ovss_ray.serve.deployments.app:build", "/")
     arguments = Arguments.model_validate(application.args)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from ray import serve
 
-from ovss_ray.client import Client
+from ovss_ray.client import Client, DeadlinePassed
 from ovss_ray.config import loading as configs
 from ovss_ray.engine.cluster import connection
 from ovss_ray.errors import OvssError
@@ -43,7 +43,7 @@ class Crowd:
 
     def __init__(self, address: str) -> None:
         self.asking = Client(address)
-        self.answered, self.lost = 0, list[str]()
+        self.answered, self.late, self.lost = 0, 0, list[str]()
         self.ended = threading.Event()
 
     def ask(self, height: int) -> None:
@@ -53,6 +53,8 @@ class Crowd:
                 labels = self.asking.segment(image, ["a", "b", "c"]).labels
                 np.testing.assert_array_equal(labels, bright(image, 3))
                 self.answered += 1
+            except DeadlinePassed:
+                self.late += 1
             except (OvssError, AssertionError) as failure:
                 self.lost.append(str(failure))
 
@@ -71,8 +73,11 @@ class Crowd:
 
 
 @contextmanager
-def crowd(address: str) -> Iterator[Crowd]:
-    """Sixteen clients that ask until the block ends; none of their requests is lost."""
+def crowd(address: str, hung: bool = False) -> Iterator[Crowd]:
+    """Sixteen clients that ask until the block ends; none of their requests is lost.
+
+    Those that a hung stage holds are told that their time is over, and none else.
+    """
     made = Crowd(address)
     with ThreadPoolExecutor(CLIENTS) as clients:
         asking = [clients.submit(made.ask, 8 + number) for number in range(CLIENTS)]
@@ -82,6 +87,7 @@ def crowd(address: str) -> Iterator[Crowd]:
         finally:
             made.ended.set()
     assert not made.lost, made.lost
+    assert bool(made.late) == hung
     assert all(one.result() is None for one in asking)
 
 
@@ -133,15 +139,22 @@ def test_a_replica_is_killed_and_another_one_takes_its_place(deployed: str, name
         os.kill(killed, signal.SIGKILL)  # as the kernel does when memory has run out
         taken = asking.until(lambda: processes(name) - {killed})
         asking.goes_on()
+        watched = serve.get_app_handle("ovss")
+        if name != "http":  # which knows nothing of the time before it
+            asking.until(lambda: any("in its place" in line for line in watched.lines.remote().result()))
     print(f"{name}: another one begins after {taken:.1f} s")
     assert taken < DIED + BUSY
 
 
-def test_a_changed_config_is_taken_over_while_clients_ask(deployed: str) -> None:
+def test_a_changed_config_is_taken_over_and_a_whole_restart_is_waited_for_while_clients_ask(deployed: str) -> None:
     before = processes("slow-0")
     with crowd(deployed) as asking:
         deploy(deployed, seconds=20)
         asking.until(lambda: processes("slow-0") and not processes("slow-0") & before)
+        asking.goes_on()
+        serve.delete("ovss")
+        assert not Client(deployed).ready()
+        deploy(deployed, seconds=20)
         asking.goes_on()
     assert Client(deployed).models()["limits"]["seconds"] == 20
 
@@ -152,7 +165,7 @@ def test_a_stage_that_never_returns_is_found_and_its_replica_replaced(
     address: str, hung: str, found: float, tmp_path: Path
 ) -> None:
     deploy(address, SECONDS, hang=str(tmp_path / hung))
-    with crowd(address) as asking:
+    with crowd(address, hung=hung == "sleep") as asking:  # the other one cannot even say that it computes
         before = processes("slow-0")
         (tmp_path / hung).touch()
         asking.until(lambda: not (tmp_path / hung).exists())

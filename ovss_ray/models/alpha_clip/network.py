@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovss_ray.errors import OvssError
+from ovss_ray.errors import OvssError, in_parts
 from ovss_ray.models import checkpoint, runtime, text
 from ovss_ray.models.alpha_clip.classifier import Classifier, classifier, embed
 from ovss_ray.models.alpha_clip.inputs import View, Viewer, whole_picture
@@ -96,7 +96,7 @@ class AlphaClip(nn.Module):
 
         A batch may have regions of several images.
         """
-        parts = [self(*stacked(views)) for views in _batched(views, batch)]
+        parts = [self(*stacked(views)) for views in in_parts(_batched(views, batch))]
         return torch.cat(parts) if parts else torch.empty(0, self.variant.embed, device=self.device)
 
     @runtime.in_full_precision

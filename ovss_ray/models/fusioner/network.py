@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ovss_ray.errors import OvssError, UnknownName
+from ovss_ray.errors import OvssError, UnknownName, in_parts
 from ovss_ray.models import checkpoint, photograph, runtime, text
 from ovss_ray.models.clip import TextTower, WholeImageTower, text_sizes
 from ovss_ray.models.fusioner.fusion import Decoder, Fusion, logits
@@ -134,14 +134,14 @@ class Fusioner(nn.Module):
 
         A forward pass has at most `batch` windows.
         """
-        return torch.cat([self.fusion.visual(self.encode(part).float()) for part in windows.split(batch)])
+        return torch.cat([self.fusion.visual(self.encode(part).float()) for part in in_parts(windows.split(batch))])
 
     def logits(self, visual: Tensor, rows: Tensor, batch: int = BATCH) -> Iterator[Tensor]:
         """Yield logits (k, n, n) of each window, from the outputs of `visual` and text embeddings (B, k, D) float32.
 
         A forward pass has at most `batch` windows. Only the logits of one pass are in memory.
         """
-        for part in zip(visual.split(batch), rows.split(batch), strict=True):
+        for part in in_parts(zip(visual.split(batch), rows.split(batch), strict=True)):
             with runtime.full_precision(self.device):
                 windows = logits(*self._decoded(*part))
             yield from windows

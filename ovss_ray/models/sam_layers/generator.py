@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovss_ray.errors import OvssError
+from ovss_ray.errors import OvssError, in_parts
 from ovss_ray.models.runtime import autocast, down, up
 from ovss_ray.models.sam_layers.fast_decoder import Answered, FastDecoder, Seen
 from ovss_ray.models.sam_layers.frame import Frame
@@ -141,7 +141,7 @@ class Generator:
         fits: list[np.ndarray] = []
         parts: list[list[Measured]] = [[] for _ in frames]
         offset, least = self.settings.stability_score_offset, self.settings.stability_score_thresh
-        for pieces in self._groups(len(places), seen):
+        for pieces in in_parts(self._groups(len(places), seen)):
             answers = [self._answer(seen, clicks[piece], images[piece]) for piece in pieces]
             fit = down(torch.cat([answer.fit for answer in answers]).float())
             fits.append(fit)

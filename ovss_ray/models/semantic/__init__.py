@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ovss_ray.errors import OvssError
+from ovss_ray.errors import OvssError, in_parts
 from ovss_ray.models.semantic.classes import All, Pruned
 from ovss_ray.models.semantic.tiles import PIXELS, SIDE, Geometry, Sigmoid, probabilities, tiles
 from ovss_ray.structures.columns import NONE
@@ -45,7 +45,7 @@ def label_map(
     photograph = tiles(mask_logits, geometry, sigmoid)
     size = max(1, budget // max(classes.bytes_per_tile, _bytes_per_tile(queries, geometry, sigmoid)))
     labels = torch.empty(*photograph.shape, PIXELS, dtype=torch.int32, device=mask_logits.device)
-    for block in photograph.blocks(size):
+    for block in in_parts(photograph.blocks(size)):
         labels[block.left : block.right, block.top : block.end] = classes.best(photograph, block)
     laid = labels.unflatten(2, (SIDE, SIDE)).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
     height, width = geometry.original

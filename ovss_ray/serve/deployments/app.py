@@ -5,7 +5,6 @@ ovss_ray.serve.deployments.app:build config=my.yaml`. Alternatively, write a Ser
 `import_path: ovss_ray.serve.deployments.app:build` and `args: {config: /shared/my.yaml}`.
 """
 
-import asyncio
 import logging
 import os
 import time
@@ -17,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import ObjectLostError, RayActorError, RayError
 from ray.serve import Application
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -35,12 +32,13 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 from ovss_ray.io import digests
 from ovss_ray.pipeline.stage import StageConfig
-from ovss_ray.serve.deployments import batch, share
+from ovss_ray.serve.deployments import batch, pools, share
 from ovss_ray.serve.deployments.batch import Parts
-from ovss_ray.serve.deployments.replica import Figures, Replica
+from ovss_ray.serve.deployments.pools import Route
+from ovss_ray.serve.deployments.replica import Replica
 from ovss_ray.serve.http import api, guard, metrics
 from ovss_ray.serve.http.admission import LOG, Model
-from ovss_ray.serve.row import Kind, Row
+from ovss_ray.serve.row import Kind
 from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabulary
 
@@ -60,8 +58,6 @@ HEALTH: dict[str, Any] = {"health_check_period_s": 5.0, "health_check_timeout_s"
 After three failed checks, Serve replaces the replica."""
 LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds`. By then, all requests in it have timed out."""
-PATIENCE = 5.0
-"""Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -208,6 +204,11 @@ class Ingress:
         """Refuse new requests, and return when all requests in progress are answered."""
         await self.app.state.desk.drain()
 
+    async def lines(self) -> list[str]:
+        """Return a line for each replica that has gone or was replaced since this deployment started."""
+        lines: list[str] = self.app.state.desk.watch.lines
+        return lines
+
     async def check_health(self) -> None:
         """Do nothing. Ray Serve calls this check in the event loop. If the loop is blocked, the check times out.
 
@@ -224,11 +225,17 @@ def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any
         logging.getLogger("python_multipart").setLevel(logging.ERROR)  # else it logs each malformed form
         routes = [_route(model) for model in models]
         served = [
-            Model(model.description, partial(_through, route, limits.retry), model.words)
+            Model(
+                model.description,
+                partial(pools.through, route, limits.retry),
+                model.words,
+                [handle.deployment_name for handle, _ in route],
+            )
             for model, route in zip(models, routes, strict=True)
         ]
-        app = api.build(served, limits, key)
-        metrics.add(app, app.state.desk, partial(_figures, [handle for route in routes for handle, _ in route]))
+        ask = partial(pools.figures, [handle for route in routes for handle, _ in route])
+        app = api.build(served, limits, key, ask)
+        metrics.add(app, app.state.desk, ask)
         return app
 
     return serve.deployment(
@@ -245,44 +252,7 @@ def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any
     )
 
 
-def _route(model: Served) -> list[tuple[DeploymentHandle, Parts]]:
+def _route(model: Served) -> Route:
     """Return the deployments of a model's pools in order, each with its stages per kind of answer (see batch.Parts)."""
     names = [_name(model.description["name"], number) for number in range(len(model.parts))]
     return [(serve.get_deployment_handle(name), parts) for name, parts in zip(names, model.parts, strict=True)]
-
-
-async def _through(
-    route: Sequence[tuple[DeploymentHandle, Parts]], retry: int, row: Row, words: Vocabulary, kind: Kind
-) -> Row:
-    """Send a row through the pools that a `kind` of answer needs. Ray passes the row directly from pool to pool.
-
-    Return the row with the columns of the last pool. Raises HTTPException: 429 if the queue of a pool is full, 503 if a
-    worker died.
-    """
-    later = {"Retry-After": str(retry)}
-    result: Any = row
-    for handle, parts in route:
-        if batch.prompting(parts[kind].stages):
-            handle = handle.options(multiplexed_model_id=row["prompts"]["image"])  # see routing.ByImage
-        if parts[kind].stages:
-            result = handle.remote(result, words, kind)
-    try:
-        return await result
-    except BackPressureError as failure:
-        raise HTTPException(429, "too many requests: the queue is full. Try again later", later) from failure
-    except (RayActorError, ObjectLostError, DeploymentUnavailableError) as failure:
-        raise HTTPException(503, "a worker died or was unavailable. Send the request again", later) from failure
-
-
-async def _figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures]]:
-    """Return name of a pool → metrics of its replicas; an empty list if a replica does not answer in time."""
-    figures = await asyncio.gather(*map(_figures_of, handles))
-    return {handle.deployment_name: replicas for handle, replicas in zip(handles, figures, strict=True)}
-
-
-async def _figures_of(handle: DeploymentHandle) -> list[Figures]:
-    try:
-        replies = await ray_internals.ask_replicas(handle, "figures", PATIENCE)
-    except (TimeoutError, RayError, RayServeException):
-        return []
-    return [reply for reply in replies if isinstance(reply, Figures)]

@@ -3,9 +3,10 @@
 This module does not import Ray.
 """
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from ovss_ray.config.run import RunConfig
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage, StageConfig
-from ovss_ray.serve.row import FORGOTTEN, PROMPT_COLUMNS, REQUEST_COLUMNS, SPECIMEN, Kind, Row, pointed
+from ovss_ray.serve.pace import Pace
+from ovss_ray.serve.row import FORGOTTEN, PROMPT_COLUMNS, REQUEST_COLUMNS, SPECIMEN, Kind, Row, outside, pointed
 from ovss_ray.structures.columns import COLUMNS, TRUE, column
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -27,6 +29,11 @@ NAMED = {"scores", "top_classes", "top_scores"}
 """Columns with the classes of regions"""
 PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 """Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
+
+LARGER = 8
+"""Factor of height and width from the warm-up image to the image with which the pace is measured (0.8 megapixels)"""
+SLOW = 3.0
+"""Seconds for the warm-up image from which the pace is not measured with the larger one: it might take minutes"""
 
 POINTED = "ovsam_everything, ovsam_everything_tiny or sam_alpha_clip_tiny"
 """Shipped configs that answer prompts"""
@@ -178,18 +185,8 @@ def recall(memory: Memory, row: Row) -> Row:
     remembered = memory.image(row["prompts"]["image"])
     image = row["image"] if remembered is None else remembered
     size = np.array(image.shape[:2], np.int32)
-    error = row["error"] or (_outside(row["prompts"], image) if image.size else FORGOTTEN)
+    error = row["error"] or (outside(row["prompts"], image) if image.size else FORGOTTEN)
     return {**row, "image": image, "size": size, "cached": remembered is not None, "error": error}
-
-
-def _outside(question: Mapping[str, Any], image: np.ndarray) -> str:
-    """Return an error message if a point or a corner of the box is outside the image, else ""."""
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = question.get("box") or (0, 0, 0, 0)
-    for x, y in [*question.get("points", ()), (x0, y0), (x1, y1)]:
-        if not (0 <= x <= width and 0 <= y <= height):
-            return f"point {x:g}, {y:g} is outside the image: {width} × {height} pixels (upright)"
-    return ""
 
 
 def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> None:
@@ -197,10 +194,7 @@ def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> Non
 
     Networks are then compiled and caches filled before the first request.
     """
-    needed, written = set(ALWAYS), set[str]()
-    for stage in stages.values():
-        needed |= set(stage.reads) - written
-        written |= set(stage.writes)
+    needed = _needed(stages)
     for words in vocabularies:
         (answer,) = run(stages, [(_specimen(needed, words), words)], {"error"})
         if answer["error"]:
@@ -210,14 +204,42 @@ def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> Non
             )
 
 
-def _specimen(needed: Collection[str], words: Vocabulary) -> Row:
-    """Return a row of the test image SPECIMEN with the columns `needed`, as if earlier stages had written them.
+def pace(stages: Mapping[str, Stage], words: Vocabulary) -> Pace:
+    """Return the time that the stages take for an image, measured with a small and a larger test image.
 
+    The stages must be warm. If they are SLOW, the time is taken as independent of the image's size.
+    """
+    sizes, seconds = (1, LARGER), list[float]()
+    for size in sizes:
+        if seconds and seconds[0] > SLOW:
+            return Pace(seconds[0], 0.0)
+        specimen = _specimen(_needed(stages), words, np.tile(SPECIMEN, (size, size, 1)), f"pace {size}")
+        begun = time.perf_counter()
+        run(stages, [(specimen, words)], {"error"})
+        seconds.append(time.perf_counter() - begun)
+    megapixels = [size * size * SPECIMEN[..., 0].size / 1e6 for size in sizes]
+    each = max(0.0, (seconds[1] - seconds[0]) / (megapixels[1] - megapixels[0]))
+    return Pace(seconds[0], each)
+
+
+def _needed(stages: Mapping[str, Stage]) -> set[str]:
+    """Return the columns that a row needs before the first of the stages."""
+    needed, written = set(ALWAYS), set[str]()
+    for stage in stages.values():
+        needed |= set(stage.reads) - written
+        written |= set(stage.writes)
+    return needed
+
+
+def _specimen(needed: Collection[str], words: Vocabulary, image: np.ndarray = SPECIMEN, name: str = "specimen") -> Row:
+    """Return a row of a test image with the columns `needed`, as if earlier stages had written them.
+
+    Under a new `name`, no stage has cached the image.
     Its only region covers the whole image and has equal scores for all classes.
     """
-    boxes, bits = regions.pack([np.ones(SPECIMEN.shape[:2], bool)])
+    boxes, bits = regions.pack([np.ones(image.shape[:2], bool)])
     scores = np.zeros((1, len(words)), np.float32)
-    question = {"points": [[64, 48]], "labels": [1], "image": "specimen"}
+    question = {"points": [[64, 48]], "labels": [1], "image": name}
     region = {"boxes": boxes, "bits": bits, "predicted_iou": np.ones(1, np.float32), "scores": scores}
-    columns = {**pointed(SPECIMEN, words, question), **region}
+    columns = {**pointed(image, words, question), **region}
     return {name: columns[name] if name in columns else COLUMNS[name].empty() for name in needed}

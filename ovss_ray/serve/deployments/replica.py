@@ -15,16 +15,18 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ovss_ray.benchmarks import catalog
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import Abandoned, checked
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import Stage, build_all
 from ovss_ray.serve.deployments import batch
 from ovss_ray.serve.deployments.batch import PROMPTERS, Memory, Parts
-from ovss_ray.serve.row import Kind, Row
+from ovss_ray.serve.pace import Pace
+from ovss_ray.serve.row import Kind, NotBegun, NotFinished, Row
 from ovss_ray.structures.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -48,12 +50,15 @@ class Figures:
     """number of requests that wait for the next batch"""
     caches: Mapping[str, int]
     """name of a cache → bytes in it"""
+    paces: Mapping[Kind, Pace] = field(default_factory=dict)
+    """kind of answer → time per image"""
 
 
 class Replica:
     """Worker process of the service that holds the stages of one pool.
 
-    The constructor runs the stages on a test image. Ray Serve sends requests only after the constructor has returned.
+    The constructor runs the stages on test images, and measures their pace. Ray Serve sends requests only after the
+    constructor has returned.
     """
 
     def __init__(
@@ -61,8 +66,8 @@ class Replica:
     ) -> None:
         """Build the stages, and run them on a test image for each vocabulary in `words`.
 
-        `deadline`: seconds after which a batch counts as hung. `remembered`: maximum bytes of images and embeddings
-        that are cached for further prompts.
+        `deadline`: seconds without progress after which a batch counts as hung. `remembered`: maximum bytes of images
+        and embeddings that are cached for further prompts.
         """
         self.pool = pool
         # Stages are not thread-safe, and CUDA graphs must be replayed in the thread that recorded them.
@@ -75,16 +80,21 @@ class Replica:
         self.most = pool.batch if pool.gpus or not self.prompter else 1
         self.parts, self.deadline, self.clicks = parts, deadline, pool.batch
         self.waiting: deque[Pending] = deque()
+        self.computed: Sequence[Pending] = ()
         self.working: asyncio.Task[None] | None = None
         self.resting: asyncio.TimerHandle | None = None
         self.clicked = False
         self.name, self.batches = uuid.uuid4().hex[:8], Counter[int]()
-        self.begun: float | None = None
+        self.moved: float | None = None
         warmed: set[str] = set()
+        paces: dict[tuple[str, ...], Pace] = {(): Pace(0.0, 0.0)}
         for kind, part in parts.items():
             if set(part.stages) - warmed:
                 self._apart(batch.warm, self._stages(kind), words)
                 warmed |= set(part.stages)
+            if part.stages not in paces:
+                paces[part.stages] = self._apart(batch.pace, self._stages(kind), words[0])
+        self.paces = {kind: paces[part.stages] for kind, part in parts.items()}
 
     def _apart(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run a function in the thread of the stages, with the pool's number of threads, and return its result."""
@@ -101,16 +111,22 @@ class Replica:
         config = batch.prompter(proposer, memory=remembered)
         return config.build(network=self.stages[proposer.use].network)
 
-    async def __call__(self, row: Row, words: Vocabulary, kind: Kind) -> Row:
+    async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows.
+        The row is computed in a batch with other waiting rows. After `seconds`, raises NotBegun if the row still waits
+        for its batch, else NotFinished.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))
         if self.working is None or self.working.done():
             self.working = asyncio.create_task(self._work())
-        return await answer
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError:
+            begun = any(future is answer for *_, future in self.computed)
+            raise NotFinished() if begun else NotBegun() from None
 
     async def _work(self) -> None:
         """Process waiting requests batch by batch; skip cancelled ones."""
@@ -139,9 +155,12 @@ class Replica:
 
     async def _answer(self, pending: list[Pending]) -> None:
         self.batches[len(pending)] += 1
+        self.computed = pending
         requests = [(row, words) for row, words, *_ in pending]
-        work = asyncio.get_running_loop().run_in_executor(self.thread, self._run, requests, pending[0][2])
+        answers = [answer for *_, answer in pending]
+        work = asyncio.get_running_loop().run_in_executor(self.thread, self._run, requests, pending[0][2], answers)
         await asyncio.wait([work])
+        self.computed = ()
         failure = work.exception()
         for number, (*_, answer) in enumerate(pending):
             if answer.done():
@@ -151,19 +170,34 @@ class Replica:
             else:
                 answer.set_result(work.result()[number])
 
-    def _run(self, requests: list[tuple[Row, Vocabulary]], kind: Kind) -> list[Row]:
-        self.begun = time.monotonic()
+    def _run(
+        self, requests: list[tuple[Row, Vocabulary]], kind: Kind, answers: Sequence[asyncio.Future[Row]] = ()
+    ) -> list[Row]:
+        """Return the computed rows; none if all `answers` are cancelled before the end."""
+        begun = self.moved = time.monotonic()
         stages = self._stages(kind)
+
+        def check() -> None:
+            self.moved = time.monotonic()
+            if answers and all(answer.done() for answer in answers):
+                raise Abandoned
+
         try:
             memory = stages.get(self.prompter)
             if isinstance(memory, Memory):
                 requests = [(batch.recall(memory, row), words) for row, words in requests]
-            with self.pool.computing():
-                return batch.run(stages, requests, self.parts[kind].keep)
+            with self.pool.computing(), checked(check):
+                rows = batch.run(stages, requests, self.parts[kind].keep)
+            new = [row for row, _ in requests if "size" in row and not row.get("cached")]
+            pixels = sum(int(row["size"].prod()) for row in new)
+            self.paces[kind] = self.paces[kind].learned(len(requests), pixels, time.monotonic() - begun)
+            return rows
+        except Abandoned:
+            return []
         except execution.Poisoned:
             os._exit(1)  # this process cannot compute any more; Serve starts a new one
         finally:
-            self.begun = None
+            self.moved = None
 
     def _stages(self, kind: Kind) -> Mapping[str, Stage]:
         return {name: self.stages[name] for name in self.parts[kind].stages}
@@ -173,14 +207,18 @@ class Replica:
         caches: Counter[str] = Counter()
         for stage in self.stages.values():
             caches.update(stage.kept())
-        return Figures(self.name, dict(self.batches), len(self.waiting), dict(caches))
+        paces = {kind: pace.now() for kind, pace in self.paces.items()}
+        return Figures(self.name, dict(self.batches), len(self.waiting), dict(caches), paces)
 
     def check_health(self) -> None:
-        """Raise RuntimeError if a batch runs past the deadline; Serve then replaces this replica."""
-        if self.begun is not None and (spent := time.monotonic() - self.begun) > self.deadline:
+        """Raise RuntimeError if a batch makes no progress until the deadline; Serve then replaces this replica.
+
+        A slow batch makes progress: it goes on from tile to tile of an image (see errors.in_parts).
+        """
+        if self.moved is not None and (spent := time.monotonic() - self.moved) > self.deadline:
             raise RuntimeError(
-                f"a batch has been running for {spent:.0f} s; the deadline is {self.deadline:g} s. Ray Serve replaces "
-                "this worker"
+                f"a batch has made no progress for {spent:.0f} s; the deadline is {self.deadline:g} s. Ray Serve "
+                "replaces this worker"
             )
 
 

@@ -2,23 +2,31 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.serve.http import photograph
+from ovss_ray.serve.refusal import Refused
 from ovss_ray.serve.row import FORGOTTEN, SPECIMEN, Kind, Row, row
+from ovss_ray.serve.watch import Watch
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Send = Callable[[Row, Vocabulary, Kind], Awaitable[Row]]
 """Function that runs a model's stages on a row and returns the resulting row.
 
-It raises HTTPException 429 if the workers are busy, 503 if a worker died."""
+It raises HTTPException: 429 if the workers are busy, 503 if a worker died, 504 if a stage is too slow."""
+UNTIL: ContextVar[float] = ContextVar("UNTIL", default=math.inf)
+"""Value of time.monotonic() at which the time of the current request is over"""
 LOG = logging.getLogger("ovss_ray.serve")
 STOPPING = "the service is being stopped"
 SMALLEST_WITH_SAM = "sam_alpha_clip_tiny"
@@ -34,11 +42,18 @@ class Model:
     send: Send
     words: Vocabulary
     """class names for the warm-up image, and for prompts that name no classes"""
+    pools: Sequence[str] = ()
+    """names of the pools of its stages"""
 
     @property
     def name(self) -> str:
         """Return the model's name."""
         return str(self.description["name"])
+
+
+def remaining() -> float:
+    """Return the seconds that the current request has left; infinity outside of a request."""
+    return UNTIL.get() - time.monotonic()
 
 
 class Desk:
@@ -50,6 +65,7 @@ class Desk:
         self.pixels = 0
         """number of pixels of all images decoded so far, for /metrics"""
         self.changed = asyncio.Condition()
+        self.watch = Watch()
         self.benchmarks = list(dict.fromkeys(name for model in models for name in model.description["benchmarks"]))
         """names of the benchmarks in the configs"""
 
@@ -75,25 +91,36 @@ class Desk:
     async def place(self, request: Request) -> AsyncIterator[None]:
         """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
 
-        Raises HTTPException: 429 for a further request, 503 if the block times out or the service is being stopped.
+        The body is received first, so that a slow sender takes no place from others. Raises HTTPException: 408 if the
+        body is late; 429 for a further request; 503 after a timeout or if the service is being stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
-        if self.draining or self.waiting >= self.limits.waiting:
-            async for _ in request.stream():  # else the client, still sending, might not see the answer
-                pass
-            if self.draining:
-                raise HTTPException(503, STOPPING, later)
+        await self._receive(request)
+        if self.draining:
+            raise Refused(503, STOPPING, "stopping", later)
+        if self.waiting >= self.limits.waiting:
             raise HTTPException(429, f"too many requests: {self.waiting} in progress. Try again later", later)
         self.waiting += 1
+        UNTIL.set(time.monotonic() + self.limits.seconds)
         try:
             async with asyncio.timeout(self.limits.seconds):
                 yield
         except TimeoutError as failure:
-            raise HTTPException(
-                503, f"timeout: the request took longer than {self.limits.seconds:g} s. Try again later", later
-            ) from failure
+            reason = f"timeout: no worker has answered the request within {self.limits.seconds:g} s. Try again later"
+            raise Refused(503, reason, "timeout", later) from failure
         finally:
             self.waiting -= 1
+
+    async def _receive(self, request: Request) -> None:
+        """Receive the body of a request, which keeps it for later reads. Raises HTTPException 408 if it is late."""
+        try:
+            async with asyncio.timeout(self.limits.upload):
+                await request.body()
+        except TimeoutError as failure:
+            reason = f"the body of the request did not arrive within {self.limits.upload:g} s. Send a smaller image"
+            raise HTTPException(408, reason, {"Connection": "close"}) from failure
+        except ClientDisconnect as failure:
+            raise HTTPException(400, "the connection was closed before the body was complete") from failure
 
     async def drain(self) -> None:
         """Refuse new requests, and return when all requests in progress are answered or have timed out."""
@@ -101,15 +128,26 @@ class Desk:
         while self.waiting:
             await asyncio.sleep(0.05)
 
+    def pixels_now(self, model: Model, kind: Kind) -> int:
+        """Return the largest image, in pixels, that a model can answer in time, as measured on its machine."""
+        return self.watch.pixels(model.pools, kind, self.limits.seconds, self.limits.pixels)
+
     @asynccontextmanager
-    async def image(self, data: bytes) -> AsyncIterator[np.ndarray]:
-        """Decode the image of a request, and yield it as (H, W, 3) uint8 RGB.
+    async def image(self, data: bytes, model: Model, kind: Kind) -> AsyncIterator[np.ndarray]:
+        """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
 
         First wait until its pixels, with those of other images in memory, are within `limits.held`. Raises
         HTTPException: 413 for too many pixels, 415 if it is not a JPEG, PNG or WebP, 422 if damaged.
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width
+        if pixels > (most := self.pixels_now(model, kind)):
+            raise Refused(
+                413,
+                f"the image has {width} × {height} = {pixels:,} pixels; at present, {model.name} can answer at most "
+                f"{most:,} pixels in {self.limits.seconds:g} s (see pixels_now in /v1/models). Send a smaller one",
+                "too_slow",
+            )
         async with self.changed:
             await self.changed.wait_for(lambda: not self.held or self.held + pixels <= self.limits.held)
             self.held += pixels

@@ -11,55 +11,41 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from ovss_ray.config.limits import Limits
+from ovss_ray.serve import refusal
 from ovss_ray.serve.http import answers, coco, mask_answers, merging, own_words, page
 from ovss_ray.serve.http import requests as questions
 from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
 from ovss_ray.serve.http.answers import Answer, Output, Word
 from ovss_ray.serve.http.guard import Guard
 from ovss_ray.serve.http.requests import Fields
-from ovss_ray.serve.row import NO_IMAGE, Row, pointed, row
+from ovss_ray.serve.refusal import ERRORS, GONE, Refused
+from ovss_ray.serve.row import NO_IMAGE, Kind, Row, outside, pointed, row
+from ovss_ray.serve.watch import Ask
 from ovss_ray.structures.masks import polygons
 from ovss_ray.structures.vocabulary import Vocabulary
 
-
-class Refusal(BaseModel):
-    """The reason why a request was refused."""
-
-    detail: str
-
-
-MEANINGS = {
-    400: "malformed form",
-    401: "missing or wrong API key",
-    403: "request from another machine to a service without an API key",
-    413: "too many bytes or pixels",
-    415: "not a JPEG, PNG or WebP",
-    422: "damaged image, invalid classes, unknown model, or an image on which a stage failed",
-    429: "too many requests; retry after the seconds in Retry-After",
-    503: "timed out or not ready; retry after the seconds in Retry-After",
-}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": meaning, "model": Refusal} for status, meaning in MEANINGS.items()
-}
 BARE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 }
-GONE: dict[int | str, dict[str, Any]] = {404: {"description": "the named image is not cached", "model": Refusal}}
 
 
-def build(models: Sequence[Model], limits: Limits, key: bytes | None) -> FastAPI:
-    """Return the FastAPI application that serves the models. `key`: SHA-256 of the API key; None: no key is needed."""
+def build(models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask | None = None) -> FastAPI:
+    """Return the FastAPI application that serves the models. `key`: SHA-256 of the API key; None: no key is needed.
+
+    `ask` returns the state of all replicas; None: the models have no replicas.
+    """
     desk = Desk(models, limits)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(desk.warm())
+        tasks = [asyncio.create_task(desk.warm()), *([asyncio.create_task(desk.watch.look(ask))] if ask else [])]
         yield
-        warming.cancel()
+        for task in tasks:
+            task.cancel()
 
     app = FastAPI(
         title="ovss_ray",
@@ -71,8 +57,10 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None) -> FastAPI
         lifespan=life,
     )
     app.state.desk = desk
-    app.add_middleware(Guard, key=key, body=limits.body)
-    app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_middleware(Guard, key=key, body=limits.body, bodies=limits.waiting * limits.body)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(AnyHTTPException, _refused)
+    app.add_exception_handler(Exception, _failed)
     _status(app, desk)
     _segment(app, desk)
     _regions(app, desk)
@@ -81,30 +69,58 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None) -> FastAPI
     return app
 
 
-async def _refuse(request: Request, failure: Exception) -> Response:
+async def _refused(request: Request, failure: Exception) -> Response:
+    """Return the response to a refused request."""
+    assert isinstance(failure, AnyHTTPException)
+    return refusal.answer(failure, request.scope)
+
+
+async def _failed(request: Request, failure: Exception) -> Response:
+    """Return the response, status 500, to a request at which the service itself failed. Starlette logs the error."""
+    LOG.error("request %s failed: %s", refusal.request_id(request.scope), type(failure).__name__)
+    return refusal.answer(HTTPException(500, "error in the service. Its log has the cause"), request.scope)
+
+
+async def _invalid(request: Request, failure: Exception) -> Response:
     """Return the response, status 422, to invalid query or form fields. It does not quote the values that were sent."""
     faults = failure.errors() if isinstance(failure, RequestValidationError) else ()
     detail = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
-    return JSONResponse({"detail": detail}, 422)
+    return refusal.answer(HTTPException(422, detail), request.scope)
 
 
 def _status(app: FastAPI, desk: Desk) -> None:
     """Add the routes that report the state of the service: health, readiness, models."""
 
+    @app.head("/v1/health", include_in_schema=False)
     @app.get("/v1/health", summary="Report whether the service runs")
     async def health() -> dict[str, str]:
         return {"status": "running"}
 
+    @app.head("/v1/ready", include_in_schema=False)
     @app.get("/v1/ready", summary="Report whether the service can segment", responses={503: ERRORS[503]})
-    async def ready() -> dict[str, str]:
-        if desk.draining or not desk.ready:
-            why = STOPPING if desk.draining else "the stages are being loaded"
-            raise HTTPException(503, why, {"Retry-After": str(desk.limits.retry)})
+    async def ready(model: str | None = None) -> dict[str, str]:
+        """Report whether all models, or the `model` named in the query, have a worker for each of their stages."""
+        later = {"Retry-After": str(desk.limits.retry)}
+        if model is not None and model not in desk.models:
+            raise HTTPException(422, f"unknown model {model[:40]!r}; available: {', '.join(desk.models)}")
+        if desk.draining:
+            raise Refused(503, STOPPING, "stopping", later)
+        if not desk.ready:
+            raise HTTPException(503, "the stages are being loaded", later)
+        served = [desk.models[model]] if model else list(desk.models.values())
+        if missing := [pool for each in served for pool in desk.watch.unready(each.pools)]:
+            raise HTTPException(503, f"no worker of {', '.join(missing)} runs; another one is being started", later)
         return {"status": "ready"}
 
     @app.get("/v1/models", summary="List the models and the limits")
     async def models() -> dict[str, Any]:
-        descriptions = [dict(model.description) for model in desk.models.values()]
+        descriptions = [
+            {
+                **model.description,
+                "pixels_now": {kind: desk.pixels_now(model, kind) for kind in model.description["answers"]},
+            }
+            for model in desk.models.values()
+        ]
         return {"models": descriptions, "limits": desk.limits.model_dump()}
 
 
@@ -156,7 +172,7 @@ def _segment(app: FastAPI, desk: Desk) -> None:
             words = await _words(fields, desk) if named else None
             merged = await asyncio.to_thread(merging.read, fields.map, None if finds else words, desk.limits)
             bare = "image/png" in request.headers.get("accept", "") and fields.output in ("png", "overlay")
-            async with desk.image(data) as image:
+            async with desk.image(data, model, "segment") as image:
                 listed = await own_words.find(desk, model, image, words) if finds else None
                 words = words if listed is None else own_words.vocabulary(listed, fields.templates)
                 result = await desk.send(model, row(image, words), words, "segment") if words else None
@@ -209,7 +225,7 @@ def _regions(app: FastAPI, desk: Desk) -> None:
             data, fields = await questions.read(request, query, desk.limits)
             model, words = desk.model(fields.model, "regions"), await _words(fields, desk)
             name = await asyncio.to_thread(_sha256, data)
-            async with desk.image(data) as image:
+            async with desk.image(data, model, "regions") as image:
                 result = await desk.send(model, row(image, words), words, "regions")
 
             def write() -> Response:
@@ -244,9 +260,12 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
             named = bool(fields.classes) or fields.benchmark is not None
             words = await _words(fields, desk) if named else model.words
             name = await asyncio.to_thread(_named, data, fields.image)
-            async with desk.image(data) if data else nullcontext(NO_IMAGE) as image:
+            kind: Kind = "prompt" if named else "masks"
+            async with desk.image(data, model, kind) if data else nullcontext(NO_IMAGE) as image:
+                if data and (error := outside(question, image)):
+                    raise HTTPException(422, error)
                 sent = pointed(image, words, {**question, "image": name})
-                result = await desk.send(model, sent, words, "prompt" if named else "masks")
+                result = await desk.send(model, sent, words, kind)
 
             def write() -> Response:
                 answer = mask_answers.prompted(result, words, name, model.name, fields.top)

@@ -1,19 +1,24 @@
-"""Checks of every request: API key, client's address and body size. Answers get security headers for browsers."""
+"""Checks of every request: Host, API key, client's address, origin and body size.
+
+Answers get security headers for browsers.
+"""
 
 import asyncio
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
 from fastapi import HTTPException
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ovss_ray.errors import OvssError
+from ovss_ray.serve import refusal
+from ovss_ray.serve.refusal import Refused
 
 PUBLIC = ("/v1/health", "/v1/ready", "/")
 """Paths that need no API key: two for load balancers, and the page, which asks the user for the key"""
@@ -23,6 +28,8 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 """Host names that the Host header of a request may contain if no API key is set.
 
 A foreign web page cannot have such a host name. This protects against DNS rebinding."""
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
+"""Pattern of a Host header: a name or address and perhaps a port, but no user name"""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -60,11 +67,17 @@ def check_host(host: str, key: str | None) -> None:
 class Guard:
     """ASGI middleware that admits only requests with the API key. If no key is set, it admits only local requests."""
 
-    def __init__(self, app: ASGIApp, key: bytes | None, body: int) -> None:
+    def __init__(self, app: ASGIApp, key: bytes | None, body: int, bodies: int) -> None:
+        """Prepare the checks. `key`: SHA-256 of the API key, or None. `body`: maximum bytes of a request.
+
+        `bodies`: maximum bytes of all requests that are being received or answered. So slow senders, who take no place
+        in the queue (see admission.Desk.place), cannot fill the memory.
+        """
         self.app, self.key, self.body = app, key, body
+        self.room = _Room(bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the application, or refuse it with status 401, 403 or 413."""
+        """Pass a request on to the application, or refuse it with status 400, 401, 403 or 413."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
@@ -76,15 +89,21 @@ class Guard:
 
         try:
             self._admit(scope)
-            counted = _Counted(receive, self.body, Headers(scope=scope))
-        except HTTPException as refusal:
-            await _drain(receive, 2 * self.body)
-            answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
-            return await answer(scope, receive, send_with_headers)
-        return await self.app(scope, counted, send_with_headers)
+            counted = _Counted(receive, self.body, Headers(scope=scope), self.room)
+        except HTTPException as failure:
+            if not await _drain(receive, 2 * self.body):
+                failure.headers = {**(failure.headers or {}), "Connection": "close"}
+            return await refusal.answer(failure, scope)(scope, receive, send_with_headers)
+        try:
+            return await self.app(scope, counted, send_with_headers)
+        finally:
+            self.room.held -= counted.got
 
     def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1") or not all(map(HOST.fullmatch, hosts)):
+            raise HTTPException(400, "send exactly one Host header: a name or address and a port, such as localhost:80")
         if self.key is None:
             if not _loopback((scope.get("client") or [""])[0]):
                 raise HTTPException(
@@ -98,6 +117,13 @@ class Guard:
                     403,
                     f"invalid Host header: the service has no API key, so use {' or '.join(LOCAL_HOSTS)} in its URL",
                 )
+            if _foreign(scope, headers, name):
+                raise Refused(
+                    403,
+                    "the request comes from a web page of another origin. Open the service's page at its own address; "
+                    "for programs on other pages, set OVSS_API_KEY and put a proxy in front",
+                    "foreign_origin",
+                )
         elif scope["path"] not in PUBLIC and not scope["path"].startswith(FILES):
             scheme, _, key = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(digest(key.strip()), self.key):
@@ -105,37 +131,66 @@ class Guard:
                 raise HTTPException(401, problem, {"WWW-Authenticate": "Bearer"})
 
 
+class _Room:
+    """The bytes of all bodies in memory, and their maximum."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+
+
 class _Counted:
     """Receiver of a request's body that counts its bytes.
 
-    Raises HTTPException 413 if the header Content-Length or the counted number is above the limit.
+    Raises HTTPException 413 if the header Content-Length or the counted number is above the limit. Raises 429 if the
+    bodies of all requests are above theirs.
     """
 
-    def __init__(self, receive: Receive, most: int, headers: Headers) -> None:
-        self.receive, self.most, self.got = receive, most, 0
+    def __init__(self, receive: Receive, most: int, headers: Headers, room: _Room) -> None:
+        self.receive, self.most, self.room, self.got = receive, most, room, 0
         stated = headers.get("content-length", "")
         if stated.isdecimal() and int(stated[:20]) > most:
             raise self._refusal()
 
     async def __call__(self) -> MutableMapping[str, Any]:
         message = await self.receive()
-        self.got += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self.got += size
+        self.room.held += size
         if self.got > self.most:
             raise self._refusal()
+        if self.room.held > self.room.most:
+            reason = "too many requests: their bodies fill the memory. Try again later"
+            raise HTTPException(429, reason, {"Retry-After": "1", "Connection": "close"})
         return message
 
     def _refusal(self) -> HTTPException:
         return HTTPException(413, f"the request body is too large; the limit is {self.most:,} bytes")
 
 
-async def _drain(receive: Receive, most: int) -> None:
-    """Read and discard up to `most` bytes of a body. Otherwise a client that is still sending might miss the answer."""
+def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
+    """Return whether a web page of another origin sends the request, which browsers state in two headers.
+
+    Such a page cannot read the answer, but it could fill the queue. A link to the service's page is admitted. `host`:
+    the Host header in lower case.
+    """
+    link = scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
+    if headers.get("sec-fetch-site") == "cross-site" and not link:
+        return True
+    return any(origin.lower().rpartition("://")[2] != host for origin in headers.getlist("origin"))
+
+
+async def _drain(receive: Receive, most: int) -> bool:
+    """Read and discard up to `most` bytes of a body. Otherwise a client that is still sending might miss the answer.
+
+    Return whether the body is complete.
+    """
     received, more = 0, True
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN):
             while more and received <= most:
                 message = await receive()
                 received, more = received + len(message.get("body", b"")), message.get("more_body", False)
+    return not more
 
 
 def _loopback(host: str) -> bool:

@@ -8,7 +8,7 @@ that `ovss` starts, Ray's metrics are switched off (ray_internals.SETTINGS).
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -19,9 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.http.admission import Desk
+from ovss_ray.serve.watch import Ask
 
-Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures]]]]
-"""Function that collects the values of all replicas: name of a pool → values of its replicas"""
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the buckets in the histogram of request durations, in seconds"""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -83,13 +82,17 @@ class State(Collector):
         sizes = HistogramMetricFamily("ovss_batch_size", "Requests per batch", labels=labels)
         waiting = GaugeMetricFamily("ovss_requests_waiting", "Requests waiting for the next batch", labels=labels)
         caches = GaugeMetricFamily("ovss_cache_bytes", "Bytes in caches", labels=[*labels, "cache"])
+        restarts = CounterMetricFamily(
+            "ovss_replica_restarts", "Replicas that have started in the place of others", labels=["pool"]
+        )
         for pool, replicas in self.figures.items():
+            restarts.add_metric([pool], desk.watch.restarts[pool])
             for figures in replicas:
                 sizes.add_metric([pool, figures.replica], *_histogram(figures.batches))
                 waiting.add_metric([pool, figures.replica], figures.waiting)
                 for cache, size in figures.caches.items():
                     caches.add_metric([pool, figures.replica, cache], size)
-        yield from (sizes, waiting, caches)
+        yield from (sizes, waiting, caches, restarts)
 
 
 def _histogram(batches: Mapping[int, int]) -> tuple[list[tuple[str, float]], float]:
@@ -111,7 +114,7 @@ def add(app: FastAPI, desk: Desk, ask: Ask) -> None:
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:
-        state.figures = await ask()
+        state.figures = {pool: replicas or () for pool, replicas in (await ask()).items()}
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=kind)
 

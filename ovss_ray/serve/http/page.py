@@ -37,6 +37,7 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
     offered = dict.fromkeys([*configured, *(name for name in catalog.known() if not name.startswith("folder:"))])
     app.mount("/page/static", StaticFiles(directory=STATIC))
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
         return FileResponse(STATIC / "index.html")

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,6 +14,7 @@ from starlette.datastructures import UploadFile
 from ovss_ray.benchmarks import catalog
 from ovss_ray.config.limits import Limits
 from ovss_ray.errors import OvssError
+from ovss_ray.serve import json_body
 from ovss_ray.serve.http import photograph
 from ovss_ray.serve.http.answers import Output
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -42,7 +43,7 @@ SEVERAL = ("classes", "templates")
 HOW = (
     "Send the bytes of the image as the body with query parameters (curl --data-binary @photo.jpg "
     "'…?classes=sky&classes=road'), or a multipart/form-data form (curl -F image=@photo.jpg -F classes=sky -F "
-    "classes=road). JSON and base64 are not accepted"
+    "classes=road), or JSON with the type application/json: " + json_body.EXAMPLE
 )
 NAME = 255
 """Maximum number of characters in the name of an image"""
@@ -157,7 +158,7 @@ def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, mos
 
 
 def body(kind: type[Fields], required: bool = True) -> dict[str, Any]:
-    """Return the OpenAPI description of a request's body: the bytes of an image, or a form."""
+    """Return the OpenAPI description of a request's body: the bytes of an image, a form, or a JSON document."""
     fields = kind.model_json_schema()["properties"]
     image = {"type": "string", "format": "binary", "description": "a JPEG, PNG or WebP"}
     either = {"anyOf": [image, fields["image"]]} if "image" in fields else image
@@ -167,19 +168,22 @@ def body(kind: type[Fields], required: bool = True) -> dict[str, Any]:
         "content": {
             **{name: {"schema": {"type": "string", "format": "binary"}} for name in IMAGES},
             "multipart/form-data": {"schema": {**form, "required": ["image"]}},
+            "application/json": {"schema": {"type": "object"}, "example": json.loads(json_body.EXAMPLE)},
         },
     }
 
 
 async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes, FieldsT]:
-    """Return the image's bytes (empty without an image) and the fields. Form fields override query parameters.
+    """Return the image's bytes (empty without an image) and the fields. Fields of a body override query parameters.
 
-    Raises HTTPException: 400 for a malformed form, 415 for a body that is neither form nor image, 422 for unknown form
-    fields. Raises RequestValidationError for invalid values of fields.
+    Raises HTTPException: 400 for a malformed form; 415 for a body that is neither form nor image nor JSON; 422 for
+    unknown fields. Raises RequestValidationError for invalid values of fields.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         body = await request.body()
+        if kind == "application/json" and not photograph.taken(body):
+            return _validated(*json_body.read(body, type(query).model_fields), query)
         if body and not photograph.taken(body):
             raise HTTPException(415, f"the body is not a JPEG, PNG or WebP: it begins with {body[:8]!r}. {HOW}")
         return body, query
@@ -196,7 +200,13 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
     elif image is None or "image" not in allowed:
         text = "its field `image` is text. Send the file itself" if image is not None else "send a file named image"
         raise HTTPException(422, f"the form has no image: {text} (curl -F image=@photo.jpg)")
-    fields = {name: values if name in SEVERAL else values[-1] for name, values in fields.items()}
+    return _validated(
+        content, {name: values if name in SEVERAL else values[-1] for name, values in fields.items()}, query
+    )
+
+
+def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tuple[bytes, FieldsT]:
+    """Return the bytes of an image, and the query's fields with those of a body. Raises RequestValidationError."""
     try:
         return content, type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
     except ValidationError as failure:

@@ -18,7 +18,27 @@ const picker = byId("file");
 
 const say = ({ title, message }) => change({ failure: { title: title ?? "This page has failed", detail: message } });
 
+const COMFORT = 4_000_000; // pixels that are sent at most, unless the full size is wanted: masks hardly change beyond
 let latest = null;
+
+/** The image as it is sent: smaller if it is so large that an answer would take long, or would be refused. */
+async function fitted(blob, bitmap) {
+  const whole = { blob, bitmap };
+  const most = Math.min(COMFORT, ...state.models.flatMap(({ pixels_now: now }) => Object.values(now ?? {})));
+  const { width, height } = bitmap;
+  const scale = Math.min(Math.sqrt(most / (width * height)), (state.limits.side ?? Infinity) / Math.max(width, height));
+  if (scale >= 1) return whole;
+  const full = { blob, width, height };
+  if (state.full) return { ...whole, full };
+  const canvas = new OffscreenCanvas(Math.max(1, Math.floor(width * scale)), Math.max(1, Math.floor(height * scale)));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  const type = blob.type === "image/png" ? "image/png" : "image/jpeg";
+  const smaller = await canvas.convertToBlob({ type, quality: 0.95 });
+  return { blob: smaller, bitmap: await createImageBitmap(smaller), full };
+}
 
 async function take(blob, name, example) {
   latest = blob;
@@ -28,8 +48,10 @@ async function take(blob, name, example) {
     const message = `${name || "That file"} cannot be shown. JPEG, PNG and WebP are taken.`;
     return say({ title: "Not an image", message });
   }
+  const sent = await fitted(blob, bitmap);
+  if (blob !== latest) return;
   state.photo?.bitmap.close();
-  const photo = { blob, bitmap, width: bitmap.width, height: bitmap.height, name, example, sha: null };
+  const photo = { ...sent, width: sent.bitmap.width, height: sent.bitmap.height, name, example, sha: null };
   forget();
   again();
   change({ photo, found: {}, objects: [], selected: null, cursor: null, corner: null, lit: null, pinned: null });
@@ -40,6 +62,12 @@ async function take(blob, name, example) {
 }
 
 const choose = () => picker.click();
+
+/** Send the image in its full size, or smaller again. */
+function resize(full) {
+  change({ full });
+  take(state.photo.full.blob, state.photo.name, state.photo.example);
+}
 
 async function example(number) {
   try {
@@ -100,7 +128,7 @@ function show() {
   document.body.classList.toggle("objects", state.mode === "objects");
   render(modelsView(), byId("models"));
   render(modesView(), byId("modes"));
-  render(toolsView(), byId("tools"));
+  render(toolsView(resize), byId("tools"));
   render(sidesView(), byId("sides"));
   render(welcomeView(choose, example), byId("welcome"));
   render(workingView(), byId("working"));

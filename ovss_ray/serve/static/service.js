@@ -11,8 +11,9 @@ const TITLES = {
   422: "This cannot be answered",
   429: "The service is busy",
   503: "The service is not ready",
+  504: "This took longer than the service allows",
 };
-const TRIES = 8;
+const PATIENCE = 300; // seconds for which the service is asked again while it is busy or not ready
 const KEY = "ovss_ray key"; // in sessionStorage
 
 export class Refusal extends Error {
@@ -24,21 +25,23 @@ export class Refusal extends Error {
 }
 
 /**
- * Ask for JSON. When the service says 429 or 503 it is asked again, after as many seconds as it says (`told` hears how
- * many are left); when it says 401, once a key was typed.
+ * Ask for JSON. When the service says 429 or 503 it is asked again, after as many seconds as it says and up to two more,
+ * so that not all pages return at once (`told` hears how many are left); when it says 401, once a key was typed. What was
+ * too slow for the service (504) is not asked again: it would be too slow once more.
  *
  * Throws a Refusal, or an AbortError if `signal` says so.
  */
 export async function ask(path, { body, signal, told = () => {} } = {}) {
-  for (let tried = 1; ; tried += 1) {
+  let until = Date.now() + 1000 * PATIENCE;
+  for (;;) {
     const answer = await once(path, body, signal);
     if (answer.ok) return answer.json();
     if (answer.status === 401) {
       await unlock(answer.sent);
-      tried = 0;
-    } else if ([429, 503].includes(answer.status) && tried < TRIES) {
-      const seconds = Math.min(Math.max(Number(answer.headers.get("Retry-After")) || 1, 1), 30);
-      await pause(seconds, signal, (left) => told({ status: answer.status, left, tried }));
+      until = Date.now() + 1000 * PATIENCE;
+    } else if ([429, 503].includes(answer.status) && Date.now() < until) {
+      const seconds = Math.min(Math.max(Number(answer.headers.get("Retry-After")) || 1, 1), 30) + 2 * Math.random();
+      await pause(seconds, signal, (left) => told({ status: answer.status, left }));
     } else {
       throw new Refusal(answer.status, await detail(answer));
     }

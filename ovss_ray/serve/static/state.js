@@ -19,7 +19,8 @@ export const state = {
   words: [], // "name" or "name|other name"
   tagged: {}, // word that a model found in the image → {source, score}
   preset: null, // {name, title, classes: [[name, …], …]}
-  photo: null, // {blob, bitmap, width, height, name, example}
+  photo: null, // {blob, bitmap, width, height, name, example}, and {blob, width, height} as `full` if that is larger
+  full: false, // whether large images are sent in full size
   found: {}, // question → its answer (see asking.js)
   objects: [], // {id, points: [[x, y, label], …], box: [x0, y0, x1, y1] or null, mask: which of the masks}
   selected: null, // id of the object that points go to; null: the next point begins one

@@ -45,7 +45,13 @@ function objectTools() {
 const captionTool = () => html`<label class="check"><input id="names" type="checkbox" .checked=${state.names}
   @change=${({ target }) => change({ names: target.checked })}> Names on the masks</label>`;
 
-export function toolsView() {
+/** For an image that is too large to be answered soon: its size, and whether it is sent so. */
+const sizeTool = ({ width, height, full }, resize) => html`
+  <label class="check"><input id="full" type="checkbox" .checked=${state.full}
+    @change=${({ target }) => resize(target.checked)}> Full size (${full.width} × ${full.height})</label>
+  ${state.full ? nothing : html`<small>Sent as ${width} × ${height}, which is faster.</small>`}`;
+
+export function toolsView(resize) {
   if (!state.photo) return nothing;
   const asked = modelFor(state.mode);
   return html`
@@ -53,6 +59,7 @@ export function toolsView() {
       @input=${({ target }) => change({ opacity: Number(target.value) })}></label>
     ${state.mode === "map" ? nothing : captionTool()}
     ${state.mode === "objects" ? objectTools() : nothing}
+    ${state.photo.full ? sizeTool(state.photo, resize) : nothing}
     ${asked && asked !== state.model ? html`<small>${state.model} cannot do this; ${asked} is asked.</small>` : nothing}
     ${learned(modelOf(asked))}`;
 }

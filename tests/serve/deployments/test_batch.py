@@ -156,6 +156,9 @@ def test_stages_are_warmed_with_what_those_before_them_would_hand_on(tmp_path: P
     batch.warm({"alpha_clip": names["alpha_clip"].build()}, [TWO])
     batch.warm({"sam_prompt": StageConfig(use="sam_prompt", options={"variant": "sam_tiny"}).build()}, [TWO])
 
+    assert batch.pace({"toys": toy}, TWO).fixed > 0
+    assert len(witness.read_text().splitlines()) == 4
+
     class Broken(Stage):
         reads, writes = ("image",), ("prediction",)
 

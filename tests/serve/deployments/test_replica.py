@@ -16,15 +16,16 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import in_parts
 from ovss_ray.pipeline.execution import Contract
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.serve.deployments import batch
 from ovss_ray.serve.deployments import replica as pool
-from ovss_ray.serve.deployments.app import _through
 from ovss_ray.serve.deployments.batch import Part, Parts
+from ovss_ray.serve.deployments.pools import through as through_pools
 from ovss_ray.serve.deployments.replica import Replica
 from ovss_ray.serve.deployments.routing import ByImage, weight
-from ovss_ray.serve.row import NO_IMAGE, Kind, Row, pointed, row
+from ovss_ray.serve.row import NO_IMAGE, Kind, NotBegun, NotFinished, Row, pointed, row
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.counted import noted
 from tests.serve.bright import WORDS, picture
@@ -64,7 +65,7 @@ def test_what_comes_while_a_batch_is_computed_is_the_next_batch_whatever_its_voc
     for answer, (given, words) in zip(done, asked, strict=True):
         assert answer["vocabulary"] == words.digest
         np.testing.assert_array_equal(answer["image"], given["image"])
-    _warm, *batches = [line.split() for line in (tmp_path / "witness").read_text().splitlines()]
+    _warm, _small, _larger, *batches = [line.split() for line in (tmp_path / "witness").read_text().splitlines()]
     assert [len(one) for one in batches] == [1, 4, 1]
     assert set(batches[1]) == {WORDS.digest, other.digest}
 
@@ -140,6 +141,20 @@ print(before, full, rss())
     assert after - before < 50_000
 
 
+def test_when_the_time_of_a_request_is_over_it_is_told_whether_it_was_being_computed(tmp_path: Path) -> None:
+    stages = (StageConfig(use="tests.serve.slow", options={"seconds": 0.5}),)
+    part = Part(("tests.serve.slow",), frozenset({"prediction"}))
+    replica = Replica(Placed(stages, 1, 1, 1.0, 0.0, 1), {"segment": part}, [WORDS], deadline=5.0)
+
+    async def ask() -> list[Any]:
+        asked = [replica(row(picture(), WORDS), WORDS, "segment", seconds) for seconds in (0.1, 0.1, None, 60)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    computed, waiting, *answered = asyncio.run(ask())
+    assert (type(computed), type(waiting)) == (NotFinished, NotBegun)
+    assert all("prediction" in answer for answer in answered)
+
+
 def test_a_bug_in_a_stage_is_told_to_everybody_in_the_batch_and_the_next_one_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,11 +181,53 @@ def test_a_replica_is_unhealthy_when_it_makes_no_progress_and_not_when_it_is_bus
     part = Part(("tests.toys",), frozenset({"prediction"}))
     replica = Replica(pool, {"segment": part}, [WORDS], deadline=5.0)
     replica.check_health()
-    replica.begun = time.monotonic() - 4
+    replica.moved = time.monotonic() - 4
     replica.check_health()
-    replica.begun = time.monotonic() - 6
-    with pytest.raises(RuntimeError, match="a batch has been running for 6 s; the deadline is 5 s"):
+    replica.moved = time.monotonic() - 6
+    with pytest.raises(RuntimeError, match="a batch has made no progress for 6 s; the deadline is 5 s"):
         replica.check_health()
+
+
+def test_a_batch_ends_between_two_tiles_when_nobody_waits_for_it_any_more() -> None:
+    stages = (StageConfig(use="tests.serve.slow", options={"seconds": 0.0, "parts": 1000}),)
+    part = Part(("tests.serve.slow",), frozenset({"prediction"}))
+    replica = Replica(Placed(stages, 1, 1, 1.0, 0.0, 1), {"segment": part}, [WORDS], deadline=5.0)
+    stage: Any = replica.stages["tests.serve.slow"]
+    stage.config, before = stage.config.model_copy(update={"seconds": 20.0}), stage.steps
+
+    async def ask() -> tuple[Any, Row]:
+        gone = asyncio.create_task(replica(row(picture(), WORDS), WORDS, "segment"))
+        while stage.steps == before:
+            await asyncio.sleep(0.01)
+        gone.cancel()
+        while replica.computed:
+            await asyncio.sleep(0.01)
+        stage.config = stage.config.model_copy(update={"seconds": 0.0})
+        steps = stage.steps - before
+        return steps, await replica(row(picture(), WORDS), WORDS, "segment")
+
+    steps, answer = asyncio.run(ask())
+    assert 0 < steps < 1000
+    assert answer["prediction"].shape == picture().shape[:2]
+
+
+def test_a_slow_batch_that_goes_from_tile_to_tile_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part(("tests.toys",), frozenset({"prediction"}))
+    pool = Placed((StageConfig(use="tests.toys"),), 1, 1, 1.0, 0.0, 8)
+    replica, healthy = Replica(pool, {"segment": part}, [WORDS], deadline=5.0), list[bool]()
+
+    def tiles(*given: object) -> list[Row]:
+        for _ in in_parts(range(3)):
+            replica.check_health()
+            healthy.append(True)
+            assert replica.moved
+            replica.moved -= 6  # so long does this tile take
+        return [{}]
+
+    monkeypatch.setattr(batch, "run", tiles)
+    assert replica._run([({}, WORDS)], "segment") == [{}]
+    assert healthy == [True] * 3
+    replica.check_health()
 
 
 class Handle:
@@ -182,7 +239,7 @@ class Handle:
     def options(self, multiplexed_model_id: str) -> "Handle":
         return Handle(f"{self.name} of {multiplexed_model_id}", self.failure)
 
-    async def remote(self, sent: Any, words: object, kind: Kind) -> dict[str, Any]:
+    async def remote(self, sent: Any, words: object, kind: Kind, seconds: float | None) -> dict[str, Any]:
         before = await sent if asyncio.iscoroutine(sent) else {"way": []}
         if self.failure:
             raise self.failure
@@ -195,7 +252,7 @@ def does(**stages: tuple[str, ...]) -> Any:
 
 def through(*handles: Any) -> dict[str, Any]:
     way = [(handle, does(segment=("toys",))) for handle in handles]
-    return asyncio.run(_through(way, 3, row(picture(), WORDS), WORDS, "segment"))
+    return asyncio.run(through_pools(way, 3, row(picture(), WORDS), WORDS, "segment"))
 
 
 def test_a_row_goes_through_the_pools_in_their_order() -> None:
@@ -210,7 +267,7 @@ def test_a_prompt_goes_to_the_worker_of_its_image_and_past_pools_that_have_nothi
     ]
     asked = pointed(picture(), WORDS, {"image": "me"})
     for kind, way in (("prompt", ["first of me", "second"]), ("masks", ["first of me"])):
-        assert asyncio.run(_through(pools, 3, asked, WORDS, kind)) == {"way": way}
+        assert asyncio.run(through_pools(pools, 3, asked, WORDS, kind)) == {"way": way}
 
 
 def test_images_are_shared_out_evenly_and_few_move_when_a_worker_comes() -> None:
@@ -243,9 +300,13 @@ def test_the_router_gives_an_image_to_one_worker_and_other_requests_to_the_less_
     assert len({one.replica_id.unique_id for _ in range(20) for one in chosen("")[0]}) == 3
 
 
-def test_a_full_queue_and_a_lost_worker_are_answers_that_say_when_to_come_again() -> None:
-    for failure, status in ((BackPressureError(8, 8), 429), (ActorDiedError(), 503)):
-        for handles in ((Handle("first", failure), Handle("second")), (Handle("first"), Handle("second", failure))):
-            with pytest.raises(HTTPException) as refusal:
-                through(*handles)
-            assert (refusal.value.status_code, refusal.value.headers) == (status, {"Retry-After": "3"})
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(BackPressureError(8, 8), 429), (ActorDiedError(), 503), (NotBegun(), 503), (NotFinished(), 504)],
+)
+def test_what_may_be_sent_again_says_when_and_what_is_too_slow_does_not(failure: Exception, status: int) -> None:
+    for handles in ((Handle("first", failure), Handle("second")), (Handle("first"), Handle("second", failure))):
+        with pytest.raises(HTTPException) as refusal:
+            through(*handles)
+        again = None if status == 504 else {"Retry-After": "3"}
+        assert (refusal.value.status_code, refusal.value.headers) == (status, again)

@@ -8,7 +8,8 @@ import logging
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -20,12 +21,14 @@ from PIL import Image
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.io import images
-from ovss_ray.serve.http import api
+from ovss_ray.serve.deployments.replica import Figures
+from ovss_ray.serve.http import api, guard
 from ovss_ray.serve.http.admission import Model
 from ovss_ray.serve.http.guard import digest
+from ovss_ray.serve.pace import Pace
 from ovss_ray.serve.row import Kind, Row
 from ovss_ray.structures.vocabulary import Vocabulary
-from tests.serve.bright import MODEL, WORDS, picture, service
+from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture, service
 from tests.toys import bright
 
 HERE = ("127.0.0.1", 50000)
@@ -207,7 +210,6 @@ def test_a_json_list_is_read_as_its_names_and_a_name_as_it_is(name: str, toy: Te
 
 
 BODIES: dict[str, dict[str, Any]] = {
-    "json": {"json": {"image": "iVBORw0KGgo=", "classes": ["sky", "road"]}},
     "fields without a file": {"data": {"image": "iVBORw0KGgo=", "classes": ["sky", "road"]}},
     "base64": {"content": base64.b64encode(encoded(picture()))},
     "the address of a picture": {"content": b"data:image/png;base64,iVBORw0KGgo="},
@@ -219,8 +221,51 @@ BODIES: dict[str, dict[str, Any]] = {
 def test_a_body_that_is_neither_image_nor_form_is_told_what_to_send(name: str, path: str, toy: TestClient) -> None:
     done = toy.post(f"/v1/{path}", **BODIES[name])
     assert done.status_code == 415
-    for hint in ("it begins with b'", "multipart/form-data", "-F image=@photo.jpg", "JSON and base64 are not accepted"):
+    for hint in ("it begins with b'", "multipart/form-data", "-F image=@photo.jpg", "application/json"):
         assert hint in done.json()["detail"]
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_a_json_document_is_the_same_as_a_form(prefix: str, toy: TestClient) -> None:
+    data = encoded(picture())
+    image, classes = prefix + base64.b64encode(data).decode(), ["door, double door", ["b", "bee"]]
+    whole = {"image": image, "classes": classes, "output": "rle", "templates": ["a {}", "the {}"], "map": {"b": None}}
+    sent = toy.post("/v1/segment", json=whole)
+    assert sent.status_code == 200, sent.text
+    fields = {**whole, "classes": json.dumps(classes), "map": json.dumps(whole["map"])}
+    filled = toy.post("/v1/segment", **form(data, **{name: fields[name] for name in fields if name != "image"}))
+    assert {**sent.json(), "seconds": 0} == {**filled.json(), "seconds": 0}
+    question = {"points": [[3, 4, 1]], "box": [1, 2, 9, 9], "model": "outliner"}
+    first = toy.post("/v1/prompt", json={"image": image, **question}).json()
+    again = toy.post("/v1/prompt", json={"image": first["image"], **question}).json()
+    assert (first["masks"], True) == (again["masks"], again["cached"])
+
+
+NOT_UNDERSTOOD: dict[str, tuple[bytes, int, str]] = {
+    "no JSON": (b"{'image': 1}", 415, "not valid JSON. Send {"),
+    "half of it": (b'{"image": "iVBOR', 415, "not valid JSON"),
+    "a list": (b'["iVBORw0KGgo="]', 415, "JSON list. Send an object"),
+    "deeply nested": (b"[" * 100_000, 415, "not valid JSON"),
+    "nothing": (b"", 415, "not valid JSON"),
+    "no image": (b'{"classes": ["a"]}', 422, "no image in base64"),
+    "an image that is a number": (b'{"image": 3, "classes": ["a"]}', 422, "no image in base64"),
+    "no base64": (b'{"image": "photo.jpg", "classes": ["a"]}', 422, "not base64"),
+    "an unknown field": (
+        b'{"image": "iVBORw0KGgo=", "clases": ["a"]}',
+        422,
+        "unknown field 'clases'; allowed: image, classes",
+    ),
+    "a wrong value": (b'{"image": "iVBORw0KGgo=", "classes": ["a"], "output": 7}', 422, "output: Input should be"),
+    "classes that are numbers": (b'{"image": "iVBORw0KGgo=", "classes": [1]}', 422, "not a JSON list of names"),
+    "no picture": (b'{"image": "aGVsbG8=", "classes": ["a"]}', 415, "not a JPEG, PNG or WebP"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_UNDERSTOOD)
+def test_json_that_is_not_understood_is_refused_with_what_is_wrong(name: str, toy: TestClient) -> None:
+    body, status, message = NOT_UNDERSTOOD[name]
+    done = toy.post("/v1/segment", content=body, headers={"content-type": "application/json"})
+    assert (done.status_code, message in done.json()["detail"]) == (status, True), done.text
 
 
 def test_an_image_is_read_whatever_its_type_is_called(toy: TestClient) -> None:
@@ -296,6 +341,36 @@ def test_without_a_key_other_machines_and_other_names_are_refused() -> None:
         assert client(app, asking=("::1", 1)).get("/v1/models", headers={"host": name}).status_code == 200
 
 
+HOSTS: dict[str, tuple[list[tuple[str, str]], int]] = {
+    "a user name": ([("host", "localhost@127.0.0.1:8000")], 400),
+    "a user name where a port is read": ([("host", "localhost:8000@rebound.example")], 400),
+    "two": ([("host", "localhost"), ("host", "localhost")], 400),
+    "two unlike ones": ([("host", "localhost"), ("host", "rebound.example")], 400),
+    "none": ([], 400),
+    "a page of another site": ([("host", "localhost:8000"), ("origin", "http://rebound.example")], 403),
+    "a page of another port": ([("host", "localhost:8000"), ("origin", "http://localhost:3000")], 403),
+    "a page without an address": ([("host", "localhost:8000"), ("origin", "null")], 403),
+    "an image in a page": ([("host", "localhost:8000"), ("sec-fetch-site", "cross-site")], 403),
+    "its own page": ([("host", "LOCALHOST:8000"), ("origin", "http://localhost:8000")], 200),
+    "a request of its own page": ([("host", "localhost:8000"), ("sec-fetch-site", "same-origin")], 200),
+}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_who_asks_in_the_name_of_another_page_is_refused(name: str) -> None:
+    headers, status = HOSTS[name]
+    app = service()
+    for path, method in (("/v1/models", "GET"), ("/v1/segment", "POST")):
+        done = asyncio.run(raw(app, path, headers, method))
+        assert done.status == (415 if (status, method) == (200, "POST") else status), done.body
+
+
+def test_a_link_on_another_page_leads_to_the_page_and_to_nothing_else() -> None:
+    link = [("host", "localhost:8000"), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]
+    for path, status in (("/", 200), ("/v1/models", 403)):
+        assert asyncio.run(raw(service(), path, link, "GET")).status == status
+
+
 def test_every_answer_keeps_browsers_careful(toy: TestClient) -> None:
     for done in (toy.get("/v1/models"), toy.get("/nowhere"), client(service(b"")).get("/v1/models")):
         assert done.headers["x-content-type-options"] == "nosniff"
@@ -314,6 +389,65 @@ def test_it_is_ready_when_a_first_image_has_come_out_and_not_before() -> None:
             assert time.monotonic() < until
     with client(service(error="no luck")) as asking:
         assert {asking.get("/v1/ready").status_code for _ in range(50)} == {503}
+
+
+def test_a_model_without_a_worker_is_not_ready_and_the_others_are() -> None:
+    toy = Toy()
+    app = api.build([Model(MODEL, toy.send, WORDS, ["a-0"]), Model(OUTLINER, toy.send, WORDS, ["b-0"])], Limits(), None)
+    asking, desk = client(app), app.state.desk
+    desk.ready = True
+    assert asking.get("/v1/ready").status_code == 200
+    desk.watch.note({"a-0": [Figures("one", {}, 0, {})], "b-0": []})
+    assert asking.get("/v1/ready?model=bright").status_code == 200
+    for query in ("", "?model=outliner"):
+        done = asking.get(f"/v1/ready{query}")
+        assert (done.status_code, done.json()["code"], done.headers["retry-after"]) == (503, "not_ready", "1")
+        assert "no worker of b-0 runs" in done.json()["detail"]
+    assert asking.get("/v1/ready?model=nobody").status_code == 422
+
+
+def test_every_refusal_has_a_code_and_the_id_of_its_request(toy: TestClient) -> None:
+    app = service(body=1000)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    asking = client(app)
+    refused = {
+        "not_found": asking.get("/nowhere"),
+        "method_not_allowed": asking.delete("/v1/models"),
+        "invalid": toy.post("/v1/segment", **form(encoded(picture()), classes=["a"], output="svg")),
+        "unsupported": toy.post("/v1/segment", content=b"text"),
+        "too_large": asking.post("/v1/segment", content=bytes(1001)),
+        "forbidden": client(app, asking=("192.0.2.1", 1)).get("/v1/models"),
+        "unauthorized": client(service(key=b"")).get("/v1/models"),
+        "internal": asking.get("/broken"),
+    }
+    for code, done in refused.items():
+        assert done.json().keys() == {"detail", "code", "request_id"}
+        assert done.json()["code"] == code
+    assert len({done.json()["request_id"] for done in refused.values()}) == len(refused)
+    for stated, repeated in (("my-own.1", True), ("<script>", False), ("x" * 65, False)):
+        done = toy.get("/nowhere", headers={"x-request-id": stated})
+        assert (done.json()["request_id"] == stated) == repeated
+
+
+def test_the_head_of_the_page_and_of_the_state_can_be_asked_for(toy: TestClient) -> None:
+    for path in ("/", "/v1/health"):
+        head = toy.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+
+
+def test_a_point_outside_of_the_image_is_refused_before_a_worker_sees_it() -> None:
+    toy = Toy()
+    asking = client(api.build([Model(OUTLINER, toy.send, WORDS)], Limits(), None))
+    done = asking.post("/v1/prompt", **form(encoded(picture()), points="[[33, 4, 1]]"))
+    assert (done.status_code, done.json()["detail"]) == (
+        422,
+        "point 33, 4 is outside the image: 32 × 24 pixels (upright)",
+    )
+    assert not toy.asked
 
 
 def test_the_limits_and_the_document_can_be_read(toy: TestClient) -> None:
@@ -351,6 +485,85 @@ def crowd(app: FastAPI, requests: int, image: np.ndarray) -> list[httpx2.Respons
     return asyncio.run(ask())
 
 
+@dataclass
+class Raw:
+    """An answer to a request that no client would send."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def raw(
+    app: FastAPI, path: str, headers: Sequence[tuple[str, str]] = (("host", "localhost"),), method: str = "POST",
+    parts: Sequence[bytes] = (), ended: bool = True,
+) -> Raw:  # fmt: skip
+    """Send headers and parts of a body, which never ends unless `ended`."""
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"classes=a&classes=b", "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in headers],
+        "client": HERE, "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    left = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+    left += [{"type": "http.request", "body": b"", "more_body": False}] if ended else []
+    told: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return left.pop(0) if left else await asyncio.Event().wait() or {}
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    await app(scope, receive, send)
+    names = {name.decode(): value.decode() for name, value in told[0]["headers"]}
+    return Raw(told[0]["status"], names, b"".join(one.get("body", b"") for one in told[1:]))
+
+
+def test_bodies_that_are_half_sent_take_no_place_from_others_and_their_connections_are_closed() -> None:
+    app, image = service(waiting=1, upload=0.5), encoded(picture())
+
+    async def ask() -> tuple[list[Raw], list[Raw]]:
+        half = [asyncio.create_task(raw(app, "/v1/segment", parts=[image[:99]], ended=False)) for _ in range(200)]
+        await asyncio.sleep(0)
+        honest = [await raw(app, "/v1/segment", parts=[image]) for _ in range(3)]
+        return honest, await asyncio.gather(*half)
+
+    honest, half = asyncio.run(ask())
+    assert [one.status for one in honest] == [200] * 3
+    assert {(one.status, one.headers["connection"]) for one in half} == {(408, "close")}
+    assert json.loads(half[0].body)["code"] == "slow_body"
+
+
+def test_bodies_that_are_half_sent_do_not_fill_the_memory() -> None:
+    app = service(waiting=2, body=1000, upload=0.5)
+
+    async def ask() -> list[Raw]:
+        half = [raw(app, "/v1/segment", parts=[bytes(400)] * 2, ended=False) for _ in range(4)]
+        return await asyncio.gather(*half)
+
+    statuses = [one.status for one in asyncio.run(ask())]
+    assert sorted(statuses) == [408, 408, 429, 429]
+    assert asyncio.run(raw(app, "/v1/segment", parts=[bytes(400)])).status == 415, "all of it is free again"
+
+
+def test_a_refused_request_whose_body_never_ends_is_answered_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "DRAIN", 0.1)
+    done = asyncio.run(raw(service(key=digest("secret")), "/v1/segment", parts=[b"x"], ended=False))
+    assert (done.status, done.headers["connection"]) == (401, "close")
+
+
+def test_an_image_that_would_take_too_long_is_refused_at_once_with_the_number_that_would_not() -> None:
+    app = api.build([Model(MODEL, Toy().send, WORDS, ["bright-0"])], Limits(seconds=10), None)
+    app.state.desk.watch.note({"bright-0": [Figures("one", {}, 0, {}, {"segment": Pace(1.0, 2.0)})]})
+    asking = client(app)
+    assert asking.get("/v1/models").json()["models"][0]["pixels_now"] == {"segment": 3_000_000}
+    refused = asking.post("/v1/segment", **form(header_only(2000, 1501), classes=["a"]))
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_slow")
+    assert "2000 × 1501 = 3,002,000 pixels; at present, bright can answer at most 3,000,000" in refused.json()["detail"]
+    assert asking.post("/v1/segment", **form(header_only(2000, 1500), classes=["a"])).status_code == 422, "no pixels"
+
+
 def test_more_requests_than_places_are_told_to_come_again() -> None:
     answers = crowd(service(delay=0.2, waiting=3, retry=2), 5, picture())
     assert sorted(one.status_code for one in answers) == [200, 200, 200, 429, 429]
@@ -361,7 +574,7 @@ def test_a_request_that_takes_too_long_is_told_to_come_again_and_leaves_its_plac
     app = service(delay=0.3, seconds=0.1, waiting=1)
     for _ in range(2):
         (slow,) = crowd(app, 1, picture())
-        assert (slow.status_code, slow.headers["retry-after"]) == (503, "1")
+        assert (slow.status_code, slow.json()["code"], slow.headers["retry-after"]) == (503, "timeout", "1")
 
 
 def test_images_are_decoded_only_while_there_is_room_for_them_and_one_always_is() -> None:

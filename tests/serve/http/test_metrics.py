@@ -69,7 +69,9 @@ def test_requests_are_counted_by_route_and_status_and_timed() -> None:
 
 
 def test_batches_queues_and_caches_are_those_of_the_replicas_that_answer() -> None:
-    with client(watched()) as asking:
+    app = watched()
+    app.state.desk.watch.restarts["san_tiny-0"] = 3
+    with client(app) as asking:
         found = samples(asking)
     one = (("pool", "san_tiny-0"), ("replica", "one"))
     buckets = [
@@ -78,6 +80,7 @@ def test_batches_queues_and_caches_are_those_of_the_replicas_that_answer() -> No
     assert buckets == [2, 2, 6, 7, 8]
     assert found["ovss_batch_size_sum", one] == 2 + 12 + 64 + 100
     assert found["ovss_requests_waiting", one] == 5
+    assert found["ovss_replica_restarts_total", (("pool", "san_tiny-0"),)] == 3
     assert found["ovss_cache_bytes", (("cache", "text"), *one)] == 6
     assert found["ovss_batch_size_count", (("pool", "san_tiny-0"), ("replica", "two"))] == 0
 

@@ -112,6 +112,24 @@ def test_a_photograph_that_lies_on_its_side_is_upright_as_the_service_has_it(pag
     np.testing.assert_array_equal(labels, bright(images.decode(on_its_side(kind), kind), 2))
 
 
+def test_a_large_photograph_is_sent_smaller_unless_its_full_size_is_wanted(page: Page, service: Service) -> None:
+    load(page, "dark", "light")
+    service.toy.asked.clear()
+
+    def sent() -> list[tuple[int, ...]]:
+        return [row["image"].shape[:2] for row, kind in service.toy.asked if kind == "segment"]
+
+    page.locator("#file").set_input_files({**PHOTO, "buffer": encoded(picture(2000, 3000))})
+    expect(page.locator("#tools")).to_contain_text("Sent as 2449 × 1632, which is faster.")
+    wait(page, lambda: (1632, 2449) in sent())
+    expect(names(page)).to_have_count(2)
+    page.get_by_label("Full size (3000 × 2000)").check()
+    wait(page, lambda: (2000, 3000) in sent())
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", "photo.png, 3000 by 2000 pixels")
+    page.get_by_label("Full size (3000 × 2000)").uncheck()
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", "photo.png, 2449 by 1632 pixels")
+
+
 def test_an_image_that_browsers_turn_otherwise_than_the_service_is_refused(page: Page) -> None:
     load(page, "dark", "light")
     page.locator("#file").set_input_files({**PHOTO, "buffer": on_its_side("WEBP")})

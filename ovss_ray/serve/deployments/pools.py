@@ -1,0 +1,75 @@
+"""The pools of workers as the HTTP deployment uses them: it sends rows through pools, and collects their metrics."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import HTTPException
+from ray.exceptions import ObjectLostError, RayActorError, RayError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from ovss_ray.engine.cluster import ray_internals
+from ovss_ray.serve.deployments import batch
+from ovss_ray.serve.deployments.batch import Parts
+from ovss_ray.serve.deployments.replica import Figures
+from ovss_ray.serve.http.admission import remaining
+from ovss_ray.serve.refusal import Refused
+from ovss_ray.serve.row import Kind, NotBegun, NotFinished, Row
+from ovss_ray.structures.vocabulary import Vocabulary
+
+Route = Sequence[tuple[DeploymentHandle, Parts]]
+"""The deployments of a model's pools in order, each with its stages per kind of answer (see batch.Parts)"""
+ANSWER = 1.0
+"""Seconds of a request's time that are kept for its way back from a replica; less for requests of less than 10 s"""
+PATIENCE = 5.0
+"""Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
+
+
+async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: Kind) -> Row:
+    """Send a row through the pools that a `kind` of answer needs. Ray passes the row directly from pool to pool.
+
+    Return the row with the columns of the last pool. Raises HTTPException: 429 if the queue of a pool is full; 503 if a
+    worker died or no batch had room in time; 504 if the stages are too slow for this request.
+    """
+    later = {"Retry-After": str(retry)}
+    left = remaining()
+    seconds = None if left == math.inf else max(0.0, left - min(ANSWER, left / 10))
+    result: Any = row
+    for handle, parts in route:
+        if batch.prompting(parts[kind].stages):
+            handle = handle.options(multiplexed_model_id=row["prompts"]["image"])  # see routing.ByImage
+        if parts[kind].stages:
+            result = handle.remote(result, words, kind, seconds)
+    try:
+        return await result
+    except BackPressureError as failure:
+        raise HTTPException(429, "too many requests: the queue is full. Try again later", later) from failure
+    except NotBegun as failure:
+        raise Refused(503, "timeout: all workers are busy. Try again later", "timeout", later) from failure
+    except NotFinished as failure:
+        raise HTTPException(
+            504,
+            "deadline passed: the stages need more time for this request than the service allows (limits.seconds). "
+            "Send a smaller image or fewer classes",
+        ) from failure
+    except (RayActorError, ObjectLostError, DeploymentUnavailableError) as failure:
+        reason = "a worker died or was unavailable. Send the request again"
+        raise Refused(503, reason, "worker_lost", later) from failure
+
+
+async def figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures] | None]:
+    """Return name of a pool → metrics of its replicas; None if a replica does not answer in time."""
+    of_pools = await asyncio.gather(*map(_figures_of, handles))
+    return {handle.deployment_name: replicas for handle, replicas in zip(handles, of_pools, strict=True)}
+
+
+async def _figures_of(handle: DeploymentHandle) -> list[Figures] | None:
+    try:
+        replies = await ray_internals.ask_replicas(handle, "figures", PATIENCE)
+    except DeploymentUnavailableError:
+        return []  # no replica runs
+    except (TimeoutError, RayError, RayServeException):
+        return None
+    return [reply for reply in replies if isinstance(reply, Figures)]

@@ -1,0 +1,61 @@
+"""The time that stages take for images of some size, and the largest image that can be answered in time."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+LARGE = 200_000
+"""Minimum number of pixels of a batch from which the pace is learned; the time of smaller ones says little"""
+WEIGHT = 0.5
+"""Weight of the latest batch in the learned factor, 0 to 1"""
+HALF = 60.0
+"""Seconds after which half of a learned slowness is forgotten: no large image may come that would correct it"""
+SHARE = 0.7
+"""Fraction of a request's time that its stages may take; the rest is for decoding, waiting and writing the answer"""
+LEAST = 250_000
+"""Number of pixels that are always accepted, even if the measured pace is too slow for them"""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Time of one image: `fixed` seconds, and `each` second for a million pixels, both times a learned `factor`."""
+
+    fixed: float
+    each: float
+    factor: float = 1.0
+    """slowness compared with the calibration, such as 2 if other programs use half of the machine"""
+    when: float = 0.0
+    """time.monotonic() of the latest batch from which the factor was learned"""
+
+    def seconds(self, images: int, pixels: int) -> float:
+        """Return the seconds for a batch of images with a total number of pixels, as calibrated."""
+        return images * self.fixed + self.each * pixels / 1e6
+
+    def now(self) -> "Pace":
+        """Return the pace at this moment: the learned factor returns to 1 over minutes without a large image."""
+        age = time.monotonic() - self.when
+        return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
+
+    def learned(self, images: int, pixels: int, seconds: float) -> "Pace":
+        """Return the pace after a batch has taken some seconds. Small batches, and a pace of 0, change nothing."""
+        expected = self.seconds(images, pixels)
+        if pixels < LARGE or not expected:
+            return self
+        factor = (1 - WEIGHT) * self.now().factor + WEIGHT * seconds / expected
+        return replace(self, factor=factor, when=time.monotonic())
+
+    def pixels(self, seconds: float, most: int) -> int:
+        """Return the largest image that takes at most SHARE of `seconds`, in pixels; at least LEAST, at most `most`.
+
+        If the time does not depend on the image's size, return `most`.
+        """
+        room, each = SHARE * seconds - self.factor * self.fixed, self.factor * self.each
+        return min(most, max(LEAST, int(1e6 * room / each))) if each else most
+
+
+def slowest(paces: Iterable[Pace]) -> Pace | None:
+    """Return a pace with the largest times of several replicas; None without any."""
+    current = list(paces)
+    if not current:
+        return None
+    return Pace(max(pace.factor * pace.fixed for pace in current), max(pace.factor * pace.each for pace in current))

@@ -1,0 +1,97 @@
+"""Repetition of requests by the client: which answers are repeated, after how many seconds, and for how long.
+
+A service that restarts refuses connections, then answers 404 or 503 until its models are loaded. A client with enough
+patience loses no request meanwhile. Random delays spread the clients of a service that is back: without them, all of
+them would return in the same second.
+"""
+
+import itertools
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import urllib3
+
+STATUSES = (408, 429, 500, 502, 503, 504)
+"""HTTP status codes after which a request is repeated: the service is busy or not ready, or a proxy reports an error"""
+DEADLINE = "deadline"
+"""Code of a request that the service could not answer within its time limit. It would be too slow again."""
+INTERNAL = "internal"
+"""Code of an error in the service itself, which may occur again"""
+TRIES = 3
+"""Maximum number of attempts if each one ends in an INTERNAL error"""
+FIRST, LONGEST = 0.2, 10.0
+"""Seconds: longest random delay before the second attempt, which doubles with each attempt, and its maximum"""
+RETRY_AFTER = 30.0
+"""Maximum seconds of a service's Retry-After that the client obeys"""
+NOTICE = 3.0
+"""Seconds without an answer of the service after which a warning is logged, since the address may be wrong"""
+LOG = logging.getLogger("ovss_ray.client")
+
+Attempt = Callable[[float], urllib3.BaseHTTPResponse]
+"""Function that sends a request once. Its argument is the timeout in seconds."""
+
+
+def send(attempt: Attempt, address: str, seconds: float, patience: float) -> urllib3.BaseHTTPResponse:
+    """Send a request until its answer is final, and return the last answer.
+
+    `seconds`: timeout of each attempt. `patience`: seconds after which no further attempt is made; 0: a single attempt.
+    Raises urllib3's HTTPError if the last attempt had no answer.
+    """
+    begun, warned = time.monotonic(), False
+    for number in itertools.count():
+        left = patience - (time.monotonic() - begun)
+        answer = failure = None
+        try:
+            answer = attempt(min(seconds, max(1.0, left)) if number else seconds)
+        except urllib3.exceptions.HTTPError as error:
+            failure = error
+        pause = delay(answer, number)
+        spent = time.monotonic() - begun
+        if spent + pause > patience or (answer and final(answer, number)):
+            break
+        if (answer is None or answer.status == 404) and spent > NOTICE and not warned:
+            reason = failure if answer is None else f"status 404: {answer.data[:80]!r}"
+            LOG.warning("no service at %s yet (%s); trying again for %.0f s", address, reason, patience - spent)
+            warned = True
+        time.sleep(pause)
+    if answer is None:
+        assert failure
+        raise failure
+    return answer
+
+
+def final(answer: urllib3.BaseHTTPResponse, number: int) -> bool:
+    """Return whether a request should not be repeated after the answer to attempt `number`, counted from 0."""
+    code = field(answer.data, "code")
+    if answer.status == 404:
+        return field(answer.data, "detail") is not None  # else Ray Serve runs, and the service is not deployed yet
+    if code == INTERNAL:
+        return number + 1 >= TRIES
+    return answer.status not in STATUSES or code == DEADLINE
+
+
+def delay(answer: urllib3.BaseHTTPResponse | None, number: int) -> float:
+    """Return the seconds to wait after attempt `number`: those of Retry-After, and a random delay on top.
+
+    The random delay is uniform between 0 and a bound that doubles with each attempt ("full jitter": Brooker,
+    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    """
+    later = 0.0
+    if answer is not None:
+        try:
+            later = urllib3.Retry().get_retry_after(answer) or 0.0
+        except urllib3.exceptions.InvalidHeader:
+            later = 0.0
+    return min(later, RETRY_AFTER) + random.uniform(0, min(LONGEST, FIRST * 2 ** min(number, 10)))
+
+
+def field(body: bytes, name: str) -> str | None:
+    """Return a field of an error's JSON document as text; None if the body is something else."""
+    try:
+        value = json.loads(body)[name]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(value)

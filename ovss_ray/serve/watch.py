@@ -1,0 +1,71 @@
+"""The replicas as the HTTP deployment sees them: it asks for their state every few seconds. It does not use Ray."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from ovss_ray.serve.deployments.replica import Figures
+from ovss_ray.serve.pace import Pace, slowest
+from ovss_ray.serve.row import Kind
+
+Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures] | None]]]
+"""Function that collects the values of all replicas: name of a pool → values of its replicas; None: not in time"""
+PERIOD = 2.0
+"""Seconds between two looks at the replicas"""
+LINES = 1000
+"""Maximum number of lines about lost and new replicas that are kept"""
+
+
+class Watch:
+    """The latest known state of all replicas, and what has happened to them."""
+
+    def __init__(self) -> None:
+        self.figures: Mapping[str, Sequence[Figures]] = {}
+        self.lines: list[str] = []
+        """a line for each replica that has gone, and for each one that has started in its place"""
+        self.restarts: Counter[str] = Counter()
+        """name of a pool → number of replicas that have started in the place of others"""
+        self._paces: dict[str, list[Mapping[Kind, Pace]]] = {}
+        """name of a pool → paces of its latest replicas, which remain if all of them have gone"""
+        self._missing: Counter[str] = Counter()
+        """name of a pool → number of replicas that have gone and are not replaced yet"""
+
+    async def look(self, ask: Ask) -> None:
+        """Look at the replicas again and again, until the task is cancelled."""
+        while True:
+            self.note(await ask())
+            await asyncio.sleep(PERIOD)
+
+    def note(self, figures: Mapping[str, Sequence[Figures] | None]) -> None:
+        """Store the values of all replicas. If a pool has not answered in time, its earlier values remain."""
+        for pool, replicas in figures.items():
+            if replicas is not None and pool in self.figures:
+                self._compare(pool, [old.replica for old in self.figures[pool]], [new.replica for new in replicas])
+        known = {pool: replicas for pool, replicas in figures.items() if replicas is not None}
+        self.figures = {**self.figures, **known}
+        self._paces |= {pool: [replica.paces for replica in replicas] for pool, replicas in known.items() if replicas}
+        del self.lines[:-LINES]
+
+    def _compare(self, pool: str, before: Sequence[str], after: Sequence[str]) -> None:
+        """Add a line for each replica that has gone or come."""
+        for name in before:
+            if name not in after:
+                self._missing[pool] += 1
+                self.lines.append(f"{pool}: replica {name} has gone; {len(after) or 'none'} left")
+        for name in after:
+            if name not in before:
+                replaced = self._missing[pool] > 0
+                self._missing[pool] -= replaced
+                self.restarts[pool] += replaced
+                self.lines.append(f"{pool}: replica {name} has started{' in its place' if replaced else ''}")
+
+    def unready(self, pools: Sequence[str]) -> list[str]:
+        """Return those of the pools that have no replica at present."""
+        return [pool for pool in pools if pool in self.figures and not self.figures[pool]]
+
+    def pixels(self, pools: Sequence[str], kind: Kind, seconds: float, most: int) -> int:
+        """Return the largest image, in pixels, that pools can answer within `seconds`, at most `most`."""
+        paces = [slowest(replica[kind] for replica in self._paces.get(pool, ()) if kind in replica) for pool in pools]
+        known = [pace for pace in paces if pace]
+        total = Pace(sum(pace.fixed for pace in known), sum(pace.each for pace in known))
+        return total.pixels(seconds, most)
