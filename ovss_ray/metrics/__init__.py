@@ -20,6 +20,8 @@ The Question has the labels and classes of the image (see structures.question). 
     counts          key → words, for the integers that `counted()` of the sum returns, such as a number of classes
     on_request      True: a metric of this package that a run measures only if its config lists it
     federated       True: only for benchmarks that list the classes that each image was searched for, such as lvis
+    sums            pyarrow struct of a sum, for compact files (see runs.compact): the fields of Partial, integers or
+                    arrays of integers. Other Partials define `folded()` → dict, and `of_folded(dict)` → Partial
 
 and `Partial.of_group(labels)` → {key: value}, for a group of labels such as things and stuff, with
 
@@ -126,6 +128,7 @@ class Metric(Table):
     live: Mapping[str, str] = field(default_factory=dict)
     per_image: Callable[[pa.StructArray], Mapping[str, np.ndarray]] | None = None
     federated: bool = False
+    sums: pa.StructType | None = None
 
     @property
     def fields(self) -> set[str]:
