@@ -25,8 +25,8 @@ from ovss_ray.runs.records import Part
 IMAGES = 4096
 """Minimum number of images of a compact file, except for the last one. A record file is never divided."""
 LOST = (
-    "values of single images: --images, the histogram and the gallery of --html",
-    "95 % intervals, and paired differences of `ovss compare`",
+    "values of single images: --images; histogram, examples and gallery of --html",
+    "95 % intervals, photographs per class, and paired differences of `ovss compare`",
     "--merge, --buckets and --mapping",
     "records of earlier versions of changed files",
 )
