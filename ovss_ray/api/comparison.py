@@ -131,13 +131,16 @@ def rebuild(
     cells. `relations`: file with relations between classes, for SG-IoU; the folder gets a copy.
 
     Raises OvssError if `folder` has no run, if the run has not begun, or if the relations do not fit. It is also
-    raised if a benchmark in `needed` has too many images to keep cells. No report is written in these cases.
+    raised if a benchmark in `needed` has no cells, and for `images` of a compact run. No report is written in these
+    cases.
     """
     if relations is not None:
         relating.save(folder, relating.read(relations, folder.labels()))
     requested = further.requested(metrics)
     readings = totals.read(folder, images=images, cells=cells)
     readings = {name: replace(reading, requested=requested) for name, reading in readings.items()}
+    if images:
+        totals.check_images(readings, "--images")
     subsets.check_kept(readings, needed)
     report = reports.assemble(folder, readings, bounds)
     for doubt in changes.doubts(folder, {name: reading.listed for name, reading in readings.items()}):

@@ -132,6 +132,7 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
             f"{run}: its images have no words of their own, so there is nothing to map. Use the folder of a run with a "
             "stage that finds words, such as `tags`, `given_words` or `words`"
         )
+    totals.check_images(readings, "--mapping")
     for name, reading in readings.items():
         if parsed and reading.card.get("asks"):
             raise OvssError(

@@ -36,10 +36,14 @@ def write_tables(
     latex: str | None,
     coco_rle: str | None,
 ) -> None:
-    """Write the report in the format of each parameter that is not None, and print the file names. Raises OvssError."""
+    """Write the report in each form whose file is set. Print the names of these files and report.json.
+
+    Raises OvssError.
+    """
     from ovss_ray.reports.documents.exports import coco_rle as predictions
     from ovss_ray.reports.documents.exports import leaderboard, tables
 
+    print(f"report: {folder.file('report.json')}")
     if csv:
         _write(csv, tables.csv(built))
     if markdown:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ovss_ray.cli import documents
+from ovss_ray.cli import compaction, documents
 from ovss_ray.cli.evaluation import Track
 
 if TYPE_CHECKING:
@@ -54,10 +54,11 @@ def report(
     latex: documents.Latex = None,
     coco_rle: documents.CocoRle = None,
     track: Track = None,
+    compact: compaction.Compact = False,
+    yes: compaction.Yes = False,
 ) -> None:
     """Rebuild the report of a run from its records, and print it. Write it in other forms, such as an HTML page."""
     from ovss_ray.api import comparison
-    from ovss_ray.cli import mappings
     from ovss_ray.engine import display, trackers
     from ovss_ray.reports import subsets, terminal
     from ovss_ray.runs.folder import RunFolder
@@ -67,12 +68,11 @@ def report(
     kept = bool(intervals or needed or words or html or opened), intervals, subsets.words_of(metrics), needed
     built, readings = comparison.rebuild(folder, display.Display(), images > 0, relations, *kept)
     terminal.show(built, console, classes)
-    mappings.show(run, mapping or [], console, frequent)
-    _show_more(built, readings, images, worst, merged, words, unfit, buckets, intervals)
-    print(f"report: {folder.file('report.json')}")
+    _show_more(run, built, readings, images, worst, merged, words, unfit, buckets, intervals, mapping or [], frequent)
     documents.write_tables(run, folder, built, csv, markdown, latex, coco_rle)
     documents.write_page(folder, built, readings, html, opened, gallery)
     _track(folder, built, choices)
+    compaction.offer(folder, readings, compact, yes)
 
 
 def _selected(
@@ -99,6 +99,7 @@ def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") ->
 
 
 def _show_more(
+    run: str,
     built: "Report",
     readings: Mapping[str, "Reading"],
     images: int,
@@ -108,11 +109,15 @@ def _show_more(
     unfit: Mapping[str, str],
     buckets: bool,
     intervals: bool,
+    mapping: Sequence[str],
+    frequent: int,
 ) -> None:
     """Print the tables that `ovss report` shows only with an option, such as --worst."""
+    from ovss_ray.cli import mappings
     from ovss_ray.reports import statistics_tables, terminal
 
     console = terminal.console()
+    mappings.show(run, mapping, console, frequent)
     for name, reading in readings.items():
         terminal.show_images(reading.images(), console, images)
         if worst:

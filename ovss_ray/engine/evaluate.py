@@ -72,10 +72,12 @@ def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progr
         for image in changes.repainted(tables[name], before, folder):  # else it stays if this image fails now
             files.delete(files.join(plan.folder.predictions(name), f"{image}.png"))
         manifests.save(tables[name], uri)
-        if due := records.settle(folder, tables[name]).due:
+        settled = records.settle(folder, tables[name])
+        if settled.due:
+            further = f", and {settled.together} images of the same compact files" if settled.together else ""
             progress.say(
-                f"{name}: the photographs or label files of {due} images have changed since they were scored: these "
-                "images are scored again"
+                f"{name}: the photographs or label files of {settled.due - settled.together} images have changed since "
+                f"they were scored: these images are scored again{further}"
             )
     return replace(plan, manifests=tables)
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ovss_ray import metrics
 from ovss_ray.io import files
 from ovss_ray.metrics import confusion
-from ovss_ray.runs import records
+from ovss_ray.runs import compact, records
 from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.class_sums import ClassSums
 from ovss_ray.structures.columns import NONE
@@ -116,6 +116,8 @@ class Running:
         """stage → wall seconds for the images of this command"""
         self.partials: dict[tuple[str, str], Any] = {}
         self.groups: dict[str, GroupSums] = {}
+        self.compact: set[str] = set()
+        """benchmarks with compact files, which have no sums of groups"""
         self._changes = 0
         self._known: tuple[int, list[Value]] = (-1, [])
 
@@ -123,11 +125,14 @@ class Running:
         """Start with the records of earlier commands."""
         self.folder = plan.folder
         self.labels = {name: len(benchmark.labels) for name, benchmark in plan.benchmarks.items()}
-        self.seconds, self.partials, self.groups = Counter(), {}, {}
+        self.seconds, self.partials, self.groups, self.compact = Counter(), {}, {}, set()
         self._changes += 1
         for name, table in plan.manifests.items():
             for part in records.read(self.folder.records(name), table):
-                self.count(name, part.filter(pc.equal(part["error"], "")))
+                if compact.is_compact(part):
+                    self._count_sums(name, part)
+                else:
+                    self.count(name, part.filter(pc.equal(part["error"], "")))
 
     def add(self, receipt: Mapping[str, Any]) -> None:
         """Add the records of a newly written file, which `receipt` describes."""
@@ -141,12 +146,23 @@ class Running:
         """Add records of a benchmark."""
         for metric in map(metrics.load, metrics.columns(part.column_names)):
             if metric.live and part[metric.name].null_count < len(part):
-                partial, key = metric.partial(part[metric.name], self.labels[name]), (metric.name, name)
-                self.partials[key] = self.partials[key] + partial if key in self.partials else partial
+                self._add(name, metric.name, metric.partial(part[metric.name], self.labels[name]))
                 if metric.name == metrics.MAIN:
                     sums = GroupSums.of(part, self.labels[name])
                     self.groups[name] = self.groups[name] + sums if name in self.groups else sums
         self._changes += 1
+
+    def _count_sums(self, name: str, part: pa.Table) -> None:
+        """Add the sums of compact files of a benchmark. Its values then have no interval."""
+        self.compact.add(name)
+        for row in compact.sums(part, self.labels[name]):
+            for metric, partial in row["partials"].items():
+                if metrics.load(metric).live:
+                    self._add(name, metric, partial)
+
+    def _add(self, name: str, metric: str, partial: Any) -> None:
+        key = metric, name
+        self.partials[key] = self.partials[key] + partial if key in self.partials else partial
 
     def values(self) -> list[Value]:
         """Return the value of each benchmark and each metric that is shown during a run."""
@@ -158,7 +174,7 @@ class Running:
 
     def _values(self, metric: str, name: str) -> list[Value]:
         result, live = self.partials[metric, name].result(), metrics.load(metric).live
-        groups = self.groups.get(name) if metric == metrics.MAIN else None
+        groups = self.groups.get(name) if metric == metrics.MAIN and name not in self.compact else None
         return [
             Value(name, key, words, float(result.get(key, np.nan)), groups.half_interval(key) if groups else None)
             for key, words in live.items()

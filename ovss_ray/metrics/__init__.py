@@ -20,6 +20,8 @@ The Question has the labels and classes of the image (see structures.question). 
     counts          key → description; the integers are those of `counted()`, such as a number of classes
     on_request      True: a run measures this metric of the package only if its config lists it
     federated       True: the benchmark must list the classes that each image was searched for, as lvis does
+    sums            pyarrow struct of a sum, for compact files (see runs.compact): the fields of Partial, integers or
+                    arrays of integers. Other Partials define `folded()` → dict, and `of_folded(dict)` → Partial
 
 For groups of labels, such as things and stuff, it may define `Partial.of_group(labels)` → {key: value}, and
 
@@ -126,6 +128,7 @@ class Metric(Table):
     live: Mapping[str, str] = field(default_factory=dict)
     per_image: Callable[[pa.StructArray], Mapping[str, np.ndarray]] | None = None
     federated: bool = False
+    sums: pa.StructType | None = None
 
     @property
     def fields(self) -> set[str]:

@@ -25,6 +25,7 @@ from ovss_ray.structures.question import Question
 on_request = True
 reads = ("truth", "prediction")
 schema = label_counts.SCHEMA
+sums = label_counts.SUMS
 title = "Boundary IoU, in percent"
 order = 20
 headings = {"boundary_miou": "mean boundary IoU"}

@@ -24,6 +24,7 @@ from ovss_ray.structures.question import Question
 on_request = True
 reads = ("truth", "prediction")
 schema = label_counts.SCHEMA
+sums = label_counts.SUMS
 title = "Boundary IoU as in detectron2, in percent"
 order = 21
 headings = {"boundary_miou_detectron2": "mean over values"}

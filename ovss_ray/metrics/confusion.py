@@ -41,6 +41,7 @@ class_headings = {
     "prediction_pixels": "predicted pixels",
 }
 Resampled = _resampling.Resampled
+sums = pa.struct([("counts", pa.list_(pa.list_(pa.int64()))), ("image_sum", pa.int64()), ("images", pa.int64())])
 Cells = Mapping[str, np.ndarray]
 """Non-zero cells of one image: truth (n,) uint16, prediction (n,) uint16, pixels (n,) int64."""
 

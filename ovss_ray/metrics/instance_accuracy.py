@@ -23,6 +23,7 @@ reads = ("true_labels", "prompt_instances", "scores")
 schema = pa.struct(
     [("label", pa.list_(pa.uint16())), ("predicted", pa.list_(pa.uint16())), ("score", pa.list_(pa.float64()))]
 )
+sums = pa.struct([("hits", pa.list_(pa.int64())), ("instances", pa.list_(pa.int64()))])
 title = "Classes of prompted instances, in percent"
 order = 7
 headings = {"instance_accuracy": "accuracy of instances"}

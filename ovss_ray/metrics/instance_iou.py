@@ -25,6 +25,7 @@ reads = ("true_boxes", "true_bits", "true_labels", "prompt_instances", "boxes", 
 schema = pa.struct(
     [("label", pa.list_(pa.uint16())), ("intersection", pa.list_(pa.int64())), ("union", pa.list_(pa.int64()))]
 )
+sums = pa.struct([("iou_sum", pa.list_(pa.decimal128(38, 0))), ("instances", pa.list_(pa.int64()))])
 title = "Masks of prompted instances, in percent"
 order = 6
 headings = {"instance_iou": "mean IoU of instances"}

@@ -23,6 +23,7 @@ from ovss_ray.structures.question import Question
 
 reads = ("truth", "boxes", "bits")
 schema = pa.struct([(name, pa.list_(pa.int64())) for name in ("pixels", "intersection", "union")])
+sums = pa.struct([(name, pa.decimal128(38, 0)) for name in ("regions", "iou_sum", "half", "three_quarters")])
 title = "Proposed regions against the true ones, in percent"
 order = 10
 headings = {

@@ -28,6 +28,7 @@ _PLACES = np.searchsorted(WIDTHS, np.arange(WIDTHS[-1] + 1))
 on_request = True
 reads = ("truth", "prediction")
 schema = pa.struct([("pixels", pa.list_(pa.int64())), ("hits", pa.list_(pa.int64()))])
+sums = schema
 title = "Pixel accuracy near contours of the truth (trimap), in percent"
 order = 22
 headings = {f"trimap_{width}": f"within {width} px" for width in WIDTHS}

@@ -32,6 +32,16 @@ schema = pa.struct(
         ("pixels", pa.list_(pa.int64())),
     ]
 )
+sums = pa.struct(
+    [
+        ("images", pa.int64()),
+        ("words", pa.list_(pa.struct([("names", pa.list_(pa.string())), ("images", pa.int64())]))),
+        (
+            "cells",
+            pa.list_(pa.struct([("truth", pa.uint16()), ("names", pa.list_(pa.string())), ("pixels", pa.int64())])),
+        ),
+    ]
+)
 title = "Words of the images"
 order = 7
 headings = {"words_per_image": "words per image", "pixels_with_word": "pixels with a word, %"}
@@ -111,6 +121,22 @@ class Partial:
         words = Counter(self.words)
         words.update(other.words)
         return Partial(self.images + other.images, dict(words), dict(cells))
+
+    def folded(self) -> dict[str, Any]:
+        """Return the fields of `sums`."""
+        words = [{"names": list(word), "images": number} for word, number in sorted(self.words.items())]
+        cells = [
+            {"truth": label, "names": list(word), "pixels": pixels}
+            for (label, word), pixels in sorted(self.cells.items())
+        ]
+        return {"images": self.images, "words": words, "cells": cells}
+
+    @classmethod
+    def of_folded(cls, values: Mapping[str, Any]) -> "Partial":
+        """Return the sum with the fields of `sums`."""
+        words = {tuple(word["names"]): word["images"] for word in values["words"]}
+        cells = {(cell["truth"], tuple(cell["names"])): cell["pixels"] for cell in values["cells"]}
+        return cls(values["images"], words, cells)
 
     def result(self) -> dict[str, float]:
         """Return words per image, and the percentage of pixels with a word; NaN without images or pixels."""

@@ -15,7 +15,7 @@ from ovss_ray import metrics
 from ovss_ray.reports import intervals
 from ovss_ray.reports.fields import Ends
 from ovss_ray.reports.resampling import Cells
-from ovss_ray.reports.totals import TRUTH_DIGEST, Reading
+from ovss_ray.reports.totals import COMPACT, TRUTH_DIGEST, Reading
 
 POWER = 80
 """Power in percent: probability of detecting a true difference of `Difference.smallest` at the 5 % level."""
@@ -57,6 +57,8 @@ class Paired:
 def compare(first: Reading, second: Reading) -> Paired:
     """Return the paired differences of two runs, second minus first; refused if their images or truth differ."""
     before_cells, after_cells = intervals.cells_of(first), intervals.cells_of(second)
+    if first.total.compact or second.total.compact:
+        return Paired(f"{COMPACT} in at least one of the runs: evaluate again in a new --out")
     if before_cells is None or after_cells is None:
         return Paired("no confusion cells of single images: there are no records, or too many of them for resampling")
     if reason := (

@@ -58,7 +58,7 @@ def numbers(reading: Reading, bounds: bool = True) -> BenchmarkReport:
 
 def _benchmark(reading: Reading, bounds: bool) -> dict[str, Any]:
     card, total = reading.card, reading.total
-    files = files_of(reading.settled, card)
+    files = files_of(reading)
     return {
         "images": {"expected": len(reading.listed), "scored": total.scored, "failed": len(total.errors)},
         "files": files,
@@ -93,11 +93,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(measured) / len(values) if len(measured) == len(values) else None
 
 
-def files_of(settled: records.Settled, card: Mapping[str, Any]) -> Files:
-    """Return the counts of changed files, records without digests, and files that belong to no image."""
+def files_of(reading: Reading) -> Files:
+    """Return the counts of changed files, of records without digests or replaced by sums, and of unpaired files."""
+    settled, card = reading.settled, reading.card
     return Files(
         changed=settled.changed,
         undigested=settled.undigested,
+        compact=reading.total.compact,
         left_out=card.get("left_out", ()),
         unpaired=card.get("unpaired", "error"),
     )

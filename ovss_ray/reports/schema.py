@@ -48,6 +48,8 @@ class Files(Part):
     """number of images whose files have changed after they were scored"""
     undigested: int = 0
     """number of records of an earlier version, without digests of their files"""
+    compact: int = 0
+    """number of images whose records were replaced by sums (see runs/compact.py)"""
     left_out: tuple[LeftOut, ...] = ()
     unpaired: str = "error"
     """rule for files that belong to no image. error: they make the run incomplete; skip: the benchmark allows them"""
@@ -56,6 +58,16 @@ class Files(Part):
     def incomplete(self) -> int:
         """Number of files that belong to no image; 0 if the benchmark allows them (`unpaired: skip`)."""
         return sum(files.number for files in self.left_out) if self.unpaired == "error" else 0
+
+    @property
+    def compact_words(self) -> str:
+        """Sentence on a compact run; empty for other runs."""
+        return (
+            f"`ovss report --compact` has replaced the records of {self.compact} images by sums: no intervals and no "
+            "values of single images"
+            if self.compact
+            else ""
+        )
 
 
 class Ids(Part):

@@ -11,7 +11,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.metrics import confusion
 from ovss_ray.reports import intervals
 from ovss_ray.reports.resampling import Cells
-from ovss_ray.reports.totals import Reading
+from ovss_ray.reports.totals import COMPACT, Reading
 from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.relations import index_of, places
 
@@ -22,7 +22,7 @@ FREQUENCIES = {"rare (1–9 photographs)": 1, "common (10–99)": 10, "frequent 
 SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
 """Name of a size bucket → minimum share of a class in an image's counted pixels, in percent."""
 
-_NOT_KEPT = (
+_TOO_MANY = (
     "the confusion cells of single images are not at hand: there are no records, or more than "
     "100,000 images. Select a part of the run with --ids or --limit"
 )
@@ -101,7 +101,7 @@ def check_kept(readings: Mapping[str, Reading], names: Collection[str]) -> None:
     """Raise OvssError if one of the benchmarks `names` has no stored confusion cells."""
     for name in names:
         if not readings[name].total.cells:
-            raise OvssError(f"{name}: --merge and --buckets are not possible: {_NOT_KEPT}")
+            raise OvssError(f"{name}: --merge and --buckets are not possible: {_not_kept(readings[name])}")
 
 
 def by_frequency(reading: Reading) -> Reading:
@@ -201,8 +201,12 @@ def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
 
 def _kept(reading: Reading) -> tuple[pa.Table, ...]:
     if not reading.total.cells:
-        raise OvssError(_NOT_KEPT)
+        raise OvssError(_not_kept(reading))
     return reading.total.cells
+
+
+def _not_kept(reading: Reading) -> str:
+    return f"{COMPACT}. Evaluate again in a new --out" if reading.total.compact else _TOO_MANY
 
 
 def _cells(reading: Reading) -> Cells:

@@ -100,6 +100,8 @@ def _files(name: str, files: Files) -> Iterator[str]:
             f"{escape(name)}: {files.undigested} records are of an earlier version and hold no digests: whether their "
             "photographs and label files have changed since is not known"
         )
+    if files.compact:
+        yield f"{escape(name)}: {files.compact_words}"
     for left_out in files.left_out:
         skipped = " (unpaired: skip)" if files.unpaired == "skip" else ""
         what = f"{left_out.number} {left_out.what}, such as {left_out.example}"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ovss_ray import metrics
+from ovss_ray.errors import OvssError
+from ovss_ray.runs import compact, records, relations
 from ovss_ray.runs import manifest as manifests
-from ovss_ray.runs import records, relations
 from ovss_ray.runs.complete import predicts
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.records import Settled
@@ -26,6 +27,8 @@ TRUTH_DIGEST = "truth_digest"
 _BITS = 24
 """Number of bits of a float32's significand."""
 
+COMPACT = "`ovss report --compact` has replaced the records of single images by sums"
+"""Reason why a compact run has no values of single images"""
 CELLS_UP_TO = 100_000
 """Largest number of images whose confusion cells are kept. They take about 1.5 kB per image."""
 
@@ -48,14 +51,18 @@ class Total:
     """tables with a row per image: image_id, values, error; () unless requested"""
     cells: tuple[pa.Table, ...] = ()
     """tables with a row per scored image: image_id, confusion, and truth_digest if recorded; () unless requested"""
+    compact: int = 0
+    """number of images whose records were replaced by sums (see runs/compact.py)"""
 
     @classmethod
     def of(cls, part: pa.Table, labels: int, images: bool = False, cells: bool = False) -> "Total":
-        """Return the sum over records of a benchmark with `labels` labels.
+        """Return the sum over records, or compact files, of a benchmark with `labels` labels.
 
         Records of other versions may lack columns. With `images`, the result also has the values of each image. With
-        `cells`, it also has the confusion cells of each image.
+        `cells`, it also has the confusion cells of each image. Compact files have neither.
         """
+        if compact.is_compact(part):
+            return sum((cls._of_sums(**row) for row in compact.sums(part, labels)), cls())
         good = pc.equal(part["error"], "")
         failed = part.select(["image_id", "error"]).filter(pc.invert(good)).to_pylist()
         columns = {name: part[name] for name in metrics.columns(part.column_names)}
@@ -69,6 +76,12 @@ class Total:
             images=(_images(part, columns),) if images else (),
             cells=(_cells(part).filter(good),) if cells and metrics.MAIN in columns else (),
         )
+
+    @classmethod
+    def _of_sums(
+        cls, images: int, spent: Mapping[str, int], measured: Mapping[str, int], partials: Mapping[str, Any]
+    ) -> "Total":
+        return cls(scored=images, spent=spent, partials=partials, measured=measured, compact=images)
 
     @classmethod
     def empty(cls, labels: int, names: Sequence[str]) -> "Total":
@@ -86,6 +99,7 @@ class Total:
             measured=_added(self.measured, other.measured),
             images=(*self.images, *other.images),
             cells=(*self.cells, *other.cells),
+            compact=self.compact + other.compact,
         )
 
     @property
@@ -189,7 +203,8 @@ def read(folder: RunFolder, fold: Fold = records.fold, images: bool = False, cel
     """Return benchmark → content of a run's folder. Raises OvssError if the folder is incomplete or damaged.
 
     With `images`, the result has the values of each image. With `cells`, it has the confusion cells of each image,
-    which bootstrap intervals need. Benchmarks with more than CELLS_UP_TO images have no cells.
+    which bootstrap intervals need. Benchmarks with more than CELLS_UP_TO images have no cells. Compact runs have
+    neither.
     """
     config = folder.config()
     main = (metrics.MAIN,) if predicts(config) else ()
@@ -204,6 +219,8 @@ def _read(folder: RunFolder, name: str, measured: Sequence[str], fold: Fold, ima
     settled, total = fold(folder.records(name), listed, partial(Total.of, labels=labels, images=images, cells=keep))
     empty = Total.empty(labels, measured)
     summed = empty if total is None else empty + total
+    if summed.compact:  # the values of the other images alone would be those of another set of images
+        summed = replace(summed, images=(), cells=())
     related = relations.load(folder, name, labels)
     inputs: dict[str, Any] = {} if related is None else {"relations": related}
     if _of_a_fold(card.get("groups", {}), labels):
@@ -215,3 +232,12 @@ def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
     """Return whether the labels are the classes of a fold, then background. Other groups are ignored."""
     of_fold = {"foreground": list(range(labels - 1)), "background": [labels - 1]}
     return all(list(groups.get(name, ())) == indices for name, indices in of_fold.items())
+
+
+def check_images(readings: Mapping[str, Reading], option: str) -> None:
+    """Raise OvssError if a benchmark's records of single images, which `option` needs, were replaced by sums."""
+    for name, reading in readings.items():
+        if reading.total.compact:
+            raise OvssError(
+                f"{option} is not possible: {name}: {COMPACT}. Omit {option}, or evaluate again in a new --out"
+            )

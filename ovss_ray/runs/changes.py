@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import digests, files
-from ovss_ray.runs import records
+from ovss_ray.runs import compact, records, versions
 from ovss_ray.runs.folder import RunFolder
-from ovss_ray.runs.records import DIGESTS, STAMPS
+from ovss_ray.runs.versions import DIGESTS, STAMPS
 
 SIDES = tuple(zip(("image_uri", "truth_uri"), STAMPS, DIGESTS, strict=True))
 """Columns of a manifest for the photograph, then for the label file: path, stamp, digest"""
@@ -39,8 +39,8 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     place = pc.index_in(now["image_id"], before["image_id"])
     scored = _good(folder)
     for uri, stamp, digest in SIDES:
-        stamps, earlier = records.texts(now, stamp), records.texts(before, stamp, place)
-        values = np.where((stamps == earlier) & (stamps != ""), records.texts(before, digest, place), "")
+        stamps, earlier = versions.texts(now, stamp), versions.texts(before, stamp, place)
+        values = np.where((stamps == earlier) & (stamps != ""), versions.texts(before, digest, place), "")
         doubted = _doubted(scored, stamp, digest, now["image_id"], stamps)
         doubted |= (stamps != earlier) & (earlier != "") & _undigested(scored, now["image_id"])
         rows = np.flatnonzero((values == "") & doubted)
@@ -54,7 +54,7 @@ def _good(folder: str) -> pa.Table:
     columns = ["image_id", *DIGESTS, *STAMPS]
     tables = [records.SCHEMA.empty_table().select(columns)]
     for uri in records.parts(folder):
-        part = records.read_part(uri, ["error", *columns])
+        part = compact.per_image(records.read_part(uri, ["error", *columns]))
         tables.append(part.filter(pc.equal(part["error"], "")).drop_columns("error"))
     return pa.concat_tables(tables, promote_options="default")
 
@@ -62,11 +62,11 @@ def _good(folder: str) -> pa.Table:
 def _doubted(scored: pa.Table, stamp: str, digest: str, ids: pa.ChunkedArray, stamps: np.ndarray) -> np.ndarray:
     """Return (n,) bool: True for an image whose records may belong to an earlier version of its file."""
     place = pc.fill_null(pc.index_in(scored["image_id"], ids), -1).to_numpy()
-    digests_read = records.texts(scored, digest)
+    digests_read = versions.texts(scored, digest)
     rows = np.flatnonzero((place >= 0) & (digests_read != ""))
     place, digests_read = place[rows], digests_read[rows]
     doubted = np.zeros(len(ids), bool)
-    doubted[place[(stamps[place] == "") | (records.texts(scored, stamp)[rows] != stamps[place])]] = True
+    doubted[place[(stamps[place] == "") | (versions.texts(scored, stamp)[rows] != stamps[place])]] = True
     last = np.full(len(ids), "", object)
     last[place] = digests_read
     doubted[place[last[place] != digests_read]] = True
@@ -75,7 +75,7 @@ def _doubted(scored: pa.Table, stamp: str, digest: str, ids: pa.ChunkedArray, st
 
 def _undigested(scored: pa.Table, ids: pa.ChunkedArray) -> np.ndarray:
     """Return (n,) bool: True for an image that has a record without digests of its files."""
-    scored = scored.filter(pa.array(~records.digested(scored)))
+    scored = scored.filter(pa.array(~versions.digested(scored)))
     return pc.is_in(ids, scored["image_id"].combine_chunks()).to_numpy()
 
 
@@ -83,10 +83,10 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
     """Return the ids of images whose photograph has changed since `before`. Their saved label maps are stale."""
     scored, (_, _, digest) = _good(folder), SIDES[0]
     before = now.drop_columns(list(DIGESTS)) if before is None else before
-    changed = records.texts(now, digest)
-    changed[changed == records.texts(before, digest, pc.index_in(now["image_id"], before["image_id"]))] = ""
-    latest = records.texts(pa.table({digest: changed}), digest, pc.index_in(scored["image_id"], now["image_id"]))
-    stale = (latest != "") & (records.texts(scored, digest) != latest)
+    changed = versions.texts(now, digest)
+    changed[changed == versions.texts(before, digest, pc.index_in(now["image_id"], before["image_id"]))] = ""
+    latest = versions.texts(pa.table({digest: changed}), digest, pc.index_in(scored["image_id"], now["image_id"]))
+    stale = (latest != "") & (versions.texts(scored, digest) != latest)
     return scored["image_id"].filter(pa.array(stale)).unique().to_pylist()
 
 

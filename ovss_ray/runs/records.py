@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from ovss_ray import metrics
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.runs import compact, versions
+from ovss_ray.runs.versions import DIGESTS, STAMPS
 from ovss_ray.structures.columns import Batch
 
 VERSION = "1"
@@ -30,11 +32,6 @@ STALE: a good record of files that have changed since. It does not count."""
 _RANK, _PART = 61, 32
 """Bits of a record's int64 key at which its rank and its part number begin. Its row number begins at bit 0."""
 _NO_RECORD = np.iinfo(np.int64).max
-DIGESTS = ("image_digest", "truth_digest")
-"""Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
-
-STAMPS = ("image_stamp", "truth_stamp")
-"""Columns for the stamps of both files when they were listed, before they were read (see files.stamp)."""
 DECISIVE = ["image_id", "error", *DIGESTS]
 """Columns that decide which record of an image counts."""
 ROOM = 32_000_000
@@ -99,9 +96,14 @@ def append(folder: str, records: pa.Table) -> str:
     The name is the hash of the content. Repeating the same work therefore writes the same file. A failed attempt
     never replaces a good file. Raises OvssError if the folder cannot be written.
     """
-    sink = io.BytesIO()
     schema = _with_own(frozenset(records.column_names))
-    pq.write_table(records.select(schema.names).cast(schema), sink, compression="zstd")
+    return write(folder, records.select(schema.names).cast(schema))
+
+
+def write(folder: str, part: pa.Table) -> str:
+    """Write records, or the content of a compact file, atomically as one file, and return its name (see `append`)."""
+    sink = io.BytesIO()
+    pq.write_table(part, sink, compression="zstd")
     name = _name(sink.getvalue())
     files.write(files.join(folder, name), sink.getvalue())
     return name
@@ -117,7 +119,10 @@ def parts(folder: str) -> list[str]:
 
 
 def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Return the records of one part file. Raises OvssError if it is damaged, or of another version."""
+    """Return the records of one part file. Raises OvssError if it is damaged, or of another version.
+
+    A compact file is returned as it is (see compact.py).
+    """
     content = files.read(uri)
     if not uri.endswith(f"/{_name(content)}"):  # Parquet itself would read most damage as other numbers
         raise OvssError(
@@ -126,7 +131,7 @@ def read_part(uri: str, columns: list[str] | None = None) -> pa.Table:
         )
     part = files.read_parquet(content, columns)
     version = (part.schema.metadata or {}).get(b"ovss_ray.records", b"none").decode()
-    if version != VERSION:
+    if version not in (VERSION, compact.VERSION):
         raise OvssError(f"{uri}: records of version {version}; this program reads version {VERSION}. Use a new --out")
     return part
 
@@ -142,6 +147,10 @@ class Settled:
     """number of images among `changed` that have no good record of their current files"""
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
+    together: int = 0
+    """number of images among `due` whose files have not changed, but those of images in the same compact file"""
+    compact: tuple[str, ...] = ()
+    """addresses of the compact files that count; each has one row"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
@@ -154,34 +163,50 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
     known = _all(uris, among, read)
     names = pc.unique(known["image_id"]) if among is None else among["image_id"]
     image = pc.fill_null(pc.index_in(known["image_id"], names), -1).to_numpy()
-    listed, stale_records = image >= 0, _stale(known, among)
-    keys, stale = np.full(len(names), _NO_RECORD), np.zeros(len(names), bool)
+    part_of, whole = known["place"].to_numpy() >> _PART, known["whole"].to_numpy()
+    changed_records = versions.stale(known, among)
+    stale_records, covered = compact.resolved(whole, part_of, image, changed_records)
+    listed = (image >= 0) & ~covered
+    keys, stale, changed = np.full(len(names), _NO_RECORD), *np.zeros((2, len(names)), bool)
     np.minimum.at(keys, image[listed], _keys(known, stale_records)[listed])
     stale[image[listed & stale_records]] = True
-    keys, stale = keys[keys != _NO_RECORD], stale[keys != _NO_RECORD]
+    changed[image[listed & changed_records]] = True
+    keys, stale, changed = (of[keys != _NO_RECORD] for of in (keys, stale, changed))
     rank = keys >> _RANK
     counted = np.sort(keys[rank != STALE] & ((1 << _RANK) - 1))  # by part and row, whatever the rank
     part, row = counted >> _PART, counted & ((1 << _PART) - 1)
     ends = np.searchsorted(part, np.arange(len(uris) + 1))
+    compacts = {uris[i] for i in np.unique(part_of[whole])}
     rows = [(uri, row[ends[i] : ends[i + 1]]) for i, uri in enumerate(uris) if ends[i] < ends[i + 1]]
     due = stale & (rank >= FAILED)
-    return Settled(rows, int(stale.sum()), int(due.sum()), int((rank == UNKNOWN).sum()))
+    return Settled(
+        [(uri, np.zeros(1, np.int64) if uri in compacts else of_part) for uri, of_part in rows],
+        int(changed.sum()),
+        int(due.sum()),
+        int((rank == UNKNOWN).sum()),
+        int((due & ~changed).sum()),
+        tuple(uri for uri, _ in rows if uri in compacts),
+    )
 
 
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
-    """Return the decisive facts of all records: image_id, `place` (int64), `good` and `digested` (bool).
+    """Return the decisive facts of all records: image_id, `place` (int64), `good`, `digested` and `whole` (bool).
 
-    `place` encodes part and row. Digests are kept only if the manifest has digests to compare.
+    `place` encodes part and row. `whole` is True in a compact file, whose images count together. Digests are kept only
+    if the manifest has digests to compare.
     """
     digests = [name for name in DIGESTS if manifest is not None and name in manifest.column_names]
     facts = {"image_id": pa.string(), "place": pa.int64(), "good": pa.bool_(), "digested": pa.bool_()}
+    facts["whole"] = pa.bool_()
     schema = pa.schema({**facts, **dict.fromkeys(digests, pa.string())})
     known = [schema.empty_table()]
     for number, uri in enumerate(uris):
-        part = read(uri, DECISIVE)
+        content = read(uri, DECISIVE)
+        part, whole = compact.per_image(content), np.full(1, compact.is_compact(content))
         place, good = number << _PART | np.arange(len(part)), pc.equal(part["error"], "")
-        columns = {name: _filled(part, name) for name in ("image_id", *digests)}
-        known.append(pa.table({**columns, "place": place, "good": good, "digested": digested(part)}, schema))
+        columns = {name: versions.filled(part, name) for name in ("image_id", *digests)}
+        columns |= {"place": place, "good": good, "digested": versions.digested(part), "whole": whole.repeat(len(part))}
+        known.append(pa.table(columns, schema))
     return pa.concat_tables(known)
 
 
@@ -229,7 +254,8 @@ def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Join consecutive tables of one schema to about TOGETHER rows, so that fewer K × K matrices are added."""
     waiting: list[pa.Table] = []
     for table in tables:
-        if waiting and (table.schema != waiting[0].schema or sum(map(len, waiting)) >= TOGETHER):
+        alone = compact.is_compact(table) or sum(map(len, waiting)) >= TOGETHER
+        if waiting and (alone or table.schema != waiting[0].schema):
             yield pa.concat_tables(waiting).combine_chunks()
             waiting = []
         waiting.append(table)
@@ -244,43 +270,11 @@ def _keys(known: pa.Table, stale: np.ndarray) -> np.ndarray:
     return rank.astype(np.int64) << _RANK | known["place"].to_numpy()
 
 
-def digested(known: pa.Table) -> np.ndarray:
-    """Return (n,) bool: True for a record with digests of its files."""
-    return np.any([pc.not_equal(_filled(known, name), "").to_numpy() for name in DIGESTS], axis=0)
-
-
-def _stale(known: pa.Table, manifest: pa.Table | None) -> np.ndarray:
-    """Return (n,) bool: True for a good record whose photograph or label file differs from the manifest's.
-
-    A digest in the manifest means that the file has changed (see changes.py). Then a record without digests is stale.
-    """
-    stale = np.zeros(len(known), bool)
-    if manifest is None or not (names := [name for name in DIGESTS if name in known.column_names]):
-        return stale
-    place = pc.index_in(known["image_id"], manifest["image_id"])
-    for name in names:
-        now = pc.fill_null(manifest[name].take(place), "")
-        unknown = pc.equal(known[name], "").to_numpy()
-        other = np.where(unknown, ~known["digested"].to_numpy(), pc.not_equal(now, known[name]).to_numpy())
-        stale |= pc.not_equal(now, "").to_numpy() & other
-    return stale & known["good"].to_numpy()
-
-
-def _filled(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a text column; "" for a missing text, or if the column is missing."""
-    if name not in table.column_names:
-        return pa.chunked_array([pa.array([""] * len(table), pa.string())])
-    return pc.fill_null(table[name], "")
-
-
-def texts(table: pa.Table, name: str, place: pa.Array | None = None) -> np.ndarray:
-    """Return a text column, (n,) object. `place`: row numbers, in the order of the result. A missing text is ""."""
-    values = _filled(table, name)
-    return pc.fill_null(values if place is None else values.take(place), "").to_numpy()
-
-
 def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
-    """Yield tables with the records that count. Every image occurs once (see `settle`)."""
+    """Yield tables with the records that count. Every image occurs once (see `settle`).
+
+    The content of a compact file is a table of one row (see compact.py).
+    """
     for uri, rows in settle(folder, among).parts:
         yield read_part(uri).take(rows)
 
@@ -293,7 +287,10 @@ def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = No
     """
     uris = parts(folder)
     known = _all(uris, manifest)
-    good = known["good"].to_numpy() & ~_stale(known, manifest)
+    image = pc.fill_null(pc.index_in(known["image_id"], manifest["image_id"]), -1).to_numpy()
+    part = known["place"].to_numpy() >> _PART
+    stale, _ = compact.resolved(known["whole"].to_numpy(), part, image, versions.stale(known, manifest))
+    good = known["good"].to_numpy() & ~stale
     fresh = np.array([before is not None and uri not in before for uri in uris], bool)
-    done = known["image_id"].filter(pa.array(good | fresh[known["place"].to_numpy() >> _PART]))
+    done = known["image_id"].filter(pa.array(good | fresh[part]))
     return manifest.filter(pc.invert(pc.is_in(manifest["image_id"], value_set=done.combine_chunks())))

@@ -12,6 +12,8 @@ from ovss_ray.structures.class_sums import percent
 FIELDS = ("truth", "prediction", "both")
 SCHEMA = pa.struct([("label", pa.list_(pa.uint16())), *((name, pa.list_(pa.int64())) for name in FIELDS)])
 """Counts of one image: sorted label indices, and each label's number of pixels in truth, prediction and both."""
+SUMS = pa.struct([(name, pa.list_(pa.int64())) for name in FIELDS])
+"""Types of the fields of LabelCounts, for `sums` of a metric."""
 
 
 class ClassPixels(Protocol):

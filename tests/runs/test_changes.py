@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from ovss_ray.api import compaction
 from ovss_ray.cli import app
 from ovss_ray.config import loading as configs
 from ovss_ray.engine import evaluate
@@ -94,6 +95,25 @@ def test_the_files_that_were_scored_first_count_again_when_they_are_back(cluster
     again, done = run(data)
     assert done == [], "a record of these very files is there"
     assert again["metrics"] == first["metrics"]
+
+
+@pytest.mark.slow
+def test_a_compact_run_has_nothing_to_do_until_a_file_changes(cluster: None, data: Path) -> None:
+    """Then all images of its compact file are scored again: the sum has the earlier measurement of the changed one."""
+    first, _ = run(data)
+    folder = RunFolder(str(data / "run"))
+    compaction.run(folder, print)
+    again, done = run(data)
+    assert (done, again["metrics"]) == ([], first["metrics"])
+    assert again["files"] == {**first["files"], "compact": 3}
+    mend(data, "a", 1)
+    second, done = run(data)
+    assert done == list(IDS)
+    assert second["metrics"]["pacc"] == pytest.approx(100 / 3)
+    assert (second["files"]["changed"], second["files"]["compact"]) == (1, 0)
+    compaction.run(folder, print)
+    third, done = run(data)
+    assert (done, third["metrics"], third["files"]["compact"]) == ([], second["metrics"], 3)
 
 
 @pytest.mark.slow

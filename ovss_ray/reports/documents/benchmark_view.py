@@ -48,6 +48,7 @@ def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
         sentences.append(f"the files of {files.changed} images have changed since they were first scored")
     if files.undigested:
         sentences.append(f"{files.undigested} records are of an earlier version and hold no digests of their files")
+    sentences += filter(None, [files.compact_words])
     for left_out in files.left_out:
         sentences.append(f"{left_out.number} {left_out.what}, such as {left_out.example}: in no number")
     return [f"{name}: {sentence}" for sentence in sentences]

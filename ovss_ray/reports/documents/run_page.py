@@ -17,7 +17,7 @@ from ovss_ray.reports.documents.gallery import Gallery
 from ovss_ray.reports.documents.pictures import Album
 from ovss_ray.reports.resampling import Cells
 from ovss_ray.reports.schema import Report
-from ovss_ray.reports.totals import CELLS_UP_TO, Reading
+from ovss_ray.reports.totals import CELLS_UP_TO, COMPACT, Reading
 from ovss_ray.runs.folder import RunFolder
 
 FILE = "report.html"
@@ -149,6 +149,8 @@ def _gallery(
 def _without_cells(reading: Reading, partial: Partial | None) -> str:
     if partial is None:
         return "The run predicts no label maps to compare, such as a run of prompted instances."
+    if reading.total.compact:
+        return f"No values of single images: {COMPACT}."
     if len(reading.listed) > CELLS_UP_TO:
         return f"The run has more than {CELLS_UP_TO:,} images: values of single images were not kept."
     return "No image has a result yet."

@@ -1,0 +1,145 @@
+"""Make a finished run compact: replace the records of its images by sums (see runs/compact.py).
+
+First, compact files are written whose sums equal those of the records. Then all sums are read again and compared with
+those of the records. Only then are the record files deleted. A run that is interrupted has the same numbers at each
+step; repeat the command to complete it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import pyarrow as pa
+
+from ovss_ray import metrics
+from ovss_ray.errors import OvssError
+from ovss_ray.io import files
+from ovss_ray.reports import report as reports
+from ovss_ray.reports import totals
+from ovss_ray.reports.totals import Reading, Total
+from ovss_ray.runs import changes, compact, records
+from ovss_ray.runs import lease as leases
+from ovss_ray.runs.folder import RunFolder
+from ovss_ray.runs.records import Part
+
+IMAGES = 4096
+"""Minimum number of images of a compact file, except for the last one. A record file is never divided."""
+LOST = (
+    "values of single images: --images; histogram, examples and gallery of --html",
+    "95 % intervals, photographs per class, and paired differences of `ovss compare`",
+    "--merge, --buckets and --mapping",
+    "records of earlier versions of changed files",
+)
+"""Content of a run that is lost when it becomes compact"""
+
+
+def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int]:
+    """Return benchmark → number of images with records, for benchmarks that are not compact yet.
+
+    Raises OvssError if the run cannot become compact: a benchmark is not final, files have changed since the run, or
+    the sum of a metric cannot be stored.
+    """
+    for name, reading in readings.items():
+        benchmark = reports.numbers(reading, bounds=False)
+        if not benchmark.final:
+            images = benchmark.images
+            unpaired = f", {benchmark.files.incomplete} files without a partner" if benchmark.files.incomplete else ""
+            raise OvssError(
+                f"--compact needs a finished run, and {name} in {folder.uri} is not final: {images.scored} of "
+                f"{images.expected} images scored, {images.failed} failed{unpaired}. Run the command that started "
+                "this run again, until every image is scored"
+            )
+        if names := [metric for metric in reading.total.partials if metrics.load(metric).sums is None]:
+            raise OvssError(
+                f"--compact is not possible: {name} was measured by {', '.join(names)}, whose values need all records. "
+                "Nothing was changed"
+            )
+    for doubt in changes.doubts(folder, {name: reading.listed for name, reading in readings.items()}):
+        raise OvssError(f"--compact needs an up-to-date run. {doubt}")
+    scored = {name: reading.total.scored - reading.total.compact for name, reading in readings.items()}
+    return {name: scored[name] for name in readings if _outdated(readings[name], folder.records(name))}
+
+
+def run(folder: RunFolder, say: Callable[[str], None]) -> None:
+    """Replace the records of a finished run by sums, and rebuild report.json. `say` prints a line.
+
+    A run that is compact is left as it is. Raises OvssError for the reasons listed in `pending`, and if another command
+    works in the folder. It is also raised if a sum differs from that of the records. No record is deleted in these
+    cases.
+    """
+    folder.config()  # raises OvssError if this is not the folder of a run, before a lease is written there
+    with leases.held(folder, say) as lease:
+        readings = totals.read(folder)
+        outdated = {name: _outdated(readings[name], folder.records(name)) for name in pending(readings, folder)}
+        written = {name: _write(readings[name], folder.records(name), outdated[name]) for name in outdated}
+        _check(folder, readings, written)
+        lease.check()
+        for name, uris in outdated.items():
+            for uri in uris:
+                files.delete(uri)
+            say(
+                f"{name}: compact: {len(written[name])} files with the sums of {readings[name].total.scored} images "
+                f"replace {len(uris)} files of records"
+            )
+        if outdated:
+            reports.assemble(folder, totals.read(folder, cells=True))
+
+
+def _outdated(reading: Reading, folder: str) -> list[str]:
+    """Return the addresses of the files in a folder of records, without compact files that count."""
+    return [uri for uri in records.parts(folder) if uri not in reading.settled.compact]
+
+
+def _write(reading: Reading, folder: str, outdated: Collection[str]) -> list[str]:
+    """Write compact files for the records that count in the files `outdated`. Return their addresses."""
+    left = [part for part in reading.settled.parts if part[0] in outdated]
+    return [files.join(folder, records.write(folder, _content(group, reading))) for group in _groups(left)]
+
+
+def _groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Yield consecutive record files, with IMAGES images or more in each group but the last."""
+    group: list[Part] = []
+    for part in parts:
+        group.append(part)
+        if sum(len(rows) for _, rows in group) >= IMAGES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
+    """Return the content of the compact file of some record files. Raises OvssError if its sums are not theirs."""
+    labels = len(reading.card["labels"])
+    total = records.add(group, partial(Total.of, labels=labels))
+    assert total is not None, "a group has at least one record"
+    tables = (records.read_part(uri, list(compact.LISTS)).take(rows) for uri, rows in group)
+    images = pa.concat_tables(tables, promote_options="default")
+    content = compact.table(images, labels, total.spent, total.measured, total.partials)
+    _compare(reading, total, Total.of(content, labels))
+    return content
+
+
+def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[str, Sequence[str]]) -> None:
+    """Raise OvssError unless the compact files of a run count, and have the sums of the records."""
+    after = totals.read(folder) if written else {}
+    for name, uris in written.items():
+        if {*after[name].settled.compact} != {*before[name].settled.compact, *uris}:
+            raise OvssError(f"{name}: compact files do not count. No record was deleted; please report this")
+        _compare(before[name], before[name].total, after[name].total)
+
+
+def _compare(reading: Reading, first: Total, second: Total) -> None:
+    """Raise OvssError unless two sums are equal, and all numbers of their reports. `reading` is of their benchmark."""
+    (one_report, one_sums), (two_report, two_sums) = (
+        (
+            reports.numbers(replace(reading, total=replace(total, compact=0)), bounds=False),
+            compact.table(reading.listed[:0], 0, total.spent, total.measured, total.partials),
+        )
+        for total in (first, second)
+    )
+    if one_report != two_report or not one_sums.equals(two_sums):
+        raise OvssError(
+            "--compact: the sums of a compact file are not those of its records, probably by a fault in a metric's "
+            "module. No record was deleted"
+        )

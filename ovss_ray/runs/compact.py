@@ -1,0 +1,146 @@
+"""Compact files: sums over the records of about 4,096 images each, which replace these records in a finished run.
+
+`ovss report RUN --compact` writes them among the record files (see api/compaction.py). A compact file is a Parquet file
+with one row. Its lists hold the ids, digests and stamps of its images. A struct per metric holds the metric's sum. All
+sums are integers. The version in its metadata differs from that of records, so earlier versions of this program refuse
+such a run. They do not score its images again.
+
+The sum of a file counts as a whole or not at all. It counts if all of its images are in the manifest, and the files of
+none have changed. Then other records of its images do not count. So an interrupted `--compact` counts nothing twice. If
+the sum does not count, all images of the file are scored again.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ovss_ray import metrics
+from ovss_ray.errors import OvssError
+from ovss_ray.runs import versions
+
+KEY = b"ovss_ray.records"
+"""Key of the version in the metadata of record files and compact files"""
+VERSION = "compact 1"
+"""Version of a compact file"""
+LISTS = ("image_id", *versions.DIGESTS, *versions.STAMPS)
+"""Columns with a list of texts, one per image"""
+_EXACT = pa.decimal128(38, 0)
+"""Type of an integer that int64 may not hold"""
+
+
+def is_compact(part: pa.Table) -> bool:
+    """Return whether the content of a file among the record files is that of a compact file."""
+    return (part.schema.metadata or {}).get(KEY) == VERSION.encode()
+
+
+def per_image(part: pa.Table) -> pa.Table:
+    """Return the content of a compact file as a row per image, with an empty `error`. Return records unchanged."""
+    if not is_compact(part):
+        return part
+    images = pa.table({name: pc.list_flatten(part[name]) for name in LISTS if name in part.column_names})
+    return images.append_column("error", pa.repeat("", len(images)))
+
+
+def resolved(
+    whole: np.ndarray, file: np.ndarray, image: np.ndarray, stale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return two arrays (n,) bool. The first is `stale`, and True for images of compact files that do not count.
+
+    The second is True for records of images in compact files that count: these records do not count. All arguments are
+    (n,), an entry per record or image of a compact file, in the order of the files. `whole` (bool) is True in compact
+    files. `file` is the number of the file; `image` is the row in the manifest, or -1. `stale` (bool) is True if the
+    image's files have changed. Of two compact files with a common image, only the first counts.
+    """
+    if not whole.any():
+        return stale, whole
+    uncounted, taken = stale.copy(), np.zeros(image.max() + 2, bool)  # the last entry is that of -1
+    for number in np.unique(file[whole]):
+        rows = slice(*np.searchsorted(file, [number, number + 1]))
+        images = image[rows]
+        if stale[rows].any() or (images < 0).any() or taken[images].any():
+            uncounted[rows] = True
+        else:
+            taken[images] = True
+    return uncounted, ~whole & taken[image]
+
+
+def table(
+    images: pa.Table, labels: int, spent: Mapping[str, int], measured: Mapping[str, int], partials: Mapping[str, Any]
+) -> pa.Table:
+    """Return the content of a compact file. `images` has a row per image, with the columns LISTS.
+
+    `labels` is the number of labels. The sums are those of reports.totals.Total. Raises OvssError for a metric whose
+    sum cannot be stored.
+    """
+    ends = pa.array([0, len(images)], pa.int32())
+    columns: dict[str, pa.Array] = {
+        name: pa.ListArray.from_arrays(ends, versions.filled(images, name).combine_chunks()) for name in LISTS
+    }
+    columns["labels"] = pa.array([labels], pa.int32())
+    columns["seconds"] = pa.array([list(spent.items())], pa.map_(pa.string(), _EXACT))
+    columns["measured"] = pa.array([list(measured.items())], pa.map_(pa.string(), pa.int64()))
+    columns |= {name: _folded(metrics.load(name), partial) for name, partial in partials.items()}
+    return pa.table(columns).replace_schema_metadata({KEY: VERSION})
+
+
+def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
+    """Return the sum of a metric as an array of one struct, of the type `metric.sums`. Raises OvssError."""
+    try:
+        if hasattr(partial, "folded"):
+            values = partial.folded()
+        else:
+            values = {of.name: getattr(partial, of.name) for of in metric.sums or ()}
+        plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+        return pa.array([plain], metric.sums)
+    except (pa.ArrowException, AttributeError, OverflowError) as failure:
+        raise OvssError(
+            f"the sum of the metric {metric.name} does not fit `sums` of its module: {failure}"
+        ) from failure
+
+
+def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
+    """Yield a dict per row of compact files: number of `images`, `spent`, `measured` and `partials` (see `table`).
+
+    Raises OvssError if the sums are of another number of labels, or of another version of a metric.
+    """
+    for row in range(len(part)):
+        if (before := part["labels"][row].as_py()) != labels:
+            raise OvssError(
+                f"these sums are of {before} labels, but the benchmark has {labels} labels. Perhaps another version of "
+                "the benchmark was scored: choose a new --out"
+            )
+        yield {
+            "images": len(part["image_id"][row]),
+            "spent": {stage: int(time) for stage, time in part["seconds"][row].as_py()},
+            "measured": dict(part["measured"][row].as_py()),
+            "partials": {
+                name: _unfolded(metrics.load(name), part[name][row]) for name in metrics.columns(part.column_names)
+            },
+        }
+
+
+def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
+    """Return the sum of a metric from a struct of a compact file. Raises OvssError if its fields differ."""
+    if metric.sums is None or {of.name for of in metric.sums} != set(row):
+        raise OvssError(
+            f"these sums of the metric {metric.name} have the fields {sorted(row)}: they were written by another "
+            "version of the metric. Choose a new --out"
+        )
+    if hasattr(metric.Partial, "of_folded"):
+        return metric.Partial.of_folded(row.as_py())
+    return metric.Partial(**{name: _value(value) for name, value in row.items()})
+
+
+def _value(value: pa.Scalar) -> Any:
+    """Return an integer as int, a list as (n,) int64 or object, and a list of lists as (n, m) int64."""
+    if not isinstance(value, pa.ListScalar):
+        return int(value.as_py())
+    content = value.values
+    if pa.types.is_decimal(content.type):
+        return np.array([int(number) for number in content.to_pylist()], object)
+    if pa.types.is_list(content.type):
+        return content.flatten().to_numpy(zero_copy_only=False).reshape(len(content), -1)
+    return content.to_numpy(zero_copy_only=False)
