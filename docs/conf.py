@@ -11,6 +11,7 @@ import posixpath
 import re
 from pathlib import Path
 
+from pydantic import BaseModel
 from sphinx.application import Sphinx
 
 import ovss_ray
@@ -35,7 +36,8 @@ smartquotes = False  # docstrings quote code
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"exclude-members": "model_config, model_post_init"}
+autodoc_typehints_format = "short"
+autodoc_default_options = {"exclude-members": "model_config, model_post_init, Config", "undoc-members": True}
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
@@ -61,6 +63,12 @@ def order(app: Sphinx, page: str, content: list[str]) -> None:
             content[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{listed}\n```\n"
 
 
+def unsigned(app: Sphinx, what: str, name: str, value: object, *others: object) -> tuple[str, None] | None:
+    """Return an empty signature for pydantic models, whose fields are listed below it; None for other objects."""
+    return ("", None) if isinstance(value, type) and issubclass(value, BaseModel) else None
+
+
 def setup(app: Sphinx) -> None:
-    """Connect the function above with Sphinx."""
+    """Connect the functions above with Sphinx."""
     app.connect("source-read", order)
+    app.connect("autodoc-process-signature", unsigned)
