@@ -69,21 +69,8 @@ def test_a_dry_run_on_the_cpu_prints_its_stages(tmp_path: Path) -> None:
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in WITHOUT)
     script = f"import sys; {blocked}; sys.argv[0] = 'perf.gpu'; from perf.gpu.__main__ import app; app()"
     stages = set(kit.STAGES) - {"scan"}  # it takes long, and tests/test_perf.py calls the parts
-    chosen = [
-        "--only",
-        ",".join(stages),
-        "--device",
-        "cpu",
-        "--tiny",
-        "--rounds",
-        "1",
-        "--scenes",
-        "1",
-        "--threads",
-        "1",
-        "--out",
-        str(tmp_path),
-    ]
+    sizes = "--device cpu --tiny --rounds 1 --scenes 1 --threads 1"
+    chosen = ["--only", ",".join(stages), *sizes.split(), "--out", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", script, *chosen], cwd=ROOT, env=environment, capture_output=True, text=True
