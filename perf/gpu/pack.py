@@ -26,7 +26,7 @@ UNUSED = ("__pycache__", "data", "*.pyc", "test_*.py")
 WITH_NEEDS = ("pydantic",)  # it needs one version of pydantic-core
 PURE = ("open_clip_torch", "segment_anything", "timm", "ftfy", "wcwidth", "platformdirs")
 PURE = (*PURE, "pytest", "iniconfig", "pluggy")
-PURE = (*PURE, "rich", "typer", "markdown-it-py", "mdurl", "pygments", "shellingham", "click")
+PURE = (*PURE, "rich", "typer", "annotated-doc", "markdown-it-py", "mdurl", "pygments", "shellingham", "click")
 PURE = (*PURE, "fsspec", "tqdm", "psutil", "cloudpickle")
 COMPILED = ("regex", "safetensors", "pyyaml")
 """Wheels: the networks' packages, and what they and the project import. torch, torchvision, numpy, pillow, pyarrow,

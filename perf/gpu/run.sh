@@ -1,25 +1,24 @@
 #!/usr/bin/env bash
-# The GPU kit on a machine with PyTorch, without a network: installs the packed wheels into a folder, and measures.
+# The GPU kit on a machine with PyTorch, without a network: unpacks the wheels that the machine lacks, and measures.
 # From a packed folder or a checkout: bash perf/gpu/run.sh --only parity,san
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${PYTHON:-python3}
 export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
 for wheels in "$root/wheels" "$root/build/gpu/wheels"; do
-    if compgen -G "$wheels/*.whl" > /dev/null; then
-        site=$(mktemp -d)
-        trap 'rm -rf "$site"' EXIT
-        for wheel in "$wheels"/*.whl; do # only what the machine lacks: its own torch, numpy and the like stay
-            name=$(basename "$wheel" | cut -d- -f1)
-            if ! "$python" -c "import importlib.metadata as m; m.version('$name')" 2> /dev/null; then
-                "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" "$wheel"
-            fi
-        done
-        export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
-        break
-    fi
+    "$python" - "$wheels" "$site" <<'END' # its own torch, numpy and the like stay
+import importlib.metadata, pathlib, sys, zipfile
+
+for wheel in pathlib.Path(sys.argv[1]).glob("*.whl"):
+    try:
+        importlib.metadata.version(wheel.name.split("-")[0])
+    except importlib.metadata.PackageNotFoundError:
+        zipfile.ZipFile(wheel).extractall(sys.argv[2])
+END
 done
 
 cd "$root"
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -m perf.gpu "$@"
+PYTHONPATH="$root:$site${PYTHONPATH:+:$PYTHONPATH}" "$python" -m perf.gpu "$@"
