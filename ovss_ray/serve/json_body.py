@@ -23,8 +23,9 @@ EXAMPLE = '{"image": "BASE64", "classes": ["sky", ["tree", "bush"]]}'
 def read(body: bytes, allowed: Collection[str]) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of the image, and the fields as a form has them.
 
-    If the bytes are empty, the field `image` is the image's sha256. `allowed`: names of the fields. Raises HTTPException: 415 if the body is not a JSON object; 422 for an unknown field
-    or an image that is not base64.
+    If the bytes are empty, the field `image` is the image's sha256. `allowed`: names of the fields.
+
+    Raises HTTPException: 415 if the body is not a JSON object; 422 for an unknown field or an image that is not base64.
     """
     try:
         document = json.loads(body)

@@ -191,7 +191,7 @@ def test_the_document_tells_of_all_that_may_be_sent_and_answered(toy: TestClient
     }
     assert {one["name"] for one in prompt["parameters"]} == fields
     assert set(prompt["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]) == fields
-    assert set(prompt["responses"]) == {"200", *map(str, (400, 401, 403, 404, 413, 415, 422, 429, 503))}
+    assert set(prompt["responses"]) == {"200", *map(str, (400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504))}
     assert {one["name"] for one in paths["/v1/regions"]["post"]["parameters"]} == {
         "classes",
         "benchmark",

@@ -58,7 +58,7 @@ def late(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
     return tries
 
 
-def interrupted() -> None:
+def interrupted(service: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -32,6 +32,8 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 
 LARGER = 8
 """Factor of height and width from the warm-up image to the image with which the pace is measured (0.8 megapixels)"""
+COLD = 15.0
+"""Seconds of a warm-up after which the pace is not measured at all, since each further image delays the start"""
 SLOW = 3.0
 """Seconds for the warm-up image from which the pace is not measured with the larger one: it might take minutes"""
 
@@ -189,19 +191,21 @@ def recall(memory: Memory, row: Row) -> Row:
     return {**row, "image": image, "size": size, "cached": remembered is not None, "error": error}
 
 
-def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> None:
+def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> float:
     """Run the stages on a test image, once for each vocabulary. Raises OvssError if a stage fails.
 
-    Networks are then compiled and caches filled before the first request.
+    Networks are then compiled and caches filled before the first request. Return the seconds of the last run.
     """
-    needed = _needed(stages)
+    needed, begun = _needed(stages), time.perf_counter()
     for words in vocabularies:
+        begun = time.perf_counter()
         (answer,) = run(stages, [(_specimen(needed, words), words)], {"error"})
         if answer["error"]:
             raise OvssError(
                 f"the warm-up image failed with classes {', '.join(words.names[:3])}, …: {answer['error']}. Fix the "
                 "cause and start the service again"
             )
+    return time.perf_counter() - begun
 
 
 def pace(stages: Mapping[str, Stage], words: Vocabulary) -> Pace:

@@ -72,4 +72,6 @@ async def _figures_of(handle: DeploymentHandle) -> list[Figures] | None:
         return []  # no replica runs
     except (TimeoutError, RayError, RayServeException):
         return None
+    if not replies:
+        return None  # this release of Ray cannot ask them
     return [reply for reply in replies if isinstance(reply, Figures)]

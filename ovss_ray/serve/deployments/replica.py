@@ -90,7 +90,8 @@ class Replica:
         paces: dict[tuple[str, ...], Pace] = {(): Pace(0.0, 0.0)}
         for kind, part in parts.items():
             if set(part.stages) - warmed:
-                self._apart(batch.warm, self._stages(kind), words)
+                if (spent := self._apart(batch.warm, self._stages(kind), words)) > batch.COLD:
+                    paces[part.stages] = Pace(spent, 0.0)
                 warmed |= set(part.stages)
             if part.stages not in paces:
                 paces[part.stages] = self._apart(batch.pace, self._stages(kind), words[0])

@@ -97,7 +97,9 @@ def _status(app: FastAPI, desk: Desk) -> None:
         return {"status": "running"}
 
     @app.head("/v1/ready", include_in_schema=False)
-    @app.get("/v1/ready", summary="Report whether the service can segment", responses={503: ERRORS[503]})
+    @app.get(
+        "/v1/ready", summary="Report whether the service can segment", responses={k: ERRORS[k] for k in (422, 503)}
+    )
     async def ready(model: str | None = None) -> dict[str, str]:
         """Report whether all models, or the `model` named in the query, have a worker for each of their stages."""
         later = {"Retry-After": str(desk.limits.retry)}

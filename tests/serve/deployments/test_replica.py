@@ -47,6 +47,12 @@ def test_a_replica_computes_with_the_threads_of_its_pool(tmp_path: Path) -> None
     assert replica.thread.submit(torch.get_num_threads).result() == before
 
 
+def test_stages_that_start_slowly_are_not_measured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "COLD", 0.0)
+    assert again(tmp_path / "witness", 1).paces["segment"].each == 0
+    assert len((tmp_path / "witness").read_text().splitlines()) == 1
+
+
 def test_what_comes_while_a_batch_is_computed_is_the_next_batch_whatever_its_vocabularies(tmp_path: Path) -> None:
     replica, other = again(tmp_path / "witness", 4), Vocabulary.of(["a", "b", "c"])
     asked = [(row(picture(8 + k), words), words) for k, words in enumerate([WORDS, other] * 3)]

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import logging
+import math
 import struct
 import time
 import zlib
@@ -23,7 +24,7 @@ from ovss_ray.config.limits import Limits
 from ovss_ray.io import images
 from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.http import api, guard
-from ovss_ray.serve.http.admission import Model
+from ovss_ray.serve.http.admission import Model, remaining
 from ovss_ray.serve.http.guard import digest
 from ovss_ray.serve.pace import Pace
 from ovss_ray.serve.row import Kind, Row
@@ -575,6 +576,19 @@ def test_a_request_that_takes_too_long_is_told_to_come_again_and_leaves_its_plac
     for _ in range(2):
         (slow,) = crowd(app, 1, picture())
         assert (slow.status_code, slow.json()["code"], slow.headers["retry-after"]) == (503, "timeout", "1")
+
+
+def test_a_worker_is_told_how_much_time_a_request_has_left() -> None:
+    left = list[float]()
+
+    async def segment(row: Row, words: Vocabulary, kind: Kind) -> Row:
+        left.append(remaining())
+        return {"prediction": bright(row["image"], 2), "error": "", "seconds": {}}
+
+    app = api.build([Model(MODEL, segment, WORDS)], Limits(seconds=1000), None)
+    assert [one.status_code for one in crowd(app, 2, picture())] == [200] * 2
+    assert all(0 < seconds <= 1000 for seconds in left)
+    assert remaining() == math.inf
 
 
 def test_images_are_decoded_only_while_there_is_room_for_them_and_one_always_is() -> None:
