@@ -135,7 +135,7 @@ def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
 
 
 def _value(value: pa.Scalar) -> Any:
-    """Return an integer as int, a list as (n,) int64 or object, and a list of lists as (n, m) int64."""
+    """Return an integer as int, a list as (n,) array, a list of lists as (n, m) array of int64."""
     if not isinstance(value, pa.ListScalar):
         return int(value.as_py())
     content = value.values
