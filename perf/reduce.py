@@ -37,7 +37,7 @@ def measure(numbers: list[int], rows: int) -> None:
     )
     for number in numbers:
         with tempfile.TemporaryDirectory(prefix="ovss_perf_") as folder:
-            write(folder, number, rows or -(-number // PARTS))
+            write(folder, number, rows or min(PARTS, -(-number // PARTS)))
             sizes = [path.stat().st_size for path in Path(folder).glob("*.parquet")]
             command = [sys.executable, "-m", "perf", "reduce-side", folder, str(number)]
             done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
