@@ -26,7 +26,7 @@ STORE_SHARE = 0.3
 IN_FLIGHT = 2
 """Batches that Ray Data sends to a worker at a time: the batch in progress, and the next one"""
 DRIVER = 0.010
-"""CPU seconds of the driver process per batch of a pool, as measured by `python -m perf scale`"""
+"""Assumed CPU seconds of the driver process per batch of a pool; `python -m perf scale` measures them"""
 
 
 @dataclass(frozen=True)
