@@ -235,6 +235,18 @@ def bootstrap(
 
 
 @app.command()
+def scale(
+    gpus: Annotated[int, typer.Option(min=1, help="faked GPUs, each with a worker process of its own")] = 64,
+    seconds: Annotated[float, typer.Option(min=0.01, help="that a batch takes")] = 1.0,
+    batches: Annotated[int, typer.Option(min=4, help="per GPU")] = 60,
+) -> None:
+    """A run on faked GPUs, with stages that sleep: share of the ideal rate, driver CPU per batch, memory."""
+    from perf import scale
+
+    scale.measure(gpus, seconds, batches)
+
+
+@app.command()
 def words(
     variant: Annotated[list[str], typer.Option()] = ["san_tiny"],  # noqa: B006
     images: Annotated[int, typer.Option(min=25, help="with different words")] = 500,

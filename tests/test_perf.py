@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from perf import scale
 from perf.run import cpu_seconds
 from tests.paths import ROOT
 
@@ -61,6 +62,23 @@ def test_the_reduction_counts_every_record_once_and_names_its_cost() -> None:
     shown = perf("reduce", "--records", "600", "--rows", "100")
     row = next(line for line in shown.splitlines() if line.startswith("│ 600"))
     assert [part.strip() for part in row.split("│")[1:3]] == ["600", "6"], "records and files"
+
+
+def test_the_steady_part_of_a_run_gives_rate_and_cpu_seconds_per_batch() -> None:
+    marks = [(float(second), 0.4 * second, 8 * second) for second in range(1, 101)]
+    rate, driver, ledger = scale.steady(marks, [(0.0, 0.0), (100.0, 40.0)], images=800)
+    assert rate == pytest.approx(8)
+    assert driver == ledger == pytest.approx(0.1), "a batch of eight each second, in four pools"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_on_faked_gpus_scores_all_images_and_fills_every_cell() -> None:
+    shown = perf("scale", "--gpus", "2", "--seconds", "0.5", "--batches", "8")
+    row = next(line for line in shown.splitlines() if line.startswith("│ 128"))
+    cells = [float(cell.replace(",", "")) for cell in row.split("│")[1:-1]]
+    assert len(cells) == 7
+    assert all(cell > 0 for cell in cells[:5]), "the peak of a short run's object store may be missed"
 
 
 @pytest.mark.ray

@@ -26,7 +26,7 @@ STORE_SHARE = 0.3
 IN_FLIGHT = 2
 """Batches that Ray Data sends to a worker at a time: the batch in progress, and the next one"""
 DRIVER = 0.010
-"""CPU seconds of the driver process per batch of a pool, as measured by `python -m perf scale`"""
+"""Assumed CPU seconds of the driver process per batch of a pool; `python -m perf scale` measures them"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Estimate:
 
     def sent(self, step: Step) -> float | None:
         """Return the bytes per image of the columns that a pool sends on; None: not measured."""
-        return self.probed and sum(self.probed.bytes.get(name, 0.0) for name in step.columns)
+        return None if self.probed is None else sum(self.probed.bytes.get(name, 0.0) for name in step.columns)
 
     def store(self) -> float | None:
         """Return the bytes of the object store that keep all workers busy; None: not measured.
@@ -136,7 +136,7 @@ class Estimate:
     def batches(self) -> float | None:
         """Return the batches per second of all pools together, which the driver process handles."""
         rate = self.rate()
-        return rate and rate[0] * sum(1 / step.pool.batch for step in self.steps)
+        return None if rate is None else rate[0] * sum(1 / step.pool.batch for step in self.steps)
 
     def seconds(self) -> float | None:
         """Return the seconds of the run: those of its images, and those to build the stages."""
@@ -153,14 +153,15 @@ def estimate(plan: RunPlan, size: Size, probed: Probed | None = None) -> Estimat
     weights = placement.weights_of(plan.sources)
     pools = placed(plan, size)
     left = sum(len(records.missing(table, plan.folder.records(name))) for name, table in plan.manifests.items())
-    steps, reads = [], set(MANIFEST)
+    steps: list[Step] = []
+    reads = set(MANIFEST)
     for pool, end in zip(pools, accumulate(len(pool.stages) for pool in pools), strict=True):
         keep = plan.keeps[end - 1]
         batches = math.ceil(left / pool.batch)
         first = max(pool.least, min(pool.first, batches))
         fitting = first if pool.gpus else int(size.cpus / max(pool.cpus, placement.WRITING))
         reach = max(first, min(pool.most, batches, fitting))
-        seconds = probed and sum(probed.seconds.get(stage.use, 0.0) for stage in pool.stages)
+        seconds = None if probed is None else sum(probed.seconds.get(stage.use, 0.0) for stage in pool.stages)
         steps.append(Step(pool, first, reach, tuple(sorted(keep)), tuple(sorted(reads)), seconds))
         reads = keep
     return Estimate(plan, size, tuple(steps), weights, left, placement.unmet(pools, size), probed)
