@@ -76,8 +76,8 @@ class Watch:
     def _answer(self, call: Any) -> Any:
         """Return the ledger's answer to a call; None if the cluster does not answer.
 
-        On a busy machine, or while many workers start, an answer may take minutes. The call is waited for as long as
-        the head node accepts connections, and a run does not count as hung. Raises Lost if the ledger was lost.
+        On a busy machine, or while many workers start, an answer may take minutes. The wait lasts while the head node
+        accepts connections, at most `patience` seconds. Raises Lost if the ledger was lost.
         """
         begun = time.monotonic()
         while True:
