@@ -30,12 +30,12 @@ NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 """Placeholder (0, 0, 3) uint8 for an image that was not sent, since a worker should have cached it"""
 
 
-class NotBegun(Exception):
-    """Error for a request whose time was over while it waited for a batch. It may be sent again."""
+class Delayed(Exception):
+    """Error for a request whose time was over, and which had waited for most of it. It may be sent again."""
 
 
-class NotFinished(Exception):
-    """Error for a request whose time was over while its batch was computed. It would be too slow again."""
+class TooSlow(Exception):
+    """Error for a request that stages computed for at least half of its time. It would be too slow again."""
 
 
 def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:

@@ -16,7 +16,7 @@ from ovss_ray.serve.deployments.batch import Parts
 from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.http.admission import remaining
 from ovss_ray.serve.refusal import Refused
-from ovss_ray.serve.row import Kind, NotBegun, NotFinished, Row
+from ovss_ray.serve.row import Delayed, Kind, Row, TooSlow
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Route = Sequence[tuple[DeploymentHandle, Parts]]
@@ -46,9 +46,9 @@ async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: K
         return await result
     except BackPressureError as failure:
         raise HTTPException(429, "too many requests: the queue is full. Try again later", later) from failure
-    except NotBegun as failure:
+    except Delayed as failure:
         raise Refused(503, "timeout: all workers are busy. Try again later", "timeout", later) from failure
-    except NotFinished as failure:
+    except TooSlow as failure:
         raise HTTPException(
             504,
             "deadline passed: the stages need more time for this request than the service allows (limits.seconds). "

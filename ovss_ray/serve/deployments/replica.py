@@ -26,7 +26,7 @@ from ovss_ray.pipeline.stage import Stage, build_all
 from ovss_ray.serve.deployments import batch
 from ovss_ray.serve.deployments.batch import PROMPTERS, Memory, Parts
 from ovss_ray.serve.pace import Pace
-from ovss_ray.serve.row import Kind, NotBegun, NotFinished, Row
+from ovss_ray.serve.row import Delayed, Kind, Row, TooSlow
 from ovss_ray.structures.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -81,6 +81,7 @@ class Replica:
         self.parts, self.deadline, self.clicks = parts, deadline, pool.batch
         self.waiting: deque[Pending] = deque()
         self.computed: Sequence[Pending] = ()
+        self.begun = 0.0
         self.working: asyncio.Task[None] | None = None
         self.resting: asyncio.TimerHandle | None = None
         self.clicked = False
@@ -115,8 +116,8 @@ class Replica:
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows. After `seconds`, raises NotBegun if the row still waits
-        for its batch, else NotFinished.
+        The row is computed in a batch with other waiting rows. After `seconds`, raises TooSlow if the stages have spent
+        at least half of this time on its batch, else Delayed.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))
@@ -126,8 +127,9 @@ class Replica:
             async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError:
-            begun = any(future is answer for *_, future in self.computed)
-            raise NotFinished() if begun else NotBegun() from None
+            computed = any(future is answer for *_, future in self.computed)
+            slow = computed and seconds is not None and time.monotonic() - self.begun >= seconds / 2
+            raise TooSlow() if slow else Delayed() from None
 
     async def _work(self) -> None:
         """Process waiting requests batch by batch; skip cancelled ones."""
@@ -156,7 +158,7 @@ class Replica:
 
     async def _answer(self, pending: list[Pending]) -> None:
         self.batches[len(pending)] += 1
-        self.computed = pending
+        self.computed, self.begun = pending, time.monotonic()
         requests = [(row, words) for row, words, *_ in pending]
         answers = [answer for *_, answer in pending]
         work = asyncio.get_running_loop().run_in_executor(self.thread, self._run, requests, pending[0][2], answers)

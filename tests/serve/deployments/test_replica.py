@@ -25,7 +25,7 @@ from ovss_ray.serve.deployments.batch import Part, Parts
 from ovss_ray.serve.deployments.pools import through as through_pools
 from ovss_ray.serve.deployments.replica import Replica
 from ovss_ray.serve.deployments.routing import ByImage, weight
-from ovss_ray.serve.row import NO_IMAGE, Kind, NotBegun, NotFinished, Row, pointed, row
+from ovss_ray.serve.row import NO_IMAGE, Delayed, Kind, Row, TooSlow, pointed, row
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.counted import noted
 from tests.serve.bright import WORDS, picture
@@ -157,8 +157,21 @@ def test_when_the_time_of_a_request_is_over_it_is_told_whether_it_was_being_comp
         return await asyncio.gather(*asked, return_exceptions=True)
 
     computed, waiting, *answered = asyncio.run(ask())
-    assert (type(computed), type(waiting)) == (NotFinished, NotBegun)
+    assert (type(computed), type(waiting)) == (TooSlow, Delayed)
     assert all("prediction" in answer for answer in answered)
+
+
+def test_a_request_that_has_waited_for_most_of_its_time_may_be_sent_again(tmp_path: Path) -> None:
+    stages = (StageConfig(use="tests.serve.slow", options={"seconds": 1.0}),)
+    part = Part(("tests.serve.slow",), frozenset({"prediction"}))
+    replica = Replica(Placed(stages, 1, 1, 1.0, 0.0, 1), {"segment": part}, [WORDS], deadline=5.0)
+
+    async def ask() -> list[Any]:
+        asked = [replica(row(picture(), WORDS), WORDS, "segment", seconds) for seconds in (None, 1.2)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    _, delayed = asyncio.run(ask())
+    assert type(delayed) is Delayed
 
 
 def test_a_bug_in_a_stage_is_told_to_everybody_in_the_batch_and_the_next_one_is_computed(
@@ -308,7 +321,7 @@ def test_the_router_gives_an_image_to_one_worker_and_other_requests_to_the_less_
 
 @pytest.mark.parametrize(
     ("failure", "status"),
-    [(BackPressureError(8, 8), 429), (ActorDiedError(), 503), (NotBegun(), 503), (NotFinished(), 504)],
+    [(BackPressureError(8, 8), 429), (ActorDiedError(), 503), (Delayed(), 503), (TooSlow(), 504)],
 )
 def test_what_may_be_sent_again_says_when_and_what_is_too_slow_does_not(failure: Exception, status: int) -> None:
     for handles in ((Handle("first", failure), Handle("second")), (Handle("first"), Handle("second", failure))):
