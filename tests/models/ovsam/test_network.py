@@ -193,9 +193,9 @@ def test_long_vocabularies_are_embedded_in_chunks_with_the_same_result(
     most: list[int] = []
     embed: Callable[..., Tensor] = text.embed_prompts
 
-    def counted(tower: text.Tower, prompts: list[str]) -> Tensor:
+    def counted(tower: text.Tower, prompts: list[str], listener: Callable[[int], None]) -> Tensor:
         most.append(len(prompts))
-        return embed(tower, prompts)
+        return embed(tower, prompts, listener)
 
     monkeypatch.setattr(text, "embed_prompts", counted)
     monkeypatch.setattr(text, "NAMES", 7)
