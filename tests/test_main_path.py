@@ -59,6 +59,7 @@ def label_map(run: Path, image_id: str) -> np.ndarray:
     return np.asarray(Image.open(run / "camvid/predictions" / f"{image_id}.png"))
 
 
+@pytest.mark.slow
 def test_label_maps_are_those_of_the_official_code(run: Path, shared: Path, golden: dict[str, Any]) -> None:
     stored = np.load(shared / "parity/san/camvid_e2e.npz")
     differing = 0
@@ -71,6 +72,7 @@ def test_label_maps_are_those_of_the_official_code(run: Path, shared: Path, gold
     print(f"{differing} pixels differ from the official label maps")
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_official_code(run: Path, golden: dict[str, Any]) -> None:
     report = json.loads((run / "report.json").read_text())["benchmarks"]["camvid"]
     assert report["images"] == {"expected": 8, "scored": 8, "failed": 0}
@@ -81,6 +83,7 @@ def test_numbers_are_those_of_the_official_code(run: Path, golden: dict[str, Any
         assert row["iou"] == pytest.approx(golden["metrics"][f"IoU-{row['name']}"], abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_part_of_a_benchmark_is_stamped_as_such(run: Path) -> None:
     selection = json.loads((run / "report.json").read_text())["benchmarks"]["camvid"]["selection"]
     assert selection["split"] == "val"
@@ -95,11 +98,13 @@ def test_scoring_the_stored_label_maps_gives_the_same_numbers(run: Path, command
     assert scored == json.loads((run / "report.json").read_text())["benchmarks"]
 
 
+@pytest.mark.slow
 def test_the_oracle_scores_a_hundred(command: list[str], tmp_path: Path) -> None:
     metrics = evaluate(["oracle", *command[1:-2]], tmp_path / "oracle")["benchmarks"]["camvid"]["metrics"]
     assert {metrics[name] for name in NAMES.values()} == {100.0}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_nothing_anew(run: Path, command: list[str]) -> None:
     before = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.rglob("*.parquet")}
     begun = (run / "report.json").read_text()
@@ -108,6 +113,7 @@ def test_the_same_command_again_does_nothing_anew(run: Path, command: list[str])
     assert again == json.loads(begun)
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_refused(run: Path, command: list[str]) -> None:
     done = ovss("evaluate", *command, "--limit", "2", "--out", str(run))
     assert done.returncode == 2

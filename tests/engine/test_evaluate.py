@@ -82,6 +82,7 @@ def test_two_benchmarks_with_unlike_vocabularies_share_the_same_workers(data: Pa
     assert len(list((data / "run/folder-two/predictions").glob("*.png"))) == 9
 
 
+@pytest.mark.slow
 def test_a_broken_photograph_costs_itself_alone_and_can_be_mended(data: Path) -> None:
     whole = run(data, out="whole")["benchmarks"]
     good = (data / "photos/i4.png").read_bytes()
@@ -146,6 +147,7 @@ def test_a_start_that_came_to_nothing_does_not_hold_the_folder(data: Path) -> No
     assert run(data)["benchmarks"]
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_read_by_another_rule_is_another_run(data: Path) -> None:
     run(data, "limit=2")
     (data / "two.yaml").write_text((data / "two.yaml").read_text() + "ignore: 9\n")

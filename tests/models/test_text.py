@@ -43,7 +43,11 @@ def golden_tower(shared: Path, short: str) -> TextTower:
 
 @pytest.mark.parametrize(
     ("short", "words"),
-    [("vit_b_16", "v20"), pytest.param("vit_b_16", "coco171", marks=pytest.mark.slow), ("vit_large_14", "v20")],
+    [
+        ("vit_b_16", "v20"),
+        pytest.param("vit_b_16", "coco171", marks=pytest.mark.slow),
+        pytest.param("vit_large_14", "v20", marks=pytest.mark.slow),
+    ],
 )
 def test_classifiers_are_those_of_the_official_code(shared: Path, short: str, words: str) -> None:
     with np.load(shared / "parity" / "san" / f"{short}_seed0_text_{words}.npz") as golden:

@@ -184,6 +184,7 @@ def test_a_file_that_cannot_be_read_any_more_has_no_result(cluster: None, data: 
     assert whole["final"]
 
 
+@pytest.mark.slow
 def test_a_report_warns_of_files_that_look_changed(
     cluster: None, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

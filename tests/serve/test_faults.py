@@ -146,6 +146,7 @@ def test_a_replica_is_killed_and_another_one_takes_its_place(deployed: str, name
     assert taken < DIED + BUSY
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_taken_over_and_a_whole_restart_is_waited_for_while_clients_ask(deployed: str) -> None:
     before = processes("slow-0")
     with crowd(deployed) as asking:

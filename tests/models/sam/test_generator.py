@@ -241,7 +241,10 @@ def trained() -> Pair:
     return pair
 
 
-@pytest.mark.parametrize("name", [pytest.param(s, marks=pytest.mark.slow) if s == "crops" else s for s in TRAINED])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("crops", "all at once") else name for name in TRAINED],
+)
 def test_the_trained_network_finds_what_the_released_generator_finds(trained: Pair, name: str, shared: Path) -> None:
     photos = sorted((shared / "data/real/photos/sam").glob("*.jpg"))
     assert len(photos) == 4

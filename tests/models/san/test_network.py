@@ -288,7 +288,8 @@ def test_an_unknown_model_is_answered_with_the_nearest_known_one() -> None:
         models.load("san_vit_b16")
 
 
-@pytest.mark.parametrize("name", [pytest.param("bus", marks=pytest.mark.slow), "camvid"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bus", "camvid"])
 def test_a_made_up_checkpoint_gives_a_photograph_several_labels(
     shared: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
