@@ -215,6 +215,8 @@ TRAINED: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """The thresholds of IoU and stability are shares of the masks, so that the sets fit however well the network does."""
+LONG = ("crops", "all at once")
+"""Sets that take ten times as long as others"""
 
 
 class Remembered(nn.Module):
@@ -241,10 +243,7 @@ def trained() -> Pair:
     return pair
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in ("crops", "all at once") else name for name in TRAINED],
-)
+@pytest.mark.parametrize("name", [pytest.param(key, marks=pytest.mark.slow) if key in LONG else key for key in TRAINED])
 def test_the_trained_network_finds_what_the_released_generator_finds(trained: Pair, name: str, shared: Path) -> None:
     photos = sorted((shared / "data/real/photos/sam").glob("*.jpg"))
     assert len(photos) == 4
