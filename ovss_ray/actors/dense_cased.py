@@ -134,7 +134,7 @@ class Stage(stage.Stage):
         return grids.averaged(embeddings, grids.boxes(config.grids, config.shifted), config.side)
 
     def _grid(self, image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-        """Return words and prediction from the patches of a grid."""
+        """Return words and prediction from the patches of all plain grids."""
         import torch
 
         from ovss_ray.models.alpha_clip import grids, inputs

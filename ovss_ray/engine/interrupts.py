@@ -52,9 +52,9 @@ def ends_process() -> Iterator[None]:
 def left_connected() -> bool:
     """Return True if the exception that is being handled is an interrupt that ends this process.
 
-    The caller then leaves its connection to Ray open, and `leave` ends the process without Ray's clean-up. That
-    clean-up would end the raylet of this machine. A thread that still calls Ray would then end this process with
-    status 1. Later calls also return True.
+    Once True, all later calls of this function return True. The caller then leaves its connection to Ray open, and
+    `leave` exits without Ray's clean-up, because the clean-up ends the raylet of this machine. A thread that still uses
+    Ray would then end this process with status 1 instead of the status of `leave`.
     """
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected

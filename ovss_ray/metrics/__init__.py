@@ -206,8 +206,11 @@ def regular() -> tuple[Metric, ...]:
 def requested(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of --metrics without duplicates. Raises OvssError unless they are derived on request."""
     possible = [metric.name for metric in derived() if metric.on_request]
+    inputs = {metric.name: metric.option or "a benchmark of folds" for metric in derived() if not metric.on_request}
     for name in names:
         registry.find(PACKAGE, name, "__dict__")
+        if name in inputs:
+            raise OvssError(f"--metrics {name}: {name} needs {inputs[name]}. --metrics takes {', '.join(possible)}")
         if name not in possible:
             raise OvssError(
                 f"--metrics {name}: not computed from finished records. Possible: {', '.join(possible)}. List a metric "

@@ -109,8 +109,8 @@ def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
     for row in range(len(part)):
         if (before := part["labels"][row].as_py()) != labels:
             raise OvssError(
-                f"these sums are of {before} labels, but the benchmark has {labels} labels. Perhaps another version of "
-                "the benchmark was scored: choose a new --out"
+                f"a compact file of this run has sums over {before} labels, but the benchmark has {labels} labels. "
+                "Perhaps another version of the benchmark was scored: choose a new --out"
             )
         yield {
             "images": len(part["image_id"][row]),

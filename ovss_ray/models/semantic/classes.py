@@ -112,10 +112,10 @@ def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _best(masks: Tensor, columns: Callable[[int, int], Tensor], count: int, budget: int) -> Tensor:
-    """Return the column (…) int64 of the highest score of each pixel, from masks (…, Q); on ties, the first column.
+    """Return for each pixel the class column with the highest score, (…) int64; on ties, the first.
 
-    `columns(begin, end)` returns the class probabilities (…, Q, k) of a range of the `count` columns. Scores are
-    computed in chunks.
+    Scores are products of masks (…, Q) and class probabilities (…, Q, k), which `columns(begin, end)` returns for a
+    range of the `count` columns. They are computed in chunks of about `budget` bytes.
     """
     chunk = max(1, budget // (4 * masks.shape[:-1].numel()))
     score, best = _top(masks @ columns(0, min(chunk, count)))

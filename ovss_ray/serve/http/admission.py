@@ -112,7 +112,7 @@ class Desk:
             self.waiting -= 1
 
     async def _receive(self, request: Request) -> None:
-        """Receive the body of a request, which keeps it for later reads. Raises HTTPException 408 if it is late."""
+        """Read the whole body of a request; the request object stores it. Raises HTTPException 408 if it is late."""
         try:
             async with asyncio.timeout(self.limits.upload):
                 await request.body()
