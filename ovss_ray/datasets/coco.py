@@ -200,7 +200,7 @@ def convert_segments(kinds: Mapping[int, int], data: bytes, name: str) -> bytes:
     if unknown := [number for number, kind in categories_of.items() if kind not in PANOPTIC]:
         raise OvssError(
             f"{name}: {len(unknown)} segments have none of COCO's 133 categories, such as segment {unknown[0]} with "
-            f"category {categories_of[unknown[0]] or 'missing in the JSON file'}. Use PNG and JSON files of the same split"
+            f"category {categories_of[unknown[0]] or 'missing in the JSON file'}. Use PNG and JSON files of one split"
         )
     values = [VOID if number == 0 else PANOPTIC.index(kinds[number]) for number in numbers.tolist()]
     return encode(np.array(values, np.uint8)[where].reshape(colours.shape[:2]))

@@ -86,7 +86,7 @@ def test_only_metrics_from_the_matrix_can_be_requested_for_finished_runs() -> No
         metrics.requested(["mmsegg"])
     with pytest.raises(OvssError, match=r"boundary_iou: not computed from finished records\. Possible: dice, f_score"):
         metrics.requested(["boundary_iou"])
-    with pytest.raises(OvssError, match=r"--metrics sg_iou: sg_iou needs --relations FILE\. --metrics takes dice, f_sc"):
+    with pytest.raises(OvssError, match=r"--metrics sg_iou: sg_iou needs --relations FILE\. --metrics takes dice"):
         metrics.requested(["sg_iou"])
     with pytest.raises(OvssError, match="type: ovss report RUN --metrics dice"):
         metrics.load("dice")

@@ -176,10 +176,10 @@ def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, 
 
     Inputs: mask logits `masks` (P, 4, h, w), predicted IoU `fit` (P, 4), and `truth` (P, h, w) in 0..1.
 
-    For the first prompt (`first`), the mask losses use the single mask (index 0) and the best of the three alternatives,
-    which is the one with the lowest loss. The paper does not train index 0 here. We do, because users may ask for a
-    single mask after one click. For later prompts, they use index 0 only. The loss of the predicted IoU uses all four
-    masks for the first prompt, and index 0 for later ones.
+    For the first prompt (`first`), the mask losses use two masks: the single mask (index 0), and the alternative with
+    the lowest loss. The paper does not train index 0 here. We do, because users may request a single mask for one
+    click. For later prompts, the mask losses use index 0 only. The loss of the predicted IoU uses all four masks for
+    the first prompt, and index 0 for later ones.
     """
     masks_used = 4 if first else 1
     masks, fit, truth = masks[:, :masks_used], fit[:, :masks_used], truth[:, None]
