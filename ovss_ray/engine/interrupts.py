@@ -53,8 +53,8 @@ def left_connected() -> bool:
     """Return True if the exception that is being handled is an interrupt that ends this process.
 
     Once True, all later calls of this function return True. The caller then leaves its connection to Ray open, and
-    `leave` exits without Ray's clean-up, because the clean-up ends the raylet of this machine. A thread that still uses
-    Ray would then end this process with status 1 instead of the status of `leave`.
+    `leave` exits without Ray's clean-up. The reason is that the clean-up ends the raylet of this machine. A thread that
+    still uses Ray would then end this process with status 1 instead of the status of `leave`.
     """
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected

@@ -114,8 +114,8 @@ def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _best(masks: Tensor, columns: Callable[[int, int], Tensor], count: int, budget: int) -> Tensor:
     """Return for each pixel the class column with the highest score, (…) int64; on ties, the first.
 
-    Scores are products of masks (…, Q) and class probabilities (…, Q, k), which `columns(begin, end)` returns for a
-    range of the `count` columns. They are computed in chunks of about `budget` bytes.
+    Scores are products of masks (…, Q) and class probabilities (…, Q, count). `columns(begin, end)` returns a range of
+    the columns of these probabilities. The scores are computed in chunks of about `budget` bytes.
     """
     chunk = max(1, budget // (4 * masks.shape[:-1].numel()))
     score, best = _top(masks @ columns(0, min(chunk, count)))
