@@ -270,7 +270,7 @@ def test_sums_beyond_int64_are_stored_exactly_and_those_of_other_labels_are_refu
     (row,) = compact.sums(table, 3)
     assert row["partials"]["instance_iou"].iou_sum.tolist() == [2**80, 5, 0]
     assert (row["images"], row["spent"]) == (2, {"san": 2**70})
-    with pytest.raises(OvssError, match="sums are of 3 labels, but the benchmark has 4"):
+    with pytest.raises(OvssError, match="has sums over 3 labels, but the benchmark has 4"):
         list(compact.sums(table, 4))
     with (
         mock.patch.object(metrics, "load", return_value=mock.Mock(sums=pa.struct([("hits", pa.int64())]))),
