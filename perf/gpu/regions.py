@@ -1,6 +1,7 @@
 """Regions per second: AlphaCLIP's image tower, SCAN's tower for crops, and SCAN's other parts, with made-up weights."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,7 @@ REGIONS = 128
 
 def alpha_clip(setup: Setup) -> None:
     """Add rows for the tower alone, and from a photograph and masks to embeddings."""
-    for name in ("alpha_clip_tiny",) if setup.tiny else ALPHA_CLIPS:
-        if setup.sheet.due(f"throughput of {name}"):
-            with setup.sheet.attempt(f"the rest of {name}"):
-                _alpha_clip(setup, name)
-            setup.free()
+    setup.each(("alpha_clip_tiny",) if setup.tiny else ALPHA_CLIPS, partial(_alpha_clip, setup))
 
 
 def _alpha_clip(setup: Setup, name: str) -> None:
@@ -83,11 +80,7 @@ def _regions(setup: Setup, name: str, model: AlphaClip) -> None:
 
 def scan_parts(setup: Setup) -> None:
     """Add rows for SCAN's crops, in crops per second, and for its other parts, in images per second."""
-    for name in ("scan_tiny",) if setup.tiny else SCANS:
-        if setup.sheet.due(f"throughput of {name}"):
-            with setup.sheet.attempt(f"the rest of {name}"):
-                _scan(setup, name)
-            setup.free()
+    setup.each(("scan_tiny",) if setup.tiny else SCANS, partial(_scan, setup))
 
 
 def _scan(setup: Setup, name: str) -> None:

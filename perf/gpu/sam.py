@@ -4,6 +4,7 @@ The weights are made up so that masks are smooth specks; a quarter of them passe
 (see perf/sam.py). The released side is float32, as it is shipped.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,7 @@ NETWORKS = ("sam_vit_b", "sam_vit_h")
 
 def measure(setup: Setup) -> None:
     """Add rows for encoders and generators, ours and released, and their ratios."""
-    for name in ("sam_tiny",) if setup.tiny else NETWORKS:
-        if setup.sheet.due(f"throughput of {name}"):
-            with setup.sheet.attempt(f"the rest of {name}"):
-                _measure(setup, name)
-            setup.free()
+    setup.each(("sam_tiny",) if setup.tiny else NETWORKS, partial(_measure, setup))
 
 
 def _measure(setup: Setup, name: str) -> None:

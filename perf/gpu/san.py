@@ -37,11 +37,8 @@ DISTINCT = 32
 def measure(setup: Setup) -> None:
     """Add rows for networks, classes, precisions and batches."""
     files = [encoded(picture) for picture in setup.photographs(*((1, (48, 64)) if setup.tiny else (DISTINCT, SIZE)))]
-    for name, batches in {"san_tiny": (1,)}.items() if setup.tiny else NETWORKS.items():
-        if setup.sheet.due(f"throughput of {name}"):
-            with setup.sheet.attempt(f"the rest of {name}"):
-                _measure(setup, name, batches, files)
-            setup.free()
+    batches = {"san_tiny": (1,)} if setup.tiny else NETWORKS
+    setup.each(batches, lambda name: _measure(setup, name, batches[name], files))
 
 
 def _measure(setup: Setup, name: str, batches: Sequence[int], files: Sequence[bytes]) -> None:

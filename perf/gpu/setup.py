@@ -1,7 +1,7 @@
 """What the stages share: device, sizes of the run, the peaks of the machine, and the measurement of a call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,13 +48,21 @@ class Setup:
     def peaks(self) -> dict[str, float]:
         """Operations per second of a matrix product in each precision, the best of several."""
         side = SIDES[torch.device(self.device).type]
-        found = {}
+        peaks = {}
         for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            one, other = (torch.randn(side, side, device=self.device, dtype=dtype) for _ in range(2))
+            left, right = (torch.randn(side, side, device=self.device, dtype=dtype) for _ in range(2))
             with runtime.full_precision(torch.device(self.device)):
-                spent = self.seconds(lambda one=one, other=other: one @ other, self.rounds + 1)
-                found[precision] = 2 * side**3 / spent.min()
-        return found
+                spent = self.seconds(lambda left=left, right=right: left @ right, self.rounds + 1)
+                peaks[precision] = 2 * side**3 / spent.min()
+        return peaks
+
+    def each(self, names: Iterable[str], measure: Callable[[str], None]) -> None:
+        """Call `measure` for each network while time is left. A network that fails is noted, and its memory freed."""
+        for name in names:
+            if self.sheet.due(f"throughput of {name}"):
+                with self.sheet.attempt(f"the rest of {name}"):
+                    measure(name)
+                self.free()
 
     def seconds(self, call: Callable[[], object], rounds: int | None = None) -> np.ndarray:
         """Seconds (rounds,) of each of several calls. An earlier call has loaded the kernels."""
