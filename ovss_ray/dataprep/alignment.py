@@ -1,4 +1,4 @@
-"""Test whether label boundaries follow the edges in photographs. It needs no class names.
+"""Test whether label boundaries follow the edges in photographs. The test needs no class names.
 
 Faulty labels may be flipped, shifted, or belong to the next frame. Their values are then valid, but label boundaries
 miss the edges in the photograph. The test shifts the boundaries and measures how well they agree with edges. Correct

@@ -21,7 +21,7 @@ EXAMPLE = '{"image": "BASE64", "classes": ["sky", ["tree", "bush"]]}'
 
 
 def read(body: bytes, allowed: Collection[str]) -> tuple[bytes, dict[str, Any]]:
-    """Return the bytes of the image, and the fields as a form has them.
+    """Return the bytes of the image, and the other fields with the values that a form would have.
 
     If the bytes are empty, the field `image` is the image's sha256. `allowed`: names of the fields.
 

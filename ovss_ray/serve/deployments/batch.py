@@ -33,9 +33,9 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 LARGER = 8
 """Factor of height and width from the warm-up image to the image with which the pace is measured (0.8 megapixels)"""
 COLD = 15.0
-"""Seconds of a warm-up after which the pace is not measured at all, since each further image delays the start"""
+"""Seconds: if the warm-up takes longer, the pace is not measured, since further images would delay the start"""
 SLOW = 3.0
-"""Seconds for the warm-up image from which the pace is not measured with the larger one: it might take minutes"""
+"""Seconds: if the small test image takes longer, the larger image is not computed, since it might take minutes"""
 
 POINTED = "ovsam_everything, ovsam_everything_tiny or sam_alpha_clip_tiny"
 """Shipped configs that answer prompts"""
@@ -211,7 +211,8 @@ def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> flo
 def pace(stages: Mapping[str, Stage], words: Vocabulary) -> Pace:
     """Return the time that the stages take for an image, measured with a small and a larger test image.
 
-    The stages must be warm. If they are SLOW, the time is taken as independent of the image's size.
+    The stages must be warm. If the small image takes more than SLOW seconds, the time is assumed not to depend on the
+    image's size.
     """
     sizes, seconds = (1, LARGER), list[float]()
     for size in sizes:
