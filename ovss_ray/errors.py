@@ -32,7 +32,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class Abandoned(BaseException):
-    """End of a computation that no client waits for. As a BaseException, it passes `except Exception` in stages."""
+    """End of a computation that no client waits for. It is not an Exception, so that stages do not catch it."""
 
 
 _CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=None)

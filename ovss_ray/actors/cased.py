@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from torch import Tensor
 
 Words = Mapping[str, Any]
-"""A value of the column `words`"""
+"""Value of the column `words` for one image"""
 
 
 class Stage(stage.Stage):
@@ -34,7 +34,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
 
     class Config(ClipConfig, Scoring):
-        """The CLIP, the formula of the scores, and the limits for the words to keep."""
+        """The CLIP model, the formula of the scores, and the limits for the words to keep."""
 
         most: int | None = Field(default=None, ge=1)
         """maximum number of words per image; default: all"""

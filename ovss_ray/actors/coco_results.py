@@ -38,7 +38,7 @@ class Stage(stage.Stage):
         """The folder of the results."""
 
         folder: str
-        """path or URI that every node can write"""
+        """path or URI of the folder, to which every node can write"""
 
         @field_validator("folder")
         @classmethod

@@ -44,12 +44,12 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
 
     class Config(ClipConfig, Retrieval, Scoring):
-        """The CLIP, the captions to search, the formula of the scores, and the crops."""
+        """The CLIP model, the captions to search, the formula of the scores, and the crops."""
 
         words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
         detector: Literal["dense", "grid"] = "dense"
-        """dense: a map of cells from the crops of shifted grids, as in DenseCaSED; grid: the patches of plain grids"""
+        """dense: a map of cells from crops of shifted grids, as in DenseCaSED; grid: patches of unshifted grids"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
         """cells per axis of each grid; for `detector: grid`, the authors' code (vicss) uses [3]"""
         shifted: bool = True

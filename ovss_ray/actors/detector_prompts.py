@@ -1,4 +1,4 @@
-"""Boxes of a detector as prompts, from a file of results in COCO's format.
+"""Use the boxes of a detector as prompts, read from a file of results in COCO's format.
 
 The file is a JSON list of {"image_id", "bbox": [x, y, w, h], "score"}. Its `image_id` is that of the benchmark's
 annotations. Classes in the file are not read: the method names each box, and the detector's score ranks it. This is

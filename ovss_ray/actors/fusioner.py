@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 COCO = "coco20i"
 """Data set whose published checkpoints were trained on COCO, and so expect COCO's normalisation"""
 FOLDED = ("pascal5i", COCO)
-"""Few-shot data sets, whose benchmarks are folds of their classes"""
+"""Few-shot data sets. Each of their benchmarks is a fold of the classes"""
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
 """Note in the report of a fold. A checkpoint was trained on the classes of three folds, and is valid for the fourth"""
 KEPT = 1 << 26

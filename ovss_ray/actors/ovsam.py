@@ -4,9 +4,9 @@ Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes
 2401.02955.
 
 CLIP's ResNet encodes an image once. A neck turns its features into SAM's image embedding, and SAM's decoder returns a
-mask per prompt. Two branches name the mask: a head by features of the mask's box, and CLIP's attention pool. The scores
-of both branches are fused; for base classes, on which the head was trained, the head's weight is higher. Prompts of
-several images share passes of the decoder.
+mask per prompt. Two branches name the mask: a head that uses features of the mask's box, and CLIP's attention pool. The
+scores of both branches are fused; for base classes, on which the head was trained, the head's weight is higher. Prompts
+of several images share passes of the decoder.
 
 CLIP's branch sees the box of the prompt, or the mask's box if the prompt has none. In the published evaluation it sees
 the annotated box of the instance, even if the prompt is a point. This box is not scaled to the network's input, but

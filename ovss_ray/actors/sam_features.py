@@ -35,7 +35,7 @@ class Stage(stage.Stage):
         """The network, and the folder of the shards."""
 
         folder: str
-        """path or URI of the folder, which every node can write"""
+        """path or URI of the folder, to which every node can write"""
         batch: int = Field(default=4, ge=1)
         """maximum number of images in a forward pass"""
 

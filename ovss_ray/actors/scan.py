@@ -4,7 +4,7 @@ Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", C
 
 Swin-B and a masked decoder predict 100 masks and 100 proposal embeddings. A frozen CLIP sees the whole photograph, and
 its tokens calibrate the proposals. A second CLIP, fine-tuned on crops, sees a crop of each binary mask. A random part
-of the crop's background tokens becomes a token of the whole photograph (contextual shift). The class scores of
+of the crop's background tokens is replaced by a token of the whole photograph (contextual shift). The class scores of
 proposals and crops are fused by a weighted geometric mean. The score of a class at a pixel is the sum over masks of
 class score times mask probability. Only the class scores need the vocabulary.
 

@@ -125,7 +125,7 @@ def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[st
     after = totals.read(folder) if written else {}
     for name, uris in written.items():
         if {*after[name].settled.compact} != {*before[name].settled.compact, *uris}:
-            raise OvssError(f"{name}: compact files do not count. No record was deleted; please report this")
+            raise OvssError(f"{name}: the new compact files are not valid. No record was deleted; please report this")
         _compare(before[name], before[name].total, after[name].total)
 
 
@@ -140,6 +140,6 @@ def _compare(reading: Reading, first: Total, second: Total) -> None:
     )
     if one_report != two_report or not one_sums.equals(two_sums):
         raise OvssError(
-            "--compact: the sums of a compact file are not those of its records, probably by a fault in a metric's "
-            "module. No record was deleted"
+            "--compact: the sums of a compact file differ from those of its records, probably because of a fault in a "
+            "metric's module. No record was deleted"
         )

@@ -32,7 +32,7 @@ def offer(folder: "RunFolder", readings: "Mapping[str, Reading]", compact: bool,
         print(f"  {content}")
     print("Kept are all other numbers, ids and digests of the images, label maps, and pages and tables written before.")
     if not yes and not sys.stdin.isatty():
-        raise OvssError("--compact has to ask, and the standard input is not a terminal. Add --yes to agree")
+        raise OvssError("--compact asks for confirmation, but standard input is not a terminal. Add --yes to confirm")
     if not yes and not typer.confirm("Replace the records?"):
         print("Nothing was changed")
         return

@@ -36,7 +36,7 @@ def write_tables(
     latex: str | None,
     coco_rle: str | None,
 ) -> None:
-    """Write the report to each of the files that is not None. Print the names of these files and of report.json.
+    """Write the report in each format whose file name is set. Print the names of these files and of report.json.
 
     Raises OvssError.
     """

@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether transformed labels fit clearly better in nearly all images. Many images lower the limits."""
+        """Return whether transformed labels fit clearly better in nearly all images. Many images: lower limits."""
         number = len(self.fits)
         if not number:
             return False

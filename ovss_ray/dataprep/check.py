@@ -7,6 +7,7 @@ values, or classes in another order. The check reports:
 - invalid label values, and sizes that differ (see `inspection`, `label_causes`)
 - missing classes (see `missing_classes`)
 - label boundaries that do not follow the edges in the photograph (see `alignment`)
+- labels that contradict the meaning of their names (see `plausibility`)
 
 All files are tested for truncation. The tests of pixels use a sample of images or, with --full, all images. Every run
 starts with a short check of a few images (see `ahead`).

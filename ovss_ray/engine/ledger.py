@@ -44,7 +44,7 @@ class Status:
     """seconds since an image was last started or finished"""
     deaths: int
     redone: int
-    """number of times that an image was started again, in the pool where this number is largest"""
+    """number of restarts of images, in the pool where this number is largest"""
     busy: dict[str, tuple[str, ...]]
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]

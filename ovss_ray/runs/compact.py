@@ -127,8 +127,8 @@ def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
     """Return the sum of a metric from a struct of a compact file. Raises OvssError if its fields differ."""
     if metric.sums is None or {of.name for of in metric.sums} != set(row):
         raise OvssError(
-            f"these sums of the metric {metric.name} have the fields {sorted(row)}: they were written by another "
-            "version of the metric. Choose a new --out"
+            f"a compact file has sums of the metric {metric.name} that have the fields {sorted(row)}: they were "
+            "written by another version of the metric. Choose a new --out"
         )
     if hasattr(metric.Partial, "of_folded"):
         return metric.Partial.of_folded(row.as_py())

@@ -148,7 +148,7 @@ class Settled:
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
-    """number of images among `due` with unchanged files; those of another image in the same compact file have
+    """number of images among `due` whose own files are unchanged; another image of their compact file has
     changed"""
     compact: tuple[str, ...] = ()
     """addresses of the compact files that count; each has one row"""

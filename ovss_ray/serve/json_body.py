@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from ovss_ray.serve.refusal import Refused
 
 AS_JSON = ("points", "box", "map", "base")
-"""Fields that a form has as JSON text; a document has them as lists and objects"""
+"""Fields whose value is JSON text in a form, but a list or object in a JSON document"""
 PREFIX = re.compile(r"data:image/[\w.+-]+;base64,")
 """Beginning of a data URL, which browsers write before base64"""
 DIGEST = re.compile("[0-9a-f]{64}")

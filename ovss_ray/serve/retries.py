@@ -23,7 +23,7 @@ INTERNAL = "internal"
 TRIES = 3
 """Maximum number of attempts if each one ends in an INTERNAL error"""
 FIRST, LONGEST = 0.2, 10.0
-"""Seconds: upper bound of the random delay before the second attempt, and its maximum after doubling per attempt"""
+"""Seconds: upper bound of the random delay before the second attempt, and the limit up to which it doubles"""
 RETRY_AFTER = 30.0
 """Maximum seconds of a service's Retry-After that the client obeys"""
 NOTICE = 3.0

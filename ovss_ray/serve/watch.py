@@ -9,7 +9,7 @@ from ovss_ray.serve.pace import Pace, slowest
 from ovss_ray.serve.row import Kind
 
 Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures] | None]]]
-"""Function that collects the values of all replicas: name of a pool → values of its replicas; None: not in time"""
+"""Function that collects the values of all replicas: name of a pool → values per replica; None: no answer in time"""
 PERIOD = 2.0
 """Seconds between two requests for the replicas' state"""
 LINES = 1000

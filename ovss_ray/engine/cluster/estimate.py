@@ -20,9 +20,9 @@ from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 
 STORE = "object_store_memory"
-"""Ray's name of the resource that holds the bytes of a node's object store"""
+"""Name of Ray's resource for a node's object store; its amount is in bytes"""
 STORE_SHARE = 0.3
-"""Part of a machine's memory that Ray takes for its object store by default"""
+"""Fraction of a machine's memory that Ray takes for its object store by default"""
 IN_FLIGHT = 2
 """Batches that Ray Data sends to a worker at a time: the batch in progress, and the next one"""
 DRIVER = 0.010

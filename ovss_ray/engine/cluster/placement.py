@@ -93,8 +93,8 @@ def fused(pools: Sequence[Pool], size: Size) -> list[Pool]:
     A pool is light if no stage can use a GPU, for example if it only decodes images. A light pool is merged only if all
     of its settings have their default values.
 
-    With a GPU, light pools run in processes of their own, which keeps the GPU busy. Without a GPU, these processes
-    would compete with the networks for the CPUs. Each process also costs its start, its idle time, and the transfer of
+    With a GPU, light pools run in separate processes, which keeps the GPU busy. Without a GPU, these processes would
+    compete with the networks for the CPUs. Each process also costs its start, its idle time, and the transfer of
     images.
     """
     if size.gpus:

@@ -96,8 +96,8 @@ def _check(stages: Sequence[StageConfig]) -> None:
         )
     if square := [stage.use for stage in stages if stage.kind().side(stage.settings())]:
         raise OvssError(
-            f"the stage {square[0]} predicts a square of a fixed size instead of the photograph's, so the config "
-            "cannot be served. Serve it with resolution: original"
+            f"the stage {square[0]} predicts label maps of a fixed square size instead of the photograph's size, "
+            "so the config cannot be served. Serve it with resolution: original"
         )
     if prompted := [stage.use for stage in stages if {*TRUE} & set(stage.reads())]:
         raise OvssError(
@@ -109,7 +109,7 @@ def _check(stages: Sequence[StageConfig]) -> None:
     ):
         raise OvssError(
             f"the stage {painters[0].use!r} finds words and segments at once, so that a request could not name the "
-            "classes. Serve a config that segments in a stage of its own, such as vocabulary_free_tiny"
+            "classes. Serve a config that segments in a separate stage, such as vocabulary_free_tiny"
         )
 
 
