@@ -2,7 +2,7 @@
 
 All requests are idempotent. A request is repeated if the service is busy or not ready (429, 503). It is also repeated
 if the connection is refused or lost. After `patience` seconds, the client raises an error (see serve/retries.py). A
-request that was too slow for the service (504, code `deadline`) is not repeated.
+request that exceeded the service's time limit (504, code `deadline`) is not repeated.
 
     client = Client("http://127.0.0.1:8000")
     segmentation = client.segment("street.jpg", ["road", "car", ["tree", "bush"]])
@@ -39,9 +39,9 @@ from ovss_ray.structures.masks import rle
 Photograph = str | Path | bytes | np.ndarray
 """Path, URL or bytes of a JPEG, PNG or WebP, or pixels (H, W, 3) uint8 RGB. Grey and RGBA arrays also work."""
 FORMS = "the path of a file (str or Path), its bytes, or pixels (H, W, 3) uint8 RGB"
-"""Accepted forms of an image, as worded in error messages"""
+"""Accepted types of an image, for error messages"""
 PATIENCE = 300.0
-"""Seconds for which a request is repeated while the service is busy or restarts, which takes about a minute"""
+"""Seconds for which a request is repeated while the service is busy or restarts; a restart takes about a minute"""
 REMEMBERED_DIGESTS = 1000
 """Maximum number of digests of sent images that the client remembers"""
 
@@ -210,9 +210,10 @@ class Client:
         return Answer.model_validate_json(self._send("POST", "/v1/segment", fields))
 
     def _send(self, method: str, path: str, fields: Fields | None = None, patience: float | None = None) -> bytes:
-        """Return the body of an answer. `patience`: seconds, by default those of the client.
+        """Return the body of an answer. `patience`: seconds of repetition, by default `self.patience`.
 
-        Raises NotThere for status 404, DeadlinePassed if the request was too slow, OvssError for other errors.
+        Raises NotThere for status 404, DeadlinePassed if the service's time limit was exceeded, OvssError for other
+        errors.
         """
         address, patience = self.address + path, self.patience if patience is None else patience
 

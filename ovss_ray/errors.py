@@ -1,6 +1,6 @@
 """Errors that a user can fix: the message says what was requested, what was found and what to type.
 
-Also the end of a computation whose result is not needed any more.
+The exception `Abandoned` ends a computation whose result is no longer needed.
 """
 
 import difflib
@@ -32,7 +32,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class Abandoned(BaseException):
-    """End of a computation for which no client waits any more. It is no Exception, so that no stage handles it."""
+    """End of a computation that no client waits for. It is not an Exception, so that stages do not catch it."""
 
 
 _CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=None)
@@ -50,7 +50,7 @@ def checked(check: Callable[[], None]) -> Iterator[None]:
 
 
 def in_parts(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield the parts of a long computation, such as tiles of an image. Call the check before each (see checked).
+    """Yield parts of a long computation, such as tiles of an image. Call the check before each part (see checked).
 
     The online service thereby sees that the computation makes progress, and ends it if all its clients have gone.
     """

@@ -3,8 +3,9 @@
 Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024, arXiv 2312.03818.
 
 This is the second half of a two-stage method: an earlier stage proposes regions, and `paint` draws the label map.
-CLIP's image tower sees each region as one small picture (see models/alpha_clip/inputs.py). Regions of all images of a
-batch share forward passes; only the last pass may be smaller. Only the final matrix product needs the vocabulary.
+CLIP's image tower sees each region as one small picture (see models/alpha_clip/inputs.py). A forward pass takes `batch`
+regions, which may be of several images; the last pass takes the remaining regions. Only the final matrix product needs
+the vocabulary.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB, regions and vocabulary → scores (R, K) float32: 100 · cosine."""
+    """image (H, W, 3) uint8 RGB, R regions, K classes → scores (R, K) float32: 100 · cosine similarity."""
 
     reads = ("image", "vocabulary", "boxes", "bits")
     writes = ("scores",)
@@ -42,7 +43,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("base", "weights", "device", "batch")
 
     class Config(NetworkConfig, Look, Naming):
-        """The network, the image of a region that CLIP sees (Look), and the prompts for class names (Naming)."""
+        """Options: the network, the input image for each region (Look), and the prompts for class names (Naming)."""
 
         family: ClassVar[str] = "ovss_ray.models.alpha_clip"
         variant: str = "alpha_clip_vit_l_14"
@@ -91,7 +92,7 @@ class Stage(stage.Stage):
 
     @cached_property
     def _checkpoint(self) -> str:
-        """Digest of the text tower's checkpoint, read once per worker."""
+        """SHA-256 of the text tower's checkpoint, computed once per worker."""
         return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
@@ -118,7 +119,7 @@ class Stage(stage.Stage):
             return {"scores": column(values.float().cpu().numpy() for values in scores)}
 
     def _views(self, image: np.ndarray, boxes: np.ndarray, bits: np.ndarray) -> "Iterator[View]":
-        """Yield the model inputs of an image's regions one by one, so that only one image is in memory."""
+        """Yield the model inputs of an image's regions lazily: only one image is prepared at a time."""
         if len(boxes):
             yield from self.model.viewer(image, self.config).views(boxes, Masks(boxes, bits))
 

@@ -6,7 +6,7 @@ and the image's id only, not on the order of images.
 
 A captioner of your own is a module with a function `load(config)`. It receives this stage's Config, and returns the
 captioner. The captioner is a function of an image (H, W, 3) uint8 RGB and a seed. It returns a list of texts, each with
-its score. A function `files(config)` of the module may return the files that decide its results.
+its score. The module may also have a function `files(config)` that returns the files on which the captions depend.
 """
 
 import hashlib
@@ -34,9 +34,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 HUGGING_FACE = "transformers"
 """Value of the option `captioner` for models of Hugging Face"""
 ENDINGS = (".json", ".txt", ".model", ".safetensors")
-"""Endings of files of a model: settings, tokeniser, weights. Pickled weights could run code, so they are not read."""
+"""Suffixes of the model files that are read: settings, tokeniser, weights. Pickled weights could run code, so they are
+not read."""
 Caption = tuple[str, float]
-"""Text and score"""
+"""Text of a caption, and its score"""
 
 
 class Stage(stage.Stage):
@@ -110,7 +111,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the options that the run's digest ignores.
+        """Return the names of the options that the run's digest ignores.
 
         If a user's captioner has no function `files`, only the option `model` identifies the files that it loads. So
         the digest covers `model`, unless the option has its default value.
@@ -130,7 +131,7 @@ class Stage(stage.Stage):
             self.describe = registry.find("ovss_ray.actors", config.captioner, "load")(config)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Describe the images; with `exact` or `sample`, each in a forward pass of its own."""
+        """Return the captions of every image. With `exact` or `sample`, each image has a separate forward pass."""
         seeds = [seed_of(self.config.seed, str(image_id)) for image_id in batch["image_id"]]
         with self.config.computing():
             if self.describe is not None:
@@ -164,7 +165,7 @@ def seed_of(seed: int, image_id: str) -> int:
 
 
 def model_files(model: str) -> tuple[Path, ...]:
-    """Return the files of a model: of its folder, or of the Hugging Face hub, downloaded if needed.
+    """Return the files of a model in a local folder or on the Hugging Face hub; download them if needed.
 
     Raises OvssError if the model does not exist, cannot be downloaded, or has no weights in safetensors.
     """
@@ -181,7 +182,7 @@ def model_files(model: str) -> tuple[Path, ...]:
 
 
 def _downloaded(model: str) -> Path:
-    """Return the folder of a model of the hub: the cached one, or a new download."""
+    """Return the local folder of a model of the Hugging Face hub. The model is downloaded unless it is cached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -246,7 +247,7 @@ class HuggingFace:
         return [sorted(row, key=lambda caption: -caption[1]) for row in rows]
 
     def _inputs(self, images: Sequence[np.ndarray]) -> dict[str, "Tensor"]:
-        """Return the model's inputs; with a prompt, also its tokens, for each image."""
+        """Return the model's inputs for images, by name. With a prompt, they include its tokens once per image."""
         listed, prompts = list(images), [self._config.prompt] * len(images)
         if self._joint is not None and self._config.prompt:
             return dict(self._joint(images=listed, text=prompts, return_tensors="pt"))

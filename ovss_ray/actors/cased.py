@@ -1,8 +1,8 @@
 """Score the candidate words of an image with CaSED, and order them by score.
 
 Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. CLIP compares each word with
-the image and with the mean of its captions. The first word is CaSED's answer. A later segmenter has all words, or the
-best ones, as its vocabulary.
+the image and with the mean of its captions. The first word is CaSED's answer. A later stage segments the image with all
+these words, or with the best of them.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from torch import Tensor
 
 Words = Mapping[str, Any]
-"""A value of the column `words`"""
+"""Value of the column `words` for one image"""
 
 
 class Stage(stage.Stage):
@@ -34,7 +34,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
 
     class Config(ClipConfig, Scoring):
-        """The CLIP, the formula of the scores, and the limits for the words to keep."""
+        """The CLIP model, the formula of the scores, and the limits for the words to keep."""
 
         most: int | None = Field(default=None, ge=1)
         """maximum number of words per image; default: all"""
@@ -57,7 +57,7 @@ class Stage(stage.Stage):
         return {"text": text.WORDS.held}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Embed the images together; with `exact`, each image alone, for bit-identical results."""
+        """Score and order the words of every image. With `exact`, images are embedded one by one."""
         import torch
 
         size = 1 if self.config.exact else self.config.batch

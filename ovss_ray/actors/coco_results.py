@@ -38,7 +38,7 @@ class Stage(stage.Stage):
         """The folder of the results."""
 
         folder: str
-        """path or URI that every node can write"""
+        """path or URI of the folder, to which every node can write"""
 
         @field_validator("folder")
         @classmethod
@@ -56,7 +56,7 @@ class Stage(stage.Stage):
         self, benchmark: Benchmark, part: str, number: np.ndarray, size: np.ndarray, boxes: np.ndarray,
         bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """Return the results of one image, in the order of the masks, without masks whose class counts as no label."""
+        """Return the results of one image, in the order of the masks; masks of a class without a label are left out."""
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))
         height, width = size.tolist()

@@ -3,11 +3,11 @@
 Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. With `detector: dense`
 (DenseCaSED), CLIP embeds the crops of several shifted grids. Each cell of a map gets the mean embedding of the crops
 that cover it. For this embedding, captions are retrieved, and candidate words are found in the captions. The cell gets
-the word with the highest score. With `detector: grid`, each patch of plain grids gets a word in the same way.
+the word with the highest score. With `detector: grid`, each patch of unshifted grids gets a word in the same way.
 
-The stage `words`, or another stage that reads `captions` and writes `words`, finds the candidates. The column `words`
-of an image lists the words of its cells or patches. The most frequent word is first; ties are in order of occurrence.
-The prediction is an index into this list.
+The candidates are found by the stage `words`, or by another stage that reads `captions` and writes `words`. The column
+`words` of an image lists the words of its cells or patches. The most frequent word is first; ties are in order of
+occurrence. The prediction is an index into this list.
 """
 
 from collections import Counter
@@ -44,20 +44,21 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
 
     class Config(ClipConfig, Retrieval, Scoring):
-        """The CLIP, the captions to search, the formula of the scores, and the crops."""
+        """The CLIP model, the captions to search, the formula of the scores, and the crops."""
 
         words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
         detector: Literal["dense", "grid"] = "dense"
-        """dense: a map of cells from the crops of shifted grids, as in DenseCaSED; grid: the patches of plain grids"""
+        """dense: a map of cells from crops of shifted grids, as in DenseCaSED; grid: patches of unshifted grids"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
-        """cells per axis of each grid; with `detector: grid`, vicss uses [3]"""
+        """cells per axis of each grid; for `detector: grid`, the authors' code (vicss) uses [3]"""
         shifted: bool = True
         """True: grids are also shifted by half a cell; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
         """cells per axis of the map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
-        """side in pixels to which a crop is resized; for `detector: dense`. A patch is resized to CLIP's own side"""
+        """side in pixels of a resized crop, for `detector: dense`; patches of `detector: grid` have CLIP's input
+        side"""
         smallest: int = Field(default=1000, ge=0)
         """patches with at most this number of pixels are left out; for `detector: grid`"""
         vocabulary: Literal["patch", "image"] = "patch"
@@ -112,7 +113,7 @@ class Stage(stage.Stage):
         return {"words": column(words for words, _ in rows), "prediction": column(labels for _, labels in rows)}
 
     def _dense(self, image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-        """Return words and prediction from a map of embeddings."""
+        """Return the words and the prediction (H, W) uint16 of an image, for `detector: dense`."""
         from ovss_ray.models.alpha_clip import grids
 
         cells = self.embed(image).flatten(0, 1)
@@ -134,7 +135,7 @@ class Stage(stage.Stage):
         return grids.averaged(embeddings, grids.boxes(config.grids, config.shifted), config.side)
 
     def _grid(self, image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-        """Return words and prediction from the patches of all plain grids."""
+        """Return the words and the prediction (H, W) uint16 of an image, for `detector: grid`."""
         import torch
 
         from ovss_ray.models.alpha_clip import grids, inputs
@@ -167,7 +168,7 @@ class Stage(stage.Stage):
         return self.index.retrieve(embeddings.cpu().numpy(), self.config.count, self.config.duplicates)
 
     def _named(self, embeddings: "Tensor", hits: Sequence[Sequence[Hit]]) -> list[Named]:
-        """Return the best candidate word and its score for each embedding (n, D); `hits` are its captions."""
+        """Return best candidate word and score for each of n embeddings (n, D); `hits[i]`: captions of embedding i."""
         import torch
 
         from ovss_ray.models.alpha_clip import cased
@@ -189,7 +190,7 @@ class Stage(stage.Stage):
         return named
 
     def _candidates(self, retrieved: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
-        """Return the candidate words in each tuple of captions; equal tuples are processed once."""
+        """Return the candidate words for each tuple of caption rows in the index. Equal tuples are processed once."""
         unique = list(dict.fromkeys(retrieved))
         captions = [{"texts": [self.index.texts[row] for row in rows], "scores": None} for rows in unique]
         batch = {"image_id": column(map(str, range(len(unique)))), "captions": column(captions)}

@@ -1,4 +1,4 @@
-"""Boxes of a detector as prompts, from a file of results in COCO's format.
+"""Use the boxes of a detector as prompts, read from a file of results in COCO's format.
 
 The file is a JSON list of {"image_id", "bbox": [x, y, w, h], "score"}. Its `image_id` is that of the benchmark's
 annotations. Classes in the file are not read: the method names each box, and the detector's score ranks it. This is
@@ -26,7 +26,7 @@ EXPECTED = (
 
 
 class Stage(stage.Stage):
-    """image_number → the boxes of a detector with the best scores as prompts, best first."""
+    """image_number → prompts: the boxes with the detector's best scores, best first."""
 
     reads = ("image_number",)
     writes = ("prompt_points", "prompt_boxes", "detector_scores")
@@ -38,7 +38,8 @@ class Stage(stage.Stage):
         path: str
         """JSON file of results in COCO's format, on a path that every node can read"""
         limit: int = Field(default=100, ge=1)
-        """maximum number of boxes of an image; COCO's AP evaluates at most 100 per class, LVIS's 300"""
+        """maximum number of boxes of an image; COCO's AP counts at most 100 per class and image, LVIS's AP 300 per
+        image"""
         threshold: float = Field(default=0.0)
         """minimum score of a box"""
 
@@ -59,7 +60,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
-        """Return the name of the file, and the rule by which boxes are selected."""
+        """Return a note for the report: the name of the file, and the rule by which boxes are selected."""
         selected = f"at most {config.limit} per image with a score of at least {config.threshold:g}"
         return (f"prompts are boxes of a detector: {Path(config.path).name}, {selected}",)
 
@@ -77,7 +78,7 @@ class Stage(stage.Stage):
         }
 
     def _of(self, number: int) -> np.ndarray:
-        """Return x0 y0 x1 y1 and score of the boxes of an image, (N, 5) float64, best first."""
+        """Return x0 y0 x1 y1 and score of an image's best `limit` boxes, (N, 5) float64, best first."""
         first, last = np.searchsorted(self._images, (number, number + 1))
         return self._boxes[first : min(last, first + self.config.limit)]
 
@@ -85,7 +86,7 @@ class Stage(stage.Stage):
 def _read(path: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the image id of each box, (n,) int64 ascending, and x0 y0 x1 y1 score, (n, 5) float64.
 
-    The boxes of an image are sorted by score, best first. The file is read as a stream. Raises OvssError if it is
+    The boxes of an image are sorted by score, best first. The file is read as a stream. Raises OvssError if the file is
     damaged or has no entry.
     """
     import ijson  # part of an extra

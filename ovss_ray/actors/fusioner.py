@@ -38,9 +38,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 COCO = "coco20i"
 """Data set whose published checkpoints were trained on COCO, and so expect COCO's normalisation"""
 FOLDED = ("pascal5i", COCO)
-"""Few-shot data sets, whose benchmarks are folds of their classes"""
+"""Few-shot data sets. Each of their benchmarks is a fold of the classes"""
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
-"""Note in the report of a fold, since each checkpoint was trained without the classes of one fold only"""
+"""Note in the report of a fold. A checkpoint was trained on the classes of three folds, and is valid for the fourth"""
 KEPT = 1 << 26
 """Maximum bytes of a worker's cache of encoded windows, which serves further classes of the same photograph"""
 Row = tuple[np.ndarray, DataSet, Vocabulary]
@@ -104,7 +104,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the normalisation and the resolution, and FOLD_NOTE for a fold."""
+        """Return notes for the report: the normalisation and the resolution, and FOLD_NOTE for a fold."""
         sizes = zoo.variants(config.family)[config.variant]
         colours = sizes.colours or config.data_set(benchmark)
         if config.resolution == "original":

@@ -1,16 +1,16 @@
-"""Per-image vocabularies from a file, such as the tags of a tagging model.
+"""Read the words of each image from a file, for example the tags of a tagging model.
 
-Forms of the file, by its suffix:
+The suffix of the file determines its format:
 
     .json      {"image": ["sky", ["car", "auto"]], …}, or a list of entries
     .jsonl     one entry per line
     .parquet   one entry per row
 
-An entry has the image under `image_id`, `file_name` or `image`, and its words under `classes`, `class_names` or
-`words`. A word is a name, or a list of synonyms with the displayed name first. `scores` may have a number per word.
-An entry belongs to an image if its path, without suffix, equals the image's id or ends in the id. See
-io/image_names.py for details. An unreadable file is refused before the run. A faulty entry makes only its own image
-fail.
+An entry names its image under the key `image_id`, `file_name` or `image`. It lists the image's words under `classes`,
+`class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
+`scores` has one number per word. An entry belongs to an image if its image name, without suffix, equals or ends in the
+image's id. See io/image_names.py for details. The run does not start if the file is unreadable. If an entry is faulty,
+only its image fails.
 """
 
 import json
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
     """Words of one image as read from the file, not yet checked."""
 
     place: str
-    """line, row or number of the entry, for messages"""
+    """position of the entry in the file, such as "line 3"; for messages"""
     classes: Any
     scores: Any = None
 
@@ -83,13 +83,13 @@ class Stage(stage.Stage):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns that the stage reads and writes. `vocabulary` is read for words of the benchmark only."""
+        """Return the columns that the stage reads and writes. `vocabulary` is read only if an option needs it."""
         of_benchmark = options.get("base") or options.get("missing") == "benchmark"
         return ("vocabulary",) if of_benchmark else (), cls.writes
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the name of the file, and how images without an entry are treated."""
+        """Return a note for the report: the name of the file, and the treatment of images without an entry."""
         base = "; words are added to the classes of the benchmark" * config.base
         rest = "; images without an entry have the classes of the benchmark" * (config.missing == "benchmark")
         return (f"words from {PurePosixPath(config.path).name}{base}{rest}",)

@@ -16,7 +16,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth_uri and size → true instances: masks, labels, annotated boxes, areas, status; and the file's digest."""
+    """truth_uri and size → true instances (masks, labels, boxes, areas, status), image number, file digest."""
 
     reads = ("benchmark", "image_uri", "truth_uri", "part", "size")
     writes = (*TRUE, "image_number", "truth_digest")
@@ -51,7 +51,7 @@ class Stage(stage.Stage):
 
 
 def _of_size(instances: Instances, size: np.ndarray, photograph: str) -> Instances:
-    """Return the instances. Raises OvssError if the size H, W of the photograph differs from the annotated one."""
+    """Return the instances. Raises OvssError if the photograph's size (H, W) differs from the annotated size."""
     if instances.size != tuple(size.tolist()):
         (height, width), (annotated_height, annotated_width) = size.tolist(), instances.size
         raise OvssError(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from torch import Tensor
 
 TOP = 10
-"""T: number of best classes per region in `top_classes`, the most that a request to the online service can get"""
+"""Number T of best classes per region in `top_classes`, also the maximum for a request to the online service"""
 
 
 class Stage(WithNames, stage.Stage):
@@ -48,7 +48,7 @@ class Stage(WithNames, stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the meaning of predicted_iou, and the origin of the scores."""
+        """Return a note for the report: the meaning of predicted_iou, and the origin of the scores."""
         scores = "the head alone" if config.path == "demo" else "the ensemble; CLIP's branch sees the mask's box"
         return (f"predicted_iou is the stability of a mask; scores of {scores}",)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.text import Classifier
 
 TOP = 10
-"""T: number of best classes of the mask in `top_classes`, the most that a request to the online service can get"""
+"""Number T of best classes of the mask in `top_classes`, also the maximum for a request to the online service"""
 OFFSET = 1.0
 """Threshold in logits: a mask's stability is the IoU of its versions above +OFFSET and above −OFFSET"""
 QUESTION = ("points", "labels", "box", "base", "multimask", "image")

@@ -112,7 +112,7 @@ def _index(name: str, vocabulary: Vocabulary) -> int:
 
 
 def _outermost(boxes: np.ndarray, masks: Masks, areas: np.ndarray, part: float) -> np.ndarray:
-    """Return (R,) bool: False for regions inside a larger region that is kept. Masks are compared, not boxes."""
+    """Return (R,) bool: False for regions with at least the fraction `part` of their mask in a larger kept region."""
     stays = np.zeros(len(boxes), bool)
     for i in np.argsort(-areas, kind="stable"):
         low, high = np.maximum(boxes[:, :2], boxes[i, :2]), np.minimum(boxes[:, 2:], boxes[i, 2:])

@@ -130,7 +130,7 @@ class Stage(stage.Stage):
 
 
 def _agree(sample: Iterable[str]) -> None:
-    """Compare the palettes of a sample of label maps. Raises OvssError if files give a colour different numbers."""
+    """Compare the palettes of a sample of label maps. Raises OvssError if two files number a colour differently."""
     shown = []
     for uri in sample:
         with suppress(OvssError):  # the run reports an unreadable file, and continues with the other images
@@ -189,7 +189,7 @@ def label_maps(folder: str) -> dict[str, str]:
 
 
 class _Json:
-    """detectron2's predictions, read once; masks are decoded image by image."""
+    """Predictions in detectron2's JSON. The file is read once; masks are decoded image by image."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -228,7 +228,7 @@ class _Json:
         return name, painted
 
     def _missing(self, image_id: str, fitting: list[str]) -> str:
-        """Return the reason why no single file_name matches an image, as text."""
+        """Return text for an error message: no file_name matches the image, or several match."""
         if fitting:
             return f"{len(fitting)} file_names of {self._path} match {image_id!r}: {', '.join(fitting[:3])}"
         folders, _, stem = image_id.rpartition("/")

@@ -1,7 +1,8 @@
 """Retrieve captions for an image from a list: those whose CLIP embeddings are most similar to the image's.
 
-The first step of CaSED: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3.
-The list, called base, has captions or words. Near duplicates of a better caption are removed without replacement.
+The first step of CaSED: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. The
+list, called base, has captions or words. Near duplicates of a better caption are removed, so an image may have fewer
+captions than `count`.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
 
     class Config(ClipConfig, Retrieval):
-        """The CLIP that embeds images and captions, and the base of captions."""
+        """The CLIP model that embeds images and captions, and the base of captions."""
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
@@ -38,7 +39,7 @@ class Stage(stage.Stage):
         self.index = build_index(config, config, self.model)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Embed the images together; with `exact`, each image alone, for bit-identical results."""
+        """Retrieve the captions of every image. With `exact`, images are embedded one by one."""
         import torch
 
         size = 1 if self.config.exact else self.config.batch

@@ -1,4 +1,4 @@
-"""Propose regions with SAM: the same masks as the released automatic generator, in its order, in less time.
+"""Propose regions with SAM: the same masks in the same order as the released automatic mask generator, in less time.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. The network is prompted with a grid of points and
 returns three masks per point. The generator (models/sam_layers/generator.py) drops masks with a low predicted IoU or

@@ -1,10 +1,10 @@
 """Write the image embeddings of a SAM into shards, as targets for the training of Open-Vocabulary SAM's neck.
 
 The photograph is resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024). So teacher and student see the same
-pixels. Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H. A shard holds the images of a batch,
-by their ids (io/arrays/shards.py); `pools.N.batch` sets their number. A shard also has the name of the SAM and the
-digest of its weights. So a training can refuse embeddings of another SAM. A killed run is resumed like any other run:
-images with a record are not computed again.
+pixels. Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H. A shard has the embeddings of a
+batch of images, by image id (io/arrays/shards.py); `pools.N.batch` sets the batch size. A shard also has the name of
+the SAM and the digest of its weights. So a training can refuse embeddings of another SAM. A killed run is resumed like
+any other run: images with a record are not computed again.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ class Stage(stage.Stage):
         """The network, and the folder of the shards."""
 
         folder: str
-        """path or URI of the folder, which every node can write"""
+        """path or URI of the folder, to which every node can write"""
         batch: int = Field(default=4, ge=1)
         """maximum number of images in a forward pass"""
 
@@ -51,7 +51,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the folder of the shards."""
+        """Return a note for the report: the folder of the shards."""
         return (f"embeddings of {config.variant} are in {cls.folder(config, benchmark)}",)
 
     @classmethod

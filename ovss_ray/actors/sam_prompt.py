@@ -63,7 +63,7 @@ class Stage(WithImages, stage.Stage):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns that the stage reads and writes. With `per: instance`, two columns have the prompts."""
+        """Return the columns that the stage reads and writes. With `per: instance`, the prompts are in two columns."""
         per_instance = options.get("per") == "instance"
         return (("image", "prompt_points", "prompt_boxes") if per_instance else cls.reads), cls.writes
 

@@ -4,12 +4,13 @@ Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", C
 
 Swin-B and a masked decoder predict 100 masks and 100 proposal embeddings. A frozen CLIP sees the whole photograph, and
 its tokens calibrate the proposals. A second CLIP, fine-tuned on crops, sees a crop of each binary mask. A random part
-of the crop's background tokens becomes a token of the whole photograph (contextual shift). The class scores of
-proposals and crops are fused by a weighted geometric mean. The masks spread them over the pixels. Only the class scores
-need the vocabulary.
+of the crop's background tokens is replaced by a token of the whole photograph (contextual shift). The class scores of
+proposals and crops are fused by a weighted geometric mean. The score of a class at a pixel is the sum over masks of
+class score times mask probability. Only the class scores need the vocabulary.
 
 The crops take most of the time: one pass through CLIP's image tower for each mask. Crops of several images share
-passes, and a crop exists only during its pass. The draws of each image depend only on the seed and its pixels.
+passes, and a crop exists only during its pass. The random draws for an image depend only on the seed and the image's
+pixels.
 """
 
 import time
@@ -39,8 +40,9 @@ Row = tuple[np.ndarray, Options, Vocabulary]
 
 
 class Values(Settings):
-    """Options that may differ between benchmarks. None stands for the value in the benchmark's preset, else the
-    default.
+    """Options that may differ between benchmarks.
+
+    None: the value of the benchmark's preset, or the default if there is no such value.
     """
 
     mask_threshold: Fraction | None = None
@@ -53,7 +55,7 @@ class Values(Settings):
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """product (default): the geometric mean; log: the mean normalised, as in the official code for two benchmarks"""
+    """product (default): the geometric mean; log: the mean, normalised, as the official code does for two benchmarks"""
 
 
 class Stage(WithClassifiers, stage.Stage):
@@ -102,7 +104,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the values for the benchmark, their origin, and the seed if the method draws random numbers."""
+        """Return notes for the report: the benchmark's option values, their origin, and the seed of random draws."""
         values, preset, overrides = config.values(benchmark), config.preset(benchmark), _set(config)
         weight = "none" if values.ensemble_weight is None else values.ensemble_weight
         numbers = (
@@ -179,5 +181,5 @@ class Stage(WithClassifiers, stage.Stage):
 
 
 def _set(values: Values) -> dict[str, object]:
-    """Return the values that are set, by name."""
+    """Return option name → value, for options that are not None."""
     return values.model_dump(include=set(Values.model_fields), exclude_none=True)

@@ -1,8 +1,8 @@
 """Find the words of an image: the names from a list that SAN predicts for its masks with sufficient probability.
 
 SAN scores each of its masks for every name of the list, and for "no object". A name becomes a word of the image if it
-is the best class of a mask. The mask's area and the name's probability must exceed thresholds. So no captioner is
-needed. Later stages segment the image with these words only, so the list may be long.
+is the best class of a mask. The mask's area and the name's probability must exceed thresholds. No captioner is needed.
+Later stages segment the image with these words only, so the list may be long.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return the list of names and the thresholds, and a remark if the list is that of the evaluated benchmark."""
+        """Return a note for the report: the list of names, whether it is the benchmark's, and the thresholds."""
         listed = config.words if isinstance(config.words, str) else f"{len(config.words)} names of the config"
         restricted = ", which is the benchmark itself: words are restricted to its classes" * (listed == benchmark)
         return (f"words from {listed}{restricted}; threshold {config.threshold}, area {config.area}",)
@@ -148,7 +148,7 @@ class Stage(stage.Stage):
     def _words(self, names: np.ndarray, probabilities: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
         """Return the words of an image from name, probability and area of each query, all (Q,).
 
-        If several queries have the same name, its place is that of its largest mask, its score the highest probability.
+        If several queries have the same name, the largest mask decides its rank; its score is the highest probability.
         """
         counted = np.flatnonzero((areas > self.config.area) & (probabilities > self.config.threshold))
         scores: dict[int, float] = {}

@@ -23,7 +23,7 @@ class Stage(stage.Stage):
     benchmarks: Mapping[str, Benchmark]
 
     class Config(Settings):
-        """The size of the truth, set by the run (see runs.complete)."""
+        """The size of the label maps, set by the run (see runs.complete)."""
 
         side: int | None = None
         """side in pixels of the square to which label maps are resized, by nearest neighbour; None: no resizing"""

@@ -1,4 +1,4 @@
-"""Create one prompt per counted true instance: a point in its mask, or its box.
+"""Create a prompt for each true instance of an image: a point in its mask, or its box.
 
     centre_point  the pixel of the mask that is farthest from the outside (see structures/masks/centre_point.py). As in
                   OVSAM's evaluation, the mask is first resized by nearest neighbour, to a long side of `side` pixels
@@ -7,8 +7,8 @@
     noisy_box     the annotated box with noise, as in SAM's training: a normal deviate is added to each coordinate.
                   Its standard deviation is 10 % of the box's side, its limit 20 pixels. The box stays in the image
 
-Crowds and invalid annotations get no prompt (see structures/instances.py). Random choices depend on the seed and the
-image's id only.
+Crowds and invalid annotations get no prompt (see structures/instances.py). Random draws depend only on the seed and on
+the image's id.
 
 OVSAM: Yuan et al., "Open-Vocabulary SAM", ECCV 2024, arXiv 2401.02955. SAM: Kirillov et al., ICCV 2023, appendix A.
 """
@@ -33,7 +33,7 @@ NOISE, MOST_NOISE = 0.1, 20.0
 
 
 class Stage(stage.Stage):
-    """True instances → one prompt per counted instance, in the order of the instances."""
+    """True instances → one prompt per instance with the status COUNTED, in the order of the instances."""
 
     reads = ("size", "true_boxes", "true_bits", "true_frames", "true_status")
     writes = ("prompt_points", "prompt_boxes", "prompt_instances")
@@ -49,7 +49,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
-        """Return the kind of the prompts, and the annotations that have no prompt."""
+        """Return a note for the report: the kind of the prompts, and the annotations without a prompt."""
         seed = f", seed {config.seed}" if config.kind in ("random_point", "noisy_box") else ""
         return (f"one prompt per instance: {config.kind}{seed}; crowds and invalid annotations are not counted",)
 
@@ -87,7 +87,7 @@ class Stage(stage.Stage):
 
 
 def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
-    """Return x y of the centre of a mask (H, W) uint8, in pixels of this mask.
+    """Return x, y of the centre point of a mask (H, W) uint8, in pixels of this mask.
 
     The centre is found after resizing to a long side of `side` pixels. The resized sides are those of SAM's input, as
     in mmcv.
@@ -102,7 +102,7 @@ def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
 
 
 def _random_pixel(mask: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return x y of a random pixel of a mask (h, w) bool; 0 0 for an empty mask."""
+    """Return x, y of a random pixel of a mask (h, w) bool; 0, 0 for an empty mask."""
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return np.zeros(2)

@@ -1,6 +1,6 @@
-"""Words of each image from its captions: the vocabulary that later stages segment the image with.
+"""Extract the words of each image from its captions. Later stages use these words as classes.
 
-The filters are, by the option `filter`:
+The option `filter` selects the rule:
 
     nouns     nouns by the package's extract of WordNet; "traffic lights" gives the word "traffic light"
     cased     the thirteen steps of CaSED: single words with two occurrences or more; needs the extra `words`
@@ -34,7 +34,7 @@ class Stage(stage.Stage):
         """The filter and its limits."""
 
         filter: Literal["nouns", "cased", "autoseg", "phrases"] = "nouns"
-        """rule that takes words from captions"""
+        """rule that extracts words from captions"""
         limit: int = Field(default=50, ge=1, le=1000)
         """maximum number of words of an image; the most frequent are kept"""
         fallback: str = ""
@@ -63,7 +63,7 @@ class Stage(stage.Stage):
             self._tagger = registry.find("ovss_ray.words", config.tagger, "tag")
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Filter the captions of every image. Raises OvssError if a library of the filter is missing."""
+        """Extract the words of every image. Raises OvssError if a library of the filter is missing."""
         return {"words": column(self._words(captions) for captions in batch["captions"])}
 
     def _words(self, captions: Mapping[str, Any]) -> dict[str, Any]:

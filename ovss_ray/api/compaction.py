@@ -1,8 +1,8 @@
 """Make a finished run compact: replace the records of its images by sums (see runs/compact.py).
 
 First, compact files are written whose sums equal those of the records. Then all sums are read again and compared with
-those of the records. Only then are the record files deleted. A run that is interrupted has the same numbers at each
-step; repeat the command to complete it.
+those of the records. Only then are the record files deleted. If the command is interrupted at any step, the numbers of
+the run stay the same; repeat the command to finish.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ LOST = (
     "--merge, --buckets and --mapping",
     "records of earlier versions of changed files",
 )
-"""Content of a run that is lost when it becomes compact"""
+"""Parts and options of a report that a compact run no longer has"""
 
 
 def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int]:
@@ -86,18 +86,18 @@ def run(folder: RunFolder, say: Callable[[str], None]) -> None:
 
 
 def _outdated(reading: Reading, folder: str) -> list[str]:
-    """Return the addresses of the files in a folder of records, without compact files that count."""
+    """Return the addresses of all record files in a folder, except compact files that are already valid."""
     return [uri for uri in records.parts(folder) if uri not in reading.settled.compact]
 
 
 def _write(reading: Reading, folder: str, outdated: Collection[str]) -> list[str]:
-    """Write compact files for the records that count in the files `outdated`. Return their addresses."""
+    """Write compact files that replace the record files `outdated`. Return the addresses of the compact files."""
     left = [part for part in reading.settled.parts if part[0] in outdated]
     return [files.join(folder, records.write(folder, _content(group, reading))) for group in _groups(left)]
 
 
 def _groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """Yield consecutive record files, with IMAGES images or more in each group but the last."""
+    """Yield groups of consecutive record files. Each group except the last has at least IMAGES images."""
     group: list[Part] = []
     for part in parts:
         group.append(part)
@@ -109,7 +109,7 @@ def _groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 
 def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
-    """Return the content of the compact file of some record files. Raises OvssError if its sums are not theirs."""
+    """Return the compact file of a group of record files. Raises OvssError if its sums differ from theirs."""
     labels = len(reading.card["labels"])
     total = records.add(group, partial(Total.of, labels=labels))
     assert total is not None, "a group has at least one record"
@@ -121,16 +121,16 @@ def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
 
 
 def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[str, Sequence[str]]) -> None:
-    """Raise OvssError unless the compact files of a run count, and have the sums of the records."""
+    """Raise OvssError unless a report uses the new compact files, and their sums equal those of the records."""
     after = totals.read(folder) if written else {}
     for name, uris in written.items():
         if {*after[name].settled.compact} != {*before[name].settled.compact, *uris}:
-            raise OvssError(f"{name}: compact files do not count. No record was deleted; please report this")
+            raise OvssError(f"{name}: the new compact files are not valid. No record was deleted; please report this")
         _compare(before[name], before[name].total, after[name].total)
 
 
 def _compare(reading: Reading, first: Total, second: Total) -> None:
-    """Raise OvssError unless two sums are equal, and all numbers of their reports. `reading` is of their benchmark."""
+    """Raise OvssError unless two totals of a benchmark, and all numbers in their reports, are equal."""
     (one_report, one_sums), (two_report, two_sums) = (
         (
             reports.numbers(replace(reading, total=replace(total, compact=0)), bounds=False),
@@ -140,6 +140,6 @@ def _compare(reading: Reading, first: Total, second: Total) -> None:
     )
     if one_report != two_report or not one_sums.equals(two_sums):
         raise OvssError(
-            "--compact: the sums of a compact file are not those of its records, probably by a fault in a metric's "
-            "module. No record was deleted"
+            "--compact: the sums of a compact file differ from those of its records, probably because of a fault in a "
+            "metric's module. No record was deleted"
         )

@@ -125,10 +125,10 @@ def rebuild(
 ) -> tuple[Report, dict[str, Reading]]:
     """Rebuild the report of a run from its records, and write it. Warn of files that have changed since the run.
 
-    Return the report, and benchmark → content of the records. `images`: keep the values of each image, too. `cells`:
-    keep the confusion cells of each image, too. `bounds`: compute confidence intervals from the cells. `metrics`:
-    names of further metrics that are computed from the records, such as "mmseg". `needed`: benchmarks that must have
-    cells. `relations`: file with relations between classes, for SG-IoU; the folder gets a copy.
+    Return the report, and benchmark → content of the records. `images`: also keep the values of each image. `cells`:
+    also keep the confusion cells of each image. `bounds`: compute confidence intervals from the cells. `metrics`: names
+    of further metrics that are computed from the records, such as "mmseg". `needed`: benchmarks that must have cells.
+    `relations`: file with relations between classes, for SG-IoU; the folder gets a copy.
 
     Raises OvssError if `folder` has no run, if the run has not begun, or if the relations do not fit. It is also
     raised if a benchmark in `needed` has no cells, and for `images` of a compact run. No report is written in these

@@ -39,7 +39,7 @@ class FrequentWord:
     label: str
     """label that the word counts as; empty for none"""
     rule: str
-    """rule that decided, such as "hypernym"; empty for an unmapped word"""
+    """rule that mapped the word, such as "hypernym"; empty for an unmapped word"""
 
 
 @dataclass(frozen=True)

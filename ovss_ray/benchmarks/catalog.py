@@ -53,7 +53,7 @@ class Benchmarks(dict[str, Benchmark]):
     """Name → benchmark, loaded on first access. Raises UnknownName for an unknown benchmark."""
 
     def __init__(self, words: Mapping[str, OwnWords] | None = None) -> None:
-        """`words`: benchmark → words of the user in place of its classes."""
+        """Create the mapping. `words`: benchmark → words of the user in place of its classes."""
         super().__init__()
         self._words = words or {}
 
@@ -74,7 +74,7 @@ def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
 
 
 def absolute(name: str) -> str:
-    """Return a benchmark's name, with an absolute path in folder:my.yaml, since workers run in another folder."""
+    """Return a benchmark's name. In folder:my.yaml, the path becomes absolute, since workers run in another folder."""
     family, colon, rest = name.partition(":")
     return f"{family}:{files.absolute(rest)}" if family == "folder" and rest else family + colon + rest
 

@@ -5,9 +5,9 @@ file. Only the names of the existing photographs are in memory. In place of a la
 that contains its annotations (see io.inline).
 
 Polygons are rasterised by pycocotools. Annotations are classified as in mmdet's data sets. Annotations of unlisted
-classes are left out. Annotations with `iscrowd` get the status CROWD. An annotation is INVALID if it has `ignore`, no
-area, or no mask. A mask is an RLE, or polygons of at least three corners. An annotation is INVALID, too, if its box is
-outside the image, or less than a pixel wide or high.
+classes are left out. Annotations with `iscrowd` get the status CROWD. An annotation is INVALID if `ignore` is set, or
+if it has no area or no mask. A mask is an RLE, or polygons of at least three corners. An annotation is INVALID, too, if
+its box is outside the image, or less than a pixel wide or high.
 """
 
 import json
@@ -40,9 +40,9 @@ def items(
     """List the images of a JSON file, sorted by id, which is the stem of the photograph's name.
 
     `photograph` returns the address of an image's photograph. Only annotations of `categories` count. Images without
-    any are listed only if `empty`. Images without a photograph are left out (see Paired.left_out). The values of an
-    image under the keys `kept` are passed on to the workers. Raises OvssError if the file is damaged, or if a library
-    is missing.
+    such annotations are listed only if `empty` is True. Images without a photograph are left out (see Paired.left_out).
+    The values of an image under the keys `kept` are passed on to the workers. Raises OvssError if the file is damaged,
+    or if a library is missing.
     """
     require("ijson", "pycocotools")
     annotations: Rows[Any] = Rows(row, "image, number, content", _annotations(uri, categories))

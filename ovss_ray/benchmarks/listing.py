@@ -205,7 +205,7 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files of the same stem. The stem is the id of the image.
 
-    If several photographs or label files have the same stem, File.path takes the place of the stem. Files that are then
+    If several photographs or label files have the same stem, File.path takes the place of the stem. Files that remain
     unpaired form pairs if their names differ only in case or Unicode form. If more than two names are that similar,
     their files stay unpaired. `Paired.left_out` lists the unpaired files. Raises OvssError if two photographs or two
     label files have the same id.

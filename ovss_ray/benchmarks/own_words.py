@@ -1,7 +1,7 @@
 """Own words: class names of the user for a benchmark, and the label that each of them counts as.
 
-Predictions are indices into these words. `Benchmark.index` converts them to labels when they are measured (see
-structures.question). The same is done for benchmarks in which several classes have the same label.
+Predictions are indices into these words. For metrics, `Benchmark.index` converts these indices to labels (see
+structures.question). Benchmarks in which several classes have the same label use the same conversion.
 """
 
 import hashlib

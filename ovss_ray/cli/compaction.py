@@ -1,4 +1,4 @@
-"""The option `--compact` of `ovss report`: print the content that is lost, ask, and make a run compact."""
+"""The option `--compact` of `ovss report`: list the lost data, ask for confirmation, and make a run compact."""
 
 import sys
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="do not ask before --compact")]
 
 
 def offer(folder: "RunFolder", readings: "Mapping[str, Reading]", compact: bool, yes: bool) -> None:
-    """Make a finished run compact if `compact` is True, after a question unless `yes` is True. Raises OvssError."""
+    """Make a finished run compact if `compact` is True. Ask for confirmation unless `yes` is True. Raises OvssError."""
     if not compact:
         return
     from ovss_ray.api import compaction
@@ -32,7 +32,7 @@ def offer(folder: "RunFolder", readings: "Mapping[str, Reading]", compact: bool,
         print(f"  {content}")
     print("Kept are all other numbers, ids and digests of the images, label maps, and pages and tables written before.")
     if not yes and not sys.stdin.isatty():
-        raise OvssError("--compact has to ask, and the standard input is not a terminal. Add --yes to agree")
+        raise OvssError("--compact asks for confirmation, but standard input is not a terminal. Add --yes to confirm")
     if not yes and not typer.confirm("Replace the records?"):
         print("Nothing was changed")
         return

@@ -16,7 +16,7 @@ from ovss_ray.io.arrays import array_cache
 from ovss_ray.runs.folder import environment
 
 GPU_FILES = ("/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/proc/driver/nvidia")
-"""Files of the drivers of GPUs, also in WSL. Without any of them, torch is not imported, which takes two seconds."""
+"""Files of GPU drivers, also in WSL. If none of them exists, torch is not imported, which saves two seconds."""
 ENOUGH_DISK = 5e9
 """Minimum free bytes on the disk of the cache for weights and embeddings. With less, the check fails."""
 

@@ -36,7 +36,7 @@ def write_tables(
     latex: str | None,
     coco_rle: str | None,
 ) -> None:
-    """Write the report in each form whose file is set. Print the names of these files and report.json.
+    """Write the report in each format whose file name is set. Print the names of these files and of report.json.
 
     Raises OvssError.
     """

@@ -45,7 +45,10 @@ def plan(
     from ovss_ray.runs.sources import plan_runs
 
     if cluster and on:
-        raise OvssError("--cluster and --on exclude each other: the running cluster, or nodes that you describe")
+        raise OvssError(
+            "--cluster and --on exclude each other. Pass --cluster for the running cluster, or --on for nodes that you "
+            "describe"
+        )
     selection = {"data_root": data_root, "split": split, "ids": ids, "limit": limit, "exact": exact or None}
     settings = {"benchmarks": benchmarks, "vocabulary": of_options(vocabulary), **selection}
     plans = plan_runs(config, out, overrides or (), settings)

@@ -1,4 +1,4 @@
-"""Test whether label boundaries follow the edges in photographs. It needs no class names.
+"""Test whether label boundaries follow the edges in photographs. The test needs no class names.
 
 Faulty labels may be flipped, shifted, or belong to the next frame. Their values are then valid, but label boundaries
 miss the edges in the photograph. The test shifts the boundaries and measures how well they agree with edges. Correct
@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether transformed labels fit clearly better in nearly all images. Many images lower the limits."""
+        """Return whether transformed labels fit clearly better in nearly all images. Many images: lower limits."""
         number = len(self.fits)
         if not number:
             return False

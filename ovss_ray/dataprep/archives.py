@@ -30,14 +30,14 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class _Member:
-    """File in an archive."""
+    """An entry of an archive that is not a folder."""
 
     name: str
     size: int
     plain: bool
-    """True for a regular file; False for links, devices and the like"""
+    """True for a regular file; False for a link, device or other special file"""
     open: Callable[[], Any]
-    """function that returns a stream of its bytes"""
+    """function without arguments that opens the entry, and returns a binary stream"""
 
 
 def unpack(archive: Archive, root: Path, progress: "Progress") -> None:

@@ -1,16 +1,16 @@
-"""Check a benchmark's data for faults before a run: `ovss check`.
+"""Check the photographs and labels of a benchmark for faults before a run: `ovss check`.
 
-Wrong ground truth is the most common cause of wrong results. Examples are labels that are off by one, colours saved in
-place of label values, and another class order. The check counts the images and lists photographs and label files
-without a counterpart. It tests all files for truncation (see `truncation`). Then it decodes all pixels of a sample of
-images, or of all images with --full, and tests:
+Faulty labels are the most common cause of wrong results: label values off by one, colours saved in place of label
+values, or classes in another order. The check reports:
 
-- label values and sizes (see `inspection`, `label_causes`)
+- photographs without a label file, label files without a photograph, and truncated files (see `truncation`)
+- invalid label values, and sizes that differ (see `inspection`, `label_causes`)
 - missing classes (see `missing_classes`)
-- whether boundaries follow edges (see `alignment`)
-- whether labels match their names (see `plausibility`)
+- label boundaries that do not follow the edges in the photograph (see `alignment`)
+- labels that contradict the meaning of their names (see `plausibility`)
 
-Every run starts with a short check of a few images (see `ahead`).
+All files are tested for truncation. The tests of pixels use a sample of images or, with --full, all images. Every run
+starts with a short check of a few images (see `ahead`).
 """
 
 import multiprocessing
@@ -97,7 +97,7 @@ def run(
 
 
 def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]) -> Iterator[str]:
-    """Check FEW images of each benchmark before a run. Yields a warning per likely fault of a data set.
+    """Check FEW images of each benchmark before a run. Yield a warning for each likely fault of a data set.
 
     Raises OvssError in these cases:
 
@@ -105,7 +105,7 @@ def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]
     - the palettes of the label files contradict each other
     - the key `ignore` of a user's data set excludes all pixels of a class
 
-    A fault of a single file yields no warning, since the run itself reports each image that fails.
+    Faults of single files are left out, since the run itself reports the images that fail.
     """
     for name, benchmark in benchmarks.items():
         if benchmark.drawn:
@@ -141,7 +141,7 @@ def _at(items: Rows[Item], places: list[int]) -> Rows[Item]:
 
 
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> tuple[Rows[Item], Faults]:
-    """Return the selected images, and faults of their list, such as unpaired files or another order of classes."""
+    """Return the selected images, and faults of the data set as a whole, such as unpaired files."""
     try:
         unsorted = benchmark.items(root, selection.split)
         every = gathered(unsorted)

@@ -45,7 +45,7 @@ PAUSE = 1.0
 TRIES = 5
 """Number of interruptions in a row, with no byte received in between, after which a download fails."""
 PIECE = 1 << 18
-"""bytes to receive and write at once."""
+"""Bytes that are received and written at once."""
 COLUMNS = (
     *(TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn()),
     *(TransferSpeedColumn(), TimeRemainingColumn()),

@@ -1,4 +1,4 @@
-"""Likely causes of unexpected label values, which are neither classes nor ignored values of the benchmark."""
+"""Likely causes of unexpected values in label files: values that are neither classes nor ignored."""
 
 import io
 from functools import lru_cache
@@ -170,7 +170,7 @@ def _of_mode(data: bytes, name: str, damaged: bool) -> str:
 
 
 def _picture(data: bytes, name: str) -> np.ndarray | None:
-    """Decode a label file as colours (H, W, 3) uint8; None if it cannot be decoded as such."""
+    """Decode a label file as colours (H, W, 3) uint8. Return None if the decoding fails."""
     try:
         return images.decode_colours(data, name)
     except OvssError:

@@ -166,7 +166,7 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return True if a missing first class is surely a fault, False if perhaps, None if nothing indicates it."""
+    """Return True if a missing first class is surely a fault, False if perhaps, None if nothing indicates a fault."""
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]
     usual = (others > 0).mean() >= NEARLY_ALL and (others >= OFTEN * census.files).mean() >= NEARLY_ALL

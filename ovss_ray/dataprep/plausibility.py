@@ -49,7 +49,7 @@ SOME = 8
 MANY = 20
 """Minimum number of votes to report a fault as sure, if no other order or shift of labels fits better."""
 CLEARER = 4
-"""Minimum lead, in votes, of shifted over unchanged labels if the first or the last class never occurs."""
+"""Minimum lead, in votes, of shifted over unchanged labels; tested if the first or the last class never occurs."""
 ALIKE = 3
 """Largest number of explanations in a message, if several fit equally well."""
 BAD = 0.5

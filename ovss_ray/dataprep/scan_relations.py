@@ -20,7 +20,7 @@ REPOSITORY = "https://github.com/yongliu20/SCAN"
 MODULE = "scan/evaluation/generalized_sem_seg_evaluation.py"
 """File of the tables, below the checkout."""
 VARIABLE = "father_class"
-"""Name of every table. A table maps child → father, or child → list of fathers. The classes are label indices."""
+"""Variable to which each table is assigned. A table maps child → father or list of fathers, all as label indices."""
 COMMENTED_OUT = re.compile(rf"\s*#\s*{VARIABLE}\s*=")
 
 

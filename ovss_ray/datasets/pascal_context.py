@@ -1,11 +1,13 @@
-"""PASCAL-Context: labels for the photographs of PASCAL VOC 2010, with 459 classes or only the 59 most frequent.
+"""PASCAL-Context: labels of 459 classes, or of the 59 most frequent, for photographs of PASCAL VOC 2010.
 
-Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar (md5 da459979d0c395079b5c75ee67908abb);
-https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz, unpacked inside VOCdevkit/VOC2010. Labels are read
-from the array LabelMap of `trainval/*.mat`, 16-bit: 0 = not labelled, 1 to 459 in the order of the authors' labels.txt.
-The split val has the 5104 images that are used in the literature; VOC's own list has 5105. Copy CAT-Seg's list of these
-images, `datasets/pascalcontext_val.txt`, to VOC2010. Or let mmsegmentation's converter write
-`ImageSets/SegmentationContext/val.txt`.
+Photographs: http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar (md5
+da459979d0c395079b5c75ee67908abb). Labels: https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz, unpacked
+inside VOCdevkit/VOC2010. A label file is the array LabelMap of `trainval/*.mat`, 16-bit. The value 0 means not
+labelled; the values 1 to 459 are the classes in the order of the authors' labels.txt.
+
+The split val has the 5104 images that papers evaluate; VOC's own list has 5105. The images are listed in CAT-Seg's file
+`datasets/pascalcontext_val.txt`; copy it to VOC2010. If it is missing, `ImageSets/SegmentationContext/val.txt` is read,
+which mmsegmentation's converter writes.
 
 pascal_context:459        all classes, including "unknown"; only 345 occur in val, so the mIoU depends on whether
                           classes without pixels are counted

@@ -35,7 +35,8 @@ ROUNDS = 3
 def run(plan: RunPlan, progress: Progress) -> Report:
     """Evaluate all images of a run that have no result yet. Write and return the report of the run.
 
-    Raises OvssError if the folder has a different run or an active command, or if images or the cluster fail.
+    Raises OvssError if the folder has a different run, or another command uses it. It is also raised if too many images
+    fail, or if the cluster fails.
     """
     with leases.held(plan.folder, progress.say) as lease:
         folder = plan.folder
@@ -83,7 +84,7 @@ def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progr
 
 
 def _todo(plan: RunPlan, settled: Mapping[str, set[str]]) -> pa.Table:
-    """Return the manifest rows of the images that have no good record and did not fail in this command."""
+    """Return the manifest rows of images without a valid record that have not failed in this command."""
     left = [records.missing(table, plan.folder.records(name), settled[name]) for name, table in plan.manifests.items()]
     return pa.concat_tables(left)
 

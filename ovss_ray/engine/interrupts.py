@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
-    """Interrupt by SIGTERM, which `kill`, Slurm, Kubernetes and `ray job stop` send. It is handled as Ctrl-C is."""
+    """Interrupt by SIGTERM, which `kill`, Slurm, Kubernetes and `ray job stop` send. It is handled like Ctrl-C."""
 
 
 class _Process:

@@ -44,7 +44,7 @@ class Status:
     """seconds since an image was last started or finished"""
     deaths: int
     redone: int
-    """number of times that an image was started again, in the pool where this number is largest"""
+    """number of restarts of images, in the pool where this number is largest"""
     busy: dict[str, tuple[str, ...]]
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]
@@ -106,11 +106,11 @@ class Ledger:
         self._tick()
 
     def begin(self, worker: str, images: Sequence[str], alone: bool = False) -> tuple[str, dict[str, str]]:
-        """Register the images that a worker is about to process. `alone`: True for one image of a known batch.
+        """Register the images that a worker is about to process. `alone`: True if the image's batch is registered.
 
         Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
-        image → verdict, for those of the images whose earlier workers have died. A verdict is the reason to skip the
-        image, or "" to process it alone.
+        image → verdict, for images whose earlier workers have died. A verdict is the reason to skip the image, or "" to
+        process it alone.
         """
         notes = self._of(worker)
         notes.images = tuple(images)
@@ -187,7 +187,7 @@ class Names:
         self.done = self.sent = 0.0
 
     def __call__(self, done: float, total: int) -> None:
-        """Receive the names done and the number of names in one call of text.embed, of which there may be several."""
+        """Receive the number of embedded names and of all names in the current call of text.embed."""
         if done <= self.done:  # the next call
             self.before += self.total
         self.done, self.total = done, total

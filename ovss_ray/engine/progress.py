@@ -49,7 +49,7 @@ class Counts:
     running: Running | None = None
     """sums over the records written so far; None: not computed, since nothing shows them"""
     preparing: str = ""
-    """progress of the text embeddings, which are computed before the first image; "": not now"""
+    """progress of the text embeddings, which are computed before the first image; "" at other times"""
 
     def __init__(self) -> None:
         self.total = self.done = self.earlier = self.failed = self.deaths = self.redone = 0

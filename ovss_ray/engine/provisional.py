@@ -63,7 +63,8 @@ class GroupSums:
     def of(cls, part: pa.Table, labels: int) -> "GroupSums":
         """Return the sums over records with the column `confusion`. Rows without a measurement are skipped.
 
-        A row's group depends on the photograph's digest, or else on the image's id. So rows of a photograph share it.
+        A row's group depends on the photograph's digest, or else on the image's id. Rows of the same photograph thus
+        have the same group.
         """
         part = part.filter(part[metrics.MAIN].is_valid()).combine_chunks()
         names = part["image_id"].to_pylist()
@@ -122,7 +123,7 @@ class Running:
         self._known: tuple[int, list[Value]] = (-1, [])
 
     def begin(self, plan: RunPlan) -> None:
-        """Start with the records of earlier commands."""
+        """Reset the sums, and add the records of earlier commands."""
         self.folder = plan.folder
         self.labels = {name: len(benchmark.labels) for name, benchmark in plan.benchmarks.items()}
         self.seconds, self.partials, self.groups, self.compact = Counter(), {}, {}, set()
@@ -143,7 +144,7 @@ class Running:
         self.count(name, part)
 
     def count(self, name: str, part: pa.Table) -> None:
-        """Add records of a benchmark."""
+        """Add records of the benchmark `name` to the sums."""
         for metric in map(metrics.load, metrics.columns(part.column_names)):
             if metric.live and part[metric.name].null_count < len(part):
                 self._add(name, metric.name, metric.partial(part[metric.name], self.labels[name]))

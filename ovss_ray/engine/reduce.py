@@ -1,4 +1,4 @@
-"""Tree reduction on Ray: the sum of the partial results of many files. Each task adds a limited number of them."""
+"""Tree reduction on Ray: sum the partial results of many files. Each task adds a limited number of results."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice

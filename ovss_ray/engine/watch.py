@@ -113,7 +113,7 @@ class Watch:
             self.reader.join(READER)
 
     def note_death(self, lost: Lost) -> Status | None:
-        """Enter the worker whose death caused the error `lost` into the ledger. Return the state of the run.
+        """Register in the ledger the death of the worker that caused the error `lost`. Return the state of the run.
 
         Return None if no worker died. Normally Ray Data restarts a dead worker, and the new process reports the death
         to the ledger. This method is for Ray releases that do not restart workers. The ledger then knows which images

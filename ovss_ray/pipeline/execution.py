@@ -108,7 +108,7 @@ def start(n: int, **columns: Sequence[object]) -> Batch:
 
 
 def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
-    """Call the stage. If it raises, split the batch in half again and again, until the failing image is alone."""
+    """Call the stage. If it raises an exception, halve the batch repeatedly until the failing image is alone."""
     n = len(batch["image_id"])
     try:
         written = stage({name: batch[name] for name in ("image_id", *stage.reads)}, vocabularies)

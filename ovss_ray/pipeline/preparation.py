@@ -18,11 +18,11 @@ def arrays(
     vocabularies: Vocabularies,
     compute: Callable[[Place, StageConfig, Sequence[Vocabulary]], Sequence[np.ndarray]],
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield key and array for each stage and each vocabulary for which the stage prepares one.
+    """Yield (key, array) for every stage and vocabulary for which the stage prepares an array.
 
     `stages`: the stages in order, each with the place where it runs. `compute` gets place, stage and vocabularies of
-    the arrays that are not cached, and returns these arrays. A stage that gives images words of their own, and all
-    later stages, get no arrays: they use other vocabularies.
+    the arrays that are not cached, and returns these arrays. A stage that gives images their own words, and all later
+    stages, get no arrays: their vocabularies are not known yet.
     """
     cache = ArrayCache()
     for place, stage in stages:

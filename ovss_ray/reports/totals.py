@@ -171,9 +171,9 @@ class Reading:
     """names of derived metrics that the caller requested (see metrics.requested)"""
 
     def results(self) -> list[tuple[metrics.Table, Any]]:
-        """Return the metrics with a value, in the order of their tables.
+        """Return pairs (metric, values) of all metrics with a value, in the order of their tables.
 
-        The second entry of a pair has the values: the Partial of a measured or the Result of a derived metric.
+        The values are the Partial of a measured metric, or the Result of a derived metric.
         """
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]

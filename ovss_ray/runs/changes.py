@@ -29,7 +29,7 @@ AT_ONCE = 256
 
 
 def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable[[str], None]) -> pa.Table:
-    """Return the current manifest `now` with the columns DIGESTS added; "" for a file that has not changed.
+    """Return the current manifest `now` with the columns DIGESTS added; "" for a file that was not read.
 
     `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. A file is
     read if a record of its image has another stamp, or none. It is also read if two of these records have different

@@ -2,11 +2,11 @@
 
 `ovss report RUN --compact` writes them among the record files (see api/compaction.py). A compact file is a Parquet file
 with one row. Its lists hold the ids, digests and stamps of its images. A struct per metric holds the metric's sum. All
-sums are integers. The version in its metadata differs from that of records, so earlier versions of this program refuse
-such a run. They do not score its images again.
+sums are integers. The version in its metadata differs from that of records. Earlier versions of this program therefore
+refuse such a run, instead of scoring its images again.
 
-The sum of a file counts as a whole or not at all. It counts if all of its images are in the manifest, and the files of
-none have changed. Then other records of its images do not count. So an interrupted `--compact` counts nothing twice. If
+The sum of a file counts as a whole or not at all. It counts if all of its images are in the manifest, and none of their
+files has changed. Then other records of its images do not count. So an interrupted `--compact` counts nothing twice. If
 the sum does not count, all images of the file are scored again.
 """
 
@@ -47,12 +47,13 @@ def per_image(part: pa.Table) -> pa.Table:
 def resolved(
     whole: np.ndarray, file: np.ndarray, image: np.ndarray, stale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays (n,) bool. The first is `stale`, and True for images of compact files that do not count.
+    """Return two arrays (n,) bool: entries that are stale, and records that compact files replace.
 
-    The second is True for records of images in compact files that count: these records do not count. All arguments are
-    (n,), an entry per record or image of a compact file, in the order of the files. `whole` (bool) is True in compact
-    files. `file` is the number of the file; `image` is the row in the manifest, or -1. `stale` (bool) is True if the
-    image's files have changed. Of two compact files with a common image, only the first counts.
+    The first is True where `stale` is True, and for all images of a compact file that does not count. The second is
+    True for records of an image whose compact file counts: these records do not count. All arguments are (n,), an entry
+    per record or image of a compact file, in the order of the files. `whole` (bool) is True in compact files. `file` is
+    the number of the file; `image` is the row in the manifest, or -1. `stale` (bool) is True if the image's files have
+    changed. Of two compact files with a common image, only the first counts.
     """
     if not whole.any():
         return stale, whole
@@ -126,8 +127,8 @@ def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
     """Return the sum of a metric from a struct of a compact file. Raises OvssError if its fields differ."""
     if metric.sums is None or {of.name for of in metric.sums} != set(row):
         raise OvssError(
-            f"these sums of the metric {metric.name} have the fields {sorted(row)}: they were written by another "
-            "version of the metric. Choose a new --out"
+            f"a compact file has sums of the metric {metric.name} that have the fields {sorted(row)}: they were "
+            "written by another version of the metric. Choose a new --out"
         )
     if hasattr(metric.Partial, "of_folded"):
         return metric.Partial.of_folded(row.as_py())

@@ -1,4 +1,4 @@
-"""Add to a config the stages that every run needs and that the config does not name."""
+"""Complete a config by required stages that it does not name: decode, truth, instances, measure and save."""
 
 from collections.abc import Sequence
 from typing import Any

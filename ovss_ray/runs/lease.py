@@ -1,4 +1,4 @@
-"""Lease of a run folder: only one command at a time works in it. The holder renews the lease, as a sign of life."""
+"""Lease of a run folder, which only one command holds at a time. The holder renews the lease regularly."""
 
 import json
 import os

@@ -48,7 +48,7 @@ def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, B
 
 
 def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") -> OwnWords:
-    """Return the user's words for a benchmark, each with the label that it counts as. Raises OvssError if unfit."""
+    """Return the user's words for a benchmark, with the label of each word. Raises OvssError if they do not fit."""
     if not words.names:
         if words.map or words.add or words.unmapped or not words.templates:
             raise OvssError(f"no names. {word_list.FORM}")
@@ -155,7 +155,7 @@ def _target(target: str | int, where: str, places: Places, benchmark: Benchmark)
 def _label(names: Names, places: Places) -> int | None:
     """Return the index of the label that a word names; None if no label has any of its spellings.
 
-    The first spelling that a label has decides. Raises OvssError if several labels have this spelling.
+    The first spelling that is the name of a label decides. Raises OvssError if several labels have this spelling.
     """
     name = next((name for name in _spelled(names) if _folded(name) in places), None)
     if name is None:

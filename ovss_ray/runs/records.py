@@ -148,7 +148,8 @@ class Settled:
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
-    """number of images among `due` whose files have not changed, but those of images in the same compact file"""
+    """number of images among `due` whose own files are unchanged; another image of their compact file has
+    changed"""
     compact: tuple[str, ...] = ()
     """addresses of the compact files that count; each has one row"""
 

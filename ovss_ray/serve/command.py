@@ -33,7 +33,7 @@ INTERRUPTED = 130
 PROGRESS = 10.0
 """Seconds between two lines about a start that is not complete"""
 LOOK = 2.0
-"""Seconds between two looks at the running service"""
+"""Seconds between two checks of the running service"""
 FLUSH = 1.0
 """Seconds that the HTTP proxy gets to send the last answers before it is shut down"""
 

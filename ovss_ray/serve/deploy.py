@@ -13,7 +13,7 @@ from ovss_ray.io import files
 from ovss_ray.serve.deployments import share
 
 GRACE = 5.0
-"""Seconds by which Ray Serve's timeout is longer than the service's own, `limits.upload` and `limits.seconds`"""
+"""Seconds by which Ray Serve's timeout exceeds the service's own, which is `limits.upload` + `limits.seconds`"""
 
 
 def http_options(configs: Mapping[str, RunConfig], host: str, port: int) -> dict[str, object]:

@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from ovss_ray.serve.refusal import Refused
 
 AS_JSON = ("points", "box", "map", "base")
-"""Fields that a form has as JSON text; a document has them as lists and objects"""
+"""Fields whose value is JSON text in a form, but a list or object in a JSON document"""
 PREFIX = re.compile(r"data:image/[\w.+-]+;base64,")
 """Beginning of a data URL, which browsers write before base64"""
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -21,7 +21,7 @@ EXAMPLE = '{"image": "BASE64", "classes": ["sky", ["tree", "bush"]]}'
 
 
 def read(body: bytes, allowed: Collection[str]) -> tuple[bytes, dict[str, Any]]:
-    """Return the bytes of the image, and the fields as a form has them.
+    """Return the bytes of the image, and the other fields with the values that a form would have.
 
     If the bytes are empty, the field `image` is the image's sha256. `allowed`: names of the fields.
 

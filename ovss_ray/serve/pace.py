@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 LARGE = 200_000
-"""Minimum number of pixels of a batch from which the pace is learned; the time of smaller ones says little"""
+"""Minimum number of pixels of a batch from which the pace is learned; times of smaller batches are too imprecise"""
 WEIGHT = 0.5
 """Weight of the latest batch in the learned factor, 0 to 1"""
 HALF = 60.0
-"""Seconds after which half of a learned slowness is forgotten: no large image may come that would correct it"""
+"""Half-life in seconds of a learned slowness. Without large images, nothing else would correct it"""
 SHARE = 0.7
 """Fraction of a request's time that its stages may take; the rest is for decoding, waiting and writing the answer"""
 LEAST = 250_000
@@ -18,7 +18,7 @@ LEAST = 250_000
 
 @dataclass(frozen=True)
 class Pace:
-    """Time of one image: `fixed` seconds, and `each` second for a million pixels, both times a learned `factor`."""
+    """Time of one image in seconds: `factor` · (`fixed` + `each` · megapixels). The factor is learned."""
 
     fixed: float
     each: float
@@ -37,7 +37,7 @@ class Pace:
         return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
 
     def learned(self, images: int, pixels: int, seconds: float) -> "Pace":
-        """Return the pace after a batch has taken some seconds. Small batches, and a pace of 0, change nothing."""
+        """Return the pace, updated by the `seconds` of a batch. A small batch or a pace of 0 changes nothing."""
         expected = self.seconds(images, pixels)
         if pixels < LARGE or not expected:
             return self
@@ -54,7 +54,7 @@ class Pace:
 
 
 def slowest(paces: Iterable[Pace]) -> Pace | None:
-    """Return a pace with the largest times of several replicas; None without any."""
+    """Return a pace with the largest times among several replicas; None without replicas."""
     current = list(paces)
     if not current:
         return None

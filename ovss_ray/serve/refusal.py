@@ -29,10 +29,10 @@ CODES = {
     503: "not_ready",
     504: DEADLINE,
 }
-"""HTTP status → code of a refusal that has no code of its own"""
+"""HTTP status → default code of a refusal with this status"""
 
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
-"""Pattern of an X-Request-ID that the service repeats; Ray Serve gives one to each request that has none"""
+"""Pattern of a valid X-Request-ID, which the answer repeats. Ray Serve adds this header to requests without it"""
 
 
 class Refusal(BaseModel):
@@ -65,7 +65,7 @@ GONE: dict[int | str, dict[str, Any]] = {404: {"description": "the named image i
 
 
 class Refused(HTTPException):
-    """Refusal with a code of its own, since its status has several causes."""
+    """Refusal with a specific code, since its status has several causes."""
 
     def __init__(self, status: int, detail: str, code: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, detail, dict(headers or {}))

@@ -1,8 +1,8 @@
 """Repetition of requests by the client: which answers are repeated, after how many seconds, and for how long.
 
 A service that restarts refuses connections, then answers 404 or 503 until its models are loaded. A client with enough
-patience loses no request meanwhile. Random delays spread the clients of a service that is back: without them, all of
-them would return in the same second.
+patience loses no request meanwhile. Random delays spread the clients over time when a service is back. Without delays,
+all clients would return in the same second.
 """
 
 import itertools
@@ -23,7 +23,7 @@ INTERNAL = "internal"
 TRIES = 3
 """Maximum number of attempts if each one ends in an INTERNAL error"""
 FIRST, LONGEST = 0.2, 10.0
-"""Seconds: longest random delay before the second attempt, which doubles with each attempt, and its maximum"""
+"""Seconds: upper bound of the random delay before the second attempt, and the limit up to which it doubles"""
 RETRY_AFTER = 30.0
 """Maximum seconds of a service's Retry-After that the client obeys"""
 NOTICE = 3.0

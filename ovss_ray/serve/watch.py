@@ -1,4 +1,4 @@
-"""The replicas as the HTTP deployment sees them: it asks for their state every few seconds. It does not use Ray."""
+"""State of all replicas, which the HTTP deployment requests every few seconds. This module does not use Ray."""
 
 import asyncio
 from collections import Counter
@@ -9,29 +9,29 @@ from ovss_ray.serve.pace import Pace, slowest
 from ovss_ray.serve.row import Kind
 
 Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures] | None]]]
-"""Function that collects the values of all replicas: name of a pool → values of its replicas; None: not in time"""
+"""Function that collects the values of all replicas: name of a pool → values per replica; None: no answer in time"""
 PERIOD = 2.0
-"""Seconds between two looks at the replicas"""
+"""Seconds between two requests for the replicas' state"""
 LINES = 1000
 """Maximum number of lines about lost and new replicas that are kept"""
 
 
 class Watch:
-    """The latest known state of all replicas, and what has happened to them."""
+    """The latest known state of all replicas, and a log of lost and new replicas."""
 
     def __init__(self) -> None:
         self.figures: Mapping[str, Sequence[Figures]] = {}
         self.lines: list[str] = []
-        """a line for each replica that has gone, and for each one that has started in its place"""
+        """a line for each replica that was lost or has started"""
         self.restarts: Counter[str] = Counter()
         """name of a pool → number of replicas that have started in the place of others"""
         self._paces: dict[str, list[Mapping[Kind, Pace]]] = {}
-        """name of a pool → paces of its latest replicas, which remain if all of them have gone"""
+        """name of a pool → paces of its latest replicas, which are kept if all replicas are lost"""
         self._missing: Counter[str] = Counter()
-        """name of a pool → number of replicas that have gone and are not replaced yet"""
+        """name of a pool → number of replicas that were lost and are not replaced yet"""
 
     async def look(self, ask: Ask) -> None:
-        """Look at the replicas again and again, until the task is cancelled."""
+        """Request the state of the replicas every PERIOD seconds, until the task is cancelled."""
         while True:
             self.note(await ask())
             await asyncio.sleep(PERIOD)
@@ -47,7 +47,7 @@ class Watch:
         del self.lines[:-LINES]
 
     def _compare(self, pool: str, before: Sequence[str], after: Sequence[str]) -> None:
-        """Add a line for each replica that has gone or come."""
+        """Add a line for each replica that was lost or has started."""
         for name in before:
             if name not in after:
                 self._missing[pool] += 1

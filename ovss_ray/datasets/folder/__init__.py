@@ -1,12 +1,12 @@
 """Your own images and label files, described by a YAML file: benchmark `folder:PATH.yaml`.
 
-An example. These are the files:
+Example files:
 
     fields/benchmark.yaml
     fields/photos/a1.jpg  fields/photos/a2.jpg
     fields/masks/a1_label.png  fields/masks/a2_label.png      8-bit: 1 soil, 2 crop, 3 weed, 0 not labelled
 
-This is benchmark.yaml; the benchmark is then called `folder:fields/benchmark.yaml`:
+Content of benchmark.yaml; the benchmark's name is then `folder:fields/benchmark.yaml`:
 
     images: photos/*.jpg
     labels: masks/*.png

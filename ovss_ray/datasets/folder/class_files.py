@@ -1,6 +1,6 @@
-"""Read class lists from text, table, JSON and YAML files. Errors name the line that is invalid or ambiguous.
+"""Read class lists: the class names of a user's data set, and their label values if the file contains them.
 
-Formats:
+Error messages name the line that is invalid or ambiguous. Accepted formats:
 
 - a text file with one class name per line, with or without a label value
 - a table (CSV, TSV) with a column of names, with or without a column of label values

@@ -1,8 +1,9 @@
 """Synthetic scenes: photograph-like images with exact labels, drawn by this project from a seed.
 
-There are ten surfaces, and things of 10 colours × 4 patterns × 8 shapes, such as "striped red star". Training scenes
-contain 288 of these 320 combinations. The other 32 never occur in training, so a model recognises them only if it
-understands the single words. Each vocabulary has 256 scenes for validation:
+A scene shows things on surfaces. There are ten surfaces, such as "grass". Things have one of 10 colours, 4 patterns and
+8 shapes, such as "striped red star". Training scenes contain 288 of the 320 combinations. The other 32 never occur in
+training, so a model recognises them only if it understands the single words. The benchmarks differ in their classes;
+each has 256 scenes for validation, and 1024 for testing:
 
     scenes:seen       the surfaces, and 32 combinations that occur in training
     scenes:held-out   the surfaces, and the 32 combinations that never occur in training
@@ -14,7 +15,7 @@ understands the single words. Each vocabulary has 256 scenes for validation:
 Two benchmarks evaluate one class at a time, as pascal5i does. An episode is a scene and a class that occurs in it:
 
     scenes:episodes             scenes of scenes:seen
-    scenes:episodes-held-out    scenes of scenes:held-out, whose things correspond to the classes of an unseen fold
+    scenes:episodes-held-out    scenes of scenes:held-out; their things occur in no training scene, as in an unseen fold
 
 If other things hide a thing completely, its episode is not counted, as in pascal5i. Methods that segment all
 classes at once get the 42 names of the scenes; everything but the episode's class counts as background.

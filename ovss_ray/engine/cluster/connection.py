@@ -72,7 +72,7 @@ def size() -> Size:
 
 
 def running_size() -> Size:
-    """Return the live nodes of the running cluster. Raises OvssError if none is running: this starts no cluster."""
+    """Return the live nodes of the running cluster. Raises OvssError if none is running; none is started."""
     if not ray.is_initialized() and _starts(_address()):
         raise OvssError(
             "--cluster: no Ray cluster is running. Connect to one: export RAY_ADDRESS=HOST:6379. Without --cluster, "
@@ -137,8 +137,8 @@ def _init() -> None:
 def _runtime() -> dict[str, Any] | None:
     """Return the runtime environment that gives the variables in HANDED_ON to workers on other machines.
 
-    A submitted job already has an environment. Ray merges it with variables that the job does not bring, such as those
-    of the head node. Without such variables, None is returned.
+    For a submitted job, the result has only variables that the job's environment lacks; None if there are none. Ray
+    merges both environments.
     """
     brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
     variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}

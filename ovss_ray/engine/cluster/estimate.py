@@ -20,13 +20,13 @@ from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 
 STORE = "object_store_memory"
-"""Ray's name of the resource that holds the bytes of a node's object store"""
+"""Name of Ray's resource for a node's object store; its amount is in bytes"""
 STORE_SHARE = 0.3
-"""Part of a machine's memory that Ray takes for its object store by default"""
+"""Fraction of a machine's memory that Ray takes for its object store by default"""
 IN_FLIGHT = 2
 """Batches that Ray Data sends to a worker at a time: the batch in progress, and the next one"""
 DRIVER = 0.010
-"""Assumed CPU seconds of the driver process per batch of a pool; `python -m perf scale` measures them"""
+"""Assumed CPU seconds of the driver process per batch of a pool; `python -m perf scale` measures this value"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Estimate:
         return sum(map(len, self.plan.manifests.values()))
 
     def memory(self, step: Step) -> float:
-        """Return the bytes of memory that placement reckons for one worker of a pool."""
+        """Return the bytes of memory that placement assumes for one worker of a pool."""
         return placement.HEAP + (0 if step.pool.light else self.weights)
 
     def sent(self, step: Step) -> float | None:
@@ -139,7 +139,7 @@ class Estimate:
         return None if rate is None else rate[0] * sum(1 / step.pool.batch for step in self.steps)
 
     def seconds(self) -> float | None:
-        """Return the seconds of the run: those of its images, and those to build the stages."""
+        """Return the duration of the run in seconds: the start, then the remaining images; None without a probe."""
         rate = self.rate()
         return self.probed.start + self.left / rate[0] if self.probed and rate else None
 
@@ -180,9 +180,9 @@ def this_machine(gpus: int) -> Size:
 
 
 def imagined(text: str) -> Size:
-    """Return a cluster of equal nodes, described as "nodes=8,cpus=96,gpus=8,memory=500": per node, memory in GB.
+    """Return a cluster of equal nodes from a text such as "nodes=8,cpus=96,gpus=8,memory=500".
 
-    Raises OvssError for another text.
+    CPUs, GPUs and memory, in GB, are those of one node. Raises OvssError for an invalid text.
     """
     pairs = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(","))
     numbers = {"nodes": 1.0, "gpus": 0.0, "memory": -1.0} | {key: _number(value) for key, value in pairs.items()}

@@ -16,12 +16,12 @@ IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
 
 Their start takes 3 CPU seconds, and ray.init waits for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""Functions that `lean_start` replaces: (module, object in it) → names of the object's functions."""
+"""Functions that `lean` disables: (module, object in it) → names of the object's functions."""
 
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """Let ray.init start a cluster without the processes of LEAN, if it starts one during the block.
+    """Make ray.init start local clusters without the processes of IDLE during the block.
 
     The agent of the node, without which the raylet ends, runs in Ray's minimal form: without a web server.
     """

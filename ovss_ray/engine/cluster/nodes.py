@@ -83,7 +83,7 @@ class Room:
         self.resources = {name: _units(amount) for name, amount in node.resources.items()}
 
     def take(self, need: Need) -> bool:
-        """Occupy the resources of one worker, and return True. If they are not free, only return False."""
+        """Occupy the resources of one worker, and return True. If they are not free, return False."""
         if not self._fits(need):
             return False
         self.cpus -= _units(need.cpus)
@@ -109,10 +109,11 @@ class Room:
 
 
 def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]) -> list[list[int]]:
-    """Place workers of several kinds in turn, one of each kind, until no further worker fits. Occupies `rooms`.
+    """Place workers of several kinds in turn, one of each kind, until no further worker fits.
 
-    `limits`: maximum number of workers per kind. Returns one list per kind, with the index of each worker's node.
-    Workers without a GPU are placed on nodes without GPUs if possible, as by Ray.
+    The workers' resources are taken from `rooms`. `limits`: maximum number of workers per kind. Returns one list per
+    kind, with the index of each worker's node. Workers without a GPU are placed on nodes without GPUs if possible, as
+    by Ray.
     """
     order = [sorted(range(len(rooms)), key=lambda i: bool(rooms[i].gpus) and not need.gpus) for need in needs]
     at, placed = [0] * len(needs), [[] for _ in needs]  # type: tuple[list[int], list[list[int]]]

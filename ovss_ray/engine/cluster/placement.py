@@ -77,7 +77,7 @@ HEAP = 1e9
 THREADS = 4.0
 """Maximum number of CPUs (and threads) of a worker with `cpus: auto` that runs networks without a GPU"""
 HEAVY = 100e6
-"""Bytes of weights from which on a method is considered too slow for CPUs, see on_cpus"""
+"""Minimum bytes of weights for which a method is considered too slow on CPUs (see on_cpus)"""
 NETWORK_FILES = 4
 """Maximum number of files for the weights of one stage.
 
@@ -90,11 +90,11 @@ LIGHT = 0.25
 def fused(pools: Sequence[Pool], size: Size) -> list[Pool]:
     """Return the pools of a config. On a cluster without GPUs, light pools are merged into neighbouring pools.
 
-    A pool is light if no stage can use a GPU, for example if it only decodes images. A light pool is merged only if its
-    workers, CPUs, GPUs and batch size are all "auto".
+    A pool is light if no stage can use a GPU, for example if it only decodes images. A light pool is merged only if all
+    of its settings have their default values.
 
-    With a GPU, light pools run in processes of their own, which keeps the GPU busy. Without a GPU, these processes
-    would compete with the networks for the CPUs. Each process also costs its start, its idle time, and the transfer of
+    With a GPU, light pools run in separate processes, which keeps the GPU busy. Without a GPU, these processes would
+    compete with the networks for the CPUs. Each process also costs its start, its idle time, and the transfer of
     images.
     """
     if size.gpus:
@@ -113,7 +113,7 @@ def fused(pools: Sequence[Pool], size: Size) -> list[Pool]:
 
 
 def _spare(pool: Pool) -> bool:
-    """Return whether a pool may be merged: no stage can use a GPU, and all its settings are "auto"."""
+    """Return whether a pool may be merged: no stage can use a GPU, and all settings have their default values."""
     placed = pool.resources or pool.labels or pool.accelerator
     return _light(pool) and not placed and {pool.workers, pool.gpus, pool.batch} == {"auto"}
 
@@ -204,9 +204,9 @@ def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
 
 
 def bf16_on_cpus(pools: Sequence[Placed]) -> str:
-    """Return a warning if a stage computes in bfloat16 on CPUs like that of this machine, without instructions for it.
+    """Return a warning if a stage computes in bfloat16 on CPUs, but this machine's CPU has no bfloat16 instructions.
 
-    Otherwise return "". Other nodes may have other processors.
+    Otherwise return "". Other nodes may have other CPUs.
     """
     stages = [
         stage.use for pool in pools if not pool.gpus for stage in pool.stages

@@ -1,4 +1,4 @@
-"""Probe of a run: a few of its images in this process, without Ray. Times each stage and measures the columns."""
+"""Probe of a run: compute a few images in this process, without Ray, to measure stage times and column sizes."""
 
 import pickle
 import tempfile

@@ -1,8 +1,8 @@
-"""List of all uses of Ray's private, internal or unstable APIs, and the functions for most of these uses.
+"""Functions that use Ray's private, internal or unstable APIs, and a table of all uses in this project.
 
-The table also lists uses in other modules. If a Ray release lacks an API, a run is slower or prints more lines, but
-does not fail. A test in tests/engine/cluster/test_ray_internals.py then fails. Ray is imported inside functions, after
-the variables of BEFORE_IMPORT are set.
+The column "used in" names functions and constants of this module, and other modules. If a Ray release lacks an API, a
+run does not fail: it is slower, or prints more lines. The tests in tests/engine/cluster/test_ray_internals.py show what
+is missing. Ray is imported inside functions, after the variables of BEFORE_IMPORT are set.
 
 | API of Ray | kind in Ray 2.60 | used in | consequence if a release lacks it |
 |---|---|---|---|
@@ -149,7 +149,7 @@ def log_folder(node: Any) -> str:
 
 
 def daemons(node: Any) -> dict[str, list["subprocess.Popen[bytes]"]]:
-    """Return the processes of a node, even of one that did not start completely: kind of process → processes."""
+    """Return kind of process → processes of a node. The node may have started incompletely."""
     processes: Mapping[str, Sequence[Any]] = getattr(node, "all_processes", {})
     return {kind: [process.process for process in several] for kind, several in processes.items()}
 

@@ -1,7 +1,7 @@
 """A single pool of workers on a cluster that this command has started: from images to receipts without Ray Data.
 
-Ray Data serves clusters that nodes may join, and several pools. It also starts three actors of its own, and each of its
-workers imports it. For a small run on one machine this takes a third of the CPU time.
+Ray Data is used for several pools, and for clusters that nodes may join. It starts three further actors, and each
+worker imports Ray Data. In a small run on one machine, this would take a third of the CPU time.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ def suits(pools: Sequence[Placed], size: Size, images: int) -> bool:
 
 
 class LocalPool:
-    """The workers of a pool. They start at once, and import what their stages need while this process goes on."""
+    """The workers of a pool. They start at once, and import the modules of their stages in the background."""
 
     def __init__(self, pool: Placed, size: Size, images: int) -> None:
         actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **pool.options())(_Process)

@@ -22,8 +22,8 @@ def receipts(
 ) -> Iterator[dict[str, Any]]:
     """Send images, rows of a manifest, through the pools. Yield one receipt per written file of records.
 
-    `keeps` are the columns to keep after each stage. `shared` are the arguments that the workers of all pools have.
-    `write` writes a table of records, and returns its receipts. It is called for `size` records at a time.
+    `keeps`: columns to keep after each stage. `shared`: arguments for the workers of all pools. `write` writes a table
+    of records, and returns its receipts. It is called for `size` records at a time.
     """
     ray_internals.quiet_data()
     blocks = _blocks(images, pools[0].batch)

@@ -30,7 +30,7 @@ LINGER = 120.0
 
 
 class Delivery:
-    """Connection to a tracker, and its latest fault. If connecting failed, the next message repeats the attempt."""
+    """Connection to a tracker, and its latest fault. If connecting failed, the next message tries again."""
 
     def __init__(self, first: Message, replies: TextIO) -> None:
         self.first, self.replies = first, replies

@@ -63,7 +63,7 @@ class Process:
             )
 
     def end(self) -> None:
-        """Kill the child and its processes. A child that was not waited for first gets GRACE seconds to end."""
+        """Kill the child and its processes. If `wait` was not called, the child first gets GRACE seconds to end."""
         self.close()
         if not self._done.is_set() and not self._waited:
             with suppress(subprocess.TimeoutExpired):

@@ -31,8 +31,8 @@ class Figure:
     """"either", "unknown", or a metric of a report: miou, miou_classic, sg_miou_classic, fold_miou, fold_miou_hsnet,
     instance_iou, instance_accuracy.
 
-    "either": the two metrics are equal, since every class has pixels in the truth. "unknown": the two metrics differ,
-    and the source does not say which of them it gives.
+    "either": miou and miou_classic are equal, since every class has pixels in the truth. "unknown": they differ, and
+    the source does not state which of them it gives.
     """
     where: str
     """source of the figure: repository@commit and file"""

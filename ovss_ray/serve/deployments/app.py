@@ -205,7 +205,7 @@ class Ingress:
         await self.app.state.desk.drain()
 
     async def lines(self) -> list[str]:
-        """Return a line for each replica that has gone or was replaced since this deployment started."""
+        """Return a line for each lost or new replica since the start of this deployment."""
         lines: list[str] = self.app.state.desk.watch.lines
         return lines
 

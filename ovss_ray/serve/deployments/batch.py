@@ -33,9 +33,9 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 LARGER = 8
 """Factor of height and width from the warm-up image to the image with which the pace is measured (0.8 megapixels)"""
 COLD = 15.0
-"""Seconds of a warm-up after which the pace is not measured at all, since each further image delays the start"""
+"""Seconds: if the warm-up takes longer, the pace is not measured, since further images would delay the start"""
 SLOW = 3.0
-"""Seconds for the warm-up image from which the pace is not measured with the larger one: it might take minutes"""
+"""Seconds: if the small test image takes longer, the larger image is not computed, since it might take minutes"""
 
 POINTED = "ovsam_everything, ovsam_everything_tiny or sam_alpha_clip_tiny"
 """Shipped configs that answer prompts"""
@@ -96,8 +96,8 @@ def _check(stages: Sequence[StageConfig]) -> None:
         )
     if square := [stage.use for stage in stages if stage.kind().side(stage.settings())]:
         raise OvssError(
-            f"the stage {square[0]} predicts a square of a fixed size instead of the photograph's, so the config "
-            "cannot be served. Serve it with resolution: original"
+            f"the stage {square[0]} predicts label maps of a fixed square size instead of the photograph's size, "
+            "so the config cannot be served. Serve it with resolution: original"
         )
     if prompted := [stage.use for stage in stages if {*TRUE} & set(stage.reads())]:
         raise OvssError(
@@ -109,7 +109,7 @@ def _check(stages: Sequence[StageConfig]) -> None:
     ):
         raise OvssError(
             f"the stage {painters[0].use!r} finds words and segments at once, so that a request could not name the "
-            "classes. Serve a config that segments in a stage of its own, such as vocabulary_free_tiny"
+            "classes. Serve a config that segments in a separate stage, such as vocabulary_free_tiny"
         )
 
 
@@ -211,7 +211,8 @@ def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> flo
 def pace(stages: Mapping[str, Stage], words: Vocabulary) -> Pace:
     """Return the time that the stages take for an image, measured with a small and a larger test image.
 
-    The stages must be warm. If they are SLOW, the time is taken as independent of the image's size.
+    The stages must be warm. If the small image takes more than SLOW seconds, the time is assumed not to depend on the
+    image's size.
     """
     sizes, seconds = (1, LARGER), list[float]()
     for size in sizes:

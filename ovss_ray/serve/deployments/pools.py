@@ -1,4 +1,4 @@
-"""The pools of workers as the HTTP deployment uses them: it sends rows through pools, and collects their metrics."""
+"""Access of the HTTP deployment to the pools of workers: it sends rows through pools, and collects metrics."""
 
 import asyncio
 import math
@@ -22,7 +22,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 Route = Sequence[tuple[DeploymentHandle, Parts]]
 """The deployments of a model's pools in order, each with its stages per kind of answer (see batch.Parts)"""
 ANSWER = 1.0
-"""Seconds of a request's time that are kept for its way back from a replica; less for requests of less than 10 s"""
+"""Seconds of a request's time that are reserved for returning its answer; a tenth of the time if it is below 10 s"""
 PATIENCE = 5.0
 """Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
 

@@ -142,7 +142,7 @@ class _Counted:
     """Receiver of a request's body that counts its bytes.
 
     Raises HTTPException 413 if the header Content-Length or the counted number is above the limit. Raises 429 if the
-    bodies of all requests are above theirs.
+    bodies of all requests together are above their limit.
     """
 
     def __init__(self, receive: Receive, most: int, headers: Headers, room: _Room) -> None:

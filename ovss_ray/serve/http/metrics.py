@@ -26,7 +26,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Upper bounds of the buckets in the histogram of batch sizes, in requests per batch"""
 UNKNOWN_PATH = "other"
-"""Value of the label "path" for unknown paths, so that clients cannot create any number of label values"""
+"""Value of the label "path" for unknown paths, so that clients cannot create an unlimited number of label values"""
 
 
 class Traffic:

@@ -35,7 +35,7 @@ def write(folder: RunFolder, uri: str) -> str:
         )
     if gives_words(config):
         raise OvssError(
-            f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, which are no "
+            f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, which are not "
             "category ids. Use a run without a stage that finds words"
         )
     listed = manifests.load(folder.manifest(names[0]), ["image_id", "image_uri"]).to_pylist()

@@ -192,5 +192,5 @@ def latex_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Return a text for LaTeX: special characters are escaped."""
+    """Return a text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
