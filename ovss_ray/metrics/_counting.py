@@ -1,8 +1,9 @@
 """Inner loops that count the pixels of each pair of true and predicted label in a table. Compiled by numba.
 
 A table for K labels has K + 1 rows, the last one for IGNORE. Each row has K + 1 cells, the last one for NONE, then
-padding that stays zero. At K = 847, the table has 3 MB. To avoid clearing and scanning them for each image, the table
-is reused. Groups of 64 cells are marked when they are written, and only marked groups are read and cleared.
+padding that stays zero. For K = 847, the table takes 3 MB. It is reused for the next image. Clearing and scanning all
+cells for each image would be slow. So groups of 64 cells are marked when they are written, and only marked groups are
+read and cleared.
 """
 
 from collections.abc import Callable
@@ -103,7 +104,7 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Write the non-zero cells, without the row of IGNORE, to the last three arguments. Clear the table. Compiled.
+    """Write the non-zero cells, without the row of IGNORE, to the last three arrays, and clear the table. Compiled.
 
     To avoid a branch, every cell is written to the next free element of the arrays. The element of a zero cell stays
     free, and is overwritten by the next cell. Therefore the arrays need one element more than there are non-zero

@@ -145,7 +145,7 @@ class Classifier:
 def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
     """Call `listener` during the block whenever `embed` has embedded a batch of prompts.
 
-    Its arguments are the number of names done so far, and the number of names of this call. The first may be a
+    Its arguments are two numbers of names: embedded so far, and in total in this call of `embed`. The first may be a
     fraction.
     """
     before = _LISTENER.set(listener)
@@ -174,7 +174,7 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
-    """Report `prompts` embedded prompts of a chunk of names, before which `names` of `total` names were done."""
+    """Report progress: `names` of `total` names, and `prompts` prompts of the next names, are embedded."""
     _LISTENER.get()(names + prompts / templates, total)
 
 

@@ -1,4 +1,4 @@
-"""Numbers of pixels per label in truth, prediction and both: of one image, as in a record, and summed over images."""
+"""Pixel counts per label in truth, prediction and both, for one image (a record) and summed over images."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self

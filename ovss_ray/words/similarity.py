@@ -125,7 +125,7 @@ def _encoder(folder: Path) -> Similarity:
 
 
 def _first_token(folder: Path) -> bool:
-    """Return whether the embedding is the first token's, not the mean. Raises OvssError for other poolings."""
+    """Return True for pooling by the first token, False for the mean. Raises OvssError for other poolings."""
     _check_modules(folder / "modules.json")
     file = folder / "1_Pooling" / "config.json"
     modes = _parsed(file) if file.exists() else {"pooling_mode_mean_tokens": True}

@@ -67,7 +67,7 @@ templates "vild"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints: the network's, and its CLIP's, which the first file may contain."""
+    """Return the names of a network's checkpoints: its own, and its CLIP's. The first file may contain the CLIP."""
     return (name, VARIANTS[name].base)
 
 

@@ -56,7 +56,7 @@ def named(
 
 
 def empty(count: int, top: int = 0) -> Named:
-    """Return the Named of zero masks, for `count` classes."""
+    """Return an empty Named: zero masks, `count` classes."""
     return Named(np.zeros((0, count), np.float32), *_nothing(0, min(top, count)))
 
 

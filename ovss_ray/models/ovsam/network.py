@@ -219,7 +219,7 @@ class Ovsam(nn.Module):
     def _classes(
         self, names: Vocabulary | Iterable[str] | None, embeddings: Tensor | None
     ) -> tuple[Vocabulary | None, Classifier]:
-        """Return the vocabulary, if there are names, and the classifier. Raises OvssError for none or both."""
+        """Return the vocabulary, if there are names, and the classifier. Raises OvssError for neither or both."""
         if (names is None) == (embeddings is None):
             raise OvssError("pass either the names of the classes, or their embeddings")
         if embeddings is not None:

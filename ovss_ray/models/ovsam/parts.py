@@ -24,9 +24,9 @@ IMAGE = (
 def state_of(name: str, files: Sequence[Path]) -> State:
     """Return the network's state dict from its checkpoints `files`, in the order of variants.checkpoints.
 
-    The first file may be the official state dict of the whole network, with or without CLIP's text tower. Files whose
-    entries it contains may be left out. Raises OvssError for a file without the expected entries, and as
-    checkpoint.read_any does.
+    The first file may be the official state dict of the whole network, with or without CLIP's text tower. Then files
+    whose entries are in the first file may be left out. Raises OvssError for a file without the expected entries, and
+    as checkpoint.read_any does.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]

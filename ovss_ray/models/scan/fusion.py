@@ -40,8 +40,8 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
     Inputs: `logits` (Q, K + 1) of proposals, `clip_logits` (V, K + 1) of crops, and `valid` (Q,) bool. The rules are
     those of the official code:
 
-    - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`); with fusion "log"
-      normalised, see `with_void`.
+    - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`). With `fusion` "log", it is
+      normalised by `with_void`.
     - `ensemble_weight` 0: the probabilities of crops alone; queries without a crop get zeros.
     - `ensemble_weight` None: the logits of proposals themselves, "void" included.
 

@@ -137,5 +137,5 @@ def official(key: str) -> str:
 
 
 def ours(key: str) -> str:
-    """Return our name of an official entry: blocks of image towers are not inside a `transformer`."""
+    """Return our name of an official entry: without the part `transformer` in image towers."""
     return key.replace(".visual.transformer.", ".visual.").replace(".original_clip.transformer.", ".original_clip.")

@@ -83,8 +83,8 @@ class Tiles:
     def bounds(self, block: Block) -> Tensor:
         """Return lower and upper bounds (2, C, R, Q) of the mask probabilities of a block.
 
-        A bilinear resize returns weighted means, and the sigmoid is monotonic. So a tile's pixels lie
-        between the smallest and the largest cell that the tile depends on.
+        A bilinear resize returns weighted means, and the sigmoid is monotonic. So a tile's probabilities lie
+        between those of the smallest and the largest cell that the tile depends on.
         """
         columns = self.across.indices(block.left, block.right)
         strips = _cells(self.grid, self.down.indices(block.top, block.end), 0)  # R, T, w, Q
@@ -201,7 +201,7 @@ class _Axis(NamedTuple):
         return Cells(self.first.before[begin], self.first.after[end])
 
     def part(self, tiles: Tensor) -> "_Axis":
-        """Return both resizes of the pixels of tiles (n,) int64, in ascending order.
+        """Return both resizes, limited to the pixels of `tiles` (n,) int64, which are in ascending order.
 
         The first resize is limited to the samples that the second reads.
         """
