@@ -1,4 +1,4 @@
-"""Check whether the processor has instructions for bfloat16, and the warning if it has none."""
+"""Test whether the processor has instructions for bfloat16, and the warning for processors without them."""
 
 from pathlib import Path
 

@@ -89,7 +89,7 @@ class Table:
 
     @property
     def place(self) -> tuple[int, str]:
-        """Sort key: the place of the table in a report."""
+        """Sort key of the table in a report: (order, name)."""
         return self.order, self.name
 
     @property
@@ -242,7 +242,7 @@ def _defined(kind: type[Table], name: str) -> dict[str, Any]:
 
 
 def columns(names: Iterable[str]) -> list[str]:
-    """Return those column names of records that are names of metrics."""
+    """Return the names of metrics among the column names of records."""
     known = {metric.name for metric in built_in()}
     return [name for name in names if name in known or "." in name]
 

@@ -33,7 +33,7 @@ class Vocabulary:
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
-    """sentences into which a method inserts each name at {}; their embeddings are averaged; empty: use the method's"""
+    """sentences with {} in place of a name; their embeddings are averaged; empty: the templates of the method"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -123,7 +123,7 @@ Vocabularies = Mapping[str, Vocabulary]
 
 
 def folded(name: str) -> str:
-    """Return a name in the form in which names are compared: NFC, without outer blanks, without case."""
+    """Return a name in the form for comparisons: NFC, case-folded, without outer blanks."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
@@ -135,7 +135,7 @@ def synonyms(names: Iterable[str]) -> tuple[str, ...]:
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
     """Return (name, class index) for all names, sorted by rank. If several classes have a name, the first entry counts.
 
-    The ranks are the displayed name; other names; the first part of the displayed name; other parts. The name
+    The ranks are 0: displayed name, 1: other names, 2: first part of the displayed name, 3: other parts. The name
     "road, route" has the parts "road" and "route". Within a rank, entries are sorted by class index.
     """
     ranked = [

@@ -227,7 +227,7 @@ def _save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, steps_d
 
 
 def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Load the checkpoint if it exists, and return the number of steps done."""
+    """Load the checkpoint if it exists, and return the number of completed steps."""
     file = out / CHECKPOINT
     if not file.exists():
         return 0

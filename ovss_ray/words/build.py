@@ -1,7 +1,7 @@
 """Writer of nouns.txt.xz, the package's extract of WordNet 3.0. Type: python -m ovss_ray.words.build FOLDER
 
 FOLDER has the files of WordNet's database. index.noun, data.noun and noun.exc contain the nouns. The other index files
-and cntlist.rev contain the parts of speech and their frequencies. Debian's package wordnet-base installs them in
+and cntlist.rev contain the parts of speech and their frequencies. Debian's package wordnet-base installs the files in
 /usr/share/wordnet. The same input always gives the same bytes. The format is described in wordnet.py.
 """
 

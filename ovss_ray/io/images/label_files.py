@@ -218,7 +218,7 @@ def _opaque(alpha: np.ndarray, name: str) -> None:
 
 
 def _palette_is_its_indices(indices: np.ndarray, palette: np.ndarray, name: str) -> None:
-    """Raise OvssError if `palette` is grey, and the grey value of an occurring index differs from the index."""
+    """Raise OvssError if `palette` is grey, and the grey value of an index in the file differs from the index."""
     if (palette != palette[:, :1]).any():
         return
     used = np.unique(indices)

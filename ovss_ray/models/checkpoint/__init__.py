@@ -72,7 +72,7 @@ def write(content: Mapping[str, Any], path: Path) -> None:
 
 
 def read_any(path: Path) -> State:
-    """Return a state dict as `read` does, also from OpenAI's TorchScript archives."""
+    """Return a state dict as `read` does. OpenAI's TorchScript archives are accepted, too."""
     state = torchscript.read(path) if torchscript.is_archive(path) else read(path)
     return {name: value for name, value in state.items() if name not in NOT_WEIGHTS}
 

@@ -35,11 +35,11 @@ class Variant:
     doublings: int = 3
     """number of the decoder's convolutions whose output is resized to twice its size"""
     short_side: int = 0
-    """pixels: short side to which a photograph is resized before it is cut into windows; 0: no resize"""
+    """short side, in pixels, to which a photograph is resized before it is cut into windows; 0: no resize"""
     long_side: int = 2560
-    """pixels: maximum of the long side of a resized photograph"""
+    """maximum of the long side of a resized photograph, in pixels"""
     every: int = 0
-    """pixels: distance of neighbouring windows; 0: two thirds of a window's side"""
+    """distance of neighbouring windows, in pixels; 0: two thirds of a window's side"""
     templates: str = "fusioner"
     """key of text.TEMPLATES: the prompts of a class name"""
 

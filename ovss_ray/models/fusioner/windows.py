@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ovss_ray.errors import OvssError
 
 LARGEST = 4 * 10**9
-"""bytes: maximum memory of the logits of one photograph, which are float32"""
+"""Maximum bytes of the logits of one photograph, in float32"""
 PADDING = -1.0
 """Value of pixels outside the photograph, in normalised units"""
 

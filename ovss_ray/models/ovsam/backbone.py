@@ -103,7 +103,7 @@ def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
 
 
 class Neck(nn.Module):
-    """SAM2CLIP: converts the four maps of CLIP to an image embedding like that of SAM's image encoder."""
+    """SAM2CLIP: conversion of CLIP's four maps to an image embedding like that of SAM's image encoder."""
 
     pos_embed: Tensor
 

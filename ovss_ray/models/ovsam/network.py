@@ -172,7 +172,7 @@ class Ovsam(nn.Module):
         `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
         and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
         Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
-        of the ensemble by index or name; classes outside `base` are novel by default. `path` is that of the official
+        of the ensemble by index or name; classes outside `base` are novel by default. `path` selects the official
         evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image;
         default: `boxes`, else the masks' boxes. `official` leaves these boxes in pixels of the image, as the published
         evaluation does. For an image from `embed`, `path` has no effect.

@@ -117,7 +117,7 @@ class Block(nn.Module):
 
 
 class Merging(nn.Module):
-    """The transition between stages: 2 × 2 tokens become one with twice the channels."""
+    """The transition between stages: 2 × 2 tokens are merged into one token with twice the channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

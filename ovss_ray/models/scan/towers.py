@@ -28,7 +28,7 @@ MODEL, ORIGINAL = ADAPTER + "clip_model.", ADAPTER + "original_clip."
 VISUAL, VOID = MODEL + "visual.", ADAPTER + "non_object_embedding"
 """Prefix of the fine-tuned image tower, and name of the embedding of "void" """
 TUNED = ("module.clip_model.", "module.", "")
-"""Prefixes of CLIP in the file of its fine-tuning: by SCAN's script, by open_clip on several GPUs, by `ovss train`"""
+"""Prefixes of a fine-tuned CLIP in its file: from SCAN's script, open_clip on several GPUs, or `ovss train`"""
 MASK = "attn_mask"
 """Entry of some text towers: the causal mask, a constant"""
 UNUSED = (MODEL + MASK, ADAPTER + "pixel_mean", ADAPTER + "pixel_std", "criterion.empty_weight")

@@ -36,7 +36,7 @@ def centre_point(mask: np.ndarray) -> tuple[int, int]:
 
 
 def _innermost(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of a mask with the largest chessboard distance from outside, both (h, w) bool.
+    """Return (h, w) bool: the pixels of a mask (h, w) bool with the largest chessboard distance from outside.
 
     A pixel's distance is larger than r if the square of radius r around it lies in the mask. Bisection finds the
     largest r for which there is a pixel.

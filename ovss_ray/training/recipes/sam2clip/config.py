@@ -35,5 +35,5 @@ class Config(Training):
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:
         if self.data == "scenes" and self.targets:
-            raise ValueError("targets has no effect with data=scenes: their features are always computed. Remove it")
+            raise ValueError("targets has no effect with data=scenes, where features are computed. Remove targets")
         return self

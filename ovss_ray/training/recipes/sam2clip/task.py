@@ -135,7 +135,7 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
     state = encoder.state_dict()
     copied = {name: state.get(name) for name in neck.state_dict() if name.startswith(("blocks.", "neck."))}
     if any(value is None or value.shape != neck.state_dict()[name].shape for name, value in copied.items()):
-        raise OvssError(f"begin=encoder: the neck of {config.variant} and the SAM's encoder differ in size. Remove it")
+        raise OvssError(f"begin=encoder: the neck of {config.variant} and SAM's encoder differ in size. Remove begin")
     neck.load_state_dict(copied, strict=False)
     _fit(model, encoder, config)
 
