@@ -1,7 +1,7 @@
 """mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
-If only few photographs contain a label, the label's value varies too little between resamples. Its deviations from the
-value over all images are therefore scaled up, before the mean over labels (see `class_sums.widened`). For metrics over
+If only few photographs contain a label, the label's value varies too little between resamples. So deviations from the
+label's value over all images are scaled up, before the mean over labels (see `class_sums.widened`). For metrics over
 all pixels or images, the factor depends on the number of all photographs.
 """
 

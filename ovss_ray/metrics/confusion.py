@@ -159,7 +159,7 @@ class Partial:
         return Partial(self.counts + other.counts, self.image_sum + other.image_sum, self.images + other.images)
 
     def without_none(self) -> "Partial":
-        """Return the sum without pixels whose prediction is NONE, as in detectron2. `image_sum` still includes them."""
+        """Return the sum without pixels predicted as NONE, as in detectron2. `image_sum` and `images` are unchanged."""
         return Partial(self.counts * (np.arange(self.counts.shape[1]) < len(self.counts)), self.image_sum, self.images)
 
     @property

@@ -109,7 +109,7 @@ class Resampled:
     def result(self) -> dict[str, np.ndarray]:
         """Return all values by name, (R,) float64 percent; NaN if no episode of the run is counted.
 
-        In a resample without a counted episode, only `fb_iou` is NaN: the other values are those of all episodes.
+        In a resample without a counted episode, `fb_iou` is NaN. The other values then equal those of all episodes.
         """
         resampled, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
         iou = widened(resampled, of_all, self.sums.effective[:-1])

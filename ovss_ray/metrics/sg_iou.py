@@ -7,9 +7,9 @@ of a child and a father, both labels. With the counts of metrics/confusion.py, f
     sg_tp[c]     = tp[c] + Σ over F(c) of purity(c, f) · counts[c, f]
     SG-IoU[c]    = sg_tp[c] / union[c]       SG accuracy[c] = sg_tp[c] / truth[c]
 
-The union is that of the IoU. Purity is the share of pixels predicted as f whose truth is c or f. So a method that
-predicts the father everywhere gets little credit. Pixels of a father that are predicted as the child get no credit,
-unless the pair is listed both ways. Without relations, SG-IoU is the IoU.
+union[c] is the same as for the IoU. Purity is the share of pixels predicted as f whose truth is c or f. So a method
+that predicts the father everywhere gets little credit. Pixels of a father that are predicted as the child get no
+credit, unless the pair is listed both ways. Without relations, SG-IoU is the IoU.
 
 Two means differ in their denominator, as for mIoU:
 

@@ -1,8 +1,8 @@
 """Text embeddings of class names: templates, tokens, a text tower.
 
-Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). It does not depend on
-images, so a run embeds each vocabulary once. If each image has its own vocabulary, vocabularies are rarely equal, but
-share names. So embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
+Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). Embeddings do not depend
+on images, so a run embeds each vocabulary once. If each image has its own vocabulary, vocabularies are rarely equal,
+but share names. So embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
 """
 
 import hashlib
@@ -145,8 +145,8 @@ class Classifier:
 def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
     """Call `listener` during the block whenever `embed` has embedded a batch of prompts.
 
-    Its arguments are two numbers of names: embedded so far, and in total in this call of `embed`. The first may be a
-    fraction.
+    Arguments of `listener` are two numbers of names: embedded so far, and in total in this call of `embed`. The first
+    may be a fraction.
     """
     before = _LISTENER.set(listener)
     try:

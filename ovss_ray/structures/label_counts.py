@@ -54,7 +54,7 @@ class LabelCounts:
     prediction: np.ndarray
     """pixels that were predicted as each label"""
     both: np.ndarray
-    """pixels of each label that were predicted as this label"""
+    """correctly predicted pixels of each label"""
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> Self:

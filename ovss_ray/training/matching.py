@@ -119,7 +119,7 @@ def mask_losses(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair]
 def point_losses(logits: Tensor, truth: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """Return the binary cross-entropy and 1 − dice of masks at uncertain points. Both are means over the N masks.
 
-    `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1; its size may differ from that of the logits.
+    `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1; H, W may differ from h, w.
     """
     where = uncertain_points(logits.detach(), points)
     sampled_truth, sampled_logits = at_points(truth, where), at_points(logits, where)

@@ -30,7 +30,7 @@ def load(source: str) -> tuple[Similarity, str]:
     """Return the similarity that a source defines, and a sentence that identifies it for the report.
 
     `source` is a JSON file, or the folder of a sentence encoder, or an installed package with such a folder. Raises
-    OvssError if it is none of these, or if the library for encoders is missing.
+    OvssError for any other source, or if the library for encoders is missing.
     """
     if source.endswith(".json"):
         content = files.read(source)

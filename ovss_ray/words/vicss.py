@@ -1,15 +1,15 @@
 """The metrics of vicss, the code of Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation".
 
 They are not comparable with mIoU: all metrics except the hard ones are means over images. They are reported only for
-comparison with that work. Class 0 is "background". A label of this name is class 0, and the others follow in their
-order. T[g] is the number of pixels of class g, N[w] that of word w, n[g, w] that of both. c(g, w) is a similarity;
-negative ones count as 0. Sums are over the words w.
+comparison with that work. Class 0 is "background", even if no label has this name. The other labels follow in their
+order. T[g] is the number of pixels of class g, N[w] of word w, n[g, w] of both. c(g, w) is a similarity; negative ones
+count as 0. Sums are over the words w.
 
     hard      a word counts as the class with the same name, byte for byte, else as background; from the
               confusion matrix of all images
     overlap   a word counts as the class that it overlaps most in the image, the lowest on ties: this uses the truth
     nearest   a word counts as the most similar class. Only classes in the truth should be candidates.
-              By a fault, vicss instead excludes class K - 1 - g for each class g in the truth. So does this module
+              By a fault, vicss instead excludes class K - 1 - g for each class g in the truth. This module does the same
     soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
 
 The macro mean is the mean over classes of the mean over images, without background. The micro mean is over all pairs of

@@ -235,7 +235,7 @@ def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
 def resize(cells: int, pixels: int, mode: str) -> Tensor:
     """Return a matrix (n, cells) that resizes one axis from `cells` to n pixels, with antialiasing.
 
-    The matrix is torch's resize of an identity matrix, in chunks of columns. So sample positions are those of torch.
+    The matrix is torch's resize of an identity matrix, in chunks of columns. So sample positions equal those of torch.
     """
     columns = torch.arange(cells)
     parts = [

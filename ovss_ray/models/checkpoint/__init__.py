@@ -160,7 +160,7 @@ def fill(module: Module, state: State, path: Path, name: str, others: Mapping[st
 
 
 def compare(expected: Shapes, state: State, fault: str, others: Mapping[str, Shapes]) -> None:
-    """Raise OvssError if names or shapes of a state dict are not the expected ones.
+    """Raise OvssError if names or shapes of a state dict differ from the expected names and shapes.
 
     The message begins with `fault`, and lists a few differences. If the state dict fits a network of `others`, the
     message names that network.

@@ -1,6 +1,6 @@
 """Sizes and checkpoints of Fusioner, and the options of its input. No torch is imported here.
 
-Source of the released sizes: https://github.com/chaofanma/Fusioner. Its code has one variant, with CLIP ViT-L/14.
+Source of the released sizes: https://github.com/chaofanma/Fusioner. That code has one variant, with CLIP ViT-L/14.
 """
 
 from collections.abc import Mapping
@@ -62,8 +62,8 @@ VARIANTS = {
     ),
 }  # fmt: skip
 """Network name → sizes. fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml).
-Its CLIP was trained on scenes at half their size, about 128 × 160 pixels. That CLIP's word table has the words of the
-templates "vild"."""
+The CLIP of fusioner_tiny was trained on scenes at half their size, about 128 × 160 pixels. The word table of this CLIP
+has the words of the templates "vild"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class Placed:
     resized: Size
     """h, w: size of the photograph inside the network's input"""
     scale: tuple[float, float]
-    """factors of x and y from pixels of the photograph to those of the input"""
+    """factors for x and y, from pixels of the photograph to pixels of the input"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
-    """Return boxes (P, 4) float32 in pixels of the network's input; if not `scale`, in those of the photograph."""
+    """Return boxes (P, 4) float32 in pixels of the network's input, or of the photograph if not `scale`."""
     array = _array("boxes", corners, (2,), 4)
     return torch.from_numpy(array * np.array(where.scale * 2) if scale else array).float()
 

@@ -180,7 +180,7 @@ class Ovsam(nn.Module):
         Keys of the result are tensors: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), probs, labels (P,). The key
         `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no fused_scores: the official demo
-        computes neither, since it names objects by the head alone. Its masks have the size of the resized image.
+        computes neither, since it names objects by the head alone. Masks of "demo" have the size of the resized image.
 
         Raises OvssError for invalid prompts and classes, and ValueError for an image of another shape or dtype.
         """

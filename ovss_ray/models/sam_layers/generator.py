@@ -94,7 +94,7 @@ class Encoded:
     resized: Sequence[Size]
     """h, w: size of each crop inside the network's input"""
     scales: Sequence[tuple[float, float]]
-    """for each crop, factors of x and y from its pixels to those of the input"""
+    """for each crop, factors for x and y, from pixels of the crop to pixels of the input"""
 
 
 class Generator:

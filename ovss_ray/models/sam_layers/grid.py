@@ -153,7 +153,7 @@ class Block(nn.Module):
 
 
 def projection(width: int, embed: int) -> nn.Sequential:
-    """Return SAM's "neck": the layers from the last block's channels to those of the image embedding."""
+    """Return SAM's "neck": the layers from the last block's channels to the channels of the image embedding."""
     return nn.Sequential(
         nn.Conv2d(width, embed, 1, bias=False),
         ChannelNorm(embed, EPSILON),

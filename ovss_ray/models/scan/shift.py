@@ -1,8 +1,8 @@
 """Contextual shift: the class token of the whole photograph replaces background tokens of a crop.
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. CLIP
-was trained on whole photographs, and a crop on a plain background differs from them. After some blocks, a random part
-of the background tokens is replaced. Letters: V regions, T patch tokens, C channels, B regions of a batch.
+was trained on whole photographs, and a crop on a plain background differs from photographs. After some blocks, a random
+part of the background tokens is replaced. Letters: V regions, T patch tokens, C channels, B regions of a batch.
 """
 
 import hashlib

@@ -84,7 +84,7 @@ def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: te
 def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
     """Return the state dict of a Scan from its checkpoints, without the entries that inference does not use.
 
-    A second file is a CLIP. Both of SCAN's CLIPs take from it the entries that the first file does not have.
+    The second file, if any, is a CLIP. It provides the entries of both of SCAN's CLIPs that the first file lacks.
     """
     first, *base = files
     unused = {*UNUSED, *(f"backbone.{name}" for name in constants(variant))}

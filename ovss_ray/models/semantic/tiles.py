@@ -140,7 +140,8 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
 def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
     """Return a matrix (n, cells) on the CPU that maps one axis of the mask grid to whole tiles.
 
-    The matrix is torch's resize, crop and second resize of an identity matrix. So sample positions are those of torch.
+    The matrix is torch's resize, crop and second resize of an identity matrix. So sample positions equal those of
+    torch.
     """
     identity = torch.eye(cells)[None]
     padded = F.interpolate(identity, geometry.padded[axis], mode="linear", align_corners=False)

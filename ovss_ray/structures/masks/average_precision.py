@@ -137,7 +137,7 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
     """Yield the index of the instance that each mask is matched with, in the order of the masks; -1 for none.
 
-    The instances that count must come first; they are preferred. A crowd may be matched several times. If several
+    Instances that count must come first, and are preferred. A crowd may be matched several times. If several
     instances have the largest IoU, the last of them is matched, as in COCOeval.
     """
     taken = np.zeros(len(counts), bool)

@@ -41,7 +41,7 @@ from ovss_ray.training.recipes.clip.config import Config
 EDGE = 0.05
 """Fraction of a patch above which the patch counts as part of a region for the heads.
 
-It is low, since patches at the edge of a region show its shape.
+The value is low, since patches at the edge of a region show its shape.
 """
 CROP = 8
 """Patches per side of a crop"""

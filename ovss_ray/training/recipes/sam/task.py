@@ -213,8 +213,8 @@ def dice(logits: Tensor, truth: Tensor) -> Tensor:
 def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
     """Return the IoU (…) of predicted masks and true masks.
 
-    A cell is in the predicted mask if its logit in `logits` (…, h, w) is above 0. It is in the true mask if its value
-    in `truth` (…, h, w) is above 0.5.
+    A cell is in the predicted mask if its logit in `logits` (…, h, w) is above 0. The cell is in the true mask if its
+    value in `truth` (…, h, w) is above 0.5.
     """
     predicted, right = logits > 0, truth > 0.5
     return (predicted & right).sum((-2, -1)) / (predicted | right).sum((-2, -1)).clamp(min=1)

@@ -120,7 +120,7 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
     """Initialise the neck. Relative positions are zero, as in SAM; the position embedding is copied from the SAM.
 
     With `begin: encoder`, blocks and projection are copied too. The convolutions of the two finest maps are fitted to
-    the SAM's patch embedding; those of the coarser maps are zero. Raises OvssError if the sizes differ.
+    the SAM's patch embedding; the convolutions of the coarser maps are zero. Raises OvssError if the sizes differ.
     """
     neck, encoder = model.neck, teacher.image_encoder
     initialise(neck, len(neck.blocks), config.seed)
