@@ -125,7 +125,7 @@ class Partial:
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
         """Return the sum over the column `confusion` of records. Nulls, such as those of failed images, are skipped.
 
-        `labels` is the number of labels. Raises OvssError if a cell has a larger label index.
+        Raises OvssError unless all label indices are below `labels`, the number of labels.
         """
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         return sum((cls._of_chunk(chunk.drop_null(), labels) for chunk in chunks), cls.zero(labels))

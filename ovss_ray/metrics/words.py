@@ -97,7 +97,7 @@ class Partial:
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
         """Return the sum over the column `words` of records. Nulls are skipped.
 
-        `labels` is the number of labels. Raises OvssError for a larger label index.
+        Raises OvssError unless all label indices are below `labels`, the number of labels.
         """
         words: Counter[Word] = Counter()
         cells: Counter[tuple[int, Word]] = Counter()

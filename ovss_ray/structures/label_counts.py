@@ -60,7 +60,7 @@ class LabelCounts:
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> Self:
         """Return the sum over a column of records with the fields of SCHEMA. Nulls are skipped.
 
-        `labels` is the number of labels. Raises OvssError for a larger label index.
+        Raises OvssError unless all label indices are below `labels`, the number of labels.
         """
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         sums = np.zeros((len(FIELDS), labels), np.int64)
