@@ -15,7 +15,7 @@ BACKGROUND = "background"
 def mapping(replies: Mapping[str, str], classes: Collection[str], max_parse_len: int = 3) -> dict[str, str]:
     """Return word → class, from word → reply of the language model.
 
-    The quoted parts of a reply that are classes, or `background`, are its answers. The first answer counts; in the
+    An answer is a quoted part of the reply that is a class or `background`. The first answer counts; in the
     official code, the order of a hash table decides. A word whose reply has more than `max_parse_len` answers is mapped
     to `background`; 0: no limit.
     """

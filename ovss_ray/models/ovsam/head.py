@@ -72,7 +72,7 @@ class Head(nn.Module):
 
 
 def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
-    """Return regions of a map, pooled by RoIAlign (He et al., ICCV 2017, arXiv 1703.06870), (P, C, side, side).
+    """Return (P, C, side, side): regions of a map, pooled by RoIAlign (He et al., ICCV 2017, arXiv 1703.06870).
 
     `features` are (B, C, h, w). `rois` (P, 5) are the index of an image, and x0 y0 x1 y1 in pixels of the input.
     """

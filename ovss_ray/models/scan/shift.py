@@ -90,7 +90,7 @@ def _shift(
 def shifted(tokens: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
     """Return tokens (B, T + 1, C) with some patch tokens replaced; the class token is last and stays.
 
-    `replaced` is (B, T) bool; `class_tokens` (B, C) are those of the whole photographs after the same block.
+    `replaced` is (B, T) bool; `class_tokens` (B, C) are from the whole photographs, after the same block.
     """
     patches = torch.where(replaced[..., None], class_tokens[:, None].to(tokens.dtype), tokens[:, :-1])
     return torch.cat([patches, tokens[:, -1:]], 1)
