@@ -35,7 +35,7 @@ headings = {f"trimap_{width}": f"within {width} px" for width in WIDTHS}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the numbers of counted pixels and of correct pixels in each band, (W,) int64, in the order of WIDTHS.
+    """Return the numbers of counted and correct pixels in each band, (W,) int64 each, in the order of WIDTHS.
 
     `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
     """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 PROJECTIONS = ("out_proj.weight", "c_proj.weight", "attn.proj.weight", "fc2.weight")
-"""Endings of the names of the last weight matrix in each residual branch.
+"""Endings of parameter names: the last weight matrix in each residual branch.
 
 The initial values of these matrices are divided by √(number of branches), as in CLIP and GPT-2.
 """

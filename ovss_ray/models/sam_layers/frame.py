@@ -16,7 +16,7 @@ BLOCK = 1 << 18
 """Maximum number of pixels resized and thresholded at a time on a CPU: 1 MB of logits"""
 
 Taps = tuple[Tensor, Tensor, Tensor]
-"""Linear interpolation at n places: index of the sample before, index of the sample after, and its weight.
+"""Linear interpolation at n places: index of the sample before, index of the sample after, weight of the sample after.
 The indices are (n,) int64, the weight is (n, 1) float32."""
 
 

@@ -123,7 +123,7 @@ def _itself(_query: Tensor, _key: Tensor, value: Tensor) -> Tensor:
 class QueryTransformer(nn.Module):
     """Transformer layers in which each proposal attends only to itself.
 
-    The official code passes each query as a sequence of length one, and its released weights need the same.
+    The official code passes each query as a sequence of length one, so the released weights need this restriction.
     """
 
     def __init__(self, width: int, heads: int, inner: int, layers: int) -> None:

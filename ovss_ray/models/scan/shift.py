@@ -35,8 +35,8 @@ class Shift:
 def generator(image: np.ndarray, seed: int) -> random.Random:
     """Return the random generator of an image (H, W, 3) uint8, from the seed, the pixels and their shape.
 
-    The official code draws from one generator for all images, so its results depend on their order. Here, results
-    do not depend on order, batch, worker or file name.
+    The official code draws from one generator for all images, so its results depend on the order of the images. Here,
+    results do not depend on order, batch, worker or file name.
     """
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
     return random.Random(f"{seed} {image.shape} {digest}")
