@@ -50,8 +50,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, places: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """Return queries (B, Q, C). Shapes: x (B, Q, C), places (Q, C), keys and values (B, L, C), seen (B, Q, L)
-        bool."""
+        """Return queries (B, Q, C). Shapes: x (B, Q, C), places (Q, C), keys, values (B, L, C), seen (B, Q, L) bool."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
