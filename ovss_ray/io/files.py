@@ -80,10 +80,9 @@ def _lost_link(uri: str | Path) -> str:
 def stamp(uri: str) -> str:
     """Return a string that changes when a file changes, without reading the file.
 
-    A local file's stamp has its size, modification time, change time and inode. A copy of the file therefore has
-    another stamp. A remote file's stamp has its size, its time or ETag if known, and its URI. Two remote files of equal
-    size therefore have different stamps. The stamp of a missing file is "absent". If nothing is known about a
-    file, its stamp is "".
+    The stamp of a local file consists of size, modification time, change time and inode, so copies differ.
+    The stamp of a remote file consists of size, time or ETag if known, and URI. So two remote files of equal size
+    have different stamps. The stamp of a missing file is "absent". If nothing is known about a file, its stamp is "".
     """
     if inline.is_inline(uri):
         return inline.digest(uri)
@@ -106,7 +105,7 @@ def stamp(uri: str) -> str:
 
 
 def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
-    """Write a whole file, or nothing if that fails. If `data` is an iterator, one piece at a time is in memory.
+    """Write a file completely, or not at all. If `data` is an iterator, only one piece at a time is in memory.
 
     A local file is written under a temporary name, then renamed. For an object store, all pieces are joined in memory
     for a single PUT. Raises OvssError with the file's name if it cannot be written (no permission, no space).

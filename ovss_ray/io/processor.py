@@ -1,12 +1,12 @@
-"""The processor of this machine: whether it computes in bfloat16, and a warning if it does not."""
+"""Test whether the processor has instructions for bfloat16, and the warning for processors without them."""
 
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Flags of Linux for processors with instructions for bfloat16: two of x86, and that of Arm."""
+"""Flags in /proc/cpuinfo that stand for bfloat16 instructions: two of x86, one of Arm."""
 SLOWER = "3 to 5 times slower than fp32"
-"""Measured with SAN on a processor without these instructions (perf/RESULTS.md)"""
+"""Speed of bfloat16 without such instructions, as measured with SAN (perf/RESULTS.md)"""
 
 
 def lacks_bf16() -> bool:

@@ -90,7 +90,7 @@ def _place(loc: Sequence[int | str], raw: Any, missing: bool = False) -> Place:
 
 
 def _root(loc: Sequence[int | str], raw: Any) -> Place:
-    """Return pydantic's path up to its first type name. Faults with equal results are about the same value."""
+    """Return pydantic's path up to its first type name. Faults of the same value have equal results."""
     steps: list[int | str] = []
     for step in loc:
         if not _has(raw, step):

@@ -1,50 +1,50 @@
 """Metrics, one module each. A metric measures each image, sums the measurements, and computes results from the sum.
 
-A metric is a module of this package, or a user's module that a config lists under `metrics:`. It defines
+A metric is a module of this package, or a user's module that a config lists under `metrics:`. The module defines
 
-    reads       names of the columns it needs (see structures.columns); the metric runs if the stages write them all
-    schema      pyarrow struct type of a measurement; the record stores it in a column named after the metric
-    measure     function (Question, values of the columns) → dict with the fields of `schema`, or None: not measured
-    Partial     class of sums over images: `of(records, labels)`, `+` and `result()`
-    headings    key of a result → heading of its column in the table, in the order of the columns
+    reads       names of the columns that `measure` needs (see structures.columns). The metric runs if all are written
+    schema      pyarrow struct type of a measurement. Records store measurements in a column with the metric's name
+    measure     function (Question, values of the columns) → dict with the fields of `schema`; None: no measurement
+    Partial     class of sums over images, with `of(records, labels)`, `+` and `result()`
+    headings    key of `result()` → heading of the value's column in the table, in the order of the columns
 
-The Question has the labels and classes of the image (see structures.question). `Partial.of` takes an array of type
-`schema`, which may contain nulls, and the number of labels. `+` has to be exact, associative and commutative.
-`result()` returns {key: value}. A metric may also define
+The Question has the labels and classes of the image (see structures.question). The arguments of `Partial.of` are an
+array of type `schema`, which may contain nulls, and the number of labels. `+` must be exact, associative and
+commutative. `result()` returns {key: value}. The module may also define
 
-    title           title of its table; default: the metric's name
-    order           number that sorts the tables; default: 100; the main metric has 0
-    live            key of a result → its name in the progress display, which shows only these keys
-    class_headings  key → heading in the table of classes; the values are `Partial.per_label()`: {key: (L,) array}
-    per_image       function: records → {key: (n,) float64}, for the list of images
-    counts          key → description; the integers are those of `counted()`, such as a number of classes
-    on_request      True: a run measures this metric of the package only if its config lists it
+    title           title of the metric's table; default: the metric's name
+    order           sort key of the table in the report; default: 100; the main metric has 0
+    live            key of `result()` → name in the progress display, which shows only these values
+    class_headings  key → heading in the table of classes, for the values of `Partial.per_label()`: {key: (L,) array}
+    per_image       function: n records → {key: (n,) float64}, for the list of images
+    counts          key → description, for the integers of `Partial.counted()`: {key: integer}
+    on_request      True: a metric of this package that a run measures only if its config lists the metric
     federated       True: the benchmark must list the classes that each image was searched for, as lvis does
-    sums            pyarrow struct of a sum, for compact files (see runs.compact): the fields of Partial, integers or
-                    arrays of integers. Other Partials define `folded()` → dict, and `of_folded(dict)` → Partial
+    sums            pyarrow struct type of a sum, for compact files (see runs.compact): the fields of Partial. If they
+                    are not integers or arrays of integers, Partial defines `folded()` → dict and `of_folded(dict)`
 
-For groups of labels, such as things and stuff, it may define `Partial.of_group(labels)` → {key: value}, and
+For groups of labels, such as things and stuff, a metric may define `Partial.of_group(labels)` → {key: value}, and
 
     group_headings  key → description in the sentence on the groups
     group_counts    key of an integer → noun, as in "mIoU of things 70.00 (8 classes)"
 
 For bootstrap intervals, the metric `confusion` and metrics derived from it may define
 
-    Resampled       class of its values in R resamples: `Resampled(sums, of_all)`, both structures.class_sums.ClassSums,
-                    with `result()`, and perhaps `per_label()`, `of_group(labels)`: arrays (R,), (R, L), (R,)
+    Resampled       class `Resampled(sums, of_all)` of the values in R resamples, from two `class_sums.ClassSums`.
+                    Methods: `result()`: (R,) arrays; optional: `per_label()`: (R, L), `of_group(labels)`: (R,)
 
-A metric of this package may instead be derived from the sum of another metric. Then nothing is measured or stored for
-it, and it also applies to finished runs. In place of `reads`, `schema`, `measure` and `Partial` it defines
+A metric of this package may instead be derived from the sum of another metric. A derived metric has no measurements
+and no column in the records, so finished runs have it too. Instead of reads, schema, measure and Partial, it defines
 
     derives     name of the metric from whose sum it is computed
     needs       name of a further input, such as "relations" (see runs.relations), which the option --relations reads.
                 The input "fold" has no option: the benchmark of a fold provides it (see reports.totals)
-    Result      class of the values: `Result(partial, input)`, with `result()`, and perhaps `per_label()`, `of_group()`
+    Result      class `Result(partial, input)` with `result()`; optional: `per_label()`, `of_group()` and `counted()`
 
-With `on_request = True` in place of `needs`, `ovss report RUN --metrics NAME` computes it as `Result(partial)`.
+With `on_request = True` instead of `needs`, `ovss report RUN --metrics NAME` shows the values of `Result(partial)`.
 
-Values are percent; NaN is a value that could not be measured. A module whose name begins with an underscore is not a
-metric. Metrics import neither other metrics nor Ray.
+Values are percent; NaN stands for a value that cannot be computed. A module whose name begins with an underscore is
+not a metric. A metric's module imports neither other metrics nor Ray.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -65,11 +65,11 @@ MAIN = "confusion"
 
 
 FOLD = "fold"
-"""Name of the input for metrics of few-shot folds: the number of measured episodes"""
+"""Name of an input of derived metrics (see `needs`): the number of measured episodes of a few-shot fold"""
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""Keys of the report that no other metric may use: (place, key), as in `_keys` → owner of the key."""
+"""Reserved keys of the report: (place, key) as returned by `_keys` → owner of the key, for error messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class Table:
 
     @property
     def place(self) -> tuple[int, str]:
-        """Sort key: the place of the table in a report."""
+        """Sort key of the table in a report: (order, name)."""
         return self.order, self.name
 
     @property
@@ -100,7 +100,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Derived(Table):
-    """Metric that is computed from the sum of another metric (see the module's docstring)."""
+    """Metric that is computed from the sum of another metric (see the docstring of this package)."""
 
     derives: str
     Result: Callable[..., Any]
@@ -119,7 +119,7 @@ class Derived(Table):
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Table):
-    """Metric that is measured per image. The fields are the names that its module defines (see above)."""
+    """Metric that is measured per image. The fields are those of its module (see the docstring of this package)."""
 
     reads: tuple[str, ...]
     schema: pa.StructType
@@ -136,7 +136,7 @@ class Metric(Table):
         return {entry.name for entry in self.schema}
 
     def checked(self, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Return a measurement. Raises OvssError unless it has the fields and types of `schema`."""
+        """Return the measurement `value`. Raises OvssError if its fields or types differ from `schema`."""
         if value is not None and set(value) != self.fields:
             raise OvssError(
                 f"`measure` of the metric {self.name} returned the fields {sorted(value)}, expected the fields of "
@@ -204,7 +204,7 @@ def regular() -> tuple[Metric, ...]:
 
 
 def requested(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of --metrics without duplicates. Raises OvssError unless they are derived on request."""
+    """Return the names given to --metrics, without duplicates. Raises OvssError unless all are derived on request."""
     possible = [metric.name for metric in derived() if metric.on_request]
     inputs = {metric.name: metric.option or "a benchmark of folds" for metric in derived() if not metric.on_request}
     for name in names:
@@ -242,7 +242,7 @@ def _defined(kind: type[Table], name: str) -> dict[str, Any]:
 
 
 def columns(names: Iterable[str]) -> list[str]:
-    """Return those column names of records that are names of metrics."""
+    """Return the names of metrics among the column names of records."""
     known = {metric.name for metric in built_in()}
     return [name for name in names if name in known or "." in name]
 

@@ -1,8 +1,9 @@
 """Inner loops that count the pixels of each pair of true and predicted label in a table. Compiled by numba.
 
 A table for K labels has K + 1 rows, the last one for IGNORE. Each row has K + 1 cells, the last one for NONE, then
-padding that stays zero. At K = 847, the table has 3 MB. To avoid clearing and scanning them for each image, the table
-is reused. Groups of 64 cells are marked when they are written, and only marked groups are read and cleared.
+padding that stays zero. For K = 847, the table takes 3 MB. The table is reused for the next image. Clearing and
+scanning all cells for each image would be slow. So groups of 64 cells are marked when they are written, and only marked
+groups are read and cleared.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, int]:
-    """Return minimum and maximum of the truth, then of the prediction. IGNORE and NONE count as 0. Compiled.
+    """Return minimum and maximum of the truth, then of the prediction. IGNORE and NONE count as 0.
 
     The loop keeps the dtypes of the arrays and has no branch, so that it is vectorised. It is much faster than `count`.
     """
@@ -49,7 +50,7 @@ def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, 
 
 
 def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched: np.ndarray) -> None:
-    """Add 1 to table[truth, prediction] for each pixel. Compiled.
+    """Add 1 to table[truth, prediction] for each pixel.
 
     IGNORE is counted in the last row, NONE in the column after the labels. Pixels are processed in chunks that fit
     into the L1 cache. First the cell indices of a chunk are computed, vectorised, and then they are counted.
@@ -83,7 +84,7 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
 
 
 def distinct(table: np.ndarray, touched: np.ndarray) -> int:
-    """Return the number of non-zero cells, without the row of IGNORE. In a small table, mark their groups. Compiled."""
+    """Return the number of non-zero cells, without the row of IGNORE. In a small table, mark their groups."""
     marks = touched.reshape(-1)
     for group in range(marks.size if table.size <= _SMALL else 0):
         held, cells = np.int32(0), table.reshape(-1)[group * _GROUP : (group + 1) * _GROUP]
@@ -103,7 +104,7 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Write the non-zero cells, without the row of IGNORE, to the last three arguments. Clear the table. Compiled.
+    """Write the non-zero cells, without the row of IGNORE, to the last three arrays, and clear the table.
 
     To avoid a branch, every cell is written to the next free element of the arrays. The element of a zero cell stays
     free, and is overwritten by the next cell. Therefore the arrays need one element more than there are non-zero

@@ -1,8 +1,8 @@
 """mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
-If few photographs have a label, its value varies too little between resamples. So the deviations of its values are
-scaled up before means are taken (see `class_sums.widened`). For values over all pixels or images, the scale depends on
-the number of all photographs.
+If only few photographs contain a label, the label's value varies too little between resamples. So deviations from the
+label's value over all images are scaled up, before the mean over labels (see `class_sums.widened`). For metrics over
+all pixels or images, the factor depends on the number of all photographs.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, per
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Metrics of R resamples. All resamples have means over the same labels: those of all images (see `fixed_sum`)."""
+    """Metrics of R resamples. The means of all resamples are over the same labels: those in the truth of any image."""
 
     sums: ClassSums
     """sums over the R resamples"""

@@ -33,7 +33,7 @@ class_headings = {"boundary_iou": "boundary IoU"}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the boundary pixels of each label in truth, prediction, and both (see label_counts.SCHEMA).
+    """Return the number of boundary pixels of each label in truth, prediction and both (see label_counts.SCHEMA).
 
     `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
     """

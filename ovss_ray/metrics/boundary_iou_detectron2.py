@@ -1,6 +1,6 @@
 """detectron2's "boundary IoU" of semantic segmentation, to reproduce its figures. The paper's metric is different.
 
-Source: SemSegEvaluator of detectron2, faults included. It treats the label map as if it were a mask. The value
+Source: SemSegEvaluator of detectron2, faults included. The code treats the label map as if it were a mask. The value
 of a pixel is its label minus the smallest label within d pixels. d is 2 % of the diagonal, at least 1; pixels outside
 the map have label 0. Then the IoU of each value is computed as if the values were labels. Pixels of label 5 next to
 label 3 count as label 2. The interior of every label counts as label 0. With N labels, IGNORE and NONE become N.
@@ -34,7 +34,7 @@ _MOST = 254
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray] | None:
-    """Return the pixels of each value in truth, prediction, and both; None for 255 labels or more.
+    """Return the number of pixels of each value in truth, prediction and both; None for 255 labels or more.
 
     `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
     """
@@ -64,7 +64,7 @@ def _above_smallest(values: np.ndarray) -> np.ndarray:
 
 
 class Partial(label_counts.LabelCounts):
-    """Sum over a set of images. Addition is exact, associative and commutative."""
+    """Sum of pixels over a set of images. Addition is exact, associative and commutative."""
 
     def per_label(self) -> dict[str, np.ndarray]:
         """Return detectron2's boundary IoU of each label, (L,) float64 percent; NaN for an empty union."""

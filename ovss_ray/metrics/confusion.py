@@ -1,13 +1,13 @@
 """Confusion matrix, mIoU and related metrics. Pixels are counted per image and summed over images.
 
 For N labels, counts[t, p] is the number of pixels of label t that were predicted as p. Column N counts pixels without a
-predicted label (NONE). Pixels whose truth is IGNORE are not counted. For a label c, in pixels of all images:
+predicted label (NONE). Pixels whose truth is IGNORE are not counted. For a label c, summed over all images:
 
     tp = counts[c, c]      truth = Σ counts[c, :]      prediction = Σ counts[:, c]      union = truth + prediction − tp
 
-The conventions are those of detectron2's SemSegEvaluator (since 2022-07), except for pixels of NONE. detectron2
-excludes them from `truth`. Here they are misses of their label, as in mmsegmentation (see `Partial.without_none`).
-Values are percent.
+The conventions are those of detectron2's SemSegEvaluator (since 2022-07), except for pixels without a predicted label.
+Here, `truth` includes these pixels: they are false negatives of their true label, as in mmsegmentation. detectron2
+excludes them from `truth` (see `Partial.without_none`). Values are percent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ Cells = Mapping[str, np.ndarray]
 
 
 class Counter:
-    """Counter of the pixels of one image. Its table is reused for the next image.
+    """Counter of an image's pixels per pair of true and predicted label. Its table is reused for the next image.
 
     Only one thread counts at a time. The counting itself releases the interpreter's lock (GIL).
     """
@@ -125,7 +125,7 @@ class Partial:
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
         """Return the sum over the column `confusion` of records. Nulls, such as those of failed images, are skipped.
 
-        `labels` is the number of labels. Raises OvssError if a cell has a larger label index.
+        Raises OvssError unless all label indices are below `labels`, the number of labels.
         """
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         return sum((cls._of_chunk(chunk.drop_null(), labels) for chunk in chunks), cls.zero(labels))
@@ -159,7 +159,7 @@ class Partial:
         return Partial(self.counts + other.counts, self.image_sum + other.image_sum, self.images + other.images)
 
     def without_none(self) -> "Partial":
-        """Return the sum without pixels of NONE, as in detectron2. `image_sum` and `images` still include them."""
+        """Return the sum without pixels predicted as NONE, as in detectron2. `image_sum` and `images` are unchanged."""
         return Partial(self.counts * (np.arange(self.counts.shape[1]) < len(self.counts)), self.image_sum, self.images)
 
     @property
@@ -242,9 +242,9 @@ class Partial:
         return {name: getattr(self, name) for name in class_headings}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the number of these labels that occur in the truth, their mIoU as in detectron2, and their pooled IoU.
+        """Return, for a group of labels, the number in the truth, the mIoU as in detectron2, and the pooled IoU.
 
-        All pixels count, not only those whose truth is in the group. The pooled IoU is Σ tp / Σ union.
+        False positives count in all pixels, also where the truth is outside the group. Pooled IoU: Σ tp / Σ union.
         """
         subset = list(labels)
         iou = self.iou[subset][self.truth_pixels[subset] > 0]

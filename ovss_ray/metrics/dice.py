@@ -7,11 +7,11 @@ With the counts of metrics/confusion.py, in pixels summed over all images:
 A label without pixels in the truth has no value. Two means differ in their denominator, as for mIoU:
 
     mdice           labels in the truth
-    mdice_classic   labels in the truth or the predictions: a label that is predicted but absent counts as 0. This is
-                    the mDice of mmsegmentation
+    mdice_classic   labels in the truth or the predictions: a label that is predicted but not in the truth counts as 0.
+                    This is the mDice of mmsegmentation
 
 A label in the truth that is never predicted has Dice 0. Without any label in the truth, both means are NaN. Pixels
-without a predicted label (NONE) are misses of their label. Values are percent.
+without a predicted label (NONE) are false negatives of their true label. Values are percent.
 """
 
 from dataclasses import dataclass

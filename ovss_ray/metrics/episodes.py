@@ -1,19 +1,20 @@
 """Few-shot metrics of a fold: the mean IoU of its classes (mIoU), and the foreground-background IoU (FB-IoU).
 
-An episode is a photograph and one class to segment in it. Truth and prediction are binary: 1 is the class. 0 is
-everything else, including pixels without a predicted label (NONE). For a class c, the following pixel counts are
-sums over the episodes of c whose truth contains c:
+An episode is a photograph and one class to segment in it. Truth and prediction are binary: 1 is the class. 0 is the
+background, which includes pixels without a predicted label (NONE). Numbers of pixels, summed over the episodes of a
+class c whose truth contains c:
 
-    I₁[c] = |prediction 1 ∧ truth 1|    U₁[c] = |prediction 1 ∨ truth 1|    I₀, U₀: the same for 0
+    I₁[c] = |prediction 1 ∧ truth 1|       U₁[c] = |prediction 1 ∨ truth 1|
+    I₀[c] = |prediction 0 ∧ truth 0|       U₀[c] = |prediction 0 ∨ truth 0|
 
-    fold_miou         mean of I₁[c] / U₁[c] over the classes that occur, as in Fusioner
+    fold_miou         mean of I₁[c] / U₁[c] over the classes that occur in an episode, as in Fusioner
     fold_miou_hsnet   sum of I₁[c] / U₁[c], divided by the number of classes of the fold, as in HSNet and LSeg
-    fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁, sums over the classes; equal in Fusioner and HSNet
+    fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁: sums over the classes, as in Fusioner and HSNet
 
-The labels of a fold's benchmark are the classes of the fold, then background. An episode uses only two of them, its
-class and background. So all sums come from the confusion matrix of the fold. Episodes without a pixel of their class
-are dropped: their truth is IGNORE everywhere. The report states their number. All sums are int64. Fusioner's code sums
-in float32, which loses pixels above 2²⁴. Values are percent.
+The labels of a fold's benchmark are the classes of the fold, then background. Each episode uses only its class and the
+background. So all sums are computed from one confusion matrix of the fold. Episodes without a pixel of their class do
+not count: their truth is IGNORE everywhere. The report states their number. All sums are int64. Fusioner's code sums in
+float32, which loses pixels above 2²⁴. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Counts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Metrics of a fold, from the sum of its confusion matrices and the number of measured episodes."""
+    """Metrics of a fold, from the sum of its episodes' confusion matrices and the number of measured episodes."""
 
     total: Counts
     measured: int
@@ -108,7 +109,7 @@ class Resampled:
     def result(self) -> dict[str, np.ndarray]:
         """Return all values by name, (R,) float64 percent; NaN if no episode of the run is counted.
 
-        In a resample without a counted episode, only `fb_iou` is NaN: the other values are those of all episodes.
+        In a resample without a counted episode, `fb_iou` is NaN. The other values then equal those of all episodes.
         """
         resampled, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
         iou = widened(resampled, of_all, self.sums.effective[:-1])

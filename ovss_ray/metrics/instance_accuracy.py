@@ -35,7 +35,7 @@ class_headings = {"instance_accuracy": "accuracy of instances"}
 def measure(
     question: Question, true_labels: np.ndarray, prompt_instances: np.ndarray, scores: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return label, predicted label and the score of the predicted class, each (N,), of the prompted instances.
+    """Return label, predicted label and score of the predicted class of N prompted instances, (N,) each.
 
     `scores` (N, K) are logits. The score in the record is the probability of the predicted class: a softmax over the
     candidates. Raises OvssError unless each prompt has one row of scores.

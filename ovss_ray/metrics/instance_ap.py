@@ -1,16 +1,17 @@
 """Mask AP by COCO's rules. The boxes of a detector are the prompts of the evaluated method.
 
-The class of a mask is the method's best class among the classes of the benchmark's groups. Its score is the detector's.
-The numbers equal those of pycocotools' COCOeval with iouType "segm", from results that hold masks and no boxes:
+The class of a mask is the method's best class among the classes of the benchmark's groups. The score of a mask is the
+detector's score of its box. The values equal those of pycocotools' COCOeval with iouType "segm", for a results file
+without boxes:
 
     instance_ap        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
     instance_ap_50, _75                   at the threshold 0.50, 0.75
     instance_ap_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
 
-At most 100 masks of a class count per image. Crowds are not counted: masks inside them are ignored. The sum over images
-is exact in any order (see structures/masks/average_precision.py). For LVIS's rules see instance_ap_lvis. Values are
-percent; classes without an instance do not count. If no image has a mask, all values are NaN. The image ids of the
-detector's file are then probably those of another data set.
+At most 100 masks of a class count per image. Crowds do not count as instances, and masks inside a crowd are ignored.
+The result does not depend on the order of images (see structures/masks/average_precision.py). For LVIS's rules see
+instance_ap_lvis. Values are percent. Classes without an instance are left out of the means. If no image has a mask, all
+values are NaN; then the image ids in the detector's file are probably those of another data set.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://cocodataset.org/#detection-eval.
 """

@@ -9,10 +9,10 @@ and instances without an area do not count. There are no crowds. All other rules
     instance_ap_lvis_50, _75                   at the threshold 0.50, 0.75
     instance_ap_lvis_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
 
-The groups rare, common and frequent of the benchmark `lvis` are APr, APc and APf. The numbers equal those of the lvis
-package 0.5.3 with iou_type "segm", from results that hold masks and no boxes. The package also reads `ignore`, which no
-annotation of LVIS has. Classes without an instance do not count. If no image has a mask, all values are NaN. Values are
-percent.
+The values of the groups rare, common and frequent of the benchmark `lvis` are APr, APc and APf. All values equal those
+of the lvis package 0.5.3 with iou_type "segm", for a results file without boxes. The package also reads a field
+`ignore`, which no annotation of LVIS has. Classes without an instance are left out of the means. If no image
+has a mask, all values are NaN. Values are percent.
 
 Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 2.1.
 """
@@ -76,5 +76,5 @@ class Partial(average_precision.Outcomes):
     metric = "instance_ap_lvis"
 
     def any_mask(self, records: pa.StructArray) -> bool:
-        """Return whether any of the images has a mask. Masks whose class does not count in their image are included."""
+        """Return whether any of the images has a mask, including masks whose class does not count in the image."""
         return bool(pc.sum(records.field("masks")).as_py())

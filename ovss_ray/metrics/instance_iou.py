@@ -6,8 +6,8 @@ counted instances of all images, not over classes:
     instance_iou = mean of |mask ∧ truth| / |mask ∨ truth|, at the photograph's size
 
 OVSAM's `miou` differs in that 1e-8 pixels are added to the union. The record has two integers per instance, so the mean
-does not depend on the order. The report also has the mean of each group of classes, such as base and novel. Values are
-percent.
+does not depend on the order of images. The report also has the mean of each group of classes, such as base and novel.
+Values are percent.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""mmsegmentation's IoUMetric, computed from the confusion matrix with the same treatment of absent classes.
+"""mmsegmentation's IoUMetric, computed from the confusion matrix, with its rules for absent classes.
 
 Source: mmseg/evaluation/metrics/iou_metric.py, for `iou_metrics=['mIoU', 'mDice', 'mFscore']` and `nan_to_num=None`.
 With the counts of metrics/confusion.py, in pixels summed over all images:
@@ -7,8 +7,9 @@ With the counts of metrics/confusion.py, in pixels summed over all images:
     Dice = 2 · tp / (truth + prediction)      Precision = tp / prediction   Fscore = 2 · P · R / (P + R)
 
 Each mean leaves out the labels whose quotient is 0 / 0, so the means are over different labels. A label that is
-predicted but absent counts as 0 in mIoU and mDice. It is left out of mAcc, and has no Fscore. A label with no correct
-pixel is left out of mFscore. Pixels without a predicted label (NONE) are misses of their label.
+predicted but not in the truth counts as 0 in mIoU, mDice and mPrecision. It is left out of mAcc, mRecall and mFscore. A
+label without a correct pixel is left out of mFscore. Pixels without a predicted label (NONE) are false negatives of
+their true label.
 
 mmsegmentation counts in float32 and rounds to two decimals. Here the counts are exact, and nothing is rounded. Values
 are percent.

@@ -8,8 +8,8 @@ images:
     recall_50  = fraction of true regions with a highest IoU of at least 0.5
     recall_75  = fraction of true regions with a highest IoU of at least 0.75
 
-The record has three numbers of pixels per true region: those of the region, and those of intersection and union with
-the best proposal. Values are percent.
+The record has three pixel counts per true region: the region itself, and its intersection and union with the best
+proposal. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def measure(question: Question, truth: np.ndarray, boxes: np.ndarray, bits: np.n
     """Return the fields of `schema` for the T true regions of one image, (T,) int64 each.
 
     `truth` (H, W) uint16 has labels or IGNORE. `boxes` and `bits` are the proposals. If proposals have the same IoU,
-    the first one counts. Without an overlapping proposal, the intersection is 0, and the union is the region itself.
+    the first one counts. Without an overlapping proposal, the intersection is 0, and the union equals `pixels`.
     """
     numbers, true = regions.components(truth)
     pixels = np.bincount(numbers.ravel(), minlength=len(true) + 1)[1:]

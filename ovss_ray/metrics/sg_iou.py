@@ -7,17 +7,17 @@ of a child and a father, both labels. With the counts of metrics/confusion.py, f
     sg_tp[c]     = tp[c] + Σ over F(c) of purity(c, f) · counts[c, f]
     SG-IoU[c]    = sg_tp[c] / union[c]       SG accuracy[c] = sg_tp[c] / truth[c]
 
-The union is that of the IoU. Purity is the share of pixels predicted as f whose truth is c or f. So a method that
-predicts the father everywhere gets little credit. Pixels of a father that are predicted as its child get none, unless
-the pair is listed in both directions. Without relations, SG-IoU is the IoU.
+union[c] is the same as for the IoU. Purity is the share of pixels predicted as f whose truth is c or f. So a method
+that predicts the father everywhere gets little credit. Pixels of a father that are predicted as the child get no
+credit, unless the pair is listed both ways. Without relations, SG-IoU is the IoU.
 
 Two means differ in their denominator, as for mIoU:
 
     sg_miou           labels in the truth, as in detectron2 since 2022-07
-    sg_miou_classic   labels in the truth or the predictions: a label that is predicted but absent counts as 0. This
-                      is the mean of SCAN's code, and of its published values.
+    sg_miou_classic   labels in the truth or the predictions: a label that is predicted but not in the truth counts as
+                      0. This is the mean of SCAN's code, and of its published values.
 
-Pixels without a predicted label (NONE) are misses of their label, as in metrics/confusion.py. Values are percent.
+Pixels without a predicted label (NONE) are false negatives of their true label. Values are percent.
 """
 
 from dataclasses import dataclass

@@ -1,13 +1,13 @@
 """Trimap accuracy: the pixel accuracy in bands of several widths around the contours of the truth.
 
 Source: Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, section 5. The band
-of width w consists of the pixels with another label within w rows and columns. IGNORE counts as a label, so the band
-also follows ignored regions, such as the void contours of PASCAL VOC. The edge of the image is not a contour.
+of width w consists of all pixels with a pixel of another label within w rows and columns. IGNORE counts as a label, so
+bands also surround ignored regions, such as the void contours of PASCAL VOC. The edge of the image is not a contour.
 
     trimap_w = correctly predicted pixels of the band / pixels of the band      w = 1, 2, 4, 8, 16 pixels
 
-Pixels whose truth is IGNORE are not counted. Pixels without a predicted label (NONE) are misses. The pixels are summed
-over all images. An image without contours contributes no pixels. Values are percent.
+Pixels whose truth is IGNORE are not counted. Pixels without a predicted label (NONE) count as wrong. The pixels are
+summed over all images. An image without contours contributes no pixels. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ headings = {f"trimap_{width}": f"within {width} px" for width in WIDTHS}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the numbers of counted and of correct pixels of each band, (W,) int64, in the order of WIDTHS.
+    """Return the numbers of counted and correct pixels in each band, (W,) int64 each, in the order of WIDTHS.
 
     `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
     """

@@ -1,4 +1,4 @@
-"""Pixels per true label and predicted word, for runs in which each image has its own list of words.
+"""Number of pixels per true label and predicted word, for runs in which images have different lists of words.
 
 The column `prediction` of such a run has indices into the words of its image. The record contains the words, and the
 number of pixels of each pair of a true label and a word. Mappings of words to classes are applied to finished records
@@ -97,7 +97,7 @@ class Partial:
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
         """Return the sum over the column `words` of records. Nulls are skipped.
 
-        `labels` is the number of labels. Raises OvssError for a larger label index.
+        Raises OvssError unless all label indices are below `labels`, the number of labels.
         """
         words: Counter[Word] = Counter()
         cells: Counter[tuple[int, Word]] = Counter()
@@ -123,7 +123,7 @@ class Partial:
         return Partial(self.images + other.images, dict(words), dict(cells))
 
     def folded(self) -> dict[str, Any]:
-        """Return the fields of `sums`."""
+        """Return the sum as a dict with the fields of `sums`."""
         words = [{"names": list(word), "images": number} for word, number in sorted(self.words.items())]
         cells = [
             {"truth": label, "names": list(word), "pixels": pixels}
@@ -133,13 +133,13 @@ class Partial:
 
     @classmethod
     def of_folded(cls, values: Mapping[str, Any]) -> "Partial":
-        """Return the sum with the fields of `sums`."""
+        """Return the Partial whose `folded()` is `values`."""
         words = {tuple(word["names"]): word["images"] for word in values["words"]}
         cells = {(cell["truth"], tuple(cell["names"])): cell["pixels"] for cell in values["cells"]}
         return cls(values["images"], words, cells)
 
     def result(self) -> dict[str, float]:
-        """Return words per image, and the percentage of pixels with a word; NaN without images or pixels."""
+        """Return words per image, and the percentage of pixels with a word; NaN without images, or without pixels."""
         pixels = sum(self.cells.values())
         named = pixels - sum(count for (_, word), count in self.cells.items() if word == NOTHING)
         return {

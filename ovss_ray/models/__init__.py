@@ -1,8 +1,9 @@
-"""Families of networks, which also work without a pipeline. Torch is imported only when a network is loaded.
+"""Families of networks. They also work without a pipeline. Torch is imported only when a network is loaded.
 
 A family of networks is a folder of this package, or a package of the user, with these files:
 
-- `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights). It does not import torch.
+- `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights).
+  The module must not import torch.
   If a network has several checkpoints, a function `checkpoints(name)` returns their names. The argument `files` of
   `load` has the same order.
   If the first checkpoint may contain others, there is also a function `remaining(name, file)`. It returns the names of

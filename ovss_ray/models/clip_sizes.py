@@ -49,4 +49,4 @@ TINY = ClipSizes(
     width=128, heads=4, layers=6, patch=8, grid=16, embed=128, text_width=128, text_heads=4, text_layers=2,
     text_vocabulary=65, context=24, stem=3, words="scenes",
 )  # fmt: skip
-"""clip_tiny, trained by this project on drawn scenes (configs/train_clip_tiny.yaml)"""
+"""Sizes of clip_tiny, which this project trains on drawn scenes (configs/train_clip_tiny.yaml)"""

@@ -1,7 +1,7 @@
 """Fake checkpoints in the official format, to test speed and installation without released checkpoints.
 
-Each tensor depends only on its name, its shape and the seed. A family supports fake checkpoints by a module `fake` with
-a function `state_dict(variant, seed)`. The predictions of such a network are meaningless.
+Each tensor depends only on its name, its shape and the seed. A family supports fake checkpoints if it has a module
+`fake` with a function `state_dict(variant, seed)`. The predictions of such a network are meaningless.
 """
 
 import importlib
@@ -70,7 +70,7 @@ def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
 
 @torch.inference_mode()
 def recentre_words(tower: TextTower) -> None:
-    """Shift the bias of a text tower's last norm: its mean output over WORDS in ViLD's templates becomes zero."""
+    """Shift the bias of a text tower's last norm, so that the mean output for WORDS is zero (ViLD's templates)."""
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
     words = [
         tokens[None, :length]

@@ -31,7 +31,7 @@ class Mlp(nn.Module):
         return x
 
     def last(self) -> tuple[Tensor, Tensor]:
-        """Return weight (out, hidden) and bias (out,) of the last layer; a convolution's weight is also a matrix."""
+        """Return weight (out, hidden) and bias (out,) of the last layer. A convolution's weight is flattened."""
         layer = self.layers[-1]
         return layer.get_parameter("weight").flatten(1), layer.get_parameter("bias")
 
@@ -46,7 +46,7 @@ class MlpBlock(nn.Module):
         self.act = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return values of the same shape (…, C)."""
+        """Return the output (…, width) for an input (…, width)."""
         return self.lin2(self.act(self.lin1(x)))
 
 

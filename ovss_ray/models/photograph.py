@@ -1,7 +1,7 @@
 """Photographs in the form that networks expect, and clear errors for other arrays.
 
-Networks of detectron2's kind get a resized, normalised and zero-padded photograph. Letters: H W pixels of a photograph,
-h w of the resized one, Hp Wp of the padded one.
+Networks in the style of detectron2 get a resized, normalised and zero-padded photograph. Letters: H W pixels of a
+photograph, h w of the resized one, Hp Wp of the padded one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -120,7 +120,7 @@ def resized_size(height: int, width: int, sides: Lengths) -> Size:
 
 
 def padded_size(height: int, width: int, sides: Sides) -> Size:
-    """Return the size (Hp, Wp) of the network's input for a photograph. It must be equal for all images of a batch."""
+    """Return the size (Hp, Wp) of the network's input for a photograph. All images of a batch need the same size."""
     padded = [-(-side // sides.multiple) * sides.multiple for side in resized_size(height, width, sides)]
     return padded[0], padded[1]
 

@@ -1,8 +1,8 @@
 """Text embeddings of class names: templates, tokens, a text tower.
 
-Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). It does not depend on
-images, so a run embeds each vocabulary once. If each image has its own vocabulary, vocabularies are rarely equal, but
-share names. So embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
+Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). Embeddings do not depend
+on images, so a run embeds each vocabulary once. If each image has its own vocabulary, vocabularies are rarely equal,
+but share names. So embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
 """
 
 import hashlib
@@ -145,8 +145,8 @@ class Classifier:
 def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
     """Call `listener` during the block whenever `embed` has embedded a batch of prompts.
 
-    Its arguments are the number of names done so far, and the number of names of this call. The first may be a
-    fraction.
+    Arguments of `listener` are two numbers of names: embedded so far, and in total in this call of `embed`. The first
+    may be a fraction.
     """
     before = _LISTENER.set(listener)
     try:
@@ -174,7 +174,7 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
-    """Report `prompts` embedded prompts of a chunk of names, before which `names` of `total` names were done."""
+    """Report progress: `names` of `total` names, and `prompts` prompts of the next names, are embedded."""
     _LISTENER.get()(names + prompts / templates, total)
 
 

@@ -26,7 +26,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes at the start of a file in which the names of entries are searched; zip files have them in pickles"""
+"""Number of bytes at the start of a file in which entry names are searched; in zip files, pickles are searched"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def family_of(name: str, kind: str = "model") -> tuple[str, str]:
 
 
 def weights_of(name: str) -> Weights:
-    """Return the Weights of a checkpoint. `name` is as in `family_of`. Raises UnknownName and OvssError."""
+    """Return the Weights of a checkpoint. `name` and errors are as in `family_of`."""
     family, inner = _look_up(name, "checkpoint", checkpoints_of)
     return checkpoints_of(family)[inner]
 

@@ -10,7 +10,7 @@ UNITS = 2**32
 
 @dataclass(frozen=True, eq=False)
 class ClassSums:
-    """Sums over R resamples of the images, for L labels. Arrays are int64, except for `effective`."""
+    """Sums over the images of each of R resamples, for L labels. Arrays are int64, except for `effective`."""
 
     hits: np.ndarray
     """(R, L): correctly predicted pixels of each label"""
@@ -23,9 +23,9 @@ class ClassSums:
     images: np.ndarray
     """(R,): number of images with a counted pixel"""
     effective: np.ndarray
-    """(L,) float64: effective number of photographs with each label, without resampling (see `Cells.effective`)"""
+    """(L,) float64: effective number of photographs with each label, before resampling (see `Cells.effective`)"""
     units: int
-    """number of photographs, without resampling; several images may be parts of one photograph"""
+    """number of photographs before resampling; several images may be parts of one photograph"""
 
     @property
     def union(self) -> np.ndarray:

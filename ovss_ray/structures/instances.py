@@ -32,7 +32,7 @@ class Instances:
     labels: np.ndarray
     """(R,) uint16: label index of each instance"""
     frames: np.ndarray
-    """(R, 4) float32: x0 y0 x1 y1 in pixels of the annotated boxes, which may differ from those of the masks"""
+    """(R, 4) float32: x0 y0 x1 y1 of the annotated boxes in pixels; they may differ from `boxes`"""
     areas: np.ndarray
     """(R,) float64: annotated area in pixels"""
     status: np.ndarray

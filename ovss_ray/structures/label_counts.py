@@ -1,4 +1,4 @@
-"""Numbers of pixels per label in truth, prediction and both: of one image, as in a record, and summed over images."""
+"""Pixel counts per label in truth, prediction and both, for one image (a record) and summed over images."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -54,13 +54,13 @@ class LabelCounts:
     prediction: np.ndarray
     """pixels that were predicted as each label"""
     both: np.ndarray
-    """pixels of each label that were predicted as this label"""
+    """correctly predicted pixels of each label"""
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> Self:
         """Return the sum over a column of records with the fields of SCHEMA. Nulls are skipped.
 
-        `labels` is the number of labels. Raises OvssError for a larger label index.
+        Raises OvssError unless all label indices are below `labels`, the number of labels.
         """
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         sums = np.zeros((len(FIELDS), labels), np.int64)

@@ -25,7 +25,7 @@ class Relations:
         """Return the relations of a table, child → fathers. Raises OvssError if the table does not fit the labels.
 
         A class is written as its label, as a name in its label, or as its index. Names in a label are separated by
-        commas. If a text fits several of these forms, a label goes before a name, and a name before an index.
+        commas. If a text fits several of these forms, labels take precedence over names, and names over indices.
         """
         named = places(labels)
         indices: dict[int, list[int]] = {}
@@ -53,7 +53,7 @@ class Relations:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the pairs, in hex digits. It does not depend on the file's form."""
+        """SHA-256 of the pairs, in hex digits. It does not depend on the format of the file."""
         return hashlib.sha256(repr(self.pairs).encode()).hexdigest()
 
 

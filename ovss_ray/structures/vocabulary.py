@@ -24,8 +24,8 @@ mark, and replacement character."""
 class Vocabulary:
     """Ordered tuple of K classes, each a tuple of one or more names, the displayed name first.
 
-    The order matters: predictions are indices into `classes`. The method decides how names become prompts: its
-    treatment of synonyms, and its templates, unless the vocabulary has templates.
+    The order matters: predictions are indices into `classes`. The method decides how the names of a class become
+    prompts. If the vocabulary has templates, they replace the method's templates.
 
     Raises OvssError if there are no classes, or if a class has no names. Names must not be empty or have control
     characters. A template needs exactly one {}.
@@ -33,7 +33,7 @@ class Vocabulary:
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
-    """sentences into which a method inserts each name at {}; their embeddings are averaged; empty: the method's own"""
+    """sentences with {} in place of a name; their embeddings are averaged; empty: the templates of the method"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -123,7 +123,7 @@ Vocabularies = Mapping[str, Vocabulary]
 
 
 def folded(name: str) -> str:
-    """Return a name in the form in which names are compared: NFC, without outer blanks, without case."""
+    """Return a name in the form for comparisons: NFC, case-folded, without outer blanks."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
@@ -135,7 +135,7 @@ def synonyms(names: Iterable[str]) -> tuple[str, ...]:
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
     """Return (name, class index) for all names, sorted by rank. If several classes have a name, the first entry counts.
 
-    The ranks are the displayed name; other names; the first part of the displayed name; other parts. The name
+    The ranks are 0: displayed name, 1: other names, 2: first part of the displayed name, 3: other parts. The name
     "road, route" has the parts "road" and "route". Within a rank, entries are sorted by class index.
     """
     ranked = [
@@ -150,8 +150,8 @@ def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
 def exact_mapping(words: Iterable[Sequence[str]], vocabulary: Vocabulary) -> npt.NDArray[np.uint16]:
     """Return the class index of each word, (W,) uint16, NONE for a word that names no class.
 
-    A word is a tuple of synonyms, as a class is. A word matches a class if any two of their names are equal after
-    `folded`. Among several matches, the earliest name of the word decides, then the order of `names_of_classes`.
+    Words and classes are tuples of synonyms. A word matches a class if one of its names equals a name of the class
+    after `folded`. Among several matches, the earliest name of the word decides, then the order of `names_of_classes`.
     """
     classes = {folded(name): index for name, index in reversed(names_of_classes(vocabulary))}
     matches = ([classes[key] for key in map(folded, names) if key in classes] for names in words)

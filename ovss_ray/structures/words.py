@@ -1,6 +1,6 @@
 """Words of an image: the column `words`, and the vocabulary that it stands for.
 
-A stage that writes the column `words` gives each image a vocabulary of its own. A value is plain data:
+A stage that writes the column `words` gives each image a separate vocabulary. A value of the column is a dict:
 
     classes   list of classes, each a list of names, the displayed name first; empty for an image without words
     source    origin of the words, such as "tags san_tiny"
@@ -40,8 +40,8 @@ def of(
     """Return a value of the column `words`, without surplus blanks and repeated names.
 
     A name that an earlier class has is dropped. A class with no names left is dropped, with its score. If no class is
-    left, `fallback` is the only word, unless it is empty. With `base`, its classes come first, unchanged, and the value
-    has no scores. Raises OvssError for a name that is empty or has control characters.
+    left, `fallback` is the only word, unless it is empty. The classes of `base` come first, unchanged; with `base`, the
+    value has no scores. Raises OvssError for a name that is empty or has control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):

@@ -82,11 +82,11 @@ class MaskTraining(Training):
     split: str | None = None
     """split of the benchmark; default: train"""
     short_sides: tuple[int, ...] = tuple(range(320, 961, 64))
-    """pixels: possible shorter sides of a resized photograph; one is drawn at random per image"""
+    """possible shorter sides of a resized photograph in pixels; one is drawn at random per image"""
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
-    """pixels per side of square random crops; None: drawn scenes stay whole"""
+    """side of square random crops in pixels; None: drawn scenes stay whole"""
     whole: float = Field(default=0.25, ge=0, le=1)
     """fraction of the steps, at the end, with `batch` / 4 whole drawn scenes in place of `batch` crops"""
     points: int = Field(default=12544, ge=1)

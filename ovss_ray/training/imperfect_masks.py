@@ -7,7 +7,7 @@ from scipy import ndimage
 SMALLEST = 100
 """Minimum number of pixels of a distorted mask"""
 MOST = 5
-"""pixels: largest distance by which a mask is grown, shrunk or shifted"""
+"""Largest distance in pixels by which a mask is grown, shrunk or shifted"""
 LEAST = 0.3
 """Minimum fraction of a region's pixels that remain if its mask is reduced to a part"""
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 PROJECTIONS = ("out_proj.weight", "c_proj.weight", "attn.proj.weight", "fc2.weight")
-"""Endings of the names of the last weights in residual branches.
+"""Endings of parameter names: the last weight matrix in each residual branch.
 
-Their initial values are divided by √(number of branches), as in CLIP and GPT-2.
+The initial values of these matrices are divided by √(number of branches), as in CLIP and GPT-2.
 """
 
 

@@ -1,7 +1,7 @@
-"""The training loop of all recipes. An interrupted training resumes, and ends with the same weights.
+"""The training loop of all recipes. An interrupted training can be resumed, and gives the same weights.
 
 Batches and all other random values are pure functions of the step. So a checkpoint contains only the weights, the
-optimizer's state and the number of steps done.
+optimizer's state and the number of completed steps.
 """
 
 import json
@@ -55,7 +55,7 @@ class Scheduled(Protocol):
     """A task that sets the parameter groups and their schedules itself, in place of `groups` and `schedule` below."""
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the parameter groups of AdamW. A group with a weight decay of zero is trained by Adam."""
+        """Return the parameter groups of AdamW. Without weight decay, AdamW equals Adam."""
 
     def settings(self, step: int) -> list[dict[str, float]]:
         """Return the optimizer settings of each group in a step, such as `lr` and `weight_decay`."""
@@ -202,7 +202,7 @@ def _normed(model: nn.Module) -> set[str]:
 
 
 def claim(out: Path, config: Training) -> None:
-    """Create the folder and write the config into it. Raises OvssError if the folder contains a different config.
+    """Create the folder `out` and write the config into it. Raises OvssError if it contains a different config.
 
     Differences in device, workers, intervals of saving and measuring, `measured`, `steps` and `cooldown` are allowed.
     So a training can be extended.
@@ -227,7 +227,7 @@ def _save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, steps_d
 
 
 def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
-    """Load the checkpoint if it exists, and return the number of steps done."""
+    """Load the checkpoint if it exists, and return the number of completed steps."""
     file = out / CHECKPOINT
     if not file.exists():
         return 0
@@ -238,7 +238,7 @@ def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devic
 
 
 def export(task: Task, out: Path) -> Path:
-    """Write the weights in half precision, and a JSON file with their trainings. Return the path of the weights."""
+    """Write the weights in half precision, and their `history` as JSON. Return the path of the weights."""
     halves = {name: value.detach().half().cpu().contiguous() for name, value in task.weights().items()}
     (out / WEIGHTS).write_bytes(safetensors.torch.save(halves))
     card = {"trainings": history(out), "environment": environment()}

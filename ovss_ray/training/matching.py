@@ -22,7 +22,7 @@ CLASS, MASK, DICE = 2.0, 5.0, 5.0
 OVERSAMPLE = 3
 """Number of random candidate points, as a multiple of the number of sampled points"""
 IMPORTANCE = 0.75
-"""Fraction of the sampled points where the mask logits are nearest to zero; the other points are random"""
+"""Fraction of the sampled points that are candidates with mask logits nearest to zero; the others are random"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def target(labels: np.ndarray) -> Target:
 
 
 def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no_object: float) -> dict[str, Tensor]:
-    """Return the three weighted losses, each summed over the supervised blocks."""
+    """Return the weighted class, mask and dice losses, each summed over the answers of the supervised blocks."""
     summed: dict[str, Tensor] = {}
     for answer in answers:
         pairs = [match(answer, i, target, points) for i, target in enumerate(targets)]
@@ -96,7 +96,8 @@ def pairwise_dice(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def class_loss(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair], no_object: float) -> Tensor:
-    """Return the cross-entropy over K + 1 classes. Unmatched queries have the label "no object", of lower weight."""
+    """Return the cross-entropy over K + 1 classes. Unmatched queries have the label "no object", with weight
+    `no_object`."""
     logits = answer.class_logits
     labels = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
     for i, (target, (queries, masks)) in enumerate(zip(targets, pairs, strict=True)):
@@ -118,7 +119,7 @@ def mask_losses(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair]
 def point_losses(logits: Tensor, truth: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """Return the binary cross-entropy and 1 − dice of masks at uncertain points. Both are means over the N masks.
 
-    `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1; its size may differ from that of the logits.
+    `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1; H, W may differ from h, w.
     """
     where = uncertain_points(logits.detach(), points)
     sampled_truth, sampled_logits = at_points(truth, where), at_points(logits, where)
@@ -137,7 +138,10 @@ def at_points(maps: Tensor, where: Tensor) -> Tensor:
 
 @torch.no_grad()
 def uncertain_points(logits: Tensor, points: int) -> Tensor:
-    """Return points x, y in 0..1, (N, P, 2), from mask logits (N, 1, h, w): uncertain and random ones (IMPORTANCE)."""
+    """Return P points x, y in 0..1 for N masks, (N, P, 2): uncertain points and random points (see IMPORTANCE).
+
+    `logits` (N, 1, h, w) are the mask logits. A point is uncertain if its logit is near zero.
+    """
     tried = torch.rand(len(logits), OVERSAMPLE * points, 2, device=logits.device)
     important = round(IMPORTANCE * points)
     best = at_points(logits, tried).abs().topk(important, dim=1, largest=False).indices

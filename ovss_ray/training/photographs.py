@@ -65,7 +65,7 @@ def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarr
 
 
 def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random square crop of image and labels.
+    """Return a random crop of image and labels, `side` × `side` pixels.
 
     An image smaller than `side` is padded at the right and bottom, with grey and the label IGNORE.
     """

@@ -13,7 +13,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.training.config import MaskTraining
 
 SHORT = 256
-"""pixels: shorter side of all training scenes; san_tiny resizes photographs to the same shorter side"""
+"""Shorter side of all training scenes, in pixels; san_tiny resizes photographs to the same shorter side"""
 WIDTHS = (256, 288, 320, 352)
 
 
@@ -41,8 +41,8 @@ def batch(
     """Return the scenes of a step, with things of the training split.
 
     Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). The default of `width` is a
-    random width of WIDTHS. `things` is the range of the number of things. `unnamed` is the probability of a nameless
-    colour, and of a nameless pattern.
+    random width of WIDTHS. `things` is the range of the number of things. `unnamed` is the probability that a colour
+    has no name, and also that a pattern has no name.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))
@@ -58,7 +58,7 @@ def _scene(drawn: np.random.Generator, things: tuple[int, int], unnamed: float, 
 
 
 def _estranged(drawn: np.random.Generator, thing: Thing, unnamed: float) -> Thing:
-    """Return a thing whose colour and pattern are each replaced by a nameless one with probability `unnamed`."""
+    """Return a thing. Its colour and its pattern are each replaced by an unnamed one, with probability `unnamed`."""
     if drawn.random() < unnamed:
         thing = replace(thing, colour=None)
     return replace(thing, pattern=None) if drawn.random() < unnamed else thing

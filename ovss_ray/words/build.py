@@ -1,8 +1,8 @@
 """Writer of nouns.txt.xz, the package's extract of WordNet 3.0. Type: python -m ovss_ray.words.build FOLDER
 
-FOLDER has the files of WordNet's database: index.noun, data.noun, noun.exc, and the index files and cntlist.rev that
-decide parts of speech. Debian's package wordnet-base installs them in /usr/share/wordnet. The same input always gives
-the same bytes. The format is described in wordnet.py.
+FOLDER has the files of WordNet's database. index.noun, data.noun and noun.exc contain the nouns. The other index files
+and cntlist.rev contain the parts of speech and their frequencies. Debian's package wordnet-base installs the files in
+/usr/share/wordnet. The same input always gives the same bytes. The format is described in wordnet.py.
 """
 
 import lzma

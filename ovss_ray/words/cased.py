@@ -1,9 +1,9 @@
-"""The filter of CaSED from captions to words: thirteen steps over the captions of an image, joined by blanks.
+"""CaSED's filter from captions to words, in thirteen steps. The captions of an image form one text.
 
 Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, and its code vicss. Steps are functions from
-text to text, so that each can be compared with the official code. The result has single words only. Step 12 needs a
-part-of-speech tagger. The official tagger, flair's pos-english-fast, is not part of this project; the default is
-`tagging.by_wordnet`.
+text to text, so that each can be compared with the official code. The result has single words, and no phrases. Step 12
+needs a part-of-speech tagger. The official tagger, flair's pos-english-fast, is not part of this project; the default
+is `tagging.by_wordnet`.
 """
 
 import re
@@ -25,7 +25,7 @@ UNWANTED = (
 TAGS = ("NN", "NNS", "NNP", "NNPS", "JJ", "JJR", "JJS", "VBG", "VBN")
 """Tags of the Penn Treebank that step 12 keeps: nouns, adjectives and participles."""
 SHORTEST, FEWEST = 3, 2
-"""Minimum number of letters in a word for step 6, and minimum number of its occurrences for step 11."""
+"""Minimum number of characters of a word (step 6), and minimum number of a word's occurrences (step 11)."""
 _UNCHANGED = ("ss", "us", "is", "ies", "oes")
 """Endings of words that step 9 leaves as they are."""
 
@@ -47,7 +47,7 @@ def ranked(listed: Iterable[str]) -> dict[str, int]:
 
 
 def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
-    """Return name → step for the first twelve steps, in order. The thirteenth, in `words`, removes duplicates."""
+    """Return name → step for the first twelve steps, in order. Step 13, in `words`, removes duplicate words."""
     return {
         "DropTokens": lambda text: re.sub(r"<[^>]*>", "", text),
         "DropURLs": lambda text: re.sub(r"http\S+", "", text),
@@ -104,9 +104,9 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 
 
 def top_k(text: str, k: int) -> str:
-    """Return the occurrences of the k-th most frequent word, as vicss' option FrequencyTopK does; 0: the whole text.
+    """Return only the occurrences of the k-th most frequent word, as vicss' FrequencyTopK does. k = 0: the whole text.
 
-    By its name, the option should keep all of the k most frequent words. This function repeats the fault of vicss.
+    This is a fault of vicss, kept for comparison: the name promises the k most frequent words.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 

@@ -1,4 +1,4 @@
-"""Filters from captions to words: nouns by WordNet, nouns as in AutoSeg, and phrases by spaCy.
+"""Filters from captions to words: nouns by WordNet, nouns as in AutoSeg, and noun phrases by spaCy.
 
 Each filter returns word → number of occurrences, the most frequent first, then in the order of first occurrence.
 CaSED's filter is in cased.py.
@@ -80,8 +80,10 @@ def without_repetitions(caption: str) -> str:
 
 
 def by_spacy_nouns(captions: Iterable[str], model: str) -> dict[str, int]:
-    """Return the nouns of captions by `by_autoseg`, with tags of a spaCy model. Captions are lower-cased and
-    cleaned."""
+    """Return the nouns of captions by `by_autoseg`, with the tags of a spaCy model.
+
+    Captions are converted to lower case, then cleaned by `without_repetitions`.
+    """
     return by_autoseg(by_spacy((without_repetitions(caption.lower()) for caption in captions), model))
 
 

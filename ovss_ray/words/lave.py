@@ -1,8 +1,8 @@
-"""Parser of the replies in LAVE, in which a language model maps words to classes.
+"""Parser of a language model's replies in LAVE, the evaluator of AutoSeg that maps words to classes.
 
-Source: Ülger et al., "Auto-Vocabulary Semantic Segmentation" (AutoSeg). Its evaluator LAVE queries Llama 2 once per
-word for the most similar class, in single quotes. A word that is a class stands for itself. Replies without a
-usable answer stand for `background`.
+Source: Ülger et al., "Auto-Vocabulary Semantic Segmentation" (AutoSeg). LAVE queries Llama 2 once per word for the most
+similar class, in single quotes. A word that is the name of a class is mapped to this class. A word whose reply has no
+usable answer is mapped to `background`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,9 +15,9 @@ BACKGROUND = "background"
 def mapping(replies: Mapping[str, str], classes: Collection[str], max_parse_len: int = 3) -> dict[str, str]:
     """Return word → class, from word → reply of the language model.
 
-    The quoted parts of a reply that are classes, or `background`, are its answers. The first answer counts; in the
-    official code, the order of a hash table decides. A reply with more than `max_parse_len` answers stands for
-    `background`; 0: no limit.
+    An answer is a quoted part of the reply that is a class or `background`. The first answer counts; in the
+    official code, the order of a hash table decides. A word whose reply has more than `max_parse_len` answers is mapped
+    to `background`; 0: no limit.
     """
     return {word: _class(word, reply, classes, max_parse_len) for word, reply in replies.items()}
 
@@ -37,7 +37,7 @@ def updated(
 ) -> np.ndarray:
     """Convert a label map (H, W) of indices into `words` to indices into `classes`.
 
-    A word without an entry in `mapped` stands for `background`, which has to be a class.
+    A word without an entry in `mapped` is mapped to `background`, which must be one of the classes.
     """
     table = np.array([classes.index(mapped.get(word, BACKGROUND)) for word in words], np.int64)
     return table[prediction]

@@ -8,8 +8,8 @@
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
 
-"first+second" maps words by the second mapping if the first leaves them unmapped. Senses are those of a class's first
-name; further names are often narrower. A mapping is applied to finished records, and never uses the truth.
+"first+second" applies the second mapping to words that the first leaves unmapped. The senses of a class are those of
+its first name; further names are often narrower. A mapping is applied to finished records, and never uses the truth.
 """
 
 import csv
@@ -72,7 +72,7 @@ def parse(text: str) -> Mapping:
 
 
 def _load(part: str, text: str) -> tuple[Rule, str]:
-    """Return the rule that a part of the option names, and the sentence that identifies its file."""
+    """Return the rule that a part of the option names, and the sentence that identifies its file, or ""."""
     name, _, option = part.partition(":")
     option, minimum = _threshold(option, text)
     if name in ("exact", "lemma") and not option:
@@ -244,7 +244,7 @@ def _replies(file: str, content: bytes) -> dict[str, str]:
 
 
 def _lave(replies: dict[str, str]) -> Rule:
-    """Return the rule of LAVE's parser. `background` stands for no class, unless the benchmark has it."""
+    """Return the rule of LAVE's parser. `background` means no class, unless the benchmark has a class of this name."""
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         listed = [names[0] for names in words if names[0] in replies]

@@ -1,8 +1,9 @@
-"""Scores of images' words under a mapping to labels, and upper bounds that use the truth. All sums are integers.
+"""Scores of the words of images: by a mapping of words to labels, and as upper bounds that use the truth.
 
 A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
-a word. n[g, w] is the number of pixels of a pair, T[g] that of label g, N[w] that of word w. A word without a label is
-a miss, as pixels without a predicted class are in metrics/confusion.py.
+a word. n[g, w] is the number of pixels with label g and word w. T[g] counts the pixels with label g, N[w] those with
+word w. The pixels of a word without a label are false negatives, as pixels of NONE in metrics/confusion.py. All sums
+are integers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,9 +49,9 @@ def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall of present classes. It counts pairs of an image and a label in its truth.
+    """Recall over pairs of an image and a label in its truth.
 
-    A pair is recalled if a word of the image maps to the label.
+    A pair is recalled if a word of the image maps to the label. `present` is the number of pairs.
     """
 
     present: int = 0
@@ -83,7 +84,7 @@ class UpperBounds:
     best: int = 0
     """sum over images of the mean best IoU of the image's labels, without background, in units of 1 / UNIT"""
     images: int = 0
-    """images with a label other than background"""
+    """number of images with a label other than background"""
     cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
     """(label, word) → pixels in all images; pixels without a word are left out"""
 

@@ -30,7 +30,7 @@ def load(source: str) -> tuple[Similarity, str]:
     """Return the similarity that a source defines, and a sentence that identifies it for the report.
 
     `source` is a JSON file, or the folder of a sentence encoder, or an installed package with such a folder. Raises
-    OvssError if it is none of these, or if the library for encoders is missing.
+    OvssError for any other source, or if the library for encoders is missing.
     """
     if source.endswith(".json"):
         content = files.read(source)
@@ -125,7 +125,7 @@ def _encoder(folder: Path) -> Similarity:
 
 
 def _first_token(folder: Path) -> bool:
-    """Return whether the embedding is the first token's, not the mean. Raises OvssError for other poolings."""
+    """Return True for pooling by the first token, False for the mean. Raises OvssError for other poolings."""
     _check_modules(folder / "modules.json")
     file = folder / "1_Pooling" / "config.json"
     modes = _parsed(file) if file.exists() else {"pooling_mode_mean_tokens": True}

@@ -32,8 +32,9 @@ _TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
 def by_wordnet(words: Sequence[str]) -> list[str]:
     """Return a tag for each word from WordNet alone: the word's most frequent part of speech.
 
-    A verb that is also a noun is tagged as a noun. Words that WordNet lacks are nouns, unless they end in "ing" or
-    "ed". Function words are tagged IN.
+    A word that is most often a verb, but also a noun, is tagged NN. Plurals of WordNet's nouns are tagged NNS. Words
+    that WordNet lacks are tagged VBG if they end in "ing", VBN if they end in "ed", else NN. Function words are tagged
+    IN.
     """
     return [_tag(word) for word in words]
 

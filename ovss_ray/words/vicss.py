@@ -1,9 +1,9 @@
 """The metrics of vicss, the code of Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation".
 
 They are not comparable with mIoU: all metrics except the hard ones are means over images. They are reported only for
-comparison with that work. Class 0 is "background". A label of this name is class 0, and the others follow in their
-order. T[g] is the number of pixels of class g, N[w] that of word w, n[g, w] that of both. c(g, w) is a similarity,
-clipped below 0. Sums are over the words w.
+comparison with that work. Class 0 is "background", even if no label has this name. The other labels follow in their
+order. T[g] is the number of pixels of class g, N[w] of word w, n[g, w] of both. c(g, w) is a similarity; negative ones
+count as 0. Sums are over the words w.
 
     hard      a word counts as the class with the same name, byte for byte, else as background; from the
               confusion matrix of all images

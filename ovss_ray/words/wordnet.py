@@ -67,8 +67,9 @@ class Nouns:
     def morphy(self, form: str) -> list[str]:
         """Return the lemmas that a form may stand for; [] if there are none. The form's case counts.
 
-        Candidates are the form itself, and its exceptions if it is irregular, else the results of SUFFIXES. Candidates
-        that are lemmas of WordNet are returned. While there are none, SUFFIXES is applied again, as in NLTK's reader.
+        Candidates are the form itself and, if it is irregular, its exceptions, else the results of SUFFIXES. Candidates
+        that are lemmas of WordNet are returned. If none is a lemma, SUFFIXES is applied to the results again, as in
+        NLTK.
         """
         if form in self._exceptions:
             return self._known([form, *self._exceptions[form]])
@@ -80,7 +81,7 @@ class Nouns:
         return results
 
     def lemmas(self, word: str) -> list[str]:
-        """Return the lemmas of a word or phrase, whether in upper or lower case; [] if it is no noun."""
+        """Return the lemmas of a word or phrase; [] if it is no noun. Case is ignored."""
         return self.morphy(key(word))
 
     def lemma(self, word: str) -> str:
@@ -140,7 +141,7 @@ class Nouns:
 
 @cache
 def nouns() -> Nouns:
-    """Return the nouns of the package's own file, read once per process."""
+    """Return the nouns of the shipped file nouns.txt.xz. The file is read once per process."""
     return Nouns()
 
 

@@ -89,8 +89,8 @@ def cache_folder() -> Path:
 def local_copy(uri: str) -> Path:
     """Return the path of a local file, or of a cached copy of a remote file.
 
-    A copy's folder is named by the SHA-256 of its content, so a changed file has another path. Raises OvssError if the
-    file cannot be read or copied.
+    The folder of a copy is named by the SHA-256 of the content, so a changed file has another path. Raises OvssError if
+    the file cannot be read or copied.
     """
     if "://" not in uri:
         return Path(uri)

@@ -22,9 +22,9 @@ from ovss_ray.io import files
 from ovss_ray.io.arrays.array_cache import cache_folder
 
 BLOCK = 1 << 26
-"""bytes: maximum memory of a block of embeddings in float32, and of its similarities"""
+"""Maximum bytes of a block of embeddings in float32, and of its similarities to the queries"""
 SURPLUS = 32
-"""Number of extra candidates: similarities in float64 are computed for 2 · count + SURPLUS captions"""
+"""Number of additional candidates: 2 · count + SURPLUS captions get a similarity in float64"""
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]

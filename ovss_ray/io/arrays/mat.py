@@ -14,7 +14,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io.images.pillow_files import PIXELS
 
 HEADER = 128
-"""bytes: size of the header."""
+"""Size of the header in bytes."""
 MATRIX, COMPRESSED = 14, 15
 """Type numbers of the elements that are read. A file is a sequence of elements."""
 STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4"}

@@ -1,8 +1,8 @@
 """Arrays on disk by key, in shards: each shard is a safetensors file with many arrays.
 
 A shard's name is the digest of its keys and of its source, such as a network. So writing the same arrays again replaces
-the file, and shards that different processes write do not collide. After a killed run, a key may be in several
-shards of a source, with equal arrays. Shards are written to any file system. They are read from a local or mounted
+the file, and processes with different arrays write different files. After a killed run, several shards of a source may
+have the same key, with equal arrays. Shards are written to any file system. They are read from a local or mounted
 folder, one array at a time.
 """
 
@@ -23,7 +23,7 @@ SOURCE = "source"
 
 
 def write(folder: str, arrays: Mapping[str, np.ndarray], source: str) -> str:
-    """Write arrays as one shard of a folder, whole or not at all, and return its address. Raises OvssError.
+    """Write arrays as one shard of a folder, and return the shard's address. A failure leaves no partial shard.
 
     `source` describes what computed the arrays, such as the name and the digest of a network.
     """

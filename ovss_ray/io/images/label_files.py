@@ -41,14 +41,14 @@ class LabelFile:
 def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     """Decode a label map with one number per pixel to (H, W) uint16, or int32 for signed and 32-bit numbers.
 
-    Labels are the stored numbers, without scaling samples of 1, 2 and 4 bits. The labels of a palette image are its
-    indices. An RGB image is accepted if its three channels are equal.
+    Labels are the stored numbers; samples of 1, 2 and 4 bits are not scaled up. In a palette image, labels are the
+    palette indices. An RGB image is accepted if its three channels are equal everywhere.
 
-    Raises OvssError, with the file's name, if channels differ or if the format is lossy. Also raises OvssError for an
-    ambiguous file, with its possible interpretations in the message. A file is ambiguous if it has:
+    Raises OvssError, with `name` in the message, if channels differ or if the format is lossy. Also raises OvssError
+    for an ambiguous file, and lists its possible interpretations. A file is ambiguous if it has:
 
-    - a grey palette that differs from its indices
-    - a stored 0 that is displayed as white
+    - a grey palette in which the grey value of an index differs from the index
+    - an encoding in which 0 is white
     - several pages or frames
     - transparent pixels
     - an EXIF orientation
@@ -76,8 +76,8 @@ def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.nd
 def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     """Decode a label map of one colour per pixel to (H, W, 3) uint8 RGB. Palette indices and grey become RGB.
 
-    Raises OvssError for more than 8 bits per channel, transparent pixels or a lossy format. Several pages or frames,
-    and an EXIF orientation, are rejected as well.
+    Raises OvssError for more than 8 bits per channel, transparent pixels or a lossy format. Also raises OvssError for
+    several pages or frames, and for an EXIF orientation.
     """
     with _opened(data, name, cap) as file:
         if file.bits not in (1, 2, 4, 8):
@@ -140,7 +140,7 @@ def _upright(picture: ImageFile.ImageFile, name: str) -> None:
 
 
 def _one_zero(file: LabelFile) -> None:
-    """Raise OvssError for a file in which a stored 0 is displayed as white."""
+    """Raise OvssError for a file whose encoding displays the stored number 0 as white."""
     page = file.page
     kind = "a PBM, in which a stored 1 is black" if file.data[:2] in (b"P1", b"P4") else None
     if page is not None and tiff_tags.first(page, tiff_tags.PHOTOMETRIC, 0) == 0:
@@ -218,7 +218,7 @@ def _opaque(alpha: np.ndarray, name: str) -> None:
 
 
 def _palette_is_its_indices(indices: np.ndarray, palette: np.ndarray, name: str) -> None:
-    """Raise OvssError if a grey palette displays an index that occurs in the file as another grey value."""
+    """Raise OvssError if `palette` is grey, and the grey value of an index in the file differs from the index."""
     if (palette != palette[:, :1]).any():
         return
     used = np.unique(indices)

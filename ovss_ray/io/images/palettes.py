@@ -1,4 +1,4 @@
-"""Detection of label files with contradicting palettes: a colour has different indices in different files.
+"""Detection of label files whose palettes contradict each other: a colour has different indices in two files.
 
 To make a file small, some programs renumber its colours (ImageMagick, GIMP, pngquant, Pillow's quantize). In such
 files, colours still identify classes, but indices do not.

@@ -13,7 +13,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import file_kinds
 
 PIXELS = 100_000_000
-"""pixels: default limit for an image. A small file may declare a huge size, so its header is checked first."""
+"""Default maximum number of pixels of an image. It is checked first, since a small file may declare a huge size."""
 
 EXACT = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 """Lossless formats, for label maps."""
@@ -77,7 +77,7 @@ def pixels_of(data: bytes, name: str, cap: int) -> Iterator[ImageFile.ImageFile]
 def _check_png(data: bytes) -> None:
     """Raise SyntaxError unless the checksum of each PNG chunk is correct (PNG specification, §5.3).
 
-    Pillow ignores the checksums of pixels, so a damaged label map would be read with wrong labels.
+    Pillow ignores the checksums of pixel data, so a damaged label map would be read with wrong labels.
     """
     place, kind = 8 if data.startswith(b"\x89PNG") else len(data), b""
     while place < len(data) and kind != b"IEND":

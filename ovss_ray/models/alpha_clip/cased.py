@@ -16,7 +16,7 @@ from ovss_ray.models.clip import TextTower
 
 
 def scores(image: Tensor, captions: Tensor, words: Tensor, scale: float, scoring: Scoring) -> Tensor:
-    """Return the probabilities (W,) of words: α · those from the image + (1 − α) · those from the captions.
+    """Return the probabilities (W,) of words: α · p(word | image) + (1 − α) · p(word | captions).
 
     `image` (D,), `captions` (C, D) and `words` (W, D) are embeddings; only `words` must have unit norm. `scale`
     is the factor from cosine to logit (CLIP's temperature). Without captions, only the image counts.

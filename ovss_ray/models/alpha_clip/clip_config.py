@@ -59,7 +59,7 @@ class ClipConfig(NetworkConfig):
 
 
 class Retrieval(BaseModel):
-    """Options of the base of captions to search, and of the search."""
+    """Options of retrieval: the base of captions, and the search in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -95,7 +95,8 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each of `count` pixels along an axis: cell before, cell after, weight of the latter times 2 · count.
+    """Return for each of `count` pixels along an axis: cell before, cell after, and 2 · count · weight of the cell
+    after.
 
     Positions are those of a bilinear resize without aligned corners.
     """
@@ -122,9 +123,9 @@ def grid_boxes(size: tuple[int, int], grids: Sequence[int], smallest: int = 0) -
 def patch_scores(words: Sequence[int], values: np.ndarray, patches: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
     """Return the scores of `shape` = (K, H, W) float32 from patches with one word each.
 
-    `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. A pixel's
-    score for a word is the value of the last patch that covers it and has this word. It is divided by the number of
-    patches that cover the pixel.
+    `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. The score
+    of a word at a pixel: the value of the last covering patch with this word, divided by the number of covering
+    patches.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for word, value, (x, y, width, height) in zip(words, values.tolist(), patches.tolist(), strict=True):

@@ -135,7 +135,7 @@ class Viewer:
         return torch.tensor(canvas.view(bool), device=self.image.device)
 
     def _base(self, seen: Area) -> tuple[Tensor, Tensor]:
-        """Return a window's resized background (3, n, n), in 0..1 and normalised; cached for the last window."""
+        """Return a window's resized background (3, n, n) twice: in 0..1, and normalised. The last window is cached."""
         if self._shared is None or self._shared[0] != seen:
             base = self._resized(seen.of(self.background), Area(0, 0, *seen.size[::-1]), seen, "bicubic")
             self._shared = seen, base, (base - self.mean) / self.std
@@ -235,7 +235,7 @@ def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
 def resize(cells: int, pixels: int, mode: str) -> Tensor:
     """Return a matrix (n, cells) that resizes one axis from `cells` to n pixels, with antialiasing.
 
-    The matrix is torch's resize of an identity matrix, in chunks of columns. So sample positions are those of torch.
+    The matrix is torch's resize of an identity matrix, in chunks of columns. So sample positions equal those of torch.
     """
     columns = torch.arange(cells)
     parts = [

@@ -1,8 +1,8 @@
 """AlphaCLIP: a CLIP with an alpha channel for the region to classify.
 
 Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024, arXiv 2312.03818. A second patch
-convolution reads the region's mask. Its output is added to that of the image's patch convolution. All else is CLIP
-(arXiv 2103.00020), whose text tower is unchanged. Without the second convolution, the network is plain CLIP. An
+convolution reads the region's mask. Its output is added to the output of the image's patch convolution. All else is
+CLIP (arXiv 2103.00020), whose text tower is unchanged. Without the second convolution, the network is plain CLIP. An
 AlphaCLIP has two checkpoints: its CLIP, and its image tower.
 
 Letters: B regions in a forward pass, P images, n side of an image, R regions, K classes, D features.
@@ -153,7 +153,7 @@ class AlphaClip(nn.Module):
 
 
 def _options(options: dict[str, Any]) -> tuple[Look, Naming]:
-    """Split options into those of Look and those of Naming. Raises OvssError for an unknown or invalid option."""
+    """Split options into a Look and a Naming. Raises OvssError for an unknown or invalid option."""
     naming = {name: value for name, value in options.items() if name in Naming.model_fields}
     try:
         return Look(**{name: value for name, value in options.items() if name not in naming}), Naming(**naming)

@@ -72,7 +72,7 @@ def write(content: Mapping[str, Any], path: Path) -> None:
 
 
 def read_any(path: Path) -> State:
-    """Return a state dict as `read` does, also from OpenAI's TorchScript archives."""
+    """Return a state dict as `read` does. OpenAI's TorchScript archives are accepted, too."""
     state = torchscript.read(path) if torchscript.is_archive(path) else read(path)
     return {name: value for name, value in state.items() if name not in NOT_WEIGHTS}
 
@@ -160,10 +160,10 @@ def fill(module: Module, state: State, path: Path, name: str, others: Mapping[st
 
 
 def compare(expected: Shapes, state: State, fault: str, others: Mapping[str, Shapes]) -> None:
-    """Raise OvssError if names or shapes of a state dict are not the expected ones.
+    """Raise OvssError if names or shapes of a state dict differ from the expected names and shapes.
 
-    The message begins with `fault`, and lists a few differences. If the state dict fits a network of `others`, it names
-    that network.
+    The message begins with `fault`, and lists a few differences. If the state dict fits a network of `others`, the
+    message names that network.
     """
     actual = {key: value.shape for key, value in state.items()}
     if expected != actual:

@@ -1,9 +1,9 @@
 """Fusioner: attention between the patch tokens of a frozen CLIP and the embeddings of class names, then a decoder.
 
-Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138. Its
-protocol requests one class at a time: a pixel is foreground if its logit is above 0. Submodules and parameters have the
-names of the official code (https://github.com/chaofanma/Fusioner). The blocks of the image tower are the exception:
-their name is `resblocks`, not `transformer.resblocks`. `state_of` renames them.
+Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138. The
+protocol of the paper requests one class at a time: a pixel is foreground if its logit is above 0. Submodules and
+parameters have the names of the official code (https://github.com/chaofanma/Fusioner). The blocks of the image tower
+are the exception: their name is `resblocks`, not `transformer.resblocks`. `state_of` renames them.
 
 Letters: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has N patch
 tokens. CLIP has D features, the fusion C channels. There are k classes.

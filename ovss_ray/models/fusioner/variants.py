@@ -1,6 +1,6 @@
 """Sizes and checkpoints of Fusioner, and the options of its input. No torch is imported here.
 
-Source of the released sizes: https://github.com/chaofanma/Fusioner. Its code has one variant, with CLIP ViT-L/14.
+Source of the released sizes: https://github.com/chaofanma/Fusioner. That code has one variant, with CLIP ViT-L/14.
 """
 
 from collections.abc import Mapping
@@ -35,11 +35,11 @@ class Variant:
     doublings: int = 3
     """number of the decoder's convolutions whose output is resized to twice its size"""
     short_side: int = 0
-    """pixels: short side to which a photograph is resized before it is cut into windows; 0: no resize"""
+    """short side, in pixels, to which a photograph is resized before it is cut into windows; 0: no resize"""
     long_side: int = 2560
-    """pixels: maximum of the long side of a resized photograph"""
+    """maximum of the long side of a resized photograph, in pixels"""
     every: int = 0
-    """pixels: distance of neighbouring windows; 0: two thirds of a window's side"""
+    """distance of neighbouring windows, in pixels; 0: two thirds of a window's side"""
     templates: str = "fusioner"
     """key of text.TEMPLATES: the prompts of a class name"""
 
@@ -62,12 +62,12 @@ VARIANTS = {
     ),
 }  # fmt: skip
 """Network name → sizes. fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml).
-Its CLIP was trained on scenes at half their size, about 128 × 160 pixels. That CLIP's word table has the words of the
-templates "vild"."""
+The CLIP of fusioner_tiny was trained on scenes at half their size, about 128 × 160 pixels. The word table of this CLIP
+has the words of the templates "vild"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints: the network's, and its CLIP's, which the first file may contain."""
+    """Return the names of a network's checkpoints: its own, and its CLIP's. The first file may contain the CLIP."""
     return (name, VARIANTS[name].base)
 
 

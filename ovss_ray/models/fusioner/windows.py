@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ovss_ray.errors import OvssError
 
 LARGEST = 4 * 10**9
-"""bytes: maximum memory of the logits of one photograph, which are float32"""
+"""Maximum bytes of the logits of one photograph, in float32"""
 PADDING = -1.0
 """Value of pixels outside the photograph, in normalised units"""
 
@@ -58,9 +58,9 @@ class Layout:
         return windows
 
     def check(self, classes: int) -> None:
-        """Raise OvssError if the logits (k, H, W) of this number of classes need more than LARGEST bytes.
+        """Raise OvssError if the logits (k, H, W) of k = `classes` classes need more than LARGEST bytes.
 
-        If the logits (k, h, w) are resized, they count as well: both arrays are in memory at once.
+        If logits (k, h, w) are resized to them, both arrays count, since both are in memory at once.
         """
         height, width = self.original or (self.height, self.width)
         bytes_of_class = 4 * (height * width + self._resized * self.height * self.width)

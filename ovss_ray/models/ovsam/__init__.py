@@ -1,1 +1,1 @@
-"""Open-Vocabulary SAM (Yuan et al., 2024): a prompt becomes a mask and a name."""
+"""Open-Vocabulary SAM (Yuan et al., 2024): a mask and a class for each prompt."""

@@ -57,8 +57,8 @@ class Backbone(nn.Module):
 class Tower(WholeImageTower):
     """CLIP's vision transformer with a convolutional stem, for small networks.
 
-    The first three maps are the stem's; the last one is the output of the first blocks. A region is embedded by all
-    blocks, from its part of the stem's last map.
+    The first three maps are outputs of the stem. The fourth is the output of the first `shallow` blocks. A region is
+    embedded by all blocks, from its part of the stem's last map.
     """
 
     conv1: Stem
@@ -103,7 +103,7 @@ def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
 
 
 class Neck(nn.Module):
-    """SAM2CLIP: the four maps of CLIP become an image embedding like that of SAM's image encoder."""
+    """SAM2CLIP: conversion of CLIP's four maps to an image embedding like that of SAM's image encoder."""
 
     pos_embed: Tensor
 

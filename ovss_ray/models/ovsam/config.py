@@ -13,7 +13,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 
 class OvsamConfig(NetworkConfig):
-    """The network, the checkpoints of its parts, and the rule of its scores."""
+    """The network, the checkpoints of its parts, and the rule for its class scores."""
 
     family: ClassVar[str] = "ovss_ray.models.ovsam"
     variant: str = "ovsam_rn50x16"

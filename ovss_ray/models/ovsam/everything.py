@@ -1,7 +1,7 @@
 """Everything mode of Open-Vocabulary SAM: the regions that a grid of clicks finds in an image, with class scores.
 
 The generator is SAM's (sam_layers/generator.py; Kirillov et al., 2023, §4). The decoder predicts no IoU, so regions are
-ranked by their stability. The official code has no everything mode. A region's class scores are those of its click.
+ranked by their stability. The official code has no everything mode. A region gets the class scores of its click.
 
 Letters: R regions, K classes.
 """

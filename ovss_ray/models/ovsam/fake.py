@@ -1,7 +1,7 @@
 """Fake weights of an Open-Vocabulary SAM (see models/fake.py). The labels are meaningless.
 
-With plain random weights, masks cover nearly all of the image. So a bias of the mask decoder is shifted, and masks
-cover parts of the image.
+With plain random weights, masks cover nearly all of the image. A bias of the mask decoder is shifted, so that masks
+cover only parts of the image.
 """
 
 import torch
@@ -39,7 +39,7 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
 
 @torch.inference_mode()
 def _recentre(model: Ovsam, seed: int) -> None:
-    """Shift biases. The mean of mask logits becomes minus one standard deviation, the mean of text tokens zero."""
+    """Shift biases: mask logits get a mean of minus one standard deviation, text tokens a mean of zero."""
     variant, drawn = model.variant, torch.Generator().manual_seed(seed)
     image = torch.randn(CLICKS, variant.embed, variant.grid, variant.grid, generator=drawn)
     points = variant.pixels * torch.rand(CLICKS, 1, 2, generator=drawn)

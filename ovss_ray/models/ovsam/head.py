@@ -23,7 +23,10 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Pixels of an input of 1024 pixels: a region's level is the largest i, 0 to 3, with FINEST · 2ⁱ ≤ √area; else 0"""
+"""Scale of the pyramid levels in pixels, for an input of 1024 pixels.
+
+A region has the level ⌊log₂(√area / FINEST)⌋, limited to 0..3.
+"""
 LOGIT_SCALE = 4.6052
 """Natural logarithm of the factor from cosine similarity to logit; the factor is about 100"""
 BASE_WEIGHT, NOVEL_WEIGHT = 0.1, 0.9
@@ -69,7 +72,7 @@ class Head(nn.Module):
 
 
 def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
-    """Return regions of a map, pooled by RoIAlign (He et al., ICCV 2017, arXiv 1703.06870), (P, C, side, side).
+    """Return (P, C, side, side): regions of a map, pooled by RoIAlign (He et al., ICCV 2017, arXiv 1703.06870).
 
     `features` are (B, C, h, w). `rois` (P, 5) are the index of an image, and x0 y0 x1 y1 in pixels of the input.
     """

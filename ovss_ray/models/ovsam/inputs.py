@@ -33,7 +33,7 @@ class Placed:
     resized: Size
     """h, w: size of the photograph inside the network's input"""
     scale: tuple[float, float]
-    """factors of x and y from pixels of the photograph to those of the input"""
+    """factors for x and y, from pixels of the photograph to pixels of the input"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
 def network_input(image: np.ndarray, path: Path, pixels: int) -> Tensor:
     """Return the input (3, pixels, pixels) float32 of a photograph (H, W, 3) uint8 RGB.
 
-    The photograph is resized by the bilinear filter of the path. It is normalised with ImageNet's colours, as in SAM,
+    The photograph is resized by the bilinear filter of `path`. It is normalised with ImageNet's colours, as in SAM,
     and padded with zeros on the right and at the bottom.
     """
     height, width = placed(image, path, pixels).resized
@@ -128,7 +128,7 @@ def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
-    """Return boxes (P, 4) float32 in pixels of the network's input; if not `scale`, in those of the photograph."""
+    """Return boxes (P, 4) float32 in pixels of the network's input, or of the photograph if not `scale`."""
     array = _array("boxes", corners, (2,), 4)
     return torch.from_numpy(array * np.array(where.scale * 2) if scale else array).float()
 

@@ -28,7 +28,7 @@ class Named:
     classes: np.ndarray
     """(P, T) int64: indices of the best classes, best first; on ties, the lower index first"""
     probabilities: np.ndarray
-    """(P, T, 3) float32: probabilities of these classes by the ensemble, the head and CLIP, each a softmax over all
+    """(P, T, 3) float32: probabilities of the best classes by the ensemble, the head and CLIP, each a softmax over all
     K classes; CLIP's is NaN for the path "demo" """
 
     @classmethod
@@ -56,7 +56,7 @@ def named(
 
 
 def empty(count: int, top: int = 0) -> Named:
-    """Return the Named of zero masks, for `count` classes."""
+    """Return an empty Named: zero masks, `count` classes."""
     return Named(np.zeros((0, count), np.float32), *_nothing(0, min(top, count)))
 
 

@@ -172,7 +172,7 @@ class Ovsam(nn.Module):
         `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
         and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
         Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
-        of the ensemble by index or name; classes outside `base` are novel by default. `path` is that of the official
+        of the ensemble by index or name; classes outside `base` are novel by default. `path` selects the official
         evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image;
         default: `boxes`, else the masks' boxes. `official` leaves these boxes in pixels of the image, as the published
         evaluation does. For an image from `embed`, `path` has no effect.
@@ -180,7 +180,7 @@ class Ovsam(nn.Module):
         Keys of the result are tensors: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), probs, labels (P,). The key
         `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no fused_scores: the official demo
-        computes neither, since it names objects by the head alone. Its masks have the size of the resized image.
+        computes neither, since it names objects by the head alone. Masks of "demo" have the size of the resized image.
 
         Raises OvssError for invalid prompts and classes, and ValueError for an image of another shape or dtype.
         """
@@ -219,7 +219,7 @@ class Ovsam(nn.Module):
     def _classes(
         self, names: Vocabulary | Iterable[str] | None, embeddings: Tensor | None
     ) -> tuple[Vocabulary | None, Classifier]:
-        """Return the vocabulary, if there are names, and the classifier. Raises OvssError for none or both."""
+        """Return the vocabulary, if there are names, and the classifier. Raises OvssError for neither or both."""
         if (names is None) == (embeddings is None):
             raise OvssError("pass either the names of the classes, or their embeddings")
         if embeddings is not None:

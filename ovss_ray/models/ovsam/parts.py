@@ -9,7 +9,7 @@ from ovss_ray.models.checkpoint import VISUAL, State
 from ovss_ray.models.ovsam.variants import CLIP, CLIP_TINY, PARTS, checkpoints, remaining
 
 OWN = ("backbone.", "neck.", "fpn_neck.", "pe.", "mask_decoder.")
-"""Prefixes of the official state dict; CLIP's text tower is not in it"""
+"""Prefixes in the official state dict, which does not contain CLIP's text tower"""
 WORDS = "words."
 """Prefix of the text tower in our network"""
 NECK_FILE = "neck_student."
@@ -24,9 +24,9 @@ IMAGE = (
 def state_of(name: str, files: Sequence[Path]) -> State:
     """Return the network's state dict from its checkpoints `files`, in the order of variants.checkpoints.
 
-    The first file may be the official state dict of the whole network, with or without CLIP's text tower. Files whose
-    entries it contains may be left out. Raises OvssError for a file without the expected entries, and as
-    checkpoint.read_any does.
+    The first file may be the official state dict of the whole network, with or without CLIP's text tower. Then files
+    whose entries are in the first file may be left out. Raises OvssError for a file without the expected entries, and
+    as checkpoint.read_any does.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]

@@ -58,7 +58,7 @@ class Answer:
     predicted_iou: np.ndarray
     """(M,) float32: predicted IoU of each mask"""
     logits: np.ndarray
-    """(M, 4 g, 4 g) float32: low-resolution mask logits; those of one mask can be the `mask` of the next prompt"""
+    """(M, 4 g, 4 g) float32: low-resolution mask logits; the logits of one mask can be the `mask` of the next prompt"""
 
 
 class Sam(nn.Module):

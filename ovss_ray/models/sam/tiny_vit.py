@@ -25,7 +25,7 @@ class ConvNorm(nn.Sequential):
 
 
 class Inverted(nn.Module):
-    """An inverted bottleneck as in MobileNetV2, which is the block of the first stage."""
+    """The block of the first stage: an inverted bottleneck as in MobileNetV2."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return values of the same shape (…, C)."""
+        """Return tokens of the same shape (…, C)."""
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 

@@ -159,7 +159,7 @@ def _scaled(q: Tensor) -> Tensor:
 def _absorbed(q: Tensor, projection: nn.Linear) -> Tensor:
     """Return `q` (P, N, T, c) times the weight of `projection`, (P, N·T, D).
 
-    The result's dot products with cells equal those of `q` with projected cells, except for the projection's bias.
+    Dot products of the result with cells equal dot products of `q` with projected cells, except for the bias.
     """
     return (q @ projection.weight.unflatten(0, (q.shape[1], -1))).flatten(1, 2)
 

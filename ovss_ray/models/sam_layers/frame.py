@@ -16,7 +16,7 @@ BLOCK = 1 << 18
 """Maximum number of pixels resized and thresholded at a time on a CPU: 1 MB of logits"""
 
 Taps = tuple[Tensor, Tensor, Tensor]
-"""Linear interpolation at n places: index of the sample before, index of the sample after, weight of the latter.
+"""Linear interpolation at n places: index of the sample before, index of the sample after, weight of the sample after.
 The indices are (n,) int64, the weight is (n, 1) float32."""
 
 
@@ -56,7 +56,8 @@ def taps(cells: int, pixels: int, device: torch.device, first: int | None = None
     """Return the Taps that resize an axis from `cells` to `pixels` samples.
 
     `first`: number of these samples to compute, from the start of the axis; None: all.
-    The weights are computed in float32, as in torch. Between very different logits, their last bits affect the result.
+    The weights are computed in float32, as in torch. If two logits are very different, the last bits of a weight
+    affect the result.
     """
     ratio = torch.tensor(cells, dtype=torch.float32) / pixels
     place = (ratio * (torch.arange(pixels if first is None else first) + 0.5) - 0.5).clamp(min=0)

@@ -94,7 +94,7 @@ class Encoded:
     resized: Sequence[Size]
     """h, w: size of each crop inside the network's input"""
     scales: Sequence[tuple[float, float]]
-    """for each crop, factors of x and y from its pixels to those of the input"""
+    """for each crop, factors for x and y, from pixels of the crop to pixels of the input"""
 
 
 class Generator:
@@ -221,7 +221,7 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes from the regions, then duplicates. Of duplicates, an unchanged one stays."""
+        """Remove specks and small holes from the regions, then duplicates. Unchanged regions are preferred."""
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
             mask = regions.masks(box[None], proposals.bits[i], size)[0]

@@ -99,8 +99,8 @@ class GridAttention(nn.Module):
     def placed(self, q: Tensor, k: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Return queries and keys (B, N, h·w, c + 2 side), whose dot product includes the relative-position bias.
 
-        The product is that of MViTv2 (Li et al., CVPR 2022, arXiv 2112.01526): q · k / √c + q · R_h + q · R_w. Here
-        R_h is the embedding of the distance in rows, R_w of that in columns. So the second term depends only on the
+        The product is that of MViTv2 (Li et al., CVPR 2022, arXiv 2112.01526): q · k / √c + q · R_h + q · R_w. Here R_h
+        is the embedding of the distance in rows, R_w of the distance in columns. So the second term depends only on the
         key's row, the third only on its column. The additional channels of a query are these terms for all rows and all
         columns. The additional channels of a key are the one-hot codes of its row and column. No bias matrix is needed,
         which halves the training time of sam_tiny's encoder.
@@ -153,7 +153,7 @@ class Block(nn.Module):
 
 
 def projection(width: int, embed: int) -> nn.Sequential:
-    """Return SAM's "neck": the layers from the last block's channels to those of the image embedding."""
+    """Return SAM's "neck": the layers from the last block's channels to the channels of the image embedding."""
     return nn.Sequential(
         nn.Conv2d(width, embed, 1, bias=False),
         ChannelNorm(embed, EPSILON),

@@ -32,7 +32,7 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters of the released SamAutomaticMaskGenerator, by its names and with its defaults."""
+    """The parameters of the released SamAutomaticMaskGenerator, with their names and defaults."""
 
     points_per_side: int | None = 32
     """points per side of the grid over the whole image; None: use `point_grids`"""
@@ -60,7 +60,7 @@ class Settings:
     """area in pixels below which holes in a mask are filled, and separate pieces removed; 0: change nothing"""
 
     def grids(self) -> list[np.ndarray]:
-        """Return the points of each layer, (n, 2) float64 in 0..1. Raises OvssError if a layer has none."""
+        """Return the points of each layer, (n, 2) float64 in 0..1. Raises OvssError if a layer has no points."""
         if (self.points_per_side is None) == (self.point_grids is None):
             raise OvssError("set either points_per_side or point_grids, and leave the other None")
         if self.point_grids is not None:

@@ -47,7 +47,7 @@ class Prediction:
 class RecognitionHead(nn.Module):
     """The last blocks of CLIP's image tower, which compute an embedding per mask.
 
-    Each mask has an SLS token, a copy of the class token. It attends to patches with the bias of the side network.
+    Each mask has an SLS token: a copy of the class token that attends to patches with the bias of the side network.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -109,7 +109,7 @@ class Words(TextTower):
 
 
 class San(nn.Module):
-    """The whole network. Its state dict is that of the official checkpoints without the entries of UNUSED."""
+    """The whole network. Its state dict has the entries of the official checkpoints, except UNUSED."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()

@@ -83,7 +83,7 @@ class Patches(nn.Module):
         return tokens, self.positions(size), size
 
     def positions(self, size: torch.Size) -> Tensor:
-        """Return the position embedding for a grid, resized if the number of tokens is not that of training.
+        """Return the position embedding for a grid, resized if the number of tokens differs from training.
 
         A grid of 10 × 160 is not resized, as it has as many tokens as 40 × 40. The official code does the same, and its
         published results include this.
@@ -122,8 +122,8 @@ class MaskDecoder(nn.Module):
     def forward(self, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return mask logits (B, Q, h, w) and attention bias (B, N, Q, h, w); `patches` are (B, C, h, w).
 
-        A head's bias is ⟨query, W x + b⟩: x are a patch's features; W, b are the head's last layer. It is computed as
-        ⟨Wᵀ query, x⟩ + ⟨query, b⟩. This avoids the map W x, which would be large for N heads.
+        A head's bias is ⟨query, W x + b⟩: x are a patch's features; W, b are the head's last layer. The bias is
+        computed as ⟨Wᵀ query, x⟩ + ⟨query, b⟩. This avoids the map W x, which would be large for N heads.
         """
         q = self.query_mlp(queries)
         masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(patches))

@@ -71,7 +71,7 @@ def gaussian(height: int, width: int, sigma: float, like: Tensor) -> Tensor:
 
 
 class TokenProjection(nn.Module):
-    """Two linear layers without an activation, from CLIP's channels to those of proposals."""
+    """Two linear layers without an activation, from CLIP's channels to the channels of proposals."""
 
     def __init__(self, width: int, embed: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def _itself(_query: Tensor, _key: Tensor, value: Tensor) -> Tensor:
 class QueryTransformer(nn.Module):
     """Transformer layers in which each proposal attends only to itself.
 
-    The official code passes each query as a sequence of length one, and its released weights need the same.
+    The official code passes each query as a sequence of length one, so the released weights need this restriction.
     """
 
     def __init__(self, width: int, heads: int, inner: int, layers: int) -> None:
@@ -153,8 +153,8 @@ class Calibrated(nn.Module):
     def calibrate(self, proposals: Tensor, tokens: Tensor, embeddings: Tensor) -> Tensor:
         """Return calibrated proposal embeddings (B, Q, D), not normalised.
 
-        `proposals` are (B, Q, D), `tokens` (B, L, D) the result of `clip_tokens`, and `embeddings` (B, D) those of
-        Overview.
+        `proposals` are (B, Q, D), `tokens` (B, L, D) the result of `clip_tokens`, and `embeddings` (B, D) are
+        Overview.embeddings.
         """
         proposals = self.fusion_decoder(proposals, tokens)
         proposals = proposals + self.learnable_weight * F.normalize(embeddings, dim=-1)[:, None]

@@ -36,8 +36,8 @@ class DeformableAttention(nn.Module):
     def forward(self, queries: Tensor, values: Tensor, cells: "Cells") -> Tensor:
         """Return attention (B, T, C) of queries (B, T, C) to values (B, T, C). Sampling is in float32.
 
-        Without gradients, sums of cells replace `grid_sample`: they take a quarter of the time on a CPU. Their
-        gradients would take longer.
+        Without gradients, `Cells.summed` replaces `grid_sample`: it takes a quarter of the time on a CPU. Its gradients
+        would take longer than those of `grid_sample`.
         """
         weights = self.attention_weights(queries).float().unflatten(-1, (self.heads, -1)).softmax(-1).flatten(2)
         offsets = self.sampling_offsets(queries).float().unflatten(-1, (-1, 2))
@@ -46,7 +46,7 @@ class DeformableAttention(nn.Module):
 
 
 class Cells:
-    """The cells of all scales, and the tokens' places among them, to sample values at points."""
+    """Sampler of values at points. It holds the sizes of all scales, and each token's place in each scale."""
 
     def __init__(self, sizes: Sequence[torch.Size], heads: int, device: torch.device) -> None:
         self.sizes, self.heads = sizes, heads

@@ -31,7 +31,7 @@ SCALES = {
 }
 """Pattern of a tensor's official name → factor for the tensor. The factors keep queries different from each other."""
 DEVIATIONS = 2.0
-"""Shift of the mask logits, in standard deviations. It makes most masks small and some empty."""
+"""Shift of the mask logits, in standard deviations. The shift makes most masks small and some empty."""
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
 """Name of the last bias of the calibrated proposals; the layer's number is inserted at {}"""
 CROPS = 4

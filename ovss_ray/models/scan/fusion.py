@@ -1,7 +1,7 @@
 """Class scores of proposals from two classifiers: calibrated proposals, and CLIP on crops.
 
-The official code calls them "in-vocabulary" and "out-of-vocabulary". Letters: Q queries, V valid queries (with at least
-one pixel in their binary mask), K classes.
+The official code calls the classifiers "in-vocabulary" and "out-of-vocabulary". Letters: Q queries, V valid queries
+(with at least one pixel in their binary mask), K classes.
 """
 
 import torch
@@ -22,7 +22,7 @@ def out_of_vocabulary(clip_logits: Tensor, valid: Tensor) -> Tensor:
     """Return class probabilities (Q, K) of crops: the softmax of logits (V, K + 1) without the column "void".
 
     `valid` (Q,) bool marks the queries that have a crop. The other queries get ones, so that they keep their
-    in-vocabulary scores. If no query is valid, all get ones; the official code raises an error in this case.
+    in-vocabulary scores. If no query is valid, all queries get ones; the official code raises an error in this case.
     """
     probabilities = clip_logits.new_ones(len(valid), clip_logits.shape[1] - 1)
     probabilities[valid] = clip_logits[:, :-1].softmax(-1)
@@ -40,8 +40,8 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
     Inputs: `logits` (Q, K + 1) of proposals, `clip_logits` (V, K + 1) of crops, and `valid` (Q,) bool. The rules are
     those of the official code:
 
-    - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`); with fusion "log"
-      normalised, see `with_void`.
+    - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`). With `fusion` "log", it is
+      normalised by `with_void`.
     - `ensemble_weight` 0: the probabilities of crops alone; queries without a crop get zeros.
     - `ensemble_weight` None: the logits of proposals themselves, "void" included.
 

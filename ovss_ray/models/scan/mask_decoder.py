@@ -36,7 +36,7 @@ class MaskNetwork(nn.Module):
         self.predictor = MaskDecoder(variant)
 
     def forward(self, maps: Sequence[Tensor], every: bool = False) -> list[Proposals]:
-        """Return the last proposals; with `every`, those after each layer, too. `maps` are the outputs of Swin."""
+        """Return the last proposals, and with `every` all earlier ones, too. `maps` are the outputs of Swin."""
         mask_features, levels = self.pixel_decoder(maps)
         return self.predictor(levels, mask_features, every)
 
@@ -50,7 +50,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, places: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """Return queries (B, Q, C) like `x`. Shapes: places (Q, C), keys and values (B, L, C), seen (B, Q, L) bool."""
+        """Return queries (B, Q, C). Shapes: x (B, Q, C), places (Q, C), keys, values (B, L, C), seen (B, Q, L) bool."""
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])

@@ -143,8 +143,8 @@ class Scan(Calibrated):
         """Return the regions of an image (H, W, 3) uint8 RGB, and the tokens that the contextual shift replaces.
 
         `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are those of the image in Features. The contextual
-        shift draws from the image's own generator (shift.generator). With `shift_indices`, it takes these draws
-        instead, in the order of Shift.indices. Raises OvssError if they do not fit.
+        shift draws from the image's own generator (shift.generator). `shift_indices` replace the
+        draws, in the order of Shift.indices. Raises OvssError if they do not fit.
         """
         cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
         blocks, ratio = len(self.variant.replaced), options.replace_ratio

@@ -1,8 +1,8 @@
 """Contextual shift: the class token of the whole photograph replaces background tokens of a crop.
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. CLIP
-was trained on whole photographs, and a crop on a plain background differs from them. After some blocks, a random part
-of the background tokens is replaced. Letters: V regions, T patch tokens, C channels, B regions of a batch.
+was trained on whole photographs, and a crop on a plain background differs from photographs. After some blocks, a random
+part of the background tokens is replaced. Letters: V regions, T patch tokens, C channels, B regions of a batch.
 """
 
 import hashlib
@@ -35,8 +35,8 @@ class Shift:
 def generator(image: np.ndarray, seed: int) -> random.Random:
     """Return the random generator of an image (H, W, 3) uint8, from the seed, the pixels and their shape.
 
-    The official code draws from one generator for all images, so its results depend on their order. Here, results
-    do not depend on order, batch, worker or file name.
+    The official code draws from one generator for all images, so its results depend on the order of the images. Here,
+    results do not depend on order, batch, worker or file name.
     """
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
     return random.Random(f"{seed} {image.shape} {digest}")
@@ -90,7 +90,7 @@ def _shift(
 def shifted(tokens: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
     """Return tokens (B, T + 1, C) with some patch tokens replaced; the class token is last and stays.
 
-    `replaced` is (B, T) bool; `class_tokens` (B, C) are those of the whole photographs after the same block.
+    `replaced` is (B, T) bool; `class_tokens` (B, C) are from the whole photographs, after the same block.
     """
     patches = torch.where(replaced[..., None], class_tokens[:, None].to(tokens.dtype), tokens[:, :-1])
     return torch.cat([patches, tokens[:, -1:]], 1)

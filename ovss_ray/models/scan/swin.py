@@ -42,7 +42,7 @@ class Windows:
         places = torch.empty(shape.numel() + 1, dtype=torch.int64, device=device)
         places[self.order.flatten()] = torch.arange(self.order.numel(), device=device)
         self.places = places[:-1]
-        """places of the tokens in `order`, flattened, (B·h·w,) int64"""
+        """index of each token in the flattened `order`, (B·h·w,) int64"""
         self.masks = edge_masks(side, shift, device) if shift else torch.zeros((1, 1, 1), device=device)
         """addend to the attention logits of each kind, (kinds, L, L) float32"""
         self.distances = relative_position_index(side, device)
@@ -117,7 +117,7 @@ class Block(nn.Module):
 
 
 class Merging(nn.Module):
-    """The transition between stages: 2 × 2 tokens become one with twice the channels."""
+    """The transition between stages: 2 × 2 tokens are merged into one token with twice the channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ MODEL, ORIGINAL = ADAPTER + "clip_model.", ADAPTER + "original_clip."
 VISUAL, VOID = MODEL + "visual.", ADAPTER + "non_object_embedding"
 """Prefix of the fine-tuned image tower, and name of the embedding of "void" """
 TUNED = ("module.clip_model.", "module.", "")
-"""Prefixes of CLIP in the file of its fine-tuning: by SCAN's script, by open_clip on several GPUs, by `ovss train`"""
+"""Prefixes of a fine-tuned CLIP in its file: from SCAN's script, open_clip on several GPUs, or `ovss train`"""
 MASK = "attn_mask"
 """Entry of some text towers: the causal mask, a constant"""
 UNUSED = (MODEL + MASK, ADAPTER + "pixel_mean", ADAPTER + "pixel_std", "criterion.empty_weight")
@@ -84,7 +84,7 @@ def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: te
 def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
     """Return the state dict of a Scan from its checkpoints, without the entries that inference does not use.
 
-    A second file is a CLIP. Both of SCAN's CLIPs take from it the entries that the first file does not have.
+    The second file, if any, is a CLIP. It provides the entries of both of SCAN's CLIPs that the first file lacks.
     """
     first, *base = files
     unused = {*UNUSED, *(f"backbone.{name}" for name in constants(variant))}
@@ -137,5 +137,5 @@ def official(key: str) -> str:
 
 
 def ours(key: str) -> str:
-    """Return our name of an official entry: blocks of image towers are not inside a `transformer`."""
+    """Return our name of an official entry: without the part `transformer` in image towers."""
     return key.replace(".visual.transformer.", ".visual.").replace(".original_clip.transformer.", ".original_clip.")

@@ -16,7 +16,7 @@ from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 LEAST = 16
 """Minimum number of columns of a matrix product. A CPU computes narrower ones by kernels that round differently"""
 ALIKE = 0.8
-"""Minimum of a / b for tiles that share a matrix product: a is the fewest remaining classes of a tile, b the most"""
+"""Minimum ratio of the fewest to the most remaining classes, among tiles that share a matrix product"""
 
 
 class All:

@@ -83,8 +83,8 @@ class Tiles:
     def bounds(self, block: Block) -> Tensor:
         """Return lower and upper bounds (2, C, R, Q) of the mask probabilities of a block.
 
-        A bilinear resize returns weighted means, and the sigmoid is monotonic. So a tile's pixels lie
-        between the smallest and the largest cell that the tile depends on.
+        A bilinear resize returns weighted means, and the sigmoid is monotonic. So a tile's probabilities lie
+        between those of the smallest and the largest cell that the tile depends on.
         """
         columns = self.across.indices(block.left, block.right)
         strips = _cells(self.grid, self.down.indices(block.top, block.end), 0)  # R, T, w, Q
@@ -140,7 +140,8 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
 def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
     """Return a matrix (n, cells) on the CPU that maps one axis of the mask grid to whole tiles.
 
-    The matrix is torch's resize, crop and second resize of an identity matrix. So sample positions are those of torch.
+    The matrix is torch's resize, crop and second resize of an identity matrix. So sample positions equal those of
+    torch.
     """
     identity = torch.eye(cells)[None]
     padded = F.interpolate(identity, geometry.padded[axis], mode="linear", align_corners=False)
@@ -201,7 +202,7 @@ class _Axis(NamedTuple):
         return Cells(self.first.before[begin], self.first.after[end])
 
     def part(self, tiles: Tensor) -> "_Axis":
-        """Return both resizes of the pixels of tiles (n,) int64, in ascending order.
+        """Return both resizes, limited to the pixels of `tiles` (n,) int64, which are in ascending order.
 
         The first resize is limited to the samples that the second reads.
         """

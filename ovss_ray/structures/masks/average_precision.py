@@ -1,7 +1,8 @@
-"""Average precision (AP) of ranked masks: the outcome of each mask of an image, and the AP over all images.
+"""Average precision (AP) of ranked masks: the outcomes of the masks of an image, and the AP over all images.
 
-A mask is matched only with instances of the same image and label. So each image's record stores the outcomes of its
-masks. For the AP, all masks are ranked by score, then by image number. So the order of the records does not matter.
+An outcome states whether a mask matches an instance, or is ignored. A mask is matched only with instances of the same
+image and label. So each image's record stores the outcomes of its masks. For the AP, the masks of all images are ranked
+by score, then by image number. So the order of the records does not matter.
 The rules of COCO and LVIS differ in the masks and instances that count (see metrics/instance_ap.py and
 metrics/instance_ap_lvis.py).
 """
@@ -136,7 +137,7 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
     """Yield the index of the instance that each mask is matched with, in the order of the masks; -1 for none.
 
-    The instances that count must come first; they are preferred. A crowd may be matched several times. If several
+    Instances that count must come first, and are preferred. A crowd may be matched several times. If several
     instances have the largest IoU, the last of them is matched, as in COCOeval.
     """
     taken = np.zeros(len(counts), bool)
@@ -156,7 +157,7 @@ def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold:
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Outcomes of a set of images. Addition joins them; `result` sorts them, so the order does not matter."""
+    """Outcomes of a set of images. Addition concatenates them; `result` sorts them, so the order does not matter."""
 
     metric: ClassVar[str]
     """name of the metric; the keys of its values begin with it"""

@@ -1,13 +1,13 @@
 """Centre point of a mask: the pixel with the largest distance transform, by the rule of kornia's cascade approximation.
 
-The rule is that of kornia.contrib.distance_transform with a kernel of 3 × 3 pixels and h = 0.35. Methods that click on
+The transform is kornia.contrib.distance_transform with a kernel of 3 × 3 pixels and h = 0.35. Methods that click on
 an object, such as Open-Vocabulary SAM (ECCV 2024), click on the argmax of this transform. Iteration i of the cascade
 reaches the pixels at the chessboard distance i + 1 from outside. Their value is an offset that grows with i, minus h ·
 log(Σ exp(−d / h)). The sum is over the 3 × 3 neighbours that are already reached, at the distances d.
 
-The offset grows by at least 1, and values within an iteration differ by less than 1. So the largest value is that of a
-pixel of the last iteration, with the smallest sum. Sums are compared by their numbers of neighbours, as integers. The
-exact Euclidean transform often has another argmax.
+The offset grows by at least 1, and values within an iteration differ by less than 1. So the pixel with the largest
+value is reached in the last iteration, and has the smallest sum there. Sums are compared by their numbers of
+neighbours, as integers. The exact Euclidean transform often has another argmax.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def centre_point(mask: np.ndarray) -> tuple[int, int]:
 
 
 def _innermost(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of a mask with the largest chessboard distance from outside, both (h, w) bool.
+    """Return (h, w) bool: the pixels of a mask (h, w) bool with the largest chessboard distance from outside.
 
     A pixel's distance is larger than r if the square of radius r around it lies in the mask. Bisection finds the
     largest r for which there is a pixel.

@@ -1,8 +1,8 @@
 """Pixels near the contours of a label map, for all of its labels at once.
 
 Distances are chessboard distances: the larger of the differences in rows and columns. A pixel has distance 1 to another
-label if its 3 × 3 neighbourhood has several labels. All pixels on the shortest path to another label have the same
-label. The last of these pixels has distance 1. So a single pass serves all labels.
+label if its 3 × 3 neighbourhood has several labels. The shortest path from a pixel to another label runs through pixels
+of the pixel's label. The last of these pixels has distance 1. So one distance transform serves all labels.
 """
 
 import numpy as np

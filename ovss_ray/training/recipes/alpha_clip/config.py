@@ -21,7 +21,7 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a thing has a colour without a name, and equally a pattern without a name"""
+    """probability that a thing's colour has no name; also the probability that its pattern has no name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the regions whose masks are distorted, similar to imperfect proposals"""
     ones: float = Field(default=0.1, ge=0, le=1)

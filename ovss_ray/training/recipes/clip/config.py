@@ -16,7 +16,7 @@ class Config(Training):
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a thing has a colour without a name, and equally a pattern without a name"""
+    """probability that a thing's colour has no name; also the probability that its pattern has no name"""
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     crops: int = Field(default=8, ge=0)

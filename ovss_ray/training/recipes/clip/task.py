@@ -41,7 +41,7 @@ from ovss_ray.training.recipes.clip.config import Config
 EDGE = 0.05
 """Fraction of a patch above which the patch counts as part of a region for the heads.
 
-It is low, since patches at the edge of a region show its shape.
+The value is low, since patches at the edge of a region show its shape.
 """
 CROP = 8
 """Patches per side of a crop"""
@@ -185,7 +185,7 @@ class Task:
 def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
     """Return the attributes of the region that covers more than half of each patch, (h, w, 3) int64.
 
-    The attributes are -1 for surfaces, and for patches without a region of this size.
+    The attributes are -1 for surfaces, and for patches of which no region covers more than half.
     """
     covered = drawn_scenes.coverage(scene.regions, cell, len(scene.contents))
     table = np.array([Region.of(content).attributes for content in scene.contents])

@@ -1,4 +1,4 @@
-"""Prompted instances for CLIP2SAM: from drawn scenes, or from a benchmark with instances and the official augmentation.
+"""Prompted instances for CLIP2SAM: from drawn scenes, or from a benchmark, with the official augmentation.
 
 Letters: H W pixels of an image, n side of the network's input; R instances of an image, P prompts.
 """
@@ -27,7 +27,7 @@ from ovss_ray.training import scenes as drawn_scenes
 from ovss_ray.training.recipes.clip2sam.config import Config
 
 TRIED = 100
-"""Maximum number of successive photographs without an instance of `smallest` pixels"""
+"""Maximum number of photographs that are tried for a sample, until one has an instance of `smallest` pixels"""
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class Photographs:
         )
 
     def batch(self, step: int) -> list[Sample]:
-        """Return the samples of a step. Raises OvssError if TRIED successive photographs have no usable instance."""
+        """Return the samples of a step. Raises OvssError if TRIED photographs in a row have no usable instance."""
         count = self.config.batch
         return [self._usable(number) for number in range(step * count, (step + 1) * count)]
 
     def _usable(self, number: int) -> Sample:
-        """Return a sample of photograph `number`, or of a random photograph if it has no usable instance."""
+        """Return a sample of photograph `number`. If it has no usable instance, try random photographs instead."""
         drawn = np.random.default_rng([self.config.seed, number, 2])
         for _ in range(TRIED):
             epoch, place = divmod(number, len(self.items))

@@ -56,11 +56,11 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
+    """probability that a drawn thing's colour has no name; also the probability that its pattern has no name"""
     questions: int = Field(default=4, ge=1)
-    """samples per drawn scene: classes in the same window, which share the tokens of the frozen CLIP"""
+    """samples per drawn scene: different classes in one window, which share the tokens of the frozen CLIP"""
     overhang: int = Field(default=32, ge=0)
-    """pixels: largest part of a window's side that lies outside a drawn scene"""
+    """maximum number of pixels by which a window extends beyond a drawn scene"""
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> "Config":

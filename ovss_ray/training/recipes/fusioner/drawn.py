@@ -39,7 +39,7 @@ class Drawn:
         self.names = names()
 
     def batch(self, step: int) -> Iterator[Window]:
-        """Yield the windows of a step. Classes are drawn from the classes with SMALLEST or more pixels."""
+        """Yield the windows of a step. Their classes have at least SMALLEST pixels in the window."""
         config = self.config
         drawn = np.random.default_rng([config.seed, step, 1])
         count = -(-config.batch // config.questions)
@@ -65,7 +65,7 @@ class Drawn:
 
 
 def _target(regions: np.ndarray, contents: list[str], name: str) -> np.ndarray:
-    """Return the target (n, n) uint8 of a name: 1 for regions that it describes, 0 for others, NOT_COUNTED outside.
+    """Return a name's target (n, n) uint8: 1 in regions that the name describes, 0 in others, NOT_COUNTED outside.
 
     The name "red star" also describes a striped red star. `regions` (n, n) int64 has indices in `contents`, or −1
     outside the scene.

@@ -4,8 +4,8 @@ The augmentation is that of the official code, with torchvision in place of albu
 
 - Resizing a crop uses antialiasing.
 - The noise has the same variance in every photograph: the mean of the official range.
-- An affine map of about the same strength replaces the official elastic transform. The latter is nearly an affine map,
-  in which three points move by up to 20 pixels.
+- An affine map of about the same strength replaces the official elastic transform. That transform is nearly an affine
+  map, in which three points move by up to 20 pixels.
 
 As in the official code, pixels from outside the photograph are black, and count as background.
 """

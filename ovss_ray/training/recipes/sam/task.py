@@ -33,8 +33,8 @@ FOCAL, DICE = 20.0, 1.0
 ALPHA, GAMMA = 0.75, 2.0
 """Parameters of the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002).
 
-SAM's paper does not name them. With α = 0.25, usual for detectors, masks stay empty far longer. In steps 151 to 200, a
-smaller network had a mean best-of-three IoU of 0.02 after one click. With α = 0.75, it had 0.31.
+SAM's paper does not state the values. With α = 0.25, usual for detectors, masks stay empty far longer: in steps 151 to
+200, a smaller network had a mean best-of-three IoU of 0.02 after one click. With α = 0.75, the IoU was 0.31.
 """
 BOX_NOISE = 0.1
 """Standard deviation of the noise of a box's corners, as a fraction of the box's side"""
@@ -193,7 +193,7 @@ def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, 
 
 
 def focal(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the focal loss of masks (…, h, w), mean over cells. A cell's coverage weights its two classes."""
+    """Return the focal loss of masks (…, h, w), mean over cells. `truth` weights foreground, 1 − `truth` background."""
     inside = logits.sigmoid()
     on = ALPHA * (1 - inside) ** GAMMA * F.softplus(-logits)
     beside = (1 - ALPHA) * inside**GAMMA * F.softplus(logits)
@@ -213,8 +213,8 @@ def dice(logits: Tensor, truth: Tensor) -> Tensor:
 def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
     """Return the IoU (…) of predicted masks and true masks.
 
-    A cell is in the predicted mask if its logit in `logits` (…, h, w) is above 0. It is in the true mask if its value
-    in `truth` (…, h, w) is above 0.5.
+    A cell is in the predicted mask if its logit in `logits` (…, h, w) is above 0. The cell is in the true mask if its
+    value in `truth` (…, h, w) is above 0.5.
     """
     predicted, right = logits > 0, truth > 0.5
     return (predicted & right).sum((-2, -1)) / (predicted | right).sum((-2, -1)).clamp(min=1)
@@ -230,8 +230,8 @@ def centre(region: np.ndarray) -> tuple[int, int]:
 def measured(model: Sam, count: int) -> dict[str, float]:
     """Return the mean IoU in percent over the regions of the first `count` scenes of scenes:seen and scenes:held-out.
 
-    Each kind of region has three values. The first is for a click on the centre, and the mask with the highest
-    predicted IoU. `_best_of_three` is for the same click and the best of three masks. `_box` is for the exact box.
+    Each kind of region has three values. Without a suffix: a click on the centre, and the mask with the highest
+    predicted IoU. `_best_of_three`: the same click, and the best of three masks. `_box`: the exact box.
     """
     fits_by_name: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

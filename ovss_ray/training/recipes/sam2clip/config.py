@@ -30,10 +30,10 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
+    """probability that a drawn thing's colour has no name; also the probability that its pattern has no name"""
 
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:
         if self.data == "scenes" and self.targets:
-            raise ValueError("targets has no effect with data=scenes: their features are always computed. Remove it")
+            raise ValueError("targets has no effect with data=scenes, where features are computed. Remove targets")
         return self

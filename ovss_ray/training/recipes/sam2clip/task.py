@@ -120,7 +120,7 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
     """Initialise the neck. Relative positions are zero, as in SAM; the position embedding is copied from the SAM.
 
     With `begin: encoder`, blocks and projection are copied too. The convolutions of the two finest maps are fitted to
-    the SAM's patch embedding; those of the coarser maps are zero. Raises OvssError if the sizes differ.
+    the SAM's patch embedding; the convolutions of the coarser maps are zero. Raises OvssError if the sizes differ.
     """
     neck, encoder = model.neck, teacher.image_encoder
     initialise(neck, len(neck.blocks), config.seed)
@@ -135,7 +135,7 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
     state = encoder.state_dict()
     copied = {name: state.get(name) for name in neck.state_dict() if name.startswith(("blocks.", "neck."))}
     if any(value is None or value.shape != neck.state_dict()[name].shape for name, value in copied.items()):
-        raise OvssError(f"begin=encoder: the neck of {config.variant} and the SAM's encoder differ in size. Remove it")
+        raise OvssError(f"begin=encoder: the neck of {config.variant} and SAM's encoder differ in size. Remove begin")
     neck.load_state_dict(copied, strict=False)
     _fit(model, encoder, config)
 

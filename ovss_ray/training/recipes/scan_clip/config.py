@@ -30,7 +30,7 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing has a colour without a name, and equally a pattern without a name"""
+    """probability that a drawn thing's colour has no name; also the probability that its pattern has no name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted, similar to imperfect proposals"""
     negatives: int = Field(default=64, ge=0)
