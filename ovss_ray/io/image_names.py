@@ -18,7 +18,7 @@ class ImageNames:
             self._named.setdefault(_composed(path).rpartition("/")[2], []).append(path)
 
     def fitting(self, image_id: str) -> list[str]:
-        """Return the path that equals an image's id or ends in the id. If there is none, return all loose matches."""
+        """Return the path that equals an image's id, or the only one that ends in it. Else return all loose matches."""
         wanted = _composed(image_id)
         alike = {path: _composed(path) for path in self._named.get(wanted.rpartition("/")[2], [])}
         equal = [path for path, name in alike.items() if name == wanted]

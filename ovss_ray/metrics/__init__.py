@@ -204,7 +204,10 @@ def regular() -> tuple[Metric, ...]:
 
 
 def requested(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names given to --metrics, without duplicates. Raises OvssError unless all are derived on request."""
+    """Return the names given to --metrics, without duplicates.
+
+    Raises OvssError unless all are derived metrics that are computed on request.
+    """
     possible = [metric.name for metric in derived() if metric.on_request]
     inputs = {metric.name: metric.option or "a benchmark of folds" for metric in derived() if not metric.on_request}
     for name in names:

@@ -35,7 +35,7 @@ def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, int]:
-    """Return minimum and maximum of the truth, then of the prediction. IGNORE and NONE count as 0.
+    """Return minimum and maximum of `truth` (n,), then of `prediction` (n,). IGNORE and NONE count as 0.
 
     The loop keeps the dtypes of the arrays and has no branch, so that it is vectorised. It is much faster than `count`.
     """
@@ -52,11 +52,11 @@ def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, 
 def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched: np.ndarray) -> None:
     """Add 1 to table[truth, prediction] for each pixel.
 
-    IGNORE is counted in the last row, NONE in the column after the labels. Pixels are processed in chunks that fit
-    into the L1 cache. First the cell indices of a chunk are computed, vectorised, and then they are counted.
-    Neighbouring pixels mostly have the same cell. Therefore a block of eight equal indices, compared as four pairs, is
-    added at once. The groups of the cells are marked in `touched`. In a small table, only groups of equal blocks are
-    marked here; `distinct` marks the other groups.
+    `truth` and `prediction` are (n,) integers. IGNORE is counted in the last row, NONE in the column after the labels.
+    Pixels are processed in chunks that fit into the L1 cache. First the cell indices of a chunk are computed,
+    vectorised, and then they are counted. Neighbouring pixels mostly have the same cell. Therefore a block of eight
+    equal indices, compared as four pairs, is added at once. The groups of the cells are marked in `touched`. In a small
+    table, only groups of equal blocks are marked here; `distinct` marks the other groups.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL

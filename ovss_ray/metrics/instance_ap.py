@@ -46,7 +46,8 @@ def measure(
 ) -> dict[str, object]:  # fmt: skip
     """Return the fields of `schema`: the outcome of each mask of an image.
 
-    Raises OvssError unless each box has one mask and one row of scores.
+    The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
+    one row of scores.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)

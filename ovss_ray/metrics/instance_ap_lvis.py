@@ -51,7 +51,8 @@ def measure(
 ) -> dict[str, object]:  # fmt: skip
     """Return the fields of `schema`: the outcome of each mask of an image, and the number of selected masks.
 
-    Raises OvssError unless each box has one mask and one row of scores.
+    The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
+    one row of scores.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)

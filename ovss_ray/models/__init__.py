@@ -1,4 +1,4 @@
-"""Families of networks. They also work without a pipeline. Torch is imported only when a network is loaded.
+"""Families of networks, which also work without a pipeline. Torch is imported only when a network is loaded.
 
 A family of networks is a folder of this package, or a package of the user, with these files:
 

@@ -123,11 +123,11 @@ def _warn_of_bf16() -> None:
 
 
 def up(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Copy an array from the host to a device. The copy to a GPU is asynchronous, from pinned memory."""
+    """Copy an array of any shape from the host to a device. The copy to a GPU is asynchronous, from pinned memory."""
     copied = torch.as_tensor(array)
     return copied.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else copied.to(device)
 
 
 def down(array: Tensor) -> np.ndarray:
-    """Copy a tensor to the host. The call waits until the device has computed the tensor."""
+    """Copy a tensor of any shape to the host. The call waits until the device has computed the tensor."""
     return array.cpu().numpy()

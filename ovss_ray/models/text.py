@@ -1,4 +1,4 @@
-"""Text embeddings of class names: templates, tokens, a text tower.
+"""Text embeddings of class names. A name is inserted into templates, and a text tower embeds the resulting prompts.
 
 Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). Embeddings do not depend
 on images, so a run embeds each vocabulary once. If each image has its own vocabulary, vocabularies are rarely equal,

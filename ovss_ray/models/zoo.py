@@ -1,4 +1,4 @@
-"""Networks and checkpoints by name: the family of a network, the paths of its checkpoints, and their verification.
+"""Lookup of networks by name: find the family of a network, and find, download and verify its checkpoints.
 
 A family is a folder of ovss_ray/models, or a package of the user with the same files (see `ovss_ray.models`). The
 folder is the registry: this module reads VARIANTS and WEIGHTS of each `variants.py`. No torch is imported here.

@@ -1,1 +1,1 @@
-"""Report of a run, computed from its records: numbers, tables, comparison with published figures."""
+"""The report of a run, computed from its records: metrics, tables, and a comparison with published figures."""

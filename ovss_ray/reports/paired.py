@@ -174,7 +174,7 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 
 
 def _own_words(first: Reading, second: Reading) -> bool:
-    """Return whether a run has words of the user. They are mapped to the same labels, so the runs are comparable."""
+    """Return whether a run has words of the user. These words are mapped to labels, so the runs are comparable."""
     return any(reading.card.get("words") for reading in (first, second))
 
 

@@ -23,7 +23,7 @@ def build(folder: RunFolder, fold: Fold = records.fold) -> Report:
     """Build the report from the records in the folder of a run, and write it there as report.json.
 
     Values are percent, float64. A benchmark is `final` if every image of its manifest has a record without an error.
-    Files that belong to no image prevent this, unless the benchmark has `unpaired: skip`.
+    A benchmark with files that belong to no image is `final` only with `unpaired: skip`.
     """
     return assemble(folder, totals.read(folder, fold, cells=True))
 

@@ -1,4 +1,4 @@
-"""Bootstrap resamples of a benchmark's images: exact sums of confusion cells, equal on every machine.
+"""Bootstrap resamples of a benchmark's images: exact sums of the cells of confusion matrices, equal on every machine.
 
 A resample draws n times from the n images, with replacement. If images share photographs, such as episodes, whole
 photographs are drawn instead (cluster bootstrap). Method: Efron and Tibshirani, "An Introduction to the Bootstrap",

@@ -1,4 +1,4 @@
-"""Tables for a terminal: paired differences of runs, worst classes, and buckets of sizes."""
+"""Tables for a terminal: paired differences of runs, worst classes, and scores of classes by frequency or size."""
 
 from collections.abc import Mapping, Sequence
 

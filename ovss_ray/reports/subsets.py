@@ -46,7 +46,7 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 
     Confusions between merged classes become hits, as if they were a single class. The other classes keep their order.
     Groups, relations and measurements other than the confusion matrix are left out. Raises OvssError for an unknown
-    class, a class that is merged twice, or a name of another class. It is also raised without stored confusion cells.
+    class, a class that is merged twice, or a new name that another class has. Without stored cells, it raises OvssError, too.
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)
@@ -71,7 +71,7 @@ def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequenc
 
 
 def interesting(labels: Sequence[str], merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> list[int]:
-    """Return the indices, after merging, of the classes of interest (see `selected`). Raises OvssError."""
+    """Return the indices, after merging, of the classes of interest. Raises OvssError as `selected` does."""
     names, new = _merged(labels, merge)
     named = places(labels)
     return list(

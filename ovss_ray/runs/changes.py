@@ -32,8 +32,8 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     """Return the current manifest `now` with the columns DIGESTS added; "" for a file that was not read.
 
     `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. A file is
-    read if a record of its image has another stamp, or none. It is also read if two of these records have different
-    digests.
+    read if a record of its image has another stamp, or none. It is also read if two records of its image have
+    different digests.
     """
     before = now if before is None else before
     place = pc.index_in(now["image_id"], before["image_id"])

@@ -30,7 +30,7 @@ UNKNOWN: a good record without digests, from an earlier version.
 FAILED: a record with an error.
 STALE: a good record of files that have changed since. It does not count."""
 _RANK, _PART = 61, 32
-"""Bits of a record's int64 key at which its rank and its part number begin. Its row number begins at bit 0."""
+"""Bits of a record's int64 key at which its rank and the number of its part file begin. The row begins at bit 0."""
 _NO_RECORD = np.iinfo(np.int64).max
 DECISIVE = ["image_id", "error", *DIGESTS]
 """Columns that decide which record of an image counts."""

@@ -51,9 +51,9 @@ def save(folder: RunFolder, related: Mapping[str, Relations]) -> None:
 
 
 def load(folder: RunFolder, benchmark: str, labels: int) -> Relations | None:
-    """Return the relations of a benchmark that are stored in the folder of a run; None without any. Raises OvssError.
+    """Return the relations of a benchmark that are stored in the folder of a run; None without any.
 
-    `labels` is the number of labels.
+    `labels` is the number of labels. Raises OvssError for a damaged file, or relations of other labels.
     """
     raw = folder.json(folder.relations(benchmark))
     if not raw:

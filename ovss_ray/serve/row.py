@@ -46,15 +46,16 @@ def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:
 
 
 def pointed(image: np.ndarray, vocabulary: Vocabulary, question: Mapping[str, Any]) -> Row:
-    """Return the row of a prompt request (see PROMPT_COLUMNS). `image`: NO_IMAGE if only its digest was sent.
+    """Return the row of a prompt request (see PROMPT_COLUMNS).
 
-    `question`: points, box, and as "image" the SHA-256 of the image.
+    `image` is (H, W, 3) uint8 RGB, or NO_IMAGE if only its digest was sent. `question`: points, box, and as "image" the
+    SHA-256 of the image.
     """
     return {**row(image, vocabulary), "prompts": dict(question), "cached": False}
 
 
 def outside(question: Mapping[str, Any], image: np.ndarray) -> str:
-    """Return an error message if a point or a corner of the box is outside the image, else ""."""
+    """Return an error message if a point or a corner of the box is outside an image (H, W, 3), else ""."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = question.get("box") or (0, 0, 0, 0)
     for x, y in [*question.get("points", ()), (x0, y0), (x1, y1)]:

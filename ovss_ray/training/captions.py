@@ -106,10 +106,11 @@ def implied(name: str, caption: str) -> bool:
 
 
 def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
-    """Return CLIP's loss from regions to captions, and from captions to regions. Regions may share a caption.
+    """Return CLIP's loss from regions to captions, and half of the loss from captions to regions.
 
-    Inputs: `logits` (R, P); `target` (R,), the caption index of each region; `shown` (R, P) bool, the captions that a
-    region is compared with. The first `positives` captions belong to regions of this batch.
+    Regions may share a caption. Inputs: `logits` (R, P); `target` (R,), the caption index of each region; and `shown`
+    (R, P) bool, the captions that a region is compared with. The first `positives` captions belong to regions of this
+    batch.
     """
     logits = logits.masked_fill(~shown, -torch.inf)
     matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]

@@ -1,4 +1,4 @@
-"""The config of a training: typed, frozen, from YAML with `extends` and `--set`.
+"""The config of a training: typed and frozen values, read from YAML (with `extends`) and changed by `--set`.
 
 A recipe is a folder in `recipes` with two files. `config.py` has the class Config, a subclass of Training, without
 torch. `task.py` has the class Task (training.loop.Task). A recipe of the user is a package with these two files.

@@ -51,9 +51,10 @@ class Photographs:
 
 
 def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and labels, resized to a shorter side of `short` pixels and a longer side of at most LONG_SIDE.
+    """Return image (H, W, 3) uint8 and labels (H, W) uint16, resized to a shorter side of `short` pixels.
 
-    The image is resized bilinearly, the label map by nearest neighbour.
+    The longer side is at most LONG_SIDE; if necessary, the shorter side is smaller. The image is resized bilinearly,
+    the label map by nearest neighbour.
     """
     height, width = truth.shape
     scale = min(short / min(height, width), LONG_SIDE / max(height, width))
@@ -65,7 +66,7 @@ def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarr
 
 
 def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random crop of image and labels, `side` × `side` pixels.
+    """Return a random crop of image (H, W, 3) and labels (H, W), `side` × `side` pixels.
 
     An image smaller than `side` is padded at the right and bottom, with grey and the label IGNORE.
     """
@@ -76,9 +77,9 @@ def cut(drawn: np.random.Generator, image: np.ndarray, truth: np.ndarray, side: 
 
 
 def recoloured(drawn: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Return an image with random brightness, contrast, saturation and hue, each changed with probability 0.5.
+    """Return an image (H, W, 3) uint8 with random brightness, contrast, saturation and hue.
 
-    The method is that of SSD (Liu et al., ECCV 2016, §2.2).
+    Each is changed with probability 0.5. The method is that of SSD (Liu et al., ECCV 2016, §2.2).
     """
     contrast_first, *applied = drawn.random(5) < 0.5
     changed = image.astype(np.float32)

@@ -1,9 +1,9 @@
 """CaSED's filter from captions to words, in thirteen steps. The captions of an image form one text.
 
-Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, and its code vicss. Steps are functions from
-text to text, so that each can be compared with the official code. The result has single words, and no phrases. Step 12
-needs a part-of-speech tagger. The official tagger, flair's pos-english-fast, is not part of this project; the default
-is `tagging.by_wordnet`.
+Source: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023. The steps are those of vicss, the code of a
+later paper (see vicss.py). Each step is a function from text to text, so that it can be compared with vicss. The result
+has single words, and no phrases. Step 12 needs a part-of-speech tagger. The official tagger, flair's pos-english-fast,
+is not part of this project; the default is `tagging.by_wordnet`.
 """
 
 import re

@@ -115,7 +115,10 @@ class CaptionIndex:
         return [self._ranked(query, rows, count) for query, rows in zip(queries, candidates, strict=True)]
 
     def retrieve(self, queries: np.ndarray, count: int, threshold: float) -> list[list[Hit]]:
-        """Return the results of `search` without near duplicates (see `distinct`), 1 to `count` captions per query."""
+        """Return the results of `search` without near duplicates (see `distinct`): 1 to `count` captions per query.
+
+        `queries` are (Q, D) float32. `threshold` is the cosine above which two captions are near duplicates.
+        """
         every = self.search(queries, count)
         return [[hits[at] for at in distinct(self.rows(hits), threshold)] for hits in every]
 
@@ -183,7 +186,7 @@ def _chunks(texts: Sequence[str], embed: Embed) -> Iterator[np.ndarray]:
 
 
 def write(file: Path, parts: Iterator[np.ndarray], count: int, half: bool) -> None:
-    """Write the embeddings of `count` captions, part by part, to an .npy file, which is then renamed to `file`."""
+    """Write the embeddings of `count` captions, in parts (n, D), to an .npy file, which is then renamed to `file`."""
     aside = file.with_name(f"{uuid.uuid4().hex}.part")
     try:
         first = next(parts)

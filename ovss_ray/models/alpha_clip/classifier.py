@@ -42,9 +42,9 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
 
     Several classes may share a name: ADE20K-847 has two classes named "bag". Wherever this name scores highest, both
     would tie, and the second would never be predicted. So if `naming.synonyms` is "first" or "max", only one class
-    uses a shared name. As many classes as possible get a name for themselves. With "first", a class without such a
-    name uses all its names in one text. If two classes still have equal texts, their scores tie, and the first class
-    is predicted.
+    uses a shared name. As many classes as possible get a name for themselves. A class without such a name uses all its
+    names: in a single text with "first", in separate texts with "max". If two classes still have equal texts, their
+    scores tie, and the first class is predicted.
     """
     classes = [tuple(name.strip() for name in names) for names in vocabulary.classes]
     if naming.synonyms == "whole":

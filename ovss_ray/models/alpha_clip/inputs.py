@@ -221,7 +221,7 @@ def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
     """Return a matrix (n, length) for one axis: crop or pad to the side of the square, then resize to n pixels.
 
     `other` is the length of the other axis. The offset of a crop is rounded as in AlphaCLIP's evaluation. The offset of
-    padding is rounded as in its training.
+    padding is rounded as in AlphaCLIP's training.
     """
     side = max(length, other) if fit == "pad_square" else min(length, other)
     if side >= length:

@@ -196,7 +196,7 @@ class Fusioner(nn.Module):
         return Prediction(labels(best, vocabulary), arrays)
 
     def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str], **options: Any) -> np.ndarray:
-        """Return the label map (H, W) uint16 of a photograph: class indices or NONE. See `predict`."""
+        """Return the label map (H, W) uint16 of a photograph (H, W, 3): class indices or NONE. See `predict`."""
         return self.predict(image, vocabulary, **options).label_map
 
 

@@ -27,7 +27,7 @@ REGIONS = 64
 
 
 class Everything(Generator):
-    """The generator of an Open-Vocabulary SAM. Settings for the predicted IoU and for crops have no effect."""
+    """The generator of an Open-Vocabulary SAM. Settings for predicted IoU and layers of crops have no effect."""
 
     def __init__(self, model: Ovsam, settings: Settings) -> None:
         self.model = model
@@ -54,7 +54,7 @@ class Everything(Generator):
     ) -> Named:
         """Return the scores of an image's regions, and their `top` best classes.
 
-        The scores of a region equal those of Ovsam.predict for the region's click.
+        `base` and `novel` are (K,) bool. The scores of a region equal those of Ovsam.predict for the region's click.
         """
         parts = [
             naming.named(self.model, seen, block, classes, base, novel, top=top)

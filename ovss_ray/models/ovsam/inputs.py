@@ -1,4 +1,4 @@
-"""Images, prompts and encoded images of Open-Vocabulary SAM.
+"""Inputs of Open-Vocabulary SAM, which are photographs and prompts, and the encoding of a photograph.
 
 Letters: P prompts, n points per prompt, H W pixels of a photograph; h w of the resized one, g side of the embedding.
 """

@@ -82,8 +82,8 @@ class Ovsam(nn.Module):
     def masks(self, seen: Sequence[Embedded], prompts: Sequence[Prompts]) -> list[Tensor]:
         """Return mask logits (P, 4 g, 4 g) of the prompts of several images; the numbers of prompts may differ.
 
-        Prompts with the same number of points share passes of at most BATCH prompts, whichever image they belong to. A
-        prompt is never padded, since a padding point would change its mask.
+        Prompts with the same number of points share passes of at most BATCH prompts, even across images. A prompt is
+        never padded, since a padding point would change its mask.
         """
         side = 4 * self.variant.grid
         each = [(i, p) for i, image in enumerate(prompts) for p in range(len(image.points))]
@@ -178,9 +178,10 @@ class Ovsam(nn.Module):
         evaluation does. For an image from `embed`, `path` has no effect.
 
         Keys of the result are tensors: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
-        (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), probs, labels (P,). The key
-        `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no fused_scores: the official demo
-        computes neither, since it names objects by the head alone. Masks of "demo" have the size of the resized image.
+        (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), labels (P,), and probs: (P, K + 1),
+        or (P, 1, K) for "demo". The key `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no
+        fused_scores, since the official demo names objects by the head alone. Masks of "demo" have the size of the
+        resized image.
 
         Raises OvssError for invalid prompts and classes, and ValueError for an image of another shape or dtype.
         """

@@ -57,5 +57,5 @@ class WithImages:
 
 
 def hashed(image: np.ndarray) -> str:
-    """Return the cache key of an image without a name: its shape, and the SHA-256 of its pixels."""
+    """Return the cache key of an image (H, W, 3) without a name: its shape, and the SHA-256 of its pixels."""
     return f"{image.shape} {hashlib.sha256(image.tobytes()).hexdigest()}"

@@ -60,7 +60,7 @@ class Proposals:
     """(R, 4) int64: the crop in which each region was found, x0 y0 x1 y1 in pixels of the image"""
 
     def select(self, rows: np.ndarray) -> "Proposals":
-        """Return the regions with the given indices."""
+        """Return the regions with the indices `rows` (n,) int64."""
         parts = (self.predicted_iou, self.stability, self.points, self.crops)
         return Proposals(self.boxes[rows], [self.bits[i] for i in rows.tolist()], *(part[rows] for part in parts))
 
@@ -244,7 +244,7 @@ def _measured(crop: Crop, values: np.ndarray, fit: np.ndarray, points: np.ndarra
 
 
 def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
-    """Return boxes (R, 4) int64 with inclusive ends, as in the released code.
+    """Convert half-open boxes (R, 4) to int64 boxes with inclusive ends, as in the released code.
 
     An empty box becomes the single point in `origins` (R, 2).
     """

@@ -71,7 +71,7 @@ class GridAttention(nn.Module):
     def fused(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
         """Return the attention output (B, N, h·w, c), computed by torch's fused kernels on a GPU.
 
-        The relative-position bias is passed as `attn_mask`.
+        `q`, `k` and `v` have the shape of the output. The relative-position bias is passed as `attn_mask`.
         """
         rows, columns = self.distances(q, side)
         added = (rows[..., None] + columns[..., None, :]).flatten(-2).flatten(2, 3)
@@ -80,7 +80,8 @@ class GridAttention(nn.Module):
     def by_rows(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
         """Return the attention output (B, N, h·w, c), computed in chunks of queries whose scores fit a CPU's cache.
 
-        All scores of a global block of sam_vit_b would take 0.8 GB; memory traffic would take most of the time.
+        `q`, `k` and `v` have the shape of the output. All scores of a global block of sam_vit_b would take 0.8 GB;
+        memory traffic would take most of the time.
         """
         rows, columns = (x.flatten(0, 1) for x in self.distances(q, side))
         shape, q, k, v = q.shape, q.flatten(0, 1) * q.shape[-1] ** -0.5, k.flatten(0, 1), v.flatten(0, 1)
@@ -116,7 +117,7 @@ class GridAttention(nn.Module):
 def between(embedding: Tensor, side: int) -> Tensor:
     """Return the embeddings (side, side, c) of the distances i − j between all positions i and j.
 
-    Row 0 of `embedding` belongs to the distance 1 − side.
+    Row 0 of `embedding` (2 side − 1, c) belongs to the distance 1 − side.
     """
     place = torch.arange(side, device=embedding.device)
     return embedding[place[:, None] - place + side - 1]

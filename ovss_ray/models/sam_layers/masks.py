@@ -1,4 +1,4 @@
-"""Measurements of SAM's masks at full size: thresholds, stability, boxes and packed bits.
+"""Measurements of SAM's masks at full size: areas, stability, boxes and packed bits.
 
 Letters: M masks, s side of the decoder's masks, h w of the resized image, H W of the image.
 """

@@ -57,7 +57,7 @@ class Prompts:
         boxes: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> "Prompts":
-        """Return P prompts from points, boxes, masks, or a combination of them. At least one of them is needed.
+        """Return P prompts from points, boxes, masks, or a combination of them. At least one kind is needed.
 
         `points` are (P, n, 2), x and y, with `labels` (P, n); `boxes` are (P, 4), x0 y0 x1 y1. Points without a box
         are followed by a padding point, as in the official code.
@@ -92,7 +92,7 @@ class Waves(nn.Module):
     def forward(self, places: Tensor) -> Tensor:
         """Return encodings (…, D) of x and y (…, 2) in 0..1.
 
-        They are computed in float32, since bfloat16 cannot distinguish neighbouring pixels.
+        Encodings are computed in float32, since bfloat16 cannot distinguish neighbouring pixels.
         """
         with torch.autocast(places.device.type, enabled=False):
             phases = 2 * math.pi * ((2 * places - 1) @ self.positional_encoding_gaussian_matrix)

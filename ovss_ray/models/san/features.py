@@ -15,7 +15,7 @@ from torch import Tensor
 from ovss_ray.structures.recent import Recent
 
 KEPT = 1 << 27
-"""Maximum bytes of cached features, on the network's device. Those of one photograph take about 1 MB"""
+"""Maximum bytes of cached features, on the network's device. The features of one photograph take about 1 MB"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RecentFeatures:
         )
 
     def add(self, photographs: Sequence[np.ndarray], features: Features) -> None:
-        """Cache the features of a batch of photographs."""
+        """Cache the features of a batch of photographs (H, W, 3) uint8."""
         for row, photograph in enumerate(photographs):
             self._recent.get(_key(photograph), lambda row=row: features[row])  # type: ignore[misc]
 

@@ -151,7 +151,7 @@ class San(nn.Module):
     def features(self, photographs: Sequence[np.ndarray]) -> Features:
         """Return the Features of photographs (H, W, 3) uint8 RGB with the same padded size.
 
-        After `share`, they come from the cache if the features of all photographs are cached.
+        After a call of `share`, cached Features are returned if those of all photographs are in the cache.
         """
         if self.recent and (kept := self.recent.find(photographs)):
             return kept
@@ -162,10 +162,11 @@ class San(nn.Module):
         return computed
 
     def clip_input(self, images: Tensor) -> Tensor:
-        """Return padded images resized for CLIP: bilinear without antialiasing, sampled at steps of exactly 1 / ratio.
+        """Return padded images (B, 3, Hp, Wp), resized for CLIP: bilinear without antialiasing.
 
-        Each channel is resized as a separate image. For three channels and one thread, torch uses a different kernel.
-        That kernel rounds sample positions differently, which changes results by up to 3e-5 at a ratio of 0.7.
+        Samples are at steps of exactly 1 / ratio.         Each channel is resized as a separate image. For three
+        channels and one thread, torch uses a different kernel. That kernel rounds sample positions differently, which
+        changes results by up to 3e-5 at a ratio of 0.7.
         """
         planes = images.flatten(0, 1)[:, None]
         shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
@@ -216,7 +217,7 @@ class San(nn.Module):
         return Prediction(features.mask_logits[0], logits, labels)
 
     def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str]) -> np.ndarray:
-        """Return the label map (H, W) uint16 of a photograph: indices into the vocabulary's classes. See `predict`."""
+        """Return the label map (H, W) uint16 of a photograph (H, W, 3): indices of classes. See `predict`."""
         return self.predict(image, vocabulary).label_map
 
 

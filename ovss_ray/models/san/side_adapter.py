@@ -83,7 +83,7 @@ class Patches(nn.Module):
         return tokens, self.positions(size), size
 
     def positions(self, size: torch.Size) -> Tensor:
-        """Return the position embedding for a grid, resized if the number of tokens differs from training.
+        """Return the position embedding (1, h·w, C) for a grid (h, w), resized if h·w differs from training.
 
         A grid of 10 × 160 is not resized, as it has as many tokens as 40 × 40. The official code does the same, and its
         published results include this.

@@ -21,8 +21,9 @@ def in_vocabulary(logits: Tensor) -> Tensor:
 def out_of_vocabulary(clip_logits: Tensor, valid: Tensor) -> Tensor:
     """Return class probabilities (Q, K) of crops: the softmax of logits (V, K + 1) without the column "void".
 
-    `valid` (Q,) bool marks the queries that have a crop. The other queries get ones, so that they keep their
-    in-vocabulary scores. If no query is valid, all queries get ones; the official code raises an error in this case.
+    `valid` (Q,) bool marks the queries that have a crop. Queries without a crop get ones, so that only their
+    in-vocabulary probabilities affect the fused scores. If no query is valid, all queries get ones; the official code
+    raises an error in this case.
     """
     probabilities = clip_logits.new_ones(len(valid), clip_logits.shape[1] - 1)
     probabilities[valid] = clip_logits[:, :-1].softmax(-1)

@@ -143,8 +143,8 @@ class Scan(Calibrated):
         """Return the regions of an image (H, W, 3) uint8 RGB, and the tokens that the contextual shift replaces.
 
         `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are those of the image in Features. The contextual
-        shift draws from the image's own generator (shift.generator). `shift_indices` replace the
-        draws, in the order of Shift.indices. Raises OvssError if they do not fit.
+        shift draws from the image's own generator (shift.generator). With `shift_indices` (n,), earlier draws are
+        repeated instead, in the order of Shift.indices. Raises OvssError if `shift_indices` do not fit.
         """
         cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
         blocks, ratio = len(self.variant.replaced), options.replace_ratio
@@ -196,7 +196,7 @@ class Scan(Calibrated):
         return fusion.scores(logits(proposals, rows), logits(crops, rows), valid, options)
 
     def labels(self, mask_logits: Tensor, scores: Tensor, placed: Geometry, vocabulary: Vocabulary) -> np.ndarray:
-        """Return the label map (H, W) uint16 from mask logits (Q, h', w') and class scores.
+        """Return the label map (H, W) uint16 from mask logits (Q, h', w') and the result of `scores`.
 
         Without an ensemble, pixels whose best class is "void" get NONE. Classes with equal prompts have equal scores
         except for rounding; their pixels get the first of these classes.
@@ -245,7 +245,7 @@ class Scan(Calibrated):
         return Prediction(self.labels(masks, arrays["scores"], inputs.geometry, vocabulary), arrays)
 
     def segment(self, image: np.ndarray, vocabulary: Vocabulary | Iterable[str], **options: Any) -> np.ndarray:
-        """Return the label map (H, W) uint16 of a photograph: indices into the vocabulary's classes. See `predict`."""
+        """Return the label map (H, W) uint16 of a photograph (H, W, 3): class indices or NONE. See `predict`."""
         return self.predict(image, vocabulary, **options).label_map
 
 

@@ -56,7 +56,8 @@ def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Rando
 def replay(foreground: np.ndarray, blocks: int, ratio: float, indices: Sequence[int] | np.ndarray) -> Shift:
     """Return the Shift with indices that were drawn before, in the order of Shift.indices.
 
-    Raises OvssError for a wrong number of indices, and for an index outside its region's background tokens.
+    `foreground` is (V, T) bool. Raises OvssError for a wrong number of indices, and for an index outside its region's
+    background tokens.
     """
     populations, counts = _counts(foreground, blocks, ratio)
     flat = np.asarray(indices, np.int64)

@@ -90,8 +90,8 @@ def relative_position_index(side: int, device: torch.device | None = None) -> Te
 def edge_masks(side: int, shift: int, device: torch.device) -> Tensor:
     """Return ELSEWHERE for pairs of tokens from opposite edges of the map, else 0, as (4, L, L) float32.
 
-    The kinds of windows are those of Windows.sizes. The roll has moved tokens from one edge to the other; the moved
-    tokens are in windows of the last row or column.
+    The first axis is the kind of the window, as in Windows.sizes. The roll has moved tokens from one edge to the other;
+    the moved tokens are in windows of the last row or column.
     """
     moved = torch.arange(side, device=device) >= side - shift
     edge = torch.stack([torch.zeros_like(moved), moved]).long()

@@ -1,6 +1,7 @@
 """SCAN's two CLIPs: the frozen one that sees whole photographs, and the one fine-tuned on crops, with the text tower.
 
-This module also reads checkpoints, since files differ in the entries of both CLIPs. Letters: K classes, D features.
+This module also reads and merges checkpoints, which may lack the entries of either CLIP. Letters: K classes, D
+features.
 """
 
 from collections.abc import Sequence

@@ -34,7 +34,7 @@ class Confusion:
 
 
 def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusion]:
-    """Return the `most` confusions of the highest cost, highest first. Without `cells`, they have no example images."""
+    """Return the `most` confusions of the highest cost, highest first. Without `cells`, confusions have no examples."""
     n = len(partial.counts)
     truth, prediction = np.nonzero(partial.counts)
     wrong = truth != prediction
@@ -61,7 +61,7 @@ def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusio
 def _costs(partial: Partial, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Return the cost of each of m confusions, (m,) float64 points of mIoU.
 
-    It is the gain if the pixels become hits of the true label and leave the predicted label's union.
+    The cost is the gain if the pixels become hits of the true label and leave the predicted label's union.
     """
     n = len(partial.counts)
     hits, present = partial.hits.astype(float), partial.truth_pixels > 0

@@ -1,1 +1,1 @@
-"""The service on Ray Serve: deployments, replicas, batches, routing."""
+"""The service on Ray Serve: its deployments, the replicas that compute batches, and the routing of requests."""

@@ -63,8 +63,8 @@ def plan(config: RunConfig) -> list[Parts]:
     config in which a stage finds words also answers `words` requests. The other kinds leave out this stage, and stages
     whose columns only this stage reads, such as a captioner.
 
-    Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth. Also raised
-    if label maps differ in size from the photograph, or if one stage both finds words and segments.
+    Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth. Also
+    raises OvssError if label maps differ in size from the photograph, or if a stage both finds words and segments.
     """
     stages = config.stages()
     _check(stages)

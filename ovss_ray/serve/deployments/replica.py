@@ -108,7 +108,7 @@ class Replica:
         return self.thread.submit(computed).result()
 
     def _prompter(self, pool: Placed, remembered: int) -> Stage:
-        """Return the stage for prompts. It shares the proposer's network: a GPU may not have room for two."""
+        """Return the stage for prompts, with the network of the stage that proposes regions: a GPU may not fit two."""
         proposer = next(stage for stage in pool.stages if stage.use in PROMPTERS)
         config = batch.prompter(proposer, memory=remembered)
         return config.build(network=self.stages[proposer.use].network)

@@ -163,7 +163,7 @@ def indexed(labels: np.ndarray, vocabulary: Vocabulary) -> Image.Image:
 
 
 def overlay(labels: np.ndarray, vocabulary: Vocabulary, image: np.ndarray) -> Image.Image:
-    """Return the image (H, W, 3) uint8 blended with the colours of its classes.
+    """Return the image (H, W, 3) uint8, blended with the colours of its label map `labels` (H, W) uint16.
 
     Pixels without a class stay as they are.
     """

@@ -219,7 +219,7 @@ def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Voc
     `configured`: benchmarks named in the configs of the service, which a request may use.
 
     Raises HTTPException 422 for missing, empty, too many or too long names, an invalid list, or an unknown benchmark.
-    It is also raised for an invalid template.
+    HTTPException is also raised for an invalid template.
     """
     words = _classes(fields, configured, limits)
     if (longest := max(map(len, fields.templates), default=0)) > limits.letters:

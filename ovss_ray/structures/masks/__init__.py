@@ -1,1 +1,1 @@
-"""Masks: regions of images, their encodings, and points in them."""
+"""Masks of the regions of an image: encodings, contours, centre points, and average precision."""

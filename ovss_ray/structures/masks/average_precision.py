@@ -27,9 +27,9 @@ FIELDS = [
     ("matched", pa.list_(pa.uint64())),
     ("ignored", pa.list_(pa.uint64())),
 ]
-"""Fields of one image's record. `truth`: label of each instance; `counted`: a bit for each entry of AREAS, set if the
-instance counts. The other lists have one value per mask, sorted by label, then by score. Bit a · 10 + t of `matched`
-and `ignored` is for AREAS[a] and THRESHOLDS[t]."""
+"""Fields of one image's record. `image`: number of the image; `truth`: label of each instance; `counted`: a bit for
+each entry of AREAS, set if the instance counts. The other lists have one value per mask, sorted by label, then by
+score. Bit a · 10 + t of `matched` and `ignored` is for AREAS[a] and THRESHOLDS[t]."""
 LISTS = tuple(name for name, _ in FIELDS[1:])
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -60,7 +60,10 @@ def headings(metric: str, of: str) -> dict[str, str]:
 
 
 def paired(boxes: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray) -> None:
-    """Raise OvssError unless each box of a detector has one mask and one row of scores."""
+    """Raise OvssError unless each box of a detector has one mask and one row of scores.
+
+    `boxes` (R, 4) and `scores` (R, K) belong to the masks, `detector_scores` (N,) to the boxes of the detector.
+    """
     if not len(boxes) == len(scores) == len(detector_scores):
         raise OvssError(
             f"{len(boxes)} masks and {len(scores)} rows of scores for {len(detector_scores)} boxes. Use stages that "

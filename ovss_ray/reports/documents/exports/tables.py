@@ -120,7 +120,7 @@ def plain(cell: str) -> str:
 def latex(run: str, report: Report) -> str:
     """Return a booktabs table: the columns of each benchmark in the papers' order (see `mains`), and a row for the run.
 
-    Published values of the run's method by the same convention, if any are known, are in a row above it.
+    If values of the run's method are published, a row above it has those by the same convention.
     """
     names = in_paper_order(report.benchmarks)
     columns = [(name, key) for name in names for key in mains(report.benchmarks[name])]

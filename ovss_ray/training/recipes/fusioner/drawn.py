@@ -39,7 +39,7 @@ class Drawn:
         self.names = names()
 
     def batch(self, step: int) -> Iterator[Window]:
-        """Yield the windows of a step. Their classes have at least SMALLEST pixels in the window."""
+        """Yield the windows of a step. The classes of a window have at least SMALLEST pixels in it."""
         config = self.config
         drawn = np.random.default_rng([config.seed, step, 1])
         count = -(-config.batch // config.questions)

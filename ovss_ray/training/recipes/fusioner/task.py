@@ -97,8 +97,8 @@ class Task:
     def measure(self) -> dict[str, float]:
         """Return the scores on the episodes of the first `measured` photographs or scenes, in percent.
 
-        For drawn scenes, these are the mean IoU of each class group, on seen and on held-out combinations. For
-        photographs, these are the fold's mIoU and FB-IoU.
+        For drawn scenes, the scores are the mean IoU of each class group, on seen and on held-out combinations. For
+        photographs, the scores are the fold's mIoU and FB-IoU.
         """
         config = self.config
         scores: dict[str, float] = {}

@@ -155,9 +155,9 @@ def most_fitting(masks: Tensor, fit: Tensor) -> Tensor:
 
 
 def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, cell: int) -> Prompts:
-    """Return the prompts with a further click at a random cell where the answers `logits` (P, h, w) are wrong.
+    """Return the prompts with a further click at a random cell where `logits` and `truth`, (P, h, w) each, disagree.
 
-    If an answer has no errors, the click is in the region. With probability 0.5, the answers become mask prompts.
+    If they agree everywhere, the click is in the region. With probability 0.5, `logits` become mask prompts.
     `cell` is the side of a mask's cell in pixels of the input.
     """
     right = truth > 0.5
@@ -201,7 +201,7 @@ def focal(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return 1 − dice of masks (…, h, w), smoothed by one cell.
+    """Return 1 − dice of masks and truth, (…, h, w) each, smoothed by one cell.
 
     Milletari et al., 3DV 2016, arXiv 1606.04797, eq. 3.
     """
