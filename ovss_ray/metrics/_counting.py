@@ -84,7 +84,7 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
 
 
 def distinct(table: np.ndarray, touched: np.ndarray) -> int:
-    """Return the number of non-zero cells, without the row of IGNORE. In a small table, mark their groups."""
+    """Return the number of non-zero cells, without the row of IGNORE. In a small table, mark groups with such cells."""
     marks = touched.reshape(-1)
     for group in range(marks.size if table.size <= _SMALL else 0):
         held, cells = np.int32(0), table.reshape(-1)[group * _GROUP : (group + 1) * _GROUP]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class NetworkConfig(Settings):
-    """The network, its checkpoint, device and precision. A stage's config derives from it and adds options."""
+    """Options of a stage's network: variant, checkpoint, device and precision. Configs of stages derive from it."""
 
     family: ClassVar[str]
     """the package of the family, such as "ovss_ray.models.san" """
@@ -102,7 +102,7 @@ class WithClassifiers:
 
     @classmethod
     def key(cls, config: NetworkConfig, vocabulary: Vocabulary) -> str:
-        """Return the cache key of a vocabulary's classifier, from checkpoints, vocabulary and mode.
+        """Return the cache key of a vocabulary's classifier, from checkpoints, vocabulary and option `exact`.
 
         Exact runs have their own entries, since the last bits depend on the number of threads.
         """

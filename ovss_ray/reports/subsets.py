@@ -46,7 +46,8 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 
     Confusions between merged classes become hits, as if they were a single class. The other classes keep their order.
     Groups, relations and measurements other than the confusion matrix are left out. Raises OvssError for an unknown
-    class, a class that is merged twice, or a new name that another class has. Without stored cells, it raises OvssError, too.
+    class, a class that is merged twice, or a new name that another class has.
+    Also raises OvssError if no confusion cells are stored.
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)

@@ -88,7 +88,10 @@ def table(
 
 
 def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
-    """Return the sum of a metric as an array of one struct, of the type `metric.sums`. Raises OvssError."""
+    """Return the sum of a metric as an array of one struct, of the type `metric.sums`.
+
+    Raises OvssError if it does not fit this type.
+    """
     try:
         if hasattr(partial, "folded"):
             values = partial.folded()

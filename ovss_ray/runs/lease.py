@@ -25,7 +25,7 @@ BEAT = 10.0
 STALE = 60.0
 """Seconds without a renewal after which another command takes the lease over.
 
-They are measured by the clock of that command, since the clocks of two machines may differ."""
+The seconds are measured by the clock of that command, since the clocks of two machines may differ."""
 LOOK = 1.0
 """Seconds between two reads of a lease that may be stale"""
 
@@ -96,7 +96,7 @@ def _create(uri: str, data: bytes) -> bool:
 
     On a local path, also if machines share it, only one of several processes creates the file. On an object store,
     creation is not atomic: two processes that call this at the same moment may both succeed. The first renewal of a
-    lease then ends one of them. Raises OvssError with the file's name if it cannot be written.
+    lease then ends one of the processes. Raises OvssError with the file's name if it cannot be written.
     """
     if "://" in uri:
         if files.exists(uri):

@@ -126,7 +126,10 @@ def _index(classes: Sequence[Names], words: WordList, benchmark: Benchmark) -> t
 
 
 def _mapped(classes: Sequence[Names], words: WordList, places: Places, benchmark: Benchmark) -> dict[int, int]:
-    """Return position of a class → label index or NONE, for the entries of `map`. Raises OvssError if unknown."""
+    """Return position of a class → label index or NONE, for the entries of `map`.
+
+    Raises OvssError for unknown words and labels, and for ambiguous labels.
+    """
     synonyms: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}
     for position, names in enumerate(classes):

@@ -9,7 +9,7 @@ LARGE = 200_000
 WEIGHT = 0.5
 """Weight of the latest batch in the learned factor, 0 to 1"""
 HALF = 60.0
-"""Half-life in seconds of a learned slowness. Without large images, nothing else would correct it"""
+"""Half-life in seconds of a learned slowness. Without large images, nothing else would correct a wrong value"""
 SHARE = 0.7
 """Fraction of a request's time that its stages may take; the rest is for decoding, waiting and writing the answer"""
 LEAST = 250_000

@@ -55,7 +55,7 @@ def pointed(image: np.ndarray, vocabulary: Vocabulary, question: Mapping[str, An
 
 
 def outside(question: Mapping[str, Any], image: np.ndarray) -> str:
-    """Return an error message if a point or a corner of the box is outside an image (H, W, 3), else ""."""
+    """Return an error message if a point or box corner is outside an image (H, W, 3), else ""."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = question.get("box") or (0, 0, 0, 0)
     for x, y in [*question.get("points", ()), (x0, y0), (x1, y1)]:

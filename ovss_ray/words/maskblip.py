@@ -15,7 +15,7 @@ FEWEST = 3
 
 
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """Return the words that remain, and a label map (H, W) of indices into them. `segment` is words → label map.
+    """Return the words that remain, and a label map (H, W) of indices into them. `segment` returns a label map.
 
     While there are three words or more, words with over 95 % of the pixels are dropped. If there are no such words,
     words with less than 1 % are dropped. Words without pixels at the end of the list are kept, as in the official code.

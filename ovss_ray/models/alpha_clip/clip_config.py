@@ -64,7 +64,7 @@ class Retrieval(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     captions: str = ""
-    """path of the base: a text file with one caption or word per line, or a Parquet file"""
+    """path of the captions: a text file with one caption or word per line, or a Parquet file"""
     column: str = "caption"
     """column of the captions in a Parquet file"""
     vectors: str | None = None

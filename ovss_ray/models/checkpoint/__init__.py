@@ -106,7 +106,10 @@ def _of_san(state: State) -> State:
 
 
 def image_tower(state: State) -> State:
-    """Rename the entries of an official image tower to our names; AlphaCLIP stores `in_proj` as a linear layer."""
+    """Rename the entries of an official image tower to our names.
+
+    AlphaCLIP stores `in_proj` as a linear layer, so its entries are renamed to those of a parameter.
+    """
     return {
         name.removeprefix("transformer.").replace("attn.in_proj.", "attn.in_proj_"): value
         for name, value in state.items()

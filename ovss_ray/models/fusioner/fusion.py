@@ -34,7 +34,7 @@ class Fusion(nn.Module):
         return self.visual_proj(F.normalize(tokens, dim=-1))
 
     def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return patches (B, N, C) and classes (B, k, C) after attention among them.
+        """Return patches (B, N, C) and classes (B, k, C) after joint attention.
 
         Inputs are the outputs of `visual`, and text embeddings (B, k, D). Attention has no mask: the classes of one
         call influence each other.

@@ -13,7 +13,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 
 class OvsamConfig(NetworkConfig):
-    """The network, the checkpoints of its parts, and the rule for its class scores."""
+    """Options of an Open-Vocabulary SAM: the network, the checkpoints of its parts, and the rule for class scores."""
 
     family: ClassVar[str] = "ovss_ray.models.ovsam"
     variant: str = "ovsam_rn50x16"

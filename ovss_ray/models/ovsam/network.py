@@ -213,14 +213,17 @@ class Ovsam(nn.Module):
 
     @torch.inference_mode()
     def full_size(self, seen: Embedded, logits: Tensor, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Return masks (P, H, W) bool of logits (P, 4 g, 4 g). `size` is their H, W; default: the image's."""
+        """Return masks (P, H, W) bool of logits (P, 4 g, 4 g). `size` is (H, W); default: the image's."""
         frame = Frame(logits.shape[-1], self.variant.pixels, seen.placed.resized, size or seen.placed.size, self.device)
         return thresholded(logits, frame)
 
     def _classes(
         self, names: Vocabulary | Iterable[str] | None, embeddings: Tensor | None
     ) -> tuple[Vocabulary | None, Classifier]:
-        """Return the vocabulary, if there are names, and the classifier. Raises OvssError for neither or both."""
+        """Return the vocabulary, if there are names, and the classifier.
+
+        Raises OvssError unless there are either names or embeddings.
+        """
         if (names is None) == (embeddings is None):
             raise OvssError("pass either the names of the classes, or their embeddings")
         if embeddings is not None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
 
 class SamConfig(NetworkConfig):
-    """The SAM network, its precision and compilation."""
+    """Options of a SAM: the network, its precision and its compilation."""
 
     family: ClassVar[str] = "ovss_ray.models.sam"
     variant: str = "sam_vit_h"

@@ -83,7 +83,10 @@ class FastDecoder:
         )
 
     def answer(self, seen: Seen, prompts: Prompts, which: Tensor | None = None) -> Answered:
-        """Decode P prompts of points. `which` (P,) int64 is the index of each prompt's image; None: a single image."""
+        """Return the tokens and images after all blocks, for P prompts of points.
+
+        `which` (P,) int64 is the index of each prompt's image; None: a single image.
+        """
         tokens = self.prompts.tokens(prompts)
         outputs = torch.cat([self.first.weight, self.decoder.mask_tokens.weight])
         initial = torch.cat([outputs.expand(len(tokens), -1, -1), tokens], 1)

@@ -115,7 +115,7 @@ def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
 
 
 def axis_sine(side: int, wavelengths: Tensor) -> Tensor:
-    """Return the encoding (side, 2 n) of the rows or columns of a map, by sines and cosines of `wavelengths` (n,).
+    """Return the encoding (side, 2 n) of a map's rows or columns, by sines and cosines of `wavelengths` (n,).
 
     Rows and columns count from 1; their numbers are scaled so that the last one is 2π.
     """

@@ -63,8 +63,8 @@ def plan(config: RunConfig) -> list[Parts]:
     config in which a stage finds words also answers `words` requests. The other kinds leave out this stage, and stages
     whose columns only this stage reads, such as a captioner.
 
-    Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth. Also
-    raises OvssError if label maps differ in size from the photograph, or if a stage both finds words and segments.
+    Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth.
+    Also raises OvssError if label maps differ in size from the image, or if one stage finds words and segments.
     """
     stages = config.stages()
     _check(stages)
@@ -240,7 +240,7 @@ def _specimen(needed: Collection[str], words: Vocabulary, image: np.ndarray = SP
     """Return a row of a test image with the columns `needed`, as if earlier stages had written them.
 
     Under a new `name`, no stage has cached the image.
-    Its only region covers the whole image and has equal scores for all classes.
+    The only region covers the whole image and has equal scores for all classes.
     """
     boxes, bits = regions.pack([np.ones(image.shape[:2], bool)])
     scores = np.zeros((1, len(words)), np.float32)

@@ -219,8 +219,8 @@ def _regions(app: FastAPI, desk: Desk) -> None:
     async def regions(request: Request, query: Annotated[questions.Regions, Query()]) -> Response:
         """Return the masks that SAM proposes without a prompt, each with its most probable classes.
 
-        Masks may overlap. With `ranked`, the answer also lists the best regions of each class. With `output=coco`, it
-        is a COCO document.
+        Masks may overlap. With `ranked`, the answer also lists the best regions of each class. With `output=coco`, the
+        answer is a COCO document.
         """
         begun = time.perf_counter()
         async with desk.place(request):

@@ -52,8 +52,8 @@ SHARPNESS = 8.0
 class Clip(nn.Module):
     """CLIP, split into modules as in SAN, plus attribute heads. Without the heads, the state dict is a subset of San's.
 
-    The heads classify colour, pattern and shape from early feature maps, so that the network learns shapes. They are
-    not exported.
+    The heads classify colour, pattern and shape from early feature maps, so that the network learns shapes. The
+    heads are not exported.
     """
 
     def __init__(self, variant: Variant) -> None:
