@@ -100,7 +100,7 @@ class Client:
     ) -> Segmentation:  # fmt: skip
         """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError.
 
-        With neither, the words that the model finds in the image are used, see `answer.words`. `more`: form.Prompting.
+        With neither, the words that the model finds in the image are used (`answer.words`). `more`: see form.Prompting.
         """
         answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
         labels = images.decode_labels(_picture(answer.png), "the answer")

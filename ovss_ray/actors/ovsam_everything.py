@@ -1,4 +1,4 @@
-"""Propose and name all regions of an image with Open-Vocabulary SAM: its everything mode.
+"""Propose and name all regions of an image with Open-Vocabulary SAM, as in SAM's everything mode.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955. The authors' code segments at prompts only. Here SAM's automatic mask generator prompts the network with a
@@ -89,8 +89,8 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two masks of the K classes, (K,) bool each: base and novel classes.
 
-        The groups of the benchmark decide. Without groups, and for words of the image itself, the option `base`
-        decides.
+        The benchmark's groups `base` and `novel` are used. Without such groups, or if the vocabulary is not the
+        benchmark's, the names in the option `base` are the base classes.
         """
         from ovss_ray.models.ovsam import words
 

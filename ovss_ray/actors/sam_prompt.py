@@ -38,8 +38,8 @@ OTHERS = (NAME, "base")
 class Stage(WithImages, stage.Stage):
     """image (H, W, 3) uint8 RGB and prompts → masks as regions.
 
-    With `per: image`, they are all masks of the prompt, in SAM's order. With `per: instance`, they are one mask per
-    prompt, in the prompts' order.
+    With `per: image`, the regions are all masks of the image's one prompt, in SAM's order. With `per: instance`, the
+    regions are one mask per prompt, in the order of the prompts.
     """
 
     reads: tuple[str, ...] = ("image", "prompts")

@@ -125,7 +125,7 @@ def truth(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
 
 
 def items_json(root: str, split: str) -> Items:
-    """List the images of a split that have a prepared label file. Raises OvssError if there are none."""
+    """List the images of a split that have a prepared label file. Raises OvssError if the data are missing."""
     split = split_folder(split, {"train": "train", "val": "val"})
     photographs, truths = below(root, FOLDER, [("JPEGImages", f"{PREPARED}_{split}")], GET_JSON)
     labelled = dict(stems(inside(truths), LABELS))

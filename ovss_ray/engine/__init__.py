@@ -1,1 +1,1 @@
-"""Batch runs on Ray: images are read, and one record per image is written."""
+"""Batch runs on Ray, which read images and write one record per image."""

@@ -154,7 +154,7 @@ class Running:
         self._changes += 1
 
     def _count_sums(self, name: str, part: pa.Table) -> None:
-        """Add the sums of compact files of a benchmark. Its values then have no interval."""
+        """Add the sums of compact files of a benchmark, whose values then have no interval."""
         self.compact.add(name)
         for row in compact.sums(part, self.labels[name]):
             for metric, partial in row["partials"].items():

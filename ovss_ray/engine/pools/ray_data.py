@@ -1,4 +1,4 @@
-"""Pools of workers on Ray Data: from images to receipts, on clusters of any size, with any number of pools."""
+"""Run images through any number of pools of workers with Ray Data, on clusters of any size."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate

@@ -1,4 +1,4 @@
-"""The workers of a run, Ray actors that hold stages, and the arrays that are prepared for all workers."""
+"""The workers of a run: Ray actors that hold stages. Also the arrays that are computed once for all workers."""
 
 import atexit
 import faulthandler
@@ -77,7 +77,7 @@ class Worker:
         return {name: values for name, values in columns.items() if name in self.keep}
 
     def _alone(self, row: Batch, name: str, verdict: str | None) -> Batch:
-        """Run the stages on a single image of a batch in which a worker died. `verdict`: reason to skip the image."""
+        """Run the stages on a single image of a batch in which a worker died. `verdict`: reason to skip it, if any."""
         if verdict and not row["error"][0]:
             row = {**row, "error": column([f"{', '.join(self.stages)}: {verdict}"])}
         else:
