@@ -66,7 +66,7 @@ class Stage(stage.Stage):
             return {"words": column(map(self._scored, embeddings, batch["captions"], batch["words"]))}
 
     def _scored(self, image: "Tensor", captions: Mapping[str, Any], words: Words) -> Words:
-        """Return the words of an image, ordered by score; ties keep their order."""
+        """Return the words of an image, ordered by score; ties keep their order. `image`: its embedding (D,)."""
         from ovss_ray.models.alpha_clip import cased
 
         classes = words.get("classes") or ()

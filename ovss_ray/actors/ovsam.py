@@ -119,7 +119,7 @@ class Stage(WithNames, stage.Stage):
     def _answers(
         self, rows: Sequence[Mapping[str, Any]], vocabularies: Vocabularies
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yield boxes, bits and scores of each image. All images with prompts are encoded in one pass."""
+        """Yield boxes (N, 4), bits and scores (N, K) of each image. All images with prompts are encoded in one pass."""
         prompted = [row for row in rows if len(row["prompt_points"])]
         seen = self.model.embed([row["image"] for row in prompted], self.config.path) if prompted else []
         logits = self.model.masks(seen, list(map(_prompts, prompted, seen)))

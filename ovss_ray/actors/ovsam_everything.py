@@ -89,8 +89,8 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two masks of the K classes, (K,) bool each: base and novel classes.
 
-        The benchmark's groups `base` and `novel` are used. Without such groups, or if the vocabulary is not the
-        benchmark's, the names in the option `base` are the base classes.
+        The benchmark's groups `base` and `novel` are used. Without these groups, or for another vocabulary than the
+        benchmark's, the option `base` names the base classes.
         """
         from ovss_ray.models.ovsam import words
 

@@ -80,7 +80,7 @@ class Stage(WithImages, stage.Stage):
         return {name: column(row[i] for row in packed) for i, name in enumerate(self.writes)}
 
     def _one(self, image: np.ndarray, prompt: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-        """Return boxes, bits and predicted IoU of the masks of one prompt."""
+        """Return boxes (M, 4), bits and predicted IoU (M,) of the M masks of one prompt."""
         answer = self.answer(image, prompt)
         return *regions.pack(answer.masks), answer.predicted_iou
 

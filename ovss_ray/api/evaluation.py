@@ -41,7 +41,7 @@ def evaluate(
     `split`, `ids` (a file, one id per line) and `limit` (first n images) select a part of each benchmark. `exact`:
     bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: your words in place
     of the classes (docs/own_words.md): a file, the keys of such a file, a Vocabulary, a list, or a mapping from
-    benchmark to one of these. `wait_for`: cluster size to wait for, such as "gpus=8,nodes=2". `overrides`: options, as
+    benchmark to these. `wait_for`: cluster size to wait for, such as "gpus=8,nodes=2". `overrides`: options, as
     {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows a display; a Progress object is notified
     instead. `track`: experiment trackers, such as "tensorboard" (docs/tracking.md).
 

@@ -148,7 +148,7 @@ class StageConfig(Settings):
     """options of the stage, checked by its `Config`"""
 
     def kind(self) -> type[Stage]:
-        """Return the stage's class. Raises UnknownName."""
+        """Return the stage's class. Raises OvssError if there is no such stage."""
         return find("ovss_ray.actors", self.use, "Stage")
 
     def reads(self) -> tuple[str, ...]:
