@@ -39,7 +39,7 @@ PROMPTS = ("prompt_points", "prompt_boxes")
 TRUTH = ("true_frames", "prompt_instances")
 """Columns with the annotated boxes of the prompted instances"""
 MASKS = 32
-"""Maximum number of masks of full size in memory"""
+"""Maximum number of masks of the photograph's size that are in memory together"""
 
 
 class Stage(WithNames, stage.Stage):

@@ -38,7 +38,7 @@ class Stage(WithNames, stage.Stage):
     benchmarks: Mapping[str, Benchmark]
 
     class Config(Options, OvsamConfig):
-        """The network, and the parameters of SAM's generator that need no predicted IoU, with their released names."""
+        """The network, and parameters of SAM's mask generator, except those of predicted IoU and of crops."""
 
         base: tuple[str, ...] = ()
         """names seen in training; for classes with these names, the head's weight in the ensemble is higher. For

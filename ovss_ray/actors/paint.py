@@ -84,7 +84,7 @@ class Stage(stage.Stage):
 
 
 def nearest(labels: np.ndarray) -> np.ndarray:
-    """Return a label map (H, W) uint16 in which NONE pixels get the class of the nearest other pixel.
+    """Return a label map (H, W) uint16: each NONE pixel gets the class of the nearest pixel with a class.
 
     Distances are OpenCV's 5 × 5 approximation, with an error of at most 2 %.
     """

@@ -1,1 +1,1 @@
-"""Batch runs on Ray, which read images and write one record per image."""
+"""Batch runs on Ray. A run reads images, and writes one record per image."""

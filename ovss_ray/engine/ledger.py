@@ -189,7 +189,7 @@ class Names:
         self.done = self.sent = 0.0
 
     def __call__(self, done: float, total: int) -> None:
-        """Receive the number of embedded names and of all names in the current call of text.embed."""
+        """Receive the progress of the current call of text.embed: `done` of its `total` names are embedded."""
         if done <= self.done:  # the next call
             self.before += self.total
         self.done, self.total = done, total

@@ -81,8 +81,8 @@ HEAVY = 100e6
 NETWORK_FILES = 4
 """Maximum number of files for the weights of one stage.
 
-A stage with more files is assumed to read predictions from disk. Only the first NETWORK_FILES of these are checked, and
-their sizes do not count as memory of a worker."""
+A stage with more files is assumed to read predictions from disk. Only its first NETWORK_FILES files are checked
+before a run, and the sizes of its files do not count as memory of a worker."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 

@@ -88,7 +88,7 @@ def _end(shortage: str, seconds: float, scaled: bool) -> str:
 
 
 def _placed(pools: Sequence[Pool], size: Size, weights: float) -> tuple[list[Placed], str]:
-    """Return the pools as placed on the cluster, and the error message if they do not fit it."""
+    """Return the pools as placed on the cluster, and an error message if the cluster is too small, else ""."""
     placed = placement.place(placement.fused(pools, size), size, weights)
     return placed, placement.unmet(placed, size)
 

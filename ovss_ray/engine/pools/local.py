@@ -59,7 +59,7 @@ class LocalPool:
         """Send the images of a manifest through the workers. Yield one receipt per written file of records.
 
         `arguments` are those of Recorder. `write` writes a table of records, and returns its receipts. The workers call
-        it if a batch is a whole file. Otherwise this process calls it for `size` records or more.
+        `write` if a batch is a whole file. Otherwise, this process calls `write` with `size` records or more.
 
         If the process of a worker dies, Ray restarts it and sends its batches again, as with Ray Data. Raises the
         errors of Ray.

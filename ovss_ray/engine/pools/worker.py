@@ -39,8 +39,8 @@ class Worker:
     """Ray actor that holds the stages of one pool, and is called with many batches.
 
     If its process dies during a batch, Ray restarts the actor and sends the batch again. The images are then processed
-    one by one. An image is skipped if too many workers have died while processing it. Its record states the reason (see
-    engine/ledger.py).
+    one by one. An image is skipped if too many workers have died while processing it. The image's record states the
+    reason (see engine/ledger.py).
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Worker:
 
 
 class Recorder(Worker):
-    """Worker of the last pool, which returns records. If `write` is set, it writes them and returns receipts instead.
+    """Worker of the last pool, which returns records. With `write`, the worker writes the records and returns receipts.
 
     A receipt describes one written file.
     """
