@@ -82,7 +82,7 @@ NETWORK_FILES = 4
 """Maximum number of files for the weights of one stage.
 
 A stage with more files is assumed to read predictions from disk. Only its first NETWORK_FILES files are checked
-before a run, and the sizes of its files do not count as memory of a worker."""
+before a run. The sizes of its files do not count as memory of a worker."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
