@@ -131,7 +131,7 @@ class Client:
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
         top: int = 3, ranked: int = 0,
     ) -> Found[Regions]:  # fmt: skip
-        """Return the regions that SAM proposes, largest first, each with its `top` most probable classes.
+        """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
 
         `ranked`: number of regions in the ranking of each class, in `answer.ranking`; 0: no ranking. Raises OvssError.
         """
