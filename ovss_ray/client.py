@@ -100,7 +100,7 @@ class Client:
     ) -> Segmentation:  # fmt: skip
         """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError.
 
-        With neither, the words that the model finds in the image are used, see `answer.words`. `more`: form.Prompting.
+        With neither, the words that the model finds in the image are used (`answer.words`). `more`: see form.Prompting.
         """
         answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
         labels = images.decode_labels(_picture(answer.png), "the answer")
@@ -131,7 +131,7 @@ class Client:
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
         top: int = 3, ranked: int = 0,
     ) -> Found[Regions]:  # fmt: skip
-        """Return the regions that SAM proposes, largest first, each with its `top` most probable classes.
+        """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
 
         `ranked`: number of regions in the ranking of each class, in `answer.ranking`; 0: no ranking. Raises OvssError.
         """

@@ -56,8 +56,8 @@ def find(package: str, name: str, attribute: str) -> Any:
     """Return an attribute of a module by name.
 
     find("ovss_ray.actors", "san", "Stage") is `Stage` in ovss_ray/actors/san.py. A name with a dot is the full name of
-    a module of your own. Raises UnknownName for an unknown module, and OvssError for a missing attribute. Errors
-    during the import of the module are not caught.
+    a module of your own. Raises UnknownName for an unknown name, and OvssError for a missing module or attribute.
+    Errors during the import of the module are not caught.
     """
     path = name if "." in name else f"{package}.{name}"
     if path in REMOVED:

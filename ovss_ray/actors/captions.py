@@ -247,7 +247,7 @@ class HuggingFace:
         return [sorted(row, key=lambda caption: -caption[1]) for row in rows]
 
     def _inputs(self, images: Sequence[np.ndarray]) -> dict[str, "Tensor"]:
-        """Return the model's inputs for images, by name. With a prompt, they include its tokens once per image."""
+        """Return the model's inputs for images, by name. The tokens of the prompt, if any, are repeated per image."""
         listed, prompts = list(images), [self._config.prompt] * len(images)
         if self._joint is not None and self._config.prompt:
             return dict(self._joint(images=listed, text=prompts, return_tensors="pt"))

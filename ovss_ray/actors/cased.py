@@ -1,8 +1,8 @@
 """Score the candidate words of an image with CaSED, and order them by score.
 
 Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. CLIP compares each word with
-the image and with the mean of its captions. The first word is CaSED's answer. A later stage segments the image with all
-these words, or with the best of them.
+the image, and with the mean embedding of the image's captions. The first word is CaSED's answer. A later stage segments
+the image with all these words, or with the best of them.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class Stage(stage.Stage):
             return {"words": column(map(self._scored, embeddings, batch["captions"], batch["words"]))}
 
     def _scored(self, image: "Tensor", captions: Mapping[str, Any], words: Words) -> Words:
-        """Return the words of an image, ordered by score; ties keep their order."""
+        """Return the words of an image, ordered by score; ties keep their order. `image`: its embedding (D,)."""
         from ovss_ray.models.alpha_clip import cased
 
         classes = words.get("classes") or ()

@@ -3,15 +3,15 @@
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955.
 
-CLIP's ResNet encodes an image once. A neck turns its features into SAM's image embedding, and SAM's decoder returns a
-mask per prompt. Two branches name the mask: a head that uses features of the mask's box, and CLIP's attention pool. The
-scores of both branches are fused; for base classes, on which the head was trained, the head's weight is higher. Prompts
-of several images share passes of the decoder.
+CLIP's ResNet encodes an image once. A neck turns the ResNet's features into SAM's image embedding. SAM's decoder
+returns a mask per prompt. Two branches name the mask: a head that uses features of the mask's box, and CLIP's attention
+pool. The scores of both branches are fused; for base classes, on which the head was trained, the head's weight is
+higher. Prompts of several images share passes of the decoder.
 
-CLIP's branch sees the box of the prompt, or the mask's box if the prompt has none. In the published evaluation it sees
-the annotated box of the instance, even if the prompt is a point. This box is not scaled to the network's input, but
-remains in pixels of the photograph. The option `clip_boxes: truth` selects the annotated box; `official` also leaves it
-unscaled. The report states both.
+CLIP's branch sees the box of the prompt, or the mask's box if the prompt has none. In the published evaluation, the
+branch sees the annotated box of the instance, even if the prompt is a point. This box is not scaled to the network's
+input, but remains in pixels of the photograph. The option `clip_boxes: truth` selects the annotated box; `official`
+also leaves it unscaled. The report states both.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ PROMPTS = ("prompt_points", "prompt_boxes")
 TRUTH = ("true_frames", "prompt_instances")
 """Columns with the annotated boxes of the prompted instances"""
 MASKS = 32
-"""Maximum number of masks of full size in memory"""
+"""Maximum number of masks of the photograph's size that are in memory together"""
 
 
 class Stage(WithNames, stage.Stage):
@@ -119,7 +119,7 @@ class Stage(WithNames, stage.Stage):
     def _answers(
         self, rows: Sequence[Mapping[str, Any]], vocabularies: Vocabularies
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yield boxes, bits and scores of each image. All images with prompts are encoded in one pass."""
+        """Yield boxes (N, 4), bits and scores (N, K) of each image. All images with prompts are encoded in one pass."""
         prompted = [row for row in rows if len(row["prompt_points"])]
         seen = self.model.embed([row["image"] for row in prompted], self.config.path) if prompted else []
         logits = self.model.masks(seen, list(map(_prompts, prompted, seen)))

@@ -1,4 +1,4 @@
-"""Propose and name all regions of an image with Open-Vocabulary SAM: its everything mode.
+"""Propose and name all regions of an image with Open-Vocabulary SAM, as in SAM's everything mode.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955. The authors' code segments at prompts only. Here SAM's automatic mask generator prompts the network with a
@@ -38,7 +38,7 @@ class Stage(WithNames, stage.Stage):
     benchmarks: Mapping[str, Benchmark]
 
     class Config(Options, OvsamConfig):
-        """The network, and the parameters of SAM's generator that need no predicted IoU, with their released names."""
+        """The network, and parameters of SAM's mask generator, except those of predicted IoU and of crops."""
 
         base: tuple[str, ...] = ()
         """names seen in training; for classes with these names, the head's weight in the ensemble is higher. For
@@ -89,8 +89,8 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two masks of the K classes, (K,) bool each: base and novel classes.
 
-        The groups of the benchmark decide. Without groups, and for words of the image itself, the option `base`
-        decides.
+        The benchmark's groups `base` and `novel` are used. Without these groups, or for another vocabulary than the
+        benchmark's, the option `base` names the base classes.
         """
         from ovss_ray.models.ovsam import words
 

@@ -61,7 +61,7 @@ class Stage(WithImages, WithClassifiers, stage.Stage):
         self.grouped: Recent[Classifier] = Recent(1)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Segment and name the object of the prompt of every image."""
+        """Segment and name the object at the prompt of each image."""
         rows = zip(batch["image"], batch["prompts"], batch["vocabulary"], strict=True)
         with self.config.computing():
             answers = [self._answer(image, prompt, vocabularies[digest]) for image, prompt, digest in rows]

@@ -77,14 +77,14 @@ class Stage(stage.Stage):
         return self.config.overlap == "smallest" or self.config.contained is not None
 
     def _filled(self, labels: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-        """Fill the pixels without a class according to `uncovered`, and return the label map."""
+        """Return a label map (H, W) uint16 whose pixels without a class are filled according to `uncovered`."""
         if self.config.uncovered == "background":
             labels[labels == NONE] = _index(self.config.background, vocabulary)
         return nearest(labels) if self.config.uncovered == "nearest" else labels
 
 
 def nearest(labels: np.ndarray) -> np.ndarray:
-    """Return a label map in which NONE pixels get the class of the nearest pixel with a class.
+    """Return a label map (H, W) uint16: each NONE pixel gets the class of the nearest pixel with a class.
 
     Distances are OpenCV's 5 × 5 approximation, with an error of at most 2 %.
     """

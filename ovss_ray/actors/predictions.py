@@ -207,7 +207,10 @@ class _Json:
         self._names = ImageNames(self._masks)
 
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """Paint the masks of an image. Raises OvssError if masks of different classes overlap."""
+        """Return a name for error messages, and the painted masks of an image: categories (H, W) int64.
+
+        Raises OvssError if masks of different categories overlap.
+        """
         fitting = self._names.fitting(image_id)
         if len(fitting) != 1:
             raise OvssError(f"no prediction: {self._missing(image_id, fitting)}")

@@ -38,8 +38,8 @@ OTHERS = (NAME, "base")
 class Stage(WithImages, stage.Stage):
     """image (H, W, 3) uint8 RGB and prompts → masks as regions.
 
-    With `per: image`, they are all masks of the prompt, in SAM's order. With `per: instance`, they are one mask per
-    prompt, in the prompts' order.
+    With `per: image`, the regions are all masks of the image's one prompt, in SAM's order. With `per: instance`, the
+    regions are one mask per prompt, in the order of the prompts.
     """
 
     reads: tuple[str, ...] = ("image", "prompts")
@@ -80,7 +80,7 @@ class Stage(WithImages, stage.Stage):
         return {name: column(row[i] for row in packed) for i, name in enumerate(self.writes)}
 
     def _one(self, image: np.ndarray, prompt: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-        """Return boxes, bits and predicted IoU of the masks of one prompt."""
+        """Return boxes (M, 4), bits and predicted IoU (M,) of the M masks of one prompt."""
         answer = self.answer(image, prompt)
         return *regions.pack(answer.masks), answer.predicted_iou
 

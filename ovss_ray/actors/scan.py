@@ -55,7 +55,7 @@ class Values(Settings):
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """product (default): the geometric mean; log: the mean, normalised, as the official code does for two benchmarks"""
+    """product (default): the geometric mean; log: the same, normalised, as in the official code for two benchmarks"""
 
 
 class Stage(WithClassifiers, stage.Stage):

@@ -41,7 +41,7 @@ class Stage(stage.Stage):
 
 
 def _parts(truth: np.ndarray) -> Iterator[tuple[regions.Box, np.ndarray]]:
-    """Yield box and mask of each connected component of a ground-truth label map. The mask has the box's size."""
+    """Yield box and mask (h, w) bool of each connected component of a label map (H, W). The mask has the box's size."""
     numbers, boxes = regions.components(truth)
     for number, (x0, y0, x1, y1) in enumerate(boxes, 1):
         yield (x0, y0, x1, y1), numbers[y0:y1, x0:x1] == number

@@ -23,7 +23,7 @@ def check(
     instead of a sample of files. `workers`: number of processes; default one per processor. `progress`: True shows the
     progress on stderr.
 
-    For more than 48 images, worker processes are started, which import the calling script. Guard the script by
+    For more than 48 images, worker processes may be started, which import the calling script. Guard the script by
     `if __name__ == "__main__":`, or pass workers=1. Faults in the data raise no exception. Raises OvssError for an
     unknown benchmark, an invalid number, or a missing data root.
 

@@ -63,9 +63,9 @@ def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int
 def run(folder: RunFolder, say: Callable[[str], None]) -> None:
     """Replace the records of a finished run by sums, and rebuild report.json. `say` prints a line.
 
-    A run that is compact is left as it is. Raises OvssError for the reasons listed in `pending`, and if another command
-    works in the folder. It is also raised if a sum differs from that of the records. No record is deleted in these
-    cases.
+    A run that is already compact is not changed. Raises OvssError for the reasons listed in `pending`, and if another
+    command works in the folder. It is also raised if a sum differs from that of the records. No record is deleted in
+    these cases.
     """
     folder.config()  # raises OvssError if this is not the folder of a run, before a lease is written there
     with leases.held(folder, say) as lease:
@@ -109,7 +109,7 @@ def _groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 
 def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
-    """Return the compact file of a group of record files. Raises OvssError if its sums differ from theirs."""
+    """Return the compact file for the record files `group`. Raises OvssError if it has other sums than the records."""
     labels = len(reading.card["labels"])
     total = records.add(group, partial(Total.of, labels=labels))
     assert total is not None, "a group has at least one record"
@@ -121,7 +121,7 @@ def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
 
 
 def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[str, Sequence[str]]) -> None:
-    """Raise OvssError unless a report uses the new compact files, and their sums equal those of the records."""
+    """Raise OvssError unless the new compact files are valid, and the sums of each benchmark have not changed."""
     after = totals.read(folder) if written else {}
     for name, uris in written.items():
         if {*after[name].settled.compact} != {*before[name].settled.compact, *uris}:

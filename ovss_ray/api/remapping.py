@@ -113,7 +113,7 @@ class _Judges:
 
 
 def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
-    """Return benchmark → scores of a finished run under mappings of its words. Its folder is not changed.
+    """Return benchmark → scores of a finished run under mappings of its words. The run's folder is not changed.
 
     `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
     "hungarian" and "best_iou" use the truth. "vicss" and "vicss:SOURCE" are the metrics of vicss. Raises OvssError for

@@ -105,7 +105,7 @@ def _images(
 
 
 def _stream(uri: str, name: str) -> Iterator[Any]:
-    """Yield the entries of the list `name` in a JSON file. Raises OvssError if it is damaged or has no images."""
+    """Yield the entries of the list `name` in a JSON file. Raises OvssError if the file is damaged or has no image."""
     import ijson  # part of an extra
 
     count = 0
@@ -205,7 +205,7 @@ def _outlines(polygons: Iterable[list[float]]) -> list[list[float]]:
 
 
 def _mask(entry: Mapping[str, Any], size: tuple[int, int], name: str) -> np.ndarray:
-    """Return the mask of an annotation, (H, W) bool; empty if no polygon has three corners."""
+    """Return the mask of an annotation, (H, W) bool; all False if no polygon has three corners or more."""
     shape = entry["segmentation"]
     if isinstance(shape, dict):
         return rle.decode(shape["counts"], size, name)

@@ -31,7 +31,10 @@ class OwnWords:
     """SHA-256 of the file, or of the words in the config, in hex digits"""
 
     def applied(self, benchmark: Benchmark) -> Benchmark:
-        """Return the benchmark with these words in place of its classes. Its labels and its truth are unchanged."""
+        """Return the benchmark with these classes; if `vocabulary` is None, its classes with these templates.
+
+        The labels and the truth of the benchmark do not change.
+        """
         if self.vocabulary is not None:
             return replace(benchmark, vocabulary=self.vocabulary, index=self.index, own_words=True)
         parts, alone = (
@@ -47,7 +50,7 @@ class OwnWords:
         return hashlib.sha256(json.dumps([classes, self.index, self.templates]).encode()).hexdigest()[:12]
 
     def card(self, benchmark: Benchmark) -> dict[str, Any]:
-        """Return the facts for the report of a benchmark to which these words were applied."""
+        """Return the facts about these words that a report states: file, digest, label of each word, templates."""
         words = self.vocabulary or benchmark.vocabulary
         return {
             "file": self.file,

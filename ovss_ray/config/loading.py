@@ -39,7 +39,8 @@ def load_all(
     """Return config name → config. The result has one config, unless the file has the key `compare`.
 
     `compare: [NAME, …]` lists configs in the same folder. The file's other keys apply to all configs. An override
-    applies to every config that has the key. Raises OvssError with the path of every fault.
+    applies to every config that has its key, or to all configs if none has it. Raises OvssError with the path of every
+    fault.
     """
     return _checked(_raws(file, keys), overrides)
 

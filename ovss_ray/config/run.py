@@ -123,7 +123,7 @@ class RunConfig(Settings):
     deadline: float = Field(default=600.0, gt=0)
     """seconds: time limit of a batch in a pool; then the worker is stopped, and the images are retried one by one"""
     wait_for: WaitFor = WaitFor()
-    """cluster size for which the run waits, such as gpus=8,nodes=2; it is requested from an autoscaler"""
+    """cluster size to wait for, such as gpus=8,nodes=2; its CPUs and GPUs are requested from an autoscaler"""
     patience: float = Field(default=900.0, ge=0)
     """seconds: longest wait for the nodes of `wait_for`, and for nodes that an autoscaler can start"""
     limits: Limits = Limits()

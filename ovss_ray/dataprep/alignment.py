@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether transformed labels fit clearly better in nearly all images. Many images: lower limits."""
+        """Return whether transformed labels fit clearly better in nearly all images, by one of two sets of limits."""
         number = len(self.fits)
         if not number:
             return False
@@ -123,7 +123,7 @@ class Alternative:
 
 
 def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
-    """Return edges of an image (H, W, 3) uint8 and boundaries of labels (H, W) uint16; None if there are too few."""
+    """Return edges of an image (H, W, 3) uint8 and boundaries of labels (H, W) uint16; None if not testable."""
     stride = max(1, -(-max(truth.shape) // LONGEST))
     labels = np.asarray(Image.fromarray(_boundaries(truth)).reduce(stride))
     if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:

@@ -170,7 +170,7 @@ def _fetch(session: requests.Session, archive: Archive, path: Path, progress: Pr
 def _receive(session: requests.Session, archive: Archive, part: Path, progress: Progress, task: TaskID) -> bool:
     """Request a file, or the rest of a partial file. Return whether the file is complete.
 
-    Raises OvssError if the server does not answer or refuses, and urllib3's HTTPError if the transfer is interrupted.
+    Raises OvssError if the server refuses or gives no answer, and urllib3's HTTPError if the transfer is interrupted.
     """
     mark = _mark(part)
     tag = mark.read_text() if mark.exists() else ""
@@ -217,7 +217,7 @@ def _tag(response: requests.Response) -> str:
 
 
 def _answer(session: requests.Session, archive: Archive, part: Path, headers: dict[str, str]) -> requests.Response:
-    """Request a file and return the answer if its status is 200, 206 or 416. Otherwise raises OvssError with advice."""
+    """Request a file and return the answer if its status is 200, 206 or 416. Otherwise, raise OvssError with advice."""
     request_headers = {"Accept-Encoding": "identity", **headers}  # for the unchanged bytes of the archive
     try:
         response = session.get(archive.url, headers=request_headers, stream=True, timeout=PATIENCE)
@@ -235,7 +235,7 @@ def _answer(session: requests.Session, archive: Archive, part: Path, headers: di
 def _verify(archive: Archive, root: Path) -> None:
     """Verify the checksum of a downloaded file, if one is known.
 
-    If it differs, the file is renamed, then OvssError is raised.
+    If the checksum differs, the file is renamed, and OvssError is raised.
     """
     path = archive.path(root)
     kind, _, expected = archive.digest.partition(":")

@@ -58,7 +58,10 @@ def _listed(values: np.ndarray, described: Values) -> str:
 
 
 def _of_storing(pixels: np.ndarray, values: np.ndarray, unexpected: np.ndarray, described: Values) -> str:
-    """Return the likely cause if a program seems to have changed the values when it saved the file; else ""."""
+    """Return the likely cause if a program seems to have changed the values when it saved the file; else "".
+
+    `values`: the values in the file, sorted; `unexpected`: those that are neither classes nor ignored.
+    """
     present, number = set(values.tolist()), len(described.classes)
     if number <= FEW_CLASSES and (mask := black_and_white(present, described)):
         return mask
@@ -102,7 +105,10 @@ def _smeared(pixels: np.ndarray, values: np.ndarray, number: int) -> bool:
 
 
 def _of_numbers(values: np.ndarray, unexpected: np.ndarray, described: Values) -> str:
-    """Return the likely meaning of the unexpected label values, judged by the numbers; "" if none is likely."""
+    """Return the likely cause of the unexpected values, judged by their numbers alone; "" if none is likely.
+
+    `values`: the values in the file, sorted; `unexpected`: those that are neither classes nor ignored.
+    """
     first, last = min(described.classes), max(described.classes)
     ignored = sorted({*described.ignore})
     if unexpected.tolist() == [-1]:

@@ -125,7 +125,7 @@ class PlausibilityTest:
         return np.concatenate([(stats.rows[placed] > 0.5) == (place[placed] > 0), stats.green[green] > 0])
 
     def verdict(self, looks: Sequence[ClassStats], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
-        """Return the fault of labels that do not match their names, or an empty list.
+        """Return a list with one fault if the labels do not match their names; else an empty list.
 
         `orders` maps the name of another class order to the class index of each label. With few votes, `Fault.sure` is
         False.

@@ -14,8 +14,8 @@ The folds have 346, 451, 725 and 346 episodes, in 345, 433, 587 and 326 photogra
 the class is background, including objects of other classes. As in Fusioner, an episode without a pixel of its class in
 the truth is not counted.
 
-Predicted label maps of other few-shot methods can be evaluated, too: 1 is the class, 0 is background. If their files
-have the names of the episodes, the stage `predictions` reads them without options.
+Predicted label maps of other few-shot methods can be evaluated, too: 1 is the class, 0 is background. If the label
+maps have the names of the episodes, the stage `predictions` reads them without options.
 
 The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
 FB-IoU. The metric `miou` of our report includes background as a further label; no paper reports it. A method that

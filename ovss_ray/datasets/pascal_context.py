@@ -125,7 +125,7 @@ def truth(table: np.ndarray, item: Item, data: bytes) -> np.ndarray:
 
 
 def items_json(root: str, split: str) -> Items:
-    """List the images of a split that have a prepared label file. Raises OvssError if there are none."""
+    """List the images of a split that have a prepared label file. Raises OvssError if the data are missing."""
     split = split_folder(split, {"train": "train", "val": "val"})
     photographs, truths = below(root, FOLDER, [("JPEGImages", f"{PREPARED}_{split}")], GET_JSON)
     labelled = dict(stems(inside(truths), LABELS))
@@ -184,7 +184,10 @@ def convert_masks(size: tuple[int, int], masks: Masks, data: bytes, name: str) -
 
 
 def _sixty() -> np.ndarray:
-    """Return a table for pascal_context:60-json: label value → label index. 255 → 0 (background), 0..58 → 1..59."""
+    """Return a table (65536,) uint16 for pascal_context:60-json, from label value to label index.
+
+    It maps 255 to 0 (background), and 0 to 58 to 1 to 59.
+    """
     table = value_table(60, offset=-1)
     table[NOT_COUNTED] = 0
     return table

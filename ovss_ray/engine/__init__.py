@@ -1,1 +1,1 @@
-"""Batch runs on Ray: images are read, and one record per image is written."""
+"""Batch runs on Ray. A run reads images, and writes one record per image."""

@@ -61,9 +61,10 @@ def run(plan: RunPlan, progress: Progress) -> Report:
 
 
 def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progress) -> RunPlan:
-    """Return the plan with the manifests `listed`, after adding the digests of files that have changed since scoring.
+    """Return the plan with the manifests `listed`. Digests of files that may have changed since scoring are added.
 
-    The manifests are also saved. A message states how many images are scored again because of changed files.
+    The manifests are also saved. Label maps of changed photographs are deleted. A message states how many images are
+    scored again because of changed files.
     """
     tables = {}
     for name, table in listed.items():

@@ -1,8 +1,8 @@
 """Ledger of a run: which images each worker is processing, and why workers have died. This module does not import Ray.
 
-A worker registers its images before it processes them. If the worker dies, one of these images may be the cause. They
-are then processed again one by one. An image is skipped after several workers have died while processing it. The ledger
-contains no results.
+A worker registers its images before it processes them. If the worker dies, one of its images may be the cause. So its
+images are processed again, one by one. An image is skipped after several workers have died while processing it. The
+ledger contains no results.
 """
 
 import re
@@ -41,7 +41,7 @@ class Status:
     """The state of a run, which the driver process requests every few seconds."""
 
     idle: float
-    """seconds since an image was last started or finished"""
+    """seconds since the latest sign of progress, such as an image that was started or finished"""
     deaths: int
     redone: int
     """number of restarts of images, in the pool where this number is largest"""
@@ -106,7 +106,9 @@ class Ledger:
         self._tick()
 
     def begin(self, worker: str, images: Sequence[str], alone: bool = False) -> tuple[str, dict[str, str]]:
-        """Register the images that a worker is about to process. `alone`: True if the image's batch is registered.
+        """Register the images that a worker is about to process.
+
+        `alone`: True for a single image whose batch was registered before, so that it is not counted again.
 
         Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
         image → verdict, for images whose earlier workers have died. A verdict is the reason to skip the image, or "" to
@@ -187,7 +189,7 @@ class Names:
         self.done = self.sent = 0.0
 
     def __call__(self, done: float, total: int) -> None:
-        """Receive the number of embedded names and of all names in the current call of text.embed."""
+        """Receive the progress of the current call of text.embed: `done` of its `total` names are embedded."""
         if done <= self.done:  # the next call
             self.before += self.total
         self.done, self.total = done, total

@@ -94,7 +94,7 @@ class Counts:
 class Relay(Counts):
     """Listener that passes everything on to another listener, and has counts and running sums for its subclasses.
 
-    A Display has running sums already; they are shared, so that each file of records is read once.
+    If the other listener is a Display, its running sums are used. So each file of records is read only once.
     """
 
     def __init__(self, inner: Progress) -> None:

@@ -84,7 +84,7 @@ class GroupSums:
         return GroupSums(self.cells + other.cells, self.images + other.images)
 
     def half_interval(self, key: str) -> float | None:
-        """Return ERRORS standard errors of a value of the confusion matrix, in points; None for too few groups."""
+        """Return half the width of the interval of a value, such as "miou", in points; None for too few groups."""
         used = self.images > 0
         n, groups = int(self.images.sum()), int(used.sum())
         if groups < FEWEST:
@@ -154,7 +154,7 @@ class Running:
         self._changes += 1
 
     def _count_sums(self, name: str, part: pa.Table) -> None:
-        """Add the sums of compact files of a benchmark. Its values then have no interval."""
+        """Add the sums of compact files of a benchmark, whose values then have no interval."""
         self.compact.add(name)
         for row in compact.sums(part, self.labels[name]):
             for metric, partial in row["partials"].items():

@@ -77,7 +77,7 @@ class Watch:
         """Return the ledger's answer to a call; None if the cluster does not answer.
 
         On a busy machine, or while many workers start, an answer may take minutes. The wait lasts while the head node
-        accepts connections, at most `patience` seconds. Raises Lost if the ledger was lost.
+        accepts connections, at most `patience` seconds. Raises Lost after that time, or if the ledger was lost.
         """
         begun = time.monotonic()
         while True:

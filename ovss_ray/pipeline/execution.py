@@ -55,7 +55,7 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
 def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
     """Return the columns that each stage needs: those that it reads.
 
-    After a stage that gives words, a reader of `vocabulary` also needs OF_WORDS.
+    A stage that reads `vocabulary` also needs OF_WORDS, if an earlier stage gives each image its own words.
     """
     needed, worded = [], False
     for stage in stages:
@@ -108,7 +108,10 @@ def start(n: int, **columns: Sequence[object]) -> Batch:
 
 
 def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
-    """Call the stage. If it raises an exception, halve the batch repeatedly until the failing image is alone."""
+    """Call the stage. Return the columns that it writes, and the column `error`: a message per failed image, else "".
+
+    If the stage raises an exception, the batch is halved repeatedly until the failing image is alone.
+    """
     n = len(batch["image_id"])
     try:
         written = stage({name: batch[name] for name in ("image_id", *stage.reads)}, vocabularies)

@@ -42,7 +42,7 @@ class Stage(ABC):
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     gpu: ClassVar[bool] = False
-    """True if a GPU makes the stage faster; only pools of workers with such a stage get GPUs"""
+    """True if a GPU makes the stage faster; by default, only pools with such a stage get GPUs"""
     where: ClassVar[tuple[str, ...]] = ()
     """names of options for locations and devices. They do not change results, so the run's digest ignores them."""
     binary: ClassVar[bool] = False
@@ -116,7 +116,7 @@ class Stage(ABC):
     def network_key(cls, config: Any) -> str | None:
         """Return a key of the stage's `network`; None if the stage shares none.
 
-        Stages of a worker with equal keys share a network. The constructor of such a stage has the argument `network`.
+        Stages of one worker share a network if their keys are equal. Their constructors have the argument `network`.
         """
         return None
 
@@ -148,7 +148,7 @@ class StageConfig(Settings):
     """options of the stage, checked by its `Config`"""
 
     def kind(self) -> type[Stage]:
-        """Return the stage's class. Raises UnknownName."""
+        """Return the stage's class. Raises OvssError if there is no such stage."""
         return find("ovss_ray.actors", self.use, "Stage")
 
     def reads(self) -> tuple[str, ...]:

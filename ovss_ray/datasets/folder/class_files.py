@@ -256,7 +256,7 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
 
     labelme's line "__ignore__" is left out, and its "_background_" becomes "background".
 
-    Logs a warning for names of unlabelled pixels, such as "void".
+    Logs a warning for names of unlabelled pixels, such as "void", and if all names are numbers.
     """
     if lines and lines[0].text == "__ignore__":  # labelme: -1, and its labels begin at 0 with the next line
         lines, numbers = lines[1:], numbers and numbers[1:]

@@ -55,7 +55,7 @@ class _Place:
 
 
 class Search:
-    """Search below a folder for files that fit patterns. Their names must end in `suffix` before the extension.
+    """Search below a folder for files that fit patterns, and whose names end in `suffix` before the extension.
 
     The search collects addresses in three lists:
 
@@ -148,7 +148,7 @@ def _fitting(place: _Place, step: Step, suffix: str) -> Iterator[Match]:
 
 
 def lacking(base: str, pattern: str) -> str | None:
-    """Return the first folder of a pattern that does not exist, or None. Folders after a wildcard are not checked."""
+    """Return the first missing folder on the path of a pattern, or None. Folders after a wildcard are not checked."""
     address, steps = _split(base, pattern)
     for step in steps[:-1]:
         if Step(step).wild and not _literal(_Place(address, Trail(())), Step(step)):

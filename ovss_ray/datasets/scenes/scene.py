@@ -71,7 +71,10 @@ def surfaces_of(drawn: np.random.Generator) -> list[str]:
 
 
 def _ground(drawn: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Draw a background and one or two grounds with uneven upper edges; return image, regions and surfaces."""
+    """Draw a background and one or two grounds with uneven upper edges.
+
+    Return the image (H, W, 3) float32, the regions (H, W) uint8, and the names of the surfaces.
+    """
     height, width = size
     surfaces = surfaces_of(drawn)
     image = np.zeros((height, width, 3), np.float32)
@@ -148,7 +151,7 @@ def _colour(drawn: np.random.Generator, name: str | None) -> np.ndarray:
 
 
 def _second(drawn: np.random.Generator, main: np.ndarray) -> np.ndarray:
-    """Return the second colour of a pattern: darker than a light first colour, lighter than a dark one."""
+    """Return the second colour (3,) of a pattern: darker than `main` if that is light, else lighter than `main`."""
     strength = np.float32(drawn.uniform(0.55, 0.7))
     light = 0.3 * main[0] + 0.6 * main[1] + 0.1 * main[2] > 0.45
     return main * (1 - strength) if light else main + (1 - main) * strength

@@ -1,4 +1,4 @@
-"""Placement of worker pools on a cluster: numbers of workers, CPUs, GPUs and images that replace "auto" in a config."""
+"""Placement of worker pools on a cluster: numbers that replace "auto" for workers, CPUs, GPUs and images per batch."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,8 +81,8 @@ HEAVY = 100e6
 NETWORK_FILES = 4
 """Maximum number of files for the weights of one stage.
 
-A stage with more files is assumed to read predictions from disk. Only the first NETWORK_FILES of these are checked, and
-their sizes do not count as memory of a worker."""
+A stage with more files is assumed to read predictions from disk. Only its first NETWORK_FILES files are checked
+before a run. The sizes of its files do not count as memory of a worker."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
@@ -123,7 +123,7 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
     `weights`: bytes of the weights that one worker loads.
 
-    - Light pool (no stage can use a GPU), cluster with fewer than 8 CPUs: one worker with 0.25 CPU.
+    - Light pool (no stage can use a GPU, and `cpus` is "auto"), cluster with fewer than 8 CPUs: one worker, 0.25 CPU.
     - Light pool, cluster with 8 CPUs or more: up to one worker per four CPUs, each with one CPU.
     - Other pools, cluster with GPUs: one worker per GPU. Several pools share each GPU in equal parts (see sharing.py).
     - Other pools, cluster without GPUs: they share the remaining CPUs, one single-threaded worker per CPU.

@@ -81,10 +81,12 @@ def _unseen(uris: Sequence[str]) -> list[str]:
 def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Placed]:
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
-    If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, use
-    the config's `patience` if that is longer. `say` prints the progress of the wait. It also prints a warning if
-    networks run on CPUs, or in bfloat16 on CPUs without bfloat16 instructions. Raises OvssError if the cluster is then
-    still too small. Ray itself would wait forever, without a message.
+    If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, the
+    config's `patience` is used if it is longer. Raises OvssError if the cluster is too small at the end of the wait.
+    Ray itself would wait forever, without a message.
+
+    `say` prints the progress of the wait. It also prints a warning if networks run on CPUs, or in bfloat16 on CPUs
+    without bfloat16 instructions.
     """
     weights = placement.weights_of(plan.sources)
     pools = waiting.for_pools(plan.pools, weights, patience, plan.config.patience, say)

@@ -64,7 +64,7 @@ def probe(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) ->
 
 
 def _writing_to(folder: str, pool: Placed) -> Placed:
-    """Return the pool with a stage `save` that writes label maps to another folder than that of the run."""
+    """Return the pool. Its stage `save`, if it has one, writes label maps to `folder` instead of the run's folder."""
     stages = [
         StageConfig(use=stage.use, options={**stage.options, "folder": folder}) if stage.use == "save" else stage
         for stage in pool.stages

@@ -111,7 +111,7 @@ class Trouble:
 
 
 def start(init: Callable[[], object], local: bool) -> None:
-    """Call `init`, a function that calls ray.init. `local` is True if this starts a cluster on this machine.
+    """Call `init`, a function that calls ray.init. `local` is True if `init` starts a cluster on this machine.
 
     After a failure, the processes that were started are killed. A local start is then repeated once, unless a second
     attempt would certainly fail. Raises OvssError if Ray still does not start.

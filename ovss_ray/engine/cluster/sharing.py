@@ -29,8 +29,8 @@ def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) ->
     as fast as its stages allow, since its workers compute whenever images wait for them. Pools whose config sets the
     number of workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
 
-    `reserve`: CPUs that stay free on each node, unless nodes without GPUs have as many free CPUs in total. `fitting`:
-    largest number of workers that fit the memory.
+    `reserve`: number of CPUs to keep free on each node. It counts as 0 if the nodes without GPUs have this number of
+    free CPUs in total. `fitting`: largest number of workers that fit the memory.
     """
     shares: list[Share] = []
     for part in _parts(pools):

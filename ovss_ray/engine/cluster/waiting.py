@@ -25,8 +25,8 @@ GPU_NODE = Node(cpus=64, gpus=1)
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
     """Wait until the cluster has the nodes, CPUs and GPUs `wanted`, at most `patience` seconds.
 
-    An autoscaler gets a request for these resources. Raises OvssError if some are still missing at the end. If
-    this process has started the cluster, no nodes can join, and the error is raised at once.
+    An autoscaler gets a request for these CPUs and GPUs. Raises OvssError if the cluster is still too small at the end.
+    If this process has started the cluster, no nodes can join, and the error is raised at once.
     """
     size = connection.size()
     if _reached(wanted, size):
@@ -88,7 +88,7 @@ def _end(shortage: str, seconds: float, scaled: bool) -> str:
 
 
 def _placed(pools: Sequence[Pool], size: Size, weights: float) -> tuple[list[Placed], str]:
-    """Return the pools as placed on the cluster, and the error message if they do not fit it."""
+    """Return the pools as placed on the cluster, and an error message if the cluster is too small, else ""."""
     placed = placement.place(placement.fused(pools, size), size, weights)
     return placed, placement.unmet(placed, size)
 

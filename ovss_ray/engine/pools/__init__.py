@@ -1,1 +1,1 @@
-"""Pools of worker processes: from images to receipts of written records."""
+"""Pools of worker processes, which write the records of images. They return a receipt per file of records."""

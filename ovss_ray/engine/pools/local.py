@@ -1,7 +1,8 @@
-"""A single pool of workers on a cluster that this command has started: from images to receipts without Ray Data.
+"""Run images through a single pool of workers without Ray Data, on a cluster that this command has started.
 
-Ray Data is used for several pools, and for clusters that nodes may join. It starts three further actors, and each
-worker imports Ray Data. In a small run on one machine, this would take a third of the CPU time.
+Ray Data is used for several pools, for clusters that nodes may join, and for more than SMALL images. It starts three
+further actors, and each worker imports Ray Data. In a small run on one machine, this would take a third of the CPU
+time.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +59,7 @@ class LocalPool:
         """Send the images of a manifest through the workers. Yield one receipt per written file of records.
 
         `arguments` are those of Recorder. `write` writes a table of records, and returns its receipts. The workers call
-        it if a batch is a whole file. Otherwise this process calls it for `size` records or more.
+        `write` if a batch is a whole file. Otherwise, this process calls `write` with `size` records or more.
 
         If the process of a worker dies, Ray restarts it and sends its batches again, as with Ray Data. Raises the
         errors of Ray.
@@ -80,8 +81,8 @@ class LocalPool:
     def _results(self, manifest: pa.Table, setup: Any) -> Iterator[pa.Table]:
         """Yield the results of the batches in the order of completion.
 
-        A worker that has answered gets a second batch, which waits while it computes the first one. The last batches go
-        to workers without work.
+        After its first result, a worker has two batches: one in progress, and one that waits. The last batches go to
+        workers without a batch.
         """
         rows, begin = self.pool.batch, 0
         busy: dict[Any, Any] = {}
@@ -119,7 +120,7 @@ class _Process:
         return prepared(stage, threads, vocabularies, listener)
 
     def compute(self, setup: Sequence[Any], batch: Batch) -> pa.Table:
-        """Return the records of a batch, or receipts. `setup`: reference to the arguments of Recorder."""
+        """Return Recorder's result for a batch: records or receipts. `setup`: reference to Recorder's arguments."""
         if self.recorder is None:
             self.recorder = Recorder(**ray.get(setup[0]))
         return self.recorder(batch)

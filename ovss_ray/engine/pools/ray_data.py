@@ -1,4 +1,4 @@
-"""Pools of workers on Ray Data: from images to receipts, on clusters of any size, with any number of pools."""
+"""Run images through any number of pools of workers with Ray Data, on clusters of any size."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -23,7 +23,7 @@ def receipts(
     """Send images, rows of a manifest, through the pools. Yield one receipt per written file of records.
 
     `keeps`: columns to keep after each stage. `shared`: arguments for the workers of all pools. `write` writes a table
-    of records, and returns its receipts. It is called for `size` records at a time.
+    of records, and returns its receipts. Each call of `write` gets `size` records.
     """
     ray_internals.quiet_data()
     blocks = _blocks(images, pools[0].batch)

@@ -1,4 +1,4 @@
-"""The workers of a run, Ray actors that hold stages, and the arrays that are prepared for all workers."""
+"""The workers of a run: Ray actors that hold stages. Also the arrays that are computed once for all workers."""
 
 import atexit
 import faulthandler
@@ -39,8 +39,8 @@ class Worker:
     """Ray actor that holds the stages of one pool, and is called with many batches.
 
     If its process dies during a batch, Ray restarts the actor and sends the batch again. The images are then processed
-    one by one. An image is skipped if too many workers have died while processing it. Its record states the reason (see
-    engine/ledger.py).
+    one by one. An image is skipped if too many workers have died while processing it. The image's record states the
+    reason (see engine/ledger.py).
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Worker:
         return {name: values for name, values in columns.items() if name in self.keep}
 
     def _alone(self, row: Batch, name: str, verdict: str | None) -> Batch:
-        """Run the stages on a single image of a batch in which a worker died. `verdict`: reason to skip the image."""
+        """Run the stages on a single image of a batch in which a worker died. `verdict`: reason to skip it, if any."""
         if verdict and not row["error"][0]:
             row = {**row, "error": column([f"{', '.join(self.stages)}: {verdict}"])}
         else:
@@ -112,7 +112,7 @@ class Worker:
 
 
 class Recorder(Worker):
-    """Worker of the last pool, which returns records. If `write` is set, it writes them and returns receipts instead.
+    """Worker of the last pool, which returns records. With `write`, the worker writes the records and returns receipts.
 
     A receipt describes one written file.
     """

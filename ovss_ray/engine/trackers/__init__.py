@@ -93,7 +93,7 @@ class Choice:
 
 
 def plain(text: str) -> str:
-    """Return a text without names and passwords in its addresses."""
+    """Return a text without the user names and passwords in its addresses."""
     return USERINFO.sub("", text)
 
 
