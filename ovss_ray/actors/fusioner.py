@@ -42,7 +42,7 @@ FOLDED = ("pascal5i", COCO)
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
 """Note in the report of a fold. A checkpoint was trained on the classes of three folds, and is valid for the fourth"""
 KEPT = 1 << 26
-"""Maximum bytes of a worker's cache of encoded windows; requests for other classes of a photograph use the cache"""
+"""Maximum bytes of a worker's cache of encoded windows. A photograph is encoded once, also for several vocabularies"""
 Row = tuple[np.ndarray, DataSet, Vocabulary]
 """Image (H, W, 3) uint8 RGB, its normalisation, and its vocabulary"""
 
@@ -99,7 +99,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def side(cls, config: Config) -> int | None:
-        """Return the side of a window in pixels for square_224; None for `resolution: original`."""
+        """Return the side of a window in pixels for `resolution: square_224`; None for `resolution: original`."""
         return None if config.resolution == "original" else zoo.variants(config.family)[config.variant].side
 
     @classmethod

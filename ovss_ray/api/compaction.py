@@ -130,7 +130,10 @@ def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[st
 
 
 def _compare(reading: Reading, first: Total, second: Total) -> None:
-    """Raise OvssError unless two totals of a benchmark, and all numbers in their reports, are equal."""
+    """Raise OvssError unless two totals of a benchmark have equal sums, and their reports equal numbers.
+
+    Intervals are not compared, since compact files cannot give them.
+    """
     (one_report, one_sums), (two_report, two_sums) = (
         (
             reports.numbers(replace(reading, total=replace(total, compact=0)), bounds=False),

@@ -1,6 +1,7 @@
 """Compare runs from Python: `ovss_ray.compare`. Rebuild the report of a run from its records."""
 
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,9 +76,11 @@ def compare(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise OvssError if there are fewer than two runs, or if two names are paths of the same run."""
+    """Raise OvssError if there are fewer than two runs, or if a run is listed twice, by the same or another path."""
     places = {name: os.path.realpath(name) if "://" not in name else name.rstrip("/") for name in names}
-    if len(set(names)) < max(2, len(names)):
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise OvssError(f"{repeated[0]} is listed twice. Pass at least two different runs, each of them once")
+    if len(names) < 2:
         listed = ", ".join(names) or "none"
         raise OvssError(f"compare needs at least two different runs; found: {listed}. Pass more folders or configs")
     for name, place in places.items():

@@ -177,8 +177,8 @@ class Benchmark:
         for part, (vocabulary, index) in (*self.parts.items(), *self.alone.items()):
             if len(vocabulary) != len(index) or set(index) - set(range(len(self.labels))):
                 raise OvssError(
-                    f"{self.title}: part {part!r} has {len(vocabulary)} classes, but `index` is {index}. Write "
-                    f"one label index per class, each from 0 to {len(self.labels) - 1}"
+                    f"{self.title}: part {part!r} has {len(vocabulary)} classes, but its label indices are {index}. "
+                    f"Write one per class, each from 0 to {len(self.labels) - 1}"
                 )
         if unknown := sorted(set().union(*self.groups.values()) - set(range(len(self.labels)))):
             raise OvssError(
@@ -192,7 +192,10 @@ class Benchmark:
         return self.parts.get(part, (self.vocabulary, self.index))
 
     def for_binary(self) -> "Benchmark":
-        """Return the benchmark for a method that segments one class at a time: `alone` replaces `parts`."""
+        """Return the benchmark for a method that segments one class at a time.
+
+        `alone` replaces `parts`. Vocabulary and index are background and the classes of `alone`.
+        """
         if not self.alone:
             return self
         (first, (background, _)), *_ = self.alone.values()

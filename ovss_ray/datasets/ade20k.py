@@ -190,7 +190,7 @@ def convert_labels_847(data: bytes, name: str) -> bytes:
 
 
 def _scaled(pixels: np.ndarray, smooth: bool) -> np.ndarray:
-    """Return pixels (H, W, …), scaled down if the short side is over 512. The long side is rounded to whole pixels."""
+    """Return pixels (H, W, …), with a short side of at most 512: larger ones are scaled down, to whole pixels."""
     import cv2  # imported here, since it is slow and only the full archive needs it
 
     short, long = sorted(pixels.shape[:2])

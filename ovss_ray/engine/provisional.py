@@ -63,8 +63,8 @@ class GroupSums:
     def of(cls, part: pa.Table, labels: int) -> "GroupSums":
         """Return the sums over records with the column `confusion`. Rows without a measurement are skipped.
 
-        A row's group depends on the photograph's digest, or else on the image's id. Rows of the same photograph thus
-        have the same group.
+        A row's group depends on the photograph's digest: rows of the same photograph have the same group. Without a
+        digest, it depends on the image's id.
         """
         part = part.filter(part[metrics.MAIN].is_valid()).combine_chunks()
         names = part["image_id"].to_pylist()

@@ -114,7 +114,7 @@ class WithClassifiers:
         return str(digests.sha256_of(self.files(self.config)))
 
     def kept(self) -> Mapping[str, int]:
-        """Return {"text": bytes}: the size of the caches of classifiers and of single names' embeddings."""
+        """Return {"text": bytes}: the total size of the caches of classifiers and of the embeddings of single names."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}

@@ -27,7 +27,7 @@ FIRST, LONGEST = 0.2, 10.0
 RETRY_AFTER = 30.0
 """Maximum seconds of a service's Retry-After that the client obeys"""
 NOTICE = 3.0
-"""Seconds without an answer of the service after which a warning is logged, since the address may be wrong"""
+"""Seconds without an answer, or with status 404 only, after which a warning says that the address may be wrong"""
 LOG = logging.getLogger("ovss_ray.client")
 
 Attempt = Callable[[float], urllib3.BaseHTTPResponse]

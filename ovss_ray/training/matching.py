@@ -117,9 +117,9 @@ def mask_losses(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair]
 
 
 def point_losses(logits: Tensor, truth: Tensor, points: int) -> tuple[Tensor, Tensor]:
-    """Return the binary cross-entropy and 1 − dice of masks at uncertain points. Both are means over the N masks.
+    """Return the binary cross-entropy and 1 − dice of masks at sampled points (see `uncertain_points`).
 
-    `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1; H, W may differ from h, w.
+    Both are means over the N masks. `logits` are (N, 1, h, w). `truth` (N, 1, H, W) is 0 or 1, of any H and W.
     """
     where = uncertain_points(logits.detach(), points)
     sampled_truth, sampled_logits = at_points(truth, where), at_points(logits, where)

@@ -233,13 +233,17 @@ def _table(file: str, rows: Iterator[tuple[str, str]]) -> Rule:
     return rule
 
 
+_FORM = 'Write the reply of the language model to each word, such as {"sofa": "couch"}'
+"""Advice in messages about a file of replies"""
+
+
 def _replies(file: str, content: bytes) -> dict[str, str]:
     try:
         raw = json.loads(content)
     except ValueError as failure:
-        raise OvssError(f"{file}: invalid JSON: {failure}. Write word → reply of the language model") from failure
+        raise OvssError(f"{file}: invalid JSON: {failure}. {_FORM}") from failure
     if not isinstance(raw, dict) or not all(isinstance(reply, str) for reply in raw.values()):
-        raise OvssError(f"{file}: expected a JSON object, word → reply of the language model as a text")
+        raise OvssError(f"{file}: expected a JSON object of texts. {_FORM}")
     return raw
 
 

@@ -16,7 +16,7 @@ from ovss_ray.models.sam_layers.frame import BLOCK, Frame
 from ovss_ray.structures.masks import regions
 
 FULL_BYTES = 1 << 31
-"""Maximum bytes of full-size masks at a time on a GPU"""
+"""Maximum bytes of full-size masks at a time on a GPU, at 8 bytes per pixel"""
 
 
 @dataclass(frozen=True)

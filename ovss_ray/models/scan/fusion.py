@@ -58,12 +58,18 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
 
 
 def named(logits: Tensor) -> dict[str, Tensor]:
-    """Return probabilities of proposals by their official names, from logits (Q, K + 1)."""
+    """Return class probabilities (Q, K) and those of "void" (Q, 1), from the logits (Q, K + 1) of proposals.
+
+    The keys are the names of these tensors in the official code.
+    """
     return {"fusion.in_vocab_prob": in_vocabulary(logits), "fusion.void_prob": logits.softmax(-1)[:, -1:]}
 
 
 def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
-    """Return probabilities of crops and fused scores by their official names; arguments as in `scores`."""
+    """Return probabilities of crops and fused scores, by the names of these tensors in the official code.
+
+    The arguments are those of `scores`.
+    """
     outside = out_of_vocabulary(clip_logits, valid)
     return {"fusion.out_vocab_prob": outside, "fusion.fused": fused(in_vocabulary(logits), outside, weight)}
 

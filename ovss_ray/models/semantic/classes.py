@@ -17,7 +17,7 @@ from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 LEAST = 16
 """Minimum number of columns of a matrix product. A CPU computes narrower ones by kernels that round differently"""
 ALIKE = 0.8
-"""Minimum ratio of the fewest to the most remaining classes, among tiles that share a matrix product"""
+"""Tiles share a matrix product if the fewest remaining classes are at least this fraction of the most"""
 
 
 class All:

@@ -21,7 +21,11 @@ REQUEST = "request"
 
 
 def wanted(fields: Segment, desk: Desk) -> bool:
-    """Return whether the model must find words: `add` is set, or no classes are sent and the model can find words."""
+    """Return whether a model must find the words of an image.
+
+    It must if `add` is set. It also must if the request has neither classes nor a benchmark, and the requested model
+    can find words. If no model is requested, any model that can find words is enough.
+    """
     able = [name for name, model in desk.models.items() if "words" in model.description["answers"]]
     named = bool(fields.classes) or fields.benchmark is not None
     return fields.add or (not named and bool(able) and fields.model in (None, *able))

@@ -26,7 +26,8 @@ class Photographs:
         if not self.items:
             raise OvssError(
                 f"targets={config.targets} has the features of no image of {config.data}. Write them first: ovss "
-                f"evaluate sam_features --benchmark {config.data} --split train --set sam_features.folder=FOLDER"
+                f"evaluate sam_features --benchmark {config.data} --split {config.split or 'train'} "
+                f"--set sam_features.folder={config.targets}"
             )
         self._check()
         self.order = lru_cache(2)(
