@@ -106,7 +106,8 @@ class Stage(WithImages, stage.Stage):
     def answer(self, image: np.ndarray, question: Mapping[str, Any]) -> "Answer":
         """Return the masks (M, H, W) for a prompt on an image (H, W, 3) uint8 RGB, with predicted IoU and logits.
 
-        The low-resolution logits of a mask can be passed as the mask of a further prompt. Raises OvssError for an invalid prompt.
+        The low-resolution logits of a mask can be passed as the mask of a further prompt. Raises OvssError
+        for an invalid prompt.
         """
         if unknown := set(question) - {*QUESTION, *OTHERS}:
             raise OvssError(f"unknown keys of a prompt: {sorted(unknown)}; allowed: {', '.join(QUESTION)}")
