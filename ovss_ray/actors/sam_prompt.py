@@ -104,7 +104,7 @@ class Stage(WithImages, stage.Stage):
         return *regions.pack(masks()), ious
 
     def answer(self, image: np.ndarray, question: Mapping[str, Any]) -> "Answer":
-        """Return the masks (M, H, W) for a prompt on an image (H, W, 3) uint8 RGB, with predicted IoU and logits.
+        """Return the masks (M, H, W) for a prompt, with predicted IoU and logits. The image is (H, W, 3) uint8 RGB.
 
         The low-resolution logits of a mask can be passed as the mask of a further prompt. Raises OvssError
         for an invalid prompt.
