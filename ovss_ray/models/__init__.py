@@ -35,9 +35,9 @@ def load(
     """Load a network with its weights, ready for inference: load("san_vit_b_16") returns a models.san.network.San.
 
     For a network of your own, `name` is PACKAGE:VARIANT, such as load("my_package.my_family:tiny"). The package needs
-    the files that `ovss_ray.models` describes. `weights` is the path of a checkpoint in the official format; for
-    AlphaCLIP, a pair of paths: (CLIP, image tower). The default is the shipped or released checkpoint, which is
-    downloaded if needed (zoo.find).
+    the files that `ovss_ray.models` describes. `weights` is the path of a checkpoint in the official format. If the
+    network has several checkpoints, `weights` may be a list of paths, such as [CLIP, image tower] for AlphaCLIP. The
+    default is the shipped or released checkpoint, which is downloaded if needed (zoo.find).
     `precision` is "fp32" (TF32 off) or "bf16" (the vision towers under autocast). Raises UnknownName for an unknown
     name, and OvssError for a checkpoint that is missing or does not fit.
     """

@@ -41,7 +41,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """Return tokens (B, L, D) after attention by `attend`. If `attend` returns fewer tokens, L is smaller."""
+        """Return tokens (B, L, D) after attention by `attend`; fewer than L tokens if `attend` returns fewer."""
         stacked = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = stacked.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.out_proj(attend(q, k, v).transpose(1, 2).flatten(2))
@@ -251,7 +251,7 @@ class TextTower(nn.Module):
         return F.normalize(self.last_tokens(tokens) @ self.text_projection, dim=-1)
 
     def last_tokens(self, tokens: Tensor) -> Tensor:
-        """Return the last token of each prompt after ln_final: tokens (B, L) → (B, width)."""
+        """Return the last token of each prompt after ln_final, (B, width), of tokens (B, L) int64."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         *blocks, last = self.transformer["resblocks"].children()
         for block in blocks:

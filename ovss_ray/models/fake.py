@@ -70,7 +70,10 @@ def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
 
 @torch.inference_mode()
 def recentre_words(tower: TextTower) -> None:
-    """Shift the bias of a text tower's last norm, so that the mean output for WORDS is zero (ViLD's templates)."""
+    """Shift the bias of a text tower's last norm, so that the norm's mean output is zero.
+
+    The mean is over the last tokens of the prompts of WORDS, with ViLD's templates.
+    """
     prompts = [template.format(word) for word in WORDS for template in text.TEMPLATES["vild"]]
     words = [
         tokens[None, :length]

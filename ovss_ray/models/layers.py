@@ -21,7 +21,7 @@ class Mlp(nn.Module):
         self.layers = nn.ModuleList(layer(*size) for size in sizes)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output of all layers: (…, width) → (…, out), or for maps (B, width, h, w) → (B, out, h, w)."""
+        """Return the output (…, out) for an input (…, width); a map (B, width, h, w) becomes (B, out, h, w)."""
         return self.layers[-1](self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:

@@ -280,7 +280,7 @@ def _by_word(prompts: Sequence[str], context: int, words: str) -> Tensor:
 
 @cache
 def word_table(words: str) -> Mapping[str, int]:
-    """Return word → token, from the file tokens/WORDS.txt, where WORDS stands for the argument `words`."""
+    """Return the token of each word, from the file tokens/WORDS.txt, where WORDS stands for the argument `words`."""
     lines = (Path(__file__).parent / "tokens" / f"{words}.txt").read_text("utf-8").split()
     return {word: number for number, word in enumerate(lines)}
 

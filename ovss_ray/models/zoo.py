@@ -247,7 +247,7 @@ def _setting(name: str) -> str:
 
 
 def verify(name: str, file: Path) -> Path:
-    """Return `file` if its size and SHA-256 are the published ones. Raises OvssError otherwise."""
+    """Return `file`. Raises OvssError if its size or SHA-256 differs from the published value, where one is known."""
     weights = weights_of(name)
     size = file.stat().st_size
     if weights.bytes not in (None, size):

@@ -23,7 +23,7 @@ class ClassSums:
     images: np.ndarray
     """(R,): number of images with a counted pixel"""
     effective: np.ndarray
-    """(L,) float64: effective number of photographs with each label, before resampling (see `Cells.effective`)"""
+    """(L,) float64: effective number of photographs with each label, before resampling (see reports.resampling)"""
     units: int
     """number of photographs before resampling; several images may be parts of one photograph"""
 
@@ -87,5 +87,5 @@ def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
 
 
 def fixed_mean(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return the mean over a fixed set of labels, (R,) float64 percent (see `fixed_sum`); NaN for an empty set."""
+    """Return the mean over the labels of `fixed_sum` in each resample, (R,) float64 percent; NaN for an empty set."""
     return fixed_sum(values, of_all) / max(int((~np.isnan(of_all)).sum()), 1)

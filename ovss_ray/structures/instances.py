@@ -14,8 +14,9 @@ COUNTED, CROWD, INVALID = range(3)
 """Status of an instance. COUNTED: evaluated.
 
 CROWD: a group of objects (`iscrowd`), never prompted; detections inside it are not false positives.
-INVALID: an annotation that is marked as ignored, outside the image, or less than a pixel wide or high; never prompted.
-Mask AP counts INVALID instances, as pycocotools does.
+INVALID: an annotation that is marked as ignored, has no mask or area, or has an invalid box; never prompted. A box is
+invalid if it is outside the image, or less than a pixel wide or high. Mask AP counts INVALID instances, as pycocotools
+does.
 """
 
 
@@ -45,7 +46,10 @@ class Instances:
     """(n,) uint16: labels whose instances may not all be annotated in the image, if the data set lists them"""
 
     def label_map(self) -> np.ndarray:
-        """Return (H, W) uint16: the label of the smallest counted instance at each pixel; IGNORE outside instances."""
+        """Return (H, W) uint16: at each pixel, the label of the COUNTED instance with the smallest annotated area.
+
+        Pixels outside these instances are IGNORE.
+        """
         painted = np.full(self.size, IGNORE, np.uint16)
         masks = regions.Masks(self.boxes, self.bits)
         counted = np.flatnonzero(self.status == COUNTED)
@@ -55,6 +59,6 @@ class Instances:
         return painted
 
     def columns(self) -> tuple[np.ndarray, ...]:
-        """Return one value for each column in TRUE, in the same order."""
+        """Return one value for each column in columns.TRUE, in the same order."""
         truth = self.boxes, self.bits, self.labels, self.frames, self.areas, self.status
         return *truth, self.absent, self.partial

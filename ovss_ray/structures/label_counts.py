@@ -13,7 +13,7 @@ FIELDS = ("truth", "prediction", "both")
 SCHEMA = pa.struct([("label", pa.list_(pa.uint16())), *((name, pa.list_(pa.int64())) for name in FIELDS)])
 """Counts of one image: sorted label indices, and each label's number of pixels in truth, prediction and both."""
 SUMS = pa.struct([(name, pa.list_(pa.int64())) for name in FIELDS])
-"""Types of the fields of LabelCounts, for `sums` of a metric."""
+"""Type of counts summed over images: for each field of LabelCounts, a list of L integers. Metrics use it as `sums`."""
 
 
 class ClassPixels(Protocol):
@@ -35,7 +35,8 @@ class ClassPixels(Protocol):
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
     """Return the fields of SCHEMA for one image.
 
-    `truth`, `prediction` and `both` have the label indices of pixels: (n,) integers each, all below `labels`.
+    Each array (n,) has the label index, below `labels`, of each pixel of a set; the sets may differ in size. `truth`
+    are the pixels that count in the truth, `prediction` those that count in the prediction, `both` the right ones.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])

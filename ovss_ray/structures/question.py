@@ -24,7 +24,7 @@ class Question:
     vocabulary: Vocabulary
     """K classes; pixels of the column `prediction` are indices into them, or NONE"""
     index: tuple[int, ...]
-    """K integers: for each class, the index of the label that it counts as; NONE for a word that counts as no label"""
+    """K integers: for each class, the index of the label that it counts as; NONE for a class that counts as no label"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """name of a group of labels, such as "things" or "stuff" → indices of its labels"""
     part: str = ""

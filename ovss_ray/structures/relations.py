@@ -13,7 +13,7 @@ from ovss_ray.errors import OvssError, nearest
 
 @dataclass(frozen=True)
 class Relations:
-    """Pairs of a child and a father, both label indices. Two synonyms are two pairs, one for each direction."""
+    """Pairs of a child and a father, both label indices. Two synonyms form two pairs, one for each direction."""
 
     pairs: tuple[tuple[int, int], ...]
     """(child, father), sorted, without repetition; a label is not its own father"""
@@ -58,7 +58,10 @@ class Relations:
 
 
 def places(labels: Sequence[str]) -> dict[str, list[int]]:
-    """Return word → label indices. A word is a whole label, or one of the names in a label."""
+    """Return the label indices of each word: of each whole label, and of each name in a label.
+
+    If a word is both, only the indices of the whole label are returned.
+    """
     whole: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}
     for index, label in enumerate(labels):

@@ -85,7 +85,8 @@ class Vocabulary:
     def repeated(self) -> dict[str, list[int]]:
         """Return name → indices of the classes that have it, for each name that several classes share.
 
-        Where the scores of these classes are equal, the class with the lowest index is predicted.
+        Names are compared in lower case, without outer blanks. Where the scores of classes with a common name are
+        equal, the class with the lowest index is predicted.
         """
         seen: dict[str, list[int]] = {}
         for index, names in enumerate(self.classes):

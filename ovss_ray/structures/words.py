@@ -25,7 +25,7 @@ WORDS = "words"
 PACKED = (WORDS, "captions")
 """Columns of dicts that are sent between workers as JSON texts, since Ray would infer types from the dicts"""
 Words = Mapping[str, Any]
-"""Value of the column `words` for one image (see the list above)"""
+"""Value of the column `words` for one image (see the docstring of this module)"""
 NOTE = (
     "mapping of words: exact. A word counts as the class that has the same name, apart from case; other words count as "
     "no class"

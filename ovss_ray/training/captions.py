@@ -50,7 +50,7 @@ class Region:
 
 
 def possible_captions() -> list[str]:
-    """Return the captions that training may use, without the held-out names."""
+    """Return the names that training may use: of surfaces, of things that are not held out, and of absent things."""
     return [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
 
 
@@ -94,7 +94,10 @@ def losses(
 
 
 def attribute_losses(logits: Tensor, targets: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return the weighted losses (3,) of the attributes, from `logits` (R, captions) and `targets` (R, 3)."""
+    """Return the weighted cross-entropies (3,) of pattern, colour and shape, over the captions of each attribute.
+
+    `logits` (R, n) are for all captions in ATTRIBUTES; `targets` (R, 3) are as Region.attributes; -1 has no loss.
+    """
     parts = zip(logits.split([len(captions) for captions in ATTRIBUTES], 1), targets.T, strict=True)
     losses = [F.cross_entropy(part, target, ignore_index=-1) for part, target in parts]
     return torch.stack(losses) * torch.tensor(weights, device=logits.device)

@@ -30,7 +30,7 @@ class Training(Settings):
     """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
-    """scenes per step"""
+    """drawn scenes or photographs per step"""
     rate: float = Field(gt=0)
     """learning rate of AdamW, after the warm-up"""
     beta2: float = Field(default=0.98, gt=0, lt=1)
@@ -43,7 +43,7 @@ class Training(Settings):
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
     warmup: int = Field(default=100, ge=0)
-    """number of steps at the start in which the learning rate rises linearly from zero, or from `first`"""
+    """number of steps at the start in which the learning rate rises linearly to `rate`"""
     first: float | None = Field(default=None, ge=0, le=1)
     """learning rate of the first step as a fraction of `rate`, for `decay: cosine`; None: 1 / `warmup`"""
     decay: Literal["line", "poly", "cosine", "falls"] = "line"
@@ -64,7 +64,7 @@ class Training(Settings):
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "bf16"
     workers: int = Field(default=0, ge=0)
-    """processes that draw scenes; 0: draw in the training process"""
+    """processes that prepare batches; 0: prepare batches in the training process"""
     save_every: int = Field(default=200, ge=1)
     """steps between checkpoints"""
     measure_every: int = Field(default=1000, ge=1)
@@ -86,7 +86,7 @@ class MaskTraining(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
-    """side of square random crops in pixels; None: drawn scenes stay whole"""
+    """side of square random crops in pixels; None: whole drawn scenes, or crops of a photograph's shorter side"""
     whole: float = Field(default=0.25, ge=0, le=1)
     """fraction of the steps, at the end, with `batch` / 4 whole drawn scenes in place of `batch` crops"""
     points: int = Field(default=12544, ge=1)

@@ -58,7 +58,7 @@ def _scene(drawn: np.random.Generator, things: tuple[int, int], unnamed: float, 
 
 
 def _estranged(drawn: np.random.Generator, thing: Thing, unnamed: float) -> Thing:
-    """Return a thing. Its colour and its pattern are each replaced by an unnamed one, with probability `unnamed`."""
+    """Return a thing whose colour and pattern are each replaced by unnamed ones with probability `unnamed`."""
     if drawn.random() < unnamed:
         thing = replace(thing, colour=None)
     return replace(thing, pattern=None) if drawn.random() < unnamed else thing

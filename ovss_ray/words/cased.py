@@ -31,9 +31,10 @@ _UNCHANGED = ("ss", "us", "is", "ies", "oes")
 
 
 def words(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
-    """Return word → number of occurrences, the most frequent first, then in the order of first occurrence.
+    """Return the number of occurrences of each word that is left after all steps, the most frequent word first.
 
-    The official code returns a set, without a fixed order. The result is empty if no caption has a usable word.
+    Equally frequent words are in the order of first occurrence; the official code returns a set, without a fixed order.
+    The result is empty if no caption has a usable word.
     """
     text = " ".join(captions)
     for step in steps(tagger).values():
@@ -42,7 +43,7 @@ def words(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int
 
 
 def ranked(listed: Iterable[str]) -> dict[str, int]:
-    """Return word → number of occurrences, the most frequent first, then in the order of first occurrence."""
+    """Return the number of occurrences of each word: the most frequent first, ties in the order of first occurrence."""
     return dict(Counter(listed).most_common())
 
 
@@ -91,7 +92,7 @@ def _engine() -> Any:
 
 
 def frequent(text: str, fewest: int = FEWEST) -> str:
-    """Return the words with at least `fewest` occurrences; if there are none, the most frequent words.
+    """Return the words that occur at least `fewest` times, with all repetitions; if there are none, the most frequent.
 
     If `fewest` is 1 or less, the text is returned unchanged.
     """
@@ -106,7 +107,8 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 def top_k(text: str, k: int) -> str:
     """Return only the occurrences of the k-th most frequent word, as vicss' FrequencyTopK does. k = 0: the whole text.
 
-    This is a fault of vicss, kept for comparison: the name promises the k most frequent words.
+    If the text has fewer than k different words, the least frequent one is taken. This is a fault of vicss, kept for
+    comparison: the name promises the k most frequent words.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 

@@ -35,8 +35,9 @@ def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
 
 
 def mean_similarity(cosines: Sequence[float]) -> float:
-    """Return the mean over images of the cosine of best word and class name; NaN without images.
+    """Return the mean of `cosines`; NaN without images.
 
-    `cosines` has one value per image. Negative cosines are not clipped.
+    `cosines` has one value per image: the cosine of its best word and the name of its class. Negative values are not
+    clipped.
     """
     return float(np.mean(np.asarray(cosines, np.float64))) if len(cosines) else float("nan")

@@ -29,7 +29,8 @@ COLOURS = frozenset(_COLOURS.split())
 def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
     """Return the nouns of captions as lemmas in lower case, by WordNet; "traffic lights" gives "traffic light".
 
-    Function words, words of fewer than three letters, and words about pictures are dropped.
+    Function words, single words of fewer than three letters, and words about pictures are dropped. A single word also
+    needs the tag of a noun.
     """
     return ranked(word for caption in captions for word in _nouns(caption.lower(), tagger))
 
@@ -58,8 +59,8 @@ def _longest(listed: Sequence[str]) -> tuple[str, int]:
 def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
     """Return the nouns of captions as AutoSeg's BBoost filters them. `tagged` has (word, tag) of each caption's tokens.
 
-    A lemma is kept if it has at least three letters, and WordNet has it, spelt with the same capitals. Lemmas in
-    NO_OBJECTS and COLOURS are dropped.
+    A lemma is kept if it has at least three letters, and WordNet has it in any part of speech. WordNet's lemmas are in
+    lower case, so lemmas with capitals are dropped. Lemmas in NO_OBJECTS and COLOURS are dropped, too.
     """
     return {
         word: number
@@ -69,7 +70,7 @@ def by_autoseg(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
 
 
 def autoseg_nouns(tagged: Iterable[Sequence[tuple[str, str]]]) -> dict[str, int]:
-    """Return lemma → number of tokens, for all tokens that are tagged NN or NNS."""
+    """Return the number of tokens of each lemma. Only tokens that are tagged NN or NNS count."""
     return ranked(nouns().lemma(word) for caption in tagged for word, tag in caption if tag in NOUNS)
 
 
@@ -90,7 +91,8 @@ def by_spacy_nouns(captions: Iterable[str], model: str) -> dict[str, int]:
 def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
     """Return the noun phrases of captions by spaCy, in lower case, such as "golden retriever".
 
-    Articles, pronouns and numbers at the start are dropped. The last word becomes its lemma.
+    Articles, pronouns, numbers and punctuation are dropped from a phrase. The last word must then be a noun, and
+    becomes its lemma. Words about pictures are dropped.
     """
     phrases = []
     for doc in spacy_model(model).pipe(caption.lower() for caption in captions):

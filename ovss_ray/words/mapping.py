@@ -2,9 +2,9 @@
 
     exact           equal names, apart from case and outer blanks (structures.vocabulary.exact_mapping)
     lemma           exact, then equal lemmas of nouns: "leaves" is "leaf"
-    wordnet         lemma, then a class with the same sense, then the nearest class among the word's hypernyms
+    wordnet         lemma, then the class with a sense of the word or of a hypernym, at the lowest cost (see `_above`)
     wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8 sets its minimum
-    nearest:SOURCE  the class with the largest similarity (see similarity.py); nearest:SOURCE@0.6 sets its minimum
+    nearest:SOURCE  the class with the largest similarity (see similarity.py), at least 0.45; SOURCE@0.6: at least 0.6
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
 
@@ -134,7 +134,7 @@ def _wordnet(minimum: Fraction | None) -> Rule:
 
 
 def _senses(name: str) -> dict[int, int]:
-    """Return synset → rank of the sense, 0 for the most frequent, of all lemmas of a name."""
+    """Return the synsets of all lemmas of a name, each with its rank among the lemma's senses; 0: the most frequent."""
     ranks: dict[int, int] = {}
     for lemma in nouns().lemmas(name):
         for rank, synset in enumerate(nouns().synsets(lemma)):
@@ -248,7 +248,10 @@ def _replies(file: str, content: bytes) -> dict[str, str]:
 
 
 def _lave(replies: dict[str, str]) -> Rule:
-    """Return the rule of LAVE's parser. `background` means no class, unless the benchmark has a class of this name."""
+    """Return the rule of LAVE's parser. `background` means no class, unless the benchmark has a class of this name.
+
+    A word without a reply is mapped to the class with the same name.
+    """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         listed = [names[0] for names in words if names[0] in replies]

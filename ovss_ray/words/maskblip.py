@@ -11,14 +11,15 @@ import numpy as np
 MOST, LEAST = 0.95, 0.01
 """Fractions of the pixels: a word with more than MOST or less than LEAST is dropped."""
 FEWEST = 3
-"""Minimum number of words at which the loop drops words."""
+"""Number of remaining words below which the loop drops no further words."""
 
 
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:
     """Return the words that remain, and a label map (H, W) of indices into them. `segment` returns a label map.
 
     While there are three words or more, words with over 95 % of the pixels are dropped. If there are no such words,
-    words with less than 1 % are dropped. Words without pixels at the end of the list are kept, as in the official code.
+    words with less than 1 % are dropped. The loop ends when no word would be dropped, or every word. Words without
+    pixels at the end of the list are kept, as in the official code.
     """
     kept = list(words)
     labels = segment(kept)

@@ -80,7 +80,10 @@ class UpperBounds:
     """Scores whose mapping uses the truth. They ignore the words' names, and are not comparable with mIoU."""
 
     counts: np.ndarray
-    """(L, L + 1) int64: confusion matrix; each word of an image counts as the label that it overlaps most"""
+    """(L, L + 1) int64: confusion matrix in pixels, one row per true label; the last column has pixels without a word.
+
+    Each word of an image counts as the label that it overlaps most.
+    """
     best: int = 0
     """sum over images of the mean best IoU of the image's labels, without background, in units of 1 / UNIT"""
     images: int = 0
@@ -128,7 +131,8 @@ class UpperBounds:
 def _best(table: np.ndarray, background: int | None) -> int | None:
     """Return the mean, over an image's labels, of the highest IoU with a word, in units of 1 / UNIT.
 
-    A word may be the best of several labels (see words/maskblip.py). The result is None without labels.
+    A word may be the best of several labels (see words/maskblip.py). The label `background` is left out. The result is
+    None if there is no other label.
     """
     truth, shared = table.sum(axis=1), table[:, :-1]
     present = [int(g) for g in np.flatnonzero(truth) if g != background]
@@ -153,7 +157,11 @@ def assignment(cells: Mapping[tuple[int, Word], int], labels: int) -> dict[Word,
 
 
 def miou(counts: np.ndarray) -> float:
-    """Return the mean IoU over the labels in the truth, in percent. `counts` is (L, L + 1) int64."""
+    """Return the mean IoU over the labels in the truth, in percent; NaN without labels.
+
+    `counts` (L, L + 1) int64 are the pixels of each true and predicted label; the last column counts pixels without a
+    predicted label.
+    """
     hits, truth = np.diagonal(counts), counts.sum(axis=1)
     union = truth + counts[:, :-1].sum(axis=0) - hits
     present = truth > 0

@@ -9,7 +9,8 @@ count as 0. Sums are over the words w.
               confusion matrix of all images
     overlap   a word counts as the class that it overlaps most in the image, the lowest on ties: this uses the truth
     nearest   a word counts as the most similar class. Only classes in the truth should be candidates.
-              By a fault, vicss instead excludes class K - 1 - g for each class g in the truth. So does this module
+              By a fault, vicss instead sets the similarities of class K-1-g to 0 for each class g in the truth.
+              So does this module
     soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
 
 The macro mean is the mean over classes of the mean over images, without background. The micro mean is over all pairs of

@@ -33,7 +33,7 @@ SUFFIXES = (
 
 
 class Nouns:
-    """Nouns of WordNet. The file is read on creation; some of its sections are parsed on first use."""
+    """Nouns of WordNet. The extract is read on creation; some of its sections are parsed on first use."""
 
     def __init__(self, file: Path = FILE) -> None:
         try:
@@ -96,7 +96,7 @@ class Nouns:
         return [int(number) for number in self._lemmas.get(lemma, "").split()]
 
     def above(self, synset: int) -> Mapping[int, int]:
-        """Return synset → number of steps up to it, for the synset itself and all above it."""
+        """Return the number of steps up to each synset above a synset, and 0 for the synset itself."""
         return self._above(synset)
 
     def depth(self, synset: int) -> int:

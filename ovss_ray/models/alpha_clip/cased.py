@@ -36,7 +36,7 @@ def _probabilities(embedding: Tensor, words: Tensor, scale: float, scoring: Scor
 def embed(tower: TextTower, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
     """Return unit-norm embeddings (n, D) float32 of texts; an embedding is the mean over the templates.
 
-    Each text is computed once per process (see text.embed_cached). Underscores become blanks, as in CaSED.
+    Embeddings are cached in the process (see text.embed_cached). Underscores become blanks, as in CaSED.
     """
     if not texts:
         return tower.text_projection.new_empty(0, 0)

@@ -59,9 +59,9 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
 
 
 def _owners(classes: list[list[str]]) -> dict[str, int]:
-    """Return name → index of the only class that uses it.
+    """Return for each name the index of the only class that uses it.
 
-    Bipartite matching finds names for as many classes as possible.
+    Bipartite matching gives a name to as many classes as possible. Other names go to the first class that has them.
     """
     owners: dict[str, int] = {}
 

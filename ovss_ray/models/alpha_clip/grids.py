@@ -1,8 +1,8 @@
 """Crops of an image in shifted grids, and label maps from the words of crops.
 
-DenseCaSED embeds crops of several grids with CLIP, and averages them on a coarse map: Conti et al., "Vocabulary-free
-Image Classification and Semantic Segmentation", arXiv 2404.10864. A grid of g × g cells is also shifted by half a
-cell: along x, along y, and along both. A shifted grid has one cell less along each shifted axis.
+DenseCaSED embeds crops of several grids with CLIP, and averages the embeddings on a coarse map: Conti et al.,
+"Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. A grid of g × g cells is also
+shifted by half a cell: along x, along y, and along both. A shifted grid has one cell less along each shifted axis.
 
 Letters: H W pixels, h w pixels of a crop, N crops, g cells of a grid per axis; D features, K words.
 """

@@ -103,7 +103,8 @@ class AlphaClip(nn.Module):
     def embed_pictures(self, pictures: Tensor, batch: int = BATCH) -> Tensor:
         """Return unit-norm embeddings (N, D) float32 of whole images (N, 3, h, w), normalised, by a plain CLIP.
 
-        h w may differ from the side n of CLIP's training; the position embedding is then resized.
+        h w may differ from the side n of CLIP's training; the position embedding is then resized. Raises OvssError for
+        an AlphaCLIP.
         """
         if self.visual.conv1_alpha is not None:
             raise OvssError("an AlphaCLIP embeds regions of images; load a plain CLIP, such as clip_vit_l_14")
@@ -210,7 +211,7 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return variant → shapes of its image tower's entries, for all variants but `name`.
+    """Return the shapes of the image tower's entries of each variant but `name`.
 
     With these shapes, an error message can name the variant that a wrong checkpoint fits.
     """

@@ -112,7 +112,7 @@ class Naming(BaseModel):
     synonyms: Literal["whole", "first", "max", "mean"] = "whole"
     """treatment of a class with several names. whole: one prompt of all names, joined by commas, as in SAN. first: one
     prompt of the first name. max: one prompt per name; the highest score counts. mean: one prompt per name; their
-    embeddings are averaged"""
+    embeddings are averaged. With first and max, only one class uses a shared name (see classifier.prompts)"""
 
     @field_validator("templates")
     @classmethod

@@ -108,7 +108,8 @@ def _of_san(state: State) -> State:
 def image_tower(state: State) -> State:
     """Rename the entries of an official image tower to our names.
 
-    AlphaCLIP stores `in_proj` as a linear layer, so its entries are renamed to those of a parameter.
+    AlphaCLIP stores `in_proj` as a linear layer. The layer's entries `in_proj.weight` and `in_proj.bias` become
+    `in_proj_weight` and `in_proj_bias`.
     """
     return {
         name.removeprefix("transformer.").replace("attn.in_proj.", "attn.in_proj_"): value
@@ -148,7 +149,7 @@ def _summary(content: Any) -> str:
 
 
 def shapes(module: nn.Module) -> Shapes:
-    """Return entry name → shape, for the state dict of a module."""
+    """Return the shape of each entry in the state dict of a module."""
     return {name: value.shape for name, value in module.state_dict().items()}
 
 

@@ -1,7 +1,7 @@
 """Read the tensors of TorchScript archives, such as OpenAI's CLIP, without running their code.
 
-torch.jit.load would compile the code and could run it; torch.load(weights_only=True) refuses these files. Their
-tensors are stored as in any checkpoint: a pickle of modules (data.pkl) refers to storages (data/0, data/1, …).
+torch.jit.load would compile the code and could run it; torch.load(weights_only=True) refuses such archives. Tensors in
+an archive are stored as in any checkpoint: a pickle of modules (data.pkl) refers to storages (data/0, data/1, …).
 """
 
 import io

@@ -202,7 +202,10 @@ class Ovsam(nn.Module):
 
     @torch.inference_mode()
     def measured(self, seen: Embedded, logits: Tensor, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return boxes (P, 4), bits and stability (P,) float32 of masks of the image's size (see sam_layers.masks)."""
+        """Return boxes (P, 4), bits and stability (P,) float32 of masks of the image's size (see sam_layers.masks).
+
+        `logits` are (P, 4 g, 4 g). The stability compares the masks at the thresholds +`offset` and −`offset`.
+        """
         place = seen.placed
         frame = Frame(logits.shape[-1], self.variant.pixels, place.resized, place.size, self.device)
         parts = [[measuring.measure(logits, frame, offset, 0)]]

@@ -132,7 +132,7 @@ def checkpoints(name: str) -> tuple[str, ...]:
 
 
 def teacher(name: str) -> str:
-    """Return the name of the SAM from which a network's neck, prompt encoder and mask decoder are trained."""
+    """Return the name of the SAM that a network's neck imitates, and that initialises prompt encoder and decoder."""
     return "sam_tiny" if name == "ovsam_tiny" else SAM
 
 

@@ -57,8 +57,9 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
-    `groups` and `index` are those of a benchmark: labels of each group, and the label of each class. Without the groups
-    "base" and "novel", all classes are novel, as in the official code. Classes whose label is NONE are novel.
+    `groups` and `index` are those of a benchmark: labels of each group, and the label of each class. Unless both
+    groups "base" and "novel" exist, all classes are novel, as in the official code. Classes whose label is NONE are
+    novel.
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)

@@ -41,7 +41,7 @@ class WithImages:
         self.seen: Recent[Seen] = Recent(memory, lambda seen: seen.image.nbytes + seen.embedded.nbytes)
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size of the cache of images and encodings, in bytes."""
+        """Return {"images": bytes}: the size of the cache of images and encodings."""
         return {"images": self.seen.held}
 
     def image(self, name: str) -> np.ndarray | None:

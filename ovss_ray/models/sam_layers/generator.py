@@ -211,7 +211,11 @@ class Generator:
         return rows[nms(inner[rows], proposals.predicted_iou[rows], self.settings.box_nms_thresh)]
 
     def merge(self, parts: Sequence[Proposals], size: Size) -> Proposals:
-        """Join the regions of an image's crops, and remove duplicates, specks and small holes."""
+        """Join the regions of an image's crops, without duplicates from different crops.
+
+        With the setting `min_mask_region_area`, specks and small holes are removed, too. Raises OvssError if the packed
+        masks exceed regions.BYTES.
+        """
         proposals = Proposals.joined(parts)
         if len(parts) > 1:
             areas = (proposals.crops[:, 2:] - proposals.crops[:, :2]).prod(1).astype(np.float32)
@@ -252,7 +256,7 @@ def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
 
 
 def _limit(taken: int, cap: int) -> None:
-    """Raise OvssError if the packed masks of an image take more than `cap` bytes."""
+    """Raise OvssError if the packed masks of an image or crop, `taken` bytes, take more than `cap` bytes."""
     if taken > cap:
         raise OvssError(
             f"too many masks: an image's masks take {taken:,} bytes; the limit is {cap:,}. Cut the image into tiles, "

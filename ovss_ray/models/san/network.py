@@ -164,9 +164,9 @@ class San(nn.Module):
     def clip_input(self, images: Tensor) -> Tensor:
         """Return padded images (B, 3, Hp, Wp), resized for CLIP: bilinear without antialiasing.
 
-        Samples are at steps of exactly 1 / ratio.         Each channel is resized as a separate image. For three
-        channels and one thread, torch uses a different kernel. That kernel rounds sample positions differently, which
-        changes results by up to 3e-5 at a ratio of 0.7.
+        Samples are at steps of exactly 1 / ratio. Each channel is resized as a separate image. For three channels and
+        one thread, torch would use a different kernel. That kernel rounds sample positions differently, which changes
+        results by up to 3e-5 at a ratio of 0.7.
         """
         planes = images.flatten(0, 1)[:, None]
         shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
@@ -270,6 +270,6 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return variant → shapes of its entries, for all variants but `name`. Errors name the variant that a file fits."""
+    """Return the shapes of the entries of each variant but `name`. Errors name the variant that a file fits."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -144,7 +144,7 @@ def resized(features: Tensor, size: torch.Size) -> Tensor:
 
 
 def attended(mask_logits: Tensor) -> Tensor:
-    """Return whether a query attends to each cell of a level: (B, Q, h, w) logits → (B, Q, h·w) bool.
+    """Return (B, Q, h·w) bool: whether a query attends to each cell of a level. `mask_logits` are (B, Q, h, w).
 
     A query attends inside its mask, the cells with a probability of at least 0.5. If the mask is empty, it attends
     everywhere.

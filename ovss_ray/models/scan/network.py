@@ -279,6 +279,6 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes of the entries of all other variants, to recognise a checkpoint of another variant."""
+    """Return the shapes of the entries of each variant but `name`. Errors name the variant that a file fits."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(Scan(variant)) for other, variant in VARIANTS.items() if other != name}

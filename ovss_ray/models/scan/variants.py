@@ -62,7 +62,7 @@ class Options:
     0 gives crops alone, contrary to the formula, as in the official code.
     """
     replace_ratio: float = 0.15
-    """fraction of the background tokens of a crop that the contextual shift replaces after each block"""
+    """fraction of a crop's background tokens that the contextual shift replaces after each block in Variant.replaced"""
     fusion: Literal["product", "log"] = "product"
     """product: the geometric mean; log: the normalised mean, as in the official code for ADE-847 and PC-459"""
     seed: int = 0

@@ -32,7 +32,7 @@ def label_map(
 
     `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` is the size at
     which mask probabilities are computed. `prune` skips classes that cannot be the best of any pixel of a tile, which
-    does not change the result; default: for FEW classes or more. With a negative class score, nothing is pruned.
+    does not change the result; default: for FEW classes or more. If a class probability is negative, nothing is pruned.
     Memory, besides the result and a copy of the class probabilities, does not grow with K or H. Raises OvssError for
     more classes than a label map can hold.
     """

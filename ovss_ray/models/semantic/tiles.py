@@ -50,7 +50,7 @@ class Cells(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A rectangle of C × R tiles of a photograph: columns left..right and rows top..end of tiles."""
+    """A rectangle of C × R tiles of a photograph: columns left..right and rows top..end of tiles, ends exclusive."""
 
     left: int
     right: int

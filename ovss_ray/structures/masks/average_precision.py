@@ -121,7 +121,8 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
     """Return the bits `matched` and `ignored` of D masks of one class, sorted by score, both (D,) uint64.
 
     `ious` (D, G) are the IoUs with G instances; `areas` (D,) are the masks' areas in pixels. `counts` (G, len(AREAS))
-    bool is True where an instance counts. `crowd` (G,) bool is True for crowds.
+    bool is True where an instance counts. `crowd` (G,) bool is True for crowds. A mask is ignored if it is
+    matched with an instance that does not count. An unmatched mask is ignored if its area is outside the range.
     """
     matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
     for a, (low, high) in enumerate(AREAS):
@@ -140,8 +141,8 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
     """Yield the index of the instance that each mask is matched with, in the order of the masks; -1 for none.
 
-    Instances that count must come first, and are preferred. A crowd may be matched several times. If several
-    instances have the largest IoU, the last of them is matched, as in COCOeval.
+    A match needs an IoU of at least `threshold`. Instances that count must come first, and are preferred. A crowd may
+    be matched several times. If several instances have the largest IoU, the last of them is matched, as in COCOeval.
     """
     taken = np.zeros(len(counts), bool)
     for row in ious:
@@ -182,9 +183,10 @@ class Outcomes:
 
     @cached_property
     def _precisions(self) -> np.ndarray:
-        """(L, areas, thresholds) float64, 0 to 1: mean precision over RECALLS; NaN for a label without instances.
+        """(L, areas, thresholds) float64, 0 to 1: mean precision over RECALLS.
 
-        If no image has a mask, all values are NaN.
+        A value is NaN if no instance of the label counts in the range of areas. If no image has a mask, all values are
+        NaN.
         """
         means = np.full((self.labels, len(AREAS), len(THRESHOLDS)), np.nan)
         if not self.parts:
@@ -211,11 +213,11 @@ class Outcomes:
         return self._values(range(self.labels))
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the mean mask AP of a group of labels, in percent."""
+        """Return the mean mask AP of the labels with the given indices, in percent, under the metric's name."""
         return {self.metric: self._values(labels)[self.metric]}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return the mask AP of each label, (L,) float64 percent."""
+        """Return the mask AP of each label, (L,) float64 percent, under the metric's name."""
         return {self.metric: 100.0 * self._precisions[:, 0].mean(1)}
 
     def _values(self, labels: Sequence[int]) -> dict[str, float]:

@@ -2,12 +2,12 @@
 
 The transform is kornia.contrib.distance_transform with a kernel of 3 × 3 pixels and h = 0.35. Methods that click on
 an object, such as Open-Vocabulary SAM (ECCV 2024), click on the argmax of this transform. Iteration i of the cascade
-reaches the pixels at the chessboard distance i + 1 from outside. Their value is an offset that grows with i, minus h ·
-log(Σ exp(−d / h)). The sum is over the 3 × 3 neighbours that are already reached, at the distances d.
+reaches the pixels at the chessboard distance i + 1 from outside. Such a pixel gets an offset that grows with i, minus
+h · log(Σ exp(−d / h)). The sum is over the 3 × 3 neighbours that are already reached, at the distances d.
 
 The offset grows by at least 1, and values within an iteration differ by less than 1. So the pixel with the largest
-value is reached in the last iteration, and has the smallest sum there. Sums are compared by their numbers of
-neighbours, as integers. The exact Euclidean transform often has another argmax.
+value is reached in the last iteration, and has the smallest sum there. A sum depends only on the numbers of edge and
+corner neighbours, so sums are compared by integer ranks. The exact Euclidean transform often has another argmax.
 """
 
 import numpy as np

@@ -109,8 +109,8 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the batch of a step, by name, with the entries of `images_and_coverage` and `draw_captions`.
 
-        `patches` (B, h, w, 3) are the results of patch_attributes. `crops` are images, or None. `chosen` are index
-        pairs (scene, region).
+        `patches` (B, h, w, 3) are the results of patch_attributes. `crops` (crops, 3, side, side) uint8 are images of
+        things, or None. `chosen` (regions, 2) are the indices of scene and region of each visible region.
         """
         config = self.config
         drawn = np.random.default_rng([config.seed, step, 1])

@@ -18,9 +18,9 @@ SIDE = 1024
 def measured(model: Ovsam, count: int) -> dict[str, float]:
     """Return percentages over the things in the first `count` scenes of scenes:seen and scenes:held-out.
 
-    `iou` is the mean IoU of the masks. `name`, `head` and `clip` are accuracies among 42 names: of the fused scores, of
-    the head, and of CLIP's branch. The fused scores treat all classes as novel, as does the evaluation of
-    scenes:instances.
+    Keys begin with seen_ or held-out_. `iou` is the mean IoU of the masks. `name`, `head` and `clip` are accuracies
+    among 42 names: of the fused scores, of the head, and of CLIP's branch. The fused scores treat all classes as novel,
+    as does the evaluation of scenes:instances.
     """
     results: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

@@ -71,7 +71,7 @@ class Photographs:
         return Window(pixels, [(item.part, mask.numpy())])
 
     def target(self, item: Item, data: bytes) -> np.ndarray:
-        """Decode a label file to a target (H, W) uint8. Raises OvssError for a label value without a class."""
+        """Decode a label file to a target (H, W) uint8 (see Window.samples). Raises OvssError for unknown values."""
         table = value_table(0, ignore=[NOT_COUNTED])
         table[: self.highest + 1] = 0
         table[self.values[item.part]] = 1

@@ -21,7 +21,7 @@ class Window(NamedTuple):
 
 
 def stacked(windows: Iterable[Window], rows: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return a batch of V windows with S samples. `rows`: class name → its index.
+    """Return a batch of V windows with S samples. `rows` has the index of each class name.
 
     - `windows` (V, 3, n, n) float32
     - `which` (S,): index of each sample's window

@@ -82,7 +82,7 @@ class Task:
         ]
 
     def settings(self, step: int) -> list[dict[str, float]]:
-        """Return learning rate and weight decay of the three groups in a step."""
+        """Return the learning rates of the three groups in a step, and the weight decay of the first group."""
         config = self.config
         if step < config.warmup:
             rate = config.rate * step / max(1, config.warmup - 1)

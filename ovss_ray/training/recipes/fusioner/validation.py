@@ -51,7 +51,10 @@ def counted(
 
 
 def groups(result: Result, benchmark: Benchmark) -> dict[str, float]:
-    """Return group → mean IoU in percent over the classes that occur; background is left out."""
+    """Return the mean IoU of each class group, in percent; background is left out.
+
+    The mean is over the classes that occur in the truth or the prediction.
+    """
     classes = np.arange(len(result.union))
     listed = {name: np.isin(classes, labels) for name, labels in benchmark.groups.items()}
     seen = {name: inside & (result.union > 0) for name, inside in listed.items()}
