@@ -260,7 +260,7 @@ def tokenise(prompts: Sequence[str], context: int = 77, words: str = "") -> tupl
     """Return tokens (P, context) int64 of P prompts, and lengths (P,): tokens per prompt, with start and end token.
 
     Prompts are converted to lower case. The default encoding is CLIP's byte pairs. With `words`, the encoding is
-    the table tokens/WORDS.txt: a word's token is its line number, from 0. Words outside the table become "<unknown>".
+    the table tokens/{words}.txt: a word's token is its line number, from 0. Words outside the table become "<unknown>".
     A prompt that is too long is cut, but keeps the end token.
     """
     tokens = _by_word(prompts, context, words) if words else _tokeniser()(list(prompts), context)
@@ -280,7 +280,7 @@ def _by_word(prompts: Sequence[str], context: int, words: str) -> Tensor:
 
 @cache
 def word_table(words: str) -> Mapping[str, int]:
-    """Return the token of each word, from the file tokens/WORDS.txt, where WORDS stands for the argument `words`."""
+    """Return the token of each word, from the file tokens/{words}.txt: the word's line number, from 0."""
     lines = (Path(__file__).parent / "tokens" / f"{words}.txt").read_text("utf-8").split()
     return {word: number for number, word in enumerate(lines)}
 

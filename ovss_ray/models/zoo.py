@@ -166,7 +166,7 @@ def find(name: str, path: str | Path | None = None) -> Path:
 
 
 def lookup(name: str) -> Path | None:
-    """Return the checkpoint's path on this machine, or None if it is not downloaded yet. Raises UnknownName."""
+    """Return the checkpoint's path on this machine, or None if the file does not exist. Raises UnknownName."""
     weights = weights_of(name)
     if weights.part_of:
         return lookup(weights.part_of)

@@ -36,7 +36,7 @@ def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels:
     """Return the fields of SCHEMA for one image.
 
     Each array (n,) has the label index, below `labels`, of each pixel of a set; the sets may differ in size. `truth`
-    are the pixels that count in the truth, `prediction` those that count in the prediction, `both` the right ones.
+    has the pixels that count in the truth, `prediction` those that count in the prediction, `both` the correct ones.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])

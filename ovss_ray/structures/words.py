@@ -69,7 +69,10 @@ def _tidy(name: str) -> str:
 
 
 def vocabulary(words: Words | None) -> Vocabulary | None:
-    """Return the vocabulary of an image's words; None without words. Raises OvssError for invalid or too many names."""
+    """Return the vocabulary of an image's words; None without words.
+
+    Raises OvssError for an invalid name, or more words than a label map can hold.
+    """
     classes = (words or {}).get("classes") or ()
     if len(classes) > NONE - 1:
         raise OvssError(f"{len(classes):,} words in one image; a label map can hold {NONE - 1:,}. Remove words")

@@ -29,7 +29,7 @@ class Pairs:
         self.order = lru_cache(2)(lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(self.table)))
 
     def batch(self, step: int, count: int) -> list[tuple[np.ndarray, np.ndarray, str]]:
-        """Return images (H, W, 3) uint8, masks (H, W) bool and captions of a step.
+        """Return `count` rows for a step: image (H, W, 3) uint8, mask (H, W) bool and caption of each.
 
         Raises OvssError for a mask that is empty or has another size than its image.
         """

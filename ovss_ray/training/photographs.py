@@ -34,7 +34,7 @@ class Photographs:
         )
 
     def batch(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return images (crop, crop, 3) uint8 and label maps (crop, crop) uint16 of a step."""
+        """Return the pairs of a step: an image (crop, crop, 3) uint8, and its label map (crop, crop) uint16."""
         count = self.config.batch
         return [self._example(number) for number in range(step * count, (step + 1) * count)]
 

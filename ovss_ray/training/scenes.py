@@ -25,7 +25,7 @@ class DrawnScenes:
         self.vocabulary = Vocabulary.of([*SURFACES, *map(scenes.name, scenes.TRAINED)])
 
     def batch(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return images (H, W, 3) uint8 and label maps (H, W) uint16 of a step."""
+        """Return the pairs of a step: an image (H, W, 3) uint8, and its label map (H, W) uint16."""
         config, drawn = self.config, np.random.default_rng([self.config.seed, step, 1])
         crop = config.crop if step < (1 - config.whole) * config.steps else None
         count = config.batch if crop or not config.crop else max(1, config.batch // 4)

@@ -1,8 +1,8 @@
 """Parser of a language model's replies in LAVE, the evaluator of AutoSeg that maps words to classes.
 
 Source: Ülger et al., "Auto-Vocabulary Semantic Segmentation" (AutoSeg). LAVE queries Llama 2 once per word for the most
-similar class, in single quotes. A word that is the name of a class is mapped to this class. A word whose reply has no
-usable answer is mapped to `background`.
+similar class, and requests the answer in single quotes. A word that is the name of a class is mapped to this class. A
+word whose reply has no usable answer is mapped to `background`.
 """
 
 from collections.abc import Collection, Mapping, Sequence

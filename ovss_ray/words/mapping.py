@@ -3,7 +3,7 @@
     exact           equal names, apart from case and outer blanks (structures.vocabulary.exact_mapping)
     lemma           exact, then equal lemmas of nouns: "leaves" is "leaf"
     wordnet         lemma, then the class with a sense of the word or of a hypernym, at the lowest cost (see `_above`)
-    wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8 sets its minimum
+    wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8: at least 0.8
     nearest:SOURCE  the class with the largest similarity (see similarity.py), at least 0.45; SOURCE@0.6: at least 0.6
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)

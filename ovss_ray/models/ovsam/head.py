@@ -23,7 +23,7 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Scale of the pyramid levels in pixels, for an input of 1024 pixels.
+"""Scale of the pyramid levels in pixels, for an input of 1024 × 1024 pixels.
 
 A region has the level ⌊log₂(√area / FINEST)⌋, limited to 0..3.
 """

@@ -178,7 +178,7 @@ class Outcomes:
         return type(self)(self.labels, (*self.parts, *other.parts))
 
     def any_mask(self, records: pa.StructArray) -> bool:
-        """Return whether any of the images has a mask. If none has, all values are NaN."""
+        """Return whether an image of `records` has a mask. If none has, all values of `result` are NaN."""
         return len(records.field("label").flatten()) > 0
 
     @cached_property

@@ -125,7 +125,7 @@ class Task:
         return self.model(batch["crops"], batch["replaced"], batch["photographs"], batch["which"]), prompts
 
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return both directions of CLIP's loss. For drawn scenes, return the attribute losses too.
+        """Return half of each direction of CLIP's loss. For drawn scenes, return the attribute losses too.
 
         As in open_clip, a caption of a table is positive only for its own region, even if captions are equal.
         """
