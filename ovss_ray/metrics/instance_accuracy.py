@@ -5,9 +5,9 @@ counted instances of all images, not over classes:
 
     instance_accuracy = instances whose predicted label is the true one / instances
 
-The predicted class has the best score among the classes of the benchmark's groups, such as base and novel. So classes
-outside the groups are never predicted. Without groups, all classes are candidates. OVSAM's code calls this accuracy
-`score`. The report also has the accuracy of each group. Values are percent.
+The predicted class has the best score among the classes of the benchmark's groups, such as base and novel. So labels
+outside the groups are never predicted. Without groups, all classes are candidates (see Question.named). OVSAM's code
+calls this accuracy `score`. The report also has the accuracy of each group. Values are percent.
 """
 
 from collections.abc import Sequence

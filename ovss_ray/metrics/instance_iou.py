@@ -110,7 +110,7 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mean IoU of the instances of each image, (n,) float64 in percent; NaN without instances."""
+    """Return the mean IoU of the instances in each record, (n,) float64 percent; NaN for a null or no instances."""
     means = np.full(len(records), np.nan)
     for i, record in enumerate(records.to_pylist()):
         if record and record["union"]:

@@ -51,7 +51,7 @@ def save(folder: RunFolder, related: Mapping[str, Relations]) -> None:
 
 
 def load(folder: RunFolder, benchmark: str, labels: int) -> Relations | None:
-    """Return the relations of a benchmark that are stored in the folder of a run; None without any.
+    """Return the relations of a benchmark that are stored in the folder of a run; None if none are.
 
     `labels` is the number of labels. Raises OvssError for a damaged file, or relations of other labels.
     """

@@ -136,8 +136,9 @@ class Desk:
     async def image(self, data: bytes, model: Model, kind: Kind) -> AsyncIterator[np.ndarray]:
         """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
 
-        First wait until its pixels, with those of other images in memory, are within `limits.held`. Raises
-        HTTPException: 413 for too many pixels, 415 if it is not a JPEG, PNG or WebP, 422 if damaged.
+        First wait until its pixels, with those of other images in memory, are within `limits.held`. An image that
+        is alone in memory does not wait. Raises HTTPException: 413 for too many pixels, or more than the model can
+        answer in time; 415 if it is not a JPEG, PNG or WebP; 422 if damaged.
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width
@@ -172,7 +173,7 @@ class Desk:
         return answer
 
     async def warm(self) -> None:
-        """Run every model on a test image, again and again until all succeed. Then set `ready`."""
+        """Run every model on a test image, every `limits.retry` seconds until all succeed. Then set `ready`."""
         while not self.ready:
             try:
                 answers = [

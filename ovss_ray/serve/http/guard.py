@@ -180,7 +180,9 @@ def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
 
 
 async def _drain(receive: Receive, most: int) -> bool:
-    """Read and discard up to `most` bytes of a body. Otherwise a client that is still sending might miss the answer.
+    """Read and discard about `most` bytes of a body, for up to DRAIN seconds.
+
+    Otherwise a client that is still sending might miss the answer.
 
     Return whether the body is complete.
     """

@@ -19,7 +19,7 @@ CONVENTIONS = (
     "unknown: the source does not state it; fold_miou, fold_miou_hsnet: over the classes of a fold; instance_iou, "
     "instance_accuracy: no mIoU, but the values of prompted instances"
 )
-"""Explanation of the conventions."""
+"""Explanation of the conventions, which follows a leaderboard."""
 
 
 @dataclass(frozen=True)
