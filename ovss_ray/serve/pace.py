@@ -37,7 +37,10 @@ class Pace:
         return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
 
     def learned(self, images: int, pixels: int, seconds: float) -> "Pace":
-        """Return the pace, updated by the `seconds` of a batch. Below LARGE pixels, or for a pace of 0, nothing changes."""
+        """Return the pace, updated by the `seconds` of a batch.
+
+        A batch with fewer than LARGE pixels changes nothing. A pace of 0 remains 0.
+        """
         expected = self.seconds(images, pixels)
         if pixels < LARGE or not expected:
             return self

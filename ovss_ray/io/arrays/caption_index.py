@@ -22,7 +22,7 @@ from ovss_ray.io import files
 from ovss_ray.io.arrays.array_cache import cache_folder
 
 BLOCK = 1 << 26
-"""Maximum bytes of a block of embeddings in float32, and of its similarities to the queries"""
+"""Maximum bytes of a block of embeddings in float32, and likewise of the block's similarities to the queries"""
 SURPLUS = 32
 """Number of additional candidates: 2 · count + SURPLUS captions get a similarity in float64"""
 CHUNK = 8192
