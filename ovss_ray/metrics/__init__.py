@@ -216,8 +216,8 @@ def requested(names: Iterable[str]) -> tuple[str, ...]:
             raise OvssError(f"--metrics {name}: {name} needs {inputs[name]}. --metrics takes {', '.join(possible)}")
         if name not in possible:
             raise OvssError(
-                f"--metrics {name}: not computed from finished records. Possible: {', '.join(possible)}. List a metric "
-                "that is measured per image under `metrics:` of the config, and evaluate in a new --out"
+                f"--metrics {name}: not computed from finished records. Possible: {', '.join(possible)}. A metric that "
+                "is measured per image belongs under `metrics:` of the config: list it there, and use a new --out"
             )
     return tuple(dict.fromkeys(names))
 

@@ -85,11 +85,11 @@ class Partial:
         return {"instance_accuracy": self._rate(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the accuracy over the instances of a group of labels, in percent."""
+        """Return the accuracy over the instances of a group of labels, in percent; NaN without instances."""
         return {"instance_accuracy": self._rate(labels)}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return the accuracy over the instances of each label, (L,) float64 percent."""
+        """Return the accuracy over the instances of each label, (L,) float64 percent; NaN without instances."""
         return {"instance_accuracy": np.array([self._rate([label]) for label in range(len(self.instances))])}
 
     def _rate(self, labels: Sequence[int]) -> float:

@@ -45,7 +45,7 @@ def read(file: str | Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Rel
 
 
 def save(folder: RunFolder, related: Mapping[str, Relations]) -> None:
-    """Write the relations of some benchmarks into the folder of a run. Those of other benchmarks are unchanged."""
+    """Write the relations of some benchmarks into the folder of a run. Other benchmarks keep their relations."""
     for name, relations in related.items():
         folder.save_json(folder.relations(name), {"file": relations.file, "pairs": relations.pairs})
 

@@ -28,7 +28,7 @@ SURPLUS = 32
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts → their embeddings (n, D) float32"""
+"""Function: n texts → their embeddings (n, D) float32"""
 
 
 class Hit(NamedTuple):
@@ -177,7 +177,7 @@ def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarr
         return np.load(file, mmap_mode="r")
     except OSError as failure:
         raise OvssError(
-            f"{file}: cannot write the index of captions: {failure}. Set OVSS_CACHE to a folder"
+            f"{file}: cannot write or read the index of captions: {failure}. Set OVSS_CACHE to a folder"
         ) from failure
 
 

@@ -20,7 +20,7 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.runs.folder import RunFolder
 
 Runs = Mapping[str, tuple[Report, Mapping[str, Reading]]]
-"""Folder of a run → its report, and benchmark → content of its records, with confusion cells."""
+"""Folder of a run → (report of the run, mapping of each benchmark to its records' content with confusion cells)."""
 Differences = Mapping[tuple[str, str], Paired]
 """(folder of a further run, benchmark) → paired differences of this run to the first run."""
 

@@ -91,8 +91,9 @@ class Desk:
     async def place(self, request: Request) -> AsyncIterator[None]:
         """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
 
-        The body is received first, so that a slow sender takes no place from others. Raises HTTPException: 408 if the
-        body is late; 429 if the maximum is reached; 503 after a timeout or if the service is being stopped.
+        The body is received first, so that a slow sender takes no place from others. Raises HTTPException: 400 if the
+        client closes the connection; 408 if the body is late; 429 if the maximum is reached; 503 after a timeout or if
+        the service is being stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
         await self._receive(request)
@@ -112,7 +113,10 @@ class Desk:
             self.waiting -= 1
 
     async def _receive(self, request: Request) -> None:
-        """Read the whole body of a request; the request object stores it. Raises HTTPException 408 if it is late."""
+        """Read the whole body of a request; the request object stores it.
+
+        Raises HTTPException: 408 if the body is late; 400 if the client closes the connection.
+        """
         try:
             async with asyncio.timeout(self.limits.upload):
                 await request.body()
