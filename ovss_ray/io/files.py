@@ -81,8 +81,9 @@ def stamp(uri: str) -> str:
     """Return a string that changes when a file changes, without reading the file.
 
     The stamp of a local file consists of size, modification time, change time and inode, so copies differ.
-    The stamp of a remote file consists of size, time or ETag if known, and URI. So two remote files of equal size
-    have different stamps. The stamp of a missing file is "absent". If nothing is known about a file, its stamp is "".
+    The stamp of a remote file consists of its URI and of its size, times and checksums, if known.
+    So two remote files of equal size have different stamps. The stamp of a missing file is "absent". If nothing is
+    known about a file, or it cannot be accessed, its stamp is "". The stamp of an inline address is its digest.
     """
     if inline.is_inline(uri):
         return inline.digest(uri)
@@ -105,10 +106,11 @@ def stamp(uri: str) -> str:
 
 
 def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
-    """Write a file completely, or not at all. If `data` is an iterator, only one piece at a time is in memory.
+    """Write a file completely, or not at all. `data` is the content, or an iterator over its pieces.
 
-    A local file is written under a temporary name, then renamed. For an object store, all pieces are joined in memory
-    for a single PUT. Raises OvssError with the file's name if it cannot be written (no permission, no space).
+    A local file is written piece by piece under a temporary name, then renamed. For a remote file, all pieces are
+    first joined in memory, for a single PUT. Raises OvssError with the file's name if it cannot be written (no
+    permission, no space).
     """
     system, path = locate(uri)
     local = isinstance(system, fs.LocalFileSystem)
@@ -267,7 +269,7 @@ def is_local(uri: str) -> bool:
 
 
 def exists(uri: str | Path) -> bool:
-    """Return whether a file or folder exists."""
+    """Return whether a file or folder exists. Raises OvssError if it cannot be accessed."""
     if inline.is_inline(str(uri)):
         return True
     system, path = locate(uri)
@@ -278,7 +280,7 @@ def exists(uri: str | Path) -> bool:
 
 
 def is_folder(uri: str | Path) -> bool:
-    """Return whether a folder exists."""
+    """Return whether an address is that of a folder. Raises OvssError if it cannot be accessed."""
     system, path = locate(uri)
     try:
         return system.get_file_info(path).type == fs.FileType.Directory

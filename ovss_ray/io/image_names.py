@@ -18,7 +18,10 @@ class ImageNames:
             self._named.setdefault(_composed(path).rpartition("/")[2], []).append(path)
 
     def fitting(self, image_id: str) -> list[str]:
-        """Return the path that equals an image's id, or the only one that ends in it. Else return all loose matches."""
+        """Return the path that equals an image's id, or else the only path that ends in the id.
+
+        If there is neither, return all loose matches (see the docstring of this module).
+        """
         wanted = _composed(image_id)
         alike = {path: _composed(path) for path in self._named.get(wanted.rpartition("/")[2], [])}
         equal = [path for path, name in alike.items() if name == wanted]
@@ -29,7 +32,7 @@ class ImageNames:
 
 
 def _composed(name: str) -> str:
-    """Return a name with composed accents (NFC), as on Linux; macOS decomposes them."""
+    """Return a name with composed accents (NFC). The accents in file names from macOS are decomposed."""
     return unicodedata.normalize("NFC", name)
 
 

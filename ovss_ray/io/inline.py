@@ -35,7 +35,7 @@ def content(uri: str) -> bytes:
 
 
 def digest(uri: str) -> str:
-    """Return 32 hex digits that change when the content changes."""
+    """Return the digest of an inline address: 32 hex digits that change when the content changes."""
     return hashlib.sha256(uri.rpartition("/")[2].encode()).hexdigest()[:32]
 
 

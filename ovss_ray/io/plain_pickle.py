@@ -34,7 +34,7 @@ def read(data: bytes, name: str) -> Any:
             _do(instruction.name, argument, stack, marks, kept)
         (value,) = stack
     except (ValueError, TypeError, IndexError, KeyError) as failure:
-        raise OvssError(f"{name}: cannot be read as a pickle of plain lists: {failure}. Download it again") from failure
+        raise OvssError(f"{name}: not a pickle of lists and dicts: {failure}. Download it again") from failure
     return value
 
 

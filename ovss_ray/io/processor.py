@@ -1,4 +1,4 @@
-"""Test whether the processor has instructions for bfloat16, and the warning for processors without them."""
+"""Test for bfloat16 instructions of the processor, and a warning for processors without such instructions."""
 
 from pathlib import Path
 

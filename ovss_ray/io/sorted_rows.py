@@ -1,4 +1,4 @@
-"""Rows in a temporary file, to list, sort and pair data sets of any size in constant memory.
+"""Rows in a temporary file, to list, sort and pair the files of any data set in constant memory.
 
 The rows are stored by SQLite, which comes with Python. SQLite keeps 0.5 MB of its file in memory, and uses further
 temporary files for larger sorts. It deletes all these files when the rows are no longer used.

@@ -2,7 +2,7 @@
 
 A metric is a module of this package, or a user's module that a config lists under `metrics:`. The module defines
 
-    reads       names of the columns that `measure` needs (see structures.columns). The metric runs if all are written
+    reads       names of the columns that `measure` needs (see structures.columns). The metric runs if all exist
     schema      pyarrow struct type of a measurement. Records store measurements in a column with the metric's name
     measure     function (Question, values of the columns) → dict with the fields of `schema`; None: no measurement
     Partial     class of sums over images, with `of(records, labels)`, `+` and `result()`
@@ -74,7 +74,7 @@ _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the repo
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Headings of a metric's values in the tables of a report."""
+    """Attributes that measured and derived metrics have in common (see the docstring of this package)."""
 
     name: str
     headings: Mapping[str, str]
@@ -216,8 +216,8 @@ def requested(names: Iterable[str]) -> tuple[str, ...]:
             raise OvssError(f"--metrics {name}: {name} needs {inputs[name]}. --metrics takes {', '.join(possible)}")
         if name not in possible:
             raise OvssError(
-                f"--metrics {name}: not computed from finished records. Possible: {', '.join(possible)}. List a metric "
-                "that is measured per image under `metrics:` of the config, and evaluate in a new --out"
+                f"--metrics {name}: not computed from finished records. Possible: {', '.join(possible)}. A metric that "
+                "is measured per image belongs under `metrics:` of the config: list it there, and use a new --out"
             )
     return tuple(dict.fromkeys(names))
 
@@ -230,7 +230,7 @@ def _known(derived: bool) -> list[str]:
 def _defined(kind: type[Table], name: str) -> dict[str, Any]:
     """Return the attributes of a metric's module that are fields of `kind`.
 
-    Raises OvssError for a missing attribute, and for `Resampled` in a metric without confusion cells.
+    Raises OvssError for a missing attribute, and for `Resampled` unless the metric is MAIN or derived from MAIN.
     """
     module = registry.find(PACKAGE, name, "__dict__")
     if "Resampled" in module and module.get("derives", name) != MAIN:
@@ -253,7 +253,7 @@ def columns(names: Iterable[str]) -> list[str]:
 def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
     """Return the metrics that a config lists: the user's modules, and metrics of this package on request.
 
-    Raises OvssError for other metrics of this package, and for duplicate keys.
+    Raises OvssError for other metrics of this package, and if two values in the report would have the same key.
     """
     added = tuple(map(load, names))
     known = [metric for metric in (*built_in(), *derived()) if metric.name not in names]

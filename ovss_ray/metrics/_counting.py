@@ -37,7 +37,8 @@ def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
 def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, int]:
     """Return minimum and maximum of `truth` (n,), then of `prediction` (n,). IGNORE and NONE count as 0.
 
-    The loop keeps the dtypes of the arrays and has no branch, so that it is vectorised. It is much faster than `count`.
+    The minimum is at most 0, and the maximum at least 0. The loop keeps the dtypes of the arrays and has no branch.
+    Therefore it is vectorised, and much faster than `count`.
     """
     truth_type, prediction_type = truth.dtype.type, prediction.dtype.type
     low, top, lowest, topmost = truth_type(0), truth_type(0), prediction_type(0), prediction_type(0)
@@ -56,7 +57,7 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
     Pixels are processed in chunks that fit into the L1 cache. First the cell indices of a chunk are computed,
     vectorised, and then they are counted. Neighbouring pixels mostly have the same cell. Therefore a block of eight
     equal indices, compared as four pairs, is added at once. The groups of the cells are marked in `touched`. In a small
-    table, only groups of equal blocks are marked here; `distinct` marks the other groups.
+    table, only the groups of such blocks are marked here; `distinct` marks the other groups.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL
@@ -84,7 +85,10 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
 
 
 def distinct(table: np.ndarray, touched: np.ndarray) -> int:
-    """Return the number of non-zero cells, without the row of IGNORE. In a small table, mark groups with such cells."""
+    """Return the number of non-zero cells outside the row of IGNORE.
+
+    In a small table, first mark all groups with non-zero cells.
+    """
     marks = touched.reshape(-1)
     for group in range(marks.size if table.size <= _SMALL else 0):
         held, cells = np.int32(0), table.reshape(-1)[group * _GROUP : (group + 1) * _GROUP]
@@ -104,11 +108,11 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Write the non-zero cells, without the row of IGNORE, to the last three arrays, and clear the table.
+    """Write row, column (or NONE) and pixels of each non-zero cell to the last three arrays. Clear the table.
 
-    To avoid a branch, every cell is written to the next free element of the arrays. The element of a zero cell stays
-    free, and is overwritten by the next cell. Therefore the arrays need one element more than there are non-zero
-    cells. Column and pixels are first packed into one integer.
+    The row of IGNORE is left out. To avoid a branch, every cell of a marked group is written to the next free element
+    of the arrays. The element of a zero cell stays free, and is overwritten by the next cell. Therefore the arrays need
+    one element more than there are non-zero cells. Column and pixels are first packed into one integer.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

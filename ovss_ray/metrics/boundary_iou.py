@@ -6,9 +6,9 @@ are the pixels within a distance d of the contours of G and P:
 
     boundary IoU = |(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|
 
-d is 2 % of the image's diagonal, at least 1 pixel. A pixel of G is in G_d if another label is within d rows and columns
-of the pixel. Pixels outside the image count as another label, as in the official code. Intersections and unions are
-summed over all images, as for `iou`.
+d is 2 % of the image's diagonal in whole pixels, at least 1. A pixel of G is in G_d if another label is within d rows
+and columns of the pixel. Pixels outside the image count as another label, as in the official code. Intersections and
+unions are summed over all images, as for `iou`.
 
 Pixels whose truth is IGNORE are removed from the prediction before its contours are computed. So the edge of an ignored
 region is a contour of both truth and prediction. The mean is over the labels in the truth, as for `miou`. A label

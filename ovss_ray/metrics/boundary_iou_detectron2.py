@@ -1,9 +1,10 @@
 """detectron2's "boundary IoU" of semantic segmentation, to reproduce its figures. The paper's metric is different.
 
 Source: SemSegEvaluator of detectron2, faults included. The code treats the label map as if it were a mask. The value
-of a pixel is its label minus the smallest label within d pixels. d is 2 % of the diagonal, at least 1; pixels outside
-the map have label 0. Then the IoU of each value is computed as if the values were labels. Pixels of label 5 next to
-label 3 count as label 2. The interior of every label counts as label 0. With N labels, IGNORE and NONE become N.
+of a pixel is its label minus the smallest label within d pixels. d is 2 % of the diagonal in whole pixels, at
+least 1. Pixels outside the map have label 0. Then the IoU of each value is computed as if the values were labels.
+Pixels of label 5 next to label 3 count as label 2. The interior of every label counts as label 0. With N labels, IGNORE
+and NONE become N.
 
 The cell of a pixel in the (N + 1)² table is computed in 8 bits: (N + 1) · prediction + truth, modulo 256. For 16 labels
 or more it wraps around, so pixels are counted in cells of other values. Use `boundary_iou` instead.

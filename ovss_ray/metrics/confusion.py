@@ -112,7 +112,7 @@ def _wrong(values: np.ndarray, labels: int, allowed: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Confusion matrix and mIoU, summed over a set of images. Addition is exact, associative and commutative."""
+    """Sums of confusion matrices and of mIoUs over a set of images. Addition is exact, associative and commutative."""
 
     counts: np.ndarray
     """(N, N + 1) int64: counts[truth, prediction], NONE in the last column"""
@@ -252,7 +252,7 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mIoU of each record, (n,) float64 percent, a multiple of 1 / 2³²; NaN if no pixel is counted."""
+    """Return the mIoU of each record, (n,) float64 percent, a multiple of 1 / 2³². NaN: a null, or no counted pixel."""
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
     images, cells = flat_cells(records.take(pa.array(measured)))

@@ -99,7 +99,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Metrics of a fold in R resamples of its photographs. Means are over the classes that occur in any episode."""
+    """Metrics of a fold in R resamples of its photographs. `fold_miou` always averages the classes of all episodes."""
 
     sums: ClassSums
     """sums over the R resamples"""

@@ -5,9 +5,9 @@ counted instances of all images, not over classes:
 
     instance_accuracy = instances whose predicted label is the true one / instances
 
-The predicted class has the best score among the classes of the benchmark's groups, such as base and novel. So classes
-outside the groups are never predicted. Without groups, all classes are candidates. OVSAM's code calls this accuracy
-`score`. The report also has the accuracy of each group. Values are percent.
+The predicted class has the best score among the classes of the benchmark's groups, such as base and novel. So labels
+outside the groups are never predicted. Without groups, all classes are candidates (see Question.named). OVSAM's code
+calls this accuracy `score`. The report also has the accuracy of each group. Values are percent.
 """
 
 from collections.abc import Sequence
@@ -85,11 +85,11 @@ class Partial:
         return {"instance_accuracy": self._rate(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the accuracy over the instances of a group of labels, in percent."""
+        """Return the accuracy over the instances of a group of labels, in percent; NaN without instances."""
         return {"instance_accuracy": self._rate(labels)}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return the accuracy over the instances of each label, (L,) float64 percent."""
+        """Return the accuracy over the instances of each label, (L,) float64 percent; NaN without instances."""
         return {"instance_accuracy": np.array([self._rate([label]) for label in range(len(self.instances))])}
 
     def _rate(self, labels: Sequence[int]) -> float:

@@ -1,8 +1,8 @@
 """Mask AP by COCO's rules. The boxes of a detector are the prompts of the evaluated method.
 
-The class of a mask is the method's best class among the classes of the benchmark's groups. The score of a mask is the
-detector's score of its box. The values equal those of pycocotools' COCOeval with iouType "segm", for a results file
-without boxes:
+The class of a mask is the method's best class among the classes of the benchmark's groups (see Question.named). The
+score of a mask is the detector's score of its box. The values equal those of pycocotools' COCOeval with iouType "segm",
+for a results file without boxes:
 
     instance_ap        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
     instance_ap_50, _75                   at the threshold 0.50, 0.75
@@ -36,7 +36,7 @@ group_headings = {"instance_ap": "mask AP"}
 class_headings = {"instance_ap": "mask AP"}
 
 MOST = 100
-"""Maximum number of masks of a class in an image."""
+"""Maximum number of masks of a class that count in an image."""
 
 
 def measure(

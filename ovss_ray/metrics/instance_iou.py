@@ -96,11 +96,11 @@ class Partial:
         return {"instance_iou": self._mean(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float | int]:
-        """Return mean IoU in percent, and number, of the instances of a group of labels."""
+        """Return mean IoU in percent (NaN without instances) and number of the instances of a group of labels."""
         return {"instance_iou": self._mean(labels), "instances": int(self.instances[list(labels)].sum())}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return mean IoU, float64 percent, and number of instances, int64, of each label, (L,) each."""
+        """Return mean IoU, float64 percent (NaN: no instances), and number of instances, int64, of each label: (L,)."""
         means = np.array([self._mean([label]) for label in range(len(self.instances))])
         return {"instance_iou": means, "instances": self.instances}
 
@@ -110,7 +110,7 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mean IoU of the instances of each image, (n,) float64 in percent; NaN without instances."""
+    """Return the mean IoU of the instances in each record, (n,) float64 percent; NaN for a null or no instances."""
     means = np.full(len(records), np.nan)
     for i, record in enumerate(records.to_pylist()):
         if record and record["union"]:

@@ -85,7 +85,7 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words
 
 @dataclass(frozen=True)
 class Partial:
-    """Words and pixels of a set of images. All are integers, so addition is exact, associative and commutative."""
+    """Numbers of words and pixels, summed over a set of images. Addition is exact, associative and commutative."""
 
     images: int = 0
     words: Mapping[Word, int] = field(default_factory=dict)

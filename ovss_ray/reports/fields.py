@@ -19,7 +19,7 @@ Ends = tuple[float, float]
 
 
 class Part(BaseModel):
-    """A part of a report."""
+    """Base class of the parts of a report: frozen, and keys of other versions are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
@@ -38,7 +38,7 @@ class Bootstrap(Part):
     bit_generator: str
     """name of the bit generator in numpy.random"""
     rare_classes: int
-    """number of classes in fewer than ten photographs; these classes make the intervals of means too narrow"""
+    """number of classes in one to nine photographs; these classes make the intervals of means too narrow"""
     metrics: Mapping[str, Ends]
     """metric → interval, such as metrics["miou"]"""
     groups: Mapping[str, Mapping[str, Ends]] = {}

@@ -22,11 +22,15 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.structures.class_sums import UNITS
 
 METHOD = "centred percentiles, widened by sqrt(m / (m - 1))"
-"""Name of the method in a report. m is the effective number of photographs (see resampling.Cells.effective)."""
+"""Name of the method in a report.
+
+m is the effective number of photographs with a label (see resampling.Cells.effective). For values over all pixels or
+images, m is the number of all photographs.
+"""
 LEVEL = 95
 """Nominal coverage of the intervals, in percent."""
 FEWEST = 2
-"""Minimum number of photographs of a benchmark with intervals."""
+"""Minimum number of photographs for computing the intervals of a benchmark."""
 FEWEST_OF_CLASS = 5
 """Minimum number of photographs with a class for an interval of the class. With fewer, intervals are far too narrow."""
 RARE = 10

@@ -55,7 +55,10 @@ class Paired:
 
 
 def compare(first: Reading, second: Reading) -> Paired:
-    """Return the paired differences of two runs, second minus first; refused if their images or truth differ."""
+    """Return the paired differences of two runs, second minus first.
+
+    If the runs cannot be paired, for example since their images or label files differ, `refused` has the reason.
+    """
     before_cells, after_cells = intervals.cells_of(first), intervals.cells_of(second)
     if first.total.compact or second.total.compact:
         return Paired(f"{COMPACT} in at least one of the runs: evaluate again in a new --out")
@@ -90,10 +93,11 @@ def compare(first: Reading, second: Reading) -> Paired:
 
 
 def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference | None:
-    """Return the test of the difference `value`. `resampled` (R,): its values in the resamples; NaN are left out.
+    """Return the test of the difference `value` (points). `resampled` (R,): its values in resamples; NaN are left out.
 
-    Returns None if the difference is NaN, or for fewer than two photographs. The test has n − 1 degrees of freedom, so
-    a class in few photographs needs a larger difference. The values must be widened (see `class_sums.widened`).
+    Returns None if `value` or all resamples are NaN, or for fewer than two photographs. The test has `photographs` − 1
+    degrees of freedom, so a class in few photographs needs a larger difference. The values must be widened (see
+    `class_sums.widened`).
     """
     from scipy.special import stdtr, stdtrit  # takes 0.1 s
 
@@ -124,8 +128,8 @@ def holm(p: Sequence[float]) -> list[float]:
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
     """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
-    `first` and `second` are the values of a metric in the resamples, and for all images (see `intervals.resampled`).
-    `seen` (L,): number of photographs with each label.
+    The p-values are those after Holm's correction over these labels. `first` and `second` are the values of a metric in
+    the resamples, and for all images (see `intervals.resampled`). `seen` (L,): number of photographs with each label.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
@@ -140,7 +144,7 @@ def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) 
 
 
 def _unlike(first: Reading, second: Reading) -> str:
-    """Return a reason if two runs have different classes or questions; else an empty text."""
+    """Return a reason if two runs have different labels or questions of episodes; else an empty text."""
     if first.card["labels"] != second.card["labels"]:
         return "the runs have different classes: evaluate the same version of the benchmark twice"
     questions = [reading.card.get("asks", "") for reading in (first, second)]
@@ -174,7 +178,7 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 
 
 def _own_words(first: Reading, second: Reading) -> bool:
-    """Return whether a run has words of the user. These words are mapped to labels, so the runs are comparable."""
+    """Return whether one of two runs has words of the user. Such words are mapped to labels, so runs are comparable."""
     return any(reading.card.get("words") for reading in (first, second))
 
 

@@ -40,7 +40,7 @@ def class_differences(first: str, second: str, benchmark: str, paired: Paired) -
 
 
 def worst_classes(name: str, benchmark: BenchmarkReport, most: int) -> Table:
-    """Return the table of the classes with the lowest IoU among those with pixels in the truth."""
+    """Return the table of the `most` classes with the lowest IoU. Classes without pixels in the truth are left out."""
     iou = [(score.iou, label) for label, score in enumerate(benchmark.classes) if score.iou is not None]
     title = f"{_covered(name, benchmark)}: the {min(most, len(iou))} worst of {len(iou)} classes"
     return _classes(title, benchmark, [label for _, label in sorted(iou)[:most]])
@@ -80,7 +80,7 @@ def show_selected(
 ) -> None:
     """Print the scores after merging classes, and the scores of the classes of interest. `bounds`: add intervals.
 
-    Raises OvssError (see subsets).
+    Raises OvssError (see subsets.selected).
     """
     content = subsets.selected(reading, merge, only)
     scores = report.numbers(content, bounds)
@@ -109,7 +109,7 @@ def show_selected(
 def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = True) -> None:
     """Print the scores of classes grouped by frequency, and by size within images. `bounds`: add intervals.
 
-    Raises OvssError (see subsets).
+    Raises OvssError without stored confusion cells.
     """
     scores = report.numbers(subsets.by_frequency(reading), bounds)
     name = _covered(name, scores)

@@ -46,8 +46,8 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 
     Confusions between merged classes become hits, as if they were a single class. The other classes keep their order.
     Groups, relations and measurements other than the confusion matrix are left out. Raises OvssError for an unknown
-    class, a class that is merged twice, or a new name that another class has.
-    Also raises OvssError if no confusion cells are stored.
+    class, a class merged twice, or a new name that an unmerged class has. Also raises OvssError if no confusion cells
+    are stored.
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)
@@ -108,7 +108,7 @@ def check_kept(readings: Mapping[str, Reading], names: Collection[str]) -> None:
 def by_frequency(reading: Reading) -> Reading:
     """Return a benchmark's content with its classes grouped by the number of photographs with the class.
 
-    Raises OvssError without stored confusion cells.
+    Classes without pixels in the ground truth are in no group. Raises OvssError without stored confusion cells.
     """
     seen = _cells(reading).photographs_with()
     bucket = np.searchsorted(list(FREQUENCIES.values()), seen, "right") - 1
@@ -185,7 +185,7 @@ def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[
 
 
 def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
-    """Return records with new labels. `table` (NONE + 1,) uint16: old label → new label."""
+    """Return id and confusion of the measured records, with new labels. `table` (NONE + 1,) uint16: old → new label."""
     column = part[metrics.MAIN].combine_chunks()
     records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     valid = records.filter(records.is_valid())

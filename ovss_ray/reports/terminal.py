@@ -109,7 +109,7 @@ def _files(name: str, files: Files) -> Iterator[str]:
 
 
 def side_by_side(reports: Mapping[str, Report]) -> Table:
-    """Return a table of the main value of several runs, one column per run. The title names the values (see MAIN).
+    """Return a table of main values (see MAIN): a row per benchmark, a column per run. The title names the values.
 
     If the runs have different images, each cell names its split and restrictions.
     """

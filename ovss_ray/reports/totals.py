@@ -30,7 +30,7 @@ _BITS = 24
 COMPACT = "`ovss report --compact` has replaced the records of single images by sums"
 """Reason why a compact run has no values of single images"""
 CELLS_UP_TO = 100_000
-"""Largest number of images whose confusion cells are kept. They take about 1.5 kB per image."""
+"""Largest number of images of a benchmark whose confusion cells are kept. The cells take about 1.5 kB per image."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,10 @@ class Reading:
     """names of derived metrics that the caller requested (see metrics.requested)"""
 
     def results(self) -> list[tuple[metrics.Table, Any]]:
-        """Return pairs (metric, values) of all metrics with a value, in the order of their tables.
+        """Return pairs (metric, values) in the order of the metrics' tables.
 
-        The values are the Partial of a measured metric, or the Result of a derived metric.
+        The values are the Partial of a measured metric, or the Result of a derived metric. A derived metric is left out
+        unless its input is known or the metric was requested.
         """
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]
@@ -229,7 +230,7 @@ def _read(folder: RunFolder, name: str, measured: Sequence[str], fold: Fold, ima
 
 
 def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
-    """Return whether the labels are the classes of a fold, then background. Other groups are ignored."""
+    """Return whether, as in a fold, the last label is the group "background", and the others are "foreground"."""
     of_fold = {"foreground": list(range(labels - 1)), "background": [labels - 1]}
     return all(list(groups.get(name, ())) == indices for name, indices in of_fold.items())
 

@@ -1,1 +1,1 @@
-"""Runs. A run is a folder with a plan, a manifest and records."""
+"""Runs: the plan of a run, and its folder with config, manifests and records."""

@@ -1,9 +1,9 @@
 """Detection of files that have changed since they were scored, so that their images are scored again.
 
 A record holds the digests of its photograph and label file, and their stamps (size and times) from the listing.
-Stamps are cheap to compare when a run resumes. A file is read only if its stamp differs from that in a record. Its
-digest then goes into the manifest, and records with another digest no longer count (see records.settle). This also
-works for records that another machine wrote, and after the manifest was deleted.
+Stamps are cheap to compare when a run resumes. A file is read only if stamps or digests disagree (see `looked_up`). The
+digest of a file that was read goes into the manifest. Then records with another digest no longer count (see
+records.settle). This also works for records that another machine wrote, and after the manifest was deleted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,11 +29,15 @@ AT_ONCE = 256
 
 
 def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable[[str], None]) -> pa.Table:
-    """Return the current manifest `now` with the columns DIGESTS added; "" for a file that was not read.
+    """Return the current manifest `now` with the columns DIGESTS added; "" for an unknown digest.
 
-    `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. A file is
-    read if a record of its image has another stamp, or none. It is also read if two records of its image have
-    different digests.
+    `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. If
+    `before` has a digest of a file with the same stamp, this digest is kept. Otherwise a file is read in these cases,
+    where only records of its image without an error count:
+
+    - its stamp is unknown, or differs from that in a record with a digest of the file
+    - two records have different digests of the file
+    - its stamp differs from that in `before`, and a record has no digests
     """
     before = now if before is None else before
     place = pc.index_in(now["image_id"], before["image_id"])
@@ -80,7 +84,10 @@ def _undigested(scored: pa.Table, ids: pa.ChunkedArray) -> np.ndarray:
 
 
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
-    """Return the ids of images whose photograph has changed since `before`. Their saved label maps are stale."""
+    """Return the ids of scored images whose photograph has changed since the manifest `before`.
+
+    The saved label maps of these images are stale.
+    """
     scored, (_, _, digest) = _good(folder), SIDES[0]
     before = now.drop_columns(list(DIGESTS)) if before is None else before
     changed = versions.texts(now, digest)
@@ -91,7 +98,7 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 
 
 def restamped(table: pa.Table) -> pa.Table:
-    """Return a manifest with current stamps and without digests. Remote files keep their stamps."""
+    """Return a manifest with the current stamps of local files, and without digests. Remote files keep their stamps."""
     for uri, stamp, digest in SIDES:
         stamps = _stamps(table[uri].to_pylist(), table[stamp].to_pylist())
         column = table.schema.get_field_index(stamp)
@@ -113,7 +120,10 @@ def doubts(folder: RunFolder, listed: Mapping[str, pa.Table]) -> Iterator[str]:
 
 
 def _doubtful(table: pa.Table) -> int:
-    """Return the number of images of a saved manifest whose files on this machine have a different stamp now."""
+    """Return the number of images of a saved manifest whose local files have a different stamp now.
+
+    Files that are missing now are ignored.
+    """
     if not set(STAMPS) <= set(table.column_names):
         return 0
     doubted = np.zeros(len(table), bool)
@@ -125,7 +135,7 @@ def _doubtful(table: pa.Table) -> int:
 
 
 def _stamps(uris: Sequence[str], before: Sequence[str]) -> list[str]:
-    """Return the current stamps of local files. For remote files, return the stamps in `before`."""
+    """Return the current stamps of local files. Remote files, and files without a stamp, keep those in `before`."""
 
     def batch(begin: int) -> list[str]:
         pairs = zip(uris[begin : begin + AT_ONCE], before[begin : begin + AT_ONCE], strict=True)

@@ -1,9 +1,9 @@
 """Compact files: sums over the records of about 4,096 images each, which replace these records in a finished run.
 
-`ovss report RUN --compact` writes them among the record files (see api/compaction.py). A compact file is a Parquet file
-with one row. Its lists hold the ids, digests and stamps of its images. A struct per metric holds the metric's sum. All
-sums are integers. The version in its metadata differs from that of records. Earlier versions of this program therefore
-refuse such a run, instead of scoring its images again.
+`ovss report RUN --compact` writes compact files among the record files (see api/compaction.py). A compact file is a
+Parquet file with one row. Its lists hold the ids, digests and stamps of its images. A struct per metric holds the
+metric's sum. All sums are integers. The version in its metadata differs from that of records. Earlier versions of this
+program therefore refuse such a run, instead of scoring its images again.
 
 The sum of a file counts as a whole or not at all. It counts if all of its images are in the manifest, and none of their
 files has changed. Then other records of its images do not count. So an interrupted `--compact` counts nothing twice. If
@@ -28,7 +28,7 @@ VERSION = "compact 1"
 LISTS = ("image_id", *versions.DIGESTS, *versions.STAMPS)
 """Columns with a list of texts, one per image"""
 _EXACT = pa.decimal128(38, 0)
-"""Type of an integer that int64 may not hold"""
+"""Arrow type of sums that may exceed int64"""
 
 
 def is_compact(part: pa.Table) -> bool:
@@ -90,7 +90,7 @@ def table(
 def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
     """Return the sum of a metric as an array of one struct, of the type `metric.sums`.
 
-    Raises OvssError if it does not fit this type.
+    Raises OvssError if the sum does not fit this type.
     """
     try:
         if hasattr(partial, "folded"):
@@ -127,7 +127,7 @@ def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
 
 
 def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
-    """Return the sum of a metric from a struct of a compact file. Raises OvssError if its fields differ."""
+    """Return the sum of a metric from a struct of a compact file. Raises OvssError for fields other than `sums`."""
     if metric.sums is None or {of.name for of in metric.sums} != set(row):
         raise OvssError(
             f"a compact file has sums of the metric {metric.name} that have the fields {sorted(row)}: they were "
@@ -139,7 +139,10 @@ def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
 
 
 def _value(value: pa.Scalar) -> Any:
-    """Return an integer as int, a list as (n,) array, a list of lists as (n, m) array of int64."""
+    """Return a stored sum: an integer as int, a list as (n,) array, a list of lists as (n, m) array.
+
+    Arrays are int64, or Python integers (object) for a list of decimals.
+    """
     if not isinstance(value, pa.ListScalar):
         return int(value.as_py())
     content = value.values

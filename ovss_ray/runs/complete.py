@@ -1,4 +1,4 @@
-"""Complete a config by required stages that it does not name: decode, truth, instances, measure and save."""
+"""Complete a config with the required stages that it does not name: decode, truth, instances, measure and save."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,10 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 
     `decode` comes first, if pixels or instances are read, or if images have their own words. `truth` and `instances`
     come directly before the first stage that reads their columns. `truth` is added only if the run predicts label maps,
-    or if a stage or a user's metric reads it. `measure` and `save`, if set, come last. A stage that the config names
-    keeps its place. Raises OvssError if a user's metric reads a column that no stage writes.
+    or if a stage or a user's metric reads it. Without a stage that reads it, `truth` comes directly before `measure`.
+    The last stage is `measure`. If `save` is set and the run predicts label maps, `save` follows `measure`. A stage
+    that the config names keeps its place. Raises OvssError if a user's metric reads a column that no stage writes. Also
+    raises OvssError if the config sets options of `measure`.
     """
     named = {stage.use for stage in config.stages()}
     reads = {name for stage in config.stages() for name in stage.reads()}

@@ -167,7 +167,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the Git commit of this package, followed by "+" if files were modified; None for an installed wheel."""
+    """Return the Git commit of this package, followed by "+" if files were modified; None without a repository."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()

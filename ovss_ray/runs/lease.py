@@ -45,7 +45,10 @@ class Lease:
             raise OvssError(self.loss)
 
     def renew(self) -> None:
-        """Write the time of the renewal, unless another command has taken the lease over. Errors are ignored."""
+        """Write the time of the renewal, unless another command has taken the lease over.
+
+        In that case, write nothing: `check` raises OvssError from then on. Errors of files are ignored.
+        """
         with suppress(OvssError):  # the next renewal may succeed; if none does, another command may take over
             holder = _read(self.uri)
             if holder and holder.get("token") != self.content["token"]:
@@ -144,9 +147,9 @@ def _remove(uri: str, ended: dict[str, Any]) -> None:
 
 
 def _wait_for_end(uri: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Wait until the holder of a lease has ended or seems to have ended. Return the content of that lease.
+    """Wait until the holder of a lease has ended or seems to have ended.
 
-    Raises OvssError if the holder is alive.
+    Return the content of the lease; {} if it was deleted meanwhile. Raises OvssError if the holder is alive.
     """
     first, since = _read(uri), time.monotonic()
     ended = _ended(first)
@@ -191,7 +194,7 @@ def _process() -> dict[str, Any]:
 
 
 def _started(process: psutil.Process) -> float:
-    """Return the seconds from the start of the machine to that of a process. Changes of the clock do not affect it."""
+    """Return the seconds between the starts of the machine and of a process. Changes of the clock have no effect."""
     return process.create_time() - psutil.boot_time()
 
 

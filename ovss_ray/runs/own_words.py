@@ -48,7 +48,7 @@ def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, B
 
 
 def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") -> OwnWords:
-    """Return the user's words for a benchmark, with the label of each word. Raises OvssError if they do not fit."""
+    """Return the user's words for a benchmark, each with its label. Raises OvssError for words that do not fit."""
     if not words.names:
         if words.map or words.add or words.unmapped or not words.templates:
             raise OvssError(f"no names. {word_list.FORM}")

@@ -121,7 +121,10 @@ class RunPlan:
 
 
 def plan_run(config: RunConfig, out: str) -> RunPlan:
-    """Return the plan of a run after checks of names, columns, files and data, in this order. Raises OvssError."""
+    """Return the plan of a run after checks of names, columns, files and data, in this order.
+
+    Raises OvssError if a check fails.
+    """
     folder = RunFolder(_folder(out))
     config = config.model_copy(update={"benchmarks": tuple(map(catalog.absolute, catalog.expanded(config.benchmarks)))})
     loaded, words = _benchmarks(config)
@@ -190,7 +193,10 @@ def _vocabularies(benchmark: Benchmark) -> list[Vocabulary]:
 
 
 def _pools(config: RunConfig, folder: RunFolder, images: int | None) -> tuple[list[Pool], list[set[str]]]:
-    """Return all pools, and for each stage the columns that later stages need."""
+    """Return all pools, and for each stage the columns that later stages need.
+
+    `images`: number of images of the run; None: not known yet.
+    """
     save = None
     if config.keep_predictions != "none":
         every = math.ceil((images or 1) / KEPT) if config.keep_predictions == "auto" else 1

@@ -155,10 +155,10 @@ class Settled:
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
-    """Return the records of a folder that count: one per image. The order of the part files does not matter.
+    """Return the records of a folder that count: at most one per image. The order of part files does not matter.
 
     `among` is the manifest. Records of images that are not in it do not count. Digests in the manifest are those of the
-    current files; "" if unknown (see changes.py). For the ranks see MATCHED.
+    current files; "" if unknown (see changes.py). The record of the best rank counts (see MATCHED).
     """
     uris = parts(folder)
     known = _all(uris, among, read)
@@ -212,7 +212,7 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
 
 
 class _Held:
-    """Reader of part files that keeps up to `room` bytes in memory, so that each file is read once."""
+    """Reader of part files that keeps about the first `room` bytes in memory. A file that is kept is read once."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -233,7 +233,7 @@ def fold(
 ) -> tuple[Settled, P | None]:
     """Return which records count (see `settle`), and their sum; the sum is None without records.
 
-    `of` maps a table of records to a summand. Up to `room` bytes of part files are held in memory and read once. The
+    `of` maps a table of records to a summand. About `room` bytes of part files are kept in memory and read once. The
     other part files are read twice.
     """
     read = _Held(room)

@@ -45,13 +45,13 @@ def read(file: str | Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Rel
 
 
 def save(folder: RunFolder, related: Mapping[str, Relations]) -> None:
-    """Write the relations of some benchmarks into the folder of a run. Those of other benchmarks are unchanged."""
+    """Write the relations of some benchmarks into the folder of a run. Other benchmarks keep their relations."""
     for name, relations in related.items():
         folder.save_json(folder.relations(name), {"file": relations.file, "pairs": relations.pairs})
 
 
 def load(folder: RunFolder, benchmark: str, labels: int) -> Relations | None:
-    """Return the relations of a benchmark that are stored in the folder of a run; None without any.
+    """Return the relations of a benchmark that are stored in the folder of a run; None if none are.
 
     `labels` is the number of labels. Raises OvssError for a damaged file, or relations of other labels.
     """

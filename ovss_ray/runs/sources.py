@@ -21,17 +21,17 @@ Source = str | Path | Mapping[str, Any] | RunConfig
 Overrides = Sequence[str] | Mapping[str, Any]
 """Changes of a config: a list such as ["san.precision=bf16"], or a mapping such as {"san.precision": "bf16"}."""
 Words = str | Path | Vocabulary | Sequence[str | Sequence[str]] | Mapping[str, Any]
-"""Own words: a file, a Vocabulary, a list of names, or the keys of WordList; also benchmark → one of these."""
+"""Own words: a file, a Vocabulary, a list of names, a mapping of WordList's keys, or benchmark → one of these."""
 _DOCUMENT_END = "...\n"
 
 
 def plan_runs(
     source: Source, out: str | Path | None, overrides: Overrides, settings: Mapping[str, Any]
 ) -> dict[str, RunPlan]:
-    """Return name → plan, for the run of a config or for the runs that it compares. Raises OvssError.
+    """Return name → plan, for the run of a config or for the runs that the config compares.
 
     `settings`: key of the config → value; None leaves the key unchanged. If there are several runs, each run has a
-    folder OUT/NAME.
+    folder OUT/NAME. Raises OvssError for an invalid config, and if a check of a plan fails (see plan.plan_run).
     """
     present = {key: value for key, value in settings.items() if value is not None}
     keys = {key: str(value) if isinstance(value, Path) else value for key, value in present.items()}
@@ -46,7 +46,7 @@ def plan_runs(
 
 
 def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """Return name → config: the config of a source, or the configs that it compares, with all changes applied."""
+    """Return name → config: the config of a source, or the configs that this config compares, with all changes."""
     if isinstance(overrides, str):
         raise OvssError(f"overrides: a list such as [{overrides!r}] or a mapping is expected, not {overrides!r}")
     written = [_written(key, overrides[key]) for key in overrides] if isinstance(overrides, Mapping) else overrides

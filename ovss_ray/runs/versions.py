@@ -17,9 +17,10 @@ def digested(known: pa.Table) -> np.ndarray:
 
 
 def stale(known: pa.Table, manifest: pa.Table | None) -> np.ndarray:
-    """Return (n,) bool: True for a good record whose photograph or label file differs from the manifest's.
+    """Return (n,) bool: True for a good record with another digest of the photograph or label file than the manifest.
 
-    A digest in the manifest means that the file has changed (see changes.py). Then a record without digests is stale.
+    Unknown digests ("") are not compared. A digest in the manifest means that the file may have changed (see
+    changes.py). Then a record without any digest is stale, too.
     """
     stale = np.zeros(len(known), bool)
     if manifest is None or not (names := [name for name in DIGESTS if name in known.column_names]):

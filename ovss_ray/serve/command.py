@@ -70,7 +70,7 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
 
 @contextmanager
 def _at_once() -> Iterator[None]:
-    """Exit at once if a second signal arrives during the block.
+    """Exit at once, with the status INTERRUPTED, if a second signal arrives during the block.
 
     Ray Serve then deletes the application in the background. A cluster that this command started is shut down.
     """
@@ -189,7 +189,7 @@ def _drain(service: DeploymentHandle, seconds: float) -> None:
 
 
 def _wait(service: DeploymentHandle) -> NoReturn:
-    """Print a line for each replica that is lost or replaced, until a signal arrives.
+    """Print a line for each replica that was lost or has started, until a signal arrives.
 
     Raises OvssError if the cluster has shut down.
     """

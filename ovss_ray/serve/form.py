@@ -28,7 +28,7 @@ class Prompting(TypedDict, total=False):
 def words(classes: Classes | None, benchmark: str | None, model: str | None, **more: Unpack[Prompting]) -> Fields:
     """Return the form fields for classes, benchmark, model and options.
 
-    Raises OvssError for an unknown option, and if a list is a string.
+    Raises OvssError for an unknown option, and if `classes` or `templates` is a string.
     """
     if unknown := sorted(more.keys() - Prompting.__annotations__.keys()):
         raise OvssError(f"unknown options: {', '.join(unknown)}; allowed: {', '.join(Prompting.__annotations__)}")
@@ -50,7 +50,11 @@ def words(classes: Classes | None, benchmark: str | None, model: str | None, **m
 
 
 def question(points: Points, box: Sequence[float] | None, multimask: bool | None) -> Fields:
-    """Return the form fields of a prompt."""
+    """Return the form fields of a prompt.
+
+    `box`: x0, y0, x1, y1 in pixels of the upright image. `multimask`: True: three masks, for an ambiguous
+    prompt; False: one mask; None: three masks for a single point without a box, else one.
+    """
     pointed = [[float(x), float(y), int(label)] for x, y, label in points]
     fields: Fields = [("points", json.dumps(pointed))] if pointed else []
     fields += [("box", json.dumps(list(map(float, box))))] if box is not None else []

@@ -23,9 +23,11 @@ EXAMPLE = '{"image": "BASE64", "classes": ["sky", ["tree", "bush"]]}'
 def read(body: bytes, allowed: Collection[str]) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of the image, and the other fields with the values that a form would have.
 
-    If the bytes are empty, the field `image` is the image's sha256. `allowed`: names of the fields.
+    `allowed`: names of the fields. With "image" in `allowed`, a sha256 may name an earlier image. The bytes are then
+    empty, and the field `image` is the sha256.
 
-    Raises HTTPException: 415 if the body is not a JSON object; 422 for an unknown field or an image that is not base64.
+    Raises HTTPException: 415 if the body is not a JSON object; 422 for an unknown field, or if the image is missing or
+    not base64.
     """
     try:
         document = json.loads(body)

@@ -28,7 +28,7 @@ class Pace:
     """time.monotonic() of the latest batch from which the factor was learned"""
 
     def seconds(self, images: int, pixels: int) -> float:
-        """Return the seconds for a batch of images with a total number of pixels, as calibrated."""
+        """Return the calibrated seconds, without the factor, for `images` images with `pixels` pixels in all."""
         return images * self.fixed + self.each * pixels / 1e6
 
     def now(self) -> "Pace":
@@ -37,7 +37,10 @@ class Pace:
         return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
 
     def learned(self, images: int, pixels: int, seconds: float) -> "Pace":
-        """Return the pace, updated by the `seconds` of a batch. A small batch or a pace of 0 changes nothing."""
+        """Return the pace, updated by the `seconds` of a batch.
+
+        A batch with fewer than LARGE pixels changes nothing. A pace of 0 remains 0.
+        """
         expected = self.seconds(images, pixels)
         if pixels < LARGE or not expected:
             return self
@@ -54,7 +57,10 @@ class Pace:
 
 
 def slowest(paces: Iterable[Pace]) -> Pace | None:
-    """Return a pace with the largest times among several replicas; None without replicas."""
+    """Return the pace with the largest `fixed` and the largest `each` of several replicas; None without replicas.
+
+    Both include the factors of the replicas.
+    """
     current = list(paces)
     if not current:
         return None

@@ -80,7 +80,7 @@ def answer(failure: AnyHTTPException, scope: Scope) -> JSONResponse:
 
 
 def request_id(scope: Scope) -> str:
-    """Return the id of a request: its header X-Request-ID if that is plain text, else a random one."""
+    """Return the id of a request: its header X-Request-ID if it matches REQUEST_ID, else a random id."""
     stated = Headers(scope=scope).get("x-request-id", "")
     identifier: str = stated if REQUEST_ID.fullmatch(stated) else scope.setdefault("ovss.request_id", uuid.uuid4().hex)
     return identifier

@@ -23,11 +23,11 @@ INTERNAL = "internal"
 TRIES = 3
 """Maximum number of attempts if each one ends in an INTERNAL error"""
 FIRST, LONGEST = 0.2, 10.0
-"""Seconds: upper bound of the random delay before the second attempt, and the limit up to which it doubles"""
+"""Seconds: upper bound of the random delay before the second attempt, and the limit up to which this bound doubles"""
 RETRY_AFTER = 30.0
 """Maximum seconds of a service's Retry-After that the client obeys"""
 NOTICE = 3.0
-"""Seconds without an answer, or with status 404 only, after which a warning says that the address may be wrong"""
+"""Seconds after which a warning names the address, if there is still no answer, or only the status 404"""
 LOG = logging.getLogger("ovss_ray.client")
 
 Attempt = Callable[[float], urllib3.BaseHTTPResponse]
@@ -38,6 +38,7 @@ def send(attempt: Attempt, address: str, seconds: float, patience: float) -> url
     """Send a request until its answer is final, and return the last answer.
 
     `seconds`: timeout of each attempt. `patience`: seconds after which no further attempt is made; 0: a single attempt.
+    Further attempts have at most the rest of `patience` as timeout, but at least 1 s.
     Raises urllib3's HTTPError if the last attempt had no answer.
     """
     begun, warned = time.monotonic(), False
@@ -64,7 +65,7 @@ def send(attempt: Attempt, address: str, seconds: float, patience: float) -> url
 
 
 def final(answer: urllib3.BaseHTTPResponse, number: int) -> bool:
-    """Return whether a request should not be repeated after the answer to attempt `number`, counted from 0."""
+    """Return whether the answer to attempt `number`, counted from 0, is final: the request is not repeated."""
     code = field(answer.data, "code")
     if answer.status == 404:
         return field(answer.data, "detail") is not None  # else Ray Serve runs, and the service is not deployed yet
@@ -74,10 +75,10 @@ def final(answer: urllib3.BaseHTTPResponse, number: int) -> bool:
 
 
 def delay(answer: urllib3.BaseHTTPResponse | None, number: int) -> float:
-    """Return the seconds to wait after attempt `number`: those of Retry-After, and a random delay on top.
+    """Return the seconds to wait after attempt `number`, counted from 0: Retry-After plus a random delay.
 
-    The random delay is uniform between 0 and a bound that doubles with each attempt ("full jitter": Brooker,
-    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    Of Retry-After, at most RETRY_AFTER seconds count. The random delay is uniform between 0 and a bound that doubles
+    with each attempt ("full jitter": Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
     """
     later = 0.0
     if answer is not None:

@@ -31,7 +31,10 @@ NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
 class Delayed(Exception):
-    """Error for a request whose time was over, and which had waited for most of it. It may be sent again."""
+    """Error for a request whose time is over. It may be sent again.
+
+    The request mostly waited: stages computed for less than half of its time.
+    """
 
 
 class TooSlow(Exception):

@@ -28,7 +28,7 @@ class ArrayCache:
         self.limit_bytes = limit_bytes
 
     def get(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the cached array, or compute and cache it. A folder without write permission only causes a warning."""
+        """Return the cached array, or compute and cache it. If the cache cannot be written, only warn."""
         cached = self.find(key)
         if cached is not None:
             return cached

@@ -22,13 +22,13 @@ from ovss_ray.io import files
 from ovss_ray.io.arrays.array_cache import cache_folder
 
 BLOCK = 1 << 26
-"""Maximum bytes of a block of embeddings in float32, and of its similarities to the queries"""
+"""Maximum bytes of a block of embeddings in float32, and likewise of the block's similarities to the queries"""
 SURPLUS = 32
 """Number of additional candidates: 2 · count + SURPLUS captions get a similarity in float64"""
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts → their embeddings (n, D) float32"""
+"""Function: n texts → their embeddings (n, D) float32"""
 
 
 class Hit(NamedTuple):
@@ -177,7 +177,7 @@ def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarr
         return np.load(file, mmap_mode="r")
     except OSError as failure:
         raise OvssError(
-            f"{file}: cannot write the index of captions: {failure}. Set OVSS_CACHE to a folder"
+            f"{file}: cannot write or read the index of captions: {failure}. Set OVSS_CACHE to a folder"
         ) from failure
 
 

@@ -35,7 +35,8 @@ def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -
     palette indices become colours, grey is repeated, alpha is dropped. 16-bit grey is reduced to its high byte, as
     Pillow does for 16-bit RGB; detectron2 clips 16-bit grey to white.
 
-    Raises OvssError if the file is not an image, is damaged, or has more than `cap` pixels.
+    Raises OvssError if the file is not an image, is damaged, or has more than `cap` pixels. Also raises OvssError for
+    floating-point pixels, and for values outside 0 to 65535.
     """
     with pixels_of(data, name, cap) as picture:
         picture.load()

@@ -15,7 +15,7 @@ from ovss_ray.structures.findings import Fault
 
 @dataclass(frozen=True)
 class Shown:
-    """Palette of a label file, and those of its indices that occur in the file."""
+    """Palette of a label file, and the palette indices that occur in the file."""
 
     file: str
     colours: tuple[tuple[int, ...], ...]

@@ -49,7 +49,7 @@ def only_page(data: bytes, name: str) -> Tags:
     """Return the tags of a TIFF that has a single page of lossless integer samples.
 
     Smaller copies of a page, as in Cloud-Optimised GeoTIFFs, do not count as pages. Raises OvssError for several pages,
-    lossy compression, or samples that are not integers.
+    lossy compression, samples that are not integers, and other unsupported kinds of samples.
     """
     with readable(name):
         pages = _pages(data)
@@ -73,7 +73,7 @@ def only_page(data: bytes, name: str) -> Tags:
 
 
 def _plain_samples(page: Tags, name: str) -> None:
-    """Raise OvssError unless samples are integers, and a pixel is grey, an index or RGB, with or without alpha."""
+    """Raise OvssError unless a pixel is grey, an index or RGB, perhaps with alpha, in integers up to 32 bits."""
     kinds = sorted({FORMATS.get(kind, f"format {kind}") for kind in page.get(FORMAT, (1,))})
     bits = first(page, BITS, 1)
     if kinds not in (["signed"], ["unsigned"]) or bits > 32:

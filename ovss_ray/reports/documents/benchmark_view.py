@@ -22,7 +22,7 @@ IDS = 50
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return the data of a benchmark's section that come from the report alone. `number` makes its HTML id unique."""
+    """Return the data of a benchmark's section that come from the report alone. `number` is part of the HTML id."""
     headings = values.class_headings(benchmark)
     return {
         "number": number,
@@ -130,7 +130,7 @@ def confusion_rows(listed: Sequence[Confusion], labels: Sequence[str]) -> list[d
 
 
 def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequence[str], most: int) -> dict[str, Any]:
-    """Return headings and cells of the part of the confusion matrix with the costliest confusions."""
+    """Return headings and cells of the confusion matrix of at most `most` classes (see confusions.matrix)."""
     if partial is None:
         return {"rows": [], "columns": []}
     rows, columns, shares = confusing.matrix(partial, listed, most)

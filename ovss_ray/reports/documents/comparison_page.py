@@ -20,7 +20,7 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.runs.folder import RunFolder
 
 Runs = Mapping[str, tuple[Report, Mapping[str, Reading]]]
-"""Folder of a run → its report, and benchmark → content of its records, with confusion cells."""
+"""Folder of a run → (report of the run, mapping of each benchmark to its records' content with confusion cells)."""
 Differences = Mapping[tuple[str, str], Paired]
 """(folder of a further run, benchmark) → paired differences of this run to the first run."""
 
@@ -174,7 +174,10 @@ def _gallery(name: str, runs: Runs, images: int, room: int) -> tuple[list[str], 
 
 
 def _most_different(cells: Sequence[Cells]) -> list[str]:
-    """Return the ids of the images scored in all runs, largest difference of mIoU to the first run first."""
+    """Return the ids of the images scored in all runs, sorted by the difference of mIoU to the first run.
+
+    The largest difference of any run comes first. An image without an mIoU counts as 0.
+    """
     mious = [dict(zip(of.ids, np.nan_to_num(of.image_miou).tolist(), strict=True)) for of in cells]
     shared = [image for image in mious[0] if all(image in of for of in mious)]
     return sorted(shared, key=lambda image: (-max(abs(of[image] - mious[0][image]) for of in mious), image))

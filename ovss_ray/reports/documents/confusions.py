@@ -30,7 +30,7 @@ class Confusion:
     images: int = 0
     """number of images with this confusion; 0 without stored confusion cells"""
     examples: tuple[str, ...] = ()
-    """ids of the images with most of these pixels, largest number first"""
+    """ids of up to EXAMPLES images with most of these pixels, largest number first"""
 
 
 def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusion]:

@@ -32,7 +32,7 @@ def share(images: int, benchmarks: int) -> int:
 
 
 def build(album: Album, cells: Sequence[Cells], reasons: Mapping[str, Sequence[str]], room: int = ROOM) -> Gallery:
-    """Return a gallery. `reasons`: image id → reasons to show it, most important image first.
+    """Return the gallery of the images in `reasons`: image id → reasons to show it, most important image first.
 
     `cells` are the confusion cells of each run. Images beyond `room` bytes of pictures are left out, with a note.
     """

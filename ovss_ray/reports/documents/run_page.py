@@ -34,7 +34,7 @@ def write(folder: RunFolder, report: Report, readings: Mapping[str, Reading], im
     """Write the page into the folder of a run, and return its address.
 
     `readings` have confusion cells, except for benchmarks with too many images (see totals.read). `images` is the total
-    number of images in all galleries; 0 for a page without photographs.
+    number of images in all galleries; 0 for a page without images.
     """
     uri = folder.file(FILE)
     files.write(uri, render(folder, report, readings, images).encode())

@@ -46,7 +46,10 @@ def selected(
 
 
 def _of_classes(cells: Cells, iou: np.ndarray) -> list[str]:
-    """Return for each of the worst classes the image with most wrong pixels of the class, worst class first."""
+    """Return the id of the image with most wrong pixels for each of the worst classes, worst class first.
+
+    Wrong pixels of a class are false negatives and false positives.
+    """
     order = [int(label) for label in np.argsort(iou, kind="stable") if not np.isnan(iou[label])][:WORST_CLASSES]
     return [name for label in order for name in _most_wrong(cells, label)]
 

@@ -25,7 +25,7 @@ def with_values(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
 
 
 def class_headings(benchmark: BenchmarkReport) -> dict[str, str]:
-    """Return key → heading of the values per class, for the keys of measured metrics in the report."""
+    """Return key → heading for the values per class in the report, without metrics that were not measured."""
     present = benchmark.classes[0].model_dump() if benchmark.classes else {}
     measured = [of for of in known([benchmark]) if of.measured_as in benchmark.measured or not benchmark.measured]
     named = {key: words for metric in measured for key, words in metric.class_headings.items()}

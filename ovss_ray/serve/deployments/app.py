@@ -57,7 +57,9 @@ HEALTH: dict[str, Any] = {"health_check_period_s": 5.0, "health_check_timeout_s"
 
 After three failed checks, Serve replaces the replica."""
 LATE = 2
-"""Factor: a batch counts as hung after LATE × `limits.seconds`. By then, all requests in it have timed out."""
+"""Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
+
+By then, all requests in it have timed out. If `deadline` of the config is shorter, `deadline` counts."""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -205,7 +207,7 @@ class Ingress:
         await self.app.state.desk.drain()
 
     async def lines(self) -> list[str]:
-        """Return a line for each lost or new replica since the start of this deployment."""
+        """Return a line for each replica that was lost or has started, oldest first; at most the last watch.LINES."""
         lines: list[str] = self.app.state.desk.watch.lines
         return lines
 

@@ -22,7 +22,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 Route = Sequence[tuple[DeploymentHandle, Parts]]
 """The deployments of a model's pools in order, each with its stages per kind of answer (see batch.Parts)"""
 ANSWER = 1.0
-"""Seconds of a request's time that are reserved for returning its answer; a tenth of the time if it is below 10 s"""
+"""Maximum seconds reserved for returning an answer; a tenth of the request's remaining time if that is less"""
 PATIENCE = 5.0
 """Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
 
@@ -60,7 +60,10 @@ async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: K
 
 
 async def figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures] | None]:
-    """Return name of a pool → metrics of its replicas; None if a replica does not answer in time."""
+    """Return name of a pool → values of its replicas; [] if no replica runs.
+
+    The values are None if a replica does not answer in time, or this version of Ray cannot request them.
+    """
     of_pools = await asyncio.gather(*map(_figures_of, handles))
     return {handle.deployment_name: replicas for handle, replicas in zip(handles, of_pools, strict=True)}
 

@@ -108,7 +108,10 @@ class Replica:
         return self.thread.submit(computed).result()
 
     def _prompter(self, pool: Placed, remembered: int) -> Stage:
-        """Return the stage for prompts, with the network of the stage that proposes regions: a GPU may not fit two."""
+        """Return the stage for prompts, with the network of the stage that proposes regions.
+
+        The network is shared, since a GPU may not have room for two.
+        """
         proposer = next(stage for stage in pool.stages if stage.use in PROMPTERS)
         config = batch.prompter(proposer, memory=remembered)
         return config.build(network=self.stages[proposer.use].network)
@@ -116,8 +119,8 @@ class Replica:
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows. After `seconds`, raises TooSlow if the stages have spent
-        at least half of this time on its batch, else Delayed.
+        The row is computed in a batch with other waiting rows. After `seconds`, raises TooSlow if the row's batch was
+        computed for at least half of this time, else Delayed.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))

@@ -5,8 +5,8 @@ replica's name are hashed together. The image belongs to the replica with the hi
 communication, so even an immediate second click reaches the same replica. If a replica is added or removed, only the
 images of that replica move.
 
-Two features of Ray Serve were not suitable. Its model multiplexing learns only after a delay what a replica has loaded.
-Its ConsistentHashRouter (experimental in Ray 2.60) does not send every request without an image to the less busy
+Two features of Ray Serve were not suitable. Model multiplexing learns only after a delay what a replica has loaded.
+ConsistentHashRouter (experimental in Ray 2.60) does not send every request without an image to the less busy
 replica.
 """
 
@@ -21,7 +21,7 @@ from ovss_ray.engine.cluster.ray_internals import report_missing
 class ByImage(RequestRouter):
     """Router that chooses a replica by the image's SHA-256, which requests carry as `multiplexed_model_id`.
 
-    Requests without it go to the less busy of two random replicas.
+    Requests without this digest go to the less busy of two random replicas.
     """
 
     async def choose_replicas(

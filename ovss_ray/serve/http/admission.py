@@ -91,8 +91,9 @@ class Desk:
     async def place(self, request: Request) -> AsyncIterator[None]:
         """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
 
-        The body is received first, so that a slow sender takes no place from others. Raises HTTPException: 408 if the
-        body is late; 429 if the maximum is reached; 503 after a timeout or if the service is being stopped.
+        The body is received first, so that a slow sender takes no place from others. Raises HTTPException: 400 if the
+        client closes the connection; 408 if the body is late; 429 if the maximum is reached; 503 after a timeout or if
+        the service is being stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
         await self._receive(request)
@@ -112,7 +113,10 @@ class Desk:
             self.waiting -= 1
 
     async def _receive(self, request: Request) -> None:
-        """Read the whole body of a request; the request object stores it. Raises HTTPException 408 if it is late."""
+        """Read the whole body of a request; the request object stores it.
+
+        Raises HTTPException: 408 if the body is late; 400 if the client closes the connection.
+        """
         try:
             async with asyncio.timeout(self.limits.upload):
                 await request.body()
@@ -136,8 +140,9 @@ class Desk:
     async def image(self, data: bytes, model: Model, kind: Kind) -> AsyncIterator[np.ndarray]:
         """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
 
-        First wait until its pixels, with those of other images in memory, are within `limits.held`. Raises
-        HTTPException: 413 for too many pixels, 415 if it is not a JPEG, PNG or WebP, 422 if damaged.
+        First wait until its pixels, with those of other images in memory, are within `limits.held`. An image that
+        is alone in memory does not wait. Raises HTTPException: 413 for too many pixels, or more than the model can
+        answer in time; 415 if it is not a JPEG, PNG or WebP; 422 if damaged.
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width
@@ -172,7 +177,7 @@ class Desk:
         return answer
 
     async def warm(self) -> None:
-        """Run every model on a test image, again and again until all succeed. Then set `ready`."""
+        """Run every model on a test image, every `limits.retry` seconds until all succeed. Then set `ready`."""
         while not self.ready:
             try:
                 answers = [

@@ -65,7 +65,10 @@ def check_host(host: str, key: str | None) -> None:
 
 
 class Guard:
-    """ASGI middleware that admits only requests with the API key. If no key is set, it admits only local requests."""
+    """ASGI middleware that admits requests with the API key, and for public paths.
+
+    If no key is set, it admits local requests only. A local request comes from this machine, and from no foreign page.
+    """
 
     def __init__(self, app: ASGIApp, key: bytes | None, body: int, bodies: int) -> None:
         """Prepare the checks. `key`: SHA-256 of the API key, or None. `body`: maximum bytes of a request.
@@ -180,7 +183,9 @@ def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
 
 
 async def _drain(receive: Receive, most: int) -> bool:
-    """Read and discard up to `most` bytes of a body. Otherwise a client that is still sending might miss the answer.
+    """Read and discard about `most` bytes of a body, for up to DRAIN seconds.
+
+    Otherwise a client that is still sending might miss the answer.
 
     Return whether the body is complete.
     """

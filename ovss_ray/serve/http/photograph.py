@@ -22,7 +22,7 @@ For each scan, even of a few bytes, the decoder passes over all pixels. So a sma
 def size(data: bytes, limits: Limits) -> tuple[int, int]:
     """Return height and width of an image in pixels, from its header alone.
 
-    Raises HTTPException: 415 if it is not a JPEG, PNG or WebP, 413 for too many pixels, 422 if damaged.
+    Raises HTTPException: 415 if it is not a JPEG, PNG or WebP, 413 for too many pixels or scans, 422 if damaged.
     """
     if not taken(data):
         raise HTTPException(415, f"the image is not a JPEG, PNG or WebP: its file begins with {data[:8]!r}")

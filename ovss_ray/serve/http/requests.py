@@ -177,7 +177,7 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
     """Return the image's bytes (empty without an image) and the fields. Fields of a body override query parameters.
 
     Raises HTTPException: 400 for a malformed form; 415 for a body that is neither form nor image nor JSON; 422 for
-    unknown fields. Raises RequestValidationError for invalid values of fields.
+    unknown fields, or a form without an image. Raises RequestValidationError for invalid values of fields.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":

@@ -19,7 +19,7 @@ CONVENTIONS = (
     "unknown: the source does not state it; fold_miou, fold_miou_hsnet: over the classes of a fold; instance_iou, "
     "instance_accuracy: no mIoU, but the values of prompted instances"
 )
-"""Explanation of the conventions."""
+"""Explanation of the conventions, which follows a leaderboard."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
 
 
 def _key(name: str, runs: Mapping[str, Report]) -> str:
-    """Return the metric of a benchmark's column: that of its runs, else `miou`."""
+    """Return the metric of a benchmark's column: the first main metric of a run other than `miou`, else `miou`."""
     mains = (tables.main(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
     return next((key for key in mains if key != "miou"), "miou")
 

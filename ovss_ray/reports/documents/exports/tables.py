@@ -120,7 +120,7 @@ def plain(cell: str) -> str:
 def latex(run: str, report: Report) -> str:
     """Return a booktabs table: the columns of each benchmark in the papers' order (see `mains`), and a row for the run.
 
-    If values of the run's method are published, a row above it has those by the same convention.
+    If values of the run's method are published by the same convention, a row above the run has these values.
     """
     names = in_paper_order(report.benchmarks)
     columns = [(name, key) for name in names for key in mains(report.benchmarks[name])]
