@@ -61,8 +61,7 @@ def read_texts(path: str | Path, column: str = "caption") -> list[str]:
 def _parquet(path: str | Path, column: str) -> list[str]:
     """Return the texts of a column. Raises OvssError for an empty text: row i must match row i of the embeddings."""
     try:
-        system, inside = files.locate(path)
-        with pq.ParquetFile(system.open_input_file(inside)) as table:
+        with files.opened(path) as file, pq.ParquetFile(file) as table:
             if column not in table.schema_arrow.names:
                 names = table.schema_arrow.names
                 offer = nearest(column, names)

@@ -1,0 +1,247 @@
+"""Files by path or URI: local paths, and all schemes of fsspec (s3://, gs://, abfs://, http://, hf://, …)."""
+
+import contextlib
+import errno
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import inline
+from ovss_ray.io.files import addresses, folders, remote
+from ovss_ray.io.files.addresses import shown as shown
+from ovss_ray.io.files.folders import Trail as Trail
+from ovss_ray.io.files.folders import is_link as is_link
+from ovss_ray.io.files.folders import leads_nowhere as leads_nowhere
+
+
+def join(folder: str | Path, *names: str) -> str:
+    """Return the path of a file inside a folder. The folder may be a URI."""
+    return "/".join([str(folder).rstrip("/"), *names])
+
+
+def read(uri: str | Path) -> bytes:
+    """Return a file's bytes. Raises OvssError with the file's name if it cannot be read."""
+    if inline.is_inline(str(uri)):
+        return inline.content(str(uri))
+    path = addresses.local(uri)
+    if path is None:
+        return remote.read(str(uri))
+    with _readable(uri):
+        return Path(path).read_bytes()
+
+
+def beginning(uri: str | Path, number: int) -> bytes:
+    """Return the first `number` bytes of a file, or all if there are fewer. Raises OvssError."""
+    path = addresses.local(uri)
+    if path is None:
+        return remote.read(str(uri), 0, number)
+    with _readable(uri), open(path, "rb") as file:
+        return file.read(number)
+
+
+@contextmanager
+def opened(uri: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; it is seekable. Raises OvssError, also for failed reads in the block."""
+    path = addresses.local(uri)
+    if path is None:
+        with remote.opened(str(uri)) as file:
+            yield file
+        return
+    with _readable(uri), open(path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def _readable(uri: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be read: {_lost_link(uri) or failure.strerror or failure}") from failure
+
+
+def _lost_link(uri: str | Path) -> str:
+    """Return a description of a broken link; "" for other files."""
+    path = str(uri) if "://" in str(uri) else str(Path(uri).expanduser())
+    if not leads_nowhere(path):
+        return ""
+    return f"broken link to {os.readlink(path)}. Fetch the file (git annex get, datalad get, dvc pull)"
+
+
+def stamp(uri: str) -> str:
+    """Return a string that changes when a file changes, without reading the file.
+
+    A local file's stamp has its size, modification time, change time and inode. A copy of the file therefore has
+    another stamp. A remote file's stamp has its size, its time or ETag if known, and its URI. Two remote files of equal
+    size therefore have different stamps. The stamp of a missing file is "absent". If nothing is known about a
+    file, its stamp is "".
+    """
+    if inline.is_inline(uri):
+        return inline.digest(uri)
+    path = addresses.local(uri)
+    try:
+        if path is None:
+            return remote.stamp(uri)
+        state = os.stat(path)
+        return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}"
+    except FileNotFoundError:
+        return "absent"
+    except (OSError, OvssError):
+        return ""
+
+
+def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
+    """Write a whole file, or nothing if that fails. If `data` is an iterator, one piece at a time is in memory.
+
+    A local file is written under a temporary name, then renamed. For an object store, all pieces are joined in memory
+    for a single PUT. Raises OvssError with the file's name if it cannot be written (no permission, no space).
+    """
+    path = addresses.local(uri)
+    if path is None:
+        remote.write(str(uri), b"".join(data) if isinstance(data, Iterator) else data)
+        return
+    aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
+    pieces: Iterable[bytes] = data if isinstance(data, Iterator) else [data]
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(aside, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        os.replace(aside, path)
+    except OSError as failure:
+        full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "no space left on device. Free some space there" if full else failure.strerror or failure
+        raise OvssError(f"{uri}: cannot be written: {reason}") from failure
+    finally:
+        with contextlib.suppress(OSError):  # it is there only after a failure
+            os.unlink(aside)
+
+
+def create(uri: str, data: bytes) -> bool:
+    """Write a file unless it exists. Return whether it was written. Raises OvssError (see `remote.create`)."""
+    if not is_local(uri):
+        return remote.create(uri, data)
+    if exists(uri):
+        return False
+    write(uri, data)
+    return True
+
+
+def delete(uri: str | Path) -> None:
+    """Delete a file, if it exists. Raises OvssError if that fails."""
+    path = addresses.local(uri)
+    if path is None:
+        remote.delete(str(uri))
+        return
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be deleted: {failure.strerror or failure}") from failure
+
+
+def read_parquet(content: bytes, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file and verify the checksums of its pages. Raises ArrowException, ValueError or OSError.
+
+    Arrow's threads are not used. With them, 2 of 100 processes that ended right after a read were aborted.
+    """
+    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+        return file.read(columns, use_threads=False)
+
+
+def names(folder: str | Path, suffix: str = "") -> list[str]:
+    """Return the sorted file names in a folder that end in `suffix`; empty if the folder does not exist."""
+    return sorted(name for name, is_folder in entries(folder) if not is_folder and name.endswith(suffix))
+
+
+def walk(folder: str | Path) -> list[str]:
+    """Return the sorted addresses of all files below a folder; empty if the folder does not exist."""
+    return sorted(scan(folder, recursive=True))
+
+
+def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
+    """Yield the addresses of the files in a folder, or of all files below it, in arbitrary order.
+
+    A folder that does not exist has no files. Broken links count as files; links to a parent folder are ignored. Local
+    files are listed lazily, so that memory stays constant.
+    """
+    pending = [(str(folder), Trail.at(folder))]
+    while pending:
+        place, trail = pending.pop()
+        for name, is_folder in entries(place):
+            address = join(place, name)
+            if not is_folder:
+                yield address
+            elif recursive and (inner := trail.into(address)):
+                pending.append((address, inner))
+
+
+def entries(folder: str | Path) -> Iterator[tuple[str, bool]]:
+    """Yield each name in a folder and whether it is a folder, in arbitrary order.
+
+    A folder that does not exist has no names. Broken links count as files; pipes, sockets and devices are ignored.
+    Raises OvssError if the folder cannot be listed.
+    """
+    path = addresses.local(folder)
+    if path is None:
+        yield from remote.entries(str(folder))
+        return
+    try:
+        yield from folders.entries(path)
+    except OSError as failure:
+        raise OvssError(f"{folder}: cannot be listed: {failure.strerror or failure}") from failure
+
+
+def absolute(uri: str) -> str:
+    """Return the absolute form of a local path, for workers with other working directories. A URI is unchanged.
+
+    Raises OvssError for a URI with a password or a query, since run folders and reports show addresses.
+    """
+    addresses.refuse_secrets(uri)
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def is_local(uri: str) -> bool:
+    """Return whether an address is local: a path or file://."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def exists(uri: str | Path) -> bool:
+    """Return whether a file or folder exists."""
+    if inline.is_inline(str(uri)):
+        return True
+    path = addresses.local(uri)
+    if path is None:
+        return remote.exists(str(uri))
+    with _accessed(uri):
+        return folders.state(path) is not None
+
+
+def is_folder(uri: str | Path) -> bool:
+    """Return whether a folder exists."""
+    path = addresses.local(uri)
+    if path is None:
+        return remote.is_folder(str(uri))
+    with _accessed(uri):
+        return folders.is_folder(path)
+
+
+@contextmanager
+def _accessed(uri: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be accessed: {failure.strerror or failure}") from failure
+
+
+def plain(name: str) -> str:
+    """Return a benchmark's name as a folder name: ade20k:847 → ade20k-847, folder:a/b.yaml → folder-b."""
+    family, _, rest = name.partition(":")
+    stem = Path(rest).stem if rest.endswith((".yaml", ".yml")) else rest
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{family}-{stem}" if stem else family)
