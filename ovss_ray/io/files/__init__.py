@@ -105,7 +105,7 @@ def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
     """
     path = addresses.local(uri)
     if path is None:
-        remote.write(str(uri), b"".join(data) if isinstance(data, Iterator) else data)
+        remote.write(str(uri), b"".join(data) if isinstance(data, Iterator) else bytes(data))
         return
     aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
     pieces: Iterable[bytes] = data if isinstance(data, Iterator) else [data]
