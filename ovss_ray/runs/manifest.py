@@ -6,7 +6,7 @@ A report states how many of these images each metric covers.
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
 from typing import Any
@@ -112,6 +112,7 @@ def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]
     local = all(files.is_local(item.image) for item in batch)
     with ThreadPoolExecutor(8 if local else REMOTE) as pool:
         while batch:
+            batch = [replace(item, image=files.pinned(item.image), truth=files.pinned(item.truth)) for item in batch]
             looks = pool.map(partial(_look, benchmark), batch)
             for item, (height, width, *stamps) in zip(batch, looks, strict=True):
                 ratio = width / max(1, height)

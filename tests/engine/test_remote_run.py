@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 from PIL import Image
 
 import ovss_ray
+from ovss_ray.benchmarks import catalog
+from ovss_ray.benchmarks.selection import Selection
 from ovss_ray.engine.progress import Counts
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.runs import manifest
 from ovss_ray.runs.lease import FILE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -109,6 +113,21 @@ def test_a_missing_bucket_is_reported_before_ray_starts(data: Path, bucket: str,
         ovss_ray.evaluate("oracle", f"folder:{data}/mine.yaml", data_root="s3://none/data", out=tmp_path)
     with pytest.raises(OvssError, match=r"s3://none/run.*: The specified bucket does not exist"):
         ovss_ray.evaluate("oracle", f"folder:{data}/mine.yaml", data_root=data, out="s3://none/run")
+
+
+def test_images_in_archives_of_a_bucket_are_read_by_their_position(data: Path, bucket: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        for kind in ("photos", "labels"):
+            archive.add(data / kind, kind)
+    files.write(f"{bucket}/all.tar", (tmp_path / "all.tar").read_bytes())
+    (tmp_path / "mine.yaml").write_text((data / "mine.yaml").read_text())  # a folder without photographs
+    benchmark = catalog.load(f"folder:{tmp_path}/mine.yaml")
+    table = manifest.build("mine", benchmark, f"{bucket}/all.tar", Selection.of(benchmark))
+    assert len(table) == IMAGES
+    for row in table.to_pylist():
+        assert row["image_uri"].startswith(f"{bucket}/all.tar@")
+        assert files.read(row["image_uri"]) == (data / f"photos/{row['image_id']}.png").read_bytes()
+        assert (row["height"], row["width"]) == (16, 20 + int(row["image_id"][1:]) % 3)
 
 
 def test_files_in_a_bucket_are_listed_page_by_page_and_created_once(bucket: str) -> None:

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.io import files
-from ovss_ray.io.arrays.array_cache import cache_folder
+from ovss_ray.io.files.cache import cache_folder
 
 BLOCK = 1 << 26
 """bytes: maximum memory of a block of embeddings in float32, and of its similarities"""

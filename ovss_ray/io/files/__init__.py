@@ -2,8 +2,8 @@
 
 import contextlib
 import errno
+import io
 import os
-import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import inline
-from ovss_ray.io.files import addresses, folders, remote
+from ovss_ray.io.files import addresses, archive_index, archives, cells, folders, remote
+from ovss_ray.io.files.addresses import plain as plain
 from ovss_ray.io.files.addresses import shown as shown
+from ovss_ray.io.files.archives import Member
+from ovss_ray.io.files.archives import is_archive as is_archive
 from ovss_ray.io.files.folders import Trail as Trail
 from ovss_ray.io.files.folders import is_link as is_link
 from ovss_ray.io.files.folders import leads_nowhere as leads_nowhere
@@ -31,6 +34,8 @@ def read(uri: str | Path) -> bytes:
     """Return a file's bytes. Raises OvssError with the file's name if it cannot be read."""
     if inline.is_inline(str(uri)):
         return inline.content(str(uri))
+    if (data := _inner(str(uri))) is not None:
+        return data
     path = addresses.local(uri)
     if path is None:
         return remote.read(str(uri))
@@ -38,8 +43,39 @@ def read(uri: str | Path) -> bytes:
         return Path(path).read_bytes()
 
 
+def _inner(uri: str) -> bytes | None:
+    """Return the bytes of a file in an archive, or of a cell of a table; None for another address."""
+    if cell := cells.parsed(uri):
+        return cells.content(cell)
+    member = _member(uri)
+    return archives.content(member) if member else None
+
+
+def _member(uri: str) -> Member | None:
+    """Return the file of an address inside an archive; None for another address. Raises OvssError if it is missing."""
+    if member := archives.pinned(uri):
+        return member
+    if not (inside := archives.split(uri)):
+        return None
+    archive, path = inside
+    if member := archive_index.of(archive).find(path):
+        return member
+    raise OvssError(f"{shown(uri)}: cannot be read: no such file in the archive")
+
+
+def pinned(uri: str) -> str:
+    """Return the address of a file in an archive with its position, for readers without index (see `archives`).
+
+    Another address is unchanged. Raises OvssError if the archive is damaged or has no such file.
+    """
+    member = None if inline.is_inline(uri) else _member(uri)
+    return member.uri if member else uri
+
+
 def beginning(uri: str | Path, number: int) -> bytes:
     """Return the first `number` bytes of a file, or all if there are fewer. Raises OvssError."""
+    if (data := _inner(str(uri))) is not None:
+        return data[:number]
     path = addresses.local(uri)
     if path is None:
         return remote.read(str(uri), 0, number)
@@ -50,6 +86,9 @@ def beginning(uri: str | Path, number: int) -> bytes:
 @contextmanager
 def opened(uri: str | Path) -> Iterator[BinaryIO]:
     """Open a file for reading; it is seekable. Raises OvssError, also for failed reads in the block."""
+    if (data := _inner(str(uri))) is not None:
+        yield io.BytesIO(data)
+        return
     path = addresses.local(uri)
     if path is None:
         with remote.opened(str(uri)) as file:
@@ -80,13 +119,19 @@ def stamp(uri: str) -> str:
 
     A local file's stamp has its size, modification time, change time and inode. A copy of the file therefore has
     another stamp. A remote file's stamp has its size, its time or ETag if known, and its URI. Two remote files of equal
-    size therefore have different stamps. The stamp of a missing file is "absent". If nothing is known about a
-    file, its stamp is "".
+    size therefore have different stamps. In an archive or table, the stamp is the position and the archive's stamp. The
+    stamp of a missing file is "absent". If nothing is known about a file, its stamp is "".
     """
     if inline.is_inline(uri):
         return inline.digest(uri)
     path = addresses.local(uri)
     try:
+        if cell := cells.parsed(uri):
+            table = archives.stamp(cell.table)
+            return table and f"{cell.place} {table}"
+        if member := archives.pinned(uri) or (archives.split(uri) and _member(uri)):
+            archive = archives.stamp(member.archive)
+            return archive and f"{member.place} {archive}"
         if path is None:
             return remote.stamp(uri)
         state = os.stat(path)
@@ -185,9 +230,14 @@ def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
 def entries(folder: str | Path) -> Iterator[tuple[str, bool]]:
     """Yield each name in a folder and whether it is a folder, in arbitrary order.
 
-    A folder that does not exist has no names. Broken links count as files; pipes, sockets and devices are ignored.
+    An archive (.zip, .tar) as `folder` is a folder, but a file as an entry. A folder that does not exist has no names.
+    Broken links count as files; pipes, sockets and devices are ignored.
     Raises OvssError if the folder cannot be listed.
     """
+    if inside := archives.split(f"{str(folder).rstrip('/')}/"):
+        archive, path_inside = inside
+        yield from archive_index.of(archive).entries(path_inside)
+        return
     path = addresses.local(folder)
     if path is None:
         yield from remote.entries(str(folder))
@@ -216,6 +266,13 @@ def exists(uri: str | Path) -> bool:
     """Return whether a file or folder exists."""
     if inline.is_inline(str(uri)):
         return True
+    if cell := cells.parsed(str(uri)):
+        return exists(cell.table)
+    if member := archives.pinned(str(uri)):
+        return exists(member.archive)
+    if inside := archives.split(str(uri)):
+        index = archive_index.of(inside[0])
+        return index.is_folder(inside[1]) or index.has(inside[1])
     path = addresses.local(uri)
     if path is None:
         return remote.exists(str(uri))
@@ -224,7 +281,9 @@ def exists(uri: str | Path) -> bool:
 
 
 def is_folder(uri: str | Path) -> bool:
-    """Return whether a folder exists."""
+    """Return whether a folder exists. An archive is a file; folders inside it are folders."""
+    if inside := archives.split(str(uri)):
+        return archive_index.of(inside[0]).is_folder(inside[1])
     path = addresses.local(uri)
     if path is None:
         return remote.is_folder(str(uri))
@@ -238,10 +297,3 @@ def _accessed(uri: str | Path) -> Iterator[None]:
         yield
     except OSError as failure:
         raise OvssError(f"{uri}: cannot be accessed: {failure.strerror or failure}") from failure
-
-
-def plain(name: str) -> str:
-    """Return a benchmark's name as a folder name: ade20k:847 → ade20k-847, folder:a/b.yaml → folder-b."""
-    family, _, rest = name.partition(":")
-    stem = Path(rest).stem if rest.endswith((".yaml", ".yml")) else rest
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{family}-{stem}" if stem else family)

@@ -68,3 +68,10 @@ def local(uri: str | Path) -> str | None:
     if text.startswith("file://"):
         return str(Path("/", text.removeprefix("file://").partition("/")[2]))
     return None if "://" in text else str(Path(text).expanduser().absolute())
+
+
+def plain(name: str) -> str:
+    """Return a benchmark's name as a folder name: ade20k:847 → ade20k-847, folder:a/b.yaml → folder-b."""
+    family, _, rest = name.partition(":")
+    stem = Path(rest).stem if rest.endswith((".yaml", ".yml")) else rest
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{family}-{stem}" if stem else family)
