@@ -94,9 +94,9 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
 def _create(uri: str, data: bytes) -> bool:
     """Write a small file, unless it exists. Return whether it was written.
 
-    On a local path, also if machines share it, only one of several processes creates the file. The same holds for S3,
-    Google and Azure. On other remote stores, two processes that call this at the same moment may both succeed. The
-    first renewal of a lease then ends one of them. Raises OvssError with the file's name if it cannot be written.
+    On a local path, also if machines share it, only one of several processes creates the file. The same holds for S3.
+    On other remote stores, two processes that call this at the same moment may both succeed. The first renewal of a
+    lease then ends one of them. Raises OvssError with the file's name if it cannot be written.
     """
     if "://" in uri:
         return files.create(uri, data)

@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ovss_ray.errors import OvssError
 from ovss_ray.io import inline
 from ovss_ray.io.files import addresses, archive_index, archives, cells, folders, remote
@@ -20,6 +17,7 @@ from ovss_ray.io.files.addresses import plain as plain
 from ovss_ray.io.files.addresses import shown as shown
 from ovss_ray.io.files.archives import Member
 from ovss_ray.io.files.archives import is_archive as is_archive
+from ovss_ray.io.files.cells import read_parquet as read_parquet
 from ovss_ray.io.files.folders import Trail as Trail
 from ovss_ray.io.files.folders import is_link as is_link
 from ovss_ray.io.files.folders import leads_nowhere as leads_nowhere
@@ -41,6 +39,12 @@ def read(uri: str | Path) -> bytes:
         return remote.read(str(uri))
     with _readable(uri):
         return Path(path).read_bytes()
+
+
+def archive_of(uri: str) -> str | None:
+    """Return the archive that an address names or is inside of; None for another address."""
+    inside = archives.split(f"{uri.rstrip('/')}/")
+    return inside and inside[0]
 
 
 def _inner(uri: str) -> bytes | None:
@@ -189,15 +193,6 @@ def delete(uri: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
     except OSError as failure:
         raise OvssError(f"{uri}: cannot be deleted: {failure.strerror or failure}") from failure
-
-
-def read_parquet(content: bytes, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file and verify the checksums of its pages. Raises ArrowException, ValueError or OSError.
-
-    Arrow's threads are not used. With them, 2 of 100 processes that ended right after a read were aborted.
-    """
-    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-        return file.read(columns, use_threads=False)
 
 
 def names(folder: str | Path, suffix: str = "") -> list[str]:

@@ -184,3 +184,12 @@ class _Groups:
 
 
 _GROUPS = _Groups()
+
+
+def read_parquet(content: bytes, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file and verify the checksums of its pages. Raises ArrowException, ValueError or OSError.
+
+    Arrow's threads are not used. With them, 2 of 100 processes that ended right after a read were aborted.
+    """
+    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+        return file.read(columns, use_threads=False)

@@ -148,7 +148,7 @@ def write(uri: str, data: bytes) -> None:
 def create(uri: str, data: bytes) -> bool:
     """Write a file unless it exists. Return whether it was written. Raises OvssError.
 
-    S3, Google and Azure do this in one step. Other stores may let two processes succeed at the same moment.
+    S3 does this in one step. Other stores may let two processes succeed at the same moment.
     """
     if exists(uri):
         return False
