@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from ovss_ray.benchmarks.coco_json import require
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.io.files.cache import local_copy
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.settings import Settings
@@ -52,11 +53,11 @@ class Stage(stage.Stage):
     def files(cls, config: Any) -> tuple[Path, ...]:
         """Return the file of results. Raises OvssError if the file, or the library ijson, is missing."""
         require("ijson")
-        if not Path(config.path).is_file():
+        if not files.exists(config.path) or files.is_folder(config.path):
             raise OvssError(
                 f"{config.path}: no such file. Set detector_prompts.path to a JSON file of results in COCO's format"
             )
-        return (Path(config.path),)
+        return (local_copy(config.path),)
 
     @classmethod
     def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
@@ -95,7 +96,7 @@ def _read(path: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     rows: list[tuple[float, ...]] = []
     count = 0
     try:
-        with open(path, "rb") as file:
+        with files.opened(path) as file:
             for entry in ijson.items(file, "item", use_float=True):
                 x, y, width, height = entry["bbox"]
                 if entry["score"] >= threshold:

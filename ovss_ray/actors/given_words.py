@@ -25,7 +25,7 @@ from pydantic import Field, field_validator
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
-from ovss_ray.io.arrays.array_cache import local_copy
+from ovss_ray.io.files.cache import local_copy
 from ovss_ray.io.image_names import ImageNames
 from ovss_ray.pipeline import stage
 from ovss_ray.structures import words

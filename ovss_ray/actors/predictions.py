@@ -93,7 +93,8 @@ class Stage(stage.Stage):
             return (path,)
         maps = tuple(label_maps(config.path).values())
         _agree(maps[:: -(-len(maps) // SAMPLE)])
-        return tuple(map(Path, maps))
+        archive = files.archive_of(config.path)
+        return tuple(map(Path, maps)) if archive is None else (Path(archive),)
 
     def _prediction(self, image_id: str, classes: int) -> np.ndarray:
         name, values = self._source.read(image_id)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from itertools import groupby
 from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -109,17 +109,13 @@ def _stream(uri: str, name: str) -> Iterator[Any]:
     import ijson  # part of an extra
 
     count = 0
-    system, path = files.locate(uri)
     try:
-        with system.open_input_stream(path) as stream:
-            file: BinaryIO = stream
+        with files.opened(uri) as file:
             for entry in ijson.items(file, f"{name}.item", use_float=True):
                 count += 1
                 yield entry
     except (ijson.JSONError, UnicodeDecodeError) as failure:
         raise damaged(uri, f"{name}, entry {count}", failure) from failure
-    except OSError as failure:
-        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
     if not count and name == "images":
         raise damaged(uri, "images", ValueError("an empty or missing list"))
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from ovss_ray.benchmarks import catalog
 from ovss_ray.cli.inventory import _named
 from ovss_ray.errors import OvssError
-from ovss_ray.io.arrays import array_cache
+from ovss_ray.io.files.cache import cache_folder
 from ovss_ray.runs.folder import environment
 
 GPU_FILES = ("/dev/nvidia*", "/dev/dxg", "/dev/kfd", "/proc/driver/nvidia")
@@ -42,7 +42,7 @@ def _software() -> Iterator[tuple[bool, str]]:
 def _hardware() -> Iterator[tuple[bool, str]]:
     gpus = _gpus() if any(glob.glob(pattern) for pattern in GPU_FILES) else []
     yield True, f"{os.cpu_count()} processors; GPUs: {', '.join(gpus) or 'none, networks run on the CPU'}"
-    cache = array_cache.cache_folder()
+    cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free

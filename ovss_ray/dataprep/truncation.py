@@ -3,6 +3,7 @@
 The result is only a hint. If a file may be truncated, `ovss check` reads it to the last pixel to decide.
 """
 
+import os
 import struct
 import warnings
 from contextlib import closing
@@ -11,7 +12,6 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, StopIteration, struct.error)
@@ -24,15 +24,12 @@ _PARTS = ((273, 279), (324, 325))
 
 def reached(uri: str | Path) -> bool:
     """Return whether an image file ends as its format requires; False for unknown formats. Raises OvssError."""
-    system, path = files.locate(uri)
-    try:
-        with system.open_input_file(path) as file:
-            size = file.size()
-            head = file.read(min(size, 16))
-            file.seek(max(0, size - _TAIL))
-            return _complete(file, head, file.read(_TAIL), size)
-    except OSError as failure:
-        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+    with files.opened(uri) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(16)
+        file.seek(max(0, size - _TAIL))
+        return _complete(file, head, file.read(_TAIL), size)
 
 
 def _complete(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:

@@ -17,8 +17,8 @@ from typing import Any
 
 from ovss_ray import registry
 from ovss_ray.errors import OvssError, UnknownName
-from ovss_ray.io.arrays.array_cache import cache_folder
 from ovss_ray.io.digests import sha256
+from ovss_ray.io.files.cache import cache_folder
 
 PACKAGE = "ovss_ray.models"
 HUB = "https://huggingface.co/"

@@ -97,15 +97,12 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
 def _create(uri: str, data: bytes) -> bool:
     """Write a small file, unless it exists. Return whether it was written.
 
-    On a local path, also if machines share it, only one of several processes creates the file. On an object store,
-    creation is not atomic: two processes that call this at the same moment may both succeed. The first renewal of a
-    lease then ends one of the processes. Raises OvssError with the file's name if it cannot be written.
+    On a local path, also if machines share it, only one of several processes creates the file. The same holds for S3.
+    On other remote stores, two processes that call this at the same moment may both succeed. The first renewal of a
+    lease then ends one of them. Raises OvssError with the file's name if it cannot be written.
     """
     if "://" in uri:
-        if files.exists(uri):
-            return False
-        files.write(uri, data)
-        return True
+        return files.create(uri, data)
     path = Path(uri).expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ A report states how many of these images each metric covers.
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, islice
 from typing import Any
@@ -46,6 +46,8 @@ FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
 
 DRAWN = "drawn"
 """Stamp of an image of the benchmark `scenes`, which is drawn in memory and has no file"""
+REMOTE = 32
+"""Number of threads that read headers of remote images; most of the time, they wait for the server"""
 AT_ONCE = 256
 """Number of images whose headers the thread pool reads in one batch"""
 CHUNK = 4096
@@ -106,12 +108,16 @@ def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
 def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
     """Yield a row per item: id, paths, part, H and W of the photograph in pixels, two stamps, W / H."""
     stream = iter(items)
-    with ThreadPoolExecutor(8) as pool:
-        while batch := list(islice(stream, AT_ONCE)):
+    batch = list(islice(stream, AT_ONCE))
+    local = all(files.is_local(item.image) for item in batch)
+    with ThreadPoolExecutor(8 if local else REMOTE) as pool:
+        while batch:
+            batch = [replace(item, image=files.pinned(item.image), truth=files.pinned(item.truth)) for item in batch]
             looks = pool.map(partial(_look, benchmark), batch)
             for item, (height, width, *stamps) in zip(batch, looks, strict=True):
                 ratio = width / max(1, height)
                 yield item.image_id, item.image, item.truth, item.part, height, width, *stamps, ratio
+            batch = list(islice(stream, AT_ONCE))
 
 
 def _look(benchmark: Benchmark, item: Item) -> tuple[int, int, str, str]:

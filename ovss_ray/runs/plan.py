@@ -136,6 +136,8 @@ def plan_run(config: RunConfig, out: str) -> RunPlan:
             catalog.load(name)  # raises OvssError for an unknown benchmark, before any image fails for it
     sources = tuple(stage.kind().files(stage.settings()) for stage in config.stages())
     root = "" if all(benchmark.drawn for benchmark in loaded.values()) else layout.data_root(config.data_root)
+    if root and not files.is_local(root) and "{" not in root and not files.exists(root):
+        raise OvssError(f"--data-root {root}: no such bucket or folder. Check the address")
     selections = {
         name: Selection.of(benchmark, config.split, config.ids, config.limit) for name, benchmark in loaded.items()
     }

@@ -18,7 +18,14 @@ Content of benchmark.yaml; the benchmark's name is then `folder:fields/benchmark
 images, labels   patterns of photographs and of label files: one pattern or a list. They are relative to the folder of
                  the YAML file. If no file there fits, they are relative to the data root. `**` stands for any number
                  of nested folders. A pattern that names a folder stands for all files below it. Extensions match
-                 in upper and lower case. If a folder is called `data [2024]`, `data [2024]/*.jpg` finds its files
+                 in upper and lower case. If a folder is called `data [2024]`, `data [2024]/*.jpg` finds its files.
+                 Archives (.zip, .tar) are folders, and {000..010} is a list of numbers: `shards/{000..010}.tar/*.jpg`.
+                 All paths may be URIs, such as s3://bucket/photos/*.jpg
+table            Parquet files, such as data/val-*.parquet, or a folder that Hugging Face's `save_to_disk` wrote, in
+                 place of single files. `images` and `labels` are then names of columns. A cell holds the bytes of an
+                 image file, or a struct with a field `bytes`. Hugging Face stores images in this way. Example:
+                 `table: hf://datasets/USER/NAME/data/validation-*.parquet`
+ids              only for `table`: column of the image ids; default: the number of the row
 image_suffix     end of the photographs' names, before the extension; default: none
 label_suffix     end of the label files' names, before the extension; default: none
                  The image id is the file's name without suffix and extension. Photograph and label file of the same
@@ -50,9 +57,10 @@ from ovss_ray.benchmarks.contract import Benchmark, Values
 from ovss_ray.benchmarks.labels import colour_numbers, coloured, indexed, look_up, table_of
 from ovss_ray.benchmarks.layout import split_folder
 from ovss_ray.benchmarks.listing import LABELS, PHOTOGRAPHS, Item, Items
-from ovss_ray.datasets.folder import class_files, description, sides
+from ovss_ray.datasets.folder import class_files, description, sides, tables
 from ovss_ray.datasets.folder.class_files import Listed
 from ovss_ray.datasets.folder.description import Description
+from ovss_ray.datasets.folder.patterns import expanded
 from ovss_ray.datasets.folder.sides import Side
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.io import files, images
@@ -125,9 +133,15 @@ def _other_numbers(described: Description, listed: Listed, values: Values) -> Ov
 def items(described: Description, base: str, root: str, split: str) -> Items:
     """List the images below the YAML file's folder, or else below the data root. Raises OvssError if there are none."""
     split_folder(split, {SPLIT: ""})
-    bases = list(dict.fromkeys([base, files.absolute(root)]))
-    photographs = Side("images", described.patterns("images"), described.image_suffix, PHOTOGRAPHS)
-    truths = Side("labels", described.patterns("labels"), described.label_suffix, LABELS)
+    roots = list(expanded(files.absolute(root)))
+    bases = list(dict.fromkeys([base, *roots])) if len(roots) == 1 else [base]
+    if described.table is not None:
+        return tables.items(described, bases)
+    images, labels = (described.patterns(key) for key in ("images", "labels"))
+    if len(roots) > 1:  # such as shards/{000..010}.tar: all of them are searched
+        images, labels = (tuple(_address(place, of) for place in roots for of in side) for side in (images, labels))
+    photographs = Side("images", images, described.image_suffix, PHOTOGRAPHS)
+    truths = Side("labels", labels, described.label_suffix, LABELS)
     return sides.items(photographs, truths, bases)
 
 

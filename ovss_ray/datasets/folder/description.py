@@ -13,9 +13,9 @@ from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 DEFAULT_IGNORE = 255
-TEXT = ("images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
+TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
-NEWER = ("values",)
+NEWER = ("values", "table", "ids")
 """Keys added in later releases. `Description.rules` omits unused ones, so that runs of earlier releases can resume."""
 
 
@@ -36,6 +36,8 @@ Ignored = Annotated[int, Field(ge=-(2**31), le=65535), BeforeValidator(_no_truth
 class Description(Settings):
     """Keys of a YAML file that describes a user's data set (documented in `datasets.folder`)."""
 
+    table: str | tuple[str, ...] | None = None
+    ids: str | None = None
     images: str | tuple[str, ...]
     labels: str | tuple[str, ...]
     classes: str | tuple[str | tuple[str, ...], ...]
@@ -66,13 +68,23 @@ class Description(Settings):
             raise ValueError("with `encoding: rgb`, `ignore` must be a colour [red, green, blue] or a list of colours")
         if self.values is not None and self.offset:
             raise ValueError("`values` and `offset` both define the label value of a class. Write only one of them")
-        for key in ("images", "labels"):
+        self._fits_table()
+        for key in ("images", "labels", *(["table"] if self.table is not None else [])):
             if not all(pattern.strip() for pattern in self.patterns(key)) or not self.patterns(key):
                 raise ValueError(f"`{key}` is empty. Write a pattern such as {key}/*.png")
         return self
 
+    def _fits_table(self) -> None:
+        """Raise ValueError if keys for files are used for a table, or the key `ids` without a table."""
+        if self.table is None and self.ids is not None:
+            raise ValueError("`ids` names a column of a `table`. Add the key `table`, or remove `ids`")
+        if self.table is not None and (self.image_suffix or self.label_suffix or self.unpaired != "error"):
+            raise ValueError("a `table` has no files: remove image_suffix, label_suffix and unpaired")
+        if self.table is not None and not (isinstance(self.images, str) and isinstance(self.labels, str)):
+            raise ValueError("with a `table`, `images` and `labels` must each name one column")
+
     def patterns(self, key: str) -> tuple[str, ...]:
-        """Return the file patterns under the key `images` or `labels`."""
+        """Return the patterns under the key `images`, `labels` or `table`. With a table, the first two are columns."""
         listed = getattr(self, key)
         return (listed,) if isinstance(listed, str) else listed
 

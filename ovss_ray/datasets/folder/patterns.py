@@ -5,15 +5,24 @@ number of folders. Wildcards in a step are plain characters if a file or folder 
 [2024]/*.jpg`. A pattern that names a folder stands for all files below it. Extensions match in upper and lower case:
 `*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed,
 except links to a parent folder. If links lead to a folder by two paths, its files are listed once.
+
+A step with the extension of an archive stands for archives, which are folders then: `shards/*.tar/*.jpg`. Numbers in
+braces stand for a list of steps: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from posixpath import splitext
 
+from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.io.files import Trail
+
+MANY = 100_000
+"""Largest number of steps for which numbers in braces may stand."""
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class Search:
         self.again: list[str] = []
         self._known: dict[int, int] = {}
         self._suffix = suffix
-        self._patterns = [_split(base, pattern) for pattern in patterns]
+        self._patterns = [_split(base, pattern) for listed in patterns for pattern in expanded(listed)]
 
     def __iter__(self) -> Iterator[Match]:
         """Yield, in arbitrary order, the files that fit a pattern, and files that fit except for their extension.
@@ -91,7 +100,9 @@ class Search:
         elif rest:
             for inner in self._folders(place, first):
                 yield from self._walk(inner, tuple(rest))
-        elif _literal(place, first) and files.is_folder(files.join(place.uri, first.text)):
+        elif files.is_archive(first.text) or (
+            _literal(place, first) and files.is_folder(files.join(place.uri, first.text))
+        ):
             for inner in self._folders(place, first):
                 yield from self._walk(inner, (Step("**"), Step("*")))
         elif self._is_new(place):
@@ -125,7 +136,8 @@ class Search:
         names = []
         for name, is_folder in files.entries(place.uri):
             address = files.join(place.uri, name)
-            if is_folder and _fits(name, step.text):
+            archive = files.is_archive(step.text) and files.is_archive(name)
+            if (is_folder or archive) and _fits(name, step.text):
                 names.append((files.is_link(address), name))
             elif _fits(name, step.text) and not split_ending(name)[1] and files.leads_nowhere(address):
                 self.lost.extend({address} - {*self.lost})
@@ -175,6 +187,20 @@ def split_ending(name: str) -> tuple[str, str]:
         first, inner = splitext(stem)
         return first, inner + ending
     return stem, ending
+
+
+def expanded(pattern: str) -> Iterator[str]:
+    """Yield the patterns for which the numbers in braces of a pattern stand; one pattern if it has no braces."""
+    match = _BRACES.search(pattern)
+    if not match:
+        yield pattern
+        return
+    first, last = match.groups()
+    if int(last) - int(first) >= MANY:
+        raise OvssError(f"{pattern}: the numbers in braces stand for more than {MANY:,} steps. Write * instead")
+    width = len(first) if first.startswith("0") else 0
+    for number in range(int(first), int(last) + 1):
+        yield from expanded(f"{pattern[: match.start()]}{number:0{width}}{pattern[match.end() :]}")
 
 
 def _split(base: str, pattern: str) -> tuple[str, tuple[str, ...]]:

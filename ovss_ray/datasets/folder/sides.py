@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from ovss_ray.benchmarks.listing import FILE, LOST, NEARLY, UNREAD, UNREADABLE, File, Paired, paired_files
-from ovss_ray.datasets.folder.patterns import Match, Search, lacking, split_ending
+from ovss_ray.datasets.folder.patterns import Match, Search, expanded, lacking, split_ending
 from ovss_ray.errors import OvssError
 from ovss_ray.io.sorted_rows import Rows
 from ovss_ray.structures.findings import Fault
@@ -45,7 +45,8 @@ class Side:
         `number`: 0 for photographs, 1 for label files (see File.side).
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
-        if base and (absent := next(filter(None, (lacking(base, pattern) for pattern in self.patterns)), None)):
+        every = [pattern for listed in self.patterns for pattern in expanded(listed)]
+        if base and (absent := next(filter(None, (lacking(base, pattern) for pattern in every)), None)):
             raise OvssError(f"{self.key}: no such folder: {absent}. Complete the data, or remove that pattern")
         search = Search(base or bases[0], self.patterns, self.suffix)
         for match in search if base else ():

@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ovss_ray.engine.cluster import connection, placement, waiting
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
-from ovss_ray.io import files
+from ovss_ray.io import files, inline
 from ovss_ray.runs.plan import KEPT, RunPlan
 
 RECORD = 10_000
@@ -34,11 +34,12 @@ def see_everywhere(uris: Sequence[str], options: str) -> None:
     """Check that every node can access the files and folders `uris`.
 
     `options` names the command-line options that the error message suggests to correct. A cluster of one node is not
-    checked, since this process has already read the files. A node that dies during the check is skipped. Raises
-    OvssError that names the node and the files that it cannot access.
+    checked unless files are remote, since this process has already read the files. A node that dies during the check is
+    skipped. Raises OvssError that names the node and the files that it cannot access.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    for node in nodes if len(nodes) > 1 else ():
+    remote = any(not files.is_local(uri) and not uri.startswith(("scenes://", inline.SCHEME)) for uri in uris)
+    for node in nodes if len(nodes) > 1 or remote else ():  # for remote files, every node needs credentials
         on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         task = ray.remote(num_cpus=0)(_unseen).options(scheduling_strategy=on_node)
         try:
@@ -75,7 +76,15 @@ def room(plan: RunPlan) -> None:
 
 
 def _unseen(uris: Sequence[str]) -> list[str]:
-    return [uri for uri in uris if not files.exists(uri)]
+    """Return a text for each file that this process cannot access: its address, and the reason if one is known."""
+    texts = []
+    for uri in uris:
+        try:
+            if not files.exists(uri):
+                texts.append(files.shown(uri))
+        except OvssError as failure:  # no permission, or no credentials on this node
+            texts.append(str(failure))
+    return texts
 
 
 def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Placed]:

@@ -7,12 +7,11 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-from platformdirs import user_cache_dir
 
-from ovss_ray.io import files
+from ovss_ray.io.files.cache import cache_folder
 
 
 class ArrayCache:
@@ -79,23 +78,3 @@ class ArrayCache:
 
 def _checksum(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:32]
-
-
-def cache_folder() -> Path:
-    """Return the folder of this project's caches: $OVSS_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("OVSS_CACHE") or user_cache_dir("ovss_ray")).expanduser()
-
-
-def local_copy(uri: str) -> Path:
-    """Return the path of a local file, or of a cached copy of a remote file.
-
-    The folder of a copy is named by the SHA-256 of the content, so a changed file has another path. Raises OvssError if
-    the file cannot be read or copied.
-    """
-    if "://" not in uri:
-        return Path(uri)
-    content = files.read(uri)
-    copy = cache_folder() / "files" / hashlib.sha256(content).hexdigest() / PurePosixPath(uri).name
-    if not copy.exists():
-        files.write(copy, content)
-    return copy

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.io import files
-from ovss_ray.io.arrays.array_cache import cache_folder
+from ovss_ray.io.files.cache import cache_folder
 
 BLOCK = 1 << 26
 """Maximum bytes of a block of embeddings in float32, and likewise of the block's similarities to the queries"""
@@ -61,8 +61,7 @@ def read_texts(path: str | Path, column: str = "caption") -> list[str]:
 def _parquet(path: str | Path, column: str) -> list[str]:
     """Return the texts of a column. Raises OvssError for an empty text: row i must match row i of the embeddings."""
     try:
-        system, inside = files.locate(path)
-        with pq.ParquetFile(system.open_input_file(inside)) as table:
+        with files.opened(path) as file, pq.ParquetFile(file) as table:
             if column not in table.schema_arrow.names:
                 names = table.schema_arrow.names
                 offer = nearest(column, names)

@@ -26,6 +26,8 @@ _TURNS = {
 """EXIF 2.32, tag Orientation: value → operation that turns the stored pixels upright."""
 _BITS = dict.fromkeys(("1", "L", "P", "LA", "La", "PA"), 8) | {"I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 """Pillow mode of an image with one number per pixel → bits per pixel. Images of other modes are in colour."""
+HEAD = 1 << 16
+"""Bytes of a remote image that are read first, to find its size in the header."""
 
 
 def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -> np.ndarray:
@@ -49,12 +51,14 @@ def size(uri: str | Path) -> tuple[int, int]:
 
     An orientation that a PNG stores after its pixels is ignored. Raises OvssError if the file cannot be read.
     """
-    system, path = files.locate(uri)
-    try:
-        with system.open_input_file(path) as file:
-            return _size(file, str(uri))
-    except OSError as failure:
-        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+    if not files.is_local(str(uri)):
+        data = files.beginning(uri, HEAD)
+        try:
+            return size_of(data, str(uri))
+        except OvssError:  # the header is longer, or the file is damaged
+            return size_of(files.read(uri), str(uri))
+    with files.opened(uri) as file:
+        return _size(file, str(uri))
 
 
 def size_of(data: bytes, name: str) -> tuple[int, int]:
@@ -76,12 +80,8 @@ def bits(uri: str | Path) -> int:
     1, 2 and 4 bits per pixel are returned as 8, since programs choose these depths by the largest value. A colour image
     has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
     """
-    system, path = files.locate(uri)
-    try:
-        with system.open_input_file(path) as file, opened(file, str(uri)) as picture:
-            return _BITS.get(picture.mode, 24)
-    except OSError as failure:
-        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
+    with files.opened(uri) as file, opened(file, str(uri)) as picture:
+        return _BITS.get(picture.mode, 24)
 
 
 def _rgb(picture: Image.Image, name: str) -> np.ndarray:

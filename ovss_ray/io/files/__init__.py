@@ -1,0 +1,296 @@
+"""Files by path or URI: local paths, and all schemes of fsspec (s3://, gs://, abfs://, http://, hf://, …)."""
+
+import contextlib
+import errno
+import io
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import inline
+from ovss_ray.io.files import addresses, archive_index, archives, cells, folders, remote
+from ovss_ray.io.files.addresses import plain as plain
+from ovss_ray.io.files.addresses import shown as shown
+from ovss_ray.io.files.archives import Member
+from ovss_ray.io.files.archives import is_archive as is_archive
+from ovss_ray.io.files.cells import read_parquet as read_parquet
+from ovss_ray.io.files.folders import Trail as Trail
+from ovss_ray.io.files.folders import is_link as is_link
+from ovss_ray.io.files.folders import leads_nowhere as leads_nowhere
+
+
+def join(folder: str | Path, *names: str) -> str:
+    """Return the path of a file inside a folder. The folder may be a URI."""
+    return "/".join([str(folder).rstrip("/"), *names])
+
+
+def read(uri: str | Path) -> bytes:
+    """Return a file's bytes. Raises OvssError with the file's name if it cannot be read."""
+    if inline.is_inline(str(uri)):
+        return inline.content(str(uri))
+    if (data := _inner(str(uri))) is not None:
+        return data
+    path = addresses.local(uri)
+    if path is None:
+        return remote.read(str(uri))
+    with _readable(uri):
+        return Path(path).read_bytes()
+
+
+def archive_of(uri: str) -> str | None:
+    """Return the archive that an address names or is inside of; None for another address."""
+    inside = archives.split(f"{uri.rstrip('/')}/")
+    return inside and inside[0]
+
+
+def _inner(uri: str) -> bytes | None:
+    """Return the bytes of a file in an archive, or of a cell of a table; None for another address."""
+    if cell := cells.parsed(uri):
+        return cells.content(cell)
+    member = _member(uri)
+    return archives.content(member) if member else None
+
+
+def _member(uri: str) -> Member | None:
+    """Return the file of an address inside an archive; None for another address. Raises OvssError if it is missing."""
+    if member := archives.pinned(uri):
+        return member
+    if not (inside := archives.split(uri)):
+        return None
+    archive, path = inside
+    if member := archive_index.of(archive).find(path):
+        return member
+    raise OvssError(f"{shown(uri)}: cannot be read: no such file in the archive")
+
+
+def pinned(uri: str) -> str:
+    """Return the address of a file in an archive with its position, for readers without index (see `archives`).
+
+    Another address is unchanged. Raises OvssError if the archive is damaged or has no such file.
+    """
+    member = None if inline.is_inline(uri) else _member(uri)
+    return member.uri if member else uri
+
+
+def beginning(uri: str | Path, number: int) -> bytes:
+    """Return the first `number` bytes of a file, or all if there are fewer. Raises OvssError."""
+    if (data := _inner(str(uri))) is not None:
+        return data[:number]
+    path = addresses.local(uri)
+    if path is None:
+        return remote.read(str(uri), 0, number)
+    with _readable(uri), open(path, "rb") as file:
+        return file.read(number)
+
+
+@contextmanager
+def opened(uri: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; it is seekable. Raises OvssError, also for failed reads in the block."""
+    if (data := _inner(str(uri))) is not None:
+        yield io.BytesIO(data)
+        return
+    path = addresses.local(uri)
+    if path is None:
+        with remote.opened(str(uri)) as file:
+            yield file
+        return
+    with _readable(uri), open(path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def _readable(uri: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be read: {_lost_link(uri) or failure.strerror or failure}") from failure
+
+
+def _lost_link(uri: str | Path) -> str:
+    """Return a description of a broken link; "" for other files."""
+    path = str(uri) if "://" in str(uri) else str(Path(uri).expanduser())
+    if not leads_nowhere(path):
+        return ""
+    return f"broken link to {os.readlink(path)}. Fetch the file (git annex get, datalad get, dvc pull)"
+
+
+def stamp(uri: str) -> str:
+    """Return a string that changes when a file changes, without reading the file.
+
+    The stamp of a local file consists of size, modification time, change time and inode, so copies differ.
+    The stamp of a remote file consists of its URI and of its size, times and checksums, if known.
+    So two remote files of equal size have different stamps. In an archive or table, the stamp is the position and the
+    archive's stamp. The stamp of a missing file is "absent". If nothing is known about a file, or it cannot be
+    accessed, its stamp is "". The stamp of an inline address is its digest.
+    """
+    if inline.is_inline(uri):
+        return inline.digest(uri)
+    path = addresses.local(uri)
+    try:
+        if cell := cells.parsed(uri):
+            table = archives.stamp(cell.table)
+            return table and f"{cell.place} {table}"
+        if member := archives.pinned(uri) or (archives.split(uri) and _member(uri)):
+            archive = archives.stamp(member.archive)
+            return archive and f"{member.place} {archive}"
+        if path is None:
+            return remote.stamp(uri)
+        state = os.stat(path)
+        return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}"
+    except FileNotFoundError:
+        return "absent"
+    except (OSError, OvssError):
+        return ""
+
+
+def write(uri: str | Path, data: bytes | Iterator[bytes]) -> None:
+    """Write a file completely, or not at all. `data` is the content, or an iterator over its pieces.
+
+    A local file is written piece by piece under a temporary name, then renamed. For a remote file, all pieces are
+    first joined in memory, for a single PUT. Raises OvssError with the file's name if it cannot be written (no
+    permission, no space).
+    """
+    path = addresses.local(uri)
+    if path is None:
+        remote.write(str(uri), b"".join(data) if isinstance(data, Iterator) else bytes(data))
+        return
+    aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
+    pieces: Iterable[bytes] = data if isinstance(data, Iterator) else [data]
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(aside, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        os.replace(aside, path)
+    except OSError as failure:
+        full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "no space left on device. Free some space there" if full else failure.strerror or failure
+        raise OvssError(f"{uri}: cannot be written: {reason}") from failure
+    finally:
+        with contextlib.suppress(OSError):  # it is there only after a failure
+            os.unlink(aside)
+
+
+def create(uri: str, data: bytes) -> bool:
+    """Write a file unless it exists. Return whether it was written. Raises OvssError (see `remote.create`)."""
+    if not is_local(uri):
+        return remote.create(uri, data)
+    if exists(uri):
+        return False
+    write(uri, data)
+    return True
+
+
+def delete(uri: str | Path) -> None:
+    """Delete a file, if it exists. Raises OvssError if that fails."""
+    path = addresses.local(uri)
+    if path is None:
+        remote.delete(str(uri))
+        return
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be deleted: {failure.strerror or failure}") from failure
+
+
+def names(folder: str | Path, suffix: str = "") -> list[str]:
+    """Return the sorted file names in a folder that end in `suffix`; empty if the folder does not exist."""
+    return sorted(name for name, is_folder in entries(folder) if not is_folder and name.endswith(suffix))
+
+
+def walk(folder: str | Path) -> list[str]:
+    """Return the sorted addresses of all files below a folder; empty if the folder does not exist."""
+    return sorted(scan(folder, recursive=True))
+
+
+def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
+    """Yield the addresses of the files in a folder, or of all files below it, in arbitrary order.
+
+    A folder that does not exist has no files. Broken links count as files; links to a parent folder are ignored. Local
+    files are listed lazily, so that memory stays constant.
+    """
+    pending = [(str(folder), Trail.at(folder))]
+    while pending:
+        place, trail = pending.pop()
+        for name, is_folder in entries(place):
+            address = join(place, name)
+            if not is_folder:
+                yield address
+            elif recursive and (inner := trail.into(address)):
+                pending.append((address, inner))
+
+
+def entries(folder: str | Path) -> Iterator[tuple[str, bool]]:
+    """Yield each name in a folder and whether it is a folder, in arbitrary order.
+
+    An archive (.zip, .tar) as `folder` is a folder, but a file as an entry. A folder that does not exist has no names.
+    Broken links count as files; pipes, sockets and devices are ignored.
+    Raises OvssError if the folder cannot be listed.
+    """
+    if inside := archives.split(f"{str(folder).rstrip('/')}/"):
+        archive, path_inside = inside
+        yield from archive_index.of(archive).entries(path_inside)
+        return
+    path = addresses.local(folder)
+    if path is None:
+        yield from remote.entries(str(folder))
+        return
+    try:
+        yield from folders.entries(path)
+    except OSError as failure:
+        raise OvssError(f"{folder}: cannot be listed: {failure.strerror or failure}") from failure
+
+
+def absolute(uri: str) -> str:
+    """Return the absolute form of a local path, for workers with other working directories. A URI is unchanged.
+
+    Raises OvssError for a URI with a password or a query, since run folders and reports show addresses.
+    """
+    addresses.refuse_secrets(uri)
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def is_local(uri: str) -> bool:
+    """Return whether an address is local: a path or file://."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def exists(uri: str | Path) -> bool:
+    """Return whether a file or folder exists. Raises OvssError if it cannot be accessed."""
+    if inline.is_inline(str(uri)):
+        return True
+    if cell := cells.parsed(str(uri)):
+        return exists(cell.table)
+    if member := archives.pinned(str(uri)):
+        return exists(member.archive)
+    if inside := archives.split(str(uri)):
+        index = archive_index.of(inside[0])
+        return index.is_folder(inside[1]) or index.has(inside[1])
+    path = addresses.local(uri)
+    if path is None:
+        return remote.exists(str(uri))
+    with _accessed(uri):
+        return folders.state(path) is not None
+
+
+def is_folder(uri: str | Path) -> bool:
+    """Return whether a folder exists. An archive is a file; folders inside it are folders."""
+    if inside := archives.split(str(uri)):
+        return archive_index.of(inside[0]).is_folder(inside[1])
+    path = addresses.local(uri)
+    if path is None:
+        return remote.is_folder(str(uri))
+    with _accessed(uri):
+        return folders.is_folder(path)
+
+
+@contextmanager
+def _accessed(uri: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise OvssError(f"{uri}: cannot be accessed: {failure.strerror or failure}") from failure

@@ -1,0 +1,77 @@
+"""Addresses of files: paths and URIs, their texts for messages, and a guard against passwords in them."""
+
+import re
+from pathlib import Path
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import inline
+
+_WEB = ("http", "https")
+_USER = re.compile(r"(https?://)[^/\s@]*@|(\w://)[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
+"""User name before the host of a web address, or password before that of any URI."""
+_PASSWORD = re.compile(r"[a-z0-9+.]+://[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
+"""Beginning of a URI with a password. Without a colon, `container@account` is a usual Azure address."""
+_QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
+_KEY = re.compile(r"[?&][^=/&]*(?:secret|password|token|signature|sig|credential|access_?key)[^=/&]*=.*", re.IGNORECASE)
+"""Query parameters that may hold a key, of any scheme. Elsewhere than on the web, `?` is a plain character."""
+
+
+def shown(uri: str | Path) -> str:
+    """Return an address for messages, without passwords and queries; the name of an inline address."""
+    text = inline.shown(str(uri))
+    return without_secrets(text) if "://" in text else text
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in which URIs have no user names, passwords and query strings."""
+    return _KEY.sub("", _QUERY.sub(r"\1", _USER.sub(r"\1\2", text)))
+
+
+def refuse_secrets(uri: str) -> None:
+    """Raise OvssError if a URI contains a password or a key, since run folders and logs show addresses."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark or inline.is_inline(uri):
+        return
+    web = scheme.lower() in _WEB
+    if _PASSWORD.match(uri) or (web and "@" in rest.partition("/")[0]):
+        raise OvssError(
+            f"{shown(uri)}: the address contains a user name or password, which run folders and logs would show. "
+            f"Remove it. {ADVICE.get(scheme.lower(), 'Give credentials in environment variables')}"
+        )
+    if (web and "?" in rest) or _KEY.search(rest):
+        raise OvssError(
+            f"{shown(uri)}: the address contains a query (after ?), which may hold a key that run folders and logs "
+            f"would show. Remove it. {ADVICE.get(scheme.lower(), 'Give credentials in environment variables')}"
+        )
+
+
+_S3 = (
+    "For S3, set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for a public bucket, set "
+    "FSSPEC_S3_ANON=true; for another server than Amazon's, also set AWS_ENDPOINT_URL"
+)
+_GCS = "For Google, set GOOGLE_APPLICATION_CREDENTIALS=FILE.json; for a public bucket, set FSSPEC_GS_TOKEN=anon"
+_AZURE = "For Azure, set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN"
+_HTTP = """For HTTP, write the password into ~/.netrc and set FSSPEC_HTTP='{"client_kwargs": {"trust_env": true}}'"""
+ADVICE = {
+    **dict.fromkeys(("s3", "s3a"), _S3),
+    **dict.fromkeys(("gs", "gcs"), _GCS),
+    **dict.fromkeys(("abfs", "abfss", "az"), _AZURE),
+    **dict.fromkeys(_WEB, _HTTP),
+    "hf": "For Hugging Face, type `hf auth login` or set HF_TOKEN",
+}
+"""Scheme → how to give credentials."""
+
+
+def local(uri: str | Path) -> str | None:
+    """Return the absolute path of a local address, a path or file://; None for another URI."""
+    text = str(uri)
+    if text.startswith("file://"):
+        return str(Path("/", text.removeprefix("file://").partition("/")[2]))
+    return None if "://" in text else str(Path(text).expanduser().absolute())
+
+
+def plain(name: str) -> str:
+    """Return a benchmark's name as a folder name: ade20k:847 → ade20k-847, folder:a/b.yaml → folder-b."""
+    family, _, rest = name.partition(":")
+    stem = Path(rest).stem if rest.endswith((".yaml", ".yml")) else rest
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{family}-{stem}" if stem else family)

@@ -1,0 +1,92 @@
+"""Folder of this project's caches, copies of remote files in it, and its limit in size."""
+
+import contextlib
+import hashlib
+import os
+import time
+import uuid
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from platformdirs import user_cache_dir
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io.files import addresses, remote
+
+LIMIT = "OVSS_CACHE_GB"
+"""Environment variable: limit of the copies and indexes in the cache, in GB"""
+DEFAULT = 20.0
+"""Default limit in GB"""
+YOUNG = 600.0
+"""Seconds since its last use in which a file is never deleted: another process may be about to open it"""
+
+
+def cache_folder() -> Path:
+    """Return the folder of this project's caches: $OVSS_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("OVSS_CACHE") or user_cache_dir("ovss_ray")).expanduser()
+
+
+def limit() -> int:
+    """Return the limit of copies and indexes in bytes: $OVSS_CACHE_GB, or DEFAULT. Raises OvssError if no number."""
+    text = os.environ.get(LIMIT, "")
+    try:
+        value = float(text) if text else DEFAULT
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise OvssError(f"{LIMIT}={text}: expected a number of GB, such as {LIMIT}=20")
+    return int(value * 1e9)
+
+
+def kept(name: str) -> Path:
+    """Return the path of a file in the folder `files` of the cache. If it exists, it counts as used now."""
+    path = cache_folder() / "files" / name
+    with contextlib.suppress(OSError):  # it does not exist yet, or the cache is read-only, but still of use
+        os.utime(path)
+    return path
+
+
+def trim() -> None:
+    """Delete files in the folder `files` down to the limit in size, least recently used first.
+
+    Files that were used in the last ten minutes stay. The folder is listed at most once a minute.
+    """
+    _trim(cache_folder() / "files", limit(), int(time.monotonic() // 60))
+
+
+@lru_cache(1)
+def _trim(folder: Path, most: int, minute: int) -> None:
+    stored = []
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process has just deleted it
+            if file.is_file():
+                stored.append((file.stat(), file))
+    excess = sum(stat.st_size for stat, _ in stored) - most
+    for stat, file in sorted(stored, key=lambda of: of[0].st_mtime):
+        if excess > 0 and stat.st_mtime < time.time() - YOUNG:
+            with contextlib.suppress(OSError):
+                file.unlink()
+                excess -= stat.st_size
+                file.parent.rmdir()  # if it is empty now
+
+
+def local_copy(uri: str) -> Path:
+    """Return the path of a local file, or of a cached copy of a remote file.
+
+    A copy's folder is named by the SHA-256 of its content, so a changed file has another path. For the size of
+    the cache, see `trim`. Raises OvssError if the file cannot be read or copied.
+    """
+    if (path := addresses.local(uri)) is not None:
+        return Path(uri) if "://" not in uri else Path(path)
+    content = remote.read(uri)
+    copy = kept(f"{hashlib.sha256(content).hexdigest()}/{PurePosixPath(uri).name}")
+    if not copy.exists():
+        aside = copy.with_name(f"{uuid.uuid4().hex}.part")
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(content)
+            aside.replace(copy)
+            trim()
+        except OSError as failure:
+            raise OvssError(f"{copy}: cannot be written: {failure.strerror}. Set OVSS_CACHE to a folder") from failure
+    return copy

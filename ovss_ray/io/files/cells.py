@@ -1,0 +1,195 @@
+"""Images in a column of a table: Parquet files, and the Arrow files that Hugging Face's `save_to_disk` writes.
+
+The address of a cell is /data/val.parquet@3.17/image: the row group (of an Arrow file: the record batch), the row in
+it, and the column. A cell holds the bytes of a file, or a struct with a field `bytes`, as Hugging Face stores images.
+To read a cell, its row group of this column is read. The latest groups are cached, since rows are mostly read in order.
+"""
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ovss_ray.errors import OvssError, nearest
+from ovss_ray.io.files import addresses, archives, cache, remote
+
+ENDINGS = (".parquet", ".arrow")
+"""Extensions of tables."""
+ROOM = 256 << 20
+"""Bytes of row groups that a process caches."""
+_CELL = re.compile(r"(?P<table>.+?\.(?:parquet|arrow))@(?P<group>\d+)\.(?P<row>\d+)/(?P<column>[^/]+)", re.I | re.S)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Position of an image in a table."""
+
+    table: str
+    group: int
+    row: int
+    column: str
+
+    @property
+    def place(self) -> str:
+        """The position as text for an address, such as 3.17/image."""
+        return f"{self.group}.{self.row}/{quote(self.column, safe='')}"
+
+    @property
+    def uri(self) -> str:
+        """The address of the cell."""
+        return f"{self.table}@{self.place}"
+
+
+def parsed(uri: str) -> Cell | None:
+    """Return the cell of an address; None for another address."""
+    match = _CELL.fullmatch(uri) if "@" in uri else None
+    return match and Cell(match["table"], int(match["group"]), int(match["row"]), unquote(match["column"]))
+
+
+def content(cell: Cell) -> bytes:
+    """Return the bytes in a cell. Raises OvssError if the cell is empty, or if the table is damaged or has changed."""
+    values = _GROUPS.get(cell.table, archives.stamp(cell.table), cell.group, cell.column)
+    value = values[cell.row].as_py() if cell.row < len(values) else None
+    if isinstance(value, dict):
+        value = value.get("bytes")
+    if not isinstance(value, bytes):
+        raise OvssError(
+            f"{addresses.shown(cell.uri)}: the cell has no bytes of an image. Save the table with embedded images"
+        )
+    return value
+
+
+def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
+    """Raise OvssError unless a table has the columns: key of the description → column with images; and `ids`."""
+    schema = opened(table, archives.stamp(table)).schema
+    for key, column in {**columns, **({"ids": ids} if ids else {})}.items():
+        if schema.get_field_index(column) < 0:
+            offer = nearest(column, schema.names)
+            raise OvssError(f"{addresses.shown(table)}: {key}: no column {column!r}; columns: {schema.names}.{offer}")
+        kind = schema.field(column).type
+        if key == "ids":
+            if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise OvssError(
+                    f"{addresses.shown(table)}: ids: column {column!r} is of type {kind}, not text or integers"
+                )
+        elif not _holds_files(kind):
+            raise OvssError(
+                f"{addresses.shown(table)}: {key}: column {column!r} is of type {kind}. Expected the bytes of image "
+                "files, or a struct with a field `bytes`, as Hugging Face stores images"
+            )
+
+
+def _holds_files(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_files(kind.field("bytes").type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def rows(table: str, ids: str | None) -> Iterator[tuple[int, int, str | None]]:
+    """Yield group, row and id of each image in a table. The id is in the column `ids`; without `ids`, it is None."""
+    reader = opened(table, archives.stamp(table))
+    for group, number in enumerate(reader.lengths):
+        with damaged(table):
+            values = [str(value) for value in reader.read(group, ids).to_pylist()] if ids else [None] * number
+        yield from ((group, row, value) for row, value in enumerate(values))
+
+
+class Table:
+    """Reader of the columns of a Parquet or Arrow file, group by group."""
+
+    def __init__(self, uri: str) -> None:
+        path = addresses.local(uri)
+        self._lock = threading.Lock()
+        if uri.lower().endswith(".arrow"):
+            self._batches = _batches(str(cache.local_copy(uri)) if path is None else path)
+            self.schema = self._batches[0].schema
+            self.lengths = [len(batch) for batch in self._batches]
+            return
+        self._batches = []
+        file = path if path is not None else remote.locate(uri)[0].open(remote.locate(uri)[1], "rb")
+        self._parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        self.schema = self._parquet.schema_arrow
+        self.lengths = [self._parquet.metadata.row_group(k).num_rows for k in range(self._parquet.num_row_groups)]
+
+    def read(self, group: int, column: str) -> pa.ChunkedArray:
+        """Return a column of a group."""
+        if self._batches:
+            return pa.chunked_array([self._batches[group].column(column)])
+        with self._lock:
+            return self._parquet.read_row_group(group, [column], use_threads=False).column(column)
+
+
+def _batches(path: str) -> list[pa.RecordBatch]:
+    """Return the record batches of an Arrow file, which are memory-mapped. Raises ValueError if there are none."""
+    source = pa.memory_map(path)
+    try:
+        batches = pa.ipc.open_stream(source).read_all().to_batches()
+    except pa.ArrowInvalid:
+        batches = pa.ipc.open_file(source).read_all().to_batches()
+    if not batches:
+        raise ValueError("no rows")
+    return batches
+
+
+@contextmanager
+def damaged(table: str) -> Iterator[None]:
+    """Convert to OvssError what pyarrow and fsspec raise for a damaged table in the block."""
+    try:
+        yield
+    except remote.failures(ValueError, pa.ArrowException, LookupError) as failure:
+        kind = table.rpartition(".")[2].capitalize()
+        raise OvssError(
+            f"{addresses.shown(table)}: cannot be read as {kind}, missing, truncated or damaged: "
+            f"{remote.reason(table, failure)}"
+        ) from failure
+
+
+@lru_cache(64)
+def opened(table: str, stamp: str) -> Table:
+    """Return the reader of a table with this stamp. Raises OvssError for a damaged table."""
+    with damaged(table):
+        return Table(table)
+
+
+class _Groups:
+    """Cache of the latest row groups of this process, up to ROOM bytes. Threads wait for each other's reads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[str, str, int, str], pa.ChunkedArray] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, table: str, stamp: str, group: int, column: str) -> pa.ChunkedArray:
+        """Return a column of a group. Raises OvssError."""
+        key = (table, stamp, group, column)
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+            reader = opened(table, stamp)
+            with damaged(table):
+                values = reader.read(group, column)
+            self._held[key] = values
+            self._bytes += values.nbytes
+            while self._bytes > ROOM and len(self._held) > 1:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+            return values
+
+
+_GROUPS = _Groups()
+
+
+def read_parquet(content: bytes, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file and verify the checksums of its pages. Raises ArrowException, ValueError or OSError.
+
+    Arrow's threads are not used. With them, 2 of 100 processes that ended right after a read were aborted.
+    """
+    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+        return file.read(columns, use_threads=False)

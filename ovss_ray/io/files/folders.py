@@ -1,0 +1,81 @@
+"""Local folders: their entries, links to folders, and broken links."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovss_ray.io.files import addresses
+
+
+def entries(path: str) -> Iterator[tuple[str, bool]]:
+    """Yield each name in a local folder and whether it is a folder (see `files.entries`). Raises OSError."""
+    if not os.path.lexists(path):
+        return
+    with os.scandir(path) as listed:
+        for entry in listed:
+            kind = _kind(entry)
+            if kind is not None:
+                yield entry.name, kind
+
+
+def _kind(entry: os.DirEntry[str]) -> bool | None:
+    """Return True for a folder, False for a file or broken link, None for a pipe, socket or device."""
+    try:
+        if entry.is_dir():
+            return True
+        return False if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)) else None
+    except OSError:  # a link to itself
+        return False if entry.is_symlink() else None
+
+
+def state(path: str) -> os.stat_result | None:
+    """Return the status of a local file or folder; None if it does not exist. Raises OSError."""
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_folder(path: str) -> bool:
+    """Return whether a local folder exists. Raises OSError."""
+    status = state(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def is_link(path: str) -> bool:
+    """Return whether a path is a local symbolic link."""
+    return "://" not in path and os.path.islink(path)
+
+
+def leads_nowhere(path: str) -> bool:
+    """Return whether a path is a broken local link."""
+    return is_link(path) and not os.path.exists(path)
+
+
+@dataclass(frozen=True)
+class Trail:
+    """Folders from the start of a recursive search down to the current one, to detect links to a parent folder."""
+
+    reals: tuple[str, ...]
+    """real path of each folder from which a link was followed, then of the current folder; empty for remote files"""
+
+    @classmethod
+    def at(cls, folder: str | Path) -> "Trail":
+        """Return the `Trail` of the folder where a recursive search begins."""
+        path = addresses.local(folder)
+        return cls(() if path is None else (os.path.realpath(path),))
+
+    def into(self, folder: str) -> "Trail | None":
+        """Return the `Trail` of a subfolder; None if the subfolder is a link that leads back to a parent folder."""
+        path = addresses.local(folder)
+        if not self.reals or path is None:
+            return self
+        *before, here = self.reals
+        if not os.path.islink(path):
+            return Trail((*before, os.path.join(here, path.rpartition("/")[2])))
+        real = os.path.realpath(path)
+        if any(f"{known}/".startswith(f"{real.rstrip('/')}/") for known in self.reals):
+            return None
+        return Trail((*self.reals, real))
