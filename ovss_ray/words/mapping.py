@@ -162,7 +162,8 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum: Fraction | None) -> tuple[int, str]:
     """Return the class with the largest Wu-Palmer similarity of any two senses, the first class on ties.
 
-    If the similarity is below `minimum`, or `minimum` is None, the result is (NONE, "").
+    If the similarity is below `minimum`, or `minimum` is None, the result is (NONE, ""). It is the same for a word
+    without senses, whatever the minimum.
     """
     if minimum is None:
         return NONE, ""
@@ -172,8 +173,8 @@ def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum:
         for index, ranks in enumerate(classes)
         for synset in ranks
     )
-    value, index = max(values, default=(Fraction(-1), 0))
-    return (-index, "wu-palmer") if value >= minimum else (NONE, "")
+    best = max(values, default=None)
+    return (-best[1], "wu-palmer") if best and best[0] >= minimum else (NONE, "")
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:

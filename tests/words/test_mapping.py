@@ -40,7 +40,8 @@ def test_each_rule_adds_words_to_those_of_the_rule_before() -> None:
     assert mapped("wordnet", *words) == wordnet
     assert mapped("wordnet:wup@0.8", *words) == [*wordnet[:5], ("boat", "wu-palmer"), none, none]
     assert mapped("wordnet:wup", "idea", "xyzzy")[0][1] == "wu-palmer"
-    assert mapped("wordnet:wup", "xyzzy") == [none]
+    for minimum in ("", "@-1"):  # a word without senses has no similarity
+        assert mapped(f"wordnet:wup{minimum}", "xyzzy") == [none]
 
 
 def test_synonyms_of_a_word_are_names_of_it() -> None:
