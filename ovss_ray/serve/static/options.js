@@ -13,16 +13,17 @@ export const templates = () => lines(state.templates);
  * and words that are not asked for are in `ignored`.
  */
 export function merging() {
-  const asked = new Set(classes().map(([name]) => name));
+  const names = new Set(classes().flat().map((name) => name.toLowerCase()));
+  const asked = (word) => names.has(word.toLowerCase());
   const map = {};
   const ignored = [];
   for (const line of lines(state.merge)) {
     const at = line.lastIndexOf("=");
     const words = line.slice(0, Math.max(at, 0)).trim();
-    const listed = asked.has(words) ? [words] : words.split(",").map((word) => word.split("|")[0].trim()).filter(Boolean);
+    const listed = asked(words) ? [words] : words.split(",").map((word) => word.split("|")[0].trim()).filter(Boolean);
     if (!listed.length) ignored.push(line);
     for (const word of listed)
-      if (asked.has(word)) map[word] = line.slice(at + 1).trim() || null;
+      if (asked(word)) map[word] = line.slice(at + 1).trim() || null;
       else ignored.push(word);
   }
   return { map: Object.keys(map).length ? map : null, ignored };

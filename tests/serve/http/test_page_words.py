@@ -39,7 +39,7 @@ def test_templates_and_merged_words_are_asked_for_and_kept_in_the_address(page: 
     load(page, "sedan", "suv", "sky")
     page.get_by_text("Templates and merged words").first.click()
     merge, ignored = page.get_by_label("Words that count as one class"), page.get_by_text("Ignored: ")
-    merge.fill("sedan, suv = car\ntruck = car\nno sign")
+    merge.fill("Sedan, suv = car\ntruck = car\nno sign")
     merge.blur()
     expect(names(page)).to_have_text(["car", "sky"])
     expect(ignored).to_have_text("Ignored: truck, no sign")
