@@ -73,9 +73,7 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
     names = {_folded(name): name for name in reversed(kept)}
     if (longest := max(map(len, names.values()), default=0)) > limits.letters:
         raise OvssError(f"a name has {longest:,} characters; the limit is {limits.letters:,}")
-    places = {
-        key: place for place, key in enumerate(dict.fromkeys(_folded(name) for name in targets if name is not None))
-    }
+    places = {key: place for place, key in enumerate(dict.fromkeys(map(_folded, kept)))}
     table = np.full(NONE + 1, NONE, np.uint16)
     table[: len(targets)] = [NONE if name is None else places[_folded(name)] for name in targets]
     return Merged(Vocabulary.of(names[key] for key in places), table)
