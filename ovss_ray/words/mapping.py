@@ -5,6 +5,7 @@
     wordnet         lemma, then a class with the same sense, then the nearest class among the word's hypernyms
     wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8 sets its minimum
     nearest:SOURCE  the class with the largest similarity (see similarity.py); nearest:SOURCE@0.6 sets its minimum
+    nearest         the same with the encoder in the package similarity.PACKAGE
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
 
@@ -79,8 +80,8 @@ def _load(part: str, text: str) -> tuple[Rule, str]:
         return {"exact": _exact, "lemma": _lemma}[name], ""
     if name == "wordnet" and option in ("", "wup"):
         return _wordnet(Fraction(minimum or 0) if option else None), ""
-    if name == "nearest" and option:
-        similar, stamp = similarity.load(option)
+    if name == "nearest":
+        similar, stamp = similarity.load(option or similarity.PACKAGE)
         return nearest(similar, Fraction(minimum or THRESHOLD)), f"{stamp}, at least {minimum or THRESHOLD}"
     if name in ("table", "lave") and option:
         content = files.read(option)
