@@ -39,7 +39,7 @@ export function optionsView() {
   return html`<details ?open=${used > 0}><summary>Templates and merged words</summary>
     ${field("templates", "Templates, one per line", "a photo of a {}.")}
     ${field("merge", "Words that count as one class, in a label map", "sedan, suv = car")}
-    <p class="hint">Without templates, the model's are used. <b>unicorn =</b> gives these pixels no name.</p>
+    <p class="hint">Without templates, the model's are used. <b>unicorn&nbsp;=</b> gives these pixels no name.</p>
     ${ignored.length ? html`<p class="hint" role="status">Ignored: ${ignored.join(", ")}</p>` : nothing}
   </details>`;
 }
