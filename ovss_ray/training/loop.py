@@ -175,7 +175,8 @@ def schedule(config: Training, step: int) -> float:
 def groups(model: nn.Module, config: Training) -> list[dict[str, Any]]:
     """Return the trainable parameters in two groups: with weight decay, and without (see Training.undecayed)."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    plain = {"vectors": _embedded, "norms": _normed, "norm_layers": _of_norms}[config.undecayed](model)
+    rules = {"vectors": _embedded, "norms": _normed, "norm_layers": _of_norms}
+    plain = rules[config.undecayed](model) if config.undecayed in rules else set()
     return [
         {"params": [value for name, value in named if name not in plain], "weight_decay": config.weight_decay},
         {"params": [value for name, value in named if name in plain], "weight_decay": 0.0},
