@@ -72,6 +72,11 @@ def find(package: str, name: str, attribute: str) -> Any:
     return getattr(module, attribute)
 
 
+def optional(name: str, attribute: str) -> Any:
+    """Return an attribute of a module of your own, by the module's full name; None if the module does not have it."""
+    return getattr(importlib.import_module(name), attribute, None)
+
+
 def exists(module: str) -> bool:
     """Return whether a module with this full name exists. Its parent packages are imported, the module is not."""
     parent = module.rpartition(".")[0]

@@ -12,7 +12,6 @@ its score. The module may also have a function `files(config)` that returns the 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -106,7 +105,7 @@ class Stage(stage.Stage):
         if config.captioner == HUGGING_FACE:
             return model_files(config.model)
         registry.find("ovss_ray.actors", config.captioner, "load")  # raises OvssError for an unknown module
-        listed = _files(config.captioner)
+        listed = registry.optional(config.captioner, "files")
         return tuple(listed(config)) if listed else ()
 
     @classmethod
@@ -117,7 +116,7 @@ class Stage(stage.Stage):
         the digest covers `model`, unless the option has its default value.
         """
         default = cls.Config.model_fields["model"].default
-        if config.captioner == HUGGING_FACE or config.model == default or _files(config.captioner):
+        if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
             return cls.where
         return tuple(name for name in cls.where if name != "model")
 
@@ -151,12 +150,6 @@ class Stage(stage.Stage):
 def _value(captions: Sequence[Caption]) -> dict[str, list[str] | list[float]]:
     """Return a value of the column `captions`."""
     return {"texts": [str(text) for text, _ in captions], "scores": [float(score) for _, score in captions]}
-
-
-def _files(captioner: str) -> Callable[[Any], Sequence[Path]] | None:
-    """Return the function `files` of a user's captioner; None if the module has no such function."""
-    listed: Callable[[Any], Sequence[Path]] | None = getattr(import_module(captioner), "files", None)
-    return listed
 
 
 def seed_of(seed: int, image_id: str) -> int:

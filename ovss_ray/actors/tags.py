@@ -3,9 +3,13 @@
 SAN scores each of its masks for every name of the list, and for "no object". A name becomes a word of the image if it
 is the best class of a mask. The mask's area and the name's probability must exceed thresholds. No captioner is needed.
 Later stages segment the image with these words only, so the list may be long.
+
+A tagger of your own is a module with a function `load(config)`. It receives this stage's Config, and returns the
+tagger: a function of an image (H, W, 3) uint8 RGB. The tagger returns a list of pairs: a name or a list of synonyms,
+and its score. A function `files(config)` of the module may return the files that decide its results.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
+from ovss_ray import registry
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.io.files.cache import local_copy
@@ -28,12 +33,19 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
     from ovss_ray.models.san.network import San
 
+SAN = "san"
+"""Value of the option `tagger` for the project's own tagger"""
 LIST = ".txt"
 """Suffix that distinguishes the path of a list of names from the name of a benchmark"""
+Tag = tuple[str | Sequence[str], float]
+"""Name or synonyms, and score"""
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → words: names in decreasing order of their masks' areas, with their probabilities."""
+    """image (H, W, 3) uint8 RGB → words: names in decreasing order of their masks' areas, with their probabilities.
+
+    The words of a tagger of your own keep its order.
+    """
 
     reads = ("image",)
     writes = ("words",)
@@ -41,9 +53,12 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
 
     class Config(NetworkConfig):
-        """The SAN network, the list of names, and the thresholds."""
+        """The SAN network, the list of names, and the thresholds; or a tagger of your own."""
 
         family: ClassVar[str] = "ovss_ray.models.san"
+        tagger: str = SAN
+        """san, or the dotted name of a module of your own with a function `load`; then `threshold` applies to its
+        scores, and `variant`, `words` and `area` are for the module alone"""
         variant: str = "san_tiny"
         """san_tiny, san_vit_b_16 or san_vit_large_14"""
         words: str | tuple[str, ...] = "scenes:all"
@@ -74,7 +89,14 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the checkpoint, and the list of names. Raises OvssError if a file is missing or the list is empty."""
+        """Return the checkpoint, and the list of names; or the files of the user's tagger.
+
+        Raises OvssError if a file or module is missing, or the list is empty.
+        """
+        if config.tagger != SAN:
+            registry.find("ovss_ray.actors", config.tagger, "load")  # raises OvssError for an unknown module
+            listed = registry.optional(config.tagger, "files")
+            return tuple(listed(config)) if listed else ()
         if not config.path():
             return config.files()
         _listed(config.path())
@@ -83,22 +105,40 @@ class Stage(stage.Stage):
     @classmethod
     def lists(cls, config: Config) -> tuple[str, ...]:
         """Return the benchmark whose names are used, if there is one."""
-        return (config.words,) if isinstance(config.words, str) and not config.path() else ()
+        named = config.tagger == SAN and isinstance(config.words, str) and not config.path()
+        return (str(config.words),) if named else ()
+
+    @classmethod
+    def elsewhere(cls, config: Config) -> tuple[str, ...]:
+        """Return the options that the run's digest ignores.
+
+        If a user's tagger has no function `files`, only the option `weights` identifies the files that it loads. So the
+        digest covers `weights`.
+        """
+        if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
+            return cls.where
+        return tuple(name for name in cls.where if name != "weights")
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
         """Return a note for the report: the list of names, whether it is the benchmark's, and the thresholds."""
+        if config.tagger != SAN:
+            return (f"words from the tagger {config.tagger}; threshold {config.threshold}",)
         listed = config.words if isinstance(config.words, str) else f"{len(config.words)} names of the config"
         restricted = ", which is the benchmark itself: words are restricted to its classes" * (listed == benchmark)
         return (f"words from {listed}{restricted}; threshold {config.threshold}, area {config.area}",)
 
     @classmethod
-    def network_key(cls, config: Config) -> str:
-        """Return the key of the SAN, which the stage `san` may share."""
-        return config.network_key()
+    def network_key(cls, config: Config) -> str | None:
+        """Return the key of the SAN, which the stage `san` may share; None for a user's tagger."""
+        return config.network_key() if config.tagger == SAN else None
 
     def __init__(self, config: Config, prepared: Prepared | None = None, network: "San | None" = None) -> None:
         super().__init__(config, prepared)
+        self.tagger: Callable[[np.ndarray], Sequence[Tag]] | None = None
+        if config.tagger != SAN:
+            self.tagger = registry.find("ovss_ray.actors", config.tagger, "load")(config)
+            return
         from ovss_ray.models.san import network as networks
 
         self.model = self.network = network or networks.load(
@@ -129,12 +169,21 @@ class Stage(stage.Stage):
         from ovss_ray.models import photograph
 
         images = list(batch["image"])
+        if self.tagger is not None:
+            with self.config.computing():
+                return {"words": column(self._tagged(self.tagger(image)) for image in images)}
         values: dict[int, dict[str, Any]] = {}
         with self.config.computing(), torch.inference_mode():
             sizes = [self.model.geometry(image).padded for image in images]
             for rows in photograph.alike(sizes, 1 if self.config.exact else self.config.batch):
                 values |= zip(rows, self._tag([images[row] for row in rows]), strict=True)
         return {"words": column(values[row] for row in range(len(images)))}
+
+    def _tagged(self, tags: Sequence[Tag]) -> dict[str, Any]:
+        """Return the words of an image from the tags of a user's tagger, in its order."""
+        kept = [(names, float(score)) for names, score in tags if score > self.config.threshold]
+        scores = [score for _, score in kept]
+        return words.of([names for names, _ in kept], f"tags {self.config.tagger}", scores, self.config.fallback)
 
     def _tag(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         from ovss_ray.models.san import network

@@ -26,8 +26,8 @@ Further = Annotated[str, typer.Option(help="further metrics from the records: di
 Mappings = Annotated[
     list[str] | None,
     typer.Option(
-        help="also the scores with words mapped by exact, lemma, wordnet[:wup], nearest:SOURCE, table:FILE, lave:FILE,"
-        " overlap, hungarian, best_iou or vicss[:SOURCE]; may be repeated"
+        help="also the scores with words mapped by exact, lemma, wordnet[:wup], nearest[:SOURCE], table:FILE, "
+        "lave:FILE, overlap, hungarian, best_iou or vicss[:SOURCE]; may be repeated"
     ),
 ]
 Frequent = Annotated[int, typer.Option(help="number of frequent words to list for each --mapping", min=0)]

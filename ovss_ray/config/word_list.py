@@ -125,10 +125,23 @@ def read(file: str) -> tuple[WordList, str]:
         raw = strict_yaml.load(text, file, ("names", "map", "templates", "unmapped"))
     else:
         raw = _lines(text, file)
+    if _per_image(raw):
+        raise OvssError(
+            f"{file}: words per image. Use the stage given_words with given_words.path={file}; a vocabulary is for all "
+            "images of a benchmark"
+        )
     raw = {"names": raw} if isinstance(raw, list) else raw
     if not isinstance(raw, dict) or not raw or raw.get("names") == []:
         raise OvssError(f"{file}: no words found. {FORM}")
     return _validated(_with_nothing(raw), file), hashlib.sha256(content).hexdigest()
+
+
+def _per_image(raw: Any) -> bool:
+    """Return whether the content of a file has words for each image, as the stage `given_words` reads them."""
+    if isinstance(raw, list):
+        return any(isinstance(entry, dict) for entry in raw)
+    known = isinstance(raw, dict) and set(raw) & set(WordList.model_fields)
+    return isinstance(raw, dict) and bool(raw) and not known and all(isinstance(names, list) for names in raw.values())
 
 
 def _json(text: str, file: str) -> Any:

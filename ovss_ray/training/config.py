@@ -37,9 +37,10 @@ class Training(Settings):
     """decay of AdamW's running mean of squared gradients"""
     weight_decay: float = Field(default=0.05, ge=0)
     """weight decay of the parameters that `undecayed` does not exclude"""
-    undecayed: Literal["vectors", "norms"] = "vectors"
+    undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
     """parameters without weight decay. vectors: vectors, position embeddings and query embeddings; norms: norms,
-    embeddings and tables of position biases, as in detectron2, where other vectors have weight decay"""
+    embeddings and tables of position biases, as in detectron2, where other vectors have weight decay; norm_layers:
+    norms alone, as in mmengine; nothing: all parameters have weight decay"""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
     warmup: int = Field(default=100, ge=0)

@@ -175,8 +175,8 @@ def schedule(config: Training, step: int) -> float:
 def groups(model: nn.Module, config: Training) -> list[dict[str, Any]]:
     """Return the trainable parameters in two groups: with weight decay, and without (see Training.undecayed)."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    rule = _embedded if config.undecayed == "vectors" else _normed
-    plain = rule(model)
+    rules = {"vectors": _embedded, "norms": _normed, "norm_layers": _of_norms}
+    plain = rules[config.undecayed](model) if config.undecayed in rules else set()
     return [
         {"params": [value for name, value in named if name not in plain], "weight_decay": config.weight_decay},
         {"params": [value for name, value in named if name in plain], "weight_decay": 0.0},
@@ -194,11 +194,15 @@ def _embedded(model: nn.Module) -> set[str]:
 
 def _normed(model: nn.Module) -> set[str]:
     """Return the names of the parameters of norms and embeddings, and of the tables of position biases."""
-    parts = [
-        name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.GroupNorm | nn.Embedding)
-    ]
-    owned = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
-    return {name for name, _ in model.named_parameters() if name in owned or name.endswith("position_bias_table")}
+    embeddings = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)}
+    tables = {name for name, _ in model.named_parameters() if name.endswith("position_bias_table")}
+    return _of_norms(model) | embeddings | tables
+
+
+def _of_norms(model: nn.Module) -> set[str]:
+    """Return the names of the parameters of norms."""
+    parts = [name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.GroupNorm)]
+    return {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
 
 
 def claim(out: Path, config: Training) -> None:

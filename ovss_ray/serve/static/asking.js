@@ -2,6 +2,7 @@
 // twice, and what nobody waits for any more is given up.
 
 import { Mask, labelMap } from "./masks.js";
+import { merging, templates } from "./options.js";
 import { ask } from "./service.js";
 import { can, change, classes, modelOf, state } from "./state.js";
 
@@ -19,7 +20,7 @@ export function modelFor(mode) {
 
 /** The question of an object: a string that is the same for the same answer. */
 function questionOf({ points, box }) {
-  return JSON.stringify([modelFor("objects"), classes(), points, box]);
+  return JSON.stringify([modelFor("objects"), classes(), templates(), points, box]);
 }
 
 export const answerOf = (object) => state.found[questionOf(object)];
@@ -40,15 +41,16 @@ function wants() {
       }));
   if (!words.length) return [];
   const want = (slot, path, model, fields, keep) => {
-    return { slot, question: JSON.stringify([model, words]), path, model, fields, keep };
+    return { slot, question: JSON.stringify([model, words, templates(), fields.map]), path, model, fields, keep };
   };
   if (state.mode === "regions")
     return [want("regions", "v1/regions", modelFor("regions"), { top: TOP, ranked: ranked(words) }, keepRegions)];
+  const { map } = merging();
   return ["first", "second"]
     .filter((slot) => slot === "first" || state.other)
     .map((slot) => {
       const model = slot === "first" ? modelFor("map") : state.other;
-      return want(slot, "v1/segment", model, { output: "rle" }, keepMap);
+      return want(slot, "v1/segment", model, { output: "rle", map }, keepMap);
     });
 }
 
@@ -133,6 +135,7 @@ function form(photo, fields) {
   const prompt = fields.points || fields.box;
   made.append("image", prompt && photo.sha ? photo.sha : photo.blob);
   if (classes().length) made.append("classes", JSON.stringify(classes()));
+  if (classes().length) for (const template of templates()) made.append("templates", template);
   for (const [name, value] of Object.entries(fields))
     if (value) made.append(name, typeof value === "string" ? value : JSON.stringify(value));
   return made;
@@ -153,7 +156,7 @@ function keep(slot, made) {
 
 function keepMap({ slot, question, model }, answer) {
   const found = answer.classes.map((one) => ({ ...one, part: one.area }));
-  const words = JSON.stringify(JSON.parse(question)[1]);
+  const words = JSON.stringify(JSON.parse(question).slice(1)); // and how they are asked for
   keep(slot, { question, model, answer, words, classes: found, labels: labelMap(answer) });
 }
 

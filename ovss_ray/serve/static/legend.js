@@ -5,7 +5,7 @@ import { placeLabels, placeMasks } from "./masks.js";
 import { maskOf } from "./objects.js";
 import { state } from "./state.js";
 
-export const percent = (part, digits = 1) => `${(100 * part).toFixed(part && part < 0.0995 ? digits : 0)} %`;
+export const percent = (part, digits = 1) => `${(100 * part).toFixed(part && part < 0.0995 ? digits : 0)}\u00a0%`;
 
 /** The ranking {index, name, regions} by which regions are shown, or undefined if it is by size. */
 export const ranking = () => state.found.regions?.answer.ranking?.find(({ name }) => name === state.rank);

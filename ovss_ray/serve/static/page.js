@@ -110,7 +110,7 @@ byId("help").addEventListener("click", () => byId("helping").showModal());
 // Undo and redo, wherever the focus is but in a field.
 
 document.addEventListener("keydown", (event) => {
-  if (!(event.ctrlKey || event.metaKey) || event.altKey || event.target.matches("input:not([type=range])")) return;
+  if (!(event.ctrlKey || event.metaKey) || event.altKey || event.target.matches("input:not([type=range]), textarea")) return;
   const pressed = event.key.toLowerCase();
   const back = pressed === "z" && !event.shiftKey;
   if (!back && pressed !== "y" && pressed !== "z") return;

@@ -6,6 +6,7 @@ import { cocoDocument } from "./coco.js";
 import { chosen, layers, masksShown, nameOf, regionsShown } from "./legend.js";
 import { colour, placeMasks, tint } from "./masks.js";
 import { maskOf } from "./objects.js";
+import { merging, templates } from "./options.js";
 import { encode } from "./png.js";
 import { change, classes, state } from "./state.js";
 
@@ -45,7 +46,7 @@ export const saveLabels = (slot) => attempt(async () => {
     return hand(await encode(ids, photo, palette), `${stem()}_${state.mode}.png`);
   }
   const { labels, model, words } = state.found[slot];
-  const few = JSON.parse(words).length <= FEW;
+  const few = JSON.parse(words)[0].length <= FEW;
   const palette = paletteOf((number) => (number < FEW ? colour(number) : [0, 0, 0]));
   hand(await encode(labels, photo, few ? palette : null), `${stem()}_${model}_labels.png`);
 });
@@ -119,6 +120,8 @@ const bare = ({ box, area, predicted_iou, rle, names }) => ({ mask_box: box, are
 export const saveMasks = () => attempt(async () => {
   const { photo, mode, found } = state;
   const asked = { image: photo.name, width: photo.width, height: photo.height, mode, classes: classes() };
+  if (templates().length) asked.templates = templates();
+  if (mode === "map" && merging().map) asked.map = merging().map;
   const told = {
     map: () => ({
       answers: ["first", ...(state.other ? ["second"] : [])]

@@ -18,6 +18,8 @@ export const state = {
   split: 50, // percent of the width that the first model has when two are compared
   words: [], // "name" or "name|other name"
   tagged: {}, // word that a model found in the image → {source, score}
+  templates: "", // sentences with {}, one per line
+  merge: "", // "sedan, suv = car", one per line (see options.js)
   preset: null, // {name, title, classes: [[name, …], …]}
   photo: null, // {blob, bitmap, width, height, name, example}, and {blob, width, height} as `full` if that is larger
   full: false, // whether large images are sent in full size
@@ -106,6 +108,8 @@ export function toAddress() {
   told.set("opacity", state.opacity);
   if (state.preset) told.set("preset", state.preset.name);
   for (const word of state.words) told.append("word", word);
+  if (state.templates) told.set("templates", state.templates);
+  if (state.merge) told.set("merge", state.merge);
   if (state.rank) told.set("rank", state.rank);
   if (!state.names) told.set("names", "0");
   if (location.hash !== `#${told}`) history.replaceState(null, "", `#${told}`);
@@ -125,6 +129,8 @@ export function ofAddress() {
       mode: told.get("mode") in MODES ? told.get("mode") : "map",
       opacity: opacity >= 0 && opacity <= 100 ? opacity : 60,
       words: told.getAll("word").filter(Boolean),
+      templates: told.get("templates") ?? "",
+      merge: told.get("merge") ?? "",
       rank: told.get("rank") ?? "",
       names: told.get("names") !== "0",
     },

@@ -1,5 +1,6 @@
 // The words that are asked for: chips, the field that makes them, and the lists of benchmarks.
 
+import { optionsView } from "./options.js";
 import { ask, Refusal } from "./service.js";
 import { change, classes, finder, state } from "./state.js";
 import { html, nothing } from "./vendor/lit-html.js";
@@ -143,9 +144,10 @@ export const wordsView = () => html`
   <p class="row">
     ${finder() ? html`<button type="button" class="plain" ?disabled=${!state.photo} @click=${find}>Find words</button>` : nothing}
     <select aria-label="Add the words of a benchmark" @change=${pick}>
-      <option value="">Words of a benchmark …</option>
+      <option value="">Benchmark …</option>
       ${state.presets.map((name) => html`<option value=${name}>${name}</option>`)}
     </select>
     <button type="button" class="plain" ?disabled=${!classes().length}
       @click=${() => change({ words: [], preset: null })}>Clear</button>
-  </p>`;
+  </p>
+  ${optionsView()}`;

@@ -12,8 +12,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from ovss_ray.benchmarks import catalog
 from ovss_ray.config.limits import Limits
+from ovss_ray.config.word_list import WordList
+from ovss_ray.runs import own_words
 from ovss_ray.serve.http import answers, merging, requests
+from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.serve.bright import picture, service
@@ -45,6 +49,27 @@ def test_several_classes_become_one_and_a_class_may_become_none(toy: TestClient)
     assert answer["unnamed"] == (words == 2).sum() > 0
 
 
+def test_a_file_of_own_words_gives_the_labels_of_the_offline_run(toy: TestClient) -> None:
+    names = ["Water", ["snow", "white snow"], "SUNSET", "plain red cross", ["tree, fir"], "unicorn", "sky"]
+    table = {"sunset": "sky", "White  Snow": "water", "fir": "forest", "unicorn": None}
+    own = WordList(names=names, map=table, templates=["a {}."])
+    benchmark = catalog.load("scenes:seen")
+    offline = own_words.of(own, benchmark)
+    assert offline.vocabulary is not None
+    fields = {"classes": json.dumps(names), "map": json.dumps(table), "templates": ["a {}."]}
+    assert requests.vocabulary(requests.Segment(**{**fields, "classes": [fields["classes"]]}), (), Limits()) == (
+        offline.vocabulary
+    )
+    answer = post(toy, **fields).json()
+    labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["png"]))))
+    online = {found["index"]: found["name"].lower() for found in answer["classes"]} | {answer["none"]: None}
+    expected = [offline.index[word] for word in bright(picture(), len(names)).ravel()]
+    assert [online[label] for label in labels.ravel()] == [
+        None if label == NONE else benchmark.labels[label] for label in expected
+    ]
+    assert [found["name"] for found in answer["classes"]] == ["Water", "sky", "plain red cross", "forest"]
+
+
 def test_scores_are_those_of_the_regions_of_all_merged_classes() -> None:
     words = Vocabulary.of(["sedan", "suv", "sky"])
     merged = merging.read('{"sedan": "car", "suv": "car"}', words, Limits())
@@ -67,6 +92,7 @@ def test_scores_are_those_of_the_regions_of_all_merged_classes() -> None:
         ({"map": "car"}, 'map: invalid value; pass JSON such as {"sedan": "car"'),
         ({"map": '{"a": 1}'}, "map: invalid value"),
         ({"map": '{"aa": "b"}'}, "map: 'aa' is none of the 2 requested classes. Did you mean 'a'?"),
+        ({"map": '{"a": ""}'}, "has an empty name"),
         ({"map": '{"a": null, "b": null}'}, "map: empty vocabulary"),
         ({"map": '{"a": "\\u0007"}'}, "invalid character"),
         ({"map": json.dumps({"a": "x" * 301})}, "map: a name has 301 characters; the limit is 300"),

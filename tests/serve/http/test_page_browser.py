@@ -292,7 +292,7 @@ def test_two_models_are_compared_side_by_side(page: Page) -> None:
     box = page.locator("#canvas").bounding_box()
     assert box
     page.mouse.move(box["x"] + 20, box["y"] + 20)
-    expect(page.locator("#tip")).to_have_text(re.compile("bright: dark · 50 %\noutliner: dark · 50 %"))
+    expect(page.locator("#tip")).to_have_text(re.compile("bright: dark · 50\\s%\noutliner: dark · 50\\s%"))
     assert saved(page, "Labels of outliner, PNG")[0] == "photo_outliner_labels.png"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ovss_ray.datasets import scenes
 from ovss_ray.errors import OvssError
@@ -174,6 +175,10 @@ def test_the_configs_are_those_of_this_training() -> None:
     assert config.load(ROOT / "configs/train_ovsam_tiny.yaml").train_neck
     official = config.load(ROOT / "configs/train_ovsam_clip2sam_coco.yaml", ["steps=1200"])
     assert [loop.schedule(official, step) for step in (0, 799, 801, 1101)] == pytest.approx([1, 1, 0.1, 0.01])
-    assert config.load(ROOT / "configs/train_ovsam_clip2sam_lvis.yaml").scales == (0.1, 2.0)
+    wide = config.load(ROOT / "configs/train_ovsam_clip2sam_lvis.yaml")
+    assert wide.scales == (0.1, 2.0)
+    part = nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2))
+    decayed, plain = (len(of["params"]) for of in loop.groups(part, wide))
+    assert (decayed, plain) == (4, 0), "all parameters have weight decay"
     with pytest.raises(OvssError, match=r"ovsam_tiny has no shipped SAM2CLIP\. Train one first"):
         clip2sam.Task(CONFIG)

@@ -209,5 +209,10 @@ def test_the_configs_are_those_of_this_training_with_the_official_schedule() -> 
     official = config.load(ROOT / "configs/train_ovsam_sam2clip.yaml", ["steps=1000"])
     rates = [loop.schedule(official, step) for step in (0, 499, 500, 750, 999)]
     assert rates == pytest.approx([0.001, 1.0, 1.0, 0.01 + 0.99 / 2, 0.01], abs=2e-5)
+    neck = small_ovsam.network(small_ovsam.state_dict(small_ovsam.SMALL)).neck.requires_grad_()
+    names = {id(value): name for name, value in neck.named_parameters()}
+    decayed, plain = ({names[id(value)] for value in of["params"]} for of in loop.groups(neck, official))
+    assert {name.split(".")[-2] for name in plain} == {"norm1", "norm2", "1", "3"}, "of blocks, and after convolutions"
+    assert {"level_encoding.weight", "blocks.0.mlp.lin1.bias"} <= decayed
     with pytest.raises(OvssError, match="targets has no effect with data=scenes"):
         config.load(ROOT / "configs/train_ovsam_tiny_neck.yaml", ["targets=/a"])
