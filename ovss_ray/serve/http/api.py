@@ -22,6 +22,7 @@ from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
 from ovss_ray.serve.http.answers import Answer, Output, Word
 from ovss_ray.serve.http.guard import Guard
 from ovss_ray.serve.http.requests import Fields
+from ovss_ray.serve.intake import places
 from ovss_ray.serve.refusal import ERRORS, GONE, Refused
 from ovss_ray.serve.row import NO_IMAGE, Kind, Row, outside, pointed, row
 from ovss_ray.serve.watch import Ask
@@ -65,6 +66,7 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask |
     _segment(app, desk)
     _regions(app, desk)
     _prompt(app, desk)
+    places.add(app, desk.places)
     page.add(app, desk.benchmarks)
     return app
 
