@@ -97,7 +97,7 @@ class Desk:
         body is late; 429 for a further request; 503 after a timeout or if the service is being stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
-        await self._receive(request)
+        await self.receive(request)
         if self.draining:
             raise Refused(503, STOPPING, "stopping", later)
         if self.waiting >= self.limits.waiting:
@@ -114,7 +114,7 @@ class Desk:
         finally:
             self.waiting -= 1
 
-    async def _receive(self, request: Request) -> None:
+    async def receive(self, request: Request) -> None:
         """Read the whole body of a request; the request object stores it. Raises HTTPException 408 if it is late."""
         try:
             async with asyncio.timeout(self.limits.upload):

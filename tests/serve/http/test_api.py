@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import re
 import struct
 import time
 import zlib
@@ -435,7 +436,7 @@ def test_every_refusal_has_a_code_and_the_id_of_its_request(toy: TestClient) -> 
 
 
 def test_the_head_of_the_page_and_of_the_state_can_be_asked_for(toy: TestClient) -> None:
-    for path in ("/", "/v1/health"):
+    for path in ("/", "/docs", "/v1/health"):
         head = toy.head(path)
         assert (head.status_code, head.content) == (200, b"")
 
@@ -457,12 +458,24 @@ def test_the_limits_and_the_document_can_be_read(toy: TestClient) -> None:
     assert told["limits"]["classes"] == 1000
     document = toy.get("/v1/openapi.json").json()
     asked = {"/v1/segment", "/v1/regions", "/v1/prompt"}
-    assert set(document["paths"]) == {*asked, "/v1/models", "/v1/health", "/v1/ready", "/v1/queue"}
+    states = {
+        "/v1/models",
+        "/v1/health",
+        "/v1/ready",
+        "/v1/queue",
+        "/v1/jobs/{identifier}",
+        "/v1/jobs/{identifier}/result",
+    }
+    several = {"/v1/batch/{kind}", "/v1/jobs/{kind}", "/v1/jobs/{identifier}", "/v1/jobs/{identifier}/result"}
+    assert set(document["paths"]) == asked | states | several
     body = document["paths"]["/v1/segment"]["post"]["requestBody"]["content"]
     assert {"image/jpeg", "multipart/form-data"} <= set(body)
     answers = document["paths"]["/v1/segment"]["post"]["responses"]
     assert set(answers["200"]["content"]) == {"application/json", "image/png"}
-    assert toy.get("/docs").status_code == 404
+    page = toy.get("/docs")
+    assert all(f"{path}</code>" in page.text for path in document["paths"])
+    assert page.headers["content-security-policy"] == toy.get("/").headers["content-security-policy"]
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=", page.text)
 
 
 def test_only_sizes_and_times_are_logged(toy: TestClient, caplog: pytest.LogCaptureFixture) -> None:
