@@ -104,10 +104,11 @@ def _wait(service: Service) -> None:
 
 def replicas(processes: Sequence[psutil.Process], deployment: str) -> list[psutil.Process]:
     """Those that are replicas of a deployment, by what its name begins with."""
-    return [one for one in processes if f"ServeReplica:ovss:{deployment}" in _named(one)]
+    return [one for one in processes if f"ServeReplica:ovss:{deployment}" in named(one)]
 
 
-def _named(process: psutil.Process) -> str:
+def named(process: psutil.Process) -> str:
+    """The title of a process, "" if it has ended."""
     with suppress(psutil.NoSuchProcess):
         return _title(process.cmdline())
     return ""
@@ -170,7 +171,7 @@ def memory(service: Service) -> dict[str, float]:
         with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()  # proc(5)
             own = sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
-            held[_named(one)] += own / 1e3
+            held[named(one)] += own / 1e3
     return dict(held)
 
 

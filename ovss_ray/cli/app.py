@@ -137,7 +137,7 @@ def serve(
     from ovss_ray.serve.http import guard
 
     settings = configs.load_several([find_config(name) for name in config or SERVED], set_ or ())
-    guard.check_host(host, os.environ.get("OVSS_API_KEY"))
+    guard.check_host(host, os.environ.get("OVSS_API_KEY") or os.environ.get("OVSS_API_KEYS"))
     for served in settings.values():
         batch.plan(served)
     if write:

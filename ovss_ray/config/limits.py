@@ -35,6 +35,14 @@ class Limits(Settings):
     """
     seconds: float = Field(default=30.0, gt=0)
     """seconds: longest time from the end of a request's body to its answer; slower requests receive 503 or 504"""
+    images: int = Field(default=16, ge=1)
+    """largest number of images in a request with several images, or in a job"""
+    jobs: int = Field(default=64, ge=1)
+    """largest number of jobs, running ones and those whose answers are kept"""
+    stored: int = Field(default=200_000_000, ge=1)
+    """bytes: largest total size of the images and answers of all jobs when a further one begins"""
+    kept: float = Field(default=600.0, gt=0)
+    """seconds: time for which the answers of a job are kept after its end"""
     upload: float = Field(default=30.0, gt=0)
     """seconds: longest time in which the body of a request arrives; slower requests receive status 408"""
     retry: int = Field(default=1, ge=0)

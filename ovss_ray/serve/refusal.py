@@ -21,6 +21,7 @@ CODES = {
     404: "not_found",
     405: "method_not_allowed",
     408: "slow_body",
+    409: "running",
     413: "too_large",
     415: "unsupported",
     422: "invalid",

@@ -65,7 +65,15 @@ class Watch:
 
     def pixels(self, pools: Sequence[str], kind: Kind, seconds: float, most: int) -> int:
         """Return the largest image, in pixels, that pools can answer within `seconds`, at most `most`."""
+        return self._pace(pools, kind).pixels(seconds, most)
+
+    def seconds(self, pools: Sequence[str], kind: Kind, pixels: int) -> tuple[float, int]:
+        """Return the seconds that an image takes in all pools, and the smallest number of replicas of a pool."""
+        replicas = min((len(self._paces.get(pool, ())) for pool in pools), default=0)
+        return self._pace(pools, kind).seconds(1, pixels), replicas
+
+    def _pace(self, pools: Sequence[str], kind: Kind) -> Pace:
+        """Return the time of an image in all pools together, each with its slowest replica."""
         paces = [slowest(replica[kind] for replica in self._paces.get(pool, ()) if kind in replica) for pool in pools]
         known = [pace for pace in paces if pace]
-        total = Pace(sum(pace.fixed for pace in known), sum(pace.each for pace in known))
-        return total.pixels(seconds, most)
+        return Pace(sum(pace.fixed for pace in known), sum(pace.each for pace in known))

@@ -67,6 +67,8 @@ SETTINGS = {
     "RAY_prestart_worker_first_driver": "0",  # processes of the wrong environment: never used, woken 100 times a second
     "RAY_enable_metrics_collection": "0",  # nobody could read them, without the dashboard
     "RAY_task_events_report_interval_ms": "0",  # likewise
+    # Seconds. Serve replaces a dead HTTP proxy after three failed checks; by default, the port is closed for 30 s.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send its makers a report of each run
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # such as of Ray Data's statistics when a node dies
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # if a submitted job is not recognised, its environment is merged with ours

@@ -38,6 +38,7 @@ from ovss_ray.serve.deployments.pools import Route
 from ovss_ray.serve.deployments.replica import Replica
 from ovss_ray.serve.http import api, guard, metrics
 from ovss_ray.serve.http.admission import LOG, Model
+from ovss_ray.serve.intake import keys
 from ovss_ray.serve.row import Kind
 from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -138,8 +139,9 @@ def application(served: Mapping[str, RunConfig]) -> Application:
         models.append(Served(description, words[0], plans[name]))
         for number, (pool, parts) in enumerate(zip(placed[name], plans[name], strict=True)):
             bound.append(_pool(_name(name, number), pool, parts, config, words))
-    key = os.environ.get("OVSS_API_KEY")
-    return _ingress(models, limits, guard.digest(key) if key else None).bind(*bound)
+    key, origins = os.environ.get("OVSS_API_KEY"), guard.origins(os.environ.get("OVSS_CORS_ORIGINS"))
+    access = Access(guard.digest(key) if key else None, keys.read(os.environ.get("OVSS_API_KEYS")), origins)
+    return _ingress(models, limits, access).bind(*bound)
 
 
 def _pool(name: str, pool: Placed, parts: Parts, config: RunConfig, words: Sequence[Vocabulary]) -> Application:
@@ -218,8 +220,20 @@ class Ingress:
         """
 
 
-def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any:
-    """Return the deployment that answers the HTTP requests. `key`: SHA-256 of the API key; None: no key is needed."""
+@dataclass(frozen=True)
+class Access:
+    """Keys and origins that may use the service."""
+
+    key: bytes | None
+    """SHA-256 of the API key without a quota; None: there is none"""
+    keys: Sequence[keys.Key]
+    """further keys, which may have quotas"""
+    origins: Sequence[str]
+    """web origins whose pages may use the service"""
+
+
+def _ingress(models: Sequence[Served], limits: Limits, access: Access) -> Any:
+    """Return the deployment that answers the HTTP requests."""
 
     def http_app() -> FastAPI:  # runs in the replica
         LOG.setLevel(logging.INFO)
@@ -236,7 +250,7 @@ def _ingress(models: Sequence[Served], limits: Limits, key: bytes | None) -> Any
             for model, route in zip(models, routes, strict=True)
         ]
         ask = partial(pools.figures, [handle for route in routes for handle, _ in route])
-        app = api.build(served, limits, key, ask)
+        app = api.build(served, limits, access.key, ask, access.keys, access.origins)
         metrics.add(app, app.state.desk, ask)
         return app
 

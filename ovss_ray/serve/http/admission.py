@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.serve.http import photograph
-from ovss_ray.serve.refusal import Refused
+from ovss_ray.serve.intake import places
+from ovss_ray.serve.refusal import Refused, request_id
 from ovss_ray.serve.row import FORGOTTEN, SPECIMEN, Kind, Row, row
 from ovss_ray.serve.watch import Watch
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -66,6 +67,7 @@ class Desk:
         """number of pixels of all images decoded so far, for /metrics"""
         self.changed = asyncio.Condition()
         self.watch = Watch()
+        self.places = places.Places(self.watch.seconds, limits.waiting)
         self.benchmarks = list(dict.fromkeys(name for model in models for name in model.description["benchmarks"]))
         """names of the benchmarks in the configs"""
 
@@ -96,7 +98,7 @@ class Desk:
         the service is being stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
-        await self._receive(request)
+        await self.receive(request)
         if self.draining:
             raise Refused(503, STOPPING, "stopping", later)
         if self.waiting >= self.limits.waiting:
@@ -104,15 +106,16 @@ class Desk:
         self.waiting += 1
         UNTIL.set(time.monotonic() + self.limits.seconds)
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                yield
+            with self.places.entered(request_id(request.scope)):
+                async with asyncio.timeout(self.limits.seconds):
+                    yield
         except TimeoutError as failure:
             reason = f"timeout: no worker has answered the request within {self.limits.seconds:g} s. Try again later"
             raise Refused(503, reason, "timeout", later) from failure
         finally:
             self.waiting -= 1
 
-    async def _receive(self, request: Request) -> None:
+    async def receive(self, request: Request) -> None:
         """Read the whole body of a request; the request object stores it.
 
         Raises HTTPException: 408 if the body is late; 400 if the client closes the connection.
@@ -153,6 +156,7 @@ class Desk:
                 f"{most:,} pixels in {self.limits.seconds:g} s (see pixels_now in /v1/models). Send a smaller one",
                 "too_slow",
             )
+        places.note(model.pools, kind, pixels)
         async with self.changed:
             await self.changed.wait_for(lambda: not self.held or self.held + pixels <= self.limits.held)
             self.held += pixels

@@ -1,10 +1,10 @@
 """The service as a FastAPI application. The models are Ray Serve deployments, or plain functions in tests."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -16,12 +16,13 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.serve import refusal
-from ovss_ray.serve.http import answers, coco, mask_answers, merging, own_words, page
+from ovss_ray.serve.http import answers, coco, guard, mask_answers, merging, own_words, page, photograph
 from ovss_ray.serve.http import requests as questions
 from ovss_ray.serve.http.admission import LOG, STOPPING, Desk, Model
 from ovss_ray.serve.http.answers import Answer, Output, Word
-from ovss_ray.serve.http.guard import Guard
 from ovss_ray.serve.http.requests import Fields
+from ovss_ray.serve.intake import pages, places, several
+from ovss_ray.serve.intake.keys import Key, Ring
 from ovss_ray.serve.refusal import ERRORS, GONE, Refused
 from ovss_ray.serve.row import NO_IMAGE, Kind, Row, outside, pointed, row
 from ovss_ray.serve.watch import Ask
@@ -33,10 +34,14 @@ BARE: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build(models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask | None = None) -> FastAPI:
+def build(
+    models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask | None = None, keys: Sequence[Key] = (),
+    origins: Sequence[str] = (),
+) -> FastAPI:  # fmt: skip
     """Return the FastAPI application that serves the models. `key`: SHA-256 of the API key; None: no key is needed.
 
-    `ask` returns the state of all replicas; None: the models have no replicas.
+    `ask` returns the state of all replicas; None: the models have no replicas. `keys`: further keys, with quotas.
+    `origins`: web origins whose pages may use the service (CORS).
     """
     desk = Desk(models, limits)
 
@@ -57,7 +62,7 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask |
         lifespan=life,
     )
     app.state.desk = desk
-    app.add_middleware(Guard, key=key, body=limits.body, bodies=limits.waiting * limits.body)
+    guard.add(app, Ring(key, keys), limits, origins)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
@@ -65,6 +70,8 @@ def build(models: Sequence[Model], limits: Limits, key: bytes | None, ask: Ask |
     _segment(app, desk)
     _regions(app, desk)
     _prompt(app, desk)
+    places.add(app, desk.places)
+    several.add(app, desk)
     page.add(app, desk.benchmarks)
     return app
 
@@ -209,6 +216,8 @@ def _segmented(
 
 
 def _regions(app: FastAPI, desk: Desk) -> None:
+    kept = pages.Kept()
+
     @app.post(
         "/v1/regions",
         summary="Find all regions of an image, with names",
@@ -219,21 +228,24 @@ def _regions(app: FastAPI, desk: Desk) -> None:
     async def regions(request: Request, query: Annotated[questions.Regions, Query()]) -> Response:
         """Return the masks that SAM proposes without a prompt, each with its most probable classes.
 
-        Masks may overlap. With `ranked`, the answer also lists the best regions of each class. With `output=coco`, the
-        answer is a COCO document.
+        Masks may overlap. With `ranked`, the answer also lists the best regions of each class. With `output=coco`, it
+        is a COCO document. With `count`, it has one page of the regions, from `first` on.
         """
         begun = time.perf_counter()
         async with desk.place(request):
             data, fields = await questions.read(request, query, desk.limits)
             model, words = desk.model(fields.model, "regions"), await _words(fields, desk)
-            name = await asyncio.to_thread(_sha256, data)
+            name = await asyncio.to_thread(photograph.sha256, data)
             async with desk.image(data, model, "regions") as image:
-                result = await desk.send(model, row(image, words), words, "regions")
+                compute = partial(desk.send, model, row(image, words), words, "regions")
+                key = (name, model.name, words.digest)
+                result = await (kept.row(key, compute) if fields.count else compute())
 
             def write() -> Response:
                 most = desk.limits.regions
                 ranked = 0 if fields.output == "coco" else fields.ranked  # a document has no ranking
-                answer = mask_answers.everything(result, words, name, model.name, fields.top, most, ranked)
+                page = slice(fields.first, fields.first + (fields.count or most))
+                answer = mask_answers.everything(result, words, name, model.name, fields.top, most, ranked, page)
                 return _masks(answer, fields, words.names)
 
             response = await asyncio.to_thread(write)
@@ -261,7 +273,7 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
             model, question = desk.model(fields.model, "prompt"), fields.question(desk.limits)
             named = bool(fields.classes) or fields.benchmark is not None
             words = await _words(fields, desk) if named else model.words
-            name = await asyncio.to_thread(_named, data, fields.image)
+            name = await asyncio.to_thread(photograph.named, data, fields.image)
             kind: Kind = "prompt" if named else "masks"
             async with desk.image(data, model, kind) if data else nullcontext(NO_IMAGE) as image:
                 if data and (error := outside(question, image)):
@@ -276,17 +288,3 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
             response = await asyncio.to_thread(write)
         _log("prompt", begun, data, image.shape[0] * image.shape[1], len(words) if named else 0)
         return response
-
-
-def _named(data: bytes, digest: str | None) -> str:
-    """Return the sha256 of a prompt's image. The request has either the image (`data`) or its sha256 (`digest`).
-
-    Raises HTTPException 422 if it has both or neither.
-    """
-    if bool(data) == (digest is not None):
-        raise HTTPException(422, "send either an image, or the sha256 of an earlier image in the field `image`")
-    return digest or _sha256(data)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

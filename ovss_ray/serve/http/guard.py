@@ -5,23 +5,25 @@ Answers get security headers for browsers.
 
 import asyncio
 import hashlib
-import hmac
 import ipaddress
 import re
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ovss_ray.config.limits import Limits
 from ovss_ray.errors import OvssError
 from ovss_ray.serve import refusal
+from ovss_ray.serve.intake.keys import Quota, Ring
 from ovss_ray.serve.refusal import Refused
 
-PUBLIC = ("/v1/health", "/v1/ready", "/")
-"""Paths that need no API key: two for load balancers, and the page, which asks the user for the key"""
+PUBLIC = ("/v1/health", "/v1/ready", "/", "/docs")
+"""Paths that need no API key: two for load balancers, the page, which asks the user for the key, and its description"""
 FILES = ("/page/static/", "/page/example/")
 """Path prefixes of the web page's files, which need no API key, since browsers fetch them without one"""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -30,6 +32,8 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 A foreign web page cannot have such a host name. This protects against DNS rebinding."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
 """Pattern of a Host header: a name or address and perhaps a port, but no user name"""
+ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
+"""Pattern of an origin: scheme, host and perhaps a port"""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -46,6 +50,10 @@ PAGE = {
     "Cache-Control": "no-cache",
 }
 """Response headers of the web page. Browsers then load files from this service only, and run no inline scripts."""
+EXPOSED = ["Location", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "X-Request-ID"]
+"""Headers of answers that scripts of other origins may read"""
+SEVERAL = ("/v1/batch/", "/v1/jobs/")
+"""Prefixes of requests with several images, each of which counts against a quota as a request of its own"""
 DRAIN = 5.0
 """Maximum seconds for reading the rest of a refused request"""
 
@@ -53,6 +61,21 @@ DRAIN = 5.0
 def digest(key: str) -> bytes:
     """Return the SHA-256 of an API key, 32 bytes. The service stores this digest instead of the key."""
     return hashlib.sha256(key.encode()).digest()
+
+
+def origins(text: str | None) -> tuple[str, ...]:
+    """Return the web origins in $OVSS_CORS_ORIGINS, separated by commas: pages that may use the service.
+
+    Raises OvssError if one is no origin.
+    """
+    listed = tuple(origin.strip() for origin in (text or "").split(",") if origin.strip())
+    for origin in listed:
+        if not ORIGIN.fullmatch(origin):
+            raise OvssError(
+                f"OVSS_CORS_ORIGINS: {origin!r} is no origin. Write scheme, host and perhaps port, such as "
+                "https://example.org:8443; several are separated by commas"
+            )
+    return listed
 
 
 def check_host(host: str, key: str | None) -> None:
@@ -64,34 +87,56 @@ def check_host(host: str, key: str | None) -> None:
         )
 
 
+def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> None:
+    """Add the checks to an application. `origins`: web origins whose pages may use the service (CORS)."""
+    bodies = limits.waiting * limits.body
+    app.add_middleware(Guard, keys=keys, body=limits.body, bodies=bodies, origins=origins)
+    if origins:  # outside of the guard, since browsers send their preflight requests without a key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=EXPOSED,
+        )
+
+
 class Guard:
     """ASGI middleware that admits requests with the API key, and for public paths.
 
     If no key is set, it admits local requests only. A local request comes from this machine, and from no foreign page.
     """
 
-    def __init__(self, app: ASGIApp, key: bytes | None, body: int, bodies: int) -> None:
-        """Prepare the checks. `key`: SHA-256 of the API key, or None. `body`: maximum bytes of a request.
+    def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:
+        """Prepare the checks. `keys`: accepted API keys. `body`: maximum bytes of a request.
 
-        `bodies`: maximum bytes of all requests that are being received or answered. So slow senders, who take no place
-        in the queue (see admission.Desk.place), cannot fill the memory.
+        `origins`: further web origins whose pages may send requests. `bodies`: maximum bytes of all requests that are
+        being received or answered. So slow senders, who take no place in the queue (see admission.Desk.place), cannot
+        fill the memory.
         """
-        self.app, self.key, self.body = app, key, body
+        self.app, self.keys, self.body, self.origins = app, keys, body, origins
         self.room = _Room(bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the application, or refuse it with status 400, 401, 403 or 413."""
+        """Pass a request on to the application, or refuse it with status 400, 401, 403, 413 or 429."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        quota: Quota | None = None
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                is_page = scope["path"] == "/" or scope["path"].startswith(FILES)
+                is_page = scope["path"] in ("/", "/docs") or scope["path"].startswith(FILES)
                 MutableHeaders(scope=message).update(PAGE if is_page else HEADERS)
+                if quota:
+                    MutableHeaders(scope=message).update(quota.headers())
             await send(message)
 
         try:
-            self._admit(scope)
+            quota = self._admit(scope)
+            if quota and scope["method"] == "POST" and not scope["path"].startswith(SEVERAL) and not quota.take():
+                later = {"Retry-After": quota.headers()["RateLimit-Reset"]}
+                reason = f"the quota of this key is used up: {quota.limit} requests per minute. Try again later"
+                raise Refused(429, reason, "quota", later)
             counted = _Counted(receive, self.body, Headers(scope=scope), self.room)
         except HTTPException as failure:
             if not await _drain(receive, 2 * self.body):
@@ -102,12 +147,13 @@ class Guard:
         finally:
             self.room.held -= counted.got
 
-    def _admit(self, scope: Scope) -> None:
+    def _admit(self, scope: Scope) -> Quota | None:
+        """Return the quota of the request's key, if it has one. Raises HTTPException 400, 401 or 403."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1") or not all(map(HOST.fullmatch, hosts)):
             raise HTTPException(400, "send exactly one Host header: a name or address and a port, such as localhost:80")
-        if self.key is None:
+        if not self.keys:
             if not _loopback((scope.get("client") or [""])[0]):
                 raise HTTPException(
                     403,
@@ -120,18 +166,21 @@ class Guard:
                     403,
                     f"invalid Host header: the service has no API key, so use {' or '.join(LOCAL_HOSTS)} in its URL",
                 )
-            if _foreign(scope, headers, name):
+            if headers.get("origin") not in self.origins and _foreign(scope, headers, name):
                 raise Refused(
                     403,
-                    "the request comes from a web page of another origin. Open the service's page at its own address; "
-                    "for programs on other pages, set OVSS_API_KEY and put a proxy in front",
+                    "the request comes from a web page of another origin. Open the service's page at its own address, "
+                    "or allow the other page with OVSS_CORS_ORIGINS=https://its.host",
                     "foreign_origin",
                 )
         elif scope["path"] not in PUBLIC and not scope["path"].startswith(FILES):
             scheme, _, key = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(digest(key.strip()), self.key):
-                problem = "missing or wrong API key: send the header Authorization: Bearer KEY"
-                raise HTTPException(401, problem, {"WWW-Authenticate": "Bearer"})
+            accepted, quota = self.keys.find(key.strip())
+            if scheme.lower() == "bearer" and accepted:
+                return quota
+            problem = "missing or wrong API key: send the header Authorization: Bearer KEY"
+            raise HTTPException(401, problem, {"WWW-Authenticate": "Bearer"})
+        return None
 
 
 class _Room:

@@ -12,6 +12,9 @@ from ovss_ray.structures.masks import rle
 from ovss_ray.structures.masks.regions import Masks
 from ovss_ray.structures.vocabulary import Vocabulary
 
+WHOLE = slice(None)
+"""Page of all regions"""
+
 
 class Name(BaseModel):
     """A possible class of a region, and its probability."""
@@ -38,7 +41,7 @@ class Mask(BaseModel):
 class Place(BaseModel):
     """A region's place in the ranking of a class."""
 
-    region: int = Field(description="position in `regions`, from 0")
+    region: int = Field(description="position among all regions, from 0; without pages that in `regions`")
     score: float = Field(description="probability of the class in this region, among the requested classes")
 
 
@@ -84,16 +87,18 @@ def about(row: Mapping[str, Any], image: str, model: str) -> dict[str, Any]:
 
 
 def everything(
-    row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int, most: int, ranked: int = 0
-) -> Regions:
+    row: Mapping[str, Any], words: Vocabulary, image: str, model: str, top: int, most: int, ranked: int = 0,
+    page: slice = WHOLE,
+) -> Regions:  # fmt: skip
     """Return the `most` largest regions of a row, each with its `top` most probable classes.
 
     Empty regions are left out. `image`: sha256 of the image. `ranked`: number of regions in the ranking of each class.
+    `page`: positions of the regions that are listed. The ranking is always that of all `most` regions.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
     listed = order[:most]
-    masks = _masks(row, listed, areas, words, top)
+    masks = _masks(row, listed[page], areas, words, top)
     ranking = rank(row["scores"][listed], words, ranked) if ranked else None
     return Regions(**about(row, image, model), found=len(order), regions=masks, ranking=ranking)
 

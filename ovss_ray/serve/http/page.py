@@ -11,14 +11,15 @@ The page's settings are in the URL fragment, which is not sent to the server. Th
 sessionStorage. Example images are drawn on request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 from ovss_ray.benchmarks import catalog
@@ -41,6 +42,11 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
         return FileResponse(STATIC / "index.html")
+
+    @app.head("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(description(app.openapi()))
 
     @app.get("/page/offers", include_in_schema=False)
     def offers() -> dict[str, Any]:
@@ -67,6 +73,43 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
         if not 0 <= number < len(EXAMPLES):
             raise HTTPException(404, f"unknown example {number}; available: 0 to {len(EXAMPLES) - 1}")
         return Response(_example(number)[0], media_type="image/png")
+
+
+def description(document: Mapping[str, Any]) -> str:
+    """Return the API's OpenAPI document as an HTML page without scripts, so that the page's policy holds for it too."""
+    sections = [
+        f"<section><h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(route.get('summary', ''))}.</p>"
+        + "".join(f"<p>{escape(text)}</p>" for text in route.get("description", "").split("\n\n") if text)
+        + _table("Field", {item["name"]: _about(item) for item in route.get("parameters", ())})
+        + _table("Status", {status: answer["description"] for status, answer in route["responses"].items()})
+        + "</section>"
+        for path, methods in document["paths"].items()
+        for method, route in methods.items()
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>ovss_ray: API</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="page/static/icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" href="page/static/page.css"></head><body class="api"><main><h1>ovss_ray: API</h1>'
+        "<p>A POST takes an image as its body, with the fields in the query; or a form with the fields and the file "
+        "<code>image</code>; or a JSON document with the image in base64. For programs: "
+        '<a href="v1/openapi.json">openapi.json</a>.</p>' + "".join(sections) + "</main></body></html>"
+    )
+
+
+def _about(parameter: Mapping[str, Any]) -> str:
+    """Return the description of a field, and its default value if it has one."""
+    schema = parameter.get("schema", {})
+    text = str(parameter.get("description") or schema.get("title", ""))
+    return f"{text} (default: {schema['default']})" if schema.get("default") not in (None, [], "") else text
+
+
+def _table(title: str, rows: Mapping[str, str]) -> str:
+    """Return an HTML table of names and texts; nothing without rows."""
+    if not rows:
+        return ""
+    cells = (f"<tr><th><code>{escape(name)}</code></th><td>{escape(text)}</td></tr>" for name, text in rows.items())
+    return f"<table><thead><tr><th>{title}</th><th>Meaning</th></tr></thead><tbody>{''.join(cells)}</tbody></table>"
 
 
 @lru_cache(len(EXAMPLES))

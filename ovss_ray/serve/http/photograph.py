@@ -3,6 +3,8 @@
 Letters in shapes: H height and W width in pixels.
 """
 
+import hashlib
+
 import numpy as np
 from fastapi import HTTPException
 from PIL import Image
@@ -54,3 +56,18 @@ def taken(data: bytes) -> bool:
     """Return whether the bytes of a file start with the signature of a JPEG, PNG or WebP."""
     webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     return webp or data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+
+
+def named(data: bytes, digest: str | None) -> str:
+    """Return the sha256 of a prompt's image. The request has either the image (`data`) or its sha256 (`digest`).
+
+    Raises HTTPException 422 if it has both or neither.
+    """
+    if bool(data) == (digest is not None):
+        raise HTTPException(422, "send either an image, or the sha256 of an earlier image in the field `image`")
+    return digest or sha256(data)
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

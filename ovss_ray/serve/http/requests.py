@@ -23,9 +23,7 @@ IMAGES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 POINTS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, Literal[0, 1]]])
 BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
 LETTERS = 200
-"""Maximum number of characters per point in the JSON text of a prompt, far more than a point needs.
-
-Longer text is refused before it is parsed."""
+"""Maximum number of characters per point in the JSON text of a prompt; longer text is refused before it is parsed"""
 BASE = TypeAdapter(list[str])
 """Validator for a JSON list of names"""
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
@@ -33,9 +31,7 @@ LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 BRACKETS = ("[]", "{}")
 """Pairs of first and last character of text that is treated as JSON. JSON other than a list of classes is refused."""
 SEPARATORS = re.compile("[,;|]")
-"""Characters that a client may put between class names by mistake.
-
-They also occur inside a name: "door, double door" is one class of ADE20K."""
+"""Characters that may stand between class names by mistake, but also inside a name: ADE20K has `door, double door`"""
 TEMPLATES = 32
 """Maximum number of templates; each class is embedded with each of them"""
 SEVERAL = ("classes", "templates")
@@ -91,6 +87,8 @@ class Regions(Masks):
     """Request for all regions with their class names."""
 
     ranked: int = Field(default=0, ge=0, le=100, description="regions per class in `ranking`; 0: no ranking")
+    first: int = Field(default=0, ge=0, description="position of the first region of a page, from 0")
+    count: int | None = Field(default=None, ge=1, description="regions of a page; default: all up to the limit")
 
 
 class Prompt(Masks):

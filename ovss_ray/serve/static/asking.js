@@ -1,7 +1,7 @@
 // What the service has to be asked for what is on the screen: found out anew after every change, so that nothing is asked
 // twice, and what nobody waits for any more is given up.
 
-import { Mask, labelMap } from "./masks.js";
+import { keepMap, keepObject, keepRegions, known } from "./answers.js";
 import { merging, templates } from "./options.js";
 import { ask } from "./service.js";
 import { can, change, classes, modelOf, state } from "./state.js";
@@ -25,20 +25,22 @@ function questionOf({ points, box }) {
 
 export const answerOf = (object) => state.found[questionOf(object)];
 
+const wantOf = (object) => ({
+  slot: `object ${object.id}`,
+  question: questionOf(object),
+  path: "v1/prompt",
+  model: modelFor("objects"),
+  fields: { points: object.points.length && object.points, box: object.box, top: classes().length && TOP },
+  keep: keepObject,
+});
+
 /** What is wanted: [{slot, question, path, model, fields, keep}]. */
 function wants() {
   const words = classes();
   if (state.mode === "objects")
     return state.objects
       .filter(({ points, box }) => points.length || box)
-      .map((object) => ({
-        slot: `object ${object.id}`,
-        question: questionOf(object),
-        path: "v1/prompt",
-        model: modelFor("objects"),
-        fields: { points: object.points.length && object.points, box: object.box, top: words.length && TOP },
-        keep: keepObject,
-      }));
+      .map(wantOf);
   if (!words.length) return [];
   const want = (slot, path, model, fields, keep) => {
     return { slot, question: JSON.stringify([model, words, templates(), fields.map]), path, model, fields, keep };
@@ -60,6 +62,10 @@ const ranked = (words) => Math.max(1, Math.min(RANKED, Math.floor(PLACES / words
 const settled = ({ slot, question }) =>
   state.found[slot]?.question === question || question in state.found || failed.get(slot) === question;
 
+/** Whether what is shown is the answer for other words or another model than those of now. */
+export const stale = () => state.mode !== "objects"
+  && wants().some(({ slot, question }) => state.found[slot] && state.found[slot].question !== question);
+
 /** Ask for what is missing, and give up what is not wanted any more. */
 export function refresh() {
   const wanted = state.photo ? wants().filter((want) => want.model) : [];
@@ -70,8 +76,30 @@ export function refresh() {
       job.controller.abort();
       running.delete(slot);
     }
+  adopt(wanted);
   for (const want of wanted) if (!settled(want) && !running.has(want.slot)) start(want);
   tell();
+}
+
+/** What the pointer has shown before it was clicked is the answer to the click. */
+function adopt(wanted) {
+  const { question, answer, model } = state.preview ?? {};
+  if (wanted.some((want) => want.question === question && !(question in state.found))) {
+    keepObject({ question, model }, answer);
+    change({ preview: null });
+  }
+}
+
+/** The best mask of an object that is not there yet, as {question, model, answer, mask}. A busy service is not asked again. */
+export async function peek(object, signal) {
+  const want = wantOf(object);
+  if (!want.model || want.question in state.found) return null;
+  const { photo } = state;
+  const path = `${want.path}?${new URLSearchParams({ model: want.model })}`;
+  const answer = await send(path, want, photo, {}, { signal, patience: 0 });
+  photo.sha = answer.image;
+  const [mask] = known(answer.masks, answer);
+  return mask ? { question: want.question, model: want.model, answer, mask } : null;
 }
 
 export function again() {
@@ -112,15 +140,13 @@ async function start(want) {
   }
 }
 
-async function send(path, { fields }, photo, job) {
-  const request = () => ask(path, {
-    body: form(photo, fields),
-    signal: job.controller.signal,
-    told: (wait) => {
-      job.wait = wait;
-      tell();
-    },
-  });
+async function send(path, { fields }, photo, job, options) {
+  const told = (wait) => {
+    job.wait = wait;
+    tell();
+  };
+  const how = options ?? { signal: job.controller.signal, place: true };
+  const request = () => ask(path, { body: form(photo, fields), told, ...how });
   try {
     return await request();
   } catch (failure) {
@@ -143,33 +169,7 @@ function form(photo, fields) {
 
 function tell() {
   const jobs = [...running.values()];
-  const wait = jobs.map((job) => job.wait).find((one) => one?.left);
+  const wait = jobs.map((job) => job.wait).find((one) => one);
   const busy = jobs.length ? { wait } : null;
   if (JSON.stringify(busy) !== JSON.stringify(state.busy)) change({ busy });
-}
-
-// What is kept of answers.
-
-function keep(slot, made) {
-  change({ found: { ...state.found, [slot]: made } });
-}
-
-function keepMap({ slot, question, model }, answer) {
-  const found = answer.classes.map((one) => ({ ...one, part: one.area }));
-  const words = JSON.stringify(JSON.parse(question).slice(1)); // and how they are asked for
-  keep(slot, { question, model, answer, words, classes: found, labels: labelMap(answer) });
-}
-
-/** Regions with masks that can be asked for pixels, and their part of the image. */
-function known(regions, { width, height }) {
-  return regions.map((one) => ({ ...one, mask: new Mask(one.rle), part: one.area / (width * height) }));
-}
-
-function keepRegions({ slot, question, model }, answer) {
-  keep(slot, { question, model, answer, words: JSON.parse(question)[1], regions: known(answer.regions, answer) });
-}
-
-function keepObject({ question, model }, answer) {
-  state.photo.sha = answer.image;
-  keep(question, { model, answer, masks: known(answer.masks, answer) });
 }

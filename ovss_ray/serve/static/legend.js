@@ -3,8 +3,9 @@
 import { answerOf } from "./asking.js";
 import { placeLabels, placeMasks } from "./masks.js";
 import { maskOf } from "./objects.js";
-import { state } from "./state.js";
+import { classes, state } from "./state.js";
 
+const DOUBT = 0.05; // above the score of chance, from which a name says something
 export const percent = (part, digits = 1) => `${(100 * part).toFixed(part && part < 0.0995 ? digits : 0)}\u00a0%`;
 
 /** The ranking {index, name, regions} by which regions are shown, or undefined if it is by size. */
@@ -32,6 +33,15 @@ export function regionsShown() {
     .filter(({ label }) => !wanted || label?.name.toLowerCase().includes(wanted));
 }
 
+/** Whether a score hardly tells its name from the other ones: chance, and little more. */
+export const vague = (score, count) => count > 1 && typeof score === "number" && score < 1 / count + DOUBT;
+
+/** A name in one line of few letters. */
+export const short = (name, most = 40) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
+
+/** The number of the colour of a mask: that of its class, wherever it is shown, or its own if it has no name. */
+export const shadeOf = ({ label, number }) => label?.index ?? number;
+
 /** Masks that are shown, in the order in which they are drawn: later ones lie on top. */
 export function masksShown() {
   if (state.mode === "objects") return objectsShown();
@@ -56,14 +66,16 @@ export function layers() {
       model: found?.model,
       sources: [found],
       place: (at) => found && placeLabels(found.labels, size, at),
-      name: (number) => told(found.classes.find(({ index }) => index === number)),
+      name: (number) => told(found.classes.find(({ index }) => index === number), JSON.parse(found.words)[0].length),
     }));
   }
   const last = ({ number }) => (number === state.lit ? 1 : 0); // what is lit lies on top
   const shown = masksShown().sort((a, b) => last(a) - last(b));
+  const shades = new Map(shown.map((one) => [one.number, shadeOf(one)]));
   return [{
     sources: [state.mode, state.found.regions, ...shown.flatMap((one) => [one.number, one.mask])],
     place: (at) => placeMasks(shown, size, at),
+    shade: (number) => shades.get(number),
     name: (number) => told(shown.find((one) => one.number === number)),
     caption: (number) => caption(shown.find((one) => one.number === number)),
   }];
@@ -81,8 +93,12 @@ export function objectsShown() {
 /** "striped red star" on a mask; "2: 83 %" on the second best one of a ranking. */
 function caption({ label, place, number }) {
   if (place) return `${place}: ${percent(label.score)}`;
-  return label?.name ?? (state.mode === "objects" ? `Object ${number}` : `Region ${number + 1}`);
+  if (vague(label?.score, counted())) return "no idea";
+  return label ? short(label.name) : (state.mode === "objects" ? `Object ${number}` : `Region ${number + 1}`);
 }
+
+/** The number of classes that the masks on the screen were given names of. */
+export const counted = () => (state.mode === "regions" ? state.found.regions?.words.length ?? 0 : classes().length);
 
 export const nameOf = (object) => {
   const [best] = maskOf(object)?.names ?? [];
@@ -90,11 +106,11 @@ export const nameOf = (object) => {
 };
 
 /** "striped red star · 4.1 % · score 83 %", of a class, a region or an object. */
-function told(one) {
+function told(one, count = counted()) {
   if (!one) return "nothing";
   const best = one.names ? one.label : one;
   const score = best?.score ?? null;
-  const name = best?.name ?? `Object ${one.number}`;
+  const name = vague(score, count) ? "no idea" : short(best?.name ?? `Object ${one.number}`);
   return [name, percent(one.part), ...(score === null ? [] : [`score ${percent(score)}`])].join(" · ");
 }
 
@@ -102,7 +118,7 @@ function told(one) {
 export function summary() {
   const largest = () => [...(state.found.first?.classes ?? [])].sort((a, b) => b.part - a.part);
   const found = { map: largest, regions: regionsShown, objects: () => objectsShown().reverse() }[state.mode]();
-  return found.slice(0, 8).map(told).join("; ") || "nothing";
+  return found.slice(0, 8).map((one) => told(one)).join("; ") || "nothing";
 }
 
 /** The part of the pixels that two models call the same, 0 to 1; null unless two have answered one question. */

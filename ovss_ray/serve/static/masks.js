@@ -108,12 +108,15 @@ export function placeMasks(masks, size, { width, height }) {
   return which;
 }
 
-/** Pixels of colours for what is where: `opacity` 0 to 1, edges in full, and what is not `lit`, if any is, paler. */
-export function tint(which, { width, height }, opacity, lit, edges = 1) {
+/**
+ * Pixels of colours for what is where: `opacity` 0 to 1, edges in full, and what is not `lit`, if any is, paler. `hue`
+ * gives the number of a colour for what is there.
+ */
+export function tint(which, { width, height }, opacity, lit, edges = 1, hue = (number) => number) {
   const pixels = new Uint32Array(width * height); // bytes r, g, b, a
   const shades = new Map();
   const shade = (number, edge) => {
-    const [r, g, b] = colour(number);
+    const [r, g, b] = colour(hue(number));
     const alpha = (edge ? edges : opacity) * (lit === null || lit === number ? 1 : 0.25);
     return ((Math.round(255 * alpha) << 24) | (b << 16) | (g << 8) | r) >>> 0;
   };

@@ -25,10 +25,12 @@ export function addPoint(x, y, inside) {
   else change({ failure: { title: "Nothing selected", detail: "A point outside needs an object: click inside it first." } });
 }
 
-/** A box is a new object; [x, y] are two of its corners. */
-export function addBox([x0, y0], [x1, y1]) {
+/** A box, of which [x, y] are two corners: a new object, or one more hint for the object that is `selected`. */
+export function addBox([x0, y0], [x1, y1], selected = false) {
   const box = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)];
-  if (box[2] > box[0] && box[3] > box[1]) begin({ box });
+  if (box[2] <= box[0] || box[3] <= box[1]) return;
+  if (selected && current()) replace(current(), { box, mask: 0 });
+  else begin({ box });
 }
 
 export function remove(object) {

@@ -3,7 +3,7 @@
 import { answerOf, modelFor } from "./asking.js";
 import { anchors, write } from "./captions.js";
 import { cocoDocument } from "./coco.js";
-import { chosen, layers, masksShown, nameOf, regionsShown } from "./legend.js";
+import { chosen, layers, masksShown, nameOf, regionsShown, shadeOf } from "./legend.js";
 import { colour, placeMasks, tint } from "./masks.js";
 import { maskOf } from "./objects.js";
 import { merging, templates } from "./options.js";
@@ -42,7 +42,8 @@ export const saveLabels = (slot) => attempt(async () => {
     const shift = idOf({ number: 0 }); // the colours are those on the screen
     const ids = placeMasks(masksShown(), photo, photo).map((number) => Math.max(0, number + shift));
     const few = masksShown().every((mask) => idOf(mask) <= FEW);
-    const palette = few ? paletteOf((id) => (id ? colour(id - shift) : [0, 0, 0])) : null;
+    const shades = new Map(masksShown().map((mask) => [idOf(mask), shadeOf(mask)]));
+    const palette = few ? paletteOf((id) => (id ? colour(shades.get(id) ?? id) : [0, 0, 0])) : null;
     return hand(await encode(ids, photo, palette), `${stem()}_${state.mode}.png`);
   }
   const { labels, model, words } = state.found[slot];
@@ -67,7 +68,7 @@ export const saveOverlay = () => attempt(async () => {
     const [from, to] = number ? [middle, photo.width] : [0, middle];
     if (!which || from >= to) continue;
     const image = new OffscreenCanvas(photo.width, photo.height);
-    image.getContext("2d").putImageData(tint(which, photo, state.opacity / 100, null), 0, 0);
+    image.getContext("2d").putImageData(tint(which, photo, state.opacity / 100, null, 1, layer.shade), 0, 0);
     context.drawImage(image, from, 0, to - from, photo.height, from, 0, to - from, photo.height);
     if (state.names && layer.caption) write(context, anchors(which, photo), layer.caption, unit(), null);
   }

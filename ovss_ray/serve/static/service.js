@@ -14,6 +14,7 @@ const TITLES = {
   504: "This took longer than the service allows",
 };
 const PATIENCE = 300; // seconds for which the service is asked again while it is busy or not ready
+const LOOK = 1000; // milliseconds between two looks at the queue
 const KEY = "ovss_ray key"; // in sessionStorage
 
 export class Refusal extends Error {
@@ -27,24 +28,42 @@ export class Refusal extends Error {
 /**
  * Ask for JSON. When the service says 429 or 503 it is asked again, after as many seconds as it says and up to two more,
  * so that not all pages return at once (`told` hears how many are left); when it says 401, once a key was typed. What was
- * too slow for the service (504) is not asked again: it would be too slow once more.
+ * too slow for the service (504) is not asked again: it would be too slow once more. With `place`, `told` also hears the
+ * request's place in the queue.
  *
  * Throws a Refusal, or an AbortError if `signal` says so.
  */
-export async function ask(path, { body, signal, told = () => {} } = {}) {
-  let until = Date.now() + 1000 * PATIENCE;
+export async function ask(path, { body, signal, told = () => {}, patience = PATIENCE, place = false } = {}) {
+  let until = Date.now() + 1000 * patience;
   for (;;) {
-    const answer = await once(path, body, signal);
+    const answer = place ? await queued(path, body, signal, told) : await once(path, body, signal);
     if (answer.ok) return answer.json();
     if (answer.status === 401) {
       await unlock(answer.sent);
-      until = Date.now() + 1000 * PATIENCE;
+      until = Date.now() + 1000 * patience;
     } else if ([429, 503].includes(answer.status) && Date.now() < until) {
       const seconds = Math.min(Math.max(Number(answer.headers.get("Retry-After")) || 1, 1), 30) + 2 * Math.random();
       await pause(seconds, signal, (left) => told({ status: answer.status, left }));
     } else {
       throw new Refusal(answer.status, await detail(answer));
     }
+  }
+}
+
+/** Ask once, and tell the request's place in the queue, {ahead, seconds}, while it waits. */
+async function queued(path, body, signal, told) {
+  const id = [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(16)).join("-");
+  const look = async () => {
+    const answer = await once(`v1/queue?${new URLSearchParams({ request: id })}`, null, signal).catch(() => null);
+    if (answer?.ok && looking) told(await answer.json());
+  };
+  let looking = setInterval(look, LOOK);
+  try {
+    return await once(path, body, signal, { "X-Request-ID": id });
+  } finally {
+    clearInterval(looking);
+    looking = null;
+    told(null);
   }
 }
 
@@ -55,9 +74,9 @@ export async function file(path) {
   return answer.blob();
 }
 
-async function once(path, body, signal) {
+async function once(path, body, signal, more) {
   const key = sessionStorage.getItem(KEY);
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = { ...more, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
   try {
     const answer = await fetch(path, { method: body ? "POST" : "GET", body, signal, headers });
     answer.sent = key;

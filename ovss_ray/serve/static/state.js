@@ -33,6 +33,9 @@ export const state = {
   corner: null, // [x, y]: the first corner of a box that is being made by keys
   lit: null, // the number of what is under the pointer in the legend, or else
   pinned: null, // of what was clicked there
+  hovered: null, // of the region under the pointer on the image
+  preview: null, // {question, model, answer, mask}: what a click at the pointer would make
+  history: [], // {id, title, picture} of the last results
   filter: "", // letters that a region's name has to have
   least: 0, // percent: the least score of a region that is shown
   rank: "", // the name by whose score regions are ranked, or "": all of them, the largest first
@@ -126,7 +129,7 @@ export function ofAddress() {
     settings: {
       model,
       other: other === model ? "" : other,
-      mode: told.get("mode") in MODES ? told.get("mode") : "map",
+      mode: Object.hasOwn(MODES, told.get("mode")) ? told.get("mode") : "map",
       opacity: opacity >= 0 && opacity <= 100 ? opacity : 60,
       words: told.getAll("word").filter(Boolean),
       templates: told.get("templates") ?? "",

@@ -68,7 +68,8 @@ export function toolsView(resize) {
 function learned(model) {
   const small = model?.stages?.some(({ options: some }) => /_tiny$/.test(some?.variant ?? ""));
   if (!small || state.photo.example !== undefined) return nothing;
-  return html`<small>${model.name} learned from drawn scenes only. For photographs, serve a model such as san_vit_b_16.</small>`;
+  return html`<small class="learned">${model.name} knows drawn scenes only: its answers for photographs make no sense. One that
+    knows photographs: <code>ovss serve san_vit_b_16</code></small>`;
 }
 
 /** Whose side of the boundary is whose, when two are compared. */
@@ -87,10 +88,15 @@ export const welcomeView = (choose, example) => (state.photo ? nothing : html`
       </div>` : nothing}
   </div>`);
 
+/** "3 ahead, about 5 s", of a request in the queue. */
+const placeOf = ({ ahead, seconds }) => [...(ahead ? [`${ahead} ahead`] : []),
+  ...(seconds ? [`about ${Math.ceil(seconds)} s`] : [])].join(", ");
+
 export function workingView() {
   if (!state.busy) return nothing;
   const { wait } = state.busy;
-  const text = wait ? `${wait.status === 429 ? "Busy" : "Not ready"}: asked again in ${Math.ceil(wait.left)} s` : "Working …";
+  const text = wait?.left ? `${wait.status === 429 ? "Busy" : "Not ready"}: asked again in ${Math.ceil(wait.left)} s`
+    : ["Working …", ...(wait ? [placeOf(wait)] : [])].join(" ");
   return html`<div class="working" role="status"><span class="spin" aria-hidden="true"></span> ${text}
     <button type="button" class="plain" @click=${cancel}>Cancel</button></div>`;
 }

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import re
 import struct
 import time
 import zlib
@@ -435,7 +436,7 @@ def test_every_refusal_has_a_code_and_the_id_of_its_request(toy: TestClient) -> 
 
 
 def test_the_head_of_the_page_and_of_the_state_can_be_asked_for(toy: TestClient) -> None:
-    for path in ("/", "/v1/health"):
+    for path in ("/", "/docs", "/v1/health"):
         head = toy.head(path)
         assert (head.status_code, head.content) == (200, b"")
 
@@ -457,12 +458,24 @@ def test_the_limits_and_the_document_can_be_read(toy: TestClient) -> None:
     assert told["limits"]["classes"] == 1000
     document = toy.get("/v1/openapi.json").json()
     asked = {"/v1/segment", "/v1/regions", "/v1/prompt"}
-    assert set(document["paths"]) == {*asked, "/v1/models", "/v1/health", "/v1/ready"}
+    states = {
+        "/v1/models",
+        "/v1/health",
+        "/v1/ready",
+        "/v1/queue",
+        "/v1/jobs/{identifier}",
+        "/v1/jobs/{identifier}/result",
+    }
+    several = {"/v1/batch/{kind}", "/v1/jobs/{kind}", "/v1/jobs/{identifier}", "/v1/jobs/{identifier}/result"}
+    assert set(document["paths"]) == asked | states | several
     body = document["paths"]["/v1/segment"]["post"]["requestBody"]["content"]
     assert {"image/jpeg", "multipart/form-data"} <= set(body)
     answers = document["paths"]["/v1/segment"]["post"]["responses"]
     assert set(answers["200"]["content"]) == {"application/json", "image/png"}
-    assert toy.get("/docs").status_code == 404
+    page = toy.get("/docs")
+    assert all(f"{path}</code>" in page.text for path in document["paths"])
+    assert page.headers["content-security-policy"] == toy.get("/").headers["content-security-policy"]
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=", page.text)
 
 
 def test_only_sizes_and_times_are_logged(toy: TestClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -563,6 +576,43 @@ def test_an_image_that_would_take_too_long_is_refused_at_once_with_the_number_th
     assert (refused.status_code, refused.json()["code"]) == (413, "too_slow")
     assert "2000 × 1501 = 3,002,000 pixels; at present, bright can answer at most 3,000,000" in refused.json()["detail"]
     assert asking.post("/v1/segment", **form(header_only(2000, 1500), classes=["a"])).status_code == 422, "no pixels"
+
+
+def test_the_place_of_a_request_in_the_queue_can_be_asked_for() -> None:
+    async def ask() -> list[dict[str, Any]]:
+        go = asyncio.Event()
+
+        async def segment(row: Row, words: Vocabulary, kind: Kind) -> Row:
+            await go.wait()
+            return {"prediction": bright(row["image"], 2), "error": "", "seconds": {}}
+
+        app = api.build([Model(MODEL, segment, WORDS, ["bright-0"])], Limits(waiting=9), None)
+        app.state.desk.watch.note({"bright-0": [Figures("one", {}, 0, {}, {"segment": Pace(1.0, 0.0)})]})
+        transport, content = httpx2.ASGITransport(app=app, client=HERE), form(encoded(picture()), classes=["a"])
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as asking:
+
+            async def place(name: str) -> dict[str, Any]:
+                told: dict[str, Any] = (await asking.get(f"/v1/queue?request={name}")).json()
+                return told
+
+            sent = []
+            for name in ("first", "second"):
+                headers = {"X-Request-ID": name}
+                sent.append(asyncio.create_task(asking.post("/v1/segment", **content, headers=headers)))
+                while not (await place(name))["seconds"]:
+                    await asyncio.sleep(0.01)
+            places = [await place(name) for name in ("first", "second", "third")]
+            go.set()
+            await asyncio.gather(*sent)
+            return [*places, await place("first")]
+
+    many = {"in_progress": 2, "limit": 9}
+    assert asyncio.run(ask()) == [
+        {"ahead": 0, "seconds": 1.0, **many},
+        {"ahead": 1, "seconds": 2.0, **many},
+        {"ahead": None, "seconds": None, **many},
+        {"ahead": None, "seconds": None, "in_progress": 0, "limit": 9},
+    ]
 
 
 def test_more_requests_than_places_are_told_to_come_again() -> None:

@@ -60,7 +60,8 @@ def test_every_file_that_is_named_is_there_and_every_file_is_named() -> None:
     named = {STATIC / "index.html", STATIC / "vendor" / "lit-html.LICENSE"}
     named |= {STATIC / one for one in re.findall(r'(?:src|href)="page/static/([^"]+)"', HTML)}
     for script in SCRIPTS:
-        named |= {(script.parent / one).resolve() for one in re.findall(r'from "(\./[^"]+)"', script.read_text())}
+        imported = re.findall(r'(?:from|import) "(\./[^"]+)"', script.read_text())
+        named |= {(script.parent / one).resolve() for one in imported}
     assert named == set(FILES)
 
 
@@ -85,7 +86,7 @@ def test_every_element_that_scripts_look_for_is_there() -> None:
 
 def test_scripts_are_short_and_the_library_is_that_of_npm_with_its_licence() -> None:
     for path in OWN:
-        assert path.read_text().count("\n") < 300, path
+        assert path.read_text().count("\n") < (180 if path.suffix == ".js" else 300), path
         assert max(map(len, path.read_text().splitlines())) <= 130, path
     library = STATIC / "vendor" / "lit-html.js"
     assert hashlib.sha256(library.read_bytes()).hexdigest() == LIT

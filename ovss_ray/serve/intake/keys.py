@@ -1,0 +1,97 @@
+"""API keys with quotas, and the headers that tell clients how much of a quota is left."""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ovss_ray.errors import OvssError
+from ovss_ray.structures.settings import Settings
+
+WINDOW = 60.0
+"""Seconds in which a quota is counted, from the first request on"""
+EXAMPLE = "alice: {sha256: 9f86…, per_minute: 60}"
+
+
+class Key(Settings):
+    """An API key, without the key itself."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of the key in hexadecimal, as `printf %s KEY | sha256sum` prints it"""
+    per_minute: Annotated[int, Field(ge=1)] | None = None
+    """largest number of POST requests in a minute; None: no limit"""
+
+
+KEYS = TypeAdapter(dict[str, Key])
+"""Validator of a file of keys: name of a user → key"""
+
+
+def read(file: str | None) -> tuple[Key, ...]:
+    """Return the keys in a YAML file. Without a file, return no keys.
+
+    Raises OvssError if the file cannot be read or has something else in it.
+    """
+    if not file:
+        return ()
+    try:
+        keys = tuple(KEYS.validate_python(yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}).values())
+    except (OSError, ValueError, yaml.YAMLError, ValidationError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else "it must have one key per line"
+        raise OvssError(f"OVSS_API_KEYS: cannot read {file}: {reason}, such as {EXAMPLE}") from failure
+    if not keys:
+        raise OvssError(f"OVSS_API_KEYS: {file} has no keys. Add one per line, such as {EXAMPLE}")
+    return keys
+
+
+@dataclass
+class Quota:
+    """The requests of a key in the current window."""
+
+    limit: int
+    clock: Callable[[], float] = time.monotonic
+    used: int = 0
+    begun: float = field(default=float("-inf"))
+
+    def take(self) -> bool:
+        """Count a request. Return whether it is within the limit; else it is not counted."""
+        if self.clock() - self.begun >= WINDOW:
+            self.used, self.begun = 0, self.clock()
+        if self.used >= self.limit:
+            return False
+        self.used += 1
+        return True
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers RateLimit-Limit, -Remaining and -Reset (seconds), as drafted by the IETF."""
+        left = max(0.0, self.begun + WINDOW - self.clock())
+        return {
+            "RateLimit-Limit": str(self.limit),
+            "RateLimit-Remaining": str(self.limit - self.used),
+            "RateLimit-Reset": str(int(left) + 1),
+        }
+
+
+class Ring:
+    """All keys that a service accepts. Without any, it accepts requests from its own machine only."""
+
+    def __init__(self, key: bytes | None = None, keys: Iterable[Key] = ()) -> None:
+        """Accept `key`, the SHA-256 of a key without a quota, and further `keys`."""
+        self._quotas: dict[bytes, Quota | None] = {} if key is None else {key: None}
+        for further in keys:
+            self._quotas[bytes.fromhex(further.sha256)] = Quota(further.per_minute) if further.per_minute else None
+
+    def __bool__(self) -> bool:
+        """Return whether there are any keys."""
+        return bool(self._quotas)
+
+    def find(self, key: str) -> tuple[bool, Quota | None]:
+        """Return whether a key is accepted, and its quota, if it has one. Every known key is compared."""
+        digest = hashlib.sha256(key.encode()).digest()
+        matches = [known for known in self._quotas if hmac.compare_digest(digest, known)]
+        return bool(matches), self._quotas[matches[0]] if matches else None

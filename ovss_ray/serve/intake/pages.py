@@ -1,0 +1,33 @@
+"""Regions of the latest images that were requested page by page, so that each further page needs no stages."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from ovss_ray.serve.row import Row
+
+MOST = 8
+"""Maximum number of images whose regions are kept"""
+SECONDS = 120.0
+"""Time for which they are kept"""
+Key = tuple[str, str, str]
+"""SHA-256 of the image, name of the model, digest of the classes"""
+
+
+class Kept:
+    """Rows that a model has computed, the least recently used first."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._rows: OrderedDict[Key, tuple[float, Row]] = OrderedDict()
+
+    async def row(self, key: Key, compute: Callable[[], Awaitable[Row]]) -> Row:
+        """Return the row of a key, computed now unless it is kept."""
+        now = self.clock()
+        self._rows = OrderedDict((known, kept) for known, kept in self._rows.items() if now - kept[0] < SECONDS)
+        if key not in self._rows:
+            self._rows[key] = (now, await compute())
+        self._rows.move_to_end(key)
+        while len(self._rows) > MOST:
+            self._rows.popitem(last=False)
+        return self._rows[key][1]

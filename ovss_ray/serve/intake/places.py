@@ -1,0 +1,93 @@
+"""Places of requests in the queue, and the seconds until they are answered, for the page and other clients."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+from ovss_ray.serve.row import Kind
+
+Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
+"""Function of pools, kind of answer and pixels of an image: seconds that an image takes, and number of replicas"""
+
+
+@dataclass
+class Entry:
+    """A request in progress."""
+
+    request: str
+    """its id, see refusal.request_id"""
+    pools: Sequence[str] = ()
+    kind: Kind = "segment"
+    pixels: int = 0
+    """pixels of its image; 0: the image is not decoded yet"""
+
+
+ENTRY: ContextVar[Entry | None] = ContextVar("ENTRY", default=None)
+"""Entry of the current request"""
+
+
+class Place(BaseModel):
+    """The place of a request in the queue."""
+
+    ahead: int | None = Field(description="requests in progress that came earlier; null: no such request")
+    seconds: float | None = Field(description="estimate of the seconds that it and those ahead take; null: unknown")
+    in_progress: int = Field(description="number of requests in progress")
+    limit: int = Field(description="largest number of requests in progress, limits.waiting")
+
+
+class Places:
+    """All requests in progress, in the order in which they came."""
+
+    def __init__(self, seconds: Seconds, limit: int) -> None:
+        """Begin without requests. `seconds`: measured time of an image. `limit`: largest number of requests."""
+        self._entries: dict[int, Entry] = {}
+        self._seconds, self.limit = seconds, limit
+
+    @contextmanager
+    def entered(self, request: str) -> Iterator[None]:
+        """List a request during the block. `request`: its id."""
+        entry = Entry(request)
+        self._entries[id(entry)] = entry
+        ENTRY.set(entry)
+        try:
+            yield
+        finally:
+            del self._entries[id(entry)]
+
+    def place(self, request: str) -> Place:
+        """Return the place of the request with this id."""
+        entries = list(self._entries.values())
+        number = next((number for number, entry in enumerate(entries) if entry.request == request), None)
+        seconds = None if number is None else self._expected(entries[:number], entries[number])
+        return Place(ahead=number, seconds=seconds, in_progress=len(entries), limit=self.limit)
+
+    def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
+        """Return the seconds of `entry` and of the requests before it; replicas share the latter."""
+        total = 0.0
+        for earlier in ahead:
+            spent, replicas = self._seconds(earlier.pools, earlier.kind, earlier.pixels)
+            total += spent / max(1, replicas)
+        spent, _ = self._seconds(entry.pools, entry.kind, entry.pixels)
+        return round(total + spent, 3) if spent else None
+
+
+def note(pools: Sequence[str], kind: Kind, pixels: int) -> None:
+    """Store what the current request needs, as soon as it is known."""
+    if entry := ENTRY.get():
+        entry.pools, entry.kind, entry.pixels = pools, kind, pixels
+
+
+def add(app: FastAPI, places: Places) -> None:
+    """Add the route that tells the place of a request."""
+
+    @app.get("/v1/queue", summary="Tell the place of a request in the queue")
+    async def queue(request: str = "") -> Place:
+        """Tell how many requests are ahead of one that is in progress, and how long these take.
+
+        `request` is the header X-Request-ID with which that request was sent.
+        """
+        return places.place(request)

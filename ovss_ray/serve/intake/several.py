@@ -1,0 +1,190 @@
+"""Several images in one request, answered at once or as a job.
+
+Each image becomes a request of its own inside of the process. So the same limits, quotas and refusals hold for it.
+"""
+
+import asyncio
+import json
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.datastructures import UploadFile
+
+from ovss_ray.config.limits import Limits
+from ovss_ray.serve import json_body, refusal
+from ovss_ray.serve.http import photograph
+from ovss_ray.serve.http.admission import STOPPING, Desk
+from ovss_ray.serve.intake.jobs import Jobs, JobState
+from ovss_ray.serve.refusal import ERRORS, Refused, request_id
+
+Kind = Literal["segment", "regions"]
+TOGETHER = 4
+"""Number of images of a request that are answered at the same time; the rest wait, so that others have room"""
+HOW = (
+    "Send a form with several files named image (curl -F image=@a.jpg -F image=@b.jpg -F classes=sky …), or JSON: "
+    '{"images": ["BASE64", …], "classes": ["sky"]}'
+)
+PASSED = (b"host", b"authorization", b"origin", b"sec-fetch-site")
+"""Headers of the request that each of its images gets too"""
+AGAIN = (429, 503)
+"""Statuses after which a job sends an image again, until JOB_PATIENCE is over"""
+JOB_PATIENCE = 600.0
+"""Seconds for which a job sends an image again while the service is busy or has no worker"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The images of a request, and its other fields as a query string."""
+
+    images: Sequence[bytes]
+    query: str
+
+
+async def read(request: Request, desk: Desk) -> Batch:
+    """Return the images and fields of a request.
+
+    Raises HTTPException: 408 for a late body; 415 for one that is neither form nor JSON; 422 for no images or too many;
+    503 if the service is being stopped.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    await desk.receive(request)
+    if desk.draining:
+        raise Refused(503, STOPPING, "stopping", {"Retry-After": str(desk.limits.retry)})
+    limits = desk.limits
+    if kind == "multipart/form-data":
+        async with request.form(max_files=limits.images + 1, max_fields=2 * limits.classes) as form:
+            images = [await item.read() for item in form.getlist("image") if isinstance(item, UploadFile)]
+            fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    elif kind == "application/json":
+        images, fields = _document(await request.body())
+    else:
+        raise HTTPException(415, f"the body is neither a form nor JSON. {HOW}")
+    if not 1 <= len(images) <= limits.images:
+        raise HTTPException(422, f"{len(images)} images; send between 1 and {limits.images}. {HOW}")
+    return Batch(images, urlencode([*parse_qsl(request.url.query, keep_blank_values=True), *fields]))
+
+
+def _document(body: bytes) -> tuple[list[bytes], list[tuple[str, str]]]:
+    """Return the images and the fields of a JSON document, with lists and objects as JSON text."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as failure:
+        raise Refused(415, f"the body is not valid JSON. {HOW}", "invalid_json") from failure
+    images = document.pop("images", None) if isinstance(document, dict) else None
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise HTTPException(422, f"the JSON has no list of images in base64. {HOW}")
+    fields = [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in document.items()
+        if value is not None
+    ]
+    return [json_body.decoded(image) for image in images], fields
+
+
+async def sent(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
+    """Send an image of a request to a path of this application. Return `status` and `body`, bytes of a JSON document.
+
+    `number`: position of the image, which becomes part of its request's id.
+    """
+    scope, body = request.scope, batch.images[number]
+    headers = [(name, value) for name, value in scope["headers"] if name in PASSED]
+    identifier = f"{request_id(scope)[:56]}.{number}"
+    headers += [(b"x-request-id", identifier.encode()), (b"content-type", b"application/octet-stream")]
+    headers += [(b"content-length", str(len(body)).encode())]
+    kept = ("type", "asgi", "http_version", "scheme", "client", "server", "root_path")
+    inner = {name: scope[name] for name in kept if name in scope} | {
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": batch.query.encode(),
+        "headers": headers,
+    }
+    try:
+        photograph.size(body, limits)
+    except HTTPException as failure:
+        return {"status": failure.status_code, "body": bytes(refusal.answer(failure, inner).body)}
+    parts, status = [], 500
+    left = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        return left.pop() if left else await asyncio.Event().wait() or {}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        parts.append(message.get("body", b""))
+
+    await request.app(inner, receive, send)
+    return {"status": status, "body": b"".join(parts)}
+
+
+def document(answers: Sequence[dict[str, Any]]) -> Response:
+    """Return the response with all answers. Their bodies are JSON already, and are not parsed again."""
+    items = [b'{"status":%d,"answer":%s}' % (answer["status"], answer["body"] or b"null") for answer in answers]
+    return Response(b'{"answers":[' + b",".join(items) + b"]}", media_type="application/json")
+
+
+async def _patiently(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
+    """Send an image of a job; again while the service is busy."""
+    until = asyncio.get_running_loop().time() + JOB_PATIENCE
+    while True:
+        answer = await sent(request, batch, path, number, limits)
+        if answer["status"] not in AGAIN or asyncio.get_running_loop().time() > until:
+            return answer
+        await asyncio.sleep(max(0.1, limits.retry))
+
+
+def add(app: FastAPI, desk: Desk) -> None:
+    """Add the routes for several images and for jobs."""
+
+    @app.post("/v1/batch/{kind}", summary="Answer several images", responses=ERRORS)
+    async def together(kind: Kind, request: Request) -> Response:
+        """Send several files named `image`, and the other fields of /v1/segment or /v1/regions once for all of them.
+
+        The answer lists the status and the answer, or the refusal, of each image.
+        """
+        batch, room = await read(request, desk), asyncio.Semaphore(TOGETHER)
+
+        async def answered(number: int) -> dict[str, Any]:
+            async with room:
+                return await sent(request, batch, f"/v1/{kind}", number, desk.limits)
+
+        return document(await asyncio.gather(*map(answered, range(len(batch.images)))))
+
+    _job_routes(app, desk, Jobs(desk.limits))
+
+
+def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
+    @app.post("/v1/jobs/{kind}", status_code=202, summary="Begin a job for several images", responses=ERRORS)
+    async def begin(kind: Kind, request: Request, response: Response) -> JobState:
+        """Take the same fields as /v1/batch, and answer at once with the job's id. The images are answered one by one.
+
+        The answers are kept in the memory of the service for `limits.kept` seconds, and are lost if it starts again.
+        """
+        batch = await read(request, desk)
+
+        async def run(number: int) -> dict[str, Any]:
+            return await _patiently(request, batch, f"/v1/{kind}", number, desk.limits)
+
+        state = jobs.start(run, len(batch.images), sum(map(len, batch.images)))
+        response.headers["Location"] = f"/v1/jobs/{state.id}"
+        return state
+
+    @app.get("/v1/jobs/{identifier}", summary="Tell the state of a job", responses={404: ERRORS[422]})
+    async def state(identifier: str) -> JobState:
+        return jobs.state(identifier)
+
+    @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses={404: ERRORS[422]})
+    async def result(identifier: str) -> Response:
+        """Return the answers as /v1/batch does. While the job runs, the status is 409 with Retry-After."""
+        answers = jobs.answers(identifier)
+        if answers is None:
+            raise Refused(409, "the job is still running", "running", {"Retry-After": str(max(1, desk.limits.retry))})
+        return document(answers)
+
+    @app.delete("/v1/jobs/{identifier}", status_code=204, summary="End a job and delete its answers")
+    async def delete(identifier: str) -> None:
+        jobs.delete(identifier)
