@@ -203,7 +203,7 @@ def load(uri: str, columns: list[str] | None = None) -> pa.Table:
             if not any(map(schema.equals, FORMS)):
                 raise pa.ArrowInvalid(f"unexpected columns {schema.names}")
             batches = file.iter_batches(CHUNK, columns=columns, use_threads=False)
-            selected = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+            selected = pa.schema([field for field in schema if columns is None or field.name in columns])
             return mapped_tables.mapped(selected, (pa.Table.from_batches([batch], selected) for batch in batches))
     except (FileNotFoundError, PermissionError) as failure:
         raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
