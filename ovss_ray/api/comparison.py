@@ -54,8 +54,8 @@ def compare(
     is a name or a file, which may list several configs. Each config is evaluated in its own folder OUT/NAME. The
     keyword arguments are those of `evaluate`, for every config. `relations` also applies to every folder.
 
-    Raises OvssError for fewer than two runs, for a repeated name, for `track` with a folder, and for the reasons listed
-    in `evaluate`.
+    Raises OvssError for fewer than two runs, for a repeated name, and for `track` with a folder. It is also raised for
+    the reasons listed in `evaluate`.
 
     Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
     """
