@@ -12,7 +12,7 @@ from ovss_ray.errors import OvssError
 
 CHUNK = 4096
 """Approximate number of rows of a record batch in the file."""
-FEW = 16
+FEW = 2
 """Number of record batches up to which a table stays in memory, without a file."""
 BLOCK = 2**16
 """Number of rows of a block (see `blocks`)."""
