@@ -223,6 +223,24 @@ def reduce_side(folder: str, number: int) -> None:
 
 
 @app.command()
+def manifest(
+    images: Annotated[int, typer.Option(min=1, help="number of images, each with a made-up record")] = 10**6,
+) -> None:
+    """Steps of a long run in the driver that read its manifest: CPU seconds and peak memory."""
+    from perf import manifest
+
+    manifest.measure(images)
+
+
+@app.command(hidden=True)
+def manifest_side(folder: str, step: str) -> None:
+    """Print the CPU seconds and the memory of one step, as JSON."""
+    from perf import manifest
+
+    print(manifest.side(folder, step))
+
+
+@app.command()
 def bootstrap(
     images: Annotated[list[int], typer.Option(min=2, help="of a data set; may be given several times")] = [2000, 100],  # noqa: B006
     sets: Annotated[int, typer.Option(min=1, help="data sets, for the coverage of intervals")] = 2000,

@@ -14,6 +14,7 @@ import pytest
 import ovss_ray
 from ovss_ray import models
 from ovss_ray.config import loading
+from ovss_ray.engine import trackers
 from ovss_ray.engine.display import Display
 from ovss_ray.engine.progress import Counts
 from ovss_ray.runs.plan import RunPlan
@@ -161,6 +162,13 @@ def test_reports_of_folders_are_compared_and_named_as_they_were_given(tmp_path: 
 def test_what_cannot_be_compared_is_an_error(runs: tuple[str, ...], message: str) -> None:
     with pytest.raises(ovss_ray.OvssError, match=message):
         ovss_ray.compare(*runs)
+
+
+def test_finished_runs_are_not_sent_to_trackers_by_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "parse", lambda names: (trackers.Choice(names, ""),))  # perhaps not installed
+    runs = [OLD / f"{name}-finished" for name in ("san_tiny", "sam_alpha_clip_tiny")]
+    with pytest.raises(ovss_ray.OvssError, match=r"Type: ovss report \S+san_tiny-finished --track tensorboard"):
+        ovss_ray.compare(*runs, track="tensorboard")
 
 
 def test_a_check_returns_its_findings_and_prints_nothing(

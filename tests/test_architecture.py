@@ -40,6 +40,7 @@ MAY_IMPORT_RAY = {
         "engine.cluster.ray_internals",
         "engine.cluster.ray_start",
         "engine.cluster.waiting",
+        "engine.pools.gauges",
         "engine.pools.ray_data",
         "engine.pools.local",
         "engine.reduce",

@@ -9,14 +9,18 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from ray._private.runtime_env.packaging import create_package
 
+from ovss_ray.engine.pools.gauges import RUN
+from tests.cluster.test_monitoring import of_runs
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.ray
@@ -44,27 +48,29 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """A head node of our own that asks for a token; its addresses for jobs and for drivers."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+    """A head node of our own that asks for a token; its addresses for jobs, for drivers, and for Prometheus."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "token").write_text(secrets.token_hex(32))
     given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+    given |= {"RAY_metrics_report_interval_ms": "500"}
     before = {name: os.environ.get(name) for name in (*given, "RAY_ADDRESS")}
     os.environ.update(given)
     del os.environ["RAY_ADDRESS"]
-    gcs, dashboard = free_port(), free_port()
+    gcs, dashboard, metrics = free_port(), free_port(), free_port()
     local = [
         "--node-ip-address=127.0.0.1",
         "--dashboard-host=127.0.0.1",
         f"--port={gcs}",
         f"--dashboard-port={dashboard}",
+        f"--metrics-export-port={metrics}",
     ]
     sizes = ["--num-cpus=4", "--object-store-memory=200000000", "--disable-usage-stats"]
     with (folder / "log").open("w") as log:
         head = subprocess.Popen([RAY, "start", "--head", "--block", *local, *sizes], stdout=log, stderr=log)
     try:
         _wait(f"http://127.0.0.1:{dashboard}", head, folder / "log")
-        yield f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}"
+        yield f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", f"http://127.0.0.1:{metrics}/metrics"
     finally:
         head.terminate()
         head.wait(60)
@@ -173,7 +179,7 @@ def test_the_same_file_runs_with_nothing_started(prepared: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_it_runs_on_the_cluster_that_was_started_on_this_machine(
-    head: tuple[str, str], prepared: Path, tmp_path: Path
+    head: tuple[str, str, str], prepared: Path, tmp_path: Path
 ) -> None:
     done = job(prepared, tmp_path / "run", head[1])
     assert done.returncode == 0, done.stderr
@@ -182,7 +188,7 @@ def test_it_runs_on_the_cluster_that_was_started_on_this_machine(
 
 @pytest.mark.slow
 def test_a_submitted_job_leaves_its_report_where_it_was_told(
-    head: tuple[str, str], prepared: Path, tmp_path: Path
+    head: tuple[str, str, str], prepared: Path, tmp_path: Path
 ) -> None:
     asked = ["--data-root", str(prepared), "--split", "training", "--limit", "3"]
     done = submit(head[0], *asked, "--out", str(tmp_path / "run"))
@@ -196,9 +202,33 @@ def test_a_submitted_job_leaves_its_report_where_it_was_told(
 
 
 @pytest.mark.slow
-def test_a_cluster_does_not_answer_without_its_token(head: tuple[str, str], tmp_path: Path) -> None:
+def test_a_cluster_does_not_answer_without_its_token(head: tuple[str, str, str], tmp_path: Path) -> None:
     (tmp_path / "token").write_text(secrets.token_hex(32))
     stranger = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     command = [RAY, "job", "list", "--address", head[0]]
     done = subprocess.run(command, capture_output=True, text=True, env=stranger, check=False)
     assert done.returncode != 0
+
+
+@pytest.mark.slow
+def test_prometheus_sees_every_value_of_a_run_that_the_dashboard_shows(
+    head: tuple[str, str, str], tmp_path: Path
+) -> None:
+    stage = "{use: tests.toys, options: {seconds: 1.0}}"
+    (tmp_path / "slow.yaml").write_text(f"pools: [{{cpus: 1, workers: 1, batch: 1, stages: [{stage}]}}]\n")
+    asked = ["slow.yaml", "--benchmark", "scenes:seen", "--limit", "24", "--out", "mine"]
+    command = [sys.executable, "-m", "ovss_ray", "evaluate", *asked]
+    environment = {**os.environ, "RAY_ADDRESS": head[1], "PYTHONPATH": str(ROOT)}
+    seen: dict[str, set[str]] = {}
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        while run.poll() is None:
+            with urllib.request.urlopen(head[2], timeout=30) as answer:
+                families = [*text_string_to_metric_families(answer.read().decode())]
+            for sample in (sample for family in families for sample in family.samples):
+                if sample.labels.get(RUN) == "mine":
+                    seen.setdefault(sample.name, set()).update(sample.labels)
+            time.sleep(0.5)
+    assert run.returncode == 0, (tmp_path / "log").read_text()
+    missing = {name: labels for name, labels in of_runs().items() if not labels <= seen.get(name, set())}
+    assert not missing, sorted(seen)

@@ -1,12 +1,14 @@
 """The scripts of perf/ run, and the sides that they compare agree. How fast anything is, is never asserted."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from perf import scale
+from perf import manifest, scale
 from perf.run import cpu_seconds
 from tests.paths import ROOT
 
@@ -102,3 +104,9 @@ def test_what_a_child_s_child_uses_is_counted_and_a_failure_is_told() -> None:
     assert sum(late.values()) > 1
     with pytest.raises(RuntimeError, match="no such thing"):
         cpu_seconds([sys.executable, "-c", "raise SystemExit('no such thing')"], dict(os.environ))
+
+
+def test_the_steps_that_read_a_manifest_are_measured_on_a_finished_run(tmp_path: Path) -> None:
+    manifest.write(tmp_path, 40)
+    for step in manifest.STEPS:
+        assert json.loads(manifest.side(str(tmp_path), step)).keys() == {"seconds", "bytes", "own"}

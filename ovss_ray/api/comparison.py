@@ -55,7 +55,8 @@ def compare(
     is a name or a file, which may list several configs. Each config is evaluated in its own folder OUT/NAME. The
     keyword arguments are those of `evaluate`, for every config. `relations` also applies to every folder.
 
-    Raises OvssError for fewer than two runs, for a repeated name, and for the reasons listed in `evaluate`.
+    Raises OvssError for fewer than two runs, for a repeated name, and for `track` with a folder. It is also raised for
+    the reasons listed in `evaluate`.
 
     Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
     """
@@ -65,6 +66,11 @@ def compare(
         below = files.join(out, Path(run).stem) if out and len(runs) > 1 else out
         targets += _targets(run, below, overrides, selection)
     check_names([name for name, _ in targets])
+    if choices and (folders := [name for name, target in targets if isinstance(target, RunFolder)]):
+        raise OvssError(
+            f"track: {folders[0]} is the folder of a finished run, which compare does not send to trackers. Type: ovss "
+            f"report {folders[0]} --track {choices[0]}"
+        )
     plans = {name: target for name, target in targets if isinstance(target, RunPlan)}
     evaluated = dict(evaluation.run(plans, shown, choices)) if plans else {}
     return {

@@ -1,6 +1,6 @@
 """Evaluation of a run on Ray Data: from images to records to a report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,11 +13,11 @@ from ovss_ray.engine.cluster import connection, preflight, waiting
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.pools import local
 from ovss_ray.engine.pools.worker import prepare
-from ovss_ray.engine.progress import Progress
+from ovss_ray.engine.progress import Exported, Progress
 from ovss_ray.engine.watch import STALL, Lost, Watch, plain_errors, watched
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
-from ovss_ray.reports import report
+from ovss_ray.reports import report as reports
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs import changes, records, relations
 from ovss_ray.runs import lease as leases
@@ -32,11 +32,12 @@ ROUNDS = 3
 """Number of consecutive rounds (attempts at the remaining images) without a finished image, after which a run fails."""
 
 
-def run(plan: RunPlan, progress: Progress) -> Report:
+def run(plan: RunPlan, progress: Progress, conclude: Callable[[Report], Report] = lambda built: built) -> Report:
     """Evaluate all images of a run that have no result yet. Write and return the report of the run.
 
-    Raises OvssError if the folder has a different run, or another command uses it. It is also raised if too many images
-    fail, or if the cluster fails.
+    `conclude` may write further files into the folder, and returns the report. It is called before the lease of the
+    folder is released. Raises OvssError if the folder has a different run, or another command uses it. It is also
+    raised if too many images fail, or if the cluster fails.
     """
     with leases.held(plan.folder, progress.say) as lease:
         folder = plan.folder
@@ -49,15 +50,27 @@ def run(plan: RunPlan, progress: Progress) -> Report:
         todo = _todo(plan, settled)
         if len(todo):
             preflight.room(plan)
-        with connection.connect(), progress.watch(plan, todo):
-            if len(todo):
-                waiting.until_reached(plan.config.wait_for, plan.config.patience, progress.say)
-                preflight.run(plan)
-                with folder.command() as entry:
-                    _finish(plan, progress, settled, entry, lease)
-                _with_changes(plan, {k: changes.restamped(v) for k, v in plan.manifests.items()}, progress)
-            with plain_errors():
-                return report.build(folder, reduce.fold)
+        with connection.connect():
+            listener = Exported(progress, folder) if len(todo) and connection.collects_metrics() else progress
+            with listener.watch(plan, todo):
+                report = _report(plan, listener, settled, todo, lease)
+        return conclude(report)
+
+
+def _report(
+    plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], todo: pa.Table, lease: leases.Lease
+) -> Report:
+    """Evaluate the images `todo`, and return the report. Raises OvssError, also if the lease was lost."""
+    if len(todo):
+        waiting.until_reached(plan.config.wait_for, plan.config.patience, progress.say)
+        preflight.run(plan)
+        with plan.folder.command(lease.kept) as entry:
+            _finish(plan, progress, settled, entry, lease)
+        lease.kept()
+        lease.check()
+        _with_changes(plan, {k: changes.restamped(v) for k, v in plan.manifests.items()}, progress)
+    with plain_errors():
+        return reports.build(plan.folder, reduce.fold)
 
 
 def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progress) -> RunPlan:
@@ -101,6 +114,8 @@ def _finish(
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)
+    if isinstance(progress, Exported):
+        progress.ledger = watch.ledger
     patience, fruitless = 0.0, 0
     while len(left := _todo(plan, settled)):
         before, rounds = progress.done, ROUNDS
@@ -123,6 +138,10 @@ def _finish(
         fruitless = fruitless + 1 if progress.done == before else 0
         if fruitless >= rounds:
             raise OvssError(f"{trouble}. Finished images are kept. Run the same command again to resume")
+    if isinstance(progress, Exported):
+        progress.send()
+    if isinstance(progress, Exported):
+        progress.send()
 
 
 def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch, patience: float = 0.0) -> None:

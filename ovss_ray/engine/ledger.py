@@ -72,6 +72,8 @@ class Ledger:
     named: int = 0
     names: int = 0
     changed: float = field(default_factory=time.monotonic)
+    gauges: Any = None
+    """metrics that this process exports (see pools/gauges.py); None if there are none"""
 
     def start_names(self, names: int) -> None:
         """Register that text embeddings of about `names` names are to be computed before the next image."""
@@ -141,6 +143,15 @@ class Ledger:
         if dead := self.workers.pop(worker, None):
             self._died(dead, evidence)
         self._tick()
+
+    def publish(self, run: str, samples: Sequence[Any]) -> None:
+        """Export values of a run and of its workers as metrics of Ray (see pools/gauges.py)."""
+        from ovss_ray.engine.pools.gauges import Gauges, Sample  # most runs have no metrics
+
+        self.gauges = self.gauges or Gauges(run)
+        busy = sum(len(notes.images) for notes in self.workers.values())
+        workers = {"workers": len(self.workers), "images_in_progress": busy, "deaths": self.deaths}
+        self.gauges.set([*samples, *(Sample(name, value) for name, value in workers.items())])
 
     def status(self) -> Status:
         """Return the state of the run."""

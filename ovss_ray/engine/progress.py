@@ -1,6 +1,7 @@
 """Listeners of a run's progress: Progress (protocol), Counts (prints nothing), Relay (notifies another listener).
 
-The listener for a terminal is in engine/display.py.
+Exported is a Relay that sends the numbers to the ledger, whose process exports them to Prometheus. The listener for a
+terminal is in engine/display.py.
 """
 
 import logging
@@ -9,11 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from ovss_ray.engine.ledger import Status
+from ovss_ray.engine.pools.gauges import Sample
 from ovss_ray.engine.provisional import Running
+from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.plan import RunPlan
+
+EVERY = 5.0
+"""Seconds between two messages to the ledger (see Exported)."""
 
 
 class Progress(Protocol):
@@ -94,13 +101,13 @@ class Counts:
 class Relay(Counts):
     """Listener that passes everything on to another listener, and has counts and running sums for its subclasses.
 
-    If the other listener is a Display, its running sums are used. So each file of records is read only once.
+    A Display or another Relay has running sums already; they are shared, so that each file of records is read once.
     """
 
     def __init__(self, inner: Progress) -> None:
         super().__init__()
         self.inner = inner
-        shared = inner.running if isinstance(inner, Counts) else None
+        shared = inner.sums if isinstance(inner, Relay) else inner.running if isinstance(inner, Counts) else None
         self.sums: Running = shared or Running()
         self.running = None if shared else self.sums
 
@@ -129,3 +136,39 @@ class Relay(Counts):
 
     def changed(self) -> None:
         """React to changed numbers. Subclasses override this method."""
+
+
+class Exported(Relay):
+    """Listener that notifies another listener, and sends the numbers to the run's ledger.
+
+    `ledger` is the Ray actor, or None before the first round.
+    """
+
+    def __init__(self, inner: Progress, folder: RunFolder) -> None:
+        super().__init__(inner)
+        self.run = folder.uri.rstrip("/").rpartition("/")[2]
+        self.ledger: Any = None
+        self.sent = 0.0
+
+    def changed(self) -> None:
+        """Send the numbers, unless they were sent less than EVERY seconds ago."""
+        if self.ledger is not None and time.monotonic() - self.sent >= EVERY:
+            self.send()
+
+    def send(self) -> None:
+        """Send the numbers."""
+        self.sent = time.monotonic()
+        self.ledger.publish.remote(self.run, list(self._samples()))
+
+    def _samples(self) -> Iterator[Sample]:
+        yield Sample("images", self.total)
+        yield Sample("images_done", self.done)
+        outcomes: Mapping[str, int] = {"failed": self.failed, "good": self.done - self.earlier - self.failed}
+        yield from (Sample("images_finished", number, (outcome,)) for outcome, number in outcomes.items())
+        yield from (Sample("stage_seconds", spent, (stage,)) for stage, spent in list(self.sums.seconds.items()))
+        for value in self.sums.values():
+            labels = value.benchmark, value.key
+            if not np.isnan(value.percent):
+                yield Sample("provisional", value.percent, labels)
+            if value.half is not None:
+                yield Sample("provisional_half", value.half, labels)

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import digests, files
+from ovss_ray.io.arrays import mapped_tables
+from ovss_ray.io.arrays.mapped_tables import CHUNK
 from ovss_ray.runs import compact, records, versions
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.versions import DIGESTS, STAMPS
@@ -40,47 +42,82 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     - its stamp differs from that in `before`, and a record has no digests
     """
     before = now if before is None else before
-    place = pc.index_in(now["image_id"], before["image_id"])
-    scored = _good(folder)
-    for uri, stamp, digest in SIDES:
-        stamps, earlier = versions.texts(now, stamp), versions.texts(before, stamp, place)
-        values = np.where((stamps == earlier) & (stamps != ""), versions.texts(before, digest, place), "")
-        doubted = _doubted(scored, stamp, digest, now["image_id"], stamps)
-        doubted |= (stamps != earlier) & (earlier != "") & _undigested(scored, now["image_id"])
-        rows = np.flatnonzero((values == "") & doubted)
-        values[rows] = _read(now[uri].take(rows).to_pylist(), say)
-        now = now.append_column(digest, pa.array(values, pa.string()))
-    return now
+    place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
+    image = mapped_tables.places(scored["image_id"], now["image_id"])
+    listed = now
+    for side in SIDES:
+        doubted, undigested = _doubted(scored, image, now, side), _undigested(scored, image, len(now))
+        values: list[pa.Array] = []
+        for begin, block in mapped_tables.blocks(now):
+            rows = slice(begin, begin + len(block))
+            values.append(_digests_of(block, before, place[rows], doubted[rows], undigested[rows], side, say))
+        listed = listed.append_column(side[2], pa.chunked_array(values, pa.string()))
+    return listed
+
+
+def _digests_of(
+    now: pa.Table, before: pa.Table, place: np.ndarray, doubted: np.ndarray, undigested: np.ndarray,
+    side: tuple[str, str, str], say: Callable[[str], None],
+) -> pa.Array:  # fmt: skip
+    """Return the digest of each of n files, "" for a file that has not changed, as texts (n,).
+
+    `place` (n,): row of each image in the manifest `before`, or −1. `doubted` (n,) bool: True for an image whose
+    records may belong to an earlier version. `undigested` (n,) bool: True for one with a record without digests.
+    """
+    uri, stamp, digest = side
+    stamps, earlier = mapped_tables.texts(now, stamp), mapped_tables.texts(before, stamp, place)
+    same = (stamps == earlier) & (stamps != "")
+    values = np.full(len(now), "", object)
+    values[same] = mapped_tables.texts(before, digest, place[same])
+    doubted = doubted | (stamps != earlier) & (earlier != "") & undigested
+    rows = np.flatnonzero((values == "") & doubted)
+    values[rows] = _read(now[uri].take(rows).to_pylist(), say)
+    return pa.array(values, pa.string())
 
 
 def _good(folder: str) -> pa.Table:
-    """Return ids, digests and stamps of all records without an error."""
+    """Return ids, digests and stamps of all records without an error. A long table is memory-mapped."""
     columns = ["image_id", *DIGESTS, *STAMPS]
-    tables = [records.SCHEMA.empty_table().select(columns)]
-    for uri in records.parts(folder):
-        part = compact.per_image(records.read_part(uri, ["error", *columns]))
-        tables.append(part.filter(pc.equal(part["error"], "")).drop_columns("error"))
-    return pa.concat_tables(tables, promote_options="default")
+    schema = pa.schema(dict.fromkeys(columns, pa.string()))
+
+    def parts() -> Iterator[pa.Table]:
+        for uri in records.parts(folder):
+            part = compact.per_image(records.read_part(uri, ["error", *columns]))
+            part = part.filter(pc.equal(part["error"], ""))
+            yield pa.table({name: mapped_tables.filled(part, name) for name in columns}, schema)
+
+    return mapped_tables.mapped(schema, parts())
 
 
-def _doubted(scored: pa.Table, stamp: str, digest: str, ids: pa.ChunkedArray, stamps: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: True for an image whose records may belong to an earlier version of its file."""
-    place = pc.fill_null(pc.index_in(scored["image_id"], ids), -1).to_numpy()
-    digests_read = versions.texts(scored, digest)
-    rows = np.flatnonzero((place >= 0) & (digests_read != ""))
-    place, digests_read = place[rows], digests_read[rows]
-    doubted = np.zeros(len(ids), bool)
-    doubted[place[(stamps[place] == "") | (versions.texts(scored, stamp)[rows] != stamps[place])]] = True
-    last = np.full(len(ids), "", object)
-    last[place] = digests_read
-    doubted[place[last[place] != digests_read]] = True
+def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
+    """Return (n,) bool: True for an image whose records may belong to an earlier version of its file.
+
+    `image`: row of each record in the manifest `now`, or −1.
+    """
+    _, stamp, digest = side
+    doubted, known = np.zeros(len(now), bool), np.zeros(len(scored), bool)
+    for begin, part in mapped_tables.blocks(scored):
+        place = image[begin : begin + len(part)]
+        rows = np.flatnonzero((place >= 0) & (mapped_tables.texts(part, digest) != ""))
+        known[begin + rows] = True
+        place, stamps = place[rows], mapped_tables.texts(now, stamp, place[rows])
+        doubted[place[(stamps == "") | (mapped_tables.texts(part, stamp)[rows] != stamps)]] = True
+    rows, last = np.flatnonzero(known), np.zeros(len(now), np.int64)
+    last[image[rows]] = rows
+    earlier = rows[last[image[rows]] != rows]
+    for begin in range(0, len(earlier), CHUNK):
+        rows = earlier[begin : begin + CHUNK]
+        latest = mapped_tables.texts(scored, digest, last[image[rows]])
+        doubted[image[rows[mapped_tables.texts(scored, digest, rows) != latest]]] = True
     return doubted
 
 
-def _undigested(scored: pa.Table, ids: pa.ChunkedArray) -> np.ndarray:
+def _undigested(scored: pa.Table, image: np.ndarray, images: int) -> np.ndarray:
     """Return (n,) bool: True for an image that has a record without digests of its files."""
-    scored = scored.filter(pa.array(~versions.digested(scored)))
-    return pc.is_in(ids, scored["image_id"].combine_chunks()).to_numpy()
+    without = np.zeros(images + 1, bool)  # the last entry is that of -1
+    for begin, part in mapped_tables.blocks(scored):
+        without[image[begin : begin + len(part)][~versions.digested(part)]] = True
+    return without[:-1]
 
 
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
@@ -88,21 +125,43 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 
     The saved label maps of these images are stale.
     """
-    scored, (_, _, digest) = _good(folder), SIDES[0]
+    _, _, digest = SIDES[0]
+    if digest not in versions.changed(now):
+        return []
     before = now.drop_columns(list(DIGESTS)) if before is None else before
-    changed = versions.texts(now, digest)
-    changed[changed == versions.texts(before, digest, pc.index_in(now["image_id"], before["image_id"]))] = ""
-    latest = versions.texts(pa.table({digest: changed}), digest, pc.index_in(scored["image_id"], now["image_id"]))
-    stale = (latest != "") & (versions.texts(scored, digest) != latest)
-    return scored["image_id"].filter(pa.array(stale)).unique().to_pylist()
+    place, changed = mapped_tables.places(now["image_id"], before["image_id"]), np.zeros(len(now) + 1, bool)
+    for begin, part in mapped_tables.blocks(now):
+        rows = slice(begin, begin + len(part))
+        latest = mapped_tables.texts(part, digest)
+        changed[rows] = (latest != "") & (latest != mapped_tables.texts(before, digest, place[rows]))
+    return list(dict.fromkeys(_stale(_good(folder), now, changed, digest))) if changed.any() else []
+
+
+def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
+    """Yield the id of each record of an image in `changed` whose digest is not that of the manifest `now`.
+
+    `changed`, (n + 1,) bool: an entry per row of the manifest; the last entry is False.
+    """
+    image = mapped_tables.places(scored["image_id"], now["image_id"])
+    for begin, part in mapped_tables.blocks(scored):
+        place = image[begin : begin + len(part)]
+        rows = np.flatnonzero(changed[place])
+        other = mapped_tables.texts(part, digest)[rows] != mapped_tables.texts(now, digest, place[rows])
+        yield from part["image_id"].take(rows[other]).to_pylist()
 
 
 def restamped(table: pa.Table) -> pa.Table:
     """Return a manifest with the current stamps of local files, and without digests. Remote files keep their stamps."""
-    for uri, stamp, digest in SIDES:
-        stamps = _stamps(table[uri].to_pylist(), table[stamp].to_pylist())
-        column = table.schema.get_field_index(stamp)
-        table = table.set_column(column, stamp, pa.array(stamps, pa.string())).drop_columns(digest)
+    schema = pa.schema(dict.fromkeys(STAMPS, pa.string()))
+
+    def parts() -> Iterator[pa.Table]:
+        for _, block in mapped_tables.blocks(table):
+            pairs = ((block[uri].to_pylist(), block[stamp].to_pylist()) for uri, stamp, _ in SIDES)
+            yield pa.table([_stamps(*pair) for pair in pairs], schema)
+
+    stamps, table = mapped_tables.mapped(schema, parts()), table.drop_columns(list(DIGESTS))
+    for name in STAMPS:
+        table = table.set_column(table.schema.get_field_index(name), name, stamps[name])
     return table
 
 
@@ -126,12 +185,15 @@ def _doubtful(table: pa.Table) -> int:
     """
     if not set(STAMPS) <= set(table.column_names):
         return 0
-    doubted = np.zeros(len(table), bool)
-    for uri, stamp, _ in SIDES:
-        before = table[stamp].to_pylist()
-        now = _stamps(table[uri].to_pylist(), before)
-        doubted |= [new not in ("absent", old) for new, old in zip(now, before, strict=True)]
-    return int(doubted.sum())
+    number = 0
+    for _, block in mapped_tables.blocks(table):
+        doubted = np.zeros(len(block), bool)
+        for uri, stamp, _ in SIDES:
+            before = block[stamp].to_pylist()
+            now = _stamps(block[uri].to_pylist(), before)
+            doubted |= [new not in ("absent", old) for new, old in zip(now, before, strict=True)]
+        number += int(doubted.sum())
+    return number
 
 
 def _stamps(uris: Sequence[str], before: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from ovss_ray import metrics
 from ovss_ray.errors import OvssError
+from ovss_ray.io.arrays import mapped_tables
 from ovss_ray.runs import versions
 
 KEY = b"ovss_ray.records"
@@ -78,7 +79,7 @@ def table(
     """
     ends = pa.array([0, len(images)], pa.int32())
     columns: dict[str, pa.Array] = {
-        name: pa.ListArray.from_arrays(ends, versions.filled(images, name).combine_chunks()) for name in LISTS
+        name: pa.ListArray.from_arrays(ends, mapped_tables.filled(images, name).combine_chunks()) for name in LISTS
     }
     columns["labels"] = pa.array([labels], pa.int32())
     columns["seconds"] = pa.array([list(spent.items())], pa.map_(pa.string(), _EXACT))

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -90,8 +90,12 @@ class RunFolder:
         files.write(self.file(name), (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
     @contextmanager
-    def command(self) -> Iterator[dict[str, Any]]:
-        """Record a command and its outcome in history.json. Yields the command's entry, which the caller may extend."""
+    def command(self, kept: Callable[[], bool] = lambda: True) -> Iterator[dict[str, Any]]:
+        """Record a command and its outcome in history.json. Yields the command's entry, which the caller may extend.
+
+        `kept` returns whether the command still holds the folder. If not, its outcome is not written: the history is
+        then that of another command.
+        """
         entry: dict[str, Any] = {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "ended": "cut off"}
         commands = [*self.history(), entry]
         self.save_json("history.json", {"commands": commands})
@@ -102,7 +106,8 @@ class RunFolder:
             failure = sys.exception()
             entry["ended"] = f"{type(failure).__name__}: {failure}".partition("\n")[0] if failure else "done"
             entry["seconds"] = round(time.monotonic() - since, 1)
-            self.save_json("history.json", {"commands": commands})
+            if kept():
+                self.save_json("history.json", {"commands": commands})
 
     def history(self) -> list[dict[str, Any]]:
         """Return the commands that were run in this folder, with their outcomes, oldest first."""

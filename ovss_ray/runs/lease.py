@@ -60,6 +60,11 @@ class Lease:
             self.content["renewed"] = _now()
             files.write(self.uri, _bytes(self.content))
 
+    def kept(self) -> bool:
+        """Renew the lease, and return whether no other command has taken it over."""
+        self.renew()
+        return not self.loss
+
     def release(self) -> None:
         """End the renewals and delete the lease, unless another command has taken it over."""
         self.released.set()

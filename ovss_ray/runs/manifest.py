@@ -4,7 +4,7 @@ A report states how many of these images each metric covers.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -19,6 +19,8 @@ from ovss_ray.benchmarks.listing import Item, LeftOut, gathered, left_out, logge
 from ovss_ray.benchmarks.selection import Selection
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.io.arrays import mapped_tables
+from ovss_ray.io.arrays.mapped_tables import CHUNK
 from ovss_ray.io.sorted_rows import Rows, row
 from ovss_ray.runs import records
 from ovss_ray.runs.records import STAMPS
@@ -50,8 +52,8 @@ REMOTE = 32
 """Number of threads that read headers of remote images; most of the time, they wait for the server"""
 AT_ONCE = 256
 """Number of images whose headers the thread pool reads in one batch"""
-CHUNK = 4096
-"""Number of images per record batch of a manifest"""
+PIECE = 2**22
+"""Bytes of a manifest's file that are copied at a time"""
 
 
 @dataclass(frozen=True)
@@ -135,36 +137,26 @@ def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
 
 
 def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> pa.Table:
-    """Return rows as a table, memory-mapped from a temporary file. The file is deleted together with the table."""
-    try:
-        with tempfile.NamedTemporaryFile(prefix="ovss_manifest_") as file:
-            words = _write(file.name, name, benchmark, rows)
-            with pa.memory_map(file.name) as source:
-                table = pa.ipc.open_file(source).read_all()
-    except OSError as failure:
-        raise OvssError(
-            f"cannot write a temporary file: {failure.strerror or failure}. Free some space in the folder for "
-            "temporary files, or set the environment variable TMPDIR to another folder"
-        ) from failure
+    """Return rows as a table (see io/arrays/mapped_tables.py), whose columns WORDS stay in memory, in chunks."""
+    words: dict[str, list[pa.Array]] = {column: [] for column in WORDS}
+    table = mapped_tables.mapped(_PER_IMAGE, _parts(name, benchmark, rows, words))
     for column, chunks in words.items():
         table = table.append_column(column, pa.chunked_array(chunks, pa.string()))
     return table.select([*SCHEMA.names, *STAMPS])
 
 
-def _write(path: str, name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> dict[str, list[pa.Array]]:
-    """Write the columns of _PER_IMAGE to a file, and return the columns WORDS, both in chunks of CHUNK rows."""
-    words: dict[str, list[pa.Array]] = {column: [] for column in WORDS}
-    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _PER_IMAGE) as writer:
-        while batch := list(islice(rows, CHUNK)):
-            ids, images, truths, parts, heights, widths, *stamps, _ = zip(*batch, strict=True)
-            columns = zip((ids, images, truths, heights, widths, *stamps), _PER_IMAGE, strict=True)
-            arrays = [pa.array(values, field.type) for values, field in columns]
-            writer.write_batch(pa.record_batch(arrays, _PER_IMAGE))
-            vocabularies = tuple(benchmark.question(part)[0].digest for part in parts)
-            repeated = (name,) * len(batch), vocabularies, parts, ("",) * len(batch)
-            for column, values in zip(WORDS, repeated, strict=True):
-                words[column].append(_alike(values))
-    return words
+def _parts(
+    name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]], words: Mapping[str, list[pa.Array]]
+) -> Iterator[pa.Table]:
+    """Yield the columns of _PER_IMAGE as tables of CHUNK rows. Append the columns WORDS of each to `words`."""
+    while batch := list(islice(rows, CHUNK)):
+        ids, images, truths, parts, heights, widths, *stamps, _ = zip(*batch, strict=True)
+        columns = zip((ids, images, truths, heights, widths, *stamps), _PER_IMAGE, strict=True)
+        vocabularies = tuple(benchmark.question(part)[0].digest for part in parts)
+        repeated = (name,) * len(batch), vocabularies, parts, ("",) * len(batch)
+        for column, texts in zip(WORDS, repeated, strict=True):
+            words[column].append(_alike(texts))
+        yield pa.table([pa.array(values, field.type) for values, field in columns], _PER_IMAGE)
 
 
 @lru_cache(16)
@@ -181,15 +173,21 @@ def save(table: pa.Table, uri: str) -> None:
     """Write the manifest. Raises OvssError if the file already holds a manifest with different images."""
     if files.exists(uri):
         _compare(load(uri, ["image_id"]), table, uri)
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
-        for batch in table.to_batches():
-            writer.write_batch(batch)
-    files.write(uri, sink.getvalue())
+    try:
+        with tempfile.TemporaryFile(prefix="ovss_manifest_") as aside:
+            with pq.ParquetWriter(aside, table.schema, compression="zstd", write_page_checksum=True) as writer:
+                for batch in table.to_batches():
+                    writer.write_batch(batch)
+            aside.seek(0)
+            files.write(uri, iter(partial(aside.read, PIECE), b""))
+    except OSError as failure:
+        raise mapped_tables.no_space(failure) from failure
 
 
 def _compare(before: pa.Table, now: pa.Table, uri: str) -> None:
     """Raise OvssError unless two manifests have the same images."""
+    if before["image_id"].equals(now["image_id"]):
+        return
     ids = ((value.as_py(),) for table in (before, now) for value in chain(*table["image_id"].chunks))
     alone = next((value for value, times in Rows(str, "image_id", ids).counted("image_id") if times == 1), None)
     if alone is not None:
@@ -200,13 +198,21 @@ def _compare(before: pa.Table, now: pa.Table, uri: str) -> None:
 
 
 def load(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Return a manifest that `save` wrote, or some of its columns. Raises OvssError if it is damaged."""
+    """Return a manifest that `save` wrote, or some of its columns. Raises OvssError if it is damaged.
+
+    The content of a long manifest is memory-mapped from a temporary file (see io/arrays/mapped_tables.py).
+    """
     try:
-        content = files.read(uri)
-        schema = pq.read_schema(pa.BufferReader(content))
-        if not any(map(schema.equals, FORMS)):
-            raise pa.ArrowInvalid(f"unexpected columns {schema.names}")
-        return files.read_parquet(content, columns)
+        system, path = files.locate(uri)
+        with pq.ParquetFile(path, filesystem=system, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            if not any(map(schema.equals, FORMS)):
+                raise pa.ArrowInvalid(f"unexpected columns {schema.names}")
+            batches = file.iter_batches(CHUNK, columns=columns, use_threads=False)
+            selected = pa.schema([field for field in schema if columns is None or field.name in columns])
+            return mapped_tables.mapped(selected, (pa.Table.from_batches([batch], selected) for batch in batches))
+    except (FileNotFoundError, PermissionError) as failure:
+        raise OvssError(f"{uri}: cannot be read: {failure.strerror or failure}") from failure
     except (pa.ArrowException, ValueError, OSError) as failure:
         raise OvssError(
             f"{uri}: the manifest is damaged ({failure}). Delete it and run the same command again"

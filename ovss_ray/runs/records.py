@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from ovss_ray import metrics
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.io.arrays import mapped_tables
+from ovss_ray.io.arrays.mapped_tables import CHUNK
 from ovss_ray.runs import compact, versions
 from ovss_ray.runs.versions import DIGESTS, STAMPS
 from ovss_ray.structures.columns import Batch
@@ -37,9 +39,6 @@ DECISIVE = ["image_id", "error", *DIGESTS]
 ROOM = 32_000_000
 """Bytes of records that stay in memory between two passes. The first pass selects the records that count, the second
 sums them."""
-
-TOGETHER = 4096
-"""Approximate number of rows of small part files that are summed together."""
 
 P = TypeVar("P")
 Part = tuple[str, np.ndarray]
@@ -162,10 +161,10 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
     """
     uris = parts(folder)
     known = _all(uris, among, read)
-    names = pc.unique(known["image_id"]) if among is None else among["image_id"]
-    image = pc.fill_null(pc.index_in(known["image_id"], names), -1).to_numpy()
+    names = pa.chunked_array([known["image_id"].unique()]) if among is None else among["image_id"]
+    image = mapped_tables.places(known["image_id"], names)
     part_of, whole = known["place"].to_numpy() >> _PART, known["whole"].to_numpy()
-    changed_records = versions.stale(known, among)
+    changed_records = versions.stale(known, among, image)
     stale_records, covered = compact.resolved(whole, part_of, image, changed_records)
     listed = (image >= 0) & ~covered
     keys, stale, changed = np.full(len(names), _NO_RECORD), *np.zeros((2, len(names)), bool)
@@ -194,21 +193,20 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
     """Return the decisive facts of all records: image_id, `place` (int64), `good`, `digested` and `whole` (bool).
 
     `place` encodes part and row. `whole` is True in a compact file, whose images count together. Digests are kept only
-    if the manifest has digests to compare.
+    if the manifest has digests to compare. A long table is memory-mapped.
     """
-    digests = [name for name in DIGESTS if manifest is not None and name in manifest.column_names]
-    facts = {"image_id": pa.string(), "place": pa.int64(), "good": pa.bool_(), "digested": pa.bool_()}
-    facts["whole"] = pa.bool_()
-    schema = pa.schema({**facts, **dict.fromkeys(digests, pa.string())})
-    known = [schema.empty_table()]
-    for number, uri in enumerate(uris):
-        content = read(uri, DECISIVE)
-        part, whole = compact.per_image(content), np.full(1, compact.is_compact(content))
-        place, good = number << _PART | np.arange(len(part)), pc.equal(part["error"], "")
-        columns = {name: versions.filled(part, name) for name in ("image_id", *digests)}
-        columns |= {"place": place, "good": good, "digested": versions.digested(part), "whole": whole.repeat(len(part))}
-        known.append(pa.table(columns, schema))
-    return pa.concat_tables(known)
+    facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
+    schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})
+    return mapped_tables.mapped(schema, (_facts(i, read(uri, DECISIVE), schema) for i, uri in enumerate(uris)))
+
+
+def _facts(number: int, content: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the decisive facts of the records of part `number` (see `_all`)."""
+    part, whole = compact.per_image(content), np.full(1, compact.is_compact(content))
+    place, good = number << _PART | np.arange(len(part)), pc.equal(part["error"], "")
+    columns = {name: mapped_tables.filled(part, name) for name in ("image_id", *DIGESTS) if name in schema.names}
+    columns |= {"place": place, "good": good, "digested": versions.digested(part), "whole": whole.repeat(len(part))}
+    return pa.table(columns, schema)
 
 
 class _Held:
@@ -252,10 +250,10 @@ def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_pa
 
 
 def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join consecutive tables of one schema to about TOGETHER rows, so that fewer K × K matrices are added."""
+    """Join consecutive tables of one schema to about CHUNK rows, so that fewer K × K matrices are added."""
     waiting: list[pa.Table] = []
     for table in tables:
-        alone = compact.is_compact(table) or sum(map(len, waiting)) >= TOGETHER
+        alone = compact.is_compact(table) or sum(map(len, waiting)) >= CHUNK
         if waiting and (alone or table.schema != waiting[0].schema):
             yield pa.concat_tables(waiting).combine_chunks()
             waiting = []
@@ -288,10 +286,14 @@ def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = No
     """
     uris = parts(folder)
     known = _all(uris, manifest)
-    image = pc.fill_null(pc.index_in(known["image_id"], manifest["image_id"]), -1).to_numpy()
+    image = mapped_tables.places(known["image_id"], manifest["image_id"])
     part = known["place"].to_numpy() >> _PART
-    stale, _ = compact.resolved(known["whole"].to_numpy(), part, image, versions.stale(known, manifest))
+    stale, _ = compact.resolved(known["whole"].to_numpy(), part, image, versions.stale(known, manifest, image))
     good = known["good"].to_numpy() & ~stale
     fresh = np.array([before is not None and uri not in before for uri in uris], bool)
-    done = known["image_id"].filter(pa.array(good | fresh[part]))
-    return manifest.filter(pc.invert(pc.is_in(manifest["image_id"], value_set=done.combine_chunks())))
+    due = np.ones(len(manifest) + 1, bool)  # the last entry is that of -1
+    due[image[good | fresh[part]]] = False
+    if due[:-1].all():
+        return manifest
+    left = (rows.filter(pa.array(due[begin : begin + len(rows)])) for begin, rows in mapped_tables.blocks(manifest))
+    return mapped_tables.mapped(manifest.schema, left)

@@ -4,6 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ovss_ray.io.arrays import mapped_tables
+
 DIGESTS = ("image_digest", "truth_digest")
 """Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
 
@@ -13,35 +15,31 @@ STAMPS = ("image_stamp", "truth_stamp")
 
 def digested(known: pa.Table) -> np.ndarray:
     """Return (n,) bool: True for a record with digests of its files."""
-    return np.any([pc.not_equal(filled(known, name), "").to_numpy() for name in DIGESTS], axis=0)
+    return np.any([pc.not_equal(mapped_tables.filled(known, name), "").to_numpy() for name in DIGESTS], axis=0)
 
 
-def stale(known: pa.Table, manifest: pa.Table | None) -> np.ndarray:
+def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.ndarray:
     """Return (n,) bool: True for a good record with another digest of the photograph or label file than the manifest.
 
     Unknown digests ("") are not compared. A digest in the manifest means that the file may have changed (see
     changes.py). Then a record without any digest is stale, too.
+    `place` (n,): row of each record in the manifest, or −1.
     """
     stale = np.zeros(len(known), bool)
-    if manifest is None or not (names := [name for name in DIGESTS if name in known.column_names]):
-        return stale
-    place = pc.index_in(known["image_id"], manifest["image_id"])
-    for name in names:
-        now = pc.fill_null(manifest[name].take(place), "")
-        unknown = pc.equal(known[name], "").to_numpy()
-        other = np.where(unknown, ~known["digested"].to_numpy(), pc.not_equal(now, known[name]).to_numpy())
-        stale |= pc.not_equal(now, "").to_numpy() & other
+    for name in changed(manifest):
+        listed = np.append(pc.not_equal(mapped_tables.filled(manifest, name), "").to_numpy(), False)
+        for begin, part in mapped_tables.blocks(known):
+            of_part = place[begin : begin + len(part)]
+            rows = np.flatnonzero(listed[of_part])
+            now, digest = mapped_tables.texts(manifest, name, of_part[rows]), mapped_tables.texts(part, name)[rows]
+            with_digests = part["digested"].to_numpy()[rows]
+            stale[begin + rows] |= np.where(digest == "", ~with_digests, now != digest)
     return stale & known["good"].to_numpy()
 
 
-def filled(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a text column; "" for a missing text, or if the column is missing."""
-    if name not in table.column_names:
-        return pa.chunked_array([pa.array([""] * len(table), pa.string())])
-    return pc.fill_null(table[name], "")
-
-
-def texts(table: pa.Table, name: str, place: pa.Array | None = None) -> np.ndarray:
-    """Return a text column, (n,) object. `place`: row numbers, in the order of the result. A missing text is ""."""
-    values = filled(table, name)
-    return pc.fill_null(values if place is None else values.take(place), "").to_numpy()
+def changed(manifest: pa.Table | None) -> list[str]:
+    """Return the columns with digests of files that have changed. Most manifests have none."""
+    if manifest is None:
+        return []
+    filled = {name: mapped_tables.filled(manifest, name) for name in DIGESTS if name in manifest.column_names}
+    return [name for name, values in filled.items() if pc.any(pc.not_equal(values, "")).as_py()]

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from ray.dashboard.modules.reporter import reporter_agent
 
+from ovss_ray.engine.pools import gauges
 from tests.cluster.manifests import CLUSTER, documents
 from tests.serve.bright import picture
 from tests.serve.http.test_api import encoded, form
@@ -19,7 +20,7 @@ from tests.serve.http.test_metrics import watched
 DASHBOARD = json.loads((CLUSTER / "monitoring/grafana_dashboard.json").read_text("utf-8"))
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
-WORDS = {"sum", "by", "rate", "count", "histogram_quantile", "le", "job"}
+WORDS = {"sum", "max", "by", "rate", "count", "histogram_quantile", "le", "job"}
 RAY_CORE = {"ray_object_store_memory": {"Location"}}
 """Metrics of Ray's C++ code → labels; Ray's own dashboard uses them."""
 
@@ -35,23 +36,32 @@ def exported() -> Mapping[str, set[str]]:
     return labels
 
 
+def of_runs() -> dict[str, set[str]]:
+    """Name → labels of the metrics of runs. tests/test_jobs.py finds them in a scrape of Ray during a run."""
+    suffixes = {name: "_total" if kind.counter else "" for name, kind in gauges.KINDS.items()}
+    names = {name: f"ray_{gauges.PREFIX}{name}{suffix}" for name, suffix in suffixes.items()}
+    return {names[name]: {gauges.RUN, *kind.labels} for name, kind in gauges.KINDS.items()}
+
+
 def test_every_metric_is_exported_with_its_labels() -> None:
     service = exported()
-    gauges = {f"ray_{name}" for name in reporter_agent.METRICS_GAUGES}
+    nodes, runs = {f"ray_{name}" for name in reporter_agent.METRICS_GAUGES}, of_runs()
     used = set()
     for expression in EXPRESSIONS:
         for name in re.findall(r"\b(?:ovss|process|ray)_\w+", expression):
             used.add(name)
-            assert name in service or name in gauges or name in RAY_CORE, name
+            assert name in service or name in nodes or name in runs or name in RAY_CORE, name
     assert {name for name in service if name.startswith("ovss_")} - used <= {
         name for name in service if re.search(r"_(created|bucket|sum|count|total)$", name)
     }, "every metric of the service is on the dashboard"
-    assert any(name in gauges for name in used)
+    assert any(name in nodes for name in used)
+    assert runs.keys() <= used, "every metric of runs is on the dashboard"
 
 
 def test_labels_and_functions_are_known() -> None:
     service = {label for labels in exported().values() for label in labels}
-    known = service | {label for labels in RAY_CORE.values() for label in labels} | WORDS
+    further = (label for labels in (*RAY_CORE.values(), *of_runs().values()) for label in labels)
+    known = service | set(further) | WORDS
     for expression in EXPRESSIONS:
         plain = re.sub(r'"[^"]*"|\$__rate_interval|\b(?:ovss|process|ray)_\w+', "", expression)
         for word in re.findall(r"[A-Za-z_]\w*", plain):

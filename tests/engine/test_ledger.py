@@ -1,10 +1,16 @@
 """The ledger: which images are suspect after a death, which are given up, and when a run is to stop."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.util import metrics
 
+from ovss_ray.engine import progress
 from ovss_ray.engine.ledger import Ledger, Names, explain
+from ovss_ray.engine.pools.gauges import KINDS, PREFIX
+from ovss_ray.engine.provisional import Value
+from ovss_ray.runs.folder import RunFolder
 
 SEGFAULT = """Fatal Python error: Segmentation fault
 
@@ -154,3 +160,50 @@ def test_embedded_names_are_counted_over_several_calls_and_late_messages_are_ign
     ledger.end_names()
     ledger.add_names(5, 9)
     assert ledger.status().names == 0
+
+
+def test_the_values_of_a_run_are_gauges_of_the_ledger_and_counters_only_grow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    exported: dict[tuple[str, ...], float] = {}
+
+    class Metric:
+        def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+            self.name, self.tag_keys = name, tag_keys
+
+        def set(self, value: float, tags: dict[str, str]) -> None:
+            assert tuple(tags) == self.tag_keys
+            exported[self.name, *tags.values()] = value
+
+        def inc(self, value: float, tags: dict[str, str]) -> None:
+            self.set(exported.get((self.name, *tags.values()), 0.0) + value, tags)
+
+    for kind in ("Gauge", "Counter"):
+        monkeypatch.setattr(metrics, kind, Metric)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    notes = ledger()
+    notes.start("a", 0, "node", "")
+    notes.start("a", 0, "node", "")
+    notes.begin("a", ["1", "2"])
+    listener = progress.Exported(progress.Counts(), RunFolder(str(tmp_path / "mine")))
+    listener.changed()  # before the first round: nobody listens yet
+    listener.ledger = SimpleNamespace(publish=SimpleNamespace(remote=notes.publish))
+    listener.total, listener.done, listener.failed = 8, 3, 1
+    listener.sums.seconds["decode"] = 1.5
+    monkeypatch.setattr(listener.sums, "values", lambda: [Value("camvid", "miou", "mIoU", 40.0, 2.0)])
+    for done in (3, 5):
+        listener.done = done
+        listener.changed()
+    assert exported == {
+        ("ovss_run_images", "mine"): 8,
+        ("ovss_run_images_done", "mine"): 5,
+        ("ovss_run_images_finished", "mine", "failed"): 1,
+        ("ovss_run_images_finished", "mine", "good"): 4,
+        ("ovss_run_images_in_progress", "mine"): 2,
+        ("ovss_run_stage_seconds", "mine", "decode"): 1.5,
+        ("ovss_run_workers", "mine"): 1,
+        ("ovss_run_deaths", "mine"): 1,
+        ("ovss_run_provisional", "mine", "camvid", "miou"): 40.0,
+        ("ovss_run_provisional_half", "mine", "camvid", "miou"): 2.0,
+    }
+    assert {name.removeprefix(PREFIX) for name, *_ in exported} == KINDS.keys()

@@ -92,6 +92,9 @@ def test_unknown_trackers_missing_packages_and_bad_targets_are_refused_before_a_
         trackers.parse(["mlflow:http://name:secret@host"])
     with pytest.raises(OvssError, match="no server and no folder"):
         mlflow.check("")
+    with pytest.raises(OvssError, match=r"needs http://.* Type --track mlflow:http://localhost:5000"):
+        mlflow.check("localhost:5000")
+    assert [mlflow._address(of) for of in ("databricks", "/a:b")] == ["databricks", "/a:b"]
     with pytest.raises(OvssError, match="not a project"):
         wandb.check("http://host/project")
     assert mlflow.FOREIGN.sub("_", "config.vocabulary.*/camvid:a b") == "config.vocabulary._/camvid:a b"
@@ -119,7 +122,7 @@ def test_a_run_is_followed_and_trackers_that_fail_or_hang_cost_a_warning(
     before = Report.load(folder.uri)
     plan = type("Plan", (), {"folder": folder, "benchmarks": {}, "manifests": {}})
 
-    def work(progress: Any) -> Report:
+    def work(progress: Any, conclude: Any) -> Report:
         with progress.watch(plan, pa.table({})):
             progress.total = 3
             for _ in range(300):
@@ -127,7 +130,7 @@ def test_a_run_is_followed_and_trackers_that_fail_or_hang_cost_a_warning(
             good, away, _ = (progress.processes[name] for name in names)
             while not (good.where and away.fault):
                 time.sleep(0.1)  # on a busy machine, their processes start slowly
-            return before
+        return conclude(before)
 
     report = trackers.tracked(folder, heard, trackers.parse(names), work)
     (kind, (identity, exact)), *logs, (last, (values, files)), end = kept(tmp_path / "good")
@@ -147,7 +150,7 @@ def test_a_run_is_followed_and_trackers_that_fail_or_hang_cost_a_warning(
     assert Report.load(folder.uri).run.tracking == report.run.tracking
     assert "secret" not in (tmp_path / "run/report.json").read_text() + "".join(heard.said)
 
-    def interrupted(progress: Any) -> Report:
+    def interrupted(progress: Any, conclude: Any) -> Report:
         with progress.watch(plan, pa.table({})):
             while [kind for kind, _ in kept(tmp_path / "good")].count("run") < 2:
                 time.sleep(0.1)  # the tracker's process starts

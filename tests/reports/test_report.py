@@ -3,6 +3,8 @@
 import io
 import json
 from collections import Counter as Counts
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +95,14 @@ def test_the_tree_on_ray_leaves_one_read_of_each_record_file_here(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make(tmp_path / "run", [[k] for k in range(12)])
-    read, counted = files.read, Counts[str]()
+    counted = Counts[str]()
 
-    def counting(uri: str) -> bytes:
+    def count(read: Callable[[str], Any], uri: str) -> Any:
         counted[str(uri)] += 1
         return read(uri)
 
-    monkeypatch.setattr(files, "read", counting)
+    for module, name in ((files, "read"), (manifests, "load")):
+        monkeypatch.setattr(module, name, partial(count, getattr(module, name)))
     report.build(run, lambda folder, among, of: reduce.fold(folder, among, of, few=3))
     assert [number for uri, number in counted.items() if "/records/" in uri] == [1] * 12
     assert [number for uri, number in counted.items() if uri.endswith("manifest.parquet")] == [1]

@@ -3,7 +3,9 @@
 import io
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from ovss_ray.metrics import confusion
 from ovss_ray.reports import report, terminal, totals
 from ovss_ray.reports.schema import Images
 from ovss_ray.reports.totals import Total
-from ovss_ray.runs import records
+from ovss_ray.runs import manifest, records
 from ovss_ray.runs.folder import RunFolder
 from tests.metrics.dice import SOURCE
 from tests.reports.test_report import batch, cells, make
@@ -28,13 +30,13 @@ PARTS = [[0, 1, 2], [3, 4], [2, 5, 6, 7], [8, 9, 10, 11]]
 def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[int]]:
     """How often each file whose address has some words in it was read, as a set of numbers."""
     counted: Counter[str] = Counter()
-    read = files.read
 
-    def counting(uri: str | Path) -> bytes:
+    def count(read: Callable[..., Any], uri: str | Path, *columns: Any) -> Any:
         counted[str(uri)] += 1
-        return read(uri)
+        return read(uri, *columns)
 
-    monkeypatch.setattr(files, "read", counting)
+    monkeypatch.setattr(files, "read", partial(count, files.read))
+    monkeypatch.setattr(manifest, "load", partial(count, manifest.load))  # which reads row by row, without files.read
     return lambda words: {number for uri, number in counted.items() if words in uri}
 
 

@@ -22,6 +22,7 @@ from ovss_ray.config import loading as configs
 from ovss_ray.engine import evaluate
 from ovss_ray.engine.display import Display
 from ovss_ray.io import digests, files
+from ovss_ray.io.arrays import mapped_tables
 from ovss_ray.reports import report
 from ovss_ray.runs import changes, records
 from ovss_ray.runs import manifest as manifests
@@ -31,6 +32,13 @@ from ovss_ray.runs.plan import plan_run
 pytestmark = pytest.mark.ray
 
 IDS = ("a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def long_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests and records of three images are handled as those of very long runs: in files, in several blocks."""
+    monkeypatch.setattr(mapped_tables, "FEW", 0)
+    monkeypatch.setattr(mapped_tables, "BLOCK", 2)
 
 
 @pytest.fixture

@@ -128,10 +128,12 @@ def test_a_lease_that_was_taken_over_ends_the_run_and_is_left_to_its_new_holder(
     with lease.held(folder, print) as mine:
         mine.renew()
         mine.check()
-        folder.save_json(lease.FILE, ELSEWHERE)
-        mine.renew()
+        with folder.command(mine.kept):
+            folder.save_json(lease.FILE, ELSEWHERE)
+            folder.save_json("history.json", {"commands": [{"ended": "theirs"}]})
         with pytest.raises(OvssError, match="another command has taken over this run: host node7"):
             mine.check()
+        assert folder.history() == [{"ended": "theirs"}]
     assert json.loads(Path(folder.file(lease.FILE)).read_text()) == ELSEWHERE
 
 

@@ -15,6 +15,7 @@ from ovss_ray.benchmarks.contract import Benchmark
 from ovss_ray.benchmarks.listing import Item
 from ovss_ray.benchmarks.selection import Selection
 from ovss_ray.errors import OvssError
+from ovss_ray.io.arrays import mapped_tables
 from ovss_ray.runs import manifest as manifests
 from ovss_ray.structures.vocabulary import Vocabulary
 
@@ -152,9 +153,14 @@ def test_a_manifest_lies_in_a_file_that_is_gone_with_it(root: Path, monkeypatch:
     place = root / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setattr(mapped_tables, "FEW", 0)
     table = manifests.build("toy", benchmark(root), str(root), Selection("val"))
     assert list(place.iterdir()) == []
     assert sorted(table["image_id"].to_pylist()) == list("abcde")
+    manifests.save(table, str(root / "manifest.parquet"))
+    assert manifests.load(str(root / "manifest.parquet")).equals(table)
+    assert manifests.load(str(root / "manifest.parquet"), ["truth_uri"])["truth_uri"].equals(table["truth_uri"])
+    assert list(place.iterdir()) == []
     place.rmdir()
     with pytest.raises(OvssError, match=r"cannot write a temporary file.*TMPDIR"):
         manifests.build("toy", benchmark(root), str(root), Selection("val"))

@@ -71,6 +71,14 @@ def size() -> Size:
     return Size(tuple(nodes), grows=not ray_internals.own_head())
 
 
+def collects_metrics() -> bool:
+    """Return whether the connected cluster may collect metrics. One that this process has started does so on request.
+
+    The request is the environment variable ray_internals.METRICS.
+    """
+    return not ray_internals.own_head() or os.environ.get(ray_internals.METRICS, "0") != "0"
+
+
 def running_size() -> Size:
     """Return the live nodes of the running cluster. Raises OvssError if none is running; none is started."""
     if not ray.is_initialized() and _starts(_address()):

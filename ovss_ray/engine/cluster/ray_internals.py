@@ -59,13 +59,15 @@ if TYPE_CHECKING:
 
 SILENT = "fatal"
 """Value of RAY_BACKEND_LOG_LEVEL at which Ray's C++ code logs fatal errors only."""
+METRICS = "RAY_enable_metrics_collection"
+"""Environment variable that switches the metrics of a new cluster on ("1") or off ("0")"""
 SETTINGS = {
     "RAY_BACKEND_LOG_LEVEL": SILENT,  # else a warning about Ray Data's own restarts
     # Milliseconds that a process may wait for its next task. Ray's own second is over before the next part is to be
     # written: each then got a new process, which cost a run of SAN on a CPU 1.6 s an image (perf run).
     "RAY_idle_worker_killing_time_threshold_ms": "600000",
     "RAY_prestart_worker_first_driver": "0",  # processes of the wrong environment: never used, woken 100 times a second
-    "RAY_enable_metrics_collection": "0",  # nobody could read them, without the dashboard
+    METRICS: "0",  # nobody could read them, without the dashboard
     "RAY_task_events_report_interval_ms": "0",  # likewise
     # Seconds. Serve replaces a dead HTTP proxy after three failed checks; by default, the port is closed for 30 s.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",

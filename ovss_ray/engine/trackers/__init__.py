@@ -189,15 +189,17 @@ class Tracking(Relay):
                 self.say(f"--track {name}: {plain(process.fault)}{end}")
 
 
-def tracked(
-    folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[[Progress], Report]
-) -> Report:
-    """Call `work` with a listener, and return the report of `work`. Send numbers and report to the trackers."""
+def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
+    """Call `work` with a listener, and return its report. Send its numbers and the report to the trackers.
+
+    `work` also receives a function that sends the report, which it calls while it still holds the folder. That function
+    returns the report with the trackers' faults.
+    """
     if not choices:
         return work(progress)
     listener = Tracking(progress, folder, choices)
     try:
-        return listener.finish(work(listener))
+        return work(listener, listener.finish)
     finally:
         listener.end()
 

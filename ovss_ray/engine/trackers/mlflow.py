@@ -1,7 +1,8 @@
 """MLflow: a run of the experiment `ovss_ray`, on a server or in a folder. The package mlflow-skinny is enough.
 
-`--track mlflow:http://HOST:5000` names a server, `--track mlflow:DIR` a folder. `--track mlflow` uses the server or
-folder in MLFLOW_TRACKING_URI. MLFLOW_EXPERIMENT_NAME sets another name of the experiment.
+`--track mlflow:http://HOST:5000` names a server, `--track mlflow:DIR` a folder. A target without `://` is a folder,
+except `databricks`. `--track mlflow` uses the server or folder in MLFLOW_TRACKING_URI. MLFLOW_EXPERIMENT_NAME sets
+another name of the experiment.
 """
 
 import os
@@ -26,6 +27,10 @@ TOGETHER = 100
 """Largest number of parameters that MLflow takes in one request."""
 LETTERS = 6000
 """Largest number of characters of a parameter."""
+SERVER = re.compile(r"[\w.-]+:\d+(/.*)?")
+"""Pattern of a server's address that lacks its scheme, such as localhost:5000."""
+DATABRICKS = "databricks"
+"""Name that MLflow itself resolves to a server."""
 FOREIGN = re.compile(r"[^\w/.\- :]")
 """Pattern of characters that MLflow refuses in names, such as the * in `vocabulary`. Underscores replace them."""
 
@@ -37,7 +42,7 @@ class Tracker:
         for name, value in LIMITS.items():
             os.environ.setdefault(name, value)
         address = _address(target)
-        if "://" not in address:
+        if "://" not in address and address != DATABRICKS:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow import MlflowClient
         from mlflow.entities import Param
@@ -82,7 +87,10 @@ class Tracker:
 
 
 def check(target: str) -> None:
-    """Raise OvssError if neither the option nor the environment names a server or folder."""
+    """Raise OvssError if neither the option nor the environment names a server or folder.
+
+    Also for a server without http:// or https://.
+    """
     _address(target)
 
 
@@ -93,4 +101,9 @@ def _address(target: str) -> str:
             "--track mlflow: no server and no folder. Type --track mlflow:http://HOST:5000 or --track mlflow:DIR, or "
             "export MLFLOW_TRACKING_URI"
         )
-    return address if "://" in address else str(Path(address).expanduser().absolute())
+    if SERVER.fullmatch(address):
+        raise OvssError(
+            f"--track mlflow:{address}: a server needs http:// or https://, and a folder a path. Type --track "
+            f"mlflow:http://{address} or --track mlflow:./{address}"
+        )
+    return address if "://" in address or address == DATABRICKS else str(Path(address).expanduser().absolute())

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from PIL import Image
 
 from ovss_ray.benchmarks import catalog
@@ -58,7 +59,6 @@ class Album:
         self._reading = runs[0][1]
         self.missing: dict[str, str] = {}
         """kind of picture → first reason why a picture of this kind is missing"""
-        self._rows = lru_cache(maxsize=1)(self._listed)
         self._question = lru_cache(maxsize=64)(self._asked)
 
     def saved(self) -> set[str]:
@@ -67,7 +67,7 @@ class Album:
 
     def pictures(self, image_id: str) -> Pictures:
         """Return the pictures of an image. Pictures that cannot be read are left out, with a reason in `missing`."""
-        item = self._rows().get(image_id)
+        item = self._item(image_id)
         benchmark = self._benchmark
         photo = truth = None
         if item and benchmark:
@@ -96,10 +96,11 @@ class Album:
 
         return self._try("photograph", load)
 
-    def _listed(self) -> dict[str, Item]:
-        columns = ("image_id", "image_uri", "truth_uri", "part")
-        values = (self._reading.listed[name].to_pylist() for name in columns)
-        return {row[0]: Item(*(text or "" for text in row)) for row in zip(*values, strict=True)}
+    def _item(self, image_id: str) -> Item | None:
+        """Return the files of an image, from the manifest; None if it is not in it."""
+        listed = self._reading.listed.select(["image_id", "image_uri", "truth_uri", "part"])
+        rows = listed.filter(pc.equal(listed["image_id"], image_id)).to_pylist()
+        return Item(*(text or "" for text in rows[0].values())) if rows else None
 
     def _prediction(self, run: int, image_id: str, part: str) -> np.ndarray | None:
         """Return a saved label map as indices of labels, (H, W) uint16; None if it is missing or unreadable."""

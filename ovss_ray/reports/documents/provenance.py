@@ -23,6 +23,8 @@ def facts(report: Report, config: RunConfig) -> str:
         lines.append(f"weights {PurePosixPath(str(weights['file'])).name}{fake}: sha256 {weights['sha256']}")
     lines += precisions(config)
     lines += [f"intervals of {name}: {words}" for name, words in intervals(report).items()]
+    if not packages:
+        return "\n".join([*lines, "versions: unknown, the run has no environment.json"])
     git = run.environment.get("git")
     lines.append(f"ovss_ray {packages.get('ovss_ray')}" + (f", commit {git}" if git else ""))
     lines.append(", ".join(f"{name} {version}" for name, version in packages.items() if name != "ovss_ray"))
@@ -42,7 +44,7 @@ def precisions(config: RunConfig) -> list[str]:
 
 def _benchmark(name: str, benchmark: BenchmarkReport) -> list[str]:
     ids = benchmark.selection.ids
-    lines = [f"{name}: split {values.selection(benchmark)}, {values.covered(benchmark)} images"]
+    lines = [f"{name}: split {values.selection(benchmark)}, images: {values.covered(benchmark)}"]
     if ids:
         lines.append(f"{name}: sha256 of the ids {ids.sha256}")
     if words := benchmark.words:

@@ -9,9 +9,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.io.arrays import mapped_tables
 from ovss_ray.io.images import decode_labels
 from ovss_ray.reports.documents.pictures import saved_maps
 from ovss_ray.runs import manifest as manifests
@@ -38,17 +41,18 @@ def write(folder: RunFolder, uri: str) -> str:
             f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, which are not "
             "category ids. Use a run without a stage that finds words"
         )
-    listed = manifests.load(folder.manifest(names[0]), ["image_id", "image_uri"]).to_pylist()
+    listed = manifests.load(folder.manifest(names[0]), ["image_id", "image_uri"])
     saved = saved_maps(folder, names[0])
-    images = [row for row in listed if row["image_id"] in saved]
+    images = pc.sum(pc.is_in(listed["image_id"], pa.array(list(saved), pa.string()))).as_py() or 0
     if not images:
         raise OvssError(
             f"--coco-rle: {folder.uri} has no saved label maps. Repeat the run in a new folder with "
             "--set keep_predictions=all"
         )
-    entries = (entry for row in images for entry in _entries(row, saved[row["image_id"]]))
+    rows = (row for _, block in mapped_tables.blocks(listed) for row in block.to_pylist() if row["image_id"] in saved)
+    entries = (entry for row in rows for entry in _entries(row, saved[row["image_id"]]))
     files.write(files.absolute(uri), _lines(entries))
-    return f"{uri}: label maps of {len(images)} of {len(listed)} images"
+    return f"{uri}: label maps of {images} of {len(listed)} images"
 
 
 def _lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:

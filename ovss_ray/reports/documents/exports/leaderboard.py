@@ -96,34 +96,31 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
     """Return a booktabs table with a row per published method, then a row per run, and a column per benchmark.
 
     Published methods are in the order of figures.json. Columns of few-shot folds have the mIoU of the fold's classes.
-    Columns of prompted instances have the mean IoU of the instances. If a method has several figures for a benchmark,
-    the first in figures.json is shown. Second-hand figures are left out.
+    Benchmarks of prompted instances have a column per metric of their runs. If a method has several figures for a
+    column, the first in figures.json is shown. Second-hand figures are left out.
     """
-    columns = tables.in_paper_order(names)
-    figures: dict[tuple[str, str], dict[str, str]] = {}
-    keys = {name: _key(name, runs) for name in columns}
-    shown = {name: _shown(name, key) for name, key in keys.items()}
+    columns = [(name, key) for name in tables.in_paper_order(names) for key in _keys(name, runs)]
+    figures: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    shown = {column: _shown(*column) for column in columns}
     for figure in published.figures():
-        for name in columns:
-            if figure in shown[name]:
-                figures.setdefault((figure.method, figure.backbone), {}).setdefault(name, str(figure.miou))
+        for column in columns:
+            if figure in shown[column]:
+                figures.setdefault((figure.method, figure.backbone), {}).setdefault(column, str(figure.miou))
     lines = [
-        [tables.latex_text(", ".join(filter(None, method))), *(of.get(name, values.NOT_MEASURED) for name in columns)]
+        [tables.latex_text(", ".join(filter(None, method))), *(of.get(at, values.NOT_MEASURED) for at in columns)]
         for method, of in figures.items()
     ]
     lines += [[r"\midrule"]] if lines else []
-    lines += [
-        [tables.latex_text(run), *(_value(report, *column) for column in keys.items())] for run, report in runs.items()
-    ]
-    headings = ["method", *(tables.heading(*column) for column in keys.items())]
+    lines += [[tables.latex_text(run), *(_value(report, *at) for at in columns)] for run, report in runs.items()]
+    headings = ["method", *(tables.heading(*at) for at in columns)]
     note = "% conventions: ovss leaderboard RUNS prints those of each figure; †: not all requested images are scored"
     return f"{note}\n{tables.latex_table(headings, lines)}\n"
 
 
-def _key(name: str, runs: Mapping[str, Report]) -> str:
-    """Return the metric of a benchmark's column: the first main metric of a run other than `miou`, else `miou`."""
-    mains = (tables.main(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
-    return next((key for key in mains if key != "miou"), "miou")
+def _keys(name: str, runs: Mapping[str, Report]) -> tuple[str, ...]:
+    """Return the metrics of a benchmark's columns: those that papers print for its runs, else `miou`."""
+    mains = (tables.mains(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
+    return tuple(dict.fromkeys(key for keys in mains for key in keys)) or ("miou",)
 
 
 def _shown(name: str, key: str) -> set[published.Figure]:

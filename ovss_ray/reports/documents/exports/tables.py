@@ -133,7 +133,7 @@ def latex(run: str, report: Report) -> str:
         rows.append([latex_text(title), *(value or values.NOT_MEASURED for value in published)])
     rows.append([latex_text(run), *(latex_value(benchmark, key) for benchmark, key in benchmarks)])
     comments = [
-        f"% {name}: {values.selection(of)}, {values.covered(of)} images"
+        f"% {name}: {values.selection(of)}, images: {values.covered(of)}"
         for name, of in ((name, report.benchmarks[name]) for name in names)
     ]
     comments += ["% †: not all requested images are scored"] if not report.final else []

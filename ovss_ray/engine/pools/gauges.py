@@ -1,0 +1,80 @@
+"""Counters and gauges of a run, as metrics of Ray: each node's agent offers them to Prometheus.
+
+They live in the process of the ledger (engine/ledger.py), since a driver outside of the cluster would export nothing.
+The driver sends its values every few seconds (progress.Exported), so a batch costs nothing. Prometheus sees each name
+with the prefix `ray_`, and counters with the suffix `_total`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+PREFIX = "ovss_run_"
+"""Prefix of the names of all metrics of a run."""
+RUN = "run"
+"""Label of all metrics: the last part of the run's folder."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Description of a metric, and its labels besides RUN. A counter grows only; a gauge has any value."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+    counter: bool = False
+
+
+KINDS = {
+    "images": Kind("images of the run"),
+    "images_done": Kind("images with a record, also from earlier commands"),
+    "images_finished": Kind("images that this command has finished", ("outcome",), counter=True),
+    "images_in_progress": Kind("images that workers are processing"),
+    "workers": Kind("workers that have started and are not known to be dead"),
+    "deaths": Kind("workers that have died"),
+    "stage_seconds": Kind("wall seconds that workers have spent in a stage", ("stage",), counter=True),
+    "provisional": Kind("value of a metric over the images so far, in percent", ("benchmark", "metric")),
+    "provisional_half": Kind("half of the width of its interval, in points", ("benchmark", "metric")),
+}
+"""Name without PREFIX → kind of metric."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Present value of a metric. `labels`: values of the labels of its kind, in the same order."""
+
+    name: str
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+@dataclass
+class Gauges:
+    """Metrics of a run in the process that exports them."""
+
+    run: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """name → metric of Ray"""
+    totals: dict[tuple[str, tuple[str, ...]], float] = field(default_factory=dict)
+    """name and labels of a counter → its value"""
+
+    def set(self, samples: Sequence[Sample]) -> None:
+        """Export values. A counter never decreases; after a restart of this process it begins with the total."""
+        for sample in samples:
+            kind = KINDS[sample.name]
+            labels = dict(zip((RUN, *kind.labels), (self.run, *sample.labels), strict=True))
+            metric = self._metric(sample.name, kind)
+            if not kind.counter:
+                metric.set(sample.value, labels)
+                continue
+            key = sample.name, sample.labels
+            if (more := sample.value - self.totals.get(key, 0.0)) > 0:
+                self.totals[key] = sample.value
+                metric.inc(more, labels)
+
+    def _metric(self, name: str, kind: Kind) -> Any:
+        from ray.util import metrics
+
+        if name not in self.metrics:
+            make = metrics.Counter if kind.counter else metrics.Gauge
+            self.metrics[name] = make(PREFIX + name, kind.text, (RUN, *kind.labels))
+        return self.metrics[name]

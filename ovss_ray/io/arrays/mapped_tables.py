@@ -1,0 +1,95 @@
+"""Tables of any length in bounded memory: they are memory-mapped from a temporary file, in parts of many rows."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ovss_ray.errors import OvssError
+
+CHUNK = 4096
+"""Approximate number of rows of a record batch in the file."""
+FEW = 2
+"""Number of record batches up to which a table stays in memory, without a file."""
+BLOCK = 2**16
+"""Number of rows of a block (see `blocks`)."""
+
+
+def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
+    """Return the rows of all parts as a table. The parts have this schema, and one of them is in memory at a time.
+
+    A table of more than about FEW · CHUNK rows is memory-mapped: only the pages that are read occupy memory. Its file
+    is deleted together with the table. Raises OvssError if there is no space for it.
+    """
+    stream = _joined(parts)
+    first = list(islice(stream, FEW + 1))
+    if len(first) <= FEW:
+        return pa.concat_tables([schema.empty_table(), *first])
+    try:
+        with tempfile.NamedTemporaryFile(prefix="ovss_table_") as file:
+            with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+                for table in chain(first, stream):
+                    writer.write_table(table)
+            del first
+            with pa.memory_map(file.name) as source:
+                return pa.ipc.open_file(source).read_all()
+    except OSError as failure:
+        raise no_space(failure) from failure
+
+
+def no_space(failure: OSError) -> OvssError:
+    """Return the error for a temporary file that cannot be written."""
+    return OvssError(
+        f"cannot write a temporary file: {failure.strerror or failure}. Free some space in the folder for "
+        "temporary files, or set the environment variable TMPDIR to another folder"
+    )
+
+
+def _joined(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join consecutive parts to tables of at least CHUNK rows, except the last one."""
+    waiting: list[pa.Table] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= CHUNK:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+    if any(map(len, waiting)):
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def blocks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the rows of a table in blocks of BLOCK rows, each with the number of its first row."""
+    return ((begin, table.slice(begin, BLOCK)) for begin in range(0, len(table), BLOCK))
+
+
+def texts(table: pa.Table, name: str, place: np.ndarray | None = None) -> np.ndarray:
+    """Return a text column, (n,) object. A missing text is ""; so are all texts if the column is missing.
+
+    `place`: (n,) int64 row numbers, in the order of the result; −1 for a missing text. Rows are looked up block by
+    block: pyarrow would first copy the whole column.
+    """
+    if place is None:
+        return filled(table, name).to_numpy()
+    values = np.full(len(place), "", object)
+    for number in np.unique(place[place >= 0] // BLOCK) if name in table.column_names else ():
+        rows = np.flatnonzero(place // BLOCK == number)
+        block = filled(table.slice(number * BLOCK, BLOCK), name).combine_chunks()
+        values[rows] = block.take(pa.array(place[rows] - number * BLOCK)).to_numpy(zero_copy_only=False)
+    return values
+
+
+def filled(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a text column; "" for a missing text, or if the column is missing."""
+    if name not in table.column_names:
+        return pa.chunked_array([pa.array([""] * len(table), pa.string())])
+    return pc.fill_null(table[name], "")
+
+
+def places(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> np.ndarray:
+    """Return the row number in `among` of each of n ids, (n,) int64; −1 for an id that is not in it."""
+    if ids.equals(among):
+        return np.arange(len(ids))
+    return pc.fill_null(pc.index_in(ids, among), -1).to_numpy().astype(np.int64)
