@@ -34,12 +34,13 @@ def san(
     classes: Annotated[int, typer.Option(help="K")] = 150,
     device: Device = "cpu",
     rounds: Rounds = 5,
+    text: Annotated[bool, typer.Option(help="embed the vocabulary; else its embeddings are random")] = True,
 ) -> None:
-    """SAN's stages: milliseconds and share of each, with made-up weights."""
+    """SAN's stages, and the official computation: milliseconds and shares, with made-up weights."""
     from perf import san
 
     for name in variant:
-        san.measure(name, parsed(size), classes, device, rounds)
+        san.measure(name, parsed(size), classes, device, rounds, text)
 
 
 @app.command()

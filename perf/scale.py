@@ -107,6 +107,7 @@ def measure(gpus: int, seconds: float, batches: int) -> None:
         f"{gpus} faked GPUs, batches of {seconds:g} s",
         *("images", "share of the ideal rate, %", "of it with start and end, %", "driver: CPU ms per batch of a pool"),
         "ledger: CPU ms per batch of a pool",
+        "ceiling: batches of a pool per second",
         *("driver: peak MB", "object store: peak MB"),
     )
     shares = (f"{100 * rate / ideal:.1f}", f"{100 * images / whole / ideal:.1f}")
@@ -115,12 +116,14 @@ def measure(gpus: int, seconds: float, batches: int) -> None:
         *shares,
         f"{1000 * cpu:.2f}",
         f"{1000 * ledger:.2f}",
+        f"{1 / max(cpu, ledger):,.0f}",
         f"{looks.driver / 1e6:,.0f}",
         f"{looks.store / 1e6:,.0f}",
     )
     show(
         table,
-        f"{POOLS} pools, {BATCH} images per batch; the rate between {STEADY[0]:.0%} and {STEADY[1]:.0%} of the images.",
+        f"{POOLS} pools, {BATCH} images per batch; the rate between {STEADY[0]:.0%} and {STEADY[1]:.0%} of the images. "
+        "Ceiling: a whole CPU for the driver, and one for the ledger. At a low rate, their polling counts in it.",
     )
 
 

@@ -143,10 +143,11 @@ def sides(labels: int, size: tuple[int, int], device: str) -> tuple[Callable[[],
     masks = 4 * torch.randn(QUERIES, *(side // 16 for side in geometry.padded))
     probabilities = (3 * torch.randn(QUERIES, labels + 1)).softmax(-1)[:, :-1].contiguous()
     given = masks.to(device), probabilities.to(device)
-    return lambda: label_map(*given, geometry), lambda: _plain(*given, geometry)
+    return lambda: label_map(*given, geometry), lambda: plain(*given, geometry)
 
 
-def _plain(masks: "Tensor", probabilities: "Tensor", geometry: "Geometry") -> np.ndarray:
+def plain(masks: "Tensor", probabilities: "Tensor", geometry: "Geometry") -> np.ndarray:
+    """Return the label map (H, W) uint16 by the official computation, with all K × H × W scores."""
     import torch
     from torch.nn import functional as F
 

@@ -59,6 +59,7 @@ CATALOGUES = {"actors", "datasets", "engine/trackers", "metrics", "training/reci
 MAY_IMPORT_PEER = {
     ("datasets.pascal5i", "voc"): "a variant: VOC's photographs and label files, asked for one class at a time",
     ("metrics.confusion", "_counting"): "the kernel of this metric alone",
+    ("metrics.confusion", "_image_miou"): "the mIoU of each image, for this metric alone",
     ("metrics.confusion", "_resampling"): "its values in bootstrap resamples",
 }
 """Module and the peer in its catalogue that it imports: the reason. Others share through the layers below them."""

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ovss_ray.errors import OvssError
 from ovss_ray.metrics import _counting, _resampling
+from ovss_ray.metrics._image_miou import image_mious
 from ovss_ray.structures.class_sums import UNITS, percent
 from ovss_ray.structures.columns import IGNORE, NONE
 from ovss_ray.structures.question import Question
@@ -146,7 +147,7 @@ class Partial:
             )
         counts = np.zeros((labels, labels + 1), np.int64)
         np.add.at(counts, (cells["truth"], np.where(named, cells["prediction"], labels)), cells["pixels"])
-        means = _image_mious(images, cells, len(records))
+        means = image_mious(images, cells, len(records))
         means = means[np.isfinite(means)]
         return cls(counts, int(np.rint(means * UNITS).astype(np.int64).sum()), len(means))
 
@@ -256,13 +257,13 @@ def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
     images, cells = flat_cells(records.take(pa.array(measured)))
-    values[measured] = np.rint(_image_mious(images, cells, len(measured)) * UNITS) / UNITS
+    values[measured] = np.rint(image_mious(images, cells, len(measured)) * UNITS) / UNITS
     return {"miou": values}
 
 
 def image_miou(cells: Cells) -> float:
     """Return the mIoU of one image in percent, over the labels in its truth; NaN if no pixel is counted."""
-    return float(_image_mious(np.zeros(len(cells["pixels"]), np.int64), cells, 1)[0])
+    return float(image_mious(np.zeros(len(cells["pixels"]), np.int64), cells, 1)[0])
 
 
 def flat_cells(records: pa.StructArray) -> tuple[np.ndarray, Cells]:
@@ -270,24 +271,6 @@ def flat_cells(records: pa.StructArray) -> tuple[np.ndarray, Cells]:
     lengths = records.field("pixels").value_lengths().to_numpy(zero_copy_only=False)
     cells = {name: records.field(name).flatten().to_numpy(zero_copy_only=False) for name in schema.names}
     return np.repeat(np.arange(len(records)), lengths), cells
-
-
-def _image_mious(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
-    """Return the mIoU of each of n images, (n,) float64 percent. `images` (m,) int64 is the image index of each cell.
-
-    Sums are in the order of the labels. Thus the mIoU of an image does not depend on the other images.
-    """
-    truth, prediction, pixels = (np.asarray(cells[name]).astype(np.int64) for name in schema.names)
-    keys, where = np.unique(np.concatenate([images << 16 | truth, images << 16 | prediction]), return_inverse=True)
-    row, column = where[: len(truth)], where[len(truth) :]
-    truths, predictions, hits = (np.zeros(len(keys), np.int64) for _ in range(3))
-    np.add.at(truths, row, pixels)
-    np.add.at(predictions, column, pixels)
-    np.add.at(hits, row, pixels * (truth == prediction))
-    iou = percent(hits, truths + predictions - hits, truths > 0)[truths > 0]
-    image = keys[truths > 0] >> 16
-    with np.errstate(invalid="ignore"):
-        return np.bincount(image, iou, n) / np.bincount(image, minlength=n)
 
 
 def _mean(values: np.ndarray) -> float:

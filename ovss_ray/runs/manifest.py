@@ -21,6 +21,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.io.arrays import mapped_tables
 from ovss_ray.io.arrays.mapped_tables import CHUNK
+from ovss_ray.io.files import addresses
 from ovss_ray.io.sorted_rows import Rows, row
 from ovss_ray.runs import records
 from ovss_ray.runs.records import STAMPS
@@ -200,11 +201,12 @@ def _compare(before: pa.Table, now: pa.Table, uri: str) -> None:
 def load(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Return a manifest that `save` wrote, or some of its columns. Raises OvssError if it is damaged.
 
-    The content of a long manifest is memory-mapped from a temporary file (see io/arrays/mapped_tables.py).
+    The content of a long manifest is memory-mapped from a temporary file (see io/arrays/mapped_tables.py). A remote
+    file is first read into memory.
     """
+    source = addresses.local(uri) or pa.BufferReader(files.read(uri))
     try:
-        system, path = files.locate(uri)
-        with pq.ParquetFile(path, filesystem=system, page_checksum_verification=True) as file:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             if not any(map(schema.equals, FORMS)):
                 raise pa.ArrowInvalid(f"unexpected columns {schema.names}")

@@ -24,16 +24,6 @@ from ovss_ray.structures.columns import Batch
 VERSION = "1"
 """Version of the schema, written into every part file and checked when the file is read."""
 
-MATCHED, UNKNOWN, FAILED, STALE = range(4)
-"""Ranks of the records of one image, best first. A good record is one without an error.
-
-MATCHED: a good record whose digests match the current files, as far as known.
-UNKNOWN: a good record without digests, from an earlier version.
-FAILED: a record with an error.
-STALE: a good record of files that have changed since. It does not count."""
-_RANK, _PART = 61, 32
-"""Bits of a record's int64 key at which its rank and the number of its part file begin. The row begins at bit 0."""
-_NO_RECORD = np.iinfo(np.int64).max
 DECISIVE = ["image_id", "error", *DIGESTS]
 """Columns that decide which record of an image counts."""
 ROOM = 32_000_000
@@ -58,7 +48,10 @@ SCHEMA = pa.schema(
     ],
     metadata={"ovss_ray.records": VERSION},
 )
-"""Columns of every record. Columns of the metrics that a config lists follow, named as the metrics."""
+"""Columns of every record. Columns of the metrics that a config lists follow, named as the metrics.
+
+A part file has no column of a metric without values, except for `confusion`. Without these columns it is read in two
+thirds of the time."""
 
 
 def table(batch: Batch) -> pa.Table:
@@ -96,7 +89,9 @@ def append(folder: str, records: pa.Table) -> str:
     never replaces a good file. Raises OvssError if the folder cannot be written.
     """
     schema = _with_own(frozenset(records.column_names))
-    return write(folder, records.select(schema.names).cast(schema))
+    part = records.select(schema.names).cast(schema)
+    further = set(metrics.columns(schema.names)) - {metrics.MAIN}
+    return write(folder, part.drop_columns([name for name in further if part[name].null_count == len(part) > 0]))
 
 
 def write(folder: str, part: pa.Table) -> str:
@@ -157,33 +152,33 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
     """Return the records of a folder that count: at most one per image. The order of part files does not matter.
 
     `among` is the manifest. Records of images that are not in it do not count. Digests in the manifest are those of the
-    current files; "" if unknown (see changes.py). The record of the best rank counts (see MATCHED).
+    current files; "" if unknown (see changes.py). The record of the best rank counts (see versions.MATCHED).
     """
     uris = parts(folder)
     known = _all(uris, among, read)
     names = pa.chunked_array([known["image_id"].unique()]) if among is None else among["image_id"]
     image = mapped_tables.places(known["image_id"], names)
-    part_of, whole = known["place"].to_numpy() >> _PART, known["whole"].to_numpy()
+    part_of, whole = known["place"].to_numpy() >> versions.PART, known["whole"].to_numpy()
     changed_records = versions.stale(known, among, image)
     stale_records, covered = compact.resolved(whole, part_of, image, changed_records)
     listed = (image >= 0) & ~covered
-    keys, stale, changed = np.full(len(names), _NO_RECORD), *np.zeros((2, len(names)), bool)
-    np.minimum.at(keys, image[listed], _keys(known, stale_records)[listed])
+    keys, stale, changed = np.full(len(names), versions.NO_RECORD), *np.zeros((2, len(names)), bool)
+    np.minimum.at(keys, image[listed], versions.keys(known, stale_records)[listed])
     stale[image[listed & stale_records]] = True
     changed[image[listed & changed_records]] = True
-    keys, stale, changed = (of[keys != _NO_RECORD] for of in (keys, stale, changed))
-    rank = keys >> _RANK
-    counted = np.sort(keys[rank != STALE] & ((1 << _RANK) - 1))  # by part and row, whatever the rank
-    part, row = counted >> _PART, counted & ((1 << _PART) - 1)
+    keys, stale, changed = (of[keys != versions.NO_RECORD] for of in (keys, stale, changed))
+    rank = keys >> versions.RANK
+    counted = np.sort(keys[rank != versions.STALE] & ((1 << versions.RANK) - 1))  # by part and row, whatever the rank
+    part, row = counted >> versions.PART, counted & ((1 << versions.PART) - 1)
     ends = np.searchsorted(part, np.arange(len(uris) + 1))
     compacts = {uris[i] for i in np.unique(part_of[whole])}
     rows = [(uri, row[ends[i] : ends[i + 1]]) for i, uri in enumerate(uris) if ends[i] < ends[i + 1]]
-    due = stale & (rank >= FAILED)
+    due = stale & (rank >= versions.FAILED)
     return Settled(
         [(uri, np.zeros(1, np.int64) if uri in compacts else of_part) for uri, of_part in rows],
         int(changed.sum()),
         int(due.sum()),
-        int((rank == UNKNOWN).sum()),
+        int((rank == versions.UNKNOWN).sum()),
         int((due & ~changed).sum()),
         tuple(uri for uri, _ in rows if uri in compacts),
     )
@@ -197,20 +192,27 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})
-    return mapped_tables.mapped(schema, (_facts(i, read(uri, DECISIVE), schema) for i, uri in enumerate(uris)))
+    tables = _together(_placed(number, read(uri, DECISIVE)) for number, uri in enumerate(uris))
+    return mapped_tables.mapped(schema, (_facts(table, schema) for table in tables))
 
 
-def _facts(number: int, content: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the decisive facts of the records of part `number` (see `_all`)."""
+def _placed(number: int, content: pa.Table) -> pa.Table:
+    """Return the rows of part file `number`, one per image, with the columns `place` and `whole` (see `_all`)."""
     part, whole = compact.per_image(content), np.full(1, compact.is_compact(content))
-    place, good = number << _PART | np.arange(len(part)), pc.equal(part["error"], "")
+    place = number << versions.PART | np.arange(len(part))
+    return part.append_column("place", pa.array(place)).append_column("whole", pa.array(whole.repeat(len(part))))
+
+
+def _facts(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the decisive facts of the rows of joined part files (see `_all`)."""
     columns = {name: mapped_tables.filled(part, name) for name in ("image_id", *DIGESTS) if name in schema.names}
-    columns |= {"place": place, "good": good, "digested": versions.digested(part), "whole": whole.repeat(len(part))}
+    columns |= {"place": part["place"], "good": pc.equal(part["error"], "")}
+    columns |= {"digested": versions.digested(part), "whole": part["whole"]}
     return pa.table(columns, schema)
 
 
 class _Held:
-    """Reader of part files that keeps about the first `room` bytes in memory. A file that is kept is read once."""
+    """Reader of part files that holds their records in memory, until they take more than about `room` bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -221,6 +223,7 @@ class _Held:
             self.tables[uri] = read_part(uri)
             self.room -= self.tables[uri].nbytes
         if uri not in self.tables:
+            self.tables.clear()  # a second reading of a part of the files would save little time
             return read_part(uri, columns)
         part = self.tables[uri]
         return part if columns is None else part.select([name for name in columns if name in part.column_names])
@@ -231,8 +234,8 @@ def fold(
 ) -> tuple[Settled, P | None]:
     """Return which records count (see `settle`), and their sum; the sum is None without records.
 
-    `of` maps a table of records to a summand. About `room` bytes of part files are kept in memory and read once. The
-    other part files are read twice.
+    `of` maps a table of records to a summand. Part files with up to about `room` bytes in all are held in memory and
+    read once. More are read twice.
     """
     read = _Held(room)
     settled = settle(folder, among, read)
@@ -262,13 +265,6 @@ def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _keys(known: pa.Table, stale: np.ndarray) -> np.ndarray:
-    """Return the key of each record, (n,) int64: its rank, part and row. The smallest key of an image counts."""
-    good, with_digests = known["good"].to_numpy(), known["digested"].to_numpy()
-    rank = np.where(stale, STALE, np.where(~good, FAILED, np.where(with_digests, MATCHED, UNKNOWN)))
-    return rank.astype(np.int64) << _RANK | known["place"].to_numpy()
-
-
 def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
     """Yield tables with the records that count. Every image occurs once (see `settle`).
 
@@ -287,7 +283,7 @@ def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = No
     uris = parts(folder)
     known = _all(uris, manifest)
     image = mapped_tables.places(known["image_id"], manifest["image_id"])
-    part = known["place"].to_numpy() >> _PART
+    part = known["place"].to_numpy() >> versions.PART
     stale, _ = compact.resolved(known["whole"].to_numpy(), part, image, versions.stale(known, manifest, image))
     good = known["good"].to_numpy() & ~stale
     fresh = np.array([before is not None and uri not in before for uri in uris], bool)

@@ -1,4 +1,7 @@
-"""Versions of files: whether a record belongs to the current photograph and label file of its image."""
+"""Versions of files: whether a record belongs to the current photograph and label file of its image.
+
+Of several records of an image, the one of the best rank counts.
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +14,18 @@ DIGESTS = ("image_digest", "truth_digest")
 
 STAMPS = ("image_stamp", "truth_stamp")
 """Columns for the stamps of both files when they were listed, before they were read (see files.stamp)."""
+
+
+MATCHED, UNKNOWN, FAILED, STALE = range(4)
+"""Ranks of the records of one image, best first. A good record is one without an error.
+
+MATCHED: a good record whose digests match the current files, as far as known.
+UNKNOWN: a good record without digests, from an earlier version.
+FAILED: a record with an error.
+STALE: a good record of files that have changed since. It does not count."""
+RANK, PART = 61, 32
+"""Bits of a record's int64 key at which its rank and its part number begin. Its row number begins at bit 0."""
+NO_RECORD = np.iinfo(np.int64).max
 
 
 def digested(known: pa.Table) -> np.ndarray:
@@ -43,3 +58,12 @@ def changed(manifest: pa.Table | None) -> list[str]:
         return []
     filled = {name: mapped_tables.filled(manifest, name) for name in DIGESTS if name in manifest.column_names}
     return [name for name, values in filled.items() if pc.any(pc.not_equal(values, "")).as_py()]
+
+
+def keys(known: pa.Table, stale: np.ndarray) -> np.ndarray:
+    """Return the key of each record, (n,) int64: its rank, part and row. The smallest key of an image counts."""
+    good, with_digests = known["good"].to_numpy(), known["digested"].to_numpy()
+    rank = np.where(with_digests, MATCHED, UNKNOWN).astype(np.int8)
+    rank[~good] = FAILED
+    rank[stale] = STALE
+    return rank.astype(np.int64) << RANK | known["place"].to_numpy()

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovss_ray.errors import OvssError
-from ovss_ray.metrics import confusion
+from ovss_ray.metrics import _image_miou, confusion
 from ovss_ray.metrics.confusion import Counter, Partial, image_miou
+from ovss_ray.structures.class_sums import UNITS
 from ovss_ray.structures.columns import IGNORE, NONE
 
 CASES = [
@@ -241,6 +243,12 @@ def test_the_mean_over_images_is_that_of_each_image_s_own_miou(rng: np.random.Ge
     assert [image_miou(one) for one in cells] == pytest.approx(alone, rel=1e-12, nan_ok=True)
     expected = np.nanmean(alone) if np.isfinite(alone).any() else np.nan
     assert Partial.of(records(*cells), LABELS).image_miou == pytest.approx(expected, rel=1e-9, nan_ok=True)
+    orders = [rng.permutation(len(one["pixels"])) for one in cells]
+    shuffled = [{name: of[order] for name, of in one.items()} for one, order in zip(cells, orders, strict=True)]
+    with mock.patch.object(_image_miou, "BLOCK", 3):  # a block of three images, and one of the last
+        together = confusion.per_image(records(*shuffled))["miou"]
+    exact = np.rint([image_miou(one) * UNITS for one in cells]) / UNITS
+    assert np.array_equal(together, exact, equal_nan=True)
 
 
 def test_failed_images_have_no_cells_and_do_not_count() -> None:
