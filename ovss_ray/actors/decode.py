@@ -14,7 +14,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image_uri → image (H, W, 3) uint8 RGB, size (2,) int32 as H, W, and the digest of the file."""
+    """Decode the file at `image_uri`: image (H, W, 3) uint8 RGB, size (2,) int32 as H, W, and the file's digest."""
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")
     writes = ("image", "size", "image_digest")

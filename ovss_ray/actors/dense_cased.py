@@ -7,7 +7,7 @@ the word with the highest score. With `detector: grid`, each patch of unshifted 
 
 The candidates are found by the stage `words`, or by another stage that reads `captions` and writes `words`. The column
 `words` of an image lists the words of its cells or patches. The most frequent word is first; ties are in order of
-occurrence. The prediction is an index into this list.
+occurrence. The prediction of a pixel is an index into this list.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ Named = tuple[str, float]
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → words, and prediction (H, W) uint16: index of a word, or NONE."""
+    """Segment an image (H, W, 3) uint8 RGB into words. `prediction` (H, W) uint16 is an index into `words`, or NONE."""
 
     reads = ("image",)
     writes = ("words", "prediction")

@@ -26,7 +26,7 @@ EXPECTED = (
 
 
 class Stage(stage.Stage):
-    """image_number → prompts: the boxes with the detector's best scores, best first."""
+    """Create the prompts of an image: its boxes with the detector's best scores, best first."""
 
     reads = ("image_number",)
     writes = ("prompt_points", "prompt_boxes", "detector_scores")

@@ -36,7 +36,7 @@ OTHERS = (NAME, "base")
 
 
 class Stage(WithImages, stage.Stage):
-    """image (H, W, 3) uint8 RGB and prompts → masks as regions.
+    """Segment the objects of prompts in an image (H, W, 3) uint8 RGB. The masks are written as regions.
 
     With `per: image`, the regions are all masks of the image's one prompt, in SAM's order. With `per: instance`, the
     regions are one mask per prompt, in the order of the prompts.

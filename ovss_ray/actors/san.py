@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
 
 class Stage(WithClassifiers, stage.Stage):
-    """image (H, W, 3) uint8 RGB and vocabulary → prediction (H, W) uint16."""
+    """Segment an image (H, W, 3) uint8 RGB into the classes of its vocabulary: prediction (H, W) uint16."""
 
     reads = ("image", "vocabulary")
     writes = ("prediction",)
@@ -100,7 +100,7 @@ class Stage(WithClassifiers, stage.Stage):
             yield self.model.labels(features.mask_logits[i], logits[i], image, vocabularies[i])
 
     def _class_logits(self, features: "Features", vocabularies: Sequence[Vocabulary]) -> "dict[int, Tensor]":
-        """Return row number → class logits (Q, K + 1). Rows with the same vocabulary share a matrix product."""
+        """Return the class logits (Q, K + 1) by row number. Rows with the same vocabulary share a matrix product."""
         logits: dict[int, Tensor] = {}
         for vocabulary in dict.fromkeys(vocabularies):
             rows = [i for i, other in enumerate(vocabularies) if other == vocabulary]

@@ -59,7 +59,7 @@ class Values(Settings):
 
 
 class Stage(WithClassifiers, stage.Stage):
-    """image (H, W, 3) uint8 RGB, vocabulary and benchmark → prediction (H, W) uint16."""
+    """Segment an image (H, W, 3) uint8 RGB into the classes of its vocabulary: prediction (H, W) uint16."""
 
     reads = ("image", "vocabulary", "benchmark")
     writes = ("prediction",)
@@ -73,7 +73,7 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "scan_vitL"
         """scan_tiny, scan_vitB or scan_vitL"""
         presets: dict[str, Values] = Field(default_factory=dict)
-        """benchmark → values for its images. Options that are set directly override the presets of all benchmarks."""
+        """values for the images of each benchmark. Options that are set directly override these values."""
         seed: int = 0
         """seed of the contextual shift's random draws, together with the pixels of each image"""
         batch: int = Field(default=4, ge=1)
@@ -181,5 +181,5 @@ class Stage(WithClassifiers, stage.Stage):
 
 
 def _set(values: Values) -> dict[str, object]:
-    """Return option name → value, for options that are not None."""
+    """Return the options of `values` that are not None, by name."""
     return values.model_dump(include=set(Values.model_fields), exclude_none=True)

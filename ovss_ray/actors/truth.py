@@ -15,7 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth_uri → truth (H, W) uint16 and the file's digest. Values are label indices, or IGNORE (not counted)."""
+    """Decode the file at `truth_uri`: truth (H, W) uint16, label indices or IGNORE (not counted); the file's digest."""
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")
     writes = ("truth", "truth_digest")

@@ -33,7 +33,7 @@ NOISE, MOST_NOISE = 0.1, 20.0
 
 
 class Stage(stage.Stage):
-    """True instances → one prompt per instance with the status COUNTED, in the order of the instances."""
+    """Create one prompt per true instance with the status COUNTED, in the order of the instances."""
 
     reads = ("size", "true_boxes", "true_bits", "true_frames", "true_status")
     writes = ("prompt_points", "prompt_boxes", "prompt_instances")

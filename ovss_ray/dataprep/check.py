@@ -266,7 +266,7 @@ def _order(name: str, vocabulary: Vocabulary) -> Iterator[Fault]:
 
 
 def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
-    """Return other common orders of a benchmark's labels: name of the order → the labels' indices in that order.
+    """Return other common orders of a benchmark's labels by name, each as a list of label indices.
 
     The orders are the alphabetical one, and those of built-in benchmarks with the same labels.
     """

@@ -97,7 +97,7 @@ def _finish(
 
     A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
     are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS rounds in succession
-    finish no image.
+    finish no image. If Ray does not restart dead workers, more rounds are allowed.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)

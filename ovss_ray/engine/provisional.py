@@ -84,7 +84,7 @@ class GroupSums:
         return GroupSums(self.cells + other.cells, self.images + other.images)
 
     def half_interval(self, key: str) -> float | None:
-        """Return half the width of the interval of a value, such as "miou", in points; None for too few groups."""
+        """Return half the width of the interval of a value, such as "miou", in points; None if it is not defined."""
         used = self.images > 0
         n, groups = int(self.images.sum()), int(used.sum())
         if groups < FEWEST:
