@@ -96,7 +96,7 @@ class Stage(stage.Stage):
         return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
-        """Return the total size in bytes of the caches of classifiers and of the embeddings of names."""
+        """Return the total bytes of the caches of classifiers and of the embeddings of names, as {"text": bytes}."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}

@@ -37,5 +37,5 @@ class Stage(stage.Stage):
         return {"image": column(pictures), "size": sizes, "image_digest": column(digests_read)}
 
     def parts(self) -> Mapping[str, float]:
-        """Return the CPU seconds spent on digests."""
+        """Return the CPU seconds that digests took since the last call, as {"digest": seconds}."""
         return {"digest": self._read.spent()}

@@ -62,7 +62,8 @@ class Stage(stage.Stage):
         smallest: int = Field(default=1000, ge=0)
         """patches with at most this number of pixels are left out; for `detector: grid`"""
         vocabulary: Literal["patch", "image"] = "patch"
-        """patch: captions and candidates of each patch; image: those of the whole image; for `detector: grid`"""
+        """patch: each patch has its captions and candidates; image: all patches have those of the whole image; for
+        `detector: grid`"""
         uncovered: Literal["none", "first"] = "none"
         """word of pixels in no patch. none: no word; first: the first word, as in vicss; for `detector: grid`"""
 
@@ -96,7 +97,7 @@ class Stage(stage.Stage):
         self.finder = config.words.build()
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size in bytes of this process's cache of text embeddings."""
+        """Return the bytes of this process's cache of text embeddings, as {"text": bytes}."""
         from ovss_ray.models import text
 
         return {"text": text.WORDS.held}

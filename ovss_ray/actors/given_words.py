@@ -8,9 +8,9 @@ The suffix of the file determines its format:
 
 An entry names its image under the key `image_id`, `file_name` or `image`. It lists the image's words under `classes`,
 `class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
-`scores` has one number per word. An entry belongs to an image if its image name, without suffix, equals or ends in the
-image's id. See io/image_names.py for details. The run does not start if the file is unreadable, or if an entry
-has no image or no words. If the words or scores of an entry are invalid, only the image of this entry fails.
+`scores` has one number per word. The image name in an entry, without suffix, must equal the image's id or end in the
+id. See io/image_names.py for details. The run does not start if the file is unreadable, or if an entry has no image or
+no words. If the words or scores of an entry are invalid, only the image of this entry fails.
 """
 
 import json

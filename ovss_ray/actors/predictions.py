@@ -84,7 +84,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the local files of the predictions. Raises OvssError if they are missing, or palettes contradict."""
+        """Return the local files of the predictions.
+
+        Raises OvssError if the path does not exist, or if two label maps number a colour differently.
+        """
         if not files.exists(config.path):
             raise OvssError(f"{config.path}: not found. Set `path` to a folder of label maps, or to detectron2's JSON")
         if "://" in config.path:

@@ -1,4 +1,6 @@
-"""Segment the object of a prompt with SAM. A prompt consists of points, a box, or the mask of an earlier answer.
+"""Segment the object of a prompt with SAM.
+
+A prompt has points, a box, the mask of an earlier answer, or several of these.
 
 By default, an image has one prompt, and all masks for this prompt are returned. With `per: instance`, an image has one
 prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. For a single point, which is

@@ -3,7 +3,7 @@
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242.
 
 CLIP's image tower sees the photograph at a lower resolution and is cut in two parts. The side network is a ViT with 240
-channels at full resolution. It also reads features of the first part. From 100 learned queries it predicts 100
+channels at full resolution. It also reads features of CLIP's first part. From 100 learned queries it predicts 100
 masks, and 100 biases for CLIP's attention. The second part of CLIP gets 100 copies of the class token (SLS tokens). The
 bias directs the attention of each SLS token to its mask, so the token becomes the mask's embedding. Class logits are
 products of mask embeddings with the embeddings of the class names, and of a learned "no object". The score of a

@@ -55,7 +55,10 @@ class Values(Settings):
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """product (default): the geometric mean; log: the same, normalised, as in the official code for two benchmarks"""
+    """product (default): the geometric mean; log: the mean, normalised with "no object"
+
+    The official code uses log for two benchmarks.
+    """
 
 
 class Stage(WithClassifiers, stage.Stage):
@@ -126,12 +129,12 @@ class Stage(WithClassifiers, stage.Stage):
         self._seconds = 0.0
 
     def parts(self) -> Mapping[str, float]:
-        """Return the wall seconds spent on cutting crops of the masks and embedding them."""
+        """Return the wall seconds since the last call for cutting and embedding crops, as {"crops": seconds}."""
         spent, self._seconds = self._seconds, 0.0
         return {"crops": spent}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Segment the images of a batch, at most `batch` of them at a time; in exact mode, image by image."""
+        """Segment the images of a batch, at most `batch` of them at a time; with `exact`, image by image."""
         import torch
 
         options = map(self.config.values, batch["benchmark"])

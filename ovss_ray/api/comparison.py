@@ -76,7 +76,7 @@ def compare(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise OvssError if there are fewer than two runs, or if two names or paths are those of one run."""
+    """Raise OvssError for fewer than two runs, and for a run that is listed twice, by equal names or paths."""
     places = {name: os.path.realpath(name) if "://" not in name else name.rstrip("/") for name in names}
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise OvssError(f"{repeated[0]} is listed twice. Pass at least two different runs, each of them once")

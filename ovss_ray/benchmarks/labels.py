@@ -1,4 +1,4 @@
-"""Conversion of label values, the numbers in label files, to label indices, which count labels from 0."""
+"""Conversion of label values (the numbers in label files) to label indices (0 for the first label)."""
 
 from collections.abc import Iterable, Sequence
 

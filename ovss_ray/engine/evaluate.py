@@ -1,4 +1,4 @@
-"""Evaluation of a run on Ray Data: from images to records to a report."""
+"""Evaluation of a run on Ray: from images to records to a report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace

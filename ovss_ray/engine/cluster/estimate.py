@@ -116,8 +116,8 @@ class Estimate:
     def limits(self) -> dict[str, float]:
         """Return the images per second that each part of the cluster allows; {} without a probe.
 
-        A pool allows as many as its workers compute. GPUs and CPUs are shared by the pools that use them. The driver
-        process allows one batch per DRIVER seconds.
+        A pool allows as many images as its workers compute. GPUs and CPUs are shared by the pools that use them. The
+        driver process allows one batch per DRIVER seconds.
         """
         if self.probed is None:
             return {}
