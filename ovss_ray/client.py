@@ -193,8 +193,8 @@ class Client:
     def _prompt(self, name: str, data: bytes, fields: Fields) -> bytes:
         """Send a prompt, and return the body of the answer.
 
-        If the client has sent the image before, it first sends only the digest. It sends the image again if the service
-        no longer caches it.
+        If the client has sent the image before, it first sends only the digest. If the service no longer caches the
+        image, the client sends the image again.
         """
         if name in self._sent:
             with suppress(NotThere):

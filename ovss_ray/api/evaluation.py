@@ -60,7 +60,7 @@ def evaluate(
 
 
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:
-    """Check a few label files, connect to Ray, execute the plans in turn. Yield name and report. Raises OvssError.
+    """Check a few images, connect to Ray, execute the plans in turn. Yield name and report of each. Raises OvssError.
 
     Each run is reported to the trackers in `track`.
     """

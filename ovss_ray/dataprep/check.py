@@ -101,7 +101,7 @@ def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]
 
     Raises OvssError in these cases:
 
-    - all checked label files are invalid for the same reason
+    - two or more label files were checked, and all are invalid for the same reason
     - the palettes of the label files contradict each other
     - the key `ignore` of a user's data set excludes all pixels of a class
 

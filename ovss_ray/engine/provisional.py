@@ -64,7 +64,7 @@ class GroupSums:
         """Return the sums over records with the column `confusion`. Rows without a measurement are skipped.
 
         A row's group depends on the photograph's digest: rows of the same photograph have the same group. Without a
-        digest, it depends on the image's id.
+        digest, the group depends on the image's id.
         """
         part = part.filter(part[metrics.MAIN].is_valid()).combine_chunks()
         names = part["image_id"].to_pylist()

@@ -153,7 +153,10 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def weights_of(sources: Iterable[Sequence[Path]]) -> int:
-    """Return the bytes of the weights that one worker loads. `sources`: the files of each stage, as in RunPlan."""
+    """Return the bytes of the weights that one worker loads. `sources`: the files of each stage, as in RunPlan.
+
+    Stages with more than NETWORK_FILES files are left out.
+    """
     return sum(
         file.stat().st_size for stage_files in sources if len(stage_files) <= NETWORK_FILES for file in stage_files
     )
