@@ -208,7 +208,7 @@ class HuggingFace:
     """An image-to-text model of Hugging Face, with the processor of its inputs."""
 
     def __init__(self, listed: Sequence[Path], config: Stage.Config) -> None:
-        """Load the model from its files, all in one folder. Raises OvssError if transformers cannot load it."""
+        """Load the model from its files, all in one folder. Raises OvssError if transformers is missing or fails."""
         if find_spec("transformers") is None:
             raise OvssError("captions: the package transformers is missing. Type: pip install ovss_ray[captions]")
         import transformers

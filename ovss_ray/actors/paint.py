@@ -49,7 +49,7 @@ class Stage(stage.Stage):
             return self
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Paint the label map of every image. Raises OvssError if the vocabulary lacks the class `background`."""
+        """Paint the label map of every image. Raises OvssError if `background` names no class."""
         rows = zip(*(batch[name] for name in self.reads), strict=True)
         return {
             "prediction": column(self._paint(size, vocabularies[digest], *regions) for size, digest, *regions in rows)

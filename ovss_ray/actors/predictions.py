@@ -213,7 +213,8 @@ class _Json:
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
         """Return a name for error messages, and the painted masks of an image: categories (H, W) int64.
 
-        Raises OvssError if masks of different categories overlap.
+        Raises OvssError if not exactly one file_name fits, or if masks differ in size. It is also raised if masks of
+        different categories overlap.
         """
         fitting = self._names.fitting(image_id)
         if len(fitting) != 1:

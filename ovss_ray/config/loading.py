@@ -176,7 +176,10 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 
 
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
-    """Convert a dict to a RunConfig, and validate all stage options. Raises OvssError that lists all faults."""
+    """Convert a dict to a RunConfig, and validate all stage options.
+
+    Raises OvssError with all faults of the config, or with all faults of the first stage that has any.
+    """
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as failure:
