@@ -192,7 +192,7 @@ class Tracking(Relay):
 def tracked(
     folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[[Progress], Report]
 ) -> Report:
-    """Call `work` with a listener that sends the numbers to the trackers. Send and return the report of `work`."""
+    """Call `work` with a listener, and return the report of `work`. Send numbers and report to the trackers."""
     if not choices:
         return work(progress)
     listener = Tracking(progress, folder, choices)
