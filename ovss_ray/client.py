@@ -1,8 +1,8 @@
 """A client for the service that `ovss serve` runs.
 
-All requests are idempotent. A request is repeated if the service is busy or not ready (429, 503). It is also repeated
-if the connection is refused or lost. After `patience` seconds, the client raises an error (see serve/retries.py). A
-request that exceeded the service's time limit (504, code `deadline`) is not repeated.
+All requests are idempotent. A request is repeated if the service is busy, not ready or faulty (429, 503, 500, …). It is
+also repeated if the connection is refused or lost. After `patience` seconds, the client raises an error (see
+serve/retries.py). A request that exceeded the service's time limit (504, code `deadline`) is not repeated.
 
     client = Client("http://127.0.0.1:8000")
     segmentation = client.segment("street.jpg", ["road", "car", ["tree", "bush"]])
@@ -150,7 +150,7 @@ class Client:
         The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
         path or bytes are faster than an array, which is encoded for each prompt. Without classes or a benchmark, masks
         have no class names. Open-Vocabulary SAM also returns the probabilities of its two branches, in the fields
-        `head` and `clip` of each name. `base`: class names seen in its training. Raises OvssError.
+        `head` and `clip` of each name. `base`: class names in the training of Open-Vocabulary SAM. Raises OvssError.
         """
         data = _bytes(image)
         name = hashlib.sha256(data).hexdigest()
@@ -193,8 +193,8 @@ class Client:
     def _prompt(self, name: str, data: bytes, fields: Fields) -> bytes:
         """Send a prompt, and return the body of the answer.
 
-        If the client has sent the image before, it first sends only the digest. It sends the image again if the service
-        no longer caches it.
+        If the client has sent the image before, it first sends only the digest. If the service no longer caches the
+        image, the client sends the image again.
         """
         if name in self._sent:
             with suppress(NotThere):
@@ -210,7 +210,7 @@ class Client:
         return Answer.model_validate_json(self._send("POST", "/v1/segment", fields))
 
     def _send(self, method: str, path: str, fields: Fields | None = None, patience: float | None = None) -> bytes:
-        """Return the body of an answer. `patience`: seconds of repetition, by default `self.patience`.
+        """Send a request, and return the body of the answer. `patience`: see `Client`; default: `self.patience`.
 
         Raises NotThere for status 404, DeadlinePassed if the service's time limit was exceeded, OvssError for other
         errors.

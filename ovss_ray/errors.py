@@ -36,12 +36,12 @@ class Abandoned(BaseException):
 
 
 _CHECK: ContextVar[Callable[[], None] | None] = ContextVar("_CHECK", default=None)
-"""Function that the current thread calls between the parts of a long computation"""
+"""Function that the current thread calls before each part of a long computation; None: no such function"""
 
 
 @contextmanager
 def checked(check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` between the parts of computations in the block (see in_parts). It may raise Abandoned."""
+    """Call `check` before each part of the computations in the block (see in_parts). `check` may raise Abandoned."""
     token = _CHECK.set(check)
     try:
         yield

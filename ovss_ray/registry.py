@@ -41,7 +41,7 @@ KINDS = {
     "ovss_ray.engine.trackers": "tracker",
     "ovss_ray.metrics": "metric",
 }
-"""Package → noun that error messages use for a module of this package."""
+"""Noun that error messages use for the modules of each package."""
 
 REMOVED = {
     "ovss_ray.actors.measure_regions": (
@@ -49,15 +49,15 @@ REMOVED = {
         "`stages` of the config. To resume an existing run, delete it from config.yaml and identity.json in its folder"
     ),
 }
-"""Full name of a removed module, which old configs may still use → error message."""
+"""Error message for each removed module, which old configs may still use, by the module's full name."""
 
 
 def find(package: str, name: str, attribute: str) -> Any:
     """Return an attribute of a module by name.
 
     find("ovss_ray.actors", "san", "Stage") is `Stage` in ovss_ray/actors/san.py. A name with a dot is the full name of
-    a module of your own. Raises UnknownName for an unknown name, and OvssError for a missing module or attribute.
-    Errors during the import of the module are not caught.
+    a module of your own. Raises UnknownName for an unknown name, and OvssError for a removed module, a missing
+    module or a missing attribute. Errors during the import of the module are not caught.
     """
     path = name if "." in name else f"{package}.{name}"
     if path in REMOVED:

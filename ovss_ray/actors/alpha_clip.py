@@ -2,7 +2,7 @@
 
 Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024, arXiv 2312.03818.
 
-This is the second half of a two-stage method: an earlier stage proposes regions, and `paint` draws the label map.
+An earlier stage proposes the regions. A later stage, `paint`, makes a label map from the regions and their scores.
 CLIP's image tower sees each region as one small picture (see models/alpha_clip/inputs.py). A forward pass takes `batch`
 regions, which may be of several images; the last pass takes the remaining regions. Only the final matrix product needs
 the vocabulary.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB, R regions, K classes → scores (R, K) float32: 100 · cosine similarity."""
+    """Score R regions of an image (H, W, 3) uint8 RGB for K classes: (R, K) float32, 100 · cosine similarity."""
 
     reads = ("image", "vocabulary", "boxes", "bits")
     writes = ("scores",)
@@ -96,7 +96,7 @@ class Stage(stage.Stage):
         return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
-        """Return the total size in bytes of the caches of classifiers and of the embeddings of names."""
+        """Return the total bytes of the caches of classifiers and of the embeddings of names, as {"text": bytes}."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}

@@ -1,8 +1,8 @@
 """Describe an image in sentences, with any image-to-text model of Hugging Face, or with a captioner of your own.
 
 Captions are the input of vocabulary-free segmentation: a stage such as `words` extracts nouns from them, and a
-segmenter uses these nouns as classes. Decoding is greedy unless `sample` is set. A sampled caption depends on the seed
-and the image's id only, not on the order of images.
+segmenter uses these nouns as classes. By default, decoding is greedy. The option `beams` selects a beam search,
+`sample` random sampling. The random draws depend only on the seed and the image's id, not on the order of images.
 
 A captioner of your own is a module with a function `load(config)`. It receives this stage's Config, and returns the
 captioner. The captioner is a function of an image (H, W, 3) uint8 RGB and a seed. It returns a list of texts, each with
@@ -40,7 +40,11 @@ Caption = tuple[str, float]
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → captions, best first; the score is the mean log-probability of a token."""
+    """Describe an image (H, W, 3) uint8 RGB by captions.
+
+    Captions of Hugging Face models are best first. A score is the mean log-probability of the tokens, or the score of
+    the beam.
+    """
 
     reads = ("image",)
     writes = ("captions",)
@@ -197,7 +201,7 @@ class HuggingFace:
     """An image-to-text model of Hugging Face, with the processor of its inputs."""
 
     def __init__(self, listed: Sequence[Path], config: Stage.Config) -> None:
-        """Load the model from its files, all in one folder. Raises OvssError if transformers cannot load it."""
+        """Load the model from its files, all in one folder. Raises OvssError if transformers is missing or fails."""
         if find_spec("transformers") is None:
             raise OvssError("captions: the package transformers is missing. Type: pip install ovss_ray[captions]")
         import transformers
@@ -264,7 +268,7 @@ class HuggingFace:
         return text[len(start) :].strip() if start and text.lower().startswith(start.lower()) else text
 
     def _scores(self, answer: Any) -> list[float]:
-        """Return the score of each sequence: the mean log-probability of its tokens, or the score of its beam."""
+        """Return each sequence's score: its beam's score, or without beams the mean log-probability of its tokens."""
         import torch
 
         beams = getattr(answer, "sequences_scores", None)

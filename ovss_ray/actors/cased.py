@@ -26,7 +26,7 @@ Words = Mapping[str, Any]
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB, captions and candidate words → words with scores, the highest score first."""
+    """Score the candidate words of an image (H, W, 3) uint8 RGB. Words are ordered by score, the highest first."""
 
     reads = ("image", "captions", "words")
     writes = ("words",)
@@ -51,7 +51,7 @@ class Stage(stage.Stage):
         self.model = config.load()
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size in bytes of this process's cache of text embeddings."""
+        """Return the bytes of this process's cache of text embeddings, as {"text": bytes}."""
         from ovss_ray.models import text
 
         return {"text": text.WORDS.held}
@@ -66,7 +66,7 @@ class Stage(stage.Stage):
             return {"words": column(map(self._scored, embeddings, batch["captions"], batch["words"]))}
 
     def _scored(self, image: "Tensor", captions: Mapping[str, Any], words: Words) -> Words:
-        """Return the words of an image, ordered by score; ties keep their order. `image`: its embedding (D,)."""
+        """Return the words to keep of an image, highest score first; ties keep their order. `image`: embedding (D,)."""
         from ovss_ray.models.alpha_clip import cased
 
         classes = words.get("classes") or ()

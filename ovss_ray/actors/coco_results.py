@@ -23,9 +23,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Masks for the boxes of a detector, and scores → file `<folder>/<benchmark>/<image_id>.json`.
+    """Write the masks and classes of an image to the file `<folder>/<benchmark>/<image_id>.json`.
 
-    No column is written. A resumed run may write a file again, with the same content.
+    A mask gets the detector's score of the box that prompted it. No column is written. A resumed
+    run may write a file again, with the same content.
     """
 
     reads = ("benchmark", "part", "image_number", "size", "boxes", "bits", "scores", "detector_scores")

@@ -14,7 +14,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image_uri → image (H, W, 3) uint8 RGB, size (2,) int32 as H, W, and the digest of the file."""
+    """Decode the file at `image_uri`: image (H, W, 3) uint8 RGB, size (2,) int32 as H, W, and the file's digest."""
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")
     writes = ("image", "size", "image_digest")
@@ -37,5 +37,5 @@ class Stage(stage.Stage):
         return {"image": column(pictures), "size": sizes, "image_digest": column(digests_read)}
 
     def parts(self) -> Mapping[str, float]:
-        """Return the CPU seconds spent on digests."""
+        """Return the CPU seconds that digests took since the last call, as {"digest": seconds}."""
         return {"digest": self._read.spent()}

@@ -7,7 +7,7 @@ the word with the highest score. With `detector: grid`, each patch of unshifted 
 
 The candidates are found by the stage `words`, or by another stage that reads `captions` and writes `words`. The column
 `words` of an image lists the words of its cells or patches. The most frequent word is first; ties are in order of
-occurrence. The prediction is an index into this list.
+occurrence. The prediction of a pixel is an index into this list.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ Named = tuple[str, float]
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → words, and prediction (H, W) uint16: index of a word, or NONE."""
+    """Segment an image (H, W, 3) uint8 RGB into words. `prediction` (H, W) uint16 is an index into `words`, or NONE."""
 
     reads = ("image",)
     writes = ("words", "prediction")
@@ -62,7 +62,8 @@ class Stage(stage.Stage):
         smallest: int = Field(default=1000, ge=0)
         """patches with at most this number of pixels are left out; for `detector: grid`"""
         vocabulary: Literal["patch", "image"] = "patch"
-        """patch: captions and candidates of each patch; image: those of the whole image; for `detector: grid`"""
+        """patch: each patch has its captions and candidates; image: all patches have those of the whole image; for
+        `detector: grid`"""
         uncovered: Literal["none", "first"] = "none"
         """word of pixels in no patch. none: no word; first: the first word, as in vicss; for `detector: grid`"""
 
@@ -96,7 +97,7 @@ class Stage(stage.Stage):
         self.finder = config.words.build()
 
     def kept(self) -> Mapping[str, int]:
-        """Return the size in bytes of this process's cache of text embeddings."""
+        """Return the bytes of this process's cache of text embeddings, as {"text": bytes}."""
         from ovss_ray.models import text
 
         return {"text": text.WORDS.held}

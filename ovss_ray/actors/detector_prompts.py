@@ -27,7 +27,7 @@ EXPECTED = (
 
 
 class Stage(stage.Stage):
-    """image_number → prompts: the boxes with the detector's best scores, best first."""
+    """Create the prompts of an image: its boxes with the detector's best scores, best first."""
 
     reads = ("image_number",)
     writes = ("prompt_points", "prompt_boxes", "detector_scores")
@@ -87,8 +87,8 @@ class Stage(stage.Stage):
 def _read(path: str, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the image id of each box, (n,) int64 ascending, and x0 y0 x1 y1 score, (n, 5) float64.
 
-    The boxes of an image are sorted by score, best first. The file is read as a stream. Raises OvssError if the file is
-    damaged or has no entry.
+    Boxes with a score below `threshold` are left out. The boxes of an image are sorted by score, best first.
+    The file is read as a stream. Raises OvssError if the file is damaged or has no entry.
     """
     import ijson  # part of an extra
 

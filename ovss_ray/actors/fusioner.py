@@ -48,7 +48,7 @@ Row = tuple[np.ndarray, DataSet, Vocabulary]
 
 
 class Stage(WithClassifiers, stage.Stage):
-    """image (H, W, 3) uint8 RGB, vocabulary and benchmark → prediction (H, W) uint16."""
+    """Segment an image (H, W, 3) uint8 RGB into the classes of its vocabulary: prediction (H, W) uint16."""
 
     reads = ("image", "vocabulary", "benchmark")
     writes = ("prediction",)

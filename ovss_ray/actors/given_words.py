@@ -8,9 +8,9 @@ The suffix of the file determines its format:
 
 An entry names its image under the key `image_id`, `file_name` or `image`. It lists the image's words under `classes`,
 `class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
-`scores` has one number per word. An entry belongs to an image if its image name, without suffix, equals or ends in the
-image's id. See io/image_names.py for details. The run does not start if the file is unreadable. If an entry is faulty,
-only its image fails.
+`scores` has one number per word. The image name in an entry, without suffix, must equal the image's id or end in the
+id. See io/image_names.py for details. The run does not start if the file is unreadable, or if an entry has no image or
+no words. If the words or scores of an entry are invalid, only the image of this entry fails.
 """
 
 import json
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 class Stage(stage.Stage):
-    """image_id → words, from a file."""
+    """Look up the words of each image in the file, by the image's id."""
 
     reads: tuple[str, ...] = ()
     writes = ("words",)
@@ -101,7 +101,10 @@ class Stage(stage.Stage):
         self._names = ImageNames(self._entries)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Return the words of every image. Raises OvssError for an image with no, several or faulty entries."""
+        """Return the words of every image. Raises OvssError if an image has several entries, an invalid one, or none.
+
+        With `missing: benchmark`, an image without an entry gets the classes of the benchmark.
+        """
         rows = zip(batch["image_id"], batch.get("vocabulary", batch["image_id"]), strict=True)
         return {"words": column(self._words(str(image), vocabularies.get(digest)) for image, digest in rows)}
 
@@ -142,7 +145,7 @@ def _checked(classes: Any, most: int) -> list[Any]:
 
 @lru_cache(maxsize=4)
 def read(path: str) -> Mapping[str, Entry]:
-    """Return image name without suffix → entry. Raises OvssError for an invalid file, or one without entries."""
+    """Return the entries of a file by image name without suffix. Raises OvssError for an invalid or empty file."""
     suffix = PurePosixPath(path).suffix.lower()
     if suffix not in _FORMS:
         raise OvssError(f"{path}: unknown suffix {suffix!r}. Save the words as {', '.join(_FORMS)}")

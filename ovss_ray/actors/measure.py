@@ -19,7 +19,7 @@ from ovss_ray.structures.words import WORDS
 
 
 class Stage(stage.Stage):
-    """Columns that the metrics read → one column per metric, named as the metric (see ovss_ray.metrics)."""
+    """Compute the metrics of each image. Each metric has a column of the same name (see ovss_ray.metrics)."""
 
     reads: tuple[str, ...] = ("benchmark", "part", "truth_uri")
     writes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth (H, W) uint16 and the photograph's size → prediction (H, W) uint16.
+    """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
     Several classes may count as one label. Each pixel gets the first class that counts as its label.
     """

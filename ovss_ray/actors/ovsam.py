@@ -43,7 +43,7 @@ MASKS = 32
 
 
 class Stage(WithNames, stage.Stage):
-    """image (H, W, 3) uint8 RGB, N prompts and vocabulary → masks as N regions, and scores (N, K) float32."""
+    """Segment and name the objects of N prompts in an image (H, W, 3) uint8 RGB: N regions, scores (N, K) float32."""
 
     reads: tuple[str, ...] = ("image", "vocabulary", "benchmark", *PROMPTS)
     writes = ("boxes", "bits", "scores")

@@ -28,7 +28,10 @@ TOP = 10
 
 
 class Stage(WithNames, stage.Stage):
-    """image (H, W, 3) uint8 RGB and vocabulary → regions, with stability as predicted_iou, and scores (R, K)."""
+    """Propose R regions of an image (H, W, 3) uint8 RGB, and score them for K classes: scores (R, K) float32.
+
+    The column `predicted_iou` has the stability of each mask.
+    """
 
     reads = ("image", "vocabulary", "benchmark")
     writes = ("boxes", "bits", "predicted_iou", "scores", "top_classes", "top_scores")

@@ -33,7 +33,10 @@ the network has one mask per prompt; `image`: name of the image in the cache, by
 
 
 class Stage(WithImages, WithClassifiers, stage.Stage):
-    """image (H, W, 3) uint8 RGB, a prompt and vocabulary → one region, with stability as predicted_iou, and scores."""
+    """Segment and name the object of a prompt in an image (H, W, 3) uint8 RGB: one region, scores (1, K) float32.
+
+    The column `predicted_iou` has the stability of the mask.
+    """
 
     reads = ("image", "prompts", "vocabulary")
     writes = ("boxes", "bits", "predicted_iou", "scores", "top_classes", "top_scores")

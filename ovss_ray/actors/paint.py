@@ -1,7 +1,7 @@
 """Paint regions with their classes, so that each pixel has at most one class.
 
-A region gets the class with the best score. Its confidence is the probability of that class, the softmax of
-100 · cosine over the vocabulary. Where regions overlap, the topmost region counts; the option `overlap` defines
+A region gets the class with the best score. The region's confidence is the probability of that class: the softmax of
+the region's scores over the vocabulary. Where regions overlap, the topmost region counts; the option `overlap` defines
 which region that is. Pixels without a region have no class and count as misses. The option `uncovered` can give them a
 class.
 """
@@ -20,7 +20,7 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
 
 class Stage(stage.Stage):
-    """Regions and scores (R, K) → prediction (H, W) uint16."""
+    """Paint the label map of an image from R regions and scores (R, K): prediction (H, W) uint16."""
 
     reads = ("size", "vocabulary", "boxes", "bits", "predicted_iou", "scores")
     writes = ("prediction",)
@@ -49,7 +49,7 @@ class Stage(stage.Stage):
             return self
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Paint the label map of every image. Raises OvssError if the vocabulary lacks the class `background`."""
+        """Paint the label map of every image. Raises OvssError if `background` names no class."""
         rows = zip(*(batch[name] for name in self.reads), strict=True)
         return {
             "prediction": column(self._paint(size, vocabularies[digest], *regions) for size, digest, *regions in rows)

@@ -2,7 +2,8 @@
 
 Two sources are supported. One is a folder with a label map per image, named as the image. The other is the
 sem_seg_predictions.json of detectron2's SemSegEvaluator: an entry per image and class, with its mask in COCO's RLE.
-A file belongs to an image if its path, without suffix, equals the image's id or ends in the id. See io/image_names.py.
+A file belongs to an image if its path, without suffix, equals the image's id or ends in the id.
+See io/image_names.py for details.
 """
 
 import json
@@ -37,7 +38,7 @@ _INVALID = 65533
 
 
 class Stage(stage.Stage):
-    """image_id → prediction (H, W) uint16, from a file."""
+    """Read the prediction (H, W) uint16 of each image from a file, by the image's id."""
 
     reads = ("vocabulary",)
     writes = ("prediction",)
@@ -83,7 +84,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the local files of the predictions. Raises OvssError if the path does not exist."""
+        """Return the local files of the predictions.
+
+        Raises OvssError if the path does not exist, or if two label maps number a colour differently.
+        """
         if not files.exists(config.path):
             raise OvssError(f"{config.path}: not found. Set `path` to a folder of label maps, or to detectron2's JSON")
         if "://" in config.path:
@@ -168,7 +172,7 @@ class _Folder:
 
 
 def label_maps(folder: str) -> dict[str, str]:
-    """Return relative path without suffix → address, for all label maps in a folder.
+    """Return the addresses of all label maps in a folder, by relative path without suffix.
 
     Raises OvssError if there is no label map, or if two have the same path without suffix.
     """
@@ -210,7 +214,8 @@ class _Json:
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
         """Return a name for error messages, and the painted masks of an image: categories (H, W) int64.
 
-        Raises OvssError if masks of different categories overlap.
+        Raises OvssError if not exactly one file_name fits, or if masks differ in size. It is also raised if masks of
+        different categories overlap.
         """
         fitting = self._names.fitting(image_id)
         if len(fitting) != 1:

@@ -18,7 +18,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → captions, best first, with the inner product as score."""
+    """Retrieve captions for an image (H, W, 3) uint8 RGB, best first. A score is the inner product of embeddings."""
 
     reads = ("image",)
     writes = ("captions",)

@@ -19,7 +19,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → regions: boxes (R, 4), bits, predicted_iou (R,)."""
+    """Propose R regions of an image (H, W, 3) uint8 RGB: boxes (R, 4), bits, predicted_iou (R,)."""
 
     reads = ("image",)
     writes = ("boxes", "bits", "predicted_iou")
@@ -30,7 +30,7 @@ class Stage(stage.Stage):
         """The network, and the released generator's parameters, with the released names and defaults."""
 
         batch: int = Field(default=4, ge=1)
-        """maximum number of images or crops in a forward pass on a GPU; always 1 on a CPU, where more are not faster"""
+        """maximum number of images or crops in a forward pass on a GPU; 1 with `exact`, and on a CPU"""
         pred_iou_thresh: float = 0.88
         crop_n_layers: int = Field(default=0, ge=0)
         crop_nms_thresh: float = 0.7

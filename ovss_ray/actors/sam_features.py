@@ -22,7 +22,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → embedding (D, g, g) float16 in a shard of `<folder>/<benchmark>`; no column."""
+    """Write the embedding (D, g, g) float16 of an image (H, W, 3) uint8 RGB to a shard of `<folder>/<benchmark>`."""
 
     reads = ("benchmark", "image")
     writes = ()

@@ -1,4 +1,6 @@
-"""Segment the object of a prompt with SAM. A prompt consists of points, a box, or the mask of an earlier answer.
+"""Segment the object of a prompt with SAM.
+
+A prompt has points, a box, the mask of an earlier answer, or several of these.
 
 By default, an image has one prompt, and all masks for this prompt are returned. With `per: instance`, an image has one
 prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. For a single point, which is
@@ -36,7 +38,7 @@ OTHERS = (NAME, "base")
 
 
 class Stage(WithImages, stage.Stage):
-    """image (H, W, 3) uint8 RGB and prompts → masks as regions.
+    """Segment the objects of prompts in an image (H, W, 3) uint8 RGB. The masks are written as regions.
 
     With `per: image`, the regions are all masks of the image's one prompt, in SAM's order. With `per: instance`, the
     regions are one mask per prompt, in the order of the prompts.

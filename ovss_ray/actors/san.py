@@ -3,7 +3,7 @@
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242.
 
 CLIP's image tower sees the photograph at a lower resolution and is cut in two parts. The side network is a ViT with 240
-channels at full resolution. It also reads features of the first part. From 100 learned queries it predicts 100
+channels at full resolution. It also reads features of CLIP's first part. From 100 learned queries it predicts 100
 masks, and 100 biases for CLIP's attention. The second part of CLIP gets 100 copies of the class token (SLS tokens). The
 bias directs the attention of each SLS token to its mask, so the token becomes the mask's embedding. Class logits are
 products of mask embeddings with the embeddings of the class names, and of a learned "no object". The score of a
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
 
 class Stage(WithClassifiers, stage.Stage):
-    """image (H, W, 3) uint8 RGB and vocabulary → prediction (H, W) uint16."""
+    """Segment an image (H, W, 3) uint8 RGB into the classes of its vocabulary: prediction (H, W) uint16."""
 
     reads = ("image", "vocabulary")
     writes = ("prediction",)
@@ -100,7 +100,7 @@ class Stage(WithClassifiers, stage.Stage):
             yield self.model.labels(features.mask_logits[i], logits[i], image, vocabularies[i])
 
     def _class_logits(self, features: "Features", vocabularies: Sequence[Vocabulary]) -> "dict[int, Tensor]":
-        """Return row number → class logits (Q, K + 1). Rows with the same vocabulary share a matrix product."""
+        """Return the class logits (Q, K + 1) by row number. Rows with the same vocabulary share a matrix product."""
         logits: dict[int, Tensor] = {}
         for vocabulary in dict.fromkeys(vocabularies):
             rows = [i for i, other in enumerate(vocabularies) if other == vocabulary]

@@ -14,7 +14,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """image_id, benchmark and prediction → 16-bit PNG `<folder>/<benchmark>/predictions/<image_id>.png`.
+    """Write predictions to 16-bit PNG files `<folder>/<benchmark>/predictions/<image_id>.png`.
 
     Pixel values are class indices in the vocabulary; 65534 (NONE) means no class. A resumed run may write
     a file again, with the same content.

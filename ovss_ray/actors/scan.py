@@ -55,11 +55,14 @@ class Values(Settings):
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """product (default): the geometric mean; log: the same, normalised, as in the official code for two benchmarks"""
+    """product (default): the geometric mean; log: the mean, normalised with "no object"
+
+    The official code uses log for two benchmarks.
+    """
 
 
 class Stage(WithClassifiers, stage.Stage):
-    """image (H, W, 3) uint8 RGB, vocabulary and benchmark → prediction (H, W) uint16."""
+    """Segment an image (H, W, 3) uint8 RGB into the classes of its vocabulary: prediction (H, W) uint16."""
 
     reads = ("image", "vocabulary", "benchmark")
     writes = ("prediction",)
@@ -73,7 +76,7 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "scan_vitL"
         """scan_tiny, scan_vitB or scan_vitL"""
         presets: dict[str, Values] = Field(default_factory=dict)
-        """benchmark → values for its images. Options that are set directly override the presets of all benchmarks."""
+        """values for the images of each benchmark. Options that are set directly override these values."""
         seed: int = 0
         """seed of the contextual shift's random draws, together with the pixels of each image"""
         batch: int = Field(default=4, ge=1)
@@ -126,12 +129,12 @@ class Stage(WithClassifiers, stage.Stage):
         self._seconds = 0.0
 
     def parts(self) -> Mapping[str, float]:
-        """Return the wall seconds spent on cutting crops of the masks and embedding them."""
+        """Return the wall seconds since the last call for cutting and embedding crops, as {"crops": seconds}."""
         spent, self._seconds = self._seconds, 0.0
         return {"crops": spent}
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Segment the images of a batch, at most `batch` of them at a time; in exact mode, image by image."""
+        """Segment the images of a batch, at most `batch` of them at a time; with `exact`, image by image."""
         import torch
 
         options = map(self.config.values, batch["benchmark"])
@@ -181,5 +184,5 @@ class Stage(WithClassifiers, stage.Stage):
 
 
 def _set(values: Values) -> dict[str, object]:
-    """Return option name → value, for options that are not None."""
+    """Return the options of `values` that are not None, by name."""
     return values.model_dump(include=set(Values.model_fields), exclude_none=True)

@@ -42,7 +42,7 @@ Tag = tuple[str | Sequence[str], float]
 
 
 class Stage(stage.Stage):
-    """image (H, W, 3) uint8 RGB → words: names in decreasing order of their masks' areas, with their probabilities.
+    """Find the words of an image (H, W, 3) uint8 RGB, the largest mask first. A word's score is its probability.
 
     The words of a tagger of your own keep its order.
     """

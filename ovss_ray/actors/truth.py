@@ -15,7 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth_uri → truth (H, W) uint16 and the file's digest. Values are label indices, or IGNORE (not counted)."""
+    """Decode the file at `truth_uri`: truth (H, W) uint16, label indices or IGNORE (not counted); the file's digest."""
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")
     writes = ("truth", "truth_digest")
@@ -45,7 +45,7 @@ class Stage(stage.Stage):
         return {"truth": column(truths), "truth_digest": column(digests_read)}
 
     def parts(self) -> Mapping[str, float]:
-        """Return the CPU seconds spent on digests."""
+        """Return the CPU seconds that digests took since the last call, as {"digest": seconds}."""
         return {"digest": self._read.spent()}
 
 

@@ -33,7 +33,7 @@ NOISE, MOST_NOISE = 0.1, 20.0
 
 
 class Stage(stage.Stage):
-    """True instances → one prompt per instance with the status COUNTED, in the order of the instances."""
+    """Create one prompt per true instance with the status COUNTED, in the order of the instances."""
 
     reads = ("size", "true_boxes", "true_bits", "true_frames", "true_status")
     writes = ("prompt_points", "prompt_boxes", "prompt_instances")
@@ -89,8 +89,8 @@ class Stage(stage.Stage):
 def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
     """Return x, y of the centre point of a mask (H, W) uint8, in pixels of this mask.
 
-    The centre is found after resizing to a long side of `side` pixels. The resized sides are those of SAM's input, as
-    in mmcv.
+    The centre is found after resizing to a long side of `side` pixels. The sides are rounded as for SAM's input, and in
+    mmcv.
     """
     if side is None:
         return np.array(centre_point(mask > 0), np.float64)

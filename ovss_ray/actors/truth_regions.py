@@ -13,7 +13,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """truth (H, W) uint16 → regions of one label each, which cover all pixels except IGNORE."""
+    """Split the truth (H, W) uint16 into regions of one label each, which cover all pixels except IGNORE."""
 
     reads = ("truth",)
     writes = ("boxes", "bits", "predicted_iou")

@@ -7,7 +7,8 @@ The option `filter` selects the rule:
     autoseg   nouns by spaCy, as AutoSeg filters them; needs the extra `words`
     phrases   noun phrases by spaCy, such as "golden retriever"; needs the extra `words`
 
-The most frequent word is first; equally frequent words are in order of occurrence. A word's score is its frequency.
+The most frequent word is first; equally frequent words are in order of occurrence. A word's
+score is its number of occurrences.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from ovss_ray.words import cased, filters, tagging
 
 
 class Stage(stage.Stage):
-    """captions (dicts of texts and scores) → words (dicts of classes, source and scores)."""
+    """Extract words (dicts of classes, source and scores) from captions (dicts of texts and scores)."""
 
     reads = ("captions",)
     writes = ("words",)
@@ -80,7 +81,7 @@ class Stage(stage.Stage):
 
     @property
     def _filter(self) -> Callable[[Sequence[str]], Mapping[str, int]]:
-        """Return the filter as a function: captions → {word: number of occurrences}."""
+        """Return the filter: a function from texts to words, each with its number of occurrences."""
         return {
             "nouns": lambda texts: filters.by_nouns(texts, self._tagger),
             "cased": lambda texts: cased.words(texts, self._tagger),

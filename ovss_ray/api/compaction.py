@@ -34,7 +34,7 @@ LOST = (
 
 
 def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int]:
-    """Return benchmark → number of images with records, for benchmarks that are not compact yet.
+    """Return the number of images with records of each benchmark that is not compact yet.
 
     Raises OvssError if the run cannot become compact: a benchmark is not final, files have changed since the run, or
     the sum of a metric cannot be stored.

@@ -49,7 +49,7 @@ def compare(
     track: str | Sequence[str] = (),
     **selection: Unpack[Selection],
 ) -> dict[str, Report]:
-    """Return the reports of several runs: name → report, in the order of the arguments.
+    """Return the reports of several runs by name, in the order of the arguments.
 
     Each of `runs` is the folder of a run, or a config. For a folder, the report is rebuilt from the records. A config
     is a name or a file, which may list several configs. Each config is evaluated in its own folder OUT/NAME. The
@@ -82,7 +82,7 @@ def compare(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise OvssError if there are fewer than two runs, or if two names or paths are those of one run."""
+    """Raise OvssError for fewer than two runs, and for a run that is listed twice, by equal names or paths."""
     places = {name: os.path.realpath(name) if "://" not in name else name.rstrip("/") for name in names}
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise OvssError(f"{repeated[0]} is listed twice. Pass at least two different runs, each of them once")
@@ -95,7 +95,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str], Paired]:
-    """Return the paired differences of runs to the first run: (other run, benchmark) → differences in points.
+    """Return the paired differences of runs to the first run, in points, by (other run, benchmark).
 
     The arguments are folders of runs. The result has a `Paired` for every benchmark of one or both runs. Where
     differences are not possible, `Paired.refused` states the reason, such as different images. Raises OvssError.
@@ -108,7 +108,7 @@ def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str],
 
 
 def paired_with_first(readings: Mapping[str, Mapping[str, Reading]]) -> dict[tuple[str, str], Paired]:
-    """Return the paired differences of each run to the first: (run, benchmark) → differences (see `differences`).
+    """Return the paired differences of each run to the first, by (run, benchmark) (see `differences`).
 
     `readings`: run → benchmark → content of its records, with confusion cells.
     """

@@ -37,13 +37,13 @@ def evaluate(
     """Evaluate a method on benchmarks. Repeat the call to score the images that have no result yet.
 
     `config`: shipped name, YAML file, mapping of its keys, or RunConfig. `benchmarks`: names, such as "camvid".
-    `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default runs/CONFIG-BENCHMARKS.
-    `split`, `ids` (a file, one id per line) and `limit` (first n images) select a part of each benchmark. `exact`:
-    bit-identical records, slower. `relations`: file of class relations, for SG-IoU. `vocabulary`: your words in place
-    of the classes (docs/own_words.md): a file, the keys of such a file, a Vocabulary, a list, or a mapping from
-    benchmark to these. `wait_for`: cluster size to wait for, such as "gpus=8,nodes=2". `overrides`: options, as
-    {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True shows a display; a Progress object is notified
-    instead. `track`: experiment trackers, such as "tensorboard" (docs/tracking.md).
+    `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default: in runs/, named
+    after config, benchmarks and selection. `split`, `ids` (a file, one id per line) and `limit` (first n images) select
+    images of each benchmark. `exact`: bit-identical records, slower. `relations`: file of class relations, for SG-IoU.
+    `vocabulary`: your words in place of the classes (docs/own_words.md): a file, the keys of a file, a Vocabulary, a
+    list, or a mapping from benchmark to these forms. `wait_for`: cluster size to wait for, such as "gpus=8,nodes=2".
+    `overrides`: options, as {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True
+    shows a display; a Progress object is notified instead. `track`: trackers, such as "tensorboard" (docs/tracking.md).
 
     Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
     the folder of a different run, or if the run stops. After a KeyboardInterrupt, the same call resumes the run.
@@ -60,7 +60,7 @@ def evaluate(
 
 
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:
-    """Check a few label files, connect to Ray, execute the plans in turn. Yield name and report. Raises OvssError.
+    """Check a few images, connect to Ray, execute the plans in turn. Yield name and report of each. Raises OvssError.
 
     Each run is reported to the trackers in `track`.
     """

@@ -67,7 +67,7 @@ class Remapping:
     upper_bounds: Mapping[str, float]
     """overlap, hungarian and best_iou, in percent: not comparable with mIoU; empty unless requested"""
     vicss: Mapping[str, Mapping[str, float]]
-    """source of word similarities ("": none) → metric of vicss → value, from 0 to 1"""
+    """metrics of vicss by name, from 0 to 1, for each source of word similarities ("": without similarities)"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Judges:
 
     labels: int
     label_of: tuple[Mapping[Word, int], ...]
-    """for each mapping, word → label index or NONE"""
+    """for each mapping, the label index of each word, or NONE"""
     bounds: bool
     background: int | None
     """index of the label `background`; None if the benchmark has no label of this name"""
@@ -113,11 +113,12 @@ class _Judges:
 
 
 def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
-    """Return benchmark → scores of a finished run under mappings of its words. The run's folder is not changed.
+    """Return the scores of a run under mappings of its words, by benchmark. The folder of the run is not changed.
 
     `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
     "hungarian" and "best_iou" use the truth. "vicss" and "vicss:SOURCE" are the metrics of vicss. Raises OvssError for
-    an unknown mapping, a run without words, or a folder without a run. It is also raised for few-shot episodes.
+    an unknown mapping, a run without words, or a folder without a run. It is also raised for a compact run, and for
+    mappings of few-shot episodes.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """

@@ -50,10 +50,10 @@ def folds(family: str) -> tuple[str, ...]:
 
 
 class Benchmarks(dict[str, Benchmark]):
-    """Name → benchmark, loaded on first access. Raises UnknownName for an unknown benchmark."""
+    """Benchmarks by name, each loaded on first access. Raises UnknownName for an unknown benchmark."""
 
     def __init__(self, words: Mapping[str, OwnWords] | None = None) -> None:
-        """Create the mapping. `words`: benchmark → words of the user in place of its classes."""
+        """Create the mapping. `words`: words of the user in place of a benchmark's classes, by benchmark."""
         super().__init__()
         self._words = words or {}
 

@@ -76,7 +76,8 @@ def episodes(
 ) -> Paired:
     """Return an item per pair (file stem, class number) whose photograph and label file both exist, sorted by id.
 
-    A repeated pair counts once. If photographs or label files are missing, `remarks` has a fault with their number.
+    A repeated pair counts once. If files are missing, `remarks` has a fault with the number of
+    photographs that lack a file.
     """
     images_of, truths_of = by_stem(inside(photographs)), by_stem(inside(truths), LABELS)
     whole, listed = images_of.keys() & truths_of.keys(), set(pairs)

@@ -1,4 +1,4 @@
-"""Conversion of label values, the numbers in label files, to label indices, which count labels from 0."""
+"""Conversion of label values (the numbers in label files) to label indices (0 for the first label)."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ INVALID = 65533
 def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.ndarray:
     """Return a table (65536,) uint16: label value → label index, IGNORE, or INVALID.
 
-    The label index is the label value − `offset`. Label values in `ignore` are always IGNORE.
+    The label index is the label value − `offset`, from 0 to `labels` − 1. Values in `ignore` are always IGNORE.
     """
     return table_of(range(offset, offset + labels), ignore)
 

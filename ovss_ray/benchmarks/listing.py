@@ -117,7 +117,7 @@ def stems(uris: Iterable[str], endings: Collection[str] = PHOTOGRAPHS) -> Iterat
 
 
 def by_stem(uris: Iterable[str], endings: Collection[str] = PHOTOGRAPHS) -> dict[str, str]:
-    """Return stem → address as a dict (see `stems`). Raises OvssError if two files have the same stem."""
+    """Return the addresses of files by stem (see `stems`). Raises OvssError if two files have the same stem."""
     addresses: dict[str, str] = {}
     for stem, uri in stems(sorted(uris), endings):
         if stem in addresses:
@@ -172,7 +172,7 @@ CAUSES = dict(
         strict=True,
     )
 )
-"""Entry of KINDS → usual cause of such files. The first two KINDS are not contained: their cause is INCOMPLETE."""
+"""Usual cause of unpaired files, by kind. The first two KINDS are not contained: their cause is INCOMPLETE."""
 INCOMPLETE = "an incomplete copy, or files of another data set in the same folder"
 """Usual cause of photographs without a label file, and of label files without a photograph."""
 FILE = "stem, path, side, uri, near"

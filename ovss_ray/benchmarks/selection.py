@@ -25,7 +25,8 @@ class Selection:
     ) -> "Selection":
         """Return the selection for a config's options; `ids` is a file with one image id per line.
 
-        Raises OvssError if that file cannot be read or is empty.
+        Empty lines, lines that begin with #, and repeated ids are left out. Raises OvssError if the
+        file cannot be read or is empty.
         """
         if ids is None:
             return cls(split or benchmark.split, None, limit)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ovss_ray.runs.folder import RunFolder
 
 IMAGES = 101
-"""Default number of images in the galleries of a page."""
+"""Maximum number of images in the galleries of a page, by default."""
 Html = Annotated[bool, typer.Option("--html", help="also write report.html into the run's folder")]
 Opened = Annotated[bool, typer.Option("--open", help="also write report.html, and open it in a browser")]
 GalleryImages = Annotated[

@@ -1,4 +1,4 @@
-"""The exit statuses of the command line: 0 done, 1 images failed, 2 the command failed, 130 Ctrl-C, 143 SIGTERM."""
+"""The exit statuses of the command line: 0 done, 1 incomplete (see FAILED), 2 an error, 130 Ctrl-C, 143 SIGTERM."""
 
 import sys
 from collections.abc import Iterator

@@ -42,7 +42,7 @@ def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path])
 
 
 def figures(benchmark: str | None) -> Table:
-    """Return a table of published figures for one benchmark or for all, best first. Raises UnknownName."""
+    """Return a table of published figures: all, or those of one benchmark, best first. Raises UnknownName."""
     if benchmark is not None:
         catalog.load(benchmark)
     rows = published.figures() if benchmark is None else published.of(benchmark)

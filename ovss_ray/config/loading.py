@@ -36,7 +36,7 @@ def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any
 def load_all(
     file: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None
 ) -> dict[str, RunConfig]:
-    """Return config name → config. The result has one config, unless the file has the key `compare`.
+    """Return configs by name: the config of the file, or several configs if the file has the key `compare`.
 
     `compare: [NAME, …]` lists configs in the same folder. The file's other keys apply to all configs. An override
     applies to every config that has its key, or to all configs if none has it. Raises OvssError with the path of every
@@ -46,7 +46,7 @@ def load_all(
 
 
 def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
-    """Return config name → config for several files; the key `compare` adds several configs. Raises OvssError."""
+    """Return the configs of several files by name; the key `compare` adds several configs. Raises OvssError."""
     raws: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in files:
         configs = _raws(file, None)
@@ -59,7 +59,7 @@ def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> 
 def _raws(
     file: str | Path | Mapping[str, Any], keys: Mapping[str, Any] | None
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return config name → (name of the source in messages, config). The configs are not validated yet."""
+    """Return (name of the source in messages, config) by config name. The configs are not validated yet."""
     if isinstance(file, Mapping):
         return {"config": ("config", {**file, **(keys or {})})}
     raw = read(Path(file))
@@ -176,7 +176,10 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 
 
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
-    """Convert a dict to a RunConfig, and validate all stage options. Raises OvssError that lists all faults."""
+    """Convert a dict to a RunConfig, and validate all stage options.
+
+    Raises OvssError with all faults of the config, or with all faults of the first stage that has any.
+    """
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as failure:

@@ -27,7 +27,7 @@ class Pool(Settings):
     workers: int | tuple[int, int] | Auto = "auto"
     """number of workers, or [minimum, maximum]; Ray starts more than the minimum under load"""
     cpus: float | Auto = "auto"
-    """CPUs per worker, and also the number of threads of a worker"""
+    """CPUs per worker; rounded up, also the number of threads of a worker"""
     gpus: float | Auto = "auto"
     """GPUs per worker, or a fraction such as 0.25 for four workers per GPU
 
@@ -96,7 +96,7 @@ class RunConfig(Settings):
     ids: str | None = None
     """path of a text file with one image id per line; only these images are evaluated"""
     limit: int | None = Field(default=None, ge=1)
-    """number of images to evaluate, counted from the first id in sorted order; None: all images"""
+    """number of images to evaluate per benchmark, from the first id in sorted order; None: all images"""
     vocabulary: dict[str, str | WordList] = Field(default_factory=dict)
     """benchmark → words of the user for its classes: a file, or the keys of WordList; "*": all other benchmarks
 

@@ -75,7 +75,7 @@ def tidy(name: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Return benchmark → file or words, from any accepted form. The key EVERY stands for all benchmarks.
+    """Return the file or words of each benchmark, from any accepted form. EVERY stands for benchmarks without an entry.
 
     A file is a path. Words are a Vocabulary, a list of names, or a mapping with the keys of WordList. None is returned
     unchanged.
@@ -94,7 +94,7 @@ def _entry(value: Any) -> Any:
 
 
 def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
-    """Return benchmark → file from the values FILE or BENCHMARK=FILE of `--vocabulary`. Raises OvssError."""
+    """Return the file of each benchmark from values of `--vocabulary`: FILE or BENCHMARK=FILE. Raises OvssError."""
     entries: dict[str, str] = {}
     for option in options or ():
         name, mark, file = (EVERY, "", option) if files.exists(option) else option.rpartition("=")

@@ -56,17 +56,17 @@ WINS_TOGETHER = 0.7
 STEADY = 6.0
 """Standard deviations: the increase of `fit` in an image is clipped to ± this, so that no image decides alone."""
 LEAST_SHIFT = 10
-"""pixels: smaller shifts of the labels are not reported as a fault."""
+"""pixels of the file: smaller shifts of labels are not reported, nor shifts below 4 pixels of reduced images."""
 SHIFT_GAIN = 2.0
 """Standard deviations: limit in place of GAIN for the alternative that all labels are shifted equally."""
 SHIFT_TOGETHER = 8.0
 """Standard deviations: limit in place of GAIN_TOGETHER for shifted labels; higher, since many shifts are tried."""
 STRANGERS = 24
-"""Largest number of images for which every photograph is compared with the labels of every other image."""
+"""Number of images, from the first, whose photographs are compared with the labels of all the others."""
 STRANGER_FITS = 6.0
-"""Standard deviations: minimum `fit` for labels to count as those of another photograph."""
+"""Standard deviations: minimum `fit` of a photograph with another image's labels, to count for SEVERAL."""
 SEVERAL = 0.15
-"""Minimum share of photographs that fit the labels of another image better, to report a fault."""
+"""Minimum share of photographs that fit another image's labels better by GAIN, to report a fault; at least two."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
@@ -236,7 +236,7 @@ def _comparable(here: Edges, there: Edges) -> bool:
 def _shifted(
     traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], baseline: np.ndarray
 ) -> Iterator[Alternative]:
-    """Yield, if likely, the alternative that all labels are shifted equally. Tests images of the most common stride."""
+    """Yield, if likely, the alternative of equally shifted labels. Only images of the most common stride are tested."""
     strides = [edges.stride for _, edges in traced]
     stride = max(strides, key=strides.count)
     positions = [at for at, other in enumerate(strides) if other == stride]
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal, and fit at most one photograph."""
+    """Yield a fault if all label maps are equal, unless they fit the photographs about equally well."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

@@ -101,7 +101,7 @@ def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]
 
     Raises OvssError in these cases:
 
-    - all checked label files are invalid for the same reason
+    - two or more label files were checked, and all are invalid for the same reason
     - the palettes of the label files contradict each other
     - the key `ignore` of a user's data set excludes all pixels of a class
 
@@ -266,7 +266,7 @@ def _order(name: str, vocabulary: Vocabulary) -> Iterator[Fault]:
 
 
 def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
-    """Return other common orders of a benchmark's labels: name of the order → the labels' indices in that order.
+    """Return other common orders of a benchmark's labels by name, each as a list of label indices.
 
     The orders are the alphabetical one, and those of built-in benchmarks with the same labels.
     """

@@ -20,7 +20,7 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels to report a missing class "background", if there are under ENOUGH label files."""
+"""Minimum share of ignored pixels to report a missing first class in REST, if there are under ENOUGH label files."""
 FEW_CLASSES = 4
 """A class that never occurs is suspicious if there are at most this number of classes."""
 ENOUGH = 3
@@ -141,7 +141,7 @@ def _ignoring(benchmark: Benchmark, census: Census) -> str:
 
 
 def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -> Iterator[Fault]:
-    """Yield a fault if the first or the last class never occurs, which indicates labels shifted by one."""
+    """Yield a fault if the first or last class never occurs, and other facts also indicate labels shifted by one."""
     number, last = len(benchmark.labels), len(benchmark.labels) - 1
     if census.parts or number < 3 or not census.files or len(census.absent) == number:
         return
@@ -166,7 +166,10 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return True if a missing first class is surely a fault, False if perhaps, None if nothing indicates a fault."""
+    """Return True if a missing first class is surely a fault, False if perhaps, None if nothing indicates a fault.
+
+    For the last class (`step` −1), return None.
+    """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]
     usual = (others > 0).mean() >= NEARLY_ALL and (others >= OFTEN * census.files).mean() >= NEARLY_ALL

@@ -152,7 +152,7 @@ class PlausibilityTest:
     def moved(self, looks: Sequence[ClassStats], step: int) -> bool:
         """Return whether the votes clearly favour labels shifted by `step` over the unchanged labels.
 
-        It compares (votes for − votes against), not shares of votes, since few votes often remain after a shift.
+        Votes for minus votes against are compared, not shares of votes, since few votes often remain after a shift.
         """
         unchanged = np.arange(len(self.names))
         meaning = np.where((unchanged - step >= 0) & (unchanged - step < len(unchanged)), unchanged - step, -1)

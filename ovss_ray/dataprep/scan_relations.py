@@ -39,7 +39,7 @@ TABLES = {
     "ade20k_847": Table("ade20k:847", "# ADE-847"),
     "pascal_context_459": Table("pascal_context:459", "# pc-459"),
 }
-"""Name for `--table` → table. The official code has none for PASCAL-Context-59 and VOC."""
+"""Tables by their names for `--table`. The official code has no table for PASCAL-Context-59 and VOC."""
 
 
 @dataclass(frozen=True)

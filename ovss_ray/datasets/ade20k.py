@@ -190,7 +190,7 @@ def convert_labels_847(data: bytes, name: str) -> bytes:
 
 
 def _scaled(pixels: np.ndarray, smooth: bool) -> np.ndarray:
-    """Return pixels (H, W, …), with a short side of at most 512: larger ones are scaled down, to whole pixels."""
+    """Return pixels (H, W, …), scaled down to a short side of 512 if it is longer; sides are rounded."""
     import cv2  # imported here, since it is slow and only the full archive needs it
 
     short, long = sorted(pixels.shape[:2])

@@ -109,8 +109,8 @@ def numbers(names: tuple[str, ...]) -> np.ndarray:
 def table_of(names: tuple[str, ...], others: Literal[0] | None = None) -> np.ndarray:
     """Return a table for the classes `names`: label value in .mat files → label index, (65536,) uint16.
 
-    If `others` is 0, pixels of all other classes get the label 0, and the named classes begin at 1. If it is None,
-    those pixels are not counted, and the named classes begin at 0.
+    If `others` is 0, pixels of all other classes get the label 0, and the named classes begin at 1. If `others` is
+    None, pixels of other classes are not counted, and the named classes begin at 0.
     """
     table = value_table(0, ignore=range(len(CLASSES) + 1))
     if others is not None:

@@ -21,7 +21,7 @@ from ovss_ray.engine.provisional import Running, Value
 from ovss_ray.runs.plan import RunPlan
 
 EVERY = 10.0
-"""Seconds between two lines of progress if the output is not a terminal."""
+"""Minimum seconds between two lines of progress if the output is not a terminal."""
 
 
 class Display(Counts):

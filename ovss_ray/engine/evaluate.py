@@ -1,4 +1,4 @@
-"""Evaluation of a run on Ray Data: from images to records to a report."""
+"""Evaluation of a run on Ray: from images to records to a report."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -110,7 +110,7 @@ def _finish(
 
     A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
     are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS rounds in succession
-    finish no image.
+    finish no image. If Ray does not restart dead workers, more rounds are allowed.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)

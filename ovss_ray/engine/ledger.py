@@ -192,7 +192,7 @@ class Ledger:
 
 
 class Names:
-    """Listener of text.reported that sends the number of embedded names to the ledger, once per second."""
+    """Listener of text.reported that sends the number of embedded names to the ledger, at most once per second."""
 
     def __init__(self, ledger: Any, expected: int) -> None:
         self.ledger, self.expected = ledger, expected

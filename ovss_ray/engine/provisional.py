@@ -64,7 +64,7 @@ class GroupSums:
         """Return the sums over records with the column `confusion`. Rows without a measurement are skipped.
 
         A row's group depends on the photograph's digest: rows of the same photograph have the same group. Without a
-        digest, it depends on the image's id.
+        digest, the group depends on the image's id.
         """
         part = part.filter(part[metrics.MAIN].is_valid()).combine_chunks()
         names = part["image_id"].to_pylist()
@@ -84,7 +84,7 @@ class GroupSums:
         return GroupSums(self.cells + other.cells, self.images + other.images)
 
     def half_interval(self, key: str) -> float | None:
-        """Return half the width of the interval of a value, such as "miou", in points; None for too few groups."""
+        """Return half the width of the interval of a value, such as "miou", in points; None if it is not defined."""
         used = self.images > 0
         n, groups = int(self.images.sum()), int(used.sum())
         if groups < FEWEST:

@@ -27,7 +27,7 @@ GONE = 30.0
 
 If Ray has not restarted the workers of a dead node within the same time, they count as lost."""
 STALL = 3
-"""Factor: a run hangs if no image was started or finished for STALL × deadline seconds."""
+"""Factor: a run counts as hung after STALL × deadline seconds (at least START) without a started or finished image."""
 READER = 5.0
 """Maximum seconds to wait for the thread that reads the stream of a failed round"""
 START = 60.0

@@ -80,7 +80,7 @@ class Stage(ABC):
         return {}
 
     def kept(self) -> Mapping[str, int]:
-        """Return cache name → number of bytes in this cache. The online service reports them."""
+        """Return the bytes in each cache of this stage, by name of the cache. The online service reports them."""
         return {}
 
     @classmethod
@@ -199,7 +199,7 @@ class StageConfig(Settings):
 def build_all(
     stages: Sequence[StageConfig], prepared: Prepared | None = None, benchmarks: Benchmarks | None = None
 ) -> dict[str, Stage]:
-    """Build the stages of one worker, and return name → stage. Stages with equal network keys share a network."""
+    """Build the stages of one worker, and return them by name. Stages with equal network keys share a network."""
     networks: dict[str, Any] = {}
     built: dict[str, Stage] = {}
     for stage in stages:

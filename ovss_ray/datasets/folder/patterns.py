@@ -219,7 +219,7 @@ def _steps(path: str) -> tuple[str, ...]:
 def _varying(patterns: Sequence[tuple[str, ...]]) -> list[list[bool]]:
     """Return a bool per pattern and step: whether the patterns differ in this step.
 
-    If the patterns have different numbers of steps, all values are False.
+    The last step is a file name, and always False. With different numbers of steps, all values are False.
     """
     if len({len(steps) for steps in patterns}) != 1:
         return [[False] * len(steps) for steps in patterns]

@@ -42,7 +42,8 @@ class Side:
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
         """Yield the files below the first folder of `bases` that has fitting files.
 
-        `number`: 0 for photographs, 1 for label files (see File.side).
+        `number`: 0 for photographs, 1 for label files (see File.side). Raises OvssError if a pattern names a folder
+        that is missing there.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]

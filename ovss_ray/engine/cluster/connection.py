@@ -80,7 +80,7 @@ def collects_metrics() -> bool:
 
 
 def running_size() -> Size:
-    """Return the live nodes of the running cluster. Raises OvssError if none is running; none is started."""
+    """Return the live nodes of the running cluster. Raises OvssError if no cluster is running."""
     if not ray.is_initialized() and _starts(_address()):
         raise OvssError(
             "--cluster: no Ray cluster is running. Connect to one: export RAY_ADDRESS=HOST:6379. Without --cluster, "

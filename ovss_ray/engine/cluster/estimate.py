@@ -116,8 +116,8 @@ class Estimate:
     def limits(self) -> dict[str, float]:
         """Return the images per second that each part of the cluster allows; {} without a probe.
 
-        A pool allows as many as its workers compute. GPUs and CPUs are shared by the pools that use them. The driver
-        process allows one batch per DRIVER seconds.
+        A pool allows as many images as its workers compute. GPUs and CPUs are shared by the pools that use them. The
+        driver process allows one batch per DRIVER seconds.
         """
         if self.probed is None:
             return {}
@@ -182,7 +182,8 @@ def this_machine(gpus: int) -> Size:
 def imagined(text: str) -> Size:
     """Return a cluster of equal nodes from a text such as "nodes=8,cpus=96,gpus=8,memory=500".
 
-    CPUs, GPUs and memory (GB) are those of a single node. Raises OvssError for an invalid text.
+    CPUs, GPUs and memory (GB) are those of a single node. The default is one node without GPUs; CPUs and memory must
+    be in the text. Raises OvssError for an invalid text.
     """
     pairs = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(","))
     numbers = {"nodes": 1.0, "gpus": 0.0, "memory": -1.0} | {key: _number(value) for key, value in pairs.items()}

@@ -50,7 +50,7 @@ class Placed:
 
     @property
     def threads(self) -> int:
-        """Return the number of threads of a worker."""
+        """Return the number of threads of a worker: its CPUs, rounded up."""
         return max(1, math.ceil(self.cpus))
 
     @cached_property
@@ -62,7 +62,10 @@ class Placed:
         return not any(stage.kind().gpu for stage in self.stages)
 
     def computing(self) -> AbstractContextManager[None]:
-        """Return a context manager that sets torch's number of threads. Workers build and call the stages inside it."""
+        """Return a context manager, in which a worker builds and calls its stages.
+
+        It sets torch's number of threads; for a light pool, it does nothing.
+        """
         if self.light:
             return nullcontext()
         from ovss_ray.models import runtime
@@ -150,7 +153,10 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def weights_of(sources: Iterable[Sequence[Path]]) -> int:
-    """Return the bytes of the weights that one worker loads. `sources`: the files of each stage, as in RunPlan."""
+    """Return the bytes of the weights that one worker loads. `sources`: the files of each stage, as in RunPlan.
+
+    Stages with more than NETWORK_FILES files are left out.
+    """
     return sum(
         file.stat().st_size for stage_files in sources if len(stage_files) <= NETWORK_FILES for file in stage_files
     )

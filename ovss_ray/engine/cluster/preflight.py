@@ -94,8 +94,7 @@ def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Pl
     config's `patience` is used if it is longer. Raises OvssError if the cluster is too small at the end of the wait.
     Ray itself would wait forever, without a message.
 
-    `say` prints the progress of the wait. It also prints a warning if networks run on CPUs, or in bfloat16 on CPUs
-    without bfloat16 instructions.
+    `say` prints the progress of the wait, and the warnings of placement.on_cpus and placement.bf16_on_cpus.
     """
     weights = placement.weights_of(plan.sources)
     pools = waiting.for_pools(plan.pools, weights, patience, plan.config.patience, say)

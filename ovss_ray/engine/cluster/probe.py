@@ -73,7 +73,7 @@ def _writing_to(folder: str, pool: Placed) -> Placed:
 
 
 def _prepared(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) -> dict[str, np.ndarray]:
-    """Return key → prepared array. The number of embedded names is printed every EVERY seconds."""
+    """Return the prepared arrays by key. The number of embedded names is printed every EVERY seconds."""
     due = time.monotonic() + EVERY
 
     def listener(done: float, names: int) -> None:
@@ -100,7 +100,7 @@ def _spread(plan: RunPlan) -> Batch:
 
 
 def _through(pool: Placed, stages: Mapping[str, Stage], rows: Batch, plan: RunPlan) -> tuple[Batch, dict[str, float]]:
-    """Return the rows after the stages of a pool, and stage → seconds per image."""
+    """Return the rows after the stages of a pool, and the seconds per image of each stage."""
     number = len(rows["image_id"])
     done: list[Batch] = []
     for begin in range(0, number, pool.batch):
@@ -113,7 +113,7 @@ def _through(pool: Placed, stages: Mapping[str, Stage], rows: Batch, plan: RunPl
 
 
 def _sizes(rows: Batch) -> dict[str, float]:
-    """Return column → mean bytes per image."""
+    """Return the mean bytes per image of each column."""
     return {name: float(np.mean([_size(value) for value in values])) for name, values in rows.items()}
 
 

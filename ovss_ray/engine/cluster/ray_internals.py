@@ -22,7 +22,7 @@ is missing. Ray is imported inside functions, after the variables of BEFORE_IMPO
 | wording of errors from workers | undocumented | user_error | Ray's traceback is shown |
 | format of Ray's log lines | undocumented | ray_start.NOISE | more lines on the terminal |
 | wording of errors from ray.init | undocumented | ray_start.CAUSES | less specific error if Ray does not start |
-| restart of dead workers by Ray Data | default | evaluate._map | each death ends a round (Watch.note_death) |
+| restart of dead workers by Ray Data | default | pools.ray_data._map | each death ends a round (Watch.note_death) |
 | namespace of Serve's actors | private | SERVE | if Serve does not start, some of its actors stay |
 | `serve.delete(_blocking=False)` | private argument | delete_application | a thread waits for the deletion |
 | `DeploymentHandle.broadcast` | not annotated | ask_replicas | /metrics lacks the values of the replicas |
@@ -153,13 +153,13 @@ def log_folder(node: Any) -> str:
 
 
 def daemons(node: Any) -> dict[str, list["subprocess.Popen[bytes]"]]:
-    """Return kind of process → processes of a node. The node may have started incompletely."""
+    """Return the processes of a node by kind, such as "raylet". The node may have started incompletely."""
     processes: Mapping[str, Sequence[Any]] = getattr(node, "all_processes", {})
     return {kind: [process.process for process in several] for kind, several in processes.items()}
 
 
 def end_node(node: Any) -> None:
-    """Kill the processes of a node, and those child processes that are still running, such as agents of its raylet."""
+    """Kill the processes of a node, and their child processes that are still running, such as agents of the raylet."""
     pids = [process.pid for several in daemons(node).values() for process in several]
     if not hasattr(node, "all_processes"):
         report_missing("Node.all_processes", "The processes of a failed start are found by their names")
@@ -262,7 +262,7 @@ def delete_application(name: str) -> None:
 async def ask_replicas(handle: "DeploymentHandle", method: str, seconds: float) -> list[Any]:
     """Call a method of each replica of a deployment, and return one answer or exception per replica.
 
-    Raises TimeoutError if the answers take longer than `seconds`.
+    The list is empty if this Ray release lacks the API. Raises TimeoutError if the answers take longer than `seconds`.
     """
     if hasattr(type(handle), "broadcast"):
         return await handle.broadcast(method).results_async(timeout_s=seconds, return_exceptions=True)

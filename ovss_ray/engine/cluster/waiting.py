@@ -52,11 +52,12 @@ def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) 
 def for_pools(
     pools: Sequence[Pool], weights: float, least: float, patience: float, say: Callable[[str], None]
 ) -> list[Placed]:
-    """Return the pools, placed on the cluster. If it is too small, wait for nodes.
+    """Return the pools, placed on the cluster. If the cluster is too small, wait for nodes.
 
-    `weights`: bytes of the weights of a worker. `least`: maximum seconds to wait. If an autoscaler can add nodes, the
-    maximum is at least `patience` seconds. Nodes for the minimum number of workers are then requested. Raises OvssError
-    if the cluster is still too small at the end.
+    If an autoscaler can add nodes, also wait if networks would run on CPUs only for lack of a GPU. The wait lasts at
+    most `least` seconds; with an autoscaler, `patience` seconds if this is longer. Nodes for the minimum number of
+    workers are then requested. `weights`: bytes of the weights of a worker. Raises OvssError if the cluster is still
+    too small at the end.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
@@ -136,7 +137,7 @@ def _requested(needs: Sequence[Need]) -> Iterator[None]:
 
 
 def _amounts(wanted: WaitFor, size: Size) -> dict[str, tuple[float, int]]:
-    """Return kind of resource → (present number, wanted number), for the kinds that are wanted."""
+    """Return the present and the wanted number of each kind of resource that is wanted."""
     nodes = sum(bool(node.cpus or node.gpus) for node in size.nodes)  # a head without CPUs is not counted
     amounts = {"nodes": (nodes, wanted.nodes), "cpus": (size.cpus, wanted.cpus), "gpus": (size.gpus, wanted.gpus)}
     return {kind: pair for kind, pair in amounts.items() if pair[1]}

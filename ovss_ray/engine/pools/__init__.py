@@ -1,1 +1,1 @@
-"""Pools of worker processes, which write the records of images. They return a receipt per file of records."""
+"""Pools of worker processes, which compute and write records. Each written file is described by a receipt."""

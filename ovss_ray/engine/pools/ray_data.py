@@ -23,7 +23,8 @@ def receipts(
     """Send images, rows of a manifest, through the pools. Yield one receipt per written file of records.
 
     `keeps`: columns to keep after each stage. `shared`: arguments for the workers of all pools. `write` writes a table
-    of records, and returns its receipts. Each call of `write` gets `size` records.
+    of records, and returns its receipts. The workers of the last pool call `write` if their batches have `size` images
+    or more. Otherwise, Ray tasks call `write` with `size` records.
     """
     ray_internals.quiet_data()
     blocks = _blocks(images, pools[0].batch)

@@ -215,7 +215,7 @@ def send(folder: RunFolder, report: Report, choices: Sequence[Choice], progress:
 
 
 def provisional(counts: Relay) -> dict[str, float]:
-    """Return name → value for a run in progress, such as "provisional/camvid/miou"."""
+    """Return the values of a run in progress by name, such as "provisional/camvid/miou"."""
     values: dict[str, float] = {
         "images/done": counts.done,
         "images/failed": counts.failed,
@@ -232,7 +232,7 @@ def provisional(counts: Relay) -> dict[str, float]:
 
 
 def final(report: Report) -> dict[str, float]:
-    """Return name → value for a report, such as "final/camvid/miou". Interval ends are named "…_low" and "…_high"."""
+    """Return the values of a report by name, such as "final/camvid/miou". Ends of intervals: "…_low", "…_high"."""
     values: dict[str, float | None] = {}
     for benchmark, of in report.benchmarks.items():
         name = f"final/{files.plain(benchmark)}"

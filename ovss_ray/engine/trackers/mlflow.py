@@ -24,9 +24,9 @@ UID = "ovss_ray.uid"
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """Environment variables without which MLflow's client would retry for minutes. The user's values take precedence."""
 TOGETHER = 100
-"""Largest number of parameters that MLflow takes in one request."""
+"""Largest number of parameters that MLflow accepts in one request."""
 LETTERS = 6000
-"""Largest number of characters of a parameter."""
+"""Largest number of characters of a parameter; longer values are cut."""
 SERVER = re.compile(r"[\w.-]+:\d+(/.*)?")
 """Pattern of a server's address that lacks its scheme, such as localhost:5000."""
 DATABRICKS = "databricks"
