@@ -158,6 +158,7 @@ def test_bad_archives_end_in_one_line(tmp_path: Path) -> None:
             "'../1.png' leads out of the archive",
         ),
         "root.tar": (pack_tar(tmp_path / "x.tar", [("/1.png", b"")]).read_bytes(), "'/1.png' leads out of the archive"),
+        "latin.tar": (pack_tar(tmp_path / "x.tar", [("\udce4.png", b"")]).read_bytes(), "surrogates not allowed"),
         "twice.tar": (pack_tar(tmp_path / "x.tar", [two[0], two[0]]).read_bytes(), "contains '1.png' twice"),
         "bz2.zip": (pack_zip(tmp_path / "x.zip", two, zipfile.ZIP_BZIP2).read_bytes(), "compressed by method 12"),
     }

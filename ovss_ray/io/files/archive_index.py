@@ -169,6 +169,7 @@ def _path(name: str) -> str:
     steps = [step for step in name.split("/") if step not in ("", ".")]
     if ".." in steps or name.startswith("/") or "\0" in name or not steps:
         raise ValueError(f"the path {name!r} leads out of the archive")
+    name.encode()  # raises UnicodeEncodeError, a ValueError, for a name that was not UTF-8
     return "/".join(steps)
 
 

@@ -55,7 +55,7 @@ def parsed(uri: str) -> Cell | None:
 
 def content(cell: Cell) -> bytes:
     """Return the bytes in a cell. Raises OvssError if the cell is empty, or if the table is damaged or has changed."""
-    values = _GROUPS.get(cell.table, archives.stamp(cell.table), cell.group, cell.column)
+    values = _GROUPS.get(cell.table, _stamp(cell.table), cell.group, cell.column)
     value = values[cell.row].as_py() if cell.row < len(values) else None
     if isinstance(value, dict):
         value = value.get("bytes")
@@ -68,7 +68,7 @@ def content(cell: Cell) -> bytes:
 
 def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
     """Raise OvssError unless a table has the columns: key of the description → column with images; and `ids`."""
-    schema = opened(table, archives.stamp(table)).schema
+    schema = opened(table, _stamp(table)).schema
     for key, column in {**columns, **({"ids": ids} if ids else {})}.items():
         if schema.get_field_index(column) < 0:
             offer = nearest(column, schema.names)
@@ -94,7 +94,7 @@ def _holds_files(kind: pa.DataType) -> bool:
 
 def rows(table: str, ids: str | None) -> Iterator[tuple[int, int, str | None]]:
     """Yield group, row and id of each image in a table. The id is in the column `ids`; without `ids`, it is None."""
-    reader = opened(table, archives.stamp(table))
+    reader = opened(table, _stamp(table))
     for group, number in enumerate(reader.lengths):
         with damaged(table):
             values = [str(value) for value in reader.read(group, ids).to_pylist()] if ids else [None] * number
@@ -149,6 +149,11 @@ def damaged(table: str) -> Iterator[None]:
             f"{addresses.shown(table)}: cannot be read as {kind}, missing, truncated or damaged: "
             f"{remote.reason(table, failure)}"
         ) from failure
+
+
+def _stamp(table: str) -> str:
+    with damaged(table):
+        return archives.stamp(table)
 
 
 @lru_cache(64)

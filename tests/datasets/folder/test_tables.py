@@ -122,3 +122,7 @@ def test_an_empty_cell_costs_its_own_image(tmp_path: Path) -> None:
     with pytest.raises(OvssError, match=r"x\.parquet@0\.0/image: the cell has no bytes of an image"):
         files.read(first["image_uri"])
     assert all(row["height"] for row in others)
+    (tmp_path / "x.parquet").unlink()
+    with pytest.raises(OvssError, match=r"x\.parquet: cannot be read as Parquet, missing"):
+        files.read(first["image_uri"])
+    assert files.stamp(first["image_uri"]) == "absent"
