@@ -139,8 +139,6 @@ def _finish(
             raise OvssError(f"{trouble}. Finished images are kept. Run the same command again to resume")
     if isinstance(progress, Exported):
         progress.send()
-    if isinstance(progress, Exported):
-        progress.send()
 
 
 def evaluate(manifest: pa.Table, plan: RunPlan, progress: Progress, watch: Watch, patience: float = 0.0) -> None:

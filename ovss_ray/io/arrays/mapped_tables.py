@@ -22,7 +22,7 @@ def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
     """Return the rows of all parts as a table. The parts have this schema, and one of them is in memory at a time.
 
     A table of more than about FEW · CHUNK rows is memory-mapped: only the pages that are read occupy memory. Its file
-    is deleted together with the table. Raises OvssError if there is no space for it.
+    is deleted together with the table. Raises OvssError if there is no space for it, and the errors of the parts.
     """
     stream = _joined(parts)
     first = list(islice(stream, FEW + 1))
@@ -38,6 +38,8 @@ def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
             with pa.memory_map(file.name) as source:
                 return pa.ipc.open_file(source).read_all()
     except OSError as failure:
+        if failure.errno is None:  # a part cannot be read, such as for a wrong checksum
+            raise
         raise no_space(failure) from failure
 
 
