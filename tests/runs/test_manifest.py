@@ -161,6 +161,11 @@ def test_a_manifest_lies_in_a_file_that_is_gone_with_it(root: Path, monkeypatch:
     assert manifests.load(str(root / "manifest.parquet")).equals(table)
     assert manifests.load(str(root / "manifest.parquet"), ["truth_uri"])["truth_uri"].equals(table["truth_uri"])
     assert list(place.iterdir()) == []
+    content = (root / "manifest.parquet").read_bytes()
+    (root / "damaged.parquet").write_bytes(content[:40] + bytes([content[40] ^ 255]) + content[41:])
+    monkeypatch.setattr(mapped_tables, "FEW", -1)
+    with pytest.raises(OvssError, match="the manifest is damaged"):
+        manifests.load(str(root / "damaged.parquet"))
     place.rmdir()
     with pytest.raises(OvssError, match=r"cannot write a temporary file.*TMPDIR"):
         manifests.build("toy", benchmark(root), str(root), Selection("val"))

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from ovss_ray.errors import OvssError
 
 CHUNK = 4096
 """Approximate number of rows of a record batch in the file."""
-FEW = 2
+FEW = 1
 """Number of record batches up to which a table stays in memory, without a file."""
 BLOCK = 2**16
 """Number of rows of a block (see `blocks`)."""
@@ -22,7 +22,7 @@ def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
     """Return the rows of all parts as a table. The parts have this schema, and one of them is in memory at a time.
 
     A table of more than about FEW · CHUNK rows is memory-mapped: only the pages that are read occupy memory. Its file
-    is deleted together with the table. Raises OvssError if there is no space for it.
+    is deleted together with the table. Raises OvssError if there is no space for it, and the errors of the parts.
     """
     stream = _joined(parts)
     first = list(islice(stream, FEW + 1))
@@ -31,12 +31,15 @@ def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
     try:
         with tempfile.NamedTemporaryFile(prefix="ovss_table_") as file:
             with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                for table in chain(first, stream):
+                while first:
+                    writer.write_table(first.pop(0))
+                for table in stream:
                     writer.write_table(table)
-            del first
             with pa.memory_map(file.name) as source:
                 return pa.ipc.open_file(source).read_all()
     except OSError as failure:
+        if failure.errno is None:  # a part cannot be read, such as for a wrong checksum
+            raise
         raise no_space(failure) from failure
 
 
@@ -54,8 +57,8 @@ def _joined(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for part in parts:
         waiting.append(part)
         if sum(map(len, waiting)) >= CHUNK:
-            yield pa.concat_tables(waiting).combine_chunks()
-            waiting = []
+            whole, waiting = pa.concat_tables(waiting).combine_chunks(), []
+            yield whole
     if any(map(len, waiting)):
         yield pa.concat_tables(waiting).combine_chunks()
 
