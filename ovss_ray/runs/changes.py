@@ -81,10 +81,13 @@ def _undigested(scored: pa.Table, ids: pa.ChunkedArray) -> np.ndarray:
 
 def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
     """Return the ids of images whose photograph has changed since `before`. Their saved label maps are stale."""
-    scored, (_, _, digest) = _good(folder), SIDES[0]
+    _, _, digest = SIDES[0]
     before = now.drop_columns(list(DIGESTS)) if before is None else before
     changed = versions.texts(now, digest)
     changed[changed == versions.texts(before, digest, pc.index_in(now["image_id"], before["image_id"]))] = ""
+    if not np.any(changed != ""):  # as in most commands: the records need not be read
+        return []
+    scored = _good(folder)
     latest = versions.texts(pa.table({digest: changed}), digest, pc.index_in(scored["image_id"], now["image_id"]))
     stale = (latest != "") & (versions.texts(scored, digest) != latest)
     return scored["image_id"].filter(pa.array(stale)).unique().to_pylist()
