@@ -18,8 +18,8 @@ def image_mious(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
     `images` (m,) int64 is the image index of each cell, in ascending order. An image's mIoU is the mean over the labels
     in its truth. Sums are in the order of the labels. Thus the mIoU of an image does not depend on the other images.
     """
-    begins = np.arange(0, n, BLOCK)
-    ends = np.searchsorted(images, np.append(begins, n))
+    begins = range(0, n, BLOCK)
+    ends = np.searchsorted(images, [*begins, n])
     values = np.full(n, np.nan)
     for begin, first, last in zip(begins, ends, ends[1:], strict=False):
         block = {name: of[first:last] for name, of in cells.items()}
