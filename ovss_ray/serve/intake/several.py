@@ -107,10 +107,12 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
     except HTTPException as failure:
         return {"status": failure.status_code, "body": bytes(refusal.answer(failure, inner).body)}
     parts, status = [], 500
-    left = [{"type": "http.request", "body": body, "more_body": False}]
+    left: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> MutableMapping[str, Any]:
-        return left.pop() if left else await asyncio.Event().wait() or {}
+        if not left:
+            await asyncio.Event().wait()  # the client of an image never disconnects
+        return left.pop()
 
     async def send(message: MutableMapping[str, Any]) -> None:
         nonlocal status
