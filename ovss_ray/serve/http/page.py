@@ -148,7 +148,7 @@ def _photograph() -> bytes:
 
 @lru_cache(len(EXAMPLES) + 1)
 def _drawn(name: str, image_id: str) -> tuple[np.ndarray, list[str]]:
-    """Return an image of a benchmark of scenes, (H, W, 3) uint8, and the names of the classes in its ground truth."""
+    """Return a drawn scene, (H, W, 3) uint8, and the names of the classes in its ground truth."""
     benchmark = catalog.load(name)
     item = next(item for item in benchmark.items("", benchmark.split) if item.image_id == image_id)
     truth = benchmark.truth(item, files.read(item.truth))
