@@ -41,16 +41,12 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
     """Add the page to an application. `configured`: benchmarks named in the models' configs."""
     offered = dict.fromkeys([*configured, *(name for name in catalog.known() if not name.startswith("folder:"))])
     app.mount("/page/static", StaticFiles(directory=STATIC))
+    _add_description(app)
 
     @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
         return FileResponse(STATIC / "index.html")
-
-    @app.head("/docs", include_in_schema=False)
-    @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return HTMLResponse(description(app.openapi()))
 
     @app.get("/page/offers", include_in_schema=False)
     def offers() -> dict[str, Any]:
@@ -80,6 +76,13 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
         if number == len(EXAMPLES):
             return Response(_photograph(), media_type="image/jpeg")
         return Response(_example(number)[0], media_type="image/png")
+
+
+def _add_description(app: FastAPI) -> None:
+    @app.head("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(description(app.openapi()))
 
 
 def description(document: Mapping[str, Any]) -> str:
