@@ -201,6 +201,8 @@ def test_the_document_tells_of_all_that_may_be_sent_and_answered(toy: TestClient
         "output",
         "file_name",
         "ranked",
+        "first",
+        "count",
     }
 
 

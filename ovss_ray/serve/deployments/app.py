@@ -7,6 +7,7 @@ ovss_ray.serve.deployments.app:build config=my.yaml`. Alternatively, write a Ser
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -61,6 +62,8 @@ LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
 
 By then, all requests in it have timed out. If `deadline` of the config is shorter, `deadline` counts."""
+SERVE_RUN = "serve"
+"""Name of Ray's program for Serve. It would print an error of `build` with a long traceback"""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -83,8 +86,19 @@ class Arguments(Settings):
 def build(arguments: Arguments) -> Application:
     """Return the service as a Ray Serve application, for `serve run`. The API key is read from $OVSS_API_KEY.
 
-    Raises OvssError if a config is invalid or does not fit the cluster.
+    Raises OvssError if a config is invalid or does not fit the cluster. In the command `serve run`, print it as one
+    line instead, and exit with status 2.
     """
+    try:
+        return _built(arguments)
+    except OvssError as failure:
+        if Path(sys.argv[0]).name != SERVE_RUN:
+            raise
+        print(f"ovss: {failure}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def _built(arguments: Arguments) -> Application:
     files = (arguments.config,) if isinstance(arguments.config, str) else arguments.config
     loaded = configs.load_several(map(find_config, files), arguments.set)
     if not ray.is_initialized():

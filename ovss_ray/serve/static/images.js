@@ -81,7 +81,7 @@ export async function example(number) {
   try {
     const image = await file(`page/example/${number}`);
     change({ words: state.examples[number].words, preset: null });
-    await take(image, `scene_${number}.png`, number);
+    await take(image, image.type === "image/jpeg" ? "photograph.jpg" : `scene_${number}.png`, number);
   } catch (failure) {
     say(failure);
   }

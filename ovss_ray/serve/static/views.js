@@ -81,10 +81,11 @@ export const welcomeView = (choose, example) => (state.photo ? nothing : html`
     <h2>Name what is in an image</h2>
     <p>Drop a photograph here, paste it, or choose one, and type the words to look for.</p>
     <p><button type="button" class="main" @click=${choose}>Choose an image</button></p>
-    ${state.examples.length ? html`<h3>Or try a drawn scene</h3>
+    ${state.examples.length ? html`<h3>Or try a drawn scene, or a simulated photograph of one</h3>
       <div class="examples">${state.examples.map(({ words }, number) => html`
         <button type="button" @click=${() => example(number)}>
-          <img src="page/example/${number}" alt="Drawn scene: ${words.join(", ")}" width="160" height="128"></button>`)}
+          <img src="page/example/${number}" width="160" height="128"
+            alt="${number + 1 < state.examples.length ? "Drawn scene" : "Photograph"}: ${words.join(", ")}"></button>`)}
       </div>` : nothing}
   </div>`);
 

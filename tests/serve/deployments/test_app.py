@@ -5,6 +5,7 @@ import pytest
 from ovss_ray.config import loading as configs
 from ovss_ray.config.shipped import find_config
 from ovss_ray.engine.cluster.nodes import Size, even
+from ovss_ray.errors import OvssError
 from ovss_ray.serve.deployments import app
 
 HEAD = even(1, 0, 0, 8e9)
@@ -44,3 +45,16 @@ def test_it_waits_no_longer_than_its_patience(growing_cluster: Cluster, monkeypa
     monkeypatch.setattr(app.connection, "size", lambda: looks.append(HEAD) or HEAD)
     app._wait_for_nodes(configs.load_several([find_config("san_tiny")], []), 0.05)
     assert looks
+
+
+def test_serve_run_prints_an_error_as_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = app.Arguments(config="nothing_such")
+    with pytest.raises(OvssError, match="nothing_such"):
+        app.build(wrong)
+    monkeypatch.setattr("sys.argv", ["/usr/bin/serve", "run"])
+    with pytest.raises(SystemExit) as ended:
+        app.build(wrong)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, line.startswith("ovss: ")) == (2, True)

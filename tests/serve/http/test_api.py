@@ -24,7 +24,7 @@ from PIL import Image
 from ovss_ray.config.limits import Limits
 from ovss_ray.io import images
 from ovss_ray.serve.deployments.replica import Figures
-from ovss_ray.serve.http import api, guard
+from ovss_ray.serve.http import admission, api, guard
 from ovss_ray.serve.http.admission import Model, remaining
 from ovss_ray.serve.http.guard import digest
 from ovss_ray.serve.pace import Pace
@@ -613,6 +613,20 @@ def test_the_place_of_a_request_in_the_queue_can_be_asked_for() -> None:
         {"ahead": None, "seconds": None, **many},
         {"ahead": None, "seconds": None, "in_progress": 0, "limit": 9},
     ]
+
+
+def test_memory_is_given_back_after_the_last_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[float]()
+    monkeypatch.setattr(admission, "REST", 0.3)
+    monkeypatch.setattr(admission, "give_back", lambda: calls.append(time.monotonic()))
+    with client(service()) as asking:
+        for _ in range(2):
+            answered = asking.post("/v1/segment", **form(encoded(picture()), classes=["a"]))
+            assert answered.status_code == 200
+        until = time.monotonic() + 20
+        while not calls:
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 def test_more_requests_than_places_are_told_to_come_again() -> None:

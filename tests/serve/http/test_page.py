@@ -95,14 +95,22 @@ def test_scripts_are_short_and_the_library_is_that_of_npm_with_its_licence() -> 
 
 def test_examples_are_drawn_and_come_with_the_words_for_what_is_in_them(toy: TestClient) -> None:
     offered = toy.get("/page/offers").json()
-    assert len(offered["examples"]) == len(EXAMPLES)
-    for number, ((name, image_id), example) in enumerate(zip(EXAMPLES, offered["examples"], strict=True)):
+    *examples, last = offered["examples"]
+    assert len(examples) == len(EXAMPLES)
+    for number, ((name, image_id), example) in enumerate(zip(EXAMPLES, examples, strict=True)):
         sent = toy.get(f"/page/example/{number}")
         assert sent.headers["content-type"] == "image/png"
         drawn, _ = scenes.of_address(f"{name.removeprefix('scenes:')}/validation/{image_id}")
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sent.content))), drawn.image)
         assert set(example["words"]) == set(map(scenes.name, drawn.contents))
-    assert toy.get(f"/page/example/{len(EXAMPLES)}").status_code == 404
+    photograph = toy.get(f"/page/example/{len(EXAMPLES)}")
+    assert photograph.headers["content-type"] == "image/jpeg"
+    seen = Image.open(io.BytesIO(photograph.content))
+    drawn, _ = scenes.of_address("seen/validation/0046")
+    assert set(last["words"]) == set(map(scenes.name, drawn.contents))
+    same = np.asarray(seen.resize(drawn.image.shape[1::-1])).astype(int) - drawn.image
+    assert 5 < np.abs(same).mean() < 40, "it is the scene, but not pixel by pixel"
+    assert toy.get(f"/page/example/{len(EXAMPLES) + 1}").status_code == 404
     assert toy.get("/page/example/..%2f..").status_code in (404, 422)
 
 

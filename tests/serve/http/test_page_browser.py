@@ -465,7 +465,7 @@ def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser: Browser) -> None:
             if title:
                 expect(page.locator("#keying-title")).to_have_text(title)
         expect(page.locator("#keying")).to_be_hidden()
-        expect(page.locator(".examples img")).to_have_count(4)
+        expect(page.locator(".examples img")).to_have_count(5)
         page.reload()
         load(page, "dark", "light")
         expect(names(page)).to_have_count(2)

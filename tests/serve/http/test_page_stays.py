@@ -40,7 +40,7 @@ def test_the_pointer_shows_the_mask_of_a_click_which_is_then_there_at_once(page:
         arg=WIDTH // 4,
     )
     column = (4 * plain.shape[1]) // 5  # the best mask is the bright half
-    assert np.abs(shown(page).astype(int) - plain)[:, column].max() > 30
+    wait(page, lambda: np.abs(shown(page).astype(int) - plain)[:, column].max() > 30)
     asked = len(prompts(service))
     page.mouse.down()
     page.mouse.up()
