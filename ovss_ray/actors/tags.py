@@ -68,7 +68,7 @@ class Stage(stage.Stage):
         area: float = Field(default=0.003, ge=0, le=1)
         """fraction of the image that a mask has to exceed"""
         fallback: str = ""
-        """word for an image in which no word is found, such as object; empty: the image has no prediction"""
+        """word for an image in which no word is found, such as object; empty: no pixel of the image gets a class"""
         batch: int = Field(default=8, ge=1)
         """maximum number of images in one forward pass; they have the same padded size"""
 

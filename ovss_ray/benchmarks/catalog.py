@@ -64,7 +64,7 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return a copy of a benchmark with the class names of another method. Raises UnknownName."""
+    """Return a copy of a benchmark with other class names. `words`: key of a list of names. Raises UnknownName."""
     known = variants(name)
     if words not in known:
         kind = f"list of names for {name}"

@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether transformed labels fit clearly better in nearly all images, by one of two sets of limits."""
+        """Return whether labels fit better in most images, and clearly better on average. Two sets of limits exist."""
         number = len(self.fits)
         if not number:
             return False

@@ -137,7 +137,7 @@ def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[t
     if not targets:
         raise OvssError(
             f"{file}: {archive.inside!r} not found in the archive. Perhaps the archive has changed. Unpack it "
-            f"by hand to {root}"
+            f"by hand, so that the content of {archive.inside!r} is in {root / archive.to}"
         )
     return targets
 

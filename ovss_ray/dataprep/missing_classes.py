@@ -22,7 +22,7 @@ BULK = 0.05
 MOST = 0.2
 """Minimum share of ignored pixels to report a missing first class in REST, if there are under ENOUGH label files."""
 FEW_CLASSES = 4
-"""A class that never occurs is suspicious if there are at most this number of classes."""
+"""Maximum number of classes for which a missing last class is a sure fault, if many pixels are ignored."""
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8

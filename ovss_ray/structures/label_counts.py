@@ -13,7 +13,7 @@ FIELDS = ("truth", "prediction", "both")
 SCHEMA = pa.struct([("label", pa.list_(pa.uint16())), *((name, pa.list_(pa.int64())) for name in FIELDS)])
 """Counts of one image: sorted label indices, and each label's number of pixels in truth, prediction and both."""
 SUMS = pa.struct([(name, pa.list_(pa.int64())) for name in FIELDS])
-"""Type of counts summed over images: for each field of LabelCounts, a list of L integers. Metrics use it as `sums`."""
+"""Type of counts summed over images: per field of LabelCounts, a list with an integer per label."""
 
 
 class ClassPixels(Protocol):

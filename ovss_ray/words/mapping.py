@@ -144,7 +144,9 @@ def _senses(name: str) -> dict[int, int]:
 
 
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
-    """Return the class that has a sense of the word, or a hypernym of such a sense; None if no class has one.
+    """Return the index of the class that has a sense of the word or its hypernym; None if no class has one.
+
+    The second value is "synonym" for a sense of the word, and "hypernym" for a hypernym.
 
     Among several, the lowest cost decides: 2 · steps up + rank of the word's sense + rank of the class's sense. The
     first class wins ties.

@@ -174,7 +174,7 @@ class Files(AbstractFileSystem):
 
 @lru_cache(128)
 def _file(path: str) -> bytes:
-    """Return the content of an image or label file, about 250 KB.
+    """Return the content of an image or label file, 100 to 350 KB.
 
     The content is cached, since readers first request the size of the file.
     """

@@ -12,7 +12,7 @@ from typing import Any
 PREFIX = "ovss_run_"
 """Prefix of the names of all metrics of a run."""
 RUN = "run"
-"""Label of all metrics: the last part of the run's folder."""
+"""Name of a label of all metrics; its value is the last part of the path of the run's folder."""
 
 
 @dataclass(frozen=True)

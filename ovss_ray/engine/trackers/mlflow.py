@@ -74,7 +74,7 @@ class Tracker:
             self._client.log_batch(self._run, metrics=metrics[first : first + 1000])
 
     def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
-        """Send the final values, the table of classes as CSV, and the files as artefacts."""
+        """Send the final values, all values of the report as CSV, and the files as artefacts."""
         scored = sum(benchmark.images.scored for benchmark in report.benchmarks.values())
         self.log(values, max(self._images, scored))
         self._client.log_text(self._run, tables.csv(report), "report.csv")

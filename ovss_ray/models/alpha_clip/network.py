@@ -137,9 +137,9 @@ class AlphaClip(nn.Module):
         """Return logits (R, K) float32 of regions for classes: 100 · cosine similarity.
 
         Inputs: image (H, W, 3) uint8 RGB, and the regions' masks (R, H, W) bool. Options are those of Look and Naming:
-        fit, context, padding, background, marker, alpha, templates, synonyms. Raises OvssError for an unknown option,
-        and for masks of another size than the image. Raises ValueError for an image of another shape or dtype (see
-        photograph.rgb).
+        fit, context, padding, background, marker, alpha, templates, synonyms. Grey and RGBA images also work.
+        Raises OvssError for an unknown option, and for masks that are not bool or not of the image's size. Raises
+        ValueError for other images (see photograph.rgb).
         """
         image = rgb(image)
         if masks.shape[1:] != image.shape[:2] or masks.dtype != bool:

@@ -134,7 +134,10 @@ def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
 
 
 def _array(what: str, values: Numbers, dimensions: tuple[int, ...], last: int) -> np.ndarray:
-    """Return numbers as float64. Raises OvssError for another shape, and for numbers that are not finite."""
+    """Return numbers as a float64 array, with a number of axes from `dimensions`, and a last axis of length `last`.
+
+    Raises OvssError for other shapes, empty arrays, and values that are not finite numbers. `what`: name in messages.
+    """
     try:
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError) as failure:

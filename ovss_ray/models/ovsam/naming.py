@@ -66,7 +66,7 @@ def _nothing(masks: int, best: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _best(result: dict[str, Tensor], top: int) -> Named:
-    """Return the Named of a block from the results of Ovsam.scores."""
+    """Return scores and best classes of a block of masks. `result` is the result of Ovsam.scores."""
     fused, by_head, by_clip = (result[name][:, 0, :-1].float().cpu() if name in result else None for name in BRANCHES)
     scores = by_head if fused is None else fused
     assert scores is not None

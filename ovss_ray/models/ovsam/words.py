@@ -22,7 +22,7 @@ def synonyms(names: Sequence[str]) -> list[str]:
     """Return the synonyms in the names of a class: "wine_or_port", "wine/port" and "wine,port" have two each.
 
     Underscores become spaces, and letters lower case. Unlike in `gen_cls`, " or " separates as well: the lists
-    here have spaces where LVIS has underscores, as in tape_(sticky_cloth_or_paper). Raises OvssError for empty names.
+    here have spaces where LVIS has underscores. Raises OvssError for empty names.
     """
     joined = ",".join(names).replace("_", " ").replace(" or ", ",").replace("/", ",").lower()
     parts = [part.strip() for part in joined.split(",")]

@@ -64,7 +64,8 @@ class Cells:
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: rows in the table of `summed` for the top left 2 × 2 cells of a point's map and head"""
+        """(N·S·P, 4) int64: for each point, rows in the table of `summed`. They hold the first 2 × 2 cells of its map
+        for its head; `_corners` adds the offset of the point's cell."""
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.

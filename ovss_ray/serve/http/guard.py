@@ -23,7 +23,7 @@ from ovss_ray.serve.intake.keys import Quota, Ring
 from ovss_ray.serve.refusal import Refused
 
 PUBLIC = ("/v1/health", "/v1/ready", "/", "/docs")
-"""Paths that need no API key: two for load balancers, the page, which asks the user for the key, and its description"""
+"""Paths without an API key: two for load balancers, the web page (it asks for the key), and the API's documents"""
 FILES = ("/page/static/", "/page/example/")
 """Path prefixes of the web page's files, which need no API key, since browsers fetch them without one"""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")

@@ -1,4 +1,4 @@
-"""Jobs: images that are answered in the background. Their answers are kept for a while, in a bounded store."""
+"""Jobs: requests with several images, answered in the background. A bounded store keeps the answers for a while."""
 
 import asyncio
 import secrets

@@ -46,7 +46,7 @@ class Config(Training):
     decay: Literal["cosine"] = "cosine"
     """schedule of the rates: a linear warm-up, then half a period of the cosine down to `final_rate`"""
     final_rate: float = Field(default=2e-6, ge=0)
-    """learning rate of the fusion at the last step; `rate` is the learning rate after the warm-up"""
+    """learning rate of the fusion at the end of the schedule; `rate` is the learning rate after the warm-up"""
     final_weight_decay: float = Field(default=0.4, ge=0)
     """weight decay of the fusion's matrices at the end of a cosine schedule from `weight_decay`"""
     decoder_rate: float = Field(default=1e-3, gt=0)

@@ -1,8 +1,9 @@
 """Training of SAM on drawn scenes from scratch (Kirillov et al., 2023, §3 and appendix A).
 
 A prompt starts with a click or a box. Further clicks are placed where the last answer is wrong. With probability 0.5,
-the last answer becomes a mask prompt too. An answer has a single mask and three alternative masks. The loss of a first
-answer uses the single mask and the best alternative; the loss of a later answer uses only the single mask.
+the last answer becomes a mask prompt too. An answer has a single mask and three alternative masks. The mask
+losses of a first answer use the single mask and the best alternative; those of a later answer use only the single
+mask. The loss of the predicted IoU uses all four masks of a first answer.
 
 Letters: B scenes, P prompts, N points of a prompt, M masks of an answer, h w cells of the masks;
 n side of an input, in pixels.
@@ -193,7 +194,7 @@ def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, 
 
 
 def focal(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the focal loss of masks (…, h, w), mean over cells. `truth` weights foreground, 1 − `truth` background."""
+    """Return the focal loss (…,) of mask logits (…, h, w), mean over cells. `truth`: share of foreground, 0 to 1."""
     inside = logits.sigmoid()
     on = ALPHA * (1 - inside) ** GAMMA * F.softplus(-logits)
     beside = (1 - ALPHA) * inside**GAMMA * F.softplus(logits)
