@@ -123,8 +123,8 @@ class Stage(stage.Stage):
         none = np.ravel(self.config.none).astype(np.int64)
         if clash := sorted({*none.tolist()} & {*values} - {NONE}):
             raise OvssError(
-                f"none: {clash[0]} is the value of the class number {list(values).index(clash[0])}, which would never "
-                "be predicted. Remove it from `none`, or set `offset` or `category_ids` to the files' values"
+                f"none: {clash[0]} is the value of class {list(values).index(clash[0])}, counted from 0, which would "
+                "never be predicted. Remove it from `none`, or set `offset` or `category_ids` to the files' values"
             )
         table = np.full(max(*values, *none, 0) + 1, _INVALID, np.uint16)
         for index, value in enumerate(values):

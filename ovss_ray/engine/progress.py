@@ -101,7 +101,8 @@ class Counts:
 class Relay(Counts):
     """Listener that passes everything on to another listener, and has counts and running sums for its subclasses.
 
-    A Display or another Relay has running sums already; they are shared, so that each file of records is read once.
+    If the other listener is a Display or a Relay, it has running sums already. Both share them, so that each file of
+    records is read once.
     """
 
     def __init__(self, inner: Progress) -> None:

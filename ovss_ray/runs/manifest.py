@@ -85,9 +85,10 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
     expected = benchmark.counts.get(selection.split)
     if whole and expected is not None and len(items) != expected:
         more = f" (`ovss prepare {name}` completes a prepared form)" if benchmark.prepare else ""
+        advice = "Remove other images" if len(items) > expected else f"Complete the data{more}"
         raise OvssError(
-            f"{name}, split {selection.split}: expected {expected} images, found {len(items)} in {root}. Complete the "
-            f"data{more}, or evaluate a part with --limit or --ids (the report will say so)"
+            f"{name}, split {selection.split}: expected {expected} images, found {len(items)} in {root}. {advice}, "
+            f"or evaluate a part with --limit or --ids (the report will say so)"
         )
     rows = selection.take(items, name)
     if not len(rows):

@@ -134,7 +134,8 @@ def _first_token(folder: Path) -> bool:
     modes = _parsed(file) if file.exists() else {"pooling_mode_mean_tokens": True}
     wanted = [key for key, value in modes.items() if key.startswith("pooling_mode_") and value is True]
     if wanted not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
-        raise OvssError(f"{file}: unknown pooling {', '.join(wanted) or 'none'}. Choose an encoder with mean pooling")
+        names = ", ".join(wanted) or "none"
+        raise OvssError(f"{file}: unknown pooling {names}. Choose an encoder with mean or first-token pooling")
     return wanted == ["pooling_mode_cls_token"]
 
 

@@ -44,7 +44,7 @@ class Member:
     offset: int
     """byte at which its data begin in a tar archive, or its local header in a zip archive"""
     length: int
-    """number of bytes in the archive; in a zip archive up to the next file, with the header"""
+    """number of bytes from `offset` on: the data in a tar archive; all bytes up to the next header in a zip archive"""
     size: int
     """number of bytes of the content"""
     crc: int | None = None

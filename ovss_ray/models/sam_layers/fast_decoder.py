@@ -3,9 +3,9 @@
 The results are equal except for rounding. Computation is saved as follows:
 
 - Before the first block, all prompts share the image. So the first block's projections are computed once per image.
-- In later blocks, few tokens (T) attend to many cells (L). So the tokens are transformed, not the cells: a score
-  (Wq q)·(Wk x) is computed as (Wkᵀ Wq q)·x. Wv is applied after the weighted sum over cells. The bias of the keys is
-  left out: it changes all scores of a query equally, and softmax ignores that.
+- In later blocks and in the final attention, few tokens (T) attend to many cells (L). So the tokens are transformed,
+  not the cells: a score (Wq q)·(Wk x) is computed as (Wkᵀ Wq q)·x. Wv is applied after the weighted sum over cells.
+  The bias of the keys is left out: it changes all scores of a query equally, and softmax ignores that.
 - When cells attend to tokens, the output matrix is applied to the few token values, not to all cells.
 - The predicted IoU depends on the tokens only. So masks are computed for selected prompts only. SAM's mask for
   unambiguous prompts is never computed.

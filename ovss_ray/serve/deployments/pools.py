@@ -20,7 +20,7 @@ from ovss_ray.serve.row import Delayed, Kind, Row, TooSlow
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Route = Sequence[tuple[DeploymentHandle, Parts]]
-"""The deployments of a model's pools in order, each with its stages per kind of answer (see batch.Parts)"""
+"""The deployments of a model's pools in order, each with its stages and columns per kind of answer (see batch.Parts)"""
 ANSWER = 1.0
 """Maximum seconds reserved for returning an answer; a tenth of the request's remaining time if that is less"""
 PATIENCE = 5.0
