@@ -139,7 +139,7 @@ class Partial:
         return cls(values["images"], words, cells)
 
     def result(self) -> dict[str, float]:
-        """Return words per image (NaN without images), and the percentage of pixels with a word (NaN without pixels)."""
+        """Return words per image (NaN without images), and the percentage of pixels with words (NaN without pixels)."""
         pixels = sum(self.cells.values())
         named = pixels - sum(count for (_, word), count in self.cells.items() if word == NOTHING)
         return {

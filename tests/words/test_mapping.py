@@ -147,7 +147,7 @@ def test_replies_of_a_language_model_are_parsed(tmp_path: Path) -> None:
         ("table:{}/bad.json", "bad.json: not a table of words"),
         ("table:{}/unknown.csv", "1 classes such as 'spaceship' are not among the classes of the benchmark"),
         ("nearest:{}/unknown.json", "not a table of similarities"),
-        ("lave:{}/unknown.json", "expected a JSON object, word → reply"),
+        ("lave:{}/unknown.json", "expected a JSON object of texts. Write the reply"),
     ],
 )
 def test_wrong_options_and_files_are_named(tmp_path: Path, option: str, message: str) -> None:
