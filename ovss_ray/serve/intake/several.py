@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from ovss_ray.config.limits import Limits
 from ovss_ray.serve import json_body, refusal
 from ovss_ray.serve.http import photograph
-from ovss_ray.serve.http.admission import STOPPING, Desk
+from ovss_ray.serve.http.admission import LOG, STOPPING, Desk
 from ovss_ray.serve.intake.jobs import Jobs, JobState
 from ovss_ray.serve.refusal import ERRORS, Refused, request_id
 
@@ -121,7 +121,10 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
         status = message.get("status", status)
         parts.append(message.get("body", b""))
 
-    await request.app(inner, receive, send)
+    try:
+        await request.app(inner, receive, send)
+    except Exception:  # noqa: BLE001 - the application has answered 500, and raises the error again for the log
+        LOG.exception("request %s failed", identifier)
     return {"status": status, "body": b"".join(parts)}
 
 

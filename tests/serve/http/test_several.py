@@ -1,5 +1,6 @@
 """Several images in one request, jobs, pages of regions, keys with quotas, and pages of other origins."""
 
+import asyncio
 import base64
 import hashlib
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
 from ovss_ray.config.limits import Limits
@@ -15,6 +17,7 @@ from ovss_ray.serve.http import api, guard
 from ovss_ray.serve.http.admission import Model
 from ovss_ray.serve.http.guard import digest
 from ovss_ray.serve.intake import keys
+from ovss_ray.serve.intake.jobs import Jobs
 from ovss_ray.serve.intake.keys import Key, Quota
 from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture, service
 from tests.serve.http.test_api import client, encoded, form
@@ -76,28 +79,69 @@ def test_a_request_without_several_images_is_refused(name: str, asking: TestClie
         assert (done.status_code, done.json().keys()) == (status, {"detail", "code", "request_id"}), done.text
 
 
-def test_a_job_is_answered_later_and_its_answers_are_kept_for_a_while() -> None:
-    with client(service(delay=0.05, kept=0.5, jobs=1)) as asking:
+def ended(asking: TestClient, place: str) -> dict[str, Any]:
+    """Wait for the end of a job, and return its state."""
+    until = time.monotonic() + 60
+    while (state := asking.get(place).json())["state"] == "running":
+        assert time.monotonic() < until
+    return state
+
+
+def test_a_job_is_answered_later_and_its_answers_can_be_deleted() -> None:
+    with client(service(delay=0.05, jobs=1)) as asking:
         begun = asking.post("/v1/jobs/segment", **several(GOOD, BAD))
         assert begun.status_code == 202
         place = begun.headers["location"]
         assert (begun.json()["state"], begun.json()["images"]) == ("running", 2)
-        early = asking.get(f"{place}/result")
-        assert (early.status_code, early.json()["code"], early.headers["retry-after"]) == (409, "running", "1")
         full = asking.post("/v1/jobs/segment", **several(GOOD))
         assert (full.status_code, full.headers["retry-after"]) == (429, "10")
-        until = time.monotonic() + 20
-        while (told := asking.get(place).json())["state"] == "running":
-            assert time.monotonic() < until
-        assert (told["answered"], 0 <= told["expires"] <= 0.5) == (2, True)
+        state = ended(asking, place)
+        assert (state["answered"], 0 < state["expires"] <= Limits().kept) == (2, True)
         result = asking.get(f"{place}/result")
-        if result.status_code == 200:  # else this machine was so slow that the answers are gone
-            assert without_times(result.json()["answers"]) == [alone(asking, image) for image in (GOOD, BAD)]
-        while asking.get(place).status_code != 404:
-            assert time.monotonic() < until
-        again = asking.post("/v1/jobs/segment", **several(GOOD)).json()
-        assert asking.delete(f"/v1/jobs/{again['id']}").status_code == 204
-        assert asking.get(f"/v1/jobs/{again['id']}").status_code == 404
+        assert without_times(result.json()["answers"]) == [alone(asking, image) for image in (GOOD, BAD)]
+        assert asking.delete(place).status_code == 204
+        assert asking.get(place).status_code == 404
+
+
+def test_the_answers_of_a_job_expire_and_a_running_job_has_none() -> None:
+    seconds, first = [0.0], asyncio.Event()
+
+    async def run(number: int) -> dict[str, Any]:
+        await first.wait()
+        return {"status": 200, "body": b"1"}
+
+    async def use() -> None:
+        jobs = Jobs(Limits(kept=5), lambda: seconds[0])
+        name = jobs.start(run, 1, 1).id
+        seconds[0] = 100.0
+        assert (jobs.state(name).state, jobs.answers(name)) == ("running", None)
+        first.set()
+        while jobs.state(name).state == "running":
+            await asyncio.sleep(0)
+        assert (jobs.state(name).expires, jobs.answers(name)) == (5.0, [{"status": 200, "body": b"1"}])
+        seconds[0] = 105.0
+        with pytest.raises(HTTPException, match="expired"):
+            jobs.state(name)
+
+    asyncio.run(use())
+
+
+def test_an_error_of_the_service_costs_one_image_of_a_job_or_batch() -> None:
+    toy = Toy()
+
+    async def send(row: Any, *arguments: Any) -> Any:
+        if row["image"].shape[:2] == picture(16, 40).shape[:2]:
+            raise RuntimeError("a fault of the service")
+        return await toy.send(row, *arguments)
+
+    with client(api.build([Model(MODEL, send, WORDS)], Limits(), None)) as asking:
+        batch = asking.post("/v1/batch/segment", **several(OTHER, GOOD)).json()["answers"]
+        place = asking.post("/v1/jobs/segment", **several(OTHER, GOOD)).headers["location"]
+        assert ended(asking, place)["answered"] == 2
+        job = asking.get(f"{place}/result").json()["answers"]
+    for entries in (batch, job):
+        assert [entry["status"] for entry in entries] == [500, 200]
+        assert entries[0]["answer"]["detail"] == "error in the service. Its log has the cause"
 
 
 def test_regions_come_in_pages_and_only_the_first_one_needs_the_model() -> None:
