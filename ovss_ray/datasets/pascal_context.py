@@ -1,6 +1,6 @@
 """PASCAL-Context: labels of 459 classes, or of the 59 most frequent, for photographs of PASCAL VOC 2010.
 
-Photographs: http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar (md5
+Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar for the photographs (md5
 da459979d0c395079b5c75ee67908abb). Labels: https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz, unpacked
 inside VOCdevkit/VOC2010. A label file is the array LabelMap of `trainval/*.mat`, 16-bit. The value 0 means not
 labelled; the values 1 to 459 are the classes in the order of the authors' labels.txt.

@@ -121,10 +121,9 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
         status = message.get("status", status)
         parts.append(message.get("body", b""))
 
-    try:
-        await request.app(inner, receive, send)
-    except Exception:  # noqa: BLE001 - the application has answered 500, and raises the error again for the log
-        LOG.exception("request %s failed", identifier)
+    (failure,) = await asyncio.gather(request.app(inner, receive, send), return_exceptions=True)
+    if failure:  # the application has answered 500, and raises its error again for the log
+        LOG.error("request %s failed", identifier, exc_info=failure)
     return {"status": status, "body": b"".join(parts)}
 
 
