@@ -170,6 +170,7 @@ def test_a_config_that_no_run_has_written_is_not_overwritten(data: Path) -> None
     assert (data / "run/config.yaml").read_text() == "mine: true\n"
 
 
+@pytest.mark.slow
 def test_records_are_the_same_whatever_the_pools(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = run(data, out="one")["benchmarks"]
     monkeypatch.setattr(local, "suits", lambda *_: False)  # Ray Data

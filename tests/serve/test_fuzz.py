@@ -47,6 +47,7 @@ def test_answers_are_those_of_the_openapi_document(case: schemathesis.Case) -> N
     case.call_and_validate(checks=CHECKS, headers={"Authorization": "Bearer word"})
 
 
+@pytest.mark.slow
 def test_five_thousand_damaged_images_and_forms_are_refused_or_answered_and_nothing_is_kept() -> None:
     told = of_its_own("tests.serve.fuzz", "5000")
     statuses: Counter[str] = Counter()
