@@ -32,7 +32,7 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets in a submitted job. It is internal to Ray: see engine/cluster/ray_internals.py."""
 HANDED_ON = ("OVSS_WEIGHTS", "OVSS_CACHE", "OVSS_CACHE_GB")
-"""Environment variables that the processes of a run on other machines need: folders of weights and cache, size of the cache."""
+"""Environment variables that processes on other machines need: folders of weights and cache, limit of the cache."""
 KEPT = 10_000
 """Approximate limit on the number of label maps that `keep_predictions: auto` writes"""
 
