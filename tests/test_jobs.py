@@ -11,11 +11,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 import yaml
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from ray._private.runtime_env.packaging import create_package
 
@@ -210,6 +213,13 @@ def test_a_cluster_does_not_answer_without_its_token(head: tuple[str, str, str],
     assert done.returncode != 0
 
 
+def scraped(address: str) -> list[Metric]:
+    """Return the metrics of a node, or none if its agent is too busy to answer: the next scrape sees them again."""
+    with suppress(OSError, HTTPException), urllib.request.urlopen(address, timeout=30) as answer:
+        return [*text_string_to_metric_families(answer.read().decode())]
+    return []
+
+
 @pytest.mark.slow
 def test_prometheus_sees_every_value_of_a_run_that_the_dashboard_shows(
     head: tuple[str, str, str], tmp_path: Path
@@ -223,11 +233,10 @@ def test_prometheus_sees_every_value_of_a_run_that_the_dashboard_shows(
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
         while run.poll() is None:
-            with urllib.request.urlopen(head[2], timeout=30) as answer:
-                families = [*text_string_to_metric_families(answer.read().decode())]
-            for sample in (sample for family in families for sample in family.samples):
-                if sample.labels.get(RUN) == "mine":
-                    seen.setdefault(sample.name, set()).update(sample.labels)
+            for family in scraped(head[2]):
+                for sample in family.samples:
+                    if sample.labels.get(RUN) == "mine":
+                        seen.setdefault(sample.name, set()).update(sample.labels)
             time.sleep(0.5)
     assert run.returncode == 0, (tmp_path / "log").read_text()
     missing = {name: labels for name, labels in of_runs().items() if not labels <= seen.get(name, set())}
