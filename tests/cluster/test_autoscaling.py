@@ -59,6 +59,12 @@ def autoscaling(port: int) -> dict[str, Any]:
     }
 
 
+def status(address: str) -> str:
+    """Return what the autoscaler last said of its cluster; empty until it has started."""
+    done = subprocess.run([RAY, "status", "--address", address], capture_output=True, text=True, check=False)
+    return done.stdout
+
+
 @pytest.fixture
 def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a head node without CPUs and GPUs, whose autoscaler may start nodes."""
@@ -77,10 +83,10 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
         until = time.monotonic() + 120
-        while "Ray runtime started" not in (tmp_path / "head.log").read_text():
+        while "ray.head.default" not in status(f"127.0.0.1:{port}"):
             assert process.poll() is None, (tmp_path / "head.log").read_text()
             assert time.monotonic() < until, (tmp_path / "head.log").read_text()
-            time.sleep(0.2)
+            time.sleep(1)
         yield f"127.0.0.1:{port}"
     finally:
         nodes = psutil.Process(process.pid).children(recursive=True)
