@@ -121,8 +121,8 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
         status = message.get("status", status)
         parts.append(message.get("body", b""))
 
-    (error,) = await asyncio.gather(request.app(inner, receive, send), return_exceptions=True)
-    if error:  # the application has answered 500, and raises its error again for the log
+    outcomes: Sequence[Any] = await asyncio.gather(request.app(inner, receive, send), return_exceptions=True)
+    if error := outcomes[0]:  # the application has answered 500, and raises its error again for the log
         LOG.error("request %s failed", identifier, exc_info=error)
     return {"status": status, "body": b"".join(parts)}
 
