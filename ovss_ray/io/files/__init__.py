@@ -37,7 +37,7 @@ def read(uri: str | Path) -> bytes:
     path = addresses.local(uri)
     if path is None:
         return remote.read(str(uri))
-    with _readable(uri):
+    with _explained(uri, "read"):
         return Path(path).read_bytes()
 
 
@@ -83,7 +83,7 @@ def beginning(uri: str | Path, number: int) -> bytes:
     path = addresses.local(uri)
     if path is None:
         return remote.read(str(uri), 0, number)[:number]  # a web server may ignore the request for a part
-    with _readable(uri), open(path, "rb") as file:
+    with _explained(uri, "read"), open(path, "rb") as file:
         return file.read(number)
 
 
@@ -98,16 +98,17 @@ def opened(uri: str | Path) -> Iterator[BinaryIO]:
         with remote.opened(str(uri)) as file:
             yield file
         return
-    with _readable(uri), open(path, "rb") as file:
+    with _explained(uri, "read"), open(path, "rb") as file:
         yield file
 
 
 @contextmanager
-def _readable(uri: str | Path) -> Iterator[None]:
+def _explained(uri: str | Path, action: str) -> Iterator[None]:
+    """Convert failures of the block to OvssError, such as "photo.jpg: cannot be read: Permission denied"."""
     try:
         yield
     except OSError as failure:
-        raise OvssError(f"{uri}: cannot be read: {_lost_link(uri) or failure.strerror or failure}") from failure
+        raise OvssError(f"{uri}: cannot be {action}: {_lost_link(uri) or failure.strerror or failure}") from failure
 
 
 def _lost_link(uri: str | Path) -> str:
@@ -273,7 +274,7 @@ def exists(uri: str | Path) -> bool:
     path = addresses.local(uri)
     if path is None:
         return remote.exists(str(uri))
-    with _accessed(uri):
+    with _explained(uri, "accessed"):
         return folders.state(path) is not None
 
 
@@ -284,13 +285,5 @@ def is_folder(uri: str | Path) -> bool:
     path = addresses.local(uri)
     if path is None:
         return remote.is_folder(str(uri))
-    with _accessed(uri):
+    with _explained(uri, "accessed"):
         return folders.is_folder(path)
-
-
-@contextmanager
-def _accessed(uri: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as failure:
-        raise OvssError(f"{uri}: cannot be accessed: {failure.strerror or failure}") from failure
