@@ -214,7 +214,7 @@ def test_a_cluster_does_not_answer_without_its_token(head: tuple[str, str, str],
 
 
 def scraped(address: str) -> list[Metric]:
-    """Return the metrics of a node, or none if its agent is too busy to answer: the next scrape sees them again."""
+    """Return the metrics of a node, or none while its agent starts: a later scrape sees them."""
     with suppress(OSError, HTTPException), urllib.request.urlopen(address, timeout=30) as answer:
         return [*text_string_to_metric_families(answer.read().decode())]
     return []

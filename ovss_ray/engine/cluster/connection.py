@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,10 @@ def connect() -> Iterator[None]:
     answer, or if Ray does not start on this machine.
     """
     ours = not ray.is_initialized()
-    with _last_words() if ours else nullcontext():
+    with ExitStack() as stack:
+        if ours:
+            stack.enter_context(_settings())
+            stack.enter_context(_last_words())
         try:
             if ours:
                 _init()
@@ -47,6 +50,18 @@ def connect() -> Iterator[None]:
                 leaving = threading.Thread(target=ray.shutdown, daemon=True)
                 leaving.start()
                 leaving.join(FAREWELL)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Set the environment variables ray_internals.SETTINGS during the block. Those that the user has set stay."""
+    added = {name: value for name, value in ray_internals.SETTINGS.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextmanager
@@ -133,8 +148,6 @@ def _starts(address: str | None) -> bool:
 
 def _init() -> None:
     address = _address()
-    for name, value in ray_internals.SETTINGS.items():
-        os.environ.setdefault(name, value)
     starting = _starts(address)
     runtime = None if starting else _runtime()  # what we start inherits them: a runtime environment takes time
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}

@@ -131,8 +131,11 @@ def test_rays_own_lines_are_dropped_and_all_others_passed_on(
     fatal = "[2026-11-26 03:53:46,605 C 12904 12904] grpc_server.cc:134:  An unexpected system state\n"
     monkeypatch.setattr(connection.ray, "init", writing(INFO, "mine\n", WARNING, GRPC, fatal, "no end of line"))
     monkeypatch.setattr(connection.ray._private.worker, "_global_node", None)
+    monkeypatch.delenv("RAY_BACKEND_LOG_LEVEL", raising=False)
+    before = dict(os.environ)
     with connection.connect():
         os.write(2, b", but the rest\n")
+    assert dict(os.environ) == before, "a later ray.init of the user would have our settings"
     assert capfd.readouterr().err == f"mine\n{fatal}no end of line, but the rest\n"
 
 
