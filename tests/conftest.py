@@ -60,3 +60,12 @@ def cluster() -> Iterator[None]:
             ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
         yield
         ray.shutdown()
+
+
+@pytest.fixture
+def in_process(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test compute in its process. The ledger, and whatever else a run needs of Ray, are as always."""
+    from ovss_ray.engine.pools import local
+    from tests.in_process import Pool
+
+    monkeypatch.setattr(local, "LocalPool", Pool)

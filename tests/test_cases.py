@@ -33,7 +33,7 @@ def case(shared: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def score(cluster: None, case: Path) -> Score:
+def score(in_process: None, case: Path) -> Score:
     """Evaluate as `ovss evaluate` does: predictions where there are some, else the oracle."""
 
     def run(yaml: str = "benchmark.yaml") -> dict[str, Any]:

@@ -187,6 +187,7 @@ def test_without_options_for_restarts_a_killer_costs_itself_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("newer_ray", [False], indirect=True, ids=["no restarts"])
 def test_without_options_for_restarts_workers_that_all_die_stop_the_run(
     newer_ray: bool, data: Path, tmp_path: Path
 ) -> None:

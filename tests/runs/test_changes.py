@@ -77,7 +77,7 @@ def run(data: Path, *, out: str = "run", use: str = "tests.toys", **options: Any
 
 
 @pytest.mark.slow
-def test_mended_labels_are_scored_anew_and_the_report_says_how_many(cluster: None, data: Path) -> None:
+def test_mended_labels_are_scored_anew_and_the_report_says_how_many(in_process: None, data: Path) -> None:
     first, done = run(data)
     assert (first["metrics"]["pacc"], first["files"]["changed"], done) == (0.0, 0, list(IDS))
     for image in "ab":
@@ -94,7 +94,7 @@ def test_mended_labels_are_scored_anew_and_the_report_says_how_many(cluster: Non
 
 
 @pytest.mark.slow
-def test_the_files_that_were_scored_first_count_again_when_they_are_back(cluster: None, data: Path) -> None:
+def test_the_files_that_were_scored_first_count_again_when_they_are_back(in_process: None, data: Path) -> None:
     before = (data / "labels/a.png").read_bytes()
     first, _ = run(data)
     mend(data, "a", 1)
@@ -106,7 +106,7 @@ def test_the_files_that_were_scored_first_count_again_when_they_are_back(cluster
 
 
 @pytest.mark.slow
-def test_a_compact_run_has_nothing_to_do_until_a_file_changes(cluster: None, data: Path) -> None:
+def test_a_compact_run_has_nothing_to_do_until_a_file_changes(in_process: None, data: Path) -> None:
     """Then all images of its compact file are scored again: the sum has the earlier measurement of the changed one."""
     first, _ = run(data)
     folder = RunFolder(str(data / "run"))
@@ -125,7 +125,7 @@ def test_a_compact_run_has_nothing_to_do_until_a_file_changes(cluster: None, dat
 
 
 @pytest.mark.slow
-def test_a_changed_photograph_is_segmented_anew(cluster: None, data: Path) -> None:
+def test_a_changed_photograph_is_segmented_anew(in_process: None, data: Path) -> None:
     run(data)
     Image.new("RGB", (32, 24), (20, 20, 20)).save(data / "photos/c.png")
     mended, done = run(data)
@@ -134,7 +134,7 @@ def test_a_changed_photograph_is_segmented_anew(cluster: None, data: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_label_map_of_another_photograph_is_not_kept(cluster: None, data: Path) -> None:
+def test_the_label_map_of_another_photograph_is_not_kept(in_process: None, data: Path) -> None:
     """The photograph changes, then it is the first one again: its record counts, and the map is of the second."""
     photo, label_map = data / "photos/c.png", data / "run/folder-toy/predictions/c.png"
     before = photo.read_bytes()
@@ -149,7 +149,7 @@ def test_the_label_map_of_another_photograph_is_not_kept(cluster: None, data: Pa
 
 
 def test_a_copy_of_the_data_costs_no_second_run(
-    cluster: None, data: Path, tmp_path_factory: pytest.TempPathFactory
+    in_process: None, data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     first, _ = run(data)
     for folder in ("photos", "labels"):
@@ -163,7 +163,7 @@ def test_a_copy_of_the_data_costs_no_second_run(
 
 
 @pytest.mark.slow
-def test_a_link_to_other_files_is_a_change_even_with_the_same_size_and_times(cluster: None, data: Path) -> None:
+def test_a_link_to_other_files_is_a_change_even_with_the_same_size_and_times(in_process: None, data: Path) -> None:
     (data / "labels").rename(data / "v1")
     shutil.copytree(data / "v1", data / "v2")
     (data / "labels").symlink_to(data / "v1")
@@ -180,7 +180,7 @@ def test_a_link_to_other_files_is_a_change_even_with_the_same_size_and_times(clu
 
 
 @pytest.mark.slow
-def test_a_file_that_cannot_be_read_any_more_has_no_result(cluster: None, data: Path) -> None:
+def test_a_file_that_cannot_be_read_any_more_has_no_result(in_process: None, data: Path) -> None:
     run(data)
     (data / "labels/b.png").write_bytes(b"")
     broken, done = run(data)
@@ -194,7 +194,7 @@ def test_a_file_that_cannot_be_read_any_more_has_no_result(cluster: None, data: 
 
 @pytest.mark.slow
 def test_a_report_warns_of_files_that_look_changed(
-    cluster: None, data: Path, capsys: pytest.CaptureFixture[str]
+    in_process: None, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def said() -> str:
         with pytest.raises(SystemExit):
@@ -210,7 +210,7 @@ def test_a_report_warns_of_files_that_look_changed(
 
 
 @pytest.mark.slow
-def test_an_interrupted_second_run_does_not_make_the_old_number_good(cluster: None, data: Path) -> None:
+def test_an_interrupted_second_run_does_not_make_the_old_number_good(in_process: None, data: Path) -> None:
     run(data)
     mend(data, "a", 1)
     request = plan_run(configs.load(data / "run/config.yaml"), str(data / "run"))
@@ -221,7 +221,7 @@ def test_an_interrupted_second_run_does_not_make_the_old_number_good(cluster: No
 
 
 @pytest.mark.slow
-def test_predictions_are_scored_against_the_labels_of_now(cluster: None, data: Path) -> None:
+def test_predictions_are_scored_against_the_labels_of_now(in_process: None, data: Path) -> None:
     (data / "pred").mkdir()
     for image in IDS:
         Image.fromarray(np.ones((24, 32), np.uint8)).save(data / f"pred/{image}.png")
@@ -237,7 +237,7 @@ def test_predictions_are_scored_against_the_labels_of_now(cluster: None, data: P
 
 @pytest.mark.slow
 def test_a_file_that_changes_while_the_run_goes_on_is_not_passed_over(
-    cluster: None, data: Path, monkeypatch: pytest.MonkeyPatch
+    in_process: None, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish = evaluate._finish
 
@@ -442,7 +442,7 @@ def test_the_stamp_of_a_file_in_memory_has_its_time_or_size() -> None:
     assert files.stamp("memory://stamps/b") == "absent"
 
 
-def test_the_record_holds_the_digests_and_the_report_the_time_they_took(cluster: None, data: Path) -> None:
+def test_the_record_holds_the_digests_and_the_report_the_time_they_took(in_process: None, data: Path) -> None:
     run(data)
     rows = [row for part in records.read(str(data / "run/folder-toy/records")) for row in part.to_pylist()]
     for row in rows:
