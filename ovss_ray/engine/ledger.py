@@ -107,10 +107,13 @@ class Ledger:
         self._of(worker).ready = True
         self._tick()
 
-    def begin(self, worker: str, images: Sequence[str], alone: bool = False) -> tuple[str, dict[str, str]]:
-        """Register the images that a worker is about to process.
+    def begin(
+        self, worker: str, images: Sequence[str], alone: bool = False, good: bool = False
+    ) -> tuple[str, dict[str, str]]:
+        """Register the images that a worker is about to process. It has finished those that it began before.
 
-        `alone`: True for a single image whose batch was registered before, so that it is not counted again.
+        `alone`: True for a single image whose batch was registered before, so that it is not counted again. `good`:
+        True if at least one of the finished images has no error, as in `end`.
 
         Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
         image → verdict, for images whose earlier workers have died. A verdict is the reason to skip the image, or "" to
@@ -118,6 +121,8 @@ class Ledger:
         """
         notes = self._of(worker)
         notes.images = tuple(images)
+        if good:
+            self.in_a_row = 0
         if not alone:
             self.begun[notes.pool] += len(images)
         return self._tick(), {image: verdict(self.causes[image]) for image in images if image in self.causes}

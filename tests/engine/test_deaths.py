@@ -21,7 +21,8 @@ from ovss_ray.config import loading as configs
 from ovss_ray.engine import evaluate, watch
 from ovss_ray.engine.cluster import lean_start
 from ovss_ray.engine.display import Display
-from ovss_ray.engine.pools import local
+from ovss_ray.engine.pools import local, ray_data
+from ovss_ray.engine.pools.blocks import Blocks
 from ovss_ray.errors import OvssError
 from ovss_ray.runs import records
 from ovss_ray.runs.plan import plan_run
@@ -153,6 +154,7 @@ def newer_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         return {**apply(remote_args, context), "max_restarts": 0, "max_task_retries": 0}
 
     monkeypatch.setattr(local, "suits", lambda *_: False)
+    monkeypatch.setattr(ray_data, "sized", lambda *_: Blocks(16, 16))  # four batches, as with many workers
     monkeypatch.setattr(Dataset, "map_batches", strict)
     if not request.param:
         monkeypatch.setattr(ActorPoolMapOperator, "_apply_default_remote_args", staticmethod(never))

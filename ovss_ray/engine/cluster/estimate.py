@@ -14,6 +14,7 @@ import psutil
 from ovss_ray.engine.cluster import placement
 from ovss_ray.engine.cluster.nodes import Node, Size
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.pools.blocks import Blocks, sized
 from ovss_ray.errors import OvssError
 from ovss_ray.runs import records
 from ovss_ray.runs.plan import RunPlan
@@ -24,9 +25,11 @@ STORE = "object_store_memory"
 STORE_SHARE = 0.3
 """Fraction of a machine's memory that Ray takes for its object store by default"""
 IN_FLIGHT = 2
-"""Batches that Ray Data sends to a worker at a time: the batch in progress, and the next one"""
+"""Blocks that Ray Data sends to a worker at a time: the block in progress, and the next one"""
 DRIVER = 0.010
-"""Assumed CPU seconds of the driver process per batch of a pool; `python -m perf scale` measures this value"""
+"""Assumed CPU seconds of the driver process per block of a pool, as `python -m perf scale` measured them.
+
+A block is one batch, or several if there are many workers (see engine/pools/blocks.py)."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +100,17 @@ class Estimate:
     def store(self) -> float | None:
         """Return the bytes of the object store that keep all workers busy; None: not measured.
 
-        Each worker has IN_FLIGHT batches that wait for it or are in progress, and one batch of results. Each node also
+        Each worker has IN_FLIGHT blocks that wait for it or are in progress, and one block of results. Each node also
         holds the prepared arrays.
         """
         if self.probed is None:
             return None
         sizes = self.probed.bytes
-        batches = 0.0
+        blocks = 0.0
         for step in self.steps:
             received, sent = (sum(sizes.get(name, 0.0) for name in names) for names in (step.reads, step.columns))
-            batches += step.reach * step.pool.batch * (IN_FLIGHT * received + sent)
-        return batches + len(self.size.nodes) * self.probed.prepared
+            blocks += step.reach * self.travel().call(step.pool) * (IN_FLIGHT * received + sent)
+        return blocks + len(self.size.nodes) * self.probed.prepared
 
     def capacity(self) -> float:
         """Return the bytes of the object stores of all nodes."""
@@ -117,7 +120,7 @@ class Estimate:
         """Return the images per second that each part of the cluster allows; {} without a probe.
 
         A pool allows as many images as its workers compute. GPUs and CPUs are shared by the pools that use them. The
-        driver process allows one batch per DRIVER seconds.
+        driver process allows one block per DRIVER seconds.
         """
         if self.probed is None:
             return {}
@@ -126,7 +129,12 @@ class Estimate:
         on_gpus = sum(seconds * max(1.0, step.pool.gpus) for step, seconds in spent if step.pool.gpus)
         on_cpus = sum(seconds * step.pool.threads for step, seconds in spent if not step.pool.gpus)
         rates |= {"the GPUs": _rate(self.size.gpus, on_gpus), "the CPUs": _rate(self.size.cpus, on_cpus)}
-        return rates | {"the driver process": 1 / (DRIVER * sum(1 / step.pool.batch for step in self.steps))}
+        blocks = sum(1 / self.travel().call(step.pool) for step in self.steps)
+        return rates | {"the driver process": 1 / (DRIVER * blocks)}
+
+    def travel(self) -> Blocks:
+        """Return the numbers of images that travel together."""
+        return sized([step.pool for step in self.steps], self.left)
 
     def rate(self) -> tuple[float, str] | None:
         """Return the images per second, and the part of the cluster that limits them; None without a probe."""
@@ -134,7 +142,7 @@ class Estimate:
         return min((rate, name) for name, rate in limits.items()) if limits else None
 
     def batches(self) -> float | None:
-        """Return the batches per second of all pools together, which the driver process handles."""
+        """Return the batches per second of all pools together."""
         rate = self.rate()
         return None if rate is None else rate[0] * sum(1 / step.pool.batch for step in self.steps)
 

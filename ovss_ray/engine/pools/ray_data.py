@@ -9,6 +9,7 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from ovss_ray.engine.cluster import connection, placement, ray_internals
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.pools.blocks import sized
 from ovss_ray.engine.pools.worker import Recorder, Worker
 
 
@@ -23,13 +24,14 @@ def receipts(
     """Send images, rows of a manifest, through the pools. Yield one receipt per written file of records.
 
     `keeps`: columns to keep after each stage. `shared`: arguments for the workers of all pools. `write` writes a table
-    of records, and returns its receipts. The workers of the last pool call `write` if their batches have `size` images
-    or more. Otherwise, Ray tasks call `write` with `size` records.
+    of records, and returns its receipts. The workers of the last pool call `write` if they get `size` images or more at
+    a time. Otherwise, Ray tasks call `write` with `size` records.
     """
     ray_internals.quiet_data()
-    blocks = _blocks(images, pools[0].batch)
+    travel = sized(pools, len(images))
+    blocks = [images.slice(begin, travel.rows) for begin in range(0, len(images), travel.rows)]
     stream: Dataset = ray_internals.dataset(blocks)
-    alone = size <= pools[-1].batch  # then a batch is a part, and its worker writes it: no task on the way
+    alone = size <= travel.call(pools[-1])  # then its worker writes the part: no task on the way
     if alone and len(pools) == 1 and not connection.size().grows:  # else the budget keeps a growing pool in bounds
         ray_internals.keep_pool_undivided(stream)
     ends = accumulate(len(pool.stages) for pool in pools)
@@ -38,7 +40,8 @@ def receipts(
         if pool is pools[-1]:
             arguments["write"] = write if alone else None
         first = max(pool.least, min(pool.first, len(blocks)))
-        stream = _map(stream, pool, (first, max(first, min(pool.most, len(blocks)))), arguments)
+        workers = first, max(first, min(pool.most, len(blocks)))
+        stream = _map(stream, pool, travel.call(pool), workers, arguments)
     if not alone:
         writers = TaskPoolStrategy(size=placement.writers(connection.size().cpus))
         stream = stream.map_batches(
@@ -47,10 +50,11 @@ def receipts(
     yield from stream.iter_rows()
 
 
-def _map(images: Dataset, pool: Placed, workers: tuple[int, int], arguments: Mapping[str, Any]) -> Dataset:
+def _map(images: Dataset, pool: Placed, rows: int, workers: tuple[int, int], arguments: Mapping[str, Any]) -> Dataset:
     """Return the dataset that results when a pool of workers runs its stages on the rows.
 
-    `workers`: initial and maximum number of workers. Workers beyond the number of batches would have no work.
+    `rows`: number of images with which a worker is called. `workers`: initial and maximum number of workers. Workers
+    beyond the number of blocks would have no work.
 
     Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
     limit: it decides which images to skip, and stops the run after too many deaths.
@@ -58,13 +62,7 @@ def _map(images: Dataset, pool: Placed, workers: tuple[int, int], arguments: Map
     return images.map_batches(
         Recorder if "write" in arguments else Worker,
         fn_constructor_kwargs={"pool": pool, **arguments},
-        batch_size=pool.batch,
+        batch_size=rows,
         compute=ActorPoolStrategy(min_size=pool.least, max_size=workers[1], initial_size=workers[0]),
         **pool.options(),
     )
-
-
-def _blocks(manifest: pa.Table, batch: int) -> list[pa.Table]:
-    """Return the manifest cut into at most 10,000 blocks. Each block has the rows of one or more batches."""
-    rows = batch * -(-len(manifest) // (batch * 10_000))
-    return [manifest.slice(begin, rows) for begin in range(0, len(manifest), rows)]

@@ -62,19 +62,32 @@ class Worker:
         self.keep, self.vocabularies = keep, vocabularies
         ray.get(ledger.ready.remote(self.name))
 
-    def __call__(self, batch: Batch) -> Batch:
-        """Run the pool's stages on a batch, and return the columns that later stages need."""
-        return words.packed(self._computed(batch))
+    def __call__(self, images: Batch) -> Batch:
+        """Run the pool's stages on one or more batches, and return the columns that later stages need."""
+        return words.packed(self._computed(images))
 
-    def _computed(self, batch: Batch) -> Batch:
+    def _computed(self, images: Batch) -> Batch:
+        """Run the stages on one batch after the other. Return the columns to keep, of all batches together."""
+        done: list[Batch] = []
+        good = False
+        for begin in range(0, len(images["image_id"]), self.pool.batch):
+            batch = {name: values[begin : begin + self.pool.batch] for name, values in images.items()}
+            columns = self._settled(batch, good)
+            good = any(error == "" for error in columns["error"])
+            done.append({name: values for name, values in columns.items() if name in self.keep})
+        self.ledger.end.remote(self.name, good)
+        return _joined(done) if len(done) > 1 else done[0]
+
+    def _settled(self, batch: Batch, good: bool) -> Batch:
+        """Run the stages on a batch. If a worker died over some of its images, they are processed one by one.
+
+        `good`: True if at least one image of the previous batch has no error. A message to the ledger states that.
+        """
         names = execution.names(batch)
-        suspects = self._begin(names)
-        if suspects:
-            columns = _joined([self._alone(_row(batch, i), name, suspects.get(name)) for i, name in enumerate(names)])
-        else:
-            columns = self._run(batch)
-        self.ledger.end.remote(self.name, any(error == "" for error in columns["error"]))
-        return {name: values for name, values in columns.items() if name in self.keep}
+        suspects = self._begin(names, good=good)
+        if not suspects:
+            return self._run(batch)
+        return _joined([self._alone(_row(batch, i), name, suspects.get(name)) for i, name in enumerate(names)])
 
     def _alone(self, row: Batch, name: str, verdict: str | None) -> Batch:
         """Run the stages on a single image of a batch in which a worker died. `verdict`: reason to skip it, if any."""
@@ -84,8 +97,8 @@ class Worker:
             self._begin([name], alone=True)
         return self._run(row)
 
-    def _begin(self, names: list[str], alone: bool = False) -> dict[str, str]:
-        stop, suspects = ray.get(self.ledger.begin.remote(self.name, names, alone))
+    def _begin(self, names: list[str], alone: bool = False, good: bool = False) -> dict[str, str]:
+        stop, suspects = ray.get(self.ledger.begin.remote(self.name, names, alone, good))
         self._obey(stop)
         return suspects
 
@@ -121,9 +134,9 @@ class Recorder(Worker):
         super().__init__(**arguments)
         self.write = write
 
-    def __call__(self, batch: Batch) -> pa.Table:
-        """Run the last stages on a batch. Return its records, or the receipts of the files that `write` has written."""
-        table = records.table(self._computed(batch))
+    def __call__(self, images: Batch) -> pa.Table:
+        """Run the last stages on one or more batches. Return their records, or the receipts of files with them."""
+        table = records.table(self._computed(images))
         return self.write(table) if self.write else table
 
 

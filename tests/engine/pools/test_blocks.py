@@ -1,0 +1,82 @@
+"""Several batches in a block: how many, and that the ledger knows one batch of a worker at a time."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.engine.ledger import Ledger
+from ovss_ray.engine.pools import blocks, worker
+from ovss_ray.engine.pools.blocks import sized
+from ovss_ray.engine.pools.worker import Worker
+from ovss_ray.pipeline import execution
+from ovss_ray.structures.columns import Batch, column
+
+
+def placed(workers: int, batch: int) -> Placed:
+    return Placed((), 1, workers, 1.0, 0.0, batch, first=workers)
+
+
+@given(st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 100)), min_size=1, max_size=4), st.integers(1, 10**8))
+def test_blocks_are_few_enough_for_the_driver_and_many_enough_for_the_workers(
+    shapes: list[tuple[int, int]], images: int
+) -> None:
+    pools = [placed(workers, batch) for workers, batch in shapes]
+    travel = sized(pools, images)
+    assert -(-images // travel.rows) <= blocks.LIMIT
+    assert travel.rows % pools[0].batch == 0
+    for pool in pools:
+        assert travel.call(pool) % pool.batch == 0
+        assert pool.batch <= travel.call(pool) <= max(pool.batch, blocks.MOST)
+        if travel.images:
+            assert pool.first * blocks.SHARE * travel.images <= images
+
+
+def test_batches_travel_together_only_where_workers_and_images_are_many() -> None:
+    graph = [placed(4, 8), placed(64, 8), placed(4, 8)]
+    assert [sized(graph, images).images for images in (5_000, 40_000, 10**6)] == [0, 16, 64]
+    assert sized(graph[:1], 10**6).images == 0, "four workers"
+    assert sized([placed(64, 100)], 10**6).images == 0, "large batches"
+
+
+class Died(BaseException):
+    """The end of a process."""
+
+
+def called(ledger: Ledger, ids: list[str], killer: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Call a worker with batches of two images. Return the images that its stages finished; `killer` ends it."""
+    finished: list[str] = []
+
+    def run(stages: object, batch: Batch, vocabularies: object) -> Batch:
+        if killer in batch["image_id"]:
+            raise Died
+        finished.extend(batch["image_id"])
+        return {**batch, "error": column("" for _ in batch["image_id"])}
+
+    monkeypatch.setattr(worker.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(execution, "run", run)
+    made = Worker.__new__(Worker)
+    calls = {name: SimpleNamespace(remote=getattr(ledger, name)) for name in ("begin", "end")}
+    made.name, made.ledger, made.deadline = "a", SimpleNamespace(**calls), 600.0
+    made.traces, made.stages, made.vocabularies = cast(Any, None), {}, cast(Any, {})
+    made.pool, made.keep = SimpleNamespace(batch=2, computing=lambda: monkeypatch.context()), {"image_id"}  # type: ignore[assignment]
+    monkeypatch.setattr(made, "_deadline", monkeypatch.context)
+    images = {name: column(values) for name, values in (("image_id", ids), ("benchmark", ["b"] * len(ids)))}
+    assert list(made(images)["image_id"]) == finished
+    return finished
+
+
+def test_a_death_in_a_block_is_blamed_on_the_batch_in_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, ids = Ledger(images=7, max_deaths=1), list("1234567")
+    notes.start("a", 0, "node", "")
+    for busy in [("b/5", "b/6"), ("b/5",)]:  # finished batches of the block reset the deaths in succession
+        with pytest.raises(Died):
+            called(notes, ids, "5", monkeypatch)
+        assert notes.status().busy == {"a": busy}
+        assert notes.start("a", 0, "node", "") == ""
+    assert notes.begin("a", [f"b/{name}" for name in ids])[1] == {"b/5": "", "b/6": ""}
+    assert called(notes, ids, "none", monkeypatch) == ids
+    assert notes.status().busy == {}
