@@ -9,6 +9,7 @@ answered. The time until then contains the start of processes, so it depends on 
 """
 
 import io
+import logging
 import os
 import random
 import signal
@@ -186,6 +187,7 @@ def _still(service: Service, until: float, trouble: str) -> None:
 
 def measure(first: int, seeds: int, rounds: int, clients: int, rest: float) -> bool:
     """Print the table of each seed, and of each kind of fault; whether nothing was lost and nothing differs."""
+    logging.getLogger("ovss_ray.client").setLevel(logging.ERROR)  # which warns that there is no service for a while
     outcomes = {}
     console = Console(width=None if os.isatty(1) else 160)
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), *ARGUMENTS) as service:
