@@ -194,14 +194,29 @@ def listing(
 @app.command()
 def serve(
     config: str = "san_tiny",
-    clients: Annotated[int, typer.Option(min=1, help="that ask at once")] = 64,
+    clients: Annotated[int, typer.Option(min=0, help="that ask at once; 0: only the overhead of a request")] = 64,
     seconds: Annotated[float, typer.Option(min=1, help="that they ask for")] = 60,
     warm: Annotated[float, typer.Option(min=0, help="seconds before that, in which workers are added")] = 40,
 ) -> None:
-    """`ovss serve` under load: answers by status, times, sizes of batches, and memory before and after."""
+    """`ovss serve`: overhead of a request; under load answers, times, sizes of batches, memory before and after."""
     from perf import serve
 
     serve.measure(config, clients, seconds, warm)
+
+
+@app.command()
+def chaos(
+    seeds: Annotated[int, typer.Option(min=1, help="how many, each with faults of its own")] = 20,
+    first: Annotated[int, typer.Option(min=0, help="the first seed")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="of one or two faults for each seed")] = 3,
+    clients: Annotated[int, typer.Option(min=1, help="that send requests all the time")] = 16,
+    rest: Annotated[float, typer.Option(min=0, help="most seconds between an answer and the next request")] = 2.0,
+) -> None:
+    """Kill processes of `ovss serve` and restart it, under clients: lost and different answers, times of recovery."""
+    from perf import chaos
+
+    if not chaos.measure(first, seeds, rounds, clients, rest):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -48,8 +48,9 @@ class Service:
     """A service that runs."""
 
     address: str
-    process: subprocess.Popen[bytes]
+    command: list[str]
     output: Path
+    process: subprocess.Popen[bytes]
 
     def said(self) -> str:
         """What it has written so far."""
@@ -59,6 +60,30 @@ class Service:
         """All that have begun for it and still run."""
         top = psutil.Process(self.process.pid)
         return [top, *top.children(recursive=True)]
+
+    def restart(self) -> None:
+        """Stop it as a supervisor does, by SIGTERM, and run the same command again.
+
+        Raises RuntimeError if it does not stop with status 0.
+        """
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status: int | None = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            status = None
+        if status != 0:
+            raise RuntimeError(f"the service did not stop with status 0, but {status}. It said: {self.said()}")
+        self.process = _begun(self.command, self.output)
+
+
+def _begun(command: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
+    """Run a command of the service, and append what it writes to a file."""
+    with output.open("ab") as file:
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell has background jobs ignore
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}
+        return subprocess.Popen(
+            command, stdout=file, stderr=file, cwd=ROOT, env=environment, preexec_fn=heed, process_group=0
+        )
 
 
 @contextmanager
@@ -70,13 +95,8 @@ def serving(folder: Path, *arguments: str) -> Iterator[Service]:
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     command = [sys.executable, "-m", "ovss_ray", "serve", *arguments, "--port", str(port)]
-    with (folder / "output").open("wb") as output:
-        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a shell has background jobs ignore
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, cwd=ROOT, env=environment, preexec_fn=heed, process_group=0
-        )
-    service = Service(f"http://127.0.0.1:{port}", process, folder / "output")
+    output = folder / "output"
+    service = Service(f"http://127.0.0.1:{port}", command, output, _begun(command, output))
     begun: list[psutil.Process] = []
     try:
         _wait(service)
@@ -84,9 +104,9 @@ def serving(folder: Path, *arguments: str) -> Iterator[Service]:
     finally:
         with suppress(psutil.NoSuchProcess):
             begun = service.processes()
-        process.send_signal(signal.SIGINT)
+        service.process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
+            service.process.wait(PATIENCE)
         _, left = psutil.wait_procs(begun, 20)
         for one in left:
             one.kill()
@@ -185,7 +205,12 @@ def settled(service: Service, before: dict[str, float]) -> dict[str, float]:
 
 def measure(config: str, clients: int, seconds: float, warm: float) -> None:
     """Print the tables."""
+    from perf import overhead  # which imports this module
+
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), config) as service:
+        overhead.measure(service, config)
+        if not clients:
+            return
         load(service.address, clients, warm)
         before, (requests, count) = settled(service, {}), batches(service.address)
         found = load(service.address, clients, seconds)

@@ -1,7 +1,5 @@
 """What breaks while clients ask: with the shipped client nothing is lost, and the time to find it is kept."""
 
-import os
-import signal
 import socket
 import threading
 import time
@@ -21,7 +19,7 @@ from ovss_ray.config import loading as configs
 from ovss_ray.engine.cluster import connection
 from ovss_ray.errors import OvssError
 from ovss_ray.serve.deployments.app import LATE, QUIET, application
-from perf.serve import named, replicas
+from perf.serve import replicas
 from tests.serve.bright import picture
 from tests.toys import bright
 
@@ -129,40 +127,6 @@ def deployed(address: str) -> str:
     """Where the slow stage is served."""
     deploy(address)
     return address
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["slow-0", "http"])
-def test_a_replica_is_killed_and_another_one_takes_its_place(deployed: str, name: str) -> None:
-    with crowd(deployed) as asking:
-        (killed,) = processes(name)
-        os.kill(killed, signal.SIGKILL)  # as the kernel does when memory has run out
-        taken = asking.until(lambda: processes(name) - {killed})
-        asking.goes_on()
-        watched = serve.get_app_handle("ovss")
-        if name != "http":  # which knows nothing of the time before it
-            asking.until(lambda: any("in its place" in line for line in watched.lines.remote().result()))
-    print(f"{name}: another one begins after {taken:.1f} s")
-    assert taken < DIED + BUSY
-
-
-def actors(title: str) -> set[int]:
-    """The processes of Serve's own actors of a kind, such as ProxyActor."""
-    return {one.pid for one in psutil.Process().children(recursive=True) if title in named(one)}
-
-
-@pytest.mark.slow
-def test_proxy_and_controller_are_killed_and_clients_lose_nothing(deployed: str) -> None:
-    with crowd(deployed) as asking:
-        for titles in (["ProxyActor"], ["ProxyActor", "ServeController"]):
-            killed = [pid for title in titles for pid in actors(title)]
-            assert len(killed) == len(titles)
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
-            taken = asking.until(lambda: all(actors(title) - set(killed) for title in titles))  # noqa: B023
-            answers = asking.until(lambda: Client(deployed, patience=0).ready())
-            asking.goes_on()
-            print(f"{' and '.join(titles)}: others begin after {taken:.1f} s, and answer {answers:.1f} s later")
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -83,19 +84,24 @@ class Arguments(Settings):
     """seconds to wait for nodes if the cluster is too small; on Kubernetes, the head starts before the workers"""
 
 
+class NotDeployed(OvssError, RayServeException):
+    """Error of `build`. `serve status` prints a RayServeException as its message alone, without a traceback."""
+
+
 def build(arguments: Arguments) -> Application:
     """Return the service as a Ray Serve application, for `serve run`. The API key is read from $OVSS_API_KEY.
 
-    Raises OvssError if a config is invalid or does not fit the cluster. In the command `serve run`, print it as one
+    Raises NotDeployed if a config is invalid or does not fit the cluster. In the command `serve run`, print it as one
     line instead, and exit with status 2.
     """
     try:
         return _built(arguments)
     except OvssError as failure:
-        if Path(sys.argv[0]).name != SERVE_RUN:
-            raise
-        print(f"ovss: {failure}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        if Path(sys.argv[0]).name == SERVE_RUN:
+            print(f"ovss: {failure}", file=sys.stderr, flush=True)
+            sys.exit(2)
+        advice = "Fix the cause and run the same `serve deploy` again"
+        raise NotDeployed(f"the service could not start: {str(failure).rstrip('.')}. {advice}") from failure
 
 
 def _built(arguments: Arguments) -> Application:

@@ -89,8 +89,8 @@ class Answer(BaseModel):
 def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Answer:
     """Return the answer for a row that a model has computed. It has masks if `output` is "rle" or "polygons"."""
     labels: np.ndarray = row["prediction"]
-    counts = np.bincount(labels.ravel(), minlength=NONE + 1).tolist()
-    present = [k for k in range(len(vocabulary)) if counts[k]]
+    counts = np.bincount(labels.ravel(), minlength=NONE + 1)
+    present = np.flatnonzero(counts[: len(vocabulary)]).tolist()
     scores = _scores(row, labels) if "scores" in row else {}
     masks = rle.encode(labels, present) if output == "rle" else []
     shapes = outlines.trace(labels, present) if output == "polygons" else {}
@@ -99,8 +99,8 @@ def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Ans
         Found(
             index=k,
             name=vocabulary.names[k],
-            pixels=counts[k],
-            area=counts[k] / labels.size,
+            pixels=int(counts[k]),
+            area=int(counts[k]) / labels.size,
             score=scores.get(k),
             rle=Runs(size=(height, width), counts=masks[i]) if masks else None,
             polygons=[Shape(outline=ring.outline, holes=ring.holes) for ring in shapes[k]] if shapes else None,
@@ -108,7 +108,8 @@ def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Ans
         for i, k in enumerate(present)
     ]
     none = NONE if len(vocabulary) > PALETTE_CLASSES else PALETTE_CLASSES
-    return Answer(height=height, width=width, classes=classes, unnamed=counts[NONE], none=none, seconds=row["seconds"])
+    unnamed = int(counts[NONE])
+    return Answer(height=height, width=width, classes=classes, unnamed=unnamed, none=none, seconds=row["seconds"])
 
 
 def picture(row: Mapping[str, Any], vocabulary: Vocabulary, image: np.ndarray, output: Output, note: str = "") -> bytes:

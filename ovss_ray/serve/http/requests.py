@@ -11,12 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
-from ovss_ray.benchmarks import catalog
 from ovss_ray.config.limits import Limits
 from ovss_ray.errors import OvssError
 from ovss_ray.serve import json_body
 from ovss_ray.serve.http import photograph
 from ovss_ray.serve.http.answers import Output
+from ovss_ray.serve.intake import benchmarks
 from ovss_ray.structures.vocabulary import Vocabulary
 
 IMAGES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -233,7 +233,7 @@ def _classes(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocab
     if bool(fields.classes) == (fields.benchmark is not None):
         raise HTTPException(422, "pass either classes or a benchmark (exactly one of the two)")
     if fields.benchmark is not None:
-        return _of_benchmark(fields.benchmark, configured, limits)
+        return benchmarks.vocabulary(fields.benchmark, configured, limits)
     classes = [name for field in fields.classes for name in _listed(field, alone=len(fields.classes) == 1)]
     if len(classes) > limits.classes:
         raise HTTPException(422, f"too many classes: {len(classes):,}; the limit is {limits.classes:,}")
@@ -278,20 +278,3 @@ def _advice(names: list[str]) -> str:
     """Return a sentence that states the two ways to pass a list of classes, with `names` as the example."""
     listed = json.dumps(names, ensure_ascii=False)
     return f"Pass one field per class ({'&'.join(f'classes={name}' for name in names)}), or JSON: classes={listed}"
-
-
-def _of_benchmark(name: str, configured: Sequence[str], limits: Limits) -> Vocabulary:
-    """Return the classes of a known or configured benchmark. Raises HTTPException 422 for any other name.
-
-    Other names are refused, since they could be names of files or modules on this machine.
-    """
-    offered = [*catalog.known(), *configured]
-    base = name if name in configured else name.partition("@")[0]
-    if len(name) > limits.letters or (base.startswith("folder:") and name not in configured):
-        raise HTTPException(422, f"unknown benchmark {name[:40]!r}")
-    if base not in offered:
-        raise HTTPException(422, f"unknown benchmark {name!r}; available: {', '.join(offered)}")
-    try:
-        return catalog.load(name).vocabulary
-    except OvssError as failure:
-        raise HTTPException(422, str(failure)) from failure
