@@ -4,21 +4,23 @@ A family is a folder of ovss_ray/models, or a package of the user with the same 
 folder is the registry: this module reads VARIANTS and WEIGHTS of each `variants.py`. No torch is imported here.
 """
 
+import hashlib
 import os
-import shutil
-import urllib.request
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ovss_ray import registry
 from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.io.digests import sha256
-from ovss_ray.io.files.cache import cache_folder
+from ovss_ray.io.files import shown, stamp
+from ovss_ray.io.files.cache import cache_folder, fetch, lock_of
 
 PACKAGE = "ovss_ray.models"
 HUB = "https://huggingface.co/"
@@ -154,15 +156,18 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
 def find(name: str, path: str | Path | None = None) -> Path:
     """Return the path of a checkpoint: `path`, or by default the shipped or published file, downloaded if needed.
 
-    Raises UnknownName for an unknown name, and OvssError for a file that is missing and cannot be downloaded. The
-    error message has the searched path, the download page, and the command to type.
+    `path` may be a URI, such as s3://bucket/san.pth. Each machine then downloads the file once, into the folder of
+    weights. Raises UnknownName for an unknown name. Raises OvssError for a file that is missing and cannot be
+    downloaded, with the searched path, the download page, and the command to type. Also raises OvssError as `verify`.
     """
+    if path is not None and "://" in str(path):
+        return _copy(str(path), weights_folder())
     if path is not None:
         file = Path(path).expanduser().absolute()
         if not file.is_file():
             raise OvssError(f"the weights of {name}: file not found: {file}. {_advice(name)}")
         return file
-    return lookup(name) or _download(name)
+    return verify(name, lookup(name) or _download(name))
 
 
 def lookup(name: str) -> Path | None:
@@ -181,6 +186,21 @@ def _shipped_folder(name: str) -> Path:
     return Path(str(module.__file__)).parent / "weights"
 
 
+@lru_cache
+def _copy(uri: str, folder: Path) -> Path:
+    """Return the path of a copy of a URI's file. The copy of a changed file has another path."""
+    state = stamp(uri)
+    if state == "absent":
+        raise OvssError(f"the weights: file not found: {shown(uri)}. Correct the address")
+    version = hashlib.sha256(f"{uri} {state}".encode()).hexdigest()[:16]
+    try:
+        return fetch(uri, (folder / "copies" / version / uri.rpartition("/")[2]).absolute())
+    except OSError as failure:
+        raise OvssError(
+            f"{folder}: cannot be written: {failure.strerror or failure}. Set OVSS_WEIGHTS to a folder"
+        ) from failure
+
+
 def _download(name: str) -> Path:
     weights = weights_of(name)
     if weights.manual:
@@ -189,38 +209,31 @@ def _download(name: str) -> Path:
     if not weights.url:
         owner = weights.part_of or name
         raise OvssError(f"{weights.file} is missing in {_shipped_folder(owner)}. Install ovss_ray again")
+    file = weights_folder() / weights.file
     try:
-        weights_folder().mkdir(parents=True, exist_ok=True)
-        got = _from_hub(weights) if weights.page.startswith(HUB) else _from_page(weights)
-    except OSError as failure:  # both clients raise OSError for all failures: no network, no such file, no space
+        if weights.page.startswith(HUB):
+            _from_hub(weights, file)
+        else:
+            fetch(weights.url, file)
+    except (OSError, OvssError) as failure:  # the hub's client raises OSError for all failures
         reason = str(failure).partition("\n")[0] or type(failure).__name__
         raise OvssError(
-            f"the weights of {name} are not at {weights_folder() / weights.file}, and the download failed: {reason}. "
-            f"{_advice(name)}"
+            f"the weights of {name} are not at {file}, and the download failed: {reason}. {_advice(name)}"
         ) from failure
-    return verify(name, Path(got).absolute())
+    return file.absolute()
 
 
-def _from_hub(weights: Weights) -> str:
-    """Download a checkpoint from the Hugging Face hub, and return its path.
+def _from_hub(weights: Weights, file: Path) -> None:
+    """Download a checkpoint from the Hugging Face hub, unless another process has just done so.
 
-    The hub's client shows the progress, resumes interrupted downloads, and locks the file.
+    The hub's client shows the progress, and resumes interrupted downloads.
     """
     from huggingface_hub import hf_hub_download
 
-    return hf_hub_download(weights.page.removeprefix(HUB), weights.file, local_dir=weights_folder())
-
-
-def _from_page(weights: Weights) -> Path:
-    """Download a checkpoint from the authors' server. The file has a temporary name until it is complete."""
-    file = weights_folder() / weights.file
-    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with urllib.request.urlopen(weights.url, timeout=60) as stream, aside.open("wb") as sink:
-            shutil.copyfileobj(stream, sink, 1 << 20)
-        return aside.rename(file)
-    finally:
-        aside.unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_of(file)):
+        if not file.is_file():
+            hf_hub_download(weights.page.removeprefix(HUB), weights.file, local_dir=file.parent)
 
 
 def _advice(name: str) -> str:

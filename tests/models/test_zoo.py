@@ -1,8 +1,12 @@
 """Checkpoints are found, fetched, verified, or asked for with the line to type."""
 
 import importlib
+import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from ovss_ray.models.san import fake as san_fake
 from ovss_ray.models.san.variants import VARIANTS, WEIGHTS
 from ovss_ray.pipeline.stage import StageConfig
 from tests.checkpoints import SMALL, small_checkpoint
+from tests.web import Web
 
 NAME = "san_vit_b_16"
 
@@ -25,6 +30,14 @@ NAME = "san_vit_b_16"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OVSS_WEIGHTS", str(tmp_path / "weights"))
     return tmp_path / "weights"
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Web() as server:
+        yield server
+        server.shutdown()
 
 
 def test_a_path_that_is_given_is_taken(tmp_path: Path) -> None:
@@ -181,3 +194,33 @@ def test_looking_for_weights_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+LOADING = "import sys; from ovss_ray.models import zoo; print(zoo.find('san_vit_b_16', sys.argv[1]))"
+
+
+def test_two_processes_of_a_machine_download_a_checkpoint_once(
+    web: Web, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, content = web.url("san.pth"), os.urandom(300_000)
+    web.files["san.pth"], web.held = content, threading.Event()
+    processes = [
+        subprocess.Popen([sys.executable, "-c", LOADING, url], stdout=subprocess.PIPE, text=True) for _ in "12"
+    ]
+    while not any(folder.rglob("*.part")):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    web.held.set()
+    (first, second) = (Path(process.communicate(timeout=120)[0].strip()) for process in processes)
+    assert first == second
+    assert first.read_bytes() == content
+    assert len(web.asked) == 3, "each looks which version there is, and one downloads"
+    web.files["san.pth"], web.cuts = content[1:], [1000] * 9
+    zoo._copy.cache_clear()
+    with pytest.raises(OvssError, match=r"san\.pth: cannot be downloaded: .*IncompleteRead"):
+        zoo.find(NAME, url)
+    assert [file for file in folder.rglob("*san.pth*") if file.suffix != ".lock"] == [first], (
+        "nothing is left of half a file"
+    )
+    with pytest.raises(OvssError, match=r"the weights: file not found: .*other\.pth"):
+        zoo.find(NAME, web.url("other.pth"))

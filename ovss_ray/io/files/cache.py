@@ -8,6 +8,7 @@ import uuid
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from filelock import FileLock
 from platformdirs import user_cache_dir
 
 from ovss_ray.errors import OvssError
@@ -90,3 +91,26 @@ def local_copy(uri: str) -> Path:
         except OSError as failure:
             raise OvssError(f"{copy}: cannot be written: {failure.strerror}. Set OVSS_CACHE to a folder") from failure
     return copy
+
+
+def fetch(uri: str, file: Path) -> Path:
+    """Return a file of this machine. If it does not exist, it is downloaded from a URI.
+
+    Processes wait for each other, so only one downloads. The file has a temporary name until it is complete; a
+    transfer that breaks off leaves no file. Raises OvssError if the download fails, and OSError of the local disk.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_of(file)):
+        if not file.exists():
+            aside = file.with_name(f".{file.name}.part")
+            try:
+                remote.download(uri, aside)
+                aside.replace(file)
+            finally:
+                aside.unlink(missing_ok=True)
+    return file
+
+
+def lock_of(file: Path) -> Path:
+    """Return the path of the lock that a process holds while it downloads a file."""
+    return file.with_name(f".{file.name}.lock")

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from ovss_ray.errors import OvssError
@@ -33,6 +34,8 @@ OPTIONS = {"http": {"simple_links": False}, "https": {"simple_links": False}}
 """Scheme → options of its file system. An index page lists files by its links, not by other text."""
 ATTEMPTS = 4
 """Number of times that a read is attempted. The libraries of object stores repeat requests themselves, too."""
+SILENCE = 60.0
+"""Seconds without a byte after which a download fails."""
 PAGE = 1000
 """Number of entries of a listing that are fetched at once."""
 _LIBRARIES = (
@@ -124,6 +127,28 @@ def read(uri: str, start: int | None = None, end: int | None = None) -> bytes:
     backend, path = locate(uri)
     with explained(uri, "read"):
         return _repeated(backend.cat_file, path, start=start, end=end)
+
+
+def download(uri: str, file: Path) -> None:
+    """Copy a file to this machine, piece by piece. Raises OvssError, also for a transfer that breaks off."""
+    backend, path = locate(uri)
+    with explained(uri, "downloaded"):
+        if _is_web(backend):  # fsspec would end a transfer after five minutes
+            _repeated(_streamed, uri, file)
+        else:
+            _repeated(backend.get_file, path, str(file))
+
+
+def _streamed(uri: str, file: Path) -> None:
+    import requests
+
+    try:
+        with requests.get(uri, stream=True, timeout=SILENCE) as answer, file.open("wb") as sink:
+            answer.raise_for_status()
+            for piece in answer.iter_content(1 << 20):
+                sink.write(piece)
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as failure:
+        raise ConnectionError(str(failure)) from failure
 
 
 @contextmanager
