@@ -1,34 +1,45 @@
 """The client: what it sends, what it makes of answers, and that it asks again where that may help."""
 
+import asyncio
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import urllib3
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
-from ovss_ray.client import Client, DeadlinePassed, NotThere, _file_name
-from ovss_ray.client import _bytes as encoded
+from ovss_ray.client import Client, DeadlinePassed, Found, NotThere, Segmentation
+from ovss_ray.client.photographs import encode, file_name
+from ovss_ray.config.limits import Limits
 from ovss_ray.errors import OvssError
 from ovss_ray.serve import retries
+from ovss_ray.serve.http import api
+from ovss_ray.serve.http.admission import Model
 from ovss_ray.serve.http.guard import digest
+from ovss_ray.serve.intake import jobs
+from ovss_ray.serve.row import Kind, Row
 from ovss_ray.structures.columns import NONE
-from tests.serve.bright import picture, service
+from ovss_ray.structures.vocabulary import Vocabulary
+from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture, service
 from tests.toys import bright
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A toy service with a key, over HTTP."""
-    server = uvicorn.Server(uvicorn.Config(service(key=digest("secret")), port=0, log_level="error"))
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """An application over HTTP, at an address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     running = threading.Thread(target=server.run, daemon=True)
     running.start()
     while not server.started:
@@ -36,6 +47,13 @@ def address() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     running.join(10)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A toy service with a key, over HTTP."""
+    with listening(service(key=digest("secret"))) as told:
+        yield told
 
 
 @contextmanager
@@ -143,7 +161,7 @@ def test_a_coco_document_has_the_regions_or_the_masks_of_a_prompt(address: str, 
     ],
 )
 def test_a_document_names_an_image_by_its_file_without_secrets(address: str | Path, name: str) -> None:
-    assert _file_name(address) == name
+    assert file_name(address) == name
 
 
 def test_an_image_is_sent_once_and_again_when_the_service_has_forgotten_it(
@@ -164,7 +182,7 @@ def test_an_image_is_sent_once_and_again_when_the_service_has_forgotten_it(
     assert sent == [(True, 200), (False, 200)]
     other = Client(address, key="secret")
     unknown = picture(26, 34)
-    other._sent.update(asking._sent | {sha256(encoded(unknown)).hexdigest(): None})
+    other._sent.update(asking._sent | {sha256(encode(unknown)).hexdigest(): None})
     assert not other.prompt(unknown, [(3, 4, 1)]).answer.cached
     assert sent[2:] == [(False, 404), (True, 200)]
     assert other.prompt(unknown, [(3, 4, 1)]).answer.cached
@@ -180,6 +198,78 @@ def test_what_is_wrong_is_said_as_the_service_says_it(address: str) -> None:
         asking.segment(b"no image", ["a"])
     with pytest.raises(OvssError, match=r"Write \['road'\]"):
         asking.segment(picture(), "road")
+
+
+def test_several_images_are_answered_in_one_request_or_one_by_one_as_a_job(address: str) -> None:
+    asking, images = Client(address, key="secret"), [picture(), picture(16, 40)]
+    batch = asking.segment_batch([images[0], b"no image", images[1]], ["a", ["b", "bee"]], templates=["the {}"])
+    job = asking.segment_job([images[0], b"no image", images[1]], ["a", ["b", "bee"]])
+    again = asking.job(job.id)
+    for results in (batch, list(job), list(again)):
+        first, refused, second = results
+        for image, result in zip(images, (first, second), strict=True):
+            assert isinstance(result, Segmentation)
+            np.testing.assert_array_equal(result.labels, bright(image, 2))
+            assert (result.answer.png, [one.name for one in result.answer.classes]) == (None, ["a", "b"])
+        assert re.match(r".* answered 415: .*not a JPEG, PNG or WebP", str(refused))
+    assert (again.images, again.state().state, again.state().answered) == (3, "done", 3)
+    again.cancel()
+    with pytest.raises(NotThere, match="no such job"):
+        job.state()
+    for found in (
+        asking.regions_batch(images, ["a", "b"], top=1, ranked=1),
+        list(asking.regions_job(images, ["a", "b"], top=1, ranked=1)),
+    ):
+        for image, result in zip(images, found, strict=True):
+            assert isinstance(result, Found)
+            np.testing.assert_array_equal(result.masks, asking.regions(image, ["a", "b"]).masks)
+            assert len(result.answer.ranking or ()) == 2
+    with pytest.raises(OvssError, match="answered 422: 17 images; send between 1 and 16"):
+        asking.segment_batch([images[0]] * 17, ["a"])
+
+
+@pytest.mark.parametrize("image", ["photo.png", b"bytes", picture()])
+def test_a_single_image_where_a_list_is_wanted_is_refused_before_anything_is_sent(image: Any) -> None:
+    asking = Client("http://127.0.0.1:9")
+    for send in (asking.segment_batch, asking.segment_job, asking.regions_batch, asking.regions_job):
+        with pytest.raises(OvssError, match=r"images must be a list; got a single \w+. Write \[image\]"):
+            send(image, ["a"])
+
+
+@pytest.mark.usefixtures("hurried")
+def test_images_for_which_a_busy_service_has_no_place_are_sent_again_and_the_others_not() -> None:
+    toy = Toy(delay=0.05)
+    with listening(api.build([Model(MODEL, toy.send, WORDS)], Limits(waiting=1), None)) as address:
+        while not Client(address).ready():
+            time.sleep(0.01)
+        toy.asked.clear()
+        images = [picture(8, width) for width in (8, 9, 10, 11, 12)]
+        results = Client(address).segment_batch(images, ["a", "b"])
+    assert [result.labels.shape for result in results if isinstance(result, Segmentation)] == [
+        i.shape[:2] for i in images
+    ]
+    assert sorted(row["image"].shape[1] for row, _ in toy.asked) == [8, 9, 10, 11, 12]
+
+
+def test_a_result_of_a_job_comes_before_the_next_image_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "WAIT", 0.05)
+    toy, gate = Toy(), threading.Event()
+
+    async def send(row: Row, words: Vocabulary, kind: Kind) -> Row:
+        while row["image"].shape[0] == 16 and not gate.is_set():
+            await asyncio.sleep(0.01)
+        return await toy.send(row, words, kind)
+
+    with listening(api.build([Model(OUTLINER, send, WORDS)], Limits(), None)) as address:
+        job = Client(address).segment_job([picture(), picture(16, 40)], ["a", "b"])
+        results = job.results()
+        assert isinstance(next(results), Segmentation)
+        assert (job.state().state, job.state().answered) == ("running", 1)
+        with pytest.raises(OvssError, match=rf"job {job.id}: 1 of 2 images were answered within 0.1 s. It still runs"):
+            list(job.results(seconds=0.1))
+        gate.set()
+        assert isinstance(next(results), Segmentation)
+        assert list(results) == []
 
 
 NO_IMAGES = {

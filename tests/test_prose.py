@@ -90,7 +90,7 @@ def test_variables_are_named_by_what_they_hold() -> None:
 
 def test_all_packages_are_read() -> None:
     names = {path.relative_to(PACKAGE).parts[0] for path in modules()}
-    assert {"actors", "engine", "models", "serve", "training", "client.py", "__init__.py"} <= names
+    assert {"actors", "engine", "models", "serve", "training", "client", "__init__.py"} <= names
 
 
 def test_a_sample_has_forty_docstrings_and_twenty_messages_and_repeats_itself() -> None:

@@ -49,6 +49,12 @@ def words(classes: Classes | None, benchmark: str | None, model: str | None, **m
     return [*((name, value) for name, value in fields.items() if value is not None), *templates]
 
 
+def regions(classes: Classes | None, benchmark: str | None, model: str | None, top: int, ranked: int) -> Fields:
+    """Return the form fields of a request for all regions. Raises OvssError as `words`."""
+    fields = [*words(classes, benchmark, model), ("top", str(top))]
+    return fields + ([("ranked", str(ranked))] if ranked else [])
+
+
 def question(points: Points, box: Sequence[float] | None, multimask: bool | None) -> Fields:
     """Return the form fields of a prompt.
 

@@ -10,7 +10,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import urllib3
 
@@ -51,7 +52,7 @@ def send(attempt: Attempt, address: str, seconds: float, patience: float) -> url
             failure = error
         pause = delay(answer, number)
         spent = time.monotonic() - begun
-        if spent + pause > patience or (answer and final(answer, number)):
+        if spent + pause > patience or (answer and final(answer.status, answer.data, number)):
             break
         if (answer is None or answer.status == 404) and spent > NOTICE and not warned:
             reason = failure if answer is None else f"status 404: {answer.data[:80]!r}"
@@ -64,14 +65,21 @@ def send(attempt: Attempt, address: str, seconds: float, patience: float) -> url
     return answer
 
 
-def final(answer: urllib3.BaseHTTPResponse, number: int) -> bool:
+def final(status: int, body: bytes, number: int) -> bool:
     """Return whether the answer to attempt `number`, counted from 0, is final: the request is not repeated."""
-    code = field(answer.data, "code")
-    if answer.status == 404:
-        return field(answer.data, "detail") is not None  # else Ray Serve runs, and the service is not deployed yet
-    if code == INTERNAL:
-        return number + 1 >= TRIES
-    return answer.status not in STATUSES or code == DEADLINE
+    if 200 <= status < 300:
+        return True
+    document = refusal(body)
+    if status == 404:
+        return "detail" in document  # else Ray Serve runs, and the service is not deployed yet
+    return not passing(status, document, number)
+
+
+def passing(status: int, document: Mapping[str, Any], number: int) -> bool:
+    """Return whether a refusal of attempt `number`, counted from 0, may pass. `document`: its JSON document."""
+    if document.get("code") == INTERNAL:
+        return number + 1 < TRIES
+    return status in STATUSES and document.get("code") != DEADLINE
 
 
 def delay(answer: urllib3.BaseHTTPResponse | None, number: int) -> float:
@@ -89,10 +97,10 @@ def delay(answer: urllib3.BaseHTTPResponse | None, number: int) -> float:
     return min(later, RETRY_AFTER) + random.uniform(0, min(LONGEST, FIRST * 2 ** min(number, 10)))
 
 
-def field(body: bytes, name: str) -> str | None:
-    """Return a field of an error's JSON document as text; None if the body is something else."""
+def refusal(body: bytes) -> dict[str, Any]:
+    """Return the JSON document of a refused request; an empty one if the body is something else."""
     try:
-        value = json.loads(body)[name]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return str(value)
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -211,7 +211,7 @@ def test_images_are_shared_out_among_the_workers_and_each_remembers_its_own(serv
     until, held = time.monotonic() + 60, []
     while len(held) < 2:  # a busy worker may not say in time what it holds
         assert time.monotonic() < until, held
-        told = asking._send("GET", "/metrics").decode().splitlines()
+        told = asking._connection.send("GET", "/metrics").decode().splitlines()
         held = [float(line.split()[-1]) for line in told if line.startswith('ovss_cache_bytes{cache="images"')]
     first = 2 * 96 * 128 * 3 + 768 * 1024 * 3 + 3 * 64 * 32 * 32 * 4
     assert all(some > first + 300_000 for some in held), "more than the three test images that every worker is given"

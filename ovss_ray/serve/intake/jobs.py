@@ -4,27 +4,19 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import HTTPException
-from pydantic import BaseModel, Field
 
 from ovss_ray.config.limits import Limits
+from ovss_ray.serve.intake.job_state import JobState, State
 
-State = Literal["running", "done"]
+WAIT = 10.0
+"""Maximum seconds for which a request for further answers of a job waits until there is one"""
 Run = Callable[[int], Awaitable[dict[str, Any]]]
 """Function that answers the image with a number, from 0"""
-
-
-class JobState(BaseModel):
-    """The state of a job."""
-
-    id: str
-    state: State
-    images: int = Field(description="number of images in the request")
-    answered: int = Field(description="number of images that are answered or refused")
-    expires: float | None = Field(description="seconds until the answers are deleted; null while the job runs")
 
 
 @dataclass
@@ -39,6 +31,13 @@ class Job:
     ended: float | None = None
     """time.monotonic() at which the last image was answered"""
     task: asyncio.Task[None] | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """set at the next answer, and replaced by another event then"""
+
+    def announce(self) -> None:
+        """Wake those that wait for the next answer."""
+        self.news.set()
+        self.news = asyncio.Event()
 
 
 class Jobs:
@@ -69,7 +68,10 @@ class Jobs:
             answer = await run(number)
             job.answers.append(answer)
             job.size += len(answer.get("body", b""))
+            if number + 1 < job.images:
+                job.announce()
         job.ended = self.clock()
+        job.announce()
 
     def state(self, identifier: str) -> JobState:
         """Return the state of a job. Raises HTTPException 404 for an unknown one."""
@@ -83,12 +85,26 @@ class Jobs:
         job = self._find(identifier)
         return None if job.ended is None else job.answers
 
+    async def further(self, identifier: str, first: int) -> Sequence[dict[str, Any]] | None:
+        """Return the answers of a job from position `first` on as soon as there is one; None if none came within WAIT.
+
+        When all images are answered, the answers may be none. Raises HTTPException 404 for an unknown job.
+        """
+        job = self._find(identifier)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WAIT):
+                while len(job.answers) <= first and job.ended is None:
+                    await job.news.wait()
+                    self._find(identifier)
+        return job.answers[first:] if len(job.answers) > first or job.ended is not None else None
+
     def delete(self, identifier: str) -> None:
         """End a job and delete its answers. Raises HTTPException 404 for an unknown job."""
         job = self._find(identifier)
         if job.task:
             job.task.cancel()
         del self._jobs[identifier]
+        job.announce()
 
     def _find(self, identifier: str) -> Job:
         self._expire()

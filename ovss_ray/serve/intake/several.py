@@ -7,17 +7,18 @@ import asyncio
 import json
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from starlette.datastructures import UploadFile
 
 from ovss_ray.config.limits import Limits
 from ovss_ray.serve import json_body, refusal
 from ovss_ray.serve.http import photograph
 from ovss_ray.serve.http.admission import LOG, STOPPING, Desk
-from ovss_ray.serve.intake.jobs import Jobs, JobState
+from ovss_ray.serve.intake.job_state import JobState
+from ovss_ray.serve.intake.jobs import Jobs
 from ovss_ray.serve.refusal import ERRORS, Refused, request_id
 
 Kind = Literal["segment", "regions"]
@@ -29,6 +30,7 @@ HOW = (
 )
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "no such job", "model": refusal.Refusal}}
 RUNNING: dict[int | str, dict[str, Any]] = {409: {"description": "the job is running", "model": refusal.Refusal}}
+FIRST = Query(ge=0, description="position of the first answer, from 0; the job may still run then")
 PASSED = (b"host", b"authorization", b"origin", b"sec-fetch-site")
 """Headers of the request that each of its images gets too"""
 AGAIN = (429, 503)
@@ -184,9 +186,13 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
         return jobs.state(identifier)
 
     @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses=UNKNOWN | RUNNING)
-    async def result(identifier: str) -> Response:
-        """Return the answers as /v1/batch does. While the job runs, the status is 409 with Retry-After."""
-        answers = jobs.answers(identifier)
+    async def result(identifier: str, first: Annotated[int | None, FIRST] = None) -> Response:
+        """Return the answers as /v1/batch does. While the job runs, the status is 409 with Retry-After.
+
+        With `first`, return the answers from this position on, as soon as there is one. The request waits for it up to
+        10 seconds.
+        """
+        answers = jobs.answers(identifier) if first is None else await jobs.further(identifier, first)
         if answers is None:
             raise Refused(409, "the job is still running", "running", {"Retry-After": str(max(1, desk.limits.retry))})
         return document(answers)

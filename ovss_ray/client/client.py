@@ -1,0 +1,208 @@
+"""The client: a method for each kind of request."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Unpack
+
+from ovss_ray.client import photographs, results, several
+from ovss_ray.client.connection import PATIENCE, Connection, NotThere
+from ovss_ray.client.photographs import Photograph
+from ovss_ray.client.results import Found, Segmentation
+from ovss_ray.client.several import Job
+from ovss_ray.errors import OvssError
+from ovss_ray.serve import form
+from ovss_ray.serve.form import Classes, Fields, Points, Prompting
+from ovss_ray.serve.http.answers import Answer, Output
+from ovss_ray.serve.http.mask_answers import Prompted, Regions
+from ovss_ray.serve.intake.job_state import JobState
+
+REMEMBERED_DIGESTS = 1000
+"""Maximum number of digests of sent images that the client remembers"""
+
+
+class Client:
+    """A client of one service. It is thread-safe."""
+
+    def __init__(
+        self, address: str = "http://127.0.0.1:8000", key: str | None = None, patience: float = PATIENCE,
+        seconds: float = 60.0,
+    ) -> None:  # fmt: skip
+        """Prepare a client of the service at `address`. `key`: API key, by default $OVSS_API_KEY.
+
+        `patience`: seconds for which a request is repeated; 0: it is sent once. `seconds`: timeout of each attempt.
+        """
+        self._connection = Connection(address, key, patience, seconds)
+        self._sent: OrderedDict[str, None] = OrderedDict()
+
+    def segment(
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        **more: Unpack[Prompting],
+    ) -> Segmentation:  # fmt: skip
+        """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError.
+
+        With neither, the words that the model finds in the image are used (`answer.words`). `more`: see form.Prompting.
+        """
+        answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
+        return results.segmentation(answer)
+
+    def masks(
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        **more: Unpack[Prompting],
+    ) -> Answer:  # fmt: skip
+        """Return one mask per class that was found, in COCO's run-length encoding. Raises OvssError."""
+        return self._segment(image, form.words(classes, benchmark, model, **more), "rle")
+
+    def polygons(
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        **more: Unpack[Prompting],
+    ) -> Answer:  # fmt: skip
+        """Return the polygons of each class that was found, with their holes. Raises OvssError."""
+        return self._segment(image, form.words(classes, benchmark, model, **more), "polygons")
+
+    def overlay(
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        **more: Unpack[Prompting],
+    ) -> bytes:  # fmt: skip
+        """Return a PNG of the image with the colours of the classes over it. Raises OvssError."""
+        return results.picture(self._segment(image, form.words(classes, benchmark, model, **more), "overlay").overlay)
+
+    def regions(
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        top: int = 3, ranked: int = 0,
+    ) -> Found[Regions]:  # fmt: skip
+        """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
+
+        `ranked`: number of regions in the ranking of each class, in `answer.ranking`; 0: no ranking. Raises OvssError.
+        """
+        fields = [*form.regions(classes, benchmark, model, top, ranked), form.file(photographs.encode(image))]
+        return results.regions(Regions.model_validate_json(self._connection.send("POST", "/v1/regions", fields)))
+
+    def prompt(
+        self, image: Photograph, points: Points = (), box: Sequence[float] | None = None,
+        classes: Classes | None = None, benchmark: str | None = None, model: str | None = None, top: int = 5,
+        multimask: bool | None = None, base: Sequence[str] | None = None,
+    ) -> Found[Prompted]:  # fmt: skip
+        """Return the masks of the object at points or in a box (x0, y0, x1, y1), highest predicted IoU first.
+
+        The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
+        path or bytes are faster than an array, which is encoded for each prompt. Without classes or a benchmark, masks
+        have no class names. Open-Vocabulary SAM also returns the probabilities of its two branches, in the fields
+        `head` and `clip` of each name. `base`: class names in the training of Open-Vocabulary SAM. Raises OvssError.
+        """
+        data = photographs.encode(image)
+        name = hashlib.sha256(data).hexdigest()
+        fields = [*form.words(classes, benchmark, model), ("top", str(top)), *form.question(points, box, multimask)]
+        fields += [] if base is None else [("base", json.dumps(list(base)))]
+        return results.prompted(Prompted.model_validate_json(self._prompt(name, data, fields)))
+
+    def coco(
+        self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
+        points: Points = (), box: Sequence[float] | None = None, multimask: bool | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return a COCO document for json.dump: the masks for points or a box, or all regions without a prompt.
+
+        The document names the image by the file name of a path or URL, else by its sha256. Raises OvssError.
+        """
+        data, question = photographs.encode(image), form.question(points, box, multimask)
+        fields = [*form.words(classes, benchmark, model), ("output", "coco"), *question]
+        fields += [("file_name", photographs.file_name(image))] if isinstance(image, str | Path) else []
+        if question:
+            answer = self._prompt(hashlib.sha256(data).hexdigest(), data, fields)
+        else:
+            answer = self._connection.send("POST", "/v1/regions", [*fields, form.file(data)])
+        document: dict[str, Any] = json.loads(answer)
+        return document
+
+    def segment_batch(
+        self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
+        model: str | None = None, **more: Unpack[Prompting],
+    ) -> list[Segmentation | OvssError]:  # fmt: skip
+        """Send several images in one request, and return the label map of each, as `segment` does.
+
+        An image that is refused, such as a damaged one, gives an OvssError in its place. That error is not raised.
+        Images that are refused because the service is busy are sent again. A request may have `limits.images` images
+        (16). Raises OvssError if the whole request is refused.
+        """
+        sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
+        return several.batch(self._connection, "segment", sent, fields, results.decode_segmentation)
+
+    def regions_batch(
+        self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
+        model: str | None = None, top: int = 3, ranked: int = 0,
+    ) -> list[Found[Regions] | OvssError]:  # fmt: skip
+        """Send several images in one request, and return the regions of each, as `regions` does.
+
+        Refused images and errors: see `segment_batch`.
+        """
+        fields = form.regions(classes, benchmark, model, top, ranked)
+        return several.batch(
+            self._connection, "regions", photographs.encode_all(images), fields, results.decode_regions
+        )
+
+    def segment_job(
+        self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
+        model: str | None = None, **more: Unpack[Prompting],
+    ) -> Job[Segmentation]:  # fmt: skip
+        """Send several images as a job. Iterate over it for the label map of each, in order, or an OvssError.
+
+        The service answers the images one by one, and between other requests. Raises OvssError if the job is refused.
+        """
+        sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
+        return several.begin(self._connection, "segment", sent, fields, results.decode_segmentation)
+
+    def regions_job(
+        self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
+        model: str | None = None, top: int = 3, ranked: int = 0,
+    ) -> Job[Found[Regions]]:  # fmt: skip
+        """Send several images as a job. Iterate over it for the regions of each, in order, or an OvssError.
+
+        Raises OvssError if the job is refused.
+        """
+        fields = form.regions(classes, benchmark, model, top, ranked)
+        return several.begin(
+            self._connection, "regions", photographs.encode_all(images), fields, results.decode_regions
+        )
+
+    def job(self, identifier: str) -> Job[Segmentation] | Job[Found[Regions]]:
+        """Return the job with an id, such as one that another process has begun.
+
+        Raises NotThere if the service does not know it, OvssError for other errors.
+        """
+        state = JobState.model_validate_json(self._connection.send("GET", f"/v1/jobs/{identifier}"))
+        return Job(self._connection, state, results.decode)
+
+    def models(self) -> dict[str, Any]:
+        """Return the models of the service, and its limits. Raises OvssError."""
+        models: dict[str, Any] = json.loads(self._connection.send("GET", "/v1/models"))
+        return models
+
+    def ready(self) -> bool:
+        """Return whether the service is ready to segment. The request is not repeated."""
+        try:
+            self._connection.send("GET", "/v1/ready", patience=0.0)
+        except OvssError:
+            return False
+        return True
+
+    def _prompt(self, name: str, data: bytes, fields: Fields) -> bytes:
+        """Send a prompt, and return the body of the answer.
+
+        If the client has sent the image before, it first sends only the digest. If the service no longer caches the
+        image, the client sends the image again.
+        """
+        if name in self._sent:
+            with suppress(NotThere):
+                return self._connection.send("POST", "/v1/prompt", [*fields, ("image", name)])
+        answer = self._connection.send("POST", "/v1/prompt", [*fields, form.file(data)])
+        self._sent[name] = None
+        while len(self._sent) > REMEMBERED_DIGESTS:
+            self._sent.popitem(last=False)
+        return answer
+
+    def _segment(self, image: Photograph, words: Fields, output: Output) -> Answer:
+        fields = [*words, ("output", output), form.file(photographs.encode(image))]
+        return Answer.model_validate_json(self._connection.send("POST", "/v1/segment", fields))

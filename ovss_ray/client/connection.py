@@ -1,0 +1,74 @@
+"""A connection to the service: requests with the API key, their repetition, and the errors of refused ones."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import urllib3
+
+from ovss_ray.errors import OvssError
+from ovss_ray.serve import retries
+from ovss_ray.serve.form import Fields
+
+PATIENCE = 300.0
+"""Seconds for which a request is repeated while the service is busy or restarts; a restart takes about a minute"""
+
+
+class NotThere(OvssError):
+    """Error for status 404: the service does not know the path or the job, or no longer caches the image."""
+
+
+class DeadlinePassed(OvssError):
+    """Error for a request that the service could not answer within its time limit, `limits.seconds`."""
+
+
+class Running(OvssError):
+    """Error for status 409: a job has no further answer yet."""
+
+
+KINDS: Mapping[int, type[OvssError]] = {404: NotThere, 409: Running}
+"""HTTP status → kind of the error"""
+
+
+class Connection:
+    """A connection to one service. It is thread-safe."""
+
+    def __init__(
+        self, address: str = "http://127.0.0.1:8000", key: str | None = None, patience: float = PATIENCE,
+        seconds: float = 60.0,
+    ) -> None:  # fmt: skip
+        """Prepare a client of the service at `address`. `key`: API key, by default $OVSS_API_KEY.
+
+        `patience`: seconds for which a request is repeated; 0: it is sent once. `seconds`: timeout of each attempt.
+        """
+        key = key or os.environ.get("OVSS_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.address, self.patience, self.seconds = address.rstrip("/"), patience, seconds
+        self._http = urllib3.PoolManager(headers=headers, retries=False, maxsize=32)
+
+    def send(self, method: str, path: str, fields: Fields | None = None, patience: float | None = None) -> bytes:
+        """Send a request, and return the body of the answer. `patience`: default that of the connection.
+
+        Raises NotThere for status 404, DeadlinePassed if the service's time limit was exceeded, OvssError for other
+        errors.
+        """
+        address, patience = self.address + path, self.patience if patience is None else patience
+
+        def attempt(seconds: float) -> urllib3.BaseHTTPResponse:
+            return self._http.request(method, address, fields=fields, timeout=seconds, redirect=False)
+
+        try:
+            answer = retries.send(attempt, self.address, self.seconds, patience)
+        except urllib3.exceptions.HTTPError as failure:
+            raise OvssError(f"{self.address} does not answer: {failure}. Is `ovss serve` running there?") from failure
+        if not 200 <= answer.status < 300:
+            text = answer.data[:200].decode(errors="replace")
+            raise error(address, answer.status, {"detail": text, **retries.refusal(answer.data)})
+        return answer.data
+
+
+def error(address: str, status: int, refusal: Mapping[str, Any]) -> OvssError:
+    """Return the error for a refusal, the JSON document of an answer."""
+    late = refusal.get("code") == retries.DEADLINE
+    kind = DeadlinePassed if late else KINDS.get(status, OvssError)
+    return kind(f"{address} answered {status}: {refusal.get('detail')}")

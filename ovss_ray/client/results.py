@@ -1,0 +1,83 @@
+"""Results of requests, decoded from the service's answers."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import images
+from ovss_ray.serve.http.answers import Answer
+from ovss_ray.serve.http.mask_answers import Mask, Prompted, Regions
+from ovss_ray.structures.columns import NONE
+from ovss_ray.structures.masks import rle
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A label map from the service, and the classes in it."""
+
+    labels: np.ndarray
+    """(H, W) uint16: index of each pixel's class among the requested classes; columns.NONE for no class"""
+    answer: Answer
+    """the service's answer, with classes and areas; its field `png` is None, since `labels` replaces it"""
+
+
+AnswerT = TypeVar("AnswerT", Regions, Prompted)
+
+
+@dataclass(frozen=True)
+class Found(Generic[AnswerT]):
+    """Regions that the service has found, with or without a prompt."""
+
+    masks: np.ndarray
+    """(R, H, W) bool, one mask per region"""
+    answer: AnswerT
+    """boxes, areas, class names and scores of the masks, in the same order"""
+
+
+def segmentation(answer: Answer) -> Segmentation:
+    """Return the result of an answer of /v1/segment with a PNG. Raises OvssError if it has none."""
+    labels = images.decode_labels(picture(answer.png), "the answer")
+    return Segmentation(np.where(labels == answer.none, NONE, labels), answer.model_copy(update={"png": None}))
+
+
+def regions(answer: Regions) -> Found[Regions]:
+    """Return the result of an answer of /v1/regions."""
+    return Found(_masks(answer.regions, answer.height, answer.width), answer)
+
+
+def prompted(answer: Prompted) -> Found[Prompted]:
+    """Return the result of an answer of /v1/prompt."""
+    return Found(_masks(answer.masks, answer.height, answer.width), answer)
+
+
+def decode_segmentation(document: Any) -> Segmentation:
+    """Return the result of an answer of /v1/segment, as parsed JSON. Raises OvssError if it has no PNG."""
+    return segmentation(Answer.model_validate(document))
+
+
+def decode_regions(document: Any) -> Found[Regions]:
+    """Return the result of an answer of /v1/regions, as parsed JSON."""
+    return regions(Regions.model_validate(document))
+
+
+def decode(document: Any) -> Any:
+    """Return the result of an answer of /v1/segment or /v1/regions, as parsed JSON. Raises OvssError without a PNG."""
+    return decode_regions(document) if "regions" in document else decode_segmentation(document)
+
+
+def picture(encoded: str | None) -> bytes:
+    """Return the bytes of a PNG in an answer. Raises OvssError if there is none."""
+    if encoded is None:
+        raise OvssError("the service's answer has no image. Install the same version of ovss_ray as the service has")
+    return base64.b64decode(encoded)
+
+
+def _masks(encoded_masks: Sequence[Mask], height: int, width: int) -> np.ndarray:
+    masks = np.zeros((len(encoded_masks), height, width), bool)
+    for mask, encoded in zip(masks, encoded_masks, strict=True):
+        mask[:] = rle.decode(encoded.rle.counts, (height, width))
+    return masks
