@@ -1,70 +1,17 @@
-// What the service has to be asked for what is on the screen: found out anew after every change, so that nothing is asked
-// twice, and what nobody waits for any more is given up.
+// The questions of wants.js are put to the service after every change, so that nothing is asked twice, and what nobody
+// waits for any more is given up.
 
-import { keepMap, keepObject, keepRegions, known } from "./answers.js";
-import { merging, templates } from "./options.js";
+import { keepObject, known } from "./answers.js";
+import { templates } from "./options.js";
 import { ask } from "./service.js";
-import { can, change, classes, modelOf, state } from "./state.js";
+import { change, classes, say, state } from "./state.js";
+import { wantOf, wants } from "./wants.js";
 
-const TOP = 5; // names that each region and object gets
-export const RANKED = 50; // regions that each word gets at most
-const PLACES = 10_000; // of all words together
 const running = new Map(); // slot → {question, photo, controller, wait}
 const failed = new Map(); // slot → question
 
-/** The model that is asked in a mode: the chosen one if it can, else the first that can, else null. */
-export function modelFor(mode) {
-  if (can(modelOf(state.model), mode)) return state.model;
-  return state.models.find((model) => can(model, mode))?.name ?? null;
-}
-
-/** The question of an object: a string that is the same for the same answer. */
-function questionOf({ points, box }) {
-  return JSON.stringify([modelFor("objects"), classes(), templates(), points, box]);
-}
-
-export const answerOf = (object) => state.found[questionOf(object)];
-
-const wantOf = (object) => ({
-  slot: `object ${object.id}`,
-  question: questionOf(object),
-  path: "v1/prompt",
-  model: modelFor("objects"),
-  fields: { points: object.points.length && object.points, box: object.box, top: classes().length && TOP },
-  keep: keepObject,
-});
-
-/** What is wanted: [{slot, question, path, model, fields, keep}]. */
-function wants() {
-  const words = classes();
-  if (state.mode === "objects")
-    return state.objects
-      .filter(({ points, box }) => points.length || box)
-      .map(wantOf);
-  if (!words.length) return [];
-  const want = (slot, path, model, fields, keep) => {
-    return { slot, question: JSON.stringify([model, words, templates(), fields.map]), path, model, fields, keep };
-  };
-  if (state.mode === "regions")
-    return [want("regions", "v1/regions", modelFor("regions"), { top: TOP, ranked: ranked(words) }, keepRegions)];
-  const { map } = merging();
-  return ["first", "second"]
-    .filter((slot) => slot === "first" || state.other)
-    .map((slot) => {
-      const model = slot === "first" ? modelFor("map") : state.other;
-      return want(slot, "v1/segment", model, { output: "rle", map }, keepMap);
-    });
-}
-
-/** Regions that each word gets: fewer if there are thousands of words. */
-const ranked = (words) => Math.max(1, Math.min(RANKED, Math.floor(PLACES / words.length)));
-
 const settled = ({ slot, question }) =>
   state.found[slot]?.question === question || question in state.found || failed.get(slot) === question;
-
-/** Whether what is shown is the answer for other words or another model than those of now. */
-export const stale = () => state.mode !== "objects"
-  && wants().some(({ slot, question }) => state.found[slot] && state.found[slot].question !== question);
 
 /** Ask for what is missing, and give up what is not wanted any more. */
 export function refresh() {
@@ -104,7 +51,7 @@ export async function peek(object, signal) {
 
 export function again() {
   failed.clear();
-  change({ failure: null });
+  change({ failure: null, gone: false });
 }
 
 export function cancel() {
@@ -128,12 +75,12 @@ async function start(want) {
     if (answer.width !== photo.width || answer.height !== photo.height)
       throw Object.assign(new Error("Save it anew, upright."), { title: "The service sees this image turned another way" });
     want.keep(want, answer);
-    if (state.failure) change({ failure: null });
+    if (state.failure || state.gone) change({ failure: null, gone: false });
   } catch (failure) {
     if (failure.name === "AbortError") return;
     if (!failure.title) console.error(failure); // a fault of this page
     failed.set(slot, question);
-    change({ failure: { title: failure.title ?? "This page has failed", detail: failure.message } });
+    say(failure);
   } finally {
     if (running.get(slot) === job) running.delete(slot);
     tell();

@@ -26,8 +26,11 @@ export function anchors(which, { width, height }) {
   return sums;
 }
 
-/** Write text(number) at each anchor. `unit`: pixels of the canvas per pixel of the screen; `first`: is never left out. */
-export function write(context, places, text, unit, first) {
+/**
+ * Write text(number) at each anchor. `unit`: pixels of the canvas per pixel of the screen; `first`: is never left out;
+ * `seen`: the part of the canvas that is on the screen, [left, top, right, bottom].
+ */
+export function write(context, places, text, unit, first, seen = [0, 0, context.canvas.width, context.canvas.height]) {
   const { width, height } = context.canvas;
   const [high, gap] = [(SIZE + 7) * unit, 6 * unit];
   const taken = [];
@@ -37,10 +40,11 @@ export function write(context, places, text, unit, first) {
   context.textBaseline = "middle";
   for (const [number, { area, x, y }] of order) {
     if (area < LEAST * width * height && number !== first) continue;
+    if (x < seen[0] || y < seen[1] || x >= seen[2] || y >= seen[3]) continue;
     const title = text(number);
     const wide = context.measureText(title).width + 2 * gap;
-    const left = Math.max(0, Math.min(width - wide, x - wide / 2));
-    const top = Math.max(0, Math.min(height - high, y - high / 2));
+    const left = Math.max(seen[0], Math.min(seen[2] - wide, x - wide / 2));
+    const top = Math.max(seen[1], Math.min(seen[3] - high, y - high / 2));
     const apart = (other) =>
       left >= other.right || left + wide <= other.left || Math.abs(top - other.top) >= high;
     if (!taken.every(apart)) continue;

@@ -25,6 +25,12 @@ export function columnOf(part) {
   return Math.round(Math.max(0, Math.min(canvas.width, at)));
 }
 
+/** The part of the canvas that is in the frame: [left, top, right, bottom], in its pixels. */
+export function seen() {
+  const [left, top] = [-view.left * unit(), -view.top * unit()];
+  return [left, top, left + frame.clientWidth * unit(), top + frame.clientHeight * unit()];
+}
+
 /** The pixel of the image below the pointer. */
 export function pixelOf(event) {
   const { left, top, width, height } = canvas.getBoundingClientRect();

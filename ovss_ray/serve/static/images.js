@@ -3,15 +3,13 @@
 import { again } from "./asking.js";
 import { file } from "./service.js";
 import { fit } from "./stage.js";
-import { change, forget, state } from "./state.js";
+import { change, forget, say, state } from "./state.js";
 
 const COMFORT = 4_000_000; // pixels that are sent at most, unless the full size is wanted: masks hardly change beyond
 const FORMATS = [["image/jpeg", /^\xff\xd8\xff/], ["image/png", /^\x89PNG\r\n\x1a\n/], ["image/webp", /^RIFF[^]{4}WEBP/]];
 const LOSSLESS = ["image/gif", "image/bmp"]; // become a PNG; other formats a JPEG
 const byId = (id) => document.getElementById(id);
 let latest = null;
-
-export const say = ({ title, message }) => change({ failure: { title: title ?? "This page has failed", detail: message } });
 
 /** The type of an image that the service takes, by its first bytes as the service sees it, or undefined. */
 async function typeOf(blob) {

@@ -1,14 +1,13 @@
 // Keys on the image.
 
-import { canvas, reveal, tip, toFrame, view, whole, zoomBy } from "./frame.js";
+import { canvas, reveal, tip, view } from "./frame.js";
 import { addBox, addPoint, select } from "./objects.js";
-import { zoomed } from "./stage.js";
 import { change, state } from "./state.js";
 import { pin, showTip } from "./under.js";
+import { zoomAt, ZOOMS } from "./zoom.js";
 
 const said = document.getElementById("said");
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const ZOOMS = { "+": 1.5, "-": 1 / 1.5 };
 
 function step(event) {
   const { photo } = state;
@@ -27,18 +26,11 @@ function corner({ x, y }, selected) {
   addBox(state.corner, [x + 1, y + 1], selected);
 }
 
-function zoomKey(key) {
-  if (key === "0") whole();
-  else zoomBy(ZOOMS[key], ...(state.cursor ? toFrame([state.cursor.x, state.cursor.y]) : []));
-  zoomed();
-  said.textContent = `zoom ${view.zoom.toFixed(1)}`;
-}
-
 function key(event) {
   if (!state.photo || event.ctrlKey || event.metaKey || event.altKey) return;
   const { cursor } = state;
   if (event.key in STEPS) step(event);
-  else if (event.key in ZOOMS || event.key === "0") zoomKey(event.key);
+  else if (event.key in ZOOMS) zoomAt(ZOOMS[event.key]);
   else if (event.key === "Escape" && cursor) change(state.corner ? { corner: null } : { cursor: null });
   else if (state.mode !== "objects" && event.key === "Enter" && cursor) pin(cursor.x, cursor.y);
   else if (state.mode !== "objects") return;

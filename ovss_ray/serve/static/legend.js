@@ -1,6 +1,6 @@
 // What is shown, as a list: for the legend, for the colours over the image, and for what is under the pointer.
 
-import { answerOf } from "./asking.js";
+import { answerOf } from "./wants.js";
 import { placeLabels, placeMasks } from "./masks.js";
 import { maskOf } from "./objects.js";
 import { classes, state } from "./state.js";

@@ -1,6 +1,6 @@
 // Objects that somebody points at: what clicks, boxes and keys do to them. Coordinates are pixels of the image.
 
-import { answerOf } from "./asking.js";
+import { answerOf } from "./wants.js";
 import { change, revise, state } from "./state.js";
 
 const next = () => 1 + Math.max(0, ...state.objects.map((object) => object.id));

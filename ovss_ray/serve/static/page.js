@@ -1,15 +1,16 @@
 // The page: keeps what is shown in step with what is known, and has the service asked.
 
-import { refresh } from "./asking.js";
+import { again, refresh } from "./asking.js";
 import { begin as bringBack } from "./history.js";
-import { example, resize, say } from "./images.js";
+import { example, resize } from "./images.js";
 import "./keys.js";
 import { summary } from "./legend.js";
 import "./pointer.js";
+import { whenBack } from "./reach.js";
 import { resultsView } from "./results.js";
 import { ask } from "./service.js";
 import { draw } from "./stage.js";
-import { change, listen, ofAddress, redo, state, toAddress, undo } from "./state.js";
+import { change, listen, ofAddress, redo, say, state, toAddress, undo } from "./state.js";
 import { drawPictures, stripView } from "./strip.js";
 import { modelsView, modesView, noticeView, sidesView, toolsView, welcomeView, workingView } from "./views.js";
 import { render } from "./vendor/lit-html.js";
@@ -69,8 +70,8 @@ listen(() => {
   answered = found;
 });
 
-async function begin() {
-  show();
+/** Learn what the service offers. */
+async function learn() {
   try {
     const { models, limits } = await ask("v1/models");
     change({ models, limits });
@@ -82,8 +83,18 @@ async function begin() {
   } catch (failure) {
     say(failure);
   }
+}
+
+async function begin() {
+  show();
+  await learn();
   await bringBack();
 }
+
+whenBack(async () => {
+  if (!state.examples.length) await learn();
+  again();
+});
 
 window.addEventListener("hashchange", () => {
   const { settings, preset } = ofAddress();

@@ -9,11 +9,34 @@ import { change, state } from "./state.js";
 import { numberAt, pin, showTip } from "./under.js";
 
 /** Whether this drag moves the view: with the middle button, or with any where nothing else is dragged. */
-const moving = (event) => view.zoom > 1 && (event.button === 1 || state.mode !== "objects");
+const moving = (event) => view.zoom > 1 && (event.button === 1 || state.mode !== "objects"
+  || (event.pointerType === "touch" && state.tool !== "box"));
+const fingers = new Map(); // id → [x, y] on the screen
+
+/** Two fingers zoom and move the view; return whether there are two. */
+function pinch(event) {
+  if (!fingers.has(event.pointerId)) return false;
+  const before = [...fingers.values()];
+  fingers.set(event.pointerId, [event.clientX, event.clientY]);
+  if (fingers.size !== 2) return false;
+  const [[a, b], [c, d]] = [before, [...fingers.values()]];
+  const apart = (one, other) => Math.max(1, Math.hypot(one[0] - other[0], one[1] - other[1]));
+  const { left, top } = frame.getBoundingClientRect();
+  const middle = [(a[0] + b[0]) / 2 - left, (a[1] + b[1]) / 2 - top];
+  zoomBy(apart(c, d) / apart(a, b), ...middle);
+  moveTo(view.left + (c[0] + d[0] - a[0] - b[0]) / 2, view.top + (c[1] + d[1] - a[1] - b[1]) / 2);
+  zoomed();
+  return true;
+}
 
 function press(event) {
   hover(null);
   if (!state.photo || event.button > 2) return;
+  if (event.pointerType === "touch") fingers.set(event.pointerId, [event.clientX, event.clientY]);
+  if (fingers.size > 1) {
+    drag.now = null; // no tap, and no box
+    return;
+  }
   if (state.cursor) change({ cursor: null, corner: null });
   const at = pixelOf(event);
   showTip(...at);
@@ -25,7 +48,7 @@ function press(event) {
 }
 
 function move(event) {
-  if (!state.photo) return;
+  if (!state.photo || pinch(event) || fingers.size > 1) return;
   const at = pixelOf(event);
   if (!drag.now) return idle(event, at);
   const [right, down] = [event.clientX - drag.now.start[0], event.clientY - drag.now.start[1]];
@@ -51,6 +74,7 @@ function idle(event, at) {
 }
 
 function release(event) {
+  fingers.delete(event.pointerId);
   if (!drag.now) return;
   const { from, to, boxing, far } = drag.now;
   drag.now = null;
@@ -61,7 +85,8 @@ function release(event) {
   draw();
 }
 
-function leave() {
+function leave(event) {
+  fingers.delete(event.pointerId);
   drag.now = null;
   tip.hidden = true;
   hover(null);
@@ -81,6 +106,6 @@ canvas.addEventListener("pointerdown", press);
 canvas.addEventListener("pointermove", move);
 canvas.addEventListener("pointerup", release);
 canvas.addEventListener("pointercancel", leave);
-canvas.addEventListener("pointerleave", () => drag.now?.boxing || drag.now?.moved || leave());
+canvas.addEventListener("pointerleave", (event) => (drag.now?.boxing || drag.now?.moved) || leave(event));
 canvas.addEventListener("wheel", wheel, { passive: false });
 canvas.addEventListener("contextmenu", (event) => state.mode === "objects" && event.preventDefault());

@@ -1,6 +1,6 @@
 // The list of regions, which can be searched, and ranked by a word.
 
-import { RANKED } from "./asking.js";
+import { RANKED } from "./wants.js";
 import { percent, ranking, regionsShown, shadeOf } from "./legend.js";
 import { candidates, others, quality, row, scored, title } from "./rows.js";
 import { change, classes, state } from "./state.js";

@@ -1,13 +1,14 @@
 // The list of what was found, and what can be taken away.
 
-import { answerOf, stale } from "./asking.js";
-import { agreement, nameOf, objectsShown, percent, regionsShown, shadeOf } from "./legend.js";
+import { cutOut, saveCutOut } from "./cutout.js";
+import { agreement, nameOf, objectsShown, percent, regionsShown, shadeOf, short } from "./legend.js";
 import { choose, maskOf, remove, removeAll, select } from "./objects.js";
 import { regionsView } from "./regions.js";
 import { bar, candidates, others, quality, row, title } from "./rows.js";
-import { saveCoco, saveCutOut, saveLabels, saveMasks, saveOverlay } from "./save.js";
+import { saveCoco, saveLabels, saveMasks, saveOverlay } from "./save.js";
 import { classes, state } from "./state.js";
 import { html, nothing } from "./vendor/lit-html.js";
+import { answerOf, stale } from "./wants.js";
 
 // Label map.
 
@@ -82,18 +83,20 @@ function savesView() {
     ? ["first", "second"].filter((slot) => state.found[slot]).map((slot) => [slot, `Labels of ${state.found[slot].model}, PNG`])
     : [["first", "Labels, PNG"]];
   const masked = state.mode !== "map";
+  const cut = cutOut();
   return html`
     <h2>Download</h2>
     <p class="row">
       ${labels.map(([slot, title]) => html`<button type="button" title="PNG whose pixels are numbers"
         @click=${() => saveLabels(slot)}>${title}</button>`)}
       <button type="button" title="PNG of the image and its colours" @click=${saveOverlay}>Overlay, PNG</button>
-      ${masked ? html`<button type="button" title="PNG of the image inside the chosen mask, or inside all; clear elsewhere"
-          @click=${saveCutOut}>Cut-out, PNG</button>
-        <button type="button" title="COCO's document: images, annotations, categories"
+      ${cut ? html`<button type="button" title="PNG of the image inside ${cut.name ?? "all masks"}; clear elsewhere"
+        @click=${() => saveCutOut(cut)}>Cut-out${cut.name ? ` of ${short(cut.name, 24)}` : ""}, PNG</button>` : nothing}
+      ${masked ? html`<button type="button" title="COCO's document: images, annotations, categories"
           @click=${saveCoco}>COCO, JSON</button>` : nothing}
       <button type="button" title="JSON of the answers, with COCO's run lengths" @click=${saveMasks}>Masks, JSON</button>
-    </p>`;
+    </p>
+    ${cut ? nothing : html`<p class="hint">Choose a class in the list or on the image to cut it out.</p>`}`;
 }
 
 const seconds = () => {

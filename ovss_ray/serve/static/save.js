@@ -1,19 +1,19 @@
 // Results as files: indices as PNG, the colours over the image as PNG, masks as JSON in COCO's run lengths.
 
-import { answerOf, modelFor } from "./asking.js";
 import { anchors, write } from "./captions.js";
 import { cocoDocument } from "./coco.js";
-import { chosen, layers, masksShown, nameOf, regionsShown, shadeOf } from "./legend.js";
+import { layers, masksShown, nameOf, regionsShown, shadeOf } from "./legend.js";
 import { colour, placeMasks, tint } from "./masks.js";
 import { maskOf } from "./objects.js";
 import { merging, templates } from "./options.js";
 import { encode } from "./png.js";
 import { change, classes, state } from "./state.js";
+import { answerOf, modelFor } from "./wants.js";
 
 const FEW = 255; // numbers that 8 bits can tell apart from "nothing"
-const stem = () => state.photo.name.replace(/\.[^.]*$/, "") || "image";
+export const stem = () => state.photo.name.replace(/\.[^.]*$/, "") || "image";
 
-function hand(content, name) {
+export function hand(content, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(content);
   link.download = name;
@@ -22,7 +22,7 @@ function hand(content, name) {
 }
 
 /** Do it, and say so if this browser cannot hold as much. */
-async function attempt(work) {
+export async function attempt(work) {
   try {
     await work();
   } catch (failure) {
@@ -73,26 +73,6 @@ export const saveOverlay = () => attempt(async () => {
     if (state.names && layer.caption) write(context, anchors(which, photo), layer.caption, unit(), null);
   }
   hand(await canvas.convertToBlob({ type: "image/png" }), `${stem()}_overlay.png`);
-});
-
-/** The image inside the chosen mask, or else inside all that are shown; cut to their box, and clear elsewhere. */
-export const saveCutOut = () => attempt(async () => {
-  const { photo } = state;
-  const shown = masksShown();
-  const one = shown.filter(({ number }) => number === chosen());
-  const masks = one.length ? one : shown;
-  const side = (place, most) => most(...masks.map(({ box }) => box[place]));
-  const [left, top, right, bottom] = [side(0, Math.min), side(1, Math.min), side(2, Math.max), side(3, Math.max)];
-  const canvas = new OffscreenCanvas(Math.max(1, right - left), Math.max(1, bottom - top));
-  const context = canvas.getContext("2d");
-  context.drawImage(photo.bitmap, -left, -top);
-  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-  const which = placeMasks(masks, photo, photo);
-  for (let y = 0, at = 3; y < canvas.height; y += 1)
-    for (let x = 0; x < canvas.width; x += 1, at += 4)
-      if (which[(top + y) * photo.width + left + x] < 0) pixels.data[at] = 0;
-  context.putImageData(pixels, 0, 0);
-  hand(await canvas.convertToBlob({ type: "image/png" }), `${stem()}_cutout.png`);
 });
 
 /** The masks that are shown as a COCO document, with the name and score that each is shown with. */

@@ -1,7 +1,7 @@
 // Requests to the service: with its key, again when it is busy, and what it refuses in words.
 
 const TITLES = {
-  0: "The service does not answer",
+  0: "The service cannot be reached",
   400: "The request could not be read",
   401: "That key is wrong",
   403: "This machine may not ask",
@@ -67,6 +67,9 @@ async function queued(path, body, signal, told) {
   }
 }
 
+/** Whether the service runs and can be reached. */
+export const reachable = () => once("v1/health").then(({ ok }) => ok, () => false);
+
 /** The bytes of one of the page's own files. Throws a Refusal. */
 export async function file(path) {
   const answer = await once(path);
@@ -83,7 +86,7 @@ async function once(path, body, signal, more) {
     return answer;
   } catch (failure) {
     if (failure.name === "AbortError") throw failure;
-    throw new Refusal(0, "Is it still running, and this machine connected?");
+    throw new Refusal(0, "It has been stopped, or this machine is offline. Image, objects and results stay here.");
   }
 }
 

@@ -1,8 +1,8 @@
 // The image with what lies over it, on one canvas.
 
-import { stale } from "./asking.js";
+import { stale } from "./wants.js";
 import { anchors, write } from "./captions.js";
-import { canvas, columnOf, context, frame, stage, unit, view, whole } from "./frame.js";
+import { canvas, columnOf, context, frame, seen, stage, unit, view, whole } from "./frame.js";
 import { chosen, layers, shadeOf } from "./legend.js";
 import { crosshair, line, marks } from "./marks.js";
 import { placeMasks, tint } from "./masks.js";
@@ -21,7 +21,10 @@ export function fit() {
   const { photo } = state;
   frame.hidden = !photo;
   if (!photo) return;
-  if (photo !== latest) whole();
+  if (photo !== latest) {
+    whole();
+    change({ zoom: 1 });
+  }
   latest = photo;
   const room = { width: stage.clientWidth, height: parseFloat(getComputedStyle(stage).maxHeight) };
   const scale = Math.min(room.width / photo.width, room.height / photo.height);
@@ -57,14 +60,14 @@ export function draw() {
   if (state.preview) hint(state.preview.mask);
   if (state.mode === "objects") marks();
   if (state.cursor) crosshair();
-  canvas.dataset.touch = state.mode === "objects" && state.tool === "box" ? "box" : "";
+  canvas.dataset.touch = state.zoom > 1 || (state.mode === "objects" && state.tool === "box") ? "ours" : "";
   split.hidden = over.length < 2;
 }
 
 /** Names on the masks, whose places are computed once for what is shown. */
 function captions({ caption }) {
   placed[0].anchors ??= anchors(placed[0].which, canvas);
-  write(context, placed[0].anchors, caption, unit(), state.lit ?? chosen());
+  write(context, placed[0].anchors, caption, unit(), state.lit ?? chosen(), seen());
 }
 
 /** Colour the mask that a click at the pointer would make. */
@@ -102,7 +105,7 @@ let sharpening;
 
 /** Draw what has been zoomed, at once and soon finer. */
 export function zoomed() {
-  draw();
+  change({ zoom: view.zoom }); // and so it is drawn
   clearTimeout(sharpening);
   sharpening = setTimeout(fit, SHARPEN);
 }

@@ -23,12 +23,14 @@ export const state = {
   preset: null, // {name, title, classes: [[name, …], …]}
   photo: null, // {blob, bitmap, width, height, name, example}, and {blob, width, height} as `full` if that is larger
   full: false, // whether large images are sent in full size
-  found: {}, // question → its answer (see asking.js)
+  found: {}, // question → its answer (see wants.js)
   objects: [], // {id, points: [[x, y, label], …], box: [x0, y0, x1, y1] or null, mask: which of the masks}
   selected: null, // id of the object that points go to; null: the next point begins one
   tool: "inside", // what a plain click or a finger does: inside, outside or box
   busy: null, // {text, wait} while the service is asked
-  failure: null, // {title, detail, again}
+  failure: null, // {title, detail}
+  gone: false, // whether the service could not be reached when it was last asked
+  zoom: 1, // how much larger than the whole image the view is
   cursor: null, // {x, y}: the crosshair, in pixels of the image
   corner: null, // [x, y]: the first corner of a box that is being made by keys
   lit: null, // the number of what is under the pointer in the legend, or else
@@ -59,6 +61,11 @@ export function change(patch) {
     due = false;
     for (const listener of listeners) listener();
   });
+}
+
+/** Tell what has gone wrong: a Refusal of the service, or a fault of this page. */
+export function say({ title, message, status }) {
+  change({ failure: { title: title ?? "This page has failed", detail: message }, gone: status === 0 });
 }
 
 export const modelOf = (name) => state.models.find((model) => model.name === name);

@@ -1,9 +1,11 @@
 // The parts around the image: models, modes, tools, the welcome, what goes wrong.
 
-import { again, cancel, modelFor } from "./asking.js";
+import { again, cancel } from "./asking.js";
 import { select } from "./objects.js";
 import { can, change, MODES, modelOf, redo, state, undo, undoable } from "./state.js";
 import { html, nothing } from "./vendor/lit-html.js";
+import { modelFor } from "./wants.js";
+import { zoomView } from "./zoom.js";
 
 const options = (models, chosen) => models.map(({ name }) => html`
   <option value=${name} ?selected=${name === chosen}>${name}</option>`);
@@ -57,6 +59,7 @@ export function toolsView(resize) {
   return html`
     <label class="opacity">Opacity <input id="opacity" type="range" max="100" .value=${String(state.opacity)}
       @input=${({ target }) => change({ opacity: Number(target.value) })}></label>
+    ${zoomView()}
     ${state.mode === "map" ? nothing : captionTool()}
     ${state.mode === "objects" ? objectTools() : nothing}
     ${state.photo.full ? sizeTool(state.photo, resize) : nothing}

@@ -1,8 +1,9 @@
 // The words that are asked for: chips, the field that makes them, and the lists of benchmarks.
 
+import { find, origin, tag } from "./finding.js";
 import { optionsView } from "./options.js";
 import { ask, Refusal } from "./service.js";
-import { change, classes, finder, state } from "./state.js";
+import { change, classes, finder, say, state } from "./state.js";
 import { html, nothing } from "./vendor/lit-html.js";
 
 const said = document.getElementById("said");
@@ -71,7 +72,7 @@ export async function usePreset(name) {
     change({ preset: { name, ...found } });
   } catch (failure) {
     if (!(failure instanceof Refusal)) throw failure;
-    change({ failure: { title: failure.title, detail: failure.message } });
+    say(failure);
   }
 }
 
@@ -85,29 +86,6 @@ function unfold() {
   change({ words: [...new Set([...words, ...state.words])], preset: null });
 }
 
-/** Source and score of a word that a model has found; null for any other word. */
-const tag = (word) => (Object.hasOwn(state.tagged, word) ? state.tagged[word] : null);
-
-/** Let the model find the words of the image. They become chips, which are then asked for as if they had been typed. */
-async function find() {
-  const { photo } = state;
-  const form = new FormData();
-  form.append("image", photo.blob);
-  said.textContent = "Looking for words";
-  try {
-    const path = `v1/segment?${new URLSearchParams({ model: finder(), output: "rle" })}`;
-    const { words } = await ask(path, { body: form });
-    if (photo !== state.photo) return;
-    const found = Object.fromEntries(words.map(({ name, synonyms, ...rest }) => [[name, ...synonyms].join("|"), rest]));
-    const typed = state.words.filter((word) => !tag(word)); // words of an earlier photo go
-    change({ words: [...new Set([...Object.keys(found), ...typed])], tagged: found, failure: null });
-    said.textContent = `${words.length} words found`;
-  } catch (failure) {
-    if (!(failure instanceof Refusal)) throw failure;
-    change({ failure: { title: failure.title, detail: failure.message } });
-  }
-}
-
 /** Put a word back into the field, where it can be changed. */
 function rename(word) {
   const field = document.getElementById("word");
@@ -115,8 +93,6 @@ function rename(word) {
   field.value = word;
   field.focus();
 }
-
-const origin = ({ source, score }) => (score === null ? source : `${source}, score ${score.toFixed(2)}`);
 
 const renaming = (word) => html`
     <button type="button" aria-label="Rename ${shown(word)}" title="Rename" @click=${() => rename(word)}>✎</button>`;

@@ -26,8 +26,8 @@ from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture
 PROGRAMS = (os.environ.get("CHROMIUM", "chromium"), "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
 HEIGHT, WIDTH = 240, 320
-PATIENCE = 20_000
-"""Milliseconds, on a busy machine."""
+PATIENCE = 60_000
+"""Milliseconds, on a very busy machine."""
 expect.set_options(timeout=PATIENCE)
 
 

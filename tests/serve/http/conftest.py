@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from tests.paths import absent
-from tests.serve.http.browsing import CHROMIUM, Service, visiting
+from tests.serve.http.browsing import CHROMIUM, PATIENCE, Service, visiting
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
             "no Chromium is installed, in which to try the page: apt install chromium, or CHROMIUM=/path/to/chromium"
         )
     # Chromium's own sandbox cannot be had by root in a container; what is opened here is our own page.
-    one = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    one = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=2 * PATIENCE)
     yield one
     one.close()
 

@@ -439,6 +439,7 @@ def test_the_head_of_the_page_and_of_the_state_can_be_asked_for(toy: TestClient)
     for path in ("/", "/docs", "/v1/health"):
         head = toy.head(path)
         assert (head.status_code, head.content) == (200, b"")
+    assert toy.head("/v1/ready").status_code == toy.get("/v1/ready").status_code
 
 
 def test_a_point_outside_of_the_image_is_refused_before_a_worker_sees_it() -> None:
@@ -456,6 +457,10 @@ def test_the_limits_and_the_document_can_be_read(toy: TestClient) -> None:
     told = toy.get("/v1/models").json()
     assert told["models"][0]["name"] == "bright"
     assert told["limits"]["classes"] == 1000
+    few = client(service(classes=2))
+    assert few.get("/v1/models").json()["limits"]["classes"] == 2
+    refused = few.post("/v1/segment", **form(encoded(picture()), classes=["a", "b", "c"]))
+    assert refused.json()["detail"] == "too many classes: 3; the limit is 2"
     document = toy.get("/v1/openapi.json").json()
     asked = {"/v1/segment", "/v1/regions", "/v1/prompt"}
     states = {

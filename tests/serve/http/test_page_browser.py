@@ -17,6 +17,7 @@ from ovss_ray.io import images
 from ovss_ray.serve.row import Kind, Row
 from tests.serve.bright import outlined, picture
 from tests.serve.http.browsing import HEIGHT, PATIENCE, PHOTO, WIDTH, Service, encoded, load, names, shown, visiting
+from tests.serve.http.test_page_look import violations
 from tests.toys import bright
 
 pytestmark = pytest.mark.slow
@@ -355,6 +356,22 @@ def test_all_of_it_can_be_done_by_keys(page: Page, service: Service) -> None:
     expect(page.locator("#helping")).to_be_hidden()
 
 
+def pinch(page: Page) -> None:
+    """Put two fingers on the image, and move them apart to three times their distance."""
+    box, fingers = page.locator("#canvas").bounding_box(), page.context.new_cdp_session(page)
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def touch(kind: str, *halves: int) -> None:
+        points = [{"x": x + side * half, "y": y, "id": side + 1} for half in halves for side in (-1, 1)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 30)
+    for half in (45, 60, 75, 90):
+        touch("touchMove", half)
+    touch("touchEnd")
+
+
 def test_on_a_phone_nothing_is_cut_off_and_a_finger_is_enough(browser: Browser, service: Service) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with visiting(browser, service.address, **phone) as page:
@@ -371,6 +388,12 @@ def test_on_a_phone_nothing_is_cut_off_and_a_finger_is_enough(browser: Browser, 
         page.locator("#canvas").tap(position={"x": 200, "y": 100})
         wait_for_labels(page, service, [1, 0])
         assert page.locator("html").evaluate("one => one.scrollWidth") == 390
+        pinch(page)
+        expect(page.locator("#frame")).to_have_class("zoomed")
+        expect(page.locator(".zoom output")).to_have_text(re.compile(r"[2-9]\d\d\s%"))
+        expect(page.locator("#results .object")).to_have_count(1)
+        page.get_by_role("button", name="Whole image").tap()
+        expect(page.locator("#frame")).not_to_have_class("zoomed")
         page.get_by_role("button", name="Everything").tap()
         page.locator("#results .found").first.tap()
         expect(page.locator("#results ol.names")).to_be_visible()
@@ -420,9 +443,17 @@ def test_what_is_refused_is_said(browser: Browser, service: Service) -> None:
     small.server.should_exit = True
 
 
+WRITTEN = """() => {
+    window.written = [];
+    new MutationObserver(() => window.written.push(document.getElementById("working").textContent))
+        .observe(document.getElementById("working"), { subtree: true, childList: true, characterData: true });
+}"""
+"""Keeps all that is written below the image: on a busy machine some of it is there for a moment only."""
+
+
 def test_a_busy_service_is_asked_again_after_as_long_as_it_says(browser: Browser, service: Service) -> None:
     with visiting(browser, service.address, "429", "503") as page:
-        answers = [(429, "4"), (503, "4")]  # so long, since a busy machine may show each for a moment only
+        answers = [(429, "1"), (503, "1")]
         times: list[float] = []
 
         def busy(route: Any) -> None:
@@ -432,27 +463,44 @@ def test_a_busy_service_is_asked_again_after_as_long_as_it_says(browser: Browser
             status, seconds = answers.pop(0)
             route.fulfill(status=status, headers={"Retry-After": seconds}, body='{"detail": "later"}')
 
+        page.evaluate(WRITTEN)
         page.route("**/v1/segment*", busy)
         load(page, "dark")
-        expect(page.locator("#working")).to_contain_text("Busy: asked again in 4 s")
-        expect(page.locator("#working")).to_contain_text("Not ready: asked again in 4 s")
         expect(names(page)).to_have_text(["dark"])
+        written = " ".join(page.evaluate("() => window.written"))
+        assert re.search(r"Busy: asked again in \d s.*Not ready: asked again in \d s", written, re.DOTALL)
     assert len(times) == 3
-    assert times[1] - times[0] >= 3.9
-    assert times[2] - times[1] >= 3.9
+    assert times[1] - times[0] >= 0.9
+    assert times[2] - times[1] >= 0.9
 
 
-def test_a_service_that_has_gone_is_said_and_asked_again_by_hand(browser: Browser) -> None:
-    gone = Service()
-    with visiting(browser, gone.address, "ERR_FAILED") as page:
-        page.route("**/v1/segment*", lambda route: route.abort())
-        load(page, "dark")
-        expect(page.locator("#notice")).to_contain_text("The service does not answer")
-        page.unroute("**/v1/segment*")
+def test_a_service_that_cannot_be_reached_costs_nothing_and_is_asked_again_when_it_is_back(
+    browser: Browser, service: Service
+) -> None:
+    with visiting(browser, service.address, "ERR_") as page:
+        load(page, "dark", "light")
+        expect(names(page)).to_have_count(2)
+        page.get_by_role("button", name="Objects").click()
+        point(page, 0.25, 0.5)
+        expect(names(page)).to_have_text([re.compile("^light")])
+        page.context.set_offline(True)
+        point(page, 0.75, 0.5, button="right")
+        expect(page.locator("#notice")).to_contain_text("The service cannot be reached")
+        page.get_by_role("button", name="Label map", exact=True).click()
+        expect(names(page)).to_have_count(2)
+        page.get_by_role("button", name="Dismiss").click()
+        page.locator("#word").fill("grey")
+        page.locator("#word").press("Enter")
+        expect(page.locator("#notice")).to_contain_text("Image, objects and results stay here")
+        expect(page.locator("#results")).to_have_class("stale")
+        assert violations(page) == []
         page.get_by_role("button", name="Try again").click()
-        expect(names(page)).to_have_text(["dark"])
+        expect(page.locator("#notice")).to_contain_text("The service cannot be reached")
+        page.context.set_offline(False)
+        expect(names(page)).to_have_count(3)
         expect(page.locator("#notice")).to_be_empty()
-    gone.server.should_exit = True
+        page.get_by_role("button", name="Objects").click()
+        expect(page.locator("#results .object .quality")).to_have_count(1)
 
 
 def test_a_key_is_asked_for_once_and_kept_in_the_tab(browser: Browser) -> None:

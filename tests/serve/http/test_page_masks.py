@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from pycocotools import mask as coco
 
 from tests.serve.bright import picture
-from tests.serve.http.browsing import HEIGHT, PHOTO, WIDTH, Service, load, names, shown
+from tests.serve.http.browsing import HEIGHT, PHOTO, WIDTH, Service, encoded, load, names, shown
 from tests.serve.http.test_page_browser import point, saved, wait
 from tests.toys import bright
 
@@ -165,7 +165,9 @@ def test_label_map_and_cut_out_are_saved_as_png(page: Page, service: Service) ->
     name, content = saved(page, "Cut-out, PNG")
     assert (name, pixels(content).shape) == ("photo_cutout.png", (HEIGHT, WIDTH, 4))
     page.get_by_role("button", name=re.compile("^grey")).click()
-    cut = pixels(saved(page, "Cut-out, PNG")[1], "RGBA")
+    name, content = saved(page, "Cut-out of grey, PNG")
+    assert name == "photo_grey_cutout.png"
+    cut = pixels(content, "RGBA")
     x0, y0, x1, y1 = next(region["box"] for region in regions if region["names"][0]["name"] == "grey")
     np.testing.assert_array_equal(cut[..., :3], picture(HEIGHT, WIDTH)[y0:y1, x0:x1])
     assert (cut[..., 3] == 255).all()
@@ -177,3 +179,20 @@ def test_a_cut_out_is_clear_between_the_masks(page: Page) -> None:
     expect(names(page)).to_have_count(2)
     cut = pixels(saved(page, "Cut-out, PNG")[1], "RGBA")
     np.testing.assert_array_equal(cut[..., 3], np.where(bright(picture(HEIGHT, WIDTH), 3) == 1, 0, 255))
+
+
+def test_a_class_of_a_label_map_is_cut_out(page: Page) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    disc = (x - 100) ** 2 + (y - 120) ** 2 < 50**2
+    image = np.where(disc[..., None], 200, 20).astype(np.uint8).repeat(3, 2)
+    load(page, "dark", "light")
+    page.locator("#file").set_input_files({**PHOTO, "buffer": encoded(image)})
+    expect(page.get_by_text("Choose a class in the list or on the image to cut it out.")).to_be_visible()
+    point(page, 100 / WIDTH, 120 / HEIGHT)
+    name, content = saved(page, "Cut-out of light, PNG")
+    cut = pixels(content, "RGBA")
+    rows, columns = np.flatnonzero(disc.any(1)), np.flatnonzero(disc.any(0))
+    inside = disc[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert name == "photo_light_cutout.png"
+    np.testing.assert_array_equal(cut[..., 3], np.where(inside, 255, 0))
+    assert (cut[inside][:, :3] == 200).all()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from ovss_ray.serve.row import Kind, Row
 from tests.serve.bright import outlined, picture
@@ -81,6 +81,20 @@ def test_the_wheel_zooms_where_the_pointer_is_and_a_drag_moves_the_view(page: Pa
     expect(page.locator('#results .found[aria-pressed="true"]')).to_contain_text("dark")
     page.locator("#canvas").press("0")
     expect(page.locator("#frame")).not_to_have_class("zoomed")
+    expect(page.locator("#said")).to_have_text("whole image")
+    for key, zoom in (("+", "150"), ("+", "225"), ("-", "150")):
+        page.locator("#canvas").press(key)
+        expect(page.locator("#said")).to_have_text(re.compile(rf"zoom {zoom}\s%"))
+    page.locator("#canvas").press("ArrowRight")
+    before = page.locator("#canvas").bounding_box()
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    after = page.locator("#canvas").bounding_box()
+    assert before
+    assert after
+    assert after["x"] < before["x"] - 20, "the view moves with the crosshair"
+    page.get_by_role("button", name="Zoom out").click()
+    expect(page.locator(".zoom output")).to_have_text(re.compile(r"100\s%"))
 
 
 def converted(kind: str) -> bytes:
@@ -168,22 +182,22 @@ def test_a_class_has_one_colour_in_all_modes_and_a_foreign_mode_is_ignored(brows
         assert len(set(colours)) == 1
 
 
-def test_old_results_are_grey_while_new_ones_are_awaited_and_the_place_is_told(page: Page, service: Service) -> None:
+def test_old_results_are_grey_while_new_ones_are_awaited_and_the_place_is_told(page: Page) -> None:
     load(page, "dark", "light")
     expect(names(page)).to_have_count(2)
 
     def told(route: Any) -> None:
         route.fulfill(json={"ahead": 3, "seconds": 4.2, "in_progress": 4, "limit": 64})
 
+    held: list[Route] = []
     page.route("**/v1/queue*", told)
-    service.toy.delay = 3.0
-    try:
-        page.locator("#word").fill("grey")
-        page.locator("#word").press("Enter")
-        expect(page.locator("#results")).to_have_class("stale")
-        expect(page.locator("#working")).to_contain_text("3 ahead, about 5 s")
-    finally:
-        service.toy.delay = 0.0
+    page.route("**/v1/segment*", lambda route: held.append(route))
+    page.locator("#word").fill("grey")
+    page.locator("#word").press("Enter")
+    expect(page.locator("#results")).to_have_class("stale")
+    expect(page.locator("#working")).to_contain_text("3 ahead, about 5 s")
+    for route in held:
+        route.continue_()
     expect(names(page)).to_have_count(3)
     expect(page.locator("#results")).not_to_have_class("stale")
 
