@@ -158,7 +158,8 @@ def find(name: str, path: str | Path | None = None) -> Path:
 
     `path` may be a URI, such as s3://bucket/san.pth. Each machine then downloads the file once, into the folder of
     weights. Raises UnknownName for an unknown name. Raises OvssError for a file that is missing and cannot be
-    downloaded, with the searched path, the download page, and the command to type. Also raises OvssError as `verify`.
+    downloaded. The message has the searched path, the download page, and the command to type. Also raises OvssError as
+    `verify`.
     """
     if path is not None and "://" in str(path):
         return _copy(str(path), weights_folder())
