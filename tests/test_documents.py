@@ -1,22 +1,19 @@
-"""README, CONTRIBUTING, CHANGELOG and docs/: links, paths, commands and sentences."""
+"""README, CONTRIBUTING, CHANGELOG and docs/: links, paths and sentences. Their commands: test_documented_commands."""
 
 import ast
+import importlib
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import typer.main
 import yaml
 
 import ovss_ray
-from ovss_ray.benchmarks import catalog
-from ovss_ray.cli.app import app
-from ovss_ray.config.shipped import shipped_configs
 from tests.paths import ROOT
 from tests.test_architecture import LAYERS
 
@@ -30,7 +27,6 @@ EVERY = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path
 WORDS = 20
 """Words of the longest sentence; code in backticks is one word."""
 OLD = r"\b(told|parted|mend\w*|anew|dear|heed\w*|beside|in hand|given up|passed by|so many|whoever|nobody)\b"
-PLACEHOLDERS = {"CONFIG", "NAME", "…"}
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -66,18 +62,6 @@ def sentences(document: Path) -> Iterator[str]:
         yield from re.split(r"(?<=[.!?]) +(?=[A-Z\d*])|; |(?<=[.!?])\*\* ", part)
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """Document and arguments of every command `ovss …` in a shell block."""
-    for document in DOCUMENTS:
-        for block in blocks(document, "sh"):
-            for line in block.replace("\\\n", " ").splitlines():
-                for part in re.split(r"&&", line):
-                    typed = shlex.split(part.removeprefix("PYTHONPATH=. ").strip(), comments=True)
-                    typed = typed[2:] if typed[:2] == ["uv", "run"] else typed
-                    if typed[:1] == ["ovss"]:
-                        yield document.name, typed[1:]
-
-
 @EVERY
 def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
@@ -94,25 +78,14 @@ def test_paths_of_the_repository_exist(document: Path) -> None:
         assert "NAME" in path or (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize(("document", "typed"), list(commands()), ids=lambda value: str(value)[:60])
-def test_documented_commands_have_options_benchmarks_and_configs_that_exist(document: str, typed: list[str]) -> None:
-    command, rest = typer.main.get_command(app), list(typed)
-    while hasattr(command, "commands"):
-        command = command.commands[rest.pop(0)]
-    values = command.make_context("ovss", rest).params  # raises a usage error for an unknown option
-    benchmarks = values.get("benchmark") or ()
-    for benchmark in [benchmarks] if isinstance(benchmarks, str) else benchmarks:
-        known = benchmark in catalog.known() or benchmark.startswith("folder:") or benchmark in PLACEHOLDERS
-        assert known, f"{document}: {benchmark}"
-    configs = values.get("config") or ()
-    for config in [configs] if isinstance(configs, str) else configs:
-        assert config in shipped_configs() or config.endswith(".yaml") or config in PLACEHOLDERS, config
-
-
 @EVERY
 def test_python_in_documents_is_valid_and_uses_names_that_exist(document: Path) -> None:
     for block in blocks(document, "python"):
         for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "ovss_ray":
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name) or find_spec(f"{node.module}.{alias.name}"), alias.name
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ovss_ray":
                 assert hasattr(ovss_ray, node.attr), node.attr
 

@@ -48,16 +48,19 @@ def test_every_snippet_runs_and_prints_what_it_says(
     assert "'san_tyny'. Did you mean 'san_tiny'?" in failed
 
 
+def of_quick_start() -> list[str]:
+    """The commands of the quick start that need no data, weights or GPU."""
+    page = (ROOT / "docs/quick_start.md").read_text("utf-8")
+    return re.findall(r"^uv run (ovss .*)$", page[page.index("## 2.") : page.index("## 5.")], re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def quick_start(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Result]]:
-    """The commands of the quick start that need no data, weights or GPU → their results, in a new folder."""
-    page = (ROOT / "docs/quick_start.md").read_text("utf-8")
-    page = page[page.index("## 2.") : page.index("## 5.")]
+    """The commands of the quick start → their results, in a new folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("quick_start"))
         patch.setattr(webbrowser, "open", lambda address: True)
-        commands = re.findall(r"^uv run (ovss .*)$", page, re.MULTILINE)
-        yield {command: typed(command) for command in commands}
+        yield {command: typed(command) for command in of_quick_start()}
 
 
 def typed(command: str, other: Mapping[str, str] = MappingProxyType({})) -> Result:
@@ -78,8 +81,7 @@ def test_the_commands_of_the_quick_start_do_what_it_says(quick_start: dict[str, 
 
 @pytest.mark.slow
 def test_commands_on_finished_runs_are_carried_out_as_the_documents_have_them(quick_start: dict[str, Result]) -> None:
-    lines = [line for name in ("reports", "runs", "statistics") for line in shell_lines(ROOT / f"docs/{name}.md")]
-    commands = [line for line in lines if re.match(r"ovss (report|compare|leaderboard) runs/A", line)]
+    commands = on_finished_runs()
     assert len(commands) >= 12
     classes = {"person,car": "wall,water", "vehicle=car,truck,bus": "vehicle=wall,water,grass"}
     for command in commands:
@@ -87,6 +89,12 @@ def test_commands_on_finished_runs_are_carried_out_as_the_documents_have_them(qu
         assert done.exit_code == 0, f"{command}: {done.output}"
     for written in ("a.csv", "a.md", "a.tex", "a.json", "compare.html"):
         assert Path(written).is_file(), written
+
+
+def on_finished_runs() -> list[str]:
+    """The commands of the pages on reports, runs and statistics that read runs/A."""
+    lines = [line for name in ("reports", "runs", "statistics") for line in shell_lines(ROOT / f"docs/{name}.md")]
+    return [line for line in lines if re.match(r"ovss (report|compare|leaderboard) runs/A", line)]
 
 
 def shell_lines(document: Path) -> list[str]:
