@@ -7,6 +7,7 @@ without requests, such as for checks of its health, is measured first and left o
 
 import io
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -36,28 +37,31 @@ BAR = 0.04
 WARM, REQUESTS, ROUNDS = 10, 40, 3
 IDLE = 15.0
 """Seconds without requests."""
+METHOD = re.compile(r"(?<=\w)\.(?!py$)\w+$")
+"""End of the title of an actor that runs a method: `ray::ProxyActor.receive_asgi_messages`."""
 
-Used = Counter[str]
-"""The title of a process → CPU seconds."""
 
-
-def used(service: Service) -> Used:
-    """What the processes of a service have used so far."""
-    seconds: Used = Counter()
+def used(service: Service) -> dict[psutil.Process, float]:
+    """CPU seconds that each process of a service has used so far."""
+    seconds = {}
     for process in service.processes():
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            seconds[named(process) or "?"] += times.user + times.system
+            seconds[process] = times.user + times.system
     return seconds
 
 
-def _while(service: Service, work: Callable[[], object]) -> Used:
-    """What the processes of a service use while some work is done."""
+def _while(service: Service, work: Callable[[], object]) -> Counter[str]:
+    """CPU seconds that the processes of a service use while some work is done, by title.
+
+    Processes are compared, not titles: Ray adds the method to an actor's title while the method runs.
+    """
     before = used(service)
     work()
-    after = used(service)
-    after.subtract(before)
-    return after
+    spent: Counter[str] = Counter()
+    for process, seconds in used(service).items():
+        spent[METHOD.sub("", named(process)) or "?"] += seconds - before.get(process, 0.0)
+    return spent
 
 
 def _plain(config: str, file: bytes) -> Callable[[int], float]:
