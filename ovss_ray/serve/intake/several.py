@@ -30,6 +30,8 @@ HOW = (
 )
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "no such job", "model": refusal.Refusal}}
 RUNNING: dict[int | str, dict[str, Any]] = {409: {"description": "the job is running", "model": refusal.Refusal}}
+UNREADY = {422: ERRORS[422]} | UNKNOWN | RUNNING
+"""Errors of the request for the answers of a job"""
 FIRST = Query(ge=0, description="position of the first answer, from 0; the job may still run then")
 PASSED = (b"host", b"authorization", b"origin", b"sec-fetch-site")
 """Headers of the request that each of its images gets too"""
@@ -185,7 +187,7 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
     async def state(identifier: str) -> JobState:
         return jobs.state(identifier)
 
-    @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses=UNKNOWN | RUNNING)
+    @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses=UNREADY)
     async def result(identifier: str, first: Annotated[int | None, FIRST] = None) -> Response:
         """Return the answers as /v1/batch does. While the job runs, the status is 409 with Retry-After.
 
