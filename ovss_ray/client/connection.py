@@ -33,14 +33,8 @@ KINDS: Mapping[int, type[OvssError]] = {404: NotThere, 409: Running}
 class Connection:
     """A connection to one service. It is thread-safe."""
 
-    def __init__(
-        self, address: str = "http://127.0.0.1:8000", key: str | None = None, patience: float = PATIENCE,
-        seconds: float = 60.0,
-    ) -> None:  # fmt: skip
-        """Prepare a client of the service at `address`. `key`: API key, by default $OVSS_API_KEY.
-
-        `patience`: seconds for which a request is repeated; 0: it is sent once. `seconds`: timeout of each attempt.
-        """
+    def __init__(self, address: str, key: str | None, patience: float, seconds: float) -> None:
+        """Prepare a connection. The arguments are those of Client."""
         key = key or os.environ.get("OVSS_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.address, self.patience, self.seconds = address.rstrip("/"), patience, seconds

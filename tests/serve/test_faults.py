@@ -30,8 +30,8 @@ PATIENCE = 120.0
 """Seconds for a start on a busy machine."""
 SECONDS = 6.0
 """That a request may take where a stage hangs."""
-DIED, LATER, SILENT = 6.0, 20.0, 40.0
-"""Seconds until Serve detects a dead replica, one past its deadline, and one that does not answer (docs/serving.md)."""
+LATER, SILENT = 20.0, 40.0
+"""Seconds until Serve detects a replica past its deadline, and one that does not answer (docs/serving.md)."""
 BUSY = 60.0
 """What a busy machine may take longer."""
 

@@ -12,7 +12,9 @@ from ovss_ray.engine.cluster.placement import Placed
 FEW = 4
 """Number of workers, counted once per pool, for which the driver process handles every batch in time"""
 MOST = 64
-"""Maximum number of images in a block of several batches: about 64 MB of photographs, less than Ray Data's 128 MB"""
+"""Maximum number of images in a block of several batches: 67 MB of photographs of 512 × 683 pixels.
+
+Ray Data's own limit of a block is 128 MB. Images of 2048 × 1024 pixels need 400 MB."""
 SHARE = 32
 """Minimum number of blocks per worker, if a block has several batches.
 
