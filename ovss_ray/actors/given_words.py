@@ -114,9 +114,10 @@ class Stage(stage.Stage):
         if not keys and self.config.missing == "benchmark":
             return words.of((), "benchmark", base=of_benchmark)
         if len(keys) != 1:
+            advice = "Keep one of them" if keys else "Add an entry for the image, or set given_words.missing=benchmark"
             raise OvssError(
                 f"{self.config.path}: {len(keys)} of {len(self._entries):,} entries belong to the image {image!r}"
-                f"{_examples(keys or self._entries)}. Name the image in one entry, or set given_words.missing=benchmark"
+                f"{_examples(keys or self._entries)}. {advice}"
             )
         entry = self._entries[keys[0]]
         place = f"{self.config.path}, {entry.place}"

@@ -105,7 +105,7 @@ def _images(
 
 
 def _stream(uri: str, name: str) -> Iterator[Any]:
-    """Yield the entries of the list `name` in a JSON file. Raises OvssError if the file is damaged or has no image."""
+    """Yield the entries of the list `name` in a JSON file. Raises OvssError for a damaged file or an empty list."""
     import ijson  # part of an extra
 
     count = 0
@@ -116,8 +116,8 @@ def _stream(uri: str, name: str) -> Iterator[Any]:
                 yield entry
     except (ijson.JSONError, UnicodeDecodeError) as failure:
         raise damaged(uri, f"{name}, entry {count}", failure) from failure
-    if not count and name == "images":
-        raise damaged(uri, "images", ValueError("an empty or missing list"))
+    if not count:  # such as COCO's image_info files, which have no annotations
+        raise damaged(uri, name, ValueError("an empty or missing list"))
 
 
 def damaged(uri: str, where: str, failure: Exception) -> OvssError:

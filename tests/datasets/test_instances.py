@@ -255,9 +255,10 @@ def test_one_full_size_mask_at_a_time_is_in_memory_while_an_image_is_decoded() -
     ("content", "where"),
     [
         ("{", "annotations, entry 0"),
-        ('{"images": []}', "images"),
+        ('{"annotations": [{"id": 1, "category_id": 0}], "images": []}', "images"),
         ('{"annotations": [{"id": 1}], "images": [{"id": 1}]}', "annotation 0"),
-        ('{"annotations": [], "images": [{"id": 1}]}', "image 0"),
+        ('{"annotations": [{"id": 1, "category_id": 0}], "images": [{"id": 1}]}', "image 0"),
+        ('{"images": [{"id": 1}]}', "annotations"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: str, where: str) -> None:

@@ -218,14 +218,14 @@ def test_the_command_gives_the_reason_for_runs_in_which_every_image_failed(tmp_p
         test_report.make(tmp_path / name, [list(range(12))], failed=tuple(range(12)))
     done = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
     assert (done.exit_code, done.exception) == (0, None)
-    assert "0 scored images with a label map" in done.output.replace("\n", "")
+    assert "0 scored images with a label map" in " ".join(done.output.split())
 
 
 def test_the_command_prints_differences_and_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     test_report.make(tmp_path / "a", [list(range(12))])
     test_report.make(tmp_path / "b", [list(range(11))])
-    shown = CliRunner().invoke(app, ["compare", a, b]).output.replace("\n", "")
+    shown = " ".join(CliRunner().invoke(app, ["compare", a, b]).output.split())  # lines are wrapped
     assert "1 of the scored images, such as i11, are in one run only" in shown
     plain = test_report.cells
     monkeypatch.setattr(test_report, "cells", lambda k: {name: values[:-1] for name, values in plain(k).items()})

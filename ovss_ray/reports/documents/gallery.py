@@ -57,17 +57,17 @@ def build(album: Album, cells: Sequence[Cells], reasons: Mapping[str, Sequence[s
                 "classes": [classes_of(of, place[name]) for of, place in zip(cells, places, strict=True)],
             }
         )
-    return Gallery(tuple(images), tuple(_notes(album, images, len(reasons) - len(images))))
+    return Gallery(tuple(images), tuple(_notes(album, images, len(reasons) - len(images), room)))
 
 
-def _notes(album: Album, images: Sequence[Mapping[str, Any]], left_out: int) -> Iterable[str]:
+def _notes(album: Album, images: Sequence[Mapping[str, Any]], left_out: int, room: int) -> Iterable[str]:
     """Yield sentences on missing pictures."""
     if images and not any(any(image["predictions"]) for image in images) and "label map" not in album.missing:
         yield f"No predictions and no differences: {HOW_TO_SAVE}"
     for kind, reason in album.missing.items():
         yield f"Some or all {KINDS[kind]} are missing: {reason}"
     if left_out:
-        yield f"{left_out} further images were left out, to keep the page below {ROOM // 1_000_000} MB of pictures."
+        yield f"{left_out} further images were left out, to keep the pictures below {room / 1e6:g} MB."
 
 
 def classes_of(cells: Cells, image: int) -> list[list[int]]:
