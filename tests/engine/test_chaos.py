@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,13 @@ def nodes() -> Iterator[Cluster]:
     del os.environ["PYTHONPATH"]
 
 
-def command(data: Path, out: Path, witness: Path, address: str, *overrides: str) -> subprocess.Popen[str]:
+def command(
+    data: Path, out: Path, witness: Path, address: str, *overrides: str, program: Sequence[str] = ("-m", "ovss_ray")
+) -> subprocess.Popen[str]:
     arguments = ["--benchmark", f"folder:{data}/mine.yaml", "--data-root", str(data), "--out", str(out)]
     given = [word for one in (f"tests.small_san.witness={witness}", *overrides) for word in ("--set", one)]
     return subprocess.Popen(
-        [sys.executable, "-m", "ovss_ray", "evaluate", str(data / "config.yaml"), *arguments, *given],
+        [sys.executable, *program, "evaluate", str(data / "config.yaml"), *arguments, *given],
         env={**os.environ, "RAY_ADDRESS": address},
         cwd=ROOT,
         text=True,

@@ -104,14 +104,13 @@ def records_of(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["kill", "loop"])
-def test_a_killer_image_is_named_and_the_others_are_scored(fault: Fault, data: Path, tmp_path: Path) -> None:
+def test_a_killer_image_is_named_and_the_others_are_scored(data: Path, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
-    deadline = DEADLINE if fault == "loop" else 120  # a short one would end innocent batches on a busy machine
-    made = run(data, tmp_path / "run", faults={"i21": fault}, witness=str(witness), deadline=deadline)
+    # A short deadline would end innocent batches on a busy machine.
+    made = run(data, tmp_path / "run", faults={"i21": "kill"}, witness=str(witness), deadline=120)
     assert made["images"] == {"expected": IMAGES, "scored": IMAGES - 1, "failed": 1}
     assert [one["image_id"] for one in made["errors"]] == ["i21"]
-    assert re.search(NAMED[fault], made["errors"][0]["error"])
+    assert re.search(NAMED["kill"], made["errors"][0]["error"])
     begun = Counter(line.partition("@")[0] for line in witness.read_text().split())
     assert begun["i21"] <= 3
     assert max(begun.values()) <= 4

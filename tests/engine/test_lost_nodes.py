@@ -15,6 +15,8 @@ from tests.engine.test_chaos import IMAGES, ROOT, command
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 data = test_chaos.data
+IMPATIENT = "-c", "from ovss_ray.cli.app import main; from ovss_ray.engine import watch; watch.GONE = 12.0; main()"
+"""A program that gives up a lost node or cluster after 12 instead of 30 seconds."""
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 def begun(out: Path, data: Path, nodes: Cluster, *overrides: str, count: int = 1) -> subprocess.Popen[str]:
     """A run of which so many workers have begun images."""
     witness = out.with_suffix(".txt")
-    process = command(data, out, witness, nodes.address, *overrides)
+    process = command(data, out, witness, nodes.address, *overrides, program=IMPATIENT)
     until = time.monotonic() + 120
     while len(workers(witness)) < count:
         assert process.poll() is None
@@ -47,8 +49,8 @@ def workers(witness: Path) -> set[str]:
 
 def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Cluster) -> None:
     out = data / "without"
-    # At 3 s an image the worker that is left cannot be done before the watch gives the other one up.
-    slow = ("pools.0.cpus=1.5", "pools.0.workers=[1, 2]", "tests.small_san.seconds=3.0")
+    # At 2 s an image, the worker that is left cannot be done before the watch gives the other one up.
+    slow = ("pools.0.cpus=1.5", "pools.0.workers=[1, 2]", "tests.small_san.seconds=2.0")
     process = begun(out, data, nodes, *slow, count=2)
     (lost, *_) = sorted(nodes.worker_nodes, key=str)
     nodes.remove_node(lost, allow_graceful=False)
