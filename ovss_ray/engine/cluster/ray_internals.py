@@ -71,9 +71,6 @@ SETTINGS = {
     "RAY_task_events_report_interval_ms": "0",  # likewise
     # Seconds. Serve replaces a dead HTTP proxy after three failed checks; by default, the port is closed for 30 s.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    # In each process of Serve, requests go from thread to thread by default. That is most of their CPU time there.
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would send its makers a report of each run
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # such as of Ray Data's statistics when a node dies
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # if a submitted job is not recognised, its environment is merged with ours
