@@ -1,4 +1,4 @@
-"""How `ovss serve` ends: what is in hand is answered. tests/serve/test_chaos.py has the end by a second signal."""
+"""How `ovss serve` ends: what is in hand is answered, unless it is told twice."""
 
 import signal
 import time
@@ -36,10 +36,17 @@ def in_hand(service: Service, gate: Path) -> Iterator[list[Future[urllib3.BaseHT
         yield asked
 
 
-def test_what_is_in_hand_is_answered_and_nothing_new_is_taken(tmp_path: Path) -> None:
-    config, gate = tmp_path / "slow.yaml", tmp_path / "gate"
+@contextmanager
+def slow(folder: Path) -> Iterator[tuple[Service, Path]]:
+    """A service whose batches of four wait while there is a gate, a file."""
+    config, gate = folder / "slow.yaml", folder / "gate"
     config.write_text(SLOW % gate)
-    with serving(tmp_path, str(config)) as service, in_hand(service, gate) as asked:
+    with serving(folder, str(config)) as service:
+        yield service, gate
+
+
+def test_what_is_in_hand_is_answered_and_nothing_new_is_taken(tmp_path: Path) -> None:
+    with slow(tmp_path) as (service, gate), in_hand(service, gate) as asked:
         service.process.send_signal(signal.SIGTERM)
         while (ready := ask(service, "GET", "/v1/ready")).status == 200:
             pass
@@ -54,3 +61,19 @@ def test_what_is_in_hand_is_answered_and_nothing_new_is_taken(tmp_path: Path) ->
         assert service.process.wait(60) == 0
     assert "ovss: stopped" in service.said()
     assert [line for line in service.said().splitlines() if not line.startswith("ovss: ")] == []
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    with slow(tmp_path) as (service, gate), in_hand(service, gate) as asked:
+        service.process.send_signal(signal.SIGTERM)
+        while ask(service, "GET", "/v1/ready").status == 200:
+            pass
+        begun = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 130
+        assert time.monotonic() - begun < 20
+        for one in asked:
+            with pytest.raises(urllib3.exceptions.HTTPError):
+                one.result()
+    assert "ovss: stopped at once" in service.said()
+    assert "Traceback" not in service.said()
