@@ -179,7 +179,8 @@ def _look(process: psutil.Process, used: dict[psutil.Process, float], titles: di
 def _title(command: list[str]) -> str:
     """What a process is: Ray's own title (`ray::…`), else the name of its script or program; none once it has ended."""
     words = " ".join(command).split()
-    script = next((word for word in words[1:] if word.endswith(".py")), "")
+    python = words and "python" in words[0]  # not the raylet, whose arguments name the script of its workers
+    script = next((word for word in words[1:] if python and word.endswith(".py")), "")
     return re.sub(r"\)\.\w+$", ")", (script or (words[0] if words else "")).rpartition("/")[2])
 
 

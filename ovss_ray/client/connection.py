@@ -1,6 +1,7 @@
 """A connection to the service: requests with the API key, their repetition, and the errors of refused ones."""
 
 import os
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,16 +41,21 @@ class Connection:
         self.address, self.patience, self.seconds = address.rstrip("/"), patience, seconds
         self._http = urllib3.PoolManager(headers=headers, retries=False, maxsize=32)
 
-    def send(self, method: str, path: str, fields: Fields | None = None, patience: float | None = None) -> bytes:
+    def send(
+        self, method: str, path: str, fields: Fields | None = None, patience: float | None = None, once: bool = False
+    ) -> bytes:
         """Send a request, and return the body of the answer. `patience`: default that of the connection.
+
+        `once`: the service carries the request out once, even if its answer is lost and it is sent again.
 
         Raises NotThere for status 404, DeadlinePassed if the service's time limit was exceeded, OvssError for other
         errors.
         """
         address, patience = self.address + path, self.patience if patience is None else patience
+        headers = {**self._http.headers, **({"Idempotency-Key": secrets.token_hex(16)} if once else {})}
 
         def attempt(seconds: float) -> urllib3.BaseHTTPResponse:
-            return self._http.request(method, address, fields=fields, timeout=seconds, redirect=False)
+            return self._http.request(method, address, fields=fields, headers=headers, timeout=seconds, redirect=False)
 
         try:
             answer = retries.send(attempt, self.address, self.seconds, patience)

@@ -102,7 +102,7 @@ def begin(
 ) -> Job[ResultT]:
     """Send several images as a job, and return the job. Raises OvssError if it is refused."""
     sent = [*fields, *map(form.file, images)]
-    state = JobState.model_validate_json(connection.send("POST", f"/v1/jobs/{kind}", sent))
+    state = JobState.model_validate_json(connection.send("POST", f"/v1/jobs/{kind}", sent, once=True))
     return Job(connection, state, decode)
 
 

@@ -22,6 +22,8 @@ class Stage(stage.Stage):
         """that a batch takes"""
         parts: int = 1
         """that this time is divided into, between each two of which the batch may be ended"""
+        gate: str = ""
+        """a file: while it is there, a batch waits"""
         hang: str = ""
         """a file: once it is there, it is taken away and the batch never ends; if called C, Python stands still too"""
 
@@ -31,6 +33,8 @@ class Stage(stage.Stage):
         for _ in in_parts(range(self.config.parts)):
             time.sleep(self.config.seconds / self.config.parts)
             self.steps += 1
+        while self.config.gate and Path(self.config.gate).exists():
+            time.sleep(0.02)
         if self.config.hang and Path(self.config.hang).exists():
             Path(self.config.hang).unlink()
             commit("loop in C") if Path(self.config.hang).name == "C" else time.sleep(3600)

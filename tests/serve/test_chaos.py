@@ -1,11 +1,12 @@
 """Processes of `ovss serve` are killed and it is restarted while clients ask; and how it bears a crowd."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from perf import chaos
-from perf.serve import AGAIN, Service, batches, load, serving
+from perf.serve import AGAIN, PATIENCE, Service, batches, load, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -19,13 +20,22 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield begun
 
 
+def computed(service: Service) -> tuple[float, float]:
+    """Requests and batches so far, as soon as the replica says them: a busy one may be late."""
+    until = time.monotonic() + PATIENCE
+    while not (found := batches(service.address))[1]:
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    return found
+
+
 def test_sixty_four_clients_get_answers_or_are_told_when_to_come_again_and_share_batches(service: Service) -> None:
-    before = batches(service.address)
-    found = load(service.address, 64, 20)
-    requests, count = (now - then for now, then in zip(batches(service.address), before, strict=True))
+    before = computed(service)
+    found = load(service.address, 64, 8)
+    requests, count = (now - then for now, then in zip(computed(service), before, strict=True))
     assert not found.lost
     assert set(found.statuses) <= {200, *AGAIN}
-    assert found.statuses[200] >= 16  # a busy machine answers fewer, and none is lost
+    assert found.statuses[200] >= 8  # a busy machine answers fewer, and none is lost
     assert requests / count > 1.5  # of a single worker, whose batches fill while it computes
 
 

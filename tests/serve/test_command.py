@@ -17,15 +17,7 @@ from tests.serve.http.test_api import encoded
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 REQUESTS = 8
-SLOW = "pools: [{workers: 1, cpus: 0.5, batch: 4, stages: [{use: tests.serve.slow, options: {seconds: %s}}]}]"
-
-
-@contextmanager
-def slow(folder: Path, seconds: float) -> Iterator[Service]:
-    """A service whose batches of four take so long."""
-    (folder / "slow.yaml").write_text(SLOW % seconds)
-    with serving(folder, str(folder / "slow.yaml")) as service:
-        yield service
+SLOW = "pools: [{workers: 1, cpus: 0.5, batch: 4, stages: [{use: tests.serve.slow, options: {gate: '%s'}}]}]"
 
 
 def ask(service: Service, method: str, path: str) -> urllib3.BaseHTTPResponse:
@@ -33,8 +25,9 @@ def ask(service: Service, method: str, path: str) -> urllib3.BaseHTTPResponse:
 
 
 @contextmanager
-def in_hand(service: Service) -> Iterator[list[Future[urllib3.BaseHTTPResponse]]]:
-    """Eight requests, all of which the service has taken."""
+def in_hand(service: Service, gate: Path) -> Iterator[list[Future[urllib3.BaseHTTPResponse]]]:
+    """Eight requests, all of which the service has taken, and answers once the gate is away."""
+    gate.touch()
     with ThreadPoolExecutor(REQUESTS) as clients:
         asked = [clients.submit(ask, service, "POST", "/v1/segment?classes=a&classes=b") for _ in range(REQUESTS)]
         until = time.monotonic() + 30
@@ -43,17 +36,27 @@ def in_hand(service: Service) -> Iterator[list[Future[urllib3.BaseHTTPResponse]]
         yield asked
 
 
+@contextmanager
+def slow(folder: Path) -> Iterator[tuple[Service, Path]]:
+    """A service whose batches of four wait while there is a gate, a file."""
+    config, gate = folder / "slow.yaml", folder / "gate"
+    config.write_text(SLOW % gate)
+    with serving(folder, str(config)) as service:
+        yield service, gate
+
+
 def test_what_is_in_hand_is_answered_and_nothing_new_is_taken(tmp_path: Path) -> None:
-    with slow(tmp_path, 4) as service, in_hand(service) as asked:
+    with slow(tmp_path) as (service, gate), in_hand(service, gate) as asked:
         service.process.send_signal(signal.SIGTERM)
         while (ready := ask(service, "GET", "/v1/ready")).status == 200:
-            assert not any(one.done() for one in asked)
+            pass
         new = ask(service, "POST", "/v1/segment?classes=a")
         for refused in (ready, new):
             assert (refused.status, refused.headers["retry-after"]) == (503, "1")
             assert refused.json()["detail"] == "the service is being stopped"
         assert ask(service, "GET", "/v1/health").status == 200
-        assert not all(one.done() for one in asked)
+        assert not any(one.done() for one in asked)
+        gate.unlink()
         assert [one.result().status for one in asked] == [200] * REQUESTS
         assert service.process.wait(60) == 0
     assert "ovss: stopped" in service.said()
@@ -61,7 +64,7 @@ def test_what_is_in_hand_is_answered_and_nothing_new_is_taken(tmp_path: Path) ->
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    with slow(tmp_path, 25) as service, in_hand(service) as asked:
+    with slow(tmp_path) as (service, gate), in_hand(service, gate) as asked:
         service.process.send_signal(signal.SIGTERM)
         while ask(service, "GET", "/v1/ready").status == 200:
             pass

@@ -18,6 +18,7 @@ from ovss_ray.client import Client, DeadlinePassed
 from ovss_ray.config import loading as configs
 from ovss_ray.engine.cluster import connection
 from ovss_ray.errors import OvssError
+from ovss_ray.serve.deployments import app
 from ovss_ray.serve.deployments.app import LATE, QUIET, application
 from perf.serve import replicas
 from tests.serve.bright import picture
@@ -30,8 +31,10 @@ PATIENCE = 120.0
 """Seconds for a start on a busy machine."""
 SECONDS = 6.0
 """That a request may take where a stage hangs."""
-LATER, SILENT = 20.0, 40.0
-"""Seconds until Serve detects a replica past its deadline, and one that does not answer (docs/serving.md)."""
+HEALTH = {"health_check_period_s": 1.0, "health_check_timeout_s": 4.0}
+"""Shorter than app.HEALTH, whose times are in docs/serving.md."""
+LATER, SILENT = 5.0, 17.0
+"""Seconds in which three checks fail, of a replica past its deadline, and of one that does not answer."""
 BUSY = 60.0
 """What a busy machine may take longer."""
 
@@ -91,10 +94,12 @@ def crowd(address: str, hung: bool = False) -> Iterator[Crowd]:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Where Serve listens, on a cluster of this process."""
+    """Where Serve listens, on a cluster of this process. Its checks of replicas are frequent."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    with connection.connect():
+    with pytest.MonkeyPatch.context() as patch, connection.connect():
+        for name, value in HEALTH.items():
+            patch.setitem(app.HEALTH, name, value)
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 35},

@@ -19,9 +19,11 @@ import psutil
 import pytest
 
 from ovss_ray.benchmarks import catalog
+from ovss_ray.cli.app import main
 from ovss_ray.client import Client
 from ovss_ray.config import loading as configs
 from ovss_ray.config.shipped import shipped_configs
+from ovss_ray.engine.cluster import connection
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files, images
 from ovss_ray.models.sam.config import SamConfig
@@ -241,20 +243,23 @@ def test_what_is_wrong_comes_back_through_serve_as_it_was_said(served: Service) 
         asking.segment(bytes(20_000_001), ["sky"])
 
 
-def test_a_service_for_others_needs_a_key_and_a_taken_port_is_told_before_ray_is_started(served: Service) -> None:
-    port = served.address.rpartition(":")[2]
+def test_a_service_for_others_needs_a_key_and_a_taken_port_is_told_before_ray_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.delenv("OVSS_API_KEY", raising=False)
+    monkeypatch.setattr(connection, "connect", lambda: pytest.fail("Ray was to be started"))
     for arguments, message in {
         ("san_tiny", "--host", "0.0.0.0"): "Set OVSS_API_KEY",
         ("oracle",): "no stage reads column 'image'",
-        ("san_tiny", "--port", port): "Choose another --port",
+        ("san_tiny", "--port", f"{taken.getsockname()[1]}"): "Choose another --port",
         ("san_tiny", "--set", "san.weights=nowhere.pth", "--port", "1025"): "nowhere.pth",
         ("san_tiny", "--set", "limits.secnds=1"): "Did you mean 'seconds'?",
         ("san_tiny", "san_tiny"): "two configs have the name 'san_tiny'",
         ("san_tiny", "san_tyny"): "Did you mean 'san_tiny'?",
     }.items():
-        command = [sys.executable, "-m", "ovss_ray", "serve", *arguments]
-        without = {name: value for name, value in os.environ.items() if name != "OVSS_API_KEY"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=without)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *arguments])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+    taken.close()

@@ -55,10 +55,15 @@ STARTS = 3
 """Maximum number of attempts to start a replica"""
 WORDS = Vocabulary.of(["thing", "background"])
 """Class names for the warm-up (see batch.warm) if the config has no benchmark"""
-HEALTH: dict[str, Any] = {"health_check_period_s": 5.0, "health_check_timeout_s": 10.0}
+HEALTH: dict[str, Any] = {
+    "health_check_period_s": 2.0,
+    "health_check_timeout_s": 10.0,
+    "graceful_shutdown_wait_loop_s": 0.5,
+}
 """Options of Ray Serve: seconds between two health checks of a replica, and seconds until a check times out.
 
-After three failed checks, Serve replaces the replica."""
+After three failed checks, Serve replaces the replica. The third option is the seconds between two checks of a stopping
+replica for requests in progress. Serve's default of 2 s delays the end of the HTTP deployment, then of the pools."""
 LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
 

@@ -96,7 +96,7 @@ def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> Non
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
             expose_headers=EXPOSED,
         )
 

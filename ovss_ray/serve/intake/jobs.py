@@ -27,6 +27,8 @@ class Job:
     images: int
     size: int
     """bytes of the request, and of the answers so far"""
+    key: str = ""
+    """what tells its request from others (see several.begin); "": nothing"""
     answers: list[dict[str, Any]] = field(default_factory=list)
     ended: float | None = None
     """time.monotonic() at which the last image was answered"""
@@ -47,17 +49,19 @@ class Jobs:
         self.limits, self.clock = limits, clock
         self._jobs: dict[str, Job] = {}
 
-    def start(self, run: Run, images: int, size: int) -> JobState:
+    def start(self, run: Run, images: int, size: int, key: str = "") -> JobState:
         """Begin a job for some images, whose request has `size` bytes, and return its state.
 
-        Raises HTTPException 429 if the store is full.
+        If a job with this `key` is there, return its state instead. Raises HTTPException 429 if the store is full.
         """
         self._expire()
+        if key and (begun := next((job for job in self._jobs.values() if job.key == key), None)):
+            return self.state(begun.id)
         held = sum(job.size for job in self._jobs.values())
         if len(self._jobs) >= self.limits.jobs or held + size > self.limits.stored:
             reason = f"too many jobs: {len(self._jobs)} are kept. Delete those that you have read, or try again later"
             raise HTTPException(429, reason, {"Retry-After": "10"})
-        job = Job(secrets.token_urlsafe(24), images, size)
+        job = Job(secrets.token_urlsafe(24), images, size, key)
         self._jobs[job.id] = job
         job.task = asyncio.create_task(self._work(job, run))
         return self.state(job.id)

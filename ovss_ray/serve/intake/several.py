@@ -4,6 +4,7 @@ Each image becomes a request of its own inside of the process. So the same limit
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,19 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
     return {"status": status, "body": b"".join(parts)}
 
 
+def _repeated(request: Request, kind: Kind, batch: Batch) -> str:
+    """Return what a repeated request for a job has in common with its first one; "" without Idempotency-Key.
+
+    It contains a digest of images, fields and API key. So no client gets a job of other images, or of another client.
+    """
+    if not (key := request.headers.get("idempotency-key", "")):
+        return ""
+    digest = hashlib.sha256(request.headers.get("authorization", "").encode())
+    for part in (kind.encode(), batch.query.encode(), *batch.images):
+        digest.update(hashlib.sha256(part).digest())
+    return f"{digest.hexdigest()} {key}"
+
+
 def document(answers: Sequence[dict[str, Any]]) -> Response:
     """Return the response with all answers. Their bodies are JSON already, and are not parsed again."""
     items = [b'{"status":%d,"answer":%s}' % (answer["status"], answer["body"] or b"null") for answer in answers]
@@ -173,13 +187,15 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
         """Take the same fields as /v1/batch, and answer at once with the job's id. The images are answered one by one.
 
         The answers are kept in the memory of the service for `limits.kept` seconds, and are lost if it starts again.
+        A second request with the same header Idempotency-Key begins no second job.
         """
         batch = await read(request, desk)
 
         async def run(number: int) -> dict[str, Any]:
             return await _patiently(request, batch, f"/v1/{kind}", number, desk.limits)
 
-        state = jobs.start(run, len(batch.images), sum(map(len, batch.images)))
+        size = sum(map(len, batch.images))
+        state = jobs.start(run, len(batch.images), size, await asyncio.to_thread(_repeated, request, kind, batch))
         response.headers["Location"] = f"/v1/jobs/{state.id}"
         return state
 

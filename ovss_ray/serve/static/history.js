@@ -2,7 +2,7 @@
 
 import { revive } from "./answers.js";
 import { canvas } from "./frame.js";
-import { take } from "./images.js";
+import { chosen, take } from "./images.js";
 import { classes, change, listen, MODES, state } from "./state.js";
 
 const MOST = 10; // results
@@ -114,7 +114,7 @@ export async function begin() {
     change({ history: [newest, ...rest].filter((one) => one?.answers.length) });
     return newest ? [newest, await done(photos.get(newest.photo.key))] : [];
   });
-  if (photo && !state.photo) await show(result, photo);
+  if (photo && !chosen()) await show(result, photo);
   ready = true;
   notice(); // of an image that was chosen meanwhile
 }

@@ -10,6 +10,7 @@ const FORMATS = [["image/jpeg", /^\xff\xd8\xff/], ["image/png", /^\x89PNG\r\n\x1
 const LOSSLESS = ["image/gif", "image/bmp"]; // become a PNG; other formats a JPEG
 const byId = (id) => document.getElementById(id);
 let latest = null;
+export const chosen = () => latest !== null; // whether an image is there, or is being read
 
 /** The type of an image that the service takes, by its first bytes as the service sees it, or undefined. */
 async function typeOf(blob) {
@@ -76,8 +77,10 @@ export function resize(full) {
 }
 
 export async function example(number) {
+  const before = latest;
   try {
     const image = await file(`page/example/${number}`);
+    if (latest !== before) return; // another image was chosen meanwhile
     change({ words: state.examples[number].words, preset: null });
     await take(image, image.type === "image/jpeg" ? "photograph.jpg" : `scene_${number}.png`, number);
   } catch (failure) {

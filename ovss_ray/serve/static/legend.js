@@ -1,6 +1,6 @@
 // What is shown, as a list: for the legend, for the colours over the image, and for what is under the pointer.
 
-import { answerOf } from "./wants.js";
+import { answerOf, outdated } from "./wants.js";
 import { placeLabels, placeMasks } from "./masks.js";
 import { maskOf } from "./objects.js";
 import { classes, state } from "./state.js";
@@ -55,7 +55,8 @@ export const chosen = () => (state.mode === "objects" ? state.selected : state.p
  * What lies over the image: one layer, or two of two models, from left to right.
  *
  * A layer has `sources`, which are other objects when it has to be computed anew; place(size) → Int32Array of numbers;
- * name(number) → what a number is called; and caption(number) → what is written on its mask, if there are masks.
+ * name(number) → what a number is called; and of masks, caption(number) → what is written on one, and pale(number) →
+ * whether a newer answer is awaited.
  */
 export function layers() {
   if (!state.photo) return [];
@@ -73,9 +74,10 @@ export function layers() {
   const shown = masksShown().sort((a, b) => last(a) - last(b));
   const shades = new Map(shown.map((one) => [one.number, shadeOf(one)]));
   return [{
-    sources: [state.mode, state.found.regions, ...shown.flatMap((one) => [one.number, one.mask])],
+    sources: [state.mode, state.found.regions, ...shown.flatMap((one) => [one.number, one.mask, one.old])],
     place: (at) => placeMasks(shown, size, at),
     shade: (number) => shades.get(number),
+    pale: (number) => shown.find((one) => one.number === number).old,
     name: (number) => told(shown.find((one) => one.number === number)),
     caption: (number) => caption(shown.find((one) => one.number === number)),
   }];
@@ -86,7 +88,7 @@ export function objectsShown() {
   const last = (object) => (object.id === state.selected ? 1 : 0);
   return [...state.objects]
     .sort((a, b) => last(a) - last(b))
-    .map((object) => ({ ...maskOf(object), number: object.id, label: maskOf(object)?.names[0] }))
+    .map((object) => ({ ...maskOf(object), number: object.id, label: maskOf(object)?.names[0], old: outdated(object) }))
     .filter((one) => one.mask);
 }
 

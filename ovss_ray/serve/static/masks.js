@@ -51,6 +51,7 @@ export class Mask {
 }
 
 const NONE = 65534;
+export const PALE = 0.35; // opacity of results for which newer ones are awaited
 
 /** A label map, Uint16Array row by row, of the classes of an answer of /v1/segment with their masks; NONE elsewhere. */
 export function labelMap({ width, height, classes }) {
@@ -110,14 +111,14 @@ export function placeMasks(masks, size, { width, height }) {
 
 /**
  * Pixels of colours for what is where: `opacity` 0 to 1, edges in full, and what is not `lit`, if any is, paler. `hue`
- * gives the number of a colour for what is there.
+ * gives the number of a colour for what is there, and `pale` says what is old.
  */
-export function tint(which, { width, height }, opacity, lit, edges = 1, hue = (number) => number) {
+export function tint(which, { width, height }, opacity, lit, edges = 1, hue = (number) => number, pale = () => false) {
   const pixels = new Uint32Array(width * height); // bytes r, g, b, a
   const shades = new Map();
   const shade = (number, edge) => {
     const [r, g, b] = colour(hue(number));
-    const alpha = (edge ? edges : opacity) * (lit === null || lit === number ? 1 : 0.25);
+    const alpha = (edge ? edges : opacity) * (lit === null || lit === number ? 1 : 0.25) * (pale(number) ? PALE : 1);
     return ((Math.round(255 * alpha) << 24) | (b << 16) | (g << 8) | r) >>> 0;
   };
   for (let place = 0; place < which.length; place += 1) {

@@ -1,13 +1,15 @@
 // Objects that somebody points at: what clicks, boxes and keys do to them. Coordinates are pixels of the image.
 
-import { answerOf } from "./wants.js";
+import { answerOf, shownAs } from "./wants.js";
 import { change, revise, state } from "./state.js";
 
 const next = () => 1 + Math.max(0, ...state.objects.map((object) => object.id));
 const current = () => state.objects.find((object) => object.id === state.selected);
 
 function replace(object, patch) {
-  const others = state.objects.map((one) => (one === object ? { ...object, ...patch } : one));
+  const { points, box, mask } = shownAs(object);
+  const changed = { ...object, ...patch, before: { points, box, mask } };
+  const others = state.objects.map((one) => (one === object ? changed : one));
   revise(others, object.id);
 }
 
@@ -48,8 +50,8 @@ export function choose(object, mask) {
 
 export const select = (object) => change({ selected: object?.id ?? null });
 
-/** The mask that an object has now, with its names, or undefined while it is not answered. */
+/** The mask of an object that is shown, with its names, or undefined before the first answer. */
 export const maskOf = (object) => {
   const masks = answerOf(object)?.masks;
-  return masks?.[Math.min(object.mask, masks.length - 1)];
+  return masks?.[Math.min(shownAs(object).mask, masks.length - 1)];
 };

@@ -10,7 +10,7 @@ import { whenBack } from "./reach.js";
 import { resultsView } from "./results.js";
 import { ask } from "./service.js";
 import { draw } from "./stage.js";
-import { change, listen, ofAddress, redo, say, state, toAddress, undo } from "./state.js";
+import { change, listen, ofAddress, redo, say, served, state, toAddress, undo } from "./state.js";
 import { drawPictures, stripView } from "./strip.js";
 import { modelsView, modesView, noticeView, sidesView, toolsView, welcomeView, workingView } from "./views.js";
 import { render } from "./vendor/lit-html.js";
@@ -70,22 +70,22 @@ listen(() => {
   answered = found;
 });
 
-/** Learn what the service offers. */
+/** Learn what the service offers. What was chosen or typed meanwhile stays. */
 async function learn() {
   try {
     const { models, limits } = await ask("v1/models");
     change({ models, limits });
-    const { settings, preset } = ofAddress();
-    change(settings);
+    change(served(state));
     const { examples, presets } = await ask("page/offers");
     change({ examples, presets });
-    if (preset) await usePreset(preset);
+    if (state.awaited) await usePreset(state.awaited);
   } catch (failure) {
     say(failure);
   }
 }
 
 async function begin() {
+  change(ofAddress()); // before anything else changes, and so writes the address anew
   show();
   await learn();
   await bringBack();
@@ -96,10 +96,11 @@ whenBack(async () => {
   again();
 });
 
-window.addEventListener("hashchange", () => {
-  const { settings, preset } = ofAddress();
-  change(settings);
-  if (preset && preset !== state.preset?.name) usePreset(preset);
-  else if (!preset) change({ preset: null });
+window.addEventListener("hashchange", ({ newURL }) => {
+  change(ofAddress(new URL(newURL).hash)); // since the address may have been written anew before this event
+  const { awaited, preset } = state;
+  if (!awaited) change({ preset: null });
+  else if (awaited === preset?.name) change({ awaited: null });
+  else usePreset(awaited);
 });
 begin();

@@ -8,7 +8,7 @@ import { bar, candidates, others, quality, row, title } from "./rows.js";
 import { saveCoco, saveLabels, saveMasks, saveOverlay } from "./save.js";
 import { classes, state } from "./state.js";
 import { html, nothing } from "./vendor/lit-html.js";
-import { answerOf, stale } from "./wants.js";
+import { answerOf, outdated, stale } from "./wants.js";
 
 // Label map.
 
@@ -57,14 +57,15 @@ function objectRow(object) {
   const mask = maskOf(object);
   const masks = answerOf(object)?.masks ?? [];
   const open = object.id === state.selected;
-  return html`<li class="object">
+  const old = outdated(object);
+  return html`<li class="object ${mask && old ? "stale" : ""}">
     ${row(object.id, html`<span class="name">${title(nameOf(object), mask?.names[0]?.score)}
         ${open ? nothing : others(mask?.names ?? [])}</span> ${mask ? quality(mask.part, mask.predicted_iou) : nothing}`,
     { shade: shadeOf({ label: mask?.names[0], number: object.id }), press: () => select(object), pressed: open })}
     <button type="button" class="plain" aria-label="Remove ${nameOf(object)}" title="Remove"
       @click=${() => remove(object)}>×</button>
     ${open ? candidates(mask?.names ?? [], nameOf(object)) : nothing}
-    ${masks.length > 1 ? masksOf(object, masks) : nothing}
+    ${masks.length > 1 && !old ? masksOf(object, masks) : nothing}
   </li>`;
 }
 
@@ -77,7 +78,9 @@ const objectsView = () => html`
 // Downloads.
 
 function savesView() {
-  const ready = { map: state.found.first, regions: regionsShown().length, objects: objectsShown().length }[state.mode];
+  const objects = objectsShown();
+  const answered = objects.length > 0 && !objects.some(({ old }) => old);
+  const ready = { map: state.found.first, regions: regionsShown().length, objects: answered }[state.mode];
   if (!ready) return nothing;
   const labels = state.mode === "map" && state.other
     ? ["first", "second"].filter((slot) => state.found[slot]).map((slot) => [slot, `Labels of ${state.found[slot].model}, PNG`])

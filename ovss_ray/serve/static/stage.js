@@ -5,12 +5,11 @@ import { anchors, write } from "./captions.js";
 import { canvas, columnOf, context, frame, seen, stage, unit, view, whole } from "./frame.js";
 import { chosen, layers, shadeOf } from "./legend.js";
 import { crosshair, line, marks } from "./marks.js";
-import { placeMasks, tint } from "./masks.js";
+import { PALE, placeMasks, tint } from "./masks.js";
 import { change, state } from "./state.js";
 
 const MOST = 2_500_000; // pixels of the canvas
 const SHARPEN = 250; // milliseconds after the last zoom until the canvas is drawn finer
-const PALE = 0.35; // opacity of results that are not those of the present words
 const split = document.getElementById("split");
 export const placed = []; // for each layer: {sources, which, colours, image}
 let hinted = {}; // {mask, width, image} of the mask that a click would make
@@ -94,7 +93,7 @@ function coloured(layer, number) {
   if (differ(made.colours, colours)) {
     const image = new OffscreenCanvas(canvas.width, canvas.height);
     const edges = state.opacity ? 1 : 0;
-    const pixels = tint(made.which, canvas, state.opacity / 100, lit, edges, layer.shade);
+    const pixels = tint(made.which, canvas, state.opacity / 100, lit, edges, layer.shade, layer.pale);
     image.getContext("2d").putImageData(pixels, 0, 0);
     Object.assign(placed[number], { colours, image });
   }

@@ -21,10 +21,12 @@ export const state = {
   templates: "", // sentences with {}, one per line
   merge: "", // "sedan, suv = car", one per line (see options.js)
   preset: null, // {name, title, classes: [[name, …], …]}
+  awaited: null, // name of the preset that the address has, until its words are there
   photo: null, // {blob, bitmap, width, height, name, example}, and {blob, width, height} as `full` if that is larger
   full: false, // whether large images are sent in full size
   found: {}, // question → its answer (see wants.js)
-  objects: [], // {id, points: [[x, y, label], …], box: [x0, y0, x1, y1] or null, mask: which of the masks}
+  objects: [], // {id, points: [[x, y, label], …], box: [x0, y0, x1, y1] or null, mask: which of the masks, before: {points,
+  // box, mask} whose answer is shown until the next one is there, or undefined}
   selected: null, // id of the object that points go to; null: the next point begins one
   tool: "inside", // what a plain click or a finger does: inside, outside or box
   busy: null, // {text, wait} while the service is asked
@@ -116,7 +118,8 @@ export function toAddress() {
   if (state.other) told.set("compare", state.other);
   told.set("mode", state.mode);
   told.set("opacity", state.opacity);
-  if (state.preset) told.set("preset", state.preset.name);
+  const preset = state.preset?.name ?? state.awaited;
+  if (preset) told.set("preset", preset);
   for (const word of state.words) told.append("word", word);
   if (state.templates) told.set("templates", state.templates);
   if (state.merge) told.set("merge", state.merge);
@@ -125,25 +128,27 @@ export function toAddress() {
   if (location.hash !== `#${told}`) history.replaceState(null, "", `#${told}`);
 }
 
-/** The settings of the address, as far as they make sense; `preset` is a name that has to be looked up. */
-export function ofAddress() {
-  const told = new URLSearchParams(location.hash.slice(1));
+/** The models that are named, as far as the service has them; before it has said which it has, as they are named. */
+export function served({ model, other }) {
+  if (!state.models.length) return { model, other };
   const known = (name) => (modelOf(name) ? name : "");
-  const model = known(told.get("model")) || state.models[0]?.name || "";
-  const other = known(told.get("compare"));
+  const first = known(model) || state.models[0].name;
+  return { model: first, other: other === first ? "" : known(other) };
+}
+
+/** The settings of an address, as far as they make sense; `awaited` is a preset whose words have to be looked up. */
+export function ofAddress(hash = location.hash) {
+  const told = new URLSearchParams(hash.slice(1));
   const opacity = Number(told.get("opacity") ?? state.opacity);
   return {
-    settings: {
-      model,
-      other: other === model ? "" : other,
-      mode: Object.hasOwn(MODES, told.get("mode")) ? told.get("mode") : "map",
-      opacity: opacity >= 0 && opacity <= 100 ? opacity : 60,
-      words: told.getAll("word").filter(Boolean),
-      templates: told.get("templates") ?? "",
-      merge: told.get("merge") ?? "",
-      rank: told.get("rank") ?? "",
-      names: told.get("names") !== "0",
-    },
-    preset: told.get("preset"),
+    ...served({ model: told.get("model") ?? "", other: told.get("compare") ?? "" }),
+    mode: Object.hasOwn(MODES, told.get("mode")) ? told.get("mode") : "map",
+    opacity: opacity >= 0 && opacity <= 100 ? opacity : 60,
+    words: told.getAll("word").filter(Boolean),
+    templates: told.get("templates") ?? "",
+    merge: told.get("merge") ?? "",
+    rank: told.get("rank") ?? "",
+    names: told.get("names") !== "0",
+    awaited: told.get("preset"),
   };
 }

@@ -19,7 +19,21 @@ function questionOf({ points, box }) {
   return JSON.stringify([modelFor("objects"), classes(), templates(), points, box]);
 }
 
-export const answerOf = (object) => state.found[questionOf(object)];
+/** The answer for an object, else the latest one for other words or another model. */
+function answerFor(object) {
+  const { points, box } = object;
+  const ending = `,${JSON.stringify([points, box]).slice(1)}`; // of each question about these points and this box
+  const other = () => Object.keys(state.found).findLast((key) => key.startsWith("[") && key.endsWith(ending));
+  return state.found[questionOf(object)] ?? state.found[other()];
+}
+
+/** An object as it was asked about when the answer came that is shown: before its last point, until that is answered. */
+export const shownAs = (object) => (object.before && !answerFor(object) ? object.before : object);
+
+export const answerOf = (object) => answerFor(shownAs(object));
+
+/** Whether what is shown of an object is not the answer for its points and box, and the present words. */
+export const outdated = (object) => !(questionOf(object) in state.found);
 
 /** What is wanted for an object. */
 export const wantOf = (object) => ({
@@ -33,6 +47,7 @@ export const wantOf = (object) => ({
 
 /** What is wanted: [{slot, question, path, model, fields, keep}]. */
 export function wants() {
+  if (!state.models.length) return []; // the service has not said yet what it has
   const words = classes();
   if (state.mode === "objects")
     return state.objects
@@ -56,6 +71,6 @@ export function wants() {
 /** Regions that each word gets: fewer if there are thousands of words. */
 const ranked = (words) => Math.max(1, Math.min(RANKED, Math.floor(PLACES / words.length)));
 
-/** Whether what is shown is the answer for other words or another model than those of now. */
+/** Whether what is shown is the answer for other words or another model than those of now; see `outdated` for objects. */
 export const stale = () => state.mode !== "objects"
   && wants().some(({ slot, question }) => state.found[slot] && state.found[slot].question !== question);

@@ -67,11 +67,13 @@ function input(event) {
 
 /** Put the words of a benchmark in front of those that were typed. */
 export async function usePreset(name) {
+  change({ awaited: name });
   try {
     const found = await ask(`page/words/${encodeURIComponent(name)}`);
-    change({ preset: { name, ...found } });
+    if (state.awaited === name) change({ preset: { name, ...found }, awaited: null }); // else another one was chosen
   } catch (failure) {
     if (!(failure instanceof Refusal)) throw failure;
+    if (failure.status && state.awaited === name) change({ awaited: null }); // else it is asked for again (see reach.js)
     say(failure);
   }
 }
@@ -124,6 +126,6 @@ export const wordsView = () => html`
       ${state.presets.map((name) => html`<option value=${name}>${name}</option>`)}
     </select>
     <button type="button" class="plain" ?disabled=${!classes().length}
-      @click=${() => change({ words: [], preset: null })}>Clear</button>
+      @click=${() => change({ words: [], preset: null, awaited: null })}>Clear</button>
   </p>
   ${optionsView()}`;

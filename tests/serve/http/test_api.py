@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -552,6 +553,54 @@ def test_bodies_that_are_half_sent_take_no_place_from_others_and_their_connectio
     assert [one.status for one in honest] == [200] * 3
     assert {(one.status, one.headers["connection"]) for one in half} == {(408, "close")}
     assert json.loads(half[0].body)["code"] == "slow_body"
+
+
+def test_two_hundred_half_bodies_and_half_headers_at_a_server_do_not_delay_others() -> None:
+    """Of uvicorn, as in Ray Serve's proxy. Half-sent headers do not reach the application at all."""
+    app, image, rounds = service(waiting=8, upload=0.5), encoded(picture()), 5
+    begin = b"POST /v1/segment?classes=a&classes=b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    whole = begin + b"Content-Length: %d\r\n\r\n" % len(image)
+
+    async def exchange() -> None:
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+        running = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+
+        async def opened(content: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(content)
+            await writer.drain()
+            return reader, writer
+
+        async def honest() -> list[float]:
+            seconds = []
+            for _ in range(rounds):
+                begun = time.monotonic()
+                reader, writer = await opened(whole + image)
+                assert (await reader.read()).startswith(b"HTTP/1.1 200")
+                seconds.append(time.monotonic() - begun)
+                writer.close()
+            return seconds
+
+        async def median() -> float:
+            return float(np.median(await asyncio.gather(*(honest() for _ in range(8)))))
+
+        usual = await median()
+        headers = [await opened(begin) for _ in range(200)]
+        bodies = [await opened(whole + image[:99]) for _ in range(200)]
+        beside = await median()
+        answers = [await reader.read() for reader, _ in bodies]
+        assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers)
+        assert not any(reader.at_eof() for reader, _ in headers), "each of them holds a connection"
+        assert beside < 5 * usual + 1, "twice, on a machine without other work"
+        for _, writer in (*headers, *bodies):
+            writer.close()
+        server.should_exit = True
+        await running
+
+    asyncio.run(exchange())
 
 
 def test_bodies_that_are_half_sent_do_not_fill_the_memory() -> None:

@@ -164,14 +164,24 @@ def test_flat_scores_are_no_idea_and_long_names_are_cut(page: Page, monkeypatch:
     assert page.locator("html").evaluate("one => one.scrollWidth <= innerWidth")
 
 
-def test_a_class_has_one_colour_in_all_modes_and_a_foreign_mode_is_ignored(browser: Browser, service: Service) -> None:
+def test_what_is_done_before_the_models_are_known_stays_and_a_class_has_one_colour_in_all_modes(
+    browser: Browser, service: Service
+) -> None:
     with visiting(browser, service.address) as page:
-        page.goto(f"{service.address}#mode=__proto__&word=dark&word=grey&word=light")
+        page.goto(f"{service.address}#mode=__proto__&word=dark&word=grey")
+        held: list[Route] = []
+        page.route("**/v1/models", lambda route: held.append(route))
         page.reload()
         expect(page.get_by_role("button", name="Label map", exact=True)).to_have_attribute("aria-pressed", "true")
-        load(page)
+        load(page, "light")
+        page.get_by_role("button", name="Everything").click()
+        wait(page, lambda: len(held) == 1)
+        expect(page).to_have_url(re.compile("mode=regions.*word=dark&word=grey&word=light"))
+        held[0].continue_()
+        expect(page.locator("#model")).to_have_value("bright")
         colours = []
-        for mode in ("Label map", "Everything", "Objects"):
+        expect(page.get_by_role("button", name="Everything")).to_have_attribute("aria-pressed", "true")
+        for mode in ("Everything", "Label map", "Objects"):
             page.get_by_role("button", name=mode, exact=True).click()
             if mode == "Objects":
                 point(page, 0.25, 0.5)
@@ -200,6 +210,27 @@ def test_old_results_are_grey_while_new_ones_are_awaited_and_the_place_is_told(p
         route.continue_()
     expect(names(page)).to_have_count(3)
     expect(page.locator("#results")).not_to_have_class("stale")
+    page.get_by_role("button", name="Objects").click()
+    plain = shown(page).astype(int)
+    corner = (plain.shape[0] // 8, (7 * plain.shape[1]) // 8)  # of the mask, without marks and names
+
+    def strength() -> int:
+        return int(np.abs(shown(page).astype(int) - plain)[corner].max())
+
+    point(page, 0.25, 0.5)
+    expect(names(page)).to_have_text([re.compile("^grey")])
+    wait(page, lambda: strength() > 0)
+    full = strength()
+    held.clear()
+    page.route("**/v1/prompt*", lambda route: held.append(route))
+    point(page, 0.25, 0.75, button="right")
+    expect(page.locator("#results .object")).to_have_class(re.compile("stale"))
+    expect(names(page)).to_have_text([re.compile("^grey")])
+    wait(page, lambda: 0 < strength() < 0.6 * full)
+    wait(page, lambda: len(held) == 1)
+    held[0].continue_()
+    expect(page.locator("#results .object")).not_to_have_class(re.compile("stale"))
+    wait(page, lambda: strength() == full)
 
 
 def test_on_a_phone_the_words_are_below_the_results(browser: Browser, service: Service) -> None:

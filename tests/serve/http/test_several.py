@@ -89,11 +89,14 @@ def ended(asking: TestClient, place: str) -> dict[str, Any]:
 
 def test_a_job_is_answered_later_and_its_answers_can_be_deleted() -> None:
     with client(service(delay=0.05, jobs=1)) as asking:
-        begun = asking.post("/v1/jobs/segment", **several(GOOD, BAD))
+        once = {"Idempotency-Key": "0123"}
+        begun = asking.post("/v1/jobs/segment", headers=once, **several(GOOD, BAD))
         assert begun.status_code == 202
         place = begun.headers["location"]
         assert (begun.json()["state"], begun.json()["images"]) == ("running", 2)
-        full = asking.post("/v1/jobs/segment", **several(GOOD))
+        again = asking.post("/v1/jobs/segment", headers=once, **several(GOOD, BAD))
+        assert (again.status_code, again.headers["location"]) == (202, begun.headers["location"]), "no second job"
+        full = asking.post("/v1/jobs/segment", headers=once, **several(GOOD))
         assert (full.status_code, full.headers["retry-after"]) == (429, "10")
         state = ended(asking, place)
         assert (state["answered"], 0 < state["expires"] <= Limits().kept) == (2, True)
