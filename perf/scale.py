@@ -24,6 +24,7 @@ from ovss_ray.config import loading as configs
 from ovss_ray.engine.cluster import ray_internals
 from ovss_ray.engine.progress import Counts
 from ovss_ray.runs.plan import RunPlan, plan_run
+from perf.sleeping import SIZE
 from perf.timing import show, titled
 
 BATCH = 8
@@ -34,8 +35,8 @@ PERIOD = 0.5
 """Seconds between two looks at the memory"""
 STORE = "object_store_memory"
 """Ray's name of the resource that holds the bytes of the object store"""
-POOLS = 4
-"""Pools of the graph: photographs, networks, counts, and the stage `measure`, which has no metric here"""
+POOLS = 3
+"""Pools of the graph, as in a run of SAN on GPUs: photographs, networks, and counts with the stage `measure`"""
 
 
 @dataclass
@@ -144,7 +145,10 @@ def steady(
 
 
 def planned(folder: Path, images: int, seconds: float) -> RunPlan:
-    """Return the plan of a run of `images` rows, all of the same drawn scene, which no stage reads."""
+    """Return the plan of a run of `images` rows, all of the same drawn scene, which no stage reads.
+
+    Its photographs count as large as the columns of the sleeping stages.
+    """
     raw = {
         "benchmarks": ["scenes:seen"],
         "limit": 1,
@@ -163,7 +167,11 @@ def planned(folder: Path, images: int, seconds: float) -> RunPlan:
     ((name, table),) = plan.manifests.items()
     rows = table.take(pa.array(np.zeros(images, np.int64)))
     ids = pa.array([f"{number:09}" for number in range(images)], rows.schema.field("image_id").type)
-    return replace(plan, manifests={name: rows.set_column(rows.schema.get_field_index("image_id"), "image_id", ids)})
+    rows = rows.set_column(rows.schema.get_field_index("image_id"), "image_id", ids)
+    photographs, networks, counts, measuring = plan.pools
+    joined = counts.model_copy(update={"stages": (*counts.stages, *measuring.stages)})
+    benchmarks = {name: replace(plan.benchmarks[name], size=lambda _: SIZE)}
+    return replace(plan, manifests={name: rows}, benchmarks=benchmarks, pools=(photographs, networks, joined))
 
 
 @contextmanager

@@ -73,6 +73,9 @@ def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice
     with held():
         from ovss_ray.engine import evaluate as engine  # only now: Ray takes seconds, and a wrong config should not
         from ovss_ray.engine.cluster import connection
-    with connection.connect() if len(plans) > 1 else nullcontext():  # a single run connects after its own checks
-        for name, plan in plans.items():
-            yield name, trackers.tracked(plan.folder, progress, track, partial(engine.run, plan))
+        from ovss_ray.engine.pools import local
+    several = len(plans) > 1
+    with connection.connect() if several else nullcontext():  # a single run connects after its own checks
+        with local.reused() if several else nullcontext():
+            for name, plan in plans.items():
+                yield name, trackers.tracked(plan.folder, progress, track, partial(engine.run, plan))

@@ -1,17 +1,21 @@
 """Several batches in a block: how many, and that the ledger knows one batch of a worker at a time."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.ledger import Ledger
 from ovss_ray.engine.pools import blocks, worker
 from ovss_ray.engine.pools.blocks import sized
 from ovss_ray.engine.pools.worker import Worker
+from ovss_ray.io import images
 from ovss_ray.pipeline import execution
 from ovss_ray.structures.columns import Batch, column
 
@@ -40,6 +44,25 @@ def test_batches_travel_together_only_where_workers_and_images_are_many() -> Non
     assert [sized(graph, images).images for images in (5_000, 40_000, 10**6)] == [0, 16, 64]
     assert sized(graph[:1], 10**6).images == 0, "four workers"
     assert sized([placed(64, 100)], 10**6).images == 0, "large batches"
+
+
+def test_a_block_is_limited_by_the_bytes_of_its_photographs_and_by_the_object_store() -> None:
+    graph = [placed(4, 8), placed(64, 8), placed(4, 8)]
+    assert sized(graph, 10**6, photograph=3 * 512 * 683).images == 64, "photographs as in ADE20K"
+    assert sized(graph, 10**6, photograph=3 * 2048 * 1024).images == 16, "20 of Cityscapes's are 126 MB"
+    assert sized(graph, 10**6, photograph=3 * 4000 * 3000).images == 0, "one batch travels in any case"
+    few = sized(graph, 10**6, photograph=3 * 512 * 683, store=20e9)
+    assert few.images == 40, "three blocks of each of 72 workers fill half of the store"
+
+
+def test_the_size_of_the_photographs_is_looked_up_in_their_files(tmp_path: Path) -> None:
+    for name, size in (("small.png", (20, 10)), ("large.png", (40, 30))):
+        Image.new("RGB", size).save(tmp_path / name)
+    uris = [str(tmp_path / name) for name in ("small.png", "missing.png", *["small.png"] * 20, "large.png")]
+    listed = pa.table({"benchmark": ["b"] * len(uris), "image_uri": uris})
+    benchmarks: Any = {"b": SimpleNamespace(size=images.size)}
+    assert blocks.photograph(listed, benchmarks) == 3 * 40 * 30
+    assert blocks.photograph(listed.slice(1, 1), benchmarks) == 0, "it cannot be read"
 
 
 class Died(BaseException):
