@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ovss_ray.engine.cluster.placement import Placed
-from ovss_ray.engine.ledger import Ledger
+from ovss_ray.engine.ledger import ENOUGH_UNKNOWN, Ledger
 from ovss_ray.engine.pools import blocks, worker
 from ovss_ray.engine.pools.blocks import sized
 from ovss_ray.engine.pools.worker import Worker
@@ -69,7 +69,9 @@ class Died(BaseException):
     """The end of a process."""
 
 
-def called(ledger: Ledger, ids: list[str], killer: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def called(
+    ledger: Ledger, ids: list[str], killer: str, monkeypatch: pytest.MonkeyPatch, light: bool = False
+) -> list[str]:
     """Call a worker with batches of two images. Return the images that its stages finished; `killer` ends it."""
     finished: list[str] = []
 
@@ -85,7 +87,8 @@ def called(ledger: Ledger, ids: list[str], killer: str, monkeypatch: pytest.Monk
     calls = {name: SimpleNamespace(remote=getattr(ledger, name)) for name in ("begin", "end")}
     made.name, made.ledger, made.deadline = "a", SimpleNamespace(**calls), 600.0
     made.traces, made.stages, made.vocabularies = cast(Any, None), {}, cast(Any, {})
-    made.pool, made.keep = SimpleNamespace(batch=2, computing=lambda: monkeypatch.context()), {"image_id"}  # type: ignore[assignment]
+    pool = SimpleNamespace(batch=2, light=light, computing=lambda: monkeypatch.context())
+    made.pool, made.keep = cast(Placed, pool), {"image_id"}
     monkeypatch.setattr(made, "_deadline", monkeypatch.context)
     images = {name: column(values) for name, values in (("image_id", ids), ("benchmark", ["b"] * len(ids)))}
     assert list(made(images)["image_id"]) == finished
@@ -103,3 +106,24 @@ def test_a_death_in_a_block_is_blamed_on_the_batch_in_progress(monkeypatch: pyte
     assert notes.begin("a", [f"b/{name}" for name in ids])[1] == {"b/5": "", "b/6": ""}
     assert called(notes, ids, "none", monkeypatch) == ids
     assert notes.status().busy == {}
+
+
+def test_a_light_pool_registers_a_block_at_once_until_a_worker_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, ids = Ledger(images=7, max_deaths=9), list("1234567")
+    counted, begin = [], notes.begin
+    monkeypatch.setattr(notes, "begin", lambda *given: (counted.append(len(given[1])), begin(*given))[1])
+    notes.start("a", 0, "node", "")
+    assert called(notes, ids, "none", monkeypatch, light=True) == ids
+    assert counted == [7], "one call for four batches"
+    for busy in [tuple(f"b/{name}" for name in ids), *[("b/5",)] * (ENOUGH_UNKNOWN - 1)]:
+        with pytest.raises(Died):
+            called(notes, ids, "5", monkeypatch, light=True)
+        assert notes.status().busy == {"a": busy}
+        assert notes.start("a", 0, "node", "") == ""
+    assert [name for name, verdict in begin("a", [f"b/{name}" for name in ids])[1].items() if verdict] == ["b/5"]
+    monkeypatch.setattr(worker, "AGE", 0.0)
+    counted.clear()
+    others = [f"x{name}" for name in ids]
+    assert called(notes, others, "none", monkeypatch, light=True) == others
+    assert counted == [7, 7, 5, 3, 1], "slow batches: the rest is registered again"
+    assert notes.status().redone == 7 * (2 + ENOUGH_UNKNOWN), "each image is counted once per call"
