@@ -109,15 +109,18 @@ class LocalPool:
                 waiting = []
         if waiting:
             yield from write(pa.concat_tables(waiting)).to_pylist()
-        if _idle is not None:
-            self._rest(arguments["ledger"])
+        self._rest(arguments)
 
-    def _rest(self, ledger: Any) -> None:
-        """Make the workers wait for the next run, without their networks. The ledger of this run forgets them."""
-        with suppress(RayError):  # then the workers end with this run
-            ray.get([worker.finish.remote() for worker in self.workers])
-            ray.get(ledger.forget.remote())
-            (_idle if _idle is not None else []).append(self)
+    def _rest(self, arguments: Mapping[str, Any]) -> None:
+        """In a block of `reused`, make the workers wait for the next run. They free their networks.
+
+        The ledger of this run forgets the workers. Otherwise, they would be killed at the end of the run.
+        """
+        if (idle := _idle) is not None:
+            with suppress(RayError):  # then the workers end with this run
+                ray.get([worker.finish.remote() for worker in self.workers])
+                ray.get(arguments["ledger"].forget.remote())
+                idle.append(self)
 
     def _results(self, manifest: pa.Table, setup: Any) -> Iterator[pa.Table]:
         """Yield the results of the batches in the order of completion.
