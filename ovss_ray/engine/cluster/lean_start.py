@@ -19,7 +19,7 @@ Their start takes 3 CPU seconds, and ray.init waits for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
 """Functions that `lean` disables: (module, object in it) → names of the object's functions."""
 PERIOD = 0.1
-"""Seconds between two sums of Seldom; Ray Data waits as long for finished tasks"""
+"""Seconds between two sums of Seldom within a step of Ray Data's loop"""
 
 
 @contextmanager
@@ -44,7 +44,13 @@ def lean() -> Iterator[None]:
 
 
 class Seldom:
-    """Callback of Ray Data: it sums up the use of CPUs and memory every PERIOD seconds, instead of for every block."""
+    """Callback of Ray Data: it sums up the use of CPUs and memory once per step of its loop, and not for every block.
+
+    A step takes about 0.1 s. It starts workers at its end, so pools do not grow twice for the same free CPUs.
+    """
+
+    due = 0.0
+    """time of the next sum, in seconds of the monotonic clock"""
 
     def before_execution_starts(self, executor: Any) -> None:
         """Replace the method that sums up."""
@@ -52,17 +58,16 @@ class Seldom:
         if not (update := getattr(manager, "update_usages", None)):
             ray_internals.report_missing("ResourceManager.update_usages", "The driver process needs more CPU per block")
             return
-        due = 0.0
 
         def seldom() -> None:
-            nonlocal due
-            if time.monotonic() >= due:
+            if time.monotonic() >= self.due:
                 update()
-                due = time.monotonic() + PERIOD
+                self.due = time.monotonic() + PERIOD
 
         setattr(manager, "update_usages", seldom)  # noqa: B010 - a method of Ray, which mypy does not let us replace
 
     def on_execution_step(self, *_: Any) -> None:
-        """Do nothing, as at the other events."""
+        """Let the next step begin with a sum."""
+        self.due = 0.0
 
     after_execution_succeeds = after_execution_fails = on_execution_step
