@@ -273,11 +273,12 @@ def scale(
     gpus: Annotated[int, typer.Option(min=1, help="faked GPUs, each with a worker process of its own")] = 64,
     seconds: Annotated[float, typer.Option(min=0.01, help="that a batch takes")] = 1.0,
     batches: Annotated[int, typer.Option(min=4, help="per GPU")] = 60,
+    small: Annotated[bool, typer.Option(help="small photographs, for the ceiling on a machine with few CPUs")] = False,
 ) -> None:
     """A run on faked GPUs, with stages that sleep: share of the ideal rate, driver CPU per batch, memory."""
     from perf import scale
 
-    scale.measure(gpus, seconds, batches)
+    scale.measure(gpus, seconds, batches, small)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from ovss_ray.config import loading as configs
 from ovss_ray.engine.cluster import ray_internals
 from ovss_ray.engine.progress import Counts
 from ovss_ray.runs.plan import RunPlan, plan_run
+from perf.sleeping import SIZE
 from perf.timing import show, titled
 
 BATCH = 8
@@ -32,10 +33,12 @@ STEADY = (0.3, 0.9)
 """Part of the images, in which the rate is measured: all workers have started, and none has run out of images"""
 PERIOD = 0.5
 """Seconds between two looks at the memory"""
+SMALL = 64
+"""Part of the real size that small photographs have, as 1 / SMALL"""
 STORE = "object_store_memory"
 """Ray's name of the resource that holds the bytes of the object store"""
-POOLS = 4
-"""Pools of the graph: photographs, networks, counts, and the stage `measure`, which has no metric here"""
+POOLS = 3
+"""Pools of the graph, as in a run of SAN on GPUs: photographs, networks, and counts with the stage `measure`"""
 
 
 @dataclass
@@ -85,8 +88,11 @@ class Marks(Counts):
         self.marks.append((time.monotonic(), time.process_time(), self.done))
 
 
-def measure(gpus: int, seconds: float, batches: int) -> None:
-    """Print the table for a run of `batches` batches per GPU, each of `seconds` seconds."""
+def measure(gpus: int, seconds: float, batches: int, small: bool = False) -> None:
+    """Print the table for a run of `batches` batches per GPU, each of `seconds` seconds.
+
+    `small`: photographs and label maps have 1/64 of their real size. Then few CPUs reach a rate that tells the ceiling.
+    """
     images = gpus * BATCH * batches
     with _cluster(gpus), tempfile.TemporaryDirectory(prefix="ovss_perf_") as folder:
         from ovss_ray.engine import evaluate
@@ -95,7 +101,7 @@ def measure(gpus: int, seconds: float, batches: int) -> None:
         watcher = threading.Thread(target=looks.watch, daemon=True)
         watcher.start()
         begun = time.monotonic()
-        report = evaluate.run(planned(Path(folder), images, seconds), progress)
+        report = evaluate.run(planned(Path(folder), images, seconds, small), progress)
         whole = time.monotonic() - begun
         looks.ended.set()
         watcher.join()
@@ -104,7 +110,7 @@ def measure(gpus: int, seconds: float, batches: int) -> None:
     rate, cpu, ledger = steady(progress.marks, looks.ledger, images)
     ideal = gpus * BATCH / seconds
     table = titled(
-        f"{gpus} faked GPUs, batches of {seconds:g} s",
+        f"{gpus} faked GPUs, batches of {seconds:g} s{', small photographs' if small else ''}",
         *("images", "share of the ideal rate, %", "of it with start and end, %", "driver: CPU ms per batch of a pool"),
         "ledger: CPU ms per batch of a pool",
         "ceiling: batches of a pool per second",
@@ -143,16 +149,20 @@ def steady(
     return number / (end - begin), (after - before) / batches, (last - first) / batches
 
 
-def planned(folder: Path, images: int, seconds: float) -> RunPlan:
-    """Return the plan of a run of `images` rows, all of the same drawn scene, which no stage reads."""
+def planned(folder: Path, images: int, seconds: float, small: bool = False) -> RunPlan:
+    """Return the plan of a run of `images` rows, all of the same drawn scene, which no stage reads.
+
+    Its photographs count as large as the columns of the sleeping stages.
+    """
+    part = SMALL if small else 1
     raw = {
         "benchmarks": ["scenes:seen"],
         "limit": 1,
         "keep_predictions": "none",
         "pools": [
-            {"stages": [{"use": "perf.sleeping.photograph"}]},
+            {"stages": [{"use": "perf.sleeping.photograph", "options": {"part": part}}]},
             {
-                "stages": [{"use": "perf.sleeping.network", "options": {"seconds": seconds / BATCH}}],
+                "stages": [{"use": "perf.sleeping.network", "options": {"seconds": seconds / BATCH, "part": part}}],
                 "gpus": 1,
                 "cpus": 0.1,
             },
@@ -163,7 +173,11 @@ def planned(folder: Path, images: int, seconds: float) -> RunPlan:
     ((name, table),) = plan.manifests.items()
     rows = table.take(pa.array(np.zeros(images, np.int64)))
     ids = pa.array([f"{number:09}" for number in range(images)], rows.schema.field("image_id").type)
-    return replace(plan, manifests={name: rows.set_column(rows.schema.get_field_index("image_id"), "image_id", ids)})
+    rows = rows.set_column(rows.schema.get_field_index("image_id"), "image_id", ids)
+    photographs, networks, counts, measuring = plan.pools
+    joined = counts.model_copy(update={"stages": (*counts.stages, *measuring.stages)})
+    benchmarks = {name: replace(plan.benchmarks[name], size=lambda _: SIZE)}
+    return replace(plan, manifests={name: rows}, benchmarks=benchmarks, pools=(photographs, networks, joined))
 
 
 @contextmanager

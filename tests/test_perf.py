@@ -70,7 +70,7 @@ def test_the_steady_part_of_a_run_gives_rate_and_cpu_seconds_per_batch() -> None
     marks = [(float(second), 0.4 * second, 8 * second) for second in range(1, 101)]
     rate, driver, ledger = scale.steady(marks, [(0.0, 0.0), (100.0, 40.0)], images=800)
     assert rate == pytest.approx(8)
-    assert driver == ledger == pytest.approx(0.1), "a batch of eight each second, in four pools"
+    assert driver == ledger == pytest.approx(0.4 / scale.POOLS), "a batch of eight each second, in each pool"
 
 
 @pytest.mark.ray

@@ -9,7 +9,6 @@ import typer
 from ovss_ray.cli.evaluation import Words
 from ovss_ray.cli.exit_status import resumable
 from ovss_ray.errors import OvssError
-from ovss_ray.structures.columns import MANIFEST
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,6 +128,8 @@ def _pools(planned: "Estimate", name: str) -> "Table":
 
 
 def _columns(step: "Step", last: bool) -> str:
+    from ovss_ray.structures.columns import MANIFEST  # imports numpy, which `ovss --help` does without
+
     names = ", ".join(name for name in step.columns if name not in MANIFEST)
     return f"records: {names}" if last else names
 

@@ -182,7 +182,7 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
         else:
             from ovss_ray.engine.pools import ray_data  # Ray Data takes a second to import
 
-            yield from ray_data.receipts(images, pools, plan.keeps, shared, write, size)
+            yield from ray_data.receipts(images, pools, plan.keeps, shared, write, size, plan.benchmarks)
 
 
 def _write(table: pa.Table, folder: RunFolder) -> pa.Table:

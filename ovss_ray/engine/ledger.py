@@ -112,8 +112,8 @@ class Ledger:
     ) -> tuple[str, dict[str, str]]:
         """Register the images that a worker is about to process. It has finished those that it began before.
 
-        `alone`: True for a single image whose batch was registered before, so that it is not counted again. `good`:
-        True if at least one of the finished images has no error, as in `end`.
+        `alone`: True for images that were registered before, as a part of a batch or block. They are not counted again.
+        `good`: True if at least one of the finished images has no error, as in `end`.
 
         Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
         image → verdict, for images whose earlier workers have died. A verdict is the reason to skip the image, or "" to

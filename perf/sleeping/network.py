@@ -23,10 +23,14 @@ class Stage(stage.Stage):
 
         seconds: float = 0.125
         """seconds per image"""
+        part: int = 1
+        """the array has 1 / part of its real size"""
 
     config: Any
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Sleep, and return 2 × H × W bytes per image, as of a label map in uint16."""
         time.sleep(self.config.seconds * len(batch["bits"]))
-        return {"scores": column(np.zeros((SIZE[0] // 2, SIZE[1]), np.float32) for _ in batch["bits"])}
+        return {
+            "scores": column(np.zeros((SIZE[0] // 2 // self.config.part, SIZE[1]), np.float32) for _ in batch["bits"])
+        }

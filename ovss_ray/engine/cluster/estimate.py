@@ -12,7 +12,7 @@ from itertools import accumulate
 import psutil
 
 from ovss_ray.engine.cluster import placement
-from ovss_ray.engine.cluster.nodes import Node, Size
+from ovss_ray.engine.cluster.nodes import STORE, Node, Size
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.pools.blocks import Blocks, sized
 from ovss_ray.errors import OvssError
@@ -20,8 +20,6 @@ from ovss_ray.runs import records
 from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 
-STORE = "object_store_memory"
-"""Name of Ray's resource for a node's object store; its amount is in bytes"""
 STORE_SHARE = 0.3
 """Fraction of a machine's memory that Ray takes for its object store by default"""
 IN_FLIGHT = 2
@@ -114,7 +112,7 @@ class Estimate:
 
     def capacity(self) -> float:
         """Return the bytes of the object stores of all nodes."""
-        return sum(node.resources.get(STORE, 0.0) for node in self.size.nodes)
+        return self.size.store
 
     def limits(self) -> dict[str, float]:
         """Return the images per second that each part of the cluster allows; {} without a probe.
@@ -134,7 +132,8 @@ class Estimate:
 
     def travel(self) -> Blocks:
         """Return the numbers of images that travel together."""
-        return sized([step.pool for step in self.steps], self.left)
+        photograph = self.probed.bytes.get("image", 0.0) if self.probed else 0.0
+        return sized([step.pool for step in self.steps], self.left, photograph, self.size.store)
 
     def rate(self) -> tuple[float, str] | None:
         """Return the images per second, and the part of the cluster that limits them; None without a probe."""

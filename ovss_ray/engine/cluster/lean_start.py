@@ -1,8 +1,9 @@
-"""Start of a local Ray cluster without the processes that no run needs.
+"""Ray with less work of its own: fewer processes of a local cluster, and fewer sums in Ray Data.
 
 This module uses Ray's private API, as listed in ray_internals.py.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -17,6 +18,8 @@ IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
 Their start takes 3 CPU seconds, and ray.init waits for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
 """Functions that `lean` disables: (module, object in it) → names of the object's functions."""
+PERIOD = 0.1
+"""Seconds between two sums of Seldom within a step of Ray Data's loop"""
 
 
 @contextmanager
@@ -38,3 +41,33 @@ def lean() -> Iterator[None]:
                 except AttributeError:
                     ray_internals.report_missing(f"{owner}.{name}", "A process that is not needed runs idle")
         yield
+
+
+class Seldom:
+    """Callback of Ray Data: it sums up the use of CPUs and memory once per step of its loop, and not for every block.
+
+    A step takes about 0.1 s. It starts workers at its end, so pools do not grow twice for the same free CPUs.
+    """
+
+    due = 0.0
+    """time of the next sum, in seconds of the monotonic clock"""
+
+    def before_execution_starts(self, executor: Any) -> None:
+        """Replace the method that sums up."""
+        manager = getattr(executor, "_resource_manager", None)
+        if not (update := getattr(manager, "update_usages", None)):
+            ray_internals.report_missing("ResourceManager.update_usages", "The driver process needs more CPU per block")
+            return
+
+        def seldom() -> None:
+            if time.monotonic() >= self.due:
+                update()
+                self.due = time.monotonic() + PERIOD
+
+        setattr(manager, "update_usages", seldom)  # noqa: B010 - a method of Ray, which mypy does not let us replace
+
+    def on_execution_step(self, *_: Any) -> None:
+        """Let the next step begin with a sum."""
+        self.due = 0.0
+
+    after_execution_succeeds = after_execution_fails = on_execution_step

@@ -9,6 +9,8 @@ UNIT = 10_000
 """Number of units per CPU, GPU or other resource. Fractions are counted in these units, as in Ray."""
 STANDARD = ("CPU", "GPU", "memory")
 """Names of the resources that have separate fields in Node. All others are custom resources."""
+STORE = "object_store_memory"
+"""Name of Ray's resource for a node's object store; its amount is in bytes"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Size:
     def memory(self) -> float:
         """Return the bytes of memory for the workers on all nodes together."""
         return sum(node.memory for node in self.nodes)
+
+    @property
+    def store(self) -> float:
+        """Return the bytes of the object stores of all nodes."""
+        return sum(node.resources.get(STORE, 0.0) for node in self.nodes)
 
 
 def even(number: int, cpus: float, gpus: float = 0.0, memory: float = math.inf) -> Size:

@@ -18,6 +18,7 @@ is missing. Ray is imported inside functions, after the variables of BEFORE_IMPO
 | RAY_JOB_CONFIG_JSON_ENV_VAR | internal | runs.plan.JOB | a job's runtime environment is merged with the run's |
 | `get_ray_address_file` | private | address_file | the path in Ray 2.60 is used |
 | fields of DataContext | DeveloperAPI | quiet_data, keep_pool_undivided | slower, more lines on the terminal |
+| `ResourceManager.update_usages` of Ray Data | private | lean_start.Seldom | more CPU of the driver per block |
 | `ray.data.from_blocks` | DeveloperAPI | dataset | an additional task per block counts its rows |
 | wording of errors from workers | undocumented | user_error | Ray's traceback is shown |
 | format of Ray's log lines | undocumented | ray_start.NOISE | more lines on the terminal |
@@ -63,8 +64,7 @@ METRICS = "RAY_enable_metrics_collection"
 """Environment variable that switches the metrics of a new cluster on ("1") or off ("0")"""
 SETTINGS = {
     "RAY_BACKEND_LOG_LEVEL": SILENT,  # else a warning about Ray Data's own restarts
-    # Milliseconds that a process may wait for its next task. Ray's own second is over before the next part is to be
-    # written: each then got a new process, which cost a run of SAN on a CPU 1.6 s an image (perf run).
+    # Milliseconds that a process may wait for its next task. After Ray's own second, each part got a new process.
     "RAY_idle_worker_killing_time_threshold_ms": "600000",
     "RAY_prestart_worker_first_driver": "0",  # processes of the wrong environment: never used, woken 100 times a second
     METRICS: "0",  # nobody could read them, without the dashboard
@@ -86,8 +86,7 @@ LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """Environment variables that are also set before Ray is imported, if the cluster is local: name → value.
 
 By default, if the program was started with `uv run`, Ray packs the current folder with all data and runs. It sends the
-archive to the workers, and starts each worker with `uv run`. This is switched off, since a local cluster does not need
-it."""
+archive to the workers, and starts each with `uv run`. A local cluster does not need this."""
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
 DAEMONS = ("gcs_server", "raylet")
@@ -97,8 +96,7 @@ SERVE = "serve"
 HANGS_AT_EXIT = "2.60"
 """Latest Ray release in which a worker process was seen to hang when it exits normally.
 
-The C++ clean-up waited forever for a lock that was already destroyed.
-github.com/ray-project/ray/pull/18899 describes the same hang for Ray 1.7."""
+The C++ clean-up waited forever for a destroyed lock, as in github.com/ray-project/ray/pull/18899 for Ray 1.7."""
 
 
 @cache
@@ -205,13 +203,14 @@ def _set(context: "DataContext", path: str, value: object) -> None:
         report_missing(f"DataContext.{path}", "Ray Data keeps its own value, which costs speed or prints lines")
 
 
-def quiet_data() -> None:
-    """Make Ray Data print nothing: no progress bars, no log, no warnings."""
+def quiet_data(callbacks: Sequence[type] = ()) -> None:
+    """Make Ray Data print nothing: no progress bars, no log, no warnings. `callbacks`: classes of its callbacks."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     _set(context, "enable_progress_bars", False)
     _set(context, "issue_detectors_config.detectors", [])  # of hanging work, for instance, which Watch looks after
+    _set(context, "custom_execution_callback_classes", list(callbacks))
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # of a short run's last round
 

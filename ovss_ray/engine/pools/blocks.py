@@ -4,17 +4,32 @@ The driver process handles every block between two pools, which takes it about 1
 is one batch. With many workers, a block has several batches, or the driver process could not keep them busy.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray.benchmarks.contract import Benchmark
 from ovss_ray.engine.cluster.placement import Placed
+from ovss_ray.errors import OvssError
 
 FEW = 4
 """Number of workers, counted once per pool, for which the driver process handles every batch in time"""
 MOST = 64
-"""Maximum number of images in a block of several batches: 67 MB of photographs of 512 × 683 pixels.
+"""Maximum number of images in a block of several batches: 67 MB of photographs of 512 × 683 pixels"""
+BYTES = 128e6
+"""Maximum bytes of the photographs in a block of several batches: 20 images of 2048 × 1024 pixels.
 
-Ray Data's own limit of a block is 128 MB. Images of 2048 × 1024 pixels need 400 MB."""
+Ray Data splits larger blocks, and a worker would have to join them again."""
+HELD = 3
+"""Blocks per worker in the object store: the block in progress, the next one, and one block of results"""
+STORE_SHARE = 0.5
+"""Fraction of the object store that Ray Data fills with blocks by default"""
+SAMPLE = 8
+"""Number of photographs of a run whose size is looked up"""
 SHARE = 32
 """Minimum number of blocks per worker, if a block has several batches.
 
@@ -38,11 +53,31 @@ class Blocks:
         return pool.batch * max(1, self.images // pool.batch)
 
 
-def sized(pools: Sequence[Placed], images: int) -> Blocks:
-    """Return the size of the blocks for a run of `images` images through these pools."""
+def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: float = 0.0) -> Blocks:
+    """Return the size of the blocks for a run of `images` images through these pools.
+
+    `photograph`: bytes of a decoded photograph. `store`: bytes of the object stores of all nodes. 0 stands for an
+    unknown number. They only limit blocks of several batches: a single batch travels whatever its size.
+    """
     batch, workers = max(pool.batch for pool in pools), max(pool.first for pool in pools)
     useful = -(-workers * len(pools) // FEW)
     several = min(useful, MOST // batch, images // (workers * batch * SHARE))
+    if photograph:
+        room = STORE_SHARE * store / (HELD * sum(pool.first for pool in pools)) if store else BYTES
+        several = int(min(several, min(BYTES, room) // (batch * photograph)))
     together = several * batch if several > 1 else 0
     call = Blocks(together, 0).call(pools[0])
     return Blocks(together, call * -(-images // (call * LIMIT)))
+
+
+def photograph(images: pa.Table, benchmarks: Mapping[str, Benchmark]) -> float:
+    """Return the bytes of the largest of SAMPLE decoded photographs, spread over the images; 0 if none is readable.
+
+    `images`: rows of manifests. `benchmarks`: name → benchmark. Only the beginnings of the files are read.
+    """
+    sample = images.take(np.unique(np.linspace(0, len(images) - 1, SAMPLE, dtype=np.int64)))
+    largest = 0.0
+    for name, uri in zip(sample["benchmark"].to_pylist(), sample["image_uri"].to_pylist(), strict=True):
+        with suppress(OvssError):  # the image will fail in the run
+            largest = max(largest, 3.0 * math.prod(benchmarks[name].size(uri)))
+    return largest

@@ -7,9 +7,10 @@ from typing import Any
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from ovss_ray.engine.cluster import connection, placement, ray_internals
+from ovss_ray.benchmarks.contract import Benchmark
+from ovss_ray.engine.cluster import connection, lean_start, placement, ray_internals
 from ovss_ray.engine.cluster.placement import Placed
-from ovss_ray.engine.pools.blocks import sized
+from ovss_ray.engine.pools.blocks import photograph, sized
 from ovss_ray.engine.pools.worker import Recorder, Worker
 
 
@@ -20,15 +21,18 @@ def receipts(
     shared: Mapping[str, Any],
     write: Callable[[pa.Table], pa.Table],
     size: int,
+    benchmarks: Mapping[str, Benchmark],
 ) -> Iterator[dict[str, Any]]:
     """Send images, rows of a manifest, through the pools. Yield one receipt per written file of records.
 
     `keeps`: columns to keep after each stage. `shared`: arguments for the workers of all pools. `write` writes a table
     of records, and returns its receipts. The workers of the last pool call `write` if they get `size` images or more at
-    a time. Otherwise, Ray tasks call `write` with `size` records.
+    a time. Otherwise, Ray tasks call `write` with `size` records. `benchmarks`: name → benchmark of the images.
     """
-    ray_internals.quiet_data()
+    ray_internals.quiet_data([lean_start.Seldom])
     travel = sized(pools, len(images))
+    if travel.images:
+        travel = sized(pools, len(images), photograph(images, benchmarks), connection.size().store)
     blocks = [images.slice(begin, travel.rows) for begin in range(0, len(images), travel.rows)]
     stream: Dataset = ray_internals.dataset(blocks)
     alone = size <= travel.call(pools[-1])  # then its worker writes the part: no task on the way

@@ -31,6 +31,8 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
 RETRIES = 2
 """Number of further attempts to compute the arrays of a stage, if the process that computes them dies"""
+AGE = 1.0
+"""Seconds after which the images of a block that are left are registered again"""
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
 
@@ -70,21 +72,38 @@ class Worker:
         """Run the stages on one batch after the other. Return the columns to keep, of all batches together."""
         done: list[Batch] = []
         good = False
-        for begin in range(0, len(images["image_id"]), self.pool.batch):
+        names = execution.names(images)
+        together = self._begin_together(names)
+        registered = time.monotonic()
+        for begin in range(0, len(names), self.pool.batch):
             batch = {name: values[begin : begin + self.pool.batch] for name, values in images.items()}
-            columns = self._settled(batch, good)
+            if together and time.monotonic() - registered > AGE:  # a sign of progress, and fewer images to suspect
+                self._begin(names[begin:], alone=True, good=good)
+                registered = time.monotonic()
+            columns = self._run(batch) if together else self._settled(batch, good, again=together is not None)
             good = any(error == "" for error in columns["error"])
             done.append({name: values for name, values in columns.items() if name in self.keep})
         self.ledger.end.remote(self.name, good)
         return _joined(done) if len(done) > 1 else done[0]
 
-    def _settled(self, batch: Batch, good: bool) -> Batch:
+    def _begin_together(self, names: list[str]) -> bool | None:
+        """Register the images of several batches of a light pool at once. Its batches take milliseconds.
+
+        Return True if that was possible, and False if a worker died over some of the images. Return None for a single
+        batch and for a pool with networks: nothing was registered.
+        """
+        if len(names) <= self.pool.batch or not self.pool.light:
+            return None
+        return not self._begin(names)
+
+    def _settled(self, batch: Batch, good: bool, again: bool = False) -> Batch:
         """Run the stages on a batch. If a worker died over some of its images, they are processed one by one.
 
         `good`: True if at least one image of the previous batch has no error. A message to the ledger states that.
+        `again`: True if the images were registered before, as a part of their block.
         """
         names = execution.names(batch)
-        suspects = self._begin(names, good=good)
+        suspects = self._begin(names, alone=again, good=good)
         if not suspects:
             return self._run(batch)
         return _joined([self._alone(_row(batch, i), name, suspects.get(name)) for i, name in enumerate(names)])

@@ -78,7 +78,7 @@ def test_finished_images_are_subtracted_and_a_small_cluster_is_named(plan: RunPl
 def test_nodes_are_described_in_words() -> None:
     size = imagined("nodes=8, cpus=96,gpus=8,memory=500")
     assert (len(size.nodes), size.cpus, size.gpus, size.grows) == (8, 768, 64, False)
-    assert size.memory + sum(node.resources[estimates.STORE] for node in size.nodes) == pytest.approx(8 * 500e9)
+    assert size.memory + size.store == pytest.approx(8 * 500e9)
 
 
 @pytest.mark.parametrize("text", ["", "nodes=8", "cpus=many,memory=1", "cpus=8,memory=9,disks=2", "cpus=-1,memory=9"])

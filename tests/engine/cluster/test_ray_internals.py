@@ -23,6 +23,8 @@ import pytest
 import ray
 from ray import serve
 from ray.data import DataContext
+from ray.data._internal.execution.resource_manager import ResourceManager
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from ovss_ray.engine.cluster import autoscaler, lean_start, ray_internals
@@ -238,6 +240,7 @@ def test_the_address_of_this_machines_cluster_is_where_ray_2_60_leaves_it(
         "issue_detectors_config.detectors",
         "op_resource_reservation_enabled",
         "downstream_capacity_backpressure_ratio",
+        "custom_execution_callback_classes",
     ],
 )
 def test_ray_data_has_the_setting(path: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -282,14 +285,21 @@ class Dies:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_ray_data_starts_a_worker_that_has_died_anew_and_gives_it_its_rows_again(tmp_path: Path) -> None:
-    ray_internals.quiet_data()
+def test_ray_data_starts_a_worker_that_has_died_anew_and_gives_it_its_rows_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, sums, step, steps = ResourceManager.update_usages, [], StreamingExecutor._scheduling_loop_step, []
+    monkeypatch.setattr(ResourceManager, "update_usages", lambda manager: (update(manager), sums.append(1)))
+    monkeypatch.setattr(StreamingExecutor, "_scheduling_loop_step", lambda *given: (steps.append(1), step(*given))[1])
+    monkeypatch.setattr(lean_start, "PERIOD", 3600.0)
+    ray_internals.quiet_data([lean_start.Seldom])
     note = tmp_path / "died"
     made = ray.data.from_items([{"id": number} for number in range(4)], override_num_blocks=4).map_batches(
         Dies, fn_constructor_args=(note,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=1)
     )
     assert sorted(row["id"] for row in made.iter_rows()) == [0, 1, 2, 3], LACKS.format("restarts of Ray Data's workers")
     assert note.exists()
+    assert 0 < len(sums) <= len(steps) + 1, LACKS.format("ResourceManager.update_usages, or its place in the executor")
 
 
 def test_the_error_of_a_dead_worker_has_its_name() -> None:
