@@ -83,7 +83,7 @@ def _end(shortage: str, seconds: float, scaled: bool) -> str:
     if not scaled:
         return f"{shortage}. If nodes are still to join the cluster, pass --wait-for gpus=N or nodes=N"
     return (
-        f"{shortage}. They were requested {seconds:g} s ago; `ray status` says why they have not come. "
+        f"{shortage}. Nodes were requested {seconds:g} s ago; `ray status` says why they have not come. "
         "Wait longer with --set patience=3600, or compute on CPUs with gpus: 0"
     )
 
