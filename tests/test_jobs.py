@@ -143,9 +143,9 @@ def of_job(head: Cluster, what: str) -> str:
     return done.stdout + done.stderr
 
 
-def plain(*job: str) -> subprocess.CompletedProcess[str]:
-    """A job as a plain command, which starts a cluster of one node on this machine."""
-    environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
+def plain(*job: str, address: str = "local") -> subprocess.CompletedProcess[str]:
+    """A job as a plain command. By default, it starts a cluster of one node on this machine."""
+    environment = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / job[0]), *job[1:]]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
 
