@@ -1,4 +1,4 @@
-"""A job as users submit it: to a cluster that asks for a token, over ADE20K's photographs as its authors send them."""
+"""Jobs as users submit them, to three nodes that ask for a token: ADE20K's photographs as its authors send them."""
 
 import json
 import os
@@ -12,8 +12,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any, NamedTuple
 from zipfile import ZipFile
 
 import pytest
@@ -23,6 +25,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray._private.runtime_env.packaging import create_package
 
 from ovss_ray.engine.pools.gauges import RUN
+from ovss_ray.errors import OvssError
+from ovss_ray.runs import records
+from ovss_ray.runs.plan import JOB
+from ovss_ray.runs.sources import plan_runs
 from tests.cluster.test_monitoring import of_runs
 from tests.paths import ROOT
 
@@ -50,33 +56,50 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+class Cluster(NamedTuple):
+    """A running cluster."""
+
+    jobs: str
+    """the address for jobs"""
+    gcs: str
+    """the address for drivers"""
+    metrics: list[str]
+    """of each node, the address for Prometheus"""
+
+
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
-    """A head node of our own that asks for a token; its addresses for jobs, for drivers, and for Prometheus."""
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of our own that asks for a token: a head, and two nodes with a faked GPU each."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "token").write_text(secrets.token_hex(32))
     given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-    given |= {"RAY_metrics_report_interval_ms": "500"}
+    given |= {"RAY_metrics_report_interval_ms": "500", "OVSS_CACHE": str(folder / "cache")}
+    given |= {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
     before = {name: os.environ.get(name) for name in (*given, "RAY_ADDRESS")}
     os.environ.update(given)
     del os.environ["RAY_ADDRESS"]
-    gcs, dashboard, metrics = free_port(), free_port(), free_port()
-    local = [
-        "--node-ip-address=127.0.0.1",
-        "--dashboard-host=127.0.0.1",
-        f"--port={gcs}",
-        f"--dashboard-port={dashboard}",
-        f"--metrics-export-port={metrics}",
-    ]
-    sizes = ["--num-cpus=4", "--object-store-memory=200000000", "--disable-usage-stats"]
-    with (folder / "log").open("w") as log:
-        head = subprocess.Popen([RAY, "start", "--head", "--block", *local, *sizes], stdout=log, stderr=log)
+    gcs, dashboard, *metrics = (free_port() for _ in range(5))
+    made = Cluster(
+        f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", [f"http://127.0.0.1:{port}/metrics" for port in metrics]
+    )
+    first = ["--head", "--dashboard-host=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
+    later = [f"--address={made.gcs}", "--num-cpus=1", "--num-gpus=1"]
+    environment = {name: value for name, value in os.environ.items() if name != "OVSS_CACHE"}  # jobs have to bring it
+    nodes: list[subprocess.Popen] = []
     try:
-        _wait(f"http://127.0.0.1:{dashboard}", head, folder / "log")
-        yield f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", f"http://127.0.0.1:{metrics}/metrics"
+        with (folder / "log").open("w") as log:
+            for options, port in zip((first, later, later), metrics, strict=True):
+                local = ["--node-ip-address=127.0.0.1", f"--metrics-export-port={port}"]
+                sizes = ["--object-store-memory=100000000", "--disable-usage-stats"]
+                command = [RAY, "start", "--block", *options, *local, *sizes]
+                nodes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+                if options is first:
+                    _wait(made.jobs, nodes[0], folder / "log")
+        yield made
     finally:
-        head.terminate()
-        head.wait(60)
+        for node in reversed(nodes):
+            node.terminate()
+            node.wait(60)
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
@@ -89,13 +112,16 @@ def _wait(address: str, head: subprocess.Popen, log: Path) -> None:
         time.sleep(1)
 
 
-def submit(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def submit(address: str, folder: Path, *job: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Submit a job, with the variables of this shell, and wait for it."""
+    printed = subprocess.run([sys.executable, ROOT / "jobs/environment.py"], capture_output=True, check=True).stdout
+    (folder / "variables.yaml").write_bytes(printed)
+    shipped = ["--working-dir", str(ROOT), "--runtime-env", str(folder / "variables.yaml")]
     # The interpreter of the tests; on a cluster `python` is the one of its nodes.
-    job = [sys.executable, "jobs/eval_ade847.py", *arguments, *ORACLE]
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", *job]
+    command = [RAY, "job", "submit", "--address", address, *shipped, *options, "--", sys.executable, *job]
     until = time.monotonic() + 120
     while True:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if "No available agent to submit job" not in done.stderr or time.monotonic() > until:
             return done
         time.sleep(1)  # a node's agent for jobs starts later than the node does
@@ -110,18 +136,31 @@ def prepared(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def job(data: Path, out: Path, address: str) -> subprocess.CompletedProcess[str]:
-    """The job as a plain command, of two photographs."""
-    asked = ["--data-root", str(data), "--split", "training", "--limit", "2", "--out", str(out)]
-    return subprocess.run(
-        [sys.executable, str(ROOT / "jobs/eval_ade847.py"), *asked, *ORACLE],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=out.parent,
-        env={**os.environ, "RAY_ADDRESS": address},
-    )
+def of_job(head: Cluster, what: str) -> str:
+    """What `ray job stop`, `logs` or `status` prints of the job `first`."""
+    command = [RAY, "job", what, "--address", head.jobs, "first"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return done.stdout + done.stderr
+
+
+def plain(*job: str, address: str = "local") -> subprocess.CompletedProcess[str]:
+    """A job as a plain command. By default, it starts a cluster of one node on this machine."""
+    environment = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / job[0]), *job[1:]]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What a run has computed: numbers of its report, cells of its records, and digests of its label maps."""
+    report = json.loads((folder / "report.json").read_text())["benchmarks"]
+    cells = {
+        (of.parent.name, row["image_id"]): (row["error"], row["confusion"])
+        for of in folder.glob("*/records")
+        for part in records.read(str(of))
+        for row in part.to_pylist()
+    }
+    maps = {file.relative_to(folder): sha256(file.read_bytes()).digest() for file in folder.glob("*/predictions/*.png")}
+    return {"report": report, "cells": cells, "maps": maps}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "jobs").glob("eval_*.py")))
@@ -173,42 +212,76 @@ def test_the_service_is_a_job_with_the_options_of_the_command() -> None:
     assert "--port" in done.stdout
 
 
-@pytest.mark.slow
-def test_the_same_file_runs_with_nothing_started(prepared: Path, tmp_path: Path) -> None:
-    done = job(prepared, tmp_path / "run", "local")
-    assert done.returncode == 0, done.stderr
-    assert "2/2" in done.stdout
+def test_a_submitted_job_refuses_a_folder_that_would_be_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(JOB, "{}")
+    with pytest.raises(OvssError, match="relative path in a submitted job"):
+        plan_runs("oracle", "runs/mine", (), {"benchmarks": "scenes:seen"})
 
 
 @pytest.mark.slow
-def test_it_runs_on_the_cluster_that_was_started_on_this_machine(
-    head: tuple[str, str, str], prepared: Path, tmp_path: Path
+def test_a_submitted_job_on_three_nodes_has_the_results_of_the_same_file_with_nothing_started(
+    head: Cluster, prepared: Path, tmp_path: Path
 ) -> None:
-    done = job(prepared, tmp_path / "run", head[1])
-    assert done.returncode == 0, done.stderr
-    assert "2/2" in done.stdout
-
-
-@pytest.mark.slow
-def test_a_submitted_job_leaves_its_report_where_it_was_told(
-    head: tuple[str, str, str], prepared: Path, tmp_path: Path
-) -> None:
-    asked = ["--data-root", str(prepared), "--split", "training", "--limit", "3"]
-    done = submit(head[0], *asked, "--out", str(tmp_path / "run"))
+    data = [
+        "--data-root",
+        str(prepared),
+        "--split",
+        "training",
+        "--limit",
+        "3",
+        "--exact",
+        "--set",
+        "san.variant=san_tiny",
+    ]
+    job = ["jobs/eval_ade847.py", *data, "--out"]
+    done = submit(head.jobs, tmp_path, *job, str(tmp_path / "three"))
     assert done.returncode == 0, done.stdout + done.stderr
-    one = json.loads((tmp_path / "run/report.json").read_text())["benchmarks"]["ade20k:847"]
-    assert one["images"] == {"expected": 3, "scored": 3, "failed": 0}
-    assert one["metrics"]["miou"] == 100.0
-    relative = submit(head[0], *asked, "--out", "runs/mine")
-    assert relative.returncode != 0
-    assert "relative path in a submitted job" in relative.stdout + relative.stderr
+    assert any(Path(os.environ["OVSS_CACHE"]).rglob("*.npy")), "the job has the variables of the shell"
+    done = plain(*job, str(tmp_path / "alone"))
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "three")
+    assert found == results(tmp_path / "alone")
+    assert found["report"]["ade20k:847"]["images"] == {"expected": 3, "scored": 3, "failed": 0}
+    assert len(found["maps"]) == 3
+    command = [sys.executable, "-m", "ovss_ray", "plan", "san_tiny", "--benchmark", "scenes:seen", "--cluster"]
+    environment = {**os.environ, "RAY_ADDRESS": head.gcs, "PYTHONPATH": str(ROOT)}
+    planned = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert "cluster: nodes: 3, CPUs: 4, GPUs: 2" in planned.stdout, planned.stderr
 
 
 @pytest.mark.slow
-def test_a_cluster_does_not_answer_without_its_token(head: tuple[str, str, str], tmp_path: Path) -> None:
+def test_a_job_of_two_methods_that_was_stopped_goes_on_with_the_same_command(head: Cluster, tmp_path: Path) -> None:
+    methods = ["--benchmark", "scenes:seen", "--limit", "24", "--exact", "--set", "compare=[oracle,san_tiny]"]
+    job = ["jobs/eval_all.py", *methods, "--out"]
+    out = tmp_path / "three"
+    begun = submit(head.jobs, tmp_path, *job, str(out), options=("--no-wait", "--submission-id", "first"))
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    until = time.monotonic() + 300
+    while not list(out.glob("*/*/records/*.parquet")):
+        assert time.monotonic() < until, of_job(head, "logs")
+        time.sleep(0.2)
+    of_job(head, "stop")
+    logs = of_job(head, "logs")
+    assert "ovss: terminated by SIGTERM. Finished images are kept" in logs
+    assert "was stopped" in of_job(head, "status")
+    assert not (out / "san_tiny/report.json").exists()
+    kept = {file.name for file in out.glob("*/*/records/*.parquet")}
+    done = submit(head.jobs, tmp_path, *job, str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert kept <= {file.name for file in out.glob("*/*/records/*.parquet")}
+    done = plain(*job, str(tmp_path / "alone"))
+    assert done.returncode == 0, done.stderr
+    for method in ("oracle", "san_tiny"):
+        found = results(out / method)
+        assert found == results(tmp_path / "alone" / method)
+        assert found["report"]["scenes:seen"]["images"] == {"expected": 24, "scored": 24, "failed": 0}
+
+
+@pytest.mark.slow
+def test_a_cluster_does_not_answer_without_its_token(head: Cluster, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(secrets.token_hex(32))
     stranger = {**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
-    command = [RAY, "job", "list", "--address", head[0]]
+    command = [RAY, "job", "list", "--address", head.jobs]
     done = subprocess.run(command, capture_output=True, text=True, env=stranger, check=False)
     assert done.returncode != 0
 
@@ -221,19 +294,17 @@ def scraped(address: str) -> list[Metric]:
 
 
 @pytest.mark.slow
-def test_prometheus_sees_every_value_of_a_run_that_the_dashboard_shows(
-    head: tuple[str, str, str], tmp_path: Path
-) -> None:
+def test_prometheus_sees_every_value_of_a_run_that_the_dashboard_shows(head: Cluster, tmp_path: Path) -> None:
     stage = "{use: tests.toys, options: {seconds: 1.0}}"
     (tmp_path / "slow.yaml").write_text(f"pools: [{{cpus: 1, workers: 1, batch: 1, stages: [{stage}]}}]\n")
     asked = ["slow.yaml", "--benchmark", "scenes:seen", "--limit", "24", "--out", "mine"]
     command = [sys.executable, "-m", "ovss_ray", "evaluate", *asked]
-    environment = {**os.environ, "RAY_ADDRESS": head[1], "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "RAY_ADDRESS": head.gcs, "PYTHONPATH": str(ROOT)}
     seen: dict[str, set[str]] = {}
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
         while run.poll() is None:
-            for family in scraped(head[2]):
+            for family in (family for address in head.metrics for family in scraped(address)):
                 for sample in family.samples:
                     if sample.labels.get(RUN) == "mine":
                         seen.setdefault(sample.name, set()).update(sample.labels)

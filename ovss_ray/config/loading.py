@@ -38,11 +38,12 @@ def load_all(
 ) -> dict[str, RunConfig]:
     """Return configs by name: the config of the file, or several configs if the file has the key `compare`.
 
-    `compare: [NAME, …]` lists configs in the same folder. The file's other keys apply to all configs. An override
-    applies to every config that has its key, or to all configs if none has it. Raises OvssError with the path of every
-    fault.
+    `compare: [NAME, …]` lists configs in the same folder, as does the override `compare=[NAME,…]` in its place. The
+    file's other keys apply to all configs. Any other override applies to every config that has its key, or to all
+    configs if none has it. Raises OvssError with the path of every fault.
     """
-    return _checked(_raws(file, keys), overrides)
+    lists = [] if isinstance(file, Mapping) else [change for change in overrides if change.startswith("compare=")]
+    return _checked(_raws(file, keys, lists), [change for change in overrides if change not in lists])
 
 
 def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
@@ -57,12 +58,14 @@ def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> 
 
 
 def _raws(
-    file: str | Path | Mapping[str, Any], keys: Mapping[str, Any] | None
+    file: str | Path | Mapping[str, Any], keys: Mapping[str, Any] | None, lists: Sequence[str] = ()
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return (name of the source in messages, config) by config name. The configs are not validated yet."""
     if isinstance(file, Mapping):
         return {"config": ("config", {**file, **(keys or {})})}
     raw = read(Path(file))
+    for override in lists:
+        raw = _override(raw, override)
     names = raw.pop("compare", None)
     if names is None:
         return {Path(file).stem: (str(file), {**raw, **(keys or {})})}

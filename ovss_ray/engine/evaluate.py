@@ -172,6 +172,7 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
         "prepared": prepared,
         "ledger": watch.ledger,
         "deadline": plan.config.deadline,
+        "digests": preflight.weights_of(plan) if now.grows else {},  # else all workers read the files of this process
     }
     write: Any = partial(_write, folder=plan.folder)
     size = min(PARTS, -(-len(images) // PARTS))

@@ -30,7 +30,7 @@ class NetworkConfig(Settings):
     variant: str
     """name of a network of the family, as in `ovss list weights`"""
     weights: str | None = None
-    """path of the checkpoint; default: the shipped one, or the one that `ovss weights fetch` downloads"""
+    """path or URI of the checkpoint; default: the shipped one, or the one that `ovss weights fetch` downloads"""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
     precision: Literal["fp32", "bf16"] = "fp32"

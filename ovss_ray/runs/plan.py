@@ -137,7 +137,8 @@ def plan_run(config: RunConfig, out: str) -> RunPlan:
     sources = tuple(stage.kind().files(stage.settings()) for stage in config.stages())
     root = "" if all(benchmark.drawn for benchmark in loaded.values()) else layout.data_root(config.data_root)
     if root and not files.is_local(root) and "{" not in root and not files.exists(root):
-        raise OvssError(f"--data-root {root}: no such bucket or folder. Check the address")
+        private = ". For private data, type: hf auth login" if root.startswith("hf://") else ""
+        raise OvssError(f"--data-root {root}: no such bucket or folder. Check the address{private}")
     selections = {
         name: Selection.of(benchmark, config.split, config.ids, config.limit) for name, benchmark in loaded.items()
     }

@@ -1,4 +1,4 @@
-"""A cluster without worker nodes: its autoscaler starts them for a run, and the run uses them as they come."""
+"""A cluster without worker nodes: its autoscaler starts them for jobs, which use them as they come, and lose one."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.cluster.meeting import processes
 from tests.paths import ROOT
-from tests.test_jobs import RAY, free_port
+from tests.test_jobs import ORACLE, RAY, free_port, plain, results
 from tests.toys import bright
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -65,60 +65,88 @@ def status(address: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a head node without CPUs and GPUs, whose autoscaler may start nodes."""
-    port = free_port()
-    (tmp_path / "token").write_text(secrets.token_hex(32))
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    (tmp_path / "autoscaling.json").write_text(json.dumps(autoscaling(port)))
+    folder, port = tmp_path_factory.mktemp("head"), free_port()
+    (folder / "token").write_text(secrets.token_hex(32))
+    (folder / "autoscaling.json").write_text(json.dumps(autoscaling(port)))
     local = ["--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"]
     sizes = ["--num-cpus=0", "--num-gpus=0", "--object-store-memory=80000000"]
-    config = f"--autoscaling-config={tmp_path / 'autoscaling.json'}"
-    environment = {**os.environ, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "PYTHONPATH": str(ROOT)}
-    del environment["RAY_ADDRESS"]
-    command = [RAY, "start", "--head", "--block", *local, *sizes, config]
-    with (tmp_path / "head.log").open("w") as log:
+    command = [RAY, "start", "--head", "--block", *local, *sizes, f"--autoscaling-config={folder / 'autoscaling.json'}"]
+    with pytest.MonkeyPatch.context() as patch, (folder / "head.log").open("w") as log:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
+        environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **environment}
+        del environment["RAY_ADDRESS"]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    try:
-        until = time.monotonic() + 120
-        while "ray.head.default" not in status(f"127.0.0.1:{port}"):
-            assert process.poll() is None, (tmp_path / "head.log").read_text()
-            assert time.monotonic() < until, (tmp_path / "head.log").read_text()
-            time.sleep(1)
-        yield f"127.0.0.1:{port}"
-    finally:
-        nodes = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        process.wait(60)
-        for node in nodes:  # the provider leaves its nodes behind
-            with suppress(psutil.NoSuchProcess):
-                node.kill()
+        try:
+            until = time.monotonic() + 120
+            while "ray.head.default" not in status(f"127.0.0.1:{port}"):
+                assert process.poll() is None, (folder / "head.log").read_text()
+                assert time.monotonic() < until, (folder / "head.log").read_text()
+                time.sleep(1)
+            yield f"127.0.0.1:{port}"
+        finally:
+            nodes = psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+            process.wait(60)
+            for node in nodes:  # the provider leaves its nodes behind
+                with suppress(psutil.NoSuchProcess):
+                    node.kill()
 
 
-def evaluated(folder: Path, address: str, workers: int) -> tuple[dict[str, Any], set[str], str]:
-    """Evaluate with so many workers: the benchmark's report, the workers' processes, and what was printed."""
+def begun(folder: Path, address: str, workers: int) -> tuple[subprocess.Popen[str], Path, Path]:
+    """Start a run with so many workers: the command, the run's folder, and the file of begun images."""
     out, witness = folder / f"run{workers}", folder / f"witness{workers}"
-    stage = {"use": "tests.cluster.meeting", "options": {"workers": workers, "witness": str(witness)}}
+    stage = {"use": "tests.cluster.meeting", "options": {"workers": workers, "seconds": 1.0, "witness": str(witness)}}
     pool = {"cpus": 1, "workers": [1, workers], "batch": 1, "stages": [stage]}
     config = {"exact": True, "deadline": 300, "patience": 300, "pools": [pool]}
     (folder / f"config{workers}.yaml").write_text(json.dumps(config))
-    data = ["--benchmark", f"folder:{folder}/mine.yaml", "--data-root", str(folder), "--out", str(out)]
-    done = subprocess.run(
+    data = [
+        "--benchmark",
+        f"folder:{folder}/mine.yaml",
+        "--data-root",
+        str(folder),
+        "--out",
+        str(out),
+        "--wait-for",
+        "nodes=1",
+    ]
+    process = subprocess.Popen(
         [sys.executable, "-m", "ovss_ray", "evaluate", str(folder / f"config{workers}.yaml"), *data],
         env={**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-        timeout=600,
     )
-    assert done.returncode == 0, done.stderr
-    (report,) = json.loads((out / "report.json").read_text())["benchmarks"].values()
-    return report, processes(str(witness)), done.stderr
+    return process, out, witness
 
 
-def test_nodes_start_for_a_run_and_those_that_come_late_are_used(head: str, tmp_path: Path) -> None:
+def finished(process: subprocess.Popen[str]) -> str:
+    """Wait for a command, and return what it has printed."""
+    printed, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def lose(witness: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Kill the node of a worker, once so many have begun images."""
+    until = time.monotonic() + 400
+    while not witness.exists() or len(workers := processes(str(witness))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    node = psutil.Process(int(min(workers))).parent()
+    assert node, "the parent of a worker is the process of its node"
+    assert node.name() == "raylet"
+    node.kill()
+
+
+def test_a_run_starts_its_nodes_uses_one_that_comes_late_and_survives_the_loss_of_one(
+    head: str, tmp_path: Path
+) -> None:
     generator = np.random.default_rng(0)
     for kind in ("photos", "labels"):
         (tmp_path / kind).mkdir()
@@ -129,9 +157,29 @@ def test_nodes_start_for_a_run_and_those_that_come_late_are_used(head: str, tmp_
         Image.fromarray(photograph).save(tmp_path / f"photos/{number:02}.png")
         Image.fromarray(truth).save(tmp_path / f"labels/{number:02}.png")
     (tmp_path / "mine.yaml").write_text("images: photos/*.png\nlabels: labels/*.png\nclasses: [dark, grey, bright]\n")
-    report, workers, printed = evaluated(tmp_path, head, NODES)
-    assert len(workers) >= NODES
-    assert "waiting for nodes that an autoscaler should start" in printed
-    expected, (_,), _ = evaluated(tmp_path, "local", 1)
+    process, out, witness = begun(tmp_path, head, NODES)
+    lose(witness, NODES, process)
+    printed = finished(process)
+    assert "waiting for the cluster: 0 of 1 nodes" in printed
+    alone, expected, _ = begun(tmp_path, "local", 1)
+    finished(alone)
+    found = results(out)
+    assert found == results(expected)
+    (report,) = found["report"].values()
     assert report["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
-    assert report == expected
+    assert len(found["maps"]) == IMAGES
+
+
+def test_jobs_on_nodes_of_an_autoscaler_have_the_results_of_one_node(head: str, shared: Path, tmp_path: Path) -> None:
+    photographs = ["--data-root", str(shared / "data/real"), "--split", "training", "--limit", "3", *ORACLE]
+    methods = ["--benchmark", "scenes:seen", "--limit", "6", "--set", "compare=[oracle,san_tiny]"]
+    for name, data in {"eval_ade847": photographs, "eval_all": methods}.items():
+        for address in (head, "local"):
+            out = tmp_path / address.partition(":")[0] / name
+            done = plain(f"jobs/{name}.py", *data, "--exact", "--out", str(out), address=address)
+            assert done.returncode == 0, done.stderr
+    for run in ("eval_ade847", "eval_all/oracle", "eval_all/san_tiny"):
+        found = results(tmp_path / "127.0.0.1" / run)
+        assert found == results(tmp_path / "local" / run)
+        (report,) = found["report"].values()
+        assert report["images"]["scored"] == report["images"]["expected"] > 0

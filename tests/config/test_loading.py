@@ -122,6 +122,7 @@ def test_a_config_that_compares_others_puts_itself_on_top_of_each(plain: Path) -
         configs.load_all(plain.parent / "both.yaml", ["san.varient=x"])
     with pytest.raises(OvssError, match=r"both.yaml: .*nothing: unknown"):
         configs.load_all(plain.parent / "both.yaml", ["nothing.x=1"])
+    assert configs.load_all(plain.parent / "both.yaml", ["compare=[oracle,plain]"]).keys() == {"oracle", "plain"}
     (plain.parent / "one.yaml").write_text("compare: [plain, plain]\n")
     with pytest.raises(OvssError, match="expected a list of at least two different config names"):
         configs.load_all(plain.parent / "one.yaml")

@@ -1,7 +1,8 @@
 """Checks before the workers start: files that every node must access, free disk space, enough CPUs and GPUs."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -10,7 +11,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ovss_ray.engine.cluster import connection, placement, waiting
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
-from ovss_ray.io import files, inline
+from ovss_ray.io import digests, files, inline
+from ovss_ray.pipeline import weights
+from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.runs.plan import KEPT, RunPlan
 
 RECORD = 10_000
@@ -22,12 +25,28 @@ LABEL_MAP = 60_000
 def run(plan: RunPlan) -> None:
     """Check that every node can access the files of the run.
 
-    Checked files: the run's folder, the first photograph and label file of each benchmark, and the weights. Raises
-    OvssError if a check fails.
+    Checked files: the run's folder, the first photograph and label file of each benchmark, and the weights. On nodes
+    that may get workers, the weights must be those of this machine. Raises OvssError if a check fails.
     """
     first = [str(table[name][0]) for table in plan.manifests.values() for name in ("image_uri", "truth_uri")]
-    weights = [str(file) for stage_files in plan.sources for file in stage_files[: placement.NETWORK_FILES]]
-    see_everywhere([plan.folder.file("identity.json"), *first, *weights], "--out, --data-root and weights")
+    listed = [stage_files[0] for stage_files in plan.sources if len(stage_files) > placement.NETWORK_FILES]
+    see_everywhere([plan.folder.file("identity.json"), *first, *map(str, listed)], "--out, --data-root and predictions")
+    expected, stages = weights_of(plan), plan.config.stages()
+    if expected and len(nodes := _alive()) > 1:
+        computing = [node for node in nodes if node["Resources"].get("CPU") or node["Resources"].get("GPU")]
+        if differing := [text for _, text in _on_nodes(computing, _other_weights, stages, expected) if text]:
+            raise OvssError(differing[0])
+
+
+def weights_of(plan: RunPlan) -> dict[str, str]:
+    """Return stage → SHA-256 of its weights on this machine. Stages that read many files have none, as label maps."""
+    networks = zip(plan.config.stages(), plan.sources, strict=True)
+    digest_of = {
+        stage.use: digests.sha256_of(stage_files)
+        for stage, stage_files in networks
+        if len(stage_files) <= placement.NETWORK_FILES
+    }
+    return {use: digest for use, digest in digest_of.items() if digest}
 
 
 def see_everywhere(uris: Sequence[str], options: str) -> None:
@@ -37,22 +56,33 @@ def see_everywhere(uris: Sequence[str], options: str) -> None:
     checked unless files are remote, since this process has already read the files. A node that dies during the check is
     skipped. Raises OvssError that names the node and the files that it cannot access.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = _alive()
     remote = any(not files.is_local(uri) and not uri.startswith(("scenes://", inline.SCHEME)) for uri in uris)
-    for node in nodes if len(nodes) > 1 or remote else ():  # for remote files, every node needs credentials
-        on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(num_cpus=0)(_unseen).options(scheduling_strategy=on_node)
+    checked = nodes if len(nodes) > 1 or remote else []  # for remote files, every node needs credentials
+    for node, unseen in _on_nodes(checked, _unseen, uris):
+        if unseen:
+            raise OvssError(
+                f"node {node} cannot access {', '.join(unseen)}. Pass {options} as paths or URIs that every node of "
+                "the cluster can access"
+            )
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _on_nodes(nodes: Sequence[Mapping[str, Any]], check: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+    """Call a function on all nodes at the same time. Yield (address of the node, result). Dead nodes are skipped."""
+    task = ray.remote(num_cpus=0)(check)
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    results = [task.options(scheduling_strategy=place).remote(*arguments) for place in places]
+    for node, result in zip(nodes, results, strict=True):
         try:
-            unseen = ray.get(task.remote(uris))
+            yield node["NodeManagerAddress"], ray.get(result)
         except RayTaskError:
             raise
         except RayError:  # Ray lists a dead node as alive for half a minute
             continue
-        if unseen:
-            raise OvssError(
-                f"node {node['NodeManagerAddress']} cannot access {', '.join(unseen)}. Pass {options} as paths or URIs "
-                "that every node of the cluster can access"
-            )
 
 
 def room(plan: RunPlan) -> None:
@@ -73,6 +103,15 @@ def room(plan: RunPlan) -> None:
             f"images need about {needed / 1e9:.2f} GB. Free some space, choose another --out, or pass --set "
             "keep_predictions=none"
         )
+
+
+def _other_weights(stages: Sequence[StageConfig], expected: Mapping[str, str]) -> str:
+    """Return the error message of weights.check in this process, or ""."""
+    try:
+        weights.check(stages, expected, ray.util.get_node_ip_address())
+    except OvssError as failure:
+        return str(failure)
+    return ""
 
 
 def _unseen(uris: Sequence[str]) -> list[str]:
@@ -96,9 +135,9 @@ def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Pl
 
     `say` prints the progress of the wait, and the warnings of placement.on_cpus and placement.bf16_on_cpus.
     """
-    weights = placement.weights_of(plan.sources)
-    pools = waiting.for_pools(plan.pools, weights, patience, plan.config.patience, say)
-    for warning in (placement.on_cpus(pools, connection.size(), weights), placement.bf16_on_cpus(pools)):
+    size = placement.weights_of(plan.sources)
+    pools = waiting.for_pools(plan.pools, size, patience, plan.config.patience, say)
+    for warning in (placement.on_cpus(pools, connection.size(), size), placement.bf16_on_cpus(pools)):
         if warning:
             say(warning)
     return pools

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ray.autoscaler.sdk import request_resources
+from ray.util import placement_group, remove_placement_group
 
 from ovss_ray.config.run import Pool, WaitFor
 from ovss_ray.engine.cluster import autoscaler, connection, placement
@@ -18,6 +19,8 @@ PAUSE = 1.0
 """Seconds between two checks of the cluster"""
 REPEAT = 30.0
 """Seconds after which the state of the wait is printed again"""
+SHARE = 0.01
+"""CPUs that the request for a number of nodes occupies on each of them"""
 GPU_NODE = Node(cpus=64, gpus=1)
 """Hypothetical node with a GPU, added to a cluster without GPUs to plan which nodes to request."""
 
@@ -25,8 +28,8 @@ GPU_NODE = Node(cpus=64, gpus=1)
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
     """Wait until the cluster has the nodes, CPUs and GPUs `wanted`, at most `patience` seconds.
 
-    An autoscaler gets a request for these CPUs and GPUs. Raises OvssError if the cluster is still too small at the end.
-    If this process has started the cluster, no nodes can join, and the error is raised at once.
+    An autoscaler gets a request for these nodes, CPUs and GPUs. Raises OvssError if the cluster is still too small at
+    the end. If this process has started the cluster, no nodes can join, and the error is raised at once.
     """
     size = connection.size()
     if _reached(wanted, size):
@@ -37,7 +40,7 @@ def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) 
             f"{_state(wanted, size)}. Lower --wait-for, or connect to a cluster: export RAY_ADDRESS=HOST:6379"
         )
     bundles = [Need(0.0, 1.0)] * wanted.gpus + [Need(1.0)] * wanted.cpus
-    with _requested(bundles):
+    with _requested(bundles), _spread(wanted.nodes):
         for late in _looks(patience, lambda: _state(wanted, connection.size()), say):
             size = connection.size()
             if _reached(wanted, size):
@@ -83,7 +86,7 @@ def _end(shortage: str, seconds: float, scaled: bool) -> str:
     if not scaled:
         return f"{shortage}. If nodes are still to join the cluster, pass --wait-for gpus=N or nodes=N"
     return (
-        f"{shortage}. They were requested {seconds:g} s ago; `ray status` says why they have not come. "
+        f"{shortage}. Nodes were requested {seconds:g} s ago; `ray status` says why they have not come. "
         "Wait longer with --set patience=3600, or compute on CPUs with gpus: 0"
     )
 
@@ -134,6 +137,24 @@ def _requested(needs: Sequence[Need]) -> Iterator[None]:
     finally:
         with suppress(Exception):  # the cluster may have ended
             request_resources(bundles=[])  # else the autoscaler would keep these nodes for ever
+
+
+@contextmanager
+def _spread(nodes: int) -> Iterator[None]:
+    """Request `nodes` different nodes from the autoscaler during the block. Without an autoscaler, nothing starts.
+
+    Ray's request_resources cannot count nodes: one large node would do for all bundles. A placement group that
+    occupies SHARE of a CPU on each of several nodes can.
+    """
+    if not nodes:
+        yield
+        return
+    group = placement_group([{"CPU": SHARE}] * nodes, strategy="STRICT_SPREAD")
+    try:
+        yield
+    finally:
+        with suppress(Exception):  # the cluster may have ended
+            remove_placement_group(group)
 
 
 def _amounts(wanted: WaitFor, size: Size) -> dict[str, tuple[float, int]]:

@@ -22,7 +22,7 @@ from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.engine.ledger import Names
 from ovss_ray.errors import OvssError
-from ovss_ray.pipeline import execution, preparation
+from ovss_ray.pipeline import execution, preparation, weights
 from ovss_ray.pipeline.stage import StageConfig, build_all
 from ovss_ray.runs import records
 from ovss_ray.structures import words
@@ -47,7 +47,7 @@ class Worker:
 
     def __init__(
         self, pool: Placed, number: int, keep: set[str], vocabularies: Vocabularies, prepared: Mapping[str, Any],
-        ledger: Any, deadline: float, words: Mapping[str, OwnWords],
+        ledger: Any, deadline: float, words: Mapping[str, OwnWords], digests: Mapping[str, str],
     ) -> None:  # fmt: skip
         atexit.register(_leave)
         context = ray.get_runtime_context()
@@ -58,6 +58,7 @@ class Worker:
         self._obey(ray.get(ledger.start.remote(self.name, number, context.get_node_id(), evidence_left, handle)))
         shared = {key: ray.get(array) for key, array in prepared.items()}  # zero-copy: one mapped copy per node
         self.pool = pool
+        weights.check(pool.stages, digests, ray.util.get_node_ip_address())  # preflight has not seen late nodes
         benchmarks = catalog.Benchmarks(words)  # loaded here by name, since not all of their functions can be pickled
         with pool.computing():
             self.stages = build_all(pool.stages, shared, benchmarks)

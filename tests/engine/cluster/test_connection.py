@@ -35,11 +35,12 @@ def request_(tmp_path: Path) -> RunPlan:
     for folder, shape in (("photos", (8, 8, 3)), ("labels", (8, 8))):
         (tmp_path / folder).mkdir()
         Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / folder / "a.png")
+    (tmp_path / "a.pth").write_text("weights")
     (tmp_path / "mine.yaml").write_text("images: photos/*.png\nlabels: labels/*.png\nclasses: [a, b]\n")
     raw = {
         "benchmarks": [f"folder:{tmp_path}/mine.yaml"],
         "data_root": str(tmp_path),
-        "pools": [{"stages": [{"use": "oracle"}]}],
+        "pools": [{"stages": [{"use": "san", "options": {"variant": "san_tiny", "weights": str(tmp_path / "a.pth")}}]}],
     }
     return plan_run(configs.validate(raw, "test"), str(tmp_path / "run"))
 
@@ -50,25 +51,31 @@ def test_the_largest_node_is_known_beside_the_whole(nodes: None) -> None:
         assert (size.cpus, size.node_cpus, size.gpus) == (4, 2, 0)
 
 
-def test_a_node_that_does_not_see_a_file_is_named_before_workers_start(nodes: None, request_: RunPlan) -> None:
+def test_a_node_that_does_not_see_a_file_is_named_before_workers_start(
+    nodes: None, request_: RunPlan, tmp_path: Path
+) -> None:
     request_.folder.save_json("identity.json", {})
     preflight.run(request_)
-    hidden = replace(request_, sources=((Path("/nowhere/weights.pth"),),))
-    with pytest.raises(OvssError, match=r"node .* cannot access /nowhere/weights\.pth\. Pass --out"):
-        preflight.run(hidden)
+    (tmp_path / "b.pth").write_text("other")
+    other = replace(request_, sources=((tmp_path / "b.pth",),))  # as if the command had another file at this path
+    with pytest.raises(OvssError, match=r"node .* has other weights of san: .*a\.pth has the SHA-256 [0-9a-f]{64}"):
+        preflight.run(other)
+    (tmp_path / "photos/a.png").unlink()
+    with pytest.raises(OvssError, match=r"node .* cannot access .*photos/a\.png\. Pass --out"):
+        preflight.run(request_)
 
 
 def test_a_node_that_has_died_unnoticed_is_passed_over(
-    nodes: None, request_: RunPlan, monkeypatch: pytest.MonkeyPatch
+    nodes: None, request_: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request_.folder.save_json("identity.json", {})
     with connection.connect():
         there = connection.ray.nodes()
         monkeypatch.setattr(connection.ray, "nodes", lambda: [{**there[0], "NodeID": "ab" * 28}, *there])
         preflight.run(request_)
-        hidden = replace(request_, sources=((Path("/nowhere/weights.pth"),),))
-        with pytest.raises(OvssError, match=r"cannot access /nowhere/weights\.pth"):
-            preflight.run(hidden)
+        (tmp_path / "labels/a.png").unlink()
+        with pytest.raises(OvssError, match=r"cannot access .*labels/a\.png"):
+            preflight.run(request_)
 
 
 def test_a_disk_that_is_too_small_is_said_before_ray_starts(request_: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:

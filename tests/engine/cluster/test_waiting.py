@@ -21,10 +21,17 @@ class Cluster:
         self.looks, self.workers = 0, workers
         self.said: list[str] = []
         self.requests: list[Any] = []
+        self.groups: list[Any] = []
         monkeypatch.setattr(waiting.connection, "size", self.size)
         monkeypatch.setattr(waiting.autoscaler, "autoscaled", lambda: scaled)
         monkeypatch.setattr(waiting, "request_resources", lambda bundles: self.requests.append(bundles))
+        monkeypatch.setattr(waiting, "placement_group", self.group)
+        monkeypatch.setattr(waiting, "remove_placement_group", lambda group: self.groups.append(f"without {group}"))
         monkeypatch.setattr(waiting, "PAUSE", 0.0)
+
+    def group(self, bundles: list[dict[str, float]], strategy: str) -> str:
+        self.groups.append((bundles, strategy))
+        return "group"
 
     def size(self) -> Size:
         self.looks += 1
@@ -66,9 +73,15 @@ def test_wait_for_counts_nodes_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     cluster = Cluster(monkeypatch, workers=5)
     waiting.until_reached(WaitFor.model_validate("gpus=4,nodes=3"), 600.0, cluster.said.append)
     assert cluster.requests == [[{"GPU": 1.0}] * 4, []]
+    assert cluster.groups == [([{"CPU": waiting.SHARE}] * 3, "STRICT_SPREAD"), "without group"]
     assert cluster.said[0].startswith("waiting for the cluster: 1 of 3 nodes, 0 of 4 gpus")
     with pytest.raises(OvssError, match=r"still too small after 0 s: .*0 of 4 gpus"):
         waiting.until_reached(WaitFor(gpus=4), 0.0, Cluster(monkeypatch, workers=0).said.append)
+    still = Cluster(monkeypatch, workers=0)
+    with pytest.raises(OvssError, match=r"1 of 9 nodes"):
+        waiting.until_reached(WaitFor(nodes=9), 0.02, still.said.append)
+    assert still.requests == []
+    assert still.groups[-1] == "without group", "the autoscaler does not keep the nodes"
 
 
 def test_no_command_waits_for_nodes_of_a_cluster_that_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,29 @@
+"""Digests of the weights of stages. On every machine of a cluster, they must be those of the command's own files."""
+
+from collections.abc import Iterable, Mapping
+
+from ovss_ray.errors import OvssError
+from ovss_ray.io import digests
+from ovss_ray.pipeline.stage import StageConfig
+
+
+def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str) -> None:
+    """Compare the weights on this machine with those of the command. Missing files are downloaded, if they can be.
+
+    `expected`: name of a stage → SHA-256 of its files on the machine of the command (see digests.sha256_of). Other
+    stages are not checked. A file is read once per process. Raises OvssError if digests differ, with `node`, the files
+    and both digests. Also raises OvssError if a file is missing and cannot be downloaded.
+    """
+    for stage in stages:
+        if stage.use in expected:
+            try:
+                stage_files = stage.kind().files(stage.settings())
+                digest = digests.sha256_of(stage_files)
+            except (OSError, OvssError) as failure:
+                raise OvssError(f"node {node}: {failure}") from failure
+            if digest != expected[stage.use]:
+                raise OvssError(
+                    f"node {node} has other weights of {stage.use}: {', '.join(map(str, stage_files))} has the SHA-256 "
+                    f"{digest}, the file of the command has {expected[stage.use]}. Copy the file of the command to "
+                    "this node, or pass weights that all nodes share"
+                )
