@@ -51,10 +51,13 @@ def golden_tower(shared: Path, short: str) -> TextTower:
 )
 def test_classifiers_are_those_of_the_official_code(shared: Path, short: str, words: str) -> None:
     with np.load(shared / "parity" / "san" / f"{short}_seed0_text_{words}.npz") as golden:
-        rows = network.classifier(golden_tower(shared, short), Vocabulary.of(golden["names"].tolist()))
-        assert rows.shape == golden["classifier"].shape
-        scale = float(golden["logit_scale_exp"])
-        assert np.abs(rows.numpy() / scale - golden["classifier"]).max() <= 2e-6
+        names, expected = golden["names"].tolist(), golden["classifier"]
+        assert len(expected) == len(names) + 1
+        every = slice(None) if len(names) == 20 else slice(None, None, 9)
+        rows = network.classifier(golden_tower(shared, short), Vocabulary.of(names[every]))
+        expected = np.concatenate([expected[:-1][every], expected[-1:]])
+        assert rows.shape == expected.shape
+        assert np.abs(rows.numpy() / float(golden["logit_scale_exp"]) - expected).max() <= 2e-6
 
 
 def test_the_templates_are_the_fourteen_that_san_uses() -> None:

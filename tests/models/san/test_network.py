@@ -1,7 +1,6 @@
 """SAN against the official code, number by number, and what the goldens do not exercise."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from ovss_ray.models.san import network
 from ovss_ray.models.san.network import San, class_probabilities, pool
 from ovss_ray.models.san.variants import VARIANTS
 from ovss_ray.models.semantic import label_map
-from tests.checkpoints import SMALL, golden_overrides
+from tests.checkpoints import SMALL
 
 PHOTOGRAPHS = {"bus": "bus.jpg", "camvid": "0001TP_008550.png"}
 SHORT = ("vit_b_16", "vit_large_14")
@@ -65,7 +64,7 @@ QUICK = ("vit_b_16", "camvid")
 """The golden that the default tests compare with; the others are slow."""
 GOLDENS = [
     pytest.param(pair, id="-".join(pair), marks=[pytest.mark.slow] * (pair != QUICK))
-    for pair in itertools.product(SHORT, PHOTOGRAPHS)
+    for pair in (QUICK, ("vit_b_16", "bus"), ("vit_large_14", "bus"))
 ]
 
 
@@ -176,22 +175,6 @@ def test_diverse_label_maps_are_those_of_the_official_code(traced: Traced, class
     assert (labels != expected).sum() <= NEAR_TIES
 
 
-@pytest.mark.slow
-def test_camvid_photographs_get_the_official_labels_end_to_end(shared: Path, golden: Callable[[str], Path]) -> None:
-    folder = shared / "parity" / "san"
-    model = models.load("san_vit_b_16", golden("vit_b_16"))
-    for name, value in golden_overrides(shared, "camvid_e2e_overrides.npz").items():
-        model.get_parameter(name).data = torch.from_numpy(value)
-    about, expected = json.loads((folder / "camvid_e2e.json").read_text()), np.load(folder / "camvid_e2e.npz")
-    assert len(about["images"]) == 8
-    for one in about["images"]:
-        path = shared / "data" / "real" / "CamVid" / "val" / f"{one['image']}.png"
-        labels = model.segment(np.array(Image.open(path).convert("RGB")), about["classes"])
-        wrong = labels != expected[f"{one['image']}/label_map"]
-        assert wrong.sum() <= NEAR_TIES
-        assert (expected[f"{one['image']}/margin"][wrong] < 3e-4).all()
-
-
 @pytest.mark.parametrize("short", SHORT)
 def test_the_state_dict_is_the_official_one_less_what_inference_does_not_use(shared: Path, short: str) -> None:
     manifest = json.loads((shared / "parity" / "san" / f"manifest_{short}.json").read_text())
@@ -289,14 +272,9 @@ def test_an_unknown_model_is_answered_with_the_nearest_known_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bus", "camvid"])
-def test_a_made_up_checkpoint_gives_a_photograph_several_labels(
-    shared: Path, tmp_path_factory: pytest.TempPathFactory, name: str
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "made_up.pth"
-    if not path.exists():
-        fake.write("san_vit_b_16", path)
+def test_a_made_up_checkpoint_gives_a_photograph_several_labels(shared: Path, tmp_path: Path) -> None:
+    fake.write("san_vit_b_16", tmp_path / "made_up.pth")
     words = ["sky", "building", "road", "tree", "car", "person", "bus", "pole"]
-    labels = models.load("san_vit_b_16", path).segment(photograph(shared, name), words)
+    labels = models.load("san_vit_b_16", tmp_path / "made_up.pth").segment(photograph(shared, "bus"), words)
     shares = np.bincount(labels.ravel()) / labels.size
     assert (shares > 0.01).sum() >= 2

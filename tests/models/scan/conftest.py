@@ -72,21 +72,29 @@ class Golden:
     def meta(self) -> dict[str, Any]:
         return json.loads(bytes(self.arrays["meta"]))
 
-    def error(self, name: str, values: Tensor) -> float:
-        """The largest difference, as a part of the tensor's largest magnitude."""
+    def error(self, name: str, values: Tensor, part: Tensor | None = None) -> float:
+        """The largest difference, as a part of the tensor's largest magnitude.
+
+        `part` (bool, broadcast to the shape of the values) chooses the values that are compared.
+        """
         assert list(values.shape) == self.meta["shapes"][name], name
-        flat = values.detach().cpu().numpy().reshape(-1)
+        flat, chosen = (
+            one.detach().cpu().expand(values.shape).reshape(-1).numpy()
+            for one in (values, torch.tensor(True) if part is None else part)
+        )
         if f"full/{name}" in self.arrays:
             expected = self.arrays[f"full/{name}"].reshape(-1)
         else:
             expected = self.arrays[f"sub/{name}"]
-            flat = flat[:: stride(len(flat), len(expected))]
+            step = stride(len(flat), len(expected))
+            flat, chosen = flat[::step], chosen[::step]
         assert flat.shape == expected.shape, name
-        return float(np.abs(flat - expected).max()) / self.meta["stats"][name][2]
+        assert chosen.any(), name
+        return float(np.abs(flat - expected)[chosen].max()) / self.meta["stats"][name][2]
 
-    def assert_close(self, values: Mapping[str, Tensor], bound: float = BOUND) -> None:
+    def assert_close(self, values: Mapping[str, Tensor], bound: float = BOUND, part: Tensor | None = None) -> None:
         """Compare tensors by the golden's names; all errors are listed, in order, for a bisection."""
-        errors = {name: self.error(name, value) for name, value in values.items()}
+        errors = {name: self.error(name, value, part) for name, value in values.items()}
         assert all(error <= bound for error in errors.values()), errors
 
 
