@@ -251,6 +251,29 @@ def test_images_for_which_a_busy_service_has_no_place_are_sent_again_and_the_oth
     assert sorted(row["image"].shape[1] for row, _ in toy.asked) == [8, 9, 10, 11, 12]
 
 
+@pytest.mark.usefixtures("hurried")
+def test_a_job_whose_first_answer_is_lost_starts_once() -> None:
+    toy, lost = Toy(), list[str]()
+    app: Any = api.build([Model(MODEL, toy.send, WORDS)], Limits(jobs=1), None)
+
+    async def losing(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or lost:
+            return await app(scope, receive, send)
+        lost.append(scope["path"])
+
+        async def drop(message: Any) -> None:
+            pass
+
+        await app(scope, receive, drop)
+        await send({"type": "http.response.start", "status": 502, "headers": []})
+        return await send({"type": "http.response.body", "body": b""})
+
+    with listening(losing) as address:
+        job = Client(address, patience=20).segment_job([picture()], ["a", "b"])
+        assert len(list(job.results())) == 1
+    assert lost == ["/v1/jobs/segment"]
+
+
 def test_a_result_of_a_job_comes_before_the_next_image_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "WAIT", 0.05)
     toy, gate = Toy(), threading.Event()
