@@ -40,14 +40,14 @@ def uses(plan: RunPlan) -> list[str]:
 
 def evaluated(plan: RunPlan, parts: list[list[int]]) -> RunFolder:
     """The folder of a run, whose records of each part were written by a process of its own."""
-    folder, (manifest,) = plan.folder, plan.manifests.values()
+    folder, ((benchmark, manifest),) = plan.folder, plan.manifests.items()
     folder.claim(plan.config, plan.identity(), plan.weights())
-    folder.save_json(folder.card(BENCHMARK), plan.card(BENCHMARK))
-    manifests.save(manifest, folder.manifest(BENCHMARK))
+    folder.save_json(folder.card(benchmark), plan.card(benchmark))
+    manifests.save(manifest, folder.manifest(benchmark))
     stages = {stage.use: stage.build(benchmarks=plan.benchmarks) for pool in plan.pools for stage in pool.stages}
     for rows in parts:
         batch = execution.start(len(rows), **manifest.take(rows).to_pydict())
-        records.append(folder.records(BENCHMARK), records.table(execution.run(stages, batch, plan.vocabularies)))
+        records.append(folder.records(benchmark), records.table(execution.run(stages, batch, plan.vocabularies)))
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import json
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ovss_ray import models
 from ovss_ray.io.images import decode
 from ovss_ray.models.ovsam.inputs import Embedded
 from ovss_ray.models.ovsam.network import Ovsam
-from ovss_ray.models.ovsam.parts import WORDS
-from ovss_ray.models.ovsam.variants import VARIANTS
 
+PARTS = ("ovsam_rn50x16", "clip_text_rn50x16")
+"""The network, and CLIP's text tower, each with a list of its official entries."""
 BOUND = 1e-4
 """Largest difference from a golden, as a part of the tensor's largest magnitude."""
 
@@ -77,20 +78,26 @@ def golden_tensor(shared: Path) -> Callable[..., Tensor]:
 
 
 @pytest.fixture(scope="session")
-def ovsam(shared: Path, golden_tensor: Callable[..., Tensor]) -> Ovsam:
-    """The network with the goldens' weights, built once: 1.6 GB."""
-    folder = shared / "parity" / "ovsam"
-    state = {}
-    for prefix, part in (("", "ovsam_rn50x16"), (WORDS, "clip_text_rn50x16")):
-        manifest = json.loads((folder / f"manifest_{part}.json").read_text())
-        state |= {
-            prefix + name: golden_tensor(name, tuple(shape), getattr(torch, dtype))
-            for name, (shape, dtype) in manifest.items()
-        }
-    with torch.device("meta"):
-        model = Ovsam(VARIANTS["ovsam_rn50x16"])
-    model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(False)
+def ovsam_checkpoint(
+    shared: Path, golden_tensor: Callable[..., Tensor], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The weights of the goldens in one file, with the official names: 1.6 GB."""
+    folder, path = shared / "parity" / "ovsam", tmp_path_factory.mktemp("ovsam") / "ovsam.pth"
+    manifests = (json.loads((folder / f"manifest_{part}.json").read_text()) for part in PARTS)
+    state = {
+        name: golden_tensor(name, tuple(shape), getattr(torch, dtype))
+        for manifest in manifests
+        for name, (shape, dtype) in manifest.items()
+    }
+    torch.save(state, path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="session")
+def ovsam(ovsam_checkpoint: Path) -> Ovsam:
+    """The network with the goldens' weights, loaded once."""
+    return models.load("ovsam_rn50x16", ovsam_checkpoint)
 
 
 @pytest.fixture(scope="session")
