@@ -90,6 +90,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         with (folder / "log").open("w") as log:
             for options, port in zip((first, later, later), metrics, strict=True):
                 local = ["--node-ip-address=127.0.0.1", f"--metrics-export-port={port}"]
+                local.append(f"--dashboard-agent-listen-port={free_port()}")  # jobs go there, and Ray's own may be taken
                 sizes = ["--object-store-memory=100000000", "--disable-usage-stats"]
                 command = [RAY, "start", "--block", *options, *local, *sizes]
                 nodes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
@@ -222,18 +223,8 @@ def test_a_submitted_job_refuses_a_folder_that_would_be_deleted(monkeypatch: pyt
 def test_a_submitted_job_on_three_nodes_has_the_results_of_the_same_file_with_nothing_started(
     head: Cluster, prepared: Path, tmp_path: Path
 ) -> None:
-    data = [
-        "--data-root",
-        str(prepared),
-        "--split",
-        "training",
-        "--limit",
-        "3",
-        "--exact",
-        "--set",
-        "san.variant=san_tiny",
-    ]
-    job = ["jobs/eval_ade847.py", *data, "--out"]
+    data = ["--data-root", str(prepared), "--split", "training", "--limit", "3"]
+    job = ["jobs/eval_ade847.py", *data, "--exact", "--set", "san.variant=san_tiny", "--out"]
     done = submit(head.jobs, tmp_path, *job, str(tmp_path / "three"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert any(Path(os.environ["OVSS_CACHE"]).rglob("*.npy")), "the job has the variables of the shell"
