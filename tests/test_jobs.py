@@ -87,15 +87,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     environment = {name: value for name, value in os.environ.items() if name != "OVSS_CACHE"}  # jobs have to bring it
     nodes: list[subprocess.Popen] = []
     try:
-        with (folder / "log").open("w") as log:
-            for options, port in zip((first, later, later), metrics, strict=True):
-                local = ["--node-ip-address=127.0.0.1", f"--metrics-export-port={port}"]
-                local.append(f"--dashboard-agent-listen-port={free_port()}")  # jobs go there, and Ray's own may be taken
-                sizes = ["--object-store-memory=100000000", "--disable-usage-stats"]
-                command = [RAY, "start", "--block", *options, *local, *sizes]
-                nodes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
-                if options is first:
-                    _wait(made.jobs, nodes[0], folder / "log")
+        for number, (options, port) in enumerate(zip((first, later, later), metrics, strict=True)):
+            local = ["--node-ip-address=127.0.0.1", f"--metrics-export-port={port}"]
+            local.append(f"--dashboard-agent-listen-port={free_port()}")  # for jobs; Ray's default may be taken
+            sizes = ["--object-store-memory=100000000", "--disable-usage-stats"]
+            nodes.append(_started([*options, *local, *sizes], environment, folder / f"log{number}"))
+        _wait(made.jobs)
         yield made
     finally:
         for node in reversed(nodes):
@@ -105,11 +102,22 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def _wait(address: str, head: subprocess.Popen, log: Path) -> None:
+def _started(options: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen:
+    """A node that has started. Ray gives a node up after half a minute, which is too short on a busy machine."""
+    for _ in range(3):
+        with log.open("w") as file:
+            node = subprocess.Popen([RAY, "start", "--block", *options], stdout=file, stderr=file, env=environment)
+        while node.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return node
+            time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def _wait(address: str) -> None:
     until = time.monotonic() + 120
     while subprocess.run([RAY, "job", "list", "--address", address], capture_output=True, check=False).returncode:
-        assert head.poll() is None, log.read_text()
-        assert time.monotonic() < until, log.read_text()
+        assert time.monotonic() < until, "the dashboard does not answer"
         time.sleep(1)
 
 

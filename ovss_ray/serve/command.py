@@ -47,7 +47,7 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
     limits = share.limits(configs)
     for config in configs.values():
         sources(config)  # report missing weights before Ray is started
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     running = draining = None
     print(f"ovss: starting Ray for {' and '.join(configs)}", flush=True)
     with connection.connect(), _at_once():
