@@ -1,7 +1,7 @@
 """Evaluate a method from Python: `ovss_ray.evaluate`. Torch and Ray are imported by the call, not with this module."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -73,6 +73,10 @@ def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice
     with held():
         from ovss_ray.engine import evaluate as engine  # only now: Ray takes seconds, and a wrong config should not
         from ovss_ray.engine.cluster import connection
-    with connection.connect() if len(plans) > 1 else nullcontext():  # a single run connects after its own checks
+        from ovss_ray.engine.pools import local
+    with ExitStack() as stack:
+        if len(plans) > 1:  # a single run connects after its own checks
+            stack.enter_context(connection.connect())
+            stack.enter_context(local.reused())
         for name, plan in plans.items():
             yield name, trackers.tracked(plan.folder, progress, track, partial(engine.run, plan))

@@ -164,6 +164,8 @@ def _stream(manifest: pa.Table, pools: Sequence[Placed], plan: RunPlan, watch: W
     """Send the images of a manifest through the pools. Yield one receipt (see `_write`) per written file of records."""
     images, now = manifest.select(list(MANIFEST)), connection.size()
     pool = local.LocalPool(pools[0], now, len(images)) if local.suits(pools, now, len(images)) else None
+    if not pool:
+        local.release()
     with plain_errors():
         prepared = prepare(pools, plan.vocabularies, watch.ledger, pool.prepare if pool else None)
     shared: dict[str, Any] = {

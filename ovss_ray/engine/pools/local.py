@@ -5,13 +5,15 @@ further actors, and each worker imports Ray Data. In a small run on one machine,
 time.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 
 from ovss_ray.engine.cluster.nodes import Room, Size, packed
 from ovss_ray.engine.cluster.placement import Placed
@@ -25,6 +27,33 @@ SMALL = 2000
 """Maximum number of images that are evaluated without Ray Data"""
 
 
+_idle: list["LocalPool"] | None = None
+"""pool of the previous run, whose workers wait for the next run; None: workers end with their run"""
+
+
+@contextmanager
+def reused() -> Iterator[None]:
+    """Keep the workers of a run for the next run during the block. Their processes have imported the libraries."""
+    global _idle
+    _idle = []
+    try:
+        yield
+    finally:
+        _idle = None
+
+
+def release(options: Mapping[str, Any] | None = None) -> list[Any]:
+    """Return the idle workers if they have these options of Ray. Otherwise, end their processes and return []."""
+    pools = list(_idle or ())
+    (_idle or []).clear()
+    workers = [worker for pool in pools for worker in pool.workers]
+    if pools and pools[0].pool.options() == options:
+        return workers
+    for worker in workers:
+        ray.kill(worker)
+    return []
+
+
 def suits(pools: Sequence[Placed], size: Size, images: int) -> bool:
     """Return whether this module runs the pools: the run is small, there is only one pool, and no nodes can join."""
     return images <= SMALL and len(pools) == 1 and not size.grows
@@ -36,8 +65,11 @@ class LocalPool:
     def __init__(self, pool: Placed, size: Size, images: int) -> None:
         actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **pool.options())(_Process)
         batches, rooms = -(-images // pool.batch), [Room(node) for node in size.nodes]
-        fitting = len(packed([pool.need], [min(pool.most, batches)], rooms)[0])
-        self.workers = [actor.remote(pool) for _ in range(max(1, fitting))]
+        fitting = max(1, len(packed([pool.need], [min(pool.most, batches)], rooms)[0]))
+        idle = release(pool.options())
+        for worker in idle[fitting:]:
+            ray.kill(worker)
+        self.workers = idle[:fitting] + [actor.remote(pool) for _ in range(fitting - len(idle))]
         self.pool = pool
 
     def prepare(self, stage: StageConfig, vocabularies: Sequence[Vocabulary], listener: Names) -> list[np.ndarray]:
@@ -77,6 +109,18 @@ class LocalPool:
                 waiting = []
         if waiting:
             yield from write(pa.concat_tables(waiting)).to_pylist()
+        self._rest(arguments)
+
+    def _rest(self, arguments: Mapping[str, Any]) -> None:
+        """In a block of `reused`, make the workers wait for the next run. They free their networks.
+
+        The ledger of this run forgets the workers. Otherwise, they would be killed at the end of the run.
+        """
+        if (idle := _idle) is not None:
+            with suppress(RayError):  # then the workers end with this run
+                ray.get([worker.finish.remote() for worker in self.workers])
+                ray.get(arguments["ledger"].forget.remote())
+                idle.append(self)
 
     def _results(self, manifest: pa.Table, setup: Any) -> Iterator[pa.Table]:
         """Yield the results of the batches in the order of completion.
@@ -124,3 +168,8 @@ class _Process:
         if self.recorder is None:
             self.recorder = Recorder(**ray.get(setup[0]))
         return self.recorder(batch)
+
+    def finish(self) -> None:
+        """Free the networks of a run that has ended."""
+        self.recorder = None
+        gc.collect()

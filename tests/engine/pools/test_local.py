@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ class Worker:
 
     def __init__(self, pool: Placed) -> None:
         self.compute = self
+        self.finish = self.forget = SimpleNamespace(remote=lambda: Call(self, pa.table({})))
 
     def remote(self, setup: list[Any], batch: dict[str, Any]) -> "Call":
         arguments, ids = setup[0], list(batch["image_id"])
@@ -39,6 +41,7 @@ class Ray:
 
     def __init__(self, seed: int) -> None:
         self.random, self.most = random.Random(seed), 0
+        self.killed: list[Worker] = []
 
     def remote(self, **options: Any) -> Any:
         return lambda _: type("Actor", (), {"remote": Worker})
@@ -46,8 +49,11 @@ class Ray:
     def put(self, value: object) -> object:
         return value
 
-    def get(self, call: Call) -> pa.Table:
-        return call.answer
+    def get(self, call: Call | list[Call]) -> Any:
+        return [one.answer for one in call] if isinstance(call, list) else call.answer
+
+    def kill(self, worker: Worker) -> None:
+        self.killed.append(worker)
 
     def wait(self, calls: list[Call], num_returns: int) -> tuple[list[Call], list[Call]]:
         waiting = Counter(id(call.worker) for call in calls)
@@ -77,3 +83,28 @@ def test_every_image_is_written_once_in_files_of_the_wanted_size(
     assert sum(receipt["images"] for receipt in receipts) == images
     assert all(len(part) >= size for part in written[:-1]) or size <= batch
     assert ray.most <= 2
+
+
+def test_the_workers_of_a_run_wait_for_the_next_run_if_it_needs_the_same_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray, images = Ray(0), pa.table({"image_id": list("abcdef")})
+    monkeypatch.setattr(local, "ray", ray)
+
+    def workers(cpus: float, most: int) -> list[Any]:
+        placed = Placed((), 1, most, cpus, 0.0, 1)
+        pool = LocalPool(placed, even(1, 4), len(images))
+        receipts = list(pool.receipts(images, {"ledger": Worker(placed)}, lambda table: table, 1))
+        assert sorted(receipt["image_id"] for receipt in receipts) == list("abcdef")
+        return pool.workers
+
+    assert not set(workers(1.0, 2)) & set(workers(1.0, 2)), "runs of two commands"
+    assert ray.killed == []
+    with local.reused():
+        first = workers(1.0, 3)
+        assert workers(1.0, 2) == first[:2]
+        assert ray.killed == first[2:]
+        third = workers(1.0, 3)
+        assert third[:2] == first[:2]
+        assert not set(workers(2.0, 2)) & set(first + third)
+        assert ray.killed == [first[2], *third]
+        local.release()
+        assert len(ray.killed) == 6, "the next run uses Ray Data"
