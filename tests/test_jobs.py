@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -86,10 +87,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     later = [f"--address={made.gcs}", "--num-cpus=1", "--num-gpus=1"]
     environment = {name: value for name, value in os.environ.items() if name != "OVSS_CACHE"}  # jobs have to bring it
     nodes: list[subprocess.Popen] = []
+    session = tempfile.mkdtemp(prefix="ovss")  # a short path: names of sockets have at most 107 characters
     try:
         for number, (options, port) in enumerate(zip((first, later, later), metrics, strict=True)):
             local = ["--node-ip-address=127.0.0.1", f"--metrics-export-port={port}"]
             local.append(f"--dashboard-agent-listen-port={free_port()}")  # for jobs; Ray's default may be taken
+            local += [] if options is first else [f"--temp-dir={session}/{number}"]  # as nodes of other machines
             sizes = ["--object-store-memory=100000000", "--disable-usage-stats"]
             nodes.append(_started([*options, *local, *sizes], environment, folder / f"log{number}"))
         _wait(made.jobs)
@@ -98,6 +101,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for node in reversed(nodes):
             node.terminate()
             node.wait(60)
+        shutil.rmtree(session, ignore_errors=True)
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
