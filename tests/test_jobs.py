@@ -92,7 +92,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for number, (options, port) in enumerate(zip((first, later, later), metrics, strict=True)):
             local = ["--node-ip-address=127.0.0.1", f"--metrics-export-port={port}"]
             local.append(f"--dashboard-agent-listen-port={free_port()}")  # for jobs; Ray's default may be taken
-            local += [] if options is first else [f"--temp-dir={session}/{number}"]  # as nodes of other machines
+            local.append(f"--temp-dir={session}/{number}")  # as on other machines; jobs read the cluster's address here
             sizes = ["--object-store-memory=100000000", "--disable-usage-stats"]
             nodes.append(_started([*options, *local, *sizes], environment, folder / f"log{number}"))
         _wait(made.jobs)
