@@ -1,5 +1,6 @@
 // The page: keeps what is shown in step with what is known, and has the service asked.
 
+import { ofAddress, served, toAddress } from "./address.js";
 import { again, refresh } from "./asking.js";
 import { begin as bringBack } from "./history.js";
 import { example, resize } from "./images.js";
@@ -10,7 +11,7 @@ import { whenBack } from "./reach.js";
 import { resultsView } from "./results.js";
 import { ask } from "./service.js";
 import { draw } from "./stage.js";
-import { change, listen, ofAddress, redo, say, served, state, toAddress, undo } from "./state.js";
+import { change, listen, redo, say, state, undo } from "./state.js";
 import { drawPictures, stripView } from "./strip.js";
 import { modelsView, modesView, noticeView, sidesView, toolsView, welcomeView, workingView } from "./views.js";
 import { render } from "./vendor/lit-html.js";
