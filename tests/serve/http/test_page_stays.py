@@ -238,7 +238,9 @@ def test_on_a_phone_the_words_are_below_the_results(browser: Browser, service: S
     with visiting(browser, service.address, **phone) as page:
         load(page, "dark", "light")
         expect(names(page)).to_have_count(2)
-        words, results = page.locator("#words").bounding_box(), page.locator("#results").bounding_box()
-        assert words
-        assert results
-        assert results["y"] + results["height"] <= words["y"]
+
+        def below() -> bool:
+            words, results = page.locator("#words").bounding_box(), page.locator("#results").bounding_box()
+            return words is not None and results is not None and results["y"] + results["height"] <= words["y"]
+
+        wait(page, below)  # both boxes move while the page is drawn
