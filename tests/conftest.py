@@ -12,6 +12,7 @@ from tests.paths import SHARED, absent
 
 os.environ["RAY_ADDRESS"] = "local"  # a cluster that somebody has started on this machine is not ours to use
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else `uv run pytest` sends the checkout to every worker
+os.environ.setdefault("RAY_worker_niceness", "0")  # else Ray's workers wait for the tests of the other process
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one processor for each process: else their threads wait in turn
 settings.register_profile("patient", settings(), deadline=None)  # its 200 ms are a matter of the machine
@@ -63,9 +64,9 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def in_process(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this test compute in its process. The ledger, and whatever else a run needs of Ray, are as always."""
-    from ovss_ray.engine.pools import local
-    from tests.in_process import Pool
+def in_process() -> Iterator[None]:
+    """Runs of this test compute in its process, without Ray."""
+    from tests.in_process import pools
 
-    monkeypatch.setattr(local, "LocalPool", Pool)
+    with pools():
+        yield

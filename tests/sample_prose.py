@@ -11,7 +11,7 @@ import ast
 import random
 import re
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,9 +36,15 @@ class Text(NamedTuple):
         return "\n    ".join([f"{self.path.relative_to(ROOT)}:{self.line} {self.name}", *map(str.strip, lines)])
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of the syntax tree of a module, which is parsed only once."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def docstrings(path: Path) -> Iterator[Text]:
     """Yield the docstrings of a module, its classes, functions, constants and fields."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, Documented):
             text = ast.get_docstring(node)
             if text is not None:
@@ -51,7 +57,7 @@ def docstrings(path: Path) -> Iterator[Text]:
 
 def messages(path: Path) -> Iterator[Text]:
     """Yield the strings that are passed to exceptions where they are raised, placeholders as in the source."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             arguments = [*node.exc.args, *(keyword.value for keyword in node.exc.keywords)]
             strings = [text for text in map(_string, arguments) if text and _is_sentence(text)]
@@ -88,19 +94,23 @@ def _assigned(node: ast.Assign | ast.AnnAssign) -> str:
     return ast.unparse(node.target)
 
 
+def sample(seed: int) -> str:
+    """Return the texts that a seed draws."""
+    generator, modules, lines = random.Random(seed), sorted(PACKAGE.rglob("*.py")), list[str]()
+    for title, read, count in (("Docstrings", docstrings, DOCSTRINGS), ("Error messages", messages, MESSAGES)):
+        texts = sorted((text for path in modules for text in read(path)), key=lambda text: (text.path, text.line))
+        lines.append(f"{title}: {count} of {len(texts)}\n")
+        lines += [f"{number}. {text}\n" for number, text in enumerate(generator.sample(texts, count), 1)]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print the sample for the seed on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--seed", type=partial(int, base=16), required=True, help="hexadecimal number: which texts are drawn"
     )
-    generator = random.Random(parser.parse_args().seed)
-    modules = sorted(PACKAGE.rglob("*.py"))
-    for title, read, count in (("Docstrings", docstrings, DOCSTRINGS), ("Error messages", messages, MESSAGES)):
-        texts = sorted((text for path in modules for text in read(path)), key=lambda text: (text.path, text.line))
-        print(f"{title}: {count} of {len(texts)}\n")
-        for number, text in enumerate(generator.sample(texts, count), 1):
-            print(f"{number}. {text}\n")
+    print(sample(parser.parse_args().seed))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
 from tests.paths import ROOT
+from tests.sample_prose import nodes
 
 PACKAGE = ROOT / "ovss_ray"
 MODULES = {
@@ -68,10 +70,14 @@ FAMILIES = {path.parent.name for path in PACKAGE.glob("models/*/variants.py")}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "handler", "misc"}
 
 
-def imports(module: str, top_level: bool = False) -> Iterator[str]:
-    """The modules that a module imports, by their full names."""
-    tree = ast.parse(MODULES[module].read_text())
-    for node in tree.body if top_level else ast.walk(tree):
+@cache
+def imports(module: str) -> tuple[str, ...]:
+    """The modules that a module imports, by their full names. Each file is read only once."""
+    return tuple(imported(module))
+
+
+def imported(module: str) -> Iterator[str]:
+    for node in nodes(MODULES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -126,7 +132,7 @@ def test_stages_are_handed_their_benchmarks_and_look_up_none() -> None:
     named = {
         module
         for module, path in MODULES.items()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and str(node.value).split(":")[0] == "ovss_ray.datasets"
     }
     assert named == {"ovss_ray.benchmarks.catalog", "ovss_ray.registry"}
@@ -223,7 +229,7 @@ def test_what_a_user_meets_first_loads_neither_torch_nor_ray(module: str) -> Non
 def test_functions_fit_forty_lines_and_modules_three_hundred(module: str) -> None:
     text = MODULES[module].read_text()
     assert text.count("\n") < 300, f"{module} has {text.count(chr(10))} lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(MODULES[module]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
             assert lines <= 40, f"{module}.{node.name} has {lines} lines"
@@ -233,7 +239,7 @@ def test_only_what_meets_ray_or_a_tracker_catches_everything() -> None:
     found = [
         (module, node.lineno)
         for module in MODULES
-        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        for node in nodes(MODULES[module])
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}))
     ]
@@ -247,7 +253,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 def test_every_function_is_annotated() -> None:
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 bare = [
                     a.arg

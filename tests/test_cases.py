@@ -20,8 +20,6 @@ from ovss_ray.errors import OvssError
 from ovss_ray.runs.plan import plan_run
 from tests.checked import checked as findings
 
-pytestmark = pytest.mark.ray
-
 Score = Callable[..., dict[str, Any]]
 
 

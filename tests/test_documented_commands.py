@@ -343,7 +343,7 @@ def test_every_command_is_valid_and_is_executed_or_says_what_it_needs(
 
 @pytest.mark.slow
 def test_commands_that_need_nothing_are_carried_out_on_one_image(
-    cluster: None, typed: list[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_process: None, typed: list[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = carried_out()

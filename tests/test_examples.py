@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,22 +12,14 @@ import pytest
 from PIL import Image
 
 import ovss_ray
-from examples import clipseg, majority, picture, segment
+from examples import clipseg, evaluate, majority, picture, segment
 from ovss_ray.datasets import scenes
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests import small_clipseg
+from tests.commands import ovss
 from tests.paths import ROOT
-
-pytestmark = pytest.mark.ray
-
-
-def run(*arguments: str, timeout: float = 900) -> str:
-    """The output of a Python command in the root of the repository."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=timeout)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -37,12 +28,14 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_example_of_evaluate_prints_the_numbers_of_the_report(tmp_path: Path) -> None:
-    script = f"from examples import evaluate; print(evaluate.main({str(tmp_path / 'run')!r}, limit=4))"
-    *table, value = run("-c", script).splitlines()
+def test_the_example_of_evaluate_prints_the_numbers_of_the_report(
+    in_process: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = evaluate.main(str(tmp_path / "run"), limit=4)
+    table = capsys.readouterr().out.splitlines()
     miou = {name: benchmark["metrics"]["miou"] for name, benchmark in report(tmp_path / "run").items()}
     assert table == [f"{name:16} 4/4 images  mIoU {miou[name]:.2f}" for name in ("scenes:seen", "scenes:held-out")]
-    assert float(value) == miou["scenes:seen"]
+    assert value == miou["scenes:seen"]
 
 
 def test_the_example_of_segment_finds_the_classes_that_are_in_the_scene(tmp_path: Path) -> None:
@@ -75,9 +68,10 @@ def test_the_stage_of_the_example_smooths_label_maps() -> None:
 
 
 @pytest.mark.slow
-def test_the_config_of_the_example_runs_a_stage_of_ones_own(tmp_path: Path) -> None:
+def test_the_config_of_the_example_runs_a_stage_of_ones_own(in_process: None, tmp_path: Path) -> None:
     options = ("--limit", "2", "--set", "examples.majority.side=31", "--out", str(tmp_path / "run"))
-    run("-m", "ovss_ray", "evaluate", "examples/majority.yaml", "--benchmark", "scenes:seen", *options)
+    done = ovss("evaluate", "examples/majority.yaml", "--benchmark", "scenes:seen", *options, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     assert report(tmp_path / "run")["scenes:seen"]["images"] == {"expected": 2, "scored": 2, "failed": 0}
     model, vocabulary = ovss_ray.load_model("san_tiny"), scenes.BENCHMARKS["seen"].vocabulary
     for number in range(2):

@@ -25,43 +25,75 @@ TOYS = {
     "prompt": ["--size", "48x64", "--benchmark", "scenes:instances"],
     "words": ["--images", "25", "--each", "2", "--names", "9"],
 }
-"""The one of Ray is below: it is started but once."""
+OTHERS = {
+    "names": ["--classes", "2000", "--masks", "50"],
+    "bootstrap": ["--images", "300", "--sets", "20", "--tests", "3"],
+    "reduce": ["--records", "600", "--rows", "100"],
+}
+"""Scripts that have no rounds; those of Ray are below"""
+ALL_IN_ONE = """
+import json, sys
+from typer.testing import CliRunner
+from perf.__main__ import app
+done = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    result = CliRunner().invoke(app, [name, *arguments])
+    done[name] = [result.exit_code, f"{result.output} {result.exception or ''}"]
+print(json.dumps(done))
+"""
+"""A program for all scripts without Ray: each process of its own would take seconds to import what they share"""
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, tuple[int, str]]:
+    """Script → exit status, and what it has printed."""
+    scripts = {name: [*arguments, "--rounds", "1"] for name, arguments in TOYS.items()} | OTHERS
+    command = [sys.executable, "-c", ALL_IN_ONE, json.dumps(scripts)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=800)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "200"}
 
 
 def perf(*arguments: str) -> str:
-    environment = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "200"}
     command = [sys.executable, "-m", "perf", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOYS)
-def test_each_script_prints_its_table_and_finds_that_the_sides_agree(name: str) -> None:
-    shown = perf(name, *TOYS[name], "--rounds", "1")
+def test_each_script_prints_its_table_and_finds_that_the_sides_agree(
+    name: str, tables: dict[str, tuple[int, str]]
+) -> None:
+    status, shown = tables[name]
+    assert status == 0, shown
     assert "median (quartiles)" in shown
     assert "1 threads" in shown
 
 
 @pytest.mark.slow
-def test_the_table_of_names_has_the_size_of_embeddings_and_scores() -> None:
-    shown = perf("names", "--classes", "2000", "--masks", "50")
+def test_the_table_of_names_has_the_size_of_embeddings_and_scores(tables: dict[str, tuple[int, str]]) -> None:
+    _, shown = tables["names"]
     row = next(line for line in shown.splitlines() if line.startswith("│ 2,000"))
     assert [row.split("│")[column].strip() for column in (3, 6)] == ["6.1", "0.4"]
 
 
 @pytest.mark.slow
-def test_the_simulation_of_the_bootstrap_covers_what_is_certain() -> None:
-    shown = perf("bootstrap", "--images", "300", "--sets", "20", "--tests", "3")
+def test_the_simulation_of_the_bootstrap_covers_what_is_certain(tables: dict[str, tuple[int, str]]) -> None:
+    _, shown = tables["bootstrap"]
     row = next(line for line in shown.splitlines() if line.startswith("│ pacc"))
     assert float(row.split("│")[5]) >= 75, "20 intervals of 95 %"
     assert "3 pairs of runs on 300 images" in shown
 
 
 @pytest.mark.slow
-def test_the_reduction_counts_every_record_once_and_names_its_cost() -> None:
-    shown = perf("reduce", "--records", "600", "--rows", "100")
+def test_the_reduction_counts_every_record_once_and_names_its_cost(tables: dict[str, tuple[int, str]]) -> None:
+    _, shown = tables["reduce"]
     row = next(line for line in shown.splitlines() if line.startswith("│ 600"))
     assert [part.strip() for part in row.split("│")[1:3]] == ["600", "6"], "records and files"
 

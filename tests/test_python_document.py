@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 import ovss_ray
 from ovss_ray.cli.app import app
+from tests.in_process import pools
 from tests.paths import ROOT
 from tests.test_documents import blocks
 
-pytestmark = pytest.mark.ray
 DOCUMENT = (ROOT / "docs/python.md").read_text("utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
@@ -29,7 +29,7 @@ def test_the_table_has_every_name() -> None:
 
 @pytest.mark.slow
 def test_every_snippet_runs_and_prints_what_it_says(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(SNIPPETS) == DOCUMENT.count("```") // 2 == 8
     monkeypatch.chdir(tmp_path)
@@ -55,9 +55,9 @@ def of_quick_start() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def quick_start(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Result]]:
+def quick_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Result]]:
     """The commands of the quick start → their results, in a new folder."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pools():
         patch.chdir(tmp_path_factory.mktemp("quick_start"))
         patch.setattr(webbrowser, "open", lambda address: True)
         yield {command: typed(command) for command in of_quick_start()}

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import ovss
 
-def ovss(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ovss_ray", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+
+def test_an_error_of_a_process_is_one_message_and_status_two() -> None:
+    command = [sys.executable, "-m", "ovss_ray", "report", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("ovss: nowhere: not the folder of a run")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_folder_for_the_run_that_cannot_be_made_is_named(shared: Path, tmp_path: Path) -> None:
@@ -73,8 +78,9 @@ def test_the_doctor_warns_of_a_cluster_without_a_token() -> None:
     assert ovss("doctor", RAY_ADDRESS="ray://10.0.0.1:10001", RAY_AUTH_MODE="token").returncode == 0
 
 
-def test_weights_that_cannot_be_had_come_with_instructions(tmp_path: Path) -> None:
-    missing = ovss("weights", "fetch", "san_vit_b_16", OVSS_WEIGHTS=str(tmp_path), HF_HUB_OFFLINE="1")
+def test_weights_that_cannot_be_had_come_with_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    missing = ovss("weights", "fetch", "san_vit_b_16", OVSS_WEIGHTS=str(tmp_path))
     assert missing.returncode == 2
     for words in (str(tmp_path), "huggingface.co/Mendel192/san", "OVSS_WEIGHTS", "ovss weights fake san_vit_b_16"):
         assert words in missing.stderr

@@ -1,17 +1,11 @@
 """The command `ovss metrics sg-iou`, and `ovss report --relations` with the file that it writes."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from ovss_ray.dataprep import scan_relations
+from tests.commands import ovss
 from tests.paths import ROOT
-
-
-def ovss(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ovss_ray", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
 def test_a_relations_file_is_written_once_from_a_checkout(tmp_path: Path) -> None:

@@ -28,16 +28,13 @@ from ovss_ray.engine.cluster import preflight
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.runs import manifest as manifests
-
-pytestmark = pytest.mark.ray
+from tests import commands
 
 KINDS = [("ade20k:847", "train", "ade847"), ("ade20k:150", "val", "ade150")]
 
 
 def ovss(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ovss_ray", "prepare", *arguments]
-    environment = {**os.environ, "OVSS_DATA": "", "COLUMNS": "400"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return commands.ovss("prepare", *arguments, OVSS_DATA="", COLUMNS="400")
 
 
 def made_by(name: str, split: str, root: Path, out: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -185,6 +182,7 @@ def many(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
+@pytest.mark.ray
 def test_many_files_are_made_on_ray_and_an_interrupted_command_goes_on(many: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "ovss_ray", "prepare", "ade20k:150", "--data-root", str(many), "--out", str(out)]
@@ -237,6 +235,7 @@ def die(data: bytes, name: str) -> bytes:
     os._exit(1)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_file_that_kills_its_process_is_named_and_the_others_are_done(nodes: None, some: list[Step]) -> None:
     some[40] = replace(some[40], convert=die)
@@ -247,6 +246,7 @@ def test_a_file_that_kills_its_process_is_named_and_the_others_are_done(nodes: N
     assert [step for step in some if not files.exists(step.target)] == [some[40]]
 
 
+@pytest.mark.ray
 def test_a_node_that_does_not_see_the_source_is_named(
     nodes: None, some: list[Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +256,7 @@ def test_a_node_that_does_not_see_the_source_is_named(
     assert [step for step in some if files.exists(step.target)] == some[:1]
 
 
+@pytest.mark.ray
 def test_a_folder_that_cannot_be_written_ends_it_on_a_cluster_too(
     nodes: None, some: list[Step], tmp_path: Path
 ) -> None:

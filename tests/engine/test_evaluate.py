@@ -18,8 +18,6 @@ from ovss_ray.runs.plan import plan_run
 from tests.counted import noted
 from tests.toys import bright
 
-pytestmark = pytest.mark.usefixtures("cluster")
-
 SIZES = [(24, 32), (32, 24), (20, 20)]
 
 
@@ -66,14 +64,14 @@ def expected(data: Path, kind: str, classes: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_worker_computes_with_the_threads_of_its_pool(data: Path) -> None:
+def test_a_worker_computes_with_the_threads_of_its_pool(cluster: None, data: Path) -> None:
     stage = f"{{use: tests.counted, options: {{witness: {data / 'seen'}}}}}"
     made = run(data, f"pools=[{{cpus: 1.5, batch: 2, workers: 1, stages: [{stage}]}}]")["benchmarks"]
     assert made[f"folder:{data / 'two'}.yaml"]["images"]["scored"] == 9
     assert noted(f"{data / 'seen'}") == {"built with 2", "called with 2"}
 
 
-def test_two_benchmarks_with_unlike_vocabularies_share_the_same_workers(data: Path) -> None:
+def test_two_benchmarks_with_unlike_vocabularies_share_the_same_workers(cluster: None, data: Path) -> None:
     made = run(data, kinds=("two", "three"))["benchmarks"]
     for (name, one), kind, classes in zip(made.items(), ("two", "three"), (2, 3), strict=True):
         assert kind in name
@@ -83,7 +81,7 @@ def test_two_benchmarks_with_unlike_vocabularies_share_the_same_workers(data: Pa
 
 
 @pytest.mark.slow
-def test_a_broken_photograph_costs_itself_alone_and_can_be_mended(data: Path) -> None:
+def test_a_broken_photograph_costs_itself_alone_and_can_be_mended(in_process: None, data: Path) -> None:
     whole = run(data, out="whole")["benchmarks"]
     good = (data / "photos/i4.png").read_bytes()
     (data / "photos/i4.png").write_bytes(good[:-40])
@@ -98,7 +96,7 @@ def test_a_broken_photograph_costs_itself_alone_and_can_be_mended(data: Path) ->
     assert parts <= {file.name for file in (data / "run").rglob("*.parquet")}
 
 
-def test_a_label_that_cannot_be_costs_its_image_and_names_file_and_value(data: Path) -> None:
+def test_a_label_that_cannot_be_costs_its_image_and_names_file_and_value(in_process: None, data: Path) -> None:
     truth = np.asarray(Image.open(data / "two/i2.png")).copy()
     truth[0, 0] = 7
     Image.fromarray(truth).save(data / "two/i2.png")
@@ -109,19 +107,19 @@ def test_a_label_that_cannot_be_costs_its_image_and_names_file_and_value(data: P
 
 
 @pytest.mark.slow
-def test_trouble_that_is_not_in_the_images_stops_the_run(data: Path) -> None:
+def test_trouble_that_is_not_in_the_images_stops_the_run(in_process: None, data: Path) -> None:
     for k in range(9):
         Image.fromarray(np.full((5, 5), 0, np.uint8)).save(data / f"two/i{k}.png")
     with pytest.raises(OvssError, match=r"images failed, more than max_errors \(3\).*must have the same size"):
         run(data, "max_errors=3")
 
 
-def test_a_worker_that_cannot_be_built_says_why_in_one_message(data: Path) -> None:
+def test_a_worker_that_cannot_be_built_says_why_in_one_message(cluster: None, data: Path) -> None:
     with pytest.raises(OvssError, match=r"^the weights are of another model$"):
         run(data, "pools.0.stages.0.options.refuse=the weights are of another model")
 
 
-def test_a_bug_in_a_stage_is_shown_as_one_and_not_as_a_lost_worker(data: Path) -> None:
+def test_a_bug_in_a_stage_is_shown_as_one_and_not_as_a_lost_worker(cluster: None, data: Path) -> None:
     with pytest.raises(
         Exception, match=r"Contract: stage tests\.toys must write 2 rows of column 'prediction', but wrote 1"
     ) as raised:
@@ -129,7 +127,7 @@ def test_a_bug_in_a_stage_is_shown_as_one_and_not_as_a_lost_worker(data: Path) -
     assert not isinstance(raised.value, OvssError)
 
 
-def test_the_folder_says_what_was_asked_and_reads_it_back(data: Path) -> None:
+def test_the_folder_says_what_was_asked_and_reads_it_back(in_process: None, data: Path) -> None:
     run(data, "limit=3")
     stored = configs.load(data / "run/config.yaml")
     assert stored.limit == 3
@@ -141,14 +139,14 @@ def test_the_folder_says_what_was_asked_and_reads_it_back(data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_start_that_came_to_nothing_does_not_hold_the_folder(data: Path) -> None:
+def test_a_start_that_came_to_nothing_does_not_hold_the_folder(in_process: None, data: Path) -> None:
     with pytest.raises(OvssError, match="weights are of another model"):
         run(data, "pools.0.stages.0.options.refuse=the weights are of another model")
     assert run(data)["benchmarks"]
 
 
 @pytest.mark.slow
-def test_a_benchmark_that_is_read_by_another_rule_is_another_run(data: Path) -> None:
+def test_a_benchmark_that_is_read_by_another_rule_is_another_run(in_process: None, data: Path) -> None:
     run(data, "limit=2")
     (data / "two.yaml").write_text((data / "two.yaml").read_text() + "ignore: 9\n")
     with pytest.raises(OvssError, match=r"different run.*rules"):
@@ -171,7 +169,7 @@ def test_a_config_that_no_run_has_written_is_not_overwritten(data: Path) -> None
 
 
 @pytest.mark.slow
-def test_records_are_the_same_whatever_the_pools(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_the_same_whatever_the_pools(cluster: None, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = run(data, out="one")["benchmarks"]
     monkeypatch.setattr(local, "suits", lambda *_: False)  # Ray Data
     whole = [{"use": name} for name in ("decode", "tests.toys", "truth", "measure")]

@@ -1,7 +1,6 @@
 """A metric is one file: one of a user's own is measured, recorded and reported without a line in another file."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,23 +9,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.commands import ovss
 from tests.metrics.dice import SOURCE
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-
-def ovss(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "ovss_ray", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-
-
-def test_a_user_s_metric_goes_from_the_config_to_the_report(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_user_s_metric_goes_from_the_config_to_the_report(
+    in_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/dice.py").write_text(SOURCE)
     out = str(tmp_path / "run")
     command = ["evaluate", "san_tiny", "--benchmark", "scenes:seen", "--limit", "4", "--out", out]
-    done = ovss(*command, "--set", "metrics=[mine.dice]", "--set", "pools.0.workers=1", path=tmp_path)
+    done = ovss(*command, "--set", "metrics=[mine.dice]")
     assert done.returncode == 0, done.stderr
     assert "Dice, in percent" in done.stdout
 
@@ -42,14 +38,15 @@ def test_a_user_s_metric_goes_from_the_config_to_the_report(tmp_path: Path) -> N
     np.testing.assert_allclose(dice[known], 200 * iou[known] / (1 + iou[known]), rtol=1e-12)
     assert found["metrics"]["dice"] == pytest.approx(np.nanmean(dice))
 
-    again = ovss("report", out, "--classes", "--images", "2", path=tmp_path)
+    again = ovss("report", out, "--classes", "--images", "2")
     assert again.returncode == 0, again.stderr
     assert "mean Dice" in again.stdout
     assert "own_dice" in again.stdout
     assert json.loads((tmp_path / "run/report.json").read_text())["benchmarks"] == report["benchmarks"]
-    other = ovss(*command, path=tmp_path)
+    other = ovss(*command)
     assert other.returncode == 2
     assert "metrics: ['mine.dice'] there, None now" in other.stderr
-    lost = ovss("report", out, path=tmp_path / "nowhere")
+    elsewhere = [sys.executable, "-m", "ovss_ray", "report", out]  # a process that does not know the metric
+    lost = subprocess.run(elsewhere, capture_output=True, text=True, timeout=600)
     assert lost.returncode == 2
     assert "no module named 'mine.dice' on the Python path" in lost.stderr

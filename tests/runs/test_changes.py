@@ -29,8 +29,6 @@ from ovss_ray.runs import manifest as manifests
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.plan import plan_run
 
-pytestmark = pytest.mark.ray
-
 IDS = ("a", "b", "c")
 
 

@@ -1,8 +1,6 @@
 """All folds of a few-shot data set in one command, and folds of the user's own."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.models import fake
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs.plan import RunPlan, plan_run
+from tests.commands import ovss
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +36,14 @@ def test_the_name_of_a_data_set_stands_for_its_folds() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ray
-def test_all_folds_are_evaluated_by_one_command_with_one_worker(folds: Path, weights: Path, tmp_path: Path) -> None:
-    options = {"fusioner.variant": "fusioner_tiny", "fusioner.weights": weights, "pools.0.workers": 1}
+def test_all_folds_are_evaluated_by_one_command(in_process: None, folds: Path, weights: Path, tmp_path: Path) -> None:
+    options = {"fusioner.variant": "fusioner_tiny", "fusioner.weights": weights}
     command = [
-        *(sys.executable, "-m", "ovss_ray", "evaluate", "fusioner_vit_l_14", "--benchmark", "pascal5i"),
-        *("--data-root", folds, "--limit", "1000", "--out", tmp_path / "run"),
+        *("evaluate", "fusioner_vit_l_14", "--benchmark", "pascal5i"),
+        *("--data-root", str(folds), "--limit", "1000", "--out", str(tmp_path / "run")),
         *(part for key, value in options.items() for part in ("--set", f"{key}={value}")),
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    done = ovss(*command)
     assert done.returncode == 0, done.stderr
     report = Report.load(tmp_path / "run")
     assert list(report.benchmarks) == [f"pascal5i:{fold}" for fold in range(4)]
@@ -60,7 +58,7 @@ def test_all_folds_are_evaluated_by_one_command_with_one_worker(folds: Path, wei
             "classes_of_fold": 5,
         }
         assert benchmark.notes[0].startswith("fusioner: normalise clip; resolution original")
-    again = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    again = ovss(*command)
     assert again.returncode == 0, again.stderr
     assert Report.load(tmp_path / "run").benchmarks == report.benchmarks
 

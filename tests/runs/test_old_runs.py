@@ -2,23 +2,16 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.commands import ovss
 from tests.paths import ROOT
-
-pytestmark = pytest.mark.ray
 
 OLD = ROOT / "tests/data/old_runs"
 METHODS = ("san_tiny", "sam_alpha_clip_tiny")
-
-
-def ovss(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ovss_ray", *arguments], capture_output=True, text=True, timeout=600)
 
 
 def benchmarks(run: Path) -> dict[str, Any]:
@@ -56,12 +49,14 @@ def test_an_interrupted_run_reports_what_it_has(method: str, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "state"), [("sam_alpha_clip_tiny", "finished"), ("san_tiny", "interrupted")])
-def test_an_old_run_goes_on_with_the_same_command(method: str, state: str, folds: Path, tmp_path: Path) -> None:
+def test_an_old_run_goes_on_with_the_same_command(
+    method: str, state: str, in_process: None, folds: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(OLD / f"{method}-{state}", tmp_path / "run")
     kept = {file.name for file in run.rglob("records/*.parquet")}
     limit = "4" if state == "finished" else "20"
     asked = ["--benchmark", "scenes:seen", "--benchmark", "pascal5i:1", "--data-root", str(folds), "--limit", limit]
-    done = ovss("evaluate", method, *asked, "--out", str(run), "--set", "pools.0.workers=1")
+    done = ovss("evaluate", method, *asked, "--out", str(run))
     assert done.returncode == 0, done.stderr
     after = benchmarks(run)
     assert all(benchmark["final"] for benchmark in after.values())

@@ -322,8 +322,7 @@ def test_every_method_has_the_same_numbers_in_its_own_words_and_can_be_counted_b
 
 
 @pytest.mark.slow
-@pytest.mark.ray
-def test_a_run_reports_its_words_and_is_compared_with_another(tmp_path: Path) -> None:
+def test_a_run_reports_its_words_and_is_compared_with_another(in_process: None, tmp_path: Path) -> None:
     """Two runs of `san_tiny`, and label maps of the second scored as those of another system."""
     import ovss_ray
     from ovss_ray.api import comparison
