@@ -34,7 +34,7 @@ def begun(out: Path, data: Path, nodes: Cluster, *overrides: str, count: int = 1
     """A run of which so many workers have begun images."""
     witness = out.with_suffix(".txt")
     process = command(data, out, witness, nodes.address, *overrides, program=IMPATIENT)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while len(workers(witness)) < count:
         assert process.poll() is None
         assert time.monotonic() < until
