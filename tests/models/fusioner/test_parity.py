@@ -5,8 +5,6 @@ them here; the episodes are of photographs resized to one window.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from ovss_ray.models.fusioner.network import Fusioner, Prediction
 from ovss_ray.reports import totals
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs.folder import RunFolder
+from tests.commands import ovss
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 FORWARD = [("pascal", "pascal", 1), ("coco", "coco", 1), ("multi", "pascal", 2)]
@@ -131,20 +130,19 @@ def data_root(shared: Path, expected: dict[str, np.ndarray], root: Path) -> Path
     return root
 
 
-@pytest.mark.ray
 def test_the_numbers_of_the_official_loop_come_out_of_the_command(
-    shared: Path, fusioner_checkpoint: Path, tmp_path: Path
+    in_process: None, shared: Path, fusioner_checkpoint: Path, tmp_path: Path
 ) -> None:
     with np.load(shared / "parity/fusioner/end_to_end_pascal_resized.npz") as stored:
         expected = dict(stored)
     root = data_root(shared, expected, tmp_path / "data")
-    options = {"fusioner.weights": fusioner_checkpoint, "fusioner.resolution": "square_224", "pools.0.workers": 1}
+    options = {"fusioner.weights": fusioner_checkpoint, "fusioner.resolution": "square_224"}
     command = [
-        *(sys.executable, "-m", "ovss_ray", "evaluate", "fusioner_vit_l_14", "--benchmark", "pascal5i:1"),
+        *("evaluate", "fusioner_vit_l_14", "--benchmark", "pascal5i:1"),
         *("--data-root", root, "--ids", root / "mini.txt", "--out", tmp_path / "run"),
         *(part for key, value in options.items() for part in ("--set", f"{key}={value}")),
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    done = ovss(*map(str, command))
     assert done.returncode == 0, done.stderr
     reading = totals.read(RunFolder(str(tmp_path / "run")))["pascal5i:1"]
     (fold,) = (values for metric, values in reading.results() if metric.name == "episodes")

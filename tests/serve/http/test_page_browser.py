@@ -204,7 +204,7 @@ def test_a_benchmarks_words_go_in_front_and_can_be_taken_apart(page: Page) -> No
 
 def test_clicks_and_boxes_make_objects_that_can_be_undone(page: Page, service: Service) -> None:
     load(page, "dark", "light")
-    page.get_by_role("button", name="Objects").click()
+    page.get_by_role("button", name="Objects", exact=True).click()
     point(page, 0.25, 0.5)
     expect(names(page)).to_contain_text(["light"])  # the toy's best mask, wherever somebody clicks
     wait_for_labels(page, service, [1])
@@ -242,7 +242,7 @@ def test_clicks_and_boxes_make_objects_that_can_be_undone(page: Page, service: S
 
 def test_another_mask_can_be_chosen_and_an_object_removed(page: Page) -> None:
     load(page, "dark", "light")
-    page.get_by_role("button", name="Objects").click()
+    page.get_by_role("button", name="Objects", exact=True).click()
     point(page, 0.25, 0.5)
     page.get_by_role("button", name=re.compile("^Mask 2")).click()
     expect(names(page)).to_contain_text(["dark"])
@@ -254,7 +254,7 @@ def test_an_image_is_sent_once_and_again_when_it_is_held_no_more(browser: Browse
     before = len(prompts(service))
     with visiting(browser, service.address, "404") as page:
         load(page, "dark", "light")
-        page.get_by_role("button", name="Objects").click()
+        page.get_by_role("button", name="Objects", exact=True).click()
         for number in range(3):
             if number == 2:
                 service.toy.held.clear()
@@ -299,7 +299,7 @@ def test_two_models_are_compared_side_by_side(page: Page) -> None:
 
 def test_regions_are_listed_with_names_and_can_be_searched(page: Page) -> None:
     load(page, "dark", "grey", "light")
-    page.get_by_role("button", name="Everything").click()
+    page.get_by_role("button", name="Everything", exact=True).click()
     expect(page.get_by_text("3 of 3 regions")).to_be_visible()
     expect(page.get_by_text("bright cannot do this; outliner is asked.")).to_be_visible()
     page.get_by_label("Name has").fill("gr")
@@ -381,7 +381,7 @@ def test_on_a_phone_nothing_is_cut_off_and_a_finger_is_enough(browser: Browser, 
         for button in page.get_by_role("button").all():
             box = button.bounding_box()
             assert box is None or box["height"] >= 30, button
-        page.get_by_role("button", name="Objects").tap()
+        page.get_by_role("button", name="Objects", exact=True).tap()
         page.locator("#canvas").tap(position={"x": 100, "y": 100})
         expect(page.locator("#results .object")).to_have_count(1)
         page.get_by_role("button", name="Outside").tap()
@@ -394,7 +394,7 @@ def test_on_a_phone_nothing_is_cut_off_and_a_finger_is_enough(browser: Browser, 
         expect(page.locator("#results .object")).to_have_count(1)
         page.get_by_role("button", name="Whole image").tap()
         expect(page.locator("#frame")).not_to_have_class("zoomed")
-        page.get_by_role("button", name="Everything").tap()
+        page.get_by_role("button", name="Everything", exact=True).tap()
         page.locator("#results .found").first.tap()
         expect(page.locator("#results ol.names")).to_be_visible()
         assert page.locator("html").evaluate("one => one.scrollWidth") == 390
@@ -406,14 +406,14 @@ def test_settings_are_in_the_address_and_the_image_is_not(page: Page) -> None:
     page.locator("#opacity").fill("30")
     page.get_by_label("Add the words of a benchmark").select_option("camvid")
     expect(page.locator(".chip.many")).to_be_visible()
-    page.get_by_role("button", name="Everything").click()
+    page.get_by_role("button", name="Everything", exact=True).click()
     expect(page).to_have_url(re.compile("mode=regions.*opacity=30.*preset=camvid.*word=dark&word=path%7Cfootpath"))
     assert "photo" not in page.url
     page.reload()
     expect(page.locator(".chip.many")).to_be_visible()
     expect(page.locator(".chip")).to_have_count(3)
     expect(page.locator("#model")).to_have_value("outliner")
-    expect(page.get_by_role("button", name="Everything")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Everything", exact=True)).to_have_attribute("aria-pressed", "true")
     load(page)
     expect(page.locator("#opacity")).to_have_value("30")
 
@@ -480,7 +480,7 @@ def test_a_service_that_cannot_be_reached_costs_nothing_and_is_asked_again_when_
     with visiting(browser, service.address, "ERR_") as page:
         load(page, "dark", "light")
         expect(names(page)).to_have_count(2)
-        page.get_by_role("button", name="Objects").click()
+        page.get_by_role("button", name="Objects", exact=True).click()
         point(page, 0.25, 0.5)
         expect(names(page)).to_have_text([re.compile("^light")])
         page.context.set_offline(True)
@@ -499,7 +499,7 @@ def test_a_service_that_cannot_be_reached_costs_nothing_and_is_asked_again_when_
         page.context.set_offline(False)
         expect(names(page)).to_have_count(3)
         expect(page.locator("#notice")).to_be_empty()
-        page.get_by_role("button", name="Objects").click()
+        page.get_by_role("button", name="Objects", exact=True).click()
         expect(page.locator("#results .object .quality")).to_have_count(1)
 
 
@@ -530,6 +530,6 @@ def test_names_of_a_region_show_the_scores_of_head_and_clip(page: Page, monkeypa
 
     monkeypatch.setattr("tests.serve.bright.outlined", branched)
     load(page, "dark", "light")
-    page.get_by_role("button", name="Everything").click()
+    page.get_by_role("button", name="Everything", exact=True).click()
     page.locator(".region button.found").first.click()
     expect(page.get_by_text("head 25 %, CLIP 50 %").first).to_be_visible()

@@ -31,12 +31,12 @@ def test_axe_finds_no_fault_in_any_view(page: Page) -> None:
     load(page, "dark", "light")
     expect(names(page)).to_have_count(2)
     assert violations(page) == []
-    page.get_by_role("button", name="Everything").click()
+    page.get_by_role("button", name="Everything", exact=True).click()
     expect(page.get_by_text("2 of 2 regions")).to_be_visible()
     page.get_by_label("Look for").select_option("light")
     page.locator("#results .found").first.click()
     assert violations(page) == []
-    page.get_by_role("button", name="Objects").click()
+    page.get_by_role("button", name="Objects", exact=True).click()
     page.locator("#canvas").click()
     expect(page.locator("#results .object")).to_have_count(1)
     assert violations(page) == []

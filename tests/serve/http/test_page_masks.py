@@ -24,7 +24,7 @@ WORDS = ["dark", "grey", "light"]
 def everything(page: Page, *words: str) -> None:
     """Load the photograph, and show all regions with these words."""
     load(page, *words)
-    page.get_by_role("button", name="Everything").click()
+    page.get_by_role("button", name="Everything", exact=True).click()
     expect(page.get_by_text(f"{len(words)} of {len(words)} regions")).to_be_visible()
 
 
@@ -59,7 +59,7 @@ def test_the_best_names_of_a_region_are_listed_with_their_scores_when_it_is_chos
 
 def test_the_best_names_of_the_selected_object_are_listed_with_their_scores(page: Page) -> None:
     load(page, *WORDS)
-    page.get_by_role("button", name="Objects").click()
+    page.get_by_role("button", name="Objects", exact=True).click()
     point(page, 0.5, 0.5)
     best = page.locator("#results ol.names")
     expect(best.locator("li")).to_have_count(3)
@@ -141,7 +141,7 @@ def test_a_coco_document_of_a_ranking_names_the_word_that_is_looked_for(page: Pa
 
 def test_objects_without_words_are_saved_as_a_coco_document_with_one_category(page: Page) -> None:
     page.locator("#file").set_input_files(PHOTO)
-    page.get_by_role("button", name="Objects").click()
+    page.get_by_role("button", name="Objects", exact=True).click()
     point(page, 0.5, 0.5)
     expect(page.locator("#results .quality")).to_have_count(1)
     document = json.loads(saved(page, "COCO, JSON")[1])

@@ -28,7 +28,7 @@ def over(page: Page, x: float, y: float) -> None:
 
 def test_the_pointer_shows_the_mask_of_a_click_which_is_then_there_at_once(page: Page, service: Service) -> None:
     load(page, "dark", "light")
-    page.get_by_role("button", name="Objects").click()
+    page.get_by_role("button", name="Objects", exact=True).click()
     plain = shown(page).astype(int)
     for x in (0.2, 0.21, 0.22, 0.25):
         over(page, x, 0.5)
@@ -50,7 +50,7 @@ def test_the_pointer_shows_the_mask_of_a_click_which_is_then_there_at_once(page:
 
 def test_a_box_is_given_to_the_selected_object_with_shift(page: Page, service: Service) -> None:
     load(page, "dark", "light")
-    page.get_by_role("button", name="Objects").click()
+    page.get_by_role("button", name="Objects", exact=True).click()
     point(page, 0.25, 0.5)
     expect(page.locator("#results .object .quality")).to_have_count(1)
     page.keyboard.down("Shift")
@@ -119,7 +119,7 @@ def test_image_objects_and_results_survive_a_reload(browser: Browser, service: S
         expect(names(page)).to_have_count(2)
         past = page.locator("#strip button canvas")
         expect(past).to_have_count(1)
-        page.get_by_role("button", name="Objects").click()
+        page.get_by_role("button", name="Objects", exact=True).click()
         point(page, 0.25, 0.5)
         expect(names(page)).to_have_text([re.compile("^light")])
         expect(past).to_have_count(2)
@@ -153,7 +153,7 @@ def test_flat_scores_are_no_idea_and_long_names_are_cut(page: Page, monkeypatch:
 
     monkeypatch.setattr("tests.serve.bright.outlined", flat)
     load(page, "dark", "light " * 40)
-    page.get_by_role("button", name="Everything").click()
+    page.get_by_role("button", name="Everything", exact=True).click()
     expect(names(page)).to_have_text([re.compile(r"no idea \(at best ")] * 2)
     over(page, 0.2, 0.2)
     expect(page.locator("#tip")).to_contain_text("no idea · 50 %")
@@ -174,13 +174,13 @@ def test_what_is_done_before_the_models_are_known_stays_and_a_class_has_one_colo
         page.reload()
         expect(page.get_by_role("button", name="Label map", exact=True)).to_have_attribute("aria-pressed", "true")
         load(page, "light")
-        page.get_by_role("button", name="Everything").click()
+        page.get_by_role("button", name="Everything", exact=True).click()
         wait(page, lambda: len(held) == 1)
         expect(page).to_have_url(re.compile("mode=regions.*word=dark&word=grey&word=light"))
         held[0].continue_()
         expect(page.locator("#model")).to_have_value("bright")
         colours = []
-        expect(page.get_by_role("button", name="Everything")).to_have_attribute("aria-pressed", "true")
+        expect(page.get_by_role("button", name="Everything", exact=True)).to_have_attribute("aria-pressed", "true")
         for mode in ("Everything", "Label map", "Objects"):
             page.get_by_role("button", name=mode, exact=True).click()
             if mode == "Objects":
@@ -210,7 +210,7 @@ def test_old_results_are_grey_while_new_ones_are_awaited_and_the_place_is_told(p
         route.continue_()
     expect(names(page)).to_have_count(3)
     expect(page.locator("#results")).not_to_have_class("stale")
-    page.get_by_role("button", name="Objects").click()
+    page.get_by_role("button", name="Objects", exact=True).click()
     plain = shown(page).astype(int)
     corner = (plain.shape[0] // 8, (7 * plain.shape[1]) // 8)  # of the mask, without marks and names
 
