@@ -17,13 +17,15 @@ class Terminated(KeyboardInterrupt):
 
 
 class _Process:
-    """State of this process: whether an interrupt ends it, and whether its connection to Ray is left open."""
+    """State of this process: whether an interrupt ends it, whether SIGTERM came, and whether Ray stays connected."""
 
     ends = False
+    terminated = False
     connected = False
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
+    _Process.terminated = True  # inside ray.get, Ray raises a plain KeyboardInterrupt in place of this exception
     raise Terminated
 
 
@@ -41,7 +43,7 @@ def ends_process() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGTERM, _terminate)
-    _Process.ends = True
+    _Process.ends, _Process.terminated = True, False
     try:
         yield
     finally:
@@ -66,7 +68,7 @@ def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
     If the connection to Ray was left open, exit at once. Ray then ends the workers, and a cluster that this process
     started ends with it.
     """
-    terminated = isinstance(interrupt, Terminated)
+    terminated = _Process.terminated or isinstance(interrupt, Terminated)
     status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     if _Process.connected:
         for stop in SIGNALS:

@@ -114,6 +114,22 @@ def test_sigterm_interrupts_a_command_also_while_ray_starts() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def inside_ray() -> None:
+    """What SIGTERM becomes inside ray.get."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+
+
+@pytest.mark.usefixtures("untouched")
+def test_sigterm_is_named_also_if_it_comes_inside_a_call_of_ray(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt) as came, interrupts.ends_process():
+        inside_ray()
+    assert interrupts.leave(came.value, "Go on") == 143
+    assert "ovss: terminated by SIGTERM. Go on" in capsys.readouterr().err
+
+
 def test_ctrl_c_keeps_its_status_if_it_has_also_ended_tee(monkeypatch: pytest.MonkeyPatch) -> None:
     read, write = os.pipe()
     os.close(read)
