@@ -71,7 +71,7 @@ def write(root: Path, size: int) -> int:
             stream.write(json.dumps(entry) + ", " * (image < IMAGES))
         stream.write('], "annotations": [')
         number = 0
-        while stream.tell() < size:
+        while not number or stream.tell() < size:
             number += 1
             image, category = generator.integers(1, IMAGES + 1), generator.integers(1, 1204)
             box = '"area": 1200.5, "bbox": [10.5, 20.25, 100.0, 80.75]'
