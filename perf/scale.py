@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from ovss_ray.config import loading as configs
 from ovss_ray.engine.cluster import ray_internals
+from ovss_ray.engine.cluster.nodes import STORE
 from ovss_ray.engine.progress import Counts
 from ovss_ray.runs.plan import RunPlan, plan_run
 from perf.sleeping import SIZE
@@ -35,8 +36,6 @@ PERIOD = 0.5
 """Seconds between two looks at the memory"""
 SMALL = 64
 """Part of the real size that small photographs have, as 1 / SMALL"""
-STORE = "object_store_memory"
-"""Ray's name of the resource that holds the bytes of the object store"""
 POOLS = 3
 """Pools of the graph, as in a run of SAN on GPUs: photographs, networks, and counts with the stage `measure`"""
 
