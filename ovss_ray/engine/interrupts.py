@@ -39,11 +39,12 @@ def ends_process() -> Iterator[None]:
 
     Outside the main thread, or if the program has its own handler for SIGTERM, the block has no effect.
     """
+    _Process.terminated = False  # of an earlier block
     if not _main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, _terminate)
-    _Process.ends, _Process.terminated = True, False
+    _Process.ends = True
     try:
         yield
     finally:

@@ -143,6 +143,16 @@ def test_ctrl_c_keeps_its_status_if_it_has_also_ended_tee(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("untouched")
+def test_ctrl_c_keeps_its_status_after_an_earlier_sigterm_of_this_process() -> None:
+    with pytest.raises(interrupts.Terminated), interrupts.ends_process():
+        signal.raise_signal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, stop_as_ray_does)
+    with pytest.raises(typer.Exit) as end, resumable("Run it again"):
+        raise KeyboardInterrupt
+    assert end.value.exit_code == 130
+
+
+@pytest.mark.usefixtures("untouched")
 def test_what_a_program_has_decided_about_sigterm_stays() -> None:
     signal.signal(signal.SIGTERM, stop_as_ray_does)
     with interrupts.ends_process(), pytest.raises(SystemExit):
