@@ -1,4 +1,4 @@
-"""A method that draws random numbers gives the same label maps whatever the workers, and after a kill."""
+"""A method that draws random numbers gives the same label maps whatever the workers, and after an interrupt."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
