@@ -1,6 +1,7 @@
 """Whole runs from which workers, nodes and the driver are shot away: the report has to be the undisturbed one.
 
-Three seeds by default; OVSS_CHAOS=30 makes thirty. A seed decides what dies and when.
+One seed by default; OVSS_CHAOS=30 makes thirty. A worker, a node and the driver die; a seed decides when and in which
+order, and whether a fourth one dies.
 """
 
 import json
@@ -26,7 +27,7 @@ from tests.paths import ROOT
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 IMAGES = 24
-SEEDS = int(os.environ.get("OVSS_CHAOS", "2"))
+SEEDS = int(os.environ.get("OVSS_CHAOS", "1"))
 IN_FLIGHT = 8
 """Images that a kill may cost: what two workers have in hand or on the way to a part file, of one image here."""
 
@@ -127,8 +128,7 @@ class Chaos:
             time.sleep(0.05)
         return self.driver.poll() is None
 
-    def shoot(self) -> None:
-        kind = self.random.choice(["worker", "worker", "raylet", "driver_"])
+    def shoot(self, kind: str) -> None:
         getattr(self, kind)()
         self.killed.append(kind)
 
@@ -164,10 +164,11 @@ def test_what_is_shot_away_cannot_be_seen_in_the_report(
     seed: int, data: Path, nodes: Cluster, undisturbed: dict[str, Any]
 ) -> None:
     chaos = Chaos(seed, data, nodes)
-    for _ in range(chaos.random.choice([2, 3, 4])):
+    kinds = ["worker", "raylet", "driver_"] + ["worker"] * chaos.random.randint(0, 1)
+    for kind in chaos.random.sample(kinds, len(kinds)):
         if not chaos.wait_for_work(chaos.lines() + chaos.random.randint(1, 5)):
             break
-        chaos.shoot()
+        chaos.shoot(kind)
     said = finish(chaos.driver)
     assert benchmarks(chaos.out) == undisturbed
     redone = chaos.lines() - IMAGES

@@ -20,6 +20,8 @@ from PIL import Image
 from ovss_ray.cli.exit_status import resumable
 from ovss_ray.engine import interrupts
 from ovss_ray.engine.interrupts import held
+from tests.commands import ovss
+from tests.in_process import pools
 from tests.paths import ROOT
 
 
@@ -196,7 +198,8 @@ def test_a_run_that_a_signal_has_stopped_goes_on_with_the_same_command(
     assert "***" not in said, "no trace of Ray's C++ code"
     done = {file.name for file in tmp_path.glob("run/*/records/*.parquet")}
     begun = len((tmp_path / "witness").read_text().split())
-    again = subprocess.run(command(tmp_path, 0.0), capture_output=True, timeout=300, **text)  # type: ignore[call-overload]
+    with pools():
+        again = ovss(*command(tmp_path, 0.0)[3:])
     assert again.returncode == 0, again.stderr
     (report,) = json.loads((tmp_path / "run/report.json").read_text())["benchmarks"].values()
     assert report["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}

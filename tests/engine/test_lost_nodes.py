@@ -30,6 +30,15 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     made.shutdown()
 
 
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A single node for the driver and the workers."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "object_store_memory": 100_000_000})
+    yield made
+    made.shutdown()
+
+
 def begun(out: Path, data: Path, nodes: Cluster, *overrides: str, count: int = 1) -> subprocess.Popen[str]:
     """A run of which so many workers have begun images."""
     witness = out.with_suffix(".txt")
@@ -61,26 +70,26 @@ def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Clust
     assert one["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
 
 
-def test_a_driver_that_ends_with_its_own_node_leaves_a_word(data: Path, nodes: Cluster) -> None:
-    process = begun(data / "orphan", data, nodes)
-    nodes.head_node.all_processes["raylet"][0].process.kill()
+def test_a_driver_that_ends_with_its_own_node_leaves_a_word(data: Path, head: Cluster) -> None:
+    process = begun(data / "orphan", data, head)
+    head.head_node.all_processes["raylet"][0].process.kill()
     said, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, 2), said
     assert "ovss: this process was killed" in said
 
 
-def test_a_cluster_that_ends_under_a_run_is_noticed_and_said(data: Path, nodes: Cluster) -> None:
+def test_a_cluster_that_ends_under_a_run_is_noticed_and_said(data: Path, head: Cluster) -> None:
     out = data / "other"
-    process = begun(out, data, nodes, "tests.small_san.seconds=1.0")
+    process = begun(out, data, head, "tests.small_san.seconds=1.0")
     # The control service first: while it lives it tells the driver that its node died, which ends it (the test above).
-    nodes.head_node.kill_gcs_server(check_alive=False)
-    for node in nodes.list_all_nodes():
+    head.head_node.kill_gcs_server(check_alive=False)
+    for node in head.list_all_nodes():
         node.kill_all_processes(check_alive=False, allow_graceful=False)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 2, said
     assert "ovss: the cluster has not answered for" in said
     assert "Traceback" not in said
-    again = command(data, out, out.with_suffix(".txt"), "local")
+    again = command(data, out, out.with_suffix(".txt"), "local", "tests.small_san.seconds=0.0")
     said, _ = again.communicate(timeout=240)
     assert again.returncode == 0, said
     assert f"{IMAGES}/{IMAGES}" in said

@@ -1,23 +1,20 @@
-"""A method that draws random numbers gives the same label maps whatever the workers, and after a kill."""
+"""A method that draws random numbers gives the same label maps whatever the workers, and after an interrupt."""
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from rich.console import Console
 
 from ovss_ray.config import loading as configs
 from ovss_ray.engine import evaluate
 from ovss_ray.engine.display import Display
+from ovss_ray.engine.progress import Counts
 from ovss_ray.models.fake import clouds
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
@@ -25,10 +22,10 @@ from ovss_ray.reports.schema import BenchmarkReport
 from ovss_ray.runs import records
 from ovss_ray.runs.plan import plan_run
 from ovss_ray.structures.vocabulary import Vocabulary
-from tests.paths import ROOT
+from tests import in_process
 from tests.small_scan import small_checkpoint
 
-pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 IMAGES = 12
 SIZES = [(60, 80), (80, 60), (62, 80)]
@@ -65,12 +62,13 @@ def config(data: Path, workers: int, batch: int, **options: Any) -> dict[str, An
 
 @pytest.fixture(scope="module")
 def run(data: Path) -> Callable[..., tuple[BenchmarkReport, dict[str, Any]]]:
-    """Workers, images per batch and the run's folder → its report, and the results of its images."""
+    """Workers on Ray (0: none, in this process), batch and the run's folder → its report and its images' results."""
 
     @cache
     def done(workers: int, batch: int, out: str) -> tuple[BenchmarkReport, dict[str, Any]]:
-        plan = plan_run(configs.validate(config(data, workers, batch), "test"), str(data / out))
-        (report,) = evaluate.run(plan, Display(Console(quiet=True))).benchmarks.values()
+        plan = plan_run(configs.validate(config(data, max(1, workers), batch), "test"), str(data / out))
+        with nullcontext() if workers else in_process.pools():
+            (report,) = evaluate.run(plan, Display(Console(quiet=True))).benchmarks.values()
         return report, results(data / out)
 
     return done
@@ -90,13 +88,13 @@ def results(out: Path) -> dict[str, Any]:
 
 
 def test_the_report_says_that_the_method_is_random(run: Any) -> None:
-    report, _ = run(1, 1, "one")
+    report, _ = run(0, 1, "one")
     assert any("random" in note and "seed 0" in note for note in report.notes)
     assert any("no preset of this benchmark" in note for note in report.notes)
 
 
 def test_the_stage_alone_gives_the_label_maps_of_the_run_and_another_seed_gives_others(data: Path, run: Any) -> None:
-    _, maps = run(1, 1, "one")
+    _, maps = run(0, 1, "one")
     assert len({label_map for _, label_map in maps.values()}) > IMAGES // 2
     words = Vocabulary.of(CLASSES)
     images = [np.asarray(Image.open(data / f"photos/i{k:02}.png")) for k in range(IMAGES)]
@@ -111,21 +109,22 @@ def test_the_stage_alone_gives_the_label_maps_of_the_run_and_another_seed_gives_
     assert not all(equal[1])
 
 
-def test_a_killed_run_that_resumes_gives_the_same_label_maps(data: Path, run: Any) -> None:
-    slow = config(data, 1, 1, seconds=1.0)
-    (data / "slow.yaml").write_text(yaml.safe_dump(slow))
-    command = [sys.executable, "-m", "ovss_ray", "evaluate", f"{data}/slow.yaml", "--out", f"{data}/killed"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}
-    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    until = time.monotonic() + 400
-    while len(list(data.glob("killed/folder-mine/records/*.parquet"))) < 2:
-        assert driver.poll() is None, driver.communicate()[0]
-        assert time.monotonic() < until, "no record was written"
-        time.sleep(0.2)
-    driver.kill()
-    driver.communicate(timeout=120)
-    before = {file.name for file in data.glob("killed/folder-mine/records/*.parquet")}
-    assert 2 <= len(before) < IMAGES
-    report, expected = run(1, 1, "one")
-    assert run(2, 5, "killed") == (report, expected)
-    assert before < {file.name for file in data.glob("killed/folder-mine/records/*.parquet")}
+class Interrupted(Counts):
+    """Interrupts the run after the second image."""
+
+    def update(self, receipt: Mapping[str, Any]) -> None:
+        super().update(receipt)
+        if self.done >= 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_that_two_workers_resume_has_the_same_label_maps(
+    cluster: None, data: Path, run: Any
+) -> None:
+    plan = plan_run(configs.validate(config(data, 1, 1), "test"), str(data / "resumed"))
+    with pytest.raises(KeyboardInterrupt), in_process.pools():
+        evaluate.run(plan, Interrupted())
+    before = {file.name for file in data.glob("resumed/folder-mine/records/*.parquet")}
+    assert len(before) == 2
+    assert run(2, 5, "resumed") == run(0, 1, "one")
+    assert before < {file.name for file in data.glob("resumed/folder-mine/records/*.parquet")}

@@ -20,6 +20,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.runs import manifest
 from ovss_ray.runs.lease import FILE
+from tests import in_process
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -89,7 +90,8 @@ def run(root: str, out: str, progress: Counts, **options: Any) -> dict[str, Any]
 def test_a_run_on_s3_that_loses_a_worker_and_is_interrupted_ends_in_the_report_of_a_run_on_disk(
     data: Path, bucket: str, cluster: None, tmp_path: Path
 ) -> None:
-    on_disk = run(str(data), str(tmp_path / "run"), Counts())
+    with in_process.pools():
+        on_disk = run(str(data), str(tmp_path / "run"), Counts())
     assert on_disk["benchmarks"][0]["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
     out, shooting = f"{bucket}/runs/first", Shooting(tmp_path / "witness")
     with pytest.raises(KeyboardInterrupt):
@@ -99,7 +101,8 @@ def test_a_run_on_s3_that_loses_a_worker_and_is_interrupted_ends_in_the_report_o
     assert 6 <= len(before) < IMAGES
     assert not files.exists(f"{out}/{FILE}"), "an interrupted command releases its lease"
     resumed = Counts()
-    on_s3 = run(f"{bucket}/data", out, resumed)
+    with in_process.pools():
+        on_s3 = run(f"{bucket}/data", out, resumed)
     assert on_s3 == on_disk
     assert before <= set(files.walk(f"{out}/folder-mine/records"))
     assert resumed.earlier >= 6
