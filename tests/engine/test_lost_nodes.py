@@ -1,4 +1,4 @@
-"""Nodes that are lost while a run goes on, and a cluster that ends under it."""
+"""Nodes that are lost or join while a run goes on, and a cluster that ends under it."""
 
 import json
 import subprocess
@@ -66,6 +66,18 @@ def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Clust
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert "a node was lost, and no other node has room for its workers: continuing with the remaining images" in said
+    (one,) = json.loads((out / "report.json").read_text())["benchmarks"].values()
+    assert one["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
+
+
+def test_a_node_that_joins_late_gets_workers(data: Path, head: Cluster) -> None:
+    out, witness = data / "late", data / "late.txt"
+    slow = ("pools.0.cpus=2", "pools.0.workers=[1, 2]", "tests.small_san.seconds=2.0")
+    process = begun(out, data, head, *slow)
+    head.add_node(num_cpus=2, object_store_memory=100_000_000)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert len(workers(witness)) == 2, "the head has room for one worker"
     (one,) = json.loads((out / "report.json").read_text())["benchmarks"].values()
     assert one["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
 
