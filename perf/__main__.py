@@ -44,6 +44,22 @@ def san(
 
 
 @app.command()
+def int8(
+    scenes: Annotated[int, typer.Option(min=1, help="per benchmark")] = 64,
+    network: Annotated[list[str], typer.Option(help="of the small ones; default: all")] = [],  # noqa: B006
+    large: Annotated[bool, typer.Option(help="time SAN's ViT-B, too")] = True,
+    size: Size = "512x683",
+    rounds: Rounds = 3,
+) -> None:
+    """The precision int8 beside fp32: mIoU of the small networks, and the time of SAN's ViT-B, on a CPU."""
+    from perf import int8
+
+    int8.miou(scenes, network)
+    if large:
+        int8.seconds("san_vit_b_16", parsed(size), rounds)
+
+
+@app.command()
 def scan(
     variant: Annotated[list[str], typer.Option()] = ["scan_vitB"],  # noqa: B006
     size: Size = "512x683",

@@ -14,6 +14,7 @@ from tests.paths import ROOT
 
 TOYS = {
     "san": ["--variant", "san_tiny", "--size", "48x64", "--classes", "3"],
+    "int8": ["--scenes", "1", "--network", "san_tiny", "--no-large"],
     "scan": ["--variant", "scan_tiny", "--size", "48x64", "--classes", "3"],
     "fusioner": ["--variant", "fusioner_tiny", "--size", "100x150"],
     "semantic": ["--classes", "3", "--size", "40x60"],

@@ -39,10 +39,11 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
+        self.stacked: nn.Module | None = None  # replaces the product with in_proj_weight (models/int8.py)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         """Return tokens (B, L, D) after attention by `attend`; fewer than L tokens if `attend` returns fewer."""
-        stacked = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        stacked = self.stacked(x) if self.stacked else F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = stacked.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.out_proj(attend(q, k, v).transpose(1, 2).flatten(2))
 

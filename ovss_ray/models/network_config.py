@@ -33,8 +33,8 @@ class NetworkConfig(Settings):
     """path or URI of the checkpoint; default: the shipped one, or the one that `ovss weights fetch` downloads"""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """fp32, or bf16: faster on a GPU, but a pixel or region with nearly equal scores may get another class"""
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    """fp32. bf16 is faster on a GPU, int8 on a CPU (models/int8.py); near-ties may then get another class"""
     exact: bool = False
     """True: bit-identical results on the same hardware, with one image per batch, one thread, deterministic kernels"""
 
@@ -75,7 +75,7 @@ class NetworkConfig(Settings):
         """Set threads, kernels and precision of the whole process in a `with` block, then restore them.
 
         `exact` sets one thread and deterministic kernels. TensorFloat-32 is always off: "fp32" means full precision,
-        and "bf16" does not use TensorFloat-32.
+        and the other precisions do not use TensorFloat-32.
         """
         import torch
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ovss_ray.errors import OvssError
 from ovss_ray.io import processor
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class OnDevice(Protocol):
@@ -45,9 +45,9 @@ def gpus() -> int:
 
 
 def checked_precision(precision: str) -> str:
-    """Return `precision` if it is "fp32" or "bf16". Raises OvssError for another value."""
+    """Return `precision` if it is one of PRECISIONS. Raises OvssError for another value."""
     if precision not in PRECISIONS:
-        raise OvssError(f"unknown precision {precision!r}; write {' or '.join(PRECISIONS)}")
+        raise OvssError(f"unknown precision {precision!r}; write one of {', '.join(PRECISIONS)}")
     return precision
 
 
@@ -106,7 +106,7 @@ def in_full_precision(
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return torch's autocast to bfloat16 for "bf16", and a disabled autocast for "fp32".
+    """Return torch's autocast to bfloat16 for "bf16", and a disabled autocast otherwise.
 
     The first autocast to bfloat16 on a CPU without bf16 instructions emits a RuntimeWarning.
     """

@@ -50,7 +50,8 @@ def precision(setup: Setup) -> None:
 
 
 def _precision(setup: Setup, name: str) -> None:
-    values = {precision: miou(setup, name, precision) for precision in PRECISIONS}
+    benchmarks = BENCHMARKS[: 1 if setup.tiny else None]
+    values = {precision: miou(name, precision, setup.device, setup.scenes, benchmarks) for precision in PRECISIONS}
     case = f"{setup.scenes} scenes per benchmark"
     for precision, value in values.items():
         setup.sheet.add(Row("bf16", name, f"{case}, {precision}", value, "% mIoU"))
@@ -58,18 +59,14 @@ def _precision(setup: Setup, name: str) -> None:
     setup.sheet.add(Row("bf16", name, f"{case}, difference", apart, "% mIoU", WITHIN))
 
 
-def miou(setup: Setup, name: str, precision: str) -> float:
-    """The mean of the benchmarks' mIoU in percent. Pixels without a class are misses of theirs."""
-    changes = [f"{stage}.{key}={value}" for stage in PIPELINES[name] for key, value in _changes(setup, precision)]
+def miou(name: str, precision: str, device: str, count: int, benchmarks: Sequence[str] = BENCHMARKS) -> float:
+    """The mean of the benchmarks' mIoU in percent, over `count` scenes of each. Pixels without a class are misses."""
+    options = {"precision": precision, "device": device}
+    changes = [f"{stage}.{key}={value}" for stage in PIPELINES[name] for key, value in options.items()]
     config = loading.load(CONFIGS / f"{name}.yaml", changes)
-    benchmarks = BENCHMARKS[: 1 if setup.tiny else None]
     light = {"decode", "truth", "truth_prompts", "measure", "save"}
     stages = build_all([stage for stage in config.stages() if stage.use not in light])
-    return float(np.mean([_miou(stages, key, setup.scenes) for key in benchmarks]))
-
-
-def _changes(setup: Setup, precision: str) -> Iterator[tuple[str, str]]:
-    yield from (("precision", precision), ("device", setup.device))
+    return float(np.mean([_miou(stages, key, count) for key in benchmarks]))
 
 
 def _miou(stages: Mapping[str, Any], key: str, count: int) -> float:

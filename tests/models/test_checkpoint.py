@@ -157,7 +157,7 @@ def test_half_precision_files_are_computed_in_single_precision(tmp_path: Path) -
 
 
 def test_an_unknown_precision_is_an_error_that_names_the_known_ones(small: Path) -> None:
-    with pytest.raises(OvssError, match="unknown precision 'fp16'; write fp32 or bf16"):
+    with pytest.raises(OvssError, match="unknown precision 'fp16'; write one of fp32, bf16, int8"):
         network.load("small", [small], precision="fp16", variant=SMALL)
 
 

@@ -115,7 +115,7 @@ def test_devices_and_precisions_have_names() -> None:
     assert runtime.device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     assert runtime.device("cuda:1") == "cuda:1"
     assert runtime.checked_precision("bf16") == "bf16"
-    with pytest.raises(OvssError, match="unknown precision 'fp16'; write fp32 or bf16"):
+    with pytest.raises(OvssError, match="unknown precision 'fp16'; write one of fp32, bf16, int8"):
         runtime.checked_precision("fp16")
 
 

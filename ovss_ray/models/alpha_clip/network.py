@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovss_ray.errors import OvssError, in_parts
-from ovss_ray.models import checkpoint, runtime, text
+from ovss_ray.models import checkpoint, int8, runtime, text
 from ovss_ray.models.alpha_clip.classifier import Classifier, classifier, embed
 from ovss_ray.models.alpha_clip.inputs import View, Viewer, whole_picture
 from ovss_ray.models.alpha_clip.variants import VARIANTS, Look, Naming, Variant
@@ -31,6 +31,8 @@ from ovss_ray.structures.masks import regions
 from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
+TOWERS = ("visual",)
+"""Submodules whose linear layers have integers with precision int8: the image transformers"""
 BATCH = 64
 """Default maximum number of regions in one forward pass"""
 
@@ -198,7 +200,7 @@ def load(
     checkpoint.fill(model.text, words, files[0], variant.base or name, {})
     checkpoint.fill(model.visual, visual, files[-1], name, _others(name))
     model.precision = precision
-    return model.to(device)
+    return int8.placed(model, device, precision, TOWERS)
 
 
 def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Variant | None = None) -> TextTower:

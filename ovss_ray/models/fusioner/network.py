@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ovss_ray.errors import OvssError, UnknownName, in_parts
-from ovss_ray.models import checkpoint, photograph, runtime, text
+from ovss_ray.models import checkpoint, int8, photograph, runtime, text
 from ovss_ray.models.clip import TextTower, WholeImageTower, text_sizes
 from ovss_ray.models.fusioner.fusion import Decoder, Fusion, logits
 from ovss_ray.models.fusioner.variants import VARIANTS, DataSet, Resolution, Variant
@@ -39,6 +39,8 @@ BACKGROUND = "background"
 """First name of the background class. It is not requested; pixels without a logit above 0 get this class."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
 """Prefixes of names in an official checkpoint: CLIP's image tower, its text tower, and the two trained parts"""
+TOWERS = ("img_model",)
+"""Submodules whose linear layers have integers with precision int8: the image transformers"""
 BATCH = 4
 """Default maximum number of windows in one forward pass"""
 
@@ -267,7 +269,7 @@ def load(
         model = Fusioner(variant)
     checkpoint.fill(model, state_of(files, name), files[0], name, {})
     model.precision = precision
-    return model.to(device)
+    return int8.placed(model, device, precision, TOWERS)
 
 
 def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Variant | None = None) -> TextTower:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ovss_ray.errors import OvssError
-from ovss_ray.models import checkpoint, photograph, runtime, text
+from ovss_ray.models import checkpoint, int8, photograph, runtime, text
 from ovss_ray.models.clip import TextTower
 from ovss_ray.models.ovsam import head, inputs, words
 from ovss_ray.models.ovsam.backbone import Neck, Pyramid, backbone
@@ -32,6 +32,8 @@ from ovss_ray.models.text import Classifier
 from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
+TOWERS = ()
+"""Image transformers for the precision int8: none, since CLIP's ResNet and the neck consist of convolutions"""
 BATCH = 32
 """Maximum number of prompts in one pass of the decoder or of the attention pool"""
 DEMO_ROI = 7
@@ -282,7 +284,7 @@ def load(
         model = Ovsam(variant or VARIANTS[name])
     checkpoint.fill(model, state_of(name, files), files[0], name, {})
     model.precision = precision
-    return model.to(device)
+    return int8.placed(model, device, precision, TOWERS)
 
 
 def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Variant | None = None) -> TextTower:

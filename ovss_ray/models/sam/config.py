@@ -15,7 +15,7 @@ class SamConfig(NetworkConfig):
     family: ClassVar[str] = "ovss_ray.models.sam"
     variant: str = "sam_vit_h"
     """sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h, or sam_mobile (MobileSAM)"""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """fp32, or bf16 in the image encoder and for automatic masks. bf16 is meant for GPUs; its speed is not measured
     yet, and masks change slightly"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False

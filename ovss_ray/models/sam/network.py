@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovss_ray.errors import OvssError
-from ovss_ray.models import checkpoint, runtime
+from ovss_ray.models import checkpoint, int8, runtime
 from ovss_ray.models.photograph import IMAGENET, padded, resized, rgb
 from ovss_ray.models.sam.decoder import MaskDecoder
 from ovss_ray.models.sam.encoder import ImageEncoder
@@ -28,6 +28,8 @@ from ovss_ray.models.sam_layers.frame import Frame, thresholded
 from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
 from ovss_ray.models.sam_layers.sizes import Size
 
+TOWERS = ("image_encoder",)
+"""Submodules whose linear layers have integers with precision int8: the image transformers"""
 WARM = 3
 """Number of warm-up runs of a compiled encoder on a GPU. The second run records CUDA graphs"""
 
@@ -244,4 +246,4 @@ def load(
     (file,) = files
     checkpoint.fill(model, checkpoint.read(file, UNUSED), file, name, others)
     model.precision = precision
-    return model.to(device)
+    return int8.placed(model, device, precision, TOWERS)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovss_ray.models import checkpoint, photograph, runtime, text
+from ovss_ray.models import checkpoint, int8, photograph, runtime, text
 from ovss_ray.models.clip import Block, ImageTower, TextTower, text_sizes
 from ovss_ray.models.photograph import Size, rgb
 from ovss_ray.models.san.features import Features, RecentFeatures
@@ -26,6 +26,8 @@ from ovss_ray.models.semantic import Geometry, label_map
 from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
+TOWERS = ("side_adapter_network", "clip_visual_extractor", "clip_rec_head")
+"""Submodules whose linear layers have integers with precision int8: the image transformers"""
 TEXT = "ov_classifier."
 """Prefix of the text tower's parameter names in a checkpoint"""
 UNUSED = (TEXT + "attn_mask", "criterion.empty_weight")
@@ -256,7 +258,7 @@ def load(
     (file,) = files
     checkpoint.fill(model, checkpoint.read(file, ignore=UNUSED), file, name, _others(name))
     model.precision = precision
-    return model.to(device)
+    return int8.placed(model, device, precision, TOWERS)
 
 
 def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Variant | None = None) -> Words:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovss_ray.models import checkpoint, photograph, runtime, semantic, text
+from ovss_ray.models import checkpoint, int8, photograph, runtime, semantic, text
 from ovss_ray.models.scan import fusion, regions, shift
 from ovss_ray.models.scan.calibration import Calibrated, overview
 from ovss_ray.models.scan.mask_decoder import MaskNetwork
@@ -32,6 +32,8 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
+TOWERS = ("backbone", "clip_adapter.clip_model.visual", "clip_adapter.original_clip")
+"""Submodules whose linear layers have integers with precision int8: the image transformers"""
 BATCH = 32
 """Default maximum number of crops in one forward pass"""
 
@@ -264,7 +266,7 @@ def load(
         model = Scan(variant)
     checkpoint.fill(model, state_of(files, variant), files[0], name, _others(name))
     model.precision = precision
-    return model.to(device)
+    return int8.placed(model, device, precision, TOWERS)
 
 
 def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Variant | None = None) -> Words:

@@ -1,0 +1,94 @@
+"""8-bit integers in the linear layers of image transformers on CPUs: the option `precision: int8`.
+
+Weights are rounded once, with a scale per output (W8). Inputs are rounded at each call, with a scale per row, which is
+a token (dynamic quantisation, A7). So the result of an image does not depend on the other images of its batch. Inputs
+have 7 bits: with 8 bits, the 16-bit sums of processors without VNNI instructions overflow. The integer products are
+exact on every processor.
+
+The product is oneDNN's operator in torch, which torch.compile uses for quantised networks. torchao was 24 times slower
+than fp32 here, since it needs torch.compile; torch.ao.quantization and its tensor types are deprecated.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ovss_ray.errors import OvssError
+from ovss_ray.models.clip import Attention
+
+Network = TypeVar("Network", bound=nn.Module)
+SMALLEST = 64
+"""Inputs and outputs that a layer needs; smaller layers take no time, and stay in fp32"""
+LARGEST_INPUT, LARGEST_WEIGHT = 63, 127
+"""Largest absolute values of the integers"""
+
+
+class Int8Linear(nn.Module):
+    """Linear layer whose weight and inputs are rounded to integers. The output has the dtype float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Round a weight (O, I) float32 on the CPU; `bias`: (O,) or None."""
+        super().__init__()
+        scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST_WEIGHT
+        rounded = (weight / scales[:, None]).round().to(torch.int8)
+        self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self.register_buffer("scales", scales)
+        self.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.int64))
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (…, O) float32 of inputs (…, I) float32."""
+        rows = x.flatten(0, -2)
+        scales = rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST_INPUT
+        # The operator takes unsigned numbers, so a zero is stored as `zero`.
+        zero = LARGEST_INPUT + 1
+        rounded = (rows / scales).round_().add_(zero).to(torch.uint8)
+        weight = self.packed, self.scales, self.zeros
+        output = 1.0, 0, torch.float32, "none", [], ""  # scale, zero, dtype, and no further operation
+        products = torch.ops.onednn.qlinear_pointwise(rounded, 1.0, zero, *weight, None, *output)
+        products = products.mul_(scales)
+        return (products if self.bias is None else products.add_(self.bias)).unflatten(0, x.shape[:-1])
+
+
+def placed(network: Network, device: str, precision: str, towers: Sequence[str]) -> Network:
+    """Return the network on a device. With the precision "int8", its linear layers in `towers` become Int8Linear.
+
+    `towers`: names of submodules, the image transformers. Raises OvssError if "int8" is impossible.
+    """
+    if precision == "int8":
+        if torch.device(device).type != "cpu":
+            raise OvssError(f"precision int8 is for CPUs, not for {device}. Take precision=bf16, or device=cpu")
+        _quantise(network, towers)
+    return network.to(device)
+
+
+def _quantise(network: nn.Module, towers: Sequence[str]) -> None:
+    if not torch.backends.mkldnn.is_available():
+        raise OvssError("precision int8 needs a torch with oneDNN (mkldnn), which this one lacks. Take precision=fp32")
+    modules = [module for name in towers for module in network.get_submodule(name).modules()]
+    replaced = [_replace(module) for module in modules]
+    if not any(replaced):
+        raise OvssError(
+            f"precision int8: {type(network).__name__} has no image transformer with linear layers of at least "
+            f"{SMALLEST} inputs, so nothing would be faster. Take precision=fp32"
+        )
+
+
+def _replace(module: nn.Module) -> bool:
+    """Replace the linear layers that are children of a module. Return whether there are any."""
+    linear = {
+        name: child for name, child in module.named_children()
+        if isinstance(child, nn.Linear) and min(child.weight.shape) >= SMALLEST
+    }  # fmt: skip
+    for name, child in linear.items():
+        setattr(module, name, Int8Linear(child.weight.detach(), _detached(child.bias)))
+    stacked = isinstance(module, Attention) and module.in_proj_weight.shape[1] >= SMALLEST
+    if stacked:
+        module.stacked = Int8Linear(module.in_proj_weight.detach(), module.in_proj_bias.detach())
+    return bool(linear) or stacked
+
+
+def _detached(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()
