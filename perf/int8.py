@@ -1,4 +1,4 @@
-"""Integers of 8 bits in the linear layers of image transformers (models/int8.py): what they cost and what they gain.
+"""8-bit integers in the linear layers of image transformers (models/runtime/int8.py): cost and gain.
 
 The cost is the change of the mIoU of the small networks on drawn scenes; the gain is the time of a large network, whose
 weights are made up. The small networks gain nothing: their layers are too narrow.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ovss_ray.models import int8
+from ovss_ray.models.runtime import int8
 from ovss_ray.models.san import network
 from perf import pictures
 from perf.gpu import tiny

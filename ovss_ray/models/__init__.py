@@ -38,9 +38,8 @@ def load(
     the files that `ovss_ray.models` describes. `weights` is the path of a checkpoint in the official format. If the
     network has several checkpoints, `weights` may be a list of paths, such as [CLIP, image tower] for AlphaCLIP. The
     default is the shipped or released checkpoint, which is downloaded if needed (zoo.find).
-    `precision` is "fp32" (TF32 off), "bf16" (the vision towers under autocast) or "int8" (on a CPU, the linear layers
-    of image transformers in integers). Raises UnknownName for an unknown name, and OvssError for a checkpoint that is
-    missing or does not fit.
+    `precision` is "fp32" (TF32 off), "bf16" (the vision towers under autocast) or "int8" (see runtime/int8.py). Raises
+    UnknownName for an unknown name, and OvssError for a checkpoint that is missing or does not fit.
     """
     family, variant = zoo.family_of(name)
     paths = [weights] if weights is None or isinstance(weights, str | os.PathLike) else list(weights)

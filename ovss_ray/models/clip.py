@@ -39,7 +39,7 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
-        self.stacked: nn.Module | None = None  # replaces the product with in_proj_weight (models/int8.py)
+        self.stacked: nn.Module | None = None  # replaces the product with in_proj_weight (models/runtime/int8.py)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         """Return tokens (B, L, D) after attention by `attend`; fewer than L tokens if `attend` returns fewer."""

@@ -34,7 +34,7 @@ class NetworkConfig(Settings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """fp32. bf16 is faster on a GPU, int8 on a CPU (models/int8.py); near-ties may then get another class"""
+    """fp32. bf16 is faster on a GPU, int8 on a CPU (models/runtime/int8.py); near-ties may then get another class"""
     exact: bool = False
     """True: bit-identical results on the same hardware, with one image per batch, one thread, deterministic kernels"""
 

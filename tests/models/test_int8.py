@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from ovss_ray.datasets import scenes
 from ovss_ray.errors import OvssError
-from ovss_ray.models import int8, load
-from ovss_ray.models.int8 import Int8Linear
+from ovss_ray.models import load
 from ovss_ray.models.ovsam import network as ovsam
-from ovss_ray.models.runtime import computing
+from ovss_ray.models.runtime import computing, int8
+from ovss_ray.models.runtime.int8 import Int8Linear
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "biased"), [(64, 96, True), (200, 70, False), (768, 3072, True)])

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovss_ray.errors import OvssError, in_parts
-from ovss_ray.models import checkpoint, int8, runtime, text
+from ovss_ray.models import checkpoint, runtime, text
 from ovss_ray.models.alpha_clip.classifier import Classifier, classifier, embed
 from ovss_ray.models.alpha_clip.inputs import View, Viewer, whole_picture
 from ovss_ray.models.alpha_clip.variants import VARIANTS, Look, Naming, Variant
 from ovss_ray.models.clip import TextTower, WholeImageTower, text_sizes
 from ovss_ray.models.photograph import rgb
+from ovss_ray.models.runtime import int8
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary

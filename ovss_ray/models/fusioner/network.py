@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from ovss_ray.errors import OvssError, UnknownName, in_parts
-from ovss_ray.models import checkpoint, int8, photograph, runtime, text
+from ovss_ray.models import checkpoint, photograph, runtime, text
 from ovss_ray.models.clip import TextTower, WholeImageTower, text_sizes
 from ovss_ray.models.fusioner.fusion import Decoder, Fusion, logits
 from ovss_ray.models.fusioner.variants import VARIANTS, DataSet, Resolution, Variant
 from ovss_ray.models.fusioner.windows import Layout
+from ovss_ray.models.runtime import int8
 from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ovss_ray.errors import OvssError
-from ovss_ray.models import checkpoint, int8, photograph, runtime, text
+from ovss_ray.models import checkpoint, photograph, runtime, text
 from ovss_ray.models.clip import TextTower
 from ovss_ray.models.ovsam import head, inputs, words
 from ovss_ray.models.ovsam.backbone import Neck, Pyramid, backbone
@@ -25,6 +25,7 @@ from ovss_ray.models.ovsam.inputs import Embedded, Numbers
 from ovss_ray.models.ovsam.parts import WORDS, state_of
 from ovss_ray.models.ovsam.variants import VARIANTS, Variant
 from ovss_ray.models.ovsam.words import Classes
+from ovss_ray.models.runtime import int8
 from ovss_ray.models.sam_layers import masks as measuring
 from ovss_ray.models.sam_layers.frame import Frame, thresholded
 from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts

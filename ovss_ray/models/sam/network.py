@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovss_ray.errors import OvssError
-from ovss_ray.models import checkpoint, int8, runtime
+from ovss_ray.models import checkpoint, runtime
 from ovss_ray.models.photograph import IMAGENET, padded, resized, rgb
+from ovss_ray.models.runtime import int8
 from ovss_ray.models.sam.decoder import MaskDecoder
 from ovss_ray.models.sam.encoder import ImageEncoder
 from ovss_ray.models.sam.tiny_vit import UNUSED, TinyVitEncoder

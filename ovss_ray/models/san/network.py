@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ovss_ray.models import checkpoint, int8, photograph, runtime, text
+from ovss_ray.models import checkpoint, photograph, runtime, text
 from ovss_ray.models.clip import Block, ImageTower, TextTower, text_sizes
 from ovss_ray.models.photograph import Size, rgb
+from ovss_ray.models.runtime import int8
 from ovss_ray.models.san.features import Features, RecentFeatures
 from ovss_ray.models.san.side_adapter import SideAdapter
 from ovss_ray.models.san.variants import VARIANTS, Variant

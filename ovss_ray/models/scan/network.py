@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovss_ray.models import checkpoint, int8, photograph, runtime, semantic, text
+from ovss_ray.models import checkpoint, photograph, runtime, semantic, text
+from ovss_ray.models.runtime import int8
 from ovss_ray.models.scan import fusion, regions, shift
 from ovss_ray.models.scan.calibration import Calibrated, overview
 from ovss_ray.models.scan.mask_decoder import MaskNetwork
