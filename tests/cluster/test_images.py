@@ -19,7 +19,7 @@ DOCKERFILE = (CLUSTER / "Dockerfile").read_text("utf-8")
 SCRIPTS = sorted(path for path in CLUSTER.rglob("*") if path.is_file() and path.read_bytes()[:2] == b"#!")
 
 
-def lint(name: str, *files: Path) -> None:
+def lint(name: str, *files: str | Path) -> None:
     """Run a linter of the development environment. Any remark is a failure."""
     program = Path(sys.executable).with_name(name)
     done = subprocess.run([program, *files], capture_output=True, text=True, timeout=60, check=False)
@@ -39,6 +39,14 @@ def test_the_scripts_pass_shellcheck(tmp_path: Path) -> None:
     (tmp_path / "bad.sh").write_text("#!/bin/sh\nrm $1\n")
     with pytest.raises(AssertionError, match="SC2086"):
         lint("shellcheck", tmp_path / "bad.sh")
+
+
+def test_the_compose_file_passes_the_specification_of_compose(tmp_path: Path) -> None:
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    lint("check-jsonschema", *schema, CLUSTER / "compose.yaml")
+    (tmp_path / "compose.yaml").write_text("services: {serve: {image: a, port: ['8000:8000']}}\n")
+    with pytest.raises(AssertionError, match="'port' was unexpected"):
+        lint("check-jsonschema", *schema, tmp_path / "compose.yaml")
 
 
 def test_the_image_runs_without_root_and_with_a_token() -> None:

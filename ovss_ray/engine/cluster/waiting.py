@@ -21,8 +21,8 @@ REPEAT = 30.0
 """Seconds after which the state of the wait is printed again"""
 SHARE = 0.01
 """CPUs that the request for a number of nodes occupies on each of them"""
-GPU_NODE = Node(cpus=64, gpus=1)
-"""Hypothetical node with a GPU, added to a cluster without GPUs to plan which nodes to request."""
+CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
+"""Hypothetical nodes, added to a cluster without GPUs to plan which nodes to request"""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
@@ -64,30 +64,31 @@ def for_pools(
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
-    scaled = size.grows and (autoscaler.autoscaled() if shortage or _slow(placed, size, weights) else False)
-    if not shortage and not (scaled and _slow(placed, size, weights)):
+    slow = _slow(pools, placed, size, weights)
+    scaled = size.grows and (shortage or slow) and autoscaler.autoscaled()
+    if not shortage and not (scaled and slow):
         return placed
-    goal = _goal(pools, size, weights)
+    goal = _goal(pools, size, weights, slow)
     seconds = max(least, patience if scaled else 0.0)
     text = "waiting for nodes that an autoscaler should start" if scaled else "waiting for nodes"
     with _requested([pool.need for pool in goal for _ in range(pool.least)] if scaled else []):
         for late in _looks(seconds, lambda: f"{text}. {_present(connection.size())}", say):
             size = connection.size()
             placed, shortage = _placed(pools, size, weights)
-            shortage = shortage or (placement.unmet(goal, size) if scaled and _slow(placed, size, weights) else "")
-            if not shortage:
+            if not shortage and not (scaled and _slow(pools, placed, size, weights)):
                 return placed
             if late:
-                raise OvssError(_end(shortage, seconds, scaled))
+                wanted = placement.unmet(goal, size) if scaled else ""
+                raise OvssError(_end(wanted or shortage, seconds, scaled, any(pool.gpus for pool in goal)))
     raise AssertionError("the wait ended without a result or an error")
 
 
-def _end(shortage: str, seconds: float, scaled: bool) -> str:
+def _end(shortage: str, seconds: float, scaled: bool, on_gpus: bool) -> str:
     if not scaled:
         return f"{shortage}. If nodes are still to join the cluster, pass --wait-for gpus=N or nodes=N"
     return (
         f"{shortage}. Nodes were requested {seconds:g} s ago; `ray status` says why they have not come. "
-        "Wait longer with --set patience=3600, or compute on CPUs with gpus: 0"
+        f"Wait longer with --set patience=3600{', or compute on CPUs with gpus: 0' if on_gpus else ''}"
     )
 
 
@@ -97,15 +98,29 @@ def _placed(pools: Sequence[Pool], size: Size, weights: float) -> tuple[list[Pla
     return placed, placement.unmet(placed, size)
 
 
-def _slow(placed: Sequence[Placed], size: Size, weights: float) -> bool:
+def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: float) -> bool:
     """Return whether a method for GPUs would run on CPUs only because the cluster has no GPU yet."""
-    return not size.gpus and bool(placement.on_cpus(placed, size, weights))
+    if size.gpus or not placement.on_cpus(placed, size, weights):
+        return False
+    return any(placement.uses_gpu(pool, Size((GPU_NODE,))) for pool in pools)  # False: the config has `gpus: 0`
 
 
-def _goal(pools: Sequence[Pool], size: Size, weights: float) -> list[Placed]:
-    """Return the pools as they would be placed if the cluster had a GPU."""
-    imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
+def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
+    """Return the pools as they would be placed if the nodes to request had joined the cluster.
+
+    A cluster without GPUs gets a GPU if `slow`, or if a pool must have one. Else it gets CPUs: a node type with GPUs
+    may not exist. Each worker with networks then needs one CPU, since `cpus: auto` would take most of a large node.
+    """
+    if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
+        imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
+    else:
+        imagined = replace(size, nodes=(*size.nodes, CPU_NODE))
+        pools = [pool if placement.is_light(pool) else _of_one_cpu(pool) for pool in pools]
     return placement.place(placement.fused(pools, imagined), imagined, weights)
+
+
+def _of_one_cpu(pool: Pool) -> Pool:
+    return pool.model_copy(update={"cpus": 1.0}) if pool.cpus == "auto" else pool
 
 
 def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None]) -> Iterator[bool]:

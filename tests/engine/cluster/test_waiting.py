@@ -11,14 +11,16 @@ from ovss_ray.engine.cluster.nodes import Node, Size
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline.stage import StageConfig
 
-HEAD, GPU = Node(4), Node(8, 2)
+HEAD, GPU, NO_WORK = Node(4), Node(8, 2), Node(0)
 
 
 class Cluster:
     """A cluster to which a node is added after every fourth look, and what is printed and requested meanwhile."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, workers: int, scaled: bool = True) -> None:
-        self.looks, self.workers = 0, workers
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, workers: int, scaled: bool = True, head: Node = HEAD, node: Node = GPU
+    ) -> None:
+        self.looks, self.workers, self.head, self.node = 0, workers, head, node
         self.said: list[str] = []
         self.requests: list[Any] = []
         self.groups: list[Any] = []
@@ -35,7 +37,7 @@ class Cluster:
 
     def size(self) -> Size:
         self.looks += 1
-        return Size((HEAD, *[GPU] * min(self.looks // 4, self.workers)), grows=True)
+        return Size((self.head, *[self.node] * min(self.looks // 4, self.workers)), grows=True)
 
 
 def pools(**settings: Any) -> list[Pool]:
@@ -60,9 +62,27 @@ def test_heavy_networks_wait_for_a_first_gpu_and_small_ones_do_not(monkeypatch: 
     assert still.requests == []
 
 
+def test_without_any_cpus_small_networks_request_cpus_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, workers=2, head=NO_WORK, node=Node(1))
+    (placed,) = waiting.for_pools(pools(workers=2), 1e7, 0.0, 600.0, cluster.said.append)
+    assert cluster.requests == [[{"CPU": 1.0}] * 2, []]
+    assert (placed.gpus, placed.least) == (0, 2)
+    with pytest.raises(OvssError, match=r"need at least 2\.1 CPUs and 0 GPUs.*patience=3600$"):
+        waiting.for_pools(pools(workers=2), 1e7, 0.0, 0.02, Cluster(monkeypatch, 0, head=NO_WORK).said.append)
+    cluster = Cluster(monkeypatch, workers=1, head=NO_WORK)
+    assert waiting.for_pools(pools(), 1e9, 0.0, 600.0, cluster.said.append)[0].gpus == 1
+    assert cluster.requests[0] == [{"CPU": 1.0, "GPU": 1.0}], "a large network requests a GPU"
+
+
+def test_a_large_network_that_the_config_keeps_on_cpus_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, workers=0)
+    (placed,) = waiting.for_pools(pools(gpus=0, workers=4), 1e9, 0.0, 600.0, cluster.said.append)
+    assert (placed.gpus, placed.least, cluster.requests, cluster.said) == (0, 4, [], [])
+
+
 def test_a_wait_in_vain_ends_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, workers=0)
-    with pytest.raises(OvssError, match=r"cluster too small.*ray status.*patience=3600"):
+    with pytest.raises(OvssError, match=r"cluster too small.*ray status.*patience=3600, or .*gpus: 0"):
         waiting.for_pools(pools(gpus=1), 1e7, 0.0, 0.02, cluster.said.append)
     assert cluster.requests[-1] == []
     with pytest.raises(OvssError, match="pass --wait-for gpus=N"):
