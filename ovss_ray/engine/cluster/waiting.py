@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ray.autoscaler.sdk import request_resources
@@ -18,7 +19,7 @@ from ovss_ray.errors import OvssError
 PAUSE = 1.0
 """Seconds between two checks of the cluster"""
 REPEAT = 30.0
-"""Seconds after which the state of the wait is printed again"""
+"""Seconds after which the state of the wait is printed again, and the request for nodes repeated"""
 SHARE = 0.01
 """CPUs that the request for a number of nodes occupies on each of them"""
 CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
@@ -40,8 +41,8 @@ def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) 
             f"{_state(wanted, size)}. Lower --wait-for, or connect to a cluster: export RAY_ADDRESS=HOST:6379"
         )
     bundles = [Need(0.0, 1.0)] * wanted.gpus + [Need(1.0)] * wanted.cpus
-    with _requested(bundles), _spread(wanted.nodes):
-        for late in _looks(patience, lambda: _state(wanted, connection.size()), say):
+    with _requested(bundles) as repeat, _spread(wanted.nodes):
+        for late in _looks(patience, lambda: _state(wanted, connection.size()), say, repeat):
             size = connection.size()
             if _reached(wanted, size):
                 return
@@ -65,14 +66,14 @@ def for_pools(
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
     slow = _slow(pools, placed, size, weights)
-    scaled = size.grows and (shortage or slow) and autoscaler.autoscaled()
+    scaled = size.grows and bool(shortage or slow) and autoscaler.autoscaled()
     if not shortage and not (scaled and slow):
         return placed
     goal = _goal(pools, size, weights, slow)
     seconds = max(least, patience if scaled else 0.0)
     text = "waiting for nodes that an autoscaler should start" if scaled else "waiting for nodes"
-    with _requested([pool.need for pool in goal for _ in range(pool.least)] if scaled else []):
-        for late in _looks(seconds, lambda: f"{text}. {_present(connection.size())}", say):
+    with _requested([pool.need for pool in goal for _ in range(pool.least)] if scaled else []) as repeat:
+        for late in _looks(seconds, lambda: f"{text}. {_present(connection.size())}", say, repeat):
             size = connection.size()
             placed, shortage = _placed(pools, size, weights)
             if not shortage and not (scaled and _slow(pools, placed, size, weights)):
@@ -123,32 +124,45 @@ def _of_one_cpu(pool: Pool) -> Pool:
     return pool.model_copy(update={"cpus": 1.0}) if pool.cpus == "auto" else pool
 
 
-def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None]) -> Iterator[bool]:
-    """Yield once per check of the cluster, True for the last check, else False. Print changes of `state` in between."""
-    begun, said, before = time.monotonic(), -REPEAT, ""
+def _looks(
+    seconds: float, state: Callable[[], str], say: Callable[[str], None], repeat: Callable[[], None]
+) -> Iterator[bool]:
+    """Yield once per check of the cluster, True for the last check, else False.
+
+    In between, print changes of `state`, and call `repeat` every REPEAT seconds.
+    """
+    begun, said, repeated, before = time.monotonic(), -REPEAT, 0.0, ""
     yield seconds <= 0
     while seconds > 0:
         waited = time.monotonic() - begun
         if (now := state()) != before or waited - said > REPEAT:
             say(f"{now} (waited {waited:.0f} of at most {seconds:g} s)")
             said, before = waited, now
+        if waited - repeated > REPEAT:
+            repeat()
+            repeated = waited
         time.sleep(min(PAUSE, seconds))
         yield time.monotonic() - begun >= seconds
 
 
 @contextmanager
-def _requested(needs: Sequence[Need]) -> Iterator[None]:
-    """Request nodes from the autoscaler during the block. Without an autoscaler, Ray ignores the request."""
+def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
+    """Request nodes from the autoscaler during the block. Yield a function that repeats the request.
+
+    Ray keeps the last request of a cluster only, so another command that waits, or stops waiting, may have replaced it.
+    Without an autoscaler, Ray ignores the request.
+    """
     if not needs:
-        yield
+        yield lambda: None
         return
     bundles = [{"CPU": n.cpus, "GPU": n.gpus, **n.resources} for n in needs]
     bundles = [{name: amount for name, amount in bundle.items() if amount} for bundle in bundles]
     selectors = [dict(n.labels) for n in needs]
     extra: dict[str, Any] = {"bundle_label_selectors": selectors} if any(selectors) else {}
-    request_resources(bundles=bundles, **extra)
+    request = partial(request_resources, bundles=bundles, **extra)
+    request()
     try:
-        yield
+        yield request
     finally:
         with suppress(Exception):  # the cluster may have ended
             request_resources(bundles=[])  # else the autoscaler would keep these nodes for ever

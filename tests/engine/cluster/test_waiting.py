@@ -1,12 +1,13 @@
 """Waiting for the nodes of a cluster that is still too small: what is requested, printed, and when it ends."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ovss_ray.config import loading
 from ovss_ray.config.run import Pool, WaitFor
-from ovss_ray.engine.cluster import waiting
+from ovss_ray.engine.cluster import preflight, waiting
 from ovss_ray.engine.cluster.nodes import Node, Size
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline.stage import StageConfig
@@ -78,6 +79,27 @@ def test_a_large_network_that_the_config_keeps_on_cpus_waits_for_no_gpu(monkeypa
     cluster = Cluster(monkeypatch, workers=0)
     (placed,) = waiting.for_pools(pools(gpus=0, workers=4), 1e9, 0.0, 600.0, cluster.said.append)
     assert (placed.gpus, placed.least, cluster.requests, cluster.said) == (0, 4, [], [])
+
+
+def test_a_request_that_another_command_has_replaced_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "REPEAT", 0.0)
+    cluster = Cluster(monkeypatch, workers=1)
+    waiting.for_pools(pools(gpus=1), 1e7, 0.0, 600.0, cluster.said.append)
+    *repeated, last = cluster.requests
+    assert len(repeated) > 1
+    assert repeated == [[{"CPU": 1.0, "GPU": 1}]] * len(repeated)
+    assert last == []
+
+
+@pytest.mark.parametrize(("workers", "checks"), [(0, 0), (1, 1)])
+def test_nodes_that_joined_during_the_wait_are_checked_before_they_get_workers(
+    workers: int, checks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, checked = Cluster(monkeypatch, workers), list[Any]()
+    monkeypatch.setattr(preflight, "run", checked.append)
+    plan: Any = SimpleNamespace(pools=pools(gpus=workers), sources=[], config=SimpleNamespace(patience=600.0))
+    preflight.place(plan, 0.0, cluster.said.append)
+    assert len(checked) == checks
 
 
 def test_a_wait_in_vain_ends_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
