@@ -1,6 +1,7 @@
 """The image, the compose file and the shell scripts: their linters, and the paths and versions that they name."""
 
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import requires
@@ -14,12 +15,13 @@ from typer.testing import CliRunner
 from ovss_ray.cli.app import app
 from tests.cluster.manifests import CLUSTER, IMAGE, documents, everything, ray_version
 from tests.paths import ROOT
+from tests.test_documented_commands import of_job
 
 DOCKERFILE = (CLUSTER / "Dockerfile").read_text("utf-8")
 SCRIPTS = sorted(path for path in CLUSTER.rglob("*") if path.is_file() and path.read_bytes()[:2] == b"#!")
 
 
-def lint(name: str, *files: Path) -> None:
+def lint(name: str, *files: str | Path) -> None:
     """Run a linter of the development environment. Any remark is a failure."""
     program = Path(sys.executable).with_name(name)
     done = subprocess.run([program, *files], capture_output=True, text=True, timeout=60, check=False)
@@ -39,6 +41,14 @@ def test_the_scripts_pass_shellcheck(tmp_path: Path) -> None:
     (tmp_path / "bad.sh").write_text("#!/bin/sh\nrm $1\n")
     with pytest.raises(AssertionError, match="SC2086"):
         lint("shellcheck", tmp_path / "bad.sh")
+
+
+def test_the_compose_file_passes_the_specification_of_compose(tmp_path: Path) -> None:
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    lint("check-jsonschema", *schema, CLUSTER / "compose.yaml")
+    (tmp_path / "compose.yaml").write_text("services: {serve: {image: a, port: ['8000:8000']}}\n")
+    with pytest.raises(AssertionError, match="'port' was unexpected"):
+        lint("check-jsonschema", *schema, tmp_path / "compose.yaml")
 
 
 def test_the_image_runs_without_root_and_with_a_token() -> None:
@@ -102,6 +112,16 @@ def test_the_commands_of_compose_are_commands_of_ovss(service: str) -> None:
     assert program == "ovss"
     done = CliRunner().invoke(app, [*arguments, "--help"])
     assert done.exit_code == 0, done.output
+
+
+def test_the_jobs_that_the_files_name_have_the_options_that_they_pass() -> None:
+    text = "".join(path.read_text("utf-8") for path in sorted(CLUSTER.rglob("*")) if path.is_file())
+    jobs = re.findall(r"python (?:/opt/ovss/)?(jobs/\w+\.py --[^'\"\n]*(?:\n +--.*)?)", text)
+    assert len(jobs) >= 8, "launcher, KubeRay and Slurm"
+    for job in jobs:
+        of_job(shlex.split(job))
+    with pytest.raises(Exception, match="No such option"):
+        of_job(["jobs/eval_voc.py", "--wait", "gpus=8"])
 
 
 def test_every_yaml_file_is_valid() -> None:

@@ -1,16 +1,19 @@
 """Nodes that are lost or join while a run goes on, and a cluster that ends under it."""
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
 
+from tests import in_process
+from tests.commands import ovss
 from tests.engine import test_chaos
 from tests.engine.test_chaos import IMAGES, ROOT, command
+from tests.test_jobs import results
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -39,6 +42,20 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     made.shutdown()
 
 
+@pytest.fixture(scope="module")
+def alone(data: Path) -> dict[str, Any]:
+    """The results of the same run without a cluster: numbers, cells of the records, and label maps."""
+    options = ["--benchmark", f"folder:{data}/mine.yaml", "--data-root", str(data), "--out", str(data / "alone")]
+    with in_process.pools():
+        done = ovss("evaluate", str(data / "config.yaml"), *options, "--set", "tests.small_san.seconds=0")
+    assert done.returncode == 0, done.stderr
+    found = results(data / "alone")
+    (report,) = found["report"].values()
+    assert report["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
+    assert len(found["maps"]) == IMAGES
+    return found
+
+
 def begun(out: Path, data: Path, nodes: Cluster, *overrides: str, count: int = 1) -> subprocess.Popen[str]:
     """A run of which so many workers have begun images."""
     witness = out.with_suffix(".txt")
@@ -56,7 +73,7 @@ def workers(witness: Path) -> set[str]:
     return {line.partition("@")[2] for line in witness.read_text().split()} if witness.exists() else set()
 
 
-def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Cluster) -> None:
+def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Cluster, alone: dict[str, Any]) -> None:
     out = data / "without"
     # At 2 s an image, the worker that is left cannot be done before the watch gives the other one up.
     slow = ("pools.0.cpus=1.5", "pools.0.workers=[1, 2]", "tests.small_san.seconds=2.0")
@@ -66,11 +83,10 @@ def test_a_node_that_does_not_come_back_is_done_without(data: Path, nodes: Clust
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert "a node was lost, and no other node has room for its workers: continuing with the remaining images" in said
-    (one,) = json.loads((out / "report.json").read_text())["benchmarks"].values()
-    assert one["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
+    assert results(out) == alone
 
 
-def test_a_node_that_joins_late_gets_workers(data: Path, head: Cluster) -> None:
+def test_a_node_that_joins_late_gets_workers(data: Path, head: Cluster, alone: dict[str, Any]) -> None:
     out, witness = data / "late", data / "late.txt"
     slow = ("pools.0.cpus=2", "pools.0.workers=[1, 2]", "tests.small_san.seconds=2.0")
     process = begun(out, data, head, *slow)
@@ -78,8 +94,7 @@ def test_a_node_that_joins_late_gets_workers(data: Path, head: Cluster) -> None:
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert len(workers(witness)) == 2, "the head has room for one worker"
-    (one,) = json.loads((out / "report.json").read_text())["benchmarks"].values()
-    assert one["images"] == {"expected": IMAGES, "scored": IMAGES, "failed": 0}
+    assert results(out) == alone
 
 
 def test_a_driver_that_ends_with_its_own_node_leaves_a_word(data: Path, head: Cluster) -> None:

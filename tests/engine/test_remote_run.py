@@ -18,6 +18,7 @@ from ovss_ray.benchmarks.selection import Selection
 from ovss_ray.engine.progress import Counts
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
+from ovss_ray.io.files import remote
 from ovss_ray.runs import manifest
 from ovss_ray.runs.lease import FILE
 from tests import in_process
@@ -133,7 +134,10 @@ def test_images_in_archives_of_a_bucket_are_read_by_their_position(data: Path, b
         assert (row["height"], row["width"]) == (16, 20 + int(row["image_id"][1:]) % 3)
 
 
-def test_files_in_a_bucket_are_listed_page_by_page_and_created_once(bucket: str) -> None:
+def test_files_in_a_bucket_are_listed_page_by_page_and_created_once(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAGE", 2)
     for number in range(3):
         files.write(f"{bucket}/deep/{number} #?%20ä.bin", b"%d" % number)
     assert files.walk(f"{bucket}/deep") == [f"{bucket}/deep/{number} #?%20ä.bin" for number in range(3)]
@@ -147,3 +151,17 @@ def test_files_in_a_bucket_are_listed_page_by_page_and_created_once(bucket: str)
     files.delete(f"{bucket}/once")
     files.delete(f"{bucket}/once")
     assert files.stamp(f"{bucket}/once") == "absent"
+
+
+def test_a_file_is_written_by_a_single_request(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3fs import S3FileSystem
+
+    call, requests = S3FileSystem._call_s3, list[str]()
+
+    async def noted(store: S3FileSystem, method: str, *rest: Any, **options: Any) -> Any:
+        requests.append(method)
+        return await call(store, method, *rest, **options)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", noted)
+    files.write(f"{bucket}/large", bytes(20_000_000))
+    assert requests == ["put_object"]

@@ -118,7 +118,7 @@ def fused(pools: Sequence[Pool], size: Size) -> list[Pool]:
 def _spare(pool: Pool) -> bool:
     """Return whether a pool may be merged: no stage can use a GPU, and all settings have their default values."""
     placed = pool.resources or pool.labels or pool.accelerator
-    return _light(pool) and not placed and {pool.workers, pool.gpus, pool.batch} == {"auto"}
+    return is_light(pool) and not placed and {pool.workers, pool.gpus, pool.batch} == {"auto"}
 
 
 def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]:
@@ -135,17 +135,17 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     If memory or the config allows fewer workers than CPUs, each worker without a GPU gets up to four threads. If nodes
     may join, pools with GPUs may grow beyond the workers that fit now: Ray adds workers when nodes join.
     """
-    computing = [pool for pool in pools if not _light(pool)]
+    computing = [pool for pool in pools if not is_light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
     cpus_left = max(WRITING, (size.cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
     batch = 8 if size.gpus or not computing else 1
     fitting = size.memory / max(1, len(computing)) / (HEAP + weights)
     on_gpus = [pool for pool in pools if uses_gpu(pool, size)]
-    light = [_place_light(pool, size, batch) for pool in pools if _light(pool)]
+    light = [_place_light(pool, size, batch) for pool in pools if is_light(pool)]
     reserve = LIGHT + sum(pool.least * pool.cpus for pool in light)
     lights, shares = iter(light), iter(sharing.shared(on_gpus, size, reserve, fitting))
     return [
-        next(lights) if _light(pool)
+        next(lights) if is_light(pool)
         else _place_on_gpus(pool, next(shares), size, batch) if uses_gpu(pool, size)
         else _place(pool, cpus_left, size, batch, fitting)
         for pool in pools
@@ -224,7 +224,8 @@ def bf16_on_cpus(pools: Sequence[Placed]) -> str:
     return processor.slow_bf16(", ".join(stages), f"On CPUs, type {changes}")
 
 
-def _light(pool: Pool) -> bool:
+def is_light(pool: Pool) -> bool:
+    """Return whether a pool is light: no stage can use a GPU, and `cpus` is "auto"."""
     return pool.cpus == "auto" and not _can_use_gpu(pool)
 
 
@@ -234,7 +235,7 @@ def _can_use_gpu(pool: Pool) -> bool:
 
 def uses_gpu(pool: Pool, size: Size) -> bool:
     """Return whether the workers of a pool get GPUs, or a part of a GPU, on this cluster."""
-    return not _light(pool) and bool(size.gpus and _can_use_gpu(pool) if pool.gpus == "auto" else pool.gpus)
+    return not is_light(pool) and bool(size.gpus and _can_use_gpu(pool) if pool.gpus == "auto" else pool.gpus)
 
 
 def _place_light(pool: Pool, size: Size, batch: int) -> Placed:

@@ -131,12 +131,14 @@ def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Pl
 
     If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, the
     config's `patience` is used if it is longer. Raises OvssError if the cluster is too small at the end of the wait.
-    Ray itself would wait forever, without a message.
+    Ray itself would wait forever, without a message. Nodes that have joined during the wait are checked (see `run`).
 
     `say` prints the progress of the wait, and the warnings of placement.on_cpus and placement.bf16_on_cpus.
     """
-    size = placement.weights_of(plan.sources)
+    size, before = placement.weights_of(plan.sources), len(connection.size().nodes)
     pools = waiting.for_pools(plan.pools, size, patience, plan.config.patience, say)
+    if len(connection.size().nodes) > before:
+        run(plan)
     for warning in (placement.on_cpus(pools, connection.size(), size), placement.bf16_on_cpus(pools)):
         if warning:
             say(warning)

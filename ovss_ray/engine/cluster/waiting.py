@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ray.autoscaler.sdk import request_resources
@@ -18,11 +19,11 @@ from ovss_ray.errors import OvssError
 PAUSE = 1.0
 """Seconds between two checks of the cluster"""
 REPEAT = 30.0
-"""Seconds after which the state of the wait is printed again"""
+"""Seconds after which the state of the wait is printed again, and the request for nodes repeated"""
 SHARE = 0.01
 """CPUs that the request for a number of nodes occupies on each of them"""
-GPU_NODE = Node(cpus=64, gpus=1)
-"""Hypothetical node with a GPU, added to a cluster without GPUs to plan which nodes to request."""
+CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
+"""Hypothetical nodes, added to a cluster without GPUs to plan which nodes to request"""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
@@ -40,8 +41,8 @@ def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) 
             f"{_state(wanted, size)}. Lower --wait-for, or connect to a cluster: export RAY_ADDRESS=HOST:6379"
         )
     bundles = [Need(0.0, 1.0)] * wanted.gpus + [Need(1.0)] * wanted.cpus
-    with _requested(bundles), _spread(wanted.nodes):
-        for late in _looks(patience, lambda: _state(wanted, connection.size()), say):
+    with _requested(bundles) as repeat, _spread(wanted.nodes):
+        for late in _looks(patience, lambda: _state(wanted, connection.size()), say, repeat):
             size = connection.size()
             if _reached(wanted, size):
                 return
@@ -64,30 +65,31 @@ def for_pools(
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
-    scaled = size.grows and (autoscaler.autoscaled() if shortage or _slow(placed, size, weights) else False)
-    if not shortage and not (scaled and _slow(placed, size, weights)):
+    slow = _slow(pools, placed, size, weights)
+    scaled = size.grows and bool(shortage or slow) and autoscaler.autoscaled()
+    if not shortage and not (scaled and slow):
         return placed
-    goal = _goal(pools, size, weights)
+    goal = _goal(pools, size, weights, slow)
     seconds = max(least, patience if scaled else 0.0)
     text = "waiting for nodes that an autoscaler should start" if scaled else "waiting for nodes"
-    with _requested([pool.need for pool in goal for _ in range(pool.least)] if scaled else []):
-        for late in _looks(seconds, lambda: f"{text}. {_present(connection.size())}", say):
+    with _requested([pool.need for pool in goal for _ in range(pool.least)] if scaled else []) as repeat:
+        for late in _looks(seconds, lambda: f"{text}. {_present(connection.size())}", say, repeat):
             size = connection.size()
             placed, shortage = _placed(pools, size, weights)
-            shortage = shortage or (placement.unmet(goal, size) if scaled and _slow(placed, size, weights) else "")
-            if not shortage:
+            if not shortage and not (scaled and _slow(pools, placed, size, weights)):
                 return placed
             if late:
-                raise OvssError(_end(shortage, seconds, scaled))
+                wanted = placement.unmet(goal, size) if scaled else ""
+                raise OvssError(_end(wanted or shortage, seconds, scaled, any(pool.gpus for pool in goal)))
     raise AssertionError("the wait ended without a result or an error")
 
 
-def _end(shortage: str, seconds: float, scaled: bool) -> str:
+def _end(shortage: str, seconds: float, scaled: bool, on_gpus: bool) -> str:
     if not scaled:
         return f"{shortage}. If nodes are still to join the cluster, pass --wait-for gpus=N or nodes=N"
     return (
         f"{shortage}. Nodes were requested {seconds:g} s ago; `ray status` says why they have not come. "
-        "Wait longer with --set patience=3600, or compute on CPUs with gpus: 0"
+        f"Wait longer with --set patience=3600{', or compute on CPUs with gpus: 0' if on_gpus else ''}"
     )
 
 
@@ -97,43 +99,70 @@ def _placed(pools: Sequence[Pool], size: Size, weights: float) -> tuple[list[Pla
     return placed, placement.unmet(placed, size)
 
 
-def _slow(placed: Sequence[Placed], size: Size, weights: float) -> bool:
+def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: float) -> bool:
     """Return whether a method for GPUs would run on CPUs only because the cluster has no GPU yet."""
-    return not size.gpus and bool(placement.on_cpus(placed, size, weights))
+    if size.gpus or not placement.on_cpus(placed, size, weights):
+        return False
+    return any(placement.uses_gpu(pool, Size((GPU_NODE,))) for pool in pools)  # False: the config has `gpus: 0`
 
 
-def _goal(pools: Sequence[Pool], size: Size, weights: float) -> list[Placed]:
-    """Return the pools as they would be placed if the cluster had a GPU."""
-    imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
+def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
+    """Return the pools as they would be placed if the nodes to request had joined the cluster.
+
+    A cluster without GPUs gets a GPU if `slow`, or if a pool must have one. Else it gets CPUs: a node type with GPUs
+    may not exist. Each worker with networks then needs one CPU, since `cpus: auto` would take most of a large node.
+    """
+    if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
+        imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
+    else:
+        imagined = replace(size, nodes=(*size.nodes, CPU_NODE))
+        pools = [pool if placement.is_light(pool) else _of_one_cpu(pool) for pool in pools]
     return placement.place(placement.fused(pools, imagined), imagined, weights)
 
 
-def _looks(seconds: float, state: Callable[[], str], say: Callable[[str], None]) -> Iterator[bool]:
-    """Yield once per check of the cluster, True for the last check, else False. Print changes of `state` in between."""
-    begun, said, before = time.monotonic(), -REPEAT, ""
+def _of_one_cpu(pool: Pool) -> Pool:
+    return pool.model_copy(update={"cpus": 1.0}) if pool.cpus == "auto" else pool
+
+
+def _looks(
+    seconds: float, state: Callable[[], str], say: Callable[[str], None], repeat: Callable[[], None]
+) -> Iterator[bool]:
+    """Yield once per check of the cluster, True for the last check, else False.
+
+    In between, print changes of `state`, and call `repeat` every REPEAT seconds.
+    """
+    begun, said, repeated, before = time.monotonic(), -REPEAT, 0.0, ""
     yield seconds <= 0
     while seconds > 0:
         waited = time.monotonic() - begun
         if (now := state()) != before or waited - said > REPEAT:
             say(f"{now} (waited {waited:.0f} of at most {seconds:g} s)")
             said, before = waited, now
+        if waited - repeated > REPEAT:
+            repeat()
+            repeated = waited
         time.sleep(min(PAUSE, seconds))
         yield time.monotonic() - begun >= seconds
 
 
 @contextmanager
-def _requested(needs: Sequence[Need]) -> Iterator[None]:
-    """Request nodes from the autoscaler during the block. Without an autoscaler, Ray ignores the request."""
+def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
+    """Request nodes from the autoscaler during the block. Yield a function that repeats the request.
+
+    Ray keeps the last request of a cluster only, so another command that waits, or stops waiting, may have replaced it.
+    Without an autoscaler, Ray ignores the request.
+    """
     if not needs:
-        yield
+        yield lambda: None
         return
     bundles = [{"CPU": n.cpus, "GPU": n.gpus, **n.resources} for n in needs]
     bundles = [{name: amount for name, amount in bundle.items() if amount} for bundle in bundles]
     selectors = [dict(n.labels) for n in needs]
     extra: dict[str, Any] = {"bundle_label_selectors": selectors} if any(selectors) else {}
-    request_resources(bundles=bundles, **extra)
+    request = partial(request_resources, bundles=bundles, **extra)
+    request()
     try:
-        yield
+        yield request
     finally:
         with suppress(Exception):  # the cluster may have ended
             request_resources(bundles=[])  # else the autoscaler would keep these nodes for ever

@@ -1,24 +1,27 @@
 """Waiting for the nodes of a cluster that is still too small: what is requested, printed, and when it ends."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ovss_ray.config import loading
 from ovss_ray.config.run import Pool, WaitFor
-from ovss_ray.engine.cluster import waiting
+from ovss_ray.engine.cluster import preflight, waiting
 from ovss_ray.engine.cluster.nodes import Node, Size
 from ovss_ray.errors import OvssError
 from ovss_ray.pipeline.stage import StageConfig
 
-HEAD, GPU = Node(4), Node(8, 2)
+HEAD, GPU, NO_WORK = Node(4), Node(8, 2), Node(0)
 
 
 class Cluster:
     """A cluster to which a node is added after every fourth look, and what is printed and requested meanwhile."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, workers: int, scaled: bool = True) -> None:
-        self.looks, self.workers = 0, workers
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, workers: int, scaled: bool = True, head: Node = HEAD, node: Node = GPU
+    ) -> None:
+        self.looks, self.workers, self.head, self.node = 0, workers, head, node
         self.said: list[str] = []
         self.requests: list[Any] = []
         self.groups: list[Any] = []
@@ -35,7 +38,7 @@ class Cluster:
 
     def size(self) -> Size:
         self.looks += 1
-        return Size((HEAD, *[GPU] * min(self.looks // 4, self.workers)), grows=True)
+        return Size((self.head, *[self.node] * min(self.looks // 4, self.workers)), grows=True)
 
 
 def pools(**settings: Any) -> list[Pool]:
@@ -60,9 +63,48 @@ def test_heavy_networks_wait_for_a_first_gpu_and_small_ones_do_not(monkeypatch: 
     assert still.requests == []
 
 
+def test_without_any_cpus_small_networks_request_cpus_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, workers=2, head=NO_WORK, node=Node(1))
+    (placed,) = waiting.for_pools(pools(workers=2), 1e7, 0.0, 600.0, cluster.said.append)
+    assert cluster.requests == [[{"CPU": 1.0}] * 2, []]
+    assert (placed.gpus, placed.least) == (0, 2)
+    with pytest.raises(OvssError, match=r"need at least 2\.1 CPUs and 0 GPUs.*patience=3600$"):
+        waiting.for_pools(pools(workers=2), 1e7, 0.0, 0.02, Cluster(monkeypatch, 0, head=NO_WORK).said.append)
+    cluster = Cluster(monkeypatch, workers=1, head=NO_WORK)
+    assert waiting.for_pools(pools(), 1e9, 0.0, 600.0, cluster.said.append)[0].gpus == 1
+    assert cluster.requests[0] == [{"CPU": 1.0, "GPU": 1.0}], "a large network requests a GPU"
+
+
+def test_a_large_network_that_the_config_keeps_on_cpus_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(monkeypatch, workers=0)
+    (placed,) = waiting.for_pools(pools(gpus=0, workers=4), 1e9, 0.0, 600.0, cluster.said.append)
+    assert (placed.gpus, placed.least, cluster.requests, cluster.said) == (0, 4, [], [])
+
+
+def test_a_request_that_another_command_has_replaced_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "REPEAT", 0.0)
+    cluster = Cluster(monkeypatch, workers=1)
+    waiting.for_pools(pools(gpus=1), 1e7, 0.0, 600.0, cluster.said.append)
+    *repeated, last = cluster.requests
+    assert len(repeated) > 1
+    assert repeated == [[{"CPU": 1.0, "GPU": 1}]] * len(repeated)
+    assert last == []
+
+
+@pytest.mark.parametrize(("workers", "checks"), [(0, 0), (1, 1)])
+def test_nodes_that_joined_during_the_wait_are_checked_before_they_get_workers(
+    workers: int, checks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, checked = Cluster(monkeypatch, workers), list[Any]()
+    monkeypatch.setattr(preflight, "run", checked.append)
+    plan: Any = SimpleNamespace(pools=pools(gpus=workers), sources=[], config=SimpleNamespace(patience=600.0))
+    preflight.place(plan, 0.0, cluster.said.append)
+    assert len(checked) == checks
+
+
 def test_a_wait_in_vain_ends_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, workers=0)
-    with pytest.raises(OvssError, match=r"cluster too small.*ray status.*patience=3600"):
+    with pytest.raises(OvssError, match=r"cluster too small.*ray status.*patience=3600, or .*gpus: 0"):
         waiting.for_pools(pools(gpus=1), 1e7, 0.0, 0.02, cluster.said.append)
     assert cluster.requests[-1] == []
     with pytest.raises(OvssError, match="pass --wait-for gpus=N"):
