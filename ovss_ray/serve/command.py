@@ -54,7 +54,7 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     running = draining = None
     print(f"ovss: starting Ray for {' and '.join(configs)}", flush=True)
-    with connection.connect(), _at_once():
+    with connection.connect(ray_internals.SERVING), _at_once():
         _check_free()
         try:
             _start(deploy.http_options(configs, host, port))

@@ -180,7 +180,7 @@ def texts() -> list[bytes]:
 @pytest.mark.parametrize(
     "name",
     [
-        *ray_internals.SETTINGS,
+        *ray_internals.SERVING,
         *ray_internals.BEFORE_IMPORT,
         *ray_internals.LOCAL_BEFORE_IMPORT,
         ray_internals.TRIES[0],
