@@ -1,6 +1,7 @@
 """How `ovss serve` starts on a cluster that somebody else began, and what it leaves there if it cannot."""
 
 import logging
+import re
 import signal
 import socket
 import time
@@ -103,11 +104,13 @@ def test_what_a_failed_try_has_begun_is_gone_and_a_second_one_serves_until_a_sig
 ) -> None:
     tries = late(monkeypatch)
     interrupted(monkeypatch)
+    monkeypatch.setattr(command, "PROGRESS", 0.5)
     command.run(slow, "127.0.0.1", port)
     assert len(tries) == 2
     said = capsys.readouterr().out
     assert "finishing requests in progress" in said
     assert "served at" not in said
+    assert re.search(r"^ovss: \d s: waiting for (slow-0|http)", said, re.MULTILINE)
     assert command._actors() == []
     assert free(port)
 
