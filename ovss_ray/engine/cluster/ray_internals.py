@@ -81,6 +81,7 @@ SERVING = SETTINGS | {
     # By default, 100 kB: each photograph and label map would then cost messages to the node's daemon.
     "RAY_max_direct_call_object_size": "1000000",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # else each request is handed to another thread and back
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ovss_ray.serve.intake.headers.begin",  # a deadline for headers
 }
 """The same for a cluster on which the service runs."""
 BEFORE_IMPORT = {
