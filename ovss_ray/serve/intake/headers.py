@@ -31,10 +31,10 @@ def limit(protocol: Any, seconds: float) -> None:
 
     It also closes connections that have rested between two requests for `seconds` to twice `seconds`.
     """
-    made = protocol.connection_made
+    inherited = protocol.connection_made
 
     def connection_made(self: Any, transport: asyncio.Transport) -> None:
-        made(self, transport)
+        inherited(self, transport)
         self.loop.call_later(seconds, _look, self, None, seconds)
 
     protocol.connection_made = connection_made
