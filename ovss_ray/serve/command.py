@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -16,13 +16,15 @@ from ray.exceptions import RayError
 from ray.serve import Application
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import DeploymentStatusOverview
 
 from ovss_ray.config.run import RunConfig
 from ovss_ray.engine.cluster import connection, ray_internals
 from ovss_ray.errors import OvssError
 from ovss_ray.serve import deploy
-from ovss_ray.serve.deployments import share
+from ovss_ray.serve.deployments import pools, share
 from ovss_ray.serve.deployments.app import QUIET, application, sources
+from ovss_ray.serve.watch import News
 
 NAME = "ovss"
 """Name of the service's application in Ray Serve"""
@@ -34,6 +36,8 @@ PROGRESS = 10.0
 """Seconds between two lines about a start that is not complete"""
 LOOK = 2.0
 """Seconds between two checks of the running service"""
+RUNNING = "RUNNING"
+"""State of a replica that answers, in Ray Serve's `replica_states`"""
 FLUSH = 1.0
 """Seconds that the HTTP proxy gets to send the last answers before it is shut down"""
 
@@ -50,7 +54,7 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     running = draining = None
     print(f"ovss: starting Ray for {' and '.join(configs)}", flush=True)
-    with connection.connect(), _at_once():
+    with connection.connect(ray_internals.SERVING), _at_once():
         _check_free()
         try:
             _start(deploy.http_options(configs, host, port))
@@ -60,7 +64,7 @@ def run(configs: Mapping[str, RunConfig], host: str, port: int) -> None:
             print(f"ovss: {' and '.join(configs)}: served at {address}/v1", flush=True)
             _wait(running)
         except KeyboardInterrupt:
-            draining = running
+            draining = running or _answering()
         finally:  # a second interrupt leaves this block
             if draining:
                 _drain(draining, limits.seconds)
@@ -168,7 +172,7 @@ def _end() -> None:
             ray.kill(ray.get_actor(**actor))
 
 
-def _brief(failure: Exception) -> str:
+def _brief(failure: Exception | str) -> str:
     """Return the last line of an error's text, where Ray states the exception that was raised inside an actor."""
     return next(iter(str(failure).strip().splitlines()[-1:]), type(failure).__name__).strip().rstrip(".")
 
@@ -193,21 +197,53 @@ def _wait(service: DeploymentHandle) -> NoReturn:
 
     Raises OvssError if the cluster has shut down.
     """
-    printed = 0
+    news = News()
     while connection.answers():
         with suppress(*FAULTS):
-            reply = service.lines.remote()
-            try:
-                lines = reply.result(timeout_s=LOOK)
-            except TimeoutError:
-                reply.cancel()
-                continue
-            printed = printed if printed <= len(lines) else 0  # a new HTTP deployment counts from the beginning
-            for line in lines[printed:]:
+            reply = _lines(service)
+            for line in news.answered(*reply) if reply else _missing(news):
                 print(f"ovss: {line}", flush=True)
-            printed = len(lines)
         time.sleep(LOOK)
     raise OvssError("the Ray cluster of the service has shut down. Run the same command again")
+
+
+def _lines(service: DeploymentHandle) -> tuple[str, int, list[str]] | None:
+    """Return what the HTTP process knows about replicas; None if it does not answer within LOOK seconds."""
+    reply = service.lines.remote()
+    try:
+        lines: tuple[str, int, list[str]] = reply.result(timeout_s=LOOK)
+        return lines
+    except TimeoutError:
+        reply.cancel()
+        return None
+    except FAULTS:
+        return None
+
+
+def _http() -> DeploymentStatusOverview | None:
+    """Return the state of the deployment that answers HTTP requests, if it exists."""
+    app = serve.status().applications.get(NAME)
+    return app.deployments.get(pools.HTTP) if app else None
+
+
+def _answering() -> DeploymentHandle | None:
+    """Return the service if it answers requests already, else None.
+
+    Ray Serve reports that a service has started up to a second after its first answer.
+    """
+    with suppress(*FAULTS):
+        if (http := _http()) and http.replica_states.get(RUNNING):
+            return serve.get_deployment_handle(pools.HTTP, NAME)
+    return None
+
+
+def _missing(news: News) -> Sequence[str]:
+    """Return the new lines if no HTTP process runs; none if one runs, which may be too busy to answer."""
+    http = _http()
+    if http is None or http.replica_states.get(RUNNING):
+        return ()
+    failed = "\n" in http.message  # with a traceback
+    return news.silent(_brief(http.message) if failed else "")
 
 
 def _check_port(host: str, port: int) -> None:

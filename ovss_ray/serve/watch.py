@@ -1,6 +1,7 @@
 """State of all replicas, which the HTTP deployment requests every few seconds. This module does not use Ray."""
 
 import asyncio
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -20,9 +21,13 @@ class Watch:
     """The latest known state of all replicas, and a log of lost and new replicas."""
 
     def __init__(self) -> None:
+        self.name = uuid.uuid4().hex[:8]
+        """unique name of the HTTP process"""
         self.figures: Mapping[str, Sequence[Figures]] = {}
         self.lines: list[str] = []
         """a line for each replica that was lost or has started"""
+        self.dropped = 0
+        """number of earlier lines that are no longer kept"""
         self.restarts: Counter[str] = Counter()
         """name of a pool → number of replicas that have started in the place of others"""
         self._paces: dict[str, list[Mapping[Kind, Pace]]] = {}
@@ -44,6 +49,7 @@ class Watch:
         known = {pool: replicas for pool, replicas in figures.items() if replicas is not None}
         self.figures = {**self.figures, **known}
         self._paces |= {pool: [replica.paces for replica in replicas] for pool, replicas in known.items() if replicas}
+        self.dropped += max(0, len(self.lines) - LINES)
         del self.lines[:-LINES]
 
     def _compare(self, pool: str, before: Sequence[str], after: Sequence[str]) -> None:
@@ -77,3 +83,35 @@ class Watch:
         paces = [slowest(replica[kind] for replica in self._paces.get(pool, ()) if kind in replica) for pool in pools]
         known = [pace for pace in paces if pace]
         return Pace(sum(pace.fixed for pace in known), sum(pace.each for pace in known))
+
+
+class News:
+    """The new lines about lost and started processes, as the command `ovss serve` prints them.
+
+    The HTTP process knows those about the pools, see Watch. Those about the HTTP process itself are added here.
+    """
+
+    def __init__(self) -> None:
+        self._name, self._gone, self._cause = "", False, ""
+        self._printed = 0
+        """number of lines of the HTTP process that were printed"""
+
+    def answered(self, name: str, dropped: int, lines: Sequence[str]) -> list[str]:
+        """Return the new lines after an answer of the HTTP process. The arguments are fields of its Watch."""
+        news = []
+        if name != self._name:
+            if self._name:
+                news = [*self.silent(""), f"http: replica {name} has started in its place"]
+            self._name, self._printed = name, 0
+        self._gone, self._cause = False, ""
+        news += lines[max(0, self._printed - dropped) :]
+        self._printed = dropped + len(lines)
+        return news
+
+    def silent(self, cause: str) -> list[str]:
+        """Return the new lines if no HTTP process runs. `cause`: the error with which it does not start; "": none."""
+        news = [] if self._gone or not self._name else [f"http: replica {self._name} has gone; none left"]
+        if cause and cause != self._cause:
+            news.append(f"http: no replica starts: {cause}. Ray Serve tries again every few seconds")
+        self._gone, self._cause = True, cause or self._cause
+        return news

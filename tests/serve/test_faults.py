@@ -16,7 +16,7 @@ from ray import serve
 
 from ovss_ray.client import Client, DeadlinePassed
 from ovss_ray.config import loading as configs
-from ovss_ray.engine.cluster import connection
+from ovss_ray.engine.cluster import connection, ray_internals
 from ovss_ray.errors import OvssError
 from ovss_ray.serve.deployments import app
 from ovss_ray.serve.deployments.app import LATE, QUIET, application
@@ -97,7 +97,7 @@ def address() -> Iterator[str]:
     """Where Serve listens, on a cluster of this process. Its checks of replicas are frequent."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch, connection.connect():
+    with pytest.MonkeyPatch.context() as patch, connection.connect(ray_internals.SERVING):
         for name, value in HEALTH.items():
             patch.setitem(app.HEALTH, name, value)
         serve.start(

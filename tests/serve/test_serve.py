@@ -248,7 +248,7 @@ def test_a_service_for_others_needs_a_key_and_a_taken_port_is_told_before_ray_is
 ) -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     monkeypatch.delenv("OVSS_API_KEY", raising=False)
-    monkeypatch.setattr(connection, "connect", lambda: pytest.fail("Ray was to be started"))
+    monkeypatch.setattr(connection, "connect", lambda *_: pytest.fail("Ray was to be started"))
     for arguments, message in {
         ("san_tiny", "--host", "0.0.0.0"): "Set OVSS_API_KEY",
         ("oracle",): "no stage reads column 'image'",

@@ -1,6 +1,7 @@
 """How `ovss serve` starts on a cluster that somebody else began, and what it leaves there if it cannot."""
 
 import logging
+import re
 import signal
 import socket
 import time
@@ -58,8 +59,15 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return tries
 
 
-def interrupted(service: object) -> None:
-    raise KeyboardInterrupt
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a signal arrive when the service answers already, and Serve has not said so yet."""
+    run = serve.run
+
+    def answered(*given: Any, **named: Any) -> None:
+        run(*given, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.serve, "run", answered)
 
 
 def free(port: int) -> bool:
@@ -91,14 +99,18 @@ def test_a_single_line_says_that_serve_does_not_start(
 
 
 @pytest.mark.slow
-def test_what_a_failed_try_has_begun_is_gone_and_a_second_one_serves_and_leaves_nothing(
+def test_what_a_failed_try_has_begun_is_gone_and_a_second_one_serves_until_a_signal_and_leaves_nothing(
     slow: Mapping[str, RunConfig], port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tries = late(monkeypatch)
-    monkeypatch.setattr(command, "_wait", interrupted)
+    interrupted(monkeypatch)
+    monkeypatch.setattr(command, "PROGRESS", 0.5)
     command.run(slow, "127.0.0.1", port)
     assert len(tries) == 2
-    assert f"served at http://127.0.0.1:{port}/v1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "finishing requests in progress" in said
+    assert "served at" not in said
+    assert re.search(r"^ovss: \d s: waiting for (slow-0|http)", said, re.MULTILINE)
     assert command._actors() == []
     assert free(port)
 

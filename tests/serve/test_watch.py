@@ -2,7 +2,7 @@
 
 from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.pace import Pace
-from ovss_ray.serve.watch import Watch
+from ovss_ray.serve.watch import LINES, News, Watch
 
 
 def replicas(*names: str, each: float = 0.0) -> list[Figures]:
@@ -45,3 +45,39 @@ def test_a_pool_without_a_replica_is_not_ready_and_one_that_is_too_busy_to_answe
     assert watch.unready(["a-0", "a-1"]) == ["a-0"]
     watch.note({"a-0": None, "a-1": None, "b-0": None})
     assert watch.unready(["a-0", "a-1"]) == ["a-0"]
+
+
+def test_a_line_comes_once_also_after_many_and_those_of_another_http_process_from_its_first_one_on() -> None:
+    watch, news = Watch(), News()
+    watch.note({"a-0": replicas("x")})
+    for name in ("y", "z"):
+        watch.note({"a-0": replicas(name)})
+    assert news.answered(watch.name, watch.dropped, watch.lines) == watch.lines
+    assert len(watch.lines) == 4
+    assert news.answered(watch.name, watch.dropped, watch.lines) == []
+    for number in range(LINES):
+        watch.note({"a-0": replicas(f"{number}")})
+        if number % 7 == 0:
+            assert news.answered(watch.name, watch.dropped, watch.lines)[-1] == watch.lines[-1]
+    assert len(watch.lines) == LINES
+    news.answered(watch.name, watch.dropped, watch.lines)
+    watch.note({"a-0": replicas("last")})
+    assert news.answered(watch.name, watch.dropped, watch.lines) == watch.lines[-2:]
+    assert news.answered("other", 0, ["a-0: replica w has gone; none left"]) == [
+        f"http: replica {watch.name} has gone; none left",
+        "http: replica other has started in its place",
+        "a-0: replica w has gone; none left",
+    ]
+
+
+def test_a_line_says_that_the_http_process_has_gone_and_another_why_it_does_not_start() -> None:
+    news = News()
+    assert news.answered("one", 0, []) == []
+    assert news.silent("") == ["http: replica one has gone; none left"]
+    assert news.silent("") == []
+    (line,) = news.silent("NameError: name 'cache' is not defined")
+    assert line.startswith("http: no replica starts: NameError: name 'cache' is not defined. Ray Serve tries again")
+    assert news.silent("NameError: name 'cache' is not defined") == news.silent("") == []
+    assert len(news.silent("ImportError: no")) == 1
+    assert news.answered("two", 0, []) == ["http: replica two has started in its place"]
+    assert news.silent("") == ["http: replica two has gone; none left"]

@@ -29,8 +29,10 @@ FAREWELL = 20.0
 
 
 @contextmanager
-def connect() -> Iterator[None]:
+def connect(settings: Mapping[str, str] = ray_internals.SETTINGS) -> Iterator[None]:
     """Connect to a Ray cluster during the block. If none is running, start a local cluster that ends with the block.
+
+    `settings`: environment variables of a new local cluster. Those that the user has set keep their values.
 
     A submitted Ray job uses the cluster to which it was submitted. If an interrupt will end the process, the connection
     stays open until the process ends (see interrupts.left_connected). Raises OvssError if a cluster exists but does not
@@ -39,7 +41,7 @@ def connect() -> Iterator[None]:
     ours = not ray.is_initialized()
     with ExitStack() as stack:
         if ours:
-            stack.enter_context(_settings())
+            stack.enter_context(_set(settings))
             stack.enter_context(_last_words())
         try:
             if ours:
@@ -53,9 +55,9 @@ def connect() -> Iterator[None]:
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
-    """Set the environment variables ray_internals.SETTINGS during the block. Those that the user has set stay."""
-    added = {name: value for name, value in ray_internals.SETTINGS.items() if name not in os.environ}
+def _set(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables during the block. Those that the user has set stay."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield

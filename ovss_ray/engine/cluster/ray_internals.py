@@ -14,7 +14,7 @@ is missing. Ray is imported inside functions, after the variables of BEFORE_IMPO
 | `Node` objects in tracebacks | private | failed_node | less specific error if Ray does not start |
 | `Node._logs_dir` | private | log_folder | less specific error if Ray does not start |
 | `Node.all_processes`, `kill_all_processes` | private | daemons, end_node | daemons are found by their names |
-| environment variables RAY_… | internal | SETTINGS, BEFORE_IMPORT, TRIES | slower, more lines on the terminal |
+| environment variables RAY_… | internal | SETTINGS, SERVING, BEFORE_IMPORT, TRIES | slower, more lines printed |
 | RAY_JOB_CONFIG_JSON_ENV_VAR | internal | runs.plan.JOB | a job's runtime environment is merged with the run's |
 | `get_ray_address_file` | private | address_file | the path in Ray 2.60 is used |
 | fields of DataContext | DeveloperAPI | quiet_data, keep_pool_undivided | slower, more lines on the terminal |
@@ -76,6 +76,14 @@ SETTINGS = {
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # if a submitted job is not recognised, its environment is merged with ours
 }
 """Environment variables for a new local cluster: name → value. Variables that the user has set keep their values."""
+SERVING = SETTINGS | {
+    # Bytes up to which a process sends an object to another directly, instead of through the node's shared memory.
+    # By default, 100 kB: each photograph and label map would then cost messages to the node's daemon.
+    "RAY_max_direct_call_object_size": "1000000",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # else each request is handed to another thread and back
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ovss_ray.serve.intake.headers.begin",  # a deadline for headers
+}
+"""The same for a cluster on which the service runs."""
 BEFORE_IMPORT = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # its threads begin another cluster if they call it after an interrupt ended ours
     # It prints that tasks are tried again, such as those of Serve's controller that end with it.

@@ -233,10 +233,10 @@ class Ingress:
         """Refuse new requests, and return when all requests in progress are answered."""
         await self.app.state.desk.drain()
 
-    async def lines(self) -> list[str]:
-        """Return a line for each replica that was lost or has started, oldest first; at most the last watch.LINES."""
-        lines: list[str] = self.app.state.desk.watch.lines
-        return lines
+    async def lines(self) -> tuple[str, int, list[str]]:
+        """Return the fields of Watch that News needs: name of this process, dropped lines, and lines, oldest first."""
+        watch = self.app.state.desk.watch
+        return watch.name, watch.dropped, watch.lines
 
     async def check_health(self) -> None:
         """Do nothing. Ray Serve calls this check in the event loop. If the loop is blocked, the check times out.
@@ -281,7 +281,7 @@ def _ingress(models: Sequence[Served], limits: Limits, access: Access) -> Any:
 
     return serve.deployment(
         serve.ingress(http_app)(Ingress),
-        name="http",
+        name=pools.HTTP,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=ONGOING,
         max_queued_requests=limits.waiting,

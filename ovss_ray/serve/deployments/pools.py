@@ -21,6 +21,8 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 Route = Sequence[tuple[DeploymentHandle, Parts]]
 """The deployments of a model's pools in order, each with its stages and columns per kind of answer (see batch.Parts)"""
+HTTP = "http"
+"""Name of the deployment that answers the HTTP requests"""
 ANSWER = 1.0
 """Maximum seconds reserved for returning an answer; a tenth of the request's remaining time if that is less"""
 PATIENCE = 5.0

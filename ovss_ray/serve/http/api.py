@@ -179,7 +179,9 @@ def _segment(app: FastAPI, desk: Desk) -> None:
             model = desk.model(fields.model, "words" if finds else "segment")
             named = not finds or bool(fields.classes) or fields.benchmark is not None
             words = await _words(fields, desk) if named else None
-            merged = await asyncio.to_thread(merging.read, fields.map, None if finds else words, desk.limits)
+            merged = None
+            if fields.map is not None:
+                merged = await asyncio.to_thread(merging.read, fields.map, None if finds else words, desk.limits)
             bare = "image/png" in request.headers.get("accept", "") and fields.output in ("png", "overlay")
             async with desk.image(data, model, "segment") as image:
                 listed = await own_words.find(desk, model, image, words) if finds else None

@@ -13,6 +13,7 @@ const TITLES = {
   503: "The service is not ready",
   504: "This took longer than the service allows",
 };
+const AWAY = [404, 500, 502]; // without JSON, Ray Serve has answered, in the place of a service that restarts
 const PATIENCE = 300; // seconds for which the service is asked again while it is busy or not ready
 const LOOK = 1000; // milliseconds between two looks at the queue
 const KEY = "ovss_ray key"; // in sessionStorage
@@ -80,14 +81,17 @@ export async function file(path) {
 async function once(path, body, signal, more) {
   const key = sessionStorage.getItem(KEY);
   const headers = { ...more, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  let answer;
   try {
-    const answer = await fetch(path, { method: body ? "POST" : "GET", body, signal, headers });
-    answer.sent = key;
-    return answer;
+    answer = await fetch(path, { method: body ? "POST" : "GET", body, signal, headers });
   } catch (failure) {
     if (failure.name === "AbortError") throw failure;
     throw new Refusal(0, "It has been stopped, or this machine is offline. Image, objects and results stay here.");
   }
+  if (AWAY.includes(answer.status) && !answer.headers.get("Content-Type")?.includes("json"))
+    throw new Refusal(0, "It restarts. Image, objects and results stay here.");
+  answer.sent = key;
+  return answer;
 }
 
 async function detail(answer) {

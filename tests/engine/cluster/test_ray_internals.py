@@ -32,6 +32,7 @@ from ovss_ray.engine.watch import Lost, plain_errors
 from ovss_ray.errors import OvssError, UnknownName
 from ovss_ray.runs.plan import JOB
 from ovss_ray.serve.deployments import app
+from ovss_ray.serve.intake import headers
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.ray
@@ -180,7 +181,7 @@ def texts() -> list[bytes]:
 @pytest.mark.parametrize(
     "name",
     [
-        *ray_internals.SETTINGS,
+        *ray_internals.SERVING,
         *ray_internals.BEFORE_IMPORT,
         *ray_internals.LOCAL_BEFORE_IMPORT,
         ray_internals.TRIES[0],
@@ -191,6 +192,11 @@ def test_ray_reads_the_environment_variable(name: str, texts: list[bytes]) -> No
     bare = name.removeprefix("RAY_")
     sought = name if bare.isupper() else bare  # C++ puts RAY_ before the names of its settings, which are in lower case
     assert any(sought.encode() in text for text in texts), LACKS.format(name)
+
+
+def test_the_function_that_each_proxy_calls_is_there() -> None:
+    path = ray_internals.SERVING["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    assert import_module("ray._common.utils").import_attr(path) is headers.begin
 
 
 def test_what_was_set_by_hand_before_ray_is_imported_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import httpx2
@@ -28,6 +29,7 @@ from ovss_ray.serve.deployments.replica import Figures
 from ovss_ray.serve.http import admission, api, guard
 from ovss_ray.serve.http.admission import Model, remaining
 from ovss_ray.serve.http.guard import digest
+from ovss_ray.serve.intake import headers
 from ovss_ray.serve.pace import Pace
 from ovss_ray.serve.row import Kind, Row
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -596,6 +598,38 @@ def test_two_hundred_half_bodies_and_half_headers_at_a_server_do_not_delay_other
         assert not any(reader.at_eof() for reader, _ in headers), "each of them holds a connection"
         assert beside < 5 * usual + 1, "twice, on a machine without other work"
         for _, writer in (*headers, *bodies):
+            writer.close()
+        server.should_exit = True
+        await running
+
+    asyncio.run(exchange())
+
+
+@pytest.mark.parametrize("path", headers.PROTOCOLS)
+def test_half_headers_and_resting_connections_are_closed_and_requests_in_progress_are_not(path: str) -> None:
+    module, _, name = path.partition(".")
+    limited: Any = type(name, (getattr(import_module(f"uvicorn.protocols.http.{module}"), name),), {})
+    headers.limit(limited, 0.7)
+    lines = [b"POST /v1/segment?classes=a&classes=b HTTP/1.1\r\n", b"Host: localhost\r\n"]
+    image = encoded(picture())
+
+    async def exchange() -> None:
+        app, rest = service(delay=2.0), 60  # seconds after which uvicorn itself closes a resting connection
+        config = uvicorn.Config(app, port=0, log_level="critical", http=limited, timeout_keep_alive=rest)
+        server = uvicorn.Server(config)
+        running = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        whole = b"".join(lines) + b"Content-Length: %d\r\n\r\n" % len(image) + image
+        contents = [b"", lines[0], b"".join(lines), whole]
+        for (_, writer), content in zip(connections, contents, strict=True):
+            writer.write(content)
+        *nothing, answer = await asyncio.gather(*(reader.read() for reader, _ in connections))
+        assert nothing == [b""] * 3
+        assert answer.startswith(b"HTTP/1.1 200"), "and closed after its answer, as it has rested"
+        for _, writer in connections:
             writer.close()
         server.should_exit = True
         await running

@@ -451,8 +451,10 @@ WRITTEN = """() => {
 """Keeps all that is written below the image: on a busy machine some of it is there for a moment only."""
 
 
-def test_a_busy_service_is_asked_again_after_as_long_as_it_says(browser: Browser, service: Service) -> None:
-    with visiting(browser, service.address, "429", "503") as page:
+def test_a_busy_service_is_asked_again_after_as_long_as_it_says_and_a_restarting_one_when_it_is_back(
+    browser: Browser, service: Service
+) -> None:
+    with visiting(browser, service.address, "429", "503", "504", "404") as page:
         answers = [(429, "1"), (503, "1")]
         times: list[float] = []
 
@@ -469,7 +471,18 @@ def test_a_busy_service_is_asked_again_after_as_long_as_it_says(browser: Browser
         expect(names(page)).to_have_text(["dark"])
         written = " ".join(page.evaluate("() => window.written"))
         assert re.search(r"Busy: asked again in \d s.*Not ready: asked again in \d s", written, re.DOTALL)
-    assert len(times) == 3
+        answers.append((504, "0"))
+        page.locator("#word").fill("grey")
+        page.locator("#word").press("Enter")
+        expect(page.locator("#notice")).to_contain_text("This took longer than the service allows")
+        assert len(times) == 4
+        page.route("**/v1/segment*", lambda route: route.fulfill(status=404, body="no such route"), times=1)  # Serve's
+        page.locator("#word").fill("light")
+        page.locator("#word").press("Enter")
+        expect(page.locator("#notice")).to_contain_text("The service cannot be reached")
+        expect(names(page)).to_have_text(["dark", "grey", "light"])
+        expect(page.locator("#notice")).to_be_empty()
+    assert len(times) == 5, "what takes too long is not asked again, and the service is as soon as it is back"
     assert times[1] - times[0] >= 0.9
     assert times[2] - times[1] >= 0.9
 

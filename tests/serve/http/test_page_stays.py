@@ -177,12 +177,17 @@ def test_what_is_done_before_the_models_are_known_stays_and_a_class_has_one_colo
         page.get_by_role("button", name="Everything", exact=True).click()
         wait(page, lambda: len(held) == 1)
         expect(page).to_have_url(re.compile("mode=regions.*word=dark&word=grey&word=light"))
-        held[0].continue_()
+        told = held[0].fetch()
+        offered = told.json()
+        offered["models"][0]["stages"] = [{"use": "san", "options": {"variant": "san_tiny"}}]
+        held[0].fulfill(response=told, json=offered)
         expect(page.locator("#model")).to_have_value("bright")
         colours = []
         expect(page.get_by_role("button", name="Everything", exact=True)).to_have_attribute("aria-pressed", "true")
         for mode in ("Everything", "Label map", "Objects"):
             page.get_by_role("button", name=mode, exact=True).click()
+            small = "bright knows drawn scenes only: its answers for photographs make no sense."
+            expect(page.get_by_text(small)).to_have_count(int(mode == "Label map"))
             if mode == "Objects":
                 point(page, 0.25, 0.5)
             named = page.locator(".name", has_text=re.compile(r"^\s*light"))
