@@ -82,6 +82,36 @@ class Stage(stage.Stage):
         return (local_copy(config.path),)
 
     @classmethod
+    def check(cls, config: Config, images: Iterable[str]) -> tuple[str, ...]:
+        """Return warnings about images without an entry, and entries without an image.
+
+        Raises OvssError if no image has an entry.
+        """
+        entries, used, lacking, total = read(config.path), set[str](), 0, 0
+        names, first = ImageNames(entries), ""
+        for total, image in enumerate(images, 1):
+            keys = names.fitting(image)
+            used |= set(keys)
+            first = first or ("" if keys else image)
+            lacking += not keys
+        if not total:
+            return ()
+        unused = [entry for entry in entries if entry not in used]
+        if not used:
+            raise OvssError(
+                f"{config.path}: none of the {len(entries):,} entries belongs to an image of this run. An entry is for "
+                f"{unused[0]!r}, and an image is {first!r}. Write the ids of the images"
+            )
+        fate = "will fail" if config.missing == "error" else "have the classes of the benchmark"
+        rest = f"{lacking:,} of {total:,} images have no entry, such as {first!r}. They {fate}"
+        useless = f"{len(unused):,} of {len(entries):,} entries belong to no image of this run, such as "
+        name = PurePosixPath(config.path).name
+        return (
+            *((f"{name}: {rest}",) if lacking else ()),
+            *((f"{name}: {useless}{unused[0]!r}",) if unused else ()),
+        )
+
+    @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the columns that the stage reads and writes. `vocabulary` is read only if an option needs it."""
         of_benchmark = options.get("base") or options.get("missing") == "benchmark"
