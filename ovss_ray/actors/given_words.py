@@ -87,13 +87,13 @@ class Stage(stage.Stage):
 
         Raises OvssError if no image has an entry.
         """
-        entries, used, lacking, total = read(config.path), set[str](), 0, 0
-        names, first = ImageNames(entries), ""
-        for total, image in enumerate(images, 1):
+        entries, used, first = read(config.path), set[str](), ""
+        names, total, lacking = ImageNames(entries), 0, 0
+        for image in images:
             keys = names.fitting(image)
             used |= set(keys)
             first = first or ("" if keys else image)
-            lacking += not keys
+            total, lacking = total + 1, lacking + (not keys)
         if not total:
             return ()
         unused = [entry for entry in entries if entry not in used]
