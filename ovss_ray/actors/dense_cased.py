@@ -1,9 +1,10 @@
-"""Segment an image without any vocabulary: CaSED for every cell of a coarse map, or for the patches of a grid.
+"""Segment an image without any vocabulary: CaSED for every cell of a coarse map, for patches of a grid, or for regions.
 
 Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. With `detector: dense`
 (DenseCaSED), CLIP embeds the crops of several shifted grids. Each cell of a map gets the mean embedding of the crops
 that cover it. For this embedding, captions are retrieved, and candidate words are found in the captions. The cell gets
-the word with the highest score. With `detector: grid`, each patch of unshifted grids gets a word in the same way.
+the word with the highest score. With `detector: grid`, each patch of unshifted grids gets a word in the same way. With
+`detector: regions`, the boxes of regions are the patches; an earlier stage proposes the regions, such as `sam`.
 
 The candidates are found by the stage `words`, or by another stage that reads `captions` and writes `words`. The column
 `words` of an image lists the words of its cells or patches. The most frequent word is first; ties are in order of
@@ -25,6 +26,7 @@ from ovss_ray.models.alpha_clip.clip_config import ClipConfig, Retrieval, Scorin
 from ovss_ray.pipeline import stage
 from ovss_ray.pipeline.stage import Prepared, StageConfig
 from ovss_ray.structures.columns import NONE, Batch, column
+from ovss_ray.structures.masks.regions import Masks
 from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
@@ -38,7 +40,7 @@ Named = tuple[str, float]
 class Stage(stage.Stage):
     """Segment an image (H, W, 3) uint8 RGB into words. `prediction` (H, W) uint16 is an index into `words`, or NONE."""
 
-    reads = ("image",)
+    reads: tuple[str, ...] = ("image",)
     writes = ("words", "prediction")
     gpu: ClassVar[bool] = True
     where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
@@ -48,8 +50,9 @@ class Stage(stage.Stage):
 
         words: StageConfig = StageConfig(use="words", options={"filter": "cased"})
         """stage that finds candidate words in captions, with its options"""
-        detector: Literal["dense", "grid"] = "dense"
-        """dense: a map of cells from crops of shifted grids, as in DenseCaSED; grid: patches of unshifted grids"""
+        detector: Literal["dense", "grid", "regions"] = "dense"
+        """dense: a map of cells from crops of shifted grids, as in DenseCaSED; grid: patches of unshifted grids;
+        regions: boxes of the regions that an earlier stage proposes, such as `sam`"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
         """cells per axis of each grid; for `detector: grid`, the authors' code (vicss) uses [3]"""
         shifted: bool = True
@@ -57,15 +60,16 @@ class Stage(stage.Stage):
         side: int = Field(default=16, ge=1)
         """cells per axis of the map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
-        """side in pixels of a resized crop, for `detector: dense`; patches of `detector: grid` have CLIP's input
-        side"""
+        """side in pixels of a resized crop, for `detector: dense`; patches have CLIP's input side"""
         smallest: int = Field(default=1000, ge=0)
-        """patches with at most this number of pixels are left out; for `detector: grid`"""
+        """patches and regions with at most this number of pixels are left out; not for `detector: dense`"""
+        most: int = Field(default=16, ge=1)
+        """maximum number of regions of an image, the largest first; for `detector: regions`"""
         vocabulary: Literal["patch", "image"] = "patch"
-        """patch: each patch has its captions and candidates; image: all patches have those of the whole image; for
-        `detector: grid`"""
+        """patch: each patch has its captions and candidates; image: all patches have those of the whole image; not for
+        `detector: dense`"""
         uncovered: Literal["none", "first"] = "none"
-        """word of pixels in no patch. none: no word; first: the first word, as in vicss; for `detector: grid`"""
+        """word of pixels in no patch. none: no word; first: the first word, as in vicss; not for `detector: dense`"""
 
         @field_validator("words")
         @classmethod
@@ -90,8 +94,19 @@ class Stage(stage.Stage):
         words = config.words.kind()
         return (*config.files(), *config.base_files("dense_cased"), *words.files(config.words.settings()))
 
+    @classmethod
+    def elsewhere(cls, config: Config) -> tuple[str, ...]:
+        """Return the options that the run's digest ignores. `most` is among them unless regions are used."""
+        return (*cls.where, *(() if config.detector == "regions" else ("most",)))
+
+    @classmethod
+    def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns that the stage reads and writes. Regions are read only for `detector: regions`."""
+        return ("image", *(("boxes", "bits") if options.get("detector") == "regions" else ())), cls.writes
+
     def __init__(self, config: Config, prepared: Prepared | None = None) -> None:
         super().__init__(config, prepared)
+        self.reads, _ = self.columns(config.model_dump())
         self.model = config.load()
         self.index = build_index(config, config, self.model)
         self.finder = config.words.build()
@@ -108,10 +123,19 @@ class Stage(stage.Stage):
 
         from ovss_ray.models.photograph import rgb
 
-        segment = self._dense if self.config.detector == "dense" else self._grid
+        inputs = zip(*(batch[name] for name in self.reads), strict=True)
         with self.config.computing(), torch.inference_mode():
-            rows = [segment(rgb(image)) for image in batch["image"]]
+            rows = [self._segment(rgb(image), *regions) for image, *regions in inputs]
         return {"words": column(words for words, _ in rows), "prediction": column(labels for _, labels in rows)}
+
+    def _segment(self, image: np.ndarray, *regions: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+        """Return the words and the prediction (H, W) uint16 of an image. `regions`: their boxes and bits, if read."""
+        if self.config.detector == "dense":
+            return self._dense(image)
+        if not regions:
+            patches = self._grid(image.shape[:2])
+            return self._named_patches(image, patches, [np.ones((h, w), bool) for *_, w, h in patches.tolist()])
+        return self._named_patches(image, *self._largest(*regions))
 
     def _dense(self, image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
         """Return the words and the prediction (H, W) uint16 of an image, for `detector: dense`."""
@@ -135,14 +159,29 @@ class Stage(stage.Stage):
         embeddings = self.model.embed_pictures(pictures, config.batch)
         return grids.averaged(embeddings, grids.boxes(config.grids, config.shifted), config.side)
 
-    def _grid(self, image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-        """Return the words and the prediction (H, W) uint16 of an image, for `detector: grid`."""
+    def _grid(self, size: tuple[int, ...]) -> np.ndarray:
+        """Return the boxes (N, 4) of patches of an image (H, W), as grids.grid_boxes."""
+        from ovss_ray.models.alpha_clip import grids
+
+        return grids.grid_boxes((size[0], size[1]), self.config.grids, self.config.smallest)
+
+    def _largest(self, boxes: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the boxes (N, 4) of the largest regions as x y width height, and their masks (h, w) bool."""
+        masks = Masks(boxes, bits)
+        areas = np.array([masks[i].sum() for i in range(len(boxes))], np.int64)
+        kept = [i for i in np.argsort(-areas, kind="stable") if areas[i] > self.config.smallest][: self.config.most]
+        corners = boxes[kept].astype(np.int64).reshape(-1, 4)
+        return np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]), [masks[i] for i in kept]
+
+    def _named_patches(
+        self, image: np.ndarray, patches: np.ndarray, masks: Sequence[np.ndarray]
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Return the words and the prediction (H, W) uint16 of an image, from patches (N, 4) and their masks."""
         import torch
 
         from ovss_ray.models.alpha_clip import grids, inputs
 
         size = image.shape[:2]
-        patches = grids.grid_boxes(size, self.config.grids, self.config.smallest)
         if not len(patches):
             return _words([])[0], np.full(size, NONE, np.uint16)
         pixels, side = inputs.normalised(image, self.model.device), self.model.variant.pixels
@@ -158,7 +197,8 @@ class Stage(stage.Stage):
         kept = numbers != NONE
         values = np.array([score for _, score in named])
         shape = (max(1, len(words["classes"])), *size)
-        scores = grids.patch_scores(numbers[kept], values[kept], patches[kept], shape)
+        covered = [mask for mask, named_patch in zip(masks, kept, strict=True) if named_patch]
+        scores = grids.patch_scores(numbers[kept], values[kept], patches[kept], shape, covered)
         labels = scores.argmax(0).numpy().astype(np.uint16)
         if self.config.uncovered == "none" or not words["classes"]:
             labels[scores.amax(0).numpy() <= 0] = NONE

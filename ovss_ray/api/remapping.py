@@ -50,7 +50,10 @@ class Remapped:
     stamps: tuple[str, ...]
     """files that the mapping uses, each as text with its sha256"""
     values: Mapping[str, float]
-    """metrics of the confusion matrix, such as miou, followed by present_recall and unmapped_pixels"""
+    """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
+
+    unmapped_pixels is the share of pixels without a class, unmapped_words that of pixels with a word that has no class.
+    """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
     words: tuple[FrequentWord, ...]
@@ -174,11 +177,14 @@ def _remap(
     )
     _, sums = records.fold(folder, reading.listed, judges.sums)
     assert sums is not None, "a benchmark whose images have words has records"
+    wordless = sum(number for (_, word), number in summed.cells.items() if word == of_words.NOTHING)
     rules = [{word: rule for word, (_, rule) in zip(words, outcome, strict=True)} for outcome in outcomes]
     return Remapping(
         words={**summed.result(), "distinct_words": len(words)},
         mapped=tuple(
-            _remapped(each, sums.confusion[i], sums.recall[i], _frequent(summed, labels, label_of[i], rules[i]))
+            _remapped(
+                each, sums.confusion[i], sums.recall[i], _frequent(summed, labels, label_of[i], rules[i]), wordless
+            )
             for i, each in enumerate(parsed)
         ),
         upper_bounds=sums.bounds[0].result() if bounds else {},
@@ -197,12 +203,14 @@ def _judge(labels: tuple[str, ...], words: Sequence[Word], similar: similarity.S
 
 
 def _remapped(
-    each: mapping.Mapping, confusion: Any, recall: scoring.Recall, words: tuple[FrequentWord, ...]
+    each: mapping.Mapping, confusion: Any, recall: scoring.Recall, words: tuple[FrequentWord, ...], wordless: int
 ) -> Remapped:
+    """Return the scores of a mapping. `wordless`: number of pixels without a word."""
     counts = confusion.counts
-    pixels = int(counts.sum())
-    unmapped = 100.0 * int(counts[:, -1].sum()) / pixels if pixels else float("nan")
-    values = {**confusion.result(), "present_recall": recall.percent, "unmapped_pixels": unmapped}
+    pixels, lost = int(counts.sum()), int(counts[:, -1].sum())
+    shares = [100.0 * part / pixels if pixels else float("nan") for part in (lost, lost - wordless)]
+    unmapped = dict(zip(("unmapped_pixels", "unmapped_words"), shares, strict=True))
+    values = {**confusion.result(), "present_recall": recall.percent, **unmapped}
     return Remapped(each.text, each.stamps, values, confusion, words)
 
 

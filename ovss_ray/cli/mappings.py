@@ -14,6 +14,7 @@ VALUES = {
     "macc": "mAcc",
     "present_recall": "recall of present classes",
     "unmapped_pixels": "pixels without a class",
+    "unmapped_words": "with an unmapped word",
 }
 """Key of a value → its heading. Values are percent."""
 BOUNDS = {"overlap": "overlap, mIoU", "hungarian": "Hungarian, mIoU", "best_iou": "best IoU, mean over images"}

@@ -1,7 +1,7 @@
 """Words of the user for a benchmark: the classes to segment, their labels, and the templates of their prompts.
 
 A text file has one class per line; synonyms are separated by tabs. A YAML or JSON file has the keys of WordList, or is
-a list of names.
+a list of names. A file with words of each image is one that the stage `given_words` reads.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import StrictInt, ValidationError, field_validator
+from pydantic import StrictInt, ValidationError, field_validator, model_validator
 
 from ovss_ray.errors import OvssError, nearest
 from ovss_ray.io import files, strict_yaml, validation
@@ -30,6 +30,9 @@ class WordList(Settings):
 
     names: str | tuple[str | tuple[str, ...], ...] = ()
     """a name or a list of synonyms for each class, or the name of a benchmark to take classes from; empty: no change"""
+    images: str = ""
+    """path of a file with words of each image, as the stage `given_words` reads it; empty: all images have equal words.
+    An image's words count as the labels with their names, or as `map` says"""
     add: bool = False
     """True: these words are added to the benchmark's classes; False: they replace them"""
     map: dict[str, str | StrictInt | None] = {}
@@ -63,10 +66,16 @@ class WordList(Settings):
         except OvssError as failure:
             raise ValueError(str(failure)) from failure
 
+    @model_validator(mode="after")
+    def _for_all_or_each(self) -> "WordList":
+        if self.images and (self.names or self.unmapped):
+            raise ValueError("`images` has the words of each image. Remove `names` and `unmapped`")
+        return self
+
     @property
     def sha256(self) -> str:
         """SHA-256 of the word list in hex digits; used for a list without a file."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude=None if self.images else {"images"}).encode()).hexdigest()
 
 
 def tidy(name: str) -> str:
@@ -111,10 +120,12 @@ def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
 def read(file: str) -> tuple[WordList, str]:
     """Return the words in a file, and the file's SHA-256 in hex digits.
 
-    The endings .yaml, .yml and .json decide the format; any other file is text. Raises OvssError if the file is
-    missing, is not UTF-8, or is not a list of words.
+    The endings .yaml, .yml, .json, .jsonl and .parquet decide the format; any other file is text. Raises OvssError if
+    the file is missing, is not UTF-8, or is not a list of words.
     """
     content = files.read(file)
+    if file.lower().endswith((".jsonl", ".parquet")):
+        return WordList(images=file), hashlib.sha256(content).hexdigest()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as failure:
@@ -126,10 +137,7 @@ def read(file: str) -> tuple[WordList, str]:
     else:
         raw = _lines(text, file)
     if _per_image(raw):
-        raise OvssError(
-            f"{file}: words per image. Use the stage given_words with given_words.path={file}; a vocabulary is for all "
-            "images of a benchmark"
-        )
+        return WordList(images=file), hashlib.sha256(content).hexdigest()
     raw = {"names": raw} if isinstance(raw, list) else raw
     if not isinstance(raw, dict) or not raw or raw.get("names") == []:
         raise OvssError(f"{file}: no words found. {FORM}")

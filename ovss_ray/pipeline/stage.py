@@ -1,7 +1,7 @@
 """Base class of stages, and the entry of a stage in a config."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -132,6 +132,14 @@ class Stage(ABC):
         The method is called for binary stages only.
         """
         return None
+
+    @classmethod
+    def check(cls, config: Any, images: Iterable[str]) -> tuple[str, ...]:
+        """Return warnings about the images of a run, given by their ids, such as images that a file lacks.
+
+        The method is called before the run. Raises OvssError if the run can have no result.
+        """
+        return ()
 
     @classmethod
     def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:

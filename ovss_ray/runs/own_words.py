@@ -1,4 +1,7 @@
-"""Own words of a run: the files and lists in its config, mapped to the labels of its benchmarks (docs/own_words.md)."""
+"""Own words of a run: the files and lists in its config, mapped to the labels of its benchmarks (docs/own_words.md).
+
+Words of each image are read by the stage `given_words`, which is added to the run.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,8 +11,11 @@ from ovss_ray.benchmarks.contract import Benchmark
 from ovss_ray.benchmarks.labels import INVALID
 from ovss_ray.benchmarks.own_words import OwnWords
 from ovss_ray.config import word_list
+from ovss_ray.config.run import RunConfig
 from ovss_ray.config.word_list import WordList
 from ovss_ray.errors import OvssError, UnknownName, nearest
+from ovss_ray.io import files
+from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures import relations
 from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.vocabulary import Vocabulary
@@ -27,13 +33,7 @@ def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, B
     `vocabulary`: benchmark, or word_list.EVERY → file or words. Raises OvssError for a benchmark that the run lacks, an
     invalid file, and words that do not fit the benchmark.
     """
-    default = vocabulary.get(word_list.EVERY)
-    entries = {} if default is None else dict.fromkeys(benchmarks, default)
-    for key, entry in vocabulary.items():
-        names = () if key == word_list.EVERY else tuple(map(catalog.absolute, catalog.expanded([key])))
-        if unknown := [name for name in names if name not in benchmarks]:
-            raise UnknownName("benchmark of --vocabulary", unknown[0], benchmarks)
-        entries |= dict.fromkeys(names, entry)
+    entries = _entries(vocabulary, list(benchmarks))
     read = {file: word_list.read(file) for file in dict.fromkeys(e for e in entries.values() if isinstance(e, str))}
     resolved = {}
     for name, entry in entries.items():
@@ -45,6 +45,53 @@ def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, B
             raise OvssError(f"{file or 'vocabulary'}: {name}: {failure}") from failure
         _warn(name, resolved[name], words, benchmarks[name])
     return resolved
+
+
+def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]) -> dict[str, str | WordList]:
+    """Return benchmark → its entry in `vocabulary`, for those that have one. Raises OvssError for other benchmarks."""
+    default = vocabulary.get(word_list.EVERY)
+    entries = {} if default is None else dict.fromkeys(benchmarks, default)
+    for key, entry in vocabulary.items():
+        names = () if key == word_list.EVERY else tuple(map(catalog.absolute, catalog.expanded([key])))
+        if unknown := [name for name in names if name not in benchmarks]:
+            raise UnknownName("benchmark of --vocabulary", unknown[0], benchmarks)
+        entries |= dict.fromkeys(names, entry)
+    return entries
+
+
+def with_images(config: RunConfig) -> RunConfig:
+    """Return the config with the stage `given_words` in front, if its vocabulary has words of each image.
+
+    Of the vocabulary, labels of words (`map`) and templates are kept. Raises OvssError if benchmarks of the run differ
+    in their file. It is also raised if another stage gives images their words.
+    """
+    entries = _entries(config.vocabulary, config.benchmarks) if config.benchmarks else {}
+    read = {name: word_list.read(entry)[0] if isinstance(entry, str) else entry for name, entry in entries.items()}
+    listed = {(read[name].images, read[name].add) if name in read else ("", False) for name in config.benchmarks}
+    if not any(path for path, _ in listed):
+        return config
+    if len(listed) > 1:
+        raise OvssError(
+            f"--vocabulary: {next(path for path, _ in listed if path)} has words of each image. All benchmarks of the "
+            f"run need this file, with equal `add`: {', '.join(config.benchmarks)}. Evaluate the others in another run"
+        )
+    if finders := [stage.use for stage in config.stages() if stage.gives_words()]:
+        raise OvssError(
+            f"--vocabulary: words of each image, but the stage {finders[0]!r} of this config gives each image its "
+            "words, too. Use a config without it, such as san_tiny"
+        )
+    ((path, added),) = listed
+    base = {"base": True} if added else {}
+    stage = StageConfig(use="given_words", options={"path": files.absolute(path), **base})
+    first, *others = config.pools
+    pools = (first.model_copy(update={"stages": (stage, *first.stages)}), *others)
+    kept = {name: _without_images(words) for name, words in read.items() if words.map or words.templates}
+    return config.model_copy(update={"pools": pools, "vocabulary": kept})
+
+
+def _without_images(words: WordList) -> WordList:
+    """Return the labels of words, and the templates. The words of the labels are added to the benchmark's classes."""
+    return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
 
 def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") -> OwnWords:

@@ -1,5 +1,6 @@
 """The plan of a run: benchmarks, images, pools and files, checked before Ray is started."""
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -127,6 +128,7 @@ def plan_run(config: RunConfig, out: str) -> RunPlan:
     """
     folder = RunFolder(_folder(out))
     config = config.model_copy(update={"benchmarks": tuple(map(catalog.absolute, catalog.expanded(config.benchmarks)))})
+    config = own_words.with_images(config)
     loaded, words = _benchmarks(config)
     labels = {name: benchmark.labels for name, benchmark in loaded.items()}
     related = relations.read(config.relations, labels) if config.relations else {}
@@ -144,6 +146,7 @@ def plan_run(config: RunConfig, out: str) -> RunPlan:
     }
     listed = {name: manifests.listed(name, benchmark, root, selections[name]) for name, benchmark in loaded.items()}
     tables = {name: manifests.table(name, loaded[name], images) for name, images in listed.items()}
+    _check(config, tables)
     pools, keeps = _pools(config, folder, images=sum(map(len, tables.values())))
     left_out = {name: images.left_out for name, images in listed.items()}
     return RunPlan(
@@ -189,6 +192,15 @@ def _benchmarks(config: RunConfig) -> tuple[dict[str, Benchmark], dict[str, OwnW
         for vocabulary in _vocabularies(benchmark):
             vocabulary.warn_of_repeated(name)
     return loaded, words
+
+
+def _check(config: RunConfig, tables: Mapping[str, pa.Table]) -> None:
+    """Log the warnings of all stages about the images of the run. Raises OvssError if a stage fits none of them."""
+    for stage in config.stages():
+        parts = (batch for table in tables.values() for batch in table.select(["image_id"]).to_batches())
+        images = (image for part in parts for image in part.column(0).to_pylist())
+        for warning in stage.kind().check(stage.settings(), images):
+            logging.getLogger(__name__).warning("%s: %s", stage.use, warning)
 
 
 def _vocabularies(benchmark: Benchmark) -> list[Vocabulary]:

@@ -1,4 +1,4 @@
-"""Filters from captions to words: nouns by WordNet, nouns as in AutoSeg, and noun phrases by spaCy.
+"""Filters from captions to words: nouns by WordNet, nouns as in AutoSeg, noun phrases by spaCy, and lists.
 
 Each filter returns word → number of occurrences, the most frequent first, then in the order of first occurrence.
 CaSED's filter is in cased.py.
@@ -101,3 +101,12 @@ def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
             if tokens and tokens[-1].pos_ in ("NOUN", "PROPN"):
                 phrases.append(" ".join([*(token.text for token in tokens[:-1]), tokens[-1].lemma_]))
     return ranked(phrase for phrase in phrases if phrase not in UNWANTED)
+
+
+def by_commas(captions: Iterable[str]) -> dict[str, int]:
+    """Return the parts of captions between commas, in lower case, without outer blanks and full stops.
+
+    So vicss reads the answers of chat models. A caption that is a single name, such as "traffic light", is kept whole.
+    """
+    parts = (part.strip().rstrip(".").rstrip().lower() for caption in captions for part in caption.split(","))
+    return ranked(filter(None, parts))

@@ -124,11 +124,12 @@ def _wordnet(minimum: Fraction | None) -> Rule:
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         classes = [_senses(synonyms(names)[0]) for names in vocabulary.classes]
+        reached = {} if minimum is None else _reached(classes)
         outcomes = _lemma(words, vocabulary)
         for i, (index, _) in enumerate(outcomes):
             if index == NONE:
                 senses = _senses(words[i][0])
-                outcomes[i] = _above(senses, classes) or _closest(senses, classes, minimum)
+                outcomes[i] = _above(senses, classes) or _closest(senses, reached, minimum or Fraction(0))
         return outcomes
 
     return rule
@@ -162,21 +163,29 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
     return best and best[1:]
 
 
-def _closest(senses: dict[int, int], classes: Sequence[dict[int, int]], minimum: Fraction | None) -> tuple[int, str]:
+def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
+    """Return synset → (steps, class index) for the synsets above senses of classes: the class with the fewest steps."""
+    reached: dict[int, tuple[int, int]] = {}
+    for index, ranks in enumerate(classes):
+        for sense in ranks:
+            for synset, steps in nouns().above(sense).items():
+                reached[synset] = min((steps, index), reached.get(synset, (steps, index)))
+    return reached
+
+
+def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimum: Fraction) -> tuple[int, str]:
     """Return the class with the largest Wu-Palmer similarity of any two senses, the first class on ties.
 
-    If the similarity is below `minimum`, or `minimum` is None, the result is (NONE, ""). It is the same for a word
-    without senses, whatever the minimum.
+    `reached` is the result of `_reached`. If the similarity is below `minimum`, the result is (NONE, ""). It is the
+    same for a word without senses, whatever the minimum.
     """
-    if minimum is None:
-        return NONE, ""
     values = (
-        (nouns().wu_palmer(sense, synset), -index)
+        (2 * nouns().depth(synset), up + reached[synset][0], reached[synset][1])
         for sense in senses
-        for index, ranks in enumerate(classes)
-        for synset in ranks
+        for synset, up in nouns().above(sense).items()
+        if synset in reached
     )
-    best = max(values, default=None)
+    best = max(((Fraction(deep, deep + steps), -index) for deep, steps, index in values), default=None)
     return (-best[1], "wu-palmer") if best and best[0] >= minimum else (NONE, "")
 
 

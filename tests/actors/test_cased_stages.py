@@ -14,6 +14,7 @@ from ovss_ray.io import digests
 from ovss_ray.pipeline import execution
 from ovss_ray.pipeline.stage import StageConfig
 from ovss_ray.structures.columns import NONE, Batch, column
+from ovss_ray.structures.masks.regions import pack
 from ovss_ray.structures.vocabulary import Vocabulary
 
 CLIP = {"variant": "clip_tiny", "device": "cpu"}
@@ -169,6 +170,24 @@ def test_patches_of_a_grid_have_words_too_and_may_leave_pixels_uncovered(
     none = run([("dense_cased", {**grid, "smallest": image.size})], [image])
     assert none["words"][0]["classes"] == []
     assert (none["prediction"][0] == NONE).all()
+
+
+def test_regions_have_words_and_only_their_own_pixels_get_them(dense: dict[str, Any], images: list[np.ndarray]) -> None:
+    image = images[0]
+    masks = np.zeros((3, *image.shape[:2]), bool)
+    masks[0, 10:20, 10:20] = masks[1, 5:60, 5:60] = masks[2, 70:90, 20:80] = True
+    masks[1, 30:40, 30:40] = False
+    boxes, bits = pack(iter(masks))
+    config = StageConfig(use="dense_cased", options={**dense, "detector": "regions", "smallest": 100})
+    assert config.reads() == ("image", "boxes", "bits")
+    assert "most" in config.identity()["options"]
+    assert "most" not in StageConfig(use="dense_cased", options=dense).identity()["options"], "as in earlier versions"
+    batch = execution.start(1, image_id=["0"], image=[image], boxes=[boxes], bits=[bits], benchmark=["x"])
+    (done,) = execution.run({"dense_cased": config.build()}, batch, {})["prediction"]
+    assert np.array_equal(done != NONE, masks[1] | masks[2]), "the first has only 100 pixels"
+    largest = config.model_copy(update={"options": {**config.options, "most": 1}}).build()
+    (done,) = execution.run({"dense_cased": largest}, batch, {})["prediction"]
+    assert np.array_equal(done != NONE, masks[1])
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def measured(name: str, truth: np.ndarray, prediction: np.ndarray) -> dict[str, 
 
 def row(name: str, truth: np.ndarray, part: str = "", **others: np.ndarray) -> Batch:
     """The only image of a batch."""
-    given = {"benchmark": name, "part": part, "truth_uri": "street.png", "truth": truth, **others}
+    given = {"benchmark": name, "part": part, "vocabulary": "", "truth_uri": "street.png", "truth": truth, **others}
     return {key: column([value]) for key, value in given.items()}
 
 

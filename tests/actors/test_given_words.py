@@ -88,6 +88,24 @@ def test_faulty_entries_fail_their_own_images_and_5000_entries_are_quick(tmp_pat
     assert all(path in message for path in [str(tmp_path)] for message in said.values())
 
 
+def test_entries_and_images_that_lack_each_other_are_named_before_the_run(tmp_path: Path) -> None:
+    def check(*images: str, **options: Any) -> tuple[str, ...]:
+        config = given_words.Stage.Config(path=write(tmp_path, ".json", WORDS), **options)
+        return given_words.Stage.check(config, iter(images))
+
+    assert check("val/a", "val/b") == check() == ()
+    entry = "words.json: 1 of 2 entries belong to no image of this run, such as 'val/b'"
+    assert check("val/a") == (entry,)
+    image = "words.json: 2 of 3 images have no entry, such as 'c'. They "
+    assert check("c", "val/a", "d") == (f"{image}will fail", entry)
+    assert check("c", "val/a", "d", missing="benchmark")[0] == f"{image}have the classes of the benchmark"
+    twice = given_words.Stage.Config(path=write(tmp_path, ".jsonl", [{"image": "c", "words": [["A b", 1], "a  B", 3]}]))
+    message = "words.jsonl: 1 entries repeat a name, which counts once, such as 'a  B' for 'c'"
+    assert given_words.Stage.check(twice, ["c"]) == (message,)
+    with pytest.raises(OvssError, match=r"none of the 2 entries .* An entry is for 'val/a', and an image is 'c'"):
+        check("c")
+
+
 @pytest.mark.parametrize(
     ("suffix", "content", "message"),
     [

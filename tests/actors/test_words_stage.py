@@ -1,5 +1,6 @@
 """The stage `words`: captions to the words of an image, by each filter, with limit, fallback and tagger."""
 
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ def test_cased_uses_the_tagger_of_the_users_module(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(tmp_path)
     (image,) = words(CAPTIONS, filter="cased", tagger="own_words.tagger")
     assert image["classes"] == [["ball"]]
+    config = Stage.Config(filter="cased", tagger="own_words.tagger")
+    assert Stage.files(config) == ()
+    with (tmp_path / "own_words" / "tagger.py").open("a") as file:
+        file.write("def files(config):\n    return [__file__]\n")
+    monkeypatch.delitem(sys.modules, "own_words.tagger")
+    assert list(map(str, Stage.files(config))) == [str(tmp_path / "own_words" / "tagger.py")]
 
 
 def test_a_missing_model_fails_the_image_with_the_command_to_type() -> None:

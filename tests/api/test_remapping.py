@@ -76,6 +76,8 @@ def test_a_mapping_counts_as_if_the_classes_had_been_predicted(whole: RunFolder)
     assert (wordnet.confusion.counts == expected.counts).all()
     assert wordnet.values["miou"] == expected.miou
     assert wordnet.values["unmapped_pixels"] == 100 * expected.counts[:, 3].sum() / expected.counts.sum()
+    ideas = next(word for word in wordnet.words if word.word == "idea")
+    assert wordnet.values["unmapped_words"] == ideas.pixels < wordnet.values["unmapped_pixels"]
     assert exact.values["miou"] < lemma.values["miou"] < wordnet.values["miou"]
     assert exact.confusion.images == 8
     rules = {word.word: (word.label, word.rule) for word in wordnet.words}

@@ -55,7 +55,7 @@ def mapping(words: WordList, name: str = "cityscapes:19") -> dict[str, str | Non
     return dict(own_words.of(words, benchmark).card(benchmark)["mapping"])
 
 
-def plan(config: str, folder: Path, vocabulary: Any = None, benchmark: str = "scenes:seen", **keys: Any) -> RunPlan:
+def plan(config: Any, folder: Path, vocabulary: Any = None, benchmark: str = "scenes:seen", **keys: Any) -> RunPlan:
     settings = {"benchmarks": [benchmark], "limit": 2, "exact": True, "vocabulary": vocabulary, **keys}
     (only,) = plan_runs(config, folder / "run", {"keep_predictions": "none"}, settings).values()
     return only
@@ -77,6 +77,19 @@ def test_every_form_of_a_file_is_read(name: str, text: str, tmp_path: Path) -> N
     words, sha256 = word_list.read(written(tmp_path, text, name))
     assert Vocabulary.of(words.names).classes == (("sedan",), ("suv", "jeep"))
     assert len(sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("words.json", '{"val/1": ["car"], "val/2": []}'),
+        ("words.json", '[{"image_id": "1", "classes": ["car"]}]'),
+        ("words.jsonl", '{"image_id": "1", "classes": ["car"]}'),
+        ("words.parquet", ""),
+    ],
+)
+def test_a_file_with_words_of_each_image_is_recognised(name: str, text: str, tmp_path: Path) -> None:
+    assert word_list.read(written(tmp_path, text, name))[0] == WordList(images=f"{tmp_path}/{name}")
 
 
 def test_words_that_yaml_takes_for_other_values_and_words_of_every_script_are_names(tmp_path: Path) -> None:
@@ -104,8 +117,7 @@ def test_words_that_yaml_takes_for_other_values_and_words_of_every_script_are_na
         ("words.yaml", "names: [car]\ntemplates: ['a photo']", "the template 'a photo' must have one {}"),
         ("words.yaml", "names: [[car, [coupe]]]", "names.0.1: expected text"),
         ("words.yaml", "names: [car]\nmap: [car]", "map: expected a table"),
-        ("words.json", '{"val/1": ["car"], "val/2": []}', "words per image. Use the stage given_words"),
-        ("words.json", '[{"image_id": "1", "classes": ["car"]}]', "words per image. Use the stage given_words"),
+        ("words.yaml", "images: a.json\nnames: [car]", "`images` has the words of each image. Remove `names`"),
     ],
 )
 def test_a_file_that_is_no_list_of_words_is_refused(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
@@ -302,6 +314,49 @@ def folded() -> dict[int, int]:
     label = SEEN.labels.index
     labels = ["water", "sky", "sky", "water", "plain red cross", None, "forest", "grass"]
     return {word: NONE if name is None else label(name) for word, name in enumerate(labels)}
+
+
+def test_words_of_each_image_may_be_given_as_the_vocabulary_and_count_as_labels(tmp_path: Path) -> None:
+    """The oracle predicts the best word of an image: its own mapping, and that of the user."""
+    plain = plan("oracle", tmp_path)
+    (table,) = plain.manifests.values()
+    first, second = table["image_id"].to_pylist()
+    names = ["heaven", *(name for name in SEEN.labels if name != "sky")]
+    of_images = {first: names, second: [["sky", "heaven"]]}
+    file = written(tmp_path, json.dumps(of_images), "words.json")
+    listed = plan("oracle", tmp_path, file)
+    assert [stage.use for stage in listed.config.stages()] == ["given_words", "oracle"]
+    assert listed.config.vocabulary == {}
+    assert plan(configs.parse(configs.dump(listed.config), "test"), tmp_path).identity() == listed.identity()
+    yaml = written(tmp_path, f"images: {file}\nmap: {{heaven: sky}}\ntemplates: ['a {{}}']\n")
+    mapped = plan("oracle", tmp_path, yaml)
+    assert mapped.words["scenes:seen"].templates == ("a {}",)
+    assert len({json.dumps(run.identity()) for run in (plain, listed, mapped)}) == 3
+    truth, of_names, of_map = ([cells(row) for row in computed(run)["confusion"]] for run in (plain, listed, mapped))
+    sky = SEEN.labels.index("sky")
+    assert any((sky, sky) in image for image in truth)
+    for image, words in enumerate(({*SEEN.labels} - {"sky"}, {"sky"})):
+        known = {SEEN.labels.index(name) for name in words}
+        assert of_names[image] == _lost(truth[image], known)
+        assert of_map[image] == _lost(truth[image], known | {sky})
+
+
+def _lost(counts: Counter[tuple[int, int]], known: set[int]) -> Counter[tuple[int, int]]:
+    """The cells of an image whose words name `known` labels only; all other pixels have no word."""
+    return Counter({(label, label if label in known else NONE): pixels for (label, _), pixels in counts.items()})
+
+
+def test_words_of_each_image_are_for_all_benchmarks_and_from_one_stage(tmp_path: Path) -> None:
+    file = written(tmp_path, '{"a": ["sky"]}', "words.json")
+    settings = {"benchmarks": ["scenes:seen", "scenes:all"], "vocabulary": {"scenes:all": file}}
+    with pytest.raises(
+        OvssError, match="All benchmarks of the run need this file, with equal `add`: scenes:seen, scenes:all"
+    ):
+        plan_runs("oracle", tmp_path, (), settings)
+    with pytest.raises(OvssError, match=r"the stage 'tags' of this config gives each image its words, too\. Use"):
+        plan("vocabulary_free_tiny", tmp_path, file)
+    with pytest.raises(OvssError, match="none of the 1 entries belongs to an image of this run"):
+        plan("oracle", tmp_path, file)
 
 
 @pytest.mark.slow

@@ -76,6 +76,11 @@ def test_the_tiny_worlds_captions_give_their_words_back() -> None:
     assert "star" in names
 
 
+def test_lists_are_split_at_commas_and_single_names_are_kept_whole() -> None:
+    answers = ["Dog, red ball,, grass.", " traffic light", "dog , "]
+    assert list(filters.by_commas(answers).items()) == [("dog", 2), ("red ball", 1), ("grass", 1), ("traffic light", 1)]
+
+
 def test_tags_by_wordnet_prefer_nouns_to_verbs() -> None:
     words = ["the", "sink", "red", "quickly", "destroy", "dogs", "nightstand", "photographing", "overcrowded"]
     assert tagging.by_wordnet(words) == ["IN", "NN", "JJ", "RB", "VB", "NNS", "NN", "VBG", "VBN"]

@@ -16,6 +16,7 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.vocabulary import Vocabulary
 from ovss_ray.words import mapping, similarity
 from ovss_ray.words.mapping import Outcomes
+from ovss_ray.words.wordnet import nouns
 from tests import small_captioner
 from tests.paths import ROOT
 
@@ -43,6 +44,21 @@ def test_each_rule_adds_words_to_those_of_the_rule_before() -> None:
     assert mapped("wordnet:wup", "idea", "xyzzy")[0][1] == "wu-palmer"
     for minimum in ("", "@-1"):  # a word without senses has no similarity
         assert mapped(f"wordnet:wup{minimum}", "xyzzy") == [none]
+
+
+def test_the_closest_class_is_that_of_all_pairs_of_senses() -> None:
+    words = ["idea", "lorry", "mug", "spoon", "tie", "zebra", "prayer", "river"]
+    senses = [mapping._senses(name) for name in ("person", "car", "leaf", "wall", "boat")]
+    for word, (name, rule) in zip(words, mapped("wordnet:wup", *words), strict=True):
+        pairs = (
+            (nouns().wu_palmer(first, second), -index)
+            for first in mapping._senses(word)
+            for index, ranks in enumerate(senses)
+            for second in ranks
+        )
+        if rule == "wu-palmer":
+            assert name == CLASSES.names[-max(pairs)[1]], word
+    assert "wu-palmer" in dict(mapped("wordnet:wup", *words)).values()
 
 
 def test_synonyms_of_a_word_are_names_of_it() -> None:

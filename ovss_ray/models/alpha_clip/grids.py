@@ -120,15 +120,22 @@ def grid_boxes(size: tuple[int, int], grids: Sequence[int], smallest: int = 0) -
     return np.array(sorted(kept, key=lambda box: -box[2] * box[3]), np.int64).reshape(-1, 4)
 
 
-def patch_scores(words: Sequence[int], values: np.ndarray, patches: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
+def patch_scores(
+    words: Sequence[int],
+    values: np.ndarray,
+    patches: np.ndarray,
+    shape: tuple[int, int, int],
+    masks: Sequence[np.ndarray] = (),
+) -> Tensor:
     """Return the scores of `shape` = (K, H, W) float32 from patches with one word each.
 
-    `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. The score
-    of a word at a pixel: the value of the last covering patch with this word, divided by the number of covering
-    patches.
+    `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. `masks` are
+    the covered pixels of each patch, (h, w) bool; default: all of them. The score of a word at a pixel: the value of
+    the last covering patch with this word, divided by the number of covering patches.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
-    for word, value, (x, y, width, height) in zip(words, values.tolist(), patches.tolist(), strict=True):
-        scores[word, y : y + height, x : x + width] = value
-        covering[y : y + height, x : x + width] += 1
+    for number, (x, y, width, height) in enumerate(patches.tolist()):
+        covered = torch.from_numpy(masks[number]) if masks else torch.ones(height, width, dtype=torch.bool)
+        scores[words[number], y : y + height, x : x + width][covered] = float(values[number])
+        covering[y : y + height, x : x + width] += covered
     return scores / covering.clamp(min=1)
