@@ -26,15 +26,21 @@ CocoRle = Annotated[
     str | None, typer.Option(help="also write the saved label maps to this file, as detectron2's JSON with COCO's RLE")
 ]
 
+Pixels = Annotated[
+    str | None, typer.Option(help="also write pixel counts to this folder: images.csv, and all of confusions.csv")
+]
+
 
 def write_tables(
     run: str,
     folder: "RunFolder",
     built: "Report",
+    readings: "Mapping[str, Reading]",
     csv: str | None,
     markdown: str | None,
     latex: str | None,
     coco_rle: str | None,
+    pixels: str | None,
 ) -> None:
     """Write the report in each format whose file name is set. Print the names of these files and of report.json.
 
@@ -42,6 +48,7 @@ def write_tables(
     """
     from ovss_ray.reports.documents.exports import coco_rle as predictions
     from ovss_ray.reports.documents.exports import leaderboard, tables
+    from ovss_ray.reports.documents.exports import pixels as counts
 
     print(f"report: {folder.file('report.json')}")
     if csv:
@@ -52,6 +59,8 @@ def write_tables(
         _write(latex, tables.latex(leaderboard.short(run.rstrip("/"), [run]), built))
     if coco_rle:
         print(predictions.write(folder, coco_rle))
+    for sentence in counts.write(pixels, readings) if pixels else ():
+        print(sentence)
 
 
 def write_page(

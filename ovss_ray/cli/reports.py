@@ -53,6 +53,7 @@ def report(
     markdown: documents.Markdown = None,
     latex: documents.Latex = None,
     coco_rle: documents.CocoRle = None,
+    pixels: documents.Pixels = None,
     track: Track = None,
     compact: compaction.Compact = False,
     yes: compaction.Yes = False,
@@ -60,16 +61,15 @@ def report(
     """Rebuild the report of a run from its records, and print it. Write it in other forms, such as an HTML page."""
     from ovss_ray.api import comparison
     from ovss_ray.engine import display, trackers
-    from ovss_ray.reports import subsets, terminal
+    from ovss_ray.reports import subsets
     from ovss_ray.runs.folder import RunFolder
 
-    folder, console, choices = RunFolder(run), terminal.console(), trackers.parse(track or ())
+    folder, choices = RunFolder(run), trackers.parse(track or ())
     merged, words, unfit, needed = _selected(folder, merge or [], only, buckets)
-    kept = bool(intervals or needed or words or html or opened), intervals, subsets.words_of(metrics), needed
+    kept = bool(intervals or needed or words or html or opened or pixels), intervals, subsets.words_of(metrics), needed
     built, readings = comparison.rebuild(folder, display.Display(), images > 0, relations, *kept)
-    terminal.show(built, console, classes)
-    _show_more(run, built, readings, images, worst, merged, words, unfit, buckets, intervals, mapping or [], frequent)
-    documents.write_tables(run, folder, built, csv, markdown, latex, coco_rle)
+    _show(run, built, readings, classes, images, worst, merged, words, unfit, buckets, intervals, mapping, frequent)
+    documents.write_tables(run, folder, built, readings, csv, markdown, latex, coco_rle, pixels)
     documents.write_page(folder, built, readings, html, opened, gallery)
     _track(folder, built, choices)
     compaction.offer(folder, readings, compact, yes)
@@ -98,10 +98,11 @@ def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") ->
             print(f"--track {name}, in an earlier command: {fault}")
 
 
-def _show_more(
+def _show(
     run: str,
     built: "Report",
     readings: Mapping[str, "Reading"],
+    classes: bool,
     images: int,
     worst: int,
     merged: Mapping[str, Sequence[str]],
@@ -109,15 +110,16 @@ def _show_more(
     unfit: Mapping[str, str],
     buckets: bool,
     intervals: bool,
-    mapping: Sequence[str],
+    mapping: Sequence[str] | None,
     frequent: int,
 ) -> None:
-    """Print the tables that `ovss report` shows only with an option, such as --worst."""
+    """Print a report, and the tables that `ovss report` shows only with an option, such as --worst."""
     from ovss_ray.cli import mappings
     from ovss_ray.reports import statistics_tables, terminal
 
     console = terminal.console()
-    mappings.show(run, mapping, console, frequent)
+    terminal.show(built, console, classes)
+    mappings.show(run, mapping or [], console, frequent)
     for name, reading in readings.items():
         terminal.show_images(reading.images(), console, images)
         if worst:

@@ -48,6 +48,6 @@ class Bootstrap(Part):
     photographs: tuple[int, ...] = ()
     """for each class, the number of photographs with the class in the ground truth"""
 
-    def of_class(self, label: int) -> Ends | None:
-        """Return the interval of the IoU of a class; None if the class has no interval."""
-        return self.classes["iou"][label] if "iou" in self.classes else None
+    def of_class(self, label: int, key: str = "iou") -> Ends | None:
+        """Return the interval of a value of a class, such as "iou" or "acc"; None if it has no interval."""
+        return self.classes[key][label] if key in self.classes else None

@@ -1,4 +1,4 @@
-"""Metrics near contours: the official boundary of each mask, distances by SciPy, detectron2's own numbers."""
+"""Metrics of contours and regions: official boundaries, SciPy's distances and regions, detectron2's numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ovss_ray import metrics
 from ovss_ray.errors import OvssError
-from ovss_ray.metrics import boundary_iou, boundary_iou_detectron2, trimap
+from ovss_ray.metrics import boundary_iou, boundary_iou_detectron2, region_sizes, trimap
 from ovss_ray.structures.columns import IGNORE, NONE
 from ovss_ray.structures.masks import contours
 from ovss_ray.structures.question import Question
@@ -92,6 +92,29 @@ def test_a_trimap_s_band_has_the_pixels_whose_distance_to_another_label_is_small
         assert hits == (band & (truth == prediction)).sum()
         value = total.result()[f"trimap_{width}"]
         assert value == pytest.approx(100 * hits / pixels) if pixels else np.isnan(value)
+
+
+@settings(max_examples=30)
+@given(maps())
+@example((np.zeros((120, 100), np.uint16), np.full((120, 100), NONE, np.uint16)))
+@example((np.eye(5, dtype=np.uint16), np.eye(5, dtype=np.uint16)))
+def test_regions_are_those_of_scipy_and_sorted_by_their_size(pair: Maps) -> None:
+    truth, prediction = pair
+    expected = {name: [0, 0, 0] for name in region_sizes.FIELDS}
+    for label in set(truth[truth != IGNORE].tolist()):
+        places, number = ndimage.label(truth == label, np.ones((3, 3)))
+        for region in range(1, number + 1):
+            pixels, hits = (places == region).sum(), (prediction[places == region] == label).sum()
+            size = sum(pixels >= limit for limit in (32 * 32, 96 * 96))
+            for name, count in zip(expected, (1, int(hits >= pixels / 2), pixels, hits), strict=True):
+                expected[name][size] += count
+    total = measured("region_sizes", [pair, pair])
+    assert {name: (getattr(total, name) / 2).tolist() for name in expected} == expected
+    for place, size in enumerate(region_sizes.SIZES):
+        recall, acc = (total.result()[f"region_{kind}_{size}"] for kind in ("recall", "acc"))
+        regions = expected["regions"][place]
+        assert recall == pytest.approx(100 * expected["recalled"][place] / regions) if regions else np.isnan(acc)
+        assert total.counted()[f"regions_{size}"] == 2 * regions
 
 
 @pytest.mark.parametrize("case", ["c150", "c20_extra", "c21", "c21_absent", "c254", "c3_nothing_valid"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovss_ray import metrics
-from ovss_ray.metrics import confusion, trimap
+from ovss_ray.metrics import confusion, region_sizes, trimap
 from ovss_ray.reports import intervals
 from ovss_ray.reports.totals import Reading, Total
 from ovss_ray.runs import records
@@ -46,6 +46,11 @@ def bands(generator: np.random.Generator) -> dict[str, Any]:
     return {"pixels": pixels, "hits": pixels // 2}
 
 
+def regions(generator: np.random.Generator) -> dict[str, Any]:
+    pixels = generator.integers(0, 2**40, len(region_sizes.SIZES))
+    return {"regions": pixels // 5, "recalled": pixels // 7, "pixels": pixels, "hits": pixels // 2}
+
+
 def naming(generator: np.random.Generator) -> dict[str, Any]:
     names = generator.permutation(["sky", "grass", "sand", "blue ring"])[: generator.integers(1, 5)].tolist()
     truth, word = np.divmod(np.flatnonzero(generator.integers(0, 2, LABELS * len(names))), len(names))
@@ -57,6 +62,7 @@ OWN = {
     "words": naming,
     "confusion": cells,
     "trimap": bands,
+    "region_sizes": regions,
     "boundary_iou": counted,
     "boundary_iou_detectron2": counted,
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ovss_ray import evaluate
 from ovss_ray.actors import predictions
 from ovss_ray.cli.app import app
 from ovss_ray.errors import OvssError
@@ -20,6 +21,7 @@ from ovss_ray.reports.documents.pictures import saved_maps
 from ovss_ray.reports.schema import Report
 from ovss_ray.runs.folder import RunFolder
 from ovss_ray.structures.words import NOTE
+from tests import in_process
 from tests.paths import ROOT
 from tests.reports.documents.conftest import HOSTILE, NAMES, evaluated
 
@@ -42,8 +44,12 @@ def test_the_csv_has_every_number_of_the_report(run: RunFolder, tmp_path: Path) 
     assert benchmark.bootstrap
     ends = float(whole["miou"]["interval_low"]), float(whole["miou"]["interval_high"])
     assert ends == benchmark.bootstrap.metrics["miou"]
-    classes = {row["name"]: float(row["number"]) for row in rows if (row["of"], row["value"]) == ("class", "iou")}
-    assert classes == {score.name: score.iou for score in benchmark.classes}
+    for key in ("iou", "acc"):
+        of_classes = [row for row in rows if (row["of"], row["value"]) == ("class", key)]
+        content = [score.model_dump() for score in benchmark.classes]
+        assert {row["name"]: float(row["number"]) for row in of_classes} == {of["name"]: of[key] for of in content}
+        bounds = [(float(row["interval_low"]), float(row["interval_high"])) for row in of_classes]
+        assert bounds == list(benchmark.bootstrap.classes[key])
     assert {row["expected"] for row in rows} == {"8"}
 
 
@@ -73,6 +79,45 @@ def test_markdown_and_latex_escape_names_and_keep_the_papers_order(run: RunFolde
     miou = f"{benchmark.metrics['miou']:.2f}"
     assert f"| 8/8 | {miou} (" in (tmp_path / "a.md").read_text()
     assert rf"coarse & {miou} {{\scriptsize [" in (tmp_path / "a.tex").read_text()
+
+
+def test_pixel_counts_are_those_of_the_report_and_of_each_image(root: Path, run: RunFolder, tmp_path: Path) -> None:
+    failed = evaluated(tmp_path / "run", root, options={"refuse": "1<b>"})
+    shown = ovss("report", failed.uri, "--no-intervals", "--pixels", str(tmp_path / "counts"))
+    assert "counts/confusions.csv" in shown.replace("\n", "")
+    (benchmark,) = Report.load(failed.uri).benchmarks.values()
+    images, confusions = (
+        list(csv.DictReader((tmp_path / "counts" / name).open(newline=""))) for name in ("images.csv", "confusions.csv")
+    )
+    assert [row["error"] for row in images if row["image_id"] == "1<b>"] == [benchmark.errors[0].error]
+    scored = [row for row in images if not row["error"]]
+    assert len({row["image_id"] for row in scored}) == 7
+    for place, score in enumerate(benchmark.classes):
+        of_class = [row for row in scored if row["class_index"] == str(place)]
+        assert {row["class"] for row in of_class} == {score.name}
+        assert sum(int(row["truth_pixels"]) for row in of_class) == score.truth_pixels
+        assert sum(int(row["predicted_pixels"]) for row in of_class) == score.prediction_pixels
+        row = next(of for of in confusions if of["truth_index"] == of["prediction_index"] == str(place))
+        assert sum(int(of["correct_pixels"]) for of in of_class) == int(row["pixels"])
+    mious = {row["image_id"]: float(row["image_miou"]) for row in scored}
+    for image_id, miou in mious.items():
+        assert miou == pytest.approx(np.mean([float(of["iou"]) for of in scored if of["image_id"] == image_id]))
+    assert np.mean(list(mious.values())) == pytest.approx(benchmark.metrics["image_miou"])
+    assert sum(int(of["pixels"]) for of in confusions) == sum(score.truth_pixels for score in benchmark.classes)
+
+
+def test_label_maps_of_a_finished_run_are_measured_by_further_metrics(
+    root: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    (name,) = run.config().benchmarks
+    overrides = {"predictions.path": run.predictions(name), "metrics": ["region_sizes"]}
+    with in_process.pools():
+        again = evaluate("predictions", [name], data_root=root, out=tmp_path / "again", overrides=overrides)
+    measured, before = again.benchmarks[name], Report.load(run.uri).benchmarks[name]
+    assert measured.classes == before.classes
+    assert (measured.metrics["region_acc_large"], measured.counts["regions_large"]) == (None, 0)
+    assert measured.counts["regions_small"] + measured.counts["regions_medium"] > 8
+    assert 0 < (measured.metrics["region_acc_small"] or 0) < 100
 
 
 def test_predictions_that_were_exported_are_read_again_pixel_for_pixel(run: RunFolder, tmp_path: Path) -> None:

@@ -101,6 +101,10 @@ def test_the_gallery_shows_images_by_class_and_confusion_with_a_slider_between_l
         page.keyboard.press("ArrowRight")
         expect(page.locator("#viewed")).to_contain_text(second)
         expect(page.locator("#legend tbody tr").first).to_be_visible()
+        assert page.evaluate("(of => of.scrollWidth <= of.clientWidth)(document.querySelector('#legend .scroll'))")
+        page.keyboard.press("Escape")
+        axis = page.locator("svg text", has_text="percent")
+        assert (axis.bounding_box() or {"height": 0})["height"] > 10, "labels are legible on a phone"
 
 
 def test_failed_partial_and_large_runs_have_a_page_without_errors(
@@ -125,7 +129,14 @@ def test_failed_partial_and_large_runs_have_a_page_without_errors(
     compared = tmp_path / "compared.html"
     arguments = ["compare", photographs.uri, partial.uri, "--unlike", "--html", str(compared)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    with visited(browser, compared) as page:
-        expect(page.get_by_text("Not like with like")).to_be_visible()
+    board = tmp_path / "board.html"
+    assert CliRunner().invoke(app, ["leaderboard", photographs.uri, "--html", str(board)]).exit_code == 0
+    with visited(browser, board, 390) as page:
+        expect(page.get_by_text("(own run)")).to_be_visible()
+    with visited(browser, compared, 390, "dark") as page:
+        reason = page.locator(".refused span")
+        expect(reason).to_contain_text("Not like with like")
+        sides = reason.bounding_box() or {"x": 0, "width": 999}
+        assert sides["x"] + sides["width"] < 390, "the whole reason is seen without scrolling"
         page.locator(".card").first.click()
         expect(page.locator("#right")).to_have_value("prediction of partial")

@@ -49,10 +49,10 @@ def csv(report: Report) -> str:
         selection = benchmark.selection
         images = benchmark.images.scored, benchmark.images.expected, str(benchmark.final).lower()
         for row in _rows(benchmark):
-            writer.writerow(map(_inert, (name, selection.split, " ".join(selection.restrictions), *images, *row)))
+            writer.writerow(map(inert, (name, selection.split, " ".join(selection.restrictions), *images, *row)))
     for family, means in report.folds.items():
         for key, mean in means.items():
-            writer.writerow(map(_inert, (family, *[""] * 5, "fold", family, key, _exact(mean), "", "")))
+            writer.writerow(map(inert, (family, *[""] * 5, "fold", family, key, _exact(mean), "", "")))
     return sink.getvalue()
 
 
@@ -65,11 +65,11 @@ def _rows(benchmark: BenchmarkReport) -> Iterator[tuple[str | float, ...]]:
     for label, score in enumerate(benchmark.classes):
         content = score.model_dump()
         for key in values.class_headings(benchmark):
-            ends = bounds.of_class(label) if bounds and key == "iou" else None
+            ends = bounds.of_class(label, key) if bounds else None
             yield "class", score.name, key, _exact(content[key]), *_ends(ends)
 
 
-def _inert(cell: str | int | float) -> str | int | float:
+def inert(cell: str | int | float) -> str | int | float:
     """Prefix an apostrophe to a text that a spreadsheet would compute as a formula. Other cells are unchanged."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULAS) else cell
 

@@ -1,0 +1,112 @@
+"""Accuracy of the regions of the truth, by their size: small, medium and large regions.
+
+A region is a maximal set of pixels with the same label that are connected by sides or corners. Its size is its number
+of pixels, at the size of the label file. The limits are those of COCO (Lin et al., ECCV 2014, and its official code):
+
+    small    fewer than 32² pixels
+    medium   from 32² to fewer than 96² pixels
+    large    96² pixels or more
+
+    acc_SIZE      correctly predicted pixels / pixels, over all regions of the size
+    recall_SIZE   regions with at least half of their pixels predicted correctly / regions of the size
+
+IGNORE is no label, but it separates regions. Pixels without a predicted label (NONE) are wrong. Counts are summed over
+all images. A size without regions has no value. Values are percent.
+
+Records have the pixels of a label in each image, but not its regions. So this metric needs the label maps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ovss_ray.structures.class_sums import percent
+from ovss_ray.structures.columns import IGNORE
+from ovss_ray.structures.question import Question
+
+SIZES = {"small": 0, "medium": 32**2, "large": 96**2}
+"""Name of a size → its smallest number of pixels."""
+FIELDS = ("regions", "recalled", "pixels", "hits")
+
+on_request = True
+reads = ("truth", "prediction")
+schema = pa.struct([(name, pa.list_(pa.int64())) for name in FIELDS])
+sums = schema
+title = "Regions of the truth by size, in percent"
+order = 23
+headings = {
+    **{f"region_acc_{size}": f"accuracy, {size}" for size in SIZES},
+    **{f"region_recall_{size}": f"recall, {size}" for size in SIZES},
+}
+counts = {f"regions_{size}": f"{size} regions" for size in SIZES}
+
+
+def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the counts of each size of regions, (3,) int64 each, in the order of SIZES.
+
+    `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
+    """
+    import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
+
+    correct = question.labelled(prediction) == truth
+    pixels, hits = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for label in np.unique(truth[truth != IGNORE]):
+        number, places = cv2.connectedComponents((truth == label).view(np.uint8), connectivity=8)
+        pixels.append(np.bincount(places.reshape(-1), minlength=number)[1:])  # 0: all other pixels
+        hits.append(np.bincount(places[correct], minlength=number)[1:])
+    areas, right = np.concatenate(pixels), np.concatenate(hits)
+    size = np.searchsorted(list(SIZES.values()), areas, "right") - 1
+    weights = (np.ones_like(areas), 2 * right >= areas, areas, right)
+    return {name: _summed(size, of) for name, of in zip(FIELDS, weights, strict=True)}
+
+
+def _summed(size: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the sum of the values (n,) of each size, (3,) int64. `size` (n,): index in SIZES."""
+    totals = np.zeros(len(SIZES), np.int64)
+    np.add.at(totals, size, values.astype(np.int64))
+    return totals
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """Counts of each size of regions, summed over a set of images, (3,) int64 each, in the order of SIZES.
+
+    Addition is exact, associative and commutative.
+    """
+
+    regions: np.ndarray
+    recalled: np.ndarray
+    """regions with at least half of their pixels predicted correctly"""
+    pixels: np.ndarray
+    """pixels of the regions"""
+    hits: np.ndarray
+    """correctly predicted pixels of the regions"""
+
+    @classmethod
+    def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> "Partial":
+        """Return the sum over the column `region_sizes` of records. Nulls are skipped."""
+        chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
+        totals = np.zeros((len(FIELDS), len(SIZES)), np.int64)
+        for chunk in chunks:
+            measured = chunk.drop_null()
+            for total, name in zip(totals, FIELDS, strict=True):
+                total += measured.field(name).flatten().to_numpy(zero_copy_only=False).reshape(-1, len(SIZES)).sum(0)
+        return cls(*totals)
+
+    def __add__(self, other: "Partial") -> "Partial":
+        return Partial(
+            self.regions + other.regions,
+            self.recalled + other.recalled,
+            self.pixels + other.pixels,
+            self.hits + other.hits,
+        )
+
+    def result(self) -> dict[str, float]:
+        """Return all values in percent; NaN for a size without regions."""
+        values = (*percent(self.hits, self.pixels).tolist(), *percent(self.recalled, self.regions).tolist())
+        return dict(zip(headings, values, strict=True))
+
+    def counted(self) -> dict[str, int]:
+        """Return the number of regions of each size."""
+        return dict(zip(counts, self.regions.tolist(), strict=True))
