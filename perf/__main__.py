@@ -328,11 +328,15 @@ def prompt(
     variant: Annotated[list[str], typer.Option()] = ["ovsam_tiny"],  # noqa: B006
     size: Size = "512x683",
     benchmark: Annotated[list[str], typer.Option(help="whose classes are the names")] = ["scenes:instances"],  # noqa: B006
+    online: Annotated[str, typer.Option(help="a config: its clicks in `ovss serve` instead, in all processes")] = "",
     rounds: Rounds = 7,
 ) -> None:
     """A click on an image, answered with mask and names by Open-Vocabulary SAM: CPU milliseconds."""
     from perf import prompt
 
+    if online:
+        prompt.online(online, parsed(size), benchmark[0], rounds)
+        return
     for name in variant:
         prompt.measure(name, parsed(size), benchmark, rounds)
 

@@ -51,7 +51,7 @@ def used(service: Service) -> dict[psutil.Process, float]:
     return seconds
 
 
-def _while(service: Service, work: Callable[[], object]) -> Counter[str]:
+def spent_while(service: Service, work: Callable[[], object]) -> Counter[str]:
     """CPU seconds that the processes of a service use while some work is done, by title.
 
     Processes are compared, not titles: Ray adds the method to an actor's title while the method runs.
@@ -96,11 +96,11 @@ def measure(service: Service, config: str) -> None:
             assert answer.status == 200, answer.data
 
     send(WARM)
-    rate = {title: seconds / IDLE for title, seconds in _while(service, lambda: time.sleep(IDLE)).items()}
+    rate = {title: seconds / IDLE for title, seconds in spent_while(service, lambda: time.sleep(IDLE)).items()}
     plain, rounds, calls = _plain(config, file.getvalue()), list[Mapping[str, float]](), list[float]()
     for _ in range(ROUNDS):
         begun = time.monotonic()
-        spent = _while(service, lambda: send(REQUESTS))
+        spent = spent_while(service, lambda: send(REQUESTS))
         wall = time.monotonic() - begun
         rounds.append({title: (spent[title] - rate.get(title, 0) * wall) / REQUESTS for title in spent})
         calls.append(plain(REQUESTS) / REQUESTS)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
     from ovss_ray.models.ovsam.inputs import Embedded
     from ovss_ray.models.sam_layers.prompts import Prompts
-    from ovss_ray.models.text import Classifier
 
 PROMPTS = ("prompt_points", "prompt_boxes")
 TRUTH = ("true_frames", "prompt_instances")
@@ -147,12 +146,6 @@ class Stage(WithNames, stage.Stage):
         base, novel = self._groups(row["benchmark"], vocabulary)
         boxes = self._clip_boxes(row, encoded)
         return named(self.model, encoded, logits, self._classes(vocabulary), base, novel, boxes).scores
-
-    def _classes(self, vocabulary: Vocabulary) -> "Classifier":
-        """Return the classifier of a vocabulary, whose classes may have several synonyms."""
-        from ovss_ray.models.ovsam import words
-
-        return words.grouped(self.classifier(vocabulary), vocabulary)
 
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two masks of the K classes, (K,) bool each: base and novel classes, by the benchmark's groups.

@@ -78,14 +78,11 @@ class Stage(WithNames, stage.Stage):
         self, rows: Sequence[tuple[np.ndarray, str, str]], vocabularies: Vocabularies
     ) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield the values of the columns in `writes` for each image. All images are encoded in one pass."""
-        from ovss_ray.models.ovsam import words
-
         seen = self.model.embed([image for image, *_ in rows], self.config.path)
         for (_, digest, benchmark), encoded, regions in zip(rows, seen, self.generator.regions(seen), strict=True):
             vocabulary = vocabularies[digest]
-            classes = words.grouped(self.classifier(vocabulary), vocabulary)
             groups = self._groups(benchmark, vocabulary)
-            names = self.generator.named(encoded, regions, classes, *groups, top=TOP)
+            names = self.generator.named(encoded, regions, self._classes(vocabulary), *groups, top=TOP)
             bits = np.concatenate([np.empty(0, np.uint8), *regions.bits])
             yield regions.boxes, bits, regions.predicted_iou, names.scores, names.classes, names.probabilities
 

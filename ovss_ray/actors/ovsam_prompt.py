@@ -12,8 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from ovss_ray.errors import OvssError
-from ovss_ray.models.network_config import WithClassifiers
-from ovss_ray.models.ovsam.config import OvsamConfig
+from ovss_ray.models.ovsam.config import OvsamConfig, WithSynonyms
 from ovss_ray.models.sam_layers.encoded import WithImages
 from ovss_ray.pipeline import stage
 from ovss_ray.structures.columns import Batch, column
@@ -21,7 +20,6 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 
 if TYPE_CHECKING:  # torch takes seconds to import, which checking a config should not cost
     from ovss_ray.models.ovsam.network import Ovsam
-    from ovss_ray.models.text import Classifier
 
 TOP = 10
 """Number T of best classes of the mask in `top_classes`, also the maximum for a request to the online service"""
@@ -32,7 +30,7 @@ QUESTION = ("points", "labels", "box", "base", "multimask", "image")
 the network has one mask per prompt; `image`: name of the image in the cache, by default a hash of its pixels"""
 
 
-class Stage(WithImages, WithClassifiers, stage.Stage):
+class Stage(WithImages, WithSynonyms, stage.Stage):
     """Segment and name the object of a prompt in an image (H, W, 3) uint8 RGB: one region, scores (1, K) float32.
 
     The column `predicted_iou` has the stability of the mask.
@@ -55,13 +53,11 @@ class Stage(WithImages, WithClassifiers, stage.Stage):
     def __init__(self, config: Config, prepared: stage.Prepared | None = None, network: "Ovsam | None" = None) -> None:
         super().__init__(config, prepared)
         from ovss_ray.models.ovsam import network as networks
-        from ovss_ray.structures.recent import Recent
 
         self.model = network or networks.load(
             config.variant, self.files(config), config.resolved_device(), config.precision
         )
         self.cache(config.memory)
-        self.grouped: Recent[Classifier] = Recent(1)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Segment and name the object at the prompt of each image."""
@@ -84,10 +80,3 @@ class Stage(WithImages, WithClassifiers, stage.Stage):
         names = naming.named(self.model, seen, logits, self._classes(vocabulary), *groups, corners, TOP)
         mask = self.model.measured(seen, logits, OFFSET)
         return *mask, names.scores, names.classes, names.probabilities
-
-    def _classes(self, vocabulary: Vocabulary) -> "Classifier":
-        """Return the classifier of a vocabulary. The last classifier is cached, since grouping 20,000 names is slow."""
-        from ovss_ray.models.ovsam import words
-
-        rows = self.classifier(vocabulary)
-        return self.grouped.get(vocabulary.digest, lambda: words.grouped(rows, vocabulary))

@@ -16,7 +16,7 @@ from ovss_ray.config import loading as configs
 from ovss_ray.config.shipped import shipped_configs
 from ovss_ray.models import text
 from ovss_ray.models.fake import clouds
-from ovss_ray.models.ovsam import network
+from ovss_ray.models.ovsam import network, words
 from ovss_ray.models.ovsam.variants import VARIANTS
 from ovss_ray.pipeline import execution
 from ovss_ray.runs.complete import complete
@@ -84,8 +84,8 @@ def test_every_prompt_gets_the_mask_and_scores_that_the_network_predicts_for_it(
     assert [len(boxes) for boxes in answers["boxes"]] == [2, 1, 0]
     assert [scores.shape for scores in answers["scores"]] == [(2, 4), (1, 2), (0, 4)]
     questions = [{"points": POINTS[0]}, {"boxes": BOXES[1][:, 0]}]
-    for row, (question, words) in enumerate(zip(questions, (WORDS, OTHERS), strict=True)):
-        expected = model.predict(rows["image"][row], names=words, **question)
+    for row, (question, names) in enumerate(zip(questions, (WORDS, OTHERS), strict=True)):
+        expected = model.predict(rows["image"][row], names=names, **question)
         packed = regions.masks(answers["boxes"][row], answers["bits"][row], SIZES[row])
         assert np.count_nonzero(packed != expected["masks"]) <= 2
         fused = expected["fused_scores"][:, 0, :-1].numpy()
@@ -160,6 +160,15 @@ def test_a_prepared_vocabulary_is_not_embedded_again(weights: Path, monkeypatch:
     monkeypatch.setattr(text, "embed", lambda *inputs: pytest.fail("embedded again"))
     for actual, wanted in zip(built(batch([0, 1]), VOCABULARIES)["scores"], expected, strict=True):
         assert np.allclose(actual, wanted, atol=1e-5)
+
+
+def test_names_are_split_into_synonyms_once_for_the_images_of_a_run(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = stage(weights)
+    first = built(batch([0]), VOCABULARIES)
+    monkeypatch.setattr(words, "grouped", lambda *inputs: pytest.fail("split again"))
+    assert np.array_equal(built(batch([0]), VOCABULARIES)["scores"][0], first["scores"][0])
 
 
 def test_the_report_says_which_boxes_clip_saw() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +121,24 @@ def test_images_are_sorted_by_their_mean_iou_and_runs_compared_by_accuracy(folde
     assert console.file.getvalue().count(cell) == 2  # type: ignore[attr-defined]
 
 
-def with_boxes(path: Path, results: list[dict[str, Any]]) -> dict[str, Any]:
+TWO_STEPS = (
+    {"use": "sam_prompt", "options": {"variant": "sam_tiny", "per": "instance"}},
+    {"use": "alpha_clip", "options": {"variant": "alpha_clip_tiny", "context": "crop_square", "padding": 0.4}},
+)
+ONE_STEP = ({"use": "ovsam", "options": {"variant": "ovsam_tiny"}},)
+
+
+def with_boxes(path: Path, results: list[dict[str, Any]], methods: Sequence[Any] = TWO_STEPS) -> dict[str, Any]:
     """A config whose prompts are these results of a detector, written to a file."""
     path.write_text(json.dumps(results))
-    naming = {"variant": "alpha_clip_tiny", "context": "crop_square", "padding": 0.4}
-    stages = [
-        {"use": "detector_prompts", "options": {"path": str(path)}},
-        {"use": "sam_prompt", "options": {"variant": "sam_tiny", "per": "instance"}},
-        {"use": "alpha_clip", "options": naming},
-    ]
+    stages = [{"use": "detector_prompts", "options": {"path": str(path)}}, *methods]
     return {"pools": [{"stages": stages}], "keep_predictions": "none", "exact": True}
 
 
-def test_masks_for_boxes_of_a_detector_have_an_ap_that_does_not_depend_on_the_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("methods", [TWO_STEPS, pytest.param(ONE_STEP, marks=pytest.mark.slow)])
+def test_masks_for_boxes_of_a_detector_have_an_ap_that_does_not_depend_on_the_parts(
+    methods: Sequence[Any], tmp_path: Path
+) -> None:
     found = catalog.load(BENCHMARK)
     results = []
     for item in list(found.items("", "validation"))[:IMAGES]:
@@ -140,9 +146,9 @@ def test_masks_for_boxes_of_a_detector_have_an_ap_that_does_not_depend_on_the_pa
         for x0, y0, x1, y1 in image.frames.tolist():
             box = [x0, y0, x1 - x0, y1 - y0]
             results.append({"image_id": image.number, "category_id": 1, "bbox": box, "score": 1 / (1 + len(results))})
-    config = with_boxes(tmp_path / "boxes.json", results)
+    config = with_boxes(tmp_path / "boxes.json", results, methods)
     one, two = (planned(tmp_path / name, config) for name in ("one", "two"))
-    assert uses(one) == ["decode", "instances", "detector_prompts", "sam_prompt", "alpha_clip", "measure"]
+    assert uses(one)[2:-1] == ["detector_prompts", *(method["use"] for method in methods)]
     whole = report.build(evaluated(one, [[0, 1, 2, 3]])).benchmarks[BENCHMARK]
     parts = report.build(evaluated(two, [[2], [3, 0], [1, 0]])).benchmarks[BENCHMARK]
     assert whole.metrics == parts.metrics

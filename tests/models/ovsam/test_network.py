@@ -1,5 +1,6 @@
 """Open-Vocabulary SAM: checkpoints of all layouts, prompts of several images, names, the ensemble, and errors."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.models import text, zoo
 from ovss_ray.models.ovsam import head, inputs, network, words
 from ovss_ray.models.ovsam.network import Ovsam
+from ovss_ray.models.ovsam.parts import state_of
 from ovss_ray.models.ovsam.variants import checkpoints, remaining
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests import small_ovsam
@@ -58,6 +60,23 @@ def test_every_layout_of_checkpoints_gives_the_same_network(
     expected = model.state_dict()
     assert set(loaded.state_dict()) == set(expected)
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
+
+
+def test_every_tensor_comes_from_the_file_and_entry_from_which_the_official_code_reads_it(
+    shared: Path, tmp_path: Path
+) -> None:
+    sources = json.loads((shared / "parity/ovsam/checkpoint_map.json").read_text())
+    contents: dict[str, dict[str, Tensor]] = {}
+    for number, (file, key) in enumerate(sources.values()):
+        contents.setdefault(file.split("/")[-1].split()[-1], {})[key] = torch.tensor(number)
+    paths = []
+    for name in checkpoints("ovsam_rn50x16"):
+        paths.append(tmp_path / zoo.weights_of(name).file)
+        torch.save(contents.pop(paths[-1].name), paths[-1])
+    assert not contents
+    assert {key: int(value) for key, value in state_of("ovsam_rn50x16", paths).items()} == {
+        key: number for number, key in enumerate(sources)
+    }
 
 
 def test_a_first_file_says_which_files_remain(files: dict[str, Path]) -> None:
