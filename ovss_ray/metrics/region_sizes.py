@@ -52,9 +52,13 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
     correct = question.labelled(prediction) == truth
     pixels, hits = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for label in np.unique(truth[truth != IGNORE]):
-        number, places = cv2.connectedComponents((truth == label).view(np.uint8), connectivity=8)
-        pixels.append(np.bincount(places.reshape(-1), minlength=number)[1:])  # 0: all other pixels
-        hits.append(np.bincount(places[correct], minlength=number)[1:])
+        mask = (truth == label).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        box = slice(y, y + height), slice(x, x + width)
+        number, places = cv2.connectedComponents(mask[box], connectivity=8)
+        inside = mask[box].view(np.bool_)
+        pixels.append(np.bincount(places[inside], minlength=number)[1:])  # 0: no pixel of the label
+        hits.append(np.bincount(places[inside & correct[box]], minlength=number)[1:])
     areas, right = np.concatenate(pixels), np.concatenate(hits)
     size = np.searchsorted(list(SIZES.values()), areas, "right") - 1
     weights = (np.ones_like(areas), 2 * right >= areas, areas, right)

@@ -76,7 +76,9 @@ def _of_images(name: str, reading: Reading, cells: Cells) -> Iterator[Row]:
 
 def _of_confusions(name: str, reading: Reading) -> Iterator[Row]:
     labels, partial = reading.card["labels"], reading.total.partials.get(metrics.MAIN)
-    for truth, prediction in np.argwhere(partial.counts).tolist() if partial else ():
+    if partial is None:
+        return
+    for truth, prediction in np.argwhere(partial.counts).tolist():
         named = (prediction, labels[prediction]) if prediction < len(labels) else ("", NO_CLASS)
         yield name, truth, labels[truth], *named, int(partial.counts[truth, prediction])
 
