@@ -50,7 +50,8 @@ class Stage(stage.Stage):
         """
         classes, index = self.benchmarks[benchmark].question(part)
         if words and words.digest != classes.digest:
-            index = [NONE if k == NONE else index[k] for k in exact_mapping(words.classes, classes).tolist()]
+            matches = exact_mapping(words.classes, classes).tolist()
+            index = tuple(NONE if k == NONE else index[k] for k in matches)
         table = np.full(IGNORE + 1, NONE, np.uint16)
         table[list(reversed(index))] = np.arange(len(index))[::-1]
         return table
