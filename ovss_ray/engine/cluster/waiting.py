@@ -149,7 +149,7 @@ def _looks(
 def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
     """Request nodes from the autoscaler during the block. Yield a function that repeats the request.
 
-    Ray keeps the last request of a cluster only, so another command that waits, or stops waiting, may have replaced it.
+    Ray keeps only the last request of a cluster. Another command that waits, or stops waiting, may have replaced it.
     Without an autoscaler, Ray ignores the request.
     """
     if not needs:
