@@ -10,7 +10,7 @@ than fp32 here, since it needs torch.compile; torch.ao.quantization and its tens
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Int8Linear(nn.Module):
         zero = LARGEST_INPUT + 1
         rounded = (rows / scales).round_().add_(zero).to(torch.uint8)
         weight = self.packed, self.scales, self.zeros
-        output = 1.0, 0, torch.float32, "none", [], ""  # scale, zero, dtype, and no further operation
+        output: Any = 1.0, 0, torch.float32, "none", [], ""  # scale, zero, dtype, and no further operation
         products = torch.ops.onednn.qlinear_pointwise(rounded, 1.0, zero, *weight, None, *output)
         products = products.mul_(scales)
         return (products if self.bias is None else products.add_(self.bias)).unflatten(0, x.shape[:-1])
@@ -78,16 +78,14 @@ def _quantise(network: nn.Module, towers: Sequence[str]) -> None:
 
 def _replace(module: nn.Module) -> bool:
     """Replace the linear layers that are children of a module. Return whether there are any."""
-    linear = {
-        name: child for name, child in module.named_children()
-        if isinstance(child, nn.Linear) and min(child.weight.shape) >= SMALLEST
-    }  # fmt: skip
-    for name, child in linear.items():
+    linear = [(name, child) for name, child in module.named_children() if isinstance(child, nn.Linear)]
+    wide = [(name, child) for name, child in linear if min(child.weight.shape) >= SMALLEST]
+    for name, child in wide:
         setattr(module, name, Int8Linear(child.weight.detach(), _detached(child.bias)))
-    stacked = isinstance(module, Attention) and module.in_proj_weight.shape[1] >= SMALLEST
-    if stacked:
+    if isinstance(module, Attention) and module.in_proj_weight.shape[1] >= SMALLEST:
         module.stacked = Int8Linear(module.in_proj_weight.detach(), module.in_proj_bias.detach())
-    return bool(linear) or stacked
+        return True
+    return bool(wide)
 
 
 def _detached(bias: Tensor | None) -> Tensor | None:
