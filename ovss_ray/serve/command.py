@@ -226,13 +226,18 @@ def _http() -> DeploymentStatusOverview | None:
     return app.deployments.get(pools.HTTP) if app else None
 
 
+def _runs(state: DeploymentStatusOverview) -> bool:
+    """Return True if a replica of a deployment runs."""
+    return any(count for kind, count in state.replica_states.items() if kind == RUNNING)
+
+
 def _answering() -> DeploymentHandle | None:
     """Return the service if it answers requests already, else None.
 
     Ray Serve reports that a service has started up to a second after its first answer.
     """
     with suppress(*FAULTS):
-        if (http := _http()) and http.replica_states.get(RUNNING):
+        if (http := _http()) and _runs(http):
             return serve.get_deployment_handle(pools.HTTP, NAME)
     return None
 
@@ -240,7 +245,7 @@ def _answering() -> DeploymentHandle | None:
 def _missing(news: News) -> Sequence[str]:
     """Return the new lines if no HTTP process runs; none if one runs, which may be too busy to answer."""
     http = _http()
-    if http is None or http.replica_states.get(RUNNING):
+    if http is None or _runs(http):
         return ()
     failed = "\n" in http.message  # with a traceback
     return news.silent(_brief(http.message) if failed else "")
