@@ -166,7 +166,7 @@ def test_an_official_checkpoint_is_loaded_by_name(tmp_path: Path, monkeypatch: p
     assert np.array_equal(answer.logits, expected.logits)
     with pytest.raises(OvssError, match=r"not a checkpoint of sam_tiny.*It is a checkpoint of sam_vit_b"):
         models.load("sam_tiny", tmp_path / "small.pth")
-    with pytest.raises(OvssError, match="fp32 or bf16"):
+    with pytest.raises(OvssError, match="fp32, bf16, int8"):
         models.load("sam_vit_b", tmp_path / "small.pth", precision="fp8")
 
 
