@@ -17,7 +17,7 @@ class SamConfig(NetworkConfig):
     """sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h, or sam_mobile (MobileSAM)"""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """fp32, or bf16 in the image encoder and for automatic masks. bf16 is meant for GPUs; its speed is not measured
-    yet, and masks change slightly"""
+    yet, and masks change slightly. int8: the image encoder on a CPU (models/runtime/int8.py)"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
     """True: compile the image encoder when a worker starts. A string also sets the mode of torch.compile; both modes
     use CUDA graphs. A compiled encoder pads a smaller batch, which then takes as long as a full one.
