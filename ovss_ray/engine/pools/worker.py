@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -185,8 +185,9 @@ def _traces(worker: str) -> TextIO:
     file = _trace_file(worker)
     file.parent.mkdir(exist_ok=True)
     for old in file.parent.iterdir():
-        if old.stat().st_mtime < time.time() - DAY:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another worker has just deleted it
+            if old.stat().st_mtime < time.time() - DAY:
+                old.unlink()
     return file.open("w")
 
 

@@ -64,10 +64,11 @@ class ArrayCache:
 
     def _forget(self) -> None:
         """Delete the least recently used files, and temporary files of processes that died."""
-        stored = sorted(
-            ((file.stat(), file) for file in self.folder.iterdir()),
-            key=lambda stat_and_file: stat_and_file[0].st_mtime_ns,
-        )
+        stored = []
+        for file in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
+                stored.append((file.stat(), file))
+        stored.sort(key=lambda stat_and_file: stat_and_file[0].st_mtime_ns)
         excess = sum(stat.st_size for stat, _ in stored) - self.limit_bytes
         for stat, file in stored:
             dead = file.suffix == ".part" and stat.st_mtime < time.time() - 3600

@@ -1,6 +1,7 @@
 """Arrays are kept on disk, bounded in bytes, and never trusted blindly."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,16 @@ def test_a_damaged_file_is_made_again_not_trusted(tmp_path: Path, damage: object
     file.write_bytes(damage(file.read_bytes()))
     assert (filled(cache, "a", 2) == 2).all()
     assert (filled(cache, "a", 3) == 2).all()
+
+
+def test_files_that_another_process_deletes_meanwhile_are_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: [*listed(folder), folder / "deleted.0.npy"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "cannot write the cache"
+        filled(ArrayCache(tmp_path), "a", 1)
 
 
 def test_the_cache_forgets_what_was_unused_for_longest(tmp_path: Path) -> None:
