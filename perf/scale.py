@@ -181,14 +181,14 @@ def planned(folder: Path, images: int, seconds: float, small: bool = False) -> R
 
 @contextmanager
 def _cluster(gpus: int) -> Iterator[None]:
-    """Start a Ray cluster of one node with faked GPUs, and with as many CPUs, during the block."""
+    """Start a Ray cluster of one node during the block. Its GPUs, a CPU for each four, and its memory are faked."""
     ray_internals.prepare_import()
     os.environ.update({**ray_internals.SETTINGS, "RAY_ADDRESS": "local"})
     import ray
 
-    from ovss_ray.engine.cluster import ray_start
+    from ovss_ray.engine.cluster import placement, ray_start
 
-    sizes = {"num_cpus": max(8, gpus), "num_gpus": gpus}
+    sizes = {"num_cpus": max(8, gpus // 4), "num_gpus": gpus, "_memory": 2 * placement.HEAP * gpus}
     ray_start.start(partial(ray.init, "local", include_dashboard=False, log_to_driver=False, **sizes), local=True)
     try:
         yield

@@ -77,10 +77,6 @@ SETTINGS = {
 }
 """Environment variables for a new local cluster: name → value. Variables that the user has set keep their values."""
 SERVING = SETTINGS | {
-    # Bytes up to which a process sends an object to another directly, instead of through the node's shared memory.
-    # By default, 100 kB: each photograph and label map would then cost messages to the node's daemon.
-    "RAY_max_direct_call_object_size": "1000000",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # else each request is handed to another thread and back
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ovss_ray.serve.intake.headers.begin",  # a deadline for headers
 }
 """The same for a cluster on which the service runs."""
@@ -212,13 +208,18 @@ def _set(context: "DataContext", path: str, value: object) -> None:
 
 
 def quiet_data(callbacks: Sequence[type] = ()) -> None:
-    """Make Ray Data print nothing: no progress bars, no log, no warnings. `callbacks`: classes of its callbacks."""
+    """Make Ray Data print nothing, and keep workers that wait. `callbacks`: classes of Ray Data's callbacks.
+
+    It prints no progress bars, no log and no warnings. By default, it would end workers of a pool that is not busy.
+    Some seconds later it would start others, which load their networks again.
+    """
     from ray.data import DataContext
 
     context = DataContext.get_current()
     _set(context, "enable_progress_bars", False)
     _set(context, "issue_detectors_config.detectors", [])  # of hanging work, for instance, which Watch looks after
     _set(context, "custom_execution_callback_classes", list(callbacks))
+    _set(context, "autoscaling_config.actor_pool_util_downscaling_threshold", -1.0)  # no pool is used less than that
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks")  # of a short run's last round
 

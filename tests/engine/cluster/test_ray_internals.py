@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from operator import attrgetter
@@ -17,12 +18,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
 import ray
 from ray import serve
 from ray.data import DataContext
+from ray.data._internal.execution.operators.actor_pool_map_operator import _ActorPool
 from ray.data._internal.execution.resource_manager import ResourceManager
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
@@ -306,6 +309,33 @@ def test_ray_data_starts_a_worker_that_has_died_anew_and_gives_it_its_rows_again
     assert sorted(row["id"] for row in made.iter_rows()) == [0, 1, 2, 3], LACKS.format("restarts of Ray Data's workers")
     assert note.exists()
     assert 0 < len(sums) <= len(steps) + 1, LACKS.format("ResourceManager.update_usages, or its place in the executor")
+
+
+class Slow:
+    """Waits for each row."""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.05)
+        return {"id": batch["id"], "worker": np.full(len(batch["id"]), os.getpid())}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_ray_data_keeps_workers_that_wait_for_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    scale = _ActorPool.scale
+    monkeypatch.setattr(
+        _ActorPool,
+        "scale",
+        lambda pool, request: (ended.append(request.reason) if request.delta < 0 else None, scale(pool, request))[1],
+    )
+    ray_internals.quiet_data()
+    slow = ray.data.from_items([{"id": number} for number in range(12)], override_num_blocks=12).map_batches(
+        Slow, batch_size=1, num_cpus=0.1, compute=ray.data.ActorPoolStrategy(size=1)
+    )
+    waiting = ray.data.ActorPoolStrategy(min_size=1, max_size=2, initial_size=2)
+    made = slow.map_batches(Slow, batch_size=1, num_cpus=0.1, compute=waiting)
+    assert len(list(made.iter_rows())) == 12
+    assert set(ended) <= {"consumed all inputs"}, LACKS.format("actor_pool_util_downscaling_threshold")
 
 
 def test_the_error_of_a_dead_worker_has_its_name() -> None:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from ovss_ray.config.run import Pool, RunConfig
-from ovss_ray.engine.cluster import placement
+from ovss_ray.engine.cluster import placement, preflight
 from ovss_ray.engine.cluster.nodes import Node, Size, even, matches
 from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.io import processor
@@ -95,6 +95,19 @@ def test_networks_for_gpus_on_the_cpus_of_a_cluster_are_reported() -> None:
     assert placement.on_cpus(slow, cluster, 1e7) == "", "small networks are made for CPUs, too"
     assert placement.on_cpus(slow, even(1, 4), 1e9) == "", "nor can nodes join a laptop"
     assert placement.on_cpus(place(replace(cluster, nodes=(Node(4, 1),)), pool("san")), cluster, 1e9) == ""
+
+
+def test_gpus_that_the_memory_leaves_idle_are_reported() -> None:
+    def warning(memory: float, **settings: Any) -> str:
+        pools, cluster = complete(RunConfig(pools=(pool("san", **settings),))), even(1, 64, 8, memory)
+        return preflight.idle_gpus(pools, placement.place(pools, cluster, 1e9), cluster, 1e9)
+
+    assert warning(7e9).startswith("4 of 8 GPUs have no worker: the nodes offer Ray 7.0 GB of memory")
+    assert "a worker is expected to need 2.0 GB. Set `workers` of the pool" in warning(7e9)
+    assert warning(5e9, gpus=2).startswith("2 of 8 GPUs have no worker")
+    assert warning(16e9) == "", "eight workers fit"
+    assert warning(7e9, workers=3) == "", "three are asked for"
+    assert warning(64e9, gpus=5) == "", "two GPUs are too few for another worker, not the memory"
 
 
 def test_bf16_on_cpus_without_its_instructions_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
