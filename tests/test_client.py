@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.serve.bright import MODEL, OUTLINER, WORDS, Toy, picture, service
 from tests.toys import bright
+from tests.web import free_port
 
 
 @contextmanager
@@ -393,8 +393,7 @@ def test_it_gives_up_when_its_patience_is_over_and_not_before() -> None:
 def test_a_service_that_is_not_there_yet_is_waited_for_and_a_line_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setattr(retries, "NOTICE", 0.0)
     with ThreadPoolExecutor(1) as asking:
         waiting = asking.submit(Client(f"http://127.0.0.1:{port}").models)

@@ -5,7 +5,6 @@ import os
 import runpy
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from ovss_ray.runs.plan import JOB
 from ovss_ray.runs.sources import plan_runs
 from tests.cluster.test_monitoring import of_runs
 from tests.paths import ROOT
+from tests.web import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -50,12 +50,6 @@ SUBMITTED = 30_000_000
 """Bytes that a submitted job may have. Most of them are the weights of the small networks."""
 WORDS = ["wall", "sky", "tree", "mountain", "car", "door"]
 ORACLE = ["--set", "pools=[{stages: [{use: oracle}]}]", "--set", "keep_predictions=none"]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Cluster(NamedTuple):

@@ -1,13 +1,20 @@
-"""A web server on 127.0.0.1 that behaves as ill as it is told to."""
+"""A web server on 127.0.0.1 that behaves as ill as it is told to, and free ports of that address."""
 
 import io
 import re
+import socket
 import tarfile
 import threading
 import zipfile
 import zlib
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 class Web(ThreadingHTTPServer):

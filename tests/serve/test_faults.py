@@ -1,6 +1,5 @@
 """What breaks while clients ask: with the shipped client nothing is lost, and the time to find it is kept."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from ovss_ray.serve.deployments.app import LATE, QUIET, application
 from perf.serve import replicas
 from tests.serve.bright import picture
 from tests.toys import bright
+from tests.web import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -95,8 +95,7 @@ def crowd(address: str, hung: bool = False) -> Iterator[Crowd]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Where Serve listens, on a cluster of this process. Its checks of replicas are frequent."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    port = free_port()
     with pytest.MonkeyPatch.context() as patch, connection.connect(ray_internals.SERVING):
         for name, value in HEALTH.items():
             patch.setitem(app.HEALTH, name, value)

@@ -33,6 +33,7 @@ from ovss_ray.structures.columns import Batch, column
 from ovss_ray.structures.masks import regions
 from ovss_ray.structures.vocabulary import Vocabulary
 from tests.paths import ROOT
+from tests.web import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -73,8 +74,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("served")
     (folder / "two_pools.yaml").write_text(SAN % (folder / "batches"))
     (folder / "two_workers.yaml").write_text(SAM % shipped_configs()["sam_alpha_clip_tiny"])
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    port = free_port()
     models = [str(folder / f"{name}.yaml") for name in MODELS]
     command = [sys.executable, "-m", "ovss_ray", "serve", *models, "--port", str(port)]
     with (folder / "output").open("wb") as output:

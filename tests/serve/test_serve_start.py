@@ -20,6 +20,7 @@ from ovss_ray.config.run import RunConfig
 from ovss_ray.errors import OvssError
 from ovss_ray.serve import command
 from tests.serve.test_command import SLOW
+from tests.web import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -42,8 +43,7 @@ def slow(tmp_path: Path) -> Mapping[str, RunConfig]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 def late(monkeypatch: pytest.MonkeyPatch) -> list[int]:
