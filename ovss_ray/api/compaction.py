@@ -45,9 +45,9 @@ def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int
             images = benchmark.images
             unpaired = f", {benchmark.files.incomplete} files without a partner" if benchmark.files.incomplete else ""
             raise OvssError(
-                f"--compact needs a finished run, and {name} in {folder.uri} is not final: {images.scored} of "
-                f"{images.expected} images scored, {images.failed} failed{unpaired}. Run the command that started "
-                "this run again, until every image is scored"
+                f"--compact needs a finished run, but {name} in {folder.uri} is not final: {images.scored} of "
+                f"{images.expected} images scored, {images.failed} failed{unpaired}. Repeat the command of this run, "
+                "until every image is scored"
             )
         if names := [metric for metric in reading.total.partials if metrics.load(metric).sums is None]:
             raise OvssError(

@@ -107,7 +107,7 @@ class Cells:
         return csr_array((np.concatenate(values), places), shape=(3 * n + 2, self.photographs))  # adds repeated places
 
     def whole(self) -> ClassSums:
-        """Return the sums over all images, as a single resample."""
+        """Return the sums over all images, in the form of one resample (R = 1)."""
         return self._sums(self.matrix.sum(axis=1)[None])
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> ClassSums:

@@ -28,7 +28,10 @@ def names(record: Record) -> list[Word]:
 
 
 def pixels(record: Record, labels: int) -> np.ndarray:
-    """Return n[g, w] of an image, (labels, W + 1) int64; the last column counts pixels without a word."""
+    """Return the number of pixels of each label and word in an image: n[g, w], (labels, W + 1) int64.
+
+    W: number of words of the image. The last column counts pixels without a word.
+    """
     table = np.zeros((labels, len(record["classes"]) + 1), np.int64)
     word = np.asarray(record["word"], np.int64)
     where = np.asarray(record["truth"], np.int64), np.where(word == NONE, table.shape[1] - 1, word)

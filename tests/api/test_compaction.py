@@ -174,7 +174,7 @@ def test_only_finished_runs_become_compact_and_the_reason_is_named(tmp_path: Pat
     refused(make(tmp_path / "part", [[0, 1]]), "camvid .* is not final: 2 of 12 images scored, 0 failed")
     failed = make(tmp_path / "failed", [[*range(1, IMAGES)]])
     records.append(failed.records("camvid"), rows(False).take([0]))
-    refused(failed, "not final: 11 of 12 images scored, 1 failed. Run the command that started this run again")
+    refused(failed, "not final: 11 of 12 images scored, 1 failed. Repeat the command of this run")
     ranked = make(tmp_path / "ranked", [])
     records.append(ranked.records("camvid"), RANKED)
     refused(ranked, "camvid was measured by instance_ap, instance_ap_lvis, whose values need all records")

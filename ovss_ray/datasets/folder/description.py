@@ -23,7 +23,7 @@ def _no_truth_value(value: Any) -> Any:
     """Reject true and false where a number is expected. YAML reads `yes`, `on` and similar words as true."""
     for inner in value if isinstance(value, list | tuple) else (value,):
         if isinstance(inner, bool):
-            raise ValueError("expected a number (YAML reads on, off, yes and no as true or false)")
+            raise ValueError("expected a number (YAML reads `on`, `off`, `yes` and `no` as true or false)")
     return value
 
 

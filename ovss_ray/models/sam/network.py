@@ -227,9 +227,11 @@ def _numbers(what: str, values: object, shape: tuple[int, ...]) -> np.ndarray:
     except (TypeError, ValueError) as failure:
         raise OvssError(f"{what}: expected numbers, found {values!r}") from failure
     fits = array.ndim == len(shape) and all(n == m or (m < 0 < n) for n, m in zip(array.shape, shape, strict=True))
-    if not fits or not np.isfinite(array).all():
+    if not fits:
         wanted = " × ".join("n" if n < 0 else str(n) for n in shape)
         raise OvssError(f"{what}: expected {wanted} finite numbers, got an array of shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise OvssError(f"{what}: expected finite numbers, found NaN or infinity")
     return array
 
 

@@ -115,7 +115,7 @@ def probabilities(mask_logits: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _continued(count: int) -> Tensor:
-    """Return the indices 0 to count − 1; the last one is repeated up to a multiple of SIDE."""
+    """Return the indices 0 to count − 1. The last index is repeated until their number is a multiple of SIDE."""
     return torch.arange(-(-count // SIDE) * SIDE).clamp(max=count - 1)
 
 

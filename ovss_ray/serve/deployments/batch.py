@@ -35,7 +35,7 @@ LARGER = 8
 COLD = 15.0
 """Seconds: if the warm-up takes longer, the pace is not measured, since further images would delay the start"""
 SLOW = 3.0
-"""Seconds: if the small test image takes longer, the larger image is not computed, since it might take minutes"""
+"""Seconds: if the warm-up image takes longer, no larger image is processed, since that might take minutes"""
 
 POINTED = "ovsam_everything, ovsam_everything_tiny or sam_alpha_clip_tiny"
 """Shipped configs that answer prompts"""

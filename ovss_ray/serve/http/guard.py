@@ -102,9 +102,10 @@ def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> Non
 
 
 class Guard:
-    """ASGI middleware that admits requests with the API key, and for public paths.
+    """ASGI middleware that admits requests with a valid API key. Public paths need no key.
 
-    If no key is set, it admits local requests only. A local request comes from this machine, and from no foreign page.
+    If no key is set, it only admits requests from this machine. It refuses those that a web page of another origin
+    sends.
     """
 
     def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:

@@ -194,6 +194,7 @@ FAULTS = {
     "another label": ({"points": [[1, 2]], "labels": [2]}, "each point needs the label 1 or 0"),
     "no points": ({"points": [], "labels": []}, "points: expected n × 2"),
     "flat": ({"points": [1, 2], "labels": [1]}, r"points: expected n × 2 finite numbers, got an array of shape \(2,\)"),
+    "nan": ({"points": [[1, float("nan")]], "labels": [1]}, "points: expected finite numbers, found NaN or infinity"),
     "words": ({"box": ["a", 1, 2, 3]}, "box: expected numbers, found"),
     "infinite": ({"box": [0, 0, np.inf, 3]}, "box: expected 4 finite"),
     "size of mask": ({"mask": np.zeros((256, 256))}, "mask: expected 32 × 32"),

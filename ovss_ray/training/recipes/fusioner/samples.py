@@ -21,11 +21,13 @@ class Window(NamedTuple):
 
 
 def stacked(windows: Iterable[Window], rows: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return a batch of V windows with S samples. `rows` has the index of each class name.
+    """Return a batch of V windows with S samples. `rows`: class name → row of its text embedding.
+
+    Keys of the batch:
 
     - `windows` (V, 3, n, n) float32
     - `which` (S,): index of each sample's window
-    - `classes` (S,): index of each sample's class name
+    - `classes` (S,): row of the text embedding of each sample's class name
     - `targets` (S, n, n) uint8
     """
     listed = list(windows)

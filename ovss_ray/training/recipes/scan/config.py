@@ -18,7 +18,10 @@ class Config(MaskTraining):
     backbone: str | None = None
     """checkpoint of a pretrained Swin, in the format of its authors; None: random values"""
     regions: str | None = None
-    """weights of a training `scan_clip`: the region CLIP for measurements and for the exported file; None: `clip`"""
+    """checkpoint of the region CLIP, as written by the recipe `scan_clip`; None: the CLIP of `clip`
+
+    It is used in measurements and written to the exported file.
+    """
     auxiliary: Literal["official", "all"] = "official"
     """supervised outputs in addition to the last output of the decoder
 
