@@ -196,7 +196,7 @@ FAULTS = {
     "flat": ({"points": [1, 2], "labels": [1]}, r"points: expected n × 2 finite numbers, got an array of shape \(2,\)"),
     "nan": ({"points": [[1, float("nan")]], "labels": [1]}, "points: expected finite numbers, found NaN or infinity"),
     "words": ({"box": ["a", 1, 2, 3]}, "box: expected numbers, found"),
-    "infinite": ({"box": [0, 0, np.inf, 3]}, "box: expected 4 finite"),
+    "infinite": ({"box": [0, 0, np.inf, 3]}, "box: expected finite numbers, found NaN or infinity"),
     "size of mask": ({"mask": np.zeros((256, 256))}, "mask: expected 32 × 32"),
 }
 
