@@ -49,7 +49,7 @@ REMOVED = {
         "`stages` of the config. To resume an existing run, delete it from config.yaml and identity.json in its folder"
     ),
 }
-"""Error message for each removed module, which old configs may still use, by the module's full name."""
+"""Full name of a removed module, which old configs may still use → error message."""
 
 
 def find(package: str, name: str, attribute: str) -> Any:

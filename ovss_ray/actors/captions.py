@@ -116,7 +116,7 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        If a user's captioner has no function `files`, only the option `model` identifies the files that it loads. So
+        If a user's captioner has no function `files`, only the option `model` identifies the captioner's files. So
         the digest covers `model`, unless the option has its default value.
         """
         default = cls.Config.model_fields["model"].default

@@ -66,7 +66,7 @@ class Stage(stage.Stage):
             return {"words": column(map(self._scored, embeddings, batch["captions"], batch["words"]))}
 
     def _scored(self, image: "Tensor", captions: Mapping[str, Any], words: Words) -> Words:
-        """Return the words to keep of an image, highest score first; ties keep their order. `image`: embedding (D,)."""
+        """Return the best words of an image, highest score first; ties keep their order. `image`: embedding (D,)."""
         from ovss_ray.models.alpha_clip import cased
 
         classes = words.get("classes") or ()

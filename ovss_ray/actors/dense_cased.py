@@ -66,7 +66,7 @@ class Stage(stage.Stage):
         most: int = Field(default=16, ge=1)
         """maximum number of regions of an image, the largest first; for `detector: regions`"""
         vocabulary: Literal["patch", "image"] = "patch"
-        """patch: each patch has its captions and candidates; image: all patches have those of the whole image; not for
+        """patch: captions and candidates are found for each patch; image: for the whole image; not for
         `detector: dense`"""
         uncovered: Literal["none", "first"] = "none"
         """word of pixels in no patch. none: no word; first: the first word, as in vicss; not for `detector: dense`"""
@@ -74,9 +74,9 @@ class Stage(stage.Stage):
         @field_validator("words")
         @classmethod
         def _from_captions(cls, words: StageConfig) -> StageConfig:
-            """Return the stage with checked options.
+            """Return the stage that finds words, with checked options.
 
-            Raises ValueError unless the stage reads only `captions`, and writes `words`.
+            Raises ValueError unless this stage reads only `captions`, and writes `words`.
             """
             try:
                 settings = words.settings()
@@ -129,7 +129,7 @@ class Stage(stage.Stage):
         return {"words": column(words for words, _ in rows), "prediction": column(labels for _, labels in rows)}
 
     def _segment(self, image: np.ndarray, *regions: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-        """Return the words and the prediction (H, W) uint16 of an image. `regions`: their boxes and bits, if read."""
+        """Return the words and the prediction (H, W) uint16 of an image. `regions`: boxes and bits, if read."""
         if self.config.detector == "dense":
             return self._dense(image)
         if not regions:
@@ -148,7 +148,7 @@ class Stage(stage.Stage):
         return words, labels.astype(np.uint16)
 
     def embed(self, image: np.ndarray) -> "Tensor":
-        """Return the map of embeddings, (side, side, D) of unit norm, of an image (H, W, 3) uint8 RGB."""
+        """Return the embedding of each cell of an image (H, W, 3) uint8 RGB: (side, side, D), unit norm."""
         import torch
 
         from ovss_ray.models.alpha_clip import grids, inputs
@@ -160,7 +160,7 @@ class Stage(stage.Stage):
         return grids.averaged(embeddings, grids.boxes(config.grids, config.shifted), config.side)
 
     def _grid(self, size: tuple[int, ...]) -> np.ndarray:
-        """Return the boxes (N, 4) of patches of an image (H, W), as grids.grid_boxes."""
+        """Return the boxes (N, 4) of the patches of an image with the size (H, W). See grids.grid_boxes."""
         from ovss_ray.models.alpha_clip import grids
 
         return grids.grid_boxes((size[0], size[1]), self.config.grids, self.config.smallest)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.fusioner.windows import Layout
 
 COCO = "coco20i"
-"""Data set whose published checkpoints were trained on COCO, and so expect COCO's normalisation"""
+"""Few-shot data set on COCO. Fusioner's published checkpoints for it expect the normalisation `coco`"""
 FOLDED = ("pascal5i", COCO)
 """Few-shot data sets. Each of their benchmarks is a fold of the classes"""
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
@@ -84,7 +84,7 @@ class Stage(WithClassifiers, stage.Stage):
             return (self.weights, self.base)
 
         def data_set(self, benchmark: str) -> DataSet:
-            """Return the normalisation of a benchmark's photographs; "" stands for a request to the online service."""
+            """Return the normalisation of a benchmark's photographs. `benchmark` is "" for a request to the service."""
             return self.normalise or ("coco" if benchmark.partition(":")[0] == COCO else "pascal")
 
     @classmethod

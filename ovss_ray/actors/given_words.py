@@ -99,8 +99,8 @@ class Stage(stage.Stage):
         unused = [entry for entry in entries if entry not in used]
         if not used:
             raise OvssError(
-                f"{config.path}: none of the {len(entries):,} entries belongs to an image of this run. An entry is for "
-                f"{unused[0]!r}, and an image is {first!r}. Write the ids of the images"
+                f"{config.path}: none of the {len(entries):,} entries belongs to an image of this run. Example of an "
+                f"entry: {unused[0]!r}; example of an image id: {first!r}. In each entry, name the image by its id"
             )
         fate = "will fail" if config.missing == "error" else "have the classes of the benchmark"
         rest = f"{lacking:,} of {total:,} images have no entry, such as {first!r}. They {fate}"
@@ -176,7 +176,7 @@ def _checked(classes: Any, most: int) -> list[Any]:
 
 
 def _repeated(classes: Any) -> str:
-    """Return the first name that an entry repeats, apart from case and blanks; "" if there is none."""
+    """Return the first repeated name of an entry, or "". Case and blanks do not distinguish names."""
     listed = classes if isinstance(classes, list) else ()
     names = (name for word in listed for name in (word if isinstance(word, list) else [word]))
     seen: set[str] = set()

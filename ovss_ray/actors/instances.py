@@ -16,7 +16,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Decode the file at `truth_uri`: masks, labels, boxes, areas, status; number of the image; digest of the file."""
+    """Decode the file at `truth_uri`: masks, labels, boxes, areas, status; image id of the annotations; file digest."""
 
     reads = ("benchmark", "image_uri", "truth_uri", "part", "size")
     writes = (*TRUE, "image_number", "truth_digest")

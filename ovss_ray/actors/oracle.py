@@ -16,8 +16,8 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, exact_mappi
 class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
-    Several classes may count as one label. Each pixel gets the first class that counts as its label. If images have
-    their own words, it gets the first word that names such a class.
+    Several classes may have the same label. Each pixel gets the first class of its label. If images have their own
+    words, each pixel gets the first word that matches a class of its label.
     """
 
     reads = ("truth", "size", "benchmark", "part", "vocabulary")
@@ -46,7 +46,7 @@ class Stage(stage.Stage):
     def _table(self, benchmark: str, part: str, words: Vocabulary | None) -> np.ndarray:
         """Return the class of each label: an array (65536,) uint16, indexed by label.
 
-        `words`: classes of the image, whose indices are predicted; None: those of the benchmark.
+        `words`: vocabulary of the image. If it differs from the benchmark's, the array has indices into `words`.
         """
         classes, index = self.benchmarks[benchmark].question(part)
         if words and words.digest != classes.digest:

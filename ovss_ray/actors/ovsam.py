@@ -10,8 +10,8 @@ higher. Prompts of several images share passes of the decoder.
 
 CLIP's branch sees the box of the prompt, or the mask's box if the prompt has none. In the published evaluation, the
 branch sees the annotated box of the instance, even if the prompt is a point. This box is not scaled to the network's
-input, but remains in pixels of the photograph. The option `clip_boxes: truth` selects the annotated box; `official`
-also leaves it unscaled. The report states both.
+input, but remains in pixels of the photograph. The option `clip_boxes: truth` selects the annotated box, scaled. The
+option `official` selects the annotated box, unscaled. The report states which box CLIP's branch sees.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,7 +148,7 @@ class Stage(WithNames, stage.Stage):
         return named(self.model, encoded, logits, self._classes(vocabulary), base, novel, boxes).scores
 
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
-        """Return two masks of the K classes, (K,) bool each: base and novel classes, by the benchmark's groups.
+        """Return which of the K classes are base, and which are novel, by the benchmark's groups, (K,) bool each.
 
         Without groups, or if the vocabulary is not the benchmark's, all classes are novel.
         """

@@ -87,7 +87,7 @@ class Stage(WithNames, stage.Stage):
             yield regions.boxes, bits, regions.predicted_iou, names.scores, names.classes, names.probabilities
 
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
-        """Return two masks of the K classes, (K,) bool each: base and novel classes.
+        """Return which of the K classes are base, and which are novel, (K,) bool each.
 
         The benchmark's groups `base` and `novel` are used. Without these groups, or for another vocabulary than the
         benchmark's, the option `base` names the base classes.

@@ -40,7 +40,7 @@ class Stage(stage.Stage):
         """name of the class for `uncovered: background`"""
         contained: float | None = Field(default=None, gt=0, le=1)
         """drop a region if at least this fraction of its area lies inside a larger region that is kept. Of equal
-        regions the first is kept. For methods whose regions include whole objects and also parts of them"""
+        areas, the first counts as larger. For methods whose regions include whole objects and also parts of them"""
 
         @model_validator(mode="after")
         def _one_background(self) -> "Stage.Config":
@@ -112,7 +112,7 @@ def _index(name: str, vocabulary: Vocabulary) -> int:
 
 
 def _outermost(boxes: np.ndarray, masks: Masks, areas: np.ndarray, part: float) -> np.ndarray:
-    """Return (R,) bool: False for regions with at least the fraction `part` of their mask in a larger kept region."""
+    """Return whether each region is kept, (R,) bool: no larger kept region covers `part` or more of its area."""
     stays = np.zeros(len(boxes), bool)
     for i in np.argsort(-areas, kind="stable"):
         low, high = np.maximum(boxes[:, :2], boxes[i, :2]), np.minimum(boxes[:, 2:], boxes[i, 2:])

@@ -86,7 +86,7 @@ class Stage(stage.Stage):
     def files(cls, config: Config) -> tuple[Path, ...]:
         """Return the local files of the predictions.
 
-        Raises OvssError if the path does not exist, or if two label maps number a colour differently.
+        Raises OvssError if the path does not exist, or if two palettes give the same colour different indices.
         """
         if not files.exists(config.path):
             raise OvssError(f"{config.path}: not found. Set `path` to a folder of label maps, or to detectron2's JSON")
@@ -123,8 +123,8 @@ class Stage(stage.Stage):
         none = np.ravel(self.config.none).astype(np.int64)
         if clash := sorted({*none.tolist()} & {*values} - {NONE}):
             raise OvssError(
-                f"none: {clash[0]} is the value of class {list(values).index(clash[0])}, counted from 0, which would "
-                "never be predicted. Remove it from `none`, or set `offset` or `category_ids` to the files' values"
+                f"none: {clash[0]} is the value of class {list(values).index(clash[0])}, counted from 0. This class "
+                "can never be predicted. Remove it from `none`, or set `offset` or `category_ids` to the files' values"
             )
         table = np.full(max(*values, *none, 0) + 1, _INVALID, np.uint16)
         for index, value in enumerate(values):
@@ -135,7 +135,7 @@ class Stage(stage.Stage):
 
 
 def _agree(sample: Iterable[str]) -> None:
-    """Compare the palettes of a sample of label maps. Raises OvssError if two files number a colour differently."""
+    """Compare the palettes of some label maps. Raises OvssError if two give the same colour different indices."""
     shown = []
     for uri in sample:
         with suppress(OvssError):  # the run reports an unreadable file, and continues with the other images

@@ -50,7 +50,7 @@ class Values(Settings):
     ensemble_weight: Fraction | Literal["none"] | None = None
     """weight of the crops in the geometric mean, default 0.7; none: proposals alone, without crops
 
-    0 gives crops alone, contrary to the formula, as in the official code.
+    0: crops alone, as in the official code. By the formula of the mean, 0 would give proposals alone.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
@@ -89,7 +89,7 @@ class Stage(WithClassifiers, stage.Stage):
             return next((name for name in (benchmark, class_lists.base(benchmark)) if name in self.presets), None)
 
         def values(self, benchmark: str) -> Options:
-            """Return the options for the images of a benchmark; "" (a request to the service) has no preset."""
+            """Return the options for a benchmark's images. `benchmark` is "" for a request, without preset."""
             preset = self.preset(benchmark)
             values = {**(_set(self.presets[preset]) if preset else {}), **_set(self)}
             if values.get("ensemble_weight") == "none":
@@ -129,7 +129,7 @@ class Stage(WithClassifiers, stage.Stage):
         self._seconds = 0.0
 
     def parts(self) -> Mapping[str, float]:
-        """Return the wall seconds since the last call for cutting and embedding crops, as {"crops": seconds}."""
+        """Return the wall seconds that cutting and embedding crops took since the last call: {"crops": seconds}."""
         spent, self._seconds = self._seconds, 0.0
         return {"crops": spent}
 

@@ -57,8 +57,8 @@ class Stage(stage.Stage):
 
         family: ClassVar[str] = "ovss_ray.models.san"
         tagger: str = SAN
-        """san, or the dotted name of a module of your own with a function `load`; then `threshold` applies to its
-        scores, and `variant`, `words` and `area` are for the module alone"""
+        """san, or the dotted name of a module of your own with a function `load`. For your own tagger, `threshold`
+        applies to its scores; only the module itself uses `variant`, `words` and `area`"""
         variant: str = "san_tiny"
         """san_tiny, san_vit_b_16 or san_vit_large_14"""
         words: str | tuple[str, ...] = "scenes:all"
@@ -112,7 +112,7 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the options that the run's digest ignores.
 
-        If a user's tagger has no function `files`, only the option `weights` identifies the files that it loads. So the
+        If a user's tagger has no function `files`, only the option `weights` identifies the tagger's files. So the
         digest covers `weights`.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):

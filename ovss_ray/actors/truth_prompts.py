@@ -89,8 +89,7 @@ class Stage(stage.Stage):
 def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
     """Return x, y of the centre point of a mask (H, W) uint8, in pixels of this mask.
 
-    The centre is found after resizing to a long side of `side` pixels. The sides are rounded as for SAM's input, and in
-    mmcv.
+    The mask is first resized to a long side of `side` pixels. The sides are rounded as in mmcv and for SAM's input.
     """
     if side is None:
         return np.array(centre_point(mask > 0), np.float64)

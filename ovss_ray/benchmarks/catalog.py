@@ -53,7 +53,7 @@ class Benchmarks(dict[str, Benchmark]):
     """Benchmarks by name, each loaded on first access. Raises UnknownName for an unknown benchmark."""
 
     def __init__(self, words: Mapping[str, OwnWords] | None = None) -> None:
-        """Create the mapping. `words`: words of the user in place of a benchmark's classes, by benchmark."""
+        """Create the mapping. `words`: benchmark → words of the user in place of the benchmark's classes."""
         super().__init__()
         self._words = words or {}
 
@@ -64,7 +64,7 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return a copy of a benchmark with other class names. `words`: key of a list of names. Raises UnknownName."""
+    """Return a copy of a benchmark with other class names. `words`: a suffix in `variants`. Raises UnknownName."""
     known = variants(name)
     if words not in known:
         kind = f"list of names for {name}"

@@ -8,7 +8,7 @@ _CLASSES = Path(__file__).parent / "classes"
 
 
 def variants(name: str) -> list[str]:
-    """Return the suffixes that a benchmark's name may have after "@". Each selects the class names of other methods.
+    """Return the suffixes that a benchmark's name may have after "@". Each selects the class names of certain methods.
 
     catseg: CAT-Seg, SED. ebseg: EBSeg. fcclip: FC-CLIP, MAFT+, EBSeg (several names per class). mmseg: mmsegmentation.
     openseg: OpenSeg, ODISE. ovsam: Open-Vocabulary SAM, whose names of things are those of fcclip. ovseg: OVSeg, SCAN.

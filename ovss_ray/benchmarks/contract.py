@@ -206,7 +206,7 @@ class Benchmark:
 
     @property
     def asks(self) -> str:
-        """The question of an episode, in words for the report; "" for a benchmark without episodes."""
+        """Sentence for the report: the classes to segment in an episode; "" for a benchmark without episodes."""
         if not self.alone:
             return ""
         if self.parts == self.alone:

@@ -3,7 +3,7 @@
 Requests are repeated if the service is busy, not ready or faulty (429, 503, 500, …). They are also repeated if the
 connection is refused or lost. After `patience` seconds, the client raises an error (see serve/retries.py). A request
 that exceeded the service's time limit (504, code `deadline`) is not repeated. A repeated request gives the same answer.
-Only a job may then run twice, and the service deletes the answers of the second one after a while.
+Repeating the request for a job begins no second job.
 
     client = Client("http://127.0.0.1:8000")
     segmentation = client.segment("street.jpg", ["road", "car", ["tree", "bush"]])

@@ -124,8 +124,8 @@ class Client:
         """Send several images in one request, and return the label map of each, as `segment` does.
 
         An image that is refused, such as a damaged one, gives an OvssError in its place. That error is not raised.
-        Images that are refused because the service is busy are sent again. A request may have `limits.images` images
-        (16). Raises OvssError if the whole request is refused.
+        Images that are refused because the service is busy are sent again. A request may have at most `limits.images`
+        images (default 16). Raises OvssError if the whole request is refused.
         """
         sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
         return several.batch(self._connection, "segment", sent, fields, results.decode_segmentation)
@@ -147,7 +147,7 @@ class Client:
         self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
         model: str | None = None, **more: Unpack[Prompting],
     ) -> Job[Segmentation]:  # fmt: skip
-        """Send several images as a job. Iterate over it for the label map of each, in order, or an OvssError.
+        """Send several images as a job, and return the job. It yields each label map or an OvssError, in order.
 
         The service answers the images one by one, and between other requests. Raises OvssError if the job is refused.
         """
@@ -158,7 +158,7 @@ class Client:
         self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
         model: str | None = None, top: int = 3, ranked: int = 0,
     ) -> Job[Found[Regions]]:  # fmt: skip
-        """Send several images as a job. Iterate over it for the regions of each, in order, or an OvssError.
+        """Send several images as a job, and return the job. It yields each image's regions or an OvssError, in order.
 
         Raises OvssError if the job is refused.
         """

@@ -1,4 +1,4 @@
-"""A connection to the service: requests with the API key, their repetition, and the errors of refused ones."""
+"""A connection to the service. It sends requests with the API key, repeats them, and raises errors for refusals."""
 
 import os
 import secrets
@@ -44,9 +44,10 @@ class Connection:
     def send(
         self, method: str, path: str, fields: Fields | None = None, patience: float | None = None, once: bool = False
     ) -> bytes:
-        """Send a request, and return the body of the answer. `patience`: default that of the connection.
+        """Send a request, and return the body of the answer.
 
-        `once`: the service carries the request out once, even if its answer is lost and it is sent again.
+        `patience`: seconds for which the request is repeated; default: the patience of the connection. `once`: the
+        service executes the request only once, even if the client sends it again because the answer was lost.
 
         Raises NotThere for status 404, DeadlinePassed if the service's time limit was exceeded, OvssError for other
         errors.
@@ -68,7 +69,7 @@ class Connection:
 
 
 def error(address: str, status: int, refusal: Mapping[str, Any]) -> OvssError:
-    """Return the error for a refusal, the JSON document of an answer."""
+    """Return the error for a refused request. `refusal`: the JSON document of the answer."""
     late = refusal.get("code") == retries.DEADLINE
     kind = DeadlinePassed if late else KINDS.get(status, OvssError)
     return kind(f"{address} answered {status}: {refusal.get('detail')}")

@@ -39,7 +39,7 @@ class Found(Generic[AnswerT]):
 
 
 def segmentation(answer: Answer) -> Segmentation:
-    """Return the result of an answer of /v1/segment with a PNG. Raises OvssError if it has none."""
+    """Return the segmentation in an answer of /v1/segment. Raises OvssError if the answer has no PNG."""
     labels = images.decode_labels(picture(answer.png), "the answer")
     return Segmentation(np.where(labels == answer.none, NONE, labels), answer.model_copy(update={"png": None}))
 
@@ -55,17 +55,17 @@ def prompted(answer: Prompted) -> Found[Prompted]:
 
 
 def decode_segmentation(document: Any) -> Segmentation:
-    """Return the result of an answer of /v1/segment, as parsed JSON. Raises OvssError if it has no PNG."""
+    """Return the segmentation in an answer of /v1/segment, given as parsed JSON. Raises OvssError without a PNG."""
     return segmentation(Answer.model_validate(document))
 
 
 def decode_regions(document: Any) -> Found[Regions]:
-    """Return the result of an answer of /v1/regions, as parsed JSON."""
+    """Return the regions in an answer of /v1/regions, given as parsed JSON."""
     return regions(Regions.model_validate(document))
 
 
 def decode(document: Any) -> Any:
-    """Return the result of an answer of /v1/segment or /v1/regions, as parsed JSON. Raises OvssError without a PNG."""
+    """Return the segmentation or regions in an answer, given as parsed JSON. Raises OvssError if a PNG is missing."""
     return decode_regions(document) if "regions" in document else decode_segmentation(document)
 
 

@@ -15,13 +15,13 @@ from ovss_ray.serve.intake.job_state import JobState
 Kind = Literal["segment", "regions"]
 ResultT = TypeVar("ResultT")
 Decode = Callable[[Any], ResultT]
-"""Function that returns the result of an image's answer, as parsed JSON"""
+"""Function that converts the service's answer for one image, given as parsed JSON, to its result"""
 
 
 def batch(
     connection: Connection, kind: Kind, images: Sequence[bytes], fields: Fields, decode: Decode[ResultT]
 ) -> list[ResultT | OvssError]:
-    """Send several images in one request, and return for each its result, or the error with which it was refused.
+    """Send several images in one request. Return the result of each image, or the error if the image was refused.
 
     Images that are refused because the service is busy are sent again, without the others. Raises OvssError if the
     whole request is refused.
@@ -74,8 +74,8 @@ class Job(Generic[ResultT]):
     def results(self, seconds: float | None = None) -> Iterator[ResultT | OvssError]:
         """Yield the result or the error of each image, as soon as it is there.
 
-        `seconds`: longest time to wait for all of them; None: no limit. The service itself gives up an image after ten
-        minutes. Raises NotThere if the service no longer knows the job, OvssError after `seconds` or for other errors.
+        `seconds`: longest wait for all images; None: no limit. An image fails if the service is busy for 10 minutes.
+        Raises NotThere if the service no longer knows the job, OvssError after `seconds` or for other errors.
         """
         begun, number = time.monotonic(), 0
         while number < self.images:
@@ -107,7 +107,7 @@ def begin(
 
 
 def _result(connection: Connection, entry: Mapping[str, Any], decode: Decode[ResultT]) -> ResultT | OvssError:
-    """Return the result of an image of a request with several, or its error."""
+    """Return the result or the error of one image, from its entry in an answer for several images."""
     if entry["status"] != 200:
         return error(connection.address, entry["status"], entry["answer"])
     return decode(entry["answer"])

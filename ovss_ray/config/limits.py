@@ -40,7 +40,7 @@ class Limits(Settings):
     jobs: int = Field(default=64, ge=1)
     """largest number of jobs, running ones and those whose answers are kept"""
     stored: int = Field(default=200_000_000, ge=1)
-    """bytes: largest total size of the images and answers of all jobs when a further one begins"""
+    """bytes: largest total size of the images and answers of all jobs; a new job beyond it is refused"""
     kept: float = Field(default=600.0, gt=0)
     """seconds: time for which the answers of a job are kept after its end"""
     upload: float = Field(default=30.0, gt=0)

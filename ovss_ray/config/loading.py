@@ -38,7 +38,7 @@ def load_all(
 ) -> dict[str, RunConfig]:
     """Return configs by name: the config of the file, or several configs if the file has the key `compare`.
 
-    `compare: [NAME, …]` lists configs in the same folder, as does the override `compare=[NAME,…]` in its place. The
+    `compare: [NAME, …]` lists configs in the same folder. The override `compare=[NAME,…]` sets another list. The
     file's other keys apply to all configs. Any other override applies to every config that has its key, or to all
     configs if none has it. Raises OvssError with the path of every fault.
     """

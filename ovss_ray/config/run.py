@@ -27,7 +27,7 @@ class Pool(Settings):
     workers: int | tuple[int, int] | Auto = "auto"
     """number of workers, or [minimum, maximum]; Ray starts more than the minimum under load"""
     cpus: float | Auto = "auto"
-    """CPUs per worker; rounded up, also the number of threads of a worker"""
+    """CPUs per worker; a worker's number of threads is this value, rounded up"""
     gpus: float | Auto = "auto"
     """GPUs per worker, or a fraction such as 0.25 for four workers per GPU
 

@@ -1,7 +1,7 @@
 """Words of the user for a benchmark: the classes to segment, their labels, and the templates of their prompts.
 
 A text file has one class per line; synonyms are separated by tabs. A YAML or JSON file has the keys of WordList, or is
-a list of names. A file with words of each image is one that the stage `given_words` reads.
+a list of names. A file may also list words for each image, in a format of the stage `given_words`.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ class WordList(Settings):
     names: str | tuple[str | tuple[str, ...], ...] = ()
     """a name or a list of synonyms for each class, or the name of a benchmark to take classes from; empty: no change"""
     images: str = ""
-    """path of a file with words of each image, as the stage `given_words` reads it; empty: all images have equal words.
-    An image's words count as the labels with their names, or as `map` says"""
+    """path of a file with words for each image, in a format of the stage `given_words`; empty: the same words for all
+    images. A word counts as the label that `map` assigns to it, or else as the label with the same name"""
     add: bool = False
     """True: these words are added to the benchmark's classes; False: they replace them"""
     map: dict[str, str | StrictInt | None] = {}

@@ -62,11 +62,11 @@ SHIFT_GAIN = 2.0
 SHIFT_TOGETHER = 8.0
 """Standard deviations: limit in place of GAIN_TOGETHER for shifted labels; higher, since many shifts are tried."""
 STRANGERS = 24
-"""Number of images, from the first, whose photographs are compared with the labels of all the others."""
+"""Number of images, from the first, that are compared with each other: each photograph with all other labels."""
 STRANGER_FITS = 6.0
 """Standard deviations: minimum `fit` of a photograph with another image's labels, to count for SEVERAL."""
 SEVERAL = 0.15
-"""Minimum share of photographs that fit another image's labels better by GAIN, to report a fault; at least two."""
+"""Share of photographs, but at least two, that must fit another image's labels better by GAIN to report a fault."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether labels fit better in most images, and clearly better on average. Two sets of limits exist."""
+        """Return whether the alternative fits better in most images and clearly on average, by either set of limits."""
         number = len(self.fits)
         if not number:
             return False
@@ -236,7 +236,7 @@ def _comparable(here: Edges, there: Edges) -> bool:
 def _shifted(
     traced: Sequence[tuple[int, Edges]], surfaces: Sequence[np.ndarray], baseline: np.ndarray
 ) -> Iterator[Alternative]:
-    """Yield, if likely, the alternative of equally shifted labels. Only images of the most common stride are tested."""
+    """Yield an alternative if all labels seem shifted equally. Only images of the most common stride are tested."""
     strides = [edges.stride for _, edges in traced]
     stride = max(strides, key=strides.count)
     positions = [at for at, other in enumerate(strides) if other == stride]
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal, unless they fit the photographs about equally well."""
+    """Yield a fault if all label maps are equal, unless they fit all photographs well, and about equally well."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

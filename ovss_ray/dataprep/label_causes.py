@@ -17,7 +17,7 @@ MARKS = (0, 254, 255, 459, 65534, 65535)
 SCALE = 257
 """Factor by which programs scale grey values from 8 to 16 bits: 65535 / 255."""
 FEW_CLASSES = 4
-"""Label files are tested for being black-and-white masks if a benchmark has at most this number of classes."""
+"""Largest number of classes of a benchmark whose label files may be recognised as black-and-white masks."""
 BRIGHT = (255, 65535)
 """Values of a white pixel in files of 8 and 16 bits."""
 PLAIN = 1000

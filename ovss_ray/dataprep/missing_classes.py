@@ -20,7 +20,7 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels to report a missing first class in REST, if there are under ENOUGH label files."""
+"""Minimum share of ignored pixels. In under ENOUGH files, a missing first class named in REST is then a sure fault."""
 FEW_CLASSES = 4
 """Maximum number of classes for which a missing last class is a sure fault, if many pixels are ignored."""
 ENOUGH = 3

@@ -55,9 +55,9 @@ ALIKE = 3
 BAD = 0.5
 """The labels are judged implausible if at most this share of the votes is for them."""
 GOOD = 0.75
-"""Minimum share of votes for another order or shift of the labels to be suggested."""
+"""Another order or shift of the labels is suggested only if at least this share of the votes supports it."""
 BETTER = 0.3
-"""Minimum lead, in share of votes, of another order or shift over the unchanged labels to be suggested."""
+"""Another order or shift is suggested only if its share of votes exceeds that of the unchanged labels by this."""
 NEAR = 0.1
 """Share of votes: if a rare mistake leads a common mistake by at most this, the common mistake is suggested."""
 

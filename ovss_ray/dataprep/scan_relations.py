@@ -29,7 +29,7 @@ class Table:
     """Table of relations in the official code."""
 
     benchmark: str
-    """name of the benchmark in this project, with the same order of classes"""
+    """name of this project's benchmark whose label indices the table uses"""
     heading: str
     """comment above the table"""
 
@@ -130,7 +130,7 @@ def _plain(heading: str) -> str:
 
 
 def _entries(file: Path, value: ast.expr) -> Iterator[tuple[int, list[int]]]:
-    """Yield child and fathers of each entry, also repeated ones, of a table {9: 17, 19: [31, 34]}. Raises OvssError."""
+    """Yield (child, fathers) per entry of a table such as {9: 17, 19: [31, 34]}; keys may repeat. Raises OvssError."""
     if not isinstance(value, ast.Dict):
         raise _unexpected(file, value)
     for key, of in zip(value.keys, value.values, strict=True):

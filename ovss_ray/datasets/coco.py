@@ -179,7 +179,7 @@ def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
 
 
 def categories(uri: str) -> dict[str, dict[int, int]]:
-    """Return segment id → category id for each image id in a panoptic JSON. Raises OvssError for a damaged file."""
+    """Return, by image id, a dict from segment id to category id, read from a panoptic JSON. Raises OvssError."""
     try:
         return {
             PurePosixPath(image["file_name"]).stem: {part["id"]: part["category_id"] for part in image["segments_info"]}

@@ -19,7 +19,7 @@ Papers evaluate fewer:
 Fusioner    evaluates the first 1000 episodes, sorted by photograph, then class; `--limit 1000` does the same.
             Its class names are those of its lists, without spaces, such as "trafficlight" and "tvmonitor"
 HSNet       draws 1000 random episodes: first a class, uniformly, then a photograph that contains it. Its result
-            is an estimate of ours from about 50 episodes per class
+            estimates the result of all episodes from about 50 episodes per class
 
 A method that segments one class at a time gets Fusioner's names (SPELLED). Other methods get those of coco:object, such
 as "traffic light" and "tv". HSNet and LSeg resize images to a square as for pascal5i. Their code counts pixels of the

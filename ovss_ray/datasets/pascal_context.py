@@ -186,7 +186,7 @@ def convert_masks(size: tuple[int, int], masks: Masks, data: bytes, name: str) -
 def _sixty() -> np.ndarray:
     """Return a table (65536,) uint16 for pascal_context:60-json, from label value to label index.
 
-    It maps 255 to 0 (background), and 0 to 58 to 1 to 59.
+    The table maps 255 to 0 (background), and each value n from 0 to 58 to n + 1.
     """
     table = value_table(60, offset=-1)
     table[NOT_COUNTED] = 0

@@ -139,7 +139,7 @@ class Ledger:
         return [notes.handle for notes in self.workers.values() if notes.handle]
 
     def forget(self) -> None:
-        """Remove all workers, since they were killed on purpose. Their images are not suspected."""
+        """Remove all workers, for example after they were killed on purpose. Their images are not suspected."""
         self.workers.clear()
         self._tick()
 

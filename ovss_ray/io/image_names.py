@@ -1,7 +1,7 @@
 """Search for the file or entry that belongs to an image, by the image's id.
 
 A path belongs to an image if it equals the image's id or ends in the id, both without suffix. If no path does, a single
-loose match is accepted: a path with the same last part that contains the folders of the id in the same order. For the
+loose match is accepted: a path with the id's last part that contains the id's folders in their order. For the
 id `val/0001`, the path `val/maps/0001` is a loose match.
 """
 

@@ -33,8 +33,8 @@ def faults(failure: ValidationError, raw: Any, offer: Callable[[Place], str], pr
     """Yield a sentence for each fault: its path with dots, the expected value, the actual value.
 
     `raw` is the data that failed validation. `offer(path)` returns a hint for an unknown key. `prefix` precedes each
-    path. If a value may have
-    several types, pydantic reports a fault for each, and adds the type to the path. These faults are merged.
+    path. If a value may have several types, pydantic reports a fault for each, and adds the type to the path. These
+    faults are merged.
     """
     known = [
         (_place(error["loc"], raw, error["type"] == "missing"), error)

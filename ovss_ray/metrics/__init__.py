@@ -30,7 +30,7 @@ For groups of labels, such as things and stuff, a metric may define `Partial.of_
 
 For bootstrap intervals, the metric `confusion` and metrics derived from it may define
 
-    Resampled       class `Resampled(sums, of_all)` of the values in R resamples, from two `class_sums.ClassSums`.
+    Resampled       class `Resampled(sums, of_all)`: values in R resamples. Both arguments are `class_sums.ClassSums`.
                     Methods: `result()`: (R,) arrays; optional: `per_label()`: (R, L), `of_group(labels)`: (R,)
 
 A metric of this package may instead be derived from the sum of another metric. A derived metric has no measurements
@@ -251,7 +251,7 @@ def columns(names: Iterable[str]) -> list[str]:
 
 
 def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
-    """Return the metrics that a config lists: the user's modules, and metrics of this package on request.
+    """Return the metrics that a config lists: the user's modules, and metrics of this package with `on_request`.
 
     Raises OvssError for other metrics of this package, and if two values in the report would have the same key.
     """

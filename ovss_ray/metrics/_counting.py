@@ -57,7 +57,7 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
     Pixels are processed in chunks that fit into the L1 cache. First the cell indices of a chunk are computed,
     vectorised, and then they are counted. Neighbouring pixels mostly have the same cell. Therefore a block of eight
     equal indices, compared as four pairs, is added at once. The groups of the cells are marked in `touched`. In a small
-    table, only the groups of such blocks are marked here; `distinct` marks the other groups.
+    table, only groups of blocks with equal indices are marked here, the others in `distinct`.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL
@@ -108,7 +108,7 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Write row, column (or NONE) and pixels of each non-zero cell to the last three arrays. Clear the table.
+    """Write row, column (or NONE) and pixels of each non-zero cell to the last three arguments. Clear the table.
 
     The row of IGNORE is left out. To avoid a branch, every cell of a marked group is written to the next free element
     of the arrays. The element of a zero cell stays free, and is overwritten by the next cell. Therefore the arrays need

@@ -25,7 +25,7 @@ class Resampled:
     def result(self) -> dict[str, np.ndarray]:
         """Return the means by name, (R,) float64 percent.
 
-        In `miou_classic`, a label that occurs in predictions only has IoU 0 in every resample.
+        In `miou_classic`, a label that occurs only in predictions has IoU 0 in every resample.
         """
         labels, of_all = self.per_label(), self.of_all
         named = int((of_all.truth + of_all.prediction > 0).sum())

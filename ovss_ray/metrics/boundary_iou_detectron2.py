@@ -11,7 +11,7 @@ or more it wraps around, so pixels are counted in cells of other values. Use `bo
 
     IoU = both / (truth + prediction − both)      cells with the value N in truth or prediction are not counted
 
-A label has a value if its union is not empty. detectron2 reports no mean; here the mean is over labels with a value.
+A label has an IoU if its union is not empty. detectron2 reports no mean; here the mean is over labels with an IoU.
 As in detectron2, nothing is measured for 255 labels or more. Values are percent.
 """
 
@@ -31,7 +31,7 @@ order = 21
 headings = {"boundary_miou_detectron2": "mean over values"}
 class_headings = {"boundary_iou_detectron2": "boundary IoU (detectron2)"}
 _MOST = 254
-"""Largest number of labels for which detectron2 computes the value."""
+"""Largest number of labels for which detectron2 computes this metric."""
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray] | None:
@@ -72,5 +72,5 @@ class Partial(label_counts.LabelCounts):
         return {"boundary_iou_detectron2": self.iou(self.union > 0)}
 
     def result(self) -> dict[str, float]:
-        """Return the mean over the labels with a value, in percent; NaN without such labels."""
+        """Return the mean over the labels with an IoU, in percent; NaN without such labels."""
         return {"boundary_miou_detectron2": label_counts.mean(self.per_label()["boundary_iou_detectron2"])}

@@ -207,7 +207,7 @@ class Partial:
     def miou_classic(self) -> float:
         """Mean of `iou` over the labels in the truth or the predictions; NaN if there are no labels.
 
-        A label that occurs in predictions only has IoU 0, as in detectron2 up to 0.6, mmsegmentation and torchmetrics.
+        A label that occurs only in predictions has IoU 0, as in detectron2 up to 0.6, mmsegmentation and torchmetrics.
         """
         return _mean(np.nan_to_num(self.iou)[self.truth_pixels + self.prediction_pixels > 0])
 
@@ -234,7 +234,7 @@ class Partial:
         return self.image_sum / UNITS / self.images if self.images else float("nan")
 
     def result(self) -> dict[str, float]:
-        """Return all means by name, in percent. If no pixel is counted, all are NaN (`self.fwiou` is 0 then)."""
+        """Return all means by name, in percent. If no pixel is counted, all are NaN, although `self.fwiou` is 0."""
         values = {name: float(getattr(self, name)) for name in headings}
         return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
 
@@ -243,9 +243,9 @@ class Partial:
         return {name: getattr(self, name) for name in class_headings}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return, for a group of labels, the number in the truth, the mIoU as in detectron2, and the pooled IoU.
+        """Return, for a group of labels: how many occur in the truth, the mIoU as in detectron2, the pooled IoU.
 
-        False positives count in all pixels, also where the truth is outside the group. Pooled IoU: Σ tp / Σ union.
+        False positives include pixels whose true label is outside the group. Pooled IoU: Σ tp / Σ union.
         """
         subset = list(labels)
         iou = self.iou[subset][self.truth_pixels[subset] > 0]
@@ -253,7 +253,7 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mIoU of each record, (n,) float64 percent, a multiple of 1 / 2³². NaN: a null, or no counted pixel."""
+    """Return the mIoU of each record, (n,) float64 percent, rounded to 1 / 2³²; NaN for a null or no counted pixel."""
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
     images, cells = flat_cells(records.take(pa.array(measured)))

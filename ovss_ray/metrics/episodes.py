@@ -1,8 +1,8 @@
 """Few-shot metrics of a fold: the mean IoU of its classes (mIoU), and the foreground-background IoU (FB-IoU).
 
 An episode is a photograph and one class to segment in it. Truth and prediction are binary: 1 is the class. 0 is the
-background, which includes pixels without a predicted label (NONE). Numbers of pixels, summed over the episodes of a
-class c whose truth contains c:
+background, which includes pixels without a predicted label (NONE). For a class c, numbers of pixels are summed over its
+episodes, except those whose truth lacks c:
 
     I₁[c] = |prediction 1 ∧ truth 1|       U₁[c] = |prediction 1 ∨ truth 1|
     I₀[c] = |prediction 0 ∧ truth 0|       U₀[c] = |prediction 0 ∨ truth 0|
@@ -99,7 +99,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Metrics of a fold in R resamples of its photographs. `fold_miou` always averages the classes of all episodes."""
+    """Metrics of a fold in R resamples of its photographs. Every `fold_miou` is over the classes of all episodes."""
 
     sums: ClassSums
     """sums over the R resamples"""

@@ -1,6 +1,6 @@
 """Mask AP by LVIS's rules. The boxes of a detector are the prompts of the evaluated method.
 
-LVIS does not annotate every class in every image. First, the 300 masks of an image with the best scores are selected. A
+LVIS does not annotate every class in every image. First, the 300 masks with the best scores in an image are selected. A
 mask counts only if its class is annotated in the image, or was searched for and is absent (`neg_category_ids`). If a
 class may have unmarked instances (`not_exhaustive_category_ids`), its masks without a match are ignored. Empty masks
 and instances without an area do not count. There are no crowds. All other rules are those of `instance_ap`:
@@ -41,7 +41,7 @@ group_headings = {"instance_ap_lvis": "mask AP (LVIS)"}
 class_headings = {"instance_ap_lvis": "mask AP (LVIS)"}
 
 MOST = 300
-"""Maximum number of masks of an image that count."""
+"""Maximum number of masks that count in an image."""
 
 
 def measure(

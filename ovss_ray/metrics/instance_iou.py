@@ -96,11 +96,11 @@ class Partial:
         return {"instance_iou": self._mean(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float | int]:
-        """Return mean IoU in percent (NaN without instances) and number of the instances of a group of labels."""
+        """Return, for a group of labels, the mean IoU in percent (NaN: no instances) and the number of instances."""
         return {"instance_iou": self._mean(labels), "instances": int(self.instances[list(labels)].sum())}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return mean IoU, float64 percent (NaN: no instances), and number of instances, int64, of each label: (L,)."""
+        """Return per label: mean IoU, (L,) float64 percent (NaN: no instances), and number of instances, (L,) int64."""
         means = np.array([self._mean([label]) for label in range(len(self.instances))])
         return {"instance_iou": means, "instances": self.instances}
 

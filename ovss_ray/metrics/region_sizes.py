@@ -13,7 +13,7 @@ of pixels, at the size of the label file. The limits are those of COCO (Lin et a
 IGNORE is no label, but it separates regions. Pixels without a predicted label (NONE) are wrong. Counts are summed over
 all images. A size without regions has no value. Values are percent.
 
-Records have the pixels of a label in each image, but not its regions. So this metric needs the label maps.
+Records have the number of pixels of each label per image, but not the regions. So this metric needs the label maps.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ counts = {f"regions_{size}": f"{size} regions" for size in SIZES}
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the counts of each size of regions, (3,) int64 each, in the order of SIZES.
+    """Return the fields of `schema`: counts for each size of regions, (3,) int64 each, in the order of SIZES.
 
     `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
     """

@@ -100,7 +100,7 @@ class Stem(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return the map (B, C, h / 2ⁱ, w / 2ⁱ) after each halving i = 1, 2, …; the last after the residual blocks."""
+        """Return a map (B, C, h / 2ⁱ, w / 2ⁱ) per halving i = 1, 2, …; residual blocks are applied to the last map."""
         x, maps = images.contiguous(memory_format=torch.channels_last), []
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
             x = F.gelu(norm(shrink(x)))
@@ -153,7 +153,7 @@ class ImageTower(nn.Module):
         return {i: maps[i] for i in taps}, x
 
     def embed(self, images: Tensor) -> tuple[Tensor, torch.Size]:
-        """Return the first block's input (B, 1 + h'·w', width), and (h', w'), of images (B, 3, h, w)."""
+        """Return the first block's input (B, 1 + h'·w', width) of images (B, 3, h, w), and its grid (h', w')."""
         patches = self.conv1(images)
         return self.tokens(patches), patches.shape[-2:]
 

@@ -25,7 +25,7 @@ class Mlp(nn.Module):
         return self.layers[-1](self.hidden(x))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Return the output of all layers but the last: (…, hidden), or for maps (B, hidden, h, w)."""
+        """Return the last layer's input: (…, hidden), or (B, hidden, h, w) for maps."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return x

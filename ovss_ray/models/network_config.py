@@ -1,4 +1,4 @@
-"""Options of all stages with a network, and classifiers that are prepared once per run.
+"""Options of all stages with a network, and a mixin for stages whose classifiers are prepared once per run.
 
 No torch is imported here: configs are validated without it.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class NetworkConfig(Settings):
-    """Options of a stage's network: variant, checkpoint, device and precision. Configs of stages derive from it."""
+    """Base class of stage configs: the options of a stage's network, such as checkpoint, device and precision."""
 
     family: ClassVar[str]
     """the package of the family, such as "ovss_ray.models.san" """
@@ -34,9 +34,10 @@ class NetworkConfig(Settings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """fp32. bf16 is faster on a GPU, int8 on a CPU (models/runtime/int8.py); near-ties may then get another class"""
+    """fp32, bf16 (faster on a GPU), or int8 (faster on a CPU, see models/runtime/int8.py). With bf16 and int8,
+    near-ties of class scores may be decided differently"""
     exact: bool = False
-    """True: bit-identical results on the same hardware, with one image per batch, one thread, deterministic kernels"""
+    """True: one image per batch, one thread, deterministic kernels, for bit-identical results on the same hardware"""
 
     @field_validator("weights")
     @classmethod
@@ -114,7 +115,7 @@ class WithClassifiers:
         return str(digests.sha256_of(self.files(self.config)))
 
     def kept(self) -> Mapping[str, int]:
-        """Return {"text": bytes}: the total size of the caches of classifiers and of the embeddings of single names."""
+        """Return {"text": bytes}: the total size of two caches, for classifiers and for embeddings of single names."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}

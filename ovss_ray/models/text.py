@@ -92,7 +92,7 @@ WORDS = Recent[Tensor](1 << 26, lambda row: row.nbytes)
 _LISTENER: ContextVar[Callable[[float, int], None]] = ContextVar("_LISTENER", default=lambda done, total: None)
 """Function that is called after each batch of prompts, see `reported`"""
 _DIGESTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-"""Text tower → digest of its weights and its device"""
+"""Text tower → digest of the tower's weights, followed by the tower's device"""
 
 
 class Tower(Protocol):
@@ -110,7 +110,7 @@ class Tower(Protocol):
 
 
 Embed = Callable[[Tower, Sequence[str], Sequence[str]], Tensor]
-"""Function of a tower, K names and templates that returns unit-norm embeddings (K, D): `embed` or `embed_cached`."""
+"""Function `embed` or `embed_cached`: tower, K names, templates → unit-norm embeddings (K, D)."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Classifier:
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return logits (R, K) of unit-norm region embeddings (R, D).
 
-        A logit is the product with the most similar prompt of the class.
+        A class's logit is the dot product of the region with the most similar prompt of the class.
         """
         return (embeddings @ self.rows.T)[:, self.classes].amax(-1)
 
@@ -199,7 +199,7 @@ def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -
 
 
 def _digest(tower: Any) -> str:
-    """Return a digest of the text tower's weights, and its device. Towers with equal weights share embeddings."""
+    """Return the digest of a tower's weights, and then the tower's device. Towers of equal weights share embeddings."""
     if tower not in _DIGESTS:
         digest = hashlib.sha256()
         state = {name: value for name, value in tower.state_dict().items() if not name.startswith("visual.")}

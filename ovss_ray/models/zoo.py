@@ -28,7 +28,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes at the start of a file in which entry names are searched; in zip files, pickles are searched"""
+"""Number of bytes at the start of a file that are searched for entry names; in zip files, the pickles are searched"""
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ def find(name: str, path: str | Path | None = None) -> Path:
 
     `path` may be a URI, such as s3://bucket/san.pth. Each machine then downloads the file once, into the folder of
     weights. Raises UnknownName for an unknown name. Raises OvssError for a file that is missing and cannot be
-    downloaded. The message has the searched path, the download page, and the command to type. Also raises OvssError as
-    `verify`.
+    downloaded. The message has the searched path, the download page, and the command to type. Also raises OvssError in
+    the cases of `verify`.
     """
     if path is not None and "://" in str(path):
         return _copy(str(path), weights_folder())

@@ -170,7 +170,7 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
 def _timed(batch: Batch, seconds: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
     """Add a stage's times to the column `seconds` of a batch of n rows, and return the column, (n,) dicts.
 
-    `seconds` are the times by name. `shares` (n,) are the rows' fractions of these times.
+    The argument `seconds` maps names to times. `shares` (n,) are the rows' fractions of these times.
     """
     before = batch.get("seconds", column({} for _ in shares))
     return column(

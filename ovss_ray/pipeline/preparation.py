@@ -20,9 +20,9 @@ def arrays(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (key, array) for every stage and vocabulary for which the stage prepares an array.
 
-    `stages`: the stages in order, each with the place where it runs. `compute` gets place, stage and vocabularies of
-    the arrays that are not cached, and returns these arrays. A stage that gives images their own words, and all later
-    stages, get no arrays: their vocabularies are not known yet.
+    `stages`: the stages in order, each with the place where it runs. `compute` gets a place, a stage, and the
+    vocabularies whose arrays are not cached. It returns these arrays. A stage that gives images their own words, and
+    all later stages, get no arrays: their vocabularies are not known yet.
     """
     cache = ArrayCache()
     for place, stage in stages:

@@ -135,7 +135,7 @@ class Stage(ABC):
 
     @classmethod
     def check(cls, config: Any, images: Iterable[str]) -> tuple[str, ...]:
-        """Return warnings about the images of a run, given by their ids, such as images that a file lacks.
+        """Return warnings about a run's images, such as that a file has no entry for some of them. `images`: their ids.
 
         The method is called before the run. Raises OvssError if the run can have no result.
         """

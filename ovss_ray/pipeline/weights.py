@@ -1,4 +1,4 @@
-"""Digests of the weights of stages. On every machine of a cluster, they must be those of the command's own files."""
+"""Digests of the weights of stages. All machines of a cluster must have the weights of the machine of the command."""
 
 from collections.abc import Iterable, Mapping
 
@@ -24,6 +24,6 @@ def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str)
             if digest != expected[stage.use]:
                 raise OvssError(
                     f"node {node} has other weights of {stage.use}: {', '.join(map(str, stage_files))} has the SHA-256 "
-                    f"{digest}, the file of the command has {expected[stage.use]}. Copy the file of the command to "
-                    "this node, or pass weights that all nodes share"
+                    f"{digest}, on the machine of the command it is {expected[stage.use]}. Copy the file of that "
+                    "machine to this node, or pass weights that all nodes share"
                 )

@@ -94,7 +94,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def files_of(reading: Reading) -> Files:
-    """Return the counts of images with changed files, without digests or in compact files, and the unpaired files."""
+    """Return the part `files` of the report: counts of changed, undigested and compacted images, and unpaired files."""
     settled, card = reading.settled, reading.card
     return Files(
         changed=settled.changed,

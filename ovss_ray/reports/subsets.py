@@ -36,7 +36,7 @@ class SizeScore:
     pairs: int
     """number of pairs"""
     iou: float
-    """mean over the pairs of the IoU of the class within the image, percent; NaN without pairs"""
+    """IoU of the class within the image, averaged over the pairs, percent; NaN without pairs"""
     acc: float
     """correctly predicted pixels of all pairs divided by all their pixels, percent; NaN without pairs"""
 
@@ -62,8 +62,8 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> Reading:
     """Return a benchmark's content with merged classes, and with a group INTEREST of the classes in `only`.
 
-    A word of `only` is the new name of merged classes, or a class of the benchmark before the merge. A class that was
-    merged stands for the merged class. Predictions of all classes count, as for the groups of a benchmark. Raises
+    `only` has new names of merged classes, and names of benchmark classes before the merge. A name that was merged
+    selects the whole merged class. Predictions of all classes count, as for the groups of a benchmark. Raises
     OvssError for an unknown class, and in the same cases as `merged`.
     """
     content = merged(reading, merge) if merge else reading

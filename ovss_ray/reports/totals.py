@@ -151,7 +151,7 @@ Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Tot
 """Function that sums over a folder of records, such as records.fold and reduce.fold.
 
 Arguments: the folder, the manifest, and a function that maps records to a Total. Returns the records that count, and
-their sum, or None without records.
+their sum. The sum is None without records.
 """
 
 
@@ -230,7 +230,7 @@ def _read(folder: RunFolder, name: str, measured: Sequence[str], fold: Fold, ima
 
 
 def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
-    """Return whether, as in a fold, the last label is the group "background", and the others are "foreground"."""
+    """Return whether the groups are those of a fold: "background" is the last label, "foreground" has all others."""
     of_fold = {"foreground": list(range(labels - 1)), "background": [labels - 1]}
     return all(list(groups.get(name, ())) == indices for name, indices in of_fold.items())
 

@@ -34,8 +34,8 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     """Return the current manifest `now` with the columns DIGESTS added; "" for an unknown digest.
 
     `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. If
-    `before` has a digest of a file with the same stamp, this digest is kept. Otherwise a file is read in these cases,
-    where only records of its image without an error count:
+    `before` has a digest of a file with the same stamp, this digest is kept. Otherwise a file is read in the cases
+    below. Of the records of its image, only those without an error are considered:
 
     - its stamp is unknown, or differs from that in a record with a digest of the file
     - two records have different digests of the file
@@ -59,10 +59,10 @@ def _digests_of(
     now: pa.Table, before: pa.Table, place: np.ndarray, doubted: np.ndarray, undigested: np.ndarray,
     side: tuple[str, str, str], say: Callable[[str], None],
 ) -> pa.Array:  # fmt: skip
-    """Return the digest of each of n files, "" for a file that has not changed, as texts (n,).
+    """Return the digest of each of n files, as texts (n,); "" for an unknown digest of a file that need not be read.
 
     `place` (n,): row of each image in the manifest `before`, or −1. `doubted` (n,) bool: True for an image whose
-    records may belong to an earlier version. `undigested` (n,) bool: True for one with a record without digests.
+    records may belong to an earlier version. `undigested` (n,) bool: True if a record of the image has no digests.
     """
     uri, stamp, digest = side
     stamps, earlier = mapped_tables.texts(now, stamp), mapped_tables.texts(before, stamp, place)
@@ -138,7 +138,7 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 
 
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
-    """Yield the id of each record of an image in `changed` whose digest is not that of the manifest `now`.
+    """Yield the image id of each record whose `digest` differs from the manifest `now`. Only images in `changed` count.
 
     `changed`, (n + 1,) bool: an entry per row of the manifest; the last entry is False.
     """

@@ -107,7 +107,7 @@ def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
 
 
 def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
-    """Yield a dict per row of compact files: number of `images`, `spent`, `measured` and `partials` (see `table`).
+    """Yield a dict per row of compact files. Keys: `images` (a number), `spent`, `measured`, `partials` (see `table`).
 
     Raises OvssError if the sums are of another number of labels, or of another version of a metric.
     """

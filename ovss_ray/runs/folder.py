@@ -93,8 +93,8 @@ class RunFolder:
     def command(self, kept: Callable[[], bool] = lambda: True) -> Iterator[dict[str, Any]]:
         """Record a command and its outcome in history.json. Yields the command's entry, which the caller may extend.
 
-        `kept` returns whether the command still holds the folder. If not, its outcome is not written: the history is
-        then that of another command.
+        `kept` returns whether the command still holds the folder's lease. If not, its outcome is not written, since the
+        history then belongs to another command.
         """
         entry: dict[str, Any] = {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "ended": "cut off"}
         commands = [*self.history(), entry]

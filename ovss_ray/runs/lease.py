@@ -103,8 +103,8 @@ def _create(uri: str, data: bytes) -> bool:
     """Write a small file, unless it exists. Return whether it was written.
 
     On a local path, also if machines share it, only one of several processes creates the file. The same holds for S3.
-    On other remote stores, two processes that call this at the same moment may both succeed. The first renewal of a
-    lease then ends one of them. Raises OvssError with the file's name if it cannot be written.
+    On other remote stores, two processes that call this at the same moment may both succeed. Then the first
+    renewal of a lease stops one of the two commands. Raises OvssError with the file's name if it cannot be written.
     """
     if "://" in uri:
         return files.create(uri, data)

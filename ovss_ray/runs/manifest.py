@@ -139,7 +139,7 @@ def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
 
 
 def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> pa.Table:
-    """Return rows as a table (see io/arrays/mapped_tables.py), whose columns WORDS stay in memory, in chunks."""
+    """Return rows as a table in chunks. Columns WORDS are in memory, others in a file (io/arrays/mapped_tables.py)."""
     words: dict[str, list[pa.Array]] = {column: [] for column in WORDS}
     table = mapped_tables.mapped(_PER_IMAGE, _parts(name, benchmark, rows, words))
     for column, chunks in words.items():
@@ -150,7 +150,7 @@ def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> 
 def _parts(
     name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]], words: Mapping[str, list[pa.Array]]
 ) -> Iterator[pa.Table]:
-    """Yield the columns of _PER_IMAGE as tables of CHUNK rows. Append the columns WORDS of each to `words`."""
+    """Yield the columns of _PER_IMAGE as tables of CHUNK rows. Append the columns WORDS of the same rows to `words`."""
     while batch := list(islice(rows, CHUNK)):
         ids, images, truths, parts, heights, widths, *stamps, _ = zip(*batch, strict=True)
         columns = zip((ids, images, truths, heights, widths, *stamps), _PER_IMAGE, strict=True)

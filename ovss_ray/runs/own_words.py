@@ -62,8 +62,8 @@ def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]
 def with_images(config: RunConfig) -> RunConfig:
     """Return the config with the stage `given_words` in front, if its vocabulary has words of each image.
 
-    Of the vocabulary, labels of words (`map`) and templates are kept. Raises OvssError if benchmarks of the run differ
-    in their file. It is also raised if another stage gives images their words.
+    The vocabulary of the new config has only labels of words (`map`) and templates. Raises OvssError if benchmarks of
+    the run have different files of words, or if another stage gives images their words.
     """
     entries = _entries(config.vocabulary, config.benchmarks) if config.benchmarks else {}
     read = {name: word_list.read(entry)[0] if isinstance(entry, str) else entry for name, entry in entries.items()}
@@ -90,7 +90,7 @@ def with_images(config: RunConfig) -> RunConfig:
 
 
 def _without_images(words: WordList) -> WordList:
-    """Return the labels of words, and the templates. The words of the labels are added to the benchmark's classes."""
+    """Return a list with only `map` and the templates. The words in `map` are added to the classes of the benchmark."""
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
 
@@ -101,7 +101,7 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
             raise OvssError(f"no names. {word_list.FORM}")
         return OwnWords(None, (), words.templates, file, sha256)
     if benchmark.parts:
-        raise OvssError("each episode asks for its own class, so that only templates can be set: remove the names")
+        raise OvssError("each episode has its own class, so only templates can be set: remove the names")
     classes = _classes(words, benchmark)
     if len(classes) > INVALID:
         raise OvssError(f"too many words: {len(classes):,}; at most {INVALID:,} fit into 16 bits")
@@ -248,7 +248,7 @@ def _folded(name: str) -> str:
 
 
 def _warn(name: str, mapped: OwnWords, words: WordList, benchmark: Benchmark) -> None:
-    """Log a warning about words that count as no label unintentionally, and about labels without a word."""
+    """Log a warning about words without a label, unless `map` maps them to null, and about labels without a word."""
     if mapped.vocabulary is None:
         return
     intended = {_folded(word) for word, label in words.map.items() if label is None}

@@ -29,7 +29,7 @@ def read(file: str | Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Rel
     """Return benchmark → its relations, for those benchmarks of a run that have a section in a file.
 
     `labels`: benchmark → its labels. Raises OvssError for an invalid file, or a section that does not fit its
-    benchmark. A file without a section for any of the benchmarks is an error, too.
+    benchmark. It is also raised if no benchmark of the run has a section.
     """
     sections = {catalog.absolute(name): section for name, section in _sections(file).items()}
     related = {name: _related(file, name, sections[name], labels[name]) for name in labels if name in sections}

@@ -34,7 +34,7 @@ def digested(known: pa.Table) -> np.ndarray:
 
 
 def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: True for a good record with another digest of the photograph or label file than the manifest.
+    """Return (n,) bool: True for a good record if a digest of its photograph or label file differs from the manifest.
 
     Unknown digests ("") are not compared. A digest in the manifest means that the file may have changed (see
     changes.py). Then a record without any digest is stale, too.

@@ -208,7 +208,7 @@ def _wait(service: DeploymentHandle) -> NoReturn:
 
 
 def _lines(service: DeploymentHandle) -> tuple[str, int, list[str]] | None:
-    """Return what the HTTP process knows about replicas; None if it does not answer within LOOK seconds."""
+    """Return the HTTP process's lines about replicas (see Ingress.lines); None without an answer in LOOK seconds."""
     reply = service.lines.remote()
     try:
         lines: tuple[str, int, list[str]] = reply.result(timeout_s=LOOK)
@@ -243,7 +243,7 @@ def _answering() -> DeploymentHandle | None:
 
 
 def _missing(news: News) -> Sequence[str]:
-    """Return the new lines if no HTTP process runs; none if one runs, which may be too busy to answer."""
+    """Return the new lines if no HTTP process runs. If one runs, return no lines: it may only be too busy to answer."""
     http = _http()
     if http is None or _runs(http):
         return ()

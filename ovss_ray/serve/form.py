@@ -50,7 +50,7 @@ def words(classes: Classes | None, benchmark: str | None, model: str | None, **m
 
 
 def regions(classes: Classes | None, benchmark: str | None, model: str | None, top: int, ranked: int) -> Fields:
-    """Return the form fields of a request for all regions. Raises OvssError as `words`."""
+    """Return the form fields of a request for all regions. Raises OvssError if `classes` is a string."""
     fields = [*words(classes, benchmark, model), ("top", str(top))]
     return fields + ([("ranked", str(ranked))] if ranked else [])
 

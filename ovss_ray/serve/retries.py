@@ -76,7 +76,7 @@ def final(status: int, body: bytes, number: int) -> bool:
 
 
 def passing(status: int, document: Mapping[str, Any], number: int) -> bool:
-    """Return whether a refusal of attempt `number`, counted from 0, may pass. `document`: its JSON document."""
+    """Return whether a refusal of attempt `number`, from 0, may be temporary. `document`: JSON of the refusal."""
     if document.get("code") == INTERNAL:
         return number + 1 < TRIES
     return status in STATUSES and document.get("code") != DEADLINE

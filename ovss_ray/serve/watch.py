@@ -88,7 +88,7 @@ class Watch:
 class News:
     """The new lines about lost and started processes, as the command `ovss serve` prints them.
 
-    The HTTP process knows those about the pools, see Watch. Those about the HTTP process itself are added here.
+    The HTTP process keeps the lines about the pools (see Watch). Lines about the HTTP process itself are added here.
     """
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class News:
         return news
 
     def silent(self, cause: str) -> list[str]:
-        """Return the new lines if no HTTP process runs. `cause`: the error with which it does not start; "": none."""
+        """Return the new lines if no HTTP process runs. `cause`: error that keeps it from starting; "": none."""
         news = [] if self._gone or not self._name else [f"http: replica {self._name} has gone; none left"]
         if cause and cause != self._cause:
             news.append(f"http: no replica starts: {cause}. Ray Serve tries again every few seconds")

@@ -35,8 +35,8 @@ class ClassPixels(Protocol):
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
     """Return the fields of SCHEMA for one image.
 
-    Each array (n,) has the label index, below `labels`, of each pixel of a set; the sets may differ in size. `truth`
-    has the pixels that count in the truth, `prediction` those that count in the prediction, `both` the correct ones.
+    The arrays (n,) have one label index, below `labels`, per pixel; n may differ. `truth`: labels of the pixels that
+    count in the truth. `prediction`: labels of the pixels that count in the prediction. `both`: of the correct pixels.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])

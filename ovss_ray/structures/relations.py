@@ -38,7 +38,7 @@ class Relations:
         return cls(tuple(sorted((child, father) for child, of in indices.items() for father in of)), file)
 
     def fits(self, labels: int) -> bool:
-        """Return whether all classes of the pairs are among the first `labels` indices."""
+        """Return whether all child and father indices are below `labels`, the number of labels."""
         return all(0 <= index < labels for pair in self.pairs for index in pair)
 
     @cached_property
@@ -58,9 +58,9 @@ class Relations:
 
 
 def places(labels: Sequence[str]) -> dict[str, list[int]]:
-    """Return the label indices of each word: of each whole label, and of each name in a label.
+    """Return word → indices of the labels that it refers to. Words are all whole labels, and all names in labels.
 
-    If a word is both, only the indices of the whole label are returned.
+    A word that is both a whole label and a name in a label refers only to the whole label.
     """
     whole: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}

@@ -39,7 +39,7 @@ def of(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a value of the column `words`, without surplus blanks and repeated names.
 
-    A name that an earlier class has is dropped. A class with no names left is dropped, with its score. If no class is
+    A name is dropped if an earlier class has it. A class with no names left is dropped, with its score. If no class is
     left, `fallback` is the only word, unless it is empty. The classes of `base` come first, unchanged; with `base`, the
     value has no scores. Raises OvssError for a name that is empty or has control characters.
     """

@@ -57,7 +57,7 @@ def possible_captions() -> list[str]:
 def draw_captions(
     regions: Sequence[Region], possible: Sequence[str], negatives: int, drawn: np.random.Generator
 ) -> dict[str, Any]:
-    """Return the captions of a batch and the targets of the losses, by name.
+    """Return a dict of the captions of a batch and the targets of the losses, with these keys:
 
     - `prompts`: texts of all captions, then of all attributes
     - `own`: number of captions that belong to regions of the batch; they come first
@@ -96,7 +96,7 @@ def losses(
 def attribute_losses(logits: Tensor, targets: Tensor, weights: Sequence[float]) -> Tensor:
     """Return the weighted cross-entropies (3,) of pattern, colour and shape, over the captions of each attribute.
 
-    `logits` (R, n) are for all captions in ATTRIBUTES; `targets` (R, 3) are as Region.attributes; -1 has no loss.
+    `logits` (R, n) are for all captions in ATTRIBUTES. `targets` (R, 3) are as in Region.attributes; -1: no loss.
     """
     parts = zip(logits.split([len(captions) for captions in ATTRIBUTES], 1), targets.T, strict=True)
     losses = [F.cross_entropy(part, target, ignore_index=-1) for part, target in parts]
@@ -104,12 +104,12 @@ def attribute_losses(logits: Tensor, targets: Tensor, weights: Sequence[float]) 
 
 
 def implied(name: str, caption: str) -> bool:
-    """Return whether a shorter name also describes a captioned region, as "red star" describes "striped red star"."""
+    """Return whether a name is a shorter description of a captioned region, as "red star" of "striped red star"."""
     return set(name.split()) < set(caption.split())
 
 
 def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
-    """Return CLIP's loss from regions to captions, and half of the loss from captions to regions.
+    """Return CLIP's loss: `to_name` from regions to captions, and `to_region` from captions to regions, halved.
 
     Regions may share a caption. Inputs: `logits` (R, P); `target` (R,), the caption index of each region; and `shown`
     (R, P) bool, the captions that a region is compared with. The first `positives` captions belong to regions of this

@@ -15,7 +15,7 @@ POSITIONS = "positional_embedding"
 
 
 def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.State]:
-    """Return text tower and image tower of the CLIP of the SCAN `name`.
+    """Return the text tower and the image tower of the CLIP for the SCAN variant `name`.
 
     The towers are read from the file `clip`, or from the shipped checkpoint. The position embedding is resized to the
     variant's grid. Raises OvssError if `clip` is empty and this variant has no shipped CLIP.
@@ -32,9 +32,9 @@ def towers(name: str, clip: str | None) -> tuple[checkpoint.State, checkpoint.St
 
 
 def shipped(name: str) -> tuple[checkpoint.State, checkpoint.State]:
-    """Return text tower and image tower of the shipped CLIP of the SCAN `name`; both empty if none is shipped.
+    """Return the two towers of the CLIP that is shipped for the SCAN variant `name`; both empty if none is shipped.
 
-    A checkpoint of this SCAN stores only the entries that differ from these towers.
+    A checkpoint of this variant stores only the entries that differ from these towers.
     """
     _, *base = checkpoints(name)
     return checkpoint.read_clip(zoo.find(*base)) if base else ({}, {})

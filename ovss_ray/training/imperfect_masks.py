@@ -16,8 +16,8 @@ def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> n
     """Return a distorted mask (H, W) bool of a region, like an imperfect proposal.
 
     `numbers` (H, W) uint8 are the region indices of the pixels. The mask is grown, shrunk, shifted, reduced to a part,
-    or merged with another region. A mask is merged only with a region of less than half its pixels. Otherwise, and if
-    fewer than SMALLEST pixels would remain, the exact mask is returned.
+    or merged with another region. If this other region has at least half as many pixels, the exact mask is returned.
+    The same holds if fewer than SMALLEST pixels would remain.
     """
     mask, kind, pixels = numbers == region, drawn.integers(5), int(drawn.integers(1, MOST + 1))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))

@@ -242,7 +242,7 @@ def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devic
 
 
 def export(task: Task, out: Path) -> Path:
-    """Write the weights in half precision, and `history` and environment as JSON. Return the path of the weights."""
+    """Write the weights in half precision, and a JSON file of `history` and environment. Return the weights' path."""
     halves = {name: value.detach().half().cpu().contiguous() for name, value in task.weights().items()}
     (out / WEIGHTS).write_bytes(safetensors.torch.save(halves))
     card = {"trainings": history(out), "environment": environment()}

@@ -65,7 +65,7 @@ def _hypernyms(fields: list[str]) -> list[str]:
 
 
 def _parts_of_speech(folder: Path) -> Iterator[str]:
-    """Yield "lemma letters" for each lemma that is not only a noun, its most frequent part of speech first."""
+    """Yield lines of a lemma and the letters of its parts of speech, most frequent first; without pure nouns."""
     uses: Counter[tuple[str, str]] = Counter()
     for line in _lines(folder / "cntlist.rev"):
         if match := re.match(r"(\S+)%(\d):\S+ \d+ (\d+)", line):

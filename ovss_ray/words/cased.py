@@ -92,9 +92,9 @@ def _engine() -> Any:
 
 
 def frequent(text: str, fewest: int = FEWEST) -> str:
-    """Return the words that occur at least `fewest` times, with all repetitions; if there are none, the most frequent.
+    """Return the words that occur at least `fewest` times, with all repetitions.
 
-    If `fewest` is 1 or less, the text is returned unchanged.
+    If there are none, the most frequent words are returned. If `fewest` is 1 or less, the text is returned unchanged.
     """
     listed = text.split()
     if fewest <= 1 or not listed:
@@ -107,8 +107,8 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 def top_k(text: str, k: int) -> str:
     """Return only the occurrences of the k-th most frequent word, as vicss' FrequencyTopK does. k = 0: the whole text.
 
-    If the text has fewer than k different words, the least frequent one is taken. This is a fault of vicss, kept for
-    comparison: the name promises the k most frequent words.
+    If the text has fewer than k different words, the least frequent word is returned. Returning a single word is a
+    fault of vicss, kept for comparison: the name promises the k most frequent words.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 

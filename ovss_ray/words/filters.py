@@ -106,7 +106,7 @@ def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
 def by_commas(captions: Iterable[str]) -> dict[str, int]:
     """Return the parts of captions between commas, in lower case, without outer blanks and full stops.
 
-    So vicss reads the answers of chat models. A caption that is a single name, such as "traffic light", is kept whole.
+    vicss parses chat models' replies like this. A caption with a single name, such as "traffic light", is kept whole.
     """
     parts = (part.strip().rstrip(".").rstrip().lower() for caption in captions for part in caption.split(","))
     return ranked(filter(None, parts))

@@ -39,7 +39,7 @@ Rule = Callable[[Sequence[Word], Vocabulary], Outcomes]
 
 NAMES = ("exact", "lemma", "wordnet", "nearest", "table", "lave")
 THRESHOLD = "0.45"
-"""Default minimum of `nearest`. In all-MiniLM-L6-v2, unrelated pairs have cosines up to 0.28, synonyms from 0.54 on."""
+"""Default minimum similarity of `nearest`. In all-MiniLM-L6-v2: unrelated pairs up to 0.28, synonyms from 0.54."""
 ADVICE = (
     f"Write one of {', '.join(NAMES)}, such as --mapping wordnet, --mapping table:words.csv or wordnet+nearest:FILE"
 )
@@ -73,7 +73,7 @@ def parse(text: str) -> Mapping:
 
 
 def _load(part: str, text: str) -> tuple[Rule, str]:
-    """Return the rule that a part of the option names, and the sentence that identifies its file, or ""."""
+    """Return the rule for a part of the option, and a sentence that identifies the rule's file; "" without a file."""
     name, _, option = part.partition(":")
     option, minimum = _threshold(option, text)
     if name in ("exact", "lemma") and not option:
@@ -145,12 +145,12 @@ def _senses(name: str) -> dict[int, int]:
 
 
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
-    """Return the index of the class that has a sense of the word or its hypernym; None if no class has one.
+    """Return a class that has a sense of the word, or a hypernym of such a sense; None if there is no such class.
 
-    The second value is "synonym" for a sense of the word, and "hypernym" for a hypernym.
+    The result is the class index, and "synonym" for a sense of the word, or "hypernym" for a hypernym.
 
-    Among several, the lowest cost decides: 2 · steps up + rank of the word's sense + rank of the class's sense. The
-    first class wins ties.
+    Among several classes, the lowest cost decides: 2 · steps up + rank of the word's sense + rank of the class's sense.
+    The first class wins ties.
     """
     costs = (
         (2 * steps + rank + ranks[synset], index, "synonym" if steps == 0 else "hypernym")
@@ -164,7 +164,7 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 
 
 def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
-    """Return synset → (steps, class index) for the synsets above senses of classes: the class with the fewest steps."""
+    """Return synset → (steps up to it, index of the nearest class), for all synsets at or above a class's sense."""
     reached: dict[int, tuple[int, int]] = {}
     for index, ranks in enumerate(classes):
         for sense in ranks:
@@ -176,8 +176,8 @@ def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
 def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimum: Fraction) -> tuple[int, str]:
     """Return the class with the largest Wu-Palmer similarity of any two senses, the first class on ties.
 
-    `reached` is the result of `_reached`. If the similarity is below `minimum`, the result is (NONE, ""). It is the
-    same for a word without senses, whatever the minimum.
+    `reached` is the result of `_reached`. The result is (NONE, "") if the similarity is below `minimum`, or if the word
+    has no senses.
     """
     values = (
         (2 * nouns().depth(synset), up + reached[synset][0], reached[synset][1])
@@ -190,7 +190,7 @@ def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimu
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
-    """Return the rule that maps a word to the class with the largest similarity of first names.
+    """Return the rule that maps a word to the most similar class. Only the first name of each is compared.
 
     If this similarity is below `minimum`, the word stays unmapped. The first class wins ties.
     """

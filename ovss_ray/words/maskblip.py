@@ -18,7 +18,7 @@ def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray])
     """Return the words that remain, and a label map (H, W) of indices into them. `segment` returns a label map.
 
     While there are three words or more, words with over 95 % of the pixels are dropped. If there are no such words,
-    words with less than 1 % are dropped. The loop ends when no word would be dropped, or every word. Words without
+    words with less than 1 % are dropped. The loop ends when none or all of the words would be dropped. Words without
     pixels at the end of the list are kept, as in the official code.
     """
     kept = list(words)

@@ -40,7 +40,7 @@ def pixels(record: Record, labels: int) -> np.ndarray:
 
 
 def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray]:
-    """Return the cells of an image as metrics/confusion.py stores them, with each word replaced by its label."""
+    """Return the pixel counts of an image as metrics/confusion.py stores them, with labels in place of words."""
     table = np.full(NONE + 1, NONE, np.uint16)
     table[: len(record["classes"])] = [label_of[word] for word in names(record)]
     labels = {
@@ -62,7 +62,7 @@ class Recall:
 
     @classmethod
     def of(cls, records: Iterable[Record], label_of: Mapping[Word, int]) -> "Recall":
-        """Return the sum over records."""
+        """Return the recall over the pairs of all records."""
         total = cls()
         for record in records:
             truth = set(record["truth"])
@@ -88,7 +88,7 @@ class UpperBounds:
     Each word of an image counts as the label that it overlaps most.
     """
     best: int = 0
-    """sum over images of the mean best IoU of the image's labels, without background, in units of 1 / UNIT"""
+    """sum of the best IoU of each image (see `_best`), in units of 1 / UNIT"""
     images: int = 0
     """number of images with a label other than background"""
     cells: Mapping[tuple[int, Word], int] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class UpperBounds:
 
     @classmethod
     def of(cls, records: Sequence[Record], labels: int, background: int | None = None) -> "UpperBounds":
-        """Return the sum over records of a benchmark with `labels` labels.
+        """Return the scores of all records of a benchmark with `labels` labels.
 
         `background` is the index of a label that the best IoU leaves out; None: no label.
         """
@@ -146,7 +146,7 @@ def _best(table: np.ndarray, background: int | None) -> int | None:
 
 
 def assignment(cells: Mapping[tuple[int, Word], int], labels: int) -> dict[Word, int]:
-    """Return word → label, one to one, with the largest number of right pixels (Hungarian algorithm).
+    """Return word → label, one to one, with the largest number of correctly labelled pixels (Hungarian algorithm).
 
     `cells` are (label, word) → pixels. Words are sorted first, so that ties do not depend on the order of images.
     """

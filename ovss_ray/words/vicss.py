@@ -105,7 +105,7 @@ class Sums:
     counts: np.ndarray
     """(K, K) int64: counts[truth, prediction] of `hard`, in pixels"""
     ratios: np.ndarray
-    """(4, K) object: sums over images of the values of OF_IMAGES, integers in units of 1 / UNIT"""
+    """(4, K) object: sum over images of each metric in OF_IMAGES, as integers in units of 1 / UNIT"""
     pairs: np.ndarray
     """(K,) int64: number of images with each class in the truth; 0 for background"""
 

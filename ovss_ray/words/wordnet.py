@@ -96,7 +96,7 @@ class Nouns:
         return [int(number) for number in self._lemmas.get(lemma, "").split()]
 
     def above(self, synset: int) -> Mapping[int, int]:
-        """Return the number of steps up to each synset above a synset, and 0 for the synset itself."""
+        """Return synset → number of steps up to it, for all synsets above `synset`; `synset` itself has 0 steps."""
         return self._above(synset)
 
     def depth(self, synset: int) -> int:

@@ -102,7 +102,7 @@ def test_entries_and_images_that_lack_each_other_are_named_before_the_run(tmp_pa
     twice = given_words.Stage.Config(path=write(tmp_path, ".jsonl", [{"image": "c", "words": [["A b", 1], "a  B", 3]}]))
     message = "words.jsonl: 1 entries repeat a name, which counts once, such as 'a  B' for 'c'"
     assert given_words.Stage.check(twice, ["c"]) == (message,)
-    with pytest.raises(OvssError, match=r"none of the 2 entries .* An entry is for 'val/a', and an image is 'c'"):
+    with pytest.raises(OvssError, match=r"none of the 2 entries .* entry: 'val/a'; example of an image id: 'c'"):
         check("c")
 
 

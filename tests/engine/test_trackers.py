@@ -93,7 +93,7 @@ def test_unknown_trackers_missing_packages_and_bad_targets_are_refused_before_a_
         trackers.parse(["mlflow:http://name:secret@host"])
     with pytest.raises(OvssError, match="no server and no folder"):
         mlflow.check("")
-    with pytest.raises(OvssError, match=r"needs http://.* Type --track mlflow:http://localhost:5000"):
+    with pytest.raises(OvssError, match=r"must begin with http://.* Type --track mlflow:http://localhost:5000"):
         mlflow.check("localhost:5000")
     assert [mlflow._address(of) for of in ("databricks", "/a:b")] == ["databricks", "/a:b"]
     with pytest.raises(OvssError, match="not a project"):

@@ -255,7 +255,7 @@ def test_words_change_the_identity_and_their_absence_does_not(tmp_path: Path) ->
 
 
 def test_episodes_take_templates_only(tmp_path: Path) -> None:
-    with pytest.raises(OvssError, match="each episode asks for its own class, so that only templates can be set"):
+    with pytest.raises(OvssError, match="each episode has its own class, so only templates can be set"):
         plan("oracle", tmp_path, ["sky"], "scenes:episodes")
     for config in ("oracle", "fusioner_tiny"):
         prompted = plan(config, tmp_path, {"templates": ["a {}."]}, "scenes:episodes")

@@ -84,7 +84,7 @@ class Description(Settings):
             raise ValueError("with a `table`, `images` and `labels` must each name one column")
 
     def patterns(self, key: str) -> tuple[str, ...]:
-        """Return the patterns under the key `images`, `labels` or `table`. With a table, the first two are columns."""
+        """Return the patterns under a key. With a table, `images` and `labels` contain the name of a column instead."""
         listed = getattr(self, key)
         return (listed,) if isinstance(listed, str) else listed
 

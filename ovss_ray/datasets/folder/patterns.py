@@ -6,8 +6,8 @@ number of folders. Wildcards in a step are plain characters if a file or folder 
 `*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed,
 except links to a parent folder. If links lead to a folder by two paths, its files are listed once.
 
-A step with the extension of an archive stands for archives, which are folders then: `shards/*.tar/*.jpg`. Numbers in
-braces stand for a list of steps: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
+A step with the extension of an archive matches archives. They are searched like folders: `shards/*.tar/*.jpg`. Numbers
+in braces stand for a list of steps: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
 """
 
 import re
@@ -21,7 +21,7 @@ from ovss_ray.io import files
 from ovss_ray.io.files import Trail
 
 MANY = 100_000
-"""Largest number of steps for which numbers in braces may stand."""
+"""Largest number of steps to which numbers in braces may expand."""
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -33,7 +33,7 @@ class Match:
     stem: str
     """file name without suffix and extension; for `*/labels.png`, the name of the folder that `*` matches"""
     folders: tuple[str, ...]
-    """names of folders on the path that match wildcards or differ between patterns, without the name in `stem`"""
+    """names of folders on the path that match wildcards or differ between patterns, except the name used as `stem`"""
     ending: str
     """extension of the file, in lower case, with its dot"""
     exact: bool
@@ -190,7 +190,7 @@ def split_ending(name: str) -> tuple[str, str]:
 
 
 def expanded(pattern: str) -> Iterator[str]:
-    """Yield the patterns for which the numbers in braces of a pattern stand; one pattern if it has no braces."""
+    """Yield the patterns to which numbers in braces expand a pattern. Without braces, yield the pattern unchanged."""
     match = _BRACES.search(pattern)
     if not match:
         yield pattern

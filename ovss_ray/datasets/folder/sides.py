@@ -42,8 +42,8 @@ class Side:
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
         """Yield the files below the first folder of `bases` that has fitting files.
 
-        `number`: 0 for photographs, 1 for label files (see File.side). Raises OvssError if a pattern names a folder
-        that is missing there.
+        `number`: 0 for photographs, 1 for label files (see File.side). Raises OvssError if a pattern names a subfolder
+        that is missing in this first folder.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]
@@ -129,10 +129,10 @@ def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[Fil
 
 
 def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
-    """Yield each file once. A file that fits the patterns of both sides is assigned to one side.
+    """Yield each file once. A file found by both sides is assigned to one of them.
 
-    If only one side's pattern also fits the extension, that side gets the file. If both patterns fit the whole name,
-    the side with the longer suffix gets the file. Raises OvssError if both suffixes are then equally long.
+    If its extension fits the pattern of only one side, this side gets the file. If its extension fits both patterns,
+    the side with the longer suffix gets it. Raises OvssError if both suffixes are then equally long.
     """
     for uri, group in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
         kinds = list(group)

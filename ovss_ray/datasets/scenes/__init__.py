@@ -222,7 +222,7 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
 def _episodes(series: str, title: str, counts: Mapping[str, int]) -> Benchmark:
     """Return a benchmark whose episodes are pairs of a scene and a class. Its labels are the classes, then background.
 
-    `series` is the vocabulary of the scenes, whose label files are read.
+    `series`: name of the vocabulary whose scenes and label files are used.
     """
     scenes = BENCHMARKS[series]
     names, last = scenes.vocabulary.names, len(scenes.vocabulary)

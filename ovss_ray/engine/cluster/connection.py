@@ -56,7 +56,7 @@ def connect(settings: Mapping[str, str] = ray_internals.SETTINGS) -> Iterator[No
 
 @contextmanager
 def _set(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables during the block. Those that the user has set stay."""
+    """Set environment variables during the block. Variables that the user has set keep their values."""
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -82,16 +82,16 @@ def _last_words() -> Iterator[None]:
 def size() -> Size:
     """Return the live nodes of the cluster, with their resources and labels.
 
-    Nodes may join (`Size.grows`), unless this process has started the cluster.
+    `Size.grows` is False if this process has started the cluster. Otherwise it is True, since nodes may join.
     """
     nodes = [_node(node["Resources"], node.get("Labels") or {}) for node in ray.nodes() if node["Alive"]]
     return Size(tuple(nodes), grows=not ray_internals.own_head())
 
 
 def collects_metrics() -> bool:
-    """Return whether the connected cluster may collect metrics. One that this process has started does so on request.
+    """Return whether the connected cluster may collect metrics.
 
-    The request is the environment variable ray_internals.METRICS.
+    A cluster that this process has started does so only if the environment variable ray_internals.METRICS requests it.
     """
     return not ray_internals.own_head() or os.environ.get(ray_internals.METRICS, "0") != "0"
 
@@ -160,8 +160,8 @@ def _init() -> None:
 def _runtime() -> dict[str, Any] | None:
     """Return the runtime environment that gives the variables in HANDED_ON to workers on other machines.
 
-    For a submitted job, the result has only variables that the job's environment lacks; None if there are none. Ray
-    merges both environments.
+    For a submitted job, the result has only the variables that the job's environment lacks. If it lacks none, the
+    result is None. Ray merges both environments.
     """
     brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
     variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}

@@ -131,7 +131,7 @@ class Estimate:
         return rates | {"the driver process": 1 / (DRIVER * blocks)}
 
     def travel(self) -> Blocks:
-        """Return the numbers of images that travel together."""
+        """Return the sizes of the blocks in which images travel between pools."""
         photograph = self.probed.bytes.get("image", 0.0) if self.probed else 0.0
         return sized([step.pool for step in self.steps], self.left, photograph, self.size.store)
 

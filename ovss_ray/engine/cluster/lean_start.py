@@ -1,4 +1,4 @@
-"""Ray with less work of its own: fewer processes of a local cluster, and fewer sums in Ray Data.
+"""Reduction of Ray's overhead: fewer processes in a local cluster, and fewer sums of resource use in Ray Data.
 
 This module uses Ray's private API, as listed in ray_internals.py.
 """
@@ -19,7 +19,7 @@ Their start takes 3 CPU seconds, and ray.init waits for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
 """Functions that `lean` disables: (module, object in it) → names of the object's functions."""
 PERIOD = 0.1
-"""Seconds between two sums of Seldom within a step of Ray Data's loop"""
+"""Minimum seconds between two sums of resource use within a step of Ray Data's loop (see Seldom)"""
 
 
 @contextmanager
@@ -44,16 +44,17 @@ def lean() -> Iterator[None]:
 
 
 class Seldom:
-    """Callback of Ray Data: it sums up the use of CPUs and memory once per step of its loop, and not for every block.
+    """Callback of Ray Data that makes it sum up the use of CPUs and memory less often.
 
-    A step takes about 0.1 s. It starts workers at its end, so pools do not grow twice for the same free CPUs.
+    The sum is made once per step of Ray Data's loop, not per block. A step takes about 0.1 s, and starts new workers at
+    its end. The next step begins with a new sum, so pools do not grow twice for the same free CPUs.
     """
 
     due = 0.0
     """time of the next sum, in seconds of the monotonic clock"""
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Replace the method that sums up."""
+        """Replace Ray Data's method that sums up the use of CPUs and memory."""
         manager = getattr(executor, "_resource_manager", None)
         if not (update := getattr(manager, "update_usages", None)):
             ray_internals.report_missing("ResourceManager.update_usages", "The driver process needs more CPU per block")
@@ -67,7 +68,7 @@ class Seldom:
         setattr(manager, "update_usages", seldom)  # noqa: B010 - a method of Ray, which mypy does not let us replace
 
     def on_execution_step(self, *_: Any) -> None:
-        """Let the next step begin with a sum."""
+        """Make the next step of the loop begin with a new sum."""
         self.due = 0.0
 
     after_execution_succeeds = after_execution_fails = on_execution_step

@@ -153,7 +153,7 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def fitting_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
-    """Return how many workers of each pool that is not light fit the nodes' memory. `weights`: see `place`."""
+    """Return how many workers of each pool fit the nodes' memory. Light pools do not count. `weights`: see `place`."""
     return size.memory / max(1, sum(not is_light(pool) for pool in pools)) / (HEAP + weights)
 
 

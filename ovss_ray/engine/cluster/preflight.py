@@ -27,8 +27,8 @@ LABEL_MAP = 60_000
 def run(plan: RunPlan) -> None:
     """Check that every node can access the files of the run.
 
-    Checked files: the run's folder, the first photograph and label file of each benchmark, and the weights. On nodes
-    that may get workers, the weights must be those of this machine. Raises OvssError if a check fails.
+    Checked files: the run's folder, the first photograph and label file of each benchmark, and the weights. Nodes that
+    may get workers must have the same weights as this machine. Raises OvssError if a check fails.
     """
     first = [str(table[name][0]) for table in plan.manifests.values() for name in ("image_uri", "truth_uri")]
     listed = [stage_files[0] for stage_files in plan.sources if len(stage_files) > placement.NETWORK_FILES]
@@ -41,7 +41,7 @@ def run(plan: RunPlan) -> None:
 
 
 def weights_of(plan: RunPlan) -> dict[str, str]:
-    """Return stage → SHA-256 of its weights on this machine. Stages that read many files have none, as label maps."""
+    """Return stage → SHA-256 of its weights on this machine. Stages that read many files (label maps) are left out."""
     networks = zip(plan.config.stages(), plan.sources, strict=True)
     digest_of = {
         stage.use: digests.sha256_of(stage_files)

@@ -100,7 +100,7 @@ def _spread(plan: RunPlan) -> Batch:
 
 
 def _through(pool: Placed, stages: Mapping[str, Stage], rows: Batch, plan: RunPlan) -> tuple[Batch, dict[str, float]]:
-    """Return the rows after the stages of a pool, and the seconds per image of each stage."""
+    """Run the rows through the stages of a pool. Return the resulting rows, and the seconds per image of each stage."""
     number = len(rows["image_id"])
     done: list[Batch] = []
     for begin in range(0, number, pool.batch):

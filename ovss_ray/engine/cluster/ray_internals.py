@@ -79,7 +79,7 @@ SETTINGS = {
 SERVING = SETTINGS | {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ovss_ray.serve.intake.headers.begin",  # a deadline for headers
 }
-"""The same for a cluster on which the service runs."""
+"""Environment variables for a new local cluster on which the service runs: name → value."""
 BEFORE_IMPORT = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # its threads begin another cluster if they call it after an interrupt ended ours
     # It prints that tasks are tried again, such as those of Serve's controller that end with it.
@@ -94,7 +94,7 @@ archive to the workers, and starts each with `uv run`. A local cluster does not 
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
 DAEMONS = ("gcs_server", "raylet")
-"""Names of the processes that a new local cluster of Ray needs, and of their log files."""
+"""Names of the processes that a new local cluster of Ray needs. Their log files have the same names."""
 SERVE = "serve"
 """Name of the Ray namespace in which Ray Serve starts its actors."""
 HANGS_AT_EXIT = "2.60"
@@ -208,7 +208,7 @@ def _set(context: "DataContext", path: str, value: object) -> None:
 
 
 def quiet_data(callbacks: Sequence[type] = ()) -> None:
-    """Make Ray Data print nothing, and keep workers that wait. `callbacks`: classes of Ray Data's callbacks.
+    """Make Ray Data print nothing, and make it keep idle workers. `callbacks`: classes of Ray Data's callbacks.
 
     It prints no progress bars, no log and no warnings. By default, it would end workers of a pool that is not busy.
     Some seconds later it would start others, which load their networks again.

@@ -50,7 +50,8 @@ def need(pool: Pool, cpus: float, gpus: float) -> Need:
 def _parts(pools: Sequence[Pool]) -> Iterator[float]:
     """Yield the values to try for the GPUs of a worker with `gpus: auto`.
 
-    For n such pools, the first value is 1/n. The second value is 1/n of the part of a GPU that the other pools leave.
+    For n such pools, the first value is 1/n, and the second value is (1 − f)/n. f: sum of the fractions of a GPU that
+    the config sets for other pools.
     """
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)

@@ -21,7 +21,7 @@ PAUSE = 1.0
 REPEAT = 30.0
 """Seconds after which the state of the wait is printed again, and the request for nodes repeated"""
 SHARE = 0.01
-"""CPUs that the request for a number of nodes occupies on each of them"""
+"""CPUs that a request for several nodes occupies on each node (see _spread)"""
 CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
 """Hypothetical nodes, added to a cluster without GPUs to plan which nodes to request"""
 
@@ -58,10 +58,10 @@ def for_pools(
 ) -> list[Placed]:
     """Return the pools, placed on the cluster. If the cluster is too small, wait for nodes.
 
-    If an autoscaler can add nodes, also wait if networks would run on CPUs only for lack of a GPU. The wait lasts at
-    most `least` seconds; with an autoscaler, `patience` seconds if this is longer. Nodes for the minimum number of
-    workers are then requested. `weights`: bytes of the weights of a worker. Raises OvssError if the cluster is still
-    too small at the end.
+    If an autoscaler can add nodes, also wait while networks would run on CPUs because the cluster has no GPU. Nodes for
+    the minimum number of workers are then requested. The wait lasts at most `least` seconds; with an autoscaler,
+    `patience` seconds if this is longer. `weights`: bytes of the weights of a worker. Raises OvssError if the cluster
+    is still too small at the end.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
@@ -100,7 +100,7 @@ def _placed(pools: Sequence[Pool], size: Size, weights: float) -> tuple[list[Pla
 
 
 def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: float) -> bool:
-    """Return whether a method for GPUs would run on CPUs only because the cluster has no GPU yet."""
+    """Return whether a method for GPUs would run on CPUs for the sole reason that the cluster has no GPU."""
     if size.gpus or not placement.on_cpus(placed, size, weights):
         return False
     return any(placement.uses_gpu(pool, Size((GPU_NODE,))) for pool in pools)  # False: the config has `gpus: 0`
@@ -172,8 +172,8 @@ def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
 def _spread(nodes: int) -> Iterator[None]:
     """Request `nodes` different nodes from the autoscaler during the block. Without an autoscaler, nothing starts.
 
-    Ray's request_resources cannot count nodes: one large node would do for all bundles. A placement group that
-    occupies SHARE of a CPU on each of several nodes can.
+    Ray's request_resources cannot request a number of nodes: a single large node could satisfy the whole request. A
+    placement group is used instead. It occupies SHARE of a CPU on each of `nodes` different nodes.
     """
     if not nodes:
         yield
@@ -187,7 +187,7 @@ def _spread(nodes: int) -> Iterator[None]:
 
 
 def _amounts(wanted: WaitFor, size: Size) -> dict[str, tuple[float, int]]:
-    """Return the present and the wanted number of each kind of resource that is wanted."""
+    """Return kind of resource → (present number, wanted number), for the kinds that are wanted."""
     nodes = sum(bool(node.cpus or node.gpus) for node in size.nodes)  # a head without CPUs is not counted
     amounts = {"nodes": (nodes, wanted.nodes), "cpus": (size.cpus, wanted.cpus), "gpus": (size.gpus, wanted.gpus)}
     return {kind: pair for kind, pair in amounts.items() if pair[1]}

@@ -17,7 +17,7 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Number of workers, counted once per pool, for which the driver process handles every batch in time"""
+"""Maximum number of workers for blocks of one batch: the workers of the largest pool times the number of pools"""
 MOST = 64
 """Maximum number of images in a block of several batches: 67 MB of photographs of 512 × 683 pixels"""
 BYTES = 128e6
@@ -41,12 +41,12 @@ LIMIT = 10_000
 
 @dataclass(frozen=True)
 class Blocks:
-    """Numbers of images that travel together."""
+    """Sizes of the blocks in which images travel between pools."""
 
     images: int
-    """number of images of a block; 0: one batch of each pool"""
+    """number of images per block; 0: a block is one batch, whose size depends on the pool"""
     rows: int
-    """number of manifest rows of a block before the first pool, a multiple of its batch"""
+    """number of manifest rows per block before the first pool, a multiple of this pool's batch"""
 
     def call(self, pool: Placed) -> int:
         """Return the number of images with which a worker of a pool is called: one or more batches."""
@@ -56,8 +56,8 @@ class Blocks:
 def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: float = 0.0) -> Blocks:
     """Return the size of the blocks for a run of `images` images through these pools.
 
-    `photograph`: bytes of a decoded photograph. `store`: bytes of the object stores of all nodes. 0 stands for an
-    unknown number. They only limit blocks of several batches: a single batch travels whatever its size.
+    `photograph`: bytes of a decoded photograph. `store`: bytes of the object stores of all nodes. 0: unknown. These two
+    numbers limit only blocks of several batches. A block of a single batch may have any size.
     """
     batch, workers = max(pool.batch for pool in pools), max(pool.first for pool in pools)
     useful = -(-workers * len(pools) // FEW)

@@ -17,7 +17,7 @@ RUN = "run"
 
 @dataclass(frozen=True)
 class Kind:
-    """Description of a metric, and its labels besides RUN. A counter grows only; a gauge has any value."""
+    """Description of a metric, and its labels besides RUN. A counter can only grow; a gauge may take any value."""
 
     text: str
     labels: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Gauges:
     """name and labels of a counter → its value"""
 
     def set(self, samples: Sequence[Sample]) -> None:
-        """Export values. A counter never decreases; after a restart of this process it begins with the total."""
+        """Export values. A counter never decreases: after a restart of this process, it begins with the total."""
         for sample in samples:
             kind = KINDS[sample.name]
             labels = dict(zip((RUN, *kind.labels), (self.run, *sample.labels), strict=True))

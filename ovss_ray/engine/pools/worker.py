@@ -32,7 +32,7 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 RETRIES = 2
 """Number of further attempts to compute the arrays of a stage, if the process that computes them dies"""
 AGE = 1.0
-"""Seconds after which the images of a block that are left are registered again"""
+"""Seconds after which the remaining images of a block are registered again"""
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
 
@@ -88,19 +88,19 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register the images of several batches of a light pool at once. Its batches take milliseconds.
+        """Register the images of several batches of a light pool in one message, since a batch takes only milliseconds.
 
-        Return True if that was possible, and False if a worker died over some of the images. Return None for a single
-        batch and for a pool with networks: nothing was registered.
+        Return True if the images may run in batches, and False if a worker has died while processing some of them.
+        Return None for a single batch, and for a pool that is not light: nothing was registered.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None
         return not self._begin(names)
 
     def _settled(self, batch: Batch, good: bool, again: bool = False) -> Batch:
-        """Run the stages on a batch. If a worker died over some of its images, they are processed one by one.
+        """Run the stages on a batch, image by image if a worker has died while processing one of the images.
 
-        `good`: True if at least one image of the previous batch has no error. A message to the ledger states that.
+        `good`: True if at least one image of the previous batch has no error; this is reported to the ledger.
         `again`: True if the images were registered before, as a part of their block.
         """
         names = execution.names(batch)
@@ -155,7 +155,7 @@ class Recorder(Worker):
         self.write = write
 
     def __call__(self, images: Batch) -> pa.Table:
-        """Run the last stages on one or more batches. Return their records, or the receipts of files with them."""
+        """Run the last stages on one or more batches. Return the records; with `write`, the receipts of the files."""
         table = records.table(self._computed(images))
         return self.write(table) if self.write else table
 

@@ -190,10 +190,10 @@ class Tracking(Relay):
 
 
 def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
-    """Call `work` with a listener, and return its report. Send its numbers and the report to the trackers.
+    """Call `work` with a listener, and return the report that `work` returns. Send values and report to the trackers.
 
-    `work` also receives a function that sends the report, which it calls while it still holds the folder. That function
-    returns the report with the trackers' faults.
+    `work` also receives a function that sends the report, and returns it with the trackers' faults. `work` calls this
+    function before it releases the run folder.
     """
     if not choices:
         return work(progress)

@@ -89,7 +89,7 @@ class Tracker:
 def check(target: str) -> None:
     """Raise OvssError if neither the option nor the environment names a server or folder.
 
-    Also for a server without http:// or https://.
+    The error is also raised for a server whose address lacks http:// or https://.
     """
     _address(target)
 
@@ -103,7 +103,7 @@ def _address(target: str) -> str:
         )
     if SERVER.fullmatch(address):
         raise OvssError(
-            f"--track mlflow:{address}: a server needs http:// or https://, and a folder a path. Type --track "
-            f"mlflow:http://{address} or --track mlflow:./{address}"
+            f"--track mlflow:{address}: a server's address must begin with http:// or https://. Write a folder as a "
+            f"path. Type --track mlflow:http://{address} or --track mlflow:./{address}"
         )
     return address if "://" in address or address == DATABRICKS else str(Path(address).expanduser().absolute())

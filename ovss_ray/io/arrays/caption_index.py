@@ -22,7 +22,7 @@ from ovss_ray.io import files
 from ovss_ray.io.files.cache import cache_folder
 
 BLOCK = 1 << 26
-"""Maximum bytes of a block of embeddings in float32, and likewise of the block's similarities to the queries"""
+"""Maximum bytes in float32 of a block of embeddings; the block's similarities to the queries have the same limit"""
 SURPLUS = 32
 """Number of additional candidates: 2 · count + SURPLUS captions get a similarity in float64"""
 CHUNK = 8192

@@ -42,7 +42,7 @@ def read(uri: str | Path) -> bytes:
 
 
 def archive_of(uri: str) -> str | None:
-    """Return the archive that an address names or is inside of; None for another address."""
+    """Return the archive of an address that is an archive or lies inside one; None for other addresses."""
     inside = archives.split(f"{uri.rstrip('/')}/")
     return inside and inside[0]
 
@@ -68,9 +68,10 @@ def _member(uri: str) -> Member | None:
 
 
 def pinned(uri: str) -> str:
-    """Return the address of a file in an archive with its position, for readers without index (see `archives`).
+    """Return the address of a file in an archive, with the file's position added (see `archives`).
 
-    Another address is unchanged. Raises OvssError if the archive is damaged or has no such file.
+    Readers of this address need no index. Other addresses are returned unchanged. Raises OvssError if the archive is
+    damaged or has no such file.
     """
     member = None if inline.is_inline(uri) else _member(uri)
     return member.uri if member else uri
@@ -228,8 +229,8 @@ def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
 def entries(folder: str | Path) -> Iterator[tuple[str, bool]]:
     """Yield each name in a folder and whether it is a folder, in arbitrary order.
 
-    An archive (.zip, .tar) as `folder` is a folder, but a file as an entry. A folder that does not exist has no names.
-    Broken links count as files; pipes, sockets and devices are ignored.
+    If `folder` is an archive (.zip, .tar), its content is listed. An archive inside `folder` counts as a file. A folder
+    that does not exist has no names. Broken links count as files; pipes, sockets and devices are ignored.
     Raises OvssError if the folder cannot be listed.
     """
     if inside := archives.split(f"{str(folder).rstrip('/')}/"):

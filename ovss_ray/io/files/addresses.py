@@ -8,16 +8,16 @@ from ovss_ray.io import inline
 
 _WEB = ("http", "https")
 _USER = re.compile(r"(https?://)[^/\s@]*@|(\w://)[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
-"""User name before the host of a web address, or password before that of any URI."""
+"""Pattern of a user name in a web address, or of user name and password in any URI."""
 _PASSWORD = re.compile(r"[a-z0-9+.]+://[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
-"""Beginning of a URI with a password. Without a colon, `container@account` is a usual Azure address."""
+"""Pattern of the beginning of a URI with a password. `container@account`, without a colon, is usual for Azure."""
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _KEY = re.compile(r"[?&][^=/&]*(?:secret|password|token|signature|sig|credential|access_?key)[^=/&]*=.*", re.IGNORECASE)
-"""Query parameters that may hold a key, of any scheme. Elsewhere than on the web, `?` is a plain character."""
+"""Pattern of query parameters that may hold a key. Outside http(s), other text after `?` belongs to the path."""
 
 
 def shown(uri: str | Path) -> str:
-    """Return an address for messages, without passwords and queries; the name of an inline address."""
+    """Return an address for messages, without passwords and queries. Of an inline address, return only the name."""
     text = inline.shown(str(uri))
     return without_secrets(text) if "://" in text else text
 

@@ -27,9 +27,9 @@ from ovss_ray.io.files.archives import BLOCK, DEFLATED, STORED, Member
 VERSION = "1"
 """Version of the tables, part of the name of a cached index."""
 LARGEST = 1 << 31
-"""Bytes: largest file in an archive that is read."""
+"""Maximum size in bytes of a file that is read from an archive."""
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error, OSError)
-"""Exceptions that zipfile, tarfile and fsspec raise for damaged archives and servers without ranges."""
+"""Exceptions that zipfile, tarfile and fsspec raise for damaged archives, and for servers without range requests."""
 _TABLES = """
 CREATE TABLE members (folder TEXT, name TEXT, place TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID;
 CREATE TABLE folders (parent TEXT, name TEXT, PRIMARY KEY (parent, name)) WITHOUT ROWID;
@@ -49,7 +49,7 @@ class Index:
             return self._base.execute(question, values).fetchall()
 
     def find(self, path: str) -> Member | None:
-        """Return a file, or None if there is none. Raises OvssError if it cannot be read one by one."""
+        """Return a file, or None if there is none. Raises OvssError if it cannot be read without unpacking."""
         folder, _, name = path.rpartition("/")
         rows = self._rows("SELECT place FROM members WHERE folder = ? AND name = ?", folder, name)
         if not rows:
@@ -146,7 +146,7 @@ def _place_of(base: sqlite3.Connection, path: str) -> str:
 
 
 def _members(archive: str) -> Iterator[tuple[str, str]]:
-    """Yield path and place of each file in an archive. A place without digits is the reason why it cannot be read."""
+    """Yield path and place of each file in an archive; if a file cannot be read, the reason instead of the place."""
     listed = _of_zip if archive.lower().endswith(".zip") else _of_tar
     try:
         with _opened(archive) as file:

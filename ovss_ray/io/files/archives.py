@@ -20,7 +20,7 @@ from ovss_ray.io.files import addresses, remote
 ENDINGS = (".zip", ".tar")
 """Extensions of archives whose files can be read one by one."""
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-"""Extensions of archives that are compressed as a whole, so that reading a file means to read all before it."""
+"""Extensions of archives that are compressed as a whole. To read a file, all data before it must be decompressed."""
 _INSIDE = re.compile(r"\.(?:zip|tar|tar\.(?:gz|bz2|xz|zst)|tgz|tbz2|txz)(?=/)", re.IGNORECASE)
 _PINNED = re.compile(
     r"(?P<archive>.+?\.(?P<kind>zip|tar))@(?P<offset>\d+)\+(?P<length>\d+)(?:-(?P<size>\d+)-(?P<crc>[0-9a-f]{8}))?"
@@ -42,7 +42,7 @@ class Member:
     archive: str
     name: str
     offset: int
-    """byte at which its data begin in a tar archive, or its local header in a zip archive"""
+    """first byte of the content in a tar archive, or of the local header in a zip archive"""
     length: int
     """number of bytes from `offset` on: the data in a tar archive; all bytes up to the next header in a zip archive"""
     size: int
@@ -67,7 +67,7 @@ def is_archive(name: str) -> bool:
 
 
 def pinned(uri: str) -> Member | None:
-    """Return the file of an address that contains its position; None for another address."""
+    """Return the file that an address with a position names (see Member.uri); None for other addresses."""
     match = _PINNED.fullmatch(uri) if "@" in uri else None
     if not match:
         return None
@@ -151,8 +151,8 @@ def _range(archive: str, start: int, end: int) -> bytes:
     data = remote.read(archive, start, end)
     if len(data) > end - start:
         raise OvssError(
-            f"{addresses.shown(archive)}: the server ignores requests for a part of a file, so each image would cost "
-            "the whole archive. Unpack the archive there, or copy it to a disk or an object store"
+            f"{addresses.shown(archive)}: the server ignores range requests, so each image would require a download of "
+            "the whole archive. Unpack the archive on the server, or copy it to a disk or an object store"
         )
     return data
 

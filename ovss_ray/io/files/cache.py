@@ -19,7 +19,7 @@ LIMIT = "OVSS_CACHE_GB"
 DEFAULT = 20.0
 """Default limit in GB"""
 YOUNG = 600.0
-"""Seconds since its last use in which a file is never deleted: another process may be about to open it"""
+"""Seconds since the last use of a file after which it may be deleted; earlier, a process may be about to open it"""
 
 
 def cache_folder() -> Path:
@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 
 def limit() -> int:
-    """Return the limit of copies and indexes in bytes: $OVSS_CACHE_GB, or DEFAULT. Raises OvssError if no number."""
+    """Return the limit of copies and indexes in bytes: $OVSS_CACHE_GB, or DEFAULT. Raises OvssError if invalid."""
     text = os.environ.get(LIMIT, "")
     try:
         value = float(text) if text else DEFAULT
@@ -94,7 +94,7 @@ def local_copy(uri: str) -> Path:
 
 
 def fetch(uri: str, file: Path) -> Path:
-    """Return a file of this machine. If it does not exist, it is downloaded from a URI.
+    """Return the path `file`. If this file does not exist on this machine, download it from `uri`.
 
     Processes wait for each other, so only one downloads. The file has a temporary name until it is complete; a
     transfer that breaks off leaves no file. Raises OvssError if the download fails, and OSError of the local disk.

@@ -2,7 +2,7 @@
 
 The address of a cell is /data/val.parquet@3.17/image: the row group (of an Arrow file: the record batch), the row in
 it, and the column. A cell holds the bytes of a file, or a struct with a field `bytes`, as Hugging Face stores images.
-To read a cell, its row group of this column is read. The latest groups are cached, since rows are mostly read in order.
+To read a cell, the column's whole row group is read. The latest groups are cached, since rows are mostly read in order.
 """
 
 import re
@@ -67,7 +67,10 @@ def content(cell: Cell) -> bytes:
 
 
 def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
-    """Raise OvssError unless a table has the columns: key of the description → column with images; and `ids`."""
+    """Raise OvssError if a table lacks a column, or if a column has the wrong type.
+
+    `columns`: key of the description → name of a column with images. `ids`: name of the column with ids, if any.
+    """
     schema = opened(table, _stamp(table)).schema
     for key, column in {**columns, **({"ids": ids} if ids else {})}.items():
         if schema.get_field_index(column) < 0:
@@ -140,7 +143,7 @@ def _batches(path: str) -> list[pa.RecordBatch]:
 
 @contextmanager
 def damaged(table: str) -> Iterator[None]:
-    """Convert to OvssError what pyarrow and fsspec raise for a damaged table in the block."""
+    """Convert the exceptions that pyarrow and fsspec raise for a damaged table in the block to OvssError."""
     try:
         yield
     except remote.failures(ValueError, pa.ArrowException, LookupError) as failure:

@@ -31,7 +31,7 @@ EXTRAS = {
 OBJECT_STORES = (*EXTRAS, "hf")
 """Schemes without real folders, so that none need to be created."""
 OPTIONS = {"http": {"simple_links": False}, "https": {"simple_links": False}}
-"""Scheme → options of its file system. An index page lists files by its links, not by other text."""
+"""Scheme → options of its file system. Files on a web server's index page are found by the links only."""
 ATTEMPTS = 4
 """Number of times that a read is attempted. The libraries of object stores repeat requests themselves, too."""
 SILENCE = 60.0
@@ -43,13 +43,13 @@ _LIBRARIES = (
     *(("google.auth.exceptions", "GoogleAuthError"), ("gcsfs.retry", "HttpError")),
     *(("azure.core.exceptions", "AzureError"), ("httpx", "HTTPError")),
 )
-"""Modules and their base classes of exceptions that are not OSErrors."""
+"""Base classes of the libraries' exceptions that are not OSErrors: (module, class)."""
 
 T = TypeVar("T")
 
 
 def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return the exceptions that fsspec and the loaded libraries raise if a request fails, and `more`."""
+    """Return `more`, and the exceptions that fsspec and the loaded libraries raise if a request fails."""
     loaded = [getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES]
     return (OSError, NotImplementedError, *more, *(failure for failure in loaded if failure is not None))
 
@@ -266,7 +266,7 @@ def entries(uri: str) -> Iterator[tuple[str, bool]]:
 
 
 def _listed(backend: "AbstractFileSystem", folder: str) -> Iterator[dict[str, Any]]:
-    """Yield fsspec's entries of a folder, of S3 page by page."""
+    """Yield fsspec's entries of a folder. On S3, the entries are fetched page by page."""
     if "s3" in backend.protocol and hasattr(backend, "_iterdir"):
         from fsspec.asyn import sync
 

@@ -27,7 +27,7 @@ _TURNS = {
 _BITS = dict.fromkeys(("1", "L", "P", "LA", "La", "PA"), 8) | {"I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 """Pillow mode of an image with one number per pixel → bits per pixel. Images of other modes are in colour."""
 HEAD = 1 << 16
-"""Bytes of a remote image that are read first, to find its size in the header."""
+"""Number of bytes of a remote image that are read first, to find the size in its header."""
 
 
 def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -> np.ndarray:
@@ -77,7 +77,7 @@ def _size(file: BinaryIO, name: str) -> tuple[int, int]:
 def bits(uri: str | Path) -> int:
     """Return the bits per pixel: 8, 16 or 32 for one number per pixel, 24 for colours.
 
-    1, 2 and 4 bits per pixel are returned as 8, since programs choose these depths by the largest value. A colour image
+    1, 2 and 4 bits are returned as 8: programs choose between these depths by the largest value. A colour image
     has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
     """
     with files.opened(uri) as file, opened(file, str(uri)) as picture:

@@ -24,7 +24,7 @@ class Shown:
     """indices that occur in the file, sorted"""
 
     def otherwise(self, index: int, colour: tuple[int, ...]) -> bool:
-        """Return whether an index has a colour other than `colour` in this palette, or no colour."""
+        """Return whether, in this palette, an index has no colour, or a colour that differs from `colour`."""
         return index >= len(self.colours) or self.colours[index] != colour
 
 

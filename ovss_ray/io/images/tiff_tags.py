@@ -33,7 +33,7 @@ LOSSY = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-"""TIFF number of a compression that may change values → its name"""
+"""TIFF number of a compression → name; only compressions that may change values"""
 PHOTOMETRICS = {0: "WhiteIsZero", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 32803: "CFA"}
 """Photometric interpretation → its name in messages, except for 1 (BlackIsZero), 2 (RGB) and 3 (palette)."""
 FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
@@ -68,12 +68,12 @@ def only_page(data: bytes, name: str) -> Tags:
         )
     _plain_samples(pages[0], name)
     if _kept_backwards(pages[0], data):
-        raise OvssError(f"{name}: compressed, big-endian and signed TIFF is not supported. Save it as PNG")
+        raise OvssError(f"{name}: a compressed, big-endian and signed TIFF is not supported. Save it as PNG")
     return pages[0]
 
 
 def _plain_samples(page: Tags, name: str) -> None:
-    """Raise OvssError unless a pixel is grey, an index or RGB, perhaps with alpha, in integers up to 32 bits."""
+    """Raise OvssError unless samples are integers of up to 32 bits: grey, index or RGB, with or without alpha."""
     kinds = sorted({FORMATS.get(kind, f"format {kind}") for kind in page.get(FORMAT, (1,))})
     bits = first(page, BITS, 1)
     if kinds not in (["signed"], ["unsigned"]) or bits > 32:

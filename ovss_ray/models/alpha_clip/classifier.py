@@ -42,9 +42,9 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
 
     Several classes may share a name: ADE20K-847 has two classes named "bag". Wherever this name scores highest, both
     would tie, and the second would never be predicted. So if `naming.synonyms` is "first" or "max", only one class
-    uses a shared name. As many classes as possible get a name for themselves. A class without such a name uses all its
-    names: in a single text with "first", in separate texts with "max". If two classes still have equal texts, their
-    scores tie, and the first class is predicted.
+    uses a shared name. As many classes as possible get a name that no other class uses. A class without such
+    a name uses all its names: in a single text with "first", in separate texts with "max". If two classes still have
+    equal texts, their scores tie, and the first class is predicted.
     """
     classes = [tuple(name.strip() for name in names) for names in vocabulary.classes]
     if naming.synonyms == "whole":
@@ -59,9 +59,9 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
 
 
 def _owners(classes: list[list[str]]) -> dict[str, int]:
-    """Return for each name the index of the only class that uses it.
+    """Return for each name the index of the class to which it is assigned.
 
-    Bipartite matching gives a name to as many classes as possible. Other names go to the first class that has them.
+    By bipartite matching, as many classes as possible get a name. Other names go to the first class that has them.
     """
     owners: dict[str, int] = {}
 

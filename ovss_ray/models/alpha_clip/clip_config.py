@@ -54,7 +54,7 @@ class ClipConfig(NetworkConfig):
         return model
 
     def encoder_key(self) -> str:
-        """Return the part of a cache key that identifies the text tower, and whether the run is exact."""
+        """Return a part of cache keys: the digest of the CLIP's checkpoint, then "exact" or "fp32"."""
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 
 
@@ -75,7 +75,7 @@ class Retrieval(BaseModel):
     count: int = Field(default=10, ge=1)
     """number of captions to retrieve per image, before near duplicates are removed"""
     duplicates: float = Field(default=0.94, gt=0)
-    """cosine above which two captions are near duplicates, and only the better one is kept; above 1: keep all"""
+    """cosine above which only one of two captions is kept, the one more similar to the image; above 1: keep all"""
     faiss: bool = False
     """True: search with faiss (extra `faiss`), which holds all embeddings in memory as float32"""
 
@@ -85,7 +85,7 @@ class Retrieval(BaseModel):
         return path and files.absolute(path)
 
     def base_files(self, stage: str) -> tuple[Path, ...]:
-        """Return the local files of the base. Raises OvssError if one is missing; `stage` is the name of the stage."""
+        """Return the local files of the captions. Raises OvssError if one is missing; `stage` is the stage's name."""
         if not self.captions:
             raise OvssError(
                 f"no base of captions: add --set {stage}.captions=FILE, a text file with one caption or word per line"
@@ -103,13 +103,13 @@ class Scoring(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     alpha: float = Field(default=0.7, ge=0, le=1)
-    """weight of the image; the captions have 1 − alpha"""
+    """weight of a word's score for the image; its score for the captions has the weight 1 − alpha"""
     temperature: float = Field(default=1.0, gt=0)
     """divisor of the logits"""
     bias: float = 0.0
     """number added to the logits, for encoders that were trained with a bias"""
     probability: Literal["softmax", "sigmoid"] = "softmax"
-    """probability of a word from logits. softmax: over the candidate words of an image; sigmoid: for each word alone"""
+    """function from logits to probabilities. softmax: over the candidate words of an image; sigmoid: per word"""
     templates: tuple[str, ...] = ("{}",)
     """sentences into which a word is inserted at {}; their embeddings are averaged"""
 
@@ -130,7 +130,7 @@ def spoken(name: str) -> str:
 
 
 def build_index(config: ClipConfig, base: Retrieval, model: "AlphaClip | None" = None) -> CaptionIndex:
-    """Return the index of a base of captions. Its embeddings are read, or computed on first use and cached.
+    """Return the index of a base of captions. Their embeddings are read, or computed on first use and cached.
 
     `model` is the loaded CLIP; None: only its text tower is loaded, if needed. Raises OvssError for unreadable files,
     and if `base.vectors` has the wrong number of captions or of features.

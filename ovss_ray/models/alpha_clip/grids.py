@@ -95,10 +95,9 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each of `count` pixels along an axis: cell before, cell after, and 2 · count · weight of the cell
-    after.
+    """Return for each of `count` pixels along an axis the cells before and after it, and the weight of the cell after.
 
-    Positions are those of a bilinear resize without aligned corners.
+    Weights are integers, in units of 1 / (2 · count). Positions are those of a bilinear resize without aligned corners.
     """
     positions = np.maximum((2 * np.arange(count, dtype=np.int64) + 1) * cells - count, 0)
     before = np.minimum(positions // (2 * count), cells - 1)
@@ -127,7 +126,7 @@ def patch_scores(
     shape: tuple[int, int, int],
     masks: Sequence[np.ndarray] = (),
 ) -> Tensor:
-    """Return the scores of `shape` = (K, H, W) float32 from patches with one word each.
+    """Return scores (K, H, W) float32 from patches with one word each; `shape` is (K, H, W).
 
     `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. `masks` are
     the covered pixels of each patch, (h, w) bool; default: all of them. The score of a word at a pixel: the value of

@@ -33,7 +33,7 @@ from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TOWERS = ("visual",)
-"""Submodules whose linear layers have integers with precision int8: the image transformers"""
+"""Submodules whose linear layers compute with integers if the precision is int8: the image transformers"""
 BATCH = 64
 """Default maximum number of regions in one forward pass"""
 
@@ -214,7 +214,7 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes of the image tower's entries of each variant but `name`.
+    """Return, for each variant except `name`, the shapes of the entries of its image tower.
 
     With these shapes, an error message can name the variant that a wrong checkpoint fits.
     """

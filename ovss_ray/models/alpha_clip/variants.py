@@ -77,7 +77,7 @@ CLIP, since it contains one."""
 
 
 class Look(BaseModel):
-    """Options for the input image of a region. The region's mask always gets the same geometric transform."""
+    """Options for the input image of a region. The image's geometric transform also applies to the region's mask."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

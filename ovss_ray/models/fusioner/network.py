@@ -37,11 +37,11 @@ COLOURS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": CLIP's own"""
 BACKGROUND = "background"
-"""First name of the background class. It is not requested; pixels without a logit above 0 get this class."""
+"""First name of the background class. This class is not requested: pixels without a logit above 0 get it."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
 """Prefixes of names in an official checkpoint: CLIP's image tower, its text tower, and the two trained parts"""
 TOWERS = ("img_model",)
-"""Submodules whose linear layers have integers with precision int8: the image transformers"""
+"""Submodules whose linear layers compute with integers if the precision is int8: the image transformers"""
 BATCH = 4
 """Default maximum number of windows in one forward pass"""
 
@@ -92,7 +92,7 @@ class Fusioner(nn.Module):
         return self.fusion.cls_emb.device
 
     def layout(self, image: np.ndarray, resolution: Resolution = "original") -> Layout:
-        """Return the windows of a photograph (H, W, 3); for square_224, one window of the whole photograph."""
+        """Return the windows of a photograph (H, W, 3); resolution square_224: one window of the whole photograph."""
         side, stride = self.variant.side, self.variant.stride
         if resolution != "original":
             return Layout(side, side, side, stride)
@@ -106,9 +106,9 @@ class Fusioner(nn.Module):
     ) -> Inputs:
         """Return the network's input for a photograph (H, W, 3) uint8 RGB.
 
-        For square_224, both sides are resized to n by OpenCV's area filter. A variant with `short_side` resizes
-        the short side to this length, by PIL's bilinear filter. The float32 operations have the order of the official
-        code. Raises ValueError for other arrays (see photograph.rgb).
+        With resolution square_224, both sides are resized to n by OpenCV's area filter. A variant with `short_side`
+        resizes the short side to this length, by PIL's bilinear filter. The float32 operations have the order of the
+        official code. Raises ValueError for other arrays (see photograph.rgb).
         """
         image, layout = photograph.rgb(image), self.layout(image, resolution)
         if resolution != "original":
@@ -225,8 +225,8 @@ def embed(
 ) -> list[Tensor]:
     """Return unit-norm text embeddings (k, D) float32 of each vocabulary's requested classes.
 
-    An embedding is the mean over the vocabulary's templates, or over the variant's. A name in several vocabularies with
-    the same templates is computed once. `embedding` is the function that embeds texts; default: text.embed.
+    An embedding is the mean over the vocabulary's templates (default: the variant's). A name in several vocabularies
+    with the same templates is computed once. `embedding` is the function that embeds texts; default: text.embed.
     """
     sets = [text.templates(words, variant.templates) for words in vocabularies]
     names = [[text.whole_names(words)[index] for index in requested(words)] for words in vocabularies]
@@ -251,7 +251,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the label map (H, W) uint16 from the output (H, W) of `_best`: −1 becomes the background, or NONE."""
+    """Return the label map (H, W) uint16 from the result of `_best`; −1: the background if it is a class, else NONE."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 
@@ -259,7 +259,7 @@ def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> Fusioner:
-    """Load a Fusioner for inference; `variant` is for a network that VARIANTS does not list.
+    """Load a Fusioner for inference; `variant` gives the sizes of a network that VARIANTS does not list.
 
     `files`: an official checkpoint, or the trained part and the file of the CLIP. The module is built on the meta
     device, without initial values. Raises OvssError for a file that does not fit.

@@ -60,7 +60,7 @@ class Layout:
     def check(self, classes: int) -> None:
         """Raise OvssError if the logits (k, H, W) of k = `classes` classes need more than LARGEST bytes.
 
-        If the photograph was resized, logits (k, h, w) count, too: they are in memory together with the result.
+        For a resized photograph, the limit includes the logits (k, h, w) before the resize: both stay in memory.
         """
         height, width = self.original or (self.height, self.width)
         bytes_of_class = 4 * (height * width + self._resized * self.height * self.width)

@@ -96,7 +96,7 @@ def backbone(variant: Variant) -> Backbone | Tower:
 
 
 def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
-    """Return the convolution from a map with `stride` pixels per cell to the embedding's cells of `patch` pixels."""
+    """Return a convolution that resamples maps: from `stride` pixels per cell to `patch`, as in the image embedding."""
     if stride > patch:
         return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)
     return nn.Conv2d(channels, width, patch // stride, patch // stride)
@@ -128,7 +128,7 @@ class Neck(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid (Lin et al., CVPR 2017, arXiv 1612.03144) with the parameter names of mmdet, without norms."""
+    """A feature pyramid without norms (Lin et al., CVPR 2017, arXiv 1612.03144). Parameters have mmdet's names."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ class OvsamConfig(NetworkConfig):
     fpn: str | None = None
     """path of the feature pyramid, for ovsam_rn50x16_demo only; default: the downloaded one"""
     path: Literal["evaluation", "demo"] = "evaluation"
-    """evaluation: fused scores of both branches, as in the official evaluation; demo: the head's scores alone"""
+    """mode of the official code; evaluation: fused scores of the head and of CLIP; demo: the head's scores alone"""
 
     @field_validator("clip", "neck", "sam", "fpn")
     @classmethod
@@ -48,7 +48,7 @@ class OvsamConfig(NetworkConfig):
                 "variant: ovsam_rn50x16_demo"
             )
         if self.variant == "ovsam_tiny" and (self.neck or self.sam):
-            raise ValueError("neck and sam have no effect with ovsam_tiny, whose own file has these parts. Remove them")
+            raise ValueError("neck and sam have no effect with ovsam_tiny, whose file has both. Remove these options")
         return self
 
     def paths(self) -> tuple[str | None, ...]:
@@ -57,7 +57,7 @@ class OvsamConfig(NetworkConfig):
 
 
 class WithSynonyms(WithClassifiers):
-    """Mixin for a stage that names objects by classes with synonyms."""
+    """Mixin for a stage that classifies objects; a class may have several synonyms."""
 
     @cached_property
     def _grouped(self) -> "Recent[Classifier]":

@@ -39,7 +39,7 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
 
 @torch.inference_mode()
 def _recentre(model: Ovsam, seed: int) -> None:
-    """Shift two biases: the mean mask logit becomes minus the logits' standard deviation, the mean text token zero."""
+    """Shift two biases: the mean mask logit becomes minus one standard deviation, and the mean text token zero."""
     variant, drawn = model.variant, torch.Generator().manual_seed(seed)
     image = torch.randn(CLICKS, variant.embed, variant.grid, variant.grid, generator=drawn)
     points = variant.pixels * torch.rand(CLICKS, 1, 2, generator=drawn)

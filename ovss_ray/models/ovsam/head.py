@@ -72,7 +72,7 @@ class Head(nn.Module):
 
 
 def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
-    """Return (P, C, side, side): regions of a map, pooled by RoIAlign (He et al., ICCV 2017, arXiv 1703.06870).
+    """Return regions of a map, pooled by RoIAlign: (P, C, side, side). He et al., ICCV 2017, arXiv 1703.06870.
 
     `features` are (B, C, h, w). `rois` (P, 5) are the index of an image, and x0 y0 x1 y1 in pixels of the input.
     """
@@ -85,7 +85,7 @@ def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
 
 @cache
 def _kernel() -> Callable[..., Tensor]:
-    """Return the compiled RoIAlign of torchvision, from its library alone.
+    """Return torchvision's compiled RoIAlign. Only the shared library is loaded, if it is found.
 
     An import of torchvision also imports the whole of torch.compile, which takes 3 CPU seconds in each worker.
     """
@@ -139,8 +139,8 @@ def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
 def ensemble(head: Tensor, clip: Tensor, masks: Tensor, base: Tensor, novel: Tensor, cells: int = 32) -> Tensor:
     """Return scores (P, K + 1) from logits (P, K + 1) of both branches: weighted geometric means, as logarithms.
 
-    `base` and `novel` are (K,) bool. `masks` are logits (P, s, s). CLIP's map has `cells` × `cells` cells. A mask
-    without a pixel at this size gets the scores of the head alone.
+    `base` and `novel` are (K,) bool. `masks` are logits (P, s, s). They are resized to CLIP's map, `cells` × `cells`.
+    A mask that is empty after this resize gets the scores of the head alone.
     """
     small = F.interpolate(masks[:, None].float(), (cells, cells), mode="bilinear", align_corners=False)
     visible = (small > 0).flatten(1).any(1)

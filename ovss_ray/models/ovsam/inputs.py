@@ -1,4 +1,4 @@
-"""Inputs of Open-Vocabulary SAM, which are photographs and prompts, and the encoding of a photograph.
+"""Inputs of Open-Vocabulary SAM (photographs and prompts), and the record of an encoded photograph.
 
 Letters: P prompts, n points per prompt, H W pixels of a photograph; h w of the resized one, g side of the embedding.
 """
@@ -113,7 +113,7 @@ def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | N
 
 
 def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels of `shape` (P, n) as int64, from this shape or a flat list. Raises OvssError for other values."""
+    """Return labels of `shape` (P, n) as int64; a flat list (P·n,) is reshaped. Raises OvssError for other values."""
     if labels is None:
         return np.full(shape, ON, np.int64)
     try:
@@ -134,7 +134,7 @@ def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
 
 
 def _array(what: str, values: Numbers, dimensions: tuple[int, ...], last: int) -> np.ndarray:
-    """Return numbers as a float64 array, with a number of axes from `dimensions`, and a last axis of length `last`.
+    """Return `values` as a float64 array. `dimensions`: allowed numbers of axes. `last`: length of the last axis.
 
     Raises OvssError for other shapes, empty arrays, and values that are not finite numbers. `what`: name in messages.
     """

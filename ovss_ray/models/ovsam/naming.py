@@ -1,4 +1,4 @@
-"""Class scores of masks, and their best classes. Blocks of masks bound the memory for large vocabularies.
+"""Class scores of masks, and their best classes. Masks are processed in blocks, to limit memory.
 
 Letters: P masks, K classes, T best classes, g side of the image embedding.
 """
@@ -16,7 +16,7 @@ from ovss_ray.models.ovsam.network import Ovsam
 from ovss_ray.models.text import Classifier
 
 BRANCHES = ("fused_scores", "head_logits", "clip_logits")
-"""Results of Ovsam.scores in the order of Named.probabilities"""
+"""Keys of the result of Ovsam.scores, in the order of the last axis of Named.probabilities"""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Ovsam(nn.Module):
         return result
 
     def decode(self, image: Tensor, prompts: Prompts) -> Tensor:
-        """Return mask logits (P, 1, 4 g, 4 g) of prompts; `image` (P, embed, g, g) embeds the image of each prompt."""
+        """Return mask logits (P, 1, 4 g, 4 g); `image` (P, embed, g, g): the image embedding for each prompt."""
         return self.mask_decoder(image + self.pe.dense(prompts), self.pe.tokens(prompts), self.pe.positions())
 
     @torch.inference_mode()
@@ -180,7 +180,7 @@ class Ovsam(nn.Module):
         default: `boxes`, else the masks' boxes. `official` leaves these boxes in pixels of the image, as the published
         evaluation does. For an image from `embed`, `path` has no effect.
 
-        Keys of the result are tensors: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
+        Tensors in the result, by key: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), labels (P,), and probs: (P, K + 1),
         or (P, 1, K) for "demo". The key `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no
         fused_scores, since the official demo names objects by the head alone. Masks of "demo" have the size of the
@@ -277,7 +277,7 @@ def load(
 ) -> Ovsam:
     """Load an Open-Vocabulary SAM for inference; `variant`: sizes of a network that VARIANTS does not list.
 
-    `files` are in the order of variants.checkpoints; the first may contain other parts. Raises OvssError for a
+    `files` are in the order of variants.checkpoints; see parts.state_of. Raises OvssError for a
     missing file or one that does not fit.
     """
     precision = runtime.checked_precision(precision)

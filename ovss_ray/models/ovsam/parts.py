@@ -1,4 +1,4 @@
-"""The state dict of an Open-Vocabulary SAM from its checkpoints, in any of the official layouts."""
+"""Assembly of the state dict of an Open-Vocabulary SAM. Its checkpoints may have any of the official layouts."""
 
 from collections.abc import Sequence
 from pathlib import Path

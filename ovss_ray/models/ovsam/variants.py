@@ -101,7 +101,7 @@ VARIANTS = {
 }  # fmt: skip
 """Network name → sizes. The released networks differ in their training data: COCO's base classes, LVIS's, and the
 public demo's (LVIS and V3Det). ovsam_tiny is trained by this project on drawn scenes (configs/train_ovsam_tiny.yaml).
-Its CLIP is clip_tiny. Its neck has the sizes of the image encoder of its teacher, sam_tiny."""
+Its CLIP is clip_tiny. Its teacher is sam_tiny, whose image encoder has the same sizes as the neck."""
 
 CLIP, NECK, SAM, DEMO_NECK, DEMO_FPN, CLIP_TINY = (
     "clip_rn50x16", "ovsam_sam2clip", "sam_vit_h", "ovsam_demo_neck", "ovsam_demo_fpn", "clip_tiny",

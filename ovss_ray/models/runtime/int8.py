@@ -20,7 +20,7 @@ from ovss_ray.models.clip import Attention
 
 Network = TypeVar("Network", bound=nn.Module)
 SMALLEST = 64
-"""Inputs and outputs that a layer needs; smaller layers take no time, and stay in fp32"""
+"""Minimum number of inputs and of outputs of a replaced layer; smaller layers take little time, and stay in fp32"""
 LARGEST_INPUT, LARGEST_WEIGHT = 63, 127
 """Largest absolute values of the integers"""
 
@@ -66,7 +66,7 @@ def placed(network: Network, device: str, precision: str, towers: Sequence[str])
 
 def _quantise(network: nn.Module, towers: Sequence[str]) -> None:
     if not torch.backends.mkldnn.is_available():
-        raise OvssError("precision int8 needs a torch with oneDNN (mkldnn), which this one lacks. Take precision=fp32")
+        raise OvssError("precision int8 needs oneDNN (mkldnn), which the installed torch lacks. Take precision=fp32")
     modules = [module for name in towers for module in network.get_submodule(name).modules()]
     replaced = [_replace(module) for module in modules]
     if not any(replaced):
@@ -77,7 +77,7 @@ def _quantise(network: nn.Module, towers: Sequence[str]) -> None:
 
 
 def _replace(module: nn.Module) -> bool:
-    """Replace the linear layers that are children of a module. Return whether there are any."""
+    """Replace the large linear layers among the children of a module. Return whether a layer was replaced."""
     linear = [(name, child) for name, child in module.named_children() if isinstance(child, nn.Linear)]
     wide = [(name, child) for name, child in linear if min(child.weight.shape) >= SMALLEST]
     for name, child in wide:

@@ -19,8 +19,8 @@ class SamConfig(NetworkConfig):
     """fp32, or bf16 in the image encoder and for automatic masks. bf16 is meant for GPUs; its speed is not measured
     yet, and masks change slightly. int8: the image encoder on a CPU (models/runtime/int8.py)"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
-    """True: compile the image encoder when a worker starts. A string also sets the mode of torch.compile; both modes
-    use CUDA graphs. A compiled encoder pads a smaller batch, which then takes as long as a full one.
+    """True: compile the image encoder when a worker starts. A string: compile it with this mode of torch.compile, which
+    uses CUDA graphs. A compiled encoder pads a smaller batch, which then takes as long as a full one.
     `python -m perf sam-encoder` measures cost and gain"""
 
     def identity(self) -> str:

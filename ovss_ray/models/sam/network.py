@@ -30,7 +30,7 @@ from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
 from ovss_ray.models.sam_layers.sizes import Size
 
 TOWERS = ("image_encoder",)
-"""Submodules whose linear layers have integers with precision int8: the image transformers"""
+"""Submodules whose linear layers compute with 8-bit integers if the precision is int8: the image transformers"""
 WARM = 3
 """Number of warm-up runs of a compiled encoder on a GPU. The second run records CUDA graphs"""
 

@@ -180,7 +180,7 @@ def _attend_to_image(attention: Attention, q: Tensor, placed: Tensor, image: Ten
 
 
 def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
-    """Return images (P, L, D) after their cells attend to tokens (P, T, D), with scores (P, N, T, L)."""
+    """Return images (P, L, D) after their cells attend to tokens (P, T, D); `scores` (P, N, T, L): before softmax."""
     values = _heads(attention.v_proj(tokens), attention)
     said = (values @ attention.out_proj.weight.T.unflatten(0, (attention.heads, -1))).flatten(1, 2)
     said = (

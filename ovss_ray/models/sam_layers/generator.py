@@ -187,7 +187,7 @@ class Generator:
     ) -> list[Proposals]:
         """Return the masks of each crop that are stable, not cut off, and not duplicates of a better mask.
 
-        `fit` (P, M) is the predicted IoU of all masks; `parts` has the masks that pass its threshold. `which`
+        `fit` (P, M) is the predicted IoU of all masks; `parts` has the masks that pass the IoU threshold. `which`
         (P,) is the index of each click's crop.
         """
         measured, rows, values = [], [], numbers(parts)
@@ -225,7 +225,7 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes from the regions, then duplicates. Unchanged regions are preferred."""
+        """Remove specks and small holes from the regions, then duplicates. Of duplicates, unchanged ones rank first."""
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
             mask = regions.masks(box[None], proposals.bits[i], size)[0]
@@ -256,7 +256,7 @@ def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
 
 
 def _limit(taken: int, cap: int) -> None:
-    """Raise OvssError if the packed masks of an image or crop, `taken` bytes, take more than `cap` bytes."""
+    """Raise OvssError if the packed masks of an image or crop exceed `cap` bytes. `taken`: the masks' bytes."""
     if taken > cap:
         raise OvssError(
             f"too many masks: an image's masks take {taken:,} bytes; the limit is {cap:,}. Cut the image into tiles, "

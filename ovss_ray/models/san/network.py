@@ -28,7 +28,7 @@ from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TOWERS = ("side_adapter_network", "clip_visual_extractor", "clip_rec_head")
-"""Submodules whose linear layers have integers with precision int8: the image transformers"""
+"""Submodules whose linear layers compute with 8-bit integers if the precision is int8: the image transformers"""
 TEXT = "ov_classifier."
 """Prefix of the text tower's parameter names in a checkpoint"""
 UNUSED = (TEXT + "attn_mask", "criterion.empty_weight")
@@ -106,7 +106,7 @@ class Words(TextTower):
         self.bg_embed = nn.Parameter(torch.empty(1, variant.embed))
 
     def classifier(self, embeddings: Tensor) -> Tensor:
-        """Return rows (K + 1, D): class embeddings (K, D), then "no object", normalised, times the logit scale."""
+        """Return the classifier (K + 1, D) of embeddings (K, D): unit rows times the logit scale, "no object" last."""
         rows = torch.cat([embeddings, self.bg_embed])
         return F.normalize(rows, dim=-1) * self.logit_scale.exp()
 
@@ -273,6 +273,6 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes of the entries of each variant but `name`. Errors name the variant that a file fits."""
+    """Return the shapes of each other variant's entries. Errors use them to name the variant that a file fits."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

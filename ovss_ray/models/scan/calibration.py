@@ -111,7 +111,7 @@ class QueryLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return queries (B, Q, D) after the layer. Attention projects the value vector of each query itself."""
+        """Return queries (B, Q, D) after the layer. Each query's attention output is its projected value vector."""
         x = self.norm1(x + self.self_attn(x, _itself))
         return self.norm2(x + self.linear2(F.relu(self.linear1(x))))
 

@@ -33,7 +33,7 @@ SCALES = {
 DEVIATIONS = 2.0
 """Shift of the mask logits, in standard deviations. The shift makes most masks small and some empty."""
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
-"""Name of the last bias of the calibrated proposals; the layer's number is inserted at {}"""
+"""Name of the bias of the last norm in the calibration of proposals; {}: number of the last layer"""
 CROPS = 4
 """Number of crops per random image over which the image tower for crops is recentred"""
 TRAINING_CLASSES = 171
@@ -65,7 +65,7 @@ def _unused(variant: Variant, seed: int) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def _recentre(model: Scan, seed: int) -> None:
-    """Shift biases so that means over queries, crops and words are zero, and few masks cover a pixel."""
+    """Shift biases so that means over queries, crops and words are zero, and masks cover few pixels."""
     variant, adapter, predictor = model.variant, model.clip_adapter, model.sem_seg_head.predictor
     inputs = [model.preprocess(image, variant.short_side // 2) for image in clouds(seed)]
     whole = torch.stack([image.overview for image in inputs])

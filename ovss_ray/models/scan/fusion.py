@@ -31,7 +31,7 @@ def out_of_vocabulary(clip_logits: Tensor, valid: Tensor) -> Tensor:
 
 
 def fused(inside: Tensor, outside: Tensor, weight: float) -> Tensor:
-    """Return inside^(1 - weight) · outside^weight, (Q, K), not normalised."""
+    """Return the weighted geometric mean inside^(1 - weight) · outside^weight, (Q, K), not normalised."""
     return inside ** (1 - weight) * outside**weight
 
 

@@ -36,7 +36,7 @@ class MaskNetwork(nn.Module):
         self.predictor = MaskDecoder(variant)
 
     def forward(self, maps: Sequence[Tensor], every: bool = False) -> list[Proposals]:
-        """Return the last proposals, and with `every` all earlier ones, too. `maps` are the outputs of Swin."""
+        """Return the final proposals; for `every`, see MaskDecoder.forward. `maps` are the outputs of Swin."""
         mask_features, levels = self.pixel_decoder(maps)
         return self.predictor(levels, mask_features, every)
 

@@ -1,4 +1,4 @@
-"""SCAN: masks from a masked decoder, classes from proposals that CLIP calibrates, and from CLIP on crops of the masks.
+"""SCAN: a masked decoder predicts masks; classes come from calibrated proposal embeddings, and from CLIP on crops.
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089. Submodules
 and parameters have the names of the official code (https://github.com/yongliu20/SCAN). The blocks of image towers are
@@ -34,7 +34,7 @@ from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TOWERS = ("backbone", "clip_adapter.clip_model.visual", "clip_adapter.original_clip")
-"""Submodules whose linear layers have integers with precision int8: the image transformers"""
+"""Submodules whose linear layers compute with 8-bit integers if the precision is int8: the image transformers"""
 BATCH = 32
 """Default maximum number of crops in one forward pass"""
 
@@ -282,6 +282,6 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes of the entries of each variant but `name`. Errors name the variant that a file fits."""
+    """Return the shapes of each other variant's entries. Errors use them to name the variant that a file fits."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(Scan(variant)) for other, variant in VARIANTS.items() if other != name}

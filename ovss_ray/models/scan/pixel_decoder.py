@@ -56,7 +56,7 @@ class NormedConv(nn.Conv2d):
         self.norm = nn.GroupNorm(GROUPS, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map (B, out, h, w) of a map (B, width, h, w)."""
+        """Return the output (B, out, h, w) for a map (B, width, h, w)."""
         return self.norm(super().forward(x))
 
 

@@ -43,7 +43,7 @@ def generator(image: np.ndarray, seed: int) -> random.Random:
 
 
 def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Random) -> Shift:
-    """Draw the tokens to replace: `ratio` of the background tokens of each region, after each of `blocks` blocks.
+    """Draw the tokens to replace after each of `blocks` blocks: the fraction `ratio` of a region's background tokens.
 
     `foreground` is (V, T) bool. The order of the draws is that of the official code: block by block, and region by
     region.

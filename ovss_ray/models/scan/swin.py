@@ -38,13 +38,13 @@ class Windows:
         self.sizes = [len(group) for group in groups]
         """number of windows of each kind: inner, last column, last row and corner if shifted; else a single kind"""
         self.order = torch.cat(groups)
-        """tokens of each window, (n, L) int64; the number after the last token stands for padding"""
+        """indices of the tokens in each window, (n, L) int64; padding has the index B·h·w"""
         places = torch.empty(shape.numel() + 1, dtype=torch.int64, device=device)
         places[self.order.flatten()] = torch.arange(self.order.numel(), device=device)
         self.places = places[:-1]
         """index of each token in the flattened `order`, (B·h·w,) int64"""
         self.masks = edge_masks(side, shift, device) if shift else torch.zeros((1, 1, 1), device=device)
-        """addend to the attention logits of each kind, (kinds, L, L) float32"""
+        """value added to the attention logits in windows of each kind, (kinds, L, L) float32"""
         self.distances = relative_position_index(side, device)
 
 
@@ -70,7 +70,7 @@ class WindowAttention(nn.Module):
         return self.proj(F.embedding(windows.places, torch.cat(seen)))
 
     def attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
-        """Return outputs (n·L, C) of stacked projections (n, L, 3 C) of windows with the same mask (N, L, L)."""
+        """Return attention outputs (n·L, C) of n windows with equal masks (N, L, L). `qkv`: projections (n, L, 3 C)."""
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])  # 4 axes: else torch takes a slow path
         return seen.transpose(1, 2).flatten(2).flatten(0, 1)

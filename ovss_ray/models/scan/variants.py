@@ -59,14 +59,14 @@ class Options:
     ensemble_weight: float | None = 0.7
     """weight of the crops' scores in the geometric mean; None: proposals alone, without crops
 
-    0 gives crops alone, contrary to the formula, as in the official code.
+    0 gives crops alone, as in the official code. By the formula of the mean, it would give proposals alone.
     """
     replace_ratio: float = 0.15
     """fraction of a crop's background tokens that the contextual shift replaces after each block in Variant.replaced"""
     fusion: Literal["product", "log"] = "product"
     """product: the geometric mean; log: the normalised mean, as in the official code for ADE-847 and PC-459"""
     seed: int = 0
-    """seed of the contextual shift's random draws, together with the pixels of the image"""
+    """seed of the contextual shift's random draws, which also depend on the pixels of the image"""
 
     def __post_init__(self) -> None:
         for name in ("mask_threshold", "ensemble_weight", "replace_ratio"):

@@ -53,7 +53,7 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return twice the bytes of a tile's masks, at the original or the resized size, whichever is larger."""
+    """Return twice the bytes of a tile's masks (see CPU_BLOCK), at the larger of the original and the resized size."""
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0
     return 8 * queries * max(PIXELS, resized)

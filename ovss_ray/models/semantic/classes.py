@@ -1,4 +1,4 @@
-"""Best class of each pixel in a block of tiles, from the scores of all classes or the remaining ones.
+"""Best class of each pixel in a block of tiles, computed with or without pruning of classes.
 
 A class is pruned in a tile if its highest possible score is below another class's lowest possible score. Then it is
 not the best class of any pixel. Both scores are products of class probabilities with bounds of the tile's mask
@@ -17,7 +17,7 @@ from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 LEAST = 16
 """Minimum number of columns of a matrix product. A CPU computes narrower ones by kernels that round differently"""
 ALIKE = 0.8
-"""Tiles share a matrix product if the fewest remaining classes are at least this fraction of the most"""
+"""Minimum ratio of the smallest to the largest number of remaining classes in tiles that share a matrix product"""
 
 
 class All:
@@ -74,7 +74,7 @@ class Pruned(All):
     def kept(self, bounds: Tensor) -> Tensor:
         """Return the classes that remain in n tiles, (n, K) bool, from bounds (2, n, Q).
 
-        The margin is the largest sum of rounding errors of four products: both bounds, and both compared scores.
+        The comparison has a margin: the largest sum of rounding errors of four products, both bounds and both scores.
         """
         low, high = bounds @ self.probabilities
         floor = low.amax(1, keepdim=True)

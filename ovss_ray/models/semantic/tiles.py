@@ -171,7 +171,7 @@ class _Samples(NamedTuple):
         return _Samples(*(values[pixels] for values in self))
 
     def moved(self, begin: int) -> "_Samples":
-        """Return the samples with cells that are counted from `begin`."""
+        """Return the samples with cell indices relative to the cell `begin`."""
         return _Samples(self.before - begin, self.after - begin, self.weight)
 
     def of(self, x: Tensor, axis: int) -> Tensor:

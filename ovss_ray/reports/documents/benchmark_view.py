@@ -22,7 +22,7 @@ IDS = 50
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return the data of a benchmark's section that come from the report alone. `number` is part of the HTML id."""
+    """Return those parts of a benchmark's section that need the report only. `number` is part of the HTML id."""
     headings = values.class_headings(benchmark)
     return {
         "number": number,
@@ -201,7 +201,7 @@ def script_data(
 
 
 def name_of(label: int, labels: Sequence[str]) -> str:
-    """Return the name of a predicted label; the number of labels stands for no class."""
+    """Return the name of a predicted label. The value `len(labels)` means that no class was predicted."""
     return labels[label] if label < len(labels) else NO_CLASS
 
 

@@ -21,7 +21,7 @@ class Confusion:
     truth: int
     """true label"""
     prediction: int
-    """predicted label; the number of labels stands for no class"""
+    """predicted label; a value equal to the number of labels means that no class was predicted"""
     pixels: int
     share: float
     """percent of the pixels of the true label"""

@@ -97,7 +97,7 @@ class Album:
         return self._try("photograph", load)
 
     def _item(self, image_id: str) -> Item | None:
-        """Return the files of an image, from the manifest; None if it is not in it."""
+        """Return an image's files, as listed in the manifest; None if the manifest does not list the image."""
         listed = self._reading.listed.select(["image_id", "image_uri", "truth_uri", "part"])
         rows = listed.filter(pc.equal(listed["image_id"], image_id)).to_pylist()
         return Item(*(text or "" for text in rows[0].values())) if rows else None
@@ -110,7 +110,7 @@ class Album:
         return self._try("label map", lambda: self._question(run, part).labelled(decode_labels(files.read(uri), uri)))
 
     def _asked(self, run: int, part: str) -> Question:
-        """Return the Question of a run for images with this part: the classes of its label maps, and their labels.
+        """Return a run's Question for images with this `Item.part`: classes of the label maps, and label of each class.
 
         Words of the user are read from the run's folder. Runs of earlier versions have the benchmark's classes.
         Raises OvssError if the label maps have indices into the words of each image.
@@ -144,7 +144,7 @@ def saved_maps(folder: RunFolder, name: str) -> dict[str, str]:
 
 
 def colour(label: int) -> tuple[int, int, int]:
-    """Return the RGB colour of a label, as on the web page. Successive hues differ by 0.618 of the colour circle."""
+    """Return a label's RGB colour. Successive hues differ by 0.618 of the colour circle, as on the service's page."""
     hue = 0.618034 * label % 1.0
     value, saturation = ((0.95, 0.72), (0.72, 0.85), (0.85, 0.45))[label % 3]
     parts = [abs((hue * 6 + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]
@@ -169,7 +169,7 @@ def _scale(size: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _nearest(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Resize a label map by nearest neighbour to the size of the picture of an image of `size` (H, W)."""
+    """Resize a label map by nearest neighbour to its picture's size (see `_scale`). `size` (H, W): the image's."""
     height, width = _scale(size)
     rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
     columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)

@@ -250,7 +250,7 @@ class Access:
     """Keys and origins that may use the service."""
 
     key: bytes | None
-    """SHA-256 of the API key without a quota; None: there is none"""
+    """SHA-256 of the API key in $OVSS_API_KEY, which has no quota; None: not set"""
     keys: Sequence[keys.Key]
     """further keys, which may have quotas"""
     origins: Sequence[str]

@@ -228,7 +228,7 @@ def pace(stages: Mapping[str, Stage], words: Vocabulary) -> Pace:
 
 
 def _needed(stages: Mapping[str, Stage]) -> set[str]:
-    """Return the columns that a row needs before the first of the stages."""
+    """Return the columns that a row must have before the first stage runs."""
     needed, written = set(ALWAYS), set[str]()
     for stage in stages.values():
         needed |= set(stage.reads) - written
@@ -239,8 +239,8 @@ def _needed(stages: Mapping[str, Stage]) -> set[str]:
 def _specimen(needed: Collection[str], words: Vocabulary, image: np.ndarray = SPECIMEN, name: str = "specimen") -> Row:
     """Return a row of a test image with the columns `needed`, as if earlier stages had written them.
 
-    Under a new `name`, no stage has cached the image.
-    The only region covers the whole image and has equal scores for all classes.
+    `name`: name of the image in caches; no stage has cached an image with a new name.
+    The row has one region, which covers the whole image and has equal scores for all classes.
     """
     boxes, bits = regions.pack([np.ones(image.shape[:2], bool)])
     scores = np.zeros((1, len(words)), np.float32)

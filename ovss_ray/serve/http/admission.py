@@ -74,9 +74,9 @@ class Desk:
         """names of the benchmarks in the configs"""
 
     def model(self, name: str | None, answer: str) -> Model:
-        """Return the model called `name`, or for None the first model that can give this kind of `answer`.
+        """Return the model called `name`; without a name, the first model that can give this kind of `answer`.
 
-        Raises HTTPException 422 if there is no such model.
+        Raises HTTPException 422 if `name` is unknown, or if no such model can give this kind of answer.
         """
         able = [model for model in self.models.values() if answer in model.description["answers"]]
         if name is not None and name not in self.models:

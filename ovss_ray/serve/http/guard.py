@@ -64,9 +64,9 @@ def digest(key: str) -> bytes:
 
 
 def origins(text: str | None) -> tuple[str, ...]:
-    """Return the web origins in $OVSS_CORS_ORIGINS, separated by commas: pages that may use the service.
+    """Return the web origins in the comma-separated list $OVSS_CORS_ORIGINS. Their pages may use the service.
 
-    Raises OvssError if one is no origin.
+    Raises OvssError if an entry of the list is not an origin.
     """
     listed = tuple(origin.strip() for origin in (text or "").split(",") if origin.strip())
     for origin in listed:
@@ -104,8 +104,8 @@ def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> Non
 class Guard:
     """ASGI middleware that admits requests with a valid API key. Public paths need no key.
 
-    If no key is set, it only admits requests from this machine. It refuses those that a web page of another origin
-    sends.
+    If no key is set, it only admits requests from this machine. It then also refuses requests that a web page of
+    another origin sends.
     """
 
     def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:

@@ -59,7 +59,7 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
 def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits) -> Merged:
     """Return the table of a mapping. Raises OvssError for unknown classes and invalid names.
 
-    A class of the request is meant by any of its names, as in a file of own words (docs/own_words.md).
+    The mapping may use any name of a requested class, as in a file of own words (docs/own_words.md).
     """
     named = _named(words)
     targets: list[str | None] = list(words.names)
@@ -80,7 +80,7 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 
 
 def _named(words: Vocabulary) -> dict[str, list[int]]:
-    """Return folded name → positions of the classes that it means. First names take precedence over other names."""
+    """Return folded name → positions of the classes with this name. First names take precedence over other names."""
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}
     for position, names in enumerate(words.classes):

@@ -34,7 +34,7 @@ STATIC = Path(__file__).parents[1] / "static"
 EXAMPLES = (("scenes:seen", "0027"), ("scenes:held-out", "0042"), ("scenes:seen", "0046"), ("scenes:held-out", "0008"))
 """(benchmark, image id) of each image that the page offers as an example"""
 PHOTOGRAPHED = ("scenes:seen", "0046")
-"""(benchmark, image id) of a scene that is offered as a camera would see its print. It follows the other examples."""
+"""(benchmark, image id) of a scene of which the page offers a simulated photograph, after the other examples."""
 
 
 def add(app: FastAPI, configured: Sequence[str]) -> None:
@@ -86,7 +86,7 @@ def _add_description(app: FastAPI) -> None:
 
 
 def description(document: Mapping[str, Any]) -> str:
-    """Return the API's OpenAPI document as an HTML page without scripts, so that the page's policy holds for it too."""
+    """Return the API's OpenAPI document as an HTML page. It has no scripts, since guard.PAGE forbids inline scripts."""
     sections = [
         f"<section><h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(route.get('summary', ''))}.</p>"
         + "".join(f"<p>{escape(text)}</p>" for text in route.get("description", "").split("\n\n") if text)
@@ -133,7 +133,7 @@ def _example(number: int) -> tuple[bytes, list[str]]:
 def _photograph() -> bytes:
     """Return a JPEG of a printed scene, as a camera would see it: tilted, blurred, with uneven light and noise.
 
-    `san_tiny` names 97 % of its pixels as those of the drawn scene.
+    For 97 % of its pixels, `san_tiny` predicts the same class as for the drawn scene.
     """
     image, _ = _drawn(*PHOTOGRAPHED)
     height, width = 2 * image.shape[0], 2 * image.shape[1]

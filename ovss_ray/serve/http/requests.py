@@ -204,7 +204,7 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
 
 
 def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tuple[bytes, FieldsT]:
-    """Return the bytes of an image, and the query's fields with those of a body. Raises RequestValidationError."""
+    """Return an image's bytes, and the query's fields, updated by those of a body. Raises RequestValidationError."""
     try:
         return content, type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
     except ValidationError as failure:
@@ -212,7 +212,7 @@ def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tup
 
 
 def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
-    """Return the classes of a request with its templates. In its fields, tabs separate the synonyms of a class.
+    """Return the classes and templates of a request. In its field `classes`, tabs separate the synonyms of a class.
 
     `configured`: benchmarks named in the configs of the service, which a request may use.
 

@@ -1,1 +1,1 @@
-"""State of the service about requests: places in the queue, long jobs, quotas of keys. It does not use Ray."""
+"""State of the requests in the service: places in the queue, jobs, quotas of API keys. It does not use Ray."""

@@ -14,7 +14,7 @@ HEADERS = 30.0
 PROTOCOLS = ("httptools_impl.HttpToolsProtocol", "h11_impl.H11Protocol")
 """Classes of uvicorn that read requests; the first one needs the package httptools"""
 BUSY = object()
-"""Stands for a request in progress"""
+"""Placeholder for a request in progress"""
 
 
 def begin() -> list[Any]:
@@ -29,7 +29,7 @@ def begin() -> list[Any]:
 def limit(protocol: Any, seconds: float) -> None:
     """Make a class of PROTOCOLS close its connections if headers do not arrive within `seconds`.
 
-    It also closes connections that have rested between two requests for `seconds` to twice `seconds`.
+    It also closes connections that have been idle between two requests for `seconds` to twice `seconds`.
     """
     inherited = protocol.connection_made
 
@@ -41,9 +41,9 @@ def limit(protocol: Any, seconds: float) -> None:
 
 
 def _look(connection: Any, before: object, seconds: float) -> None:
-    """Close a connection if it has waited for headers since the look before. Else look again after `seconds`.
+    """Close a connection if it has waited for headers since the previous check. Else check again after `seconds`.
 
-    `before`: the last answered request at that time, None before the first one, or BUSY.
+    `before`: at the previous check, the last answered request; None if there was none; BUSY if one was in progress.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

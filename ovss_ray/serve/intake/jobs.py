@@ -16,7 +16,7 @@ from ovss_ray.serve.intake.job_state import JobState, State
 WAIT = 10.0
 """Maximum seconds for which a request for further answers of a job waits until there is one"""
 Run = Callable[[int], Awaitable[dict[str, Any]]]
-"""Function that answers the image with a number, from 0"""
+"""Function: position of an image in the job, from 0 → answer for this image"""
 
 
 @dataclass
@@ -28,16 +28,16 @@ class Job:
     size: int
     """bytes of the request, and of the answers so far"""
     key: str = ""
-    """what tells its request from others (see several.begin); "": nothing"""
+    """identity of the request, by which a repetition is recognised (see several.begin); "": none"""
     answers: list[dict[str, Any]] = field(default_factory=list)
     ended: float | None = None
     """time.monotonic() at which the last image was answered"""
     task: asyncio.Task[None] | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    """set at the next answer, and replaced by another event then"""
+    """event that is set at the next answer, and is then replaced by a new event"""
 
     def announce(self) -> None:
-        """Wake those that wait for the next answer."""
+        """Wake all tasks that wait for the next answer."""
         self.news.set()
         self.news = asyncio.Event()
 
@@ -52,7 +52,7 @@ class Jobs:
     def start(self, run: Run, images: int, size: int, key: str = "") -> JobState:
         """Begin a job for some images, whose request has `size` bytes, and return its state.
 
-        If a job with this `key` is there, return its state instead. Raises HTTPException 429 if the store is full.
+        If a job with this `key` exists, return the state of that job. Raises HTTPException 429 if the store is full.
         """
         self._expire()
         if key and (begun := next((job for job in self._jobs.values() if job.key == key), None)):
@@ -90,9 +90,9 @@ class Jobs:
         return None if job.ended is None else job.answers
 
     async def further(self, identifier: str, first: int) -> Sequence[dict[str, Any]] | None:
-        """Return the answers of a job from position `first` on as soon as there is one; None if none came within WAIT.
+        """Return the answers of a job from position `first` on. Wait at most WAIT seconds for one, then return None.
 
-        When all images are answered, the answers may be none. Raises HTTPException 404 for an unknown job.
+        If the job has ended, the answers may be empty. Raises HTTPException 404 for an unknown job.
         """
         job = self._find(identifier)
         with suppress(TimeoutError):

@@ -20,7 +20,7 @@ EXAMPLE = "alice: {sha256: 9f86…, per_minute: 60}"
 
 
 class Key(Settings):
-    """An API key, without the key itself."""
+    """Entry of an API key: its digest and its quota. The key itself is not stored."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """SHA-256 of the key in hexadecimal, as `printf %s KEY | sha256sum` prints it"""
@@ -35,7 +35,7 @@ KEYS = TypeAdapter(dict[str, Key])
 def read(file: str | None) -> tuple[Key, ...]:
     """Return the keys in a YAML file. Without a file, return no keys.
 
-    Raises OvssError if the file cannot be read or has something else in it.
+    Raises OvssError if the file cannot be read, is invalid, or has no keys.
     """
     if not file:
         return ()
@@ -43,7 +43,7 @@ def read(file: str | None) -> tuple[Key, ...]:
         keys = tuple(KEYS.validate_python(yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}).values())
     except (OSError, ValueError, yaml.YAMLError, ValidationError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else "it must have one key per line"
-        raise OvssError(f"OVSS_API_KEYS: cannot read {file}: {reason}, such as {EXAMPLE}") from failure
+        raise OvssError(f"OVSS_API_KEYS: cannot read {file}: {reason}. Example of a line: {EXAMPLE}") from failure
     if not keys:
         raise OvssError(f"OVSS_API_KEYS: {file} has no keys. Add one per line, such as {EXAMPLE}")
     return keys

@@ -1,4 +1,4 @@
-"""Regions of the latest images that were requested page by page, so that each further page needs no stages."""
+"""Cache of regions that clients request page by page: for further pages of an image, no stage runs again."""
 
 import time
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from ovss_ray.serve.row import Row
 MOST = 8
 """Maximum number of images whose regions are kept"""
 SECONDS = 120.0
-"""Time for which they are kept"""
+"""Seconds for which the regions of an image are kept"""
 Key = tuple[str, str, str]
 """SHA-256 of the image, name of the model, digest of the classes"""
 
@@ -22,7 +22,7 @@ class Kept:
         self._rows: OrderedDict[Key, tuple[float, Row]] = OrderedDict()
 
     async def row(self, key: Key, compute: Callable[[], Awaitable[Row]]) -> Row:
-        """Return the row of a key, computed now unless it is kept."""
+        """Return the row of a key. Compute it if it is not in the cache."""
         now = self.clock()
         self._rows = OrderedDict((known, kept) for known, kept in self._rows.items() if now - kept[0] < SECONDS)
         if key not in self._rows:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from ovss_ray.serve.row import Kind
 
 Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
-"""Function of pools, kind of answer and pixels of an image: seconds that an image takes, and number of replicas"""
+"""Function: (pools, kind of answer, pixels of an image) → (seconds that the image takes, number of replicas)"""
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Entry:
     """A request in progress."""
 
     request: str
-    """its id, see refusal.request_id"""
+    """id of the request (see refusal.request_id)"""
     pools: Sequence[str] = ()
     kind: Kind = "segment"
     pixels: int = 0
@@ -43,7 +43,7 @@ class Places:
     """All requests in progress, in the order in which they came."""
 
     def __init__(self, seconds: Seconds, limit: int) -> None:
-        """Begin without requests. `seconds`: measured time of an image. `limit`: largest number of requests."""
+        """Begin without requests. `seconds`: time of an image. `limit`: largest number of requests in progress."""
         self._entries: dict[int, Entry] = {}
         self._seconds, self.limit = seconds, limit
 
@@ -66,7 +66,7 @@ class Places:
         return Place(ahead=number, seconds=seconds, in_progress=len(entries), limit=self.limit)
 
     def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
-        """Return the seconds of `entry` and of the requests before it; replicas share the latter."""
+        """Return the seconds until `entry` is answered. The replicas share the time of the requests before it."""
         total = 0.0
         for earlier in ahead:
             spent, replicas = self._seconds(earlier.pools, earlier.kind, earlier.pixels)
@@ -76,18 +76,18 @@ class Places:
 
 
 def note(pools: Sequence[str], kind: Kind, pixels: int) -> None:
-    """Store what the current request needs, as soon as it is known."""
+    """Store pools, kind of answer and pixels of the current request, as soon as they are known."""
     if entry := ENTRY.get():
         entry.pools, entry.kind, entry.pixels = pools, kind, pixels
 
 
 def add(app: FastAPI, places: Places) -> None:
-    """Add the route that tells the place of a request."""
+    """Add the route that reports the place of a request."""
 
     @app.get("/v1/queue", summary="Tell the place of a request in the queue")
     async def queue(request: str = "") -> Place:
-        """Tell how many requests are ahead of one that is in progress, and how long these take.
+        """Return the number of requests ahead of a request in progress, and the seconds until its answer (estimated).
 
-        `request` is the header X-Request-ID with which that request was sent.
+        `request`: the header X-Request-ID with which the request in progress was sent.
         """
         return places.place(request)

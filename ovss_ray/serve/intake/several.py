@@ -32,10 +32,10 @@ HOW = (
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "no such job", "model": refusal.Refusal}}
 RUNNING: dict[int | str, dict[str, Any]] = {409: {"description": "the job is running", "model": refusal.Refusal}}
 UNREADY = {422: ERRORS[422]} | UNKNOWN | RUNNING
-"""Errors of the request for the answers of a job"""
+"""Error responses of the route that returns the answers of a job"""
 FIRST = Query(ge=0, description="position of the first answer, from 0; the job may still run then")
 PASSED = (b"host", b"authorization", b"origin", b"sec-fetch-site")
-"""Headers of the request that each of its images gets too"""
+"""Headers that are copied from a request with several images to the request of each image"""
 AGAIN = (429, 503)
 """Statuses after which a job sends an image again, until JOB_PATIENCE is over"""
 JOB_PATIENCE = 600.0
@@ -133,7 +133,7 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
 
 
 def _repeated(request: Request, kind: Kind, batch: Batch) -> str:
-    """Return what a repeated request for a job has in common with its first one; "" without Idempotency-Key.
+    """Return a string that is equal for repetitions of a request for a job; "" without the header Idempotency-Key.
 
     It contains a digest of images, fields and API key. So no client gets a job of other images, or of another client.
     """
@@ -152,7 +152,7 @@ def document(answers: Sequence[dict[str, Any]]) -> Response:
 
 
 async def _patiently(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
-    """Send an image of a job; again while the service is busy."""
+    """Send an image of a job. Repeat this while the service is busy, for up to JOB_PATIENCE seconds."""
     until = asyncio.get_running_loop().time() + JOB_PATIENCE
     while True:
         answer = await sent(request, batch, path, number, limits)
@@ -166,9 +166,9 @@ def add(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/v1/batch/{kind}", summary="Answer several images", responses=ERRORS)
     async def together(kind: Kind, request: Request) -> Response:
-        """Send several files named `image`, and the other fields of /v1/segment or /v1/regions once for all of them.
+        """Send several files named `image`, and other fields of /v1/segment or /v1/regions, which apply to all images.
 
-        The answer lists the status and the answer, or the refusal, of each image.
+        The response lists the status of each image, with its answer or refusal.
         """
         batch, room = await read(request, desk), asyncio.Semaphore(TOGETHER)
 

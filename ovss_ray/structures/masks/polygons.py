@@ -29,7 +29,7 @@ class Polygon:
 
 
 def count(labels: np.ndarray) -> int:
-    """Return the number of points where outlines of a label map (H, W) turn. A point of several classes counts once."""
+    """Return the number of points where outlines of a label map (H, W) turn. A point shared by classes counts once."""
     return int(np.count_nonzero(_turns(_around(labels))))
 
 

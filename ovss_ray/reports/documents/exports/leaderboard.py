@@ -19,7 +19,7 @@ CONVENTIONS = (
     "unknown: the source does not state it; fold_miou, fold_miou_hsnet: over the classes of a fold; instance_iou, "
     "instance_accuracy: no mIoU, but the values of prompted instances"
 )
-"""Explanation of the conventions, which follows a leaderboard."""
+"""Explanation of the conventions, shown below a leaderboard."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _of_run(name: str, report: Report, benchmark: BenchmarkReport) -> Iterator[R
 
 
 def _words(benchmark: BenchmarkReport) -> str:
-    """Return the origin of a run's words, after a semicolon; empty for the classes of the benchmark."""
+    """Return a semicolon and the origin of a run's words; empty if the words are the classes of the benchmark."""
     if any(note.endswith(NOTE) for note in benchmark.notes):
         return "; words found in each image, mapped by equal names"
     if benchmark.words is None:

@@ -84,7 +84,7 @@ def _of_confusions(name: str, reading: Reading) -> Iterator[Row]:
 
 
 def _lines(*parts: Iterable[Row]) -> Iterator[bytes]:
-    """Yield the bytes of a CSV in pieces. Texts that a spreadsheet would compute get a leading apostrophe."""
+    """Yield the bytes of a CSV in pieces. Texts that look like formulas get a leading apostrophe."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     for row in (row for part in parts for row in part):

@@ -9,7 +9,7 @@ from ovss_ray.training.config import Training, one_of
 
 
 class Config(Training):
-    """Settings of the training of a small CLIP on regions of drawn scenes, whose class names are the captions."""
+    """Settings of the training of a small CLIP on regions of drawn scenes, with the regions' names as captions."""
 
     variant: Annotated[str, one_of(VARIANTS)] = "san_tiny"
     """name of the network's variant, such as san_tiny; it sets the sizes of the layers"""
@@ -20,7 +20,7 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     crops: int = Field(default=8, ge=0)
-    """number of crops of things per step that the class token embeds, in addition to the regions"""
+    """number of crops around things per step, each embedded as a whole image, in addition to the regions"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """weights of the classification losses for pattern, colour and shape"""
     heads: float = 1.0

@@ -39,7 +39,7 @@ from ovss_ray.training.initial import initialise
 from ovss_ray.training.recipes.clip.config import Config
 
 EDGE = 0.05
-"""Fraction of a patch above which the patch counts as part of a region for the heads.
+"""Coverage of a patch by a region above which the losses of the heads count the patch as part of the region.
 
 The value is low, since patches at the edge of a region show its shape.
 """
@@ -107,7 +107,7 @@ class Task:
         self.captions = possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step, by name, with the entries of `images_and_coverage` and `draw_captions`.
+        """Return the batch of a step: a dict with the entries of `images_and_coverage` and `draw_captions`, and more.
 
         `patches` (B, h, w, 3) are the results of patch_attributes. `crops` (crops, 3, side, side) uint8 are images of
         things, or None. `chosen` (regions, 2) are the indices of scene and region of each visible region.
@@ -129,10 +129,10 @@ class Task:
         }
 
     def forward(self, batch: dict[str, Any], step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the heads' logits per patch (heads, B, h, w, attributes), and unit-norm embeddings.
+        """Return the heads' logits per patch (heads, B, h, w, attributes), and two sets of unit-norm embeddings.
 
-        The first embeddings (R, D) are of regions, then crops. The second embeddings (P, D) are of prompts. Both are
-        empty in the first `attribute_steps` steps.
+        The first set (R, D) is of regions, then crops. The second set (P, D) is of prompts. Both are empty in the first
+        `attribute_steps` steps.
         """
         if step < self.config.attribute_steps:
             read = self.model.first(batch["images"])
@@ -160,7 +160,7 @@ class Task:
         return losses | contrastive(logits[:, :names], batch["target"], batch["shown"], batch["own"])
 
     def _early(self, read: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Return the losses (3,) of a head's logits (B, h, w, attributes).
+        """Return the losses (3,) of pattern, colour and shape, from a head's logits (B, h, w, attributes).
 
         Each is the loss per patch, plus the loss of the mean logits per region.
         """

@@ -19,7 +19,7 @@ class Config(Training):
     """checkpoint of the SAM that provides the prompt encoder and the initial decoder; None: the shipped sam_tiny for
     ovsam_tiny, else the downloaded SAM ViT-H"""
     neck: str | None = None
-    """checkpoint of the neck, such as the weights of a training sam2clip; None: the downloaded checkpoint"""
+    """checkpoint of the neck, such as a file that the recipe `sam2clip` wrote; None: the downloaded checkpoint"""
     train_neck: bool = False
     """True: the neck is trained too; False: it is frozen, as in the official training"""
     data: str = "scenes"

@@ -99,8 +99,8 @@ class Photographs:
                 return sample
             number = int(drawn.integers(len(self.items)))
         raise OvssError(
-            f"data={self.config.data}: {TRIED} photographs without an instance of {self.config.smallest} pixels. Check "
-            "data_root and split"
+            f"data={self.config.data}: {TRIED} photographs without an instance of at least {self.config.smallest} "
+            "pixels. Check data_root and split"
         )
 
     def _sample(self, drawn: np.random.Generator, place: int) -> Sample:
@@ -134,7 +134,7 @@ def augmented(
 
 
 def stacked(samples: list[Sample], config: Config, pixels: int, drawn: np.random.Generator) -> dict[str, Tensor]:
-    """Return a batch of B samples with `prompts` prompts each; P is the total number of prompts.
+    """Return a batch of B samples with `prompts` prompts each, P in total, as a dict with these keys:
 
     - `images` (B, 3, n, n) float32, normalised
     - `which` (P,) int64: index of the sample of each prompt

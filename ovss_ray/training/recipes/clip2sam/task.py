@@ -34,7 +34,7 @@ from ovss_ray.training.recipes.clip2sam.samples import DrawnInstances, Photograp
 from ovss_ray.training.recipes.clip2sam.validation import measured
 
 DECODER = "mask_decoder."
-"""Prefix of the decoder in a checkpoint of a SAM, and in the class head"""
+"""Prefix of the decoder's entries in a checkpoint of a SAM, and in the state dict of the class head"""
 FROZEN = ("backbone", "neck", "pe", "words")
 
 
@@ -122,7 +122,7 @@ def begin(model: Ovsam, config: Config) -> None:
 
 
 def _fill_neck(model: Ovsam, config: Config) -> None:
-    """Load the neck from the official SAM2CLIP checkpoint, or from the weights of a training sam2clip."""
+    """Load the neck from the official SAM2CLIP checkpoint, or from a file that the recipe `sam2clip` wrote."""
     if config.variant == "ovsam_tiny" and not config.neck:
         raise OvssError("neck: ovsam_tiny has no shipped SAM2CLIP. Train one first: ovss train train_ovsam_tiny_neck")
     file = zoo.find(NECK, config.neck)

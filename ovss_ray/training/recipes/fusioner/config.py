@@ -64,7 +64,7 @@ class Config(Training):
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> "Config":
-        """Raise ValueError for a setting without effect, unless it has its default value, as in a saved config."""
+        """Raise ValueError for a setting without effect. The default is allowed: saved configs have all settings."""
         for name in ("cooldown", *WITHOUT_EFFECT[self.data]):
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:

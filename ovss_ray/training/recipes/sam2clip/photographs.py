@@ -15,7 +15,7 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 
 
 class Photographs:
-    """The images of a benchmark with stored features; all images if the config has no folder of features."""
+    """The images of a benchmark that have stored features; all images if the config has no folder of features."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -25,7 +25,7 @@ class Photographs:
         self.items = [item for item in items if self.stored is None or item.image_id in self.stored]
         if not self.items:
             raise OvssError(
-                f"targets={config.targets} has the features of no image of {config.data}. Write them first: ovss "
+                f"targets={config.targets} contains no features of images of {config.data}. Write them first: ovss "
                 f"evaluate sam_features --benchmark {config.data} --split {config.split or 'train'} "
                 f"--set sam_features.folder={config.targets}"
             )
@@ -35,7 +35,7 @@ class Photographs:
         )
 
     def _check(self) -> None:
-        """Raise OvssError if stored features are of another network than the teacher, or of another shape."""
+        """Raise OvssError if the stored features have another shape, or come from another network than the teacher."""
         if self.stored is None:
             return
         variant, sam = VARIANTS[self.config.variant], teacher(self.config.variant)

@@ -128,7 +128,7 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
         if "rel_pos" in name:
             value.zero_()
     if not isinstance(encoder, ImageEncoder) or encoder.pos_embed.shape != neck.pos_embed.shape:
-        raise OvssError(f"teacher: the SAM's grid does not fit {config.variant}. Pass a checkpoint of its teacher")
+        raise OvssError(f"teacher: the SAM's grid does not fit {config.variant}. Pass a SAM with the same grid")
     neck.pos_embed.copy_(encoder.pos_embed)
     if config.begin == "positions":
         return

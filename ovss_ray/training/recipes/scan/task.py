@@ -34,7 +34,7 @@ from ovss_ray.training.scenes import DrawnScenes, miou
 
 VOID = ADAPTER + "non_object_embedding"
 NOT_IN_BACKBONE = ("norm.", "head.")
-"""Prefixes of the entries of Swin's checkpoints that belong to its classifier"""
+"""Prefixes of the classifier's entries in a Swin checkpoint"""
 
 
 class Task:

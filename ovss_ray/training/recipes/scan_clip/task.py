@@ -76,7 +76,7 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the batch of a step: the inputs of RegionClip, and captions.
 
-        Drawn scenes have the entries of captions.draw_captions. Rows of a table have `prompts`, one for each region.
+        For drawn scenes, captions are the entries of captions.draw_captions; for a table, `prompts`, one per region.
         """
         if self.pairs:
             images, masks, prompts = zip(*self.pairs.batch(step, self.config.batch), strict=True)
@@ -125,7 +125,7 @@ class Task:
         return self.model(batch["crops"], batch["replaced"], batch["photographs"], batch["which"]), prompts
 
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return half of each direction of CLIP's loss. For drawn scenes, return the attribute losses too.
+        """Return CLIP's loss in both directions, each halved. For drawn scenes, return the attribute losses too.
 
         As in open_clip, a caption of a table is positive only for its own region, even if captions are equal.
         """
