@@ -153,7 +153,7 @@ class ImageTower(nn.Module):
         return {i: maps[i] for i in taps}, x
 
     def embed(self, images: Tensor) -> tuple[Tensor, torch.Size]:
-        """Return the first block's input (B, 1 + h'·w', width) of images (B, 3, h, w), and its grid (h', w')."""
+        """Return the first block's input (B, 1 + h'·w', width), and the grid (h', w'). `images`: (B, 3, h, w)."""
         patches = self.conv1(images)
         return self.tokens(patches), patches.shape[-2:]
 

@@ -164,7 +164,7 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 
 
 def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
-    """Return synset → (steps up to it, index of the nearest class), for all synsets at or above a class's sense."""
+    """Return synset → (steps up to it, index of the nearest class), for synsets at or above a class's sense."""
     reached: dict[int, tuple[int, int]] = {}
     for index, ranks in enumerate(classes):
         for sense in ranks:

@@ -90,7 +90,7 @@ class Worker:
     def _begin_together(self, names: list[str]) -> bool | None:
         """Register the images of several batches of a light pool in one message, since a batch takes only milliseconds.
 
-        Return True if the images may run in batches, and False if a worker has died while processing some of them.
+        Return True if the images may run in batches, and False if a worker has died during some of them.
         Return None for a single batch, and for a pool that is not light: nothing was registered.
         """
         if len(names) <= self.pool.batch or not self.pool.light:

@@ -95,7 +95,7 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each of `count` pixels along an axis the cells before and after it, and the weight of the cell after.
+    """Return, for `count` pixels along an axis: the cell before each pixel, the cell after it, and the latter's weight.
 
     Weights are integers, in units of 1 / (2 · count). Positions are those of a bilinear resize without aligned corners.
     """

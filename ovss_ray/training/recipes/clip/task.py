@@ -39,7 +39,7 @@ from ovss_ray.training.initial import initialise
 from ovss_ray.training.recipes.clip.config import Config
 
 EDGE = 0.05
-"""Coverage of a patch by a region above which the losses of the heads count the patch as part of the region.
+"""Coverage of a patch by a region above which the heads' losses count the patch as part of the region.
 
 The value is low, since patches at the edge of a region show its shape.
 """
