@@ -180,7 +180,10 @@ def _frame(box: list[float]) -> tuple[float, float, float, float]:
 
 
 def is_valid(entry: Mapping[str, Any], size: tuple[int, int]) -> bool:
-    """Return whether an annotation has an area above 0, and a box that overlaps the image, of at least one pixel."""
+    """Return whether an annotation has an area above 0, and a valid box.
+
+    A valid box has sides of at least 1 pixel, and overlaps the image.
+    """
     x0, y0, x1, y1 = _frame(entry["bbox"])
     inside = max(0, min(x1, size[1]) - max(x0, 0)) * max(0, min(y1, size[0]) - max(y0, 0)) > 0
     return inside and entry["area"] > 0 and x1 - x0 >= 1 and y1 - y0 >= 1
