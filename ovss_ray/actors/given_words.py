@@ -165,7 +165,7 @@ def _checked(classes: Any, most: int) -> list[Any]:
     """Return the words of an entry. Raises OvssError unless they are a list of names, or of lists of names."""
     listed = classes.tolist() if isinstance(classes, np.ndarray) else classes
     if not isinstance(listed, list | tuple):
-        raise OvssError(f'the words are {_short(listed)}. Write a list of names, such as ["sky", "road"]')
+        raise OvssError(f'expected a list of names, such as ["sky", "road"], found {_short(listed)}')
     if len(listed) > most:
         raise OvssError(f"{len(listed):,} words, more than given_words.most ({most:,}). Remove words, or raise `most`")
     for word in listed:

@@ -30,7 +30,7 @@ TOP = 10
 class Stage(WithNames, stage.Stage):
     """Propose R regions of an image (H, W, 3) uint8 RGB, and score them for K classes: scores (R, K) float32.
 
-    The column `predicted_iou` has the stability of each mask.
+    The column `predicted_iou` has the stability score of each mask, since the network predicts no IoU.
     """
 
     reads = ("image", "vocabulary", "benchmark")

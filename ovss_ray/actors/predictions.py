@@ -164,8 +164,8 @@ class _Folder:
         if len(fitting) != 1:
             looked = f"{files.join(self._path, image_id)}{{{','.join(ENDINGS)}}}"
             raise OvssError(
-                f"no prediction: searched for {looked}; {len(fitting)} of {len(self._maps)} files match. Give exactly "
-                "one file the image's id as its name"
+                f"no prediction: searched for {looked}; {len(fitting)} of {len(self._maps)} files match, expected one. "
+                "Name one file after the image's id"
             )
         uri = self._maps[fitting[0]]
         return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)

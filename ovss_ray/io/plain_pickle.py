@@ -66,7 +66,7 @@ def _do(name: str, argument: Any, stack: list[Any], marks: list[int], kept: dict
 
 
 def _above(stack: list[Any], height: int) -> list[Any]:
-    """Remove the values from index `height` on from the stack, and return them."""
+    """Pop all values of the stack at index `height` and above. Return them in order."""
     values = stack[height:]
     del stack[height:]
     return values

@@ -58,6 +58,6 @@ def measure(
 
 
 class Partial(average_precision.Outcomes):
-    """Outcomes of a set of images (see structures/masks/average_precision.py)."""
+    """Predicted masks of a set of images, each matched, unmatched or ignored (see average_precision.Outcomes)."""
 
     metric = "instance_ap"

@@ -51,7 +51,7 @@ class Paired:
     labels: tuple[str, ...] = ()
     """names of all labels"""
     words: str = ""
-    """sentence on different vocabularies of the two runs; empty for equal vocabularies"""
+    """sentence that names the vocabularies of both runs; empty if they are equal"""
 
 
 def compare(first: Reading, second: Reading) -> Paired:

@@ -38,8 +38,8 @@ def read(file: str | Path, labels: Mapping[str, Sequence[str]]) -> dict[str, Rel
             _check_name(file, name)
     if not related:
         raise OvssError(
-            f"{file}: relations of {', '.join(sections)}, but the run is of {', '.join(labels)}. Class names and "
-            f"indices differ between benchmarks: write a section {next(iter(labels))!r}"
+            f"{file}: has relations of {', '.join(sections)}, but the run evaluates {', '.join(labels)}. Class names "
+            f"and indices differ between benchmarks: write a section {next(iter(labels))!r}"
         )
     return related
 

@@ -81,7 +81,7 @@ def test_faulty_entries_fail_their_own_images_and_5000_entries_are_quick(tmp_pat
     assert "10,000 words, more than given_words.most (1,000)" in said["many"]
     assert "invalid character" in said["control"]
     assert "empty name" in said["empty"]
-    assert "the words are 'sky, road'. Write a list of names" in said["text"]
+    assert "expected a list of names, such as [\"sky\", \"road\"], found 'sky, road'" in said["text"]
     assert "the word 3 is neither a name nor a list" in said["number"]
     assert "0 of 5,006 entries belong to the image 'absent'" in said["absent"]
     assert "Add an entry for the image, or set given_words.missing=benchmark" in said["absent"]

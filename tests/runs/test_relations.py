@@ -63,8 +63,8 @@ def test_class_names_that_yaml_takes_for_other_values_are_names(tmp_path: Path) 
         ("ade20k:150:\n  grass: 376\n", "ade20k:150: unknown class 376: the benchmark has 150 classes, 0 to 149"),
         ("ade20k:150:\n  grass: plant\n  grass: tree\n", "duplicate key 'grass'"),
         ("ade20k:15: {1: 2}", r"unknown benchmark 'ade20k:15'\. Did you mean 'ade20k:150'"),
-        ("ade20k:847: {1: 2}", "relations of ade20k:847, but the run is of ade20k:150.* write a section 'ade20k:150'"),
-        ("ade20k:150@catseg: {1: 2}", "relations of ade20k:150@catseg, but the run is of ade20k:150"),
+        ("ade20k:847: {1: 2}", "of ade20k:847, but the run evaluates ade20k:150.* write a section 'ade20k:150'"),
+        ("ade20k:150@catseg: {1: 2}", "relations of ade20k:150@catseg, but the run evaluates ade20k:150"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_its_name(text: str, message: str, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_damaged_relations_in_a_folder_are_an_error_that_says_what_to_do(
 
 def test_relations_of_another_benchmark_leave_the_folder_unchanged(tmp_path: Path) -> None:
     run = shutil.copytree(OLD / "san_tiny-finished", tmp_path / "run")
-    with pytest.raises(OvssError, match="relations of ade20k:150, but the run is of scenes:seen, pascal5i:1"):
+    with pytest.raises(OvssError, match="relations of ade20k:150, but the run evaluates scenes:seen, pascal5i:1"):
         comparison.rebuild(RunFolder(str(run)), Counts(), relations=written(tmp_path, "ade20k:150: {1: 2}"))
     assert not [*run.rglob("relations.json")]
 

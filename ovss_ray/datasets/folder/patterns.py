@@ -197,7 +197,7 @@ def expanded(pattern: str) -> Iterator[str]:
         return
     first, last = match.groups()
     if int(last) - int(first) >= MANY:
-        raise OvssError(f"{pattern}: the numbers in braces stand for more than {MANY:,} steps. Write * instead")
+        raise OvssError(f"{pattern}: the range in braces expands to more than {MANY:,} names. Write * instead")
     width = len(first) if first.startswith("0") else 0
     for number in range(int(first), int(last) + 1):
         yield from expanded(f"{pattern[: match.start()]}{number:0{width}}{pattern[match.end() :]}")

@@ -1,4 +1,7 @@
-"""Patterns that paint a thing in two colours, such as stripes. Letters: h w pixels of the thing's box."""
+"""Two-colour patterns, such as stripes, that are painted on a thing of a drawn scene.
+
+In shapes, h and w are the height and width of the thing's box in pixels.
+"""
 
 from collections.abc import Callable, Mapping
 

@@ -69,10 +69,10 @@ def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
 
 
 def network_input(image: np.ndarray, path: Path, pixels: int) -> Tensor:
-    """Return the input (3, pixels, pixels) float32 of a photograph (H, W, 3) uint8 RGB.
+    """Return the network's input (3, pixels, pixels) float32 for a photograph (H, W, 3) uint8 RGB.
 
-    The photograph is resized by the bilinear filter of `path`. It is normalised with ImageNet's colours, as in SAM,
-    and padded with zeros on the right and at the bottom.
+    The photograph is resized bilinearly: by OpenCV for "evaluation", by Pillow's antialiased filter for "demo". It is
+    then normalised with ImageNet's mean and standard deviation, and padded with zeros on the right and at the bottom.
     """
     height, width = placed(image, path, pixels).resized
     if path == "demo":

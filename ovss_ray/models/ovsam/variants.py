@@ -137,9 +137,10 @@ def teacher(name: str) -> str:
 
 
 def remaining(name: str, file: Path) -> tuple[str, ...]:
-    """Return the names of the checkpoints that are needed besides a first checkpoint `file`.
+    """Return the names of the checkpoints to load in addition to `file`, the network's first checkpoint.
 
-    The official state dict contains all parts but CLIP's text tower; a fake checkpoint also contains the text tower.
+    If `file` is the state dict of the whole official network, only CLIP's text tower is missing. If it also contains
+    the text tower, as a fake checkpoint does, nothing is missing. Else it is a single part of the network.
     """
     tower = name in VARIANTS and VARIANTS[name].tower
     if not zoo.has_entry(file, "backbone.conv1." if tower else "backbone.stem."):

@@ -49,7 +49,7 @@ class GridAttention(nn.Module):
         self.rel_pos_w = nn.Parameter(torch.empty(2 * side - 1, width // heads))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens of the same shape (B, h, w, C), with h = w = side."""
+        """Return the attended tokens of `x`, both (B, h, w, C) with h = w = side."""
         stacked = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.heads, -1))
         q, k, v = stacked.permute(2, 0, 3, 1, 4)
         if torch.is_grad_enabled():

@@ -34,7 +34,10 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""Function: first and end row of tiles, columns (C,) int64 on a CPU → mask probabilities (C, R, 256, Q)"""
+"""Function: (top, end, columns) → mask probabilities (C, R, 256, Q) of R · C tiles with 256 pixels, for Q masks.
+
+`top`, `end`: rows of tiles, end exclusive. `columns`: columns of tiles, (C,) int64 on the CPU.
+"""
 
 
 class Cells(NamedTuple):

@@ -30,7 +30,8 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a drawn thing's colour has no name; also the probability that its pattern has no name"""
+    """probability that a drawn thing's colour is replaced by one that occurs in no class name; its pattern is replaced
+    independently, with the same probability"""
 
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:

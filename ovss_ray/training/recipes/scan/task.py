@@ -76,7 +76,7 @@ class Task:
         return [(output.mask_logits, part) for output, part in zip(outputs, parts, strict=True)]
 
     def losses(self, outputs: list[tuple[Tensor, Tensor]], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the three losses, each summed over the supervised outputs."""
+        """Return the losses of classes, masks and Dice, each summed over the supervised outputs."""
         device = batch["images"].device
         void = F.normalize(self.model.clip_adapter.non_object_embedding, dim=-1)
         rows = torch.cat([self.words.to(device), void])
