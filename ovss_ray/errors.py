@@ -50,7 +50,7 @@ def checked(check: Callable[[], None]) -> Iterator[None]:
 
 
 def in_parts(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield parts of a long computation, such as tiles of an image. Before each part, call the function of `checked`.
+    """Yield parts of a long computation, such as tiles of an image. Call the function given to `checked` before each.
 
     The online service thereby sees that the computation makes progress, and ends it if all its clients have gone.
     """

@@ -78,7 +78,7 @@ def optional(name: str, attribute: str) -> Any:
 
 
 def exists(module: str) -> bool:
-    """Return whether a module with this full name exists. Its parent packages are imported, the module is not."""
+    """Return whether a module with this full name exists. Only its parent packages are imported."""
     parent = module.rpartition(".")[0]
     if parent and not exists(parent):
         return False

@@ -224,7 +224,7 @@ def test_several_images_are_answered_in_one_request_or_one_by_one_as_a_job(addre
             assert isinstance(result, Found)
             np.testing.assert_array_equal(result.masks, asking.regions(image, ["a", "b"]).masks)
             assert len(result.answer.ranking or ()) == 2
-    with pytest.raises(OvssError, match="answered 422: 17 images; send between 1 and 16"):
+    with pytest.raises(OvssError, match="answered 422: expected 1 to 16 images, found 17"):
         asking.segment_batch([images[0]] * 17, ["a"])
 
 

@@ -1,1 +1,1 @@
-"""The stages of pipelines, one file each: `use: san` in a config is `Stage` in san.py."""
+"""The stages of pipelines, one module each. In a config, `use: san` selects the class `Stage` in san.py."""

@@ -62,7 +62,7 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return checkpoint paths: (base, weights), or (base,) without `weights`. None: the default checkpoint."""
+            """Return the checkpoint paths: (base, weights), or (base,) if `weights` is unset. None: the default."""
             return (self.base, self.weights) if self.weights else (self.base,)
 
     @classmethod
@@ -96,7 +96,7 @@ class Stage(stage.Stage):
         return digests.sha256(self.files(self.config)[0])
 
     def kept(self) -> Mapping[str, int]:
-        """Return the bytes of two caches together, of classifiers and of name embeddings, as {"text": bytes}."""
+        """Return the total size in bytes of the caches of classifiers and name embeddings, as {"text": size}."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}

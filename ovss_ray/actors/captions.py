@@ -1,10 +1,10 @@
 """Describe an image in sentences, with any image-to-text model of Hugging Face, or with a captioner of your own.
 
 Captions are the input of vocabulary-free segmentation: a stage such as `words` extracts nouns from them, and a
-segmenter uses these nouns as classes. By default, decoding is greedy. The option `beams` selects a beam search,
-`sample` random sampling. The random draws depend only on the seed and the image's id, not on the order of images.
+segmenter uses these nouns as classes. By default, decoding is greedy. The option `beams` selects a beam search;
+`sample` selects random sampling. The draws depend only on the seed and the image's id, not on the order of images.
 
-A captioner of your own is a module with a function `load(config)`. It receives this stage's Config, and returns the
+Your own captioner needs a module with a function `load(config)`. It receives this stage's Config, and returns the
 captioner. The captioner is a function of an image (H, W, 3) uint8 RGB and a seed. It returns a list of texts, each with
 its score. The module may also have a function `files(config)` that returns the files on which the captions depend.
 """
@@ -42,8 +42,8 @@ Caption = tuple[str, float]
 class Stage(stage.Stage):
     """Describe an image (H, W, 3) uint8 RGB by captions.
 
-    Captions of Hugging Face models are best first. A score is the mean log-probability of the tokens, or the score of
-    the beam.
+    Captions of Hugging Face models are best first. A score is the mean log-probability of the caption's tokens;
+    with beams, it is the score of the beam.
     """
 
     reads = ("image",)
@@ -116,8 +116,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        If a user's captioner has no function `files`, only the option `model` identifies the captioner's files. So
-        the digest covers `model`, unless the option has its default value.
+        The digest covers `model` in one case only: a user's captioner has no function `files`, and `model` is not the
+        default. Then only this option identifies the captioner's files.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
@@ -268,7 +268,7 @@ class HuggingFace:
         return text[len(start) :].strip() if start and text.lower().startswith(start.lower()) else text
 
     def _scores(self, answer: Any) -> list[float]:
-        """Return each sequence's score: its beam's score, or without beams the mean log-probability of its tokens."""
+        """Return the score of each sequence: its beam score; without beams, the mean log-probability of its tokens."""
         import torch
 
         beams = getattr(answer, "sequences_scores", None)

@@ -51,7 +51,7 @@ class Stage(stage.Stage):
         self.model = config.load()
 
     def kept(self) -> Mapping[str, int]:
-        """Return the bytes of this process's cache of text embeddings, as {"text": bytes}."""
+        """Return the size in bytes of this process's cache of text embeddings, as {"text": size}."""
         from ovss_ray.models import text
 
         return {"text": text.WORDS.held}

@@ -4,7 +4,7 @@ Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation", 
 (DenseCaSED), CLIP embeds the crops of several shifted grids. Each cell of a map gets the mean embedding of the crops
 that cover it. For this embedding, captions are retrieved, and candidate words are found in the captions. The cell gets
 the word with the highest score. With `detector: grid`, each patch of unshifted grids gets a word in the same way. With
-`detector: regions`, the boxes of regions are the patches; an earlier stage proposes the regions, such as `sam`.
+`detector: regions`, the patches are the boxes of regions, which an earlier stage such as `sam` proposes.
 
 The candidates are found by the stage `words`, or by another stage that reads `captions` and writes `words`. The column
 `words` of an image lists the words of its cells or patches. The most frequent word is first; ties are in order of
@@ -52,7 +52,7 @@ class Stage(stage.Stage):
         """stage that finds candidate words in captions, with its options"""
         detector: Literal["dense", "grid", "regions"] = "dense"
         """dense: a map of cells from crops of shifted grids, as in DenseCaSED; grid: patches of unshifted grids;
-        regions: boxes of the regions that an earlier stage proposes, such as `sam`"""
+        regions: boxes of the regions that an earlier stage such as `sam` proposes"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
         """cells per axis of each grid; for `detector: grid`, the authors' code (vicss) uses [3]"""
         shifted: bool = True
@@ -60,16 +60,17 @@ class Stage(stage.Stage):
         side: int = Field(default=16, ge=1)
         """cells per axis of the map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
-        """side in pixels of a resized crop, for `detector: dense`; patches have CLIP's input side"""
+        """side in pixels to which crops are resized, for `detector: dense`; patches are resized to CLIP's input side"""
         smallest: int = Field(default=1000, ge=0)
         """patches and regions with at most this number of pixels are left out; not for `detector: dense`"""
         most: int = Field(default=16, ge=1)
         """maximum number of regions of an image, the largest first; for `detector: regions`"""
         vocabulary: Literal["patch", "image"] = "patch"
-        """patch: captions and candidates are found for each patch; image: for the whole image; not for
+        """patch: captions are retrieved for each patch; image: once for the whole image, for all patches; not for
         `detector: dense`"""
         uncovered: Literal["none", "first"] = "none"
-        """word of pixels in no patch. none: no word; first: the first word, as in vicss; not for `detector: dense`"""
+        """word of pixels outside all patches. none: no word; first: the first word of the image, as in vicss; not for
+        `detector: dense`"""
 
         @field_validator("words")
         @classmethod
@@ -112,7 +113,7 @@ class Stage(stage.Stage):
         self.finder = config.words.build()
 
     def kept(self) -> Mapping[str, int]:
-        """Return the bytes of this process's cache of text embeddings, as {"text": bytes}."""
+        """Return the size in bytes of this process's cache of text embeddings, as {"text": size}."""
         from ovss_ray.models import text
 
         return {"text": text.WORDS.held}
@@ -129,7 +130,7 @@ class Stage(stage.Stage):
         return {"words": column(words for words, _ in rows), "prediction": column(labels for _, labels in rows)}
 
     def _segment(self, image: np.ndarray, *regions: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-        """Return the words and the prediction (H, W) uint16 of an image. `regions`: boxes and bits, if read."""
+        """Return words and prediction (H, W) uint16 of an image. `regions`: columns `boxes` and `bits`, or nothing."""
         if self.config.detector == "dense":
             return self._dense(image)
         if not regions:
@@ -209,7 +210,7 @@ class Stage(stage.Stage):
         return self.index.retrieve(embeddings.cpu().numpy(), self.config.count, self.config.duplicates)
 
     def _named(self, embeddings: "Tensor", hits: Sequence[Sequence[Hit]]) -> list[Named]:
-        """Return best candidate word and score for each of n embeddings (n, D); `hits[i]`: captions of embedding i."""
+        """Return best candidate word and its score for each embedding (n, D). `hits[i]`: captions of embedding i."""
         import torch
 
         from ovss_ray.models.alpha_clip import cased
@@ -231,7 +232,7 @@ class Stage(stage.Stage):
         return named
 
     def _candidates(self, retrieved: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
-        """Return the candidate words for each tuple of caption rows in the index. Equal tuples are processed once."""
+        """Return candidate words from each tuple of captions (rows of the index). Equal tuples are processed once."""
         unique = list(dict.fromkeys(retrieved))
         captions = [{"texts": [self.index.texts[row] for row in rows], "scores": None} for rows in unique]
         batch = {"image_id": column(map(str, range(len(unique)))), "captions": column(captions)}

@@ -1,8 +1,8 @@
 """Use the boxes of a detector as prompts, read from a file of results in COCO's format.
 
 The file is a JSON list of {"image_id", "bbox": [x, y, w, h], "score"}. Its `image_id` is that of the benchmark's
-annotations. Classes in the file are not read: the method names each box, and the detector's score ranks it. This is
-the protocol of OVSAM's detection tables (Yuan et al., ECCV 2024).
+annotations. Classes in the file are not read: the method classifies each box, and the detector's score ranks it. This
+is the protocol of OVSAM's detection tables (Yuan et al., ECCV 2024).
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ EXPECTED = (
 
 
 class Stage(stage.Stage):
-    """Create the prompts of an image: its boxes with the detector's best scores, best first."""
+    """Create the prompts of an image: the boxes with the highest detector scores, the highest first."""
 
     reads = ("image_number",)
     writes = ("prompt_points", "prompt_boxes", "detector_scores")

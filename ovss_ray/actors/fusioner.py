@@ -42,7 +42,7 @@ FOLDED = ("pascal5i", COCO)
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
 """Note in the report of a fold. A checkpoint was trained on the classes of three folds, and is valid for the fourth"""
 KEPT = 1 << 26
-"""Maximum bytes of a worker's cache of encoded windows. A photograph is encoded once, also for several vocabularies"""
+"""Maximum bytes of a worker's cache of encoded windows, which all vocabularies of a photograph share"""
 Row = tuple[np.ndarray, DataSet, Vocabulary]
 """Image (H, W, 3) uint8 RGB, its normalisation, and its vocabulary"""
 

@@ -176,7 +176,7 @@ def _checked(classes: Any, most: int) -> list[Any]:
 
 
 def _repeated(classes: Any) -> str:
-    """Return the first repeated name of an entry, or "". Case and blanks do not distinguish names."""
+    """Return the first repeated name of an entry, or "". Differences in case and blanks are ignored."""
     listed = classes if isinstance(classes, list) else ()
     names = (name for word in listed for name in (word if isinstance(word, list) else [word]))
     seen: set[str] = set()
@@ -264,7 +264,7 @@ def _entry(raw: Any, place: str) -> tuple[str, Entry]:
     image, classes = (next((key for key in keys if key in raw), None) for keys in (IMAGE, CLASSES))
     if image is None or classes is None:
         names, keys = ("image", IMAGE) if image is None else ("words", CLASSES)
-        raise ValueError(f"{place} has no {names}: its keys are {', '.join(map(str, raw)) or 'none'}, not {keys[0]}")
+        raise ValueError(f"{place} has no {names}: expected key {keys[0]}, found {', '.join(map(str, raw)) or 'none'}")
     if not isinstance(raw[image], str | int) or raw[image] == "":
         raise ValueError(f"{place}: {image} is {_short(raw[image])}, expected a text")
     return str(raw[image]), Entry(place, raw[classes], raw.get("scores"))

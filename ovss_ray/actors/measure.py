@@ -30,7 +30,7 @@ class Stage(stage.Stage):
     benchmarks: Mapping[str, Benchmark]
 
     class Config(Settings):
-        """The metrics, set by the run (see runs.complete)."""
+        """The metrics to compute. The run sets these options (see runs.complete)."""
 
         metrics: tuple[str, ...] = (metrics.MAIN,)
         """names of metrics"""
@@ -64,7 +64,7 @@ class Stage(stage.Stage):
         }
 
     def _mapped(self, batch: Batch, questions: Sequence[Question]) -> Batch:
-        """Return the batch for metrics that do not read `words`: word indices in predictions become class indices."""
+        """Return the batch with class indices in place of word indices, for metrics that do not read `words`."""
         if not (self.config.words and "prediction" in batch):
             return batch
         rows = zip(batch["prediction"], batch[WORDS], questions, strict=True)

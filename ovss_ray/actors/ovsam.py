@@ -4,9 +4,9 @@ Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes
 2401.02955.
 
 CLIP's ResNet encodes an image once. A neck turns the ResNet's features into SAM's image embedding. SAM's decoder
-returns a mask per prompt. Two branches name the mask: a head that uses features of the mask's box, and CLIP's attention
-pool. The scores of both branches are fused; for base classes, on which the head was trained, the head's weight is
-higher. Prompts of several images share passes of the decoder.
+returns a mask per prompt. Two branches classify the mask: a head that uses features of the mask's box, and CLIP's
+attention pool. The scores of both branches are fused; for base classes, on which the head was trained, the head's
+weight is higher. Prompts of several images share passes of the decoder.
 
 CLIP's branch sees the box of the prompt, or the mask's box if the prompt has none. In the published evaluation, the
 branch sees the annotated box of the instance, even if the prompt is a point. This box is not scaled to the network's
@@ -38,7 +38,7 @@ PROMPTS = ("prompt_points", "prompt_boxes")
 TRUTH = ("true_frames", "prompt_instances")
 """Columns with the annotated boxes of the prompted instances"""
 MASKS = 32
-"""Maximum number of masks of the photograph's size that are in memory together"""
+"""Maximum number of full-size masks (H, W) in memory at the same time"""
 
 
 class Stage(WithNames, stage.Stage):
@@ -66,7 +66,7 @@ class Stage(WithNames, stage.Stage):
             """Refuse options that have no effect with `path: demo`."""
             if self.path == "demo" and self.needs_truth:
                 raise ValueError(
-                    "path demo has the scores of the head alone, so `official` and `clip_boxes: truth` have no effect. "
+                    "with `path: demo`, only the head scores masks: `official` and `clip_boxes: truth` have no effect. "
                     "Remove them, or use path: evaluation"
                 )
             return self
@@ -148,7 +148,7 @@ class Stage(WithNames, stage.Stage):
         return named(self.model, encoded, logits, self._classes(vocabulary), base, novel, boxes).scores
 
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
-        """Return which of the K classes are base, and which are novel, by the benchmark's groups, (K,) bool each.
+        """Return two tensors (K,) bool that mark the base classes and the novel classes, by the benchmark's groups.
 
         Without groups, or if the vocabulary is not the benchmark's, all classes are novel.
         """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from torch import Tensor
 
 TOP = 10
-"""Number T of best classes per region in `top_classes`, also the maximum for a request to the online service"""
+"""Number T of best classes per region in `top_classes`; a request to the online service may ask for at most T"""
 
 
 class Stage(WithNames, stage.Stage):
@@ -87,7 +87,7 @@ class Stage(WithNames, stage.Stage):
             yield regions.boxes, bits, regions.predicted_iou, names.scores, names.classes, names.probabilities
 
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
-        """Return which of the K classes are base, and which are novel, (K,) bool each.
+        """Return two tensors (K,) bool that mark the base classes and the novel classes.
 
         The benchmark's groups `base` and `novel` are used. Without these groups, or for another vocabulary than the
         benchmark's, the option `base` names the base classes.

@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.ovsam.network import Ovsam
 
 TOP = 10
-"""Number T of best classes of the mask in `top_classes`, also the maximum for a request to the online service"""
+"""Number T of best classes of the mask in `top_classes`; a request to the online service may ask for at most T"""
 OFFSET = 1.0
-"""Threshold in logits: a mask's stability is the IoU of its versions above +OFFSET and above −OFFSET"""
+"""Offset in logits: a mask's stability is the IoU of two masks, thresholded at +OFFSET and at −OFFSET"""
 QUESTION = ("points", "labels", "box", "base", "multimask", "image")
 """Keys of a prompt. `base`: names seen in training, by default those of the config; `multimask` has no effect, since
 the network has one mask per prompt; `image`: name of the image in the cache, by default a hash of its pixels"""

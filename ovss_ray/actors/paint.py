@@ -112,7 +112,7 @@ def _index(name: str, vocabulary: Vocabulary) -> int:
 
 
 def _outermost(boxes: np.ndarray, masks: Masks, areas: np.ndarray, part: float) -> np.ndarray:
-    """Return whether each region is kept, (R,) bool: no larger kept region covers `part` or more of its area."""
+    """Return a bool per region, (R,): False if a larger kept region covers at least the fraction `part` of its area."""
     stays = np.zeros(len(boxes), bool)
     for i in np.argsort(-areas, kind="stable"):
         low, high = np.maximum(boxes[:, :2], boxes[i, :2]), np.minimum(boxes[:, 2:], boxes[i, 2:])

@@ -123,8 +123,8 @@ class Stage(stage.Stage):
         none = np.ravel(self.config.none).astype(np.int64)
         if clash := sorted({*none.tolist()} & {*values} - {NONE}):
             raise OvssError(
-                f"none: {clash[0]} is the value of class {list(values).index(clash[0])}, counted from 0. This class "
-                "can never be predicted. Remove it from `none`, or set `offset` or `category_ids` to the files' values"
+                f"none: {clash[0]} is the value of class {list(values).index(clash[0])}, counted from 0. This class can"
+                " never be predicted. Remove this value from `none`, or set `offset` or `category_ids` to fit the files"
             )
         table = np.full(max(*values, *none, 0) + 1, _INVALID, np.uint16)
         for index, value in enumerate(values):
@@ -189,7 +189,7 @@ def label_maps(folder: str) -> dict[str, str]:
             others[inner.suffix] += 1
     if not addresses:
         seen = ", ".join(f"{number} files {ending or 'without suffix'}" for ending, number in others.most_common(3))
-        raise OvssError(f"{folder}: no label maps found, only {seen or 'nothing'}. Accepted: {' '.join(ENDINGS)}")
+        raise OvssError(f"{folder}: no label maps; found: {seen or 'nothing'}. Accepted: {' '.join(ENDINGS)}")
     return addresses
 
 
@@ -214,8 +214,8 @@ class _Json:
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
         """Return a name for error messages, and the painted masks of an image: categories (H, W) int64.
 
-        Raises OvssError if not exactly one file_name fits, or if masks differ in size. It is also raised if masks of
-        different categories overlap.
+        Raises OvssError if no file_name or several fit, if masks differ in size, or if masks of different categories
+        overlap.
         """
         fitting = self._names.fitting(image_id)
         if len(fitting) != 1:

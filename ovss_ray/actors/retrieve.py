@@ -26,7 +26,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("captions", "vectors", "faiss", "weights", "device", "batch")
 
     class Config(ClipConfig, Retrieval):
-        """The CLIP model that embeds images and captions, and the base of captions."""
+        """The CLIP model that embeds images and captions, and the list of captions to search (the base)."""
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:

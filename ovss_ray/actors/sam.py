@@ -27,7 +27,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("weights", "device", "batch")
 
     class Config(Options, SamConfig):
-        """The network, and the released generator's parameters, with the released names and defaults."""
+        """The network, and the parameters of SAM's mask generator, with their original names and defaults."""
 
         batch: int = Field(default=4, ge=1)
         """maximum number of images or crops in a forward pass on a GPU; 1 with `exact`, and on a CPU"""

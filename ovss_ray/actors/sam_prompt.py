@@ -4,8 +4,8 @@ A prompt has points, a box, the mask of an earlier answer, or several of these.
 
 By default, an image has one prompt, and all masks for this prompt are returned. With `per: instance`, an image has one
 prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. For a single point, which is
-ambiguous, this is the best of three masks by predicted IoU. For a box, it is SAM's single mask, as SAM's authors
-recommend.
+ambiguous, the mask with the highest predicted IoU of three is returned. For a box, SAM predicts a single mask, as
+its authors recommend.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. The first prompt for an image encodes it; further
 prompts run only the small decoder.
@@ -34,7 +34,7 @@ QUESTION = ("points", "labels", "box", "mask", "multimask")
 NAME = "image"
 """Optional key of a prompt: the image's name in the cache. Without it, the pixels are hashed for every prompt."""
 OTHERS = (NAME, "base")
-"""Further keys that a prompt may have. `base` is for networks that name objects; SAM ignores it"""
+"""Further keys that a prompt may have. `base` is for networks that classify objects; SAM ignores it"""
 
 
 class Stage(WithImages, stage.Stage):
@@ -87,7 +87,7 @@ class Stage(WithImages, stage.Stage):
         return *regions.pack(answer.masks), answer.predicted_iou
 
     def _each(self, image: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return boxes, bits and predicted IoU of N masks, one for each prompt: points (N, P, 2), boxes (N, B, 4)."""
+        """Return boxes, bits and predicted IoU of N masks. The prompts are `points` (N, P, 2) and `boxes` (N, B, 4)."""
         ious = np.empty(len(points), np.float32)
 
         def masks() -> Iterator[np.ndarray]:

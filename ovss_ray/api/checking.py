@@ -18,7 +18,7 @@ def check(
 ) -> Findings:
     """Check the photographs and labels of a benchmark before a run. Return the faults.
 
-    `data_root`: folder of the data sets; default $OVSS_DATA. `split`: name of a split; default is the benchmark's.
+    `data_root`: folder of the data sets; default $OVSS_DATA. `split`: name of a split; default: that of the benchmark.
     `limit`: only the first n images; an incomplete data set is then no fault. `full`: check every pixel of every file,
     instead of a sample of files. `workers`: number of processes; default one per processor. `progress`: True shows the
     progress on stderr.

@@ -34,7 +34,7 @@ LOST = (
 
 
 def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int]:
-    """Return the number of images with records of each benchmark that is not compact yet.
+    """Return, for each benchmark that is not compact yet, the number of its images that have records.
 
     Raises OvssError if the run cannot become compact: a benchmark is not final, files have changed since the run, or
     the sum of a metric cannot be stored.

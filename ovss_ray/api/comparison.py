@@ -95,10 +95,11 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str], Paired]:
-    """Return the paired differences of runs to the first run, in points, by (other run, benchmark).
+    """Return the paired differences between each further run and the first, in points, by (further run, benchmark).
 
-    The arguments are folders of runs. The result has a `Paired` for every benchmark of one or both runs. Where
-    differences are not possible, `Paired.refused` states the reason, such as different images. Raises OvssError.
+    The arguments are folders of runs. The result has a `Paired` for every benchmark that at least one of the two
+    runs has. Where differences are not possible, `Paired.refused` states the reason, such as different images.
+    Raises OvssError.
 
     Example: `differences("runs/a", "runs/b")["runs/b", "camvid"].values["miou"].p` is the p-value of b minus a.
     """

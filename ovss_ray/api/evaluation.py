@@ -40,7 +40,7 @@ def evaluate(
     `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default: in runs/, named
     after config, benchmarks and selection. `split`, `ids` (a file, one id per line) and `limit` (first n images) select
     images of each benchmark. `exact`: bit-identical records, slower. `relations`: file of class relations, for SG-IoU.
-    `vocabulary`: your words in place of the classes (docs/own_words.md). It is a file, the content of one, a
+    `vocabulary`: your words in place of the classes (docs/own_words.md). It is a file, a file's content, a
     Vocabulary, a list, or a mapping from benchmark to these forms. `wait_for`: cluster size to wait for, such as
     "gpus=8,nodes=2". `overrides`: options, as {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True
     shows a display; a Progress object is notified instead. `track`: trackers, such as "tensorboard" (docs/tracking.md).
@@ -55,7 +55,7 @@ def evaluate(
     plans = plan_runs(config, out, overrides, {"benchmarks": benchmarks, "wait_for": wait_for, **words, **selection})
     if len(plans) > 1:
         names = f"{len(plans)} configs: {', '.join(plans)}"
-        raise OvssError(f"{config} names {names}. Evaluate one of them, or use ovss_ray.compare")
+        raise OvssError(f"{config} lists {names}. Expected a single config: pass one of them, or use ovss_ray.compare")
     return dict(run(plans, listener(progress), trackers.parse(track))).popitem()[1]
 
 

@@ -52,7 +52,7 @@ class Remapped:
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
-    unmapped_pixels is the share of pixels without a class, unmapped_words that of pixels with a word that has no class.
+    unmapped_pixels: share of pixels without a class; unmapped_words: share of pixels whose word has no class.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
@@ -119,9 +119,9 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     """Return the scores of a run under mappings of its words, by benchmark. The folder of the run is not changed.
 
     `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
-    "hungarian" and "best_iou" use the truth. "vicss" and "vicss:SOURCE" are the metrics of vicss. Raises OvssError for
-    an unknown mapping, a run without words, or a folder without a run. It is also raised for a compact run, and for
-    mappings of few-shot episodes.
+    "hungarian" and "best_iou" are upper bounds, since they use the truth. "vicss" and "vicss:SOURCE" are the metrics of
+    vicss. Raises OvssError for an unknown mapping, a run without words, or a folder without a run. It is also raised
+    for a compact run, and for mappings of few-shot episodes.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """

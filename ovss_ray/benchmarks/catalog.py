@@ -34,7 +34,7 @@ def load(name: str) -> Benchmark:
 
 
 def expanded(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names of benchmarks, with "pascal5i" replaced by pascal5i:0 to pascal5i:3, and "coco20i" likewise.
+    """Return names of benchmarks, with "pascal5i" replaced by pascal5i:0 to pascal5i:3, and "coco20i" by its folds.
 
     The module of a data set with folds lists them in FOLDS.
     """
@@ -64,7 +64,7 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return a copy of a benchmark with other class names. `words`: a suffix in `variants`. Raises UnknownName."""
+    """Return a copy of a benchmark with other class names. `words`: a suffix from `variants`. Raises UnknownName."""
     known = variants(name)
     if words not in known:
         kind = f"list of names for {name}"

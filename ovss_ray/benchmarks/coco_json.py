@@ -1,8 +1,8 @@
 """Instances in COCO's format: a JSON file with the images and annotations of a split, read as a stream.
 
-Listing reads the file twice. Annotations are sorted by image in a temporary file, so memory does not grow with the
-file. Only the names of the existing photographs are in memory. In place of a label file, an image has an inline address
-that contains its annotations (see io.inline).
+To list the images, the file is read twice. Annotations are sorted by image in a temporary file, so memory does not
+grow with the file. Only the names of the existing photographs are in memory. In place of a label file, an image has an
+inline address that contains its annotations (see io.inline).
 
 Polygons are rasterised by pycocotools. Annotations are classified as in mmdet's data sets. Annotations of unlisted
 classes are left out. Annotations with `iscrowd` get the status CROWD. An annotation is INVALID if `ignore` is set, or
@@ -29,7 +29,7 @@ from ovss_ray.structures.masks import regions, rle
 KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 """Keys of an annotation that are passed on to the workers."""
 ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
-"""Keys of an image in LVIS's JSON: categories absent from the image, and categories with unmarked instances."""
+"""Keys of an image in LVIS's JSON: categories absent from the image, and categories not fully annotated."""
 INSTALL = 'Type: pip install "ovss_ray[instances]"'
 
 

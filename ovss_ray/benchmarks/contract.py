@@ -29,14 +29,14 @@ class Archive:
     url: str
     """URL of the file, or of the page that offers the file, if a browser is needed
 
-    Without "://" it is a path below the data root: a file that another archive contained.
+    A value without "://" is a path below the data root: that of a file from another archive.
     """
     to: str
     """target folder below the data root"""
     inside: str = ""
     """folder or file to extract, as a path inside the archive; empty: everything
 
-    If it is a file, or if `url` is not an archive, `to` is the path of the target file.
+    If `inside` is a file, or if `url` is not an archive, `to` is the path of the target file.
     """
     digest: str = ""
     """checksum as md5:…, sha1:… or sha256:…; empty: neither the authors nor a well-known library publish it"""
@@ -188,13 +188,13 @@ class Benchmark:
             raise OvssError(f"{self.title}: `counts` must be at least one image per split, found {dict(self.counts)}")
 
     def question(self, part: str) -> tuple[Vocabulary, tuple[int, ...]]:
-        """Return the vocabulary for images with this `Item.part`, and the label index of each of its classes."""
+        """Return the vocabulary of images whose `Item.part` is `part`, and the label index of each of its classes."""
         return self.parts.get(part, (self.vocabulary, self.index))
 
     def for_binary(self) -> "Benchmark":
         """Return the benchmark for a method that segments one class at a time.
 
-        `alone` replaces `parts`. Vocabulary and index are background and the classes of `alone`.
+        `alone` replaces `parts`. The vocabulary becomes background and the classes in `alone`; `index` fits it.
         """
         if not self.alone:
             return self

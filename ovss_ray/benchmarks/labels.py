@@ -88,7 +88,7 @@ def _channels(colour: int) -> list[int]:
 
 
 def _of_unknown(unknown: list[int], table: dict[int, int]) -> str:
-    """Return the likely cause of unknown colours, and what to do."""
+    """Return the likely cause of unknown colours, and a remedy, as text."""
     if all(colour_numbers(np.array(_channels(colour)[::-1])).item() in table for colour in unknown):
         return "With red and blue swapped they match: OpenCV writes BGR, so use cv2.cvtColor before cv2.imwrite"
     if len(unknown) > 2 * len(table):

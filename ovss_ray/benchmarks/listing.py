@@ -32,7 +32,7 @@ UNREAD = (
 """Unsupported extensions. UNREAD[0] is for photographs, such as .heic; UNREAD[1] is for label files, such as .npy."""
 
 Stems = Mapping[str, str] | Iterable[tuple[str, str]]
-"""File name without extension (stem) → address of each file. An iterable of pairs is read lazily."""
+"""File name without extension (stem) → address, as a mapping, or as an iterable of pairs that is read lazily."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +205,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files of the same stem. The stem is the id of the image.
 
-    If several photographs or label files have the same stem, File.path takes the place of the stem. Files that remain
-    unpaired form pairs if their names differ only in case or Unicode form. If more than two names are that similar,
-    their files stay unpaired. `Paired.left_out` lists the unpaired files. Raises OvssError if two photographs or two
-    label files have the same id.
+    If several photographs or label files have the same stem, File.path takes the place of the stem. A remaining
+    photograph and label file form a pair if their names differ only in case or Unicode form. If more than two names
+    are that similar, their files stay unpaired. `Paired.left_out` lists the unpaired files. Raises OvssError
+    if two photographs or two label files have the same id.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")
@@ -262,7 +262,7 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
 
 
 def _doubled(group: list[File]) -> list[str]:
-    """Return the addresses of two photographs in a group, or else of two label files."""
+    """Return the addresses of two photographs in a group; without two photographs, those of two label files."""
     return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in group if file.side == side]) > 1)
 
 

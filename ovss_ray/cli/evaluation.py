@@ -76,7 +76,7 @@ def show(report: "Report", title: str = "") -> None:
 
 
 def finish(reports: Mapping[str, "Report"]) -> None:
-    """Print the reports side by side if there are several. Exit with status 1 if any has images without a result."""
+    """Print the reports side by side if there are several. Exit with status 1 if any image has no result."""
     from ovss_ray.reports import terminal
 
     if len(reports) > 1:

@@ -135,7 +135,7 @@ def _columns(step: "Step", last: bool) -> str:
 
 
 def _lines(planned: "Estimate", gpus: int) -> Iterator[str]:
-    """Yield the sentences below the table. `gpus`: number of GPUs of this machine, on which the probe ran."""
+    """Yield the sentences below the table. `gpus`: number of GPUs of this machine, where the probe ran."""
     size, done = planned.size, planned.images - planned.left
     memory = size.memory / 1e9
     yield f"images: {planned.images:,} of {', '.join(planned.plan.manifests)}; {done:,} have a record already"

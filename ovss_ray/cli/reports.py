@@ -78,7 +78,7 @@ def report(
 def _selected(
     folder: "RunFolder", merge: Sequence[str], only: str, buckets: bool
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
-    """Return merged classes, selected classes, benchmark → why these do not fit, and benchmarks that need cells."""
+    """Return merged and selected classes, benchmark → reason why they do not fit, and benchmarks that need cells."""
     from ovss_ray.reports import subsets
 
     merged, words = subsets.parse(merge), subsets.parse_only(only)
@@ -87,7 +87,7 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to the trackers `choices`, if any. Print the faults that earlier commands had with other ones."""
+    """Send a report to the trackers `choices`, if any. Print faults of other trackers in earlier commands."""
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
 

@@ -91,7 +91,7 @@ class Client:
         The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
         path or bytes are faster than an array, which is encoded for each prompt. Without classes or a benchmark, masks
         have no class names. Open-Vocabulary SAM also returns the probabilities of its two branches, in the fields
-        `head` and `clip` of each name. `base`: class names in the training of Open-Vocabulary SAM. Raises OvssError.
+        `head` and `clip` of each name. `base`: class names that Open-Vocabulary SAM was trained on. Raises OvssError.
         """
         data = photographs.encode(image)
         name = hashlib.sha256(data).hexdigest()
@@ -103,7 +103,7 @@ class Client:
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
         points: Points = (), box: Sequence[float] | None = None, multimask: bool | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Return a COCO document for json.dump: the masks for points or a box, or all regions without a prompt.
+        """Return a COCO document for json.dump: the masks at points or in a box; without a prompt, all regions.
 
         The document names the image by the file name of a path or URL, else by its sha256. Raises OvssError.
         """
@@ -123,7 +123,7 @@ class Client:
     ) -> list[Segmentation | OvssError]:  # fmt: skip
         """Send several images in one request, and return the label map of each, as `segment` does.
 
-        An image that is refused, such as a damaged one, gives an OvssError in its place. That error is not raised.
+        For a refused image, such as a damaged one, the list contains an OvssError, which is not raised.
         Images that are refused because the service is busy are sent again. A request may have at most `limits.images`
         images (default 16). Raises OvssError if the whole request is refused.
         """
@@ -149,7 +149,8 @@ class Client:
     ) -> Job[Segmentation]:  # fmt: skip
         """Send several images as a job, and return the job. It yields each label map or an OvssError, in order.
 
-        The service answers the images one by one, and between other requests. Raises OvssError if the job is refused.
+        The images are processed one by one, so that other requests are answered in between. Raises OvssError if the job
+        is refused.
         """
         sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
         return several.begin(self._connection, "segment", sent, fields, results.decode_segmentation)

@@ -28,7 +28,7 @@ class Running(OvssError):
 
 
 KINDS: Mapping[int, type[OvssError]] = {404: NotThere, 409: Running}
-"""HTTP status → kind of the error"""
+"""HTTP status → class of the error"""
 
 
 class Connection:

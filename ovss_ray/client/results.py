@@ -35,7 +35,7 @@ class Found(Generic[AnswerT]):
     masks: np.ndarray
     """(R, H, W) bool, one mask per region"""
     answer: AnswerT
-    """boxes, areas, class names and scores of the masks, in the same order"""
+    """boxes, areas, class names and scores, in the order of `masks`"""
 
 
 def segmentation(answer: Answer) -> Segmentation:
@@ -45,17 +45,17 @@ def segmentation(answer: Answer) -> Segmentation:
 
 
 def regions(answer: Regions) -> Found[Regions]:
-    """Return the result of an answer of /v1/regions."""
+    """Return the regions in an answer of /v1/regions, with decoded masks."""
     return Found(_masks(answer.regions, answer.height, answer.width), answer)
 
 
 def prompted(answer: Prompted) -> Found[Prompted]:
-    """Return the result of an answer of /v1/prompt."""
+    """Return the regions in an answer of /v1/prompt, with decoded masks."""
     return Found(_masks(answer.masks, answer.height, answer.width), answer)
 
 
 def decode_segmentation(document: Any) -> Segmentation:
-    """Return the segmentation in an answer of /v1/segment, given as parsed JSON. Raises OvssError without a PNG."""
+    """Return the segmentation in an answer of /v1/segment, given as parsed JSON. Raises OvssError if it has no PNG."""
     return segmentation(Answer.model_validate(document))
 
 

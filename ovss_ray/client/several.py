@@ -1,4 +1,4 @@
-"""Several images in one request: answered at once, or as a job whose answers come one by one."""
+"""Requests with several images: answered at once, or as a job that returns the answers one by one."""
 
 import itertools
 import json
@@ -47,8 +47,8 @@ def batch(
 class Job(Generic[ResultT]):
     """Several images that the service answers in the background.
 
-    Iterate over a job for its results, in the order of the images, each as soon as it is there. An image that was
-    refused gives an OvssError, which is not raised. A job may be iterated over again, until the service deletes it.
+    Iterate over a job for its results, in the order of the images, each as soon as it is there. For a refused image,
+    an OvssError is yielded, not raised. A job may be iterated over again, until the service deletes it.
     """
 
     id: str

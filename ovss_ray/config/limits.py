@@ -6,7 +6,7 @@ from ovss_ray.structures.settings import Settings
 
 
 class Limits(Settings):
-    """Limits that keep the online service responsive under load. To change one, use `--set limits.seconds=60`."""
+    """Limits that keep the online service responsive under load. To change a limit: `--set limits.seconds=60`."""
 
     body: int = Field(default=20_000_000, ge=1)
     """bytes: largest size of a request"""
@@ -25,7 +25,7 @@ class Limits(Settings):
     corners: int = Field(default=500_000, ge=1)
     """largest number of polygon corners in an answer; for more corners, request the masks as `rle`"""
     remembered: int = Field(default=500_000_000, ge=1)
-    """bytes: largest cache per worker of decoded images and their SAM embeddings, which later prompts reuse"""
+    """bytes: largest size of each worker's cache of decoded images and SAM embeddings, which later prompts reuse"""
     waiting: int = Field(default=64, ge=1)
     """largest number of requests in progress, including queued ones; further requests receive status 429"""
     held: int = Field(default=160_000_000, ge=1)
@@ -38,12 +38,12 @@ class Limits(Settings):
     images: int = Field(default=16, ge=1)
     """largest number of images in a request with several images, or in a job"""
     jobs: int = Field(default=64, ge=1)
-    """largest number of jobs, running ones and those whose answers are kept"""
+    """largest number of jobs that are running, or whose answers are still stored"""
     stored: int = Field(default=200_000_000, ge=1)
-    """bytes: largest total size of the images and answers of all jobs; a new job beyond it is refused"""
+    """bytes: largest total size of the images and answers of all jobs; a new job that would exceed it is refused"""
     kept: float = Field(default=600.0, gt=0)
     """seconds: time for which the answers of a job are kept after its end"""
     upload: float = Field(default=30.0, gt=0)
-    """seconds: longest time in which the body of a request arrives; slower requests receive status 408"""
+    """seconds: longest time for receiving the body of a request; slower requests receive status 408"""
     retry: int = Field(default=1, ge=0)
     """seconds: value of the header Retry-After in answers with status 429 or 503"""

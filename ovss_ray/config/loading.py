@@ -25,7 +25,7 @@ def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any
     """Read a config file, and apply the top-level `keys`, then the `overrides` such as "san.precision=bf16".
 
     The first word of an override may be the name of a stage: `san.weights=PATH` sets that option of every stage `san`.
-    Raises OvssError with the path of every fault, and the most similar known name.
+    Raises OvssError with the path of every fault. For an unknown name, the message suggests the most similar name.
     """
     raw = {**read(Path(file)), **(keys or {})}
     for override in overrides:
@@ -38,7 +38,7 @@ def load_all(
 ) -> dict[str, RunConfig]:
     """Return configs by name: the config of the file, or several configs if the file has the key `compare`.
 
-    `compare: [NAME, …]` lists configs in the same folder. The override `compare=[NAME,…]` sets another list. The
+    `compare: [NAME, …]` lists configs in the file's folder. The override `compare=[NAME,…]` replaces the list. The
     file's other keys apply to all configs. Any other override applies to every config that has its key, or to all
     configs if none has it. Raises OvssError with the path of every fault.
     """
@@ -47,7 +47,7 @@ def load_all(
 
 
 def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
-    """Return the configs of several files by name; the key `compare` adds several configs. Raises OvssError."""
+    """Return name → config for several files. A file with the key `compare` adds several configs. Raises OvssError."""
     raws: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in files:
         configs = _raws(file, None)
@@ -60,7 +60,7 @@ def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> 
 def _raws(
     file: str | Path | Mapping[str, Any], keys: Mapping[str, Any] | None, lists: Sequence[str] = ()
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return (name of the source in messages, config) by config name. The configs are not validated yet."""
+    """Return config name → (name of its source in messages, config). The configs are not validated yet."""
     if isinstance(file, Mapping):
         return {"config": ("config", {**file, **(keys or {})})}
     raw = read(Path(file))
@@ -181,7 +181,7 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
     """Convert a dict to a RunConfig, and validate all stage options.
 
-    Raises OvssError with all faults of the config, or with all faults of the first stage that has any.
+    Raises OvssError with all faults of the config, or else of the first stage whose options are invalid.
     """
     try:
         config = RunConfig.model_validate(raw)
@@ -196,7 +196,7 @@ def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
 
 
 def _settled(pool: Pool, path: str, exact: bool, source: str) -> Pool:
-    """Return a pool with validated stage options. If `exact` is True, each stage with an option `exact` gets True."""
+    """Return a pool with validated stage options. If `exact`, the option `exact` is set in stages that have it."""
     stages = []
     for i, stage in enumerate(pool.stages):
         where = f"{path}.stages.{i}"

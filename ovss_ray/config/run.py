@@ -98,7 +98,7 @@ class RunConfig(Settings):
     limit: int | None = Field(default=None, ge=1)
     """number of images to evaluate per benchmark, from the first id in sorted order; None: all images"""
     vocabulary: dict[str, str | WordList] = Field(default_factory=dict)
-    """benchmark → words of the user for its classes: a file, or the keys of WordList; "*": all other benchmarks
+    """name of a benchmark, or "*" for all others → words of the user: a file, or a mapping with the keys of WordList
 
     A value without benchmark names applies to all benchmarks: a file, a list of names, or the keys of WordList.
     """
@@ -111,7 +111,7 @@ class RunConfig(Settings):
     "auto": all of them if there are at most 10,000 images, else a fixed sample.
     """
     relations: str | None = None
-    """path of a file with relations between labels, for SG-IoU (see runs.relations); it does not change the records"""
+    """path of a file with relations between labels, for SG-IoU (see runs.relations); the records do not depend on it"""
     exact: bool = False
     """True: bit-identical records in every run, at lower speed: one image per forward pass, one thread"""
     check: bool = True
@@ -121,7 +121,7 @@ class RunConfig(Settings):
     max_deaths: int = Field(default=10, ge=0)
     """largest number of worker deaths without a finished image in between; after more deaths, the run stops"""
     deadline: float = Field(default=600.0, gt=0)
-    """seconds: time limit of a batch in a pool; then the worker is stopped, and the images are retried one by one"""
+    """seconds: time limit of a batch in a pool; after it, the worker is stopped, and the images are retried singly"""
     wait_for: WaitFor = WaitFor()
     """cluster size to wait for, such as gpus=8,nodes=2; its CPUs and GPUs are requested from an autoscaler"""
     patience: float = Field(default=900.0, ge=0)

@@ -19,7 +19,7 @@ def find_config(name: str) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the paths of the configs that come with the project, by name.
+    """Return a dict from name to path for the configs that come with the project.
 
     In an installed package, the folder `configs` is inside the package. In a checkout, it is next to the package.
     """

@@ -21,7 +21,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 EVERY = "*"
 """Key of the words for all benchmarks without a separate entry"""
 NOTHING = ("", "~", "null")
-"""Values that mean None in a YAML file, whose values are all read as text"""
+"""Texts that mean "no label" in a YAML file; all labels in it are read as text"""
 FORM = "Write one class per line, or `names: [sedan, [suv, jeep]]` and `map: {sedan: car, suv: car}` in YAML"
 
 
@@ -41,7 +41,7 @@ class WordList(Settings):
     A word without an entry counts as the label with the same name.
     """
     unmapped: str | None = None
-    """label of words without an entry in `map` that equal no label name; null: these words count as no label"""
+    """label of the words that have no entry in `map` and equal no label name; null: they count as no label"""
     templates: tuple[str, ...] = ()
     """sentences into which a method inserts each name at {}; empty: the method's templates"""
 
@@ -69,7 +69,7 @@ class WordList(Settings):
     @model_validator(mode="after")
     def _for_all_or_each(self) -> "WordList":
         if self.images and (self.names or self.unmapped):
-            raise ValueError("`images` has the words of each image. Remove `names` and `unmapped`")
+            raise ValueError("`images` lists the words of each image. It excludes `names` and `unmapped`: remove them")
         return self
 
     @property
@@ -84,10 +84,10 @@ def tidy(name: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Return the file or words of each benchmark, from any accepted form. EVERY stands for benchmarks without an entry.
+    """Return a dict from benchmark name to file or words. The key EVERY stands for benchmarks without an entry.
 
-    A file is a path. Words are a Vocabulary, a list of names, or a mapping with the keys of WordList. None is returned
-    unchanged.
+    `value`: a dict of this form, or one file or words for all benchmarks; None is returned unchanged. A file is a path.
+    Words are a Vocabulary, a list of names, or a mapping with the keys of WordList.
     """
     if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
         return {str(name): _entry(entry) for name, entry in value.items()}
@@ -109,10 +109,10 @@ def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
         name, mark, file = (EVERY, "", option) if files.exists(option) else option.rpartition("=")
         key = name if mark else EVERY
         if not file:
-            raise OvssError(f"--vocabulary {option}: no file. Write --vocabulary FILE, or BENCHMARK=FILE")
+            raise OvssError(f"--vocabulary {option}: no file name. Write --vocabulary FILE, or BENCHMARK=FILE")
         if key in entries:
             whose = "all benchmarks" if key == EVERY else key
-            raise OvssError(f"--vocabulary {option}: {entries[key]} is the vocabulary of {whose} already. Use one file")
+            raise OvssError(f"--vocabulary {option}: {entries[key]} is already the vocabulary of {whose}. Use one file")
         entries[key] = file
     return entries or None
 
@@ -183,7 +183,7 @@ def _lines(text: str, file: str) -> list[list[str]]:
 
 
 def _with_nothing(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a file, with None for empty values in `map` and `unmapped`."""
+    """Return the keys and values of a file. Texts that mean "no label" in `map` and `unmapped` become None."""
     keys = dict(raw)
     if isinstance(table := keys.get("map"), dict):
         keys["map"] = {word: None if label in NOTHING else label for word, label in table.items()}

@@ -28,7 +28,7 @@ SHORTEST = 64
 LEAST = 30
 """pixels: reduced images with fewer pixels than this on label boundaries are not tested."""
 FLAT = 0.01
-"""Photographs whose edge strengths have a lower standard deviation than this, as in a plain colour, are not tested."""
+"""Minimum standard deviation of a photograph's edge strengths; photographs below it are not tested."""
 REACH = 64
 """pixels of reduced images: largest tested shift of the labels; in small images, a quarter of the shorter side."""
 SLACK = 1
@@ -46,7 +46,7 @@ GAIN = 2.5
 WINS = 0.8
 """Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
 TOGETHER = 6
-"""Minimum number of images for the alternative criteria FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER."""
+"""Minimum number of images for the second set of limits: FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER."""
 FITS_TOGETHER = 1.5
 """Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
 GAIN_TOGETHER = 6.0
@@ -56,17 +56,17 @@ WINS_TOGETHER = 0.7
 STEADY = 6.0
 """Standard deviations: the increase of `fit` in an image is clipped to ± this, so that no image decides alone."""
 LEAST_SHIFT = 10
-"""pixels of the file: smaller shifts of labels are not reported, nor shifts below 4 pixels of reduced images."""
+"""pixels of the file: minimum shift of labels to report it; it must also be at least 4 pixels of reduced images."""
 SHIFT_GAIN = 2.0
 """Standard deviations: limit in place of GAIN for the alternative that all labels are shifted equally."""
 SHIFT_TOGETHER = 8.0
 """Standard deviations: limit in place of GAIN_TOGETHER for shifted labels; higher, since many shifts are tried."""
 STRANGERS = 24
-"""Number of images, from the first, that are compared with each other: each photograph with all other labels."""
+"""Maximum number of images for the comparison of each photograph with the labels of all other images."""
 STRANGER_FITS = 6.0
 """Standard deviations: minimum `fit` of a photograph with another image's labels, to count for SEVERAL."""
 SEVERAL = 0.15
-"""Share of photographs, but at least two, that must fit another image's labels better by GAIN to report a fault."""
+"""Minimum share of photographs (at least two) that fit another image's labels better by GAIN, to report a fault."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
@@ -82,7 +82,7 @@ class Edges:
     photograph: np.ndarray
     """(h, w) float16: edge strength relative to the surroundings"""
     labels: np.ndarray
-    """(h, w) uint8: share of label boundaries in each reduced pixel, 0 to 255"""
+    """(h, w) uint8: share of boundary pixels in each reduced pixel, from 0 (none) to 255 (all)"""
     stride: int
     """factor of the reduction: pixels of the file per reduced pixel, along each axis"""
     address: str = ""
@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether the alternative fits better in most images and clearly on average, by either set of limits."""
+        """Return whether the alternative fits clearly better, by FITS, GAIN and WINS or by the limits of TOGETHER."""
         number = len(self.fits)
         if not number:
             return False
@@ -156,7 +156,7 @@ def _strengths(image: np.ndarray) -> np.ndarray:
 
 
 def agreement(photograph: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the sum of edge strengths at the boundaries per shift, (d, d) float32; its middle element: no shift."""
+    """Return the agreement at each shift, (d, d) float32. The middle element is the agreement without a shift."""
     reach = min(REACH, min(labels.shape) // 4)
     size = [fft.next_fast_len(side + reach, real=True) for side in labels.shape]
     spectra = [fft.rfft2(array.astype(np.float32), size) for array in (photograph, labels)]
@@ -260,7 +260,7 @@ def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _direction(most: np.ndarray, slack: float) -> str:
-    """Return a shift (down, right) in words, such as "12 pixels down". Shifts by at most `slack` are left out."""
+    """Return a shift (down, right) in words, such as "12 pixels down". Components of at most `slack` are left out."""
     down, right = most.tolist()
     words = [(right, "to the right" if right > 0 else "to the left"), (down, "down" if down > 0 else "up")]
     return " and ".join(f"{abs(pixels)} pixels {where}" for pixels, where in words if abs(pixels) > slack)

@@ -30,7 +30,7 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class _Member:
-    """An entry of an archive that is not a folder."""
+    """File, link or other entry of an archive, but not a folder."""
 
     name: str
     size: int

@@ -4,7 +4,7 @@ Faulty labels are the most common cause of wrong results: label values off by on
 values, or classes in another order. The check reports:
 
 - photographs without a label file, label files without a photograph, and truncated files (see `truncation`)
-- invalid label values, and sizes that differ (see `inspection`, `label_causes`)
+- invalid label values, and label files whose size differs from the photograph's (see `inspection`, `label_causes`)
 - missing classes (see `missing_classes`)
 - label boundaries that do not follow the edges in the photograph (see `alignment`)
 - labels that contradict the meaning of their names (see `plausibility`)
@@ -266,7 +266,7 @@ def _order(name: str, vocabulary: Vocabulary) -> Iterator[Fault]:
 
 
 def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
-    """Return other common orders of a benchmark's labels by name, each as a list of label indices.
+    """Return other common orders of a benchmark's labels: name of the order → label indices in this order.
 
     The orders are the alphabetical one, and those of built-in benchmarks with the same labels.
     """

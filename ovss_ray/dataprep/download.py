@@ -125,7 +125,7 @@ def _get(benchmark: Benchmark, root: Path, console: Console) -> list[Archive]:
 
 
 def _retry() -> Retry:
-    """Return urllib3's rules for repeating failed requests. The header Retry-After is ignored, since it may be long."""
+    """Return urllib3's rules for repeating requests. The header Retry-After is ignored, since its pause may be long."""
     return Retry(
         TRIES,
         connect=2,

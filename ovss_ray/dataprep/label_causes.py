@@ -230,5 +230,5 @@ def palette() -> tuple[tuple[int, int, int], ...]:
 
 @lru_cache(1)
 def _greys() -> frozenset[int]:
-    """Return the palette's colours after Pillow's conversion to grey, documented as ITU-R 601-2."""
+    """Return the grey values to which Pillow converts the palette's colours, documented as ITU-R 601-2."""
     return frozenset((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16 for r, g, b in palette())

@@ -20,7 +20,8 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels. In under ENOUGH files, a missing first class named in REST is then a sure fault."""
+"""Minimum share of ignored pixels that makes a missing first class of REST a sure fault. It applies to fewer than
+ENOUGH label files."""
 FEW_CLASSES = 4
 """Maximum number of classes for which a missing last class is a sure fault, if many pixels are ignored."""
 ENOUGH = 3

@@ -59,7 +59,7 @@ GOOD = 0.75
 BETTER = 0.3
 """Another order or shift is suggested only if its share of votes exceeds that of the unchanged labels by this."""
 NEAR = 0.1
-"""Share of votes: if a rare mistake leads a common mistake by at most this, the common mistake is suggested."""
+"""Share of votes: largest lead of a rare mistake over a common mistake at which the common mistake is suggested."""
 
 
 @dataclass(frozen=True)

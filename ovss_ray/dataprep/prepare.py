@@ -61,7 +61,7 @@ def _find(name: str | None) -> tuple[Benchmark, Plan]:
 
 
 def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, str]]:
-    """Yield the result of `do` for each step. If there are at least FEW steps, all but the first run on Ray."""
+    """Yield the result of `do` for each file to create. If there are at least FEW files, all but the first use Ray."""
     if len(steps) < FEW:
         yield from map(do, steps)
         return

@@ -18,7 +18,7 @@ from ovss_ray.structures.relations import Relations
 
 REPOSITORY = "https://github.com/yongliu20/SCAN"
 MODULE = "scan/evaluation/generalized_sem_seg_evaluation.py"
-"""File of the tables, below the checkout."""
+"""Path of the file with the tables, relative to the checkout."""
 VARIABLE = "father_class"
 """Variable to which each table is assigned. A table maps child → father or list of fathers, all as label indices."""
 COMMENTED_OUT = re.compile(rf"\s*#\s*{VARIABLE}\s*=")
@@ -39,12 +39,12 @@ TABLES = {
     "ade20k_847": Table("ade20k:847", "# ADE-847"),
     "pascal_context_459": Table("pascal_context:459", "# pc-459"),
 }
-"""Tables by their names for `--table`. The official code has no table for PASCAL-Context-59 and VOC."""
+"""Value of `--table` → table. The official code has no table for PASCAL-Context-59 and VOC."""
 
 
 @dataclass(frozen=True)
 class Extract:
-    """Relations of one table of a checkout."""
+    """Relations between classes, read from one table of SCAN's official code."""
 
     table: Table
     relations: Relations
@@ -75,7 +75,7 @@ class Extract:
 
 
 def extract(checkout: str | Path, name: str) -> Extract:
-    """Return the relations of a table of a checkout. Raises OvssError, or UnknownName for an unknown table.
+    """Return the relations of a table in SCAN's code. Raises OvssError, or UnknownName for an unknown table.
 
     If a table occurs twice, the last one counts, as in Python.
     """

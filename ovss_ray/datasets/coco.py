@@ -138,7 +138,7 @@ def items_panoptic(root: str, split: str) -> Items:
 
 
 def items_instances(labels: tuple[int, ...], empty: bool, root: str, split: str) -> Items:
-    """List the images of a split that have a thing with one of `labels`. If `empty`, list all images.
+    """List the images of a split that have a thing with one of `labels`. If `empty` is True, list all images.
 
     Raises OvssError if the data are missing.
     """
@@ -149,11 +149,11 @@ def items_instances(labels: tuple[int, ...], empty: bool, root: str, split: str)
 
 
 instances = partial(coco_json.decode, {category: label for label, category in enumerate(THINGS)})
-"""Function (item, bytes of its annotations) → Instances of the image."""
+"""Function that decodes the instances of an image; arguments: its item, and the bytes of its annotations."""
 
 
 def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
-    """Return (H, W) uint16: the label of the smallest thing at each pixel, or IGNORE. Raises OvssError."""
+    """Return a label map (H, W) uint16: label of the smallest thing at each pixel, else IGNORE. Raises OvssError."""
     return instances(item, data).label_map()
 
 

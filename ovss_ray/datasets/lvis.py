@@ -75,11 +75,11 @@ def _photograph(folders: Mapping[str, str], image: Mapping[str, Any]) -> str:
 
 
 instances = partial(coco_json.decode, {number: number - 1 for number in range(1, CLASSES + 1)})
-"""Function (item, bytes of its annotations) → Instances of the image."""
+"""Function that decodes the instances of an image; arguments: its item, and the bytes of its annotations."""
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:
-    """Return (H, W) uint16: the label of the smallest thing at each pixel, or IGNORE. Raises OvssError."""
+    """Return a label map (H, W) uint16: label of the smallest thing at each pixel, else IGNORE. Raises OvssError."""
     return instances(item, data).label_map()
 
 

@@ -67,7 +67,7 @@ def instances(item: Item, data: bytes) -> Instances:
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:
-    """Return (H, W) uint16: 0 where a mask is, else IGNORE. Raises OvssError."""
+    """Return a label map (H, W) uint16: 0 in masks, IGNORE elsewhere. Raises OvssError."""
     return instances(item, data).label_map()
 
 

@@ -54,7 +54,7 @@ def items(root: str, split: str) -> Items:
 
 
 def augmented(item: Item) -> str:
-    """Return the address of an image's label file in `SegmentationClassAug`, which may not exist."""
+    """Return the address of an image's label file in `SegmentationClassAug`. This file may not exist."""
     return item.truth.replace("/SegmentationClass/", "/SegmentationClassAug/")
 
 

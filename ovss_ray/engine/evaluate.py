@@ -98,7 +98,7 @@ def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progr
 
 
 def _todo(plan: RunPlan, settled: Mapping[str, set[str]]) -> pa.Table:
-    """Return the manifest rows of images without a valid record that have not failed in this command."""
+    """Return the manifest rows of images that have no valid record and have not failed in this command."""
     left = [records.missing(table, plan.folder.records(name), settled[name]) for name, table in plan.manifests.items()]
     return pa.concat_tables(left)
 

@@ -1,4 +1,4 @@
-"""Handle interrupts, which are Ctrl-C and SIGTERM: let them end the process, or delay them until a block ends."""
+"""Handling of interrupts (Ctrl-C and SIGTERM): they end the process, or are delayed until a block ends."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def ends_process() -> Iterator[None]:
 def left_connected() -> bool:
     """Return True if the exception that is being handled is an interrupt that ends this process.
 
-    Once True, all later calls of this function return True. The caller then leaves its connection to Ray open, and
+    After the first True, all later calls return True. The caller then leaves its connection to Ray open, and
     `leave` exits without Ray's clean-up. The reason is that the clean-up ends the raylet of this machine. A thread that
     still uses Ray would then end this process with status 1 instead of the status of `leave`.
     """
@@ -89,7 +89,7 @@ def held() -> Iterator[None]:
 
     Use this for blocks of a few seconds in which an interrupt would be lost or do harm. For example, Python ignores an
     exception inside a callback of an import ("Exception ignored in"). An interrupted ray.init may leave a lock of
-    `logging` locked. Handlers that the block itself installs, as ray.init does for SIGTERM, are replaced at its end.
+    `logging` locked. At the end of the block, the previous handlers are restored, even if ray.init has replaced them.
     Nothing is delayed outside the main thread, or if the program has its own handler for a signal.
     """
     ours = (signal.default_int_handler, _terminate)

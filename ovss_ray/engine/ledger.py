@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ENOUGH = 2
-"""An image is skipped once this number of workers have died of a known cause while processing it.
+"""Number of workers that die of a known cause while processing an image, before this image is skipped.
 
 Known causes are a missed deadline, a segmentation fault and other fatal errors of Python."""
 ENOUGH_UNKNOWN = 3
-"""An image is skipped once this number of workers have died of any cause while processing it.
+"""Number of workers that die of any cause while processing an image, before this image is skipped.
 
 The cause is unknown if another process killed the worker."""
 
@@ -139,7 +139,7 @@ class Ledger:
         return [notes.handle for notes in self.workers.values() if notes.handle]
 
     def forget(self) -> None:
-        """Remove all workers, for example after they were killed on purpose. Their images are not suspected."""
+        """Remove all workers, for example after they were killed on purpose. No deaths are counted for their images."""
         self.workers.clear()
         self._tick()
 

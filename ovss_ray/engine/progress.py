@@ -120,7 +120,7 @@ class Relay(Counts):
             yield
 
     def update(self, receipt: Mapping[str, Any]) -> None:
-        """Pass a receipt on, and count it."""
+        """Pass a receipt on, and add its numbers of images to the counts."""
         self.inner.update(receipt)
         super().update(receipt)
         self.changed()
@@ -157,7 +157,7 @@ class Exported(Relay):
             self.send()
 
     def send(self) -> None:
-        """Send the numbers."""
+        """Send the numbers to the ledger."""
         self.sent = time.monotonic()
         self.ledger.publish.remote(self.run, list(self._samples()))
 

@@ -30,14 +30,14 @@ GROUPS = 64
 FEWEST = 10
 """Minimum number of groups with an image. With fewer groups, no interval is computed."""
 ERRORS = 2.0
-"""Half of the interval's width, in standard errors: about 95 % for a normal distribution."""
+"""Half of the interval's width, in standard errors. The interval covers about 95 % of a normal distribution."""
 MANY = 2.0**60
 """Number of photographs that is large enough for `class_sums.widened` to return its values unchanged."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """Provisional value of a benchmark, in percent."""
+    """Provisional value of a metric on a benchmark, in percent."""
 
     benchmark: str
     key: str
@@ -55,7 +55,7 @@ class GroupSums:
     """Sums of confusion cells over each of G groups of photographs. Addition is exact, associative and commutative."""
 
     cells: np.ndarray
-    """(G, 3, L) int64 pixels: hits, truth and prediction of each label"""
+    """(G, 3, L) int64: pixels of each label that are correct, in the ground truth, and in the prediction"""
     images: np.ndarray
     """(G,) int64: measured images"""
 
@@ -102,7 +102,7 @@ class GroupSums:
 def _sums(cells: np.ndarray) -> ClassSums:
     """Return (R, 3, L) pixels as ClassSums of R resamples, without the mIoU per image.
 
-    The number of photographs is MANY, so that values are not widened: a jackknife has no narrowness bias.
+    The number of photographs is MANY, so that class_sums.widened changes nothing: a jackknife has no narrowness bias.
     """
     none = np.zeros(len(cells), np.int64)
     return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))

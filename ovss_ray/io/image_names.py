@@ -1,8 +1,8 @@
-"""Search for the file or entry that belongs to an image, by the image's id.
+"""Search for the file or archive entry of an image, by the image's id. Paths and ids are compared without suffix.
 
-A path belongs to an image if it equals the image's id or ends in the id, both without suffix. If no path does, a single
-loose match is accepted: a path with the id's last part that contains the id's folders in their order. For the
-id `val/0001`, the path `val/maps/0001` is a loose match.
+A path belongs to an image if it equals the image's id, or ends in the id. If there is no such path, a loose match is
+accepted, if it is the only one. A loose match has the same last part as the id, and contains the id's folders in their
+order. For the id `val/0001`, the path `val/maps/0001` is a loose match.
 """
 
 import unicodedata
@@ -32,7 +32,7 @@ class ImageNames:
 
 
 def _composed(name: str) -> str:
-    """Return a name with composed accents (NFC). The accents in file names from macOS are decomposed."""
+    """Return a name with accents in composed form (NFC). File names from macOS have accents in decomposed form."""
     return unicodedata.normalize("NFC", name)
 
 

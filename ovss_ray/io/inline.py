@@ -20,7 +20,7 @@ def address(name: str, content: bytes) -> str:
 
 
 def is_inline(uri: str) -> bool:
-    """Return whether an address is inline: it contains its content."""
+    """Return whether an address is inline, so that it contains the data itself."""
     return uri.startswith(SCHEME)
 
 
@@ -40,5 +40,5 @@ def digest(uri: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """Return an address for messages: NAME of an inline address, another address unchanged."""
+    """Return an address as it appears in messages: only NAME of an inline address, all of any other address."""
     return uri.removeprefix(SCHEME).rpartition("/")[0] if is_inline(uri) else uri

@@ -16,7 +16,7 @@ VALUES = {
 }
 """Instructions that push an integer or string. Python 2 writes STRING, SHORT_BINSTRING and BINSTRING."""
 KEEP, FETCH = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
-"""Instructions of the memo: KEEP stores the top of the stack in it, FETCH pushes a stored value."""
+"""Instructions for the memo, a store of values: KEEP stores the top of the stack in it, FETCH pushes a stored value."""
 NOTHING = {"PROTO", "FRAME", "STOP"}
 """Instructions without an effect on the stack."""
 

@@ -23,7 +23,7 @@ def lacks_bf16() -> bool:
 
 
 def slow_bf16(subject: str, advice: str) -> str:
-    """Return the warning that `subject` computes in bfloat16 on a processor without instructions for it."""
+    """Return a warning that ends in `advice`: `subject` computes in bfloat16 on a CPU without bfloat16 instructions."""
     return (
         f"{subject}: precision bf16 on a CPU without bf16 instructions (avx512_bf16, amx_bf16) is {SLOWER}, and less "
         f"accurate. bf16 is for GPUs. {advice}"

@@ -81,7 +81,7 @@ def _short(value: Any) -> str:
 
 
 def _place(loc: Sequence[int | str], raw: Any, missing: bool = False) -> Place:
-    """Return pydantic's path without type names, so that it fits the YAML. If `missing`, it ends in the missing key."""
+    """Return the YAML path of a value: pydantic's path without type names. If `missing`, add the missing key."""
     steps: list[int | str] = []
     for step in loc:
         if _has(raw, step):
@@ -91,7 +91,7 @@ def _place(loc: Sequence[int | str], raw: Any, missing: bool = False) -> Place:
 
 
 def _root(loc: Sequence[int | str], raw: Any) -> Place:
-    """Return pydantic's path up to its first type name. Faults of the same value have equal results."""
+    """Return the part of pydantic's path before the first type name. It is the same for all faults of one value."""
     steps: list[int | str] = []
     for step in loc:
         if not _has(raw, step):

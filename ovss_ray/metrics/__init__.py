@@ -25,7 +25,7 @@ commutative. `result()` returns {key: value}. The module may also define
 
 For groups of labels, such as things and stuff, a metric may define `Partial.of_group(labels)` → {key: value}, and
 
-    group_headings  key → description in the sentence on the groups
+    group_headings  key → description in the report's sentence on the groups
     group_counts    key of an integer → noun, as in "mIoU of things 70.00 (8 classes)"
 
 For bootstrap intervals, the metric `confusion` and metrics derived from it may define
@@ -94,7 +94,7 @@ class Table:
 
     @property
     def measured_as(self) -> str:
-        """Name of the metric whose records the values come from."""
+        """Name of the metric from whose records the values are computed."""
         return self.name
 
 
@@ -113,7 +113,7 @@ class Derived(Table):
 
     @property
     def measured_as(self) -> str:
-        """Name of the metric whose records the values come from."""
+        """Name of the metric from whose records the values are computed."""
         return self.derives
 
 
@@ -151,7 +151,7 @@ class Metric(Table):
         return value
 
     def partial(self, column: pa.Array | pa.ChunkedArray, labels: int) -> Any:
-        """Return the sum over a column of records. Raises OvssError if fields are missing.
+        """Return the sum of a column of measurements. Raises OvssError if fields of `schema` are missing.
 
         `labels` is the number of labels.
         """
@@ -167,7 +167,7 @@ class Metric(Table):
 def load(name: str) -> Metric:
     """Return a measured metric by name: a module of this package, or the dotted name of a user's module.
 
-    Raises UnknownName, or OvssError for a module that is missing, incomplete, or of a derived metric.
+    Raises UnknownName for an unknown name. Raises OvssError for a derived metric or an incomplete or missing module.
     """
     if "derives" in (module := registry.find(PACKAGE, name, "__dict__")):
         raise OvssError(
@@ -278,7 +278,7 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
 def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> None:
     """Raise OvssError if a metric is for federated benchmarks only, and a benchmark is not federated.
 
-    `names` are the metrics of a config. `federated`: benchmark → whether it lists the classes searched for per image.
+    `names`: metrics of a config. `federated`: benchmark → True if it lists which classes each image was searched for.
     """
     others = [name for name, searched in federated.items() if not searched]
     for name in names:

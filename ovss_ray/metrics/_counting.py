@@ -29,7 +29,7 @@ def compiled() -> tuple[Callable[..., Any], ...]:
 
 
 def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an empty table (labels + 1, G · 64) int32. Also return the marks of its groups, (labels + 1, G) bool."""
+    """Return an empty table (labels + 1, G · 64) int32, and marks (labels + 1, G) bool. G: number of groups per row."""
     groups = -(-(labels + 1) // _GROUP)
     return np.zeros((labels + 1, groups * _GROUP), np.int32), np.zeros((labels + 1, groups), np.bool_)
 
@@ -54,10 +54,10 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
     """Add 1 to table[truth, prediction] for each pixel.
 
     `truth` and `prediction` are (n,) integers. IGNORE is counted in the last row, NONE in the column after the labels.
-    Pixels are processed in chunks that fit into the L1 cache. First the cell indices of a chunk are computed,
-    vectorised, and then they are counted. Neighbouring pixels mostly have the same cell. Therefore a block of eight
-    equal indices, compared as four pairs, is added at once. The groups of the cells are marked in `touched`. In a small
-    table, only groups of blocks with equal indices are marked here, the others in `distinct`.
+    Pixels are processed in chunks that fit into the L1 cache. A vectorised loop computes the cell indices of a chunk.
+    Then they are counted. Neighbouring pixels mostly have the same cell. Therefore a block of eight equal indices,
+    compared as four pairs, is added at once. The groups of the cells are marked in `touched`. In a small table, only
+    the groups of blocks with equal indices are marked here; the function `distinct` marks the others.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL

@@ -1,8 +1,9 @@
 """mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
-If only few photographs contain a label, the label's value varies too little between resamples. So deviations from the
-label's value over all images are scaled up, before the mean over labels (see `class_sums.widened`). For metrics over
-all pixels or images, the factor depends on the number of all photographs.
+If only few photographs contain a label, the label's value varies too little between resamples. So a factor enlarges the
+deviations from the label's value over all images, before the mean over labels (see `class_sums.widened`). The factor
+depends on the effective number of photographs with the label. For metrics over all pixels or images, it depends on the
+number of all photographs.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,10 @@ from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, per
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Metrics of R resamples. The means of all resamples are over the same labels: those in the truth of any image."""
+    """Metrics of R resamples. All means are over the same labels: those in the truth of at least one image."""
 
     sums: ClassSums
-    """sums over the R resamples"""
+    """sums over the images of each resample: R rows"""
     of_all: ClassSums
     """sums over all images: a single row"""
 

@@ -46,12 +46,12 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 
 class Partial(label_counts.LabelCounts):
-    """Sum of boundary pixels over a set of images. Addition is exact, associative and commutative."""
+    """Boundary pixels of each label, summed over a set of images. Addition is exact, associative and commutative."""
 
     def per_label(self) -> dict[str, np.ndarray]:
         """Return the boundary IoU of each label, (L,) float64 percent; NaN for labels without pixels in the truth."""
         return {"boundary_iou": self.iou(self.truth > 0)}
 
     def result(self) -> dict[str, float]:
-        """Return the mean over the labels in the truth, in percent; NaN if there are no labels."""
+        """Return the mean over the labels in the truth, in percent; NaN if the truth has no labels."""
         return {"boundary_miou": label_counts.mean(self.per_label()["boundary_iou"])}

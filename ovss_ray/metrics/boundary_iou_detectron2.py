@@ -35,7 +35,7 @@ _MOST = 254
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray] | None:
-    """Return the number of pixels of each value in truth, prediction and both; None for 255 labels or more.
+    """Return the pixels of each value (see this module) in truth, prediction and both; None for 255 labels or more.
 
     `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
     """
@@ -65,7 +65,7 @@ def _above_smallest(values: np.ndarray) -> np.ndarray:
 
 
 class Partial(label_counts.LabelCounts):
-    """Sum of pixels over a set of images. Addition is exact, associative and commutative."""
+    """Pixels of each value, summed over a set of images. Addition is exact, associative and commutative."""
 
     def per_label(self) -> dict[str, np.ndarray]:
         """Return detectron2's boundary IoU of each label, (L,) float64 percent; NaN for an empty union."""

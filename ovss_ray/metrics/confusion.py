@@ -200,12 +200,12 @@ class Partial:
 
     @property
     def miou(self) -> float:
-        """Mean of `iou` over the labels in the truth, as in detectron2 since 2022-07; NaN if there are no labels."""
+        """Mean of `iou` over the labels in the truth, as in detectron2 since 2022-07; NaN if it has none."""
         return _mean(self.iou[self.truth_pixels > 0])
 
     @property
     def miou_classic(self) -> float:
-        """Mean of `iou` over the labels in the truth or the predictions; NaN if there are no labels.
+        """Mean of `iou` over the labels in the truth or the predictions; NaN if neither has a label.
 
         A label that occurs only in predictions has IoU 0, as in detectron2 up to 0.6, mmsegmentation and torchmetrics.
         """
@@ -213,18 +213,18 @@ class Partial:
 
     @property
     def fwiou(self) -> float:
-        """Mean of `iou` weighted by the pixels in the truth; 0 if there are no pixels, as in detectron2."""
+        """Mean of `iou` weighted by the pixels in the truth; 0 if no pixel is counted, as in detectron2."""
         total = int(self.truth_pixels.sum())
         return float((np.nan_to_num(self.iou) * self.truth_pixels).sum() / max(total, 1))
 
     @property
     def macc(self) -> float:
-        """Mean of `acc` over the labels in the truth; NaN if there are no labels."""
+        """Mean of `acc` over the labels in the truth; NaN if the truth has no labels."""
         return _mean(self.acc[self.truth_pixels > 0])
 
     @property
     def pacc(self) -> float:
-        """Percentage of the counted pixels that were predicted correctly; NaN if there are no pixels."""
+        """Percentage of the counted pixels that were predicted correctly; NaN if no pixel is counted."""
         total = int(self.truth_pixels.sum())
         return 100.0 * int(self.hits.sum()) / total if total else float("nan")
 
@@ -239,11 +239,11 @@ class Partial:
         return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return IoU and accuracy, (L,) float64 percent, and pixels in truth and prediction, (L,) int64, per label."""
+        """Return per label: IoU and accuracy, (L,) float64 percent; pixels in truth and prediction, (L,) int64."""
         return {name: getattr(self, name) for name in class_headings}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return, for a group of labels: how many occur in the truth, the mIoU as in detectron2, the pooled IoU.
+        """Return, for a group: the number of its labels in the truth, the mIoU as in detectron2, the pooled IoU.
 
         False positives include pixels whose true label is outside the group. Pooled IoU: Σ tp / Σ union.
         """
@@ -253,7 +253,7 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mIoU of each record, (n,) float64 percent, rounded to 1 / 2³²; NaN for a null or no counted pixel."""
+    """Return each record's mIoU, (n,) float64 percent, rounded to 1 / 2³²; NaN for nulls, or if no pixel counts."""
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
     images, cells = flat_cells(records.take(pa.array(measured)))

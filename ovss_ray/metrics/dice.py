@@ -4,7 +4,7 @@ With the counts of metrics/confusion.py, in pixels summed over all images:
 
     Dice = 2 · tp / (truth + prediction)
 
-A label without pixels in the truth has no value. Two means differ in their denominator, as for mIoU:
+A label without pixels in the truth has no value. As for mIoU, there are two means, over different labels:
 
     mdice           labels in the truth
     mdice_classic   labels in the truth or the predictions: a label that is predicted but not in the truth counts as 0.

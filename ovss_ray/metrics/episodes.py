@@ -1,8 +1,8 @@
 """Few-shot metrics of a fold: the mean IoU of its classes (mIoU), and the foreground-background IoU (FB-IoU).
 
 An episode is a photograph and one class to segment in it. Truth and prediction are binary: 1 is the class. 0 is the
-background, which includes pixels without a predicted label (NONE). For a class c, numbers of pixels are summed over its
-episodes, except those whose truth lacks c:
+background, which includes pixels without a predicted label (NONE). For a class c, pixels are counted in all episodes of
+c whose truth contains c:
 
     I₁[c] = |prediction 1 ∧ truth 1|       U₁[c] = |prediction 1 ∨ truth 1|
     I₀[c] = |prediction 0 ∧ truth 0|       U₀[c] = |prediction 0 ∨ truth 0|
@@ -58,18 +58,18 @@ class Result:
 
     @property
     def hits(self) -> np.ndarray:
-        """(F,) int64: I₁ of each class."""
+        """(F,) int64: number of correctly predicted pixels of each class (I₁)."""
         return np.diagonal(self.total.counts)[:-1]
 
     @property
     def union(self) -> np.ndarray:
-        """(F,) int64: U₁ of each class; 0 for a class without an episode."""
+        """(F,) int64: pixels of each class in truth or prediction (U₁); 0 for a class without an episode."""
         matrix = self.total.counts
         return matrix[:-1].sum(1) + matrix[:, : len(self.hits)].sum(0) - self.hits
 
     @property
     def background(self) -> tuple[int, int]:
-        """Σ I₀ and Σ U₀, in pixels."""
+        """Background pixels in truth and prediction (Σ I₀), and in truth or prediction (Σ U₀)."""
         pixels = int(self.total.counts.sum())
         return pixels - int(self.union.sum()), pixels - int(self.hits.sum())
 
@@ -99,10 +99,10 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Metrics of a fold in R resamples of its photographs. Every `fold_miou` is over the classes of all episodes."""
+    """Metrics of a fold in R resamples of its photographs. In each, `fold_miou` is over the classes of all episodes."""
 
     sums: ClassSums
-    """sums over the R resamples"""
+    """sums over the episodes of each resample: R rows"""
     of_all: ClassSums
     """sums over all episodes: a single row"""
 

@@ -1,7 +1,7 @@
 """Accuracy of the classes that a method predicts for prompted instances.
 
-An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). Over all
-counted instances of all images, not over classes:
+An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). The value
+is computed over all counted instances of all images; it is not a mean over classes:
 
     instance_accuracy = instances whose predicted label is the true one / instances
 
@@ -35,7 +35,7 @@ class_headings = {"instance_accuracy": "accuracy of instances"}
 def measure(
     question: Question, true_labels: np.ndarray, prompt_instances: np.ndarray, scores: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return label, predicted label and score of the predicted class of N prompted instances, (N,) each.
+    """Return, for N prompted instances, (N,) each: true label, predicted label, score of the predicted class.
 
     `scores` (N, K) are logits. The score in the record is the probability of the predicted class: a softmax over the
     candidates. Raises OvssError unless each prompt has one row of scores.
@@ -51,10 +51,10 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Sum over a set of images, for each label. Addition is exact, associative and commutative."""
+    """Instances and hits of each label, summed over images. Addition is exact, associative and commutative."""
 
     hits: np.ndarray
-    """(L,) int64: number of instances of each label whose predicted label is right"""
+    """(L,) int64: number of correctly classified instances of each label"""
     instances: np.ndarray
     """(L,) int64: number of instances of each label"""
 

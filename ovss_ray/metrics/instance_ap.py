@@ -36,7 +36,7 @@ group_headings = {"instance_ap": "mask AP"}
 class_headings = {"instance_ap": "mask AP"}
 
 MOST = 100
-"""Maximum number of masks of a class that count in an image."""
+"""Maximum number of masks that count per image and class."""
 
 
 def measure(
@@ -44,7 +44,7 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_status: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
     scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the fields of `schema`: the outcome of each mask of an image.
+    """Return the fields of `schema`: for each mask of an image, whether it is matched, unmatched or ignored.
 
     The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
     one row of scores.

@@ -49,7 +49,7 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_absent: np.ndarray, true_partial: np.ndarray,
     boxes: np.ndarray, bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the fields of `schema`: the outcome of each mask of an image, and the number of selected masks.
+    """Return the fields of `schema`: each mask's outcome (matched, unmatched or ignored), the number of selected masks.
 
     The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
     one row of scores.
@@ -72,7 +72,7 @@ def measure(
 
 
 class Partial(average_precision.Outcomes):
-    """Outcomes of a set of images (see structures/masks/average_precision.py)."""
+    """Predicted masks of a set of images, each matched, unmatched or ignored (see average_precision.Outcomes)."""
 
     metric = "instance_ap_lvis"
 

@@ -1,7 +1,7 @@
 """Mean IoU of the masks that a method returns for prompted instances.
 
-An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). Over all
-counted instances of all images, not over classes:
+An instance counts if it has a prompt: crowds and invalid annotations have none (see actors/truth_prompts.py). The value
+is computed over all counted instances of all images; it is not a mean over classes:
 
     instance_iou = mean of |mask ∧ truth| / |mask ∨ truth|, at the photograph's size
 
@@ -39,7 +39,7 @@ def measure(
     question: Question, true_boxes: np.ndarray, true_bits: np.ndarray, true_labels: np.ndarray,
     prompt_instances: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return label, intersection and union in pixels of each prompted instance, (N,) each.
+    """Return, for N prompted instances, (N,) each: label, and the intersection and union of mask and truth in pixels.
 
     `prompt_instances` (N,) has the index of each prompt's instance. Raises OvssError unless each prompt has one mask.
     """
@@ -59,10 +59,10 @@ def measure(
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Sum over a set of images, for each label. Addition is exact, associative and commutative."""
+    """IoUs and number of instances per label, summed over images. Addition is exact, associative and commutative."""
 
     iou_sum: np.ndarray
-    """(L,) object: sum of the IoUs of the instances of each label, integers in units of 1 / 2³² percent"""
+    """(L,) object: sum of the IoUs of each label's instances, as Python integers in units of 1 / 2³² percent"""
     instances: np.ndarray
     """(L,) int64: number of instances of each label"""
 
@@ -110,7 +110,7 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mean IoU of the instances in each record, (n,) float64 percent; NaN for a null or no instances."""
+    """Return the mean IoU of each record's instances, (n,) float64 percent; NaN for nulls, or without instances."""
     means = np.full(len(records), np.nan)
     for i, record in enumerate(records.to_pylist()):
         if record and record["union"]:

@@ -35,7 +35,7 @@ class_headings = {"mmseg_iou": "IoU (mmseg)", "mmseg_fscore": "Fscore (mmseg)"}
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """mmsegmentation's values of a sum of confusion matrices."""
+    """mmsegmentation's metrics, computed from the sum of confusion matrices."""
 
     total: ClassPixels
 

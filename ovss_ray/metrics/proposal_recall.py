@@ -53,7 +53,7 @@ def measure(question: Question, truth: np.ndarray, boxes: np.ndarray, bits: np.n
 
 @dataclass(frozen=True)
 class Partial:
-    """Sum over a set of images. Addition is exact, associative and commutative."""
+    """Counts and IoUs of true regions, summed over a set of images. Addition is exact, associative and commutative."""
 
     regions: int = 0
     """number of true regions"""

@@ -1,7 +1,7 @@
 """Accuracy of the regions of the truth, by their size: small, medium and large regions.
 
 A region is a maximal set of pixels with the same label that are connected by sides or corners. Its size is its number
-of pixels, at the size of the label file. The limits are those of COCO (Lin et al., ECCV 2014, and its official code):
+of pixels in the label file. The limits are those of COCO (Lin et al., ECCV 2014, and its official code):
 
     small    fewer than 32² pixels
     medium   from 32² to fewer than 96² pixels
@@ -13,7 +13,7 @@ of pixels, at the size of the label file. The limits are those of COCO (Lin et a
 IGNORE is no label, but it separates regions. Pixels without a predicted label (NONE) are wrong. Counts are summed over
 all images. A size without regions has no value. Values are percent.
 
-Records have the number of pixels of each label per image, but not the regions. So this metric needs the label maps.
+This metric needs the label maps. It cannot be derived from finished records, which contain no regions.
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 
 def _summed(size: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the sum of the values (n,) of each size, (3,) int64. `size` (n,): index in SIZES."""
+    """Return the sum of `values` (n,) for each size, (3,) int64. `size` (n,): index in SIZES for each value."""
     totals = np.zeros(len(SIZES), np.int64)
     np.add.at(totals, size, values.astype(np.int64))
     return totals
@@ -81,9 +81,9 @@ class Partial:
 
     regions: np.ndarray
     recalled: np.ndarray
-    """regions with at least half of their pixels predicted correctly"""
+    """number of regions with at least half of their pixels predicted correctly"""
     pixels: np.ndarray
-    """pixels of the regions"""
+    """number of pixels of the regions"""
     hits: np.ndarray
     """correctly predicted pixels of the regions"""
 

@@ -21,7 +21,7 @@ from ovss_ray.structures.masks import contours
 from ovss_ray.structures.question import Question
 
 WIDTHS = (1, 2, 4, 8, 16)
-"""Widths of the bands in pixels. A band contains the narrower ones."""
+"""Widths of the bands in pixels. Each band contains all narrower bands."""
 _PLACES = np.searchsorted(WIDTHS, np.arange(WIDTHS[-1] + 1))
 """Distance in pixels → index in WIDTHS of the narrowest band with pixels at this distance."""
 

@@ -48,9 +48,9 @@ headings = {"words_per_image": "words per image", "pixels_with_word": "pixels wi
 counts = {"distinct_words": "distinct words"}
 
 Word = tuple[str, ...]
-"""Names of a word, the displayed name first."""
+"""A predicted word, as the tuple of its names; the first name is displayed."""
 NOTHING: Word = ()
-"""Key in place of a word, for pixels without a word (NONE)."""
+"""Key of pixels without a word (NONE), in place of a Word."""
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words: Mapping[str, Any]) -> dict[str, Any]:

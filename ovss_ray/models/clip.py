@@ -50,7 +50,7 @@ class Attention(nn.Module):
     def across(
         self, queries: Tensor, keys: Tensor, values: Tensor, attend: Attend = F.scaled_dot_product_attention
     ) -> Tensor:
-        """Return queries (B, Q, D) after attention to keys and values (B, L, D) of other tokens."""
+        """Return outputs (B, Q, D) of attention from queries (B, Q, D) to other tokens. Keys and values: (B, L, D)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -80,7 +80,7 @@ class Block(nn.Module):
 
 
 class Stem(nn.Module):
-    """Convolutions instead of CLIP's patch projection, so that a patch feature also depends on its neighbours.
+    """Convolutions instead of CLIP's patch projection, so that a patch's feature also depends on neighbouring patches.
 
     With convolutions, a small tower learns shapes much sooner: Xiao et al., "Early convolutions help transformers see
     better", NeurIPS 2021, arXiv 2106.14881. Convolutions of stride 2 reduce pixels to patches; `depth` residual blocks
@@ -100,7 +100,7 @@ class Stem(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return a map (B, C, h / 2ⁱ, w / 2ⁱ) per halving i = 1, 2, …; residual blocks are applied to the last map."""
+        """Return the output (B, C, h / 2ⁱ, w / 2ⁱ) of each halving i ≥ 1. The last follows the residual blocks."""
         x, maps = images.contiguous(memory_format=torch.channels_last), []
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
             x = F.gelu(norm(shrink(x)))
@@ -143,7 +143,7 @@ class ImageTower(nn.Module):
 
         `taps` lists the maps to return. Map i is the output of block i without the class token; blocks count from 1,
         and map 0 is the input of the first block. The tokens are the output of the last block, the class token first.
-        A last row or column that does not fill a patch is dropped.
+        Incomplete patches at the right and lower edge are dropped.
         """
         x, size = self.embed(images)
         maps = {0: as_map(x[:, 1:], size)}
@@ -181,7 +181,7 @@ class WholeImageTower(ImageTower):
 
     @classmethod
     def of(cls, sizes: ClipSizes) -> "WholeImageTower":
-        """Return the image tower of a CLIP."""
+        """Return an image tower with the sizes of a CLIP, without initial values."""
         return cls(
             sizes.width, sizes.heads, sizes.layers, sizes.patch, sizes.grid, sizes.embed, sizes.stem, sizes.quick
         )
@@ -213,7 +213,7 @@ def as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Return a position embedding (1, L, D) resized to another grid: bicubic, without antialiasing."""
+    """Return a position embedding (1, L, D) resized from `grid` to `size` patches: bicubic, without antialiasing."""
     if tuple(grid) == tuple(size):
         return embedding
     resized = F.interpolate(as_map(embedding.float(), grid), tuple(size), mode="bicubic", align_corners=False)
@@ -252,7 +252,7 @@ class TextTower(nn.Module):
         return F.normalize(self.last_tokens(tokens) @ self.text_projection, dim=-1)
 
     def last_tokens(self, tokens: Tensor) -> Tensor:
-        """Return the last token of each prompt after ln_final, (B, width), of tokens (B, L) int64."""
+        """Return features (B, width) of the last token of each prompt after `ln_final`. `tokens` are (B, L) int64."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         *blocks, last = self.transformer["resblocks"].children()
         for block in blocks:

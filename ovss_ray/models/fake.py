@@ -1,7 +1,7 @@
 """Fake checkpoints in the official format, to test speed and installation without released checkpoints.
 
 Each tensor depends only on its name, its shape and the seed. A family supports fake checkpoints if it has a module
-`fake` with a function `state_dict(variant, seed)`. The predictions of such a network are meaningless.
+`fake` with a function `state_dict(variant, seed)`. Predictions with fake weights are meaningless.
 """
 
 import importlib

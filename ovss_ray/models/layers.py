@@ -8,7 +8,7 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of a map, separately at each position."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a normalised map of the same shape (B, C, h, w)."""
+        """Return the normalised map. Input and output are (B, C, h, w)."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

@@ -89,7 +89,7 @@ class NetworkConfig(Settings):
 class WithClassifiers:
     """Mixin for a stage whose network has a classifier for each vocabulary: a matrix (rows, D), prepared once per run.
 
-    The network has the method `classifier(vocabulary)`, and a cache of its results, `classifiers`.
+    The network's method `classifier(vocabulary)` computes this matrix; its attribute `classifiers` is the cache.
     """
 
     config: Any
@@ -105,7 +105,7 @@ class WithClassifiers:
     def key(cls, config: NetworkConfig, vocabulary: Vocabulary) -> str:
         """Return the cache key of a vocabulary's classifier, from checkpoints, vocabulary and option `exact`.
 
-        Exact runs have their own entries, since the last bits depend on the number of threads.
+        Exact runs have separate entries, since the last bits of a classifier depend on the number of threads.
         """
         return _key(str(digests.sha256_of(cls.files(config))), config, vocabulary)
 

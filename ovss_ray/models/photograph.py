@@ -132,7 +132,7 @@ def geometry(image: np.ndarray, sides: Sides) -> Geometry:
 
 
 def alike(sizes: Sequence[Size], most: int) -> Iterator[list[int]]:
-    """Yield the indices of photographs that may share a forward pass: at most `most` with the same padded size."""
+    """Yield lists of indices of photographs that can share a forward pass: at most `most`, of equal padded size."""
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)

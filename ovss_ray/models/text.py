@@ -88,7 +88,7 @@ NAMES = 1024
 KEPT = 1 << 23
 """Maximum bytes of a network's cache of vocabulary embeddings. The cache evicts the least recently used vocabulary"""
 WORDS = Recent[Tensor](1 << 26, lambda row: row.nbytes)
-"""Cache of this process for single names, at most 64 MB: tower, device, templates and name → embedding (D,)"""
+"""Cache of name embeddings in this process, at most 64 MB. Key of tower, device, templates and name → embedding (D,)"""
 _LISTENER: ContextVar[Callable[[float, int], None]] = ContextVar("_LISTENER", default=lambda done, total: None)
 """Function that is called after each batch of prompts, see `reported`"""
 _DIGESTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -118,7 +118,7 @@ class Classifier:
     """The prompt embeddings of a vocabulary, grouped by class. Letters: N prompts, R regions, M prompts of a class."""
 
     rows: Tensor
-    """(N, D) float32: prompt embeddings, for some networks times the logit scale"""
+    """(N, D) float32: prompt embeddings, multiplied by the logit scale for some networks"""
     classes: Tensor
     """(K, M) int64: for each class, the indices of its `rows`; a class with fewer than M rows repeats its last index"""
 
@@ -226,7 +226,7 @@ def templates(vocabulary: Vocabulary, default: str) -> tuple[str, ...]:
 def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
     """Return, for each class, the index of the first class with the same text in `whole_names`, (K,) uint16.
 
-    Classes with equal prompts have equal scores except for rounding. So labels name the first of these classes. Texts
+    Classes with equal prompts have equal scores except for rounding. So label maps use the first such class. Texts
     are compared in lower case.
     """
     prompts = [prompt.lower() for prompt in whole_names(vocabulary)]
@@ -235,7 +235,7 @@ def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
 
 
 def embed_prompts(tower: Tower, prompts: Sequence[str], listener: Callable[[int], None] | None = None) -> Tensor:
-    """Return unit-norm embeddings (P, D) of P prompts. Prompts of equal length form a batch.
+    """Return unit-norm embeddings (P, D) of P prompts. A batch has prompts of equal length.
 
     After each batch, `listener` is called with the number of prompts done so far.
     Prompts are not padded to the context of 77 tokens, since most have about ten. The results are the same as with

@@ -28,7 +28,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes at the start of a file that are searched for entry names; in zip files, the pickles are searched"""
+"""Number of bytes at the start of a file that `has_entry` searches. In a zip file, it searches the pickles instead"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def shipped(file: str, *, option: str = "", part_of: str = "", other_options: tu
 
 
 def by_hand(file: str, licence: str, page: str) -> Weights:
-    """Return the entry of a checkpoint that a person has to download from a page; `file` is empty if none exists."""
+    """Return the Weights of a checkpoint that a person has to download from `page`; `file`: "" if there is no file."""
     return Weights(file, "", None, None, licence, page, manual=True)
 
 
@@ -131,9 +131,9 @@ def weights_folder() -> Path:
 def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...]:
     """Return the paths of a network's checkpoints, in the order of its family's function `checkpoints`.
 
-    `paths` are the user's paths in the same order. For None, or a path left out at the end, the shipped or published
-    file is used, downloaded if needed. If the first file contains other checkpoints (see the family's `remaining`),
-    those are left out unless `paths` names them.
+    `paths` are the user's paths in the same order. None, or a missing path at the end, stands for the shipped or
+    published file, downloaded if needed. If the first file contains further checkpoints (see the family's
+    `remaining`), the result omits these, unless `paths` has their paths.
     Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
@@ -189,7 +189,7 @@ def _shipped_folder(name: str) -> Path:
 
 @lru_cache
 def _copy(uri: str, folder: Path) -> Path:
-    """Return the path of a copy of a URI's file. The copy of a changed file has another path."""
+    """Return the path of a local copy of the file at a URI. The copy of a changed file has a different path."""
     state = stamp(uri)
     if state == "absent":
         raise OvssError(f"the weights: file not found: {shown(uri)}. Correct the address")
@@ -198,7 +198,7 @@ def _copy(uri: str, folder: Path) -> Path:
         return fetch(uri, (folder / "copies" / version / uri.rpartition("/")[2]).absolute())
     except OSError as failure:
         raise OvssError(
-            f"{folder}: cannot be written: {failure.strerror or failure}. Set OVSS_WEIGHTS to a folder"
+            f"{folder}: cannot be written: {failure.strerror or failure}. Set OVSS_WEIGHTS to a writable folder"
         ) from failure
 
 

@@ -14,9 +14,9 @@ from ovss_ray.structures.words import WORDS
 
 
 def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
-    """Make each row's words its vocabulary. Return the batch with new digests, and the extended vocabularies.
+    """Make each row's words its vocabulary. Return the batch, with new digests in `vocabulary`, and all vocabularies.
 
-    The digest of a row without words is "". Words without templates get those of the row's previous vocabulary. A row
+    The digest of a row without words is "". Words without templates get the row's previous templates. A row
     with invalid words fails; its error begins with `stage`, the name of the stage that wrote the words.
     """
     new: dict[str, Vocabulary] = {}

@@ -93,7 +93,7 @@ class Stage(ABC):
 
     @classmethod
     def lists(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of further benchmarks whose classes the stage uses. They are checked before the run."""
+        """Return the names of further benchmarks whose classes the stage uses. The run checks them before it starts."""
         return ()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Digests of the weights of stages. All machines of a cluster must have the weights of the machine of the command."""
+"""Check that every machine of a cluster has the same weights as the machine where the command was started."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,9 +8,9 @@ from ovss_ray.pipeline.stage import StageConfig
 
 
 def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str) -> None:
-    """Compare the weights on this machine with those of the command. Missing files are downloaded, if they can be.
+    """Compare this machine's weights with those where the command was started. Download missing files, if possible.
 
-    `expected`: name of a stage → SHA-256 of its files on the machine of the command (see digests.sha256_of). Other
+    `expected`: name of a stage → SHA-256 of its files where the command was started (see digests.sha256_of). Other
     stages are not checked. A file is read once per process. Raises OvssError if digests differ, with `node`, the files
     and both digests. Also raises OvssError if a file is missing and cannot be downloaded.
     """
@@ -24,6 +24,6 @@ def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str)
             if digest != expected[stage.use]:
                 raise OvssError(
                     f"node {node} has other weights of {stage.use}: {', '.join(map(str, stage_files))} has the SHA-256 "
-                    f"{digest}, on the machine of the command it is {expected[stage.use]}. Copy the file of that "
+                    f"{digest}, but {expected[stage.use]} on the machine of the command. Copy the file of that "
                     "machine to this node, or pass weights that all nodes share"
                 )

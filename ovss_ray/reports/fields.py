@@ -19,20 +19,20 @@ Ends = tuple[float, float]
 
 
 class Part(BaseModel):
-    """Base class of the parts of a report: frozen, and keys of other versions are kept."""
+    """Base class of the parts of a report. Parts are immutable, and keep the unknown keys of other versions."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
 
 class Bootstrap(Part):
-    """95 % intervals: percentile bootstrap, with the averaged classes fixed (see docs/statistics.md)."""
+    """95 % intervals by a percentile bootstrap. All resamples average the same classes (see docs/statistics.md)."""
 
     method: str = "centred percentiles"
     """name of the method; default: the method of reports from earlier versions, which lack the name"""
     unit: str
     """unit of resampling: "image", or "photograph" if images share photographs"""
     units: int
-    """number of units; a resample is the same number of draws with replacement"""
+    """number of units, and of draws with replacement in each resample"""
     resamples: int
     seed: int
     bit_generator: str
@@ -49,5 +49,5 @@ class Bootstrap(Part):
     """for each class, the number of photographs with the class in the ground truth"""
 
     def of_class(self, label: int, key: str = "iou") -> Ends | None:
-        """Return the interval of a value of a class, such as "iou" or "acc"; None if it has no interval."""
+        """Return the interval of a class for the value `key`, such as "iou" or "acc"; None if there is no interval."""
         return self.classes[key][label] if key in self.classes else None

@@ -116,13 +116,13 @@ def shifted(values: np.ndarray, reported: float) -> Ends | None:
 
 
 def _known(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, Ends]:
-    """Return key → interval if there is one. Values by key: `values` (R,) in resamples, `whole` (1,) for all images."""
+    """Return key → interval, if any. `values`: key → (R,) in resamples; `whole`: key → (1,) for all images."""
     intervals = {key: centred(of_key, float(whole[key][0])) for key, of_key in values.items()}
     return {key: ends for key, ends in intervals.items() if ends is not None}
 
 
 def _per_label(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, list[Ends | None]]:
-    """Return key → interval per label. Values by key: `values` (R, L) in resamples, `whole` (1, L) for all images."""
+    """Return key → interval per label. `values`: key → (R, L) in resamples; `whole`: key → (1, L) for all images."""
     return {
         key: [centred(of_label, float(of_all)) for of_label, of_all in zip(of_key.T, whole[key][0], strict=True)]
         for key, of_key in values.items()

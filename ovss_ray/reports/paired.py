@@ -93,7 +93,7 @@ def compare(first: Reading, second: Reading) -> Paired:
 
 
 def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference | None:
-    """Return the test of the difference `value` (points). `resampled` (R,): its values in resamples; NaN are left out.
+    """Return the test of a difference `value`, in points. `resampled` (R,): the difference in each resample, or NaN.
 
     Returns None if `value` or all resamples are NaN, or for fewer than two photographs. The test has `photographs` − 1
     degrees of freedom, so a class in few photographs needs a larger difference. The values must be widened (see

@@ -37,7 +37,7 @@ _BLOCK = 125
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Confusion cells of the scored images of a benchmark, sorted by image id."""
+    """The m nonzero cells of the confusion matrices of a benchmark's n scored images, sorted by image id."""
 
     ids: tuple[str, ...]
     """n image ids, sorted"""
@@ -87,7 +87,7 @@ class Cells:
 
     @cached_property
     def matrix(self) -> "csr_array":
-        """Sparse (3 L + 2, U) int64: sums over the images of each of U photographs.
+        """(3 L + 2, U) int64, sparse: sums over the images of each photograph, for L labels and U photographs.
 
         The first 3 L rows are hits, truth pixels and predicted pixels of each label. The next row is the sum of the
         images' mIoU in 1 / UNITS percent. The last row is the number of images with an mIoU.
@@ -140,8 +140,8 @@ class Cells:
 def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
     """Yield the resamples in blocks (units, B) int64: the number of draws of each unit in each of B resamples.
 
-    The high 32 bits of the next number of the stream select the unit floor(bits · units / 2³²). Raises ValueError if
-    there is no unit.
+    Let `bits` be the high 32 bits of the next number in the stream. A draw selects the unit floor(bits · units / 2³²).
+    Raises ValueError if there is no unit.
     """
     if units < 1:
         raise ValueError("a resample needs at least one image")

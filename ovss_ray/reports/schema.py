@@ -61,7 +61,7 @@ class Files(Part):
 
     @property
     def compact_words(self) -> str:
-        """Sentence on a compact run; empty for other runs."""
+        """Sentence on records that were replaced by sums (`ovss report --compact`); empty if there are none."""
         return (
             f"`ovss report --compact` has replaced the records of {self.compact} images by sums: no intervals and no "
             "values of single images"
@@ -116,7 +116,7 @@ class WordsOf(Part):
     words: int
     """number of words, including the classes of the benchmark if the words were added to them"""
     mapping: tuple[tuple[str, str | None], ...] = ()
-    """pairs of a word's first name and its label, or None for no label; empty if only templates were set"""
+    """pairs (first name of a word, label of the word or None); empty if only templates were set"""
     without_word: tuple[str, ...] = ()
     """labels without a word; their IoU is 0"""
     templates: tuple[str, ...] = ()
@@ -210,7 +210,7 @@ class BenchmarkReport(Part):
     @model_validator(mode="before")
     @classmethod
     def _earlier(cls, raw: Any) -> Any:
-        """Add `files` to a report of an earlier version without this key. Its records have no digests."""
+        """Add the missing key `files` to a report of an earlier version, whose records have no digests."""
         if isinstance(raw, Mapping) and "files" not in raw and isinstance(images := raw.get("images"), Mapping):
             return {**raw, "files": {"undigested": images.get("scored", 0)}}
         return raw

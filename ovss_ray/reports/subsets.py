@@ -16,11 +16,11 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.relations import index_of, places
 
 INTEREST = "classes of interest"
-"""Name of the group of the classes of interest."""
+"""Name of the group of the classes that the user has selected with --only."""
 FREQUENCIES = {"rare (1–9 photographs)": 1, "common (10–99)": 10, "frequent (100 or more)": 100}
-"""Name of a frequency bucket → minimum number of photographs with a class of the bucket in the ground truth."""
+"""Name of a frequency bucket → minimum number of photographs that have the class in their ground truth."""
 SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
-"""Name of a size bucket → minimum share of a class in an image's counted pixels, in percent."""
+"""Name of a size bucket → minimum percentage of the image's counted pixels that belong to the class."""
 
 _TOO_MANY = (
     "the confusion cells of single images are not at hand: there are no records, or more than "
@@ -30,7 +30,7 @@ _TOO_MANY = (
 
 @dataclass(frozen=True)
 class SizeScore:
-    """Scores of the pairs of an image and a class in its ground truth, for one size bucket."""
+    """Scores of the pairs in one size bucket. A pair is an image and a class in the ground truth of this image."""
 
     name: str
     pairs: int
@@ -38,7 +38,7 @@ class SizeScore:
     iou: float
     """IoU of the class within the image, averaged over the pairs, percent; NaN without pairs"""
     acc: float
-    """correctly predicted pixels of all pairs divided by all their pixels, percent; NaN without pairs"""
+    """percent: correctly predicted pixels of all pairs, divided by the true pixels of all pairs; NaN without pairs"""
 
 
 def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
@@ -62,8 +62,8 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> Reading:
     """Return a benchmark's content with merged classes, and with a group INTEREST of the classes in `only`.
 
-    `only` has new names of merged classes, and names of benchmark classes before the merge. A name that was merged
-    selects the whole merged class. Predictions of all classes count, as for the groups of a benchmark. Raises
+    `only` has new names of merged classes, and names of benchmark classes before the merge. The name of a merged class
+    selects the whole new class. Predictions of all classes count, as for the groups of a benchmark. Raises
     OvssError for an unknown class, and in the same cases as `merged`.
     """
     content = merged(reading, merge) if merge else reading
@@ -72,7 +72,7 @@ def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequenc
 
 
 def interesting(labels: Sequence[str], merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> list[int]:
-    """Return the indices, after merging, of the classes of interest. Raises OvssError as `selected` does."""
+    """Return the indices of the classes in `only`, after merging. Raises OvssError in the same cases as `selected`."""
     names, new = _merged(labels, merge)
     named = places(labels)
     return list(
@@ -119,7 +119,7 @@ def by_frequency(reading: Reading) -> Reading:
 def by_size(reading: Reading) -> list[SizeScore]:
     """Return the scores of pairs of an image and a class, by the class's share of the image's counted pixels.
 
-    All regions of a class in an image are one pair, since records have only the pixels of each class. Raises OvssError
+    All regions of a class in an image are one pair, since records only count the pixels per class. Raises OvssError
     without stored confusion cells.
     """
     pixels, correct, iou, share = _pairs(_cells(reading))
@@ -185,7 +185,7 @@ def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[
 
 
 def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
-    """Return id and confusion of the measured records, with new labels. `table` (NONE + 1,) uint16: old → new label."""
+    """Return the ids and confusion cells of measured images, with new labels. `table` (NONE + 1,) uint16: old → new."""
     column = part[metrics.MAIN].combine_chunks()
     records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     valid = records.filter(records.is_valid())
@@ -220,7 +220,7 @@ def _cells(reading: Reading) -> Cells:
 def _pairs(cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return four arrays (m,) with values of the m pairs of an image and a class in its ground truth.
 
-    The arrays are pixels and correctly predicted pixels, int64, then IoU and share of the image, float64 percent. The
+    In order: pixels of the truth, correctly predicted pixels (int64), IoU, share of the image (float64 percent). The
     memory is proportional to the number of cells.
     """
     width = cells.labels + 1

@@ -183,7 +183,7 @@ def _covered(benchmark: BenchmarkReport, metric: metrics.Table) -> str:
 
 
 def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
-    """Yield a sentence in markup per metric of groups, with the values of all groups that have a value."""
+    """Yield a sentence in markup per group metric: the value of each group that has one."""
     groups = {title: group.model_dump() for title, group in benchmark.groups.items()}
     for metric in with_values([benchmark]):
         for key, words in metric.group_headings.items():
@@ -214,7 +214,7 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def _folds(report: Report, family: str) -> Table:
-    """Return the table of few-shot papers: the metrics of each fold, and their mean over the folds."""
+    """Return the table that few-shot papers print: the metrics of each fold, and their mean over the folds."""
     names = sorted(name for name in report.benchmarks if name.partition(":")[0] == family)
     table = Table("in percent", title=escape(f"{family}: its folds, and their mean"), title_justify="left")
     for title in (*(name.partition(":")[2] for name in names), "mean"):

@@ -56,7 +56,7 @@ class Total:
 
     @classmethod
     def of(cls, part: pa.Table, labels: int, images: bool = False, cells: bool = False) -> "Total":
-        """Return the sum over records, or compact files, of a benchmark with `labels` labels.
+        """Return the sum over a table of records or of compact files. `labels`: number of labels of the benchmark.
 
         Records of other versions may lack columns. With `images`, the result also has the values of each image. With
         `cells`, it also has the confusion cells of each image. Compact files have neither.
@@ -104,7 +104,7 @@ class Total:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Mean wall seconds per scored image in each stage."""
+        """Stage → mean wall seconds per scored image."""
         return {stage: spent / _UNIT / self.scored for stage, spent in self.spent.items()}
 
 

@@ -35,11 +35,11 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
 
     `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. If
     `before` has a digest of a file with the same stamp, this digest is kept. Otherwise a file is read in the cases
-    below. Of the records of its image, only those without an error are considered:
+    below. Here, "record" means a record of the file's image without an error:
 
-    - its stamp is unknown, or differs from that in a record with a digest of the file
+    - the file's stamp is unknown, or differs from the stamp in a record with a digest of the file
     - two records have different digests of the file
-    - its stamp differs from that in `before`, and a record has no digests
+    - the file's stamp differs from its stamp in `before`, and a record has no digests
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
@@ -138,9 +138,9 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 
 
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
-    """Yield the image id of each record whose `digest` differs from the manifest `now`. Only images in `changed` count.
+    """Yield the image id of each record whose `digest` differs from the manifest `now`, for images in `changed`.
 
-    `changed`, (n + 1,) bool: an entry per row of the manifest; the last entry is False.
+    `changed` (n + 1,) bool has an entry per row of the manifest. The last entry, for images outside it, is False.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):

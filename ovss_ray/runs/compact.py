@@ -27,13 +27,13 @@ KEY = b"ovss_ray.records"
 VERSION = "compact 1"
 """Version of a compact file"""
 LISTS = ("image_id", *versions.DIGESTS, *versions.STAMPS)
-"""Columns with a list of texts, one per image"""
+"""Columns of a compact file that hold a list with one text per image"""
 _EXACT = pa.decimal128(38, 0)
 """Arrow type of sums that may exceed int64"""
 
 
 def is_compact(part: pa.Table) -> bool:
-    """Return whether the content of a file among the record files is that of a compact file."""
+    """Return whether a table, read from the folder of records, is the content of a compact file."""
     return (part.schema.metadata or {}).get(KEY) == VERSION.encode()
 
 
@@ -50,11 +50,11 @@ def resolved(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two arrays (n,) bool: entries that are stale, and records that compact files replace.
 
-    The first is True where `stale` is True, and for all images of a compact file that does not count. The second is
-    True for records of an image whose compact file counts: these records do not count. All arguments are (n,), an entry
-    per record or image of a compact file, in the order of the files. `whole` (bool) is True in compact files. `file` is
-    the number of the file; `image` is the row in the manifest, or -1. `stale` (bool) is True if the image's files have
-    changed. Of two compact files with a common image, only the first counts.
+    The n entries are records, and single images of compact files, in the order of the files. All entries of a compact
+    file are stale if it does not count. If it counts, it replaces other records of its images. Of two compact
+    files with a common image, only the first counts. The arguments are (n,). `whole` (bool): True for an entry of a
+    compact file. `file`: number of the file. `image`: row in the manifest, or -1. `stale` (bool): True if the image's
+    files have changed.
     """
     if not whole.any():
         return stale, whole
@@ -74,7 +74,7 @@ def table(
 ) -> pa.Table:
     """Return the content of a compact file. `images` has a row per image, with the columns LISTS.
 
-    `labels` is the number of labels. The sums are those of reports.totals.Total. Raises OvssError for a metric whose
+    `labels`: number of labels. Other arguments: fields of reports.totals.Total. Raises OvssError for a metric whose
     sum cannot be stored.
     """
     ends = pa.array([0, len(images)], pa.int32())
@@ -102,7 +102,7 @@ def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
         return pa.array([plain], metric.sums)
     except (pa.ArrowException, AttributeError, OverflowError) as failure:
         raise OvssError(
-            f"the sum of the metric {metric.name} does not fit `sums` of its module: {failure}"
+            f"the sum of the metric {metric.name} does not fit the type `sums` of its module: {failure}"
         ) from failure
 
 
@@ -128,10 +128,10 @@ def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
 
 
 def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
-    """Return the sum of a metric from a struct of a compact file. Raises OvssError for fields other than `sums`."""
+    """Return a metric's sum from a struct of a compact file. Raises OvssError if fields differ from `metric.sums`."""
     if metric.sums is None or {of.name for of in metric.sums} != set(row):
         raise OvssError(
-            f"a compact file has sums of the metric {metric.name} that have the fields {sorted(row)}: they were "
+            f"the sums of the metric {metric.name} in a compact file have the fields {sorted(row)}: they were "
             "written by another version of the metric. Choose a new --out"
         )
     if hasattr(metric.Partial, "of_folded"):

@@ -45,9 +45,9 @@ class Lease:
             raise OvssError(self.loss)
 
     def renew(self) -> None:
-        """Write the time of the renewal, unless another command has taken the lease over.
+        """Write the time of the renewal to the lease file. Errors of reading and writing are ignored.
 
-        In that case, write nothing: `check` raises OvssError from then on. Errors of files are ignored.
+        If another command has taken the lease over, write nothing. From then on, `check` raises OvssError.
         """
         with suppress(OvssError):  # the next renewal may succeed; if none does, another command may take over
             holder = _read(self.uri)
@@ -196,7 +196,7 @@ def _process() -> dict[str, Any]:
 
 
 def _started(process: psutil.Process) -> float:
-    """Return the seconds between the starts of the machine and of a process. Changes of the clock have no effect."""
+    """Return the seconds from the machine's boot to the start of a process. Changes of the clock have no effect."""
     return process.create_time() - psutil.boot_time()
 
 

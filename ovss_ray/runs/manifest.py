@@ -41,9 +41,9 @@ WORDS = ("benchmark", "vocabulary", "part", "error")
 """Columns in which most rows have the same value"""
 _PER_IMAGE = pa.schema([*(col for col in SCHEMA if col.name not in WORDS), *((name, pa.string()) for name in STAMPS)])
 WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records.DIGESTS))])
-"""SCHEMA, the stamps, and the digests of files that have changed since they were first listed (see changes.py).
+"""Schema of a manifest: SCHEMA, stamps (see versions.STAMPS), and digests of files that may have changed (changes.py).
 
-Manifests of earlier versions have only SCHEMA."""
+Manifests of earlier versions lack the digests, or the digests and the stamps."""
 FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
 """Schemas that a manifest may have: without stamps (earlier versions), with stamps, with stamps and digests"""
 
@@ -73,8 +73,8 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Listed:
     """Return the selected images of a benchmark.
 
-    `left_out` is empty for a part of a split. It is also empty if the number of images is known in advance, since that
-    number is checked. Raises OvssError if data are missing, or if the number is wrong.
+    The result's `left_out` is filled only for a whole split whose number of images is not known in advance. A known
+    number is checked instead. Raises OvssError if data are missing, or if the number is wrong.
     """
     if selection.ids is not None and benchmark.listed:
         items = logged(benchmark.listed(root, selection.split, selection.ids))
@@ -101,8 +101,8 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
     """Return the table of images, sorted by aspect ratio and height, so that a batch has images of one shape.
 
-    Methods that scale the short side to a fixed length then get images of one shape, too. The table is memory-mapped
-    from a temporary file: only the pages that are read occupy memory.
+    Batches then also have one shape after the short side of each image is scaled to a fixed length. The table is
+    memory-mapped from a temporary file: only the pages that are read occupy memory.
     """
     columns = f"image_id, image, truth, part, height, width, {', '.join(STAMPS)}, ratio"
     sized = Rows(row, columns, _sized(benchmark, images.items))

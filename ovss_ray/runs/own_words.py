@@ -1,6 +1,6 @@
-"""Own words of a run: the files and lists in its config, mapped to the labels of its benchmarks (docs/own_words.md).
+"""The user's own class names ("own words") of a run, mapped to the labels of its benchmarks (docs/own_words.md).
 
-Words of each image are read by the stage `given_words`, which is added to the run.
+They come from files and lists in the config. If each image has own words, the stage `given_words` is added to the run.
 """
 
 import logging
@@ -24,14 +24,14 @@ SHOWN = 5
 """Maximum number of names in a warning"""
 Names = tuple[str, ...]
 Places = Mapping[str, Sequence[int]]
-"""Folded name → indices of the labels that it can mean"""
+"""Name in folded form (see `_folded`) → indices of the labels that it can mean"""
 
 
 def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, Benchmark]) -> dict[str, OwnWords]:
     """Return benchmark → own words, for the benchmarks of a run that have any. Each file is read once.
 
-    `vocabulary`: benchmark, or word_list.EVERY → file or words. Raises OvssError for a benchmark that the run lacks, an
-    invalid file, and words that do not fit the benchmark.
+    `vocabulary` maps a benchmark, or word_list.EVERY for all benchmarks, to a file or to words. Raises OvssError for a
+    benchmark not in the run, an invalid file, or words that do not fit the benchmark.
     """
     entries = _entries(vocabulary, list(benchmarks))
     read = {file: word_list.read(file) for file in dict.fromkeys(e for e in entries.values() if isinstance(e, str))}
@@ -48,7 +48,7 @@ def resolve(vocabulary: Mapping[str, str | WordList], benchmarks: Mapping[str, B
 
 
 def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]) -> dict[str, str | WordList]:
-    """Return benchmark → its entry in `vocabulary`, for those that have one. Raises OvssError for other benchmarks."""
+    """Return benchmark → its entry in `vocabulary`, if it has one. Raises OvssError for entries of other benchmarks."""
     default = vocabulary.get(word_list.EVERY)
     entries = {} if default is None else dict.fromkeys(benchmarks, default)
     for key, entry in vocabulary.items():
@@ -60,10 +60,10 @@ def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]
 
 
 def with_images(config: RunConfig) -> RunConfig:
-    """Return the config with the stage `given_words` in front, if its vocabulary has words of each image.
+    """Return the config. If its vocabulary has words of each image, the stage `given_words` is put in front.
 
-    The vocabulary of the new config has only labels of words (`map`) and templates. Raises OvssError if benchmarks of
-    the run have different files of words, or if another stage gives images their words.
+    The new config's vocabulary keeps only `map` (word → label) and the templates. Raises OvssError if the benchmarks
+    have different word files, or if another stage also gives each image its own words.
     """
     entries = _entries(config.vocabulary, config.benchmarks) if config.benchmarks else {}
     read = {name: word_list.read(entry)[0] if isinstance(entry, str) else entry for name, entry in entries.items()}
@@ -73,12 +73,13 @@ def with_images(config: RunConfig) -> RunConfig:
     if len(listed) > 1:
         raise OvssError(
             f"--vocabulary: {next(path for path, _ in listed if path)} has words of each image. All benchmarks of the "
-            f"run need this file, with equal `add`: {', '.join(config.benchmarks)}. Evaluate the others in another run"
+            f"run need this file, with equal `add`: {', '.join(config.benchmarks)}. Evaluate benchmarks without this "
+            "file in another run"
         )
     if finders := [stage.use for stage in config.stages() if stage.gives_words()]:
         raise OvssError(
-            f"--vocabulary: words of each image, but the stage {finders[0]!r} of this config gives each image its "
-            "words, too. Use a config without it, such as san_tiny"
+            f"--vocabulary has words of each image, but the stage {finders[0]!r} of this config also provides words. "
+            "Use a config without this stage, such as san_tiny"
         )
     ((path, added),) = listed
     base = {"base": True} if added else {}
@@ -116,9 +117,9 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 
 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
-    """Return the names of all classes. With `add`, the benchmark's classes come first, without repetition.
+    """Return the names of all classes. With `add`, these are the benchmark's classes, then the words not among them.
 
-    If the words equal the benchmark's classes, in the same order, return these classes, which may have repeated names.
+    If the words equal the benchmark's classes, in the same order, return the latter. These may have repeated names.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
@@ -248,7 +249,7 @@ def _folded(name: str) -> str:
 
 
 def _warn(name: str, mapped: OwnWords, words: WordList, benchmark: Benchmark) -> None:
-    """Log a warning about words without a label, unless `map` maps them to null, and about labels without a word."""
+    """Log a warning about labels without a word and words without a label, except words that `map` maps to null."""
     if mapped.vocabulary is None:
         return
     intended = {_folded(word) for word, label in words.map.items() if label is None}

@@ -48,10 +48,10 @@ SCHEMA = pa.schema(
     ],
     metadata={"ovss_ray.records": VERSION},
 )
-"""Columns of every record. Columns of the metrics that a config lists follow, named as the metrics.
+"""Columns of every record. A config's additional metrics have further columns, named after the metrics.
 
-A part file has no column of a metric without values, except for `confusion`. Without these columns it is read in two
-thirds of the time."""
+A part file leaves out metrics that have no value in it, except for `confusion`. This cuts its reading time by a
+third."""
 
 
 def table(batch: Batch) -> pa.Table:
@@ -185,10 +185,10 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 
 
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
-    """Return the decisive facts of all records: image_id, `place` (int64), `good`, `digested` and `whole` (bool).
+    """Return columns that decide which records count: image_id, `place` (int64), `good`, `digested`, `whole` (bool).
 
-    `place` encodes part and row. `whole` is True in a compact file, whose images count together. Digests are kept only
-    if the manifest has digests to compare. A long table is memory-mapped.
+    `place` encodes the numbers of part file and row. `whole` is True in a compact file, of which all images count or
+    none. Digests are added if the manifest has digests to compare. A long table is memory-mapped.
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})
@@ -204,7 +204,7 @@ def _placed(number: int, content: pa.Table) -> pa.Table:
 
 
 def _facts(part: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the decisive facts of the rows of joined part files (see `_all`)."""
+    """Return the columns of `_all` for the rows of joined part files."""
     columns = {name: mapped_tables.filled(part, name) for name in ("image_id", *DIGESTS) if name in schema.names}
     columns |= {"place": part["place"], "good": pc.equal(part["error"], "")}
     columns |= {"digested": versions.digested(part), "whole": part["whole"]}
@@ -234,8 +234,8 @@ def fold(
 ) -> tuple[Settled, P | None]:
     """Return which records count (see `settle`), and their sum; the sum is None without records.
 
-    `of` maps a table of records to a summand. Part files with up to about `room` bytes in all are held in memory and
-    read once. More are read twice.
+    `of` maps a table of records to a summand. If all part files together have up to about `room` bytes, they stay in
+    memory and are read once. Otherwise they are read twice.
     """
     read = _Held(room)
     settled = settle(folder, among, read)
@@ -253,7 +253,7 @@ def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_pa
 
 
 def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join consecutive tables of one schema to about CHUNK rows, so that fewer K × K matrices are added."""
+    """Join consecutive tables of one schema to about CHUNK rows, so that fewer confusion matrices are summed."""
     waiting: list[pa.Table] = []
     for table in tables:
         alone = compact.is_compact(table) or sum(map(len, waiting)) >= CHUNK

@@ -53,7 +53,7 @@ def save(folder: RunFolder, related: Mapping[str, Relations]) -> None:
 def load(folder: RunFolder, benchmark: str, labels: int) -> Relations | None:
     """Return the relations of a benchmark that are stored in the folder of a run; None if none are.
 
-    `labels` is the number of labels. Raises OvssError for a damaged file, or relations of other labels.
+    `labels` is the number of labels. Raises OvssError for a damaged file, or for label indices not below `labels`.
     """
     raw = folder.json(folder.relations(benchmark))
     if not raw:
@@ -65,8 +65,8 @@ def load(folder: RunFolder, benchmark: str, labels: int) -> Relations | None:
         raise OvssError(f"{_place(folder, benchmark)}: damaged: {failure!r}. {_advice(folder)}") from failure
     if not relations.fits(labels):
         raise OvssError(
-            f"{_place(folder, benchmark)}: relations of classes that are not among the {labels} of {benchmark}. "
-            f"{_advice(folder)}"
+            f"{_place(folder, benchmark)}: the relations name classes that are not among the {labels} labels of "
+            f"{benchmark}. {_advice(folder)}"
         )
     return relations
 
@@ -93,7 +93,7 @@ def _sections(file: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def _related(file: str | Path, benchmark: str, section: Mapping[str, Any], labels: Sequence[str]) -> Relations:
-    """Return the relations of a section. Raises OvssError with the names of file and benchmark."""
+    """Return the relations of a section. Raises OvssError, with file and benchmark in the message, for invalid ones."""
     try:
         return Relations.of({child: _words(child, fathers) for child, fathers in section.items()}, labels, str(file))
     except OvssError as failure:

@@ -17,7 +17,7 @@ from ovss_ray.runs.plan import RunPlan, plan_run
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Source = str | Path | Mapping[str, Any] | RunConfig
-"""Name of a shipped config, path of a YAML file, mapping of the same keys, or RunConfig."""
+"""Name of a shipped config, path of a YAML file, mapping with the keys of such a file, or RunConfig."""
 Overrides = Sequence[str] | Mapping[str, Any]
 """Changes of a config: a list such as ["san.precision=bf16"], or a mapping such as {"san.precision": "bf16"}."""
 Words = str | Path | Vocabulary | Sequence[str | Sequence[str]] | Mapping[str, Any]
@@ -46,7 +46,7 @@ def plan_runs(
 
 
 def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """Return name → config: the config of a source, or the configs that this config compares, with all changes."""
+    """Return name → config for a source: its config, or all configs that it compares. All changes are applied."""
     if isinstance(overrides, str):
         raise OvssError(f"overrides: a list such as [{overrides!r}] or a mapping is expected, not {overrides!r}")
     written = [_written(key, overrides[key]) for key in overrides] if isinstance(overrides, Mapping) else overrides
@@ -58,7 +58,7 @@ def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> d
 def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
     """Return runs/CONFIG-BENCHMARKS-SELECTION. Raises OvssError for a config without a name.
 
-    Runs of different selections of images, and of own words, have different folders.
+    Runs that differ in the selection of images, or in own words, have different folders.
     """
     if not isinstance(source, str | Path):
         raise OvssError(f"a config passed as a {type(source).__name__} has no name for a default folder. Pass out=DIR")

@@ -53,7 +53,7 @@ def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.n
 
 
 def changed(manifest: pa.Table | None) -> list[str]:
-    """Return the columns with digests of files that have changed. Most manifests have none."""
+    """Return the names of the manifest's digest columns that are not empty. In most manifests, all are empty."""
     if manifest is None:
         return []
     filled = {name: mapped_tables.filled(manifest, name) for name in DIGESTS if name in manifest.column_names}

@@ -33,11 +33,11 @@ FAULTS = (RayError, RayServeException, RuntimeError, TimeoutError)
 INTERRUPTED = 130
 """Exit status of the command after a second SIGINT or SIGTERM"""
 PROGRESS = 10.0
-"""Seconds between two lines about a start that is not complete"""
+"""Seconds between two progress lines while the service starts"""
 LOOK = 2.0
 """Seconds between two checks of the running service"""
 RUNNING = "RUNNING"
-"""State of a replica that answers, in Ray Serve's `replica_states`"""
+"""Key of replicas that run and answer requests, in Ray Serve's `replica_states`"""
 FLUSH = 1.0
 """Seconds that the HTTP proxy gets to send the last answers before it is shut down"""
 
@@ -208,7 +208,7 @@ def _wait(service: DeploymentHandle) -> NoReturn:
 
 
 def _lines(service: DeploymentHandle) -> tuple[str, int, list[str]] | None:
-    """Return the HTTP process's lines about replicas (see Ingress.lines); None without an answer in LOOK seconds."""
+    """Return the result of Ingress.lines: the HTTP process's lines about replicas. None: no answer in LOOK seconds."""
     reply = service.lines.remote()
     try:
         lines: tuple[str, int, list[str]] = reply.result(timeout_s=LOOK)
@@ -243,7 +243,7 @@ def _answering() -> DeploymentHandle | None:
 
 
 def _missing(news: News) -> Sequence[str]:
-    """Return the new lines if no HTTP process runs. If one runs, return no lines: it may only be too busy to answer."""
+    """Return the lines to print if no HTTP process runs. If one runs, return none: it may be too busy to answer."""
     http = _http()
     if http is None or _runs(http):
         return ()

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 LARGE = 200_000
-"""Minimum number of pixels of a batch from which the pace is learned; times of smaller batches are too imprecise"""
+"""Minimum number of pixels in a batch whose duration updates the pace; times of smaller batches are too imprecise"""
 WEIGHT = 0.5
 """Weight of the latest batch in the learned factor, 0 to 1"""
 HALF = 60.0
-"""Half-life in seconds of a learned slowness. Without large images, nothing else would correct a wrong value"""
+"""Half-life in seconds of the learned factor's deviation from 1. Without large images, nothing else would correct it"""
 SHARE = 0.7
 """Fraction of a request's time that its stages may take; the rest is for decoding, waiting and writing the answer"""
 LEAST = 250_000
@@ -32,7 +32,7 @@ class Pace:
         return images * self.fixed + self.each * pixels / 1e6
 
     def now(self) -> "Pace":
-        """Return the pace at this moment: the learned factor returns to 1 over minutes without a large image."""
+        """Return the pace as of now: without large images, the learned factor decays to 1 (see HALF)."""
         age = time.monotonic() - self.when
         return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
 
@@ -59,7 +59,7 @@ class Pace:
 def slowest(paces: Iterable[Pace]) -> Pace | None:
     """Return the pace with the largest `fixed` and the largest `each` of several replicas; None without replicas.
 
-    Both include the factors of the replicas.
+    Both include the `factor` of their replica.
     """
     current = list(paces)
     if not current:

@@ -38,7 +38,7 @@ class Delayed(Exception):
 
 
 class TooSlow(Exception):
-    """Error for a request that stages computed for at least half of its time. It would be too slow again."""
+    """Error for a request whose time is over, at least half of it spent in stages. It would be too slow again."""
 
 
 def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:

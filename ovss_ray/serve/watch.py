@@ -79,7 +79,7 @@ class Watch:
         return self._pace(pools, kind).seconds(1, pixels), replicas
 
     def _pace(self, pools: Sequence[str], kind: Kind) -> Pace:
-        """Return the time of an image in all pools together, each with its slowest replica."""
+        """Return the pace of all pools together: the sum over pools, each with the values of its slowest replica."""
         paces = [slowest(replica[kind] for replica in self._paces.get(pool, ()) if kind in replica) for pool in pools]
         known = [pace for pace in paces if pace]
         return Pace(sum(pace.fixed for pace in known), sum(pace.each for pace in known))

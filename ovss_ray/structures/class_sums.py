@@ -10,7 +10,7 @@ UNITS = 2**32
 
 @dataclass(frozen=True, eq=False)
 class ClassSums:
-    """Sums over the images of each of R resamples, for L labels. Arrays are int64, except for `effective`."""
+    """Sums over the images of a resample, for R resamples and L labels. Arrays are int64, except for `effective`."""
 
     hits: np.ndarray
     """(R, L): correctly predicted pixels of each label"""
@@ -87,5 +87,5 @@ def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
 
 
 def fixed_mean(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return the mean over the labels of `fixed_sum` in each resample, (R,) float64 percent; NaN for an empty set."""
+    """Return the mean in each resample over the set of labels in `fixed_sum`, (R,) float64 percent; NaN if empty."""
     return fixed_sum(values, of_all) / max(int((~np.isnan(of_all)).sum()), 1)

@@ -43,7 +43,7 @@ class Faults:
         self.add(faults)
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Add faults. The kind of a fault is (cause, sure); without cause and file, it is (what, sure)."""
+        """Add faults. A fault's kind is (cause, sure). Without cause and file, `what` takes the place of the cause."""
         for fault in faults:
             kind = self._kinds.setdefault((fault.cause or (not fault.file and fault.what) or "", fault.sure), _Kind())
             kind.number += 1

@@ -1,4 +1,4 @@
-"""Pixel counts per label in truth, prediction and both, for one image (a record) and summed over images."""
+"""Numbers of pixels per label in truth, prediction and both (correct pixels), of one image or summed over images."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -17,7 +17,7 @@ SUMS = pa.struct([(name, pa.list_(pa.int64())) for name in FIELDS])
 
 
 class ClassPixels(Protocol):
-    """Pixels per label, such as those of a sum of confusion matrices (see metrics/confusion.py)."""
+    """Protocol of pixel counts per label, such as a sum of confusion matrices (see metrics/confusion.py)."""
 
     @property
     def truth_pixels(self) -> np.ndarray:
@@ -35,8 +35,8 @@ class ClassPixels(Protocol):
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
     """Return the fields of SCHEMA for one image.
 
-    The arrays (n,) have one label index, below `labels`, per pixel; n may differ. `truth`: labels of the pixels that
-    count in the truth. `prediction`: labels of the pixels that count in the prediction. `both`: of the correct pixels.
+    Each array (n,) has a label index below `labels` per pixel; n may differ. `truth`: labels of the pixels that count
+    in the truth. `prediction`: labels of the pixels that count in the prediction. `both`: labels of the correct pixels.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])

@@ -58,9 +58,10 @@ class Relations:
 
 
 def places(labels: Sequence[str]) -> dict[str, list[int]]:
-    """Return word → indices of the labels that it refers to. Words are all whole labels, and all names in labels.
+    """Return word → indices of the labels that the word refers to.
 
-    A word that is both a whole label and a name in a label refers only to the whole label.
+    Each label is a word, and so is each name in a label. Names in a label are separated by commas. A word that is both
+    a whole label and a name in a label refers only to the whole label.
     """
     whole: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}
@@ -72,7 +73,7 @@ def places(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
-    """Return the index of the class that `word` states: a label, a name in a label, or an index as text.
+    """Return the index of the class that `word` refers to: a label, a name in a label, or an index as text.
 
     `named` is the result of `places`, `labels` the number of labels.
 
@@ -98,7 +99,7 @@ def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
 
 
 def _check_fathers(child: str, index: int, fathers: Sequence[int]) -> None:
-    """Raise OvssError if a class is its own father, has no father, or the same father twice."""
+    """Raise OvssError if a class has no father, is its own father, or has the same father twice."""
     if not fathers:
         raise OvssError(f"the class {child!r} has no father. Write one, or delete the entry")
     if index in fathers:

@@ -134,7 +134,7 @@ def synonyms(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
-    """Return (name, class index) for all names, sorted by rank. If classes share a name, its first entry counts.
+    """Return (name, class index) for all names, sorted by rank. If a name occurs several times, use its first entry.
 
     The ranks are 0: displayed name, 1: other names, 2: first part of the displayed name, 3: other parts. The name
     "road, route" has the parts "road" and "route". Within a rank, entries are sorted by class index.

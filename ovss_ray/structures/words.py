@@ -1,6 +1,6 @@
-"""Words of an image: the column `words`, and the vocabulary that it stands for.
+"""Words of an image: the classes to segment this image with, if each image has a separate vocabulary.
 
-A stage that writes the column `words` gives each image a separate vocabulary. A value of the column is a dict:
+A stage that chooses the words writes them to the column `words`. A value of the column is a dict:
 
     classes   list of classes, each a list of names, the displayed name first; empty for an image without words
     source    origin of the words, such as "tags san_tiny"
@@ -30,7 +30,7 @@ NOTE = (
     "mapping of words: exact. A word counts as the class that has the same name, apart from case; other words count as "
     "no class"
 )
-"""Sentence for the report of a run whose images have words of their own"""
+"""Sentence for the report of a run in which each image has its own vocabulary"""
 
 
 def of(

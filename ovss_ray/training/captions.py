@@ -50,7 +50,7 @@ class Region:
 
 
 def possible_captions() -> list[str]:
-    """Return the names that training may use: of surfaces, of things that are not held out, and of absent things."""
+    """Return the names for training: surfaces, things that are not held out, and things that occur in no scene."""
     return [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
 
 
@@ -104,16 +104,16 @@ def attribute_losses(logits: Tensor, targets: Tensor, weights: Sequence[float]) 
 
 
 def implied(name: str, caption: str) -> bool:
-    """Return whether a name is a shorter description of a captioned region, as "red star" of "striped red star"."""
+    """Return whether all words of `name` occur in a longer `caption`, such as "red star" in "striped red star"."""
     return set(name.split()) < set(caption.split())
 
 
 def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
-    """Return CLIP's loss: `to_name` from regions to captions, and `to_region` from captions to regions, halved.
+    """Return the two parts of CLIP's loss, from regions to captions (`to_name`) and the converse (`to_region`).
 
-    Regions may share a caption. Inputs: `logits` (R, P); `target` (R,), the caption index of each region; and `shown`
-    (R, P) bool, the captions that a region is compared with. The first `positives` captions belong to regions of this
-    batch.
+    `to_region` is halved. `logits` are (R, P). `target` (R,) is the caption index of each region; regions may share a
+    caption. `shown` (R, P) bool is True if a region is compared with a caption. The first `positives` captions belong
+    to regions of this batch.
     """
     logits = logits.masked_fill(~shown, -torch.inf)
     matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]

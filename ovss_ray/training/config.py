@@ -1,7 +1,7 @@
 """The config of a training: typed and frozen values, read from YAML (with `extends`) and changed by `--set`.
 
-A recipe is a folder in `recipes` with two files. `config.py` has the class Config, a subclass of Training, without
-torch. `task.py` has the class Task (training.loop.Task). A recipe of the user is a package with these two files.
+A recipe is a folder in `recipes` with two files. `config.py` has the class Config, a subclass of Training, and does not
+import torch. `task.py` has the class Task (training.loop.Task). Users add a recipe as a package with two such files.
 """
 
 import json
@@ -38,9 +38,9 @@ class Training(Settings):
     weight_decay: float = Field(default=0.05, ge=0)
     """weight decay of the parameters that `undecayed` does not exclude"""
     undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
-    """parameters without weight decay. vectors: vectors, position embeddings and query embeddings; norms: norms,
-    embeddings and tables of position biases, as in detectron2, where other vectors have weight decay; norm_layers:
-    norms alone, as in mmengine; nothing: all parameters have weight decay"""
+    """parameters without weight decay. "vectors": all vectors, position and query embeddings. "norms": norms,
+    embeddings and tables of position biases, as in detectron2; other vectors have weight decay. "norm_layers": only
+    norms, as in mmengine. "nothing": none, so that all parameters have weight decay"""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
     warmup: int = Field(default=100, ge=0)
@@ -89,7 +89,7 @@ class MaskTraining(Training):
     crop: int | None = None
     """side of square random crops in pixels; None: whole drawn scenes, or crops of a photograph's shorter side"""
     whole: float = Field(default=0.25, ge=0, le=1)
-    """fraction of the steps, at the end, with `batch` / 4 whole drawn scenes in place of `batch` crops"""
+    """fraction of the steps, at the end, that use `batch` / 4 whole drawn scenes instead of `batch` crops"""
     points: int = Field(default=12544, ge=1)
     """points per mask at which the mask losses are computed"""
     no_object: float = 0.1

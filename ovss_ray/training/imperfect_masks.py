@@ -16,8 +16,8 @@ def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> n
     """Return a distorted mask (H, W) bool of a region, like an imperfect proposal.
 
     `numbers` (H, W) uint8 are the region indices of the pixels. The mask is grown, shrunk, shifted, reduced to a part,
-    or merged with another region. If this other region has at least half as many pixels, the exact mask is returned.
-    The same holds if fewer than SMALLEST pixels would remain.
+    or merged with another region. The exact mask is returned if fewer than SMALLEST pixels would remain. It also
+    replaces the merged mask if the other region has at least half as many pixels as this one.
     """
     mask, kind, pixels = numbers == region, drawn.integers(5), int(drawn.integers(1, MOST + 1))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))

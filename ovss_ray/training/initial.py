@@ -26,7 +26,7 @@ def initialise(module: nn.Module, blocks: int, seed: int) -> None:
 
 
 def _first(name: str, value: Tensor, kind: type[nn.Module], blocks: int, generator: torch.Generator) -> Tensor:
-    """Return the initial values of a parameter. `kind`: type of the module whose `weight` it is, else nn.Module."""
+    """Return a parameter's initial values. `kind`: type of its module for a parameter `weight`, else nn.Module."""
     if issubclass(kind, nn.LayerNorm | nn.GroupNorm):
         return torch.ones_like(value)
     if name.endswith("logit_scale"):

@@ -154,8 +154,8 @@ def _settings(task: Task, config: Training, optimizer: torch.optim.Optimizer, st
 def schedule(config: Training, step: int) -> float:
     """Return the learning rate of a step as a fraction of `rate` (see Training.decay).
 
-    All schedules begin with a linear warm-up: from POLY_START for poly, from `first` for cosine if `first` is set, else
-    from 1 / `warmup`. For poly, the polynomial is also a factor during the warm-up.
+    All schedules begin with a linear warm-up. It starts at POLY_START for poly. For cosine it starts at `first` if this
+    is set. Otherwise it starts at 1 / `warmup`. For poly, the polynomial is also a factor during the warm-up.
     """
     warm = step / config.warmup if step < config.warmup else 1.0
     if config.decay == "cosine" and config.first is not None and step < config.warmup:
@@ -242,7 +242,7 @@ def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devic
 
 
 def export(task: Task, out: Path) -> Path:
-    """Write the weights in half precision, and a JSON file of `history` and environment. Return the weights' path."""
+    """Write the weights in half precision, and `history` and environment as JSON. Return the path of the weights."""
     halves = {name: value.detach().half().cpu().contiguous() for name, value in task.weights().items()}
     (out / WEIGHTS).write_bytes(safetensors.torch.save(halves))
     card = {"trainings": history(out), "environment": environment()}

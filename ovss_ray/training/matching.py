@@ -22,7 +22,7 @@ CLASS, MASK, DICE = 2.0, 5.0, 5.0
 OVERSAMPLE = 3
 """Number of random candidate points, as a multiple of the number of sampled points"""
 IMPORTANCE = 0.75
-"""Fraction of the sampled points that are candidates with mask logits nearest to zero; the others are random"""
+"""Fraction of the sampled points taken from the candidates, by mask logits nearest to zero; the others are random"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no
 
 @torch.no_grad()
 def match(answer: Answer, image: int, target: Target, points: int) -> Pair:
-    """Return the assignment of queries to ground-truth masks of one image with the lowest total cost."""
+    """Match queries with the ground-truth masks of one image. Return the matching with the lowest total cost."""
     where = torch.rand(1, points, 2, device=target.masks.device)
     logits = at_points(answer.mask_logits[image][:, None], where.expand(answer.mask_logits.shape[1], -1, -1))
     truth = at_points(target.masks[:, None], where.expand(len(target.masks), -1, -1))
@@ -85,12 +85,12 @@ def match(answer: Answer, image: int, target: Target, points: int) -> Pair:
 
 
 def pairwise_bce(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return the binary cross-entropy (Q, T) of `logits` (Q, P) and `truth` (T, P), mean over points."""
+    """Return the binary cross-entropy (Q, T) of each pair of `logits` (Q, P) and `truth` (T, P), mean over points."""
     return (F.softplus(-logits) @ truth.T + F.softplus(logits) @ (1 - truth).T) / logits.shape[1]
 
 
 def pairwise_dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return 1 − dice (Q, T) of `logits` (Q, P) and `truth` (T, P), smoothed by one point."""
+    """Return 1 − dice (Q, T) of `logits` (Q, P) and `truth` (T, P). The dice adds 1 to numerator and denominator."""
     inside = logits.sigmoid()
     return 1 - (2 * inside @ truth.T + 1) / (inside.sum(1)[:, None] + truth.sum(1)[None] + 1)
 

@@ -53,8 +53,8 @@ class Photographs:
 def rescaled(image: np.ndarray, truth: np.ndarray, short: int) -> tuple[np.ndarray, np.ndarray]:
     """Return image (H, W, 3) uint8 and labels (H, W) uint16, resized to a shorter side of `short` pixels.
 
-    The longer side is at most LONG_SIDE; if necessary, the shorter side is less than `short`. The image is resized
-    bilinearly, the label map by nearest neighbour.
+    The longer side is at most LONG_SIDE, even if the shorter side then has less than `short` pixels. The image is
+    resized bilinearly, the label map by nearest neighbour.
     """
     height, width = truth.shape
     scale = min(short / min(height, width), LONG_SIDE / max(height, width))

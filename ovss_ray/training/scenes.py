@@ -41,8 +41,8 @@ def batch(
     """Return the scenes of a step, with things of the training split.
 
     Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). The default of `width` is a
-    random width of WIDTHS. `things` is the range of the number of things. `unnamed` is the probability that a colour
-    has no name, and also that a pattern has no name.
+    random width of WIDTHS. `things` is the range of the number of things. `unnamed` is the probability that a thing
+    has a random unnamed colour, and independently an unnamed pattern.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))
@@ -58,7 +58,7 @@ def _scene(drawn: np.random.Generator, things: tuple[int, int], unnamed: float, 
 
 
 def _estranged(drawn: np.random.Generator, thing: Thing, unnamed: float) -> Thing:
-    """Return a thing whose colour and pattern are each replaced by unnamed ones with probability `unnamed`."""
+    """Return a thing with colour and pattern each set to None with probability `unnamed` (see Thing)."""
     if drawn.random() < unnamed:
         thing = replace(thing, colour=None)
     return replace(thing, pattern=None) if drawn.random() < unnamed else thing

@@ -22,7 +22,7 @@ TYPES = {"1": "n", "2": "v", "3": "a", "4": "r", "5": "a"}
 
 
 def main(folder: Path, target: Path = FILE) -> None:
-    """Write the extract of the database in a folder. Raises OvssError for a missing file."""
+    """Read WordNet's database in `folder`, and write the extract to `target`. Raises OvssError for a missing file."""
     needed = ["data.noun", "noun.exc", "cntlist.rev", *(f"index.{name}" for name in PARTS_OF_SPEECH)]
     if missing := [name for name in needed if not (folder / name).is_file()]:
         raise OvssError(
@@ -65,7 +65,7 @@ def _hypernyms(fields: list[str]) -> list[str]:
 
 
 def _parts_of_speech(folder: Path) -> Iterator[str]:
-    """Yield lines of a lemma and the letters of its parts of speech, most frequent first; without pure nouns."""
+    """Yield "lemma letters" for lemmas that are not only nouns: a letter per part of speech, most frequent first."""
     uses: Counter[tuple[str, str]] = Counter()
     for line in _lines(folder / "cntlist.rev"):
         if match := re.match(r"(\S+)%(\d):\S+ \d+ (\d+)", line):

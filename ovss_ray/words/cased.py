@@ -66,7 +66,7 @@ def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
 
 
 def singular(word: str) -> str:
-    """Return a word without the s of a plural, by the rules of step 9; "cities", "shoes" and "mice" are unchanged.
+    """Return the singular of a plural in "s", by the rules of step 9; "cities", "shoes" and "mice" are unchanged.
 
     Raises OvssError if the library inflect is missing.
     """

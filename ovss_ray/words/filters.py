@@ -1,4 +1,4 @@
-"""Filters from captions to words: nouns by WordNet, nouns as in AutoSeg, noun phrases by spaCy, and lists.
+"""Filters from captions to words: nouns by WordNet or as in AutoSeg, noun phrases by spaCy, comma-separated names.
 
 Each filter returns word → number of occurrences, the most frequent first, then in the order of first occurrence.
 CaSED's filter is in cased.py.

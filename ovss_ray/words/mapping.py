@@ -32,7 +32,7 @@ from ovss_ray.words import lave, similarity
 from ovss_ray.words.wordnet import nouns
 
 Word = tuple[str, ...]
-"""Names of a word, the displayed name first."""
+"""A predicted class of an image, as a tuple of its names, the displayed name first."""
 Outcomes = list[tuple[int, str]]
 """For each word: class index or NONE, and the rule that decided, such as "hypernym"; "" for an unmapped word."""
 Rule = Callable[[Sequence[Word], Vocabulary], Outcomes]
@@ -73,7 +73,7 @@ def parse(text: str) -> Mapping:
 
 
 def _load(part: str, text: str) -> tuple[Rule, str]:
-    """Return the rule for a part of the option, and a sentence that identifies the rule's file; "" without a file."""
+    """Return the rule of one mapping in the option, and a sentence that identifies its file; "" without a file."""
     name, _, option = part.partition(":")
     option, minimum = _threshold(option, text)
     if name in ("exact", "lemma") and not option:
@@ -120,7 +120,7 @@ def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
 
 
 def _wordnet(minimum: Fraction | None) -> Rule:
-    """Return the rule of WordNet. `minimum`: smallest Wu-Palmer similarity for a match; None: without similarities."""
+    """Return the rule of WordNet. `minimum`: smallest Wu-Palmer similarity for a match; None: no such matches."""
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         classes = [_senses(synonyms(names)[0]) for names in vocabulary.classes]
@@ -164,7 +164,7 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 
 
 def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
-    """Return synset → (steps up to it, index of the nearest class), for synsets at or above a class's sense."""
+    """Return synset → (steps up from the nearest class, index of this class), for senses of classes and above."""
     reached: dict[int, tuple[int, int]] = {}
     for index, ranks in enumerate(classes):
         for sense in ranks:
@@ -174,7 +174,7 @@ def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
 
 
 def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimum: Fraction) -> tuple[int, str]:
-    """Return the class with the largest Wu-Palmer similarity of any two senses, the first class on ties.
+    """Return the class with the sense most similar to a sense of the word, by Wu-Palmer; the first class on ties.
 
     `reached` is the result of `_reached`. The result is (NONE, "") if the similarity is below `minimum`, or if the word
     has no senses.
@@ -190,9 +190,9 @@ def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimu
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
-    """Return the rule that maps a word to the most similar class. Only the first name of each is compared.
+    """Return the rule that maps a word to the most similar class. Only their first names are compared.
 
-    If this similarity is below `minimum`, the word stays unmapped. The first class wins ties.
+    If the largest similarity is below `minimum`, the word stays unmapped. The first class wins ties.
     """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
@@ -238,7 +238,7 @@ def _table(file: str, rows: Iterator[tuple[str, str]]) -> Rule:
         if unknown := [name for name, index in indices.items() if index == NONE]:
             raise OvssError(
                 f"{file}: {len(unknown)} classes such as {unknown[0]!r} are not among the classes of the benchmark. "
-                'Write their names; null in JSON, or nothing in CSV, stands for "no class"'
+                'Write class names of the benchmark. For "no class", write null in JSON, or nothing in CSV'
             )
         listed = (next((classes[key] for key in map(folded, names) if key in classes), "") for names in words)
         return [(indices[name], "table") if name else (NONE, "") for name in listed]

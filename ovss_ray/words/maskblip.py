@@ -36,10 +36,10 @@ def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray])
 
 
 def best_iou(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the mean over true classes of their highest IoU with a segment of the prediction, 0 to 1.
+    """Return the mean over the true classes of each class's highest IoU with a predicted segment, 0 to 1.
 
-    Truth and prediction are label maps (H, W). Class 0, the background, is left out; NaN if there is no other class. A
-    segment may be the best of several classes.
+    Truth and prediction are label maps (H, W). Class 0, the background, is left out. The result is NaN if there is no
+    other class. Several classes may have the same best segment.
     """
     classes = [g for g in np.unique(truth) if g != 0]
     segments = [prediction == index for index in np.unique(prediction)]

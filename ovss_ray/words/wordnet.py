@@ -54,7 +54,7 @@ class Nouns:
         return form in self._lemmas
 
     def is_noun(self, word: str) -> bool:
-        """Return whether a word, in any case, singular or plural, is a noun."""
+        """Return whether a word is a noun. It may be singular or plural, in upper or lower case."""
         return bool(self.lemmas(word))
 
     def parts_of_speech(self, form: str) -> str:
@@ -65,11 +65,11 @@ class Nouns:
         return self._parts.get(form) or ("n" if form in self._lemmas else "")
 
     def morphy(self, form: str) -> list[str]:
-        """Return the lemmas that a form may stand for; [] if there are none. The form's case counts.
+        """Return the lemmas that a form may stand for; [] if there are none. Upper and lower case differ.
 
-        Candidates are the form itself and, if it is irregular, its exceptions, else the results of SUFFIXES. Candidates
-        that are lemmas of WordNet are returned. If none is a lemma, SUFFIXES is applied to the results again, as in
-        NLTK.
+        The form itself is a candidate. The other candidates are its exceptions if it is irregular, else the results of
+        SUFFIXES. Candidates that are lemmas of WordNet are returned. If a regular form has none, SUFFIXES is applied to
+        the results again, as in NLTK.
         """
         if form in self._exceptions:
             return self._known([form, *self._exceptions[form]])

@@ -81,7 +81,7 @@ def test_faulty_entries_fail_their_own_images_and_5000_entries_are_quick(tmp_pat
     assert "10,000 words, more than given_words.most (1,000)" in said["many"]
     assert "invalid character" in said["control"]
     assert "empty name" in said["empty"]
-    assert "expected a list of names, such as [\"sky\", \"road\"], found 'sky, road'" in said["text"]
+    assert 'expected a list of names, such as ["sky", "road"], found \'sky, road\'' in said["text"]
     assert "the word 3 is neither a name nor a list" in said["number"]
     assert "0 of 5,006 entries belong to the image 'absent'" in said["absent"]
     assert "Add an entry for the image, or set given_words.missing=benchmark" in said["absent"]
@@ -116,8 +116,8 @@ def test_entries_and_images_that_lack_each_other_are_named_before_the_run(tmp_pa
         (".json", "[]", "no entries"),
         (".json", "3", "found 3, expected an object or a list"),
         (".jsonl", [{"image_id": "a", "classes": []}, ["b"]], "line 2 is .'b'., expected an object"),
-        (".jsonl", [{"id": "a", "classes": []}], "line 1 has no image: its keys are id, classes"),
-        (".parquet", {"image_id": ["a"], "label": ["sky"]}, "row 0 has no words: its keys are image_id"),
+        (".jsonl", [{"id": "a", "classes": []}], "line 1 has no image: expected key image_id, found id, classes"),
+        (".parquet", {"image_id": ["a"], "label": ["sky"]}, "row 0 has no words: expected key classes, found image_id"),
         (".txt", "sky", "unknown suffix '.txt'"),
     ],
 )

@@ -331,7 +331,7 @@ def test_formats_of_label_files_are_those_of_predictions(tmp_path: Path, name: s
 
 def test_a_folder_without_label_maps_is_refused_with_what_is_there(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", MAP)
-    with pytest.raises(OvssError, match=r"no label maps found, only 1 files \.npy\. Accepted: \.png"):
+    with pytest.raises(OvssError, match=r"no label maps; found: 1 files \.npy\. Accepted: \.png"):
         Stage.files(Stage.Config(path=str(tmp_path)))
 
 

@@ -117,7 +117,7 @@ def test_words_that_yaml_takes_for_other_values_and_words_of_every_script_are_na
         ("words.yaml", "names: [car]\ntemplates: ['a photo']", "the template 'a photo' must have one {}"),
         ("words.yaml", "names: [[car, [coupe]]]", "names.0.1: expected text"),
         ("words.yaml", "names: [car]\nmap: [car]", "map: expected a table"),
-        ("words.yaml", "images: a.json\nnames: [car]", "`images` has the words of each image. Remove `names`"),
+        ("words.yaml", "images: a.json\nnames: [car]", "`images` lists the words of each image. It excludes `names`"),
     ],
 )
 def test_a_file_that_is_no_list_of_words_is_refused(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_words_of_each_image_are_for_all_benchmarks_and_from_one_stage(tmp_path:
         OvssError, match="All benchmarks of the run need this file, with equal `add`: scenes:seen, scenes:all"
     ):
         plan_runs("oracle", tmp_path, (), settings)
-    with pytest.raises(OvssError, match=r"the stage 'tags' of this config gives each image its words, too\. Use"):
+    with pytest.raises(OvssError, match=r"the stage 'tags' of this config also provides words\. Use"):
         plan("vocabulary_free_tiny", tmp_path, file)
     with pytest.raises(OvssError, match="none of the 1 entries belongs to an image of this run"):
         plan("oracle", tmp_path, file)

@@ -131,7 +131,7 @@ def test_relations_apply_to_every_run_that_is_compared(tmp_path: Path) -> None:
     [
         ('{"file": "a.yaml"}', "relations.json: damaged: KeyError"),
         ('{"file": "a.yaml", "pairs": [[1]]}', "relations.json: damaged: ValueError"),
-        ('{"file": "a.yaml", "pairs": [[1, 42]]}', "relations of classes that are not among the 42 of scenes:seen"),
+        ('{"file": "a.yaml", "pairs": [[1, 42]]}', "classes that are not among the 42 labels of scenes:seen"),
         ("{", "relations.json: damaged, invalid JSON"),
     ],
 )

@@ -19,7 +19,7 @@ images, labels   patterns of photographs and of label files: one pattern or a li
                  the YAML file. If no file there fits, they are relative to the data root. `**` stands for any number
                  of nested folders. A pattern that names a folder stands for all files below it. Extensions match
                  in upper and lower case. If a folder is called `data [2024]`, `data [2024]/*.jpg` finds its files.
-                 Archives (.zip, .tar) are folders, and {000..010} is a list of numbers: `shards/{000..010}.tar/*.jpg`.
+                 Archives (.zip, .tar) count as folders; {000..010} means 000 to 010: `shards/{000..010}.tar/*.jpg`.
                  All paths may be URIs, such as s3://bucket/photos/*.jpg
 table            Parquet files, such as data/val-*.parquet, or a folder that Hugging Face's `save_to_disk` wrote, in
                  place of single files. `images` and `labels` are then names of columns. A cell holds the bytes of an
@@ -158,7 +158,7 @@ def _indexed(values: Values) -> partial[np.ndarray]:
 def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
     """Return a table of colours: red · 65536 + green · 256 + blue → label index or IGNORE.
 
-    Raises OvssError unless every class has its own colour.
+    Raises OvssError if a class has no colour, or if a colour is listed twice.
     """
     ignored = np.array(() if described.ignore is None else described.ignore).reshape(-1, 3)
     table = dict.fromkeys(colour_numbers(ignored).tolist(), IGNORE)

@@ -252,7 +252,7 @@ def _is_count(text: str) -> bool:
 
 
 def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None = None) -> Listed:
-    """Return the classes in lines of names. Raises OvssError for an invalid name or label value.
+    """Return the class list whose names are the texts of `lines`. Raises OvssError for an invalid name or label value.
 
     labelme's line "__ignore__" is left out, and its "_background_" becomes "background".
 

@@ -16,7 +16,7 @@ DEFAULT_IGNORE = 255
 TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
 NEWER = ("values", "table", "ids")
-"""Keys added in later releases. `Description.rules` omits unused ones, so that runs of earlier releases can resume."""
+"""Keys added in later releases. `Description.rules` omits them if they are unset, so that earlier runs can resume."""
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -75,7 +75,7 @@ class Description(Settings):
         return self
 
     def _fits_table(self) -> None:
-        """Raise ValueError if keys for files are used for a table, or the key `ids` without a table."""
+        """Raise ValueError if a description of a table has keys for files, or if `ids` is set without a table."""
         if self.table is None and self.ids is not None:
             raise ValueError("`ids` names a column of a `table`. Add the key `table`, or remove `ids`")
         if self.table is not None and (self.image_suffix or self.label_suffix or self.unpaired != "error"):

@@ -1,13 +1,13 @@
 """Patterns of file names, such as `images/**/*.jpg`, and a search for the files that fit them.
 
 A step is a part of a pattern between two slashes. In a step, `*`, `?` and `[...]` are wildcards; `**` stands for any
-number of folders. Wildcards in a step are plain characters if a file or folder has exactly this name: `data
+number of folders. Wildcards are plain characters if the name of a file or folder equals the whole step: `data
 [2024]/*.jpg`. A pattern that names a folder stands for all files below it. Extensions match in upper and lower case:
 `*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed,
 except links to a parent folder. If links lead to a folder by two paths, its files are listed once.
 
-A step with the extension of an archive matches archives. They are searched like folders: `shards/*.tar/*.jpg`. Numbers
-in braces stand for a list of steps: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
+A step with the extension of an archive matches archives. They are searched like folders: `shards/*.tar/*.jpg`. A range
+in braces stands for several names: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
 """
 
 import re
@@ -21,7 +21,7 @@ from ovss_ray.io import files
 from ovss_ray.io.files import Trail
 
 MANY = 100_000
-"""Largest number of steps to which numbers in braces may expand."""
+"""Largest number of names to which a range in braces, such as {000..010}, may expand."""
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -190,7 +190,7 @@ def split_ending(name: str) -> tuple[str, str]:
 
 
 def expanded(pattern: str) -> Iterator[str]:
-    """Yield the patterns to which numbers in braces expand a pattern. Without braces, yield the pattern unchanged."""
+    """Yield the patterns that result from expanding ranges in braces. Without braces, yield the pattern unchanged."""
     match = _BRACES.search(pattern)
     if not match:
         yield pattern
@@ -219,7 +219,7 @@ def _steps(path: str) -> tuple[str, ...]:
 def _varying(patterns: Sequence[tuple[str, ...]]) -> list[list[bool]]:
     """Return a bool per pattern and step: whether the patterns differ in this step.
 
-    The last step is a file name, and always False. With different numbers of steps, all values are False.
+    The value of the last step, a file name, is always False. If the numbers of steps differ, all values are False.
     """
     if len({len(steps) for steps in patterns}) != 1:
         return [[False] * len(steps) for steps in patterns]

@@ -11,7 +11,7 @@ from ovss_ray.io.files.cells import Cell
 
 
 def items(described: Description, bases: Sequence[str]) -> Items:
-    """List the rows of the tables below the first folder of `bases` that has any. Raises OvssError."""
+    """List the rows of the tables below the first folder of `bases` that contains tables. Raises OvssError."""
     patterns = described.patterns("table")
     for base in bases:
         matches = Search(base, patterns)

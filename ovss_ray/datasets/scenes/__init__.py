@@ -75,12 +75,12 @@ OCCURRING = {"seen": SEEN, "held-out": HELD_OUT, "all": COMBINATIONS, "847": COM
 
 
 def name(content: str | Thing) -> str:
-    """Return the class name of a surface or thing. A colour or pattern without a name is left out."""
+    """Return the class name of a surface or thing. A random colour or pattern (None) is not part of the name."""
     return content if isinstance(content, str) else " ".join(word for word in words(content) if word)
 
 
 def words(thing: Thing) -> tuple[str | None, str | None, str]:
-    """Return the words for pattern, colour and shape, as in the class name; None for a part without a name."""
+    """Return pattern, colour and shape as words of the class name; None for a random pattern or colour."""
     return thing.pattern, thing.colour, thing.shape
 
 
@@ -149,7 +149,7 @@ def label_map(drawn: Scene, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def instance_map(drawn: Scene, vocabulary: Vocabulary) -> np.ndarray:
-    """Return (H, W) uint16: 1000 · (number of the thing, from 1) + index of its class, and 0 for surfaces."""
+    """Return the instance map (H, W) uint16: 1000 · (number of the thing, from 1) + index of its class; surfaces: 0."""
     things = [number for number, content in enumerate(drawn.contents) if isinstance(content, Thing)]
     values = np.zeros(len(drawn.contents), np.uint16)
     for place, number in enumerate(things, 1):

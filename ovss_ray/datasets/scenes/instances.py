@@ -43,5 +43,5 @@ def instances(item: Item, data: bytes) -> Instances:
 
 
 def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
-    """Return (H, W) uint16: the label of the instance at each pixel, IGNORE without an instance. Raises OvssError."""
+    """Return a label map (H, W) uint16: label of the instance at each pixel, else IGNORE. Raises OvssError."""
     return instances(item, data).label_map()

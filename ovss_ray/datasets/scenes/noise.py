@@ -11,7 +11,7 @@ Field = np.ndarray
 
 @cache
 def _atlas() -> Mapping[str, Field]:
-    """Return noises by name, each (800, 1000) float32, standard deviation about 1; `white` is rough, `cloud` smooth."""
+    """Return name → noise (800, 1000) float32 of standard deviation about 1; `white` is rough, `cloud` smooth."""
     white = np.random.default_rng(0).integers(-1000, 1001, (800, 1000))
     atlas = {"white": white * (1.7 / 1000)}
     for name, radius, gain in (("fine", 1, 5.2e-3), ("soft", 6, 3.8e-2), ("cloud", 24, 1.45e-1)):

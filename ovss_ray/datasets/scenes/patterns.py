@@ -1,6 +1,6 @@
 """Two-colour patterns, such as stripes, that are painted on a thing of a drawn scene.
 
-In shapes, h and w are the height and width of the thing's box in pixels.
+In array shapes, h and w are the height and width of the thing's box in pixels.
 """
 
 from collections.abc import Callable, Mapping

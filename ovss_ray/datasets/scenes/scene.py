@@ -29,12 +29,12 @@ COLOURS = {
     "black": (0.07, 0.07, 0.08),
 }
 RADIUS = (0.11, 0.24)
-"""Radius of a thing, as a fraction of the scene's shorter side."""
+"""Range of the radius of a thing, as a fraction of the scene's shorter side."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Appearance of a thing. None stands for a random colour or pattern, which has no name."""
+    """Appearance of a thing. None stands for a random colour or pattern that is not part of the class name."""
 
     colour: str | None
     pattern: str | None
@@ -95,7 +95,7 @@ def _ground(drawn: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarr
 def _place(
     drawn: np.random.Generator, size: tuple[int, int], radius: float, places: Sequence[tuple[float, float, float]]
 ) -> tuple[float, float]:
-    """Return the centre x, y of a thing in pixels: the one of six random places that hides earlier things least."""
+    """Return the centre x, y of a thing in pixels: of six random places, the place that hides earlier things least."""
     height, width = size
     margin = 0.7 * radius
     tried = [(float(drawn.uniform(0, width)), float(drawn.uniform(0, height))) for _ in range(6)]

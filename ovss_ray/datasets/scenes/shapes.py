@@ -1,11 +1,14 @@
-"""Shapes of things in coordinates whose unit is the thing's radius. Letters: h w pixels of the thing's box."""
+"""Shapes of drawn things, such as a ring or a star. Coordinates are in units of the thing's radius.
+
+Letters: h w pixels of the thing's box.
+"""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 Field = np.ndarray
-"""Array with a coordinate per pixel, (h, w) float32."""
+"""Coordinate u or v of each pixel, (h, w) float32."""
 
 _NORMALS = [(0.0, 1.0), (0.951057, 0.309017), (0.587785, -0.809017), (-0.587785, -0.809017), (-0.951057, 0.309017)]
 """Unit normals (x, y) of the five lines that bound a five-pointed star."""

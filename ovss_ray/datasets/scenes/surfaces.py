@@ -94,4 +94,4 @@ SURFACES: Mapping[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarr
     "water": _water,
     "wood": _wood,
 }
-"""Name → function (random generator, size H, W) that returns the texture, (H, W, 3) float32 in 0..1."""
+"""Name → function that returns the texture, (H, W, 3) float32 in 0..1. Arguments: random generator, size (H, W)."""

@@ -158,10 +158,10 @@ def _init() -> None:
 
 
 def _runtime() -> dict[str, Any] | None:
-    """Return the runtime environment that gives the variables in HANDED_ON to workers on other machines.
+    """Return the runtime environment that passes the environment variables in HANDED_ON to workers on other machines.
 
-    For a submitted job, the result has only the variables that the job's environment lacks. If it lacks none, the
-    result is None. Ray merges both environments.
+    For a submitted job, it contains only those variables that the job's own runtime environment lacks. If none is
+    lacking, return None. Ray merges the returned runtime environment with that of the job.
     """
     brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
     variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}

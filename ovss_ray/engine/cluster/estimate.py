@@ -32,7 +32,7 @@ A block is one batch, or several if there are many workers (see engine/pools/blo
 
 @dataclass(frozen=True)
 class Probed:
-    """Measurements of a probe: a few images in one process."""
+    """Measurements of a probe, which computes a few images in one process."""
 
     images: int
     seconds: Mapping[str, float]
@@ -96,7 +96,7 @@ class Estimate:
         return None if self.probed is None else sum(self.probed.bytes.get(name, 0.0) for name in step.columns)
 
     def store(self) -> float | None:
-        """Return the bytes of the object store that keep all workers busy; None: not measured.
+        """Return the bytes of object store that are needed to keep all workers busy; None: not measured.
 
         Each worker has IN_FLIGHT blocks that wait for it or are in progress, and one block of results. Each node also
         holds the prepared arrays.
@@ -180,7 +180,7 @@ def placed(plan: RunPlan, size: Size) -> list[Placed]:
 
 
 def this_machine(gpus: int) -> Size:
-    """Return this machine as a cluster of one node, with the memory that Ray would give to workers and store."""
+    """Return this machine as a cluster of one node, with the memory that Ray would give workers and object store."""
     memory = psutil.virtual_memory()
     store = STORE_SHARE * memory.total
     return Size((Node(os.cpu_count() or 1, gpus, max(0.0, memory.available - store), {STORE: store}),))
@@ -196,7 +196,7 @@ def imagined(text: str) -> Size:
     numbers = {"nodes": 1.0, "gpus": 0.0, "memory": -1.0} | {key: _number(value) for key, value in pairs.items()}
     if not set(numbers) == {"nodes", "cpus", "gpus", "memory"} or min(numbers.values()) < 0:
         raise OvssError(
-            f"--on {text}: write the number of nodes, and the CPUs, GPUs and GB of memory of one node, such as "
+            f"--on {text}: expected the number of nodes, and the CPUs, GPUs and GB of memory of one node, such as "
             "nodes=8,cpus=96,gpus=8,memory=500"
         )
     memory = 1e9 * numbers["memory"]

@@ -1,4 +1,4 @@
-"""Reduction of Ray's overhead: fewer processes in a local cluster, and fewer sums of resource use in Ray Data.
+"""Reduction of Ray's overhead: a local cluster runs fewer processes, and Ray Data sums up its resource use less often.
 
 This module uses Ray's private API, as listed in ray_internals.py.
 """
@@ -13,9 +13,9 @@ from typing import Any
 from ovss_ray.engine.cluster import ray_internals
 
 IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
-"""Names of the methods of Ray's Node that start processes that no run needs: log monitor, dashboard and autoscaler.
+"""Names of methods of Ray's class Node. They start processes that no run needs: log monitor, dashboard, autoscaler.
 
-Their start takes 3 CPU seconds, and ray.init waits for the dashboard."""
+The processes take 3 CPU seconds to start, and ray.init waits for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
 """Functions that `lean` disables: (module, object in it) → names of the object's functions."""
 PERIOD = 0.1

@@ -120,7 +120,7 @@ def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]
 
     The workers' resources are taken from `rooms`. `limits`: maximum number of workers per kind. Returns one list per
     kind, with the index of each worker's node. Workers without a GPU are placed on nodes without GPUs if possible, as
-    by Ray.
+    Ray does.
     """
     order = [sorted(range(len(rooms)), key=lambda i: bool(rooms[i].gpus) and not need.gpus) for need in needs]
     at, placed = [0] * len(needs), [[] for _ in needs]  # type: tuple[list[int], list[list[int]]]

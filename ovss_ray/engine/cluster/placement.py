@@ -74,7 +74,7 @@ class Placed:
 
 
 WRITING = 0.1
-"""CPUs that a task for writing records requests from Ray"""
+"""CPUs that Ray reserves for each task that writes records"""
 HEAP = 1e9
 """Approximate bytes of a worker's memory for libraries, a few images and intermediate results, but not for weights"""
 THREADS = 4.0
@@ -200,9 +200,9 @@ def unmet(pools: Sequence[Placed], size: Size) -> str:
 
 
 def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
-    """Return a warning if a method for GPUs runs on CPUs of a cluster that nodes may join, else "".
+    """Return a warning if a GPU method is placed on CPUs although nodes may still join the cluster, else "".
 
-    Networks whose weights have fewer than HEAVY bytes are also fast without a GPU.
+    There is no warning for networks whose weights have fewer than HEAVY bytes: they are also fast without a GPU.
     """
     slow = [stage.use for pool in pools if not pool.gpus for stage in pool.stages if stage.kind().gpu]
     if not (size.grows and slow and weights >= HEAVY):
@@ -281,7 +281,7 @@ def _placed(pool: Pool, need: Need, workers: tuple[int, int, int], batch: int) -
 
 
 def _growing(pool: Pool, most: int, size: Size) -> int:
-    """Return the maximum number of workers: more than fit now, if the config says "auto" and nodes may join."""
+    """Return the maximum number of workers: sharing.MOST if `workers` is "auto" and nodes may join, else `most`."""
     return sharing.MOST if size.grows and pool.workers == "auto" else most
 
 

@@ -108,7 +108,7 @@ def room(plan: RunPlan) -> None:
 
 
 def _other_weights(stages: Sequence[StageConfig], expected: Mapping[str, str]) -> str:
-    """Return the error message of weights.check in this process, or ""."""
+    """Return the error message of weights.check on this node; "" if this node has the expected weights."""
     try:
         weights.check(stages, expected, ray.util.get_node_ip_address())
     except OvssError as failure:

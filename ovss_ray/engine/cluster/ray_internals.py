@@ -89,8 +89,8 @@ BEFORE_IMPORT = {
 LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """Environment variables that are also set before Ray is imported, if the cluster is local: name → value.
 
-By default, if the program was started with `uv run`, Ray packs the current folder with all data and runs. It sends the
-archive to the workers, and starts each with `uv run`. A local cluster does not need this."""
+If `uv run` started the program, Ray by default packs the current folder, including all data, into an archive.
+It sends the archive to the workers, and starts each worker with `uv run`. A local cluster does not need this."""
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
 DAEMONS = ("gcs_server", "raylet")

@@ -41,7 +41,7 @@ def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) ->
 
 
 def need(pool: Pool, cpus: float, gpus: float) -> Need:
-    """Return the needs of one worker of a pool. `cpus` and `gpus` are used where the config has "auto"."""
+    """Return the resources that one worker of a pool needs. `cpus` and `gpus` replace "auto" in the config."""
     kind = {f"accelerator_type:{pool.accelerator}": 0.001} if pool.accelerator and gpus else {}
     cpus, gpus = (cpus if pool.cpus == "auto" else pool.cpus), (gpus if pool.gpus == "auto" else pool.gpus)
     return Need(cpus, gpus, {**pool.resources, **kind}, pool.labels)

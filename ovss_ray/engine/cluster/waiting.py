@@ -27,7 +27,7 @@ CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
-    """Wait until the cluster has the nodes, CPUs and GPUs `wanted`, at most `patience` seconds.
+    """Wait up to `patience` seconds until the cluster has the `wanted` numbers of nodes, CPUs and GPUs.
 
     An autoscaler gets a request for these nodes, CPUs and GPUs. Raises OvssError if the cluster is still too small at
     the end. If this process has started the cluster, no nodes can join, and the error is raised at once.
@@ -187,7 +187,7 @@ def _spread(nodes: int) -> Iterator[None]:
 
 
 def _amounts(wanted: WaitFor, size: Size) -> dict[str, tuple[float, int]]:
-    """Return kind of resource → (present number, wanted number), for the kinds that are wanted."""
+    """Return kind of resource → (present number, wanted number), without kinds whose wanted number is 0."""
     nodes = sum(bool(node.cpus or node.gpus) for node in size.nodes)  # a head without CPUs is not counted
     amounts = {"nodes": (nodes, wanted.nodes), "cpus": (size.cpus, wanted.cpus), "gpus": (size.gpus, wanted.gpus)}
     return {kind: pair for kind, pair in amounts.items() if pair[1]}

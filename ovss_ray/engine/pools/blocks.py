@@ -17,7 +17,7 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Maximum number of workers for blocks of one batch: the workers of the largest pool times the number of pools"""
+"""Maximum of workers × pools at which a block is a single batch; workers: those of the largest pool"""
 MOST = 64
 """Maximum number of images in a block of several batches: 67 MB of photographs of 512 × 683 pixels"""
 BYTES = 128e6
@@ -33,7 +33,7 @@ SAMPLE = 8
 SHARE = 32
 """Minimum number of blocks per worker, if a block has several batches.
 
-The last blocks end at different times, so a worker idles for half a block at the end. A dead worker's block is computed
+More blocks waste less time: a worker idles for about half a block at the end, and a dead worker's block is computed
 again."""
 LIMIT = 10_000
 """Maximum number of blocks of a run, since the driver process holds all of them"""

@@ -1,8 +1,8 @@
 """Counters and gauges of a run, as metrics of Ray: each node's agent offers them to Prometheus.
 
-They live in the process of the ledger (engine/ledger.py), since a driver outside of the cluster would export nothing.
-The driver sends its values every few seconds (progress.Exported), so a batch costs nothing. Prometheus sees each name
-with the prefix `ray_`, and counters with the suffix `_total`.
+They are exported by the process of the ledger (engine/ledger.py), since a driver outside the cluster would export
+nothing. The driver sends its values to the ledger every few seconds (see progress.Exported), not per batch. In
+Prometheus, each name has the prefix `ray_`, and the name of a counter has the suffix `_total`.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """Present value of a metric. `labels`: values of the labels of its kind, in the same order."""
+    """Current value of a metric. `labels`: one value for each label in Kind.labels, in the same order."""
 
     name: str
     value: float

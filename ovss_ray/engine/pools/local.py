@@ -33,7 +33,7 @@ _idle: list["LocalPool"] | None = None
 
 @contextmanager
 def reused() -> Iterator[None]:
-    """Keep the workers of a run for the next run during the block. Their processes have imported the libraries."""
+    """Keep the workers of each run in the block for the next run. Their processes have imported the libraries."""
     global _idle
     _idle = []
     try:
@@ -91,7 +91,7 @@ class LocalPool:
         """Send the images of a manifest through the workers. Yield one receipt per written file of records.
 
         `arguments` are those of Recorder. `write` writes a table of records, and returns its receipts. The workers call
-        `write` if a batch is a whole file. Otherwise, this process calls `write` with `size` records or more.
+        `write` if a batch has `size` images or more. Else this process calls `write` with `size` records or more.
 
         If the process of a worker dies, Ray restarts it and sends its batches again, as with Ray Data. Raises the
         errors of Ray.
@@ -164,7 +164,7 @@ class _Process:
         return prepared(stage, threads, vocabularies, listener)
 
     def compute(self, setup: Sequence[Any], batch: Batch) -> pa.Table:
-        """Return Recorder's result for a batch: records or receipts. `setup`: reference to Recorder's arguments."""
+        """Return Recorder's result for a batch: records or receipts. `setup`: [reference to Recorder's arguments]."""
         if self.recorder is None:
             self.recorder = Recorder(**ray.get(setup[0]))
         return self.recorder(batch)

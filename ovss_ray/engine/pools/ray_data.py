@@ -23,7 +23,7 @@ def receipts(
     size: int,
     benchmarks: Mapping[str, Benchmark],
 ) -> Iterator[dict[str, Any]]:
-    """Send images, rows of a manifest, through the pools. Yield one receipt per written file of records.
+    """Send `images` (rows of a manifest) through the pools. Yield one receipt per written file of records.
 
     `keeps`: columns to keep after each stage. `shared`: arguments for the workers of all pools. `write` writes a table
     of records, and returns its receipts. The workers of the last pool call `write` if they get `size` images or more at

@@ -69,7 +69,7 @@ class Tracker(Protocol):
     """address or folder at which the user can view the run"""
 
     def __init__(self, target: str, run: Tracked) -> None:
-        """Connect, and record the facts. `target`: the part of the option after the first colon; "" for none."""
+        """Connect, and record the facts `run`. `target`: the part of the option after the first colon; "" for none."""
 
     def log(self, values: Mapping[str, float], images: int) -> None:
         """Record provisional values, such as "provisional/camvid/miou". `images`: number of images with a record."""
@@ -98,7 +98,7 @@ def plain(text: str) -> str:
 
 
 def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
-    """Return the trackers that options name, without repetition. Nothing is sent yet.
+    """Return the trackers that are named in `options`, each one once. Nothing is sent yet.
 
     Raises OvssError for an unknown tracker, a missing package, or a target that the tracker's `check` refuses.
     """
@@ -192,8 +192,8 @@ class Tracking(Relay):
 def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
     """Call `work` with a listener, and return the report that `work` returns. Send values and report to the trackers.
 
-    `work` also receives a function that sends the report, and returns it with the trackers' faults. `work` calls this
-    function before it releases the run folder.
+    `work` also receives a function that sends the report to the trackers. This function returns the report with the
+    trackers' faults. `work` calls it before releasing the run folder.
     """
     if not choices:
         return work(progress)

@@ -108,7 +108,7 @@ def _read(messages: "queue.SimpleQueue[Message]") -> None:
 
 
 def _waiting(messages: "queue.SimpleQueue[Message]") -> list[Message]:
-    """Return all messages that have arrived, at least one."""
+    """Return all messages that have arrived. If there are none, wait for the first."""
     taken = [messages.get()]
     while not messages.empty():
         taken.append(messages.get())

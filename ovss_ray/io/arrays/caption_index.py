@@ -24,7 +24,7 @@ from ovss_ray.io.files.cache import cache_folder
 BLOCK = 1 << 26
 """Maximum bytes in float32 of a block of embeddings; the block's similarities to the queries have the same limit"""
 SURPLUS = 32
-"""Number of additional candidates: 2 · count + SURPLUS captions get a similarity in float64"""
+"""Number of extra candidates: for `count` results, a search compares 2 · count + SURPLUS captions in float64"""
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -185,7 +185,7 @@ def _chunks(texts: Sequence[str], embed: Embed) -> Iterator[np.ndarray]:
 
 
 def write(file: Path, parts: Iterator[np.ndarray], count: int, half: bool) -> None:
-    """Write the embeddings of `count` captions, in parts (n, D), to an .npy file, which is then renamed to `file`."""
+    """Write embeddings of `count` captions to an .npy file, then rename it to `file`. `parts`: arrays (n, D)."""
     aside = file.with_name(f"{uuid.uuid4().hex}.part")
     try:
         first = next(parts)

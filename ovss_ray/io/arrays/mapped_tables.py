@@ -22,7 +22,7 @@ def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
     """Return the rows of all parts as a table. The parts have this schema, and one of them is in memory at a time.
 
     A table of more than about FEW · CHUNK rows is memory-mapped: only the pages that are read occupy memory. Its file
-    is deleted together with the table. Raises OvssError if there is no space for it, and the errors of the parts.
+    is deleted together with the table. Raises OvssError if the file cannot be written, and any error of `parts`.
     """
     stream = _joined(parts)
     first = list(islice(stream, FEW + 1))
@@ -52,7 +52,7 @@ def no_space(failure: OSError) -> OvssError:
 
 
 def _joined(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join consecutive parts to tables of at least CHUNK rows, except the last one."""
+    """Yield tables of at least CHUNK rows, each joined from consecutive parts. The last table may have fewer rows."""
     waiting: list[pa.Table] = []
     for part in parts:
         waiting.append(part)
@@ -69,10 +69,10 @@ def blocks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 
 def texts(table: pa.Table, name: str, place: np.ndarray | None = None) -> np.ndarray:
-    """Return a text column, (n,) object. A missing text is ""; so are all texts if the column is missing.
+    """Return a text column, (n,) object. A missing text is ""; if the column is missing, all texts are "".
 
     `place`: (n,) int64 row numbers, in the order of the result; −1 for a missing text. Rows are looked up block by
-    block: pyarrow would first copy the whole column.
+    block, since pyarrow would otherwise first copy the whole column.
     """
     if place is None:
         return filled(table, name).to_numpy()
@@ -92,7 +92,7 @@ def filled(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def places(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> np.ndarray:
-    """Return the row number in `among` of each of n ids, (n,) int64; −1 for an id that is not in it."""
+    """Return the row number in `among` of each of n ids, (n,) int64; −1 for an id that `among` lacks."""
     if ids.equals(among):
         return np.arange(len(ids))
     return pc.fill_null(pc.index_in(ids, among), -1).to_numpy().astype(np.int64)

@@ -64,7 +64,7 @@ class Shards:
     def get(self, key: str) -> np.ndarray:
         """Return the array of a key. Raises OvssError if no shard has it."""
         if key not in self.places:
-            raise OvssError(f"{self.folder}: no array of {key!r} among {len(self.places)} keys in its shards")
+            raise OvssError(f"{self.folder}: no shard has the key {key!r}, among {len(self.places)} keys")
         with safetensors.safe_open(self.places[key], "np") as shard:
             array: np.ndarray = shard.get_tensor(key)
             return array

@@ -42,7 +42,7 @@ def read(uri: str | Path) -> bytes:
 
 
 def archive_of(uri: str) -> str | None:
-    """Return the archive of an address that is an archive or lies inside one; None for other addresses."""
+    """Return the archive that an address names, or in which the address lies; None for other addresses."""
     inside = archives.split(f"{uri.rstrip('/')}/")
     return inside and inside[0]
 
@@ -56,7 +56,7 @@ def _inner(uri: str) -> bytes | None:
 
 
 def _member(uri: str) -> Member | None:
-    """Return the file of an address inside an archive; None for another address. Raises OvssError if it is missing."""
+    """Return the file in an archive that an address names; None for another address. Raises OvssError if missing."""
     if member := archives.pinned(uri):
         return member
     if not (inside := archives.split(uri)):
@@ -123,7 +123,7 @@ def _lost_link(uri: str | Path) -> str:
 def stamp(uri: str) -> str:
     """Return a string that changes when a file changes, without reading the file.
 
-    The stamp of a local file consists of size, modification time, change time and inode, so copies differ.
+    The stamp of a local file consists of size, modification time, change time and inode. A copy has another stamp.
     The stamp of a remote file consists of its URI and of its size, times and checksums, if known.
     So two remote files of equal size have different stamps. In an archive or table, the stamp is the position and the
     archive's stamp. The stamp of a missing file is "absent". If nothing is known about a file, or it cannot be
@@ -210,7 +210,7 @@ def walk(folder: str | Path) -> list[str]:
 
 
 def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
-    """Yield the addresses of the files in a folder, or of all files below it, in arbitrary order.
+    """Yield the addresses of the files in a folder, or with `recursive` of all files below it, in arbitrary order.
 
     A folder that does not exist has no files. Broken links count as files; links to a parent folder are ignored. Local
     files are listed lazily, so that memory stays constant.

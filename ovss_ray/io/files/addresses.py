@@ -59,7 +59,7 @@ ADVICE = {
     **dict.fromkeys(_WEB, _HTTP),
     "hf": "For Hugging Face, type `hf auth login` or set HF_TOKEN",
 }
-"""Scheme → how to give credentials."""
+"""Scheme of a URI → advice for error messages: how to provide credentials."""
 
 
 def local(uri: str | Path) -> str | None:

@@ -25,7 +25,7 @@ from ovss_ray.io.files import addresses, archives, cache, remote
 from ovss_ray.io.files.archives import BLOCK, DEFLATED, STORED, Member
 
 VERSION = "1"
-"""Version of the tables, part of the name of a cached index."""
+"""Version of the index's tables. The file name of a cached index depends on it."""
 LARGEST = 1 << 31
 """Maximum size in bytes of a file that is read from an archive."""
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error, OSError)
@@ -139,14 +139,14 @@ def _fill(base: sqlite3.Connection, archive: str) -> None:
 
 
 def _place_of(base: sqlite3.Connection, path: str) -> str:
-    """Return the place of the earlier file to which a hard link leads."""
+    """Return the place of the file to which a hard link leads. If no earlier file has this path, return a reason."""
     folder, _, name = path.rpartition("/")
     row = base.execute("SELECT place FROM members WHERE folder = ? AND name = ?", (folder, name)).fetchone()
     return row[0] if row else f"it is a link to {path!r}"
 
 
 def _members(archive: str) -> Iterator[tuple[str, str]]:
-    """Yield path and place of each file in an archive; if a file cannot be read, the reason instead of the place."""
+    """Yield path and place (see Member.place) of each file. For an unreadable file, a reason replaces the place."""
     listed = _of_zip if archive.lower().endswith(".zip") else _of_tar
     try:
         with _opened(archive) as file:

@@ -106,12 +106,12 @@ def _is_remote_file(uri: str, minute: int) -> bool:
 
 
 def _minute() -> int:
-    """Return a number that changes every minute: facts about a remote archive are remembered for this time."""
+    """Return a number that changes every minute, as a cache key: facts about remote archives are cached until then."""
     return int(time.monotonic() // 60)
 
 
 def stamp(archive: str) -> str:
-    """Return the stamp of an archive (see `files.stamp`); that of a remote archive may be a minute old."""
+    """Return the stamp of an archive (see `files.stamp`). The stamp of a remote archive may be up to a minute old."""
     path = addresses.local(archive)
     if path is None:
         return _remote_stamp(archive, _minute())

@@ -1,4 +1,4 @@
-"""Folder of this project's caches, copies of remote files in it, and its limit in size."""
+"""Cache folder of this project: cached copies of remote files, and the limit on the size of copies and indexes."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ LIMIT = "OVSS_CACHE_GB"
 DEFAULT = 20.0
 """Default limit in GB"""
 YOUNG = 600.0
-"""Seconds since the last use of a file after which it may be deleted; earlier, a process may be about to open it"""
+"""Seconds after a file's last use in which it is not deleted, since a process may soon open it"""
 
 
 def cache_folder() -> Path:
@@ -48,7 +48,7 @@ def kept(name: str) -> Path:
 
 
 def trim() -> None:
-    """Delete files in the folder `files` down to the limit in size, least recently used first.
+    """Delete the least recently used files in the folder `files`, until its size is within the limit.
 
     Files that were used in the last ten minutes stay. The folder is listed at most once a minute.
     """

@@ -23,7 +23,7 @@ from ovss_ray.io.files import addresses, archives, cache, remote
 ENDINGS = (".parquet", ".arrow")
 """Extensions of tables."""
 ROOM = 256 << 20
-"""Bytes of row groups that a process caches."""
+"""Maximum bytes of row groups that a process caches."""
 _CELL = re.compile(r"(?P<table>.+?\.(?:parquet|arrow))@(?P<group>\d+)\.(?P<row>\d+)/(?P<column>[^/]+)", re.I | re.S)
 
 
@@ -69,7 +69,7 @@ def content(cell: Cell) -> bytes:
 def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
     """Raise OvssError if a table lacks a column, or if a column has the wrong type.
 
-    `columns`: key of the description → name of a column with images. `ids`: name of the column with ids, if any.
+    `columns`: key of the data set's description → name of a column with images. `ids`: name of the column with ids.
     """
     schema = opened(table, _stamp(table)).schema
     for key, column in {**columns, **({"ids": ids} if ids else {})}.items():
@@ -96,7 +96,7 @@ def _holds_files(kind: pa.DataType) -> bool:
 
 
 def rows(table: str, ids: str | None) -> Iterator[tuple[int, int, str | None]]:
-    """Yield group, row and id of each image in a table. The id is in the column `ids`; without `ids`, it is None."""
+    """Yield (row group, row, id) of each image in a table. The id is from the column `ids`; None without `ids`."""
     reader = opened(table, _stamp(table))
     for group, number in enumerate(reader.lengths):
         with damaged(table):
@@ -122,7 +122,7 @@ class Table:
         self.lengths = [self._parquet.metadata.row_group(k).num_rows for k in range(self._parquet.num_row_groups)]
 
     def read(self, group: int, column: str) -> pa.ChunkedArray:
-        """Return a column of a group."""
+        """Return a column of a row group, or of a record batch."""
         if self._batches:
             return pa.chunked_array([self._batches[group].column(column)])
         with self._lock:
@@ -143,13 +143,13 @@ def _batches(path: str) -> list[pa.RecordBatch]:
 
 @contextmanager
 def damaged(table: str) -> Iterator[None]:
-    """Convert the exceptions that pyarrow and fsspec raise for a damaged table in the block to OvssError."""
+    """Convert exceptions in the block that pyarrow or fsspec raise for a damaged table. Raises OvssError."""
     try:
         yield
     except remote.failures(ValueError, pa.ArrowException, LookupError) as failure:
         kind = table.rpartition(".")[2].capitalize()
         raise OvssError(
-            f"{addresses.shown(table)}: cannot be read as {kind}, missing, truncated or damaged: "
+            f"{addresses.shown(table)}: cannot be read as {kind}; it is missing, truncated or damaged: "
             f"{remote.reason(table, failure)}"
         ) from failure
 
@@ -175,7 +175,7 @@ class _Groups:
         self._bytes = 0
 
     def get(self, table: str, stamp: str, group: int, column: str) -> pa.ChunkedArray:
-        """Return a column of a group. Raises OvssError."""
+        """Return a column of a row group, from the cache if possible. Raises OvssError for a damaged table."""
         key = (table, stamp, group, column)
         with self._lock:
             if key in self._held:

@@ -27,11 +27,11 @@ EXTRAS = {
     **dict.fromkeys(("gs", "gcs"), "gcs"),
     **dict.fromkeys(("abfs", "abfss", "az"), "azure"),
 }
-"""Scheme → extra of ovss_ray that installs its library."""
+"""Scheme → optional-dependency group of ovss_ray (as in `ovss_ray[s3]`) that installs the scheme's library."""
 OBJECT_STORES = (*EXTRAS, "hf")
 """Schemes without real folders, so that none need to be created."""
 OPTIONS = {"http": {"simple_links": False}, "https": {"simple_links": False}}
-"""Scheme → options of its file system. Files on a web server's index page are found by the links only."""
+"""Scheme → options of its file system. On a web server's index page, only <a> tags are read, not text like a URL."""
 ATTEMPTS = 4
 """Number of times that a read is attempted. The libraries of object stores repeat requests themselves, too."""
 SILENCE = 60.0
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return `more`, and the exceptions that fsspec and the loaded libraries raise if a request fails."""
+    """Return the exception classes that fsspec and the loaded libraries raise for a failed request, and `more`."""
     loaded = [getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES]
     return (OSError, NotImplementedError, *more, *(failure for failure in loaded if failure is not None))
 
@@ -173,7 +173,7 @@ def write(uri: str, data: bytes) -> None:
 def create(uri: str, data: bytes) -> bool:
     """Write a file unless it exists. Return whether it was written. Raises OvssError.
 
-    S3 does this in one step. Other stores may let two processes succeed at the same moment.
+    S3 does this in one step. On other stores, two processes that write at the same moment may both get True.
     """
     if exists(uri):
         return False

@@ -77,8 +77,8 @@ def _size(file: BinaryIO, name: str) -> tuple[int, int]:
 def bits(uri: str | Path) -> int:
     """Return the bits per pixel: 8, 16 or 32 for one number per pixel, 24 for colours.
 
-    1, 2 and 4 bits are returned as 8: programs choose between these depths by the largest value. A colour image
-    has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
+    Images of 1, 2 or 4 bits count as 8 bits: the program that wrote a file chose this depth by the largest value. A
+    colour image has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
     """
     with files.opened(uri) as file, opened(file, str(uri)) as picture:
         return _BITS.get(picture.mode, 24)
@@ -92,7 +92,7 @@ def _rgb(picture: Image.Image, name: str) -> np.ndarray:
     grey = np.asarray(picture)
     if grey.min() < 0 or grey.max() > 65535:
         raise OvssError(
-            f"{name}: values from {grey.min()} to {grey.max()}; at most 16 bits per channel are supported. Save the "
-            "image with 8 bits per channel"
+            f"{name}: found pixel values from {grey.min()} to {grey.max()}, expected 0 to 65535. Save the image with "
+            "8 bits per channel"
         )
     return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)

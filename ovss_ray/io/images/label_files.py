@@ -62,7 +62,7 @@ def decode_labels(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
 
 
 def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the samples of a label map, (H, W, C), and its palette, (n, 3) uint8 RGB, or None.
+    """Return the samples of a label map, (H, W, C), and its palette, (n, 3) uint8 RGB (None: no palette).
 
     Raises OvssError for damaged and ambiguous files (see `decode_labels`).
     """
@@ -165,9 +165,9 @@ def _refuse_depth(file: LabelFile) -> NoReturn:
 
 
 def _stored(file: LabelFile) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the stored samples of a file, (H, W, C), and its palette, (n, 3) uint8 RGB, or None.
+    """Return the stored samples of a file, (H, W, C), and its palette, (n, 3) uint8 RGB (None: no palette).
 
-    Raises OvssError for a transparent pixel of a file without a palette.
+    Raises OvssError for a transparent pixel. The transparency of palette colours is ignored.
     """
     picture = file.picture
     if picture.format == "PPM":
@@ -198,7 +198,7 @@ def _samples(file: LabelFile) -> np.ndarray:
 
 
 def _palette(picture: ImageFile.ImageFile, page: tiff_tags.Tags | None) -> np.ndarray | None:
-    """Return the palette of a file, (n, 3) uint8 RGB, or None."""
+    """Return the palette of a file, (n, 3) uint8 RGB; None for a file without a palette."""
     if picture.mode not in ("P", "PA"):
         return None
     if page is None:

@@ -32,7 +32,7 @@ _ORIENTATION = 0x0112
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Convert to OvssError any exception that Pillow or this package's readers raise for a damaged image."""
+    """Raise OvssError in place of any exception that Pillow or this package raises for a damaged image."""
     try:
         yield
     except Image.DecompressionBombError as failure:

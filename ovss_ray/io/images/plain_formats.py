@@ -18,7 +18,7 @@ def is_floating(data: bytes) -> bool:
 def portable(picture: ImageFile.ImageFile, data: bytes) -> np.ndarray:
     """Return the stored samples of a PGM or PPM, (H, W, C) uint16.
 
-    Raises ValueError for other formats of the family, a truncated file, several images, or samples above the maximum.
+    Raises ValueError for other Netpbm formats, a truncated file, several images, or samples outside the header's range.
     """
     channels = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}.get(data[:2])
     if channels is None:

@@ -54,12 +54,12 @@ class ClipConfig(NetworkConfig):
         return model
 
     def encoder_key(self) -> str:
-        """Return a part of cache keys: the digest of the CLIP's checkpoint, then "exact" or "fp32"."""
+        """Return the encoder's part of cache keys: the digest of the CLIP's checkpoint, then "exact" or "fp32"."""
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 
 
 class Retrieval(BaseModel):
-    """Options of retrieval: the base of captions, and the search in it."""
+    """Options for the retrieval of captions: the base (collection) of captions, and the search in it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,7 +85,7 @@ class Retrieval(BaseModel):
         return path and files.absolute(path)
 
     def base_files(self, stage: str) -> tuple[Path, ...]:
-        """Return the local files of the captions. Raises OvssError if one is missing; `stage` is the stage's name."""
+        """Return the files of captions and vectors. Raises OvssError, which names `stage`, if one is missing."""
         if not self.captions:
             raise OvssError(
                 f"no base of captions: add --set {stage}.captions=FILE, a text file with one caption or word per line"
@@ -132,7 +132,7 @@ def spoken(name: str) -> str:
 def build_index(config: ClipConfig, base: Retrieval, model: "AlphaClip | None" = None) -> CaptionIndex:
     """Return the index of a base of captions. Their embeddings are read, or computed on first use and cached.
 
-    `model` is the loaded CLIP; None: only its text tower is loaded, if needed. Raises OvssError for unreadable files,
+    `model` is the loaded CLIP; None: only the text tower is loaded, if needed. Raises OvssError for unreadable files,
     and if `base.vectors` has the wrong number of captions or of features.
     """
     texts = caption_index.read_texts(base.captions, base.column)

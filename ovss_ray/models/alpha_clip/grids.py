@@ -22,7 +22,7 @@ SHIFTS = (0, 1)
 def boxes(grids: Sequence[int], shifted: bool = True) -> np.ndarray:
     """Return the boxes (N, 4) float32 of all crops, as fractions of the image: x, y, width, height.
 
-    Order: by grid, then without shift, shifted along x, along y, along both; then row by row.
+    Order: by grid, then by shift (none, along x, along y, along both), then row by row.
     """
     return np.array(
         [
@@ -37,8 +37,8 @@ def boxes(grids: Sequence[int], shifted: bool = True) -> np.ndarray:
 def crops(pixels: Tensor, grids: Sequence[int], size: tuple[int, int], shifted: bool = True) -> Iterator[Tensor]:
     """Yield the crops (cells, 3, h, w) of an image (3, H, W) for each grid and shift; `size` is (h, w).
 
-    The image is resized to a multiple of g per axis and cut, then each crop is resized. Both resizes are bilinear with
-    antialiasing. The order is that of `boxes`.
+    The image is resized so that each side is a multiple of g, and cut into cells. Then each crop is resized. Both
+    resizes are bilinear with antialiasing. Crops are in the order of `boxes`.
     """
     for g, down, right in _layouts(grids, shifted):
         height, width = (max(1, side // g) for side in pixels.shape[1:])
@@ -105,7 +105,7 @@ def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def grid_boxes(size: tuple[int, int], grids: Sequence[int], smallest: int = 0) -> np.ndarray:
-    """Return the boxes (N, 4) int64 of the cells of grids over an image (H, W): x y width height in pixels.
+    """Return the boxes (N, 4) int64 of the cells of grids over an image (H, W): x, y, width, height in pixels.
 
     A cell has H // g × W // g pixels; remaining rows and columns are not covered. Cells with at most `smallest`
     pixels are left out. The largest cells come first.
@@ -129,8 +129,9 @@ def patch_scores(
     """Return scores (K, H, W) float32 from patches with one word each; `shape` is (K, H, W).
 
     `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. `masks` are
-    the covered pixels of each patch, (h, w) bool; default: all of them. The score of a word at a pixel: the value of
-    the last covering patch with this word, divided by the number of covering patches.
+    the covered pixels of each patch, (h, w) bool; default: all of them. A word's value at a pixel is that of the last
+    patch with this word that covers the pixel. Its score is this value, divided by the number of all patches that cover
+    the pixel.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for number, (x, y, width, height) in enumerate(patches.tolist()):

@@ -148,7 +148,7 @@ class Viewer:
         return self._resized(mask[None].float(), box.inside(seen), seen, "bilinear")
 
     def _resized(self, pixels: Tensor, where: Area, seen: Area, mode: str) -> Tensor:
-        """Return the resized window (C, n, n) that has `pixels` (C, h, w) at `where`, and zeros elsewhere."""
+        """Return a window resized to (C, n, n). It has `pixels` (C, h, w) in the area `where`, and zeros elsewhere."""
         height, width = seen.size
         down, across = (
             axis(length, other, self.look.fit, self.pixels, mode).to(pixels)
@@ -218,7 +218,7 @@ def _reach(box: Area) -> Area:
 
 @lru_cache(maxsize=32)
 def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
-    """Return a matrix (n, length) for one axis: crop or pad to the side of the square, then resize to n pixels.
+    """Return a matrix (n, length) that crops or pads one axis to the square's side, then resizes to n pixels.
 
     `other` is the length of the other axis. The offset of a crop is rounded as in AlphaCLIP's evaluation. The offset of
     padding is rounded as in AlphaCLIP's training.

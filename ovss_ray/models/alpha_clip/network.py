@@ -110,7 +110,7 @@ class AlphaClip(nn.Module):
         an AlphaCLIP.
         """
         if self.visual.conv1_alpha is not None:
-            raise OvssError("an AlphaCLIP embeds regions of images; load a plain CLIP, such as clip_vit_l_14")
+            raise OvssError("an AlphaCLIP cannot embed whole images. Load a plain CLIP, such as clip_vit_l_14")
         parts = [self(part, part[:, :1], torch.arange(len(part), device=part.device)) for part in pictures.split(batch)]
         return torch.cat(parts) if parts else torch.empty(0, self.variant.embed, device=self.device)
 
@@ -214,7 +214,7 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return, for each variant except `name`, the shapes of the entries of its image tower.
+    """Return, for each variant except `name`, the shapes of the tensors in its image tower.
 
     With these shapes, an error message can name the variant that a wrong checkpoint fits.
     """

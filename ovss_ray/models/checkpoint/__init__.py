@@ -90,7 +90,7 @@ def read_clip(path: Path) -> tuple[State, State]:
 
 
 def _of_san(state: State) -> State:
-    """Return the CLIP inside a SAN, with CLIP's parameter names. The head's blocks follow the extractor's blocks."""
+    """Return the CLIP inside a SAN, with CLIP's names. The head's blocks are numbered after the extractor's."""
     shallow = len({name.split(".")[2] for name in state if name.startswith(EXTRACTOR + ".resblocks.")})
     clip = {}
     for name, value in state.items():

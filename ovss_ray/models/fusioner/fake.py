@@ -1,4 +1,4 @@
-"""Fake weights of a Fusioner (see models/fake.py), with the official names. The labels are meaningless."""
+"""Fake weights of a Fusioner (see models/fake.py), with the official names. The predictions are meaningless."""
 
 import torch
 from torch import Tensor

@@ -35,9 +35,9 @@ COLOURS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "coco": ((0.4650, 0.4357, 0.3973), (0.1152, 0.1153, 0.1352)),
     "clip": (photograph.CLIP_MEAN, photograph.CLIP_STD),
 }
-"""Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": CLIP's own"""
+"""Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": those of CLIP"""
 BACKGROUND = "background"
-"""First name of the background class. This class is not requested: pixels without a logit above 0 get it."""
+"""First name of the background class. This class is not requested: pixels without a logit above 0 get this class."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
 """Prefixes of names in an official checkpoint: CLIP's image tower, its text tower, and the two trained parts"""
 TOWERS = ("img_model",)
@@ -251,7 +251,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the label map (H, W) uint16 from the result of `_best`; −1: the background if it is a class, else NONE."""
+    """Return the label map (H, W) uint16 of an output of `_best`. −1: the background, or NONE if it is no class."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 

@@ -31,7 +31,7 @@ class Variant:
     layers: int = 12
     """blocks of the fusion"""
     colours: str = ""
-    """key of network.COLOURS for all photographs; empty: the data set that the caller names"""
+    """key of network.COLOURS (mean and standard deviation) for all photographs; empty: the `data_set` of each call"""
     doublings: int = 3
     """number of the decoder's convolutions whose output is resized to twice its size"""
     short_side: int = 0
@@ -67,12 +67,12 @@ has the words of the templates "vild"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints: its own, and its CLIP's. The first file may contain the CLIP."""
+    """Return the names of a network's two checkpoints: the trained part, and CLIP. The first file may contain both."""
     return (name, VARIANTS[name].base)
 
 
 def remaining(name: str, file: Path) -> tuple[str, ...]:
-    """Return the names of the checkpoints that are needed besides `file`: none if it contains the frozen towers."""
+    """Return the names of the checkpoints to load besides `file`: CLIP's, or none if `file` contains CLIP."""
     return () if zoo.has_entry(file, "img_model.") else checkpoints(name)[1:]
 
 

@@ -80,8 +80,8 @@ class Layout:
     def mean(self, logits: Iterable[Tensor]) -> Tensor:
         """Return the mean logits (k, H, W) over the windows that cover each pixel.
 
-        `logits` are (k, n, n) for each window, in the order of `cut`. The mean is computed at (h, w), and resized
-        bilinearly if the photograph was resized.
+        `logits` are (k, n, n) for each window, in the order of `cut`. The mean is computed at (h, w). If the photograph
+        was resized, the mean is then resized bilinearly to (H, W).
         """
         total = covering = torch.empty(0)
         for window, (top, left) in zip(logits, self.corners(), strict=True):

@@ -19,7 +19,7 @@ from ovss_ray.models.sam_layers.prompts import embedding
 
 
 class Backbone(nn.Module):
-    """CLIP's ResNet up to its attention pool. The attention pool is `head`, which embeds regions."""
+    """CLIP's ResNet. `forward` stops before the attention pool; `head` is the attention pool, which embeds regions."""
 
     seen = 3
     """index of the map whose regions `head` embeds"""
@@ -57,8 +57,8 @@ class Backbone(nn.Module):
 class Tower(WholeImageTower):
     """CLIP's vision transformer with a convolutional stem, for small networks.
 
-    The first three maps are outputs of the stem. The fourth is the output of the first `shallow` blocks. A region is
-    embedded by all blocks, from its part of the stem's last map.
+    The first three maps are outputs of the stem. The fourth is the output of the first `shallow` blocks. `head`
+    embeds a region with all blocks, from the region's part of the stem's last map.
     """
 
     conv1: Stem
@@ -96,7 +96,7 @@ def backbone(variant: Variant) -> Backbone | Tower:
 
 
 def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
-    """Return a convolution that resamples maps: from `stride` pixels per cell to `patch`, as in the image embedding."""
+    """Return a convolution that resamples maps from `stride` pixels per cell to `patch` pixels per cell."""
     if stride > patch:
         return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)
     return nn.Conv2d(channels, width, patch // stride, patch // stride)
@@ -118,7 +118,7 @@ class Neck(nn.Module):
         self.neck = projection(width, variant.embed)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return image embeddings (B, embed, g, g) of the maps of Backbone or Tower."""
+        """Return image embeddings (B, embed, g, g), computed from the four maps of Backbone or Tower."""
         x = self.pos_embed
         for layer, encoding, level in zip(self.patch_embeds.children(), self.level_encoding.weight, maps, strict=True):
             x = x + layer.get_submodule("projection")(level).permute(0, 2, 3, 1) + encoding

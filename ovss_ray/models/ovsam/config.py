@@ -75,7 +75,7 @@ class WithSynonyms(WithClassifiers):
 
 
 class WithNames(WithSynonyms):
-    """Mixin for a stage that names the objects of a benchmark. The names' embeddings are prepared once per run."""
+    """Mixin for a stage that classifies a benchmark's objects. Embeddings of class names are prepared once per run."""
 
     @classmethod
     def prepare(cls, config: OvsamConfig, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:

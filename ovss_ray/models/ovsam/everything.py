@@ -27,7 +27,7 @@ REGIONS = 64
 
 
 class Everything(Generator):
-    """The generator of an Open-Vocabulary SAM. Settings for predicted IoU and layers of crops have no effect."""
+    """Mask generator of an Open-Vocabulary SAM. The settings for predicted IoU and for crop layers have no effect."""
 
     def __init__(self, model: Ovsam, settings: Settings) -> None:
         self.model = model

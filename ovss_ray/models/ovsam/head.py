@@ -23,7 +23,7 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Scale of the pyramid levels in pixels, for an input of 1024 × 1024 pixels.
+"""Reference side of a region, in pixels, for the choice of its pyramid level; for an input of 1024 × 1024 pixels.
 
 A region has the level ⌊log₂(√area / FINEST)⌋, limited to 0..3.
 """
@@ -120,12 +120,12 @@ def levels(corners: Tensor, pixels: int = 1024) -> Tensor:
 
 
 def with_index(corners: Tensor, image: int = 0) -> Tensor:
-    """Return boxes (P, 4) with the index of their image in front, (P, 5) float32."""
+    """Return boxes (P, 4) with the index of their image as additional first column: (P, 5) float32."""
     return F.pad(corners.float(), (1, 0), value=image)
 
 
 def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
-    """Return class logits (P, K + 1) of embeddings (P, D), not normalised; the last class is "no object".
+    """Return class logits (P, K + 1) of unnormalised embeddings (P, D); the last class is "no object".
 
     A logit is 100 · cosine similarity with the most similar name of the class, and 0 for "no object".
     """

@@ -19,8 +19,8 @@ from ovss_ray.models.sam_layers.sizes import Size, fitted
 
 Path = Literal["evaluation", "demo"]
 PATHS: tuple[Path, ...] = ("evaluation", "demo")
-"""Modes of the official code. "evaluation" resizes with OpenCV and fuses the scores of both branches. "demo" resizes
-with PIL's antialiased filter, pools regions to 7 × 7 cells, and takes the head's scores alone."""
+"""Modes of the official code. "evaluation" resizes with OpenCV, and fuses the scores of the head and of CLIP. "demo"
+resizes with PIL's antialiased filter, pools regions to 7 × 7 cells, and takes the head's scores alone."""
 Numbers = Sequence[Any] | np.ndarray
 
 
@@ -41,9 +41,9 @@ class Embedded:
     """An encoded image, ready for any number of prompts."""
 
     neck: Tensor
-    """(1, embed, g, g) float32: the image embedding for masks"""
+    """(1, embed, g, g) float32: the image embedding, from which masks are decoded"""
     pyramid: tuple[Tensor, ...]
-    """(1, embed, 4 g / 2ⁱ, 4 g / 2ⁱ) float32, for i from 0 to 3: the maps for classes"""
+    """(1, embed, 4 g / 2ⁱ, 4 g / 2ⁱ) float32, for i from 0 to 3: the feature pyramid, which the class head reads"""
     clip: Tensor
     """(1, C, h', w') float32: the map that CLIP's branch reads; for a ResNet, its last map"""
     placed: Placed
@@ -51,12 +51,12 @@ class Embedded:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all maps. For ovsam_rn50x16: 110 MB, with 67 MB for the pyramid's first map."""
+        """Bytes of all maps. For ovsam_rn50x16: 110 MB, of which the pyramid's first map takes 67 MB."""
         return sum(level.nbytes for level in (self.neck, *self.pyramid, self.clip))
 
 
 def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
-    """Return the sizes and scales of a photograph (H, W, 3). Raises OvssError for an unknown path."""
+    """Return the sizes and scales of a photograph (H, W, 3). Raises OvssError for an unknown `path`."""
     if path not in PATHS:
         raise OvssError(f"unknown path {path!r}; write {' or '.join(PATHS)}")
     height, width = image.shape[:2]
@@ -72,7 +72,7 @@ def network_input(image: np.ndarray, path: Path, pixels: int) -> Tensor:
     """Return the network's input (3, pixels, pixels) float32 for a photograph (H, W, 3) uint8 RGB.
 
     The photograph is resized bilinearly: by OpenCV for "evaluation", by Pillow's antialiased filter for "demo". It is
-    then normalised with ImageNet's mean and standard deviation, and padded with zeros on the right and at the bottom.
+    then normalised with ImageNet's mean and standard deviation, and padded with zeros at the right and bottom.
     """
     height, width = placed(image, path, pixels).resized
     if path == "demo":
@@ -128,7 +128,7 @@ def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def scaled_boxes(corners: Numbers, where: Placed, scale: bool = True) -> Tensor:
-    """Return boxes (P, 4) float32 in pixels of the network's input, or of the photograph if not `scale`."""
+    """Return boxes (P, 4) float32 in pixels of the network's input; with `scale` false, in pixels of the photograph."""
     array = _array("boxes", corners, (2,), 4)
     return torch.from_numpy(array * np.array(where.scale * 2) if scale else array).float()
 

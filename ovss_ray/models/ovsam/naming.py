@@ -24,12 +24,12 @@ class Named:
     """The scores of P masks, and their best classes."""
 
     scores: np.ndarray
-    """(P, K) float32: logarithms of fused probabilities; for the path "demo" the head's logits"""
+    """(P, K) float32: logarithms of fused probabilities; in mode "demo", the head's logits"""
     classes: np.ndarray
     """(P, T) int64: indices of the best classes, best first; on ties, the lower index first"""
     probabilities: np.ndarray
     """(P, T, 3) float32: probabilities of the best classes by the ensemble, the head and CLIP, each a softmax over all
-    K classes; CLIP's is NaN for the path "demo" """
+    K classes; CLIP's is NaN in mode "demo" """
 
     @classmethod
     def joined(cls, parts: Sequence["Named"]) -> "Named":
@@ -56,7 +56,7 @@ def named(
 
 
 def empty(count: int, top: int = 0) -> Named:
-    """Return an empty Named: zero masks, `count` classes."""
+    """Return a Named without masks, for `count` classes."""
     return Named(np.zeros((0, count), np.float32), *_nothing(0, min(top, count)))
 
 

@@ -38,7 +38,7 @@ TOWERS = ()
 BATCH = 32
 """Maximum number of prompts in one pass of the decoder or of the attention pool"""
 DEMO_ROI = 7
-"""Side in cells of a region's grid, for the path "demo" """
+"""Side, in cells, of the grid to which a region is pooled in mode "demo" """
 
 
 class Ovsam(nn.Module):
@@ -66,7 +66,7 @@ class Ovsam(nn.Module):
     def embed(self, images: Sequence[np.ndarray], path: inputs.Path = "evaluation") -> list[Embedded]:
         """Return the encodings of images (H, W, 3) uint8 RGB, computed in one pass, for any number of prompts.
 
-        Raises ValueError for other arrays (see photograph.rgb), and OvssError for an unknown path.
+        Raises ValueError for other arrays (see photograph.rgb), and OvssError for an unknown `path`.
         """
         checked = [photograph.rgb(image) for image in images]
         places = [inputs.placed(image, path, self.variant.pixels) for image in checked]
@@ -83,7 +83,7 @@ class Ovsam(nn.Module):
     @torch.inference_mode()
     @runtime.in_full_precision
     def masks(self, seen: Sequence[Embedded], prompts: Sequence[Prompts]) -> list[Tensor]:
-        """Return mask logits (P, 4 g, 4 g) of the prompts of several images; the numbers of prompts may differ.
+        """Return the mask logits (P, 4 g, 4 g) of the prompts of each image; P may differ between images.
 
         Prompts with the same number of points share passes of at most BATCH prompts, even across images. A prompt is
         never padded, since a padding point would change its mask.
@@ -109,7 +109,7 @@ class Ovsam(nn.Module):
     @torch.inference_mode()
     @runtime.in_full_precision
     def regions(self, seen: Embedded, logits: Tensor) -> dict[str, Tensor]:
-        """Return rois (P, 5), roi_levels (P,) and embeddings (P, D) of masks, from the boxes of their logits.
+        """Return `rois` (P, 5), `roi_levels` (P,) and `embeddings` (P, D) of the tight boxes around masks (logits > 0).
 
         `logits` are (P, 4 g, 4 g). Columns of `rois`: index of the image (0), x0 y0 x1 y1 in pixels of the input.
         """
@@ -147,7 +147,7 @@ class Ovsam(nn.Module):
         """Return the scores of masks for classes, with the keys of `predict`; `logits` are (P, 4 g, 4 g).
 
         `base` and `novel` are (K,) bool. `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels of the input;
-        default: the boxes of the masks. The path "demo" has no CLIP branch.
+        default: the boxes of the masks. Mode "demo" has no CLIP branch.
         """
         parts = self.regions(seen, logits)
         by_head = head.logits(parts.pop("embeddings"), classes)
@@ -177,13 +177,13 @@ class Ovsam(nn.Module):
         Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
         of the ensemble by index or name; classes outside `base` are novel by default. `path` selects the official
         evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image;
-        default: `boxes`, else the masks' boxes. `official` leaves these boxes in pixels of the image, as the published
-        evaluation does. For an image from `embed`, `path` has no effect.
+        default: `boxes`, else the masks' boxes. With `official`, these boxes are not scaled to the input, as in
+        the published evaluation does. For an image from `embed`, `path` has no effect.
 
         Tensors in the result, by key: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), labels (P,), and probs: (P, K + 1),
-        or (P, 1, K) for "demo". The key `masks` has an array (P, H, W) bool. The path "demo" has no clip_logits and no
-        fused_scores, since the official demo names objects by the head alone. Masks of "demo" have the size of the
+        or (P, 1, K) for "demo". The key `masks` has an array (P, H, W) bool. Mode "demo" has no clip_logits and no
+        fused_scores, since the official demo classifies by the head alone. Masks in mode "demo" have the size of the
         resized image.
 
         Raises OvssError for invalid prompts and classes, and ValueError for an image of another shape or dtype.
@@ -205,7 +205,7 @@ class Ovsam(nn.Module):
 
     @torch.inference_mode()
     def measured(self, seen: Embedded, logits: Tensor, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return boxes (P, 4), bits and stability (P,) float32 of masks of the image's size (see sam_layers.masks).
+        """Return boxes (P, 4), packed bits, and stability (P,) float32 of full-size masks (see sam_layers.masks).
 
         `logits` are (P, 4 g, 4 g). The stability compares the masks at the thresholds +`offset` and −`offset`.
         """
@@ -226,9 +226,9 @@ class Ovsam(nn.Module):
     def _classes(
         self, names: Vocabulary | Iterable[str] | None, embeddings: Tensor | None
     ) -> tuple[Vocabulary | None, Classifier]:
-        """Return the vocabulary, if there are names, and the classifier.
+        """Return the vocabulary (None for `embeddings`) and the classifier.
 
-        Raises OvssError unless there are either names or embeddings.
+        Raises OvssError unless exactly one of `names` and `embeddings` is given.
         """
         if (names is None) == (embeddings is None):
             raise OvssError("pass either the names of the classes, or their embeddings")
@@ -263,7 +263,7 @@ def text_tower(variant: Variant) -> TextTower:
 
 @torch.inference_mode()
 def embed_names(tower: TextTower, vocabulary: Vocabulary, embed: text.Embed | None = None) -> Tensor:
-    """Return unit-norm embeddings (N, D) float32 of all synonyms, by the vocabulary's templates or ViLD's.
+    """Return unit-norm embeddings (N, D) float32 of all synonyms, with the vocabulary's templates (default: ViLD's).
 
     `embed` is the function that embeds texts; default: text.embed.
     """

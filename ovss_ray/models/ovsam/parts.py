@@ -18,15 +18,15 @@ IMAGE = (
     *(("conv1.", "stem.0."), ("bn1.", "stem.1."), ("conv2.", "stem.3."), ("bn2.", "stem.4.")),
     *(("conv3.", "stem.6."), ("bn3.", "stem.7."), ("attnpool.", "head.")),
 )
-"""Prefix in CLIP's ResNet → prefix in the backbone; the stages have equal names"""
+"""Prefix in CLIP's ResNet → prefix in the backbone; the prefixes of the four stages are the same in both"""
 
 
 def state_of(name: str, files: Sequence[Path]) -> State:
     """Return the network's state dict from its checkpoints `files`, in the order of variants.checkpoints.
 
-    The first file may be the official state dict of the whole network, with or without CLIP's text tower. Then files
-    whose entries are in the first file may be left out. Raises OvssError for a file without the expected entries, and
-    as checkpoint.read_any does.
+    The first file may be the official state dict of the whole network, with or without CLIP's text tower. In this
+    case, leave out files whose entries the first file contains. Raises OvssError for a file without the expected
+    entries, and in the cases of checkpoint.read_any.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]
@@ -56,7 +56,7 @@ def _clip(role: str, file: Path, words_only: bool) -> State:
 
 
 def towers(name: str, clip: str | None = None) -> tuple[State, State]:
-    """Return the entries of a network's text tower and image tower, from the file `clip`, or the default one."""
+    """Return the entries of a network's text tower and image tower, from the file `clip` or the default file."""
     role = checkpoints(name)[1]
     entries = _clip(role, zoo.find(role, clip), words_only=False)
     texts = {key.removeprefix(WORDS): value for key, value in entries.items() if key.startswith(WORDS)}

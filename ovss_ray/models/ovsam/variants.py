@@ -17,7 +17,7 @@ class Variant:
     """Sizes of an Open-Vocabulary SAM: CLIP's image and text tower, the neck, and SAM's decoder."""
 
     roi: int = 12
-    """side of the grid to which a region's features are pooled for the head; the path "demo" has 7"""
+    """side of the grid to which a region's features are pooled for the head; mode "demo" uses 7"""
     resnet_width: int = 96
     """channels of the stem; the last stage has 32 times as many"""
     resnet_layers: tuple[int, int, int, int] = (6, 8, 18, 8)
@@ -67,7 +67,7 @@ class Variant:
 
     @property
     def channels(self) -> tuple[int, int, int, int]:
-        """Channels of the four maps."""
+        """Channels of each of the four maps of CLIP's image tower."""
         if self.tower:
             width = self.tower.width
             return width // 4, width // 2, width, width
@@ -76,7 +76,7 @@ class Variant:
 
     @property
     def strides(self) -> tuple[int, int, int, int]:
-        """Pixels of the network's input per cell of each of the four maps."""
+        """Pixels of the network's input per cell, for each of the four maps of CLIP's image tower."""
         if self.tower:
             last = round(self.tower.patch / self.ratio)
             return last // 4, last // 2, last, last
@@ -139,8 +139,8 @@ def teacher(name: str) -> str:
 def remaining(name: str, file: Path) -> tuple[str, ...]:
     """Return the names of the checkpoints to load in addition to `file`, the network's first checkpoint.
 
-    If `file` is the state dict of the whole official network, only CLIP's text tower is missing. If it also contains
-    the text tower, as a fake checkpoint does, nothing is missing. Else it is a single part of the network.
+    The official state dict of the whole network lacks only CLIP's text tower. A fake checkpoint contains the text
+    tower, too, so that nothing is missing. For any other `file`, all other checkpoints are needed.
     """
     tower = name in VARIANTS and VARIANTS[name].tower
     if not zoo.has_entry(file, "backbone.conv1." if tower else "backbone.stem."):

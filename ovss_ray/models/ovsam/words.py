@@ -32,7 +32,7 @@ def synonyms(names: Sequence[str]) -> list[str]:
 
 
 def grouped(rows: Tensor, vocabulary: Vocabulary) -> Classifier:
-    """Return the classifier of the embeddings (N, D) of all synonyms of all classes, in order."""
+    """Return the classifier from the embeddings (N, D) of all synonyms, in the order of the vocabulary's classes."""
     return Classifier.of(rows, [len(synonyms(names)) for names in vocabulary.classes])
 
 
@@ -57,7 +57,7 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
-    `groups` and `index` are those of a benchmark: labels of each group, and the label of each class. Unless both
+    `groups` has the labels of each group of a benchmark; `index` has the label of each class. Unless both
     groups "base" and "novel" exist, all classes are novel, as in the official code. Classes whose label is NONE are
     novel.
     """

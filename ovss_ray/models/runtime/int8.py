@@ -22,7 +22,7 @@ Network = TypeVar("Network", bound=nn.Module)
 SMALLEST = 64
 """Minimum number of inputs and of outputs of a replaced layer; smaller layers take little time, and stay in fp32"""
 LARGEST_INPUT, LARGEST_WEIGHT = 63, 127
-"""Largest absolute values of the integers"""
+"""Largest absolute values of the integers that inputs and weights are rounded to"""
 
 
 class Int8Linear(nn.Module):

@@ -20,7 +20,7 @@ class SamConfig(NetworkConfig):
     yet, and masks change slightly. int8: the image encoder on a CPU (models/runtime/int8.py)"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
     """True: compile the image encoder when a worker starts. A string: compile it with this mode of torch.compile, which
-    uses CUDA graphs. A compiled encoder pads a smaller batch, which then takes as long as a full one.
+    uses CUDA graphs. A compiled encoder pads incomplete batches, which then take as long as full ones.
     `python -m perf sam-encoder` measures cost and gain"""
 
     def identity(self) -> str:

@@ -1,4 +1,4 @@
-"""The automatic mask generator of SAM's own networks, with the same results as the released generator.
+"""The automatic mask generator of SAM and MobileSAM, with the same results as the released generator.
 
 Kirillov et al., 2023, §4 and appendix B; see sam_layers/generator.py.
 """

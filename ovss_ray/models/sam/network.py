@@ -201,7 +201,7 @@ class Sam(nn.Module):
             raise OvssError("empty prompt; pass points with labels, a box, a mask, or several of them")
         if (points is None) != (labels is None):
             raise OvssError(
-                "points and labels need each other: pass one label per point, 1 inside the object, 0 outside"
+                "expected both points and labels, or neither: pass one label per point, 1 inside the object, 0 outside"
             )
         scale = np.array(image.resized[::-1]) / np.array(image.size[::-1])
         where = None if points is None else _numbers("points", points, (-1, 2)) * scale
@@ -218,9 +218,9 @@ class Sam(nn.Module):
 
 
 def _numbers(what: str, values: object, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the part `what` of a prompt as float64 of `shape`, in which -1 stands for any positive size.
+    """Return the part `what` of a prompt as a float64 array; −1 in `shape` stands for any positive size.
 
-    Raises OvssError if `values` are not finite numbers of this shape.
+    Raises OvssError if `values` are not finite numbers of the shape `shape`.
     """
     try:
         array = np.asarray(values, np.float64)

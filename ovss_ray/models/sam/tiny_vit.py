@@ -34,7 +34,7 @@ class Inverted(nn.Module):
         self.conv3 = ConvNorm(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map of the same shape (B, C, h, w)."""
+        """Return the map after the block. Input and output are (B, C, h, w)."""
         return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
 
 
@@ -64,7 +64,7 @@ class WindowAttention(nn.Module):
         self.attention_biases = nn.Parameter(torch.empty(heads, side * side))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens of the same shape (B, side², C)."""
+        """Return the attention output of tokens. Input and output are (B, side², C)."""
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=self.biases().to(q.dtype))
         return self.proj(seen.transpose(1, 2).flatten(2))
@@ -87,7 +87,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens of the same shape (…, C)."""
+        """Return the tokens after the MLP. Input and output are (…, C)."""
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map of the same shape (B, C, h, w).
+        """Return the map after the block. Input and output are (B, C, h, w).
 
         The map is padded with zeros to whole windows, and the padding takes part in attention.
         """

@@ -50,7 +50,7 @@ class WithImages:
         return seen.image if seen else None
 
     def encoded(self, image: np.ndarray, name: str | None, encode: Callable[[np.ndarray], Maps]) -> Maps:
-        """Return the encoding of an image (H, W, 3), from the cache or by `encode`. The key is `name`, or a hash."""
+        """Return the encoding of an image (H, W, 3), from the cache (key: `name`, else `hashed`) or by `encode`."""
         # A copy is cached: the image may be in shared memory, which Ray could not free.
         maps: Maps = self.seen.get(name or hashed(image), lambda: Seen(image.copy(), encode(image))).embedded
         return maps

@@ -83,7 +83,7 @@ class FastDecoder:
         )
 
     def answer(self, seen: Seen, prompts: Prompts, which: Tensor | None = None) -> Answered:
-        """Return the tokens and images after all blocks, for P prompts of points.
+        """Return the tokens and images after all blocks, for P prompts that consist of points.
 
         `which` (P,) int64 is the index of each prompt's image; None: a single image.
         """
@@ -190,6 +190,6 @@ def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, imag
 
 
 def _spread(layer: nn.Module, cells: Tensor) -> Tensor:
-    """Return 2 × 2 pixels for each cell (P, n, C): (P, n, 4, C'), by a transposed convolution of stride and size 2."""
+    """Return 2 × 2 pixels (P, n, 4, C') per cell (P, n, C). This is a transposed convolution of size and stride 2."""
     weight = layer.get_parameter("weight").permute(2, 3, 1, 0).flatten(0, 2)
     return F.linear(cells, weight, layer.get_parameter("bias").repeat(4)).unflatten(-1, (4, -1))

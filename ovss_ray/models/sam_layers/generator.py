@@ -34,7 +34,7 @@ from ovss_ray.models.sam_layers.sizes import Size
 from ovss_ray.structures.masks import regions
 
 CACHED, HELD = 1 << 24, 1 / 8
-"""Memory limit for the clicks that are decoded as one group; each click has its own image embedding. CACHED: bytes on a
+"""Memory limit for the image embeddings of one group of clicks, with one copy per click. CACHED: bytes on a
 CPU. HELD: fraction of a GPU's free memory."""
 
 MASKS_BYTES = 1 << 31
@@ -98,7 +98,7 @@ class Encoded:
 
 
 class Generator:
-    """The mask generator of a FastDecoder; subclasses encode images. `pixels` is the side of the square input."""
+    """Mask generator with a FastDecoder; subclasses encode images. `pixels` is the side of the square input."""
 
     def __init__(
         self, fast: FastDecoder, pixels: int, device: torch.device, precision: str, settings: Settings | None = None
@@ -225,7 +225,7 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes from the regions, then duplicates. Of duplicates, unchanged ones rank first."""
+        """Remove specks and small holes, then duplicate regions. Among duplicates, unchanged regions rank first."""
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
             mask = regions.masks(box[None], proposals.bits[i], size)[0]
@@ -256,7 +256,7 @@ def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
 
 
 def _limit(taken: int, cap: int) -> None:
-    """Raise OvssError if the packed masks of an image or crop exceed `cap` bytes. `taken`: the masks' bytes."""
+    """Raise OvssError if the packed masks of an image or crop, of `taken` bytes, exceed `cap` bytes."""
     if taken > cap:
         raise OvssError(
             f"too many masks: an image's masks take {taken:,} bytes; the limit is {cap:,}. Cut the image into tiles, "

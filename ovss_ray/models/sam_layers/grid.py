@@ -135,7 +135,7 @@ class Block(nn.Module):
         self.mlp = MlpBlock(sizes.width, 4 * sizes.width, nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens of the same shape (B, g, g, C)."""
+        """Return the tokens after the block. Input and output are (B, g, g, C)."""
         normed = self.norm1(x)
         x = x + (self._in_windows(normed) if self.window else self.attn(normed))
         return x + self.mlp(self.norm2(x))

@@ -94,7 +94,7 @@ def numbers(images: Sequence[Sequence[Measured]]) -> list[np.ndarray]:
 def packed(
     images: Sequence[Sequence[Measured]], boxes: Sequence[np.ndarray], selected: Sequence[np.ndarray]
 ) -> list[list[np.ndarray]]:
-    """Return for each image the selected masks inside their boxes, as an array (n,) uint8 of packed bits per mask.
+    """Return a list of masks for each image: an array (n,) uint8 per selected mask, its packed bits inside its box.
 
     For each image, `boxes` (M, 4) int64 are the boxes of all masks. `selected` (m,) int64 are the indices of the
     selected masks. All masks are copied from the device at once.

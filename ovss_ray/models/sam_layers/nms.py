@@ -33,7 +33,7 @@ def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray
 
 
 def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
-    """Return a mask (H, W) bool with holes and pieces of fewer than `least` pixels removed, and whether it changed.
+    """Return a mask (H, W) bool without holes and pieces of fewer than `least` pixels, and whether the mask changed.
 
     Holes are filled first. If all pieces are smaller, the largest stays. Holes and pieces are 8-connected.
     """
@@ -45,7 +45,7 @@ def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
 def _without_specks(mask: np.ndarray, least: int, keep_one: bool) -> tuple[np.ndarray, bool]:
     """Return a mask (H, W) bool without pieces of fewer than `least` pixels, and whether pieces were removed.
 
-    With `keep_one`, the largest piece stays even if it is smaller.
+    With `keep_one`, the largest piece always stays.
     """
     import cv2  # tenths of a second to import, which configs and reports should not cost
 

@@ -55,7 +55,7 @@ class Settings:
     crop_n_points_downscale_factor: int = 1
     """factor by which the points per side decrease from layer to layer"""
     point_grids: tuple[np.ndarray, ...] | None = None
-    """for each layer, from the whole image on, (n, 2) float64: x and y of points, as fractions of a crop's size"""
+    """(n, 2) float64 for each layer, the whole image first: x and y of points, as fractions of a crop's size"""
     min_mask_region_area: int = 0
     """area in pixels below which holes in a mask are filled, and separate pieces removed; 0: change nothing"""
 

@@ -90,7 +90,7 @@ class Waves(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.empty(2, width // 2))
 
     def forward(self, places: Tensor) -> Tensor:
-        """Return encodings (…, D) of x and y (…, 2) in 0..1.
+        """Return the encodings (…, D) of places (…, 2): x and y in 0..1.
 
         Encodings are computed in float32, since bfloat16 cannot distinguish neighbouring pixels.
         """

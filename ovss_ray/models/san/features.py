@@ -38,7 +38,7 @@ class Features:
 
 
 class RecentFeatures:
-    """Cache of one network's features of recent photographs, by the SHA-256 of their pixels."""
+    """Cache of one network's features of recent photographs. The key is the SHA-256 of a photograph's pixels."""
 
     def __init__(self) -> None:
         self._recent = Recent[Features](KEPT, lambda features: features.nbytes)

@@ -148,13 +148,13 @@ class San(nn.Module):
         return Features(masks, F.normalize(embeddings.float(), dim=-1))
 
     def share(self) -> None:
-        """Cache the features of recent photographs from now on, for two stages with this network."""
+        """Cache the features of recent photographs from now on, so that two stages with this network can share them."""
         self.recent = self.recent or RecentFeatures()
 
     def features(self, photographs: Sequence[np.ndarray]) -> Features:
         """Return the Features of photographs (H, W, 3) uint8 RGB with the same padded size.
 
-        After a call of `share`, cached Features are returned if those of all photographs are in the cache.
+        After a call of `share`, the Features come from the cache if it has those of all photographs.
         """
         if self.recent and (kept := self.recent.find(photographs)):
             return kept
@@ -167,7 +167,7 @@ class San(nn.Module):
     def clip_input(self, images: Tensor) -> Tensor:
         """Return padded images (B, 3, Hp, Wp), resized for CLIP: bilinear without antialiasing.
 
-        Samples are at steps of exactly 1 / ratio. Each channel is resized as a separate image. For three channels and
+        Samples are exactly 1 / ratio apart. Each channel is resized as a separate image. For three channels and
         one thread, torch would use a different kernel. That kernel rounds sample positions differently, which changes
         results by up to 3e-5 at a ratio of 0.7.
         """
@@ -273,6 +273,6 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes of each other variant's entries. Errors use them to name the variant that a file fits."""
+    """Return the shapes of the entries of all other variants. Errors use them to name the variant that a file fits."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -41,7 +41,7 @@ class SideAdapter(nn.Module):
     def after(
         self, images: Tensor, features: Mapping[int, Tensor], depths: Collection[int]
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return queries and patches, as `forward` does, after each number of blocks in `depths`.
+        """Return the pair of queries and patches (see `forward`) for each number of blocks in `depths`.
 
         Training uses the outputs of the last two blocks. The position embeddings are added again before every block.
         """
@@ -58,7 +58,7 @@ class SideAdapter(nn.Module):
         return outputs
 
     def _fuse(self, x: Tensor, block: int, features: Mapping[int, Tensor], size: torch.Size) -> Tensor:
-        """Add CLIP's map for a block, if there is one, to the patch tokens, and return all tokens."""
+        """Add CLIP's map for a block, if any, to the patch tokens. Return the tokens of queries and patches."""
         if block >= len(self.fusion):
             return x
         added = self.fusion_layers[f"layer_{block}"](features[self.fusion[block]], size)
@@ -95,7 +95,7 @@ class Patches(nn.Module):
 
 
 class Fusion(nn.Module):
-    """A norm over channels and a projection of CLIP's maps into the side network."""
+    """A norm over the channels of CLIP's maps, and a projection to the channels of the side network."""
 
     def __init__(self, width: int, side_width: int) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ def overview(tower: WholeImageTower, images: Tensor, levels: Collection[int], re
 
 
 class LowPassFusion(nn.Module):
-    """Filter of CLIP's patch tokens in the frequency domain, whose result is added to the tokens."""
+    """Filter of CLIP's patch tokens in the frequency domain. The filtered tokens are added to the original ones."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class TokenProjection(nn.Module):
 
 
 class FusionDecoder(nn.Module):
-    """Cross-attention of proposals over CLIP's tokens, repeated; a norm after each layer except the last."""
+    """Layers of cross-attention from proposals to CLIP's tokens. A norm follows each layer except the last."""
 
     def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
@@ -153,14 +153,14 @@ class Calibrated(nn.Module):
     def calibrate(self, proposals: Tensor, tokens: Tensor, embeddings: Tensor) -> Tensor:
         """Return calibrated proposal embeddings (B, Q, D), not normalised.
 
-        `proposals` are (B, Q, D), `tokens` (B, L, D) the result of `clip_tokens`, and `embeddings` (B, D) are
-        Overview.embeddings.
+        `proposals` (B, Q, D) come from the mask network, `tokens` (B, L, D) from `clip_tokens`. `embeddings` (B, D)
+        come from Overview.
         """
         proposals = self.fusion_decoder(proposals, tokens)
         proposals = proposals + self.learnable_weight * F.normalize(embeddings, dim=-1)[:, None]
         return self.lightweight_transformer(proposals)
 
     def clip_tokens(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return tokens (B, L, D) of CLIP's maps (B, C, g, g), level by level."""
+        """Return tokens (B, L, D) of CLIP's maps (B, C, g, g): filtered, joined level by level, and projected."""
         filtered = [self.LFM(features, sigma) for features, sigma in zip(maps, self.sigmas, strict=True)]
         return self.oriclip_mlp(torch.cat([features.flatten(2) for features in filtered], 2).transpose(1, 2))

@@ -52,10 +52,10 @@ class Cells:
         self.sizes, self.heads = sizes, heads
         sides = torch.tensor([[w, h] for h, w in sizes], device=device)
         self.sides = sides.repeat_interleave(POINTS, 0).repeat(heads, 1)
-        """w and h of the scale of each point, (N·S·P, 2) int64"""
+        """for each point, w and h of the map of its scale, (N·S·P, 2) int64"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
-        """x and y of each token in the scale of each point, (T, N·S·P, 2) float32; 0 is the centre of the first cell"""
+        """x and y of each token in the map of each point, (T, N·S·P, 2) float32; 0 is the centre of the first cell"""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
         """R: number of cells of all scales, with their borders"""
@@ -64,8 +64,8 @@ class Cells:
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: for each point, rows in the table of `summed`. They hold the first 2 × 2 cells of its map
-        for its head; `_corners` adds the offset of the point's cell."""
+        """(N·S·P, 4) int64: for each point, four row numbers in the table of `summed`. These rows have the first 2 × 2
+        cells of the point's map and head. `_corners` adds the offset of the point's cell to the row numbers."""
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.
@@ -96,7 +96,7 @@ class Cells:
         return F.embedding_bag(rows, table, per_sample_weights=shares, mode="sum").view(values.shape)
 
     def _corners(self, offsets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return table rows int64 and weights float32 of the four cells around each point, (B, T, N·S·P, 4) each.
+        """Return row numbers int64 and weights float32 of the four cells around each point, (B, T, N·S·P, 4) each.
 
         Points outside of the map are moved to its border, whose cells are zero.
         """
@@ -111,7 +111,7 @@ class Cells:
         return rows, torch.stack([upper - upper * right, upper * right, lower - lower * right, lower * right], -1)
 
     def _by_scale(self, x: Tensor) -> Tensor:
-        """Return values of points (B, T, N·S·P, k) by scale, (S, B·N, T, P, k)."""
+        """Return values of points (B, T, N·S·P, k), with the scales as first axis: (S, B·N, T, P, k)."""
         return x.unflatten(2, (self.heads, len(self.sizes), -1)).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
 
     def _maps(self, tokens: Tensor) -> Iterator[tuple[Tensor, torch.Size]]:

@@ -35,7 +35,7 @@ DEVIATIONS = 2.0
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
 """Name of the bias of the last norm in the calibration of proposals; {}: number of the last layer"""
 CROPS = 4
-"""Number of crops per random image over which the image tower for crops is recentred"""
+"""Maximum number of crops per random image; their mean embedding recentres the image tower for crops"""
 TRAINING_CLASSES = 171
 """Number of COCO-Stuff's classes, on which SCAN was trained. Checkpoints have a loss weight for each and for "void"."""
 

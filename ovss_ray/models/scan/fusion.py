@@ -58,7 +58,7 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
 
 
 def named(logits: Tensor) -> dict[str, Tensor]:
-    """Return class probabilities (Q, K) and those of "void" (Q, 1), from the logits (Q, K + 1) of proposals.
+    """Return probabilities of classes (Q, K) and of "void" (Q, 1), from the logits (Q, K + 1) of proposals.
 
     The keys are the names of these tensors in the official code.
     """
@@ -66,7 +66,7 @@ def named(logits: Tensor) -> dict[str, Tensor]:
 
 
 def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: float) -> dict[str, Tensor]:
-    """Return probabilities of crops and fused scores, by the names of these tensors in the official code.
+    """Return probabilities of crops and fused scores, under the names of these tensors in the official code.
 
     The arguments are those of `scores`.
     """
@@ -77,7 +77,7 @@ def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: f
 def with_void(mixed: Tensor, logits: Tensor) -> Tensor:
     """Return fused scores (Q, K), normalised so that "void" keeps its probability from the logits (Q, K + 1).
 
-    The official code does so for two data sets: ADE20K-847 and PASCAL-Context-459.
+    The official code uses this normalisation for two data sets: ADE20K-847 and PASCAL-Context-459.
     """
     void = logits.softmax(-1)[:, -1:]
     classes = mixed.log().softmax(-1) * (1 - void)

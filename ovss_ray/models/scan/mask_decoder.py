@@ -50,7 +50,11 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, places: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """Return queries (B, Q, C). Shapes: x (B, Q, C), places (Q, C), keys, values (B, L, C), seen (B, Q, L) bool."""
+        """Return the queries (B, Q, C) after attention and norm.
+
+        `x` (B, Q, C) are the queries, `places` (Q, C) their position embeddings. `keys` and `values` are (B, L, C).
+        `seen` (B, Q, L) bool is True for the cells to which a query attends.
+        """
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
@@ -67,7 +71,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, places: Tensor) -> Tensor:
-        """Return queries of the same shape (B, Q, C); places (Q, C) are added to queries and keys, not to values."""
+        """Return the attended queries `x` (B, Q, C). `places` (Q, C) are added to queries and keys, not to values."""
         placed = x + places
         return self.norm(x + self.self_attn.across(placed, placed, x))
 
@@ -81,7 +85,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return queries of the same shape (B, Q, C)."""
+        """Return the queries after the layers and the norm. Input and output are (B, Q, C)."""
         return self.norm(x + self.linear2(F.relu(self.linear1(x))))
 
 
@@ -146,7 +150,7 @@ def resized(features: Tensor, size: torch.Size) -> Tensor:
 def attended(mask_logits: Tensor) -> Tensor:
     """Return (B, Q, h·w) bool: whether a query attends to each cell of a level. `mask_logits` are (B, Q, h, w).
 
-    A query attends inside its mask, the cells with a probability of at least 0.5. If the mask is empty, it attends
+    A query attends to the cells inside its mask (probability of at least 0.5). If the mask is empty, it attends
     everywhere.
     """
     inside = mask_logits.flatten(2).sigmoid() >= 0.5

@@ -67,14 +67,14 @@ class Features:
 
 
 class Prediction(Mapping[str, Any]):
-    """SCAN's prediction for one photograph and a vocabulary, with intermediate results by the official names.
+    """SCAN's prediction for one photograph and a vocabulary, with intermediate results under the official names.
 
     It is a mapping, as in `prediction["clip_logits"]`; see `Scan.predict` for its keys.
     """
 
     def __init__(self, label_map: np.ndarray, arrays: Mapping[str, Any]) -> None:
         self.label_map = label_map
-        """(H, W) uint16: index of the class"""
+        """(H, W) uint16: class of each pixel, as an index into the vocabulary, or NONE"""
         self._arrays = {**arrays, "argmax": label_map}
 
     def __getitem__(self, name: str) -> Any:
@@ -105,7 +105,7 @@ class Scan(Calibrated):
         return self.learnable_weight.device
 
     def geometry(self, image: np.ndarray, short_edge: int | None = None) -> Geometry:
-        """Return the mapping of the mask grid to a photograph (H, W, 3); `short_edge` replaces the variant's size."""
+        """Return the mapping of the mask grid to a photograph (H, W, 3). `short_edge` overrides Variant.short_side."""
         return photograph.geometry(image, replace(self.variant, short_side=short_edge or self.variant.short_side))
 
     def preprocess(self, image: np.ndarray, short_edge: int | None = None) -> Inputs:
@@ -159,7 +159,7 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def embed(self, cuts: Iterable[Cut], batch: int = BATCH) -> Tensor:
-        """Return embeddings (sum of V, D) float32, not normalised, of the regions of several images, in order.
+        """Return the unnormalised embeddings (sum of V, D) float32 of the regions of several images, image by image.
 
         Each region costs a forward pass of CLIP, which is most of SCAN's time. Crops of several images share passes of
         at most `batch` crops. A crop exists only during its pass, so memory does not grow with the number of regions.
@@ -170,13 +170,13 @@ class Scan(Calibrated):
         return torch.cat(parts) if parts else torch.empty(0, self.variant.clip.embed, device=self.device)
 
     def _crops(self, cut: Cut) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield each region's crop (3, n, n), its replaced tokens (blocks, T), and the image's class tokens."""
+        """Yield each region's crop (3, n, n), its tokens to replace (blocks, T) bool, and the image's class tokens."""
         pixels, replaced = (value.to(self.device) for value in (cut.pixels, torch.from_numpy(cut.shift.replaced)))
         for crop, tokens in zip(regions.crops(pixels, cut.regions, self.variant.clip.pixels), replaced, strict=True):
             yield crop, tokens, cut.class_tokens
 
     def _embed(self, crops: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
-        """Return embeddings (b, D) of crops (b, 3, n, n); the other arguments are those of `_crops`, stacked."""
+        """Return embeddings (b, D) of crops (b, 3, n, n). All arguments are stacked results of `_crops`."""
         tower = self.clip_adapter.clip_model.visual
         after = shift.between(self.variant.replaced, replaced, class_tokens)
         with runtime.autocast(self.device, self.precision):
@@ -216,8 +216,8 @@ class Scan(Calibrated):
         """Return masks, their scores, the label map, and intermediate results for a photograph (H, W, 3) uint8 RGB.
 
         Options are those of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge` is the
-        length of the resized photograph's short side. `shift_indices` replays the draws of the contextual shift, such
-        as the result's "shift.indices"; None: new draws. Grey and RGBA arrays also work. Raises ValueError for other
+        length of the resized photograph's short side. `shift_indices` repeats earlier draws of the contextual shift:
+        the "shift.indices" of a result; None: new draws. Grey and RGBA arrays also work. Raises ValueError for other
         arrays (see photograph.rgb), and OvssError for unknown options or wrong `shift_indices`.
 
         Keys of the result: head.pred_logits, head.pred_masks, text_features, in_vocab_logits, fusion.in_vocab_prob,
@@ -282,6 +282,6 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes of each other variant's entries. Errors use them to name the variant that a file fits."""
+    """Return the shapes of the entries of all other variants. Errors use them to name the variant that a file fits."""
     with torch.device("meta"):
         return {other: checkpoint.shapes(Scan(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -71,7 +71,7 @@ class Transformer(nn.Module):
         self.encoder = nn.ModuleDict({"layers": layers})
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return maps (B, C, h, w) of the same shapes, one for each scale."""
+        """Return the maps after all layers. Input and output have one map (B, C, h, w) for each scale."""
         sizes = [x.shape[-2:] for x in maps]
         tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
         width, device = tokens.shape[-1], tokens.device
@@ -103,8 +103,8 @@ class Layer(nn.Module):
 def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
     """Return the position encoding of all cells of a map, in row-major order, (h·w, C) float32.
 
-    The first half of the channels encodes the row, the second half the column: sine and cosine of several wavelengths
-    in turn. Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, arXiv 2005.12872.
+    The first half of the channels encodes the row, the second half the column. Sine and cosine alternate, for several
+    wavelengths. Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, arXiv 2005.12872.
     """
     exponents = torch.arange(0, width // 2, 2, dtype=torch.float32, device=device) / (width // 2)
     wavelengths = TEMPERATURE**exponents

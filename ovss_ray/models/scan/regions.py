@@ -41,7 +41,7 @@ class Regions:
         return len(self.boxes)
 
     def masks(self) -> regions.Masks:
-        """Return the masks inside the boxes, (h, w) bool each."""
+        """Return the mask of each region inside its box, as an array of bool of the size of the box."""
         return regions.Masks(self.boxes, self.bits)
 
 
@@ -93,7 +93,7 @@ def crops(pixels: Tensor, cut: Regions, side: int) -> Iterator[Tensor]:
 
 
 def described(cut: Cut) -> dict[str, Any]:
-    """Return the regions of an image as arrays, by the names that `Scan.predict` lists."""
+    """Return the regions of an image as arrays, under the keys that `Scan.predict` lists."""
     cut_regions, tokens = cut.regions, cut.shift
     masks = np.zeros((len(cut_regions.valid), *cut.pixels.shape[1:]), bool)
     masks[cut_regions.valid] = regions.masks(cut_regions.boxes, cut_regions.bits, masks.shape[1:])

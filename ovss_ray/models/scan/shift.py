@@ -27,13 +27,13 @@ class Shift:
     counts: np.ndarray
     """(blocks · V,) int64: number of replaced tokens, in the same order"""
     indices: np.ndarray
-    """(sum of counts,) int64: places of the replaced tokens in the list of background tokens, in drawn order"""
+    """(sum of counts,) int64: replaced tokens in drawn order, as indices into a region's background tokens"""
     replaced: np.ndarray
     """(V, blocks, T) bool: whether a patch token is replaced after a block"""
 
 
 def generator(image: np.ndarray, seed: int) -> random.Random:
-    """Return the random generator of an image (H, W, 3) uint8, from the seed, the pixels and their shape.
+    """Return a random generator for an image (H, W, 3) uint8, seeded with `seed`, the pixels and their shape.
 
     The official code draws from one generator for all images, so its results depend on the order of the images. Here,
     results do not depend on order, batch, worker or file name.
@@ -98,7 +98,7 @@ def shifted(tokens: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
 
 
 def between(blocks: Sequence[int], replaced: Tensor, class_tokens: Tensor) -> After:
-    """Return the contextual shift of a batch, as the argument `after` of WholeImageTower.encode.
+    """Return a function that shifts the tokens of a batch: the argument `after` of WholeImageTower.encode.
 
     `blocks` are the numbers of the blocks after which tokens are replaced. `replaced` is (B, blocks, T) bool, and
     `class_tokens` (B, blocks, C) are those of the whole photographs.

@@ -1,7 +1,7 @@
 """SCAN's backbone, a Swin transformer with maps at four scales (Liu et al., ICCV 2021, arXiv 2103.14030).
 
-The parameters have the names of the official checkpoints. Letters: B images, h w of a map, C channels, N heads; n
-windows, L tokens in a window.
+The parameters have the names of the official checkpoints. Letters: B images, h × w tokens of a map, C channels, N
+heads, n windows, L tokens per window.
 """
 
 from itertools import product
@@ -17,14 +17,14 @@ PATCH = 4
 """Side of a patch, in pixels"""
 MLP_RATIO = 4
 ELSEWHERE = -100.0
-"""Value added to the attention logits of tokens that are neighbours only because of the cyclic shift"""
+"""Value added to the attention logit of two tokens that share a window only because of the cyclic shift"""
 
 
 class Windows:
     """The division of a batch of maps into square windows: the order of tokens, and the constants of attention.
 
     `shift` is the number of rows and columns by which the map is rolled before it is cut. Maps are padded on the right
-    and at the bottom to whole windows. Padding takes part in attention, with the projections of a zero token.
+    and at the bottom to whole windows. Padding tokens are zero before the projections, and take part in attention.
     """
 
     def __init__(self, shape: torch.Size, side: int, shift: int, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class Windows:
         kinds = list(product((inner, last), repeat=2)) if shift else [(slice(None), slice(None))]
         groups = [cut[:, rows, columns].flatten(0, 2) for rows, columns in kinds]
         self.sizes = [len(group) for group in groups]
-        """number of windows of each kind: inner, last column, last row and corner if shifted; else a single kind"""
+        """number of windows of each kind. With a shift: inner, last column, last row, corner; without: a single kind"""
         self.order = torch.cat(groups)
         """indices of the tokens in each window, (n, L) int64; padding has the index B·h·w"""
         places = torch.empty(shape.numel() + 1, dtype=torch.int64, device=device)
@@ -59,7 +59,7 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * side - 1) ** 2, heads))
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """Return tokens of the same shape (B·h·w, C)."""
+        """Return the outputs for the tokens `x`, both (B·h·w, C)."""
         with_padding = torch.cat([x, x.new_zeros(1, x.shape[1])])
         qkv = F.embedding(windows.order, self.qkv(with_padding))
         bias = F.embedding(windows.distances, self.relative_position_bias_table).permute(2, 0, 1).contiguous()
@@ -70,7 +70,7 @@ class WindowAttention(nn.Module):
         return self.proj(F.embedding(windows.places, torch.cat(seen)))
 
     def attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
-        """Return attention outputs (n·L, C) of n windows with equal masks (N, L, L). `qkv`: projections (n, L, 3 C)."""
+        """Return attention outputs (n·L, C) of n windows that share `mask` (N, L, L). `qkv`: (n, L, 3 C)."""
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])  # 4 axes: else torch takes a slow path
         return seen.transpose(1, 2).flatten(2).flatten(0, 1)
@@ -88,10 +88,10 @@ def relative_position_index(side: int, device: torch.device | None = None) -> Te
 
 
 def edge_masks(side: int, shift: int, device: torch.device) -> Tensor:
-    """Return ELSEWHERE for pairs of tokens from opposite edges of the map, else 0, as (4, L, L) float32.
+    """Return attention masks, (4, L, L) float32: ELSEWHERE for two tokens from opposite edges of the map, else 0.
 
-    The first axis is the kind of the window, as in Windows.sizes. The roll has moved tokens from one edge to the other;
-    the moved tokens are in windows of the last row or column.
+    The first axis is the kind of the window, as in Windows.sizes. The cyclic shift moves tokens to the opposite edge.
+    The moved tokens are in windows of the last row or column.
     """
     moved = torch.arange(side, device=device) >= side - shift
     edge = torch.stack([torch.zeros_like(moved), moved]).long()
@@ -111,7 +111,7 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, inner), "fc2": nn.Linear(inner, width)})
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """Return tokens of the same shape (B·h·w, C)."""
+        """Return the outputs for the tokens `x`, both (B·h·w, C)."""
         x = x + self.attn(self.norm1(x), windows)
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
@@ -125,13 +125,13 @@ class Merging(nn.Module):
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens (B, h / 2, w / 2, 2 C) of tokens (B, h, w, C). The four tokens are stacked column by column."""
+        """Merge tokens (B, h, w, C) into (B, h / 2, w / 2, 2 C). Four tokens are concatenated column by column."""
         squares = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)
         return self.reduction(self.norm(squares.flatten(3)))
 
 
 class Stage(nn.Module):
-    """The blocks of a scale, and the transition to the next. Every second block shifts windows by half their side."""
+    """Blocks of one scale, and the transition to the next scale. Every second block shifts windows by half a side."""
 
     def __init__(self, variant: Variant, i: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Stage(nn.Module):
         self.downsample = None if last else Merging(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return outputs of the same shape (B, h, w, C), and the input of the next stage."""
+        """Return the outputs of the blocks for `x`, both (B, h, w, C), and the input of the next stage."""
         size, shifts = x.shape[:3], (0, self.side // 2)
         windows = [Windows(size, self.side, shift, x.device) for shift in shifts[: len(self.blocks)]]
         x = x.flatten(0, 2)
@@ -178,7 +178,7 @@ class Swin(nn.Module):
 
 
 def constants(variant: Variant) -> list[str]:
-    """Return the names of entries of official checkpoints that Swin computes itself, without the prefix "backbone."."""
+    """Return names of constants that official checkpoints store but Swin computes, without the prefix "backbone."."""
     return [
         f"layers.{i}.blocks.{j}.attn.relative_position_index"
         for i, depth in enumerate(variant.backbone_depths)

@@ -29,9 +29,9 @@ MODEL, ORIGINAL = ADAPTER + "clip_model.", ADAPTER + "original_clip."
 VISUAL, VOID = MODEL + "visual.", ADAPTER + "non_object_embedding"
 """Prefix of the fine-tuned image tower, and name of the embedding of "void" """
 TUNED = ("module.clip_model.", "module.", "")
-"""Prefixes of a fine-tuned CLIP in its file: from SCAN's script, open_clip on several GPUs, or `ovss train`"""
+"""Possible prefixes of a fine-tuned CLIP's entries: from SCAN's script, open_clip on several GPUs, or `ovss train`"""
 MASK = "attn_mask"
-"""Entry of some text towers: the causal mask, a constant"""
+"""Name of the causal mask in checkpoints of some text towers; the mask is a constant"""
 UNUSED = (MODEL + MASK, ADAPTER + "pixel_mean", ADAPTER + "pixel_std", "criterion.empty_weight")
 """Entries of official checkpoints that inference does not use: the causal mask, constants, a weight of the loss"""
 
@@ -67,7 +67,7 @@ class Adapter(nn.Module):
 
 
 def logits(embeddings: Tensor, rows: Tensor) -> Tensor:
-    """Return 100 · cosine of embeddings (…, D) and the unit-norm rows (K + 1, D) of a classifier: (…, K + 1)."""
+    """Return logits (…, K + 1): 100 · cosine of embeddings (…, D) and a classifier's unit-norm rows (K + 1, D)."""
     return SCALE * (F.normalize(embeddings, dim=-1) @ rows.T)
 
 
@@ -98,10 +98,10 @@ def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
 
 
 def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
-    """Write the official checkpoint of a SCAN from the files of its two trainings, as tools/replace_clip.py does.
+    """Write SCAN's official checkpoint from the files of its two trainings, as SCAN's tools/replace_clip.py does.
 
-    `segmenter` is a whole checkpoint, whose CLIP is still the pretrained one. The fine-tuned CLIP of `clip`, with image
-    and text tower, replaces the entries `clip_adapter.clip_model.*`. The other entries stay, also the frozen image
+    `segmenter` is a whole checkpoint with the pretrained CLIP. The fine-tuned CLIP in `clip`, with both towers,
+    replaces the entries `clip_adapter.clip_model.*`. All other entries are unchanged, including the frozen image
     tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable, or if the CLIPs differ in entry
     names or shapes.
     """

@@ -32,7 +32,7 @@ class Variant:
     hidden: int = 256
     """channels of pixel decoder, masked decoder and mask embeddings"""
     heads: int = 8
-    """heads of pixel decoder, masked decoder, and calibration"""
+    """number of attention heads in the pixel decoder, the masked decoder, and the calibration"""
     encoder_layers: int = 6
     """layers of deformable attention in the pixel decoder"""
     encoder_inner: int = 1024
@@ -55,16 +55,16 @@ class Options:
     """Parameters of inference. The defaults are those of the official configurations."""
 
     mask_threshold: float = 0.4
-    """probability above which a pixel belongs to the binary mask of a query, and so to its crop"""
+    """probability above which a pixel belongs to a query's binary mask, from which the query's crop is made"""
     ensemble_weight: float | None = 0.7
     """weight of the crops' scores in the geometric mean; None: proposals alone, without crops
 
-    0 gives crops alone, as in the official code. By the formula of the mean, it would give proposals alone.
+    A weight of 0 uses crops alone, as in the official code, although the mean's formula would ignore the crops.
     """
     replace_ratio: float = 0.15
     """fraction of a crop's background tokens that the contextual shift replaces after each block in Variant.replaced"""
     fusion: Literal["product", "log"] = "product"
-    """product: the geometric mean; log: the normalised mean, as in the official code for ADE-847 and PC-459"""
+    """product: the geometric mean; log: normalised with "void", as officially for ADE-847 and PC-459"""
     seed: int = 0
     """seed of the contextual shift's random draws, which also depend on the pixels of the image"""
 

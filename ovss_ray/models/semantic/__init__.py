@@ -19,7 +19,9 @@ from ovss_ray.structures.columns import NONE
 __all__ = ["Geometry", "label_map", "probabilities"]
 
 CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 28
-"""Maximum bytes of a block's scores on a CPU, to fit its cache, and on a GPU. A block's masks take half as much"""
+"""Maximum bytes of a block's class scores: on a CPU, so that they fit into its cache, and on a GPU.
+
+The mask probabilities of a block take at most half as much."""
 FEW = 100
 """Number of classes below which all scores are computed: pruning would cost more than it saves"""
 

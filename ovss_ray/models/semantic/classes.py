@@ -15,9 +15,9 @@ from torch import Tensor
 from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 
 LEAST = 16
-"""Minimum number of columns of a matrix product. A CPU computes narrower ones by kernels that round differently"""
+"""Minimum number of columns of a matrix product. A CPU computes narrower products by kernels that round differently"""
 ALIKE = 0.8
-"""Minimum ratio of the smallest to the largest number of remaining classes in tiles that share a matrix product"""
+"""Tiles share a matrix product if their lowest number of remaining classes is at least this fraction of the highest"""
 
 
 class All:
@@ -72,9 +72,9 @@ class Pruned(All):
         return labels.view(-1, rows, PIXELS)
 
     def kept(self, bounds: Tensor) -> Tensor:
-        """Return the classes that remain in n tiles, (n, K) bool, from bounds (2, n, Q).
+        """Return which classes remain in n tiles, (n, K) bool, from bounds (2, n, Q) of the mask probabilities.
 
-        The comparison has a margin: the largest sum of rounding errors of four products, both bounds and both scores.
+        The comparison allows for the largest sum of rounding errors, in both bounds and in both scores.
         """
         low, high = bounds @ self.probabilities
         floor = low.amax(1, keepdim=True)
@@ -95,7 +95,7 @@ def _on(tensor: Tensor, indices: np.ndarray) -> Tensor:
 
 
 def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Yield groups (n,) of tiles with similar numbers of classes. A group's scores fit `budget`, or it has one tile."""
+    """Yield groups (n,) of tiles with similar numbers of classes. The scores of several tiles fit into `budget`."""
     order = np.argsort(-counts, kind="stable")
     sizes = np.maximum(counts[order], LEAST)
     begin = 0
@@ -107,7 +107,7 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return indices (n, k) of n tiles' classes in a list of all tiles' classes. The last index is repeated up to k."""
+    """Return positions (n, k) of tiles' classes in a list of all tiles' classes. The last one is repeated up to k."""
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)
 

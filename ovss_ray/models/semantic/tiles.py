@@ -34,14 +34,14 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""Function: (top, end, columns) → mask probabilities (C, R, 256, Q) of R · C tiles with 256 pixels, for Q masks.
+"""Function that returns the probabilities (C, R, 256, Q) of Q masks in C × R tiles of 256 pixels.
 
-`top`, `end`: rows of tiles, end exclusive. `columns`: columns of tiles, (C,) int64 on the CPU.
+Arguments: first row of tiles, end row of tiles (exclusive), and the columns of tiles, (C,) int64 on the CPU.
 """
 
 
 class Cells(NamedTuple):
-    """The cells of the mask grid that each tile of an axis depends on, `first` to `last`: (n,) int64 on the CPU."""
+    """Ranges of mask-grid cells that n tiles along an axis depend on: `first` to `last`, both (n,) int64 on the CPU."""
 
     first: Tensor
     last: Tensor
@@ -77,7 +77,7 @@ class Tiles:
         return len(self.across.first), len(self.down.first)
 
     def blocks(self, size: int) -> Iterator[Block]:
-        """Yield blocks of at most `size` tiles that cover the photograph: each is a part of a row, or several rows."""
+        """Yield blocks of at most `size` tiles that cover the photograph. A block is part of a row, or whole rows."""
         columns, rows = self.shape
         wide, high = min(size, columns), max(1, size // columns)
         for top, left in product(range(0, rows, high), range(0, columns, wide)):

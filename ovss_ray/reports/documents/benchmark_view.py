@@ -22,7 +22,7 @@ IDS = 50
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return those parts of a benchmark's section that need the report only. `number` is part of the HTML id."""
+    """Return the parts of a benchmark's section that need only the report. `number` is part of its HTML id."""
     headings = values.class_headings(benchmark)
     return {
         "number": number,
@@ -39,7 +39,7 @@ def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
 
 
 def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
-    """Return sentences on the words, the question, the stages and the files of a benchmark."""
+    """Return sentences about a benchmark: user's words, counts, the episodes' question, notes of stages, files."""
     files = benchmark.files
     sentences = [terminal.own_words(benchmark.words)] if benchmark.words else []
     sentences += [terminal.counted(benchmark.counts)] if benchmark.counts else []

@@ -20,7 +20,7 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.runs.folder import RunFolder
 
 Runs = Mapping[str, tuple[Report, Mapping[str, Reading]]]
-"""Folder of a run → (report of the run, mapping of each benchmark to its records' content with confusion cells)."""
+"""Folder of a run → (report of the run, {benchmark: content of the benchmark's records, with confusion cells})."""
 Differences = Mapping[tuple[str, str], Paired]
 """(folder of a further run, benchmark) → paired differences of this run to the first run."""
 
@@ -97,7 +97,7 @@ def _view(
 def _pair(
     identifier: str, name: str, other: str, run: str, runs: Runs, paired: Paired, headings: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the differences of a run to the first run: a row per metric, and a row per class, largest first."""
+    """Return the differences of a run to the first run: a row per metric, and a row per class, largest change first."""
     first = next(iter(runs.values()))[0].benchmarks.get(name)
     second = runs[run][0].benchmarks.get(name)
     rows = [(headings.get(key, key), *_numbers(of)) for key, of in (paired.values or {}).items()]
@@ -174,9 +174,9 @@ def _gallery(name: str, runs: Runs, images: int, room: int) -> tuple[list[str], 
 
 
 def _most_different(cells: Sequence[Cells]) -> list[str]:
-    """Return the ids of the images scored in all runs, sorted by the difference of mIoU to the first run.
+    """Return the ids of images that all runs have scored, largest difference of mIoU first.
 
-    The largest difference of any run comes first. An image without an mIoU counts as 0.
+    The difference of an image is the largest one between any run and the first run. A missing mIoU counts as 0.
     """
     mious = [dict(zip(of.ids, np.nan_to_num(of.image_miou).tolist(), strict=True)) for of in cells]
     shared = [image for image in mious[0] if all(image in of for of in mious)]

@@ -24,13 +24,13 @@ class Confusion:
     """predicted label; a value equal to the number of labels means that no class was predicted"""
     pixels: int
     share: float
-    """percent of the pixels of the true label"""
+    """`pixels` in percent of all pixels of the true label"""
     cost: float
     """points of mIoU that the run would gain if exactly these pixels were predicted correctly"""
     images: int = 0
     """number of images with this confusion; 0 without stored confusion cells"""
     examples: tuple[str, ...] = ()
-    """ids of up to EXAMPLES images with most of these pixels, largest number first"""
+    """ids of the images that have the most pixels of this confusion, at most EXAMPLES, most pixels first"""
 
 
 def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusion]:
@@ -61,7 +61,7 @@ def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusio
 def _costs(partial: Partial, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Return the cost of each of m confusions, (m,) float64 points of mIoU.
 
-    The cost is the gain if the pixels become hits of the true label and leave the predicted label's union.
+    The cost is the gain if the pixels were predicted correctly: hits of the true label, no longer in the other union.
     """
     n = len(partial.counts)
     hits, present = partial.hits.astype(float), partial.truth_pixels > 0
@@ -89,7 +89,7 @@ def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tupl
 
 
 def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tuple[list[int], list[int], np.ndarray]:
-    """Return the rows, the columns and the values of the part of the matrix with the costliest confusions.
+    """Return the rows, columns and values of the part of the confusion matrix that has the costliest confusions.
 
     Rows and columns are at most `most` labels, in order. If pixels of these labels have no predicted class, the last
     column is NO_CLASS. Values are percent of the pixels of the row's label, (rows, columns) float64.

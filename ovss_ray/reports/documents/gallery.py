@@ -32,7 +32,7 @@ def share(images: int, benchmarks: int) -> int:
 
 
 def build(album: Album, cells: Sequence[Cells], reasons: Mapping[str, Sequence[str]], room: int = ROOM) -> Gallery:
-    """Return the gallery of the images in `reasons`: image id → reasons to show it, most important image first.
+    """Return the gallery of images. `reasons`: image id → reasons to show the image, most important image first.
 
     `cells` are the confusion cells of each run. Images beyond `room` bytes of pictures are left out, with a note.
     """
@@ -73,8 +73,8 @@ def _notes(album: Album, images: Sequence[Mapping[str, Any]], left_out: int, roo
 def classes_of(cells: Cells, image: int) -> list[list[int]]:
     """Return [label, pixels in the truth, pixels in the prediction, correct pixels] for each label of an image.
 
-    The labels are sorted by their pixels in truth and prediction, largest first. Pixels without a predicted class have
-    the number of labels as their label.
+    The labels are sorted by their pixels in truth and prediction, most pixels first. The label of pixels without a
+    predicted class is `cells.labels`, the number of labels.
     """
     of_image = slice(*np.searchsorted(cells.image, [image, image + 1]))  # the cells are sorted by image
     truth, prediction, pixels = (of[of_image] for of in (cells.truth, cells.prediction, cells.pixels))

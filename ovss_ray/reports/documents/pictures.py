@@ -1,4 +1,4 @@
-"""Pictures of the images of a run: photograph, truth, saved label map and their difference, as data URIs."""
+"""Pictures of a run's images as data URIs: photograph, truth, saved label map, and difference of map and truth."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ class Pictures:
     predictions: tuple[str, ...] = ()
     """coloured label map of each run"""
     differences: tuple[str, ...] = ()
-    """difference picture of each run, with the wrong pixels"""
+    """picture of each run that shows correct and wrong pixels in the colours RIGHT and WRONG"""
 
     @property
     def bytes(self) -> int:
@@ -112,7 +112,7 @@ class Album:
     def _asked(self, run: int, part: str) -> Question:
         """Return a run's Question for images with this `Item.part`: classes of the label maps, and label of each class.
 
-        Words of the user are read from the run's folder. Runs of earlier versions have the benchmark's classes.
+        Words of the user are read from the run's folder. For runs of earlier versions, the benchmark has the classes.
         Raises OvssError if the label maps have indices into the words of each image.
         """
         folder, reading = self._runs[run]
@@ -169,7 +169,7 @@ def _scale(size: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _nearest(values: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Resize a label map by nearest neighbour to its picture's size (see `_scale`). `size` (H, W): the image's."""
+    """Resize a label map by nearest neighbour to `_scale(size)`, where `size` (H, W) is the size of the image."""
     height, width = _scale(size)
     rows = (np.arange(height) * 2 + 1) * values.shape[0] // (2 * height)
     columns = (np.arange(width) * 2 + 1) * values.shape[1] // (2 * width)

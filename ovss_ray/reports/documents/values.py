@@ -56,7 +56,7 @@ def interval(ends: Ends | None) -> str:
 def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> str:
     """Return the numbers of scored and of expected images, with "not final" if images are missing.
 
-    With `metric`, the first number is that of the images measured by this metric, which may be smaller.
+    With `metric`, the first number counts the images that this metric has measured, which may be fewer.
     """
     scored = benchmark.images.scored
     measured = benchmark.measured.get(metric.measured_as, scored) if metric else scored

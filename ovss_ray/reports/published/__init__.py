@@ -26,7 +26,7 @@ class Figure:
     benchmark: str
     """name of the benchmark in this project"""
     miou: float
-    """percent, with the digits that the source prints; mIoU, or the value that the convention names"""
+    """mIoU, or the value that the convention names, in percent with the digits of the source"""
     convention: str
     """"either", "unknown", or a metric of a report: miou, miou_classic, sg_miou_classic, fold_miou, fold_miou_hsnet,
     instance_iou, instance_accuracy.

@@ -62,14 +62,14 @@ HEALTH: dict[str, Any] = {
 }
 """Options of Ray Serve: seconds between two health checks of a replica, and seconds until a check times out.
 
-After three failed checks, Serve replaces the replica. The third option is the seconds between two checks of a stopping
-replica for requests in progress. Serve's default of 2 s delays the end of the HTTP deployment, then of the pools."""
+After three failed checks, Serve replaces the replica. The third option: seconds between two checks whether a stopping
+replica still has requests. Serve's default of 2 s delays the end of the HTTP deployment, then of the pools."""
 LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
 
 By then, all requests in it have timed out. If `deadline` of the config is shorter, `deadline` counts."""
 SERVE_RUN = "serve"
-"""Name of Ray's program for Serve. It would print an error of `build` with a long traceback"""
+"""Name of Ray's program `serve`, which would print an error of `build` with a long traceback"""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -90,14 +90,14 @@ class Arguments(Settings):
 
 
 class NotDeployed(OvssError, RayServeException):
-    """Error of `build`. `serve status` prints a RayServeException as its message alone, without a traceback."""
+    """Error that `build` raises. As it is a RayServeException, `serve status` prints only its message, no traceback."""
 
 
 def build(arguments: Arguments) -> Application:
     """Return the service as a Ray Serve application, for `serve run`. The API key is read from $OVSS_API_KEY.
 
-    Raises NotDeployed if a config is invalid or does not fit the cluster. In the command `serve run`, print it as one
-    line instead, and exit with status 2.
+    Raises NotDeployed if a config is invalid or does not fit the cluster. In the command `serve run`, this error is
+    printed as one line instead, and the process exits with status 2.
     """
     try:
         return _built(arguments)
@@ -234,7 +234,7 @@ class Ingress:
         await self.app.state.desk.drain()
 
     async def lines(self) -> tuple[str, int, list[str]]:
-        """Return the fields of Watch that News needs: name of this process, dropped lines, and lines, oldest first."""
+        """Return fields of Watch for News: name of this process, number of dropped lines, and lines, oldest first."""
         watch = self.app.state.desk.watch
         return watch.name, watch.dropped, watch.lines
 

@@ -31,11 +31,11 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 """Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
 
 LARGER = 8
-"""Factor of height and width from the warm-up image to the image with which the pace is measured (0.8 megapixels)"""
+"""Factor by which height and width of the larger test image in `pace` (0.8 megapixels) exceed those of the first"""
 COLD = 15.0
 """Seconds: if the warm-up takes longer, the pace is not measured, since further images would delay the start"""
 SLOW = 3.0
-"""Seconds: if the warm-up image takes longer, no larger image is processed, since that might take minutes"""
+"""Seconds: if the first test image in `pace` takes longer, the larger one is skipped, since it might take minutes"""
 
 POINTED = "ovsam_everything, ovsam_everything_tiny or sam_alpha_clip_tiny"
 """Shipped configs that answer prompts"""
@@ -60,8 +60,8 @@ def plan(config: RunConfig) -> list[Parts]:
 
     Every config answers `segment` requests. A config that proposes regions with a stage of PROMPTERS, and scores them,
     also answers `regions` requests and prompt requests. Stages that compute metrics or save files are left out. A
-    config in which a stage finds words also answers `words` requests. The other kinds leave out this stage, and stages
-    whose columns only this stage reads, such as a captioner.
+    config in which a stage finds words also answers `words` requests. All other kinds leave out this stage, and stages
+    such as a captioner whose columns no other stage reads.
 
     Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth.
     Also raises OvssError if label maps differ in size from the image, or if one stage finds words and segments.
@@ -102,7 +102,7 @@ def _check(stages: Sequence[StageConfig]) -> None:
     if prompted := [stage.use for stage in stages if {*TRUE} & set(stage.reads())]:
         raise OvssError(
             f"the stage {prompted[0]} prompts with the true instances of a benchmark, which a request does not have. "
-            f"Serve a config that proposes regions: it also answers points and boxes, such as {POINTED}"
+            f"Serve a config that proposes regions, such as {POINTED}: it also answers points and boxes"
         )
     if (painters := [stage for stage in stages if "prediction" in stage.writes()]) and all(
         stage.gives_words() for stage in painters
@@ -137,9 +137,9 @@ def _parts(
 
 
 def _pointing(stage: StageConfig) -> StageConfig:
-    """Return the stage to run for prompts: the prompter of a stage in PROMPTERS, with the same network.
+    """Return the stage to run in place of `stage` for prompts (see PROMPTERS). It uses the same network.
 
-    Any other stage is returned unchanged.
+    A stage that is not in PROMPTERS is returned unchanged.
     """
     return prompter(stage) if stage.use in PROMPTERS else stage
 
@@ -239,7 +239,7 @@ def _needed(stages: Mapping[str, Stage]) -> set[str]:
 def _specimen(needed: Collection[str], words: Vocabulary, image: np.ndarray = SPECIMEN, name: str = "specimen") -> Row:
     """Return a row of a test image with the columns `needed`, as if earlier stages had written them.
 
-    `name`: name of the image in caches; no stage has cached an image with a new name.
+    `name` is the image's key in caches: with a new name, no stage finds the image in its cache.
     The row has one region, which covers the whole image and has equal scores for all classes.
     """
     boxes, bits = regions.pack([np.ones(image.shape[:2], bool)])

@@ -209,7 +209,7 @@ class Replica:
         return {name: self.stages[name] for name in self.parts[kind].stages}
 
     def figures(self) -> Figures:
-        """Return the replica's current metrics: batch counts, number of waiting requests, bytes in caches."""
+        """Return the replica's current metrics: batch counts, number of waiting requests, bytes in caches, paces."""
         caches: Counter[str] = Counter()
         for stage in self.stages.values():
             caches.update(stage.kept())
@@ -217,7 +217,7 @@ class Replica:
         return Figures(self.name, dict(self.batches), len(self.waiting), dict(caches), paces)
 
     def check_health(self) -> None:
-        """Raise RuntimeError if a batch makes no progress until the deadline; Serve then replaces this replica.
+        """Raise RuntimeError if a batch has made no progress for `deadline` seconds. Serve then replaces this replica.
 
         A slow batch makes progress: it goes on from tile to tile of an image (see errors.in_parts).
         """

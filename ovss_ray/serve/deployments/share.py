@@ -1,4 +1,4 @@
-"""Several models in one service: checks that their configs fit together, and placement of their pools."""
+"""Several models in one service: compatibility of their configs, and placement of their pools on a cluster."""
 
 import re
 from collections.abc import Mapping
@@ -55,9 +55,9 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools with the GPUs of each worker: a whole GPU, or a part if GPUs are too few.
+    """Return the pools with `gpus` per worker set: to a whole GPU, or to a fraction if there are too few GPUs.
 
-    A pool with a part of a GPU has one worker, unless its config sets the number of workers. Pools that cannot use a
+    With a fraction of a GPU, a pool has one worker, unless its config sets a number of workers. Pools that cannot use a
     GPU, and pools whose config sets `gpus`, are not changed.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]

@@ -28,7 +28,7 @@ Send = Callable[[Row, Vocabulary, Kind], Awaitable[Row]]
 
 It raises HTTPException: 429 if the workers are busy, 503 if a worker died, 504 if a stage is too slow."""
 UNTIL: ContextVar[float] = ContextVar("UNTIL", default=math.inf)
-"""Value of time.monotonic() at which the time of the current request is over"""
+"""Deadline of the current request, as a value of time.monotonic()"""
 LOG = logging.getLogger("ovss_ray.serve")
 STOPPING = "the service is being stopped"
 SMALLEST_WITH_SAM = "sam_alpha_clip_tiny"
@@ -45,7 +45,7 @@ class Model:
     words: Vocabulary
     """class names for the warm-up image, and for prompts that name no classes"""
     pools: Sequence[str] = ()
-    """names of the pools of its stages"""
+    """names of the pools that run its stages"""
 
     @property
     def name(self) -> str:

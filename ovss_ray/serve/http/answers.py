@@ -115,7 +115,7 @@ def build(row: Mapping[str, Any], vocabulary: Vocabulary, output: Output) -> Ans
 def picture(row: Mapping[str, Any], vocabulary: Vocabulary, image: np.ndarray, output: Output, note: str = "") -> bytes:
     """Return a PNG file that shows the predicted classes of an image (H, W, 3) uint8 RGB.
 
-    If `output` is "png", its pixels are class indices. Else the PNG is the image with the classes' colours over it.
+    If `output` is "png", the pixels are class indices. Else the PNG is the image, overlaid with the classes' colours.
     `note` is stored as the PNG's text chunk "ovss_ray".
     """
     labels = row["prediction"]

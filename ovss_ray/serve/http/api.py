@@ -83,7 +83,7 @@ async def _refused(request: Request, failure: Exception) -> Response:
 
 
 async def _failed(request: Request, failure: Exception) -> Response:
-    """Return the response, status 500, to a request at which the service itself failed. Starlette logs the error."""
+    """Return the response (status 500) to a request that caused an error in the service. Starlette logs the error."""
     LOG.error("request %s failed: %s", refusal.request_id(request.scope), type(failure).__name__)
     return refusal.answer(HTTPException(500, "error in the service. Its log has the cause"), request.scope)
 

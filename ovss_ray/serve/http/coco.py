@@ -1,7 +1,7 @@
 """COCO documents of masks: images, annotations with run lengths, and categories, as pycocotools reads them.
 
 The keys are those of the data format at https://cocodataset.org/#format-data. As in COCO's results, annotations also
-have a `score`. The page writes the same document (static/coco.js).
+have a `score`. The web page writes documents of the same form (static/coco.js).
 """
 
 from collections.abc import Sequence

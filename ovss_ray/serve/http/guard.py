@@ -23,7 +23,7 @@ from ovss_ray.serve.intake.keys import Quota, Ring
 from ovss_ray.serve.refusal import Refused
 
 PUBLIC = ("/v1/health", "/v1/ready", "/", "/docs")
-"""Paths without an API key: two for load balancers, the web page (it asks for the key), and the API's documents"""
+"""Paths that need no API key: two for load balancers, the web page (it asks for the key), and the API's description"""
 FILES = ("/page/static/", "/page/example/")
 """Path prefixes of the web page's files, which need no API key, since browsers fetch them without one"""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -53,7 +53,7 @@ PAGE = {
 EXPOSED = ["Location", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "X-Request-ID"]
 """Headers of answers that scripts of other origins may read"""
 SEVERAL = ("/v1/batch/", "/v1/jobs/")
-"""Prefixes of requests with several images, each of which counts against a quota as a request of its own"""
+"""Path prefixes of requests with several images; each image counts against a quota as a request of its own"""
 DRAIN = 5.0
 """Maximum seconds for reading the rest of a refused request"""
 
@@ -112,8 +112,8 @@ class Guard:
         """Prepare the checks. `keys`: accepted API keys. `body`: maximum bytes of a request.
 
         `origins`: further web origins whose pages may send requests. `bodies`: maximum bytes of all requests that are
-        being received or answered. So slow senders, who take no place in the queue (see admission.Desk.place), cannot
-        fill the memory.
+        being received or answered. This limit keeps slow senders from filling the memory, since they take no place in
+        the queue (see admission.Desk.place).
         """
         self.app, self.keys, self.body, self.origins = app, keys, body, origins
         self.room = _Room(bodies)
@@ -185,7 +185,7 @@ class Guard:
 
 
 class _Room:
-    """The bytes of all bodies in memory, and their maximum."""
+    """Number of bytes of all request bodies in memory, and its maximum."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
@@ -221,7 +221,7 @@ class _Counted:
 
 
 def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
-    """Return whether a web page of another origin sends the request, which browsers state in two headers.
+    """Return whether a web page of another origin sends the request. Browsers report this in two headers.
 
     Such a page cannot read the answer, but it could fill the queue. A link to the service's page is admitted. `host`:
     the Host header in lower case.

@@ -13,7 +13,7 @@ from ovss_ray.structures.masks.regions import Masks
 from ovss_ray.structures.vocabulary import Vocabulary
 
 WHOLE = slice(None)
-"""Page of all regions"""
+"""Slice for a page with all regions"""
 
 
 class Name(BaseModel):
@@ -93,7 +93,7 @@ def everything(
     """Return the `most` largest regions of a row, each with its `top` most probable classes.
 
     Empty regions are left out. `image`: sha256 of the image. `ranked`: number of regions in the ranking of each class.
-    `page`: positions of the regions that are listed. The ranking is always that of all `most` regions.
+    `page`: slice of the regions that the answer lists. The ranking always covers all `most` regions.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
@@ -106,8 +106,8 @@ def everything(
 def rank(scores: np.ndarray, words: Vocabulary, ranked: int) -> list[Ranking]:
     """Return for each class the `ranked` regions with the highest probability of this class.
 
-    `scores`: logits (R, K) float32, whose softmax over K gives the probabilities. Equal probabilities are ordered by
-    logit. So a single class, whose probability is always 1, orders regions by their match to its name.
+    `scores`: logits (R, K) float32, whose softmax over K gives the probabilities. Regions with equal probabilities are
+    ordered by logit. With a single class, all probabilities are 1, so only the logits decide.
     """
     norms = np.array([_log_sum_exp(row) for row in scores], np.float64)
     rankings = []

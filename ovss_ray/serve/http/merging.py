@@ -24,7 +24,7 @@ class Merged:
     """Classes of an answer, and the table that maps the classes of the request to them."""
 
     words: Vocabulary
-    """classes of the answer: the names in the mapping, and classes of the request that are not in it"""
+    """classes of the answer: targets of the mapping, and requested classes that are not mapped"""
     table: np.ndarray
     """(NONE + 1,) uint16: class index of the request → class index of the answer, or NONE"""
 
@@ -57,7 +57,7 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
 
 
 def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits) -> Merged:
-    """Return the table of a mapping. Raises OvssError for unknown classes and invalid names.
+    """Return the classes and the table of a mapping. Raises OvssError for unknown classes and invalid names.
 
     The mapping may use any name of a requested class, as in a file of own words (docs/own_words.md).
     """

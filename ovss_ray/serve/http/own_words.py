@@ -17,7 +17,7 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.vocabulary import Vocabulary, folded
 
 REQUEST = "request"
-"""Source of the words that a request adds"""
+"""Value of Word.source for words that the request adds"""
 
 
 def wanted(fields: Segment, desk: Desk) -> bool:
@@ -32,9 +32,9 @@ def wanted(fields: Segment, desk: Desk) -> bool:
 
 
 async def find(desk: Desk, model: Model, image: np.ndarray, added: Vocabulary | None) -> list[Word]:
-    """Return the words that a model finds in an image (H, W, 3) uint8 RGB, then further words of `added`.
+    """Return the words that a model finds in an image, and those of `added` that it does not find.
 
-    Raises HTTPException 422 for too many words, or if a stage failed.
+    `image` is (H, W, 3) uint8 RGB. Raises HTTPException 422 for too many words, or if a stage failed.
     """
     answer = await desk.send(model, row(image, model.words), model.words, "words")
     value = answer["words"]

@@ -34,7 +34,7 @@ STATIC = Path(__file__).parents[1] / "static"
 EXAMPLES = (("scenes:seen", "0027"), ("scenes:held-out", "0042"), ("scenes:seen", "0046"), ("scenes:held-out", "0008"))
 """(benchmark, image id) of each image that the page offers as an example"""
 PHOTOGRAPHED = ("scenes:seen", "0046")
-"""(benchmark, image id) of a scene of which the page offers a simulated photograph, after the other examples."""
+"""(benchmark, image id) of the scene whose simulated photograph is the page's last example."""
 
 
 def add(app: FastAPI, configured: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ BASE = TypeAdapter(list[str])
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
 BRACKETS = ("[]", "{}")
-"""Pairs of first and last character of text that is treated as JSON. JSON other than a list of classes is refused."""
+"""First and last characters of text that is treated as JSON. JSON other than a list of classes is refused."""
 SEPARATORS = re.compile("[,;|]")
 """Characters that may stand between class names by mistake, but also inside a name: ADE20K has `door, double door`"""
 TEMPLATES = 32

@@ -1,4 +1,4 @@
-"""Classes of the benchmarks that a request may name. Those of this package are loaded once."""
+"""Classes of the benchmarks that a request may name. Benchmarks of this package are loaded once."""
 
 from collections.abc import Sequence
 from functools import cache, lru_cache

@@ -43,7 +43,7 @@ def limit(protocol: Any, seconds: float) -> None:
 def _look(connection: Any, before: object, seconds: float) -> None:
     """Close a connection if it has waited for headers since the previous check. Else check again after `seconds`.
 
-    `before`: at the previous check, the last answered request; None if there was none; BUSY if one was in progress.
+    `before`: last answered request at the time of the previous check; None: no request yet; BUSY: one in progress.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

@@ -14,7 +14,7 @@ from ovss_ray.config.limits import Limits
 from ovss_ray.serve.intake.job_state import JobState, State
 
 WAIT = 10.0
-"""Maximum seconds for which a request for further answers of a job waits until there is one"""
+"""Maximum seconds that a request for further answers of a job waits for the next answer"""
 Run = Callable[[int], Awaitable[dict[str, Any]]]
 """Function: position of an image in the job, from 0 → answer for this image"""
 
@@ -50,7 +50,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
 
     def start(self, run: Run, images: int, size: int, key: str = "") -> JobState:
-        """Begin a job for some images, whose request has `size` bytes, and return its state.
+        """Begin a job for `images` images, and return its state. `run` answers one image. `size`: bytes of the request.
 
         If a job with this `key` exists, return the state of that job. Raises HTTPException 429 if the store is full.
         """
@@ -90,9 +90,9 @@ class Jobs:
         return None if job.ended is None else job.answers
 
     async def further(self, identifier: str, first: int) -> Sequence[dict[str, Any]] | None:
-        """Return the answers of a job from position `first` on. Wait at most WAIT seconds for one, then return None.
+        """Return the answers of a job from position `first` on. Return None if there is none within WAIT seconds.
 
-        If the job has ended, the answers may be empty. Raises HTTPException 404 for an unknown job.
+        If the job has ended, return at once, perhaps without answers. Raises HTTPException 404 for an unknown job.
         """
         job = self._find(identifier)
         with suppress(TimeoutError):
@@ -118,7 +118,7 @@ class Jobs:
         return self._jobs[identifier]
 
     def _expire(self) -> None:
-        """Delete jobs whose answers have been kept for long enough."""
+        """Delete jobs that ended at least `limits.kept` seconds ago."""
         now = self.clock()
         for job in list(self._jobs.values()):
             if job.ended is not None and now - job.ended >= self.limits.kept:

@@ -59,7 +59,7 @@ class Quota:
     begun: float = field(default=float("-inf"))
 
     def take(self) -> bool:
-        """Count a request. Return whether it is within the limit; else it is not counted."""
+        """Count a request if it is within the limit. Return whether it is."""
         if self.clock() - self.begun >= WINDOW:
             self.used, self.begun = 0, self.clock()
         if self.used >= self.limit:

@@ -43,7 +43,7 @@ class Places:
     """All requests in progress, in the order in which they came."""
 
     def __init__(self, seconds: Seconds, limit: int) -> None:
-        """Begin without requests. `seconds`: time of an image. `limit`: largest number of requests in progress."""
+        """Begin without requests. `seconds` estimates an image's time. `limit`: maximum of requests in progress."""
         self._entries: dict[int, Entry] = {}
         self._seconds, self.limit = seconds, limit
 
@@ -66,7 +66,7 @@ class Places:
         return Place(ahead=number, seconds=seconds, in_progress=len(entries), limit=self.limit)
 
     def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
-        """Return the seconds until `entry` is answered. The replicas share the time of the requests before it."""
+        """Return the seconds until `entry` is answered; None: unknown. Replicas share the requests `ahead` of it."""
         total = 0.0
         for earlier in ahead:
             spent, replicas = self._seconds(earlier.pools, earlier.kind, earlier.pixels)

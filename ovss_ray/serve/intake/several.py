@@ -1,6 +1,6 @@
 """Several images in one request, answered at once or as a job.
 
-Each image becomes a request of its own inside of the process. So the same limits, quotas and refusals hold for it.
+Each image becomes a separate request inside the process, with the usual limits, quotas and refusals.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from ovss_ray.serve.refusal import ERRORS, Refused, request_id
 
 Kind = Literal["segment", "regions"]
 TOGETHER = 4
-"""Number of images of a request that are answered at the same time; the rest wait, so that others have room"""
+"""Number of images of a request that are answered at the same time; the rest wait, to leave room for other requests"""
 HOW = (
     "Send a form with several files named image (curl -F image=@a.jpg -F image=@b.jpg -F classes=sky …), or JSON: "
     '{"images": ["BASE64", …], "classes": ["sky"]}'
@@ -53,8 +53,8 @@ class Batch:
 async def read(request: Request, desk: Desk) -> Batch:
     """Return the images and fields of a request.
 
-    Raises HTTPException: 408 for a late body; 415 for one that is neither form nor JSON; 422 for no images or too many;
-    503 if the service is being stopped.
+    Raises HTTPException: 408 for a late body; 415 for a body that is neither form nor JSON; 422 for no or too many
+    images; 503 if the service is being stopped.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     await desk.receive(request)
@@ -70,7 +70,7 @@ async def read(request: Request, desk: Desk) -> Batch:
     else:
         raise HTTPException(415, f"the body is neither a form nor JSON. {HOW}")
     if not 1 <= len(images) <= limits.images:
-        raise HTTPException(422, f"{len(images)} images; send between 1 and {limits.images}. {HOW}")
+        raise HTTPException(422, f"expected 1 to {limits.images} images, found {len(images)}. {HOW}")
     return Batch(images, urlencode([*parse_qsl(request.url.query, keep_blank_values=True), *fields]))
 
 

@@ -78,7 +78,7 @@ def record(
     """Return the fields LISTS of an image's record: the outcome of each mask, sorted by label, then by score.
 
     `true_areas` (T,) are the instances' areas in pixels. `crowd` (T,) bool is True for crowds. `ranks` (R,) are the
-    masks' scores. Only masks with indices in `listed` count; of each label, only the `most` masks with the best scores.
+    masks' scores. Only masks with indices in `listed` count; of these, only the `most` best-scored masks of each label.
     """
     counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
     counts = counts.reshape(-1, len(AREAS))
@@ -121,8 +121,8 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
     """Return the bits `matched` and `ignored` of D masks of one class, sorted by score, both (D,) uint64.
 
     `ious` (D, G) are the IoUs with G instances; `areas` (D,) are the masks' areas in pixels. `counts` (G, len(AREAS))
-    bool is True where an instance counts. `crowd` (G,) bool is True for crowds. A mask is ignored if it is
-    matched with an instance that does not count. An unmatched mask is ignored if its area is outside the range.
+    bool is True where an instance counts in a range of AREAS. `crowd` (G,) bool is True for crowds. A mask is ignored
+    if it is matched with an instance that does not count. It is also ignored if unmatched and outside the area range.
     """
     matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
     for a, (low, high) in enumerate(AREAS):
@@ -161,7 +161,7 @@ def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold:
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Outcomes of a set of images. Addition concatenates them; `result` sorts them, so the order does not matter."""
+    """Outcomes of the masks in a set of images (see the module). Addition concatenates; the order does not matter."""
 
     metric: ClassVar[str]
     """name of the metric; the keys of its values begin with it"""
@@ -170,7 +170,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> Self:
-        """Return the outcomes in the metric's column of records. Nulls are skipped."""
+        """Return the outcomes in `records`, the metric's column. Nulls are skipped."""
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         return cls(labels, tuple(kept for chunk in chunks if len(kept := chunk.drop_null())))
 
@@ -213,11 +213,11 @@ class Outcomes:
         return self._values(range(self.labels))
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return the mean mask AP of the labels with the given indices, in percent, under the metric's name."""
+        """Return metric name → mean mask AP, in percent, of the labels with the given indices."""
         return {self.metric: self._values(labels)[self.metric]}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return the mask AP of each label, (L,) float64 percent, under the metric's name."""
+        """Return metric name → mask AP of each label, (L,) float64 percent."""
         return {self.metric: 100.0 * self._precisions[:, 0].mean(1)}
 
     def _values(self, labels: Sequence[int]) -> dict[str, float]:

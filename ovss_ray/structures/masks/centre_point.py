@@ -39,7 +39,7 @@ def _innermost(mask: np.ndarray) -> np.ndarray:
     """Return (h, w) bool: the pixels of a mask (h, w) bool with the largest chessboard distance from outside.
 
     A pixel's distance is larger than r if the square of radius r around it lies in the mask. Bisection finds the
-    largest r for which there is a pixel.
+    largest r for which such a pixel exists.
     """
     sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     low, high = 0, (min(mask.shape) + 1) // 2
@@ -50,7 +50,7 @@ def _innermost(mask: np.ndarray) -> np.ndarray:
 
 
 def _eroded(sums: np.ndarray, radius: int) -> np.ndarray:
-    """Return whether the square around each pixel lies in the mask, (h − 2 radius, w − 2 radius) bool.
+    """Return (h − 2 radius, w − 2 radius) bool: whether the square of radius `radius` around a pixel lies in the mask.
 
     `sums` (h + 1, w + 1) is the integral image: the number of mask pixels above and left of each corner of a pixel.
     """
@@ -60,7 +60,7 @@ def _eroded(sums: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _neighbours(reached: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two counts of reached neighbours of inner pixels: at edges and at corners, (H − 2, W − 2) uint8 each."""
+    """Return the numbers of reached edge and corner neighbours of inner pixels, (H − 2, W − 2) uint8 each."""
     ones = reached.astype(np.uint8)
     edges = ones[:-2, 1:-1] + ones[2:, 1:-1] + ones[1:-1, :-2] + ones[1:-1, 2:]
     corners = ones[:-2, :-2] + ones[:-2, 2:] + ones[2:, :-2] + ones[2:, 2:]

@@ -1,8 +1,8 @@
-"""Pixels near the contours of a label map, for all of its labels at once.
+"""Distances of pixels to the nearest other label of a label map, for all labels at once.
 
-Distances are chessboard distances: the larger of the differences in rows and columns. A pixel has distance 1 to another
-label if its 3 × 3 neighbourhood has several labels. The shortest path from a pixel to another label runs through pixels
-of the pixel's label. The last of these pixels has distance 1. So one distance transform serves all labels.
+Distances are chessboard distances: the larger of the differences in rows and columns. A pixel has distance 1 if its
+3 × 3 neighbourhood has several labels. The shortest path from a pixel to another label stays within the pixel's label
+until the last step. So it passes a pixel of distance 1, and one distance transform to all such pixels is enough.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ _SQUARE = np.ones((3, 3), np.uint8)
 
 
 def near(labels: np.ndarray, width: int, edge: bool) -> np.ndarray:
-    """Return whether a pixel of another label is at most `width` pixels away, (H, W) bool.
+    """Return for each pixel whether another label is at most `width` pixels away, (H, W) bool.
 
-    `labels` are (H, W) integers. With `edge`, pixels outside the map count as another label.
+    `labels` are (H, W) integers. If `edge` is True, pixels outside the map count as another label.
     """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 
@@ -22,9 +22,9 @@ def near(labels: np.ndarray, width: int, edge: bool) -> np.ndarray:
 
 
 def distances(labels: np.ndarray) -> np.ndarray:
-    """Return the distance in pixels of each pixel to the nearest pixel of another label, (H, W) float32 integers.
+    """Return the distance of each pixel to the nearest pixel of another label, in whole pixels, (H, W) float32.
 
-    `labels` are (H, W) integers. Without a pixel of another label, all distances are infinite.
+    `labels` are (H, W) integers. If the map has a single label, all distances are infinite.
     """
     import cv2
 

@@ -79,10 +79,10 @@ def _turns(four: list[np.ndarray]) -> np.ndarray:
 
 
 def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the corners of the requested classes, sorted by class, y and x, as four arrays.
+    """Return the corners of the requested classes as four arrays, sorted by class, y and x.
 
-    The first is (n, 2): class, and flat index of a pixel of this class at the corner. The others are (n,) each: x, y,
-    and index of the next corner on the outline.
+    The first array (n, 2) has the corner's class, and the flat index of an adjacent pixel of this class. The other
+    arrays (n,) have x, y, and the index of the next corner on the outline.
     """
     width, four = labels.shape[1], _around(labels)
     turns = _turns(four)

@@ -104,7 +104,7 @@ def shared(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.nd
 def named(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return each region's best class, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
 
-    The first class wins a tie. Raises OvssError for more classes than a label map can name.
+    The first class wins a tie. Raises OvssError if the number of classes exceeds what a label map can hold.
     """
     if scores.shape[1] > NONE:
         raise OvssError(f"too many classes: {scores.shape[1]}; a label map can name at most {NONE}. Remove classes")

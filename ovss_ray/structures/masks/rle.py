@@ -83,14 +83,14 @@ def _compressed(counts: str, name: str) -> np.ndarray:
 
 
 def _written(runs: np.ndarray) -> str:
-    """Return lengths of alternating runs of 0 and 1, (n,) int64, as a compressed string."""
+    """Encode the lengths of alternating runs of 0 and 1, (n,) int64, as a compressed string."""
     if runs[-1] == 0:
         runs = runs[:-1]
     return _letters(np.concatenate([runs[:3], runs[3:] - runs[1:-2]]))
 
 
 def _letters(numbers: np.ndarray) -> str:
-    """Return numbers (n,) int64 as text of 5-bit digits, lowest digit first.
+    """Encode numbers (n,) int64 as text of 5-bit digits, lowest digit first.
 
     Bit 4 of the last digit is the sign. Bit 5 of a digit is set if another digit follows. The six bits b of a digit
     become chr(48 + b).

@@ -96,8 +96,8 @@ def test_without_ids_rows_are_numbered_through_all_tables(tmp_path: Path) -> Non
             "table: none.parquet",
             r"no file fits `table: none\.parquet`\. Expected files that end in \.parquet or \.arrow",
         ),
-        ("table: cut.parquet", r"cut\.parquet: cannot be read as Parquet, missing, truncated or damaged"),
-        ("table: cut.arrow", r"cut\.arrow: cannot be read as Arrow, missing, truncated or damaged"),
+        ("table: cut.parquet", r"cut\.parquet: cannot be read as Parquet; it is missing, truncated or damaged"),
+        ("table: cut.arrow", r"cut\.arrow: cannot be read as Arrow; it is missing, truncated or damaged"),
         ("table: plain.parquet", r"labels: column 'a/b label' is of type int64\. Expected the bytes of image files"),
         ("table: x.parquet\nimage_suffix: a", "a `table` has no files: remove image_suffix"),
         ("ids: key", "`ids` names a column of a `table`"),
@@ -123,6 +123,6 @@ def test_an_empty_cell_costs_its_own_image(tmp_path: Path) -> None:
         files.read(first["image_uri"])
     assert all(row["height"] for row in others)
     (tmp_path / "x.parquet").unlink()
-    with pytest.raises(OvssError, match=r"x\.parquet: cannot be read as Parquet, missing"):
+    with pytest.raises(OvssError, match=r"x\.parquet: cannot be read as Parquet; it is missing"):
         files.read(first["image_uri"])
     assert files.stamp(first["image_uri"]) == "absent"

@@ -189,7 +189,7 @@ def test_pixels_are_told_apart_in_half_precision(pair: Pair) -> None:
 
 FAULTS = {
     "empty": ({}, "empty prompt"),
-    "no labels": ({"points": [[1, 2]]}, "points and labels need each other"),
+    "no labels": ({"points": [[1, 2]]}, "expected both points and labels, or neither"),
     "too few labels": ({"points": [[1, 2], [3, 4]], "labels": [1]}, "2 points have the labels"),
     "another label": ({"points": [[1, 2]], "labels": [2]}, "each point needs the label 1 or 0"),
     "no points": ({"points": [], "labels": []}, "points: expected n × 2"),

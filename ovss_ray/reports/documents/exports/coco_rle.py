@@ -33,7 +33,7 @@ def write(folder: RunFolder, uri: str) -> str:
     names = config.benchmarks
     if len(names) != 1:
         raise OvssError(
-            f"--coco-rle: the run has {len(names)} benchmarks; only one is possible in a file. Repeat the run with one "
+            f"--coco-rle: the run has {len(names)} benchmarks, but the file can hold only one. Repeat the run with one "
             "--benchmark"
         )
     if gives_words(config):

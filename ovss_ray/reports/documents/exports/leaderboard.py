@@ -118,7 +118,7 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
 
 
 def _keys(name: str, runs: Mapping[str, Report]) -> tuple[str, ...]:
-    """Return the metrics of a benchmark's columns: those that papers print for its runs, else `miou`."""
+    """Return the metrics with a column for a benchmark: those that papers print for its runs; `miou` without runs."""
     mains = (tables.mains(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
     return tuple(dict.fromkeys(key for keys in mains for key in keys)) or ("miou",)
 

@@ -21,15 +21,15 @@ OF_IMAGES = (
     *("benchmark", "image_id", "error", "image_miou"),
     *("class_index", "class", "iou", "truth_pixels", "predicted_pixels", "correct_pixels"),
 )
-"""Columns of images.csv: a row per image and class in its truth or its prediction, and a row per failed image.
+"""Columns of images.csv: a row for each class in the truth or prediction of an image, and a row per failed image.
 
 `image_miou` and `iou` are percent. A class that is only in the prediction has no `iou`, and no influence on
 `image_miou`.
 """
 OF_CONFUSIONS = ("benchmark", "truth_index", "truth", "prediction_index", "prediction", "pixels")
-"""Columns of confusions.csv: a row per pair of labels with pixels. Pixels without a class have an empty index."""
+"""Columns of confusions.csv: a row per pair (true, predicted label) that has pixels. "No class" has an empty index."""
 _PIECE = 1 << 16
-"""Characters that are written at once."""
+"""Number of characters after which a piece of the CSV is written."""
 
 Row = Sequence[str | int | float]
 

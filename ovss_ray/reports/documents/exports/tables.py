@@ -118,9 +118,10 @@ def plain(cell: str) -> str:
 
 
 def latex(run: str, report: Report) -> str:
-    """Return a booktabs table: the columns of each benchmark in the papers' order (see `mains`), and a row for the run.
+    """Return a booktabs table with a row for the run, and a column per metric of each benchmark.
 
-    If values of the run's method are published by the same convention, a row above the run has these values.
+    Benchmarks are in the papers' order. The metrics are those of `mains`. Published values of the run's method by the
+    same convention are in a row above it.
     """
     names = in_paper_order(report.benchmarks)
     columns = [(name, key) for name in names for key in mains(report.benchmarks[name])]
@@ -174,7 +175,7 @@ def latex_value(benchmark: BenchmarkReport, key: str, bounds: bool = True) -> st
 
 
 def in_paper_order(names: Iterable[str]) -> list[str]:
-    """Return names of benchmarks in the order of the papers' columns, then the others by name."""
+    """Return the names of benchmarks, sorted: first those in PAPER_ORDER, in this order, then the others by name."""
     known = list(PAPER_ORDER)
     return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
 

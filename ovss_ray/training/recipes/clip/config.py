@@ -16,11 +16,12 @@ class Config(Training):
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a thing's colour has no name; also the probability that its pattern has no name"""
+    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
+    with the same probability, by one that occurs in no name"""
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     crops: int = Field(default=8, ge=0)
-    """number of crops around things per step, each embedded as a whole image, in addition to the regions"""
+    """number of crops per step, in addition to the regions; each shows a thing and is embedded as a whole image"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """weights of the classification losses for pattern, colour and shape"""
     heads: float = 1.0

@@ -39,9 +39,9 @@ from ovss_ray.training.initial import initialise
 from ovss_ray.training.recipes.clip.config import Config
 
 EDGE = 0.05
-"""Coverage of a patch by a region above which the heads' losses count the patch as part of the region.
+"""Threshold for the fraction of a patch that a region covers: above it, the patch counts as part of the region.
 
-The value is low, since patches at the edge of a region show its shape.
+Only the heads' losses use it. The value is low, since patches at the edge of a region show its shape.
 """
 CROP = 8
 """Patches per side of a crop"""
@@ -88,7 +88,7 @@ class Clip(nn.Module):
         return F.interpolate(normal, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
 
     def bias(self, coverage: Tensor) -> Tensor:
-        """Return the attention bias (B, N, Q, h, w): -SHARPNESS at zero `coverage` (B, Q, h, w), 0 at its maximum."""
+        """Return the attention bias (B, N, Q, h, w): -SHARPNESS at `coverage` (B, Q, h, w) 0, and 0 at the maximum."""
         relative = coverage / coverage.amax((2, 3), keepdim=True).clamp(min=1e-3)
         return (SHARPNESS * (relative - 1))[:, None].expand(-1, self.variant.heads, -1, -1, -1)
 
@@ -107,7 +107,7 @@ class Task:
         self.captions = possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: a dict with the entries of `images_and_coverage` and `draw_captions`, and more.
+        """Return the batch of a step: the entries of `images_and_coverage` and `draw_captions`, and three more entries.
 
         `patches` (B, h, w, 3) are the results of patch_attributes. `crops` (crops, 3, side, side) uint8 are images of
         things, or None. `chosen` (regions, 2) are the indices of scene and region of each visible region.
@@ -162,7 +162,7 @@ class Task:
     def _early(self, read: Tensor, batch: dict[str, Any]) -> Tensor:
         """Return the losses (3,) of pattern, colour and shape, from a head's logits (B, h, w, attributes).
 
-        Each is the loss per patch, plus the loss of the mean logits per region.
+        Each is the mean loss over patches, plus the mean loss over regions, whose logits are means over patches.
         """
         scene, region = batch["chosen"].T
         touched = (batch["coverage"][scene, region] > EDGE).float()

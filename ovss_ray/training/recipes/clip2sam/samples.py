@@ -39,7 +39,7 @@ class Sample:
     masks: np.ndarray
     """(R, H, W) bool, R ≥ 1"""
     classes: np.ndarray
-    """(R,) int64: index in the names of the training"""
+    """(R,) int64: class of each instance, as an index in the `vocabulary` of the source"""
 
 
 class DrawnInstances:
@@ -172,7 +172,7 @@ def _prompts(sample: Sample, config: Config, drawn: np.random.Generator) -> tupl
 
 
 def _point(mask: np.ndarray, drawn: np.random.Generator) -> np.ndarray:
-    """Return two points x, y, (2, 2) float32: a random pixel of a mask (H, W) bool, and a padding point."""
+    """Return a random pixel of a mask (H, W) bool, and a padding point: (2, 2) float32, each x, y."""
     rows, columns = np.nonzero(mask)
     place = drawn.integers(len(rows))
     return np.array([[columns[place], rows[place]], [0, 0]], np.float32)

@@ -56,7 +56,8 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing's colour has no name; also the probability that its pattern has no name"""
+    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
+    with the same probability, by one that occurs in no name"""
     questions: int = Field(default=4, ge=1)
     """samples per drawn scene: different classes in one window, which share the tokens of the frozen CLIP"""
     overhang: int = Field(default=32, ge=0)

@@ -12,7 +12,7 @@ NOT_COUNTED = 255
 
 
 class Window(NamedTuple):
-    """A window and its samples."""
+    """A window of a photograph or drawn scene, and the samples in it: classes with targets."""
 
     pixels: Tensor
     """(3, n, n) float32, normalised"""

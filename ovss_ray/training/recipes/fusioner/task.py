@@ -62,9 +62,9 @@ class Task:
         return logits(model.decoder(patches).float(), classes.float())[:, 0]
 
     def losses(self, outputs: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the loss: the mean over samples of each sample's mean over counted pixels.
+        """Return the binary cross-entropy: the mean over a sample's counted pixels, then the mean over samples.
 
-        For a sample without a counted pixel, the mean is over all its pixels, as in the official code.
+        If a sample has no counted pixel, all of its pixels are counted, as in the official code.
         """
         valid = batch["targets"] != NOT_COUNTED
         valid = valid | ~valid.any((1, 2), keepdim=True)
@@ -119,12 +119,12 @@ class Task:
 
 
 def cosine(first: float, last: float, done: float) -> float:
-    """Return the value of a schedule from `first` to `last` by half a period of the cosine. `done` is in 0..1."""
+    """Return a schedule's value: half a cosine period from `first` to `last`. `done` is the completed fraction."""
     return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def begin(model: Fusioner, config: Config) -> None:
-    """Load both towers from CLIP's checkpoint, and fusion and decoder from `start`, or initialise them.
+    """Load both towers from CLIP's checkpoint. Load fusion and decoder from `start`; if it is None, initialise them.
 
     Only fusion and decoder are trainable. Raises OvssError with the name of a checkpoint that does not fit.
     """

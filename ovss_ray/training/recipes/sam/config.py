@@ -15,7 +15,8 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a thing's colour has no name; also the probability that its pattern has no name"""
+    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
+    with the same probability, by one that occurs in no name"""
     prompts: int = Field(default=8, ge=1)
     """number of prompts per scene, each for a random region"""
     boxes: float = Field(default=0.5, ge=0, le=1)

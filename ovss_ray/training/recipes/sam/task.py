@@ -119,7 +119,7 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Sam, seed: int) -> None:
-    """Initialise a network. As in the official code, tokens get normal values, and relative positions are zero.
+    """Initialise a network. As in the official code, tokens get normal values; relative position embeddings are 0.
 
     The position encoding's frequencies get normal values too, and are not trained. Normal values are rounded to half
     precision, in which they are stored. `initialise` sets the other parameters.
@@ -134,7 +134,7 @@ def begin(model: Sam, seed: int) -> None:
 
 
 def click(drawn: np.random.Generator, region: np.ndarray) -> np.ndarray:
-    """Return two points x, y, (2, 2) float32: a random pixel of a region (H, W) bool, and a padding point."""
+    """Return a random pixel of a region (H, W) bool, and a padding point: (2, 2) float32, each x, y."""
     y, x = np.argwhere(region)[drawn.integers(region.sum())]
     return np.array([[x, y], [0, 0]], np.float32)
 
@@ -202,7 +202,7 @@ def focal(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return 1 − dice of masks and truth, (…, h, w) each, smoothed by one cell.
+    """Return 1 − dice of masks and truth, (…, h, w) each, with 1 added to numerator and denominator.
 
     Milletari et al., 3DV 2016, arXiv 1606.04797, eq. 3.
     """
@@ -222,7 +222,7 @@ def true_iou(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def centre(region: np.ndarray) -> tuple[int, int]:
-    """Return x, y of the pixel in a region (H, W) bool farthest from the edge, SAM's evaluation click (§7.1)."""
+    """Return x, y of SAM's evaluation click (§7.1): the pixel in a region (H, W) bool farthest from its edge."""
     inner = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(inner.argmax(), region.shape)
     return int(x), int(y)

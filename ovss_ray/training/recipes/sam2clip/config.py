@@ -30,11 +30,11 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a drawn thing's colour is replaced by one that occurs in no class name; its pattern is replaced
-    independently, with the same probability"""
+    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
+    with the same probability, by one that occurs in no name"""
 
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:
         if self.data == "scenes" and self.targets:
-            raise ValueError("targets has no effect with data=scenes, where features are computed. Remove targets")
+            raise ValueError("targets has no effect with data=scenes, which always computes features. Remove targets")
         return self

@@ -35,7 +35,7 @@ class Photographs:
         )
 
     def _check(self) -> None:
-        """Raise OvssError if the stored features have another shape, or come from another network than the teacher."""
+        """Raise OvssError if stored features are not the teacher's, or do not have the shape of the neck's output."""
         if self.stored is None:
             return
         variant, sam = VARIANTS[self.config.variant], teacher(self.config.variant)

@@ -84,7 +84,7 @@ class Task:
         return self.model(batch["images"]), self._expected(batch)
 
     def _expected(self, batch: dict[str, Any]) -> Tensor:
-        """Return the embeddings of the SAM, float32."""
+        """Return the SAM's embeddings of the images (B, D, g, g) float32: stored in the batch, or computed."""
         if "targets" in batch:
             return batch["targets"].float()
         with torch.no_grad():
@@ -117,7 +117,7 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Student, teacher: Sam, config: Config) -> None:
-    """Initialise the neck. Relative positions are zero, as in SAM; the position embedding is copied from the SAM.
+    """Initialise the neck. Relative position embeddings are 0, as in SAM. The position embedding is the SAM's.
 
     With `begin: encoder`, blocks and projection are copied too. The convolutions of the two finest maps are fitted to
     the SAM's patch embedding; the convolutions of the coarser maps are zero. Raises OvssError if the sizes differ.

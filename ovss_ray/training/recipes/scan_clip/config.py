@@ -30,9 +30,10 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing's colour has no name; also the probability that its pattern has no name"""
+    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
+    with the same probability, by one that occurs in no name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
-    """fraction of the drawn regions whose masks are distorted, similar to imperfect proposals"""
+    """fraction of the drawn regions whose masks are distorted to resemble imperfect proposals"""
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names of the drawn regions"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)

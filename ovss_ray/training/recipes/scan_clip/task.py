@@ -76,7 +76,7 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the batch of a step: the inputs of RegionClip, and captions.
 
-        For drawn scenes, captions are the entries of captions.draw_captions; for a table, `prompts`, one per region.
+        For drawn scenes, captions are the entries of captions.draw_captions. For a table: `prompts`, one per region.
         """
         if self.pairs:
             images, masks, prompts = zip(*self.pairs.batch(step, self.config.batch), strict=True)
