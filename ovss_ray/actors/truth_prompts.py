@@ -5,7 +5,8 @@
     random_point  a pixel of the mask, all with the same probability
     box           the annotated box
     noisy_box     the annotated box with noise, as in SAM's training: a normal deviate is added to each coordinate.
-                  Its standard deviation is 10 % of the box's side, its limit 20 pixels. The box stays in the image
+                  Its standard deviation is 10 % of the box's side. It is clipped to 20 pixels in both directions, and
+                  the box to the image
 
 Crowds and invalid annotations get no prompt (see structures/instances.py). Random draws depend only on the seed and on
 the image's id.
@@ -29,7 +30,7 @@ from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabularies
 
 NOISE, MOST_NOISE = 0.1, 20.0
-"""Standard deviation of the noise as a fraction of the box's side, and its limit in pixels."""
+"""Noise of a coordinate: standard deviation as a fraction of the box's side; pixels to which a draw is clipped."""
 
 
 class Stage(stage.Stage):

@@ -130,9 +130,9 @@ def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[st
 
 
 def _compare(reading: Reading, first: Total, second: Total) -> None:
-    """Raise OvssError unless two totals of a benchmark have equal sums, and equal numbers in their reports.
+    """Raise OvssError unless two totals of a benchmark give the same compact table and the same report.
 
-    Intervals are not compared, since compact files cannot give them.
+    Confidence intervals are not compared, since compact files do not contain them.
     """
     (one_report, one_sums), (two_report, two_sums) = (
         (

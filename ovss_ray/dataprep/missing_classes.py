@@ -29,7 +29,7 @@ ENOUGH = 3
 MANY = 8
 """Minimum number of label files without the first class to report its absence without other evidence."""
 NEARLY_ALL = 0.8
-"""Minimum share of the other classes that must occur often for a missing first class to be a fault."""
+"""Share of the other classes, 0 to 1, that must occur often before a missing first class is a fault."""
 OFTEN = 0.5
 """A class occurs often if it is in at least this share of the label files."""
 REST = {"background", "ground", "backgrounds", "bg"}

@@ -1,18 +1,19 @@
-"""detectron2's "boundary IoU" of semantic segmentation, to reproduce its figures. The paper's metric is different.
+"""detectron2's "boundary IoU" of semantic segmentation, to reproduce its figures. It is not the paper's metric.
 
-Source: SemSegEvaluator of detectron2, faults included. The code treats the label map as if it were a mask. The value
-of a pixel is its label minus the smallest label within d pixels. d is 2 % of the diagonal in whole pixels, at
-least 1. Pixels outside the map have label 0. Then the IoU of each value is computed as if the values were labels.
-Pixels of label 5 next to label 3 count as label 2. The interior of every label counts as label 0. With N labels, IGNORE
-and NONE become N.
+To measure boundaries, use `boundary_iou`. Source: SemSegEvaluator of detectron2, faults included. It treats the label
+map as if it were a mask. Each pixel gets a value v: its label minus the smallest label within d pixels. d is 2 % of the
+diagonal in whole pixels, at least 1. IGNORE and NONE count as label N, the number of labels. Pixels outside the map
+count as label 0. For example, label 5 next to label 3 has v = 2. The interior of every label has v = 0.
 
-The cell of a pixel in the (N + 1)² table is computed in 8 bits: (N + 1) · prediction + truth, modulo 256. For 16 labels
-or more it wraps around, so pixels are counted in cells of other values. Use `boundary_iou` instead.
+The confusion matrix of v has N + 1 rows. It gives an IoU per v, which detectron2 reports as that of label v:
 
-    IoU = both / (truth + prediction − both)      cells with the value N in truth or prediction are not counted
+    IoU = both / (truth + prediction − both)      numbers of pixels with this v; both: in truth and prediction
 
-A label has an IoU if its union is not empty. detectron2 reports no mean; here the mean is over labels with an IoU.
-As in detectron2, nothing is measured for 255 labels or more. Values are percent.
+Pixels with v = N in truth or prediction are not counted. The index of a cell, (N + 1) · prediction + truth, is an 8-bit
+integer. From 16 labels on it overflows, so pixels are counted in wrong cells.
+
+detectron2 reports no mean; here the mean is over all v with a non-empty union. As in detectron2, nothing is measured
+for 255 labels or more. IoUs are percent.
 """
 
 import numpy as np

@@ -46,7 +46,10 @@ def plan_runs(
 
 
 def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """Return name → config for a source: its config, or all configs that it compares. All changes are applied."""
+    """Return config name → config of a source, or of each config under its key `compare`, with all changes applied.
+
+    `overrides`: changes of options. `keys`: key of the config → value.
+    """
     if isinstance(overrides, str):
         raise OvssError(f"overrides: a list such as [{overrides!r}] or a mapping is expected, not {overrides!r}")
     written = [_written(key, overrides[key]) for key in overrides] if isinstance(overrides, Mapping) else overrides

@@ -59,7 +59,7 @@ class Pace:
 def slowest(paces: Iterable[Pace]) -> Pace | None:
     """Return the pace with the largest `fixed` and the largest `each` of several replicas; None without replicas.
 
-    Both include the `factor` of their replica.
+    Each of these values is multiplied by the `factor` of its replica.
     """
     current = list(paces)
     if not current:

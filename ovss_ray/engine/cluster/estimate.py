@@ -84,7 +84,7 @@ class Estimate:
 
     @property
     def images(self) -> int:
-        """Return the number of images of the run, with and without a record."""
+        """Return the number of images of the run, including those that already have a record."""
         return sum(map(len, self.plan.manifests.values()))
 
     def memory(self, step: Step) -> float:

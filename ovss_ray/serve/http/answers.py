@@ -22,7 +22,7 @@ from ovss_ray.structures.masks.regions import Masks, named
 from ovss_ray.structures.vocabulary import Vocabulary
 
 Output = Literal["png", "rle", "polygons", "overlay"]
-"""Form of the masks: a PNG of class indices, COCO's run-length encoding, polygons, or a colour overlay"""
+"""Format of the masks: a PNG of class indices, COCO's run-length encoding, polygons, or a colour overlay"""
 PALETTE_CLASSES = 255
 """Maximum number of classes in an 8-bit PNG with a palette. More classes need a 16-bit PNG"""
 OVERLAY_WEIGHT = 0.5

@@ -44,7 +44,7 @@ HOW = (
 NAME = 255
 """Maximum number of characters in the name of an image"""
 Form = Literal["json", "coco"]
-"""Form of an answer with masks"""
+"""Format of an answer with masks: the fields of this service, or a COCO document"""
 Top = Annotated[int, Field(ge=1, le=10, description="names per region, best first")]
 
 

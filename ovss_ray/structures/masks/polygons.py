@@ -70,9 +70,10 @@ def _around(labels: np.ndarray) -> list[np.ndarray]:
 
 
 def _turns(four: list[np.ndarray]) -> np.ndarray:
-    """Return whether an outline turns at each crossing of pixel edges, (H + 1, W + 1) bool.
+    """Return for each crossing of pixel edges whether an outline turns there, (H + 1, W + 1) bool.
 
-    There is no turn if the left labels equal the right ones, or the upper labels equal the lower ones.
+    It does not turn if both left labels equal their right neighbours. Nor does it if both upper labels equal the labels
+    below them.
     """
     a, b, c, d = four
     return ~((a == b) & (c == d)) & ~((a == c) & (b == d))

@@ -20,7 +20,7 @@ class Config(MaskTraining):
     regions: str | None = None
     """checkpoint of the region CLIP, as written by the recipe `scan_clip`; None: the CLIP of `clip`
 
-    It is used in measurements and written to the exported file.
+    It is used for validation and written to the exported file.
     """
     auxiliary: Literal["official", "all"] = "official"
     """supervised outputs in addition to the last output of the decoder
@@ -29,8 +29,8 @@ class Config(MaskTraining):
     layer, whose loss has no weight in the official code.
     """
     mask_threshold: float = Field(default=0.4, ge=0, le=1)
-    """probability above which a pixel belongs to a region, in measurements"""
+    """probability above which a pixel belongs to a region, for validation only"""
     ensemble_weight: float = Field(default=0.7, gt=0, le=1)
-    """weight of the region CLIP in the fused class scores, in measurements"""
+    """weight of the region CLIP in the fused class scores, for validation only"""
     replace_ratio: float = Field(default=0.15, ge=0, le=1)
-    """fraction of the background tokens that the contextual shift replaces, in measurements"""
+    """fraction of the background tokens that the contextual shift replaces, for validation only"""
