@@ -52,7 +52,8 @@ class Remapped:
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
-    unmapped_pixels: share of pixels without a class; unmapped_words: share of pixels whose word has no class.
+    unmapped_pixels: share of pixels that get no class, since they have no word, or a word without a class.
+    unmapped_words: share of pixels that get no class for the second reason.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""

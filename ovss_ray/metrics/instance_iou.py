@@ -39,8 +39,9 @@ def measure(
     question: Question, true_boxes: np.ndarray, true_bits: np.ndarray, true_labels: np.ndarray,
     prompt_instances: np.ndarray, boxes: np.ndarray, bits: np.ndarray,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return, for N prompted instances, (N,) each: label, and the intersection and union of mask and truth in pixels.
+    """Return three arrays (N,) with a value per prompted instance: `label`, `intersection` and `union`.
 
+    Intersection and union are those of the predicted and the true mask, in pixels.
     `prompt_instances` (N,) has the index of each prompt's instance. Raises OvssError unless each prompt has one mask.
     """
     if len(boxes) != len(prompt_instances):

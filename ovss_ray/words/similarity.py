@@ -85,8 +85,9 @@ def _folder(source: str) -> Path:
     if not configs:
         install = f"Type: pip install {PACKAGE.replace('_', '-')} 'ovss_ray[nearest]'. Or pass" * (source == PACKAGE)
         raise OvssError(
-            f"{source}: no similarities. {install or 'Pass'} a JSON file, the folder of a sentence encoder with its "
-            "config.json, or an installed package with such a folder, as in --mapping nearest:/models/all-MiniLM-L6-v2"
+            f"{source}: no folder or installed package with a sentence encoder (config.json). {install or 'Pass'} the "
+            "folder of a sentence encoder, a package that contains one, or a JSON file of similarities, as in "
+            "--mapping nearest:/models/all-MiniLM-L6-v2"
         )
     return min(configs, key=lambda file: len(file.parts)).parent  # above those of its modules, such as 1_Pooling
 

@@ -239,9 +239,10 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) of CLIP's branch for `count` prompts; None: use the boxes of the masks.
+    """Return the boxes (P, 4) for CLIP's branch, one per prompt, or None without `corners`.
 
-    Raises OvssError for another number of boxes, and for `official` without boxes.
+    They are scaled to the network's input, but not if `official` is True. Raises OvssError for another number of boxes
+    than `count`, and if `official` is True without `corners`.
     """
     if corners is None:
         if official:

@@ -9,7 +9,7 @@ from ovss_ray.models.checkpoint import VISUAL, State
 from ovss_ray.models.ovsam.variants import CLIP, CLIP_TINY, PARTS, checkpoints, remaining
 
 OWN = ("backbone.", "neck.", "fpn_neck.", "pe.", "mask_decoder.")
-"""Prefixes in the official state dict, which does not contain CLIP's text tower"""
+"""Prefixes of the official state dict's entries, without those of CLIP's text tower"""
 WORDS = "words."
 """Prefix of the text tower in our network"""
 NECK_FILE = "neck_student."

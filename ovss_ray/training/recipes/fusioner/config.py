@@ -59,7 +59,7 @@ class Config(Training):
     """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
     with the same probability, by one that occurs in no name"""
     questions: int = Field(default=4, ge=1)
-    """samples per drawn scene: different classes in one window, which share the tokens of the frozen CLIP"""
+    """number of samples per drawn scene: pairs of its window and a class. The frozen CLIP encodes the window once"""
     overhang: int = Field(default=32, ge=0)
     """maximum number of pixels by which a window extends beyond a drawn scene"""
 
