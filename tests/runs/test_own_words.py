@@ -198,7 +198,7 @@ def test_files_of_the_command_are_for_one_benchmark_or_for_all_others(tmp_path: 
     file = written(tmp_path, "car\n", "a=b.txt")
     assert word_list.of_options([file, f"camvid={tmp_path}/c.txt"]) == {"*": file, "camvid": f"{tmp_path}/c.txt"}
     assert word_list.of_options([]) is None
-    for options, message in (([file, file], "is the vocabulary of all benchmarks already"), (["camvid="], "no file")):
+    for options, message in (([file, file], "is already the vocabulary of all benchmarks"), (["camvid="], "no file")):
         with pytest.raises(OvssError, match=message):
             word_list.of_options(options)
     cards = {"cityscapes:19": CITY, "scenes:seen": SEEN}
