@@ -319,5 +319,5 @@ def test_prometheus_sees_every_value_of_a_run_that_the_dashboard_shows(head: Clu
             missing = {name: labels for name, labels in missing.items() if not labels <= seen.get(name, set())}
             time.sleep(0.5)
         run.terminate()
-        run.wait(60)
+        run.wait()
     assert not missing, [sorted(seen), (tmp_path / "log").read_text()]

@@ -4,16 +4,14 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import ovss_ray
 from ovss_ray.engine.progress import Counts
 from ovss_ray.errors import OvssError
 from ovss_ray.io import files
 from ovss_ray.reports.schema import Report
-from tests import in_process
+from tests import in_process, two_classes
 from tests.paths import absent
 from tests.web import free_port
 
@@ -43,15 +41,7 @@ def bucket() -> Iterator[str]:
 def data(tmp_path_factory: pytest.TempPathFactory, bucket: str) -> Path:
     """Photographs and label files on disk, and copies of them in the bucket."""
     folder = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    for kind, shape in (("photos", (16, 20, 3)), ("labels", (16, 20))):
-        (folder / kind).mkdir()
-        for number in range(IMAGES):
-            values = generator.integers(0, 256 if kind == "photos" else 2, shape, np.uint8)
-            Image.fromarray(values).save(folder / f"{kind}/{number}.png")
-    (folder / "mine.yaml").write_text("images: photos/*.png\nlabels: labels/*.png\nclasses: [dark, bright]\n")
-    for uri in files.walk(folder):
-        files.write(uri.replace(str(folder), f"{bucket}/data"), files.read(uri))
+    two_classes.write(folder, bucket, IMAGES)
     return folder
 
 

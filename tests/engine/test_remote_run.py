@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import ovss_ray
 from ovss_ray.benchmarks import catalog
@@ -21,7 +19,7 @@ from ovss_ray.io import files
 from ovss_ray.io.files import remote
 from ovss_ray.runs import manifest
 from ovss_ray.runs.lease import FILE
-from tests import in_process
+from tests import in_process, two_classes
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -53,15 +51,7 @@ def bucket() -> Iterator[str]:
 def data(tmp_path_factory: pytest.TempPathFactory, bucket: str) -> Path:
     """Photographs and label files on disk, and copies of them in the bucket."""
     folder = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    for kind in ("photos", "labels"):
-        (folder / kind).mkdir()
-    for k in range(IMAGES):
-        Image.fromarray(generator.integers(0, 256, (16, 20 + k % 3, 3), np.uint8)).save(folder / f"photos/i{k:02}.png")
-        Image.fromarray(generator.integers(0, 2, (16, 20 + k % 3), np.uint8)).save(folder / f"labels/i{k:02}.png")
-    (folder / "mine.yaml").write_text("images: photos/*.png\nlabels: labels/*.png\nclasses: [dark, bright]\n")
-    for uri in files.walk(folder):
-        files.write(uri.replace(str(folder), f"{bucket}/data"), files.read(uri))
+    two_classes.write(folder, bucket, IMAGES)
     return folder
 
 

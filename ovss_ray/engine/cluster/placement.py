@@ -139,7 +139,7 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
     cpus_left = max(WRITING, (size.cpus - fixed - LIGHT * (1 + len(pools) - len(computing))) / max(1, len(computing)))
     batch = 8 if size.gpus or not computing else 1
-    fitting = fitting_memory(pools, size, weights)
+    fitting = workers_in_memory(pools, size, weights)
     on_gpus = [pool for pool in pools if uses_gpu(pool, size)]
     light = [_place_light(pool, size, batch) for pool in pools if is_light(pool)]
     reserve = LIGHT + sum(pool.least * pool.cpus for pool in light)
@@ -152,8 +152,11 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     ]  # fmt: skip
 
 
-def fitting_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
-    """Return how many workers of each pool fit the nodes' memory. Light pools do not count. `weights`: see `place`."""
+def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
+    """Return the number of workers per pool that fit the nodes' memory. Light pools are left out.
+
+    `weights`: bytes of the weights that one worker loads.
+    """
     return size.memory / max(1, sum(not is_light(pool) for pool in pools)) / (HEAP + weights)
 
 

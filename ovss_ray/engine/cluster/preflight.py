@@ -157,7 +157,7 @@ def idle_gpus(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weigh
     idle = size.gpus - sum(pool.first * pool.gpus for pool in placed)
     if idle < 1:
         return ""
-    most = placement.fitting_memory(pools, size, weights)
+    most = placement.workers_in_memory(pools, size, weights)
     automatic = [on_gpu for pool, on_gpu in zip(pools, placed, strict=True) if pool.workers == "auto" and on_gpu.gpus]
     if not any(pool.first + 1 > most for pool in automatic):
         return ""
