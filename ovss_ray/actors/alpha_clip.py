@@ -3,9 +3,9 @@
 Sun et al., "Alpha-CLIP: A CLIP Model Focusing on Wherever You Want", CVPR 2024, arXiv 2312.03818.
 
 An earlier stage proposes the regions. A later stage, `paint`, makes a label map from the regions and their scores.
-CLIP's image tower sees each region as one small picture (see models/alpha_clip/inputs.py). A forward pass takes `batch`
-regions, which may be of several images; the last pass takes the remaining regions. Only the final matrix product needs
-the vocabulary.
+CLIP's image tower sees each region as one small picture (see models/alpha_clip/inputs.py). A forward pass takes at most
+`batch` regions, which may be of several images. These images may have different vocabularies, since only the final
+matrix product uses a vocabulary.
 """
 
 import hashlib
@@ -35,7 +35,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 
 
 class Stage(stage.Stage):
-    """Score R regions of an image (H, W, 3) uint8 RGB for K classes: (R, K) float32, 100 · cosine similarity."""
+    """Compute the scores (R, K) float32 of R regions of an image (H, W, 3) uint8 RGB for K classes.
+
+    A score is 100 · the cosine similarity of the embeddings of region and class.
+    """
 
     reads = ("image", "vocabulary", "boxes", "bits")
     writes = ("scores",)
@@ -43,7 +46,7 @@ class Stage(stage.Stage):
     where: ClassVar[tuple[str, ...]] = ("base", "weights", "device", "batch")
 
     class Config(NetworkConfig, Look, Naming):
-        """Options: the network, the input image for each region (Look), and the prompts for class names (Naming)."""
+        """Options of the network, of the input image for each region, and of the prompts for class names."""
 
         family: ClassVar[str] = "ovss_ray.models.alpha_clip"
         variant: str = "alpha_clip_vit_l_14"
@@ -62,12 +65,15 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the checkpoint paths: (base, weights), or (base,) if `weights` is unset. None: the default."""
+            """Return the checkpoint paths from the options: (base, weights), or (base,) if `weights` is None.
+
+            If `base` is None, the default checkpoint of CLIP is used.
+            """
             return (self.base, self.weights) if self.weights else (self.base,)
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the checkpoints. Raises OvssError if one is missing and cannot be downloaded."""
+        """Return the paths of the checkpoints. Raises OvssError if one is missing and cannot be downloaded."""
         return config.files()
 
     @classmethod
@@ -77,7 +83,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def prepare(cls, config: Config, vocabularies: Sequence[Vocabulary]) -> list[np.ndarray]:
-        """Return the prompt embeddings (N, D) float32 of each vocabulary. Only the text tower is loaded."""
+        """Return the embeddings (N, D) float32 of each vocabulary's N prompts. Only the text tower is loaded."""
         from ovss_ray.models.alpha_clip import network
 
         with config.computing():

@@ -95,7 +95,10 @@ class Stage(stage.Stage):
 
         @contextmanager
         def computing(self) -> Iterator[None]:
-            """Set threads, kernels and precision of the whole process in a `with` block, then restore them."""
+            """Set threads, kernels and precision of the whole process in a `with` block, then restore them.
+
+            `exact` sets one thread and deterministic kernels. TensorFloat-32 is always off.
+            """
             import torch
 
             from ovss_ray.models import runtime
@@ -116,8 +119,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        The digest covers `model` in one case only: a user's captioner has no function `files`, and `model` is not the
-        default. Then only this option identifies the captioner's files.
+        By default, the digest ignores all options of `where`. If a user's captioner has no function `files`, only the
+        option `model` identifies its files. So the digest then covers `model`, if its value is not the default.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
@@ -152,7 +155,7 @@ class Stage(stage.Stage):
 
 
 def _value(captions: Sequence[Caption]) -> dict[str, list[str] | list[float]]:
-    """Return a value of the column `captions`."""
+    """Return the captions of an image as a value of the column `captions`: their texts and their scores."""
     return {"texts": [str(text) for text, _ in captions], "scores": [float(score) for _, score in captions]}
 
 
@@ -254,7 +257,7 @@ class HuggingFace:
         return inputs
 
     def _prompts(self, inputs: dict[str, "Tensor"], count: int) -> "list[Tensor | None]":
-        """Return the prompt's tokens for each of `count` sequences; None for each if there is no prompt."""
+        """Return a list with the prompt's tokens (n,) `count` times. Without a prompt, return None `count` times."""
         if "input_ids" not in inputs:
             return [None] * count
         return list(inputs["input_ids"].repeat_interleave(count // len(inputs["input_ids"]), 0))
@@ -283,6 +286,6 @@ class HuggingFace:
         return [float(row[kept].mean()) for row, kept in zip(values.cpu(), real.cpu(), strict=True)]
 
     def _ends(self) -> list[int]:
-        """Return the end tokens of the model."""
+        """Return the ids of the model's end tokens."""
         ends = self._model.generation_config.eos_token_id
         return [int(end) for end in np.ravel([] if ends is None else ends)]

@@ -1,8 +1,8 @@
 """Score the candidate words of an image with CaSED, and order them by score.
 
 Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. CLIP compares each word with
-the image, and with the mean embedding of the image's captions. The first word is CaSED's answer. A later stage segments
-the image with all these words, or with the best of them.
+the image, and with the mean embedding of the image's captions. The word with the highest score is the class that CaSED
+predicts for the image. A later stage segments the image with all these words, or with the best of them.
 """
 
 from collections.abc import Mapping

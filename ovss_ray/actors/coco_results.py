@@ -25,8 +25,8 @@ from ovss_ray.structures.vocabulary import Vocabularies
 class Stage(stage.Stage):
     """Write the masks and classes of an image to the file `<folder>/<benchmark>/<image_id>.json`.
 
-    A mask gets the detector's score of the box that prompted it. No column is written. A resumed
-    run may write a file again, with the same content.
+    Each mask was prompted by a box of a detector. The score of the mask is the detector's score of this box. No column
+    is written. A resumed run may write a file again, with the same content.
     """
 
     reads = ("benchmark", "part", "image_number", "size", "boxes", "bits", "scores", "detector_scores")
@@ -57,7 +57,10 @@ class Stage(stage.Stage):
         self, benchmark: Benchmark, part: str, number: np.ndarray, size: np.ndarray, boxes: np.ndarray,
         bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """Return the results of one image, in the order of the masks; masks of a class without a label are left out."""
+        """Return the results of one image, in the order of the masks.
+
+        A mask is left out if its class counts as none of the benchmark's labels.
+        """
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))
         height, width = size.tolist()

@@ -54,20 +54,20 @@ class Stage(stage.Stage):
         """dense: a map of cells from crops of shifted grids, as in DenseCaSED; grid: patches of unshifted grids;
         regions: boxes of the regions that an earlier stage such as `sam` proposes"""
         grids: tuple[int, ...] = Field(default=(2, 4, 8), min_length=1)
-        """cells per axis of each grid; for `detector: grid`, the authors' code (vicss) uses [3]"""
+        """one number per grid: its cells per axis. For `detector: grid`, the authors' code (vicss) uses [3]"""
         shifted: bool = True
         """True: grids are also shifted by half a cell; for `detector: dense`"""
         side: int = Field(default=16, ge=1)
         """cells per axis of the map; for `detector: dense`"""
         pixels: int = Field(default=128, ge=16)
-        """side in pixels to which crops are resized, for `detector: dense`; patches are resized to CLIP's input side"""
+        """side in pixels to which crops are resized; for `detector: dense`. Other detectors use CLIP's input side"""
         smallest: int = Field(default=1000, ge=0)
         """patches and regions with at most this number of pixels are left out; not for `detector: dense`"""
         most: int = Field(default=16, ge=1)
         """maximum number of regions of an image, the largest first; for `detector: regions`"""
         vocabulary: Literal["patch", "image"] = "patch"
-        """patch: captions are retrieved for each patch; image: once for the whole image, for all patches; not for
-        `detector: dense`"""
+        """captions in which the words of a patch are found. patch: those retrieved for the patch; image: those
+        retrieved for the whole image. Not for `detector: dense`"""
         uncovered: Literal["none", "first"] = "none"
         """word of pixels outside all patches. none: no word; first: the first word of the image, as in vicss; not for
         `detector: dense`"""
@@ -82,7 +82,10 @@ class Stage(stage.Stage):
             try:
                 settings = words.settings()
                 if set(words.reads()) != {"captions"} or WORDS not in words.writes():
-                    raise ValueError(f"the stage {words.use!r} must read `captions` alone and write `words`")
+                    raise ValueError(
+                        f"the stage {words.use!r} cannot find words in captions: such a stage must read `captions` "
+                        "alone and write `words`. Set `use` to such a stage, for example to words"
+                    )
             except ValidationError as failure:
                 raise ValueError("; ".join(validation.faults(failure, words.options, lambda _: ""))) from failure
             except OvssError as failure:
@@ -97,7 +100,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the options that the run's digest ignores. `most` is among them unless regions are used."""
+        """Return the options that the run's digest ignores. Without `detector: regions`, it also ignores `most`."""
         return (*cls.where, *(() if config.detector == "regions" else ("most",)))
 
     @classmethod
@@ -130,7 +133,10 @@ class Stage(stage.Stage):
         return {"words": column(words for words, _ in rows), "prediction": column(labels for _, labels in rows)}
 
     def _segment(self, image: np.ndarray, *regions: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-        """Return words and prediction (H, W) uint16 of an image. `regions`: columns `boxes` and `bits`, or nothing."""
+        """Return the words and the prediction (H, W) uint16 of an image.
+
+        `regions` are the values of `boxes` and `bits` for `detector: regions`. Other detectors pass no `regions`.
+        """
         if self.config.detector == "dense":
             return self._dense(image)
         if not regions:
@@ -167,7 +173,7 @@ class Stage(stage.Stage):
         return grids.grid_boxes((size[0], size[1]), self.config.grids, self.config.smallest)
 
     def _largest(self, boxes: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the boxes (N, 4) of the largest regions as x y width height, and their masks (h, w) bool."""
+        """Return boxes (N, 4) x y width height of the largest regions, and a mask (height, width) bool per box."""
         masks = Masks(boxes, bits)
         areas = np.array([masks[i].sum() for i in range(len(boxes))], np.int64)
         kept = [i for i in np.argsort(-areas, kind="stable") if areas[i] > self.config.smallest][: self.config.most]
@@ -232,7 +238,10 @@ class Stage(stage.Stage):
         return named
 
     def _candidates(self, retrieved: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
-        """Return candidate words from each tuple of captions (rows of the index). Equal tuples are processed once."""
+        """Return the candidate words in each tuple of captions. Equal tuples are processed once.
+
+        A caption is an index into the list of all captions, `self.index.texts`.
+        """
         unique = list(dict.fromkeys(retrieved))
         captions = [{"texts": [self.index.texts[row] for row in rows], "scores": None} for rows in unique]
         batch = {"image_id": column(map(str, range(len(unique)))), "captions": column(captions)}

@@ -42,7 +42,7 @@ FOLDED = ("pascal5i", COCO)
 FOLD_NOTE = "valid only for a fold that the checkpoint was trained without"
 """Note in the report of a fold. A checkpoint was trained on the classes of three folds, and is valid for the fourth"""
 KEPT = 1 << 26
-"""Maximum bytes of a worker's cache of encoded windows, which all vocabularies of a photograph share"""
+"""Maximum bytes of a worker's cache of encoded windows. The encoding does not depend on the vocabulary"""
 Row = tuple[np.ndarray, DataSet, Vocabulary]
 """Image (H, W, 3) uint8 RGB, its normalisation, and its vocabulary"""
 
@@ -155,7 +155,10 @@ class Stage(WithClassifiers, stage.Stage):
         return 1 if self.config.exact else self.config.batch
 
     def _encode(self, rows: Sequence[Row]) -> "list[Tensor]":
-        """Return the patch tokens (V, N, C) of each row's V windows. An image in several rows is encoded once."""
+        """Return the patch tokens (V, N, C) of each row's image: V windows, N tokens per window, C channels.
+
+        If several rows have the same image and normalisation, the image is encoded once.
+        """
         import torch
 
         keys = [_key(image, data_set) for image, data_set, _ in rows]

@@ -8,9 +8,9 @@ The suffix of the file determines its format:
 
 An entry names its image under the key `image_id`, `file_name` or `image`. It lists the image's words under `classes`,
 `class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
-`scores` has one number per word. The image name in an entry, without suffix, must equal the image's id or end in the
-id. See io/image_names.py for details. The run does not start if the file is unreadable, or if an entry has no image or
-no words. If the words or scores of an entry are invalid, only the image of this entry fails.
+`scores` has one number per word. The name of the image may have a suffix, and folders before the image's id: the name
+`maps/val/7.png` belongs to the id `val/7`. See io/image_names.py for details. The run does not start if the file is
+unreadable, or if an entry has no image or no words. If words or scores of an entry are invalid, only its image fails.
 """
 
 import json
@@ -36,7 +36,7 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, folded
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes that are removed from the name of an image"""
 IMAGE, CLASSES = ("image_id", "file_name", "image"), ("classes", "class_names", "words")
-"""Keys of an entry for its image, and for its words, each in order of preference"""
+"""Possible keys for the image of an entry, and for its words. If an entry has several of them, the first is read"""
 
 
 class Entry(NamedTuple):
@@ -147,8 +147,8 @@ class Stage(stage.Stage):
         if len(keys) != 1:
             advice = "Keep one of them" if keys else "Add an entry for the image, or set given_words.missing=benchmark"
             raise OvssError(
-                f"{self.config.path}: {len(keys)} of {len(self._entries):,} entries belong to the image {image!r}"
-                f"{_examples(keys or self._entries)}. {advice}"
+                f"{self.config.path}: {len(keys)} of {len(self._entries):,} entries belong to the image {image!r}, "
+                f"expected exactly one{_examples(keys or self._entries)}. {advice}"
             )
         entry = self._entries[keys[0]]
         place = f"{self.config.path}, {entry.place}"
@@ -266,7 +266,7 @@ def _entry(raw: Any, place: str) -> tuple[str, Entry]:
         names, keys = ("image", IMAGE) if image is None else ("words", CLASSES)
         raise ValueError(f"{place} has no {names}: expected key {keys[0]}, found {', '.join(map(str, raw)) or 'none'}")
     if not isinstance(raw[image], str | int) or raw[image] == "":
-        raise ValueError(f"{place}: {image} is {_short(raw[image])}, expected a text")
+        raise ValueError(f"{place}: {image} is {_short(raw[image])}, expected the name of the image as a string")
     return str(raw[image]), Entry(place, raw[classes], raw.get("scores"))
 
 
@@ -278,7 +278,7 @@ def _stem(image: str) -> str:
 
 def _examples(names: Iterable[str]) -> str:
     shown = [name for name, _ in zip(names, range(3), strict=False)]
-    return f" ({', '.join(map(repr, shown))}, …)" if shown else ""
+    return f" (examples of entries: {', '.join(map(repr, shown))})" if shown else ""
 
 
 def _short(value: Any) -> str:

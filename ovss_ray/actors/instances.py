@@ -16,7 +16,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Decode the file at `truth_uri`: masks, labels, boxes, areas, status; image id of the annotations; file digest."""
+    """Decode the file at `truth_uri` into the columns TRUE, which describe the true instances of an image.
+
+    Further columns are `image_number`, the image's id in the annotations, and `truth_digest`, the digest of the file.
+    """
 
     reads = ("benchmark", "image_uri", "truth_uri", "part", "size")
     writes = (*TRUE, "image_number", "truth_digest")

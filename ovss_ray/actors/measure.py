@@ -30,7 +30,7 @@ class Stage(stage.Stage):
     benchmarks: Mapping[str, Benchmark]
 
     class Config(Settings):
-        """The metrics to compute. The run sets these options (see runs.complete)."""
+        """The metrics to compute. Each run sets these options; a config must not set them (see runs.complete)."""
 
         metrics: tuple[str, ...] = (metrics.MAIN,)
         """names of metrics"""

@@ -16,8 +16,8 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, exact_mappi
 class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
-    Several classes may have the same label; a pixel gets the first class of its label. If an image has its own
-    words, a pixel gets the first word that matches a class of its label.
+    Several classes of a vocabulary may count as the same ground-truth label. A pixel then gets the first of these
+    classes. If an image has its own words, a pixel gets the first word that matches a class of its label.
     """
 
     reads = ("truth", "size", "benchmark", "part", "vocabulary")

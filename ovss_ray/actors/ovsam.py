@@ -42,7 +42,10 @@ MASKS = 32
 
 
 class Stage(WithNames, stage.Stage):
-    """Segment and name the objects of N prompts in an image (H, W, 3) uint8 RGB: N regions, scores (N, K) float32."""
+    """Segment and name the objects at N prompts in an image (H, W, 3) uint8 RGB.
+
+    Each prompt gives one region. The regions have scores (N, K) float32 for K classes.
+    """
 
     reads: tuple[str, ...] = ("image", "vocabulary", "benchmark", *PROMPTS)
     writes = ("boxes", "bits", "scores")
@@ -73,7 +76,7 @@ class Stage(WithNames, stage.Stage):
 
         @property
         def needs_truth(self) -> bool:
-            """True if CLIP's branch sees annotated boxes."""
+            """True if one of the options gives annotated boxes to CLIP's branch."""
             return self.official or self.clip_boxes == "truth"
 
     @classmethod
@@ -118,7 +121,7 @@ class Stage(WithNames, stage.Stage):
     def _answers(
         self, rows: Sequence[Mapping[str, Any]], vocabularies: Vocabularies
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yield boxes (N, 4), bits and scores (N, K) of each image. All images with prompts are encoded in one pass."""
+        """Yield each image's values for the columns in `writes`. All images with prompts are encoded in one pass."""
         prompted = [row for row in rows if len(row["prompt_points"])]
         seen = self.model.embed([row["image"] for row in prompted], self.config.path) if prompted else []
         logits = self.model.masks(seen, list(map(_prompts, prompted, seen)))
@@ -148,9 +151,10 @@ class Stage(WithNames, stage.Stage):
         return named(self.model, encoded, logits, self._classes(vocabulary), base, novel, boxes).scores
 
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
-        """Return two tensors (K,) bool that mark the base classes and the novel classes, by the benchmark's groups.
+        """Return two tensors (K,) bool that mark the base classes and the novel classes.
 
-        Without groups, or if the vocabulary is not the benchmark's, all classes are novel.
+        The benchmark's groups `base` and `novel` are used. All classes are novel if the benchmark has no such groups,
+        or if the vocabulary is not the benchmark's.
         """
         from ovss_ray.models.ovsam import words
 
@@ -160,7 +164,10 @@ class Stage(WithNames, stage.Stage):
         return words.grouping(card.groups, card.index, len(vocabulary))
 
     def _clip_boxes(self, row: Mapping[str, Any], encoded: "Embedded") -> "Tensor | None":
-        """Return the boxes (N, 4) for CLIP's branch, in pixels of the network's input; None: use the masks' boxes."""
+        """Return the boxes (N, 4) that CLIP's branch sees. If it sees the boxes of the masks, return None.
+
+        Units are pixels of the network's input; with `official`, pixels of the photograph.
+        """
         from ovss_ray.models.ovsam import inputs
 
         if self.config.needs_truth:

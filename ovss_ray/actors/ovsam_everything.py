@@ -2,8 +2,8 @@
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955. The authors' code segments at prompts only. Here SAM's automatic mask generator prompts the network with a
-grid of points. The network does not predict the IoU of its masks, so their stability is used instead. The class scores
-of a region are those of the point that proposed it. The stage `paint` makes a label map of regions and scores.
+grid of points. The generator ranks masks by their stability, since the network predicts no IoU of its masks. The class
+scores of a region are those of the point that proposed it. The stage `paint` makes a label map from regions and scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,11 +41,11 @@ class Stage(WithNames, stage.Stage):
     benchmarks: Mapping[str, Benchmark]
 
     class Config(Options, OvsamConfig):
-        """The network, and parameters of SAM's mask generator, except those of predicted IoU and of crops."""
+        """The network, and parameters of SAM's mask generator. There are none for predicted IoU and for crops."""
 
         base: tuple[str, ...] = ()
-        """names seen in training; for classes with these names, the head's weight in the ensemble is higher. For
-        benchmarks with the groups base and novel, these groups are used instead"""
+        """names seen in training; for classes with these names, the head's weight in the ensemble is higher. If a
+        benchmark has the groups base and novel, its group base is used instead of these names"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 
@@ -89,8 +89,8 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two tensors (K,) bool that mark the base classes and the novel classes.
 
-        The benchmark's groups `base` and `novel` are used. Without these groups, or for another vocabulary than the
-        benchmark's, the option `base` names the base classes.
+        The benchmark's groups `base` and `novel` are used. If it has no such groups, or another vocabulary than this,
+        the option `base` names the base classes.
         """
         from ovss_ray.models.ovsam import words
 

@@ -1,8 +1,8 @@
 """Segment and name the object of a user's prompt with Open-Vocabulary SAM. A prompt has points, a box, or both.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
-2401.02955. The first prompt for an image encodes it; further prompts run only the small decoder and the class head. The
-stage `ovsam` evaluates the network on prompts of instances.
+2401.02955. The first prompt for an image encodes it; further prompts run only the small decoder and the class head. To
+evaluate the network, use the stage `ovsam`: its prompts come from the true instances of a benchmark.
 """
 
 from collections.abc import Mapping
@@ -26,8 +26,11 @@ TOP = 10
 OFFSET = 1.0
 """Offset in logits: a mask's stability is the IoU of two masks, thresholded at +OFFSET and at −OFFSET"""
 QUESTION = ("points", "labels", "box", "base", "multimask", "image")
-"""Keys of a prompt. `base`: names seen in training, by default those of the config; `multimask` has no effect, since
-the network has one mask per prompt; `image`: name of the image in the cache, by default a hash of its pixels"""
+"""Keys that a prompt may have.
+
+`base` lists names seen in training; default: the option `base`. `multimask` has no effect, since the network predicts
+one mask per prompt. `image` is the key of the image in the cache; default: a hash of its pixels.
+"""
 
 
 class Stage(WithImages, WithSynonyms, stage.Stage):
@@ -47,8 +50,8 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         base: tuple[str, ...] = ()
         """names seen in training, for prompts without `base`; for these classes, the head's weight is higher"""
         memory: int = Field(default=1 << 28, ge=1)
-        """maximum bytes of the cache of images and encodings, which evicts the least recently used. An encoding takes
-        110 MB. The last image is always cached"""
+        """maximum bytes of the cache of images and encodings. If the cache is full, the least recently used image is
+        removed. The newest image is always cached. An encoding takes 110 MB"""
 
     def __init__(self, config: Config, prepared: stage.Prepared | None = None, network: "Ovsam | None" = None) -> None:
         super().__init__(config, prepared)

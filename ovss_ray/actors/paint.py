@@ -29,8 +29,8 @@ class Stage(stage.Stage):
         """The selection of regions, their order, and the class of pixels without a region."""
 
         overlap: Literal["score", "smallest", "predicted_iou"] = "score"
-        """criterion for the topmost region: highest class probability (score), smallest area, or highest predicted IoU;
-        on ties the first region is topmost"""
+        """criterion for the topmost region. score: highest class probability; smallest: smallest area; predicted_iou:
+        highest predicted IoU. On ties, the first region is topmost"""
         threshold: float = Field(default=0.0, ge=0, le=1)
         """minimum probability of a region's class; regions below it are dropped"""
         uncovered: Literal["none", "nearest", "background"] = "none"
@@ -39,17 +39,19 @@ class Stage(stage.Stage):
         background: str = ""
         """name of the class for `uncovered: background`"""
         contained: float | None = Field(default=None, gt=0, le=1)
-        """drop a region if at least this fraction of its area lies inside a larger region that is kept. Of equal
-        areas, the first counts as larger. For methods whose regions include whole objects and also parts of them"""
+        """drop a region if a larger kept region covers at least this fraction of its area; None: drop nothing. Of two
+        regions with equal areas, the first counts as larger. For methods that propose objects and also their parts"""
 
         @model_validator(mode="after")
         def _one_background(self) -> "Stage.Config":
             if (self.uncovered == "background") != bool(self.background):
-                raise ValueError("`background: CLASS` and `uncovered: background` need each other. Set both or neither")
+                raise ValueError(
+                    "only one of `background: CLASS` and `uncovered: background` is set. Set both or neither"
+                )
             return self
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Paint the label map of every image. Raises OvssError if `background` names no class."""
+        """Paint the label map of every image. Raises OvssError if the vocabulary has no class called `background`."""
         rows = zip(*(batch[name] for name in self.reads), strict=True)
         return {
             "prediction": column(self._paint(size, vocabularies[digest], *regions) for size, digest, *regions in rows)

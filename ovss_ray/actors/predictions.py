@@ -31,9 +31,9 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 ENDINGS = LABELS
 SAMPLE = 8
-"""Maximum number of files whose palettes are compared before a run."""
+"""Maximum number of label maps whose palettes are compared before a run, to detect renumbered colours."""
 _UNCOVERED = -(2**40)
-"""Value of pixels that no mask of a JSON covers. No label file contains this value, but some contain -1."""
+"""Value of pixels that no mask of a JSON covers. It is not -1, since label files may contain -1."""
 _INVALID = 65533
 
 
@@ -53,7 +53,8 @@ class Stage(stage.Stage):
         offset: int = 0
         """value of the first class in the files: class index = value − offset"""
         category_ids: tuple[int, ...] | None = None
-        """value of each class in the files, if values are not consecutive; detectron2 writes the data set's ids"""
+        """value of each class in the files, in the order of the classes, such as [7, 8, 11]. Needed if the values are
+        not consecutive. The values in detectron2's JSON are the category ids of the data set"""
 
         @field_validator("path")
         @classmethod
@@ -68,7 +69,9 @@ class Stage(stage.Stage):
             if self.offset:
                 raise ValueError("`category_ids` and `offset` both define the values of the classes. Set only one")
             if odd := [value for value in ids if value < 0 or ids.count(value) > 1]:
-                raise ValueError(f"category_ids: {odd[0]} is negative or repeated; each class needs a different value")
+                raise ValueError(
+                    f"category_ids: {odd[0]} is negative or repeated. Give each class a separate value, 0 or more"
+                )
             return self
 
     def __init__(self, config: Config, prepared: stage.Prepared | None = None) -> None:
@@ -109,7 +112,7 @@ class Stage(stage.Stage):
             labels[np.isin(values, [_UNCOVERED, *(value for value in np.ravel(self.config.none) if value < 0)])] = NONE
         if len(wrong := values[labels == _INVALID]):
             raise OvssError(
-                f"{name}: {len(wrong)} pixels have values such as {wrong[0]}, which belong to none of the "
+                f"{name}: {len(wrong)} pixels have values such as {wrong[0]}. This is not the value of any of the "
                 f"{classes} classes. Check `offset`. If the values of the classes have gaps, list all these values in "
                 f"`category_ids`. If {wrong[0]} marks pixels without a class, add it to `none`"
             )
@@ -119,7 +122,9 @@ class Stage(stage.Stage):
         """Return the class index, NONE or _INVALID of each value in the files: an array of uint16, indexed by value."""
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:
-            raise OvssError(f"category_ids: {len(values)} ids for {classes} classes. List one id per class, in order")
+            raise OvssError(
+                f"category_ids has {len(values)} ids for {classes} classes. List one id per class, in order"
+            )
         none = np.ravel(self.config.none).astype(np.int64)
         if clash := sorted({*none.tolist()} & {*values} - {NONE}):
             raise OvssError(
@@ -142,7 +147,7 @@ def _agree(sample: Iterable[str]) -> None:
             shown.append(palettes.read(files.read(uri), uri))
     for fault in palettes.verdict(filter(None, shown)):
         raise OvssError(
-            f"{fault.what}: a program has renumbered the colours to save space. Save class numbers as grey PNG files"
+            f"{fault.what}. Some programs renumber colours to save space. Save class numbers as grey PNG files"
         )
 
 
@@ -164,8 +169,8 @@ class _Folder:
         if len(fitting) != 1:
             looked = f"{files.join(self._path, image_id)}{{{','.join(ENDINGS)}}}"
             raise OvssError(
-                f"no prediction: searched for {looked}; {len(fitting)} of {len(self._maps)} files match, expected one. "
-                "Name one file after the image's id"
+                f"no prediction: searched for {looked}; {len(fitting)} of {len(self._maps)} files match, but exactly "
+                "one must match. Name one file after the image's id"
             )
         uri = self._maps[fitting[0]]
         return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)
@@ -214,8 +219,8 @@ class _Json:
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
         """Return a name for error messages, and the painted masks of an image: categories (H, W) int64.
 
-        Raises OvssError if no file_name or several fit, if masks differ in size, or if masks of different categories
-        overlap.
+        Raises OvssError if no file_name matches the image's id, or if several do. Also raises OvssError if masks differ
+        in size, or if masks of different categories overlap.
         """
         fitting = self._names.fitting(image_id)
         if len(fitting) != 1:
@@ -250,7 +255,9 @@ def _entries(raw: Any) -> list[Any]:
     """Return the entries of detectron2's JSON. Raises ValueError for COCO's formats, with the name of the format."""
     if isinstance(raw, dict):
         keys = ", ".join(list(raw)[:5])
-        raise ValueError(f"found an object with the keys {keys}, as in COCO's annotations and panoptic results")
+        raise ValueError(
+            f"found an object with the keys {keys}, as in COCO's annotations. Convert it to label maps first"
+        )
     if raw and isinstance(raw[0], dict) and "image_id" in raw[0] and "file_name" not in raw[0]:
         kind = "instances with scores" if "score" in raw[0] else "entries by image_id"
         raise ValueError(f"found {kind}, as in COCO's instance results. Convert them to label maps first")

@@ -49,7 +49,7 @@ class Stage(stage.Stage):
         return {"captions": column(self._captions(hits) for hits in every)}
 
     def _captions(self, hits: Sequence[Hit]) -> dict[str, list[str] | list[float]]:
-        """Return a value of the column `captions`."""
+        """Return an image's captions as a value of the column `captions`: their texts, and similarities as scores."""
         return {
             "texts": [self.index.texts[hit.row] for hit in hits],
             "scores": [hit.similarity for hit in hits],

@@ -19,7 +19,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Propose R regions of an image (H, W, 3) uint8 RGB: boxes (R, 4), bits, predicted_iou (R,)."""
+    """Propose R regions of an image (H, W, 3) uint8 RGB.
+
+    The stage writes their boxes (R, 4), their masks as `bits` (see structures/columns.py), and predicted_iou (R,).
+    """
 
     reads = ("image",)
     writes = ("boxes", "bits", "predicted_iou")

@@ -3,8 +3,8 @@
 A prompt has points, a box, the mask of an earlier answer, or several of these.
 
 By default, an image has one prompt, and all masks for this prompt are returned. With `per: instance`, an image has one
-prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. For a single point, which is
-ambiguous, the mask with the highest predicted IoU of three is returned. For a box, SAM predicts a single mask, as
+prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. A single point is ambiguous, so
+SAM predicts three masks, and the mask with the highest predicted IoU is returned. For a box, SAM predicts one mask, as
 its authors recommend.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. The first prompt for an image encodes it; further
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
     from ovss_ray.models.sam.network import Answer, Sam
 
 QUESTION = ("points", "labels", "box", "mask", "multimask")
-"""Keys of a prompt: the arguments of models.sam.network.Sam.predict."""
+"""Keys of a prompt. Their values are described at the arguments of models.sam.network.Sam.predict."""
 NAME = "image"
 """Optional key of a prompt: the image's name in the cache. Without it, the pixels are hashed for every prompt."""
 OTHERS = (NAME, "base")
@@ -53,8 +53,8 @@ class Stage(WithImages, stage.Stage):
         """The network, and the size of its image cache."""
 
         memory: int = Field(default=1 << 28, ge=1)
-        """maximum bytes of the cache of images and embeddings, which evicts the least recently used. An embedding takes
-        4 MB (sam_tiny: 0.3 MB). The last image is always cached"""
+        """maximum bytes of the cache of images and embeddings. If the cache is full, the least recently used image is
+        removed. The newest image is always cached. An embedding takes 4 MB (sam_tiny: 0.3 MB)"""
         per: Literal["image", "instance"] = "image"
         """image: one prompt per image, all masks are returned; instance: one prompt per instance, one mask each"""
 
@@ -82,12 +82,15 @@ class Stage(WithImages, stage.Stage):
         return {name: column(row[i] for row in packed) for i, name in enumerate(self.writes)}
 
     def _one(self, image: np.ndarray, prompt: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-        """Return boxes (M, 4), bits and predicted IoU (M,) of the M masks of one prompt."""
+        """Return the boxes (M, 4), packed masks (n,) uint8 and predicted IoU (M,) of the M masks for one prompt."""
         answer = self.answer(image, prompt)
         return *regions.pack(answer.masks), answer.predicted_iou
 
     def _each(self, image: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return boxes, bits and predicted IoU of N masks. The prompts are `points` (N, P, 2) and `boxes` (N, B, 4)."""
+        """Return the boxes, packed masks and predicted IoU of N masks, one for each of N prompts.
+
+        A prompt has P points and B boxes, B being 0 or 1: `points` is (N, P, 2), and `boxes` is (N, B, 4).
+        """
         ious = np.empty(len(points), np.float32)
 
         def masks() -> Iterator[np.ndarray]:
@@ -106,10 +109,10 @@ class Stage(WithImages, stage.Stage):
         return *regions.pack(masks()), ious
 
     def answer(self, image: np.ndarray, question: Mapping[str, Any]) -> "Answer":
-        """Return the masks (M, H, W) for a prompt, with predicted IoU and logits. The image is (H, W, 3) uint8 RGB.
+        """Return M masks for a prompt on an image (H, W, 3) uint8 RGB, with their predicted IoU and logits.
 
-        The low-resolution logits of a mask can be passed as the mask of a further prompt. Raises OvssError
-        for an invalid prompt.
+        The low-resolution logits of a mask can be passed as `mask` in a later prompt. Raises OvssError for an invalid
+        prompt.
         """
         if unknown := set(question) - {*QUESTION, *OTHERS}:
             raise OvssError(f"unknown keys of a prompt: {sorted(unknown)}; allowed: {', '.join(QUESTION)}")

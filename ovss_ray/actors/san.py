@@ -58,7 +58,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def network_key(cls, config: Config) -> str:
-        """Return the key of the network, which the stage `tags` may share."""
+        """Return a key of the loaded network. A stage `tags` with an equal key in the same worker shares it."""
         return config.network_key()
 
     def __init__(self, config: Config, prepared: Prepared | None = None, network: "San | None" = None) -> None:
@@ -100,7 +100,10 @@ class Stage(WithClassifiers, stage.Stage):
             yield self.model.labels(features.mask_logits[i], logits[i], image, vocabularies[i])
 
     def _class_logits(self, features: "Features", vocabularies: Sequence[Vocabulary]) -> "dict[int, Tensor]":
-        """Return the class logits (Q, K + 1) by image index. Images with the same vocabulary share a matrix product."""
+        """Return image index → class logits (Q, K + 1), for Q masks, K classes and "no object".
+
+        Images with the same vocabulary share a matrix product.
+        """
         logits: dict[int, Tensor] = {}
         for vocabulary in dict.fromkeys(vocabularies):
             rows = [i for i, other in enumerate(vocabularies) if other == vocabulary]

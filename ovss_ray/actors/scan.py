@@ -42,15 +42,16 @@ Row = tuple[np.ndarray, Options, Vocabulary]
 class Values(Settings):
     """Options that may differ between benchmarks.
 
-    None: the value of the benchmark's preset, or the default if there is no such value.
+    None means that the option is not set. The benchmark's preset then sets its value. If the preset does not set it
+    either, the default is used.
     """
 
     mask_threshold: Fraction | None = None
     """probability above which a pixel belongs to the crop of a mask; default 0.4"""
     ensemble_weight: Fraction | Literal["none"] | None = None
-    """weight of the crops in the geometric mean, default 0.7; none: proposals alone, without crops
+    """weight of the crops in the geometric mean, default 0.7; none: only the proposals are used, and no crops are cut
 
-    0: crops alone, as in the official code, although the formula of the mean would give proposals alone.
+    0: only the crops are used, as in the official code. By the formula of the mean, only the proposals would be used.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
@@ -76,7 +77,7 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "scan_vitL"
         """scan_tiny, scan_vitB or scan_vitL"""
         presets: dict[str, Values] = Field(default_factory=dict)
-        """benchmark → option values for its images. Options that are set outside of presets override these values."""
+        """benchmark → option values for its images. An option that is set outside `presets` overrides the preset."""
         seed: int = 0
         """seed of the contextual shift's random draws, together with the pixels of each image"""
         batch: int = Field(default=4, ge=1)
@@ -85,7 +86,7 @@ class Stage(WithClassifiers, stage.Stage):
         """maximum number of crops in one forward pass"""
 
         def preset(self, benchmark: str) -> str | None:
-            """Return the name of the preset to use, or None; the preset ade20k:847 also serves ade20k:847@ovseg."""
+            """Return the preset's name, or None. Without its own preset, ade20k:847@ovseg uses that of ade20k:847."""
             return next((name for name in (benchmark, class_lists.base(benchmark)) if name in self.presets), None)
 
         def values(self, benchmark: str) -> Options:
@@ -176,7 +177,7 @@ class Stage(WithClassifiers, stage.Stage):
         return [features[i] for i in range(len(inputs))]
 
     def _cut(self, row: Row, inputs: "Inputs", features: "Features") -> "Cut | None":
-        """Return the crops of an image's masks; None if its options need no crops."""
+        """Return the crops of an image's masks; None if the image's options have `ensemble_weight: none`."""
         image, options, _ = row
         if options.ensemble_weight is None:
             return None

@@ -1,4 +1,4 @@
-"""Find the words of an image: the names from a list that SAN predicts for its masks with sufficient probability.
+"""Find the words of an image: SAN chooses them from a list of names.
 
 SAN scores each of its masks for every name of the list, and for "no object". A name becomes a word of the image if it
 is the best class of a mask. The mask's area and the name's probability must exceed thresholds. No captioner is needed.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 SAN = "san"
 """Value of the option `tagger` for the project's own tagger"""
 LIST = ".txt"
-"""Suffix that distinguishes the path of a list of names from the name of a benchmark"""
+"""Ending of the option `words` if it is the path of a list of names; other strings are names of benchmarks"""
 Tag = tuple[str | Sequence[str], float]
 """Name or synonyms, and score"""
 
@@ -104,7 +104,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def lists(cls, config: Config) -> tuple[str, ...]:
-        """Return the benchmark whose names are used, if there is one."""
+        """Return the benchmark whose class names are used: (name,), or () if the names are from elsewhere."""
         named = config.tagger == SAN and isinstance(config.words, str) and not config.path()
         return (str(config.words),) if named else ()
 
@@ -112,8 +112,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the options that the run's digest ignores.
 
-        If a user's tagger has no function `files`, only the option `weights` identifies the tagger's files. So the
-        digest covers `weights`.
+        By default, the digest ignores all options of `where`. If a user's tagger has no function `files`, only the
+        option `weights` identifies its files. So the digest then covers `weights`, if it is set.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where
@@ -130,7 +130,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def network_key(cls, config: Config) -> str | None:
-        """Return the key of the SAN, which the stage `san` may share; None for a user's tagger."""
+        """Return a key of the loaded SAN, which a stage `san` with an equal key shares; None for a user's tagger."""
         return config.network_key() if config.tagger == SAN else None
 
     def __init__(self, config: Config, prepared: Prepared | None = None, network: "San | None" = None) -> None:
@@ -157,7 +157,7 @@ class Stage(stage.Stage):
 
     @cached_property
     def _classifier(self) -> "Tensor":
-        """Classifier (K + 1, D) of the whole list, computed for the first image."""
+        """Classifier (K + 1, D) of the K names of the list, and of "no object"; computed for the first image."""
         from ovss_ray.models.san import network
 
         return network.classifier(self.model.ov_classifier, self._names)
@@ -195,9 +195,9 @@ class Stage(stage.Stage):
         return [self._words(*row) for row in rows]
 
     def _words(self, names: np.ndarray, probabilities: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
-        """Return the words of an image from name, probability and area of each query, all (Q,).
+        """Return the words of an image from the name, probability and area of each of its Q masks, all (Q,).
 
-        Of queries with the same name, the largest mask decides the rank, and the highest probability is the score.
+        If several masks have the same name, the word has the rank of the largest mask, and the highest probability.
         """
         counted = np.flatnonzero((areas > self.config.area) & (probabilities > self.config.threshold))
         scores: dict[int, float] = {}

@@ -15,7 +15,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Decode the file at `truth_uri`: truth (H, W) uint16, label indices or IGNORE (not counted); the file's digest."""
+    """Decode the file at `truth_uri` to the label map `truth`, (H, W) uint16, and compute the file's digest.
+
+    A pixel of `truth` is a label index, or IGNORE if it is not counted.
+    """
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")
     writes = ("truth", "truth_digest")
@@ -52,8 +55,8 @@ class Stage(stage.Stage):
 def squared(benchmark: Benchmark, part: str, labels: np.ndarray, side: int) -> np.ndarray:
     """Return a label map (H, W) uint16, resized to (side, side) as OpenCV's INTER_NEAREST does.
 
-    If an episode's class has no pixel left, all pixels become IGNORE, so that the episode does not count. `part` is
-    `Item.part`.
+    If the class of an episode has no pixel in the resized map, all pixels become IGNORE. So the episode does not count.
+    `part` is Item.part: the class of the episode.
     """
     square = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
     if part in benchmark.alone and not (square == benchmark.alone[part][1][1]).any():

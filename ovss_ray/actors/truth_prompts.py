@@ -5,8 +5,8 @@
     random_point  a pixel of the mask, all with the same probability
     box           the annotated box
     noisy_box     the annotated box with noise, as in SAM's training: a normal deviate is added to each coordinate.
-                  Its standard deviation is 10 % of the box's side. It is clipped to 20 pixels in both directions, and
-                  the box to the image
+                  The deviate has a standard deviation of 10 % of the box's side, and is clipped to ±20 pixels. The
+                  noisy box is clipped to the image
 
 Crowds and invalid annotations get no prompt (see structures/instances.py). Random draws depend only on the seed and on
 the image's id.
@@ -30,7 +30,7 @@ from ovss_ray.structures.settings import Settings
 from ovss_ray.structures.vocabulary import Vocabularies
 
 NOISE, MOST_NOISE = 0.1, 20.0
-"""Noise of a coordinate: standard deviation as a fraction of the box's side; pixels to which a draw is clipped."""
+"""Standard deviation of a coordinate's noise, as a fraction of the box's side, and maximum noise in pixels."""
 
 
 class Stage(stage.Stage):
@@ -64,7 +64,10 @@ class Stage(stage.Stage):
         self, image_id: str, size: np.ndarray, boxes: np.ndarray, bits: np.ndarray, frames: np.ndarray,
         status: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        """Return points (N, P, 2), boxes (N, B, 4) and indices of instances (N,) of one image."""
+        """Return points (N, P, 2), boxes (N, B, 4) and instance indices (N,) of an image's N prompts.
+
+        A prompt has P points and B boxes: either one point and no box, or one box and no point.
+        """
         counted = np.flatnonzero(status == COUNTED)
         random = np.random.default_rng([self.config.seed, zlib.crc32(image_id.encode())])
         height, width = size.tolist()
@@ -90,7 +93,7 @@ class Stage(stage.Stage):
 def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
     """Return x, y of the centre point of a mask (H, W) uint8, in pixels of this mask.
 
-    The mask is first resized to a long side of `side` pixels. The sides are rounded as in mmcv and for SAM's input.
+    The mask is first resized to a long side of `side` pixels. Its sides are rounded as in mmcv, and as for SAM's input.
     """
     if side is None:
         return np.array(centre_point(mask > 0), np.float64)

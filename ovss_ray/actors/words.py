@@ -6,7 +6,7 @@ The option `filter` selects the rule:
     cased     the thirteen steps of CaSED: single words with two occurrences or more; needs the extra `words`
     autoseg   nouns by spaCy, as AutoSeg filters them; needs the extra `words`
     phrases   noun phrases by spaCy, such as "golden retriever"; needs the extra `words`
-    commas    all parts between commas: for captions that are lists, as "dog, red ball", or single words
+    commas    all parts between commas, such as "dog" and "red ball" in the caption "dog, red ball"
 
 The most frequent word is first; equally frequent words are in order of occurrence. A word's
 score is its number of occurrences.

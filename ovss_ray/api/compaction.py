@@ -23,7 +23,7 @@ from ovss_ray.runs.folder import RunFolder
 from ovss_ray.runs.records import Part
 
 IMAGES = 4096
-"""Minimum number of images of a compact file, except for the last one. A record file is never divided."""
+"""Minimum number of images in a compact file. The last compact file of a benchmark may have fewer images."""
 LOST = (
     "values of single images: --images; histogram, examples and gallery of --html",
     "95 % intervals, photographs per class, and paired differences of `ovss compare`",
@@ -61,11 +61,11 @@ def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int
 
 
 def run(folder: RunFolder, say: Callable[[str], None]) -> None:
-    """Replace the records of a finished run by sums, and rebuild report.json. `say` prints a line.
+    """Replace the records of a finished run by sums, and rebuild report.json. `say` is called with lines to print.
 
     A run that is already compact is not changed. Raises OvssError for the reasons listed in `pending`, and if another
-    command works in the folder. It is also raised if a sum differs from that of the records. No record is deleted in
-    these cases.
+    command works in the folder. Also raises OvssError if the new sums differ from the sums of the records. In these
+    cases, no record is deleted.
     """
     folder.config()  # raises OvssError if this is not the folder of a run, before a lease is written there
     with leases.held(folder, say) as lease:
@@ -86,7 +86,7 @@ def run(folder: RunFolder, say: Callable[[str], None]) -> None:
 
 
 def _outdated(reading: Reading, folder: str) -> list[str]:
-    """Return the addresses of all record files in a folder, except compact files that are already valid."""
+    """Return the addresses of all Parquet files in a folder of records, except those of valid compact files."""
     return [uri for uri in records.parts(folder) if uri not in reading.settled.compact]
 
 
@@ -109,7 +109,10 @@ def _groups(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 
 def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
-    """Return the compact file for the record files `group`. Raises OvssError if it has other sums than the records."""
+    """Return the table of the compact file that replaces the record files `group`.
+
+    Raises OvssError if the sums in this table differ from the sums of the records.
+    """
     labels = len(reading.card["labels"])
     total = records.add(group, partial(Total.of, labels=labels))
     assert total is not None, "a group has at least one record"
@@ -121,7 +124,7 @@ def _content(group: Sequence[Part], reading: Reading) -> pa.Table:
 
 
 def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[str, Sequence[str]]) -> None:
-    """Raise OvssError unless the new compact files are valid, and the sums of each benchmark have not changed."""
+    """Raise OvssError if a new compact file is not valid, or if the sums of a benchmark have changed."""
     after = totals.read(folder) if written else {}
     for name, uris in written.items():
         if {*after[name].settled.compact} != {*before[name].settled.compact, *uris}:
@@ -130,7 +133,7 @@ def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[st
 
 
 def _compare(reading: Reading, first: Total, second: Total) -> None:
-    """Raise OvssError unless two totals of a benchmark give the same compact table and the same report.
+    """Raise OvssError if two sums over the same images differ: in their compact tables, or in their reports.
 
     Confidence intervals are not compared, since compact files do not contain them.
     """

@@ -52,11 +52,11 @@ def compare(
     """Return the reports of several runs by name, in the order of the arguments.
 
     Each of `runs` is the folder of a run, or a config. For a folder, the report is rebuilt from the records. A config
-    is a name or a file, which may list several configs. Each config is evaluated in its own folder OUT/NAME. The
-    keyword arguments are those of `evaluate`, for every config. `relations` also applies to every folder.
+    is a shipped name, or a file with one or several configs. Each config is evaluated in its own folder OUT/NAME. The
+    keyword arguments are those of `evaluate`, and apply to every config. `relations` also applies to folders of runs.
 
-    Raises OvssError for fewer than two runs, for a repeated name, and for `track` with a folder. It is also raised for
-    the reasons listed in `evaluate`.
+    Raises OvssError for fewer than two runs, for a repeated name, and for `track` with a folder. Also raises OvssError
+    for the reasons listed in `evaluate`.
 
     Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
     """
@@ -82,7 +82,7 @@ def compare(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise OvssError for fewer than two runs, and for a run that is listed twice, by equal names or paths."""
+    """Raise OvssError if there are fewer than two runs, or if two of them have the same name or path."""
     places = {name: os.path.realpath(name) if "://" not in name else name.rstrip("/") for name in names}
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise OvssError(f"{repeated[0]} is listed twice. Pass at least two different runs, each of them once")
@@ -95,11 +95,11 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str], Paired]:
-    """Return the paired differences between each further run and the first, in points, by (further run, benchmark).
+    """Return (run, benchmark) → paired differences of this run minus the first run, in percentage points.
 
-    The arguments are folders of runs. The result has a `Paired` for every benchmark that at least one of the two
-    runs has. Where differences are not possible, `Paired.refused` states the reason, such as different images.
-    Raises OvssError.
+    The arguments are folders of runs. Each run after the first has a `Paired` for every benchmark that it or the first
+    run has. If differences are not possible, `Paired.refused` states the reason, such as different images. Raises
+    OvssError.
 
     Example: `differences("runs/a", "runs/b")["runs/b", "camvid"].values["miou"].p` is the p-value of b minus a.
     """
@@ -109,9 +109,9 @@ def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str],
 
 
 def paired_with_first(readings: Mapping[str, Mapping[str, Reading]]) -> dict[tuple[str, str], Paired]:
-    """Return the paired differences of each run to the first, by (run, benchmark) (see `differences`).
+    """Return (run, benchmark) → paired differences of this run to the first run (see `differences`).
 
-    `readings`: run → benchmark → content of its records, with confusion cells.
+    `readings`: run → benchmark → content of the run's folder, with the confusion cells of each image.
     """
     (of_first, first), *others = readings.items()
     return {
@@ -136,13 +136,13 @@ def rebuild(
     """Rebuild the report of a run from its records, and write it. Warn of files that have changed since the run.
 
     Return the report, and benchmark → content of the records. `images`: also keep the values of each image. `cells`:
-    also keep the confusion cells of each image. `bounds`: compute confidence intervals from the cells. `metrics`: names
-    of further metrics that are computed from the records, such as "mmseg". `needed`: benchmarks that must have cells.
-    `relations`: file with relations between classes, for SG-IoU; the folder gets a copy.
+    also keep each image's confusion cells, the nonzero counts of its confusion matrix. `bounds`: compute confidence
+    intervals from the cells. `metrics`: names of further metrics that are computed from the records, such as "mmseg".
+    `needed`: benchmarks that must have cells. `relations`: file of class relations, for SG-IoU; the folder gets a copy.
 
-    Raises OvssError if `folder` has no run, if the run has not begun, or if the relations do not fit. It is also
-    raised if a benchmark in `needed` has no cells, and for `images` of a compact run. No report is written in these
-    cases.
+    Raises OvssError if `folder` has no run, if the run has not begun, or if the relations do not fit. Also raises
+    OvssError if a benchmark in `needed` has no cells, and for `images` of a compact run. In these cases, no report is
+    written.
     """
     if relations is not None:
         relating.save(folder, relating.read(relations, folder.labels()))
@@ -161,7 +161,7 @@ def rebuild(
 def _targets(
     run: str | Path, out: str | Path | None, overrides: Overrides, selection: Any
 ) -> list[tuple[str, RunFolder | RunPlan]]:
-    """Return the folder of a run, or the plans of a config, each with its name. Raises OvssError."""
+    """Return (name, folder) if `run` is the folder of a run; else (name, plan) for each config. Raises OvssError."""
     if files.exists(files.join(run, "config.yaml")):
         return [(str(run), RunFolder(str(run)))]
     try:

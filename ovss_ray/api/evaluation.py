@@ -45,8 +45,9 @@ def evaluate(
     "gpus=8,nodes=2". `overrides`: options, as {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True
     shows a display; a Progress object is notified instead. `track`: trackers, such as "tensorboard" (docs/tracking.md).
 
-    Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, for
-    the folder of a different run, or if the run stops. After a KeyboardInterrupt, the same call resumes the run.
+    Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, and if `out`
+    is the folder of another run. Also raises OvssError if the run stops, as after too many failed images. After a
+    KeyboardInterrupt, the same call resumes the run.
 
     Example: `evaluate("san_tiny", "scenes:seen", limit=8).benchmarks["scenes:seen"].metrics["miou"]` is in percent.
     """
@@ -60,9 +61,9 @@ def evaluate(
 
 
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:
-    """Check a few images, connect to Ray, execute the plans in turn. Yield name and report of each. Raises OvssError.
+    """Check a few images, connect to Ray, and execute the plans one by one. Yield name and report of each plan.
 
-    Each run is reported to the trackers in `track`.
+    Each report is also sent to the trackers in `track`. Raises OvssError.
     """
     from ovss_ray.dataprep import check
 

@@ -48,12 +48,12 @@ class Remapped:
 
     mapping: str
     stamps: tuple[str, ...]
-    """files that the mapping uses: one text per file, with its sha256"""
+    """one text per file that the mapping uses, with the name and the sha256 of the file"""
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
-    unmapped_pixels: share of pixels that get no class, since they have no word, or a word without a class.
-    unmapped_words: share of pixels that get no class for the second reason.
+    present_recall: share of pairs (image, label in its truth) in which a word of the image counts as the label.
+    unmapped_pixels: share of pixels without a class. unmapped_words: share of pixels with a word that has no class.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
@@ -71,14 +71,15 @@ class Remapping:
     upper_bounds: Mapping[str, float]
     """overlap, hungarian and best_iou, in percent: not comparable with mIoU; empty unless requested"""
     vicss: Mapping[str, Mapping[str, float]]
-    """metrics of vicss by name, from 0 to 1, for each source of word similarities ("": without similarities)"""
+    """source of word similarities ("": none is used) → metrics of vicss by name, from 0 to 1"""
 
 
 @dataclass(frozen=True)
 class _Sums:
     """Sums over images. Addition is exact, associative and commutative.
 
-    `confusion` and `recall` have one sum per mapping, `vicss` one per source. `bounds` has one sum, or none.
+    `confusion` and `recall` have one sum per mapping. `vicss` has one sum per source of word similarities. `bounds` has
+    one sum, or is empty if no upper bounds are requested.
     """
 
     confusion: tuple[Any, ...]
@@ -97,7 +98,7 @@ class _Judges:
 
     labels: int
     label_of: tuple[Mapping[Word, int], ...]
-    """for each mapping, the label index of each word, or NONE"""
+    """one table per mapping: word → index of the label that it counts as, or NONE"""
     bounds: bool
     background: int | None
     """index of the label `background`; None if the benchmark has no label of this name"""
@@ -141,8 +142,8 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     for name, reading in readings.items():
         if parsed and reading.card.get("asks"):
             raise OvssError(
-                f"{run}: {name}: {reading.card['asks']}. Records do not keep the class of an episode, so its words "
-                "cannot be mapped again. Use the values of the report, or a run without episodes"
+                f"{run}: the words of {name} cannot be mapped again, since the records do not contain the class of an "
+                f"episode: {reading.card['asks']}. Use the values of the report, or a run without episodes"
             )
     return {
         name: _remap(folder.records(name), reading, parsed, similar, bounds)

@@ -29,7 +29,8 @@ from ovss_ray.structures.masks import regions, rle
 KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 """Keys of an annotation that are passed on to the workers."""
 ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
-"""Keys of an image in LVIS's JSON: categories absent from the image, and categories not fully annotated."""
+"""Keys of an image in LVIS's JSON. ABSENT lists categories that are not in the image, PARTIAL those that are not fully
+annotated."""
 INSTALL = 'Type: pip install "ovss_ray[instances]"'
 
 
@@ -59,7 +60,7 @@ def items(
 def _with_photograph(
     rows: Iterable[tuple[str, str, str, str]], missing: Rows[Any]
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the columns of an Item per image whose photograph exists.
+    """Yield the rows of existing photographs: the values of an Item's fields, one row per image.
 
     For each image without a photograph, append the address of its labels to `missing`. Each folder of photographs is
     listed once.
@@ -126,7 +127,7 @@ def damaged(uri: str, where: str, failure: Exception) -> OvssError:
 
 
 def _joined(uri: str, images: Rows[Any], annotations: Rows[Any], empty: bool) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the columns of an Item per image, from images and annotations that are both sorted by the image's id."""
+    """Join images and annotations by the image's id. Yield the values of an Item's fields, one row per image."""
     grouped = groupby(annotations.in_order("image, number"), itemgetter(0))
     following = next(grouped, None)
     for image, height, width, photograph, more in images.in_order("image"):

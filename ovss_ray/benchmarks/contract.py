@@ -29,7 +29,7 @@ class Archive:
     url: str
     """URL of the file, or of the page that offers the file, if a browser is needed
 
-    A value without "://" is a path below the data root: that of a file from another archive.
+    A value without "://" is the path, below the data root, of a file that another archive contains.
     """
     to: str
     """target folder below the data root"""
@@ -121,17 +121,20 @@ class Benchmark:
     If `own_words`, NONE marks a class that counts as no label.
     """
     own_words: bool = False
-    """True for words of the user: a word may count as no label, a label may have no word (see own_words.py)"""
+    """True if the classes are words of the user. Some words may then have no label, and some labels no word"""
     parts: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
     """Item.part → vocabulary and index that replace `vocabulary` and `index`; used for few-shot episodes"""
     alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
-    """Item.part → vocabulary and index for methods that segment one class at a time: background, then the class"""
+    """Item.part → vocabulary and index for methods that segment one class at a time
+
+    Each vocabulary has two classes, first background, then the class of the episode.
+    """
     labels: tuple[str, ...] = ()
     """name of each label index in the ground truth; default: first name of each class"""
     listed: Callable[[str, str, Sequence[str]], Iterable[Item]] | None = None
-    """function (data root, split, ids) → images with these ids; None: the ids must be in the split
+    """function (data root, split, ids) → images with these ids; None: a user's ids must be ids of the split
 
-    With this function, a user's list of ids defines a new fold. Raises OvssError for an invalid id.
+    With this function, a user may also list other ids than those of the split. Raises OvssError for an invalid id.
     """
     image: Callable[[Item, bytes], np.ndarray] = _photograph
     """function (item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError"""
@@ -167,12 +170,12 @@ class Benchmark:
                 "label index per class"
             )
         if len(self.labels) > INVALID or len(self.vocabulary) > INVALID:
-            raise OvssError(f"{self.title}: too many classes: at most {INVALID} fit into 16 bits")
+            raise OvssError(f"{self.title}: too many classes or labels. Use at most {INVALID}, which fit into 16 bits")
         labels = set(range(len(self.labels)))
         if unknown := sorted(set(self.index) - labels - {NONE} if self.own_words else set(self.index) ^ labels):
             raise OvssError(
-                f"{self.title}: `index` must contain each label index from 0 to {len(self.labels) - 1} and no other; "
-                f"missing or unknown: {unknown}"
+                f"{self.title}: `index` is wrong: label indices {unknown} are missing or unknown. It must contain each "
+                f"label index from 0 to {len(self.labels) - 1}, and no other"
             )
         for part, (vocabulary, index) in (*self.parts.items(), *self.alone.items()):
             if len(vocabulary) != len(index) or set(index) - set(range(len(self.labels))):
@@ -194,7 +197,8 @@ class Benchmark:
     def for_binary(self) -> "Benchmark":
         """Return the benchmark for a method that segments one class at a time.
 
-        `alone` replaces `parts`. The vocabulary becomes background and the classes in `alone`; `index` fits it.
+        `alone` replaces `parts`. The vocabulary becomes background, followed by the class of each entry of `alone`.
+        `index` has the label index of each of these classes.
         """
         if not self.alone:
             return self

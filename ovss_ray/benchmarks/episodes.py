@@ -76,8 +76,8 @@ def episodes(
 ) -> Paired:
     """Return an item per pair (file stem, class number) whose photograph and label file both exist, sorted by id.
 
-    A repeated pair counts once. If files are missing, `remarks` has a fault with the number of
-    photographs that lack a file.
+    A repeated pair counts once. If a photograph or its label file is missing, `Paired.remarks` has a fault with the
+    number of such photographs.
     """
     images_of, truths_of = by_stem(inside(photographs)), by_stem(inside(truths), LABELS)
     whole, listed = images_of.keys() & truths_of.keys(), set(pairs)
@@ -145,13 +145,13 @@ def benchmark_of(
 def _question(
     words: Vocabulary, names: tuple[str, ...], label: int, background: int
 ) -> tuple[Vocabulary, tuple[int, ...]]:
-    """Return an episode's vocabulary, and the label index of each entry. The episode's class is the second entry."""
+    """Return an episode's vocabulary, and its classes' label indices. The second class is the one to segment."""
     first, *others = _stuffs(words, [names])
     return Vocabulary((first, names, *others)), (background, label, *[background] * len(others))
 
 
 def _stuffs(words: Vocabulary, classes: Sequence[tuple[str, ...]]) -> list[tuple[str]]:
-    """Return each synonym of background as a separate class, except names that `classes` contain ("bed" in COCO)."""
+    """Return a class for each name of background, such as "sky". Names that `classes` also contain are left out."""
     class_names = {name for names in classes for name in names}
     return [(name,) for name in words.classes[0] if name not in class_names]
 

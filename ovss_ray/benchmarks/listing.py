@@ -65,7 +65,7 @@ class LeftOut:
 
 
 class Paired(Rows[Item]):
-    """Pairs of photographs and label files, stored in a temporary file; also the unpaired files and other faults."""
+    """Pairs of photographs and label files in a temporary file, and the faults of the data, such as unpaired files."""
 
     left_out: tuple[LeftOut, ...] = ()
     remarks: tuple[Fault, ...] = ()
@@ -73,7 +73,7 @@ class Paired(Rows[Item]):
 
 
 def left_out(items: Items) -> tuple[LeftOut, ...]:
-    """Return the unpaired files if items are Paired; else an empty tuple."""
+    """Return the unpaired files, one LeftOut per kind. If `items` is not a Paired, return ()."""
     return items.left_out if isinstance(items, Paired) else ()
 
 
@@ -96,7 +96,7 @@ def logged(items: Items) -> Items:
 
 
 def gathered(items: Items) -> Rows[Item]:
-    """Return items as Rows in a temporary file, in the same order. If they are Rows, return them unchanged."""
+    """Return items as Rows in the same order, in a temporary file (see io.sorted_rows). Rows stay unchanged."""
     if isinstance(items, Rows):
         return items
     rows = ((item.image_id, item.image, item.truth, item.part) for item in items)
@@ -205,10 +205,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files of the same stem. The stem is the id of the image.
 
-    If several photographs or label files have the same stem, File.path takes the place of the stem. A remaining
-    photograph and label file form a pair if their names differ only in case or Unicode form. If more than two names
-    are that similar, their files stay unpaired. `Paired.left_out` lists the unpaired files. Raises OvssError
-    if two photographs or two label files have the same id.
+    If several photographs or label files have the same stem, File.path takes the place of the stem. Names without an
+    equal partner are paired if they differ only in case or Unicode form. If more than two names differ only in this
+    way, their files stay unpaired. `Paired.left_out` lists the unpaired files. Raises OvssError if two photographs or
+    two label files have the same id.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")
@@ -221,7 +221,7 @@ def paired_files(every: Iterable[File]) -> Paired:
 
 
 def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the columns of an Item per pair of files with equal names. Append the other files to `lonely`."""
+    """Yield an Item's fields for each pair of files with equal names. Append the other files to `lonely`."""
     for stem, group in groupby(every.in_order("stem, path, side, uri"), itemgetter(0)):
         of_stem = list(group)
         exact = [file for file in of_stem if not file.near]
@@ -262,7 +262,7 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
 
 
 def _doubled(group: list[File]) -> list[str]:
-    """Return the addresses of two photographs in a group; without two photographs, those of two label files."""
+    """Return the addresses of two photographs in a group, or of two label files if it has no two photographs."""
     return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in group if file.side == side]) > 1)
 
 
@@ -272,7 +272,7 @@ def _folded(name: str) -> str:
 
 
 def _close(lonely: Rows[Any], left: dict[int, LeftOut]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the columns of an Item per pair of files with similar names. Add the other files to `left`, by kind."""
+    """Yield an Item's fields for each pair of files with similar names. Count the other files in `left`, by kind."""
     for _, group in groupby(lonely.in_order("fold, kind, name"), itemgetter(0)):
         similar = list(group)
         if [kind for _, kind, _, _ in similar] == [0, 1]:

@@ -31,7 +31,7 @@ class OwnWords:
     """SHA-256 of the file, or of the words in the config, in hex digits"""
 
     def applied(self, benchmark: Benchmark) -> Benchmark:
-        """Return the benchmark with these classes; if `vocabulary` is None, only the templates are replaced.
+        """Return the benchmark with the user's classes. If `vocabulary` is None, only the templates are replaced.
 
         The labels and the truth of the benchmark do not change.
         """

@@ -52,7 +52,9 @@ class Selection:
         """
         listed = gathered(items)
         if repeated := sum(times > 1 for _, times in listed.counted("image_id")):
-            raise OvssError(f"{name}, split {self.split}: {repeated} image ids occur more than once. Use unique ids")
+            raise OvssError(
+                f"{name}, split {self.split}: {repeated} image ids occur more than once in the data. Use unique ids"
+            )
         unknown = set(self.ids or ()).difference(item.image_id for item in listed)
         if self.ids is not None and unknown:
             example = next((item.image_id for item in listed), "")

@@ -58,7 +58,7 @@ def _gpus() -> list[str]:
 
 
 def _network() -> Iterator[tuple[bool, str]]:
-    """Yield one check: a Ray cluster on other machines must be reached with a token (CVE-2023-48022)."""
+    """Check that a Ray cluster on other machines is used with a token (CVE-2023-48022). Yield success and text."""
     address, mode = os.environ.get("RAY_ADDRESS", ""), os.environ.get("RAY_AUTH_MODE", "")
     outside = bool(address) and not any(local in address for local in ("127.0.0.1", "local", "auto"))
     yield (

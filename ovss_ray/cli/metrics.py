@@ -16,7 +16,7 @@ def sg_iou(
     table: Annotated[str, typer.Option(help="ade20k_150, ade20k_847 or pascal_context_459")],
     out: Annotated[Path | None, typer.Option(help="file to write [default: relations_TABLE.yaml here]")] = None,
 ) -> None:
-    """Write a relations file from a checkout of SCAN's code, which is read but never executed."""
+    """Write a file of class relations for SG-IoU. The source is a checkout of SCAN's code, which is never executed."""
     from ovss_ray.dataprep import scan_relations
     from ovss_ray.io import files
 

@@ -135,7 +135,10 @@ def _columns(step: "Step", last: bool) -> str:
 
 
 def _lines(planned: "Estimate", gpus: int) -> Iterator[str]:
-    """Yield the sentences below the table. `gpus`: number of GPUs of this machine, where the probe ran."""
+    """Yield the sentences below the table. `gpus` is the number of GPUs of this machine.
+
+    If it is 0, but a stage needs a GPU, a sentence warns that times were measured on a CPU.
+    """
     size, done = planned.size, planned.images - planned.left
     memory = size.memory / 1e9
     yield f"images: {planned.images:,} of {', '.join(planned.plan.manifests)}; {done:,} have a record already"

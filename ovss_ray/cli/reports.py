@@ -78,7 +78,11 @@ def report(
 def _selected(
     folder: "RunFolder", merge: Sequence[str], only: str, buckets: bool
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
-    """Return merged and selected classes, benchmark → reason why they do not fit, and benchmarks that need cells."""
+    """Return the classes of --merge and --only, and the benchmarks that these options concern.
+
+    The result has four values: new class → merged classes; the selected classes; benchmark → reason why these classes
+    do not fit; and the benchmarks whose confusion cells are needed.
+    """
     from ovss_ray.reports import subsets
 
     merged, words = subsets.parse(merge), subsets.parse_only(only)
@@ -87,7 +91,7 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to the trackers `choices`, if any. Print faults of other trackers in earlier commands."""
+    """Send a report to the trackers `choices`. If sending to another tracker failed earlier, print this fault."""
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
 

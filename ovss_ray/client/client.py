@@ -42,9 +42,10 @@ class Client:
         self, image: Photograph, classes: Classes | None = None, benchmark: str | None = None, model: str | None = None,
         **more: Unpack[Prompting],
     ) -> Segmentation:  # fmt: skip
-        """Return the label map of an image for the given classes or those of a benchmark. Raises OvssError.
+        """Return the label map of an image for the given classes, or for a benchmark's classes. Raises OvssError.
 
-        With neither, the words that the model finds in the image are used (`answer.words`). `more`: see form.Prompting.
+        Without classes and benchmark, the classes are the words that the model finds in the image (`answer.words`).
+        Further options (`more`) are described in form.Prompting.
         """
         answer = self._segment(image, form.words(classes, benchmark, model, **more), "png")
         return results.segmentation(answer)
@@ -105,7 +106,7 @@ class Client:
     ) -> dict[str, Any]:  # fmt: skip
         """Return a COCO document for json.dump: the masks at points or in a box; without a prompt, all regions.
 
-        The document names the image by the file name of a path or URL, else by its sha256. Raises OvssError.
+        If the image is a path or URL, its name in the document is its file name, else its sha256. Raises OvssError.
         """
         data, question = photographs.encode(image), form.question(points, box, multimask)
         fields = [*form.words(classes, benchmark, model), ("output", "coco"), *question]
@@ -147,7 +148,7 @@ class Client:
         self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
         model: str | None = None, **more: Unpack[Prompting],
     ) -> Job[Segmentation]:  # fmt: skip
-        """Send several images as a job, and return the job. It yields each label map or an OvssError, in order.
+        """Send several images as a job, and return it. The job yields a label map or an OvssError per image, in order.
 
         The images are processed one by one, so that other requests are answered in between. Raises OvssError if the job
         is refused.
@@ -159,7 +160,7 @@ class Client:
         self, images: Sequence[Photograph], classes: Classes | None = None, benchmark: str | None = None,
         model: str | None = None, top: int = 3, ranked: int = 0,
     ) -> Job[Found[Regions]]:  # fmt: skip
-        """Send several images as a job, and return the job. It yields each image's regions or an OvssError, in order.
+        """Send several images as a job, and return it. The job yields regions or an OvssError for each image, in order.
 
         Raises OvssError if the job is refused.
         """

@@ -24,7 +24,7 @@ class DeadlinePassed(OvssError):
 
 
 class Running(OvssError):
-    """Error for status 409: a job has no further answer yet."""
+    """Error for status 409: the job still runs, and the requested answer is not ready yet."""
 
 
 KINDS: Mapping[int, type[OvssError]] = {404: NotThere, 409: Running}

@@ -39,38 +39,38 @@ class Found(Generic[AnswerT]):
 
 
 def segmentation(answer: Answer) -> Segmentation:
-    """Return the segmentation in an answer of /v1/segment. Raises OvssError if the answer has no PNG."""
+    """Convert a validated answer of /v1/segment to a Segmentation. Raises OvssError if the answer has no PNG."""
     labels = images.decode_labels(picture(answer.png), "the answer")
     return Segmentation(np.where(labels == answer.none, NONE, labels), answer.model_copy(update={"png": None}))
 
 
 def regions(answer: Regions) -> Found[Regions]:
-    """Return the regions in an answer of /v1/regions, with decoded masks."""
+    """Convert a validated answer of /v1/regions to regions with decoded masks."""
     return Found(_masks(answer.regions, answer.height, answer.width), answer)
 
 
 def prompted(answer: Prompted) -> Found[Prompted]:
-    """Return the regions in an answer of /v1/prompt, with decoded masks."""
+    """Convert a validated answer of /v1/prompt to regions with decoded masks."""
     return Found(_masks(answer.masks, answer.height, answer.width), answer)
 
 
 def decode_segmentation(document: Any) -> Segmentation:
-    """Return the segmentation in an answer of /v1/segment, given as parsed JSON. Raises OvssError if it has no PNG."""
+    """Convert the parsed JSON of /v1/segment to a Segmentation. Raises OvssError if the JSON has no PNG."""
     return segmentation(Answer.model_validate(document))
 
 
 def decode_regions(document: Any) -> Found[Regions]:
-    """Return the regions in an answer of /v1/regions, given as parsed JSON."""
+    """Convert the parsed JSON of /v1/regions to regions with decoded masks."""
     return regions(Regions.model_validate(document))
 
 
 def decode(document: Any) -> Any:
-    """Return the segmentation or regions in an answer, given as parsed JSON. Raises OvssError if a PNG is missing."""
+    """Convert the parsed JSON of /v1/segment or /v1/regions to a result. Raises OvssError if a PNG is missing."""
     return decode_regions(document) if "regions" in document else decode_segmentation(document)
 
 
 def picture(encoded: str | None) -> bytes:
-    """Return the bytes of a PNG in an answer. Raises OvssError if there is none."""
+    """Decode the base64 text of an answer's PNG to bytes. Raises OvssError if the text is None."""
     if encoded is None:
         raise OvssError("the service's answer has no image. Install the same version of ovss_ray as the service has")
     return base64.b64decode(encoded)

@@ -45,10 +45,11 @@ def batch(
 
 
 class Job(Generic[ResultT]):
-    """Several images that the service answers in the background.
+    """Job of the service, which processes several images in the background.
 
-    Iterate over a job for its results, in the order of the images, each as soon as it is there. For a refused image,
-    an OvssError is yielded, not raised. A job may be iterated over again, until the service deletes it.
+    Iterate over a job to get its results in the order of the images. Each result is yielded as soon as it is ready.
+    For a refused image, an OvssError is yielded, not raised. A job may be iterated over again, until the service
+    deletes it.
     """
 
     id: str
@@ -72,9 +73,11 @@ class Job(Generic[ResultT]):
         return self.results()
 
     def results(self, seconds: float | None = None) -> Iterator[ResultT | OvssError]:
-        """Yield the result or the error of each image, as soon as it is there.
+        """Yield the result or the error of each image, as soon as it is ready.
 
-        `seconds`: longest wait for all images; None: no limit. An image fails if the service is busy for 10 minutes.
+        `seconds`: longest wait for all images together; None: no limit. If the service is too busy for an image for 10
+        minutes, an OvssError is yielded for this image.
+
         Raises NotThere if the service no longer knows the job, OvssError after `seconds` or for other errors.
         """
         begun, number = time.monotonic(), 0

@@ -1,1 +1,1 @@
-"""Config of a run: its settings, its reader, and the configs that come with the project."""
+"""Configs of runs: their settings, the code that reads config files, and the configs that come with the project."""

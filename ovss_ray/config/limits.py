@@ -17,7 +17,10 @@ class Limits(Settings):
     classes: int = Field(default=1_000, ge=1)
     """largest number of classes in a request"""
     letters: int = Field(default=300, ge=1)
-    """largest total number of characters in the names of a class; text encoders read at most 77 tokens of a name"""
+    """largest number of characters in the names of one class together, or in one prompt template
+
+    Longer texts are of no use, since text encoders read at most 77 tokens of a text.
+    """
     points: int = Field(default=64, ge=1)
     """largest number of points in a prompt"""
     regions: int = Field(default=1_000, ge=1)
@@ -29,12 +32,16 @@ class Limits(Settings):
     waiting: int = Field(default=64, ge=1)
     """largest number of requests in progress, including queued ones; further requests receive status 429"""
     held: int = Field(default=160_000_000, ge=1)
-    """pixels: largest total size of the decoded images of all requests in progress; a pixel takes 3 bytes
+    """pixels: largest total size of the decoded images of all requests in progress, at 3 bytes per pixel
 
-    Further images wait before they are decoded. A single image is decoded even if it exceeds this limit.
+    If a further image would exceed this limit, its request waits until other images are released. If no other image
+    is in memory, the image is decoded even if it exceeds the limit.
     """
     seconds: float = Field(default=30.0, gt=0)
-    """seconds: longest time from the end of a request's body to its answer; slower requests receive 503 or 504"""
+    """seconds: longest time from the end of a request's body to its answer
+
+    If the model is too slow for a request, its status is 504. If no worker was free in time, its status is 503.
+    """
     images: int = Field(default=16, ge=1)
     """largest number of images in a request with several images, or in a job"""
     jobs: int = Field(default=64, ge=1)

@@ -22,10 +22,11 @@ from ovss_ray.structures.settings import Settings
 
 
 def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read a config file, and apply the top-level `keys`, then the `overrides` such as "san.precision=bf16".
+    """Read a config file, replace the top-level keys in `keys`, and apply overrides such as "limits.seconds=60".
 
-    The first word of an override may be the name of a stage: `san.weights=PATH` sets that option of every stage `san`.
-    Raises OvssError with the path of every fault. For an unknown name, the message suggests the most similar name.
+    The first word of an override may be the name of a stage: `san.weights=PATH` sets `weights` of every stage `san`.
+    Raises OvssError with the key of every fault, such as pools.0.batch. For an unknown key, the message suggests the
+    most similar one.
     """
     raw = {**read(Path(file)), **(keys or {})}
     for override in overrides:
@@ -39,15 +40,19 @@ def load_all(
     """Return configs by name: the config of the file, or several configs if the file has the key `compare`.
 
     `compare: [NAME, …]` lists configs in the file's folder. The override `compare=[NAME,…]` replaces the list. The
-    file's other keys apply to all configs. Any other override applies to every config that has its key, or to all
-    configs if none has it. Raises OvssError with the path of every fault.
+    file's other keys apply to all configs. An override of a stage's option, such as `san.precision=bf16`, applies to
+    the configs with this stage. Every other override applies to all configs. Raises OvssError with the key of every
+    fault.
     """
     lists = [] if isinstance(file, Mapping) else [change for change in overrides if change.startswith("compare=")]
     return _checked(_raws(file, keys, lists), [change for change in overrides if change not in lists])
 
 
 def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> dict[str, RunConfig]:
-    """Return name → config for several files. A file with the key `compare` adds several configs. Raises OvssError."""
+    """Return name → config for several files. A file with the key `compare` yields several configs (see `load_all`).
+
+    Raises OvssError if two configs have the same name, or if a config is invalid.
+    """
     raws: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in files:
         configs = _raws(file, None)
@@ -60,7 +65,10 @@ def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> 
 def _raws(
     file: str | Path | Mapping[str, Any], keys: Mapping[str, Any] | None, lists: Sequence[str] = ()
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return config name → (name of its source in messages, config). The configs are not validated yet."""
+    """Return config name → (source, config). The configs are not validated yet.
+
+    Error messages begin with the source, such as "compare.yaml: san". `lists`: overrides of the key `compare`.
+    """
     if isinstance(file, Mapping):
         return {"config": ("config", {**file, **(keys or {})})}
     raw = read(Path(file))
@@ -78,7 +86,10 @@ def _raws(
 
 
 def _checked(raws: Mapping[str, tuple[str, dict[str, Any]]], overrides: Sequence[str]) -> dict[str, RunConfig]:
-    """Return the validated configs. An override applies to every config that has the key, or to all if none has it."""
+    """Apply overrides to the configs of `_raws`, and return the validated configs.
+
+    An override of a stage's option applies to the configs with this stage. Every other override applies to all configs.
+    """
     configs = {name: raw for name, (_, raw) in raws.items()}
     for override in overrides:
         named = {name for name, raw in configs.items() if _has(raw, override)} or set(configs)
@@ -99,7 +110,7 @@ def read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if file.resolve() in seen:
         raise OvssError(
-            f"{file}: extends itself, through {' → '.join(str(path) for path in seen)}. Remove one `extends`"
+            f"{file}: extends itself: {' → '.join(str(path) for path in seen)}. Remove `extends` from one file"
         )
     raw = parse(files.read(file), str(file))
     base, changes = raw.pop("extends", None), raw.pop("set", {})
@@ -181,7 +192,8 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
     """Convert a dict to a RunConfig, and validate all stage options.
 
-    Raises OvssError with all faults of the config, or else of the first stage whose options are invalid.
+    Raises OvssError that lists all faults of the config. If there are none, it lists the faults of the first stage with
+    invalid options.
     """
     try:
         config = RunConfig.model_validate(raw)
@@ -196,7 +208,7 @@ def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
 
 
 def _settled(pool: Pool, path: str, exact: bool, source: str) -> Pool:
-    """Return a pool with validated stage options. If `exact`, the option `exact` is set in stages that have it."""
+    """Return a pool with validated stage options. If `exact` is True, stages with an option `exact` get exact=True."""
     stages = []
     for i, stage in enumerate(pool.stages):
         where = f"{path}.stages.{i}"

@@ -31,10 +31,11 @@ class Pool(Settings):
     gpus: float | Auto = "auto"
     """GPUs per worker, or a fraction such as 0.25 for four workers per GPU
 
-    "auto": 1, or an equal part if several pools can use GPUs; 0 if the cluster has no GPU, or no stage can use a GPU.
+    "auto": 1, or an equal part of a GPU if several pools can use GPUs. It is 0 if the cluster has no GPU, or if no
+    stage of the pool can use a GPU.
     """
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """custom Ray resources that a worker occupies, such as {fast_disk: 1}; only nodes that have them get workers"""
+    """custom Ray resources of each worker, such as {fast_disk: 1}; workers run only on nodes with these resources"""
     accelerator: str | None = None
     """Ray's name of the GPU type, such as A100 or H100; None: any type"""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -98,9 +99,10 @@ class RunConfig(Settings):
     limit: int | None = Field(default=None, ge=1)
     """number of images to evaluate per benchmark, from the first id in sorted order; None: all images"""
     vocabulary: dict[str, str | WordList] = Field(default_factory=dict)
-    """name of a benchmark, or "*" for all others → words of the user: a file, or a mapping with the keys of WordList
+    """benchmark → words of the user: a file, or a mapping with the keys of WordList
 
-    A value without benchmark names applies to all benchmarks: a file, a list of names, or the keys of WordList.
+    The benchmark "*" stands for all benchmarks without an entry. A config may also contain the words for all benchmarks
+    directly: a file, a list of names, or a mapping with the keys of WordList.
     """
     pools: tuple[Pool, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
@@ -111,7 +113,7 @@ class RunConfig(Settings):
     "auto": all of them if there are at most 10,000 images, else a fixed sample.
     """
     relations: str | None = None
-    """path of a file with relations between labels, for SG-IoU (see runs.relations); the records do not depend on it"""
+    """path of a file with relations between labels (see runs.relations); only the metric SG-IoU uses it"""
     exact: bool = False
     """True: bit-identical records in every run, at lower speed: one image per forward pass, one thread"""
     check: bool = True
@@ -119,9 +121,9 @@ class RunConfig(Settings):
     max_errors: int = Field(default=100, ge=0)
     """largest number of failed images; a run with more failures stops, since they probably have a common cause"""
     max_deaths: int = Field(default=10, ge=0)
-    """largest number of worker deaths without a finished image in between; after more deaths, the run stops"""
+    """largest number of worker deaths in a row, with no image finished in between; after more deaths, the run stops"""
     deadline: float = Field(default=600.0, gt=0)
-    """seconds: time limit of a batch in a pool; after it, the worker is stopped, and the images are retried singly"""
+    """seconds: longest time for a batch in a pool; a slower worker is stopped, and each image is retried alone"""
     wait_for: WaitFor = WaitFor()
     """cluster size to wait for, such as gpus=8,nodes=2; its CPUs and GPUs are requested from an autoscaler"""
     patience: float = Field(default=900.0, ge=0)

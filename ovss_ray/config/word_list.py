@@ -29,10 +29,16 @@ class WordList(Settings):
     """Words of the user, the benchmark label of each word, and templates of prompts."""
 
     names: str | tuple[str | tuple[str, ...], ...] = ()
-    """a name or a list of synonyms for each class, or the name of a benchmark to take classes from; empty: no change"""
+    """a name or a list of synonyms for each class; or the name of another benchmark, whose classes are then used
+
+    If it is empty, the benchmark keeps its own classes.
+    """
     images: str = ""
-    """path of a file with words for each image, in a format of the stage `given_words`; empty: the same words for all
-    images. A word counts as the label that `map` assigns to it, or else as the label with the same name"""
+    """path of a file with words for each image, in a format of the stage `given_words`
+
+    If it is empty, all images have the same words. A word counts as the label that `map` assigns to it. A word without
+    an entry in `map` counts as the label with the same name.
+    """
     add: bool = False
     """True: these words are added to the benchmark's classes; False: they replace them"""
     map: dict[str, str | StrictInt | None] = {}
@@ -41,7 +47,7 @@ class WordList(Settings):
     A word without an entry counts as the label with the same name.
     """
     unmapped: str | None = None
-    """label of the words that have no entry in `map` and equal no label name; null: they count as no label"""
+    """label of words that are neither keys of `map` nor names of labels; null: such words count as no label"""
     templates: tuple[str, ...] = ()
     """sentences into which a method inserts each name at {}; empty: the method's templates"""
 
@@ -69,12 +75,14 @@ class WordList(Settings):
     @model_validator(mode="after")
     def _for_all_or_each(self) -> "WordList":
         if self.images and (self.names or self.unmapped):
-            raise ValueError("`images` lists the words of each image. It excludes `names` and `unmapped`: remove them")
+            raise ValueError(
+                "`images` lists the words of each image, so `names` and `unmapped` must not be set. Remove them"
+            )
         return self
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the word list in hex digits; used for a list without a file."""
+        """SHA-256 of the word list in hex digits. It identifies words that are written in a config, not in a file."""
         return hashlib.sha256(self.model_dump_json(exclude=None if self.images else {"images"}).encode()).hexdigest()
 
 
@@ -86,8 +94,8 @@ def tidy(name: str) -> str:
 def listed(value: Any) -> Any:
     """Return a dict from benchmark name to file or words. The key EVERY stands for benchmarks without an entry.
 
-    `value`: a dict of this form, or one file or words for all benchmarks; None is returned unchanged. A file is a path.
-    Words are a Vocabulary, a list of names, or a mapping with the keys of WordList.
+    `value` is such a dict, or the path of a file for all benchmarks, or the words for all benchmarks. Words are a
+    Vocabulary, a list of names, or a mapping with the keys of WordList. None is returned unchanged.
     """
     if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
         return {str(name): _entry(entry) for name, entry in value.items()}
@@ -112,7 +120,9 @@ def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
             raise OvssError(f"--vocabulary {option}: no file name. Write --vocabulary FILE, or BENCHMARK=FILE")
         if key in entries:
             whose = "all benchmarks" if key == EVERY else key
-            raise OvssError(f"--vocabulary {option}: {entries[key]} is already the vocabulary of {whose}. Use one file")
+            raise OvssError(
+                f"--vocabulary {option}: {entries[key]} is already the vocabulary of {whose}. Pass only one of them"
+            )
         entries[key] = file
     return entries or None
 
@@ -183,7 +193,7 @@ def _lines(text: str, file: str) -> list[list[str]]:
 
 
 def _with_nothing(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys and values of a file. Texts that mean "no label" in `map` and `unmapped` become None."""
+    """Return a copy of a file's mapping. In `map` and `unmapped`, the texts for "no label" are replaced by None."""
     keys = dict(raw)
     if isinstance(table := keys.get("map"), dict):
         keys["map"] = {word: None if label in NOTHING else label for word, label in table.items()}

@@ -4,7 +4,7 @@ Faulty labels may be flipped, shifted, or belong to the next frame. Their values
 miss the edges in the photograph. The test shifts the boundaries and measures how well they agree with edges. Correct
 labels fit best without a change. A fault is reported if an alternative fits clearly better in nearly all images. Terms:
 - agreement: sum of the edge strengths at the label boundaries, for one shift of the labels by up to REACH pixels
-- fit: agreement at one shift minus its mean at other shifts, in units of its standard deviation at other shifts
+- fit: (agreement at one shift − mean agreement at other shifts) / standard deviation of the agreement at other shifts
 - alternative: labels after a transformation, such as a flip, that would undo a common error
 - gain: fit of an alternative minus fit of the unchanged labels
 - letters: n images, h w pixels of a reduced image, d shifts along each axis
@@ -34,19 +34,19 @@ REACH = 64
 SLACK = 1
 """pixels of reduced images: largest distance at which a label boundary agrees with an edge."""
 NEAR = 6
-"""pixels of reduced images: `fit` compares a shift only with shifts farther from it than this."""
+"""pixels of reduced images: `fit` compares a shift with all shifts that are more than this distance away."""
 SURROUNDINGS = 24
 """pixels of reduced images: side of a square around a pixel. The contrast in it normalises the edge strength."""
 FITS = 3.5
 """Standard deviations: minimum median `fit` of transformed labels to report a fault, together with GAIN and WINS."""
 FITS_SHIFTED = 5.0
-"""Standard deviations: minimum of (sum of `fit` over n images) / √n to report that all labels are shifted."""
+"""Standard deviations: all labels are reported as shifted only if (sum of `fit` over n images) / √n reaches this."""
 GAIN = 2.5
 """Standard deviations: minimum of (median increase of `fit`) · √(number of images) to report a fault."""
 WINS = 0.8
 """Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
 TOGETHER = 6
-"""Minimum number of images for the second set of limits: FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER."""
+"""From this number of images on, FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER also suffice to report a fault."""
 FITS_TOGETHER = 1.5
 """Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
 GAIN_TOGETHER = 6.0
@@ -56,17 +56,17 @@ WINS_TOGETHER = 0.7
 STEADY = 6.0
 """Standard deviations: the increase of `fit` in an image is clipped to ± this, so that no image decides alone."""
 LEAST_SHIFT = 10
-"""pixels of the file: minimum shift of labels to report it; it must also be at least 4 pixels of reduced images."""
+"""pixels of the file: smaller shifts of labels are not reported, nor shifts below 4 pixels of reduced images."""
 SHIFT_GAIN = 2.0
 """Standard deviations: limit in place of GAIN for the alternative that all labels are shifted equally."""
 SHIFT_TOGETHER = 8.0
 """Standard deviations: limit in place of GAIN_TOGETHER for shifted labels; higher, since many shifts are tried."""
 STRANGERS = 24
-"""Maximum number of images for the comparison of each photograph with the labels of all other images."""
+"""Number of images, the first of the sample, whose photographs are compared with the labels of each other."""
 STRANGER_FITS = 6.0
-"""Standard deviations: minimum `fit` of a photograph with another image's labels, to count for SEVERAL."""
+"""Standard deviations: minimum `fit` for a photograph to count as fitting another image's labels (see SEVERAL)."""
 SEVERAL = 0.15
-"""Minimum share of photographs (at least two) that fit another image's labels better by GAIN, to report a fault."""
+"""A fault is reported if this share of photographs, and at least two, fit another image's labels better by GAIN."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
@@ -105,7 +105,7 @@ class Alternative:
     least_together: float = GAIN_TOGETHER
 
     def holds(self) -> bool:
-        """Return whether the alternative fits clearly better, by FITS, GAIN and WINS or by the limits of TOGETHER."""
+        """Return whether transformed labels fit clearly better than unchanged labels (see FITS and TOGETHER)."""
         number = len(self.fits)
         if not number:
             return False
@@ -198,7 +198,7 @@ def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
 
 
 def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Alternative]:
-    """Yield an alternative for labels that ignore the EXIF orientation, and one per way to mirror or turn labels."""
+    """Yield an alternative with labels turned by the EXIF orientation, and an alternative per entry of MIRRORED."""
     turned = [at for at, (_, edges) in enumerate(traced) if edges.orientation in UPRIGHT]
     undone = {at: UPRIGHT[traced[at][1].orientation] for at in turned}
     yield _alternative(STORED, "a labelling tool that ignores EXIF: turn the label files too", traced, baseline, undone)
@@ -210,7 +210,7 @@ def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iter
 def _alternative(
     error: str, cause: str, traced: Sequence[tuple[int, Edges]], baseline: np.ndarray, undone: dict[int, Symmetry]
 ) -> Alternative:
-    """Return the fits of transformed labels. `undone`: index into `traced` → symmetry that would undo the error."""
+    """Return the fits of transformed labels. `undone`: index into `traced` → symmetry to apply to these labels."""
     fitting = {
         at: undo for at, undo in undone.items() if undo(traced[at][1].labels).shape == traced[at][1].labels.shape
     }
@@ -254,7 +254,7 @@ def _shifted(
 
 
 def _middle(surface: np.ndarray, reach: int) -> np.ndarray:
-    """Return the part of an agreement (d, d) for shifts of at most `reach` along each axis."""
+    """Crop the agreement at all shifts, (d, d), to the shifts of at most `reach` along each axis."""
     middle = len(surface) // 2
     return surface[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
 
@@ -292,7 +292,7 @@ def _strangers(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Ite
 
 
 def _all_alike(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Fault]:
-    """Yield a fault if all label maps are equal, unless they fit all photographs well, and about equally well."""
+    """Yield a fault if all label maps are equal, and fit the photographs badly or very unequally."""
     unlike = np.median(baseline) < FITS or baseline.max() - np.median(baseline) >= FITS
     if len(traced) >= ALL_ALIKE and unlike and len({edges.labels.tobytes() for _, edges in traced}) == 1:
         message = f"the same labels in all {len(traced)} label files, and they do not fit the photographs"

@@ -46,7 +46,7 @@ def unpack(archive: Archive, root: Path, progress: "Progress") -> None:
     Raises OvssError, before any file is written, in these cases:
 
     - the archive contains links, or paths outside its folder
-    - `archive.inside` is not in the archive
+    - the file or folder to extract, `archive.inside`, is not in the archive
     - the disk is too small
 
     Also raises OvssError for a damaged archive, after renaming it.
@@ -136,8 +136,8 @@ def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[t
         targets.append((member, root / archive.to / PurePosixPath(member.name).relative_to(archive.inside)))
     if not targets:
         raise OvssError(
-            f"{file}: {archive.inside!r} not found in the archive. Perhaps the archive has changed. Unpack it "
-            f"by hand, so that the content of {archive.inside!r} is in {root / archive.to}"
+            f"{file}: {archive.inside!r} not found in the archive. Perhaps its authors changed the archive. "
+            f"Unpack it by hand, and move the content of {archive.inside!r} to {root / archive.to}"
         )
     return targets
 

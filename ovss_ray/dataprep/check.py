@@ -52,7 +52,7 @@ FEW = 6
 WIDER = 128
 """Number of label files that are searched for a missing class before a fault is reported."""
 LOOKS = 512
-"""Largest number of images whose class statistics are kept in memory, for the test of class names."""
+"""Largest number of images whose class statistics and palettes are kept in memory, for tests of the whole data set."""
 AT_ONCE = 512
 """Largest number of images in progress at the same time. It limits the memory of a check."""
 
@@ -206,7 +206,7 @@ def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Fau
 def _inspected(name: str, items: Rows[Item], traced: frozenset[str], workers: int, console: Console) -> Iterator[Seen]:
     """Inspect images, in several processes if there are many. At most AT_ONCE images are in progress.
 
-    Edges are kept for the images whose ids are in `traced`.
+    `traced`: ids of the images whose results contain edges (see alignment.Edges).
     """
     task = partial(_inspect, name, traced)
     if len(items) <= SAMPLE or workers == 1:
@@ -268,7 +268,7 @@ def _order(name: str, vocabulary: Vocabulary) -> Iterator[Fault]:
 def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
     """Return other common orders of a benchmark's labels: name of the order → label indices in this order.
 
-    The orders are the alphabetical one, and those of built-in benchmarks with the same labels.
+    These are the alphabetical order, and the orders of all built-in benchmarks with the same labels.
     """
     current = [label.lower() for label in benchmark.labels]
     if len(set(current)) < len(current):

@@ -5,8 +5,8 @@ layout that the benchmark reads (see `archives`).
 
 HTTP is handled by the library `requests`. Requests that get no answer are repeated by Retry of the library `urllib3`.
 Partial files are resumed by this module, since pooch, fsspec and torch.hub start again from the beginning.
-huggingface_hub can resume, but only with an undocumented function for its own hub. That function does not check that
-the file on the server is unchanged (RFC 9110, If-Range).
+huggingface_hub has only an undocumented function for its own hub. This function does not check that the file on the
+server is unchanged (RFC 9110, If-Range).
 """
 
 import hashlib
@@ -159,7 +159,7 @@ def _fetch(session: requests.Session, archive: Archive, path: Path, progress: Pr
             message = f"{archive.url}: interrupted at {reached / 1e6:.1f} MB: {next(iter(failure.args), failure)}"
             if vain == TRIES:
                 raise OvssError(
-                    f"{message}. {TRIES} attempts received no further data. Run the same command to resume"
+                    f"{message}. {TRIES} attempts in a row received no new data. Run the same command to resume"
                 ) from failure
             progress.console.print(message, markup=False)
             time.sleep(PAUSE * 2**vain)
@@ -170,7 +170,8 @@ def _fetch(session: requests.Session, archive: Archive, path: Path, progress: Pr
 def _receive(session: requests.Session, archive: Archive, part: Path, progress: Progress, task: TaskID) -> bool:
     """Request a file, or the rest of a partial file. Return whether the file is complete.
 
-    Raises OvssError if the server refuses or gives no answer, and urllib3's HTTPError if the transfer is interrupted.
+    Raises OvssError if the server refuses the request or does not answer. Raises urllib3's HTTPError if the transfer is
+    interrupted.
     """
     mark = _mark(part)
     tag = mark.read_text() if mark.exists() else ""

@@ -28,9 +28,9 @@ class Seen:
     look: ClassStats | None = None
     edges: Edges | None = None
     part: str = ""
-    """Item.part of the image: the class of a few-shot episode; empty: all classes"""
+    """class of a few-shot episode (see Item.part); empty if the image is no episode"""
     palette: Shown | None = None
-    """palette of the label file; None if it has none, and for built-in benchmarks"""
+    """palette of the label file; None if the file has no palette, and always None for built-in benchmarks"""
 
 
 def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:

@@ -17,11 +17,11 @@ MARKS = (0, 254, 255, 459, 65534, 65535)
 SCALE = 257
 """Factor by which programs scale grey values from 8 to 16 bits: 65535 / 255."""
 FEW_CLASSES = 4
-"""Largest number of classes of a benchmark whose label files may be recognised as black-and-white masks."""
+"""Label files are recognised as black-and-white masks only if the benchmark has at most this number of classes."""
 BRIGHT = (255, 65535)
 """Values of a white pixel in files of 8 and 16 bits."""
 PLAIN = 1000
-"""Factor in Cityscapes' instance ids, class · 1000 + number. Pixels of classes without instances store the class."""
+"""Factor in Cityscapes' instance ids, class · 1000 + number. For classes without instances, the id is the class."""
 INSTANCES = {256: "KITTI", PLAIN: "Cityscapes, KITTI MOTS"}
 """Factor → names of the data sets whose instance ids are factor · class + number of the instance."""
 SMEARED = 0.9
@@ -50,7 +50,7 @@ def cause(data: bytes, name: str, benchmark: Benchmark) -> str:
 
 
 def _listed(values: np.ndarray, described: Values) -> str:
-    """Return advice to list the values under the key `values`, if there are as many values as classes; else ""."""
+    """Return the advice "write `values: […]`" if a file has as many values as the benchmark has classes; else ""."""
     present = values.tolist()
     if not 2 <= len(present) == len(described.classes):
         return ""
@@ -105,7 +105,7 @@ def _smeared(pixels: np.ndarray, values: np.ndarray, number: int) -> bool:
 
 
 def _of_numbers(values: np.ndarray, unexpected: np.ndarray, described: Values) -> str:
-    """Return the likely cause of the unexpected values, judged by their numbers alone; "" if none is likely.
+    """Return the likely cause of the unexpected values, without looking at single pixels; "" if none is likely.
 
     `values`: the values in the file, sorted; `unexpected`: those that are neither classes nor ignored.
     """
@@ -156,9 +156,9 @@ def _ids() -> set[int]:
 
 
 def _of_mode(data: bytes, name: str, damaged: bool) -> str:
-    """Return the reason why a label file has no integer labels; "" if the error message states it already.
+    """Return the reason why a label file has no integer labels; "" if the error message already states the reason.
 
-    If `damaged`, the file could not be read. Otherwise the type of its pixels was rejected.
+    `damaged`: True if the file could not be decoded; False if it was rejected for the type of its pixels.
     """
     if not data:
         return f"an empty file: {_CUT}"
@@ -222,7 +222,10 @@ def of_sizes(image: tuple[int, ...], truth: tuple[int, ...], orientation: int) -
 
 @lru_cache(1)
 def palette() -> tuple[tuple[int, int, int], ...]:
-    """Return the 256 colours of PASCAL VOC's label files: the bits of an index go to red, green and blue in turn."""
+    """Return the 256 colours (R, G, B) of PASCAL VOC's label files.
+
+    Bits 0, 1 and 2 of an index are the highest bits of red, green and blue. Bits 3, 4 and 5 are the next bits.
+    """
     index, bit = np.arange(256)[:, None], np.arange(8)
     red, green, blue = ((((index >> (3 * bit + c)) & 1) << (7 - bit)).sum(1).tolist() for c in range(3))
     return tuple(zip(red, green, blue, strict=True))
@@ -230,5 +233,5 @@ def palette() -> tuple[tuple[int, int, int], ...]:
 
 @lru_cache(1)
 def _greys() -> frozenset[int]:
-    """Return the grey values to which Pillow converts the palette's colours, documented as ITU-R 601-2."""
+    """Return the grey values to which Pillow converts the palette's colours by the formula of ITU-R 601-2."""
     return frozenset((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16 for r, g, b in palette())

@@ -20,10 +20,12 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels that makes a missing first class of REST a sure fault. It applies to fewer than
-ENOUGH label files."""
+"""Minimum share of ignored pixels at which a missing first class such as "background" is a sure fault.
+
+The limit applies to class names in REST, and only if there are fewer than ENOUGH label files.
+"""
 FEW_CLASSES = 4
-"""Maximum number of classes for which a missing last class is a sure fault, if many pixels are ignored."""
+"""Ignored pixels make a missing last class a sure fault only in benchmarks of at most this number of classes."""
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8
@@ -133,7 +135,7 @@ def _away(values: Values | None) -> str:
 
 
 def _ignoring(benchmark: Benchmark, census: Census) -> str:
-    """Return advice to list the values of black-and-white masks under the key `values`; "" for other values."""
+    """Return advice on black-and-white masks (see label_causes.black_and_white); "" if the files are no such masks."""
     values = benchmark.values
     if values is None or len(values.ignore) != 1 or len(benchmark.labels) > FEW_CLASSES:
         return ""
@@ -142,7 +144,10 @@ def _ignoring(benchmark: Benchmark, census: Census) -> str:
 
 
 def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -> Iterator[Fault]:
-    """Yield a fault if the first or last class never occurs, and other facts also indicate labels shifted by one."""
+    """Yield a fault if the first or last class never occurs, and further evidence indicates labels shifted by one.
+
+    The evidence is the colours and positions in photographs (see `plausibility`), or ignored pixels (see `_surely`).
+    """
     number, last = len(benchmark.labels), len(benchmark.labels) - 1
     if census.parts or number < 3 or not census.files or len(census.absent) == number:
         return
@@ -167,7 +172,7 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return True if a missing first class is surely a fault, False if perhaps, None if nothing indicates a fault.
+    """Return True if a missing first class is a sure fault, False for a possible fault, None for no fault.
 
     For the last class (`step` −1), return None.
     """

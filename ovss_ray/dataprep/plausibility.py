@@ -4,7 +4,8 @@ Labels in another class order, or shifted by one, are valid numbers. Only the ph
 classes, such as "sky", have a usual position or colour. Each occurrence is a vote for or against the labels.
 The test compares the votes for the unchanged labels with those for shifted, swapped or reordered labels.
 
-A meaning, (K,) int64, is an assumption on what the label files mean: label index → class index, or -1 for no class.
+A meaning, (K,) int64, is a hypothesis on the label files: label index → index of the class that the pixels really show,
+or -1 for no class.
 
 Letters: H W pixels, K labels, n labels in an image.
 """
@@ -34,7 +35,7 @@ SMALL = 0.01
 LARGE = 0.6
 """Share of an image above which a class does not vote by its position."""
 GREENER = 0.02
-"""A class does not vote by its colour if its excess green differs from the image's by at most this."""
+"""A class votes by its colour only if its excess green differs from the image's by more than this."""
 INFRARED = 0.15
 """A class does not vote by its colour if its excess red exceeds the image's by more than this.
 
@@ -45,11 +46,11 @@ STRIDE = 3
 VOTES = 3
 """Minimum number of votes; with fewer votes, the labels are not judged."""
 SOME = 8
-"""Minimum number of votes to report a fault as sure, if another order or shift of the labels fits better."""
+"""Minimum number of votes for a sure fault (Fault.sure), if another order or shift of the labels fits better."""
 MANY = 20
-"""Minimum number of votes to report a fault as sure, if no other order or shift of labels fits better."""
+"""Minimum number of votes for a sure fault (Fault.sure), if no other order or shift of the labels fits better."""
 CLEARER = 4
-"""Minimum lead, in votes, of shifted over unchanged labels; tested if the first or the last class never occurs."""
+"""Minimum lead, in votes, of shifted labels over unchanged labels to report a shift (see `PlausibilityTest.moved`)."""
 ALIKE = 3
 """Largest number of explanations in a message, if several fit equally well."""
 BAD = 0.5
@@ -57,9 +58,9 @@ BAD = 0.5
 GOOD = 0.75
 """Another order or shift of the labels is suggested only if at least this share of the votes supports it."""
 BETTER = 0.3
-"""Another order or shift is suggested only if its share of votes exceeds that of the unchanged labels by this."""
+"""Minimum lead, in share of votes, of another order or shift over the unchanged labels to be suggested."""
 NEAR = 0.1
-"""Share of votes: largest lead of a rare mistake over a common mistake at which the common mistake is suggested."""
+"""Largest lead, in share of votes, of a rare mistake over a common mistake that is still suggested."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ class PlausibilityTest:
     def verdict(self, looks: Sequence[ClassStats], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
         """Return a list with one fault if the labels do not match their names; else an empty list.
 
-        `orders` maps the name of another class order to the class index of each label. With few votes, `Fault.sure` is
-        False.
+        `orders` maps the name of another class order to the class index of each label. `Fault.sure` is False if there
+        are fewer votes than SOME or MANY requires.
         """
         unchanged = np.arange(len(self.names))
         share, count = self.votes(looks, unchanged)

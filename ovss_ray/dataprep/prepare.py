@@ -1,6 +1,7 @@
 """Convert a data set to its prepared form on disk: `ovss prepare`.
 
-detectron2's scripts create the same form, so other programs can read it. It is faster to read than the original files.
+The prepared form is faster to read than the original files. detectron2's scripts create the same form, so other
+programs can read it, too.
 `Benchmark.prepare` lists the files. This module creates them, on Ray if there are many.
 """
 
@@ -61,7 +62,7 @@ def _find(name: str | None) -> tuple[Benchmark, Plan]:
 
 
 def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, str]]:
-    """Yield the result of `do` for each file to create. If there are at least FEW files, all but the first use Ray."""
+    """Yield the result of `do` for each file. From FEW files on, Ray workers create all files except the first."""
     if len(steps) < FEW:
         yield from map(do, steps)
         return
@@ -107,7 +108,10 @@ def _whole(uri: str) -> bool:
 
 
 def what_next(name: str, benchmark: Benchmark, root: str, split: str) -> str:
-    """Return a sentence with the next command to type. If images are missing, the command has the option --limit."""
+    """Return a sentence with the next command to type, `ovss evaluate …`.
+
+    If images of the split are missing, the command evaluates the existing images by the option --limit.
+    """
     count, expected = sum(1 for _ in benchmark.items(root, split)), benchmark.counts.get(split)
     options = ("" if split == benchmark.split else f" --split {split}") + f" --data-root {root}"
     part = f" --limit {count}" if expected not in (None, count) else ""

@@ -1,4 +1,4 @@
-"""Symmetries of arrays that undo the mirroring, turning or transposing of label maps."""
+"""Functions that mirror, turn or transpose arrays, in order to undo such errors in label maps."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ UPRIGHT: dict[int, Symmetry] = {
 }
 """EXIF orientation → symmetry that turns an array (H, W) of stored pixels upright."""
 STORED = "drawn on the stored pixels, while the photographs are turned upright by their EXIF orientation"
-"""Description, for messages, of label files that ignore the EXIF orientation of their photographs."""
+"""Text for messages about label files that fit the stored pixels of photographs, without their EXIF orientation."""
 MIRRORED: dict[str, Symmetry] = {
     "flipped left to right": UPRIGHT[2],
     "flipped upside down": UPRIGHT[4],

@@ -118,7 +118,8 @@ def image_847(item: Item, data: bytes) -> np.ndarray:
 def convert_image(data: bytes, name: str = "photograph") -> bytes:
     """Convert a photograph of the archive: short side at most 512 pixels, JPEG of quality 75. Raises OvssError.
 
-    The EXIF orientation is ignored, as in the official script, since the labels fit the stored pixels.
+    The photograph is not turned by its EXIF orientation, since the labels fit the stored pixels. The official script
+    does the same.
     """
     scaled = _scaled(images.decode(data, name, upright=False), smooth=True)
     try:
@@ -126,7 +127,7 @@ def convert_image(data: bytes, name: str = "photograph") -> bytes:
     except (OSError, ValueError) as failure:
         height, width = scaled.shape[:2]
         raise OvssError(
-            f"{name}: {width} × {height} pixels are too large for a JPEG: {failure}. Remove the photograph"
+            f"{name}: {width} × {height} pixels are too large for a JPEG: {failure}. Remove this file"
         ) from failure
 
 
@@ -162,7 +163,7 @@ def prepare_150(root: str, split: str, out: str | None) -> list[Step]:
 def prepare_847(root: str, split: str, out: str | None) -> list[Step]:
     """List the conversions that create the files of detectron2's prepare_ade20k_full.py for a split.
 
-    Images are identified by their file names, without the archive's index, which is a pickle.
+    Images are found by their file names. The archive's index is not read, since it is a pickle, which can run code.
     """
     folder = split_folder(split, SPLITS)
     (archive,) = below(root, FOLDER_847, [(f"images/ADE/{folder}",)], GET_847)
@@ -190,7 +191,7 @@ def convert_labels_847(data: bytes, name: str) -> bytes:
 
 
 def _scaled(pixels: np.ndarray, smooth: bool) -> np.ndarray:
-    """Return pixels (H, W, …), scaled down to a short side of 512 if it is longer; sides are rounded."""
+    """Scale pixels (H, W, …) down to a short side of 512. If the short side is at most 512, return them unchanged."""
     import cv2  # imported here, since it is slow and only the full archive needs it
 
     short, long = sorted(pixels.shape[:2])

@@ -19,7 +19,7 @@ from ovss_ray.benchmarks.listing import Items, paired
 from ovss_ray.io import files
 
 NUMBERS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""Values of the 19 classes in label files: the `id` of cityscapesScripts, helpers/labels.py."""
+"""Values of the 19 classes in label files. In cityscapesScripts, helpers/labels.py, they are called `id`."""
 PHOTOGRAPH, TRUTH = "_leftImg8bit.png", "_gtFine_labelIds.png"
 GET = "Get it: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com/downloads"
 ARCHIVES = tuple(
@@ -42,7 +42,7 @@ def items(root: str, split: str) -> Items:
 
 
 def _by_frame(folder: str, ending: str) -> dict[str, str]:
-    """Return the files whose names end in `ending`, as a dict from `city_sequence_frame` to address."""
+    """Return `city_sequence_frame`, such as ulm_000000_000019 → address, for files whose names end in `ending`."""
     return {uri.rpartition("/")[2].removesuffix(ending): uri for uri in files.walk(folder) if uri.endswith(ending)}
 
 

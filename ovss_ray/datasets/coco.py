@@ -2,10 +2,10 @@
 
 Data: http://images.cocodataset.org/zips/val2017.zip. All folders below are inside the folder `coco`.
 
-coco:stuff      COCO-Stuff: 80 thing and 91 stuff classes. The labels are `stuffthingmaps/val2017/*.png` of
+coco:stuff      COCO-Stuff: 80 thing and 91 stuff classes. The label files are `stuffthingmaps/val2017/*.png` of
                 stuffthingmaps_trainval2017.zip
-                (http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset): 8-bit, category id − 1.
-                The value 255 is not counted; 11 ids never occur. Caesar, Uijlings, Ferrari, CVPR 2018.
+                (http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset). They are 8-bit. A label value is
+                a category id − 1; 255 is not counted. Caesar, Uijlings, Ferrari, CVPR 2018.
 coco:object     COCO-Object: the same files, read as GroupViT's convert_coco_object.py does. The first class is
                 "background", the other 80 are things. All other pixels are background, also those of the value
                 255, so every pixel is counted. The synonyms of "background" are names of stuff classes.
@@ -20,9 +20,9 @@ coco:instances  a mask per thing, for methods that are prompted with a point or 
                 http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images are listed.
                 In the 48 images without a thing, mask AP counts every detection as false.
 coco:instances_48_17   the open-vocabulary split of OVR-CNN, with two groups: 48 base and 17 novel classes. Things of
-                the other 15 classes are not counted. The 4836 images with a thing of the 65 classes are listed. False
-                detections in the other images do not lower mask AP. The vocabulary has all 80 names. Zareian et al.,
-                CVPR 2021.
+                the other 15 classes are not counted. Only the 4836 images with a thing of the 65 classes are
+                evaluated. So false detections in the other images do not lower mask AP. The vocabulary has all 80
+                names. Zareian et al., CVPR 2021.
 
 Groups of things (iscrowd) and invalid annotations are not counted as instances (see benchmarks/coco_json.py). In both
 benchmarks of instances, the label map has the class of the smallest thing at each pixel; other pixels are ignored.
@@ -138,7 +138,7 @@ def items_panoptic(root: str, split: str) -> Items:
 
 
 def items_instances(labels: tuple[int, ...], empty: bool, root: str, split: str) -> Items:
-    """List the images of a split that have a thing with one of `labels`. If `empty` is True, list all images.
+    """List the images of a split that have a thing with one of `labels`. If `empty` is True, list the others, too.
 
     Raises OvssError if the data are missing.
     """
@@ -179,7 +179,7 @@ def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
 
 
 def categories(uri: str) -> dict[str, dict[int, int]]:
-    """Return, by image id, a dict from segment id to category id, read from a panoptic JSON. Raises OvssError."""
+    """Read a panoptic JSON. Return a dict from image id to a dict from segment id to category id. Raises OvssError."""
     try:
         return {
             PurePosixPath(image["file_name"]).stem: {part["id"]: part["category_id"] for part in image["segments_info"]}
@@ -199,8 +199,8 @@ def convert_segments(kinds: Mapping[int, int], data: bytes, name: str) -> bytes:
     categories_of = {number: kinds.get(number) for number in numbers.tolist() if number}
     if unknown := [number for number, kind in categories_of.items() if kind not in PANOPTIC]:
         raise OvssError(
-            f"{name}: {len(unknown)} segments have none of COCO's 133 categories, such as segment {unknown[0]} with "
-            f"category {categories_of[unknown[0]] or 'missing in the JSON file'}. Use PNG and JSON files of one split"
+            f"{name}: {len(unknown)} segments have none of COCO's 133 categories. The category of segment {unknown[0]} "
+            f"is {categories_of[unknown[0]] or 'missing in the JSON file'}. Use PNG and JSON files of one split"
         )
     values = [VOID if number == 0 else PANOPTIC.index(kinds[number]) for number in numbers.tolist()]
     return encode(np.array(values, np.uint8)[where].reshape(colours.shape[:2]))

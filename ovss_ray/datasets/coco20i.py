@@ -19,7 +19,7 @@ Papers evaluate fewer:
 Fusioner    evaluates the first 1000 episodes, sorted by photograph, then class; `--limit 1000` does the same.
             Its class names are those of its lists, without spaces, such as "trafficlight" and "tvmonitor"
 HSNet       draws 1000 random episodes: first a class, uniformly, then a photograph that contains it. Its result
-            estimates the result of all episodes from about 50 episodes per class
+            is an estimate from about 50 episodes per class
 
 A method that segments one class at a time gets Fusioner's names (SPELLED). Other methods get those of coco:object, such
 as "traffic light" and "tv". HSNet and LSeg resize images to a square as for pascal5i. Their code counts pixels of the
@@ -50,12 +50,12 @@ from ovss_ray.io import files, plain_pickle
 from ovss_ray.structures.vocabulary import Vocabulary
 
 WORDS = vocabulary("coco_object")
-"""Names of each label value, 0 to 80; the value 0 is background"""
+"""Class names. The index of a class is its label value, 0 (background) to 80"""
 LISTED = {
     **{"motorcycle": "motorbike", "airplane": "aeroplane", "couch": "sofa", "tv": "tvmonitor"},
     **{"potted plant": "pottedplant", "dining table": "diningtable"},
 }
-"""Name in coco:object → name in Fusioner's lists. Names that are not listed here differ by their spaces only."""
+"""Name in coco:object → name in Fusioner's lists. In all other names, Fusioner only removes the spaces."""
 SPELLED = Vocabulary.of(LISTED.get(name, name).replace(" ", "") for name in WORDS.names)
 """Name of each label value in the lists of Fusioner"""
 EPISODES = (35783, 17912, 14563, 14315)
@@ -84,7 +84,7 @@ ARCHIVES = (
 
 
 def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) -> Paired:
-    """List the episodes of a fold, or those of `ids`. Raises OvssError if the data or HSNet's list are missing."""
+    """List the episodes of a fold, or only the episodes `ids`. Raises OvssError if data or HSNet's list are missing."""
     split_folder(split, {"val": "val"})
     photographs, truths = _folders(root, "val2014")
     if ids is None:
@@ -130,14 +130,15 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs under the key {invalid[0]!r} (class number − 1), which does not belong in this list. "
+            f"{uri}: photographs under the key {invalid[0]!r} (class number − 1), but the list is for other classes. "
             f"Replace the file. {GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():
         if invalid := [name for name in names if not isinstance(name, str)]:
             raise OvssError(
-                f"{uri}: class {number}: a {type(invalid[0]).__name__} in place of a photograph's name. {GET_LISTS}"
+                f"{uri}: the key {number} (class number − 1) has a value of type {type(invalid[0]).__name__} in place "
+                f"of a photograph's name. Replace the file. {GET_LISTS}"
             )
         pairs += [(PurePosixPath(name).stem, number + 1) for name in names]
     return pairs

@@ -7,10 +7,10 @@ COCO splits. If a folder of photographs is missing in the folder `lvis`, it is r
 
 All 19809 images of val are evaluated, also the images without an annotation. Class names are LVIS's, with spaces for
 underscores. The group of a class depends on its number of training images. The 337 "rare" classes have 1 to 10, the 461
-"common" classes 11 to 100. The 405 "frequent" classes have more. As in ViLD and OVSAM, "base" has the frequent and
-common classes, "novel" the rare classes. The label map has the class of the smallest thing at each pixel; other pixels
-are not counted. LVIS annotates each class in some images only. LVIS's own AP takes this into account (see
-metrics/instance_ap_lvis.py); mask AP by COCO's rules does not.
+"common" classes 11 to 100. The 405 "frequent" classes have more. As in ViLD and OVSAM, the group "base" has the
+frequent and common classes, and "novel" has the rare classes. The label map has the class of the smallest thing at each
+pixel; other pixels are not counted. LVIS annotates each class in some images only. LVIS's own AP takes this into
+account (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does not.
 
 Paper: Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019.
 """

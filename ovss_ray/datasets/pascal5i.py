@@ -18,15 +18,16 @@ Predicted label maps of other few-shot methods can be evaluated, too: 1 is the c
 maps have the names of the episodes, the stage `predictions` reads them without options.
 
 The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
-FB-IoU. The metric `miou` of our report includes background as a further label; no paper reports it. A method that
+FB-IoU. The metric `miou` of our report also averages over background; papers do not report this figure. A method that
 segments one class at a time gets "background" and the class, without the stuff classes; the report states this.
 `pascal5i` stands for all four folds.
 
 Every episode is evaluated once, at the size of its label file. The order does not matter, since results are sums.
-Fusioner does the same with its option --test_with_org_resolution. HSNet and LSeg evaluate 1000 episodes. When their
-list ends, they start it again, so some episodes count more often. They resize photographs and labels to a square of 400
-or 480 pixels. HSNet also receives another photograph of the class. Except for these differences, their figures are
-comparable with ours. A paper's figure for the whole data set is the mean of its four folds.
+Fusioner does the same with its option --test_with_org_resolution. HSNet and LSeg evaluate 1000 episodes. Since
+the lists are shorter, both repeat them, so some episodes count more often. HSNet and LSeg also resize
+photographs and labels to a square of 400 or 480 pixels. HSNet also receives another photograph of the class. Except for
+these differences, their figures are comparable with ours. A paper's figure for the whole data set is the mean of its
+four folds.
 """
 
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ from ovss_ray.datasets import voc
 from ovss_ray.io import files
 
 WORDS = vocabulary("voc_21")
-"""Names of each label value, 0 to 20; the value 0 is background"""
+"""Class names. The index of a class is its label value, 0 (background) to 20"""
 AUGMENTED = "SegmentationClassAug"
 """Folder of VOC's and SBD's label files; VOC's own folder SegmentationClass has only 2,913 files"""
 EPISODES = (346, 451, 725, 346)
@@ -58,7 +59,7 @@ GET = f"{voc.GET}; in its VOC2012, unpack SegmentationClassAug.zip (https://www.
 
 
 def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) -> Paired:
-    """List the episodes of a fold, or those of `ids`. Raises OvssError if the data or HSNet's list are missing."""
+    """List the episodes of a fold, or only the episodes `ids`. Raises OvssError if data or HSNet's list are missing."""
     split_folder(split, {"val": "val"})
     photographs, truths = _folders(root)
     if ids is None:

@@ -12,8 +12,8 @@ which mmsegmentation's converter writes.
 pascal_context:459        all classes, including "unknown"; only 345 occur in val, so the mIoU depends on whether
                           classes without pixels are counted
 pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP); others are not counted
-pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). Label files and
-                          predictions with the indices of one order are wrong for the other order
+pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). The same
+                          index means different classes in the two orders, also in predictions
 pascal_context:60         "background", which is the label of all other pixels, then the 59 classes (mmsegmentation)
 pascal_context:59-json, pascal_context:60-json   the same classes, with the labels of a JSON file (see below)
 
@@ -99,7 +99,7 @@ def items(root: str, split: str) -> Items:
 
 
 def numbers(names: tuple[str, ...]) -> np.ndarray:
-    """Return the label values of K class names in the .mat files, (K,) integers.
+    """Return the label values that K classes have in the .mat files, (K,) integers.
 
     The class "diningtable" is called "table" in the authors' labels.txt.
     """
@@ -150,7 +150,7 @@ Masks = Sequence[tuple[int, str]]
 
 
 def annotated(uri: str, split: str) -> list[tuple[str, tuple[int, int], Masks]]:
-    """Return file name, (H, W) and masks of each image of a split in the JSON. Raises OvssError for an invalid file."""
+    """Return (file name, (H, W), masks) of each image of a split. Raises OvssError if the JSON is invalid."""
     try:
         content = json.loads(files.read(uri))
         photographs = [photo for photo in content["images"] if photo["phase"] == split]
@@ -172,7 +172,8 @@ def convert_masks(size: tuple[int, int], masks: Masks, data: bytes, name: str) -
     """
     if images.size_of(data, name) != size:
         raise OvssError(
-            f"{name}: {images.size_of(data, name)} pixels, but {JSON} has masks of {size}. Use photographs of VOC 2010"
+            f"{name}: {images.size_of(data, name)} pixels (height, width), but the masks in {JSON} have {size}. Use "
+            "photographs of VOC 2010"
         )
     values = dict(zip(numbers(class_list("pascal_context_59")).tolist(), range(59), strict=True)) | {0: NOT_COUNTED}
     painted = np.full(size, NOT_COUNTED, np.uint8)

@@ -5,8 +5,8 @@ OVSAM: `sam/val.txt` lists folders, one name per line, such as sa_000020, and ea
 `sam/train.txt` lists the folders of the split train. Any number of folders may be listed.
 
 Masks are sorted by area, the largest first. Masks with an invalid box are not counted. The only label is "object".
-Pixels in masks have this label; other pixels are not counted. The accuracy is therefore always 100 %, and methods
-differ only in their IoU.
+Pixels in masks have this label; other pixels are not counted. Since there is only one label, the accuracy is always
+100 %. Methods differ only in the IoU of their masks.
 
 Paper: Kirillov et al., "Segment Anything", ICCV 2023.
 """

@@ -1,9 +1,9 @@
 """SUIM, Segmentation of Underwater Imagery: reefs, fish, divers and wrecks, 110 photographs for testing.
 
 Data: https://irvlab.cs.umn.edu/resources/suim-dataset, TEST.zip: `images/*.jpg` and `masks/*.bmp`, RGB. A class is one
-of the eight colours whose channels are 0 or 255. Its index is 4 · R + 2 · G + B, with 1 for 255. Every pixel is
-counted. The names are those of the benchmark MESS. Papers: Islam et al., "Semantic Segmentation of Underwater
-Imagery: Dataset and Benchmark", IROS 2020; Blumenstiel et al., "What a MESS", NeurIPS 2023.
+of the eight colours whose channels are 0 or 255. Its index is 4 · R + 2 · G + B. R, G and B are 1 if the channel is
+255, else 0. Every pixel is counted. The names are those of the benchmark MESS. Papers: Islam et al., "Semantic
+Segmentation of Underwater Imagery: Dataset and Benchmark", IROS 2020; Blumenstiel et al., "What a MESS", NeurIPS 2023.
 """
 
 from functools import partial

@@ -5,11 +5,11 @@ Label files are palette PNGs. The palette index of a pixel is the label value: 0
 255 = outlines, which are not counted. `ImageSets/Segmentation` lists the images of each split.
 
 Labels are read from `SegmentationClass`, as in FC-CLIP and ODISE. If that folder is missing, `SegmentationClassAug` is
-read, as in SAN, OVSeg and CAT-Seg. It has labels of 9118 more photographs, for training. For VOC's own photographs,
-which include all of val, it has the same labels without the palette. Its author states this in
-https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186. If both folders exist, `ovss check voc:20` compares
-both label files of each image that it reads. Labels made from SBD's .mat files are different: they have no outlines.
-Results with them are not comparable. Three vocabularies are common:
+read, as in SAN, OVSeg and CAT-Seg. `SegmentationClassAug` has the same labels without the palette, as its author states
+in https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186. It also has labels of 9118 other photographs, which
+are not in VOC's val and serve for training. If both folders exist, `ovss check voc:20` compares both label files of
+each image that it reads. Labels made from SBD's .mat files are different: they have no outlines. Results with these
+labels are not comparable. Three vocabularies are common:
 
 voc:20     things only: background is not counted (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
 voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. The 39 names that are not

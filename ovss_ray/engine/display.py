@@ -100,12 +100,12 @@ class Display(Counts):
 
 
 def _percent(value: Value) -> str:
-    """Return a value as text, with ± half the width of its interval; "–" if it is not measured."""
+    """Return a value with its interval as text, such as "41.20 ± 0.35"; "–" if it is not measured."""
     if np.isnan(value.percent):
         return "–"
     return f"{value.percent:.2f}" + ("" if value.half is None else f" ± {value.half:.2f}")
 
 
 def listener(progress: bool | Progress) -> Progress:
-    """Return a new Display for True, a new Counts (which prints nothing) for False, else `progress` itself."""
+    """Return a Display if `progress` is True, a silent Counts if it is False, otherwise `progress` itself."""
     return (Display() if progress else Counts()) if isinstance(progress, bool) else progress

@@ -35,9 +35,9 @@ ROUNDS = 3
 def run(plan: RunPlan, progress: Progress, conclude: Callable[[Report], Report] = lambda built: built) -> Report:
     """Evaluate all images of a run that have no result yet. Write and return the report of the run.
 
-    `conclude` may write further files into the folder, and returns the report. It is called before the lease of the
-    folder is released. Raises OvssError if the folder has a different run, or another command uses it. It is also
-    raised if too many images fail, or if the cluster fails.
+    `conclude` gets the report, may write further files into the folder, and returns the report. `conclude` is called
+    before the lease of the folder is released. Raises OvssError if the folder has a different run, or another command
+    uses it. Raises OvssError also if too many images fail, or if the cluster fails.
     """
     with leases.held(plan.folder, progress.say) as lease:
         folder = plan.folder
@@ -74,10 +74,10 @@ def _report(
 
 
 def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progress) -> RunPlan:
-    """Return the plan with the manifests `listed`. Digests of files that may have changed since scoring are added.
+    """Return the plan with the manifests `listed`, and with digests of the files in them (see changes.looked_up).
 
-    The manifests are also saved. Label maps of changed photographs are deleted. A message states how many images are
-    scored again because of changed files.
+    A digest shows whether a file has changed since its image was scored. The manifests are also saved. Label maps of
+    changed photographs are deleted. A message states how many images are scored again because of changed files.
     """
     tables = {}
     for name, table in listed.items():
@@ -110,7 +110,8 @@ def _finish(
 
     A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
     are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS rounds in succession
-    finish no image. If Ray does not restart dead workers, more rounds are allowed.
+    finish no image. If Ray does not restart dead workers, each death ends a round. The limit is then max_deaths + 2
+    rounds, if this is larger.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)

@@ -55,9 +55,9 @@ def ends_process() -> Iterator[None]:
 def left_connected() -> bool:
     """Return True if the exception that is being handled is an interrupt that ends this process.
 
-    After the first True, all later calls return True. The caller then leaves its connection to Ray open, and
-    `leave` exits without Ray's clean-up. The reason is that the clean-up ends the raylet of this machine. A thread that
-    still uses Ray would then end this process with status 1 instead of the status of `leave`.
+    After the first True, all later calls return True. If the result is True, the caller must leave its connection to
+    Ray open. `leave` then exits without Ray's clean-up, which would end the raylet of this machine. Without the raylet,
+    a thread that still uses Ray would end this process with status 1.
     """
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected

@@ -17,7 +17,7 @@ ENOUGH = 2
 
 Known causes are a missed deadline, a segmentation fault and other fatal errors of Python."""
 ENOUGH_UNKNOWN = 3
-"""Number of workers that die of any cause while processing an image, before this image is skipped.
+"""Number of workers that die while processing an image, of known or unknown causes, before this image is skipped.
 
 The cause is unknown if another process killed the worker."""
 
@@ -44,13 +44,13 @@ class Status:
     """seconds since the latest sign of progress, such as an image that was started or finished"""
     deaths: int
     redone: int
-    """number of restarts of images, in the pool where this number is largest"""
+    """number of times that an image was started again, counted in the pool with the most restarts"""
     busy: dict[str, tuple[str, ...]]
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]
     """id of a worker → id of its node"""
     named: int = 0
-    """number of names whose text embeddings have been computed, before the first image"""
+    """number of names whose text embeddings have been computed so far (embeddings are computed before any image)"""
     names: int = 0
     """number of names to embed; 0: none, or all are done"""
 
@@ -81,7 +81,7 @@ class Ledger:
         self._tick()
 
     def add_names(self, done: int, names: int) -> None:
-        """Register that `done` of `names` names are embedded. A message after `end_names` is ignored."""
+        """Register that `done` of `names` names are embedded. After `end_names`, these numbers are ignored."""
         if self.names:
             self.named, self.names = done, names
         self._tick()
@@ -110,10 +110,10 @@ class Ledger:
     def begin(
         self, worker: str, images: Sequence[str], alone: bool = False, good: bool = False
     ) -> tuple[str, dict[str, str]]:
-        """Register the images that a worker is about to process. It has finished those that it began before.
+        """Register the images that a worker is about to process. Images that it registered earlier count as finished.
 
-        `alone`: True for images that were registered before, as a part of a batch or block. They are not counted again.
-        `good`: True if at least one of the finished images has no error, as in `end`.
+        `alone`: True if these images were already registered as a part of a batch or block. They are then not counted
+        as restarts. `good`: True if at least one of the finished images has no error, as in `end`.
 
         Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
         image → verdict, for images whose earlier workers have died. A verdict is the reason to skip the image, or "" to

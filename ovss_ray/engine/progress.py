@@ -54,7 +54,7 @@ class Counts:
     """Listener that counts but prints nothing. It logs messages as warnings of the logger "ovss_ray"."""
 
     running: Running | None = None
-    """sums over the records written so far; None: not computed, since nothing shows them"""
+    """sums of metrics and stage times over the records written so far; None if this listener does not need them"""
     preparing: str = ""
     """progress of the text embeddings, which are computed before the first image; "" at other times"""
 
@@ -101,8 +101,8 @@ class Counts:
 class Relay(Counts):
     """Listener that passes everything on to another listener, and has counts and running sums for its subclasses.
 
-    If the other listener is a Display or a Relay, it has running sums already. Both share them, so that each file of
-    records is read once.
+    If the other listener is a Display or a Relay, this listener uses the running sums of the other listener. Each file
+    of records is then read only once.
     """
 
     def __init__(self, inner: Progress) -> None:
@@ -152,7 +152,7 @@ class Exported(Relay):
         self.sent = 0.0
 
     def changed(self) -> None:
-        """Send the numbers, unless they were sent less than EVERY seconds ago."""
+        """Send the numbers if at least EVERY seconds have passed since they were sent last."""
         if self.ledger is not None and time.monotonic() - self.sent >= EVERY:
             self.send()
 

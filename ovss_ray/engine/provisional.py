@@ -1,10 +1,11 @@
 """Provisional values of a run, from the records written so far, with an interval of the mIoU.
 
 The interval is the value ± two standard errors of a delete-a-group jackknife. Photographs are divided into GROUPS
-groups by a checksum, and sums per class are kept for each group. The groups have unequal sizes; the estimator is that
-of Busing, Meijer and van der Leeden (1999): "Delete-m jackknife for unequal m", Statistics and Computing 9, p. 3–8.
-The interval holds for images like those scored so far. A run scores its images sorted by aspect ratio, the narrowest
-first (see runs/manifest.py).
+groups by a checksum, and sums per class are kept for each group. The estimator is for groups of unequal sizes: Busing,
+Meijer and van der Leeden (1999), "Delete-m jackknife for unequal m", Statistics and Computing 9, p. 3–8.
+
+The interval is valid only for images that resemble those scored so far. Later images may differ, since a run scores
+its images sorted by aspect ratio, the narrowest first (see runs/manifest.py).
 """
 
 import zlib
@@ -32,7 +33,7 @@ FEWEST = 10
 ERRORS = 2.0
 """Half of the interval's width, in standard errors. The interval covers about 95 % of a normal distribution."""
 MANY = 2.0**60
-"""Number of photographs that is large enough for `class_sums.widened` to return its values unchanged."""
+"""Large number of photographs, for which the factor √(m / (m − 1)) of `class_sums.widened` is 1."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class GroupSums:
     """Sums of confusion cells over each of G groups of photographs. Addition is exact, associative and commutative."""
 
     cells: np.ndarray
-    """(G, 3, L) int64: pixels of each label that are correct, in the ground truth, and in the prediction"""
+    """(G, 3, L) int64: three pixel counts per label. 0: correct; 1: in the ground truth; 2: in the prediction."""
     images: np.ndarray
     """(G,) int64: measured images"""
 
@@ -100,9 +101,10 @@ class GroupSums:
 
 
 def _sums(cells: np.ndarray) -> ClassSums:
-    """Return (R, 3, L) pixels as ClassSums of R resamples, without the mIoU per image.
+    """Return the ClassSums of R resamples from pixel counts (R, 3, L) like GroupSums.cells, without the mIoU per image.
 
-    The number of photographs is MANY, so that class_sums.widened changes nothing: a jackknife has no narrowness bias.
+    The number of photographs is set to MANY, so that class_sums.widened does not change the values. Its correction of
+    the narrowness bias is for a bootstrap. A jackknife does not have this bias.
     """
     none = np.zeros(len(cells), np.int64)
     return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))
@@ -118,7 +120,7 @@ class Running:
         self.partials: dict[tuple[str, str], Any] = {}
         self.groups: dict[str, GroupSums] = {}
         self.compact: set[str] = set()
-        """benchmarks with compact files, which have no sums of groups"""
+        """benchmarks without an interval: some of their records are in compact files, which have no sums per group"""
         self._changes = 0
         self._known: tuple[int, list[Value]] = (-1, [])
 
@@ -154,7 +156,7 @@ class Running:
         self._changes += 1
 
     def _count_sums(self, name: str, part: pa.Table) -> None:
-        """Add the sums of compact files of a benchmark, whose values then have no interval."""
+        """Add the sums of a compact file of a benchmark. The values of this benchmark then have no interval."""
         self.compact.add(name)
         for row in compact.sums(part, self.labels[name]):
             for metric, partial in row["partials"].items():
@@ -166,7 +168,7 @@ class Running:
         self.partials[key] = self.partials[key] + partial if key in self.partials else partial
 
     def values(self) -> list[Value]:
-        """Return the value of each benchmark and each metric that is shown during a run."""
+        """Return the current values of the metrics that are shown during a run, for each benchmark."""
         changes, (known, values) = self._changes, self._known
         if changes != known:
             values = [value for (metric, name) in list(self.partials) for value in self._values(metric, name)]

@@ -20,14 +20,14 @@ A run writes about 256 files. Reading one takes milliseconds, but starting the p
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
 ) -> tuple[Settled, P | None]:
-    """Return the selection of valid records in a folder, and the sum of their partial results (None without records).
+    """Return the selection of valid records in a folder, and the sum of their partial results (None for no records).
 
     At most one record per image is valid. Images that are not in the manifest `among` are left out. `of` returns the
     partial result of a table of records.
 
-    Up to `few` part files are read in this process. For more, each Ray task sums at most `fan_in` partial results.
-    The addition is exact, associative and commutative, so the order does not matter. Tasks read the files a second
-    time, after the records were selected.
+    Up to `few` part files are read in this process. If there are more, this process first reads all files to select the
+    valid records. Ray tasks then read the files again, and each task sums at most `fan_in` partial results.
+    The addition is exact, associative and commutative, so the order does not matter.
     """
     if len(records.parts(folder)) <= few:
         return records.fold(folder, among, of)

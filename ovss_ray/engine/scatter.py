@@ -16,7 +16,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 AT_ONCE = 8
-"""Maximum number of pieces of work in one Ray task. One task per piece would be slow: a task costs milliseconds."""
+"""Maximum number of pieces of work in one Ray task. One task per piece would be slow: each task takes milliseconds."""
 
 
 def scattered(

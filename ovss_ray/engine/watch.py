@@ -100,8 +100,8 @@ class Watch:
     def end_round(self) -> None:
         """Kill the workers that a failed round has left, so that calls that wait for them fail at once.
 
-        Also wait up to READER seconds for the thread that reads the stream. If it still called Ray while Ray is shut
-        down, Ray would end this process with status 1. After a successful round, there are no workers.
+        Also wait up to READER seconds for the thread that reads the stream. If this thread still called Ray during
+        Ray's shutdown, Ray would end this process with status 1. After a successful round, no workers are left.
         """
         if not connection.answers():
             return

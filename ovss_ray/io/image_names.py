@@ -1,8 +1,13 @@
 """Search for the file or archive entry of an image, by the image's id. Paths and ids are compared without suffix.
 
-A path belongs to an image if it equals the image's id, or ends in the id. If there is no such path, a loose match is
-accepted, if it is the only one. A loose match has the same last part as the id, and contains the id's folders in their
-order. For the id `val/0001`, the path `val/maps/0001` is a loose match.
+The path of an image is the first of these paths that exists:
+
+- the path that equals the image's id
+- the only path that ends in the id
+- the only loose match
+
+A loose match has the same last part as the id, and contains the id's folders in the same order. For the id `val/0001`,
+the path `val/maps/0001` is a loose match.
 """
 
 import unicodedata

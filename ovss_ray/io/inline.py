@@ -30,7 +30,8 @@ def content(uri: str) -> bytes:
         return zlib.decompress(base64.urlsafe_b64decode(uri.rpartition("/")[2]))
     except (binascii.Error, zlib.error) as failure:
         raise OvssError(
-            f"{shown(uri)}: damaged content ({failure}). Delete the manifest and run the same command again"
+            f"{shown(uri)}: damaged content ({failure}). Delete the manifest, which stores this content, and run the "
+            "same command again"
         ) from failure
 
 
@@ -40,5 +41,5 @@ def digest(uri: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """Return an address as it appears in messages: only NAME of an inline address, all of any other address."""
+    """Return an address as it appears in messages. An inline address is shortened to its NAME."""
     return uri.removeprefix(SCHEME).rpartition("/")[0] if is_inline(uri) else uri

@@ -6,13 +6,13 @@ CPUINFO = Path("/proc/cpuinfo")
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags in /proc/cpuinfo that stand for bfloat16 instructions: two of x86, one of Arm."""
 SLOWER = "3 to 5 times slower than fp32"
-"""Speed of bfloat16 on a processor without bfloat16 instructions, as measured with SAN (perf/RESULTS.md)"""
+"""Words for the speed of bfloat16 on a processor without bfloat16 instructions, measured with SAN (perf/RESULTS.md)."""
 
 
 def lacks_bf16() -> bool:
-    """Return True if Linux lists no instructions for bfloat16 among the flags of the processor.
+    """Return whether the processor lacks bfloat16 instructions, according to its flags in /proc/cpuinfo.
 
-    Without such a list, as on other systems, return False.
+    If there are no such flags, as on systems other than Linux, return False.
     """
     try:
         lines = CPUINFO.read_text().splitlines()
@@ -23,7 +23,10 @@ def lacks_bf16() -> bool:
 
 
 def slow_bf16(subject: str, advice: str) -> str:
-    """Return a warning that ends in `advice`: `subject` computes in bfloat16 on a CPU without bfloat16 instructions."""
+    """Return the warning that `subject` computes in bfloat16 on a CPU without bfloat16 instructions.
+
+    The last sentence of the warning is `advice`.
+    """
     return (
         f"{subject}: precision bf16 on a CPU without bf16 instructions (avx512_bf16, amx_bf16) is {SLOWER}, and less "
         f"accurate. bf16 is for GPUs. {advice}"

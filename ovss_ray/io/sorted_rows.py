@@ -68,7 +68,7 @@ class Rows(Generic[T]):
 
 
 def row(*values: Any) -> tuple[Any, ...]:
-    """Return the values of a row as a tuple: a `make` for Rows that need no class."""
+    """Return the values of a row as a tuple. Rows with `make=row` yield tuples."""
     return values
 
 

@@ -2,9 +2,9 @@
 
 A metric is a module of this package, or a user's module that a config lists under `metrics:`. The module defines
 
-    reads       names of the columns that `measure` needs (see structures.columns). The metric runs if all exist
+    reads       names of the columns that `measure` needs (see structures.columns). The metric runs if all columns exist
     schema      pyarrow struct type of a measurement. Records store measurements in a column with the metric's name
-    measure     function (Question, values of the columns) → dict with the fields of `schema`; None: no measurement
+    measure     function (Question, values of the columns) → dict with the fields of `schema`, or None if not measured
     Partial     class of sums over images, with `of(records, labels)`, `+` and `result()`
     headings    key of `result()` → heading of the value's column in the table, in the order of the columns
 
@@ -20,7 +20,7 @@ commutative. `result()` returns {key: value}. The module may also define
     counts          key → description, for the integers of `Partial.counted()`: {key: integer}
     on_request      True: a metric of this package that a run measures only if its config lists the metric
     federated       True: the benchmark must list the classes that each image was searched for, as lvis does
-    sums            pyarrow struct type of a sum, for compact files (see runs.compact): the fields of Partial. If they
+    sums            pyarrow struct type of the fields of Partial, for compact files (see runs.compact). If the fields
                     are not integers or arrays of integers, Partial defines `folded()` → dict and `of_folded(dict)`
 
 For groups of labels, such as things and stuff, a metric may define `Partial.of_group(labels)` → {key: value}, and
@@ -38,7 +38,7 @@ and no column in the records, so finished runs have it too. Instead of reads, sc
 
     derives     name of the metric from whose sum it is computed
     needs       name of a further input, such as "relations" (see runs.relations), which the option --relations reads.
-                The input "fold" has no option: the benchmark of a fold provides it (see reports.totals)
+                The input "fold" has no option, since the benchmark of a few-shot fold provides it (reports.totals)
     Result      class `Result(partial, input)` with `result()`; optional: `per_label()`, `of_group()` and `counted()`
 
 With `on_request = True` instead of `needs`, `ovss report RUN --metrics NAME` shows the values of `Result(partial)`.
@@ -65,7 +65,7 @@ MAIN = "confusion"
 
 
 FOLD = "fold"
-"""Name of an input of derived metrics (see `needs`): the number of measured episodes of a few-shot fold"""
+"""Value of `needs` for metrics of a few-shot fold. Their input is the number of measured episodes of the fold."""
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
@@ -213,11 +213,11 @@ def requested(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         registry.find(PACKAGE, name, "__dict__")
         if name in inputs:
-            raise OvssError(f"--metrics {name}: {name} needs {inputs[name]}. --metrics takes {', '.join(possible)}")
+            raise OvssError(f"--metrics takes only {', '.join(possible)}. For {name}, use {inputs[name]} instead")
         if name not in possible:
             raise OvssError(
-                f"--metrics {name}: not computed from finished records. Possible: {', '.join(possible)}. A metric that "
-                "is measured per image belongs under `metrics:` of the config: list it there, and use a new --out"
+                f"--metrics {name}: {name} is not computed from finished records. Choose from {', '.join(possible)}. "
+                "To measure a further metric per image, list it under `metrics:` of the config, and use a new --out"
             )
     return tuple(dict.fromkeys(names))
 
@@ -235,8 +235,8 @@ def _defined(kind: type[Table], name: str) -> dict[str, Any]:
     module = registry.find(PACKAGE, name, "__dict__")
     if "Resampled" in module and module.get("derives", name) != MAIN:
         raise OvssError(
-            f"the metric {name} defines `Resampled`, which only {MAIN} and metrics derived from it may have: the "
-            "resamples are sums of confusion cells. Delete `Resampled`"
+            f"the metric {name} defines `Resampled`. Only {MAIN} and metrics derived from it may define it, since "
+            "resamples are sums of confusion matrices. Delete `Resampled`"
         )
     attributes = [entry for entry in fields(kind) if entry.name != "name"]
     required = [entry.name for entry in attributes if entry.default is entry.default_factory is MISSING]
@@ -268,8 +268,8 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
         if clashes := [key for key in _keys(metric) if key in taken]:
             kind, key = clashes[0]
             raise OvssError(
-                f"the metric {metric.name} has a value named {key!r}{kind}, and so has {taken[kind, key]}. List each "
-                "metric once, and give each value a unique name"
+                f"the metric {metric.name} has a value named {key!r}{kind}, but {taken[kind, key]} already has a value "
+                "of this name. List each metric once, and give each value a unique name"
             )
         taken |= dict.fromkeys(_keys(metric), metric.name)
     return added

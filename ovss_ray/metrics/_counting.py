@@ -1,9 +1,9 @@
 """Inner loops that count the pixels of each pair of true and predicted label in a table. Compiled by numba.
 
-A table for K labels has K + 1 rows, the last one for IGNORE. Each row has K + 1 cells, the last one for NONE, then
-padding that stays zero. For K = 847, the table takes 3 MB. The table is reused for the next image. Clearing and
-scanning all cells for each image would be slow. So groups of 64 cells are marked when they are written, and only marked
-groups are read and cleared.
+A table for K labels has K + 1 rows. The last row counts pixels without a true label (IGNORE). Each row has K + 1 cells,
+followed by padding that stays zero. The last of the K + 1 cells counts pixels without a predicted label (NONE). For
+K = 847, the table takes 3 MB. The table is reused for the next image, but clearing and scanning all its cells would be
+slow. Therefore a group of 64 cells is marked when it is written, and only marked groups are read and cleared.
 """
 
 from collections.abc import Callable
@@ -54,10 +54,10 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
     """Add 1 to table[truth, prediction] for each pixel.
 
     `truth` and `prediction` are (n,) integers. IGNORE is counted in the last row, NONE in the column after the labels.
-    Pixels are processed in chunks that fit into the L1 cache. A vectorised loop computes the cell indices of a chunk.
-    Then they are counted. Neighbouring pixels mostly have the same cell. Therefore a block of eight equal indices,
-    compared as four pairs, is added at once. The groups of the cells are marked in `touched`. In a small table, only
-    the groups of blocks with equal indices are marked here; the function `distinct` marks the others.
+    Pixels are processed in chunks that fit into the L1 cache. A vectorised loop computes the cell index of each pixel
+    in a chunk. Then the pixels are counted in blocks of eight. Neighbouring pixels mostly have the same cell. Therefore
+    a block with eight equal indices is added at once. The group of each written cell is marked in `touched`. In a small
+    table, groups are marked here only for blocks with equal indices. The function `distinct` marks the other groups.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL
@@ -111,8 +111,9 @@ def collect(
     """Write row, column (or NONE) and pixels of each non-zero cell to the last three arguments. Clear the table.
 
     The row of IGNORE is left out. To avoid a branch, every cell of a marked group is written to the next free element
-    of the arrays. The element of a zero cell stays free, and is overwritten by the next cell. Therefore the arrays need
-    one element more than there are non-zero cells. Column and pixels are first packed into one integer.
+    of the arrays. The element of a zero cell stays free, and is overwritten by the next cell. Therefore the length of
+    the arrays is the number of non-zero cells plus one. While a row is scanned, `pixels` holds both column and pixels
+    of a cell, packed into 64 bits.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

@@ -16,7 +16,8 @@ def image_mious(images: np.ndarray, cells: Cells, n: int) -> np.ndarray:
     """Return the mIoU of each of n images, (n,) float64 percent; NaN for an image without cells.
 
     `images` (m,) int64 is the image index of each cell, in ascending order. An image's mIoU is the mean over the labels
-    in its truth. Sums are in the order of the labels. Thus the mIoU of an image does not depend on the other images.
+    in its truth. The IoUs are added in the order of the labels. Therefore the rounding of an image's mIoU does not
+    depend on the other images.
     """
     begins = range(0, n, BLOCK)
     ends = np.searchsorted(images, [*begins, n])

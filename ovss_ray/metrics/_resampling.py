@@ -1,9 +1,9 @@
 """mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
-If only few photographs contain a label, the label's value varies too little between resamples. So a factor enlarges the
-deviations from the label's value over all images, before the mean over labels (see `class_sums.widened`). The factor
-depends on the effective number of photographs with the label. For metrics over all pixels or images, it depends on the
-number of all photographs.
+If only few photographs contain a label, the label's value varies too little between resamples. Therefore the difference
+between the value in a resample and the value over all images is multiplied by a factor. The factor is above 1 (see
+`class_sums.widened`). It depends on the effective number of photographs with the label. Afterwards, the mean over
+labels is computed. For metrics over all pixels or images, the factor depends on the number of all photographs.
 """
 
 from collections.abc import Sequence

@@ -1,13 +1,14 @@
 """detectron2's "boundary IoU" of semantic segmentation, to reproduce its figures. It is not the paper's metric.
 
-To measure boundaries, use `boundary_iou`. Source: SemSegEvaluator of detectron2, faults included. It treats the label
-map as if it were a mask. Each pixel gets a value v: its label minus the smallest label within d pixels. d is 2 % of the
-diagonal in whole pixels, at least 1. IGNORE and NONE count as label N, the number of labels. Pixels outside the map
-count as label 0. For example, label 5 next to label 3 has v = 2. The interior of every label has v = 0.
+To measure boundaries, use `boundary_iou`. Source: SemSegEvaluator of detectron2, whose faults are reproduced. It treats
+the label map as if it were a mask. Each pixel gets a value v: its label minus the smallest label within d pixels. d is
+2 % of the diagonal in whole pixels, at least 1. IGNORE and NONE count as label N, the number of labels. Pixels outside
+the map count as label 0. For example, label 5 next to label 3 has v = 2. The interior of every label has v = 0.
 
-The confusion matrix of v has N + 1 rows. It gives an IoU per v, which detectron2 reports as that of label v:
+The confusion matrix of v has N + 1 rows. It gives an IoU of each v. detectron2 reports the IoU of v as the IoU of
+label v, although v is a difference of labels:
 
-    IoU = both / (truth + prediction − both)      numbers of pixels with this v; both: in truth and prediction
+    IoU = both / (truth + prediction − both)      numbers of pixels with this v in truth, prediction and both
 
 Pixels with v = N in truth or prediction are not counted. The index of a cell, (N + 1) · prediction + truth, is an 8-bit
 integer. From 16 labels on it overflows, so pixels are counted in wrong cells.

@@ -191,8 +191,8 @@ class Partial:
     def pooled_iou(self, labels: Sequence[int]) -> float:
         """Return Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth.
 
-        For images with one class each, FB-IoU is the mean of two values: the pooled IoU of all classes, and the IoU of
-        the background (HSNet's common/logger.py).
+        HSNet (common/logger.py) uses pooled IoU for images with one class each. There, FB-IoU is the mean of the pooled
+        IoU of all classes and the IoU of the background.
         """
         subset = list(labels)
         hits, truth, called = (int(of[subset].sum()) for of in (self.hits, self.truth_pixels, self.prediction_pixels))
@@ -239,13 +239,14 @@ class Partial:
         return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return per label: IoU and accuracy, (L,) float64 percent; pixels in truth and prediction, (L,) int64."""
+        """Return IoU and accuracy, (L,) float64 percent, and numbers of pixels in truth and prediction, (L,) int64."""
         return {name: getattr(self, name) for name in class_headings}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:
-        """Return, for a group: the number of its labels in the truth, the mIoU as in detectron2, the pooled IoU.
+        """Return three values of a group of labels: number of labels in the truth, mIoU, and pooled IoU in percent.
 
-        False positives include pixels whose true label is outside the group. Pooled IoU: Σ tp / Σ union.
+        mIoU is the mean over the group's labels in the truth. Pooled IoU is Σ tp / Σ union. False positives include
+        pixels whose true label is outside the group.
         """
         subset = list(labels)
         iou = self.iou[subset][self.truth_pixels[subset] > 0]
@@ -253,7 +254,10 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return each record's mIoU, (n,) float64 percent, rounded to 1 / 2³²; NaN for nulls, or if no pixel counts."""
+    """Return the mIoU of each record's image, (n,) float64 percent, as multiples of 1 / 2³² percent.
+
+    The mIoU is NaN for a null, and for an image without a counted pixel.
+    """
     measured = np.flatnonzero(records.is_valid())
     values = np.full(len(records), np.nan)
     images, cells = flat_cells(records.take(pa.array(measured)))

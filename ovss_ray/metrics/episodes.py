@@ -99,7 +99,10 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Metrics of a fold in R resamples of its photographs. In each, `fold_miou` is over the classes of all episodes."""
+    """Metrics of a fold in R resamples of its photographs.
+
+    In each resample, `fold_miou` is the mean over all classes that occur in the run's episodes.
+    """
 
     sums: ClassSums
     """sums over the episodes of each resample: R rows"""
@@ -109,7 +112,7 @@ class Resampled:
     def result(self) -> dict[str, np.ndarray]:
         """Return all values by name, (R,) float64 percent; NaN if no episode of the run is counted.
 
-        In a resample without a counted episode, `fb_iou` is NaN. The other values then equal those of all episodes.
+        In a resample without a counted episode, `fb_iou` is NaN, and the other values equal the values of the run.
         """
         resampled, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
         iou = widened(resampled, of_all, self.sums.effective[:-1])

@@ -35,10 +35,10 @@ class_headings = {"instance_accuracy": "accuracy of instances"}
 def measure(
     question: Question, true_labels: np.ndarray, prompt_instances: np.ndarray, scores: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return, for N prompted instances, (N,) each: true label, predicted label, score of the predicted class.
+    """Return three arrays (N,) with a value per prompted instance: `label` (true), `predicted` and `score`.
 
-    `scores` (N, K) are logits. The score in the record is the probability of the predicted class: a softmax over the
-    candidates. Raises OvssError unless each prompt has one row of scores.
+    `score` is the probability of the predicted class, from a softmax over the candidates. The argument `scores` (N, K)
+    contains logits. Raises OvssError unless each prompt has one row of scores.
     """
     if len(scores) != len(prompt_instances):
         raise OvssError(

@@ -2,7 +2,7 @@
 
 The class of a mask is the method's best class among the classes of the benchmark's groups (see Question.named). The
 score of a mask is the detector's score of its box. The values equal those of pycocotools' COCOeval with iouType "segm",
-for a results file without boxes:
+if its results file has masks without boxes:
 
     instance_ap        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
     instance_ap_50, _75                   at the threshold 0.50, 0.75

@@ -10,9 +10,9 @@ and instances without an area do not count. There are no crowds. All other rules
     instance_ap_lvis_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
 
 The values of the groups rare, common and frequent of the benchmark `lvis` are APr, APc and APf. All values equal those
-of the lvis package 0.5.3 with iou_type "segm", for a results file without boxes. The package also reads a field
-`ignore`, which no annotation of LVIS has. Classes without an instance are left out of the means. If no image
-has a mask, all values are NaN. Values are percent.
+of the lvis package 0.5.3 with iou_type "segm", if its results file has masks without boxes. The package also reads a
+field `ignore`, which no annotation of LVIS has. Classes without an instance are left out of the means. If no image has
+a mask, all values are NaN. Values are percent.
 
 Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019, section 2.1.
 """
@@ -49,10 +49,10 @@ def measure(
     true_labels: np.ndarray, true_areas: np.ndarray, true_absent: np.ndarray, true_partial: np.ndarray,
     boxes: np.ndarray, bits: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the fields of `schema`: each mask's outcome (matched, unmatched or ignored), the number of selected masks.
+    """Return the fields of `schema`: the outcome of each mask of an image, and the number of selected masks.
 
-    The arguments are columns of the image (see structures.columns). Raises OvssError unless each box has one mask and
-    one row of scores.
+    An outcome is matched, unmatched or ignored. The arguments are columns of the image (see structures.columns). Raises
+    OvssError unless each box has one mask and one row of scores.
     """
     average_precision.paired(boxes, scores, detector_scores)
     labels, _ = question.named(scores)

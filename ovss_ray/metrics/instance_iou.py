@@ -5,9 +5,9 @@ is computed over all counted instances of all images; it is not a mean over clas
 
     instance_iou = mean of |mask ∧ truth| / |mask ∨ truth|, at the photograph's size
 
-OVSAM's `miou` differs in that 1e-8 pixels are added to the union. The record has two integers per instance, so the mean
-does not depend on the order of images. The report also has the mean of each group of classes, such as base and novel.
-Values are percent.
+OVSAM's `miou` adds 1e-8 pixels to the union. Here, IoUs are summed as integers, in units of 1 / 2³² percent. Therefore
+the mean does not depend on the order of images. The report also has the mean of each group of classes, such as base and
+novel. Values are percent.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def measure(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Return three arrays (N,) with a value per prompted instance: `label`, `intersection` and `union`.
 
-    Intersection and union are those of the predicted and the true mask, in pixels.
+    `intersection` and `union` are pixel counts of the predicted mask and the true mask.
     `prompt_instances` (N,) has the index of each prompt's instance. Raises OvssError unless each prompt has one mask.
     """
     if len(boxes) != len(prompt_instances):
@@ -97,11 +97,11 @@ class Partial:
         return {"instance_iou": self._mean(range(len(self.instances)))}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float | int]:
-        """Return, for a group of labels, the mean IoU in percent (NaN: no instances) and the number of instances."""
+        """Return mean IoU in percent and number of instances of a group of labels. IoU is NaN without instances."""
         return {"instance_iou": self._mean(labels), "instances": int(self.instances[list(labels)].sum())}
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return per label: mean IoU, (L,) float64 percent (NaN: no instances), and number of instances, (L,) int64."""
+        """Return mean IoU, (L,) float64 percent, and number of instances, (L,) int64. IoU is NaN without instances."""
         means = np.array([self._mean([label]) for label in range(len(self.instances))])
         return {"instance_iou": means, "instances": self.instances}
 
@@ -111,7 +111,10 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mean IoU of each record's instances, (n,) float64 percent; NaN for nulls, or without instances."""
+    """Return the mean IoU of each record's instances, (n,) float64 percent.
+
+    The mean is NaN for a null, such as that of a failed image, and for an image without instances.
+    """
     means = np.full(len(records), np.nan)
     for i, record in enumerate(records.to_pylist()):
         if record and record["union"]:

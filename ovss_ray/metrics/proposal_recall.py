@@ -1,12 +1,12 @@
-"""Best IoU and recall of proposed regions: an upper bound for every method that classifies the proposals.
+"""Best IoU and recall of proposed regions. Both are upper bounds for every method that classifies the proposals.
 
 The true regions of an image are connected components of pixels of one label (regions.components). Each true region is
 compared with the proposal of the highest IoU. Pixels whose truth is IGNORE do not count. Over all true regions of all
 images:
 
     best_iou   = mean of the highest IoU
-    recall_50  = fraction of true regions with a highest IoU of at least 0.5
-    recall_75  = fraction of true regions with a highest IoU of at least 0.75
+    recall_50  = fraction of true regions whose highest IoU is at least 0.5
+    recall_75  = fraction of true regions whose highest IoU is at least 0.75
 
 The record has three pixel counts per true region: the region itself, and its intersection and union with the best
 proposal. Values are percent.

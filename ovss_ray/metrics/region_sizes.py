@@ -66,7 +66,7 @@ def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> di
 
 
 def _summed(size: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the sum of `values` (n,) for each size, (3,) int64. `size` (n,): index in SIZES for each value."""
+    """Return the sum of `values` (n,) for each size, (3,) int64. `size` (n,) has the size's index in SIZES."""
     totals = np.zeros(len(SIZES), np.int64)
     np.add.at(totals, size, values.astype(np.int64))
     return totals

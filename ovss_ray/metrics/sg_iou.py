@@ -8,8 +8,8 @@ of a child and a father, both labels. With the counts of metrics/confusion.py, f
     SG-IoU[c]    = sg_tp[c] / union[c]       SG accuracy[c] = sg_tp[c] / truth[c]
 
 union[c] is the same as for the IoU. Purity is the share of pixels predicted as f whose truth is c or f. So a method
-that predicts the father everywhere gets little credit. Pixels of a father predicted as the child get no
-credit, unless the pair is also listed in reverse. Without relations, SG-IoU is the IoU.
+that predicts the father everywhere gets little credit. A pixel of a father, predicted as the child,
+gets credit only if the pair is also listed in reverse. Without relations, SG-IoU is the IoU.
 
 As for mIoU, there are two means, over different labels:
 

@@ -1,8 +1,8 @@
 """Trimap accuracy: the pixel accuracy in bands of several widths around the contours of the truth.
 
-Source: Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, section 5. The band
-of width w consists of all pixels with a pixel of another label within w rows and columns. IGNORE counts as a label, so
-bands also surround ignored regions, such as the void contours of PASCAL VOC. The edge of the image is not a contour.
+Source: Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, section 5. A pixel
+is in the band of width w if a pixel within w rows and columns has another label. IGNORE counts as a label, so bands
+also surround ignored regions, such as the void contours of PASCAL VOC. The edge of the image is not a contour.
 
     trimap_w = correctly predicted pixels of the band / pixels of the band      w = 1, 2, 4, 8, 16 pixels
 
@@ -23,7 +23,7 @@ from ovss_ray.structures.question import Question
 WIDTHS = (1, 2, 4, 8, 16)
 """Widths of the bands in pixels. Each band contains all narrower bands."""
 _PLACES = np.searchsorted(WIDTHS, np.arange(WIDTHS[-1] + 1))
-"""Distance in pixels → index in WIDTHS of the narrowest band with pixels at this distance."""
+"""Distance from a contour, 0 to 16 pixels → index in WIDTHS of the narrowest band that contains such pixels."""
 
 on_request = True
 reads = ("truth", "prediction")

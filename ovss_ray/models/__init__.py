@@ -6,8 +6,8 @@ A family of networks is a folder of this package, or a package of the user, with
   The module must not import torch.
   If a network has several checkpoints, a function `checkpoints(name)` returns their names. The argument `files` of
   `load` has the same order.
-  If the first checkpoint may contain others, there is also a function `remaining(name, file)`. It returns the names of
-  the checkpoints that the first file `file` does not contain.
+  If the first checkpoint file may contain further checkpoints of the network, there is also a function
+  `remaining(name, file)`. It returns the names of the checkpoints that this `file` lacks.
 - `network.py`: `load(name, files, device, precision)`, which returns the network, ready for inference.
 - `weights/`: the checkpoints that are shipped with the family; their `url` in WEIGHTS is empty.
 - `fake.py`, optional: `state_dict(variant, seed)`, a state dict with fake values (models/fake.py).

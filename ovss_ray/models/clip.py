@@ -100,7 +100,10 @@ class Stem(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return the output (B, C, h / 2ⁱ, w / 2ⁱ) of each halving i ≥ 1. The last follows the residual blocks."""
+        """Return features (B, C, h / 2ⁱ, w / 2ⁱ) after each convolution i ≥ 1 of stride 2.
+
+        The last features are taken after the residual blocks.
+        """
         x, maps = images.contiguous(memory_format=torch.channels_last), []
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
             x = F.gelu(norm(shrink(x)))
@@ -125,7 +128,10 @@ class ConvBlock(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """The first blocks of CLIP's image tower, from pixels to tokens; `stem` is the depth of a Stem, 0 for none."""
+    """The first blocks of CLIP's image tower, from pixels to tokens.
+
+    `stem` is the number of residual blocks in the Stem; 0: CLIP's patch projection instead of a Stem.
+    """
 
     def __init__(
         self, width: int, heads: int, layers: int, patch: int, grid: int, stem: int = 0, quick: bool = True
@@ -221,9 +227,9 @@ def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]
 
 
 class TextTower(nn.Module):
-    """CLIP's text tower. It also holds CLIP's temperature (`logit_scale`).
+    """CLIP's text tower, and CLIP's temperature (`logit_scale`).
 
-    `words` names a word table (text.tokenise) for a tower that does not use CLIP's byte pairs.
+    `words` is the name of the tokeniser's word table (text.tokenise); empty: CLIP's byte pairs.
     """
 
     def __init__(
@@ -246,8 +252,8 @@ class TextTower(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return unit-norm embeddings (B, D) of prompts of equal length: tokens (B, L), the end token last.
 
-        An embedding is read at the end token. The mask is causal, so padding after the end token would change nothing.
-        The last block computes only the end token.
+        An embedding is read at the end token. No padding is needed after the end token: the mask is causal, so padding
+        cannot change the embedding. The last block computes only the end token.
         """
         return F.normalize(self.last_tokens(tokens) @ self.text_projection, dim=-1)
 

@@ -64,7 +64,7 @@ def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 
 def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
-    """Return `value` times the factor of the first pattern in `scales` that `name` matches; if none does, `value`."""
+    """Return `value` times the factor of the first pattern in `scales` that matches `name`, or else times 1."""
     return value * next((scale for pattern, scale in scales.items() if fnmatch(name, pattern)), 1.0)
 
 

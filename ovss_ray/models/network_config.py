@@ -87,9 +87,10 @@ class NetworkConfig(Settings):
 
 
 class WithClassifiers:
-    """Mixin for a stage whose network has a classifier for each vocabulary: a matrix (rows, D), prepared once per run.
+    """Mixin for a stage whose network has a classifier for each vocabulary, prepared once per run.
 
-    The network's method `classifier(vocabulary)` computes this matrix; its attribute `classifiers` is the cache.
+    A classifier is a matrix (rows, D) of text embeddings; for most networks, a row belongs to a prompt or a synonym.
+    The network's method `classifier(vocabulary)` computes it. The network's attribute `classifiers` is the cache.
     """
 
     config: Any
@@ -115,7 +116,7 @@ class WithClassifiers:
         return str(digests.sha256_of(self.files(self.config)))
 
     def kept(self) -> Mapping[str, int]:
-        """Return {"text": bytes}: the total size of two caches, for classifiers and for embeddings of single names."""
+        """Return {"text": n}: the total size n in bytes of two caches, for classifiers and for embeddings of names."""
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}

@@ -44,7 +44,7 @@ class Lengths(Protocol):
 
     @property
     def short_side(self) -> int:
-        """Short side of a resized photograph, unless its long side would exceed `long_side`."""
+        """Short side of a resized photograph. It is smaller if the long side would exceed `long_side`."""
 
     @property
     def long_side(self) -> int:
@@ -132,7 +132,10 @@ def geometry(image: np.ndarray, sides: Sides) -> Geometry:
 
 
 def alike(sizes: Sequence[Size], most: int) -> Iterator[list[int]]:
-    """Yield lists of indices of photographs that can share a forward pass: at most `most`, of equal padded size."""
+    """Yield lists of indices of photographs that can share a forward pass.
+
+    `sizes` are the padded sizes of the photographs. A list has at most `most` indices, of photographs of equal size.
+    """
     groups: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)

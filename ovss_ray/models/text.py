@@ -1,8 +1,9 @@
 """Text embeddings of class names. A name is inserted into templates, and a text tower embeds the resulting prompts.
 
 Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). Embeddings do not depend
-on images, so a run embeds each vocabulary once. If each image has its own vocabulary, vocabularies are rarely equal,
-but share names. So embeddings are also cached name by name. Letters: K classes, P prompts, D features, L tokens.
+on images, so a run embeds each vocabulary once. If each image has its own vocabulary, few vocabularies are equal, but
+many have names in common. So the embedding of each name is also cached. Letters: K classes, P prompts, D features, L
+tokens.
 """
 
 import hashlib
@@ -88,11 +89,11 @@ NAMES = 1024
 KEPT = 1 << 23
 """Maximum bytes of a network's cache of vocabulary embeddings. The cache evicts the least recently used vocabulary"""
 WORDS = Recent[Tensor](1 << 26, lambda row: row.nbytes)
-"""Cache of name embeddings in this process, at most 64 MB. Key of tower, device, templates and name → embedding (D,)"""
+"""Cache of name embeddings (D,) in this process, at most 64 MB. Its keys combine tower, device, templates and name"""
 _LISTENER: ContextVar[Callable[[float, int], None]] = ContextVar("_LISTENER", default=lambda done, total: None)
 """Function that is called after each batch of prompts, see `reported`"""
 _DIGESTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-"""Text tower → digest of the tower's weights, followed by the tower's device"""
+"""Text tower → result of `_digest` for this tower"""
 
 
 class Tower(Protocol):
@@ -125,7 +126,7 @@ class Classifier:
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Return logits (R, K) of unit-norm region embeddings (R, D).
 
-        A class's logit is the dot product of the region with the most similar prompt of the class.
+        The logit of a class is the highest dot product of the region's embedding and a row of the class.
         """
         return (embeddings @ self.rows.T)[:, self.classes].amax(-1)
 
@@ -145,8 +146,8 @@ class Classifier:
 def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
     """Call `listener` during the block whenever `embed` has embedded a batch of prompts.
 
-    Arguments of `listener` are two numbers of names: embedded so far, and in total in this call of `embed`. The first
-    may be a fraction.
+    `listener` receives the number of names embedded so far, and the number of all names in this call of `embed`. The
+    first number is a fraction if only some prompts of a name are embedded.
     """
     before = _LISTENER.set(listener)
     try:
@@ -159,8 +160,8 @@ def reported(listener: Callable[[float, int], None]) -> Iterator[None]:
 def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return unit-norm embeddings (K, D) float32 of K names, on the tower's device.
 
-    A name's embedding is the mean over templates, normalised again. A repeated name is computed once. Besides the
-    result, memory does not grow with K.
+    A name's embedding is the mean over templates, normalised again. A repeated name is computed once. At most NAMES
+    names are embedded at a time, so the memory for prompts does not grow with K.
     """
     unique = {name: row for row, name in enumerate(dict.fromkeys(names))}
     listed, parts = list(unique), []
@@ -182,8 +183,9 @@ def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
 def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return the same embeddings (K, D) as `embed`. Only names that are missing in the cache WORDS are computed.
 
-    Missing names share batches. With deterministic kernels (option `exact`), each name is computed alone. Then the last
-    bits of its embedding do not depend on other names. Exact embeddings have separate cache entries.
+    Missing names are computed in common batches. With deterministic kernels (option `exact`), each name is computed
+    alone. Then the last bits of its embedding do not depend on other names. Exact embeddings have their own entries in
+    the cache.
     """
     alone = torch.are_deterministic_algorithms_enabled()
     digest = hashlib.sha256(json.dumps(list(templates)).encode()).hexdigest()[:12]
@@ -199,7 +201,10 @@ def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -
 
 
 def _digest(tower: Any) -> str:
-    """Return the digest of a tower's weights, and then the tower's device. Towers of equal weights share embeddings."""
+    """Return the digest of a text tower's weights, a space, and the tower's device, such as "cuda:0".
+
+    Towers with the same result share cached embeddings.
+    """
     if tower not in _DIGESTS:
         digest = hashlib.sha256()
         state = {name: value for name, value in tower.state_dict().items() if not name.startswith("visual.")}
@@ -219,15 +224,15 @@ def whole_names(vocabulary: Vocabulary) -> list[str]:
 
 
 def templates(vocabulary: Vocabulary, default: str) -> tuple[str, ...]:
-    """Return the templates of a vocabulary, or if it has none, those with the name `default` in TEMPLATES."""
+    """Return the templates of a vocabulary; if it has none, TEMPLATES[default]."""
     return vocabulary.templates or TEMPLATES[default]
 
 
 def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
     """Return, for each class, the index of the first class with the same text in `whole_names`, (K,) uint16.
 
-    Classes with equal prompts have equal scores except for rounding. So label maps use the first such class. Texts
-    are compared in lower case.
+    Texts are compared in lower case. Classes with equal texts have equal scores, except for rounding errors. So that
+    rounding errors do not decide between these classes, label maps use only the first of them.
     """
     prompts = [prompt.lower() for prompt in whole_names(vocabulary)]
     first = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}

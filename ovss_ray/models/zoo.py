@@ -28,7 +28,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes at the start of a file that `has_entry` searches. In a zip file, it searches the pickles instead"""
+"""Number of bytes at the start of a file that `has_entry` searches; in a zip file, `has_entry` searches the pickles"""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Weights:
     page: str
     """URL of the web page that describes the checkpoint, for a download by hand"""
     option: str = ""
-    """option of a config that sets the path of the checkpoint; empty: FAMILY.weights, such as "san.weights" """
+    """config option that sets the path of the checkpoint; empty: the option FAMILY.weights, such as "san.weights" """
     part_of: str = ""
-    """name of the checkpoint whose file contains this one, as a SAN's file contains its CLIP; else empty"""
+    """name of another checkpoint whose file contains this checkpoint (a SAN's file contains its CLIP); else empty"""
     other_options: tuple[str, ...] = ()
     """options of further stages that load the checkpoint, such as "ovsam.sam" for SAM ViT-H"""
     manual: bool = False
@@ -87,11 +87,11 @@ def known() -> dict[str, Weights]:
 
 
 def family_of(name: str, kind: str = "model") -> tuple[str, str]:
-    """Return the package name of a network's family, and the network's name inside it.
+    """Return the package name of a network's family, and the network's name without the package.
 
     "san_tiny" is searched in all families of ovss_ray, "my_package.my_family:tiny" only in my_package.my_family. Raises
-    UnknownName for an unknown name, with `kind` as the noun of its message: "unknown model". Raises OvssError if the
-    package is not a family.
+    UnknownName for an unknown name. `kind` is the noun in the message of UnknownName, such as "unknown model". Raises
+    OvssError if the package is not a family.
     """
     return _look_up(name, kind, variants)
 
@@ -103,7 +103,7 @@ def weights_of(name: str) -> Weights:
 
 
 def _look_up(name: str, kind: str, table: Callable[[str], Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the package name of the family whose `table` contains `name`, and `name` without the package."""
+    """Return the package name of the family for which `table(family)` has `name`, and `name` without the package."""
     package, colon, inner = name.rpartition(":")
     searched = [package] if colon else families()
     for family in searched:
@@ -131,9 +131,9 @@ def weights_folder() -> Path:
 def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...]:
     """Return the paths of a network's checkpoints, in the order of its family's function `checkpoints`.
 
-    `paths` are the user's paths in the same order. None, or a missing path at the end, stands for the shipped or
-    published file, downloaded if needed. If the first file contains further checkpoints (see the family's
-    `remaining`), the result omits these, unless `paths` has their paths.
+    `paths` are the user's paths in the same order. If a path is None or missing at the end, the shipped or published
+    file is used. The published file is downloaded if needed. The first file may contain further checkpoints (see the
+    family's `remaining`). The result omits these checkpoints if `paths` has no paths for them.
     Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
@@ -156,10 +156,10 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
 def find(name: str, path: str | Path | None = None) -> Path:
     """Return the path of a checkpoint: `path`, or by default the shipped or published file, downloaded if needed.
 
-    `path` may be a URI, such as s3://bucket/san.pth. Each machine then downloads the file once, into the folder of
-    weights. Raises UnknownName for an unknown name. Raises OvssError for a file that is missing and cannot be
-    downloaded. The message has the searched path, the download page, and the command to type. Also raises OvssError in
-    the cases of `verify`.
+    `path` may be a URI, such as s3://bucket/san.pth. Then each machine downloads the file once, into its folder of
+    weights. Raises UnknownName for an unknown name. Raises OvssError if the file is missing and cannot be downloaded.
+    The message has the searched path, the download page, and the command to type. Without `path`, also raises OvssError
+    if the size or the digest is wrong (see `verify`).
     """
     if path is not None and "://" in str(path):
         return _copy(str(path), weights_folder())
@@ -225,7 +225,7 @@ def _download(name: str) -> Path:
 
 
 def _from_hub(weights: Weights, file: Path) -> None:
-    """Download a checkpoint from the Hugging Face hub, unless another process has just done so.
+    """Download a checkpoint from the Hugging Face hub. If another process downloads the file, only wait for it.
 
     The hub's client shows the progress, and resumes interrupted downloads.
     """
@@ -253,7 +253,7 @@ def _advice(name: str) -> str:
 
 
 def _setting(name: str) -> str:
-    """Return the instruction to set a checkpoint's path, with the options of all stages that load it."""
+    """Return the text "add --set OPTION=PATH" for a checkpoint, with the options of all stages that load it."""
     others = "".join(
         f", or {option} for the stage {option.partition('.')[0]}" for option in weights_of(name).other_options
     )
@@ -261,7 +261,7 @@ def _setting(name: str) -> str:
 
 
 def verify(name: str, file: Path) -> Path:
-    """Return `file`. Raises OvssError if its size or SHA-256 differs from the published value, where one is known."""
+    """Return `file`. Raises OvssError if its size or SHA-256 differs from Weights, where None means "not checked"."""
     weights = weights_of(name)
     size = file.stat().st_size
     if weights.bytes not in (None, size):

@@ -15,7 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Columns that a stage needs in addition to `vocabulary`, if an earlier stage gives each image its own words"""
+"""Further columns for a stage that reads `vocabulary`, if an earlier stage gives each image its own words"""
 
 
 class Contract(Exception):
@@ -53,9 +53,10 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
 
 
 def _needed(stages: Sequence[StageConfig]) -> list[set[str]]:
-    """Return the columns that each stage needs: those that it reads.
+    """Return a set per stage: the columns that the stage needs.
 
-    A stage that reads `vocabulary` also needs OF_WORDS, if an earlier stage gives each image its own words.
+    A stage needs the columns that it reads. If a stage reads `vocabulary`, and an earlier stage gives each image its
+    own words, the stage also needs OF_WORDS.
     """
     needed, worded = [], False
     for stage in stages:
@@ -71,8 +72,8 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     A failed image is marked in `error`, and later stages skip it. Other images of the batch are not affected. The
     column `seconds` gets an entry for each stage, and for each part that a stage times itself (Stage.parts).
 
-    After a stage that writes `words`, each row's words are its vocabulary. A row without words skips the stages that
-    read `vocabulary`, and its prediction is NONE everywhere.
+    If a stage writes `words`, the words of a row become the row's vocabulary in all later stages. Stages that read
+    `vocabulary` skip a row without words. All pixels of its prediction are NONE, which means no predicted class.
 
     Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full or read-only.
@@ -110,7 +111,8 @@ def start(n: int, **columns: Sequence[object]) -> Batch:
 def _settle(stage: Stage, batch: Batch, vocabularies: Vocabularies) -> Batch:
     """Call the stage. Return the columns that it writes, and the column `error`: a message per failed image, else "".
 
-    If the stage raises an exception, the batch is halved repeatedly until the failing image is alone.
+    If the stage raises an exception, it is called again for each half of the batch, down to single images. An image
+    fails if the stage raises an exception for this image alone.
     """
     n = len(batch["image_id"])
     try:
@@ -170,7 +172,8 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
 def _timed(batch: Batch, seconds: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
     """Add a stage's times to the column `seconds` of a batch of n rows, and return the column, (n,) dicts.
 
-    The argument `seconds` maps names to times. `shares` (n,) are the rows' fractions of these times.
+    The argument `seconds` maps the names of the stage and its parts to times of the whole batch. `shares` (n,) is the
+    fraction of these times that each row gets, zero for a row that the stage skipped.
     """
     before = batch.get("seconds", column({} for _ in shares))
     return column(

@@ -20,9 +20,10 @@ def arrays(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (key, array) for every stage and vocabulary for which the stage prepares an array.
 
-    `stages`: the stages in order, each with the place where it runs. `compute` gets a place, a stage, and the
-    vocabularies whose arrays are not cached. It returns these arrays. A stage that gives images their own words, and
-    all later stages, get no arrays: their vocabularies are not known yet.
+    `stages`: pairs of the place where a stage runs, such as a pool, and the stage, in order. `compute` is a function.
+    Its arguments are a place, a stage, and the vocabularies whose arrays are not cached. It returns their arrays. A
+    stage that gives images their own words gets no arrays, since its vocabularies are not known yet. The same holds for
+    all later stages.
     """
     cache = ArrayCache()
     for place, stage in stages:

@@ -14,10 +14,11 @@ from ovss_ray.structures.words import WORDS
 
 
 def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Batch, Vocabularies]:
-    """Make each row's words its vocabulary. Return the batch, with new digests in `vocabulary`, and all vocabularies.
+    """Replace each row's vocabulary by the row's words. Return the new batch, and all vocabularies, old and new.
 
-    The digest of a row without words is "". Words without templates get the row's previous templates. A row
-    with invalid words fails; its error begins with `stage`, the name of the stage that wrote the words.
+    The column `vocabulary` of the new batch has the digests of the words, "" for a row without words. If a row's words
+    have no templates, they get those of the row's old vocabulary. A row with invalid words fails. Its error begins with
+    `stage`, the name of the stage that wrote the words.
     """
     new: dict[str, Vocabulary] = {}
     digests, errors, values = column(batch["vocabulary"]), column(batch["error"]), column(batch[WORDS])

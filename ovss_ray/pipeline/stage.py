@@ -44,9 +44,9 @@ class Stage(ABC):
     gpu: ClassVar[bool] = False
     """True if a GPU makes the stage faster; by default, only pools with such a stage get GPUs"""
     where: ClassVar[tuple[str, ...]] = ()
-    """names of options for locations and devices. They do not change results, so the run's digest ignores them."""
+    """names of options that do not change results, such as paths, device, batch size. The run's digest ignores them"""
     binary: ClassVar[bool] = False
-    """True for a method that segments one class at a time. Few-shot episodes then use Benchmark.alone."""
+    """True for a method that segments one class at a time. Its few-shot episodes have the classes in Benchmark.alone"""
     measures: ClassVar[bool] = False
     """True for the stage that computes metrics: the columns that it writes have the names of metrics"""
     exports: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class Stage(ABC):
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
     network: Any = None
-    """network that other stages of the same worker may use; None: this stage offers none"""
+    """network that later stages of the same worker may use (see `network_key`); None: this stage shares no network"""
 
     class Config(Settings):
         """Options of this stage. A stage without options does not define this class."""
@@ -65,7 +65,7 @@ class Stage(ABC):
 
     @abstractmethod
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Return the columns of `writes`, computed from those of `reads`."""
+        """Return the columns in `writes`, computed from the columns in `reads`."""
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -93,7 +93,7 @@ class Stage(ABC):
 
     @classmethod
     def lists(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of further benchmarks whose classes the stage uses. The run checks them before it starts."""
+        """Return the names of benchmarks whose class names the stage uses. They are checked before the run starts."""
         return ()
 
     @classmethod
@@ -114,15 +114,16 @@ class Stage(ABC):
 
     @classmethod
     def network_key(cls, config: Any) -> str | None:
-        """Return a key of the stage's `network`; None if the stage shares none.
+        """Return a key of the stage's `network`; None if the stage shares no network.
 
-        Stages of one worker share a network if their keys are equal. Their constructors have the argument `network`.
+        If two stages of a worker have equal keys, the later stage gets the network of the earlier stage. The network is
+        passed to its constructor as the argument `network`.
         """
         return None
 
     @classmethod
     def elsewhere(cls, config: Any) -> tuple[str, ...]:
-        """Return the options of `where` that the run's digest ignores; default: all of them."""
+        """Return the names of the options that the run's digest ignores; default: all names in `where`."""
         return cls.where
 
     @classmethod
@@ -137,13 +138,13 @@ class Stage(ABC):
     def check(cls, config: Any, images: Iterable[str]) -> tuple[str, ...]:
         """Return warnings about a run's images, such as that a file has no entry for some of them. `images`: their ids.
 
-        The method is called before the run. Raises OvssError if the run can have no result.
+        The method is called before the run. Raises OvssError if the stage cannot give a result for any of the images.
         """
         return ()
 
     @classmethod
     def notes(cls, config: Any, benchmark: str) -> tuple[str, ...]:
-        """Return sentences for the report of a benchmark, about facts that the options alone do not show."""
+        """Return sentences for the report of a benchmark: facts about the stage that its options do not show."""
         return ()
 
 
@@ -178,7 +179,7 @@ class StageConfig(Settings):
         return {"use": self.use, "options": settings.model_dump(mode="json", exclude=ignored)}
 
     def gives_words(self) -> bool:
-        """Return whether the stage gives each image its own words, which later stages use as its vocabulary."""
+        """Return whether the stage gives each image its own words. Later stages use them as the image's vocabulary."""
         return WORDS in self.writes() and not self.kind().measures
 
     def notes(self, benchmark: str) -> tuple[str, ...]:
@@ -195,7 +196,7 @@ class StageConfig(Settings):
     ) -> Stage:
         """Return the stage with the prepared arrays and the benchmarks of its worker.
 
-        `network` is the network of another stage, for a stage that shares it instead of loading its own.
+        `network`: network of another stage, which this stage uses instead of loading a network.
         """
         shared = {} if network is None else {"network": network}
         stage: Stage = self.kind()(self.settings(), prepared, **shared)

@@ -8,11 +8,12 @@ from ovss_ray.pipeline.stage import StageConfig
 
 
 def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str) -> None:
-    """Compare this machine's weights with those where the command was started. Download missing files, if possible.
+    """Check that this machine has the same weights as the machine where the command was started.
 
-    `expected`: name of a stage → SHA-256 of its files where the command was started (see digests.sha256_of). Other
-    stages are not checked. A file is read once per process. Raises OvssError if digests differ, with `node`, the files
-    and both digests. Also raises OvssError if a file is missing and cannot be downloaded.
+    Missing files are downloaded if possible. A file is read once per process. `expected`: name of a stage → SHA-256 of
+    its files on the machine of the command (see digests.sha256_of). Stages without a digest in `expected` are not
+    checked. Raises OvssError with `node`, the files and both digests if the digests differ. Also raises OvssError if a
+    file is missing and cannot be downloaded.
     """
     for stage in stages:
         if stage.use in expected:
@@ -24,6 +25,6 @@ def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str)
             if digest != expected[stage.use]:
                 raise OvssError(
                     f"node {node} has other weights of {stage.use}: {', '.join(map(str, stage_files))} has the SHA-256 "
-                    f"{digest}, but {expected[stage.use]} on the machine of the command. Copy the file of that "
-                    "machine to this node, or pass weights that all nodes share"
+                    f"{digest}. On the machine of the command, it is {expected[stage.use]}. Copy the file from that "
+                    "machine to this node, or pass a path or URI that all nodes can read"
                 )

@@ -19,32 +19,32 @@ Ends = tuple[float, float]
 
 
 class Part(BaseModel):
-    """Base class of the parts of a report. Parts are immutable, and keep the unknown keys of other versions."""
+    """Base class of the parts of a report. Parts are immutable. Unknown keys, from other versions, are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
 
 class Bootstrap(Part):
-    """95 % intervals by a percentile bootstrap. All resamples average the same classes (see docs/statistics.md)."""
+    """95 % intervals by a percentile bootstrap. All resamples use the same classes for means (docs/statistics.md)."""
 
     method: str = "centred percentiles"
-    """name of the method; default: the method of reports from earlier versions, which lack the name"""
+    """name of the method; the default is for reports of earlier versions, which have no name of the method"""
     unit: str
     """unit of resampling: "image", or "photograph" if images share photographs"""
     units: int
-    """number of units, and of draws with replacement in each resample"""
+    """number of units. A resample has the same number of draws with replacement."""
     resamples: int
     seed: int
     bit_generator: str
     """name of the bit generator in numpy.random"""
     rare_classes: int
-    """number of classes in one to nine photographs; these classes make the intervals of means too narrow"""
+    """number of classes that only one to nine photographs have; these classes make the intervals of means too narrow"""
     metrics: Mapping[str, Ends]
     """metric → interval, such as metrics["miou"]"""
     groups: Mapping[str, Mapping[str, Ends]] = {}
     """group → metric → interval, such as groups["things"]["miou"]"""
     classes: Mapping[str, tuple[Ends | None, ...]] = {}
-    """"iou" or "acc" → one interval per class, in order; None for a class in fewer than five photographs"""
+    """"iou" or "acc" → one interval per class, in order; None if fewer than five photographs have the class"""
     photographs: tuple[int, ...] = ()
     """for each class, the number of photographs with the class in the ground truth"""
 

@@ -1,9 +1,9 @@
 """Confidence intervals of a report: centred percentile bootstrap over the images (see resampling.py).
 
-First, the values in the resamples are widened (see class_sums.widened), since those of classes in few photographs vary
-too little. Then the values are shifted so that their mean is the reported value. The ends of the interval are
-percentiles of the shifted values. Without the shift, the intervals of mIoU are too low. The reason is that a resample
-has fewer different images of each rare class, which lowers the class's IoU.
+First, the spread of the values in the resamples is increased (see class_sums.widened). Otherwise, values of classes in
+few photographs vary too little. Then the values are shifted so that their mean is the reported value. The ends of the
+interval are percentiles of the shifted values. Without the shift, the intervals of mIoU are too low. The reason is that
+a resample has fewer different images of each rare class, which lowers the class's IoU.
 
 An interval estimates the mean of the value over many image sets of this size. docs/statistics.md has the measured
 coverage.
@@ -24,8 +24,8 @@ from ovss_ray.structures.class_sums import UNITS
 METHOD = "centred percentiles, widened by sqrt(m / (m - 1))"
 """Name of the method in a report.
 
-m is the effective number of photographs with a label (see resampling.Cells.effective). For values over all pixels or
-images, m is the number of all photographs.
+In this name, m is the effective number of photographs with a label (see resampling.Cells.effective). For values over
+all pixels or images, m is the number of all photographs.
 """
 LEVEL = 95
 """Nominal coverage of the intervals, in percent."""
@@ -38,7 +38,10 @@ RARE = 10
 
 
 def of(reading: Reading) -> Bootstrap | None:
-    """Return the intervals of a benchmark; None without stored confusion cells, or for fewer than two photographs."""
+    """Return the intervals of a benchmark.
+
+    The result is None if the reading has no confusion cells (see totals.read), or fewer than two photographs.
+    """
     cells = cells_of(reading)
     if cells is None or cells.photographs < FEWEST:
         return None
@@ -64,7 +67,7 @@ def of(reading: Reading) -> Bootstrap | None:
 
 
 def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
-    """Return the fields of Bootstrap that describe the method. `seen` (L,): number of photographs with each label."""
+    """Return the first fields of Bootstrap, `method` to `rare_classes`. `seen` (L,): photographs with each label."""
     return {
         "method": METHOD,
         "unit": "image" if cells.photographs == len(cells.ids) else "photograph",
@@ -77,7 +80,7 @@ def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
 
 
 def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
-    """Return metric → (values in the resamples, values for all images), for metrics that can be resampled."""
+    """Return metric → objects `metric.Resampled` of the resamples and of all images, for metrics with this class."""
     sums, of_all = cells.resampled(), cells.whole()
     return {
         metric.name: (metric.Resampled(sums, of_all), metric.Resampled(of_all, of_all))
@@ -96,17 +99,17 @@ def cells_of(reading: Reading) -> Cells | None:
 def centred(values: np.ndarray, reported: float) -> Ends | None:
     """Return the 95 % interval of a reported value, from its values (R,) in the resamples; all in percent.
 
-    The ends are values of resamples, without interpolation: of 1,000, the 25th smallest and the 25th largest. Both are
-    shifted by the difference of the reported value and the resamples' mean, and limited to 0 and 100. NaN are left out.
-    All steps are exact in units of 1 / 2³² percent, so the result is equal on every machine. Returns None if the
-    reported value or all values are NaN.
+    NaN are left out. For 1,000 values, the ends are the 25th smallest and the 25th largest value, without
+    interpolation. Then the reported value minus the mean of the values is added to both ends. The sums are limited to 0
+    and 100. All steps are exact in units of 1 / 2³² percent, so the result is equal on every machine. Returns None if
+    the reported value or all values are NaN.
     """
     ends = shifted(values, reported)
     return None if ends is None else (max(ends[0], 0.0), min(ends[1], 100.0))
 
 
 def shifted(values: np.ndarray, reported: float) -> Ends | None:
-    """Return the interval of `centred` without the limits 0 and 100, such as for a difference of two values."""
+    """Return the interval of `centred` without the limits 0 and 100. Differences of two values need no limits."""
     units = np.sort(np.rint(values[~np.isnan(values)] * UNITS).astype(np.int64))
     if not len(units) or np.isnan(reported):
         return None
@@ -116,13 +119,13 @@ def shifted(values: np.ndarray, reported: float) -> Ends | None:
 
 
 def _known(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, Ends]:
-    """Return key → interval, if any. `values`: key → (R,) in resamples; `whole`: key → (1,) for all images."""
+    """Return key → interval, if it is known. `values`: key → (R,) in resamples. `whole`: key → (1,) for all images."""
     intervals = {key: centred(of_key, float(whole[key][0])) for key, of_key in values.items()}
     return {key: ends for key, ends in intervals.items() if ends is not None}
 
 
 def _per_label(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, list[Ends | None]]:
-    """Return key → interval per label. `values`: key → (R, L) in resamples; `whole`: key → (1, L) for all images."""
+    """Return key → interval per label. `values`: key → (R, L) in resamples. `whole`: key → (1, L) for all images."""
     return {
         key: [centred(of_label, float(of_all)) for of_label, of_all in zip(of_key.T, whole[key][0], strict=True)]
         for key, of_key in values.items()

@@ -1,8 +1,9 @@
 """Paired differences of two runs on the same images: interval, p-value, and the smallest detectable difference.
 
-Both runs are resampled with the same draws (see resampling.py), so effects of an image on both runs cancel. The test
-is a t-test of the difference. The standard error is the standard deviation of the difference over the resamples. The
-p-values of classes are corrected by Holm's method ("A simple sequentially rejective multiple test procedure", 1979).
+Both runs are resampled with the same draws (see resampling.py). So an image that is difficult for both runs has little
+influence on the difference. The test is a t-test of the difference. The standard error is the standard deviation of the
+difference over the resamples. The p-values of classes are corrected by Holm's method ("A simple sequentially rejective
+multiple test procedure", 1979).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from ovss_ray.reports.totals import COMPACT, TRUTH_DIGEST, Reading
 POWER = 80
 """Power in percent: probability of detecting a true difference of `Difference.smallest` at the 5 % level."""
 CLASS_VALUE = "iou"
-"""Key of the value per class that is compared."""
+"""Key of the value that is compared for each class."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Paired:
     """Paired differences of two runs on one benchmark."""
 
     refused: str = ""
-    """reason why the runs cannot be paired, with advice; empty for paired runs"""
+    """reason why the runs cannot be compared image by image, with advice; empty if they can"""
     values: Mapping[str, Difference] | None = None
     """key of a metric → its difference; None if refused"""
     classes: Mapping[int, Difference] | None = None
@@ -51,7 +52,7 @@ class Paired:
     labels: tuple[str, ...] = ()
     """names of all labels"""
     words: str = ""
-    """sentence that names the vocabularies of both runs; empty if they are equal"""
+    """sentence that names the vocabularies of both runs; empty if both runs have the same vocabulary"""
 
 
 def compare(first: Reading, second: Reading) -> Paired:
@@ -115,8 +116,8 @@ def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference 
 def holm(p: Sequence[float]) -> list[float]:
     """Return p-values after Holm's correction, in the same order.
 
-    The i-th smallest of m values is multiplied by m − i + 1. The corrected value is the largest product up to i, at
-    most 1.
+    The i-th smallest of m values is multiplied by m − i + 1. Its corrected value is the largest of the products 1 to i,
+    at most 1.
     """
     corrected, largest = [0.0] * len(p), 0.0
     for i, place in enumerate(sorted(range(len(p)), key=lambda place: p[place])):
@@ -128,8 +129,8 @@ def holm(p: Sequence[float]) -> list[float]:
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
     """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
-    The p-values are those after Holm's correction over these labels. `first` and `second` are the values of a metric in
-    the resamples, and for all images (see `intervals.resampled`). `seen` (L,): number of photographs with each label.
+    The p-values have Holm's correction over these labels. `first` and `second` are the values of `intervals.resampled`
+    for a metric and one run: a pair of resamples and all images. `seen` (L,): number of photographs with each label.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
@@ -144,7 +145,7 @@ def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) 
 
 
 def _unlike(first: Reading, second: Reading) -> str:
-    """Return a reason if two runs have different labels or questions of episodes; else an empty text."""
+    """Return a reason if two runs differ in labels, or in the classes to segment in episodes; else an empty text."""
     if first.card["labels"] != second.card["labels"]:
         return "the runs have different classes: evaluate the same version of the benchmark twice"
     questions = [reading.card.get("asks", "") for reading in (first, second)]
@@ -178,7 +179,7 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 
 
 def _own_words(first: Reading, second: Reading) -> bool:
-    """Return whether one of two runs has words of the user. Such words are mapped to labels, so runs are comparable."""
+    """Return whether a run has words of the user. These are mapped to labels, so the vocabularies may differ."""
     return any(reading.card.get("words") for reading in (first, second))
 
 
@@ -216,7 +217,10 @@ def _other_truth(first: Cells, second: Cells) -> str:
 
 
 def _other_files(first: Reading, second: Reading) -> str:
-    """Return a reason if digests of label files differ between two runs; else, or without digests, an empty text."""
+    """Return a reason if digests of label files differ between two runs; else an empty text.
+
+    A label file without a digest in one of the runs is not compared.
+    """
     before, after = _digests(first), _digests(second)
     if other := [name for name, digest in before.items() if after.get(name, digest) != digest]:
         return (
@@ -234,10 +238,10 @@ def _digests(reading: Reading) -> dict[str, str]:
 
 
 def _truth(cells: Cells) -> np.ndarray:
-    """Return a fingerprint of each image's ground truth, (n, 2) int64: number of pixels, and their weighted sum.
+    """Return a fingerprint of each image's ground truth, (n, 2) int64: number of pixels, and sum of their weights.
 
-    The weight of a pixel is (label index + 1)². Positions of pixels have no influence. Only digests detect different
-    label files with the same area of every class (see _other_files).
+    The weight of a pixel is (label index + 1)². Positions of pixels have no influence. So label files with the same
+    area of every class are detected by their digests only (see _other_files).
     """
     n = len(cells.ids)
     sums = np.zeros((n, 2), np.int64)

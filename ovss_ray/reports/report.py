@@ -16,14 +16,14 @@ from ovss_ray.runs.folder import RunFolder, digest
 from ovss_ray.structures.relations import Relations
 
 TRACKING = "tracking.json"
-"""Name of a JSON file in a run's folder: experiment tracker → error that prevented logging; {} without errors."""
+"""Name of the JSON file with errors of experiment trackers. Content: tracker → error that prevented logging."""
 
 
 def build(folder: RunFolder, fold: Fold = records.fold) -> Report:
     """Build the report from the records in the folder of a run, and write it there as report.json.
 
-    Values are percent, float64. A benchmark is `final` if every image of its manifest has a record without an error.
-    A benchmark with files that belong to no image is `final` only with `unpaired: skip`.
+    Values are percent, float64. A benchmark is `final` if every image of its manifest has a record without an error. If
+    files belong to no image, the benchmark must also have `unpaired: skip` to be `final`.
     """
     return assemble(folder, totals.read(folder, fold, cells=True))
 
@@ -94,7 +94,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def files_of(reading: Reading) -> Files:
-    """Return the part `files` of the report: counts of changed, undigested and compacted images, and unpaired files."""
+    """Return the part `files` of the report: changed images, undigested records, compacted images, unpaired files."""
     settled, card = reading.settled, reading.card
     return Files(
         changed=settled.changed,
@@ -119,13 +119,13 @@ def _relations(relations: Relations | None) -> dict[str, Any] | None:
 
 
 def _values(reading: Reading) -> dict[str, Any]:
-    """Return key → value of the results of all metrics. Keys without a heading are left out."""
+    """Return key → value of the results of all metrics, for the keys in a metric's `headings`."""
     results = [(metric.headings, values.result()) for metric, values in reading.results()]
     return {key: _plain(result[key]) for headings, result in results for key in headings if key in result}
 
 
 def _counts(reading: Reading) -> dict[str, int]:
-    """Return the counts of all metrics, such as the number of classes seen."""
+    """Return name → integer for the counts of all metrics, such as {"classes_seen": 5}."""
     counted = (values.counted() for _, values in reading.results() if hasattr(values, "counted"))
     return {key: int(value) for counts in counted for key, value in counts.items()}
 

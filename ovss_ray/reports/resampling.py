@@ -5,8 +5,8 @@ photographs are drawn instead (cluster bootstrap). Method: Efron and Tibshirani,
 1993, chapters 6 and 13.
 
 The images are sorted by their ids, and all sums are int64. So the resamples do not depend on the order of the records
-or on their files. The stream of PCG64 is part of NumPy's guarantees (NEP 19), but `Generator.integers` is not. Hence
-the draws are computed here from the raw stream.
+or on their files. NumPy guarantees that the raw random numbers of PCG64 never change. It has no such guarantee for
+`Generator.integers` (NEP 19). So the draws are computed here from the raw random numbers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ SEED = 0
 BITS = "PCG64"
 """Name of the bit generator, as in numpy.random."""
 _BLOCK = 125
-"""Number of resamples that are summed at a time. The weights of a block fit into the CPU cache."""
+"""Number of resamples that are summed at a time. The numbers of draws of such a block fit into the CPU cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Cells:
     ids: tuple[str, ...]
     """n image ids, sorted"""
     clusters: np.ndarray
-    """(n,) int64: index of each image's photograph, counted from 0 in the order of the ids"""
+    """(n,) int64: index of the photograph of each image; images of the same photograph have the same index"""
     image: np.ndarray
     """(m,) int64: index of the image of each cell"""
     truth: np.ndarray
@@ -107,11 +107,11 @@ class Cells:
         return csr_array((np.concatenate(values), places), shape=(3 * n + 2, self.photographs))  # adds repeated places
 
     def whole(self) -> ClassSums:
-        """Return the sums over all images, in the form of one resample (R = 1)."""
+        """Return the sums over all images, as ClassSums with R = 1."""
         return self._sums(self.matrix.sum(axis=1)[None])
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> ClassSums:
-        """Return the sums of each of R resamples. Raises ValueError if there is no image."""
+        """Return the sums over the images of each resample, R = `resamples`. Raises ValueError if there is no image."""
         blocks = (self.matrix @ counts for counts in draws(self.photographs, resamples, seed))
         return self._sums(np.concatenate(list(blocks), axis=1).T)
 
@@ -138,10 +138,10 @@ class Cells:
 
 
 def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
-    """Yield the resamples in blocks (units, B) int64: the number of draws of each unit in each of B resamples.
+    """Yield blocks (units, B) int64: the number of times that each unit is drawn in each of B resamples.
 
-    Let `bits` be the high 32 bits of the next number in the stream. A draw selects the unit floor(bits · units / 2³²).
-    Raises ValueError if there is no unit.
+    A unit is an image, or the images of one photograph. Let `bits` be the high 32 bits of the generator's next number.
+    A draw selects the unit floor(bits · units / 2³²). Raises ValueError if there is no unit.
     """
     if units < 1:
         raise ValueError("a resample needs at least one image")
@@ -157,7 +157,7 @@ def draws(units: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
 def _clusters(ids: pa.ChunkedArray, listed: pa.Table) -> np.ndarray:
     """Return the index of each image's photograph, (n,) int64, counted from 0 in the order of the images.
 
-    An image without an address counts as a separate photograph.
+    Images with the same `image_uri` have the same photograph. An image without an address has its own photograph.
     """
     addresses = listed["image_uri"].take(pc.index_in(ids, listed["image_id"])).to_pylist()
     keys = [("uri", uri) if uri else ("id", name) for uri, name in zip(addresses, ids.to_pylist(), strict=True)]

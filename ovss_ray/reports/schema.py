@@ -94,14 +94,14 @@ class Selection(Part):
 
 
 class RelationsOf(Part):
-    """The relations between the labels of a benchmark, from which SG-IoU is computed."""
+    """Relations between labels of a benchmark, child → father, such as grass → plant. SG-IoU is computed from them."""
 
     file: str
     """file that was passed as `--relations`"""
     sha256: str
-    """digest of the pairs"""
+    """digest of the pairs (child, father)"""
     children: int
-    """number of classes with a father"""
+    """number of labels that have a father"""
     pairs: int
     """number of pairs of a child and a father"""
 
@@ -114,17 +114,17 @@ class WordsOf(Part):
     sha256: str
     """digest of the file, or of the words in the config"""
     words: int
-    """number of words, including the classes of the benchmark if the words were added to them"""
+    """number of words; if the user added words to the benchmark's classes, this number includes the classes"""
     mapping: tuple[tuple[str, str | None], ...] = ()
-    """pairs (first name of a word, label of the word or None); empty if only templates were set"""
+    """pairs (first name of a word, label that the word counts as, or None); empty if only templates were set"""
     without_word: tuple[str, ...] = ()
-    """labels without a word; their IoU is 0"""
+    """labels for which there is no word; they cannot be predicted, so their IoU is 0"""
     templates: tuple[str, ...] = ()
     """templates of the prompts; empty: the method's templates"""
 
 
 class Group(Part):
-    """The scores of a group of labels, such as things or stuff. Instance metrics and metrics of the user add keys."""
+    """The scores of a group of labels, such as things or stuff. Instance metrics and metrics of the user add fields."""
 
     labels: int
     in_truth: int = 0
@@ -191,7 +191,7 @@ class BenchmarkReport(Part):
     bootstrap: Bootstrap | None = None
     """confidence intervals; None: not computed, as in reports of earlier versions"""
     measured: Mapping[str, int] = {}
-    """metric module → number of images with a measurement; {} in reports of earlier versions"""
+    """name of a metric's module → number of images that the metric has measured; {} in reports of earlier versions"""
     relations: RelationsOf | None = None
     """relations from which SG-IoU was computed; None: no relations, so no SG-IoU"""
     groups: Mapping[str, Group] = {}
@@ -201,9 +201,9 @@ class BenchmarkReport(Part):
     counts: Mapping[str, int] = {}
     """name of a count → integer, such as counts["classes_seen"] for a few-shot fold"""
     asks: str = ""
-    """question of an episode as a sentence; empty for a benchmark without episodes"""
+    """sentence on the classes to segment in an episode; empty for a benchmark without episodes"""
     notes: tuple[str, ...] = ()
-    """sentences from the stages, such as the seed of a random method"""
+    """sentences of the stages about themselves (Stage.notes), for example on the seed of a random method"""
     words: WordsOf | None = None
     """words or templates of the user; None: the benchmark's classes and the method's templates"""
 
@@ -256,7 +256,7 @@ class Report(Part):
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Sentences on images and files missing in the metrics, with advice; empty if nothing is missing."""
+        """Sentences with advice on images without a result and files without an image; empty if nothing is missing."""
         counts = [benchmark.images for benchmark in self.benchmarks.values()]
         expected, scored = sum(images.expected for images in counts), sum(images.scored for images in counts)
         sentences = []
@@ -278,7 +278,7 @@ class Report(Part):
         raw = run.json(FILE)
         if not raw:
             run.config()
-            raise OvssError(f"{run.file(FILE)}: no report: the run was interrupted. Type: ovss report {folder}")
+            raise OvssError(f"{run.file(FILE)}: no report, since the run was interrupted. Type: ovss report {folder}")
         if raw.get("version", VERSION) != VERSION:
             raise OvssError(
                 f"{run.file(FILE)}: report of version {raw['version']}, but this ovss_ray reads version {VERSION}. "

@@ -61,7 +61,7 @@ def _classes(title: str, benchmark: BenchmarkReport, labels: Sequence[int]) -> T
 
 
 def sizes(name: str, scores: Sequence[SizeScore]) -> Table:
-    """Return the table of scores by the share of an image that a class covers."""
+    """Return the table of the scores of `subsets.by_size`: a row for each range of shares of an image."""
     table = Table("share of the image", title=escape(f"{name}: classes within images, by size"), title_justify="left")
     for heading in ("pairs of image and class", "mean IoU within the image", "pixel accuracy"):
         table.add_column(heading, justify="right")
@@ -109,7 +109,7 @@ def show_selected(
 def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = True) -> None:
     """Print the scores of classes grouped by frequency, and by size within images. `bounds`: add intervals.
 
-    Raises OvssError without stored confusion cells.
+    Raises OvssError if the reading has no confusion cells (see totals.read).
     """
     scores = report.numbers(subsets.by_frequency(reading), bounds)
     name = _covered(name, scores)

@@ -16,7 +16,7 @@ from ovss_ray.structures.columns import NONE
 from ovss_ray.structures.relations import index_of, places
 
 INTEREST = "classes of interest"
-"""Name of the group of the classes that the user has selected with --only."""
+"""Name of the group with the classes of the option --only."""
 FREQUENCIES = {"rare (1–9 photographs)": 1, "common (10–99)": 10, "frequent (100 or more)": 100}
 """Name of a frequency bucket → minimum number of photographs that have the class in their ground truth."""
 SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
@@ -30,7 +30,10 @@ _TOO_MANY = (
 
 @dataclass(frozen=True)
 class SizeScore:
-    """Scores of the pairs in one size bucket. A pair is an image and a class in the ground truth of this image."""
+    """Scores of the pairs in one size bucket (see SHARES). A pair is an image and a class in its ground truth.
+
+    The bucket of a pair depends on the share of the image that the class covers.
+    """
 
     name: str
     pairs: int
@@ -42,12 +45,12 @@ class SizeScore:
 
 
 def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
-    """Return a benchmark's content with merged classes. `merge`: new name → classes.
+    """Return the Reading of a benchmark, but with merged classes. `merge`: new name → classes.
 
-    Confusions between merged classes become hits, as if they were a single class. The other classes keep their order.
+    Merged classes count as a single class, so confusions between them become hits. The other classes keep their order.
     Groups, relations and measurements other than the confusion matrix are left out. Raises OvssError for an unknown
-    class, a class merged twice, or a new name that an unmerged class has. Also raises OvssError if no confusion cells
-    are stored.
+    class, a class merged twice, or a new name that an unmerged class already has. Also raises OvssError if the reading
+    has no confusion cells.
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)
@@ -60,11 +63,11 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
 
 
 def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequence[str]) -> Reading:
-    """Return a benchmark's content with merged classes, and with a group INTEREST of the classes in `only`.
+    """Return the Reading of a benchmark, but with merged classes, and with a group INTEREST of the classes in `only`.
 
-    `only` has new names of merged classes, and names of benchmark classes before the merge. The name of a merged class
-    selects the whole new class. Predictions of all classes count, as for the groups of a benchmark. Raises
-    OvssError for an unknown class, and in the same cases as `merged`.
+    `only` has names of the benchmark's classes, and new names from `merge`. The name of a class that was merged selects
+    the whole new class. Predictions of all classes count, as for the groups of a benchmark. Raises OvssError for an
+    unknown class, and in the same cases as `merged`.
     """
     content = merged(reading, merge) if merge else reading
     indices = interesting(reading.card["labels"], merge, only)
@@ -83,9 +86,9 @@ def interesting(labels: Sequence[str], merge: Mapping[str, Sequence[str]], only:
 def unfit(
     labels: Mapping[str, Sequence[str]], merge: Mapping[str, Sequence[str]], only: Sequence[str]
 ) -> dict[str, str]:
-    """Return benchmark → reason, for benchmarks whose classes do not fit `merge` and `only`.
+    """Return benchmark → message, for benchmarks to which `merge` and `only` cannot be applied (see `selected`).
 
-    `labels`: benchmark → names of its labels. Raises OvssError if no benchmark fits.
+    `labels`: benchmark → names of its labels. Raises OvssError if this holds for all benchmarks.
     """
     reasons = {}
     for name, of_benchmark in labels.items():
@@ -99,16 +102,16 @@ def unfit(
 
 
 def check_kept(readings: Mapping[str, Reading], names: Collection[str]) -> None:
-    """Raise OvssError if one of the benchmarks `names` has no stored confusion cells."""
+    """Raise OvssError if the reading of a benchmark in `names` has no confusion cells (see totals.read)."""
     for name in names:
         if not readings[name].total.cells:
             raise OvssError(f"{name}: --merge and --buckets are not possible: {_not_kept(readings[name])}")
 
 
 def by_frequency(reading: Reading) -> Reading:
-    """Return a benchmark's content with its classes grouped by the number of photographs with the class.
+    """Return the Reading of a benchmark, but with classes grouped by the number of photographs with the class.
 
-    Classes without pixels in the ground truth are in no group. Raises OvssError without stored confusion cells.
+    Classes without pixels in the ground truth are in no group. Raises OvssError if the reading has no confusion cells.
     """
     seen = _cells(reading).photographs_with()
     bucket = np.searchsorted(list(FREQUENCIES.values()), seen, "right") - 1
@@ -119,8 +122,8 @@ def by_frequency(reading: Reading) -> Reading:
 def by_size(reading: Reading) -> list[SizeScore]:
     """Return the scores of pairs of an image and a class, by the class's share of the image's counted pixels.
 
-    All regions of a class in an image are one pair, since records only count the pixels per class. Raises OvssError
-    without stored confusion cells.
+    All regions of a class in an image are one pair, since records only count the pixels per class. Raises OvssError if
+    the reading has no confusion cells.
     """
     pixels, correct, iou, share = _pairs(_cells(reading))
     bucket = np.searchsorted(list(SHARES.values()), share, "right") - 1
@@ -185,7 +188,7 @@ def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[
 
 
 def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
-    """Return the ids and confusion cells of measured images, with new labels. `table` (NONE + 1,) uint16: old → new."""
+    """Return ids and confusion cells of measured images, with the new label `table[i]` for label i. `table`: uint16."""
     column = part[metrics.MAIN].combine_chunks()
     records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     valid = records.filter(records.is_valid())
@@ -220,8 +223,9 @@ def _cells(reading: Reading) -> Cells:
 def _pairs(cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return four arrays (m,) with values of the m pairs of an image and a class in its ground truth.
 
-    In order: pixels of the truth, correctly predicted pixels (int64), IoU, share of the image (float64 percent). The
-    memory is proportional to the number of cells.
+    The first two arrays are int64: pixels of the class in the truth, and correctly predicted pixels of the class. The
+    last two are float64 percent: IoU of the class, and its share of the image's counted pixels. Memory is proportional
+    to the number of cells.
     """
     width = cells.labels + 1
     truth, prediction = cells.image * width + cells.truth, cells.image * width + cells.prediction

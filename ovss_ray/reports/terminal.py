@@ -20,7 +20,7 @@ MAIN = {
     "instance_ap_lvis": "mask AP (LVIS)",
     "instance_ap": "mask AP",
 }
-"""Metric → heading. The main value of a benchmark is the first of these metrics that the benchmark has."""
+"""Metric → heading. The main metric of a benchmark is the first metric in this list that the benchmark has."""
 
 
 def console() -> Console:
@@ -29,7 +29,7 @@ def console() -> Console:
 
 
 def show(report: Report, console: Console, classes: bool = False, title: str = "") -> None:
-    """Print the metrics of a run with the number of images that they cover, and the failures of the run."""
+    """Print the metrics of a run, the number of measured images, details of each benchmark, and failures."""
     for metric in with_values(report.benchmarks.values()):
         console.print(_numbers(report, metric, title))
     for family in report.folds:
@@ -109,9 +109,9 @@ def _files(name: str, files: Files) -> Iterator[str]:
 
 
 def side_by_side(reports: Mapping[str, Report]) -> Table:
-    """Return a table of main values (see MAIN): a row per benchmark, a column per run. The title names the values.
+    """Return a table of the main metric's values (see MAIN): a row per benchmark, a column per run.
 
-    If the runs have different images, each cell names its split and restrictions.
+    If the runs have different images of a benchmark, each cell of its row names the split and the restrictions.
     """
     present = {_main(benchmark)[0] for report in reports.values() for benchmark in report.benchmarks.values()}
     named = " or ".join(words for name, words in MAIN.items() if name in present) or MAIN["miou"]
@@ -183,7 +183,7 @@ def _covered(benchmark: BenchmarkReport, metric: metrics.Table) -> str:
 
 
 def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
-    """Yield a sentence in markup per group metric: the value of each group that has one."""
+    """Yield a sentence in markup per group metric, with the value of each group that has a value."""
     groups = {title: group.model_dump() for title, group in benchmark.groups.items()}
     for metric in with_values([benchmark]):
         for key, words in metric.group_headings.items():
@@ -197,7 +197,7 @@ def _groups(name: str, benchmark: BenchmarkReport) -> Iterator[str]:
 
 
 def _counted(values: Mapping[str, Any], nouns: Mapping[str, str]) -> str:
-    """Return the counts of a group in parentheses, such as " (8 classes)"; empty without counts."""
+    """Return the counts of a group in parentheses, such as " (8 classes)"; empty if all counts are zero or missing."""
     counts = ", ".join(f"{values[key]} {noun}" for key, noun in nouns.items() if values.get(key))
     return f" ({counts})" if counts else ""
 

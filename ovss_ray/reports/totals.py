@@ -28,9 +28,9 @@ _BITS = 24
 """Number of bits of a float32's significand."""
 
 COMPACT = "`ovss report --compact` has replaced the records of single images by sums"
-"""Reason why a compact run has no values of single images"""
+"""Reason why a run has no values of single images after `ovss report --compact`"""
 CELLS_UP_TO = 100_000
-"""Largest number of images of a benchmark whose confusion cells are kept. The cells take about 1.5 kB per image."""
+"""Maximum number of images for which `read` returns a benchmark's confusion cells, which take 1.5 kB per image."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Total:
     spent: Mapping[str, int] = field(default_factory=dict)
     """stage → time for all scored images, in units of 1 / 2⁶⁴ s"""
     partials: Mapping[str, Any] = field(default_factory=dict)
-    """metric → sum of its measurements (see metrics)"""
+    """metric → its Partial, the sum of its measurements (see metrics)"""
     measured: Mapping[str, int] = field(default_factory=dict)
     """metric → number of images with a measurement"""
     images: tuple[pa.Table, ...] = ()
@@ -59,7 +59,8 @@ class Total:
         """Return the sum over a table of records or of compact files. `labels`: number of labels of the benchmark.
 
         Records of other versions may lack columns. With `images`, the result also has the values of each image. With
-        `cells`, it also has the confusion cells of each image. Compact files have neither.
+        `cells`, it also has the cells of each image's confusion matrix. Compact files have no values or cells of single
+        images.
         """
         if compact.is_compact(part):
             return sum((cls._of_sums(**row) for row in compact.sums(part, labels)), cls())
@@ -111,7 +112,7 @@ class Total:
 def _spent(column: pa.ChunkedArray) -> dict[str, int]:
     """Return the exact sum of a column of maps: stage → time in units of 1 / 2⁶⁴ s.
 
-    A float32 is a 24-bit integer times a power of two. The integers of each power are summed as int64.
+    A float32 is a 24-bit integer times a power of two. For each power, the sum of the integers is an exact int64.
     """
     sums: Counter[str] = Counter()
     for chunk in column.chunks:
@@ -148,10 +149,10 @@ def _cells(part: pa.Table) -> pa.Table:
 
 
 Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Total | None]]
-"""Function that sums over a folder of records, such as records.fold and reduce.fold.
+"""Function that adds up the records in a folder, such as records.fold and reduce.fold.
 
-Arguments: the folder, the manifest, and a function that maps records to a Total. Returns the records that count, and
-their sum. The sum is None without records.
+Arguments: the folder, the manifest, and a function from a table of records to a Total. The result is a pair: the
+records that count (Settled), and their Total. The Total is None if there are no records.
 """
 
 
@@ -166,15 +167,15 @@ class Reading:
     settled: Settled
     total: Total
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    """name → input of derived metrics: "relations" → Relations, "fold" → number of measured episodes"""
+    """inputs of derived metrics (see Derived.needs): "relations" → Relations, "fold" → number of measured episodes"""
     requested: tuple[str, ...] = ()
-    """names of derived metrics that the caller requested (see metrics.requested)"""
+    """names of derived metrics that are computed on request only, and were requested (see metrics.requested)"""
 
     def results(self) -> list[tuple[metrics.Table, Any]]:
         """Return pairs (metric, values) in the order of the metrics' tables.
 
-        The values are the Partial of a measured metric, or the Result of a derived metric. A derived metric is left out
-        unless its input is known or the metric was requested.
+        The values are the Partial of a measured metric, or the Result of a derived metric. If the input of a derived
+        metric is not known, the metric is left out. If it was requested, it is computed without the input instead.
         """
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]
@@ -191,7 +192,7 @@ class Reading:
         """Return a row per image: its id, values in percent (None if not measured), and error.
 
         Images without an mIoU are first, then the other images by ascending mIoU. Runs over instances use the mean IoU
-        of the instances. The list is empty unless `read` was called with `images`.
+        of the instances. If `read` was called without `images`, the list is empty.
         """
         rows = pa.concat_tables(self.total.images, promote_options="default").to_pylist() if self.total.images else []
         for row in rows:
@@ -203,9 +204,9 @@ class Reading:
 def read(folder: RunFolder, fold: Fold = records.fold, images: bool = False, cells: bool = False) -> dict[str, Reading]:
     """Return benchmark → content of a run's folder. Raises OvssError if the folder is incomplete or damaged.
 
-    With `images`, the result has the values of each image. With `cells`, it has the confusion cells of each image,
-    which bootstrap intervals need. Benchmarks with more than CELLS_UP_TO images have no cells. Compact runs have
-    neither.
+    With `images`, the result has the values of each image. With `cells`, it has confusion cells: the cells of each
+    image's confusion matrix, which bootstrap intervals need. Benchmarks with more than CELLS_UP_TO images have no
+    confusion cells. After `ovss report --compact`, a benchmark has no values or confusion cells of single images.
     """
     config = folder.config()
     main = (metrics.MAIN,) if predicts(config) else ()
@@ -236,7 +237,7 @@ def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
 
 
 def check_images(readings: Mapping[str, Reading], option: str) -> None:
-    """Raise OvssError if a benchmark's records of single images, which `option` needs, were replaced by sums."""
+    """Raise OvssError if sums have replaced the records of single images. `option` is the option that needs them."""
     for name, reading in readings.items():
         if reading.total.compact:
             raise OvssError(

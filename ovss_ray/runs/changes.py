@@ -1,9 +1,9 @@
 """Detection of files that have changed since they were scored, so that their images are scored again.
 
 A record holds the digests of its photograph and label file, and their stamps (size and times) from the listing.
-Stamps are cheap to compare when a run resumes. A file is read only if stamps or digests disagree (see `looked_up`). The
-digest of a file that was read goes into the manifest. Then records with another digest no longer count (see
-records.settle). This also works for records that another machine wrote, and after the manifest was deleted.
+When a run resumes, it compares the stamps, since this is cheap. A file is read only if stamps or digests disagree (see
+`looked_up`). Then the digest of its content goes into the manifest, and records with another digest no longer count
+(see records.settle). This also works for records that another machine wrote, and after the manifest was deleted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,13 +33,13 @@ AT_ONCE = 256
 def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable[[str], None]) -> pa.Table:
     """Return the current manifest `now` with the columns DIGESTS added; "" for an unknown digest.
 
-    `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. If
-    `before` has a digest of a file with the same stamp, this digest is kept. Otherwise a file is read in the cases
-    below. Here, "record" means a record of the file's image without an error:
+    `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. If a file
+    has the same stamp in `before`, its digest in `before` is kept. If there is no such digest, the file is read in the
+    cases below. Here, "record" means a record of the file's image without an error:
 
-    - the file's stamp is unknown, or differs from the stamp in a record with a digest of the file
+    - a record has a digest of the file; the file's stamp is unknown or differs from the record's stamp
     - two records have different digests of the file
-    - the file's stamp differs from its stamp in `before`, and a record has no digests
+    - a record has no digests, and the file's stamp differs from its stamp in `before`
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
@@ -59,10 +59,10 @@ def _digests_of(
     now: pa.Table, before: pa.Table, place: np.ndarray, doubted: np.ndarray, undigested: np.ndarray,
     side: tuple[str, str, str], say: Callable[[str], None],
 ) -> pa.Array:  # fmt: skip
-    """Return the digest of each of n files, as texts (n,); "" for an unknown digest of a file that need not be read.
+    """Return the digest of each of n files, as texts (n,); "" for a file whose digest is unknown and not needed.
 
-    `place` (n,): row of each image in the manifest `before`, or −1. `doubted` (n,) bool: True for an image whose
-    records may belong to an earlier version. `undigested` (n,) bool: True if a record of the image has no digests.
+    `place` (n,): row of each image in the manifest `before`, or −1. `doubted` (n,) bool: result of `_doubted`.
+    `undigested` (n,) bool: True if a record of the image has no digests.
     """
     uri, stamp, digest = side
     stamps, earlier = mapped_tables.texts(now, stamp), mapped_tables.texts(before, stamp, place)
@@ -90,7 +90,7 @@ def _good(folder: str) -> pa.Table:
 
 
 def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
-    """Return (n,) bool: True for an image whose records may belong to an earlier version of its file.
+    """Return (n,) bool: True for an image with a record that may be of an earlier content of the image's file.
 
     `image`: row of each record in the manifest `now`, or −1.
     """
@@ -140,7 +140,8 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
     """Yield the image id of each record whose `digest` differs from the manifest `now`, for images in `changed`.
 
-    `changed` (n + 1,) bool has an entry per row of the manifest. The last entry, for images outside it, is False.
+    `changed` (n + 1,) bool: True for the rows of images that have changed. The last entry is False. It is for records
+    of images that are not in the manifest.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):
@@ -151,7 +152,10 @@ def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) ->
 
 
 def restamped(table: pa.Table) -> pa.Table:
-    """Return a manifest with the current stamps of local files, and without digests. Remote files keep their stamps."""
+    """Return a manifest with the current stamps of local files, and without the columns DIGESTS.
+
+    Remote files keep their stamps.
+    """
     schema = pa.schema(dict.fromkeys(STAMPS, pa.string()))
 
     def parts() -> Iterator[pa.Table]:
@@ -197,7 +201,7 @@ def _doubtful(table: pa.Table) -> int:
 
 
 def _stamps(uris: Sequence[str], before: Sequence[str]) -> list[str]:
-    """Return the current stamps of local files. Remote files, and files without a stamp, keep those in `before`."""
+    """Return the current stamps of files. Remote files, and files without a stamp, keep their stamps in `before`."""
 
     def batch(begin: int) -> list[str]:
         pairs = zip(uris[begin : begin + AT_ONCE], before[begin : begin + AT_ONCE], strict=True)

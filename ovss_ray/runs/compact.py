@@ -5,9 +5,9 @@ Parquet file with one row. Its lists hold the ids, digests and stamps of its ima
 metric's sum. All sums are integers. The version in its metadata differs from that of records. Earlier versions of this
 program therefore refuse such a run, instead of scoring its images again.
 
-The sum of a file counts as a whole or not at all. It counts if all of its images are in the manifest, and none of their
-files has changed. Then other records of its images do not count. So an interrupted `--compact` counts nothing twice. If
-the sum does not count, all images of the file are scored again.
+The sum of a compact file counts if all of its images are in the manifest with unchanged files. If the sum counts, other
+records of its images do not count. So no image counts twice, even if `--compact` was interrupted. If the sum does not
+count, all images of the compact file are scored again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,11 +50,12 @@ def resolved(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two arrays (n,) bool: entries that are stale, and records that compact files replace.
 
-    The n entries are records, and single images of compact files, in the order of the files. All entries of a compact
-    file are stale if it does not count. If it counts, it replaces other records of its images. Of two compact
-    files with a common image, only the first counts. The arguments are (n,). `whole` (bool): True for an entry of a
-    compact file. `file`: number of the file. `image`: row in the manifest, or -1. `stale` (bool): True if the image's
-    files have changed.
+    An entry is a record, or one image of a compact file. The n entries are in the order of the files. If a compact file
+    does not count, all of its entries are stale. If it counts, it replaces other records of its images. Of two compact
+    files with a common image, only the first counts.
+
+    All arguments are (n,). `whole` (bool): True for an image of a compact file. `file`: number of the entry's file.
+    `image`: row in the manifest, or -1. `stale` (bool): True if the image's files have changed.
     """
     if not whole.any():
         return stale, whole
@@ -74,8 +75,8 @@ def table(
 ) -> pa.Table:
     """Return the content of a compact file. `images` has a row per image, with the columns LISTS.
 
-    `labels`: number of labels. Other arguments: fields of reports.totals.Total. Raises OvssError for a metric whose
-    sum cannot be stored.
+    `labels`: number of labels. `spent`, `measured` and `partials` are fields of reports.totals.Total. Raises OvssError
+    for a metric whose sum cannot be stored.
     """
     ends = pa.array([0, len(images)], pa.int32())
     columns: dict[str, pa.Array] = {
@@ -102,14 +103,15 @@ def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
         return pa.array([plain], metric.sums)
     except (pa.ArrowException, AttributeError, OverflowError) as failure:
         raise OvssError(
-            f"the sum of the metric {metric.name} does not fit the type `sums` of its module: {failure}"
+            f"the sum of the metric {metric.name} does not have the Arrow type `sums` of the metric's module: {failure}"
         ) from failure
 
 
 def sums(part: pa.Table, labels: int) -> Iterator[dict[str, Any]]:
-    """Yield a dict per row of compact files. Keys: `images` (a number), `spent`, `measured`, `partials` (see `table`).
+    """Yield a dict per row of compact files, with fields of reports.totals.Total.
 
-    Raises OvssError if the sums are of another number of labels, or of another version of a metric.
+    Keys: `spent`, `measured` and `partials` (see `table`), and `images`, the number of images. Raises OvssError if the
+    sums are of another number of labels, or of another version of a metric.
     """
     for row in range(len(part)):
         if (before := part["labels"][row].as_py()) != labels:

@@ -16,7 +16,7 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 
     `decode` comes first, if pixels or instances are read, or if images have their own words. `truth` and `instances`
     come directly before the first stage that reads their columns. `truth` is added only if the run predicts label maps,
-    or if a stage or a user's metric reads it. Without a stage that reads it, `truth` comes directly before `measure`.
+    or if a stage or a user's metric reads it. If no stage reads `truth`, it comes directly before `measure`.
     The last stage is `measure`. If `save` is set and the run predicts label maps, `save` follows `measure`. A stage
     that the config names keeps its place. Raises OvssError if a user's metric reads a column that no stage writes. Also
     raises OvssError if the config sets options of `measure`.
@@ -43,7 +43,7 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 
 
 def binary(config: RunConfig) -> bool:
-    """Return whether a stage segments one class at a time. Few-shot episodes then use Benchmark.alone."""
+    """Return whether a stage segments one class at a time. If so, episodes have the classes of Benchmark.alone."""
     return any(stage.kind().binary for stage in config.stages())
 
 
@@ -61,7 +61,8 @@ def of_instances(config: RunConfig) -> bool:
 def predicts(config: RunConfig) -> bool:
     """Return whether a run predicts label maps.
 
-    False if no stage writes `prediction`, and a stage reads true instances or writes files for later use.
+    The result is True if a stage writes `prediction`. It is also True if no stage reads true instances, and no stage
+    writes files for later use.
     """
     other = of_instances(config) or any(stage.kind().exports for stage in config.stages())
     return not other or any("prediction" in stage.writes() for stage in config.stages())
@@ -74,7 +75,7 @@ def _square(config: RunConfig) -> dict[str, int]:
 
 
 def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
-    """Return the pools with a stage inserted directly before the first stage that reads its columns."""
+    """Return the pools with `stage` inserted directly before the first stage that reads a column of `stage`."""
     columns = set(stage.writes())
     placed: list[Pool] = []
     for i, pool in enumerate(pools):
@@ -89,7 +90,8 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
 def _with_metrics(pools: Sequence[Pool], config: RunConfig) -> list[Pool]:
     """Return the pools, with a list of metrics for the stage `measure`.
 
-    The list has the metrics of the config, and those regular metrics whose columns earlier stages write.
+    The list has the metrics of the config. It also has the metrics of metrics.regular whose columns earlier stages
+    write.
     """
     columns = set(MANIFEST)
     settled = []

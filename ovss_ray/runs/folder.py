@@ -1,4 +1,4 @@
-"""The folder of a run: config, identity, history and files. A folder never mixes two runs."""
+"""The folder of a run: config, identity, history and files. A folder never has files of two runs."""
 
 import hashlib
 import importlib.metadata
@@ -93,8 +93,8 @@ class RunFolder:
     def command(self, kept: Callable[[], bool] = lambda: True) -> Iterator[dict[str, Any]]:
         """Record a command and its outcome in history.json. Yields the command's entry, which the caller may extend.
 
-        `kept` returns whether the command still holds the folder's lease. If not, its outcome is not written, since the
-        history then belongs to another command.
+        `kept` returns whether the command still holds the folder's lease. If `kept` returns False, the outcome is not
+        written, since another command has the lease and writes the history.
         """
         entry: dict[str, Any] = {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "ended": "cut off"}
         commands = [*self.history(), entry]
@@ -116,8 +116,8 @@ class RunFolder:
     def claim(self, config: RunConfig, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Reserve the folder for this run, or resume the run in it.
 
-        Raises OvssError if the folder has records of a different run, or a config.yaml that belongs to no run. A
-        different run without records is overwritten.
+        If the folder has a different run that has no records yet, that run is overwritten. Raises OvssError if the
+        folder has records of a different run, or a config.yaml that belongs to no run.
         """
         before = self.json("identity.json")
         begun = any(files.names(self.records(name), ".parquet") for name in before.get("benchmarks", ()))
@@ -125,7 +125,7 @@ class RunFolder:
         if differences:
             raise OvssError(
                 f"--out already contains a different run: {self.uri}: {'; '.join(differences[:5])}. "
-                "Choose another --out, or run the command that started that run"
+                "Choose another --out. To resume the run in this folder, type its original command"
             )
         if not before and files.exists(self.file("config.yaml")):
             raise OvssError(f"{self.file('config.yaml')}: not the config.yaml of a run. Choose another --out")

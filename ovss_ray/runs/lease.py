@@ -25,7 +25,7 @@ BEAT = 10.0
 STALE = 60.0
 """Seconds without a renewal after which another command takes the lease over.
 
-The seconds are measured by the clock of that command, since the clocks of two machines may differ."""
+The command that takes over measures the seconds by its own clock, since the clocks of two machines may differ."""
 LOOK = 1.0
 """Seconds between two reads of a lease that may be stale"""
 
@@ -82,9 +82,9 @@ class Lease:
 def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
     """Hold the lease of a run folder during the block.
 
-    A lease of a command that has ended on this machine is taken over at once. A lease of another machine is taken over
-    if it is not renewed for STALE seconds; `say` receives a message about this wait. Raises OvssError if another
-    command holds the lease, or if the folder cannot be written.
+    If a command on this machine has ended without releasing its lease, the lease is taken over at once. If the command
+    was on another machine, its lease is taken over after STALE seconds without a renewal. `say` receives a message
+    about this wait. Raises OvssError if another command holds the lease, or if the folder cannot be written.
     """
     lease = Lease(folder.file(FILE))
     while not _create(lease.uri, _bytes(lease.content)):
@@ -102,9 +102,10 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
 def _create(uri: str, data: bytes) -> bool:
     """Write a small file, unless it exists. Return whether it was written.
 
-    On a local path, also if machines share it, only one of several processes creates the file. The same holds for S3.
-    On other remote stores, two processes that call this at the same moment may both succeed. Then the first
-    renewal of a lease stops one of the two commands. Raises OvssError with the file's name if it cannot be written.
+    If several processes call this for the same local path, only one of them writes the file. This also holds for
+    processes on different machines, and for S3. On other remote stores, two processes may both write the file at the
+    same moment. Then the first renewal of a lease stops one of the two commands. Raises OvssError with the file's name
+    if it cannot be written.
     """
     if "://" in uri:
         return files.create(uri, data)
@@ -126,7 +127,9 @@ def _create(uri: str, data: bytes) -> bool:
 
 
 def _remove(uri: str, ended: dict[str, Any]) -> None:
-    """Delete the lease if its content is `ended`. Another command's lease, written in the meantime, is not deleted.
+    """Delete the lease if its content is `ended`, the lease of a command that has ended.
+
+    If another command has written its own lease in the meantime, this lease is not deleted.
 
     If several processes call this at the same moment on a local path, only one of them deletes the file.
     """
@@ -151,7 +154,7 @@ def _remove(uri: str, ended: dict[str, Any]) -> None:
 def _wait_for_end(uri: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Wait until the holder of a lease has ended or seems to have ended.
 
-    Return the content of the lease; {} if it was deleted meanwhile. Raises OvssError if the holder is alive.
+    Return the content of the lease; {} if it was deleted during the wait. Raises OvssError if the holder is alive.
     """
     first, since = _read(uri), time.monotonic()
     ended = _ended(first)
@@ -173,7 +176,7 @@ def _wait_for_end(uri: str, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _ended(holder: dict[str, Any]) -> bool | None:
-    """Return whether the process of a lease has ended; None if it was started on another machine or is unknown."""
+    """Return whether the process that holds a lease has ended; None if unknown, for example on another machine."""
     here = _process()
     if not holder or any(holder.get(key) != here[key] for key in ("host", "boot")):
         return None

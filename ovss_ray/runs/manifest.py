@@ -41,14 +41,15 @@ WORDS = ("benchmark", "vocabulary", "part", "error")
 """Columns in which most rows have the same value"""
 _PER_IMAGE = pa.schema([*(col for col in SCHEMA if col.name not in WORDS), *((name, pa.string()) for name in STAMPS)])
 WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records.DIGESTS))])
-"""Schema of a manifest: SCHEMA, stamps (see versions.STAMPS), and digests of files that may have changed (changes.py).
+"""Schema of a manifest: SCHEMA, then two stamps and two digests per image, of its photograph and its label file.
 
-Manifests of earlier versions lack the digests, or the digests and the stamps."""
+For stamps, see versions.STAMPS. The digest of a file is "", except if the file may have changed since it was scored
+(see changes.py)."""
 FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
-"""Schemas that a manifest may have: without stamps (earlier versions), with stamps, with stamps and digests"""
+"""Schemas that a manifest may have: the first version SCHEMA, the second one with stamps, and the current WHOLE"""
 
 DRAWN = "drawn"
-"""Stamp of an image of the benchmark `scenes`, which is drawn in memory and has no file"""
+"""Value in place of a file's stamp (see files.stamp), for images of `scenes`: they are drawn and have no files"""
 REMOTE = 32
 """Number of threads that read headers of remote images; most of the time, they wait for the server"""
 AT_ONCE = 256
@@ -73,8 +74,9 @@ def build(name: str, benchmark: Benchmark, root: str, selection: Selection) -> p
 def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> Listed:
     """Return the selected images of a benchmark.
 
-    The result's `left_out` is filled only for a whole split whose number of images is not known in advance. A known
-    number is checked instead. Raises OvssError if data are missing, or if the number is wrong.
+    If a whole split is selected, and its number of images is known in advance, this number is checked. If the number
+    is not known, `left_out` of the result lists the files that belong to no image. For a part of a split, `left_out`
+    is empty. Raises OvssError if data are missing, or if the number of images is wrong.
     """
     if selection.ids is not None and benchmark.listed:
         items = logged(benchmark.listed(root, selection.split, selection.ids))
@@ -110,7 +112,10 @@ def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
 
 
 def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]:
-    """Yield a row per item: id, paths, part, H and W of the photograph in pixels, two stamps, W / H."""
+    """Yield a row per item: id, two paths, `Item.part`, H and W of the photograph in pixels, two stamps, W / H.
+
+    The paths and stamps (see files.stamp) are those of the photograph and the label file.
+    """
     stream = iter(items)
     batch = list(islice(stream, AT_ONCE))
     local = all(files.is_local(item.image) for item in batch)
@@ -125,13 +130,19 @@ def _sized(benchmark: Benchmark, items: Rows[Item]) -> Iterator[tuple[Any, ...]]
 
 
 def _look(benchmark: Benchmark, item: Item) -> tuple[int, int, str, str]:
-    """Return H and W of an item's photograph, and the stamps of photograph and label file (DRAWN for drawn items)."""
+    """Return H and W of an item's photograph, then the stamps of its photograph and label file (see files.stamp).
+
+    Both stamps are DRAWN for an item of the benchmark `scenes`.
+    """
     stamps = (DRAWN, DRAWN) if benchmark.drawn else (files.stamp(item.image), files.stamp(item.truth))
     return *_size(benchmark, item), *stamps
 
 
 def _size(benchmark: Benchmark, item: Item) -> tuple[int, int]:
-    """Return H and W from a file's header. An unreadable image gets 0, 0: it is listed first, and fails in the run."""
+    """Return H and W from a file's header, or 0, 0 if the image is unreadable.
+
+    An unreadable image comes first in the manifest, since its aspect ratio is 0. The run then fails on this image.
+    """
     try:
         return benchmark.size(item.image)
     except OvssError:
@@ -167,7 +178,7 @@ def _repeated(value: str, times: int) -> pa.Array:
 
 
 def _alike(values: tuple[str, ...]) -> pa.Array:
-    """Return values as an array. Chunks that repeat one value share one array."""
+    """Return values as an Arrow array. If all values are equal, return a cached array, to save memory."""
     return _repeated(values[0], len(values)) if len(set(values)) == 1 else pa.array(values, pa.string())
 
 

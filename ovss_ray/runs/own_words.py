@@ -60,10 +60,11 @@ def _entries(vocabulary: Mapping[str, str | WordList], benchmarks: Sequence[str]
 
 
 def with_images(config: RunConfig) -> RunConfig:
-    """Return the config. If its vocabulary has words of each image, the stage `given_words` is put in front.
+    """Return the config. If its vocabulary is a file with words for each image, add the stage `given_words`.
 
-    The new config's vocabulary keeps only `map` (word → label) and the templates. Raises OvssError if the benchmarks
-    have different word files, or if another stage also gives each image its own words.
+    The stage is inserted before all other stages, and reads the file. The new config's vocabulary keeps only `map`
+    (word → label) and the templates. Raises OvssError if the benchmarks have different word files, or if another stage
+    also gives each image its own words.
     """
     entries = _entries(config.vocabulary, config.benchmarks) if config.benchmarks else {}
     read = {name: word_list.read(entry)[0] if isinstance(entry, str) else entry for name, entry in entries.items()}
@@ -72,9 +73,9 @@ def with_images(config: RunConfig) -> RunConfig:
         return config
     if len(listed) > 1:
         raise OvssError(
-            f"--vocabulary: {next(path for path, _ in listed if path)} has words of each image. All benchmarks of the "
-            f"run need this file, with equal `add`: {', '.join(config.benchmarks)}. Evaluate benchmarks without this "
-            "file in another run"
+            f"--vocabulary: {next(path for path, _ in listed if path)} has words of each image. So all benchmarks of "
+            f"the run must use this file, with the same value of `add`: {', '.join(config.benchmarks)}. Evaluate "
+            "benchmarks without this file in another run"
         )
     if finders := [stage.use for stage in config.stages() if stage.gives_words()]:
         raise OvssError(
@@ -91,7 +92,7 @@ def with_images(config: RunConfig) -> RunConfig:
 
 
 def _without_images(words: WordList) -> WordList:
-    """Return a list with only `map` and the templates. The words in `map` are added to the classes of the benchmark."""
+    """Return words for all images: the words in `map`, added to the benchmark's classes, with `map` and templates."""
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
 
@@ -119,7 +120,8 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
     """Return the names of all classes. With `add`, these are the benchmark's classes, then the words not among them.
 
-    If the words equal the benchmark's classes, in the same order, return the latter. These may have repeated names.
+    If the words equal the benchmark's classes, in the same order, return the benchmark's classes. Then names
+    may be repeated, as in the benchmark.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
@@ -249,7 +251,10 @@ def _folded(name: str) -> str:
 
 
 def _warn(name: str, mapped: OwnWords, words: WordList, benchmark: Benchmark) -> None:
-    """Log a warning about labels without a word and words without a label, except words that `map` maps to null."""
+    """Log a warning about labels that have no word, and a warning about words that name no label.
+
+    A word that `map` maps to null is not listed in the warning.
+    """
     if mapped.vocabulary is None:
         return
     intended = {_folded(word) for word, label in words.map.items() if label is None}

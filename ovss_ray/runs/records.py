@@ -95,7 +95,10 @@ def append(folder: str, records: pa.Table) -> str:
 
 
 def write(folder: str, part: pa.Table) -> str:
-    """Write records, or the content of a compact file, atomically as one file, and return its name (see `append`)."""
+    """Write a table atomically as one part file, and return the file's name (see `append`).
+
+    The table has records, or the content of a compact file (see compact.py).
+    """
     sink = io.BytesIO()
     pq.write_table(part, sink, compression="zstd")
     name = _name(sink.getvalue())
@@ -136,16 +139,16 @@ class Settled:
 
     parts: list[Part]
     changed: int = 0
-    """number of images with a good record whose files have changed since"""
+    """number of images whose files have changed since one of their good records was written"""
     due: int = 0
-    """number of images among `changed` that have no good record of their current files"""
+    """number of images whose only good records no longer count, so that the images must be scored again"""
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
-    """number of images among `due` whose own files are unchanged; another image of their compact file has
-    changed"""
+    """number of images among `due` whose own files are unchanged, but whose compact file no longer counts (see
+    compact.py)"""
     compact: tuple[str, ...] = ()
-    """addresses of the compact files that count; each has one row"""
+    """addresses of the compact files that count; in `parts`, such a file has the single row 0"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
@@ -187,8 +190,9 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
     """Return columns that decide which records count: image_id, `place` (int64), `good`, `digested`, `whole` (bool).
 
-    `place` encodes the numbers of part file and row. `whole` is True in a compact file, of which all images count or
-    none. Digests are added if the manifest has digests to compare. A long table is memory-mapped.
+    `place` encodes the numbers of part file and row. `whole` is True in a row from a compact file.
+    Such a file counts as a whole or not at all. Digests are added if the manifest has any. A long table is
+    memory-mapped.
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})

@@ -46,8 +46,9 @@ def plan_runs(
 
 
 def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """Return config name → config of a source, or of each config under its key `compare`, with all changes applied.
+    """Return config name → config, with all changes applied, for the one or several configs of a source.
 
+    A source with the key `compare` has several configs.
     `overrides`: changes of options. `keys`: key of the config → value.
     """
     if isinstance(overrides, str):

@@ -1,6 +1,7 @@
-"""Versions of files: whether a record belongs to the current photograph and label file of its image.
+"""Comparison of records with the current photograph and label file of their images.
 
-Of several records of an image, the one of the best rank counts.
+If an image has several records, the record of the best rank counts. A record of files that have since changed does not
+count.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ DIGESTS = ("image_digest", "truth_digest")
 """Columns for the digests of the photograph and the label file that a worker read; empty for a file not read."""
 
 STAMPS = ("image_stamp", "truth_stamp")
-"""Columns for the stamps of both files when they were listed, before they were read (see files.stamp)."""
+"""Columns for the stamps (size, times; see files.stamp) of both files when they were listed, before they were read."""
 
 
 MATCHED, UNKNOWN, FAILED, STALE = range(4)
@@ -34,10 +35,10 @@ def digested(known: pa.Table) -> np.ndarray:
 
 
 def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.ndarray:
-    """Return (n,) bool: True for a good record if a digest of its photograph or label file differs from the manifest.
+    """Return (n,) bool: True for a good record whose photograph or label file has changed since.
 
-    Unknown digests ("") are not compared. A digest in the manifest means that the file may have changed (see
-    changes.py). Then a record without any digest is stale, too.
+    The manifest has a digest only of files that may have changed (see changes.py); all others are "". For such a
+    file, a record with another digest, or without any digest, is stale.
     `place` (n,): row of each record in the manifest, or −1.
     """
     stale = np.zeros(len(known), bool)

@@ -208,7 +208,7 @@ def _wait(service: DeploymentHandle) -> NoReturn:
 
 
 def _lines(service: DeploymentHandle) -> tuple[str, int, list[str]] | None:
-    """Return the result of Ingress.lines: the HTTP process's lines about replicas. None: no answer in LOOK seconds."""
+    """Return the result of Ingress.lines, which the HTTP process computes; None without an answer in LOOK seconds."""
     reply = service.lines.remote()
     try:
         lines: tuple[str, int, list[str]] = reply.result(timeout_s=LOOK)

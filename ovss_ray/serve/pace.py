@@ -9,7 +9,7 @@ LARGE = 200_000
 WEIGHT = 0.5
 """Weight of the latest batch in the learned factor, 0 to 1"""
 HALF = 60.0
-"""Half-life in seconds of the learned factor's deviation from 1. Without large images, nothing else would correct it"""
+"""Seconds in which the learned factor's deviation from 1 is halved, if no large image updates the factor"""
 SHARE = 0.7
 """Fraction of a request's time that its stages may take; the rest is for decoding, waiting and writing the answer"""
 LEAST = 250_000

@@ -1,4 +1,4 @@
-"""Repetition of requests by the client: which answers are repeated, after how many seconds, and for how long.
+"""Repetition of requests by the client: after which answers, after how many seconds, and for how long.
 
 A service that restarts refuses connections, then answers 404 or 503 until its models are loaded. A client with enough
 patience loses no request meanwhile. Random delays spread the clients over time when a service is back. Without delays,
@@ -18,17 +18,17 @@ import urllib3
 STATUSES = (408, 429, 500, 502, 503, 504)
 """HTTP status codes after which a request is repeated: the service is busy or not ready, or a proxy reports an error"""
 DEADLINE = "deadline"
-"""Code of a request that the service could not answer within its time limit. It would be too slow again."""
+"""Code of a refusal if the service was too slow for the request. A second attempt would be too slow again."""
 INTERNAL = "internal"
-"""Code of an error in the service itself, which may occur again"""
+"""Code of a refusal because of an error in the service itself. The error may occur again in a second attempt."""
 TRIES = 3
 """Maximum number of attempts if each one ends in an INTERNAL error"""
 FIRST, LONGEST = 0.2, 10.0
-"""Seconds: upper bound of the random delay before the second attempt, and the limit up to which this bound doubles"""
+"""Maximum seconds of the random delay: FIRST before the second attempt, then doubled each time, up to LONGEST"""
 RETRY_AFTER = 30.0
 """Maximum seconds of a service's Retry-After that the client obeys"""
 NOTICE = 3.0
-"""Seconds after which a warning names the address, if there is still no answer, or only the status 404"""
+"""Seconds without an answer, or with the status 404 only, after which a warning names the address"""
 LOG = logging.getLogger("ovss_ray.client")
 
 Attempt = Callable[[float], urllib3.BaseHTTPResponse]
@@ -39,7 +39,7 @@ def send(attempt: Attempt, address: str, seconds: float, patience: float) -> url
     """Send a request until its answer is final, and return the last answer.
 
     `seconds`: timeout of each attempt. `patience`: seconds after which no further attempt is made; 0: a single attempt.
-    Further attempts have at most the rest of `patience` as timeout, but at least 1 s.
+    A further attempt has a shorter timeout if less of `patience` is left, but at least 1 s.
     Raises urllib3's HTTPError if the last attempt had no answer.
     """
     begun, warned = time.monotonic(), False
@@ -66,7 +66,7 @@ def send(attempt: Attempt, address: str, seconds: float, patience: float) -> url
 
 
 def final(status: int, body: bytes, number: int) -> bool:
-    """Return whether the answer to attempt `number`, counted from 0, is final: the request is not repeated."""
+    """Return whether the answer to attempt `number`, counted from 0, is final, so that no further attempt is made."""
     if 200 <= status < 300:
         return True
     document = refusal(body)

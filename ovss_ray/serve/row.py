@@ -38,7 +38,10 @@ class Delayed(Exception):
 
 
 class TooSlow(Exception):
-    """Error for a request whose time is over, at least half of it spent in stages. It would be too slow again."""
+    """Error for a request whose time is over, at least half of it spent in stages.
+
+    A second attempt would be too slow again.
+    """
 
 
 def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:

@@ -87,5 +87,5 @@ def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
 
 
 def fixed_mean(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return the mean in each resample over the set of labels in `fixed_sum`, (R,) float64 percent; NaN if empty."""
+    """Return the sum of `fixed_sum`, divided by its number of labels, (R,) float64 percent; NaN without labels."""
     return fixed_sum(values, of_all) / max(int((~np.isnan(of_all)).sum()), 1)

@@ -16,8 +16,8 @@ Batch = dict[str, np.ndarray]
 IGNORE = 65535
 """Value in the column `truth` for a pixel that is not evaluated."""
 NONE = 65534
-"""Value in the column `prediction` for a pixel without a predicted class. The pixel counts as a false negative of its
-true class, but not as a false positive."""
+"""Value in the column `prediction` for a pixel without a predicted class. The pixel is a false negative for its true
+class, but a false positive for no class."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Fault:
 
     @property
     def reason(self) -> str:
-        """Return the usual cause. If `cause` is empty, return `what` without the file's address."""
+        """Return the usual cause. If `cause` is empty, return the text `what`, without the file's address."""
         return self.cause or (self.what.replace(self.file, "") if self.file else self.what)
 
     def __str__(self) -> str:
@@ -43,7 +43,10 @@ class Faults:
         self.add(faults)
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Add faults. A fault's kind is (cause, sure). Without cause and file, `what` takes the place of the cause."""
+        """Add faults. Faults with equal `cause` and equal `sure` are of one kind.
+
+        If a fault has neither cause nor file, its text `what` counts as its cause.
+        """
         for fault in faults:
             kind = self._kinds.setdefault((fault.cause or (not fault.file and fault.what) or "", fault.sure), _Kind())
             kind.number += 1

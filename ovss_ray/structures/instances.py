@@ -11,12 +11,12 @@ from ovss_ray.structures.columns import IGNORE
 from ovss_ray.structures.masks import regions
 
 COUNTED, CROWD, INVALID = range(3)
-"""Status of an instance. COUNTED: evaluated.
+"""Status of an instance. COUNTED: a valid instance, which is prompted and evaluated.
 
-CROWD: a group of objects (`iscrowd`), never prompted; detections inside it are not false positives.
-INVALID: an annotation that is marked as ignored, has no mask or area, or has an invalid box; never prompted. A box is
-invalid if it is outside the image, or less than a pixel wide or high. Mask AP counts INVALID instances, as pycocotools
-does.
+CROWD: a group of objects (`iscrowd`). It is never prompted. Detections inside it are not false positives.
+INVALID: an annotation that is marked as ignored, has no mask or area, or has an invalid box. It is never prompted. Only
+mask AP evaluates it like a COUNTED instance, as pycocotools does. A box is invalid if it is outside the image, or less
+than a pixel wide or high.
 """
 
 

@@ -13,7 +13,7 @@ FIELDS = ("truth", "prediction", "both")
 SCHEMA = pa.struct([("label", pa.list_(pa.uint16())), *((name, pa.list_(pa.int64())) for name in FIELDS)])
 """Counts of one image: sorted label indices, and each label's number of pixels in truth, prediction and both."""
 SUMS = pa.struct([(name, pa.list_(pa.int64())) for name in FIELDS])
-"""Type of counts summed over images: per field of LabelCounts, a list with an integer per label."""
+"""Type of counts summed over images. Each field of LabelCounts is a list with one integer per label."""
 
 
 class ClassPixels(Protocol):
@@ -35,8 +35,9 @@ class ClassPixels(Protocol):
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
     """Return the fields of SCHEMA for one image.
 
-    Each array (n,) has a label index below `labels` per pixel; n may differ. `truth`: labels of the pixels that count
-    in the truth. `prediction`: labels of the pixels that count in the prediction. `both`: labels of the correct pixels.
+    Each array has one value per pixel: a label index below `labels`. The arrays may differ in length. `truth`: labels
+    of the pixels that count in the truth. `prediction`: labels of the pixels that count in the prediction. `both`:
+    labels of the correct pixels.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])

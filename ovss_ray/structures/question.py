@@ -14,21 +14,21 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Ground-truth labels and vocabulary for the images of one benchmark and part.
+    """Ground-truth labels and vocabulary for the images of one benchmark that have the same `part`.
 
     A metric receives the columns of an image, and the Question that belongs to the image.
     """
 
     labels: tuple[str, ...]
-    """names of L labels; pixels of the column `truth` are indices into them, or IGNORE"""
+    """names of L labels. A pixel of the column `truth` is an index into `labels`, or IGNORE"""
     vocabulary: Vocabulary
-    """K classes; pixels of the column `prediction` are indices into them, or NONE"""
+    """K classes. A pixel of the column `prediction` is the index of a class, or NONE"""
     index: tuple[int, ...]
     """K integers: for each class, the index of the label that it counts as; NONE for a class that counts as no label"""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """name of a group of labels, such as "things" or "stuff" → indices of its labels"""
     part: str = ""
-    """part of a larger image, or category of a few-shot episode; empty for a whole image"""
+    """name of a part of a larger image, or of the category of a few-shot episode; "" for other images"""
 
     def labelled(self, prediction: np.ndarray) -> np.ndarray:
         """Convert class indices to label indices, both (H, W) integers. NONE is unchanged.
@@ -49,9 +49,9 @@ class Question:
     def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
 
-        If the labels have groups, such as base and novel, only classes whose label is in a group are candidates.
-        Classes that count as no label are also candidates; their label is NONE. The probability is a softmax over the
-        candidates. The first class wins a tie.
+        Without `groups`, all classes are candidates. With groups such as base and novel, classes whose label is in no
+        group are not candidates. A candidate that counts as no label gives the result NONE. The probability is a
+        softmax over the candidates. The first class wins a tie.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)

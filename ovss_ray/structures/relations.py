@@ -24,8 +24,8 @@ class Relations:
     def of(cls, fathers: Mapping[str, Sequence[str]], labels: Sequence[str], file: str = "") -> Self:
         """Return the relations of a table, child → fathers. Raises OvssError if the table does not fit the labels.
 
-        A class is written as its label, as a name in its label, or as its index. Names in a label are separated by
-        commas. If a text fits several of these forms, labels take precedence over names, and names over indices.
+        The table can refer to a label by its full text, by a name in it, or by its index. The label "road, route" has
+        the names "road" and "route". If a text fits several forms, full labels take precedence, then names.
         """
         named = places(labels)
         indices: dict[int, list[int]] = {}
@@ -60,8 +60,8 @@ class Relations:
 def places(labels: Sequence[str]) -> dict[str, list[int]]:
     """Return word → indices of the labels that the word refers to.
 
-    Each label is a word, and so is each name in a label. Names in a label are separated by commas. A word that is both
-    a whole label and a name in a label refers only to the whole label.
+    The words are all labels, and all names in labels. The label "road, route" has the names "road" and "route". If a
+    word is a whole label, names in other labels are ignored.
     """
     whole: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}
@@ -82,7 +82,7 @@ def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
     indices = named.get(word.strip(), ())
     if len(indices) > 1:
         listed = ", ".join(map(str, indices))
-        raise OvssError(f"{word!r} is the name of {len(indices)} classes: write the index of one of them: {listed}")
+        raise OvssError(f"{word!r} is the name of {len(indices)} classes. Write the index of one of them: {listed}")
     if indices:
         return indices[0]
     if not word.strip().isdecimal():
@@ -105,4 +105,7 @@ def _check_fathers(child: str, index: int, fathers: Sequence[int]) -> None:
     if index in fathers:
         raise OvssError(f"the class {child!r} ({index}) is listed as its own father. Delete this father")
     if len(set(fathers)) < len(fathers):
-        raise OvssError(f"the class {child!r} has the same father twice: classes {', '.join(map(str, fathers))}")
+        raise OvssError(
+            f"the class {child!r} has the same father twice: its fathers are the classes "
+            f"{', '.join(map(str, fathers))}. Delete the repeated father"
+        )

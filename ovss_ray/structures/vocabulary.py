@@ -1,4 +1,4 @@
-"""Open vocabulary: the ordered classes to segment an image with."""
+"""Open vocabulary: the ordered list of the classes that a method may predict."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ class Vocabulary:
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
-    """sentences with {} in place of a name; their embeddings are averaged; empty: the templates of the method"""
+    """sentences with {} in place of a name. The method averages their embeddings. Empty: its own templates are used"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -65,7 +65,9 @@ class Vocabulary:
             raise OvssError(f"a vocabulary must be a list of names such as ['road', 'sky'], found {names!r}")
         classes = list(names)
         if invalid := [name for name in classes if not isinstance(name, str | Iterable)]:
-            raise OvssError(f"the classes of a vocabulary must be names, found {invalid[0]!r}. Write it in quotes")
+            raise OvssError(
+                f"the classes of a vocabulary must be names, found {invalid[0]!r}. Write the name in quotes"
+            )
         return cls(tuple((name,) if isinstance(name, str) else tuple(name) for name in classes), tuple(templates))
 
     def __len__(self) -> int:
@@ -83,10 +85,10 @@ class Vocabulary:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     def repeated(self) -> dict[str, list[int]]:
-        """Return name → indices of the classes that have it, for each name that several classes share.
+        """Return name → indices of the classes with this name, for each name that several classes share.
 
-        Names are compared in lower case, without outer blanks. Where the scores of classes with a common name are
-        equal, the class with the lowest index is predicted.
+        Names are compared in lower case, without outer blanks. If classes with a common name have equal scores at a
+        pixel, the class with the lowest index is predicted.
         """
         seen: dict[str, list[int]] = {}
         for index, names in enumerate(self.classes):
@@ -112,8 +114,8 @@ def _check_template(template: str) -> None:
     """Raise OvssError unless a template is a sentence with exactly one {}, and no other brace."""
     if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
         raise OvssError(
-            f"the template {template!r} must have one {{}}, where the name goes, and no other brace, such as "
-            "'a photo of a {}.'"
+            f"the template {template!r} must have one {{}} in place of the name, and no other brace. Write a template "
+            "such as 'a photo of a {}.'"
         )
     if _NO_TEXT.search(template):
         raise OvssError(f"the template {template!r} has an invalid character. Remove line breaks and tabs")
@@ -129,15 +131,16 @@ def folded(name: str) -> str:
 
 
 def synonyms(names: Iterable[str]) -> tuple[str, ...]:
-    """Return all names of a class, each once, without outer blanks; "road, route" counts as two names."""
+    """Return all names of a class, split at commas, each once, without outer blanks: "road, route" is two names."""
     return tuple(dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip()))
 
 
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
     """Return (name, class index) for all names, sorted by rank. If a name occurs several times, use its first entry.
 
-    The ranks are 0: displayed name, 1: other names, 2: first part of the displayed name, 3: other parts. The name
-    "road, route" has the parts "road" and "route". Within a rank, entries are sorted by class index.
+    Rank 0 is a class's displayed name, rank 1 another name of the class. Parts of names have ranks 2 and 3: the name
+    "road, route" has the parts "road" and "route". Rank 2 is the first part of the displayed name, rank 3 any other
+    part. Within a rank, entries are sorted by class index.
     """
     ranked = [
         (rank + (i > 0), index, name)
@@ -149,10 +152,11 @@ def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
 
 
 def exact_mapping(words: Iterable[Sequence[str]], vocabulary: Vocabulary) -> npt.NDArray[np.uint16]:
-    """Return the class index of each word, (W,) uint16, NONE for a word that names no class.
+    """Return the class index of each word, (W,) uint16; NONE for a word that matches no class.
 
-    Words and classes are tuples of synonyms. A word matches a class if one of its names equals a name of the class
-    after `folded`. Among several matches, the earliest name of the word decides, then the order of `names_of_classes`.
+    A word is a tuple of names, like a class. It matches a class if a name of the word equals a name of the class after
+    `folded`. If several names of the word match, the first of them decides. If this name belongs to several classes,
+    the class that comes first in `names_of_classes` is returned.
     """
     classes = {folded(name): index for name, index in reversed(names_of_classes(vocabulary))}
     matches = ([classes[key] for key in map(folded, names) if key in classes] for names in words)

@@ -1,11 +1,11 @@
-"""Words of an image: the classes to segment this image with, if each image has a separate vocabulary.
+"""Words of an image: the classes that a method may predict for it, if each image has a separate vocabulary.
 
 A stage that chooses the words writes them to the column `words`. A value of the column is a dict:
 
     classes   list of classes, each a list of names, the displayed name first; empty for an image without words
     source    origin of the words, such as "tags san_tiny"
     scores    list of floats, one per class, or None
-    templates sentences for the prompts of these words, as in Vocabulary; missing or empty: those of the method
+    templates sentences for the prompts of these words, as in Vocabulary; missing or empty: the method's templates
 """
 
 import json
@@ -23,7 +23,7 @@ from ovss_ray.structures.vocabulary import Vocabulary, exact_mapping, folded
 WORDS = "words"
 """Name of the column with the words of each image"""
 PACKED = (WORDS, "captions")
-"""Columns of dicts that are sent between workers as JSON texts, since Ray would infer types from the dicts"""
+"""Columns whose values are dicts. Workers exchange the dicts as JSON texts, so that Ray infers no types from them"""
 Words = Mapping[str, Any]
 """Value of the column `words` for one image (see the docstring of this module)"""
 NOTE = (
@@ -39,9 +39,10 @@ def of(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a value of the column `words`, without surplus blanks and repeated names.
 
-    A name is dropped if an earlier class has it. A class with no names left is dropped, with its score. If no class is
-    left, `fallback` is the only word, unless it is empty. The classes of `base` come first, unchanged; with `base`, the
-    value has no scores. Raises OvssError for a name that is empty or has control characters.
+    A name is dropped if an earlier class has it. A class without remaining names is dropped, with its score. If no
+    class remains and `fallback` is not "", `fallback` becomes the only word. If `base` has classes, these come first,
+    unchanged, `scores` is None, and `fallback` has no effect. Raises OvssError for a name that is empty or has control
+    characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):

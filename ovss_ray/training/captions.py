@@ -50,7 +50,10 @@ class Region:
 
 
 def possible_captions() -> list[str]:
-    """Return the names for training: surfaces, things that are not held out, and things that occur in no scene."""
+    """Return the names from which negative captions are drawn: surfaces, trained things, and things in no scene.
+
+    Names of held-out things are never drawn.
+    """
     return [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
 
 
@@ -60,8 +63,9 @@ def draw_captions(
     """Return a dict of the captions of a batch and the targets of the losses, with these keys:
 
     - `prompts`: texts of all captions, then of all attributes
-    - `own`: number of captions that belong to regions of the batch; they come first
-    - `shown` (R, captions) bool: True if a region is compared with a caption
+    - `own`: number n of captions that belong to regions of the batch; these are the first n captions
+    - `shown` (R, captions) bool: False if the region's own caption implies this other caption. The loss leaves out
+      such pairs
     - `target` (R,): index of a region's own caption
     - `attributes` (R, 3): indices of a region's pattern, colour and shape in ATTRIBUTES; -1: none
     """
@@ -109,11 +113,11 @@ def implied(name: str, caption: str) -> bool:
 
 
 def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
-    """Return the two parts of CLIP's loss, from regions to captions (`to_name`) and the converse (`to_region`).
+    """Return CLIP's loss in both directions: `to_name` from regions to captions, `to_region` from captions to regions.
 
-    `to_region` is halved. `logits` are (R, P). `target` (R,) is the caption index of each region; regions may share a
-    caption. `shown` (R, P) bool is True if a region is compared with a caption. The first `positives` captions belong
-    to regions of this batch.
+    `to_region` is halved. `logits` are (R, captions). `target` (R,) is the caption index of each region; regions may
+    share a caption. `shown` (R, captions) bool is False for pairs that the loss leaves out. The first `positives`
+    captions belong to regions of this batch. Only these captions have a loss in `to_region`.
     """
     logits = logits.masked_fill(~shown, -torch.inf)
     matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]
@@ -126,8 +130,9 @@ def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> 
     """Return a classifier's accuracy in percent, on ground-truth regions of validation scenes.
 
     The scenes are the first 2 · `count` of scenes:all, and the first `count` of scenes:held-out. The function `name`
-    classifies the regions of a scene, and returns indices in NAMES. Keys of the result are the kinds of regions:
-    trained, held_out, surface. Attributes of the first two kinds also have keys, such as trained_colour.
+    classifies the regions of a scene, and returns indices in NAMES. The keys `trained`, `held_out` and `surface` have
+    the accuracy of trained things, held-out things and surfaces. Keys such as `trained_colour` have the share of things
+    whose pattern, colour or shape is correct.
     """
     results: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
     kinds = (("all", 2 * count), ("held-out", count))

@@ -1,4 +1,4 @@
-"""Initial CLIP of SCAN's trainings, and the export of only those weights that differ from the shipped CLIP."""
+"""Initial CLIP of SCAN's trainings. An exported file has only the weights that differ from the shipped CLIP."""
 
 from collections.abc import Mapping
 from pathlib import Path

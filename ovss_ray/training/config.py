@@ -36,11 +36,11 @@ class Training(Settings):
     beta2: float = Field(default=0.98, gt=0, lt=1)
     """decay of AdamW's running mean of squared gradients"""
     weight_decay: float = Field(default=0.05, ge=0)
-    """weight decay of the parameters that `undecayed` does not exclude"""
+    """weight decay of all parameters except the kinds that `undecayed` names"""
     undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
-    """parameters without weight decay. "vectors": all vectors, position and query embeddings. "norms": norms,
-    embeddings and tables of position biases, as in detectron2; other vectors have weight decay. "norm_layers": only
-    norms, as in mmengine. "nothing": none, so that all parameters have weight decay"""
+    """kinds of parameters without weight decay. "vectors": all vectors, position embeddings and query embeddings.
+    "norms": norms, embeddings and tables of position biases, as in detectron2; other vectors have weight decay.
+    "norm_layers": only norms, as in mmengine. "nothing": all parameters have weight decay"""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""
     warmup: int = Field(default=100, ge=0)
@@ -51,7 +51,7 @@ class Training(Settings):
     """schedule of the learning rate after the warm-up
 
     line: constant, then a linear `cooldown`. poly: (1 − step / steps)^0.9, as in SAN and SCAN. cosine: half a period of
-    the cosine down to `final`, as in open_clip. falls: constant, but divided by 10 at each of `falls`.
+    the cosine down to `final`, as in open_clip. falls: constant, but divided by 10 at each fraction in `falls`.
     """
     final: float = Field(default=0.0, ge=0, le=1)
     """learning rate at the end as a fraction of `rate`, for `decay: cosine`"""
@@ -87,9 +87,10 @@ class MaskTraining(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
-    """side of square random crops in pixels; None: whole drawn scenes, or crops of a photograph's shorter side"""
+    """side of square random crops in pixels. None: a drawn scene is not cropped. A photograph is cropped to a square,
+    as large as possible"""
     whole: float = Field(default=0.25, ge=0, le=1)
-    """fraction of the steps, at the end, that use `batch` / 4 whole drawn scenes instead of `batch` crops"""
+    """fraction of the steps, at the end, with whole drawn scenes instead of crops. They have `batch` / 4 scenes each"""
     points: int = Field(default=12544, ge=1)
     """points per mask at which the mask losses are computed"""
     no_object: float = 0.1

@@ -9,15 +9,15 @@ SMALLEST = 100
 MOST = 5
 """Largest distance in pixels by which a mask is grown, shrunk or shifted"""
 LEAST = 0.3
-"""Minimum fraction of a region's pixels that remain if its mask is reduced to a part"""
+"""Minimum size of a part to which a mask is reduced, as a fraction of the region's pixels"""
 
 
 def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> np.ndarray:
     """Return a distorted mask (H, W) bool of a region, like an imperfect proposal.
 
     `numbers` (H, W) uint8 are the region indices of the pixels. The mask is grown, shrunk, shifted, reduced to a part,
-    or merged with another region. The exact mask is returned if fewer than SMALLEST pixels would remain. It also
-    replaces the merged mask if the other region has at least half as many pixels as this one.
+    or merged with another region. If the distorted mask has fewer than SMALLEST pixels, the exact mask is returned. It
+    is also returned if `region` would be merged with a region of at least half as many pixels.
     """
     mask, kind, pixels = numbers == region, drawn.integers(5), int(drawn.integers(1, MOST + 1))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))

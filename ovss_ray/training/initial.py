@@ -26,7 +26,10 @@ def initialise(module: nn.Module, blocks: int, seed: int) -> None:
 
 
 def _first(name: str, value: Tensor, kind: type[nn.Module], blocks: int, generator: torch.Generator) -> Tensor:
-    """Return a parameter's initial values. `kind`: type of its module for a parameter `weight`, else nn.Module."""
+    """Return a parameter's initial values.
+
+    `kind` is the type of the parameter's module if the parameter's name ends in `weight`. It is nn.Module otherwise.
+    """
     if issubclass(kind, nn.LayerNorm | nn.GroupNorm):
         return torch.ones_like(value)
     if name.endswith("logit_scale"):

@@ -55,7 +55,7 @@ class Scheduled(Protocol):
     """A task that sets the parameter groups and their schedules itself, in place of `groups` and `schedule` below."""
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the parameter groups of AdamW. Without weight decay, AdamW equals Adam."""
+        """Return the parameter groups of AdamW. For a group with weight decay 0, AdamW equals Adam."""
 
     def settings(self, step: int) -> list[dict[str, float]]:
         """Return the optimizer settings of each group in a step, such as `lr` and `weight_decay`."""
@@ -154,8 +154,9 @@ def _settings(task: Task, config: Training, optimizer: torch.optim.Optimizer, st
 def schedule(config: Training, step: int) -> float:
     """Return the learning rate of a step as a fraction of `rate` (see Training.decay).
 
-    All schedules begin with a linear warm-up. It starts at POLY_START for poly. For cosine it starts at `first` if this
-    is set. Otherwise it starts at 1 / `warmup`. For poly, the polynomial is also a factor during the warm-up.
+    All schedules begin with a linear warm-up. The warm-up of poly starts at POLY_START. The warm-up of cosine starts at
+    `first` if `first` is set. All other warm-ups start at 1 / `warmup`. For poly, the polynomial is also a factor
+    during the warm-up.
     """
     warm = step / config.warmup if step < config.warmup else 1.0
     if config.decay == "cosine" and config.first is not None and step < config.warmup:
@@ -209,7 +210,7 @@ def claim(out: Path, config: Training) -> None:
     """Create the folder `out` and write the config into it. Raises OvssError if it contains a different config.
 
     Differences in device, workers, intervals of saving and measuring, `measured`, `steps` and `cooldown` are allowed.
-    So a training can be extended.
+    For example, a user can continue a finished training with more `steps`.
     """
     out.mkdir(parents=True, exist_ok=True)
     free = {"device", "workers", "save_every", "measure_every", "measured", "steps", "cooldown"}
@@ -242,7 +243,10 @@ def _resume(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, devic
 
 
 def export(task: Task, out: Path) -> Path:
-    """Write the weights in half precision, and `history` and environment as JSON. Return the path of the weights."""
+    """Write the weights in half precision, and a JSON file. Return the path of the weights.
+
+    The JSON file has the result of `history`, and the versions of packages, Python, platform and Git commit.
+    """
     halves = {name: value.detach().half().cpu().contiguous() for name, value in task.weights().items()}
     (out / WEIGHTS).write_bytes(safetensors.torch.save(halves))
     card = {"trainings": history(out), "environment": environment()}
@@ -251,9 +255,10 @@ def export(task: Task, out: Path) -> Path:
 
 
 def history(out: Path) -> list[dict[str, Any]]:
-    """Return the trainings that led to the weights in a folder, oldest first.
+    """Return all trainings that led to the weights in the folder `out`, oldest first.
 
-    Each entry has the command, the config, the total seconds and the last scores.
+    These are the training in `out`, the trainings of its initial checkpoints, and so on. Each entry has the command,
+    the config, the total seconds and the last scores.
     """
     config = configs.load(out / CONFIG)
     files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions", "neck")))

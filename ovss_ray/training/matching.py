@@ -22,7 +22,7 @@ CLASS, MASK, DICE = 2.0, 5.0, 5.0
 OVERSAMPLE = 3
 """Number of random candidate points, as a multiple of the number of sampled points"""
 IMPORTANCE = 0.75
-"""Fraction of the sampled points taken from the candidates, by mask logits nearest to zero; the others are random"""
+"""Fraction of the sampled points that are candidates with mask logits nearest to zero; the other points are random"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def target(labels: np.ndarray) -> Target:
 
 
 def losses(answers: Sequence[Answer], targets: Sequence[Target], points: int, no_object: float) -> dict[str, Tensor]:
-    """Return the weighted class, mask and dice losses, each summed over the answers of the supervised blocks."""
+    """Return the weighted class, mask and dice losses, each summed over `answers`: one Answer per supervised block."""
     summed: dict[str, Tensor] = {}
     for answer in answers:
         pairs = [match(answer, i, target, points) for i, target in enumerate(targets)]
@@ -96,8 +96,10 @@ def pairwise_dice(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def class_loss(answer: Answer, targets: Sequence[Target], pairs: Sequence[Pair], no_object: float) -> Tensor:
-    """Return the cross-entropy over K + 1 classes. Unmatched queries have the label "no object", with weight
-    `no_object`."""
+    """Return the cross-entropy over K + 1 classes, in which "no object" has the weight `no_object`.
+
+    An unmatched query has the label "no object".
+    """
     logits = answer.class_logits
     labels = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
     for i, (target, (queries, masks)) in enumerate(zip(targets, pairs, strict=True)):

@@ -40,9 +40,10 @@ def batch(
 ) -> list[Scene]:
     """Return the scenes of a step, with things of the training split.
 
-    Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). The default of `width` is a
-    random width of WIDTHS. `things` is the range of the number of things. `unnamed` is the probability that a thing
-    has a random unnamed colour, and independently an unnamed pattern.
+    Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). If `width` is None, it is a
+    random entry of WIDTHS for the whole batch. `things` is the range of the number of things, end exclusive. `unnamed`
+    is the probability that a thing has a random colour, which its name omits. Independently and with the same
+    probability, the thing has a pattern that occurs in no name.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))

@@ -66,9 +66,10 @@ def steps(tagger: Tagger = by_wordnet) -> Mapping[str, Step]:
 
 
 def singular(word: str) -> str:
-    """Return the singular of a plural in "s", by the rules of step 9; "cities", "shoes" and "mice" are unchanged.
+    """Return the singular of a plural in "s", by the rules of step 9.
 
-    Raises OvssError if the library inflect is missing.
+    Plurals such as "mice" are unchanged, because they do not end in "s". Words with an ending in _UNCHANGED, such as
+    "cities" and "shoes", are also unchanged. Raises OvssError if the library inflect is missing.
     """
     if not word.endswith("s") or word.endswith(_UNCHANGED):
         return word
@@ -92,9 +93,10 @@ def _engine() -> Any:
 
 
 def frequent(text: str, fewest: int = FEWEST) -> str:
-    """Return the words that occur at least `fewest` times, with all repetitions.
+    """Return a text without the words that occur fewer than `fewest` times. Other words keep all their occurrences.
 
-    If there are none, the most frequent words are returned. If `fewest` is 1 or less, the text is returned unchanged.
+    If all words occur fewer than `fewest` times, the most frequent words are kept. If `fewest` is 1 or less, the text
+    is returned unchanged.
     """
     listed = text.split()
     if fewest <= 1 or not listed:
@@ -107,8 +109,8 @@ def frequent(text: str, fewest: int = FEWEST) -> str:
 def top_k(text: str, k: int) -> str:
     """Return only the occurrences of the k-th most frequent word, as vicss' FrequencyTopK does. k = 0: the whole text.
 
-    If the text has fewer than k different words, the least frequent word is returned. Returning a single word is a
-    fault of vicss, kept for comparison: the name promises the k most frequent words.
+    If the text has fewer than k different words, the least frequent word is returned. The name FrequencyTopK promises
+    the k most frequent words. That only one word is returned is a fault of vicss. It is reproduced for comparison.
     """
     return text if k == 0 else " ".join(word for word in text.split() if word == [*ranked(text.split())][:k][-1])
 

@@ -21,9 +21,9 @@ def semantic_iou(word: str, name: str) -> Fraction:
 def cluster_accuracy(pairs: Iterable[tuple[str, str]]) -> float:
     """Return the share of pairs (word, class) that agree under the best one-to-one assignment of words to classes.
 
-    The caller chooses the pairs. For the multiclass value of vicss, the authors' later code, each image has one pair:
-    its best word and class. For the multilabel value, each word of an image forms a pair with the image's class.
-    Without pairs, the result is NaN.
+    The caller chooses the pairs. The authors' later code, vicss, reports two values. For its multiclass value, each
+    image has one pair: its best word and its class. For its multilabel value, each word of an image forms a pair with
+    the image's class. Without pairs, the result is NaN.
     """
     number = Counter(pairs)
     if not number:

@@ -29,8 +29,8 @@ COLOURS = frozenset(_COLOURS.split())
 def by_nouns(captions: Iterable[str], tagger: Tagger = by_wordnet) -> dict[str, int]:
     """Return the nouns of captions as lemmas in lower case, by WordNet; "traffic lights" gives "traffic light".
 
-    Function words, single words of fewer than three letters, and words about pictures are dropped. A single word also
-    needs the tag of a noun.
+    Function words, single words of fewer than three letters, and words about pictures are dropped. A single word is
+    also dropped if `tagger` does not tag it as a noun.
     """
     return ranked(word for caption in captions for word in _nouns(caption.lower(), tagger))
 
@@ -91,8 +91,8 @@ def by_spacy_nouns(captions: Iterable[str], model: str) -> dict[str, int]:
 def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
     """Return the noun phrases of captions by spaCy, in lower case, such as "golden retriever".
 
-    Articles, pronouns, numbers and punctuation are dropped from a phrase. The last word must then be a noun, and
-    becomes its lemma. Words about pictures are dropped.
+    Articles, pronouns, numbers and punctuation are dropped from a phrase. If the last remaining word is not a noun, the
+    phrase is dropped. Otherwise, the lemma of the last word replaces this word. Words about pictures are dropped.
     """
     phrases = []
     for doc in spacy_model(model).pipe(caption.lower() for caption in captions):
@@ -106,7 +106,7 @@ def by_phrases(captions: Iterable[str], model: str) -> dict[str, int]:
 def by_commas(captions: Iterable[str]) -> dict[str, int]:
     """Return the parts of captions between commas, in lower case, without outer blanks and full stops.
 
-    vicss parses chat models' replies like this. A caption with a single name, such as "traffic light", is kept whole.
+    vicss parses the replies of chat models in this way. A caption without commas, such as "traffic light", is one part.
     """
     parts = (part.strip().rstrip(".").rstrip().lower() for caption in captions for part in caption.split(","))
     return ranked(filter(None, parts))

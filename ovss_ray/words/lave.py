@@ -15,11 +15,11 @@ BACKGROUND = "background"
 def mapping(replies: Mapping[str, str], classes: Collection[str], max_parse_len: int = 3) -> dict[str, str]:
     """Return the class of each word. `replies` has the reply of the language model to each word.
 
-    A word that is a class is mapped to itself, whatever the reply. Other words are mapped by their answers. An answer
-    is a quoted part of the reply that is a class or `background`. The first answer counts; in the official code, the
-    order of a hash table decides. A word whose reply has more than `max_parse_len` different answers is mapped to
-    `background`; 0: no limit. A word without an answer is mapped to `background`, too. The exception is "woman", which
-    then becomes "person", as in the official code.
+    A word that is a class is mapped to itself, whatever the reply. An answer is a quoted part of the reply that is a
+    class or `background`. Other words are mapped to the first answer in their reply; in the official code, the order of
+    a hash table decides. If a reply has more than `max_parse_len` different answers, its word is mapped to
+    `background`. If `max_parse_len` is 0, there is no such limit. A word without an answer is mapped to `background`.
+    As in the official code, there is one exception: "woman" without an answer is mapped to "person".
     """
     return {word: _class(word, reply, classes, max_parse_len) for word, reply in replies.items()}
 

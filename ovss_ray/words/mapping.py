@@ -2,10 +2,10 @@
 
     exact           equal names, apart from case and outer blanks (structures.vocabulary.exact_mapping)
     lemma           exact, then equal lemmas of nouns: "leaves" is "leaf"
-    wordnet         lemma, then the class with a sense of the word or of a hypernym, at the lowest cost (see `_above`)
+    wordnet         lemma, then the class that means the same as the word, or something more general (see `_above`)
     wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8: at least 0.8
     nearest:SOURCE  the class with the largest similarity (see similarity.py), at least 0.45; SOURCE@0.6: at least 0.6
-    nearest         the same with the encoder in the package similarity.PACKAGE
+    nearest         nearest:SOURCE, where SOURCE is the encoder in the package similarity.PACKAGE
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
 
@@ -91,7 +91,7 @@ def _load(part: str, text: str) -> tuple[Rule, str]:
 
 
 def _threshold(option: str, text: str) -> tuple[str, str]:
-    """Split "FILE@0.6" into option and minimum; without a number after "@", the minimum is "".
+    """Split an option such as "FILE@0.6" into "FILE" and the minimum "0.6". Without a minimum, the second text is "".
 
     Raises OvssError for a minimum outside -1 to 1.
     """
@@ -120,7 +120,10 @@ def _lemma(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
 
 
 def _wordnet(minimum: Fraction | None) -> Rule:
-    """Return the rule of WordNet. `minimum`: smallest Wu-Palmer similarity for a match; None: no such matches."""
+    """Return the rule of WordNet, which tries equal lemmas, then `_above`, then Wu-Palmer similarities.
+
+    `minimum` is the smallest Wu-Palmer similarity that counts. None: similarities do not count.
+    """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         classes = [_senses(synonyms(names)[0]) for names in vocabulary.classes]
@@ -147,10 +150,10 @@ def _senses(name: str) -> dict[int, int]:
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
     """Return a class that has a sense of the word, or a hypernym of such a sense; None if there is no such class.
 
-    The result is the class index, and "synonym" for a sense of the word, or "hypernym" for a hypernym.
+    The result is (class index, "synonym") if the class has a sense of the word, else (class index, "hypernym").
 
-    Among several classes, the lowest cost decides: 2 · steps up + rank of the word's sense + rank of the class's sense.
-    The first class wins ties.
+    If several classes match, the class with the lowest cost is returned, and the first of equal classes. The cost is
+    2 · steps up + rank of the word's sense + rank of the class's sense.
     """
     costs = (
         (2 * steps + rank + ranks[synset], index, "synonym" if steps == 0 else "hypernym")
@@ -164,7 +167,10 @@ def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[i
 
 
 def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
-    """Return synset → (steps up from the nearest class, index of this class), for senses of classes and above."""
+    """Return synset → (steps up from the nearest class, index of this class).
+
+    The synsets are the senses of all classes, and all hypernyms of these senses.
+    """
     reached: dict[int, tuple[int, int]] = {}
     for index, ranks in enumerate(classes):
         for sense in ranks:
@@ -190,7 +196,7 @@ def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimu
 
 
 def nearest(similar: similarity.Similarity, minimum: Fraction) -> Rule:
-    """Return the rule that maps a word to the most similar class. Only their first names are compared.
+    """Return the rule that maps a word to the most similar class. A word and a class are compared by their first names.
 
     If the largest similarity is below `minimum`, the word stays unmapped. The first class wins ties.
     """
@@ -231,7 +237,9 @@ def _table(file: str, rows: Iterator[tuple[str, str]]) -> Rule:
     classes: dict[str, str] = {}
     for word, name in rows:
         if classes.setdefault(folded(word), name) != name:
-            raise OvssError(f"{file}: the word {word!r} has two classes: {classes[folded(word)]!r} and {name!r}")
+            raise OvssError(
+                f"{file}: the word {word!r} has two classes: {classes[folded(word)]!r} and {name!r}. Delete one entry"
+            )
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
         names = sorted({name for name in classes.values() if name})
@@ -257,14 +265,14 @@ def _replies(file: str, content: bytes) -> dict[str, str]:
     except ValueError as failure:
         raise OvssError(f"{file}: invalid JSON: {failure}. {_FORM}") from failure
     if not isinstance(raw, dict) or not all(isinstance(reply, str) for reply in raw.values()):
-        raise OvssError(f"{file}: expected a JSON object of texts. {_FORM}")
+        raise OvssError(f"{file}: expected a JSON object whose values are texts. {_FORM}")
     return raw
 
 
 def _lave(replies: dict[str, str]) -> Rule:
-    """Return the rule of LAVE's parser. `background` means no class, unless the benchmark has a class of this name.
+    """Return the rule of LAVE's parser. A word without a reply is mapped to the class with the same name.
 
-    A word without a reply is mapped to the class with the same name.
+    If the benchmark has no class `background`, a word that the parser maps to `background` has no class.
     """
 
     def rule(words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:

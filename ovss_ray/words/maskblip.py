@@ -1,7 +1,7 @@
 """MaskBLIP: the loop that drops words with too many or too few pixels, and the best IoU of an image.
 
-Source: the code of MaskBLIP, also called Self-Seg, the precursor of AutoSeg. The loop calls a segmenter again after
-each removal, so it is a function instead of a stage.
+Source: the code of MaskBLIP, also called Self-Seg, the precursor of AutoSeg. The loop is not a stage, but a function,
+because it calls a segmenter again after each removal of words.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +11,16 @@ import numpy as np
 MOST, LEAST = 0.95, 0.01
 """Fractions of the pixels: a word with more than MOST or less than LEAST is dropped."""
 FEWEST = 3
-"""Number of remaining words below which the loop drops no further words."""
+"""Minimum number of words for a round of the loop. With fewer words, the loop ends."""
 
 
 def settle(words: Sequence[str], segment: Callable[[Sequence[str]], np.ndarray]) -> tuple[list[str], np.ndarray]:
     """Return the words that remain, and a label map (H, W) of indices into them. `segment` returns a label map.
 
-    While there are three words or more, words with over 95 % of the pixels are dropped. If there are no such words,
-    words with less than 1 % are dropped. The loop ends when none or all of the words would be dropped. Words without
-    pixels at the end of the list are kept, as in the official code.
+    Each round of the loop drops words, and calls `segment` again. It drops the words with over 95 % of the pixels. If
+    there are no such words, it drops the words with less than 1 %. The loop ends if fewer than three words are left. It
+    also ends if a round would drop no word, or all words. As in the official code, words at the end of the list that
+    have no pixels are not dropped.
     """
     kept = list(words)
     labels = segment(kept)

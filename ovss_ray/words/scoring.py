@@ -1,9 +1,12 @@
-"""Scores of runs in which each image has its own words: by a mapping of words to labels, and by upper bounds.
+"""Scores of runs in which each image has its own words.
+
+For some scores, a mapping of words/mapping.py gives the label of each word. The other scores are upper bounds, which
+use the truth to choose the labels of words.
 
 A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
-a word. n[g, w] is the number of pixels with label g and word w. T[g] counts the pixels with label g, N[w] those with
-word w. If a word maps to no label, its pixels are false negatives, like pixels of NONE in metrics/confusion.py. All
-sums are integers. Upper bounds use the truth.
+a word. n[g, w] is the number of pixels with label g and word w. T[g] is the number of pixels with label g, N[w] the
+number with word w. If a word maps to no label, its pixels are false negatives, like pixels of NONE in
+metrics/confusion.py. All sums are integers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +43,7 @@ def pixels(record: Record, labels: int) -> np.ndarray:
 
 
 def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray]:
-    """Return the pixel counts of an image as metrics/confusion.py stores them, with labels in place of words."""
+    """Return the pixel counts of an image as metrics/confusion.py stores them. `label_of`: word → label or NONE."""
     table = np.full(NONE + 1, NONE, np.uint16)
     table[: len(record["classes"])] = [label_of[word] for word in names(record)]
     labels = {
@@ -80,7 +83,10 @@ class Recall:
 
 @dataclass(frozen=True, eq=False)
 class UpperBounds:
-    """Scores whose mapping uses the truth. They ignore the words' names, and are not comparable with mIoU."""
+    """Scores that assign words to labels by their overlap with the truth. The names of the words have no effect.
+
+    The scores are not comparable with mIoU.
+    """
 
     counts: np.ndarray
     """(L, L + 1) int64: confusion matrix in pixels, one row per true label; the last column has pixels without a word.

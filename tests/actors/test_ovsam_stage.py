@@ -141,7 +141,7 @@ def test_the_demo_s_scores_are_those_of_the_head(weights: Path, model: network.O
     [
         ({"path": "demo", "official": True}, "have no effect. Remove them, or use path: evaluation"),
         ({"path": "demo", "clip_boxes": "truth"}, "have no effect"),
-        ({"fpn": "/e"}, "fpn is a file of ovsam_rn50x16_demo, but the variant is ovsam_rn50x16. Remove fpn"),
+        ({"fpn": "/e"}, "the option fpn is for ovsam_rn50x16_demo only, but the variant is ovsam_rn50x16. Remove fpn"),
         ({"variant": "ovsam_tiny", "sam": "/d"}, "neck and sam have no effect with ovsam_tiny"),
     ],
 )

@@ -98,7 +98,7 @@ def test_another_command_goes_on_where_the_first_gave_up(web: Web, frames: Archi
     web.cuts = [150_000] + [0] * download.TRIES
     with pytest.raises(
         OvssError,
-        match=r"interrupted at 0\.1 MB.* 5 attempts received no further data\. Run the same command to resume",
+        match=r"interrupted at 0\.1 MB.* 5 attempts in a row received no new data\. Run the same command to resume",
     ):
         get(tmp_path)
     web.asked.clear()

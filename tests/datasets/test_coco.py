@@ -82,7 +82,7 @@ def test_a_segment_that_the_json_does_not_know_names_file_and_segment(root: Path
     steps = list(load("coco:panoptic").prepare(str(root), "val", None))
     with pytest.raises(
         OvssError,
-        match=r"142238.png: \d+ segments have none of .*, such as segment \d+ with category missing in the JSON file",
+        match=r"142238.png: \d+ segments have none of .*\. The category of segment \d+ is missing in the JSON file",
     ):
         coco.convert_segments({}, files.read(steps[0].source), steps[0].source)
 

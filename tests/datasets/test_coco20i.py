@@ -99,11 +99,11 @@ def test_all_that_is_listed_is_one_pair_each() -> None:
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({3: ["val2014/a.jpg"]}, r"photographs under the key 3 .*, which does not belong in this list"),
+        ({3: ["val2014/a.jpg"]}, r"photographs under the key 3 .*, but the list is for other classes"),
         ({"2": ["val2014/a.jpg"]}, "photographs under the key '2'"),
         (["val2014/a.jpg"], "expected one list of photographs per class"),
         ({2: "val2014/a.jpg"}, "expected one list"),
-        ({2: [["val2014/a.jpg"]]}, "class 2: a list in place of a photograph's name"),
+        ({2: [["val2014/a.jpg"]]}, "the key 2 .* has a value of type list in place of a photograph's name"),
     ],
 )
 def test_a_list_of_another_kind_is_an_error_that_names_it(told: Any, message: str) -> None:

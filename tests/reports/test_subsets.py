@@ -197,7 +197,7 @@ def test_metrics_on_request_are_in_the_report_and_its_tables(tmp_path: Path) -> 
     assert "mmseg" not in CliRunner().invoke(app, command).output
     assert "mmseg_miou" not in Report.load(tmp_path / "run").benchmarks["camvid"].metrics
     wrong = CliRunner().invoke(app, [*command, "--metrics", "trimap"]).exception
-    assert "--metrics trimap: not computed from finished records" in str(wrong)
+    assert "--metrics trimap: trimap is not computed from finished records" in str(wrong)
 
 
 def test_no_intervals_holds_for_selected_and_bucketed_classes(tmp_path: Path) -> None:

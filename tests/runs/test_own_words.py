@@ -117,7 +117,7 @@ def test_words_that_yaml_takes_for_other_values_and_words_of_every_script_are_na
         ("words.yaml", "names: [car]\ntemplates: ['a photo']", "the template 'a photo' must have one {}"),
         ("words.yaml", "names: [[car, [coupe]]]", "names.0.1: expected text"),
         ("words.yaml", "names: [car]\nmap: [car]", "map: expected a table"),
-        ("words.yaml", "images: a.json\nnames: [car]", "`images` lists the words of each image. It excludes `names`"),
+        ("words.yaml", "images: a.json\nnames: [car]", "`images` lists the words of each image, so `names` and"),
     ],
 )
 def test_a_file_that_is_no_list_of_words_is_refused(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_name_of_several_labels_needs_a_decision() -> None:
     with pytest.raises(OvssError, match=r"the word 'ground' names 2 labels: 13, 94 .*`map: \{ground: 13\}`"):
         own_words.of(WordList(names=("ground", "wall")), ade)
     assert own_words.of(WordList(names=("ground", "wall"), map={"ground": 94}), ade).index == (94, 0)
-    with pytest.raises(OvssError, match="map: wall: 'ground' is the name of 2 classes: write the index"):
+    with pytest.raises(OvssError, match=r"map: wall: 'ground' is the name of 2 classes. Write the index"):
         own_words.of(WordList(names=("wall",), map={"wall": "ground"}), ade)
 
 
@@ -349,9 +349,7 @@ def _lost(counts: Counter[tuple[int, int]], known: set[int]) -> Counter[tuple[in
 def test_words_of_each_image_are_for_all_benchmarks_and_from_one_stage(tmp_path: Path) -> None:
     file = written(tmp_path, '{"a": ["sky"]}', "words.json")
     settings = {"benchmarks": ["scenes:seen", "scenes:all"], "vocabulary": {"scenes:all": file}}
-    with pytest.raises(
-        OvssError, match="All benchmarks of the run need this file, with equal `add`: scenes:seen, scenes:all"
-    ):
+    with pytest.raises(OvssError, match="must use this file, with the same value of `add`: scenes:seen, scenes:all"):
         plan_runs("oracle", tmp_path, (), settings)
     with pytest.raises(OvssError, match=r"the stage 'tags' of this config also provides words\. Use"):
         plan("vocabulary_free_tiny", tmp_path, file)

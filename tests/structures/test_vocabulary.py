@@ -22,7 +22,7 @@ from ovss_ray.structures.vocabulary import Vocabulary, exact_mapping
         (["cat", "\ufeffdog"], "class 1 .* invalid character"),
         ("cat", "found a string"),
         (None, r"a list of names such as \['road', 'sky'\], found None"),
-        ([1, 2], "must be names, found 1. Write it in quotes"),
+        ([1, 2], "must be names, found 1. Write the name in quotes"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(classes: list[str], message: str) -> None:

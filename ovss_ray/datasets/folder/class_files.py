@@ -70,7 +70,7 @@ def read(address: str) -> Listed:
     try:
         text = files.read(address).decode("utf-8-sig")
     except UnicodeDecodeError as failure:
-        raise OvssError(f"{address}: a list of classes must be UTF-8 text, one class per line: {failure}") from failure
+        raise OvssError(f"{address}: not UTF-8 text: {failure}. Save the list of classes as UTF-8") from failure
     if address.lower().endswith((".yaml", ".yml")):
         return of_data(strict_yaml.load(text, address, DATA_KEYS), address)
     if text.lstrip().startswith(("[", "{")):
@@ -113,7 +113,10 @@ def of_data(raw: Any, source: str) -> Listed:
 
 
 def _numbered(pairs: Sequence[tuple[Any, Any]], source: str) -> Listed:
-    """Return the classes of (label value, name) pairs, sorted by label value. Raises OvssError for an invalid value."""
+    """Return the classes of (label value, name) pairs, sorted by label value.
+
+    Raises OvssError if a label value is negative, repeated or not an integer.
+    """
     numbers = [number for number, _ in pairs]
     if invalid := [number for number in numbers if type(number) is not int or number < 0 or numbers.count(number) > 1]:
         raise OvssError(
@@ -164,7 +167,7 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
     for line in lines:
         if not line.text.strip():
             raise OvssError(
-                f"{line.where} is empty, so that the classes of the next lines are unclear. Remove the empty "
+                f"{line.where} is empty, so the label values of the next lines are unclear. Remove the empty "
                 "line. If a label value belongs to no class, write the label value of each class in the description, "
                 "as in `values: [0, 2]`"
             )
@@ -175,7 +178,7 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
 
 
 def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re.Match[str]]]:
-    """Return each line with its match if the pattern matches all lines; else an empty list."""
+    """Return a pair (line, match) for each line. If the pattern does not match all lines, return an empty list."""
     matches = [(line, match) for line in lines if (match := pattern.fullmatch(line.text))]
     return matches if len(matches) == len(lines) else []
 
@@ -183,7 +186,7 @@ def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re
 def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
     """Return the rows of cells if the lines form a table, else None.
 
-    All rows of a table have the same number of cells. Unless the file is a .csv or .tsv, one column must have only
+    Lines form a table if they have equal numbers of cells. Except in a .csv or .tsv, a column must also have only
     numbers, or a title such as "name". Raises OvssError for a .csv or .tsv that is not a table.
     """
     stated = source.lower().endswith((".csv", ".tsv"))
@@ -256,7 +259,7 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
 
     labelme's line "__ignore__" is left out, and its "_background_" becomes "background".
 
-    Logs a warning for names of unlabelled pixels, such as "void", and if all names are numbers.
+    Logs a warning if all names are numbers, or if a name such as "void" means unlabelled pixels.
     """
     if lines and lines[0].text == "__ignore__":  # labelme: -1, and its labels begin at 0 with the next line
         lines, numbers = lines[1:], numbers and numbers[1:]

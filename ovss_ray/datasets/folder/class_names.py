@@ -15,7 +15,7 @@ _MARKS = {
     "in the table `colours`",
     r"<\w.*>": "is XML or HTML. Write one class per line",
 }
-"""Regular expression of an invalid class name → reason, as the end of a sentence that begins with the name."""
+"""Regular expression of invalid class names → reason. The reason continues a sentence that begins with the name."""
 
 
 def fault(text: str) -> str:

@@ -16,7 +16,7 @@ DEFAULT_IGNORE = 255
 TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
 NEWER = ("values", "table", "ids")
-"""Keys added in later releases. `Description.rules` omits them if they are unset, so that earlier runs can resume."""
+"""Keys of later releases. `Description.rules` omits unset ones, so that its text is unchanged and old runs resume."""
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -75,11 +75,11 @@ class Description(Settings):
         return self
 
     def _fits_table(self) -> None:
-        """Raise ValueError if a description of a table has keys for files, or if `ids` is set without a table."""
+        """Raise ValueError if `table` is combined with keys for files, or if `ids` is set without `table`."""
         if self.table is None and self.ids is not None:
             raise ValueError("`ids` names a column of a `table`. Add the key `table`, or remove `ids`")
         if self.table is not None and (self.image_suffix or self.label_suffix or self.unpaired != "error"):
-            raise ValueError("a `table` has no files: remove image_suffix, label_suffix and unpaired")
+            raise ValueError("image_suffix, label_suffix and unpaired are for files. With a `table`, remove them")
         if self.table is not None and not (isinstance(self.images, str) and isinstance(self.labels, str)):
             raise ValueError("with a `table`, `images` and `labels` must each name one column")
 
@@ -89,7 +89,7 @@ class Description(Settings):
         return (listed,) if isinstance(listed, str) else listed
 
     def rules(self) -> str:
-        """Return the settings for finding and decoding files, as JSON. They are part of a run's identity."""
+        """Return the settings for finding and decoding files, as JSON. If they change, a run cannot resume."""
         unused = {key for key in NEWER if getattr(self, key) is None}
         elsewhere = {"title", "domain", "licence", "classes", "unpaired"}
         return self.model_dump_json(exclude=elsewhere | unused)

@@ -1,7 +1,7 @@
 """Patterns of file names, such as `images/**/*.jpg`, and a search for the files that fit them.
 
 A step is a part of a pattern between two slashes. In a step, `*`, `?` and `[...]` are wildcards; `**` stands for any
-number of folders. Wildcards are plain characters if the name of a file or folder equals the whole step: `data
+number of folders. If a file or folder has the exact name of a step, wildcards in this step are plain characters: `data
 [2024]/*.jpg`. A pattern that names a folder stands for all files below it. Extensions match in upper and lower case:
 `*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed,
 except links to a parent folder. If links lead to a folder by two paths, its files are listed once.
@@ -33,7 +33,10 @@ class Match:
     stem: str
     """file name without suffix and extension; for `*/labels.png`, the name of the folder that `*` matches"""
     folders: tuple[str, ...]
-    """names of folders on the path that match wildcards or differ between patterns, except the name used as `stem`"""
+    """names of folders on the path that distinguish files: they match wildcards, or differ between patterns
+
+    A folder's name that is used as `stem` is left out.
+    """
     ending: str
     """extension of the file, in lower case, with its dot"""
     exact: bool
@@ -46,7 +49,7 @@ class Step:
 
     text: str
     varies: bool = False
-    """True if the patterns of a list differ in this step; its folder is then part of `Match.folders`"""
+    """True if the patterns of a list differ in this step; the step is then part of `Match.folders`"""
 
     @property
     def wild(self) -> bool:
@@ -56,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _Place:
-    """Folder that a search has reached, and the names on its path that matched wildcards or differ between patterns."""
+    """Folder that a search has reached. `named` has the names on its path that belong to `Match.folders`."""
 
     uri: str
     trail: Trail
@@ -69,7 +72,7 @@ class Search:
     The search collects addresses in three lists:
 
     - `loops`: links to a parent folder, which are ignored
-    - `lost`: broken links without an extension, which probably led to folders
+    - `lost`: broken links without an extension, which were probably links to folders
     - `again`: folders that are ignored, since their files were already listed under another path
     """
 

@@ -22,7 +22,7 @@ WHY |= dict.fromkeys((".jpeg", ".jpe", ".jfif", ".webp"), WHY[".jpg"]) | dict.fr
 
 @dataclass
 class Side:
-    """Photographs or label files of a user's data set: the patterns that find them, and the results of the search."""
+    """Photographs or label files of a user's data set, with their patterns and the results of the search."""
 
     key: str
     """key of the YAML file that lists the patterns: `images` or `labels`"""
@@ -35,20 +35,23 @@ class Side:
     example: str = ""
     """stem of a fitting file, the first in alphabetical order"""
     others: Counter[str] = field(default_factory=Counter)
-    """extension → number of files whose names fit apart from the extension; counted in full only if no file fits"""
+    """extension → number of files whose names without extension fit a pattern
+
+    The numbers are complete only if no file fits, since this count ends at the first file that fits.
+    """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""
 
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
-        """Yield the files below the first folder of `bases` that has fitting files.
+        """Yield the files that fit the patterns, below the first folder of `bases` that has such files.
 
-        `number`: 0 for photographs, 1 for label files (see File.side). Raises OvssError if a pattern names a subfolder
-        that is missing in this first folder.
+        Files that do not fit for a reason in `File.near`, such as another extension, are yielded as well. `number`: 0
+        for photographs, 1 for label files. Raises OvssError if a subfolder in a pattern does not exist.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]
         if base and (absent := next(filter(None, (lacking(base, pattern) for pattern in every)), None)):
-            raise OvssError(f"{self.key}: no such folder: {absent}. Complete the data, or remove that pattern")
+            raise OvssError(f"{self.key}: no such folder: {absent}. Complete the data, or remove its pattern")
         search = Search(base or bases[0], self.patterns, self.suffix)
         for match in search if base else ():
             if match.ending in self.endings:
@@ -67,7 +70,7 @@ class Side:
         return match.exact and match.ending in self.endings
 
     def _misspelled(self) -> str:
-        """Return advice if no file fits because of a common mistake in suffix or patterns; "" for other mistakes."""
+        """Return advice if the suffix has an extension, or if a pattern has a backslash; else ""."""
         stem, ending = split_ending(self.suffix)
         if stem and ending.lower() in self.endings:
             return f". A suffix must not include the extension: write {stem}"
@@ -94,7 +97,7 @@ class Side:
 
 
 def _remarks(what: str, addresses: Sequence[str]) -> Iterator[Fault]:
-    """Yield a note on ignored addresses, with their number and the first of them, if there are any."""
+    """Yield a note with the number of ignored addresses and the first of them. If there are none, yield nothing."""
     if addresses:
         yield Fault(f"{len(addresses)} {what}, such as {addresses[0]}", sure=False)
 
@@ -131,16 +134,16 @@ def _both(photographs: Side, truths: Side, bases: Sequence[str]) -> Iterator[Fil
 def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
     """Yield each file once. A file found by both sides is assigned to one of them.
 
-    If its extension fits the pattern of only one side, this side gets the file. If its extension fits both patterns,
-    the side with the longer suffix gets it. Raises OvssError if both suffixes are then equally long.
+    If the file's extension fits the pattern of only one side, the file belongs to this side. If it fits both patterns,
+    the file belongs to the side with the longer suffix. Raises OvssError if both suffixes are equally long.
     """
     for uri, group in groupby(every.in_order("uri, near, side"), attrgetter("uri")):
         kinds = list(group)
         sides = {file.side for file in kinds if not file.near}
         if len(sides) == 2 and suffixes[0] == suffixes[1]:
             raise OvssError(
-                f"{uri}: fits both `images` and `labels`, but cannot be photograph and label file. Write a different "
-                "pattern for each, or set label_suffix to the end of the label files' stems, such as _mask"
+                f"{uri}: fits both `images` and `labels`, but a file is either photograph or label file. Write a "
+                "different pattern for each, or set label_suffix to the end of the label files' stems, such as _mask"
             )
         side = suffixes.index(max(suffixes)) if len(sides) == 2 else kinds[0].side
         yield next(file for file in kinds if file.side == side)

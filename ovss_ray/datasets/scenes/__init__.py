@@ -7,7 +7,7 @@ each has 256 scenes for validation, and 1024 for testing:
 
     scenes:seen       the surfaces, and 32 combinations that occur in training
     scenes:held-out   the surfaces, and the 32 combinations that never occur in training
-    scenes:all        the surfaces and all combinations, to test the recognition of shapes
+    scenes:all        the surfaces and all 320 combinations
     scenes:847        the classes and scenes of scenes:all, and 517 names of things that occur in no scene
     scenes:instances  the classes and scenes of scenes:seen, with a mask per thing, for methods that are prompted.
                       Things with fewer than 64 visible pixels are not counted. In the label map, surfaces are ignored
@@ -15,10 +15,11 @@ each has 256 scenes for validation, and 1024 for testing:
 Two benchmarks evaluate one class at a time, as pascal5i does. An episode is a scene and a class that occurs in it:
 
     scenes:episodes             scenes of scenes:seen
-    scenes:episodes-held-out    scenes of scenes:held-out; their things occur in no training scene, as in an unseen fold
+    scenes:episodes-held-out    scenes of scenes:held-out; no training scene has their things, as in an unseen fold
 
 If other things hide a thing completely, its episode is not counted, as in pascal5i. Methods that segment all
-classes at once get the 42 names of the scenes; everything but the episode's class counts as background.
+classes at once get all 42 class names, of 10 surfaces and 32 things. Everything but the episode's class counts as
+background.
 
 Images are files scenes://VOCABULARY/SPLIT/NUMBER.png; their label files are NUMBER_labels.png. Instance files are
 NUMBER_instances.png, 16-bit: 1000 · (number of the thing, from 1) + index of its class, 0 for surfaces. The class
@@ -62,7 +63,7 @@ COMBINATIONS = tuple(Thing(*parts) for parts in product(COLOURS, NAMED, SHAPES))
 
 
 def _group_of_ten(thing: Thing) -> int:
-    """Return the group of a combination, 0 to 9. In a group, every pair of pattern and shape has exactly one colour."""
+    """Return the group of a combination, 0 to 9. A group has each pair of pattern and shape once, in one colour."""
     colour, pattern, shape = list(COLOURS), list(NAMED), list(SHAPES)
     return (colour.index(str(thing.colour)) + 3 * pattern.index(str(thing.pattern)) + 7 * shape.index(thing.shape)) % 10
 
@@ -85,15 +86,15 @@ def words(thing: Thing) -> tuple[str | None, str | None, str]:
 
 
 def absent_names() -> list[str]:
-    """Return the names of things that occur in no scene. They extend the 330 names of scenes:all to 847."""
+    """Return the 517 names of things that occur in no scene. With the 330 names of scenes:all, they are 847 names."""
     names = (f"{pattern} {colour} {shape}" for shape, colour, pattern in product(ABSENT, COLOURS, NAMED))
     return list(names)[: 847 - len(SURFACES) - len(COMBINATIONS)]
 
 
 def scene(occurring: Sequence[Thing], key: str, number: int, size: tuple[int, int] | None = None) -> Scene:
-    """Draw scene `number` of the series `key`. Equal arguments give equal scenes, bit by bit.
+    """Draw scene `number` of the series `key`, such as "seen/test". Equal arguments give equal scenes, bit by bit.
 
-    The size is (H, W) in pixels; if it is None, it is random.
+    `size`: (H, W) in pixels; None: a random size.
     """
     drawn, drawn_size = _begun(key, number)
     things = _things(drawn, occurring)
@@ -108,7 +109,7 @@ def class_names(occurring: Sequence[Thing], key: str, number: int) -> list[str]:
 
 
 def _things(drawn: np.random.Generator, occurring: Sequence[Thing]) -> list[Thing]:
-    """Choose the things of a scene from `occurring`. The random generator must already have drawn the size."""
+    """Choose the things of a scene from `occurring`. `drawn`: the random generator that `_begun` returns."""
     indices = drawn.integers(0, len(occurring), int(drawn.integers(*THINGS)))
     return [occurring[i] for i in indices]
 
@@ -135,7 +136,7 @@ def size(uri: str) -> tuple[int, int]:
 
 
 def _parsed(address: str) -> tuple[str, str, int]:
-    """Return vocabulary, series and number of the scene VOCABULARY/SPLIT/NUMBER. Raises FileNotFoundError."""
+    """Return vocabulary, series and number of a scene, such as seen, seen/test, 17. Raises FileNotFoundError."""
     vocabulary, split, number = [*address.split("/"), "", ""][:3]
     if vocabulary not in OCCURRING or split not in SPLITS or not number.isdigit():
         raise FileNotFoundError(f"no scene {address!r}; a valid address is scenes://seen/validation/17.png")
@@ -220,9 +221,9 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
 
 
 def _episodes(series: str, title: str, counts: Mapping[str, int]) -> Benchmark:
-    """Return a benchmark whose episodes are pairs of a scene and a class. Its labels are the classes, then background.
+    """Return a benchmark with an episode for each scene and each class in it. The last label is background.
 
-    `series`: name of the vocabulary whose scenes and label files are used.
+    `series`: benchmark, such as "seen", whose scenes, label files and classes are used.
     """
     scenes = BENCHMARKS[series]
     names, last = scenes.vocabulary.names, len(scenes.vocabulary)

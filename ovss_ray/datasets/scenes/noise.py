@@ -22,7 +22,7 @@ def _atlas() -> Mapping[str, Field]:
 
 
 def _box_blur(field: np.ndarray, radius: int) -> np.ndarray:
-    """Return the sum over a square of side 2 · radius + 1 around each element, with periodic borders."""
+    """Return the sum over a square of side 2 · radius + 1 around each element. The array continues periodically."""
     for axis in (0, 1):
         field = sum(np.roll(field, shift, axis) for shift in range(-radius, radius + 1))  # type: ignore[assignment]
     return field

@@ -11,7 +11,7 @@ from ovss_ray.datasets.scenes.noise import Field, noise
 
 
 def _cell(x: Field, period: np.float32) -> Field:
-    """Return the position of each coordinate within its period, 0 to 1."""
+    """Return the position of each coordinate within its period, as a fraction of the period, 0 to 1."""
     scaled = x / period
     return scaled - np.floor(scaled)
 
@@ -65,7 +65,7 @@ PATTERNS: Mapping[str, Callable[[np.random.Generator, Field, Field, np.float32],
     "halved": _halved,
     "shaded": _shaded,
 }
-"""Name → function that returns the share of a thing's second colour in each pixel, (h, w) float32 in 0..1.
+"""Name → function that returns the share, 0 to 1, of the second colour in each pixel, (h, w) float32.
 
 The arguments are a random generator, coordinates s and t of the pixels, (h, w), and the pattern's period.
 Coordinates and period are in units of the thing's radius.

@@ -34,7 +34,7 @@ RADIUS = (0.11, 0.24)
 
 @dataclass(frozen=True)
 class Thing:
-    """Appearance of a thing. None stands for a random colour or pattern that is not part of the class name."""
+    """Appearance of a thing. If colour or pattern is None, it is random, and not part of the class name."""
 
     colour: str | None
     pattern: str | None
@@ -66,7 +66,7 @@ def draw(drawn: np.random.Generator, size: tuple[int, int], things: Sequence[Thi
 
 
 def surfaces_of(drawn: np.random.Generator) -> list[str]:
-    """Return the names of a background and one or two grounds. They are the first random choices of `draw`."""
+    """Choose a background and one or two grounds at random; return their names. `draw` calls this function first."""
     return [str(drawn.choice(BACKGROUNDS)), *map(str, drawn.permutation(GROUNDS)[: drawn.integers(1, 3)])]
 
 
@@ -95,7 +95,7 @@ def _ground(drawn: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarr
 def _place(
     drawn: np.random.Generator, size: tuple[int, int], radius: float, places: Sequence[tuple[float, float, float]]
 ) -> tuple[float, float]:
-    """Return the centre x, y of a thing in pixels: of six random places, the place that hides earlier things least."""
+    """Try six random places for a thing. Return the centre x, y, in pixels, that hides earlier things least."""
     height, width = size
     margin = 0.7 * radius
     tried = [(float(drawn.uniform(0, width)), float(drawn.uniform(0, height))) for _ in range(6)]
@@ -144,14 +144,14 @@ def _turned(drawn: np.random.Generator, right: Field, down: Field) -> tuple[Fiel
 
 
 def _colour(drawn: np.random.Generator, name: str | None) -> np.ndarray:
-    """Return RGB, (3,) float32 in about 0..1: a variation of the named colour; a random colour if `name` is None."""
+    """Return RGB, (3,) float32 in about 0..1, similar to the named colour. If `name` is None, the colour is random."""
     if name is None:
         return drawn.random(3).astype(np.float32)
     return np.array(COLOURS[name], np.float32) + drawn.uniform(-0.06, 0.06, 3).astype(np.float32)
 
 
 def _second(drawn: np.random.Generator, main: np.ndarray) -> np.ndarray:
-    """Return the second colour (3,) of a pattern: darker than `main` if that is light, else lighter than `main`."""
+    """Return the second colour (3,) of a pattern: darker than `main` if `main` is light, else lighter than `main`."""
     strength = np.float32(drawn.uniform(0.55, 0.7))
     light = 0.3 * main[0] + 0.6 * main[1] + 0.1 * main[2] > 0.45
     return main * (1 - strength) if light else main + (1 - main) * strength

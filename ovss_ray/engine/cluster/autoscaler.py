@@ -12,7 +12,8 @@ from ovss_ray.engine.cluster import ray_internals
 def autoscaled() -> bool:
     """Return whether an autoscaler can add nodes to the connected cluster.
 
-    Ray reports a status even if no nodes can be added. Node types are then called "node_" and a hexadecimal number.
+    Ray reports a status even without an autoscaler. In this case, all node types in the status are called "node_" and a
+    hexadecimal number. If another node type is found, there is an autoscaler.
     """
     try:
         keys = import_module("ray._private.ray_constants")

@@ -34,9 +34,9 @@ def connect(settings: Mapping[str, str] = ray_internals.SETTINGS) -> Iterator[No
 
     `settings`: environment variables of a new local cluster. Those that the user has set keep their values.
 
-    A submitted Ray job uses the cluster to which it was submitted. If an interrupt will end the process, the connection
-    stays open until the process ends (see interrupts.left_connected). Raises OvssError if a cluster exists but does not
-    answer, or if Ray does not start on this machine.
+    A submitted Ray job uses the cluster to which it was submitted. If the block ends with an interrupt that also ends
+    the process, the connection is left open (see interrupts.left_connected). Raises OvssError if a cluster exists but
+    does not answer, or if Ray does not start on this machine.
     """
     ours = not ray.is_initialized()
     with ExitStack() as stack:
@@ -160,8 +160,8 @@ def _init() -> None:
 def _runtime() -> dict[str, Any] | None:
     """Return the runtime environment that passes the environment variables in HANDED_ON to workers on other machines.
 
-    For a submitted job, it contains only those variables that the job's own runtime environment lacks. If none is
-    lacking, return None. Ray merges the returned runtime environment with that of the job.
+    In a submitted job, Ray merges this environment with that of the job. Variables that the job's runtime
+    environment already sets are left out. If all are left out, return None.
     """
     brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
     variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}

@@ -53,7 +53,7 @@ class Step:
     workers: int
     """number of workers at the start"""
     reach: int
-    """number of workers under load, on the nodes that the cluster has now"""
+    """number of workers after Ray has added workers under load, on the nodes that the cluster has now"""
     columns: tuple[str, ...]
     """columns that its workers send on: to the next pool, or into the records"""
     reads: tuple[str, ...]
@@ -115,10 +115,10 @@ class Estimate:
         return self.size.store
 
     def limits(self) -> dict[str, float]:
-        """Return the images per second that each part of the cluster allows; {} without a probe.
+        """Return part of the cluster → the maximum images per second that this part can process; {} without a probe.
 
-        A pool allows as many images as its workers compute. GPUs and CPUs are shared by the pools that use them. The
-        driver process allows one block per DRIVER seconds.
+        The parts are the workers of each pool, the GPUs, the CPUs, and the driver process. All pools with GPUs share
+        the GPUs, and all other pools share the CPUs. The driver process needs DRIVER seconds per block.
         """
         if self.probed is None:
             return {}
@@ -131,7 +131,7 @@ class Estimate:
         return rates | {"the driver process": 1 / (DRIVER * blocks)}
 
     def travel(self) -> Blocks:
-        """Return the sizes of the blocks in which images travel between pools."""
+        """Return the number of images per block that one pool sends to the next (see pools/blocks.py)."""
         photograph = self.probed.bytes.get("image", 0.0) if self.probed else 0.0
         return sized([step.pool for step in self.steps], self.left, photograph, self.size.store)
 
@@ -175,7 +175,7 @@ def estimate(plan: RunPlan, size: Size, probed: Probed | None = None) -> Estimat
 
 
 def placed(plan: RunPlan, size: Size) -> list[Placed]:
-    """Return the pools of a run as they are placed on a cluster, without waiting for nodes."""
+    """Return the pools of a run, placed on a cluster of this size, even if it is too small."""
     return placement.place(placement.fused(plan.pools, size), size, placement.weights_of(plan.sources))
 
 
@@ -189,8 +189,8 @@ def this_machine(gpus: int) -> Size:
 def imagined(text: str) -> Size:
     """Return a cluster of equal nodes from a text such as "nodes=8,cpus=96,gpus=8,memory=500".
 
-    CPUs, GPUs and memory (GB) are those of a single node. The default is one node without GPUs; CPUs and memory must
-    be in the text. Raises OvssError for an invalid text.
+    `cpus`, `gpus` and `memory` (GB) are those of a single node. `cpus` and `memory` are required. Without `nodes`, the
+    cluster has one node. Without `gpus`, it has no GPUs. Raises OvssError for an invalid text.
     """
     pairs = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(","))
     numbers = {"nodes": 1.0, "gpus": 0.0, "memory": -1.0} | {key: _number(value) for key, value in pairs.items()}

@@ -17,16 +17,16 @@ IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
 
 The processes take 3 CPU seconds to start, and ray.init waits for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""Functions that `lean` disables: (module, object in it) → names of the object's functions."""
+"""Functions that `lean` replaces, so that Ray starts fewer processes: (module, object in it) → their names."""
 PERIOD = 0.1
-"""Minimum seconds between two sums of resource use within a step of Ray Data's loop (see Seldom)"""
+"""Seconds after which resource use is summed up again within the same step of Ray Data's loop (see Seldom)"""
 
 
 @contextmanager
 def lean() -> Iterator[None]:
     """Make ray.init start local clusters without the processes of IDLE during the block.
 
-    The agent of the node, without which the raylet ends, runs in Ray's minimal form: without a web server.
+    Ray's agent process is still started, since the raylet exits without it. The agent has no web server.
     """
     with ExitStack() as stack:
         for (module, owner), names in LEAN.items():
@@ -46,8 +46,9 @@ def lean() -> Iterator[None]:
 class Seldom:
     """Callback of Ray Data that makes it sum up the use of CPUs and memory less often.
 
-    The sum is made once per step of Ray Data's loop, not per block. A step takes about 0.1 s, and starts new workers at
-    its end. The next step begins with a new sum, so pools do not grow twice for the same free CPUs.
+    Without it, Ray Data sums up once per block. With it, Ray Data sums up at the start of each step of its loop. If the
+    step takes longer than PERIOD, Ray Data sums up again. At the end of a step, Ray Data starts new workers on free
+    CPUs. The sum of the next step includes these workers, so the same CPUs are not used for further workers.
     """
 
     due = 0.0

@@ -44,7 +44,7 @@ class Placed:
         return Need(self.cpus, self.gpus, self.resources, self.labels)
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments with which Ray places a worker of this pool, or a task with the same needs."""
+        """Return Ray's options for a worker: num_cpus, and num_gpus, resources and label_selector if they are set."""
         optional = {"num_gpus": self.gpus, "resources": dict(self.resources), "label_selector": dict(self.labels)}
         return {"num_cpus": self.cpus, **{name: value for name, value in optional.items() if value}}
 
@@ -84,8 +84,8 @@ HEAVY = 100e6
 NETWORK_FILES = 4
 """Maximum number of files for the weights of one stage.
 
-A stage with more files is assumed to read predictions from disk. Only its first NETWORK_FILES files are checked
-before a run. The sizes of its files do not count as memory of a worker."""
+A stage with more files is assumed to read predicted label maps from its files, not weights. Its files
+then do not count as memory of a worker. Only its first file is checked before a run."""
 LIGHT = 0.25
 """CPUs of a worker that only decodes images or computes metrics, on a cluster with fewer than 8 CPUs"""
 
@@ -93,12 +93,11 @@ LIGHT = 0.25
 def fused(pools: Sequence[Pool], size: Size) -> list[Pool]:
     """Return the pools of a config. On a cluster without GPUs, light pools are merged into neighbouring pools.
 
-    A pool is light if no stage can use a GPU, for example if it only decodes images. A light pool is merged only if all
-    of its settings have their default values.
+    A pool is light if `cpus` is "auto" and no stage can use a GPU. An example is a pool that only decodes images. A
+    light pool is merged only if all of its settings have their default values.
 
     With a GPU, light pools run in separate processes, which keeps the GPU busy. Without a GPU, these processes would
-    compete with the networks for the CPUs. Each process also costs its start, its idle time, and the transfer of
-    images.
+    compete with the networks for the CPUs. Further processes also take time to start, and to receive images.
     """
     if size.gpus:
         return list(pools)
@@ -130,7 +129,7 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     - Light pool, cluster with 8 CPUs or more: up to one worker per four CPUs, each with one CPU.
     - Other pools, cluster with GPUs: one worker per GPU. Several pools share each GPU in equal parts (see sharing.py).
     - Other pools, cluster without GPUs: they share the remaining CPUs, one single-threaded worker per CPU.
-    - Tasks that write records: 0.25 CPU is reserved.
+    - Tasks that write records: 0.25 CPU is reserved for all of them together.
 
     If memory or the config allows fewer workers than CPUs, each worker without a GPU gets up to four threads. If nodes
     may join, pools with GPUs may grow beyond the workers that fit now: Ray adds workers when nodes join.
@@ -153,9 +152,9 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
-    """Return the number of workers per pool that fit the nodes' memory. Light pools are left out.
+    """Return the number of workers per pool that fit the memory of all nodes, if the pools share it equally.
 
-    `weights`: bytes of the weights that one worker loads.
+    Light pools do not count. `weights`: bytes of the weights that one worker loads.
     """
     return size.memory / max(1, sum(not is_light(pool) for pool in pools)) / (HEAP + weights)
 
@@ -284,12 +283,15 @@ def _placed(pool: Pool, need: Need, workers: tuple[int, int, int], batch: int) -
 
 
 def _growing(pool: Pool, most: int, size: Size) -> int:
-    """Return the maximum number of workers: sharing.MOST if `workers` is "auto" and nodes may join, else `most`."""
+    """Return the maximum number of workers of a pool. `most`: the maximum on the nodes that the cluster has now.
+
+    If `workers` is "auto" and further nodes may join, return sharing.MOST. Otherwise, return `most`.
+    """
     return sharing.MOST if size.grows and pool.workers == "auto" else most
 
 
 def _workers(pool: Pool, most: int) -> tuple[int, int]:
-    """Return the minimum and maximum number of workers of a pool: 1 and `most` if the config says "auto"."""
+    """Return the minimum and maximum number of workers from a pool's config. `workers: auto` means 1 to `most`."""
     if pool.workers == "auto":
         return 1, max(1, most)
     return pool.workers if isinstance(pool.workers, tuple) else (pool.workers, pool.workers)

@@ -54,9 +54,9 @@ def weights_of(plan: RunPlan) -> dict[str, str]:
 def see_everywhere(uris: Sequence[str], options: str) -> None:
     """Check that every node can access the files and folders `uris`.
 
-    `options` names the command-line options that the error message suggests to correct. A cluster of one node is not
-    checked unless files are remote, since this process has already read the files. A node that dies during the check is
-    skipped. Raises OvssError that names the node and the files that it cannot access.
+    `options`: names of command-line options, which the error message advises to correct. If the cluster has one node,
+    it is checked only if a file is remote. Local files were already read by this process. A node that dies during the
+    check is skipped. Raises OvssError that names the node and the files that it cannot access.
     """
     nodes = _alive()
     remote = any(not files.is_local(uri) and not uri.startswith(("scenes://", inline.SCHEME)) for uri in uris)
@@ -131,9 +131,9 @@ def _unseen(uris: Sequence[str]) -> list[str]:
 def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Placed]:
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
-    If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, the
-    config's `patience` is used if it is longer. Raises OvssError if the cluster is too small at the end of the wait.
-    Ray itself would wait forever, without a message. Nodes that have joined during the wait are checked (see `run`).
+    If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, wait
+    up to the longer of this time and the config's `patience`. Raises OvssError if the cluster is too small after the
+    wait. Ray itself would wait forever, without a message. Nodes that join during the wait are checked (see `run`).
 
     `say` prints the progress of the wait, and the warnings of placement.on_cpus, placement.bf16_on_cpus and idle_gpus.
     """
@@ -152,7 +152,8 @@ def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Pl
 def idle_gpus(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: float) -> str:
     """Return a warning if GPUs have no worker because the nodes have too little memory, else "".
 
-    `pools`: those of the config. `placed`: the same pools on the cluster. `weights`: see placement.place.
+    `pools`: pools of the config. `placed`: the same pools, in the same order, after placement on the cluster.
+    `weights`: bytes of the weights that one worker loads.
     """
     idle = size.gpus - sum(pool.first * pool.gpus for pool in placed)
     if idle < 1:

@@ -30,12 +30,14 @@ IMAGES = 16
 def probe(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) -> Probed:
     """Run IMAGES images through all stages, and return the measurements. Nothing is written into the run's folder.
 
-    The first batch of each pool warms up the stages. Its times count only if there is no other batch.
-    Prepared arrays, such as text embeddings, are cached for the run. `say` prints messages. Raises OvssError if a stage
-    writes files for later use, or if all images fail.
+    The first batch of each pool warms up the stages, so its times are ignored. If it is the only batch, its times are
+    used. Prepared arrays, such as text embeddings, are cached for the run. `say` prints messages. Raises OvssError if a
+    stage writes files for later use, or if all images fail.
     """
     if exporting := [stage.use for stage in plan.config.stages() if stage.kind().exports]:
-        raise OvssError(f"--probe: the stage {exporting[0]} writes files, so it runs in `ovss evaluate` only")
+        raise OvssError(
+            f"--probe: the stage {exporting[0]} writes files, so it runs in `ovss evaluate` only. Omit --probe"
+        )
     with tempfile.TemporaryDirectory() as folder:
         pools = [_writing_to(folder, pool) for pool in pools]
         shared = _prepared(plan, pools, say)
@@ -58,7 +60,7 @@ def probe(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) ->
     if errors:
         say(f"{len(errors)} of {len(rows['error'])} images of the probe failed. The last error: {errors[-1]}")
     if len(errors) == len(rows["error"]):
-        raise OvssError("--probe: all images failed, so there is no estimate")
+        raise OvssError("--probe: all images failed, so there is no estimate. Fix the error above, or omit --probe")
     prepared = sum(array.nbytes for array in shared.values())
     return Probed(len(rows["error"]), seconds, sizes, start, prepared)
 

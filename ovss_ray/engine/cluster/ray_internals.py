@@ -7,7 +7,7 @@ is missing. Ray is imported inside functions, after the variables of BEFORE_IMPO
 | API of Ray | kind in Ray 2.60 | used in | consequence if a release lacks it |
 |---|---|---|---|
 | `ray._private.worker._global_node` | private | own_node | unneeded processes stay; Ray cleans up a failed start |
-| `Node.is_head` | private | own_head | a local cluster counts as one to which nodes may be added |
+| `Node.is_head` | private | own_head | a run assumes that nodes may join its local cluster |
 | status of the autoscaler | private | autoscaler | runs wait for nodes only with --wait-for |
 | `Node.start_log_monitor`, `start_api_server`, `start_monitor` | private | lean_start | unneeded processes run |
 | `get_dashboard_dependency_error` | private | lean_start | Ray's agent of the node has a web server |
@@ -23,12 +23,12 @@ is missing. Ray is imported inside functions, after the variables of BEFORE_IMPO
 | wording of errors from workers | undocumented | user_error | Ray's traceback is shown |
 | format of Ray's log lines | undocumented | ray_start.NOISE | more lines on the terminal |
 | wording of errors from ray.init | undocumented | ray_start.CAUSES | less specific error if Ray does not start |
-| restart of dead workers by Ray Data | default | pools.ray_data._map | each death ends a round (Watch.note_death) |
+| restart of dead workers by Ray Data | default | pools.ray_data._map | each death ends a round (evaluate._finish) |
 | namespace of Serve's actors | private | SERVE | if Serve does not start, some of its actors stay |
 | `serve.delete(_blocking=False)` | private argument | delete_application | a thread waits for the deletion |
 | `DeploymentHandle.broadcast` | not annotated | ask_replicas | /metrics lacks the values of the replicas |
 | `BackpressureConfig` | alpha | busy_answer | a busy service answers 503 instead of 429 |
-| `RequestRouter`, `PendingRequest`, `RunningReplica` | alpha | deployments.routing | prompts encode the image again |
+| `RequestRouter`, `PendingRequest`, `RunningReplica` | alpha | deployments.routing | clicks encode images again |
 | `os._exit` at the end of a worker | workaround | worker._leave | see HANGS_AT_EXIT |
 """
 
@@ -87,10 +87,10 @@ BEFORE_IMPORT = {
 }
 """Environment variables that are set before Ray is imported, since Ray reads them on import: name → value."""
 LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-"""Environment variables that are also set before Ray is imported, if the cluster is local: name → value.
+"""Environment variables that, for a local cluster, are set in addition to BEFORE_IMPORT: name → value.
 
-If `uv run` started the program, Ray by default packs the current folder, including all data, into an archive.
-It sends the archive to the workers, and starts each worker with `uv run`. A local cluster does not need this."""
+They switch off a feature of Ray for programs that `uv run` started. By default, Ray packs the current folder, including
+all data, into an archive. It sends the archive to the workers, and starts each worker with `uv run`."""
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
 DAEMONS = ("gcs_server", "raylet")
@@ -105,7 +105,7 @@ The C++ clean-up waited forever for a destroyed lock, as in github.com/ray-proje
 
 @cache
 def report_missing(touch: str, cost: str) -> None:
-    """Log a warning, once, that this Ray release lacks the API `touch`. `cost` states the consequence."""
+    """Log a warning, only once, that this Ray release lacks an API. `touch`: the API. `cost`: the consequence."""
     logging.getLogger(__name__).warning("Ray no longer has %s: see engine/cluster/ray_internals.py. %s", touch, cost)
 
 

@@ -206,8 +206,8 @@ def _hurried(local: bool) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Remove lines that match NOISE from standard error during the block. All other lines are passed on.
 
-    Ray's C++ code logs at level INFO until it has read RAY_BACKEND_LOG_LEVEL. Lines are removed
-    only if this variable is SILENT, so not if the user has set another level.
+    Until Ray's C++ code has read RAY_BACKEND_LOG_LEVEL, it logs at level INFO. Lines are removed only if this variable
+    has the value SILENT. If the user has set another level, all lines are passed on.
     """
     if os.environ.get("RAY_BACKEND_LOG_LEVEL") != SILENT:
         yield

@@ -10,7 +10,7 @@ from ovss_ray.engine.cluster.nodes import UNIT, Need, Room, Size, packed
 MOST = 100_000
 """Largest number of workers of a pool"""
 SCRAP = 0.01
-"""CPUs of a worker with `cpus: auto` on a node whose CPUs are all in use"""
+"""Minimum CPUs of a worker with `cpus: auto`, even if the CPUs of its node are all in use"""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) ->
     as fast as its stages allow, since its workers compute whenever images wait for them. Pools whose config sets the
     number of workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
 
-    `reserve`: number of CPUs to keep free on each node. It counts as 0 if the nodes without GPUs have this number of
-    free CPUs in total. `fitting`: largest number of workers that fit the memory.
+    `reserve`: number of CPUs to keep free on each node. If the nodes without GPUs have this number of free CPUs in
+    total, no CPUs are kept free. `fitting`: maximum number of workers of one pool that fit the memory.
     """
     shares: list[Share] = []
     for part in _parts(pools):

@@ -58,10 +58,11 @@ def for_pools(
 ) -> list[Placed]:
     """Return the pools, placed on the cluster. If the cluster is too small, wait for nodes.
 
-    If an autoscaler can add nodes, also wait while networks would run on CPUs because the cluster has no GPU. Nodes for
-    the minimum number of workers are then requested. The wait lasts at most `least` seconds; with an autoscaler,
-    `patience` seconds if this is longer. `weights`: bytes of the weights of a worker. Raises OvssError if the cluster
-    is still too small at the end.
+    If an autoscaler can add nodes, also wait while networks would run on CPUs because the cluster has no GPU. During
+    the wait, the autoscaler is requested to add nodes for the minimum number of workers.
+
+    `least`: maximum seconds to wait without an autoscaler. With an autoscaler, the maximum is the longer of `least` and
+    `patience`. `weights`: bytes of the weights of a worker. Raises OvssError if the cluster is still too small.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
@@ -107,10 +108,11 @@ def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: 
 
 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
-    """Return the pools as they would be placed if the nodes to request had joined the cluster.
+    """Return the pools, placed on an imagined larger cluster. Their workers show which nodes to request.
 
-    A cluster without GPUs gets a GPU if `slow`, or if a pool must have one. Else it gets CPUs: a node type with GPUs
-    may not exist. Each worker with networks then needs one CPU, since `cpus: auto` would take most of a large node.
+    A cluster without GPUs is enlarged by GPU_NODE if `slow`, or if a pool must have a GPU. Otherwise it is enlarged by
+    CPU_NODE, since node types with GPUs may not exist. On CPU_NODE, each worker with networks gets one CPU, since
+    `cpus: auto` would take most of the node. A cluster with GPUs is not enlarged.
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))
@@ -149,8 +151,8 @@ def _looks(
 def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
     """Request nodes from the autoscaler during the block. Yield a function that repeats the request.
 
-    Ray keeps only the last request of a cluster. Another command that waits, or stops waiting, may have replaced it.
-    Without an autoscaler, Ray ignores the request.
+    The request must be repeated. Ray keeps only the latest request of a cluster. Another command may therefore replace
+    or withdraw the request of this command. Without an autoscaler, Ray ignores requests.
     """
     if not needs:
         yield lambda: None

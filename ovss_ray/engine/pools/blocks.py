@@ -1,7 +1,8 @@
 """Size of the blocks in which images travel between pools. This module does not import Ray.
 
 The driver process handles every block between two pools, which takes it about 10 ms of CPU. With few workers, a block
-is one batch. With many workers, a block has several batches, or the driver process could not keep them busy.
+is one batch. With many workers, a block has several batches. Otherwise the driver process could not keep the workers
+busy.
 """
 
 import math
@@ -17,11 +18,11 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Maximum of workers × pools at which a block is a single batch; workers: those of the largest pool"""
+"""Maximum of (workers of the largest pool) × (number of pools) at which a block is a single batch"""
 MOST = 64
-"""Maximum number of images in a block of several batches: 67 MB of photographs of 512 × 683 pixels"""
+"""Maximum number of images in a block of several batches; 64 photographs of 512 × 683 pixels have 67 MB"""
 BYTES = 128e6
-"""Maximum bytes of the photographs in a block of several batches: 20 images of 2048 × 1024 pixels.
+"""Maximum bytes of the photographs in a block of several batches, such as 20 photographs of 2048 × 1024 pixels.
 
 Ray Data splits larger blocks, and a worker would have to join them again."""
 HELD = 3
@@ -33,8 +34,8 @@ SAMPLE = 8
 SHARE = 32
 """Minimum number of blocks per worker, if a block has several batches.
 
-More blocks waste less time: a worker idles for about half a block at the end, and a dead worker's block is computed
-again."""
+If there are more blocks, each block is smaller, and less time is wasted. At the end of a run, a worker idles for about
+the time of half a block. If a worker dies, its block is computed again."""
 LIMIT = 10_000
 """Maximum number of blocks of a run, since the driver process holds all of them"""
 
@@ -46,7 +47,7 @@ class Blocks:
     images: int
     """number of images per block; 0: a block is one batch, whose size depends on the pool"""
     rows: int
-    """number of manifest rows per block before the first pool, a multiple of this pool's batch"""
+    """number of manifest rows in each block that the first pool receives; a multiple of the first pool's batch"""
 
     def call(self, pool: Placed) -> int:
         """Return the number of images with which a worker of a pool is called: one or more batches."""

@@ -58,7 +58,7 @@ class Gauges:
     """name and labels of a counter → its value"""
 
     def set(self, samples: Sequence[Sample]) -> None:
-        """Export values. A counter never decreases: after a restart of this process, it begins with the total."""
+        """Export values. An exported counter never decreases, even if a restart of this process resets `totals`."""
         for sample in samples:
             kind = KINDS[sample.name]
             labels = dict(zip((RUN, *kind.labels), (self.run, *sample.labels), strict=True))

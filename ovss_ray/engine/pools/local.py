@@ -43,7 +43,7 @@ def reused() -> Iterator[None]:
 
 
 def release(options: Mapping[str, Any] | None = None) -> list[Any]:
-    """Return the idle workers if they have these options of Ray. Otherwise, end their processes and return []."""
+    """Return the idle workers if Ray started them with `options`. Otherwise, end their processes and return []."""
     pools = list(_idle or ())
     (_idle or []).clear()
     workers = [worker for pool in pools for worker in pool.workers]
@@ -125,8 +125,8 @@ class LocalPool:
     def _results(self, manifest: pa.Table, setup: Any) -> Iterator[pa.Table]:
         """Yield the results of the batches in the order of completion.
 
-        After its first result, a worker has two batches: one in progress, and one that waits. The last batches go to
-        workers without a batch.
+        After its first result, a worker has two batches: one in progress, and one that waits. Near the end of
+        the manifest, a worker gets a batch only if it has none.
         """
         rows, begin = self.pool.batch, 0
         busy: dict[Any, Any] = {}

@@ -57,8 +57,7 @@ def receipts(
 def _map(images: Dataset, pool: Placed, rows: int, workers: tuple[int, int], arguments: Mapping[str, Any]) -> Dataset:
     """Return the dataset that results when a pool of workers runs its stages on the rows.
 
-    `rows`: number of images with which a worker is called. `workers`: initial and maximum number of workers. Workers
-    beyond the number of blocks would have no work.
+    `rows`: number of images with which a worker is called. `workers`: initial and maximum number of workers.
 
     Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
     limit: it decides which images to skip, and stops the run after too many deaths.

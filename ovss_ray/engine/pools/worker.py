@@ -32,7 +32,9 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary
 RETRIES = 2
 """Number of further attempts to compute the arrays of a stage, if the process that computes them dies"""
 AGE = 1.0
-"""Seconds after which the remaining images of a block are registered again"""
+"""Seconds after which a worker registers the remaining images of a block again.
+
+The ledger then notices that the worker makes progress. If the worker dies, fewer images may be the cause."""
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
 
@@ -90,8 +92,8 @@ class Worker:
     def _begin_together(self, names: list[str]) -> bool | None:
         """Register the images of several batches of a light pool in one message, since a batch takes only milliseconds.
 
-        Return True if the images may run in batches, and False if a worker has died during some of them.
-        Return None for a single batch, and for a pool that is not light: nothing was registered.
+        Return True if the images may run in batches. Return False if a worker has died while processing some of them.
+        If there is only one batch, or if the pool is not light, register nothing and return None.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None

@@ -143,7 +143,7 @@ class Tracking(Relay):
             yield
 
     def changed(self) -> None:
-        """Send the numbers, unless they were sent less than EVERY seconds ago."""
+        """Send the numbers if at least EVERY seconds have passed since they were sent last."""
         if time.monotonic() - self.sent >= EVERY:
             self._send()
 

@@ -1,8 +1,9 @@
 """The process of one tracker: `python -m ovss_ray.engine.trackers`. It reads messages from stdin, as lines of JSON.
 
-The first message names the tracker, its target and the run's folder. Then follow {"log": values, "images": number}, and
-at the end {"finish": true}. If the input ends without {"finish": true}, the run was interrupted. Each line on stdout
-has the fields `where`, `fault` (see Process) and `done`.
+The first message names the tracker, its target and the run's folder. The next messages are {"log": values, "images":
+number}. The last message is {"finish": true}. If the input ends without {"finish": true}, the run was interrupted. The
+process answers on stdout, as lines of JSON with the fields `where`, `fault` (see Process) and `done`. `done` is true
+after the last message.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ LINGER = 120.0
 
 
 class Delivery:
-    """Connection to a tracker, and its latest fault. If connecting failed, the next message tries again."""
+    """Connection to a tracker, and its latest fault. If connecting fails, `deliver` tries again later."""
 
     def __init__(self, first: Message, replies: TextIO) -> None:
         self.first, self.replies = first, replies
@@ -58,7 +59,7 @@ class Delivery:
         return True
 
     def reply(self, done: bool = False) -> None:
-        """Send `where`, `fault` and `done` to the process of the run, as a line of JSON."""
+        """Send a line of JSON to the process of the run. `done`: True after the last message of the run."""
         answer = {"where": self.where, "fault": self.fault, "done": done}
         self.replies.write(json.dumps(answer) + "\n")
         self.replies.flush()

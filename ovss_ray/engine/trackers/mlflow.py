@@ -22,7 +22,9 @@ EXPERIMENT = "ovss_ray"
 UID = "ovss_ray.uid"
 """Tag by which a resumed run is recognised."""
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""Environment variables without which MLflow's client would retry for minutes. The user's values take precedence."""
+"""Environment variables that shorten the retries of MLflow's client. Variables that the user has set keep their values.
+
+By default, the client retries for minutes."""
 TOGETHER = 100
 """Largest number of parameters that MLflow accepts in one request."""
 LETTERS = 6000

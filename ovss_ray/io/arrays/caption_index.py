@@ -22,9 +22,9 @@ from ovss_ray.io import files
 from ovss_ray.io.files.cache import cache_folder
 
 BLOCK = 1 << 26
-"""Maximum bytes in float32 of a block of embeddings; the block's similarities to the queries have the same limit"""
+"""Maximum bytes of a block of embeddings in float32, and also of the block's similarities to the queries"""
 SURPLUS = 32
-"""Number of extra candidates: for `count` results, a search compares 2 · count + SURPLUS captions in float64"""
+"""Extra candidates of a search. To return `count` results, it finds 2 · count + SURPLUS candidates in float32."""
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -59,7 +59,10 @@ def read_texts(path: str | Path, column: str = "caption") -> list[str]:
 
 
 def _parquet(path: str | Path, column: str) -> list[str]:
-    """Return the texts of a column. Raises OvssError for an empty text: row i must match row i of the embeddings."""
+    """Return the texts of a column. Raises OvssError for an empty text, since no row can be skipped.
+
+    Row i of the column must match row i of the embeddings.
+    """
     try:
         with files.opened(path) as file, pq.ParquetFile(file) as table:
             if column not in table.schema_arrow.names:
@@ -84,8 +87,9 @@ def digest(texts: Sequence[str]) -> str:
 class CaptionIndex:
     """Captions and their embeddings, searched by exact inner product.
 
-    `vectors` (N, D) is float16 or float32, and may be memory-mapped. With `faiss`, the library faiss proposes the
-    candidates; it holds a copy of the embeddings in float32. The result is the same up to rounding.
+    `vectors` (N, D) is float16 or float32, and may be memory-mapped. With `faiss`, the library faiss finds the
+    candidates of a search. For this, the library copies the embeddings as float32. The results with and without faiss
+    are the same up to rounding.
     """
 
     def __init__(self, texts: Sequence[str], vectors: np.ndarray, faiss: bool = False) -> None:
@@ -103,8 +107,9 @@ class CaptionIndex:
     def search(self, queries: np.ndarray, count: int) -> list[list[Hit]]:
         """Return the `count` most similar captions of each query (Q, D) float32, best first; on ties, by row.
 
-        The embeddings are multiplied block by block in float32. The similarities of the best candidates are then
-        computed in float64, one by one. So the result of a query does not depend on other queries.
+        First, 2 · count + SURPLUS candidates per query are found in float32, for all queries together. Rounding in this
+        step may depend on the other queries. Therefore the candidates' similarities are computed again in float64, for
+        each query alone, and ranked.
         """
         most = min(len(self), 2 * count + SURPLUS)
         if self._faiss is None:
@@ -176,7 +181,7 @@ def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarr
         return np.load(file, mmap_mode="r")
     except OSError as failure:
         raise OvssError(
-            f"{file}: cannot write or read the index of captions: {failure}. Set OVSS_CACHE to a folder"
+            f"{file}: cannot write or read the index of captions: {failure}. Set OVSS_CACHE to a writable folder"
         ) from failure
 
 

@@ -19,10 +19,11 @@ BLOCK = 2**16
 
 
 def mapped(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
-    """Return the rows of all parts as a table. The parts have this schema, and one of them is in memory at a time.
+    """Return the rows of all `parts` as one table. All parts have the schema `schema`. They are read one by one.
 
     A table of more than about FEW · CHUNK rows is memory-mapped: only the pages that are read occupy memory. Its file
-    is deleted together with the table. Raises OvssError if the file cannot be written, and any error of `parts`.
+    is deleted together with the table. Raises OvssError if the file cannot be written. Errors that occur while a part
+    is read are passed on.
     """
     stream = _joined(parts)
     first = list(islice(stream, FEW + 1))

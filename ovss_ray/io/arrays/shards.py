@@ -1,9 +1,9 @@
 """Arrays on disk by key, in shards: each shard is a safetensors file with many arrays.
 
-A shard's name is the digest of its keys and of its source, such as a network. So writing the same arrays again replaces
-the file, and processes with different arrays write different files. After a killed run, several shards of a source may
-have the same key, with equal arrays. Shards are written to any file system. They are read from a local or mounted
-folder, one array at a time.
+A shard's name is the digest of its source, such as a network, and of its keys. If the same arrays are written again,
+the name is the same, and the file is replaced. Shards with different keys have different names. After a killed run, the
+next run may write the same keys in other groups. Several shards of a source then have the same key, with equal arrays.
+Shards are written to any file system. They are read from a local or mounted folder, one array at a time.
 """
 
 import hashlib
@@ -64,7 +64,10 @@ class Shards:
     def get(self, key: str) -> np.ndarray:
         """Return the array of a key. Raises OvssError if no shard has it."""
         if key not in self.places:
-            raise OvssError(f"{self.folder}: no shard has the key {key!r}, among {len(self.places)} keys")
+            raise OvssError(
+                f"{self.folder}: no shard has the key {key!r}. The shards have {len(self.places)} other keys. Write "
+                "the array of this key, or check the path of the folder"
+            )
         with safetensors.safe_open(self.places[key], "np") as shard:
             array: np.ndarray = shard.get_tensor(key)
             return array

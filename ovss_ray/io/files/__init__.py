@@ -123,11 +123,12 @@ def _lost_link(uri: str | Path) -> str:
 def stamp(uri: str) -> str:
     """Return a string that changes when a file changes, without reading the file.
 
-    The stamp of a local file consists of size, modification time, change time and inode. A copy has another stamp.
-    The stamp of a remote file consists of its URI and of its size, times and checksums, if known.
-    So two remote files of equal size have different stamps. In an archive or table, the stamp is the position and the
-    archive's stamp. The stamp of a missing file is "absent". If nothing is known about a file, or it cannot be
-    accessed, its stamp is "". The stamp of an inline address is its digest.
+    - local file: size, modification time, change time and inode. A copy of the file has another stamp.
+    - remote file: size, times and checksums, if known, and the URI. Without the URI, two files could have equal stamps.
+    - file in an archive, cell of a table: its position there, and the stamp of the archive or table
+    - inline address: its digest
+    - missing file: "absent"
+    - file that cannot be accessed, or about which nothing is known: ""
     """
     if inline.is_inline(uri):
         return inline.digest(uri)

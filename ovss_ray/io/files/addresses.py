@@ -10,10 +10,13 @@ _WEB = ("http", "https")
 _USER = re.compile(r"(https?://)[^/\s@]*@|(\w://)[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
 """Pattern of a user name in a web address, or of user name and password in any URI."""
 _PASSWORD = re.compile(r"[a-z0-9+.]+://[^/\s@]*:[^/\s@]*@", re.IGNORECASE)
-"""Pattern of the beginning of a URI with a password. `container@account`, without a colon, is usual for Azure."""
+"""Pattern of the beginning of a URI with a password. Azure's `container@account` has no colon, so it does not match."""
 _QUERY = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _KEY = re.compile(r"[?&][^=/&]*(?:secret|password|token|signature|sig|credential|access_?key)[^=/&]*=.*", re.IGNORECASE)
-"""Pattern of query parameters that may hold a key. Outside http(s), other text after `?` belongs to the path."""
+"""Pattern of query parameters that may hold a key, such as `?token=…`.
+
+For http(s), every query is refused. For other schemes, `?` may be a part of a path. There, only a query that matches
+this pattern is refused."""
 
 
 def shown(uri: str | Path) -> str:

@@ -101,7 +101,7 @@ def _of(archive: str, stamp: str) -> Index:
                 cache.trim()
         return Index(archive, file)
     except (OSError, sqlite3.Error) as failure:
-        raise OvssError(f"{file}: cannot be written: {failure}. Set OVSS_CACHE to a folder") from failure
+        raise OvssError(f"{file}: cannot be written: {failure}. Set OVSS_CACHE to a writable folder") from failure
 
 
 def _make(archive: str, file: Path) -> None:
@@ -139,14 +139,21 @@ def _fill(base: sqlite3.Connection, archive: str) -> None:
 
 
 def _place_of(base: sqlite3.Connection, path: str) -> str:
-    """Return the place of the file to which a hard link leads. If no earlier file has this path, return a reason."""
+    """Return the place of the file `path`, to which a hard link leads (see Member.place).
+
+    If the index has no such file yet, return the reason why the link cannot be read.
+    """
     folder, _, name = path.rpartition("/")
     row = base.execute("SELECT place FROM members WHERE folder = ? AND name = ?", (folder, name)).fetchone()
     return row[0] if row else f"it is a link to {path!r}"
 
 
 def _members(archive: str) -> Iterator[tuple[str, str]]:
-    """Yield path and place (see Member.place) of each file. For an unreadable file, a reason replaces the place."""
+    """Yield the path and the place (see Member.place) of each file.
+
+    For a file that cannot be read, yield the reason instead of the place, such as "it is encrypted". For a hard link,
+    yield "same as" and the path of the file to which it leads.
+    """
     listed = _of_zip if archive.lower().endswith(".zip") else _of_tar
     try:
         with _opened(archive) as file:

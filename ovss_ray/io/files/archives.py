@@ -44,7 +44,7 @@ class Member:
     offset: int
     """first byte of the content in a tar archive, or of the local header in a zip archive"""
     length: int
-    """number of bytes from `offset` on: the data in a tar archive; all bytes up to the next header in a zip archive"""
+    """number of bytes from `offset` to the end of the content (tar archive), or to the next header (zip archive)"""
     size: int
     """number of bytes of the content"""
     crc: int | None = None
@@ -106,7 +106,7 @@ def _is_remote_file(uri: str, minute: int) -> bool:
 
 
 def _minute() -> int:
-    """Return a number that changes every minute, as a cache key: facts about remote archives are cached until then."""
+    """Return the number of the current minute. As a cache key, it makes cached facts expire after at most a minute."""
     return int(time.monotonic() // 60)
 
 
@@ -167,7 +167,7 @@ def _of_tar(member: Member, data: bytes) -> bytes:
 def _of_zip(member: Member, data: bytes) -> bytes:
     signature, method, *lengths = _HEADER.unpack_from(data)
     if signature != b"PK\x03\x04":
-        raise ValueError("no file begins at its position")
+        raise ValueError(f"no file begins at byte {member.offset}")
     body = data[_HEADER.size + sum(lengths) :]
     plain = body[: member.size] if method == STORED else zlib.decompressobj(-15).decompress(body, member.size + 1)
     if len(plain) != member.size or zlib.crc32(plain) != member.crc:

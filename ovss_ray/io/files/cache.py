@@ -19,7 +19,7 @@ LIMIT = "OVSS_CACHE_GB"
 DEFAULT = 20.0
 """Default limit in GB"""
 YOUNG = 600.0
-"""Seconds after a file's last use in which it is not deleted, since a process may soon open it"""
+"""Minimum seconds between the last use of a file and its deletion. Until then, a process may be about to open it."""
 
 
 def cache_folder() -> Path:
@@ -40,7 +40,7 @@ def limit() -> int:
 
 
 def kept(name: str) -> Path:
-    """Return the path of a file in the folder `files` of the cache. If it exists, it counts as used now."""
+    """Return the path of a file in the folder `files` of the cache. If it exists, mark it as used now (see `trim`)."""
     path = cache_folder() / "files" / name
     with contextlib.suppress(OSError):  # it does not exist yet, or the cache is read-only, but still of use
         os.utime(path)
@@ -89,7 +89,9 @@ def local_copy(uri: str) -> Path:
             aside.replace(copy)
             trim()
         except OSError as failure:
-            raise OvssError(f"{copy}: cannot be written: {failure.strerror}. Set OVSS_CACHE to a folder") from failure
+            raise OvssError(
+                f"{copy}: cannot be written: {failure.strerror}. Set OVSS_CACHE to a writable folder"
+            ) from failure
     return copy
 
 

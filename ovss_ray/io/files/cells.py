@@ -69,7 +69,7 @@ def content(cell: Cell) -> bytes:
 def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
     """Raise OvssError if a table lacks a column, or if a column has the wrong type.
 
-    `columns`: key of the data set's description → name of a column with images. `ids`: name of the column with ids.
+    `columns`: "images" or "labels" → name of the column with these images. `ids`: name of the column with ids.
     """
     schema = opened(table, _stamp(table)).schema
     for key, column in {**columns, **({"ids": ids} if ids else {})}.items():
@@ -80,7 +80,7 @@ def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
         if key == "ids":
             if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise OvssError(
-                    f"{addresses.shown(table)}: ids: column {column!r} is of type {kind}, not text or integers"
+                    f"{addresses.shown(table)}: ids: column {column!r} is of type {kind}. Expected text or integers"
                 )
         elif not _holds_files(kind):
             raise OvssError(
@@ -161,7 +161,7 @@ def _stamp(table: str) -> str:
 
 @lru_cache(64)
 def opened(table: str, stamp: str) -> Table:
-    """Return the reader of a table with this stamp. Raises OvssError for a damaged table."""
+    """Return the reader of a table, from a cache if `stamp` is unchanged. Raises OvssError for a damaged table."""
     with damaged(table):
         return Table(table)
 

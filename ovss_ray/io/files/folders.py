@@ -59,7 +59,7 @@ class Trail:
     """Folders from the start of a recursive search down to the current one, to detect links to a parent folder."""
 
     reals: tuple[str, ...]
-    """real path of each folder from which a link was followed, then of the current folder; empty for remote files"""
+    """real paths of each folder with a followed link, and last of the current folder; empty for remote files"""
 
     @classmethod
     def at(cls, folder: str | Path) -> "Trail":

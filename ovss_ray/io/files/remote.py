@@ -1,6 +1,6 @@
 """Remote files, through fsspec: s3://, gs://, abfs://, http(s)://, hf:// and others. Failed reads are repeated.
 
-Listings are not cached, since other processes of a run write files. A write is a single PUT up to 100 MB.
+Listings are not cached, since other processes of a run write files. A file of up to 100 MB is written by a single PUT.
 """
 
 import asyncio
@@ -29,9 +29,11 @@ EXTRAS = {
 }
 """Scheme → optional-dependency group of ovss_ray (as in `ovss_ray[s3]`) that installs the scheme's library."""
 OBJECT_STORES = (*EXTRAS, "hf")
-"""Schemes without real folders, so that none need to be created."""
+"""Schemes without real folders. Before a file is written, its folder need not be created."""
 OPTIONS = {"http": {"simple_links": False}, "https": {"simple_links": False}}
-"""Scheme → options of its file system. On a web server's index page, only <a> tags are read, not text like a URL."""
+"""Scheme → options of its file system.
+
+`simple_links` is False. Only <a> tags of an index page then count as links, not all texts that look like a URL."""
 ATTEMPTS = 4
 """Number of times that a read is attempted. The libraries of object stores repeat requests themselves, too."""
 SILENCE = 60.0
@@ -163,7 +165,7 @@ def opened(uri: str) -> Iterator[BinaryIO]:
 
 
 def write(uri: str, data: bytes) -> None:
-    """Write a file by a single request. Raises OvssError."""
+    """Write a file. Up to 100 MB are written by a single request. Raises OvssError."""
     backend, path = locate(uri)
     with explained(uri, "written"):
         _make_parent(backend, uri, path)
@@ -232,14 +234,17 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Return whether a folder exists. On a web server, an address with a final slash must exist."""
+    """Return whether a folder exists. On a web server, check whether its address with a final slash exists."""
     if _is_web(locate(uri)[0]):
         return exists(uri.rstrip("/") + "/")
     return (info(uri) or {}).get("type") == "directory"
 
 
 def stamp(uri: str) -> str:
-    """Return size, time and checksum of a file as far as known, and its URI; "absent" for a missing file."""
+    """Return a text with the known size, times and checksums of a file, and its URI.
+
+    Return "absent" for a missing file, and "" if nothing is known about the file.
+    """
     known = info(uri)
     if known is None:
         return "absent"

@@ -23,7 +23,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF 2.32, tag Orientation: value → operation that turns the stored pixels upright."""
+"""Value of the EXIF tag Orientation → operation that turns the stored pixels upright (EXIF 2.32)."""
 _BITS = dict.fromkeys(("1", "L", "P", "LA", "La", "PA"), 8) | {"I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 """Pillow mode of an image with one number per pixel → bits per pixel. Images of other modes are in colour."""
 HEAD = 1 << 16
@@ -33,9 +33,9 @@ HEAD = 1 << 16
 def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -> np.ndarray:
     """Decode a photograph to (H, W, 3) uint8 RGB.
 
-    The EXIF orientation is applied if `upright`, as detectron2's reader does. Pillow converts other modes to RGB:
-    palette indices become colours, grey is repeated, alpha is dropped. 16-bit grey is reduced to its high byte, as
-    Pillow does for 16-bit RGB; detectron2 clips 16-bit grey to white.
+    If `upright`, the EXIF orientation is applied, as in detectron2's reader. Pillow converts images that are not RGB:
+    palette indices become colours, grey is repeated, alpha is dropped. 16-bit grey is reduced to its high byte, as in
+    Pillow's reader of 16-bit RGB. In contrast, detectron2 clips 16-bit grey to white.
 
     Raises OvssError if the file is not an image, is damaged, or has more than `cap` pixels. Also raises OvssError for
     floating-point pixels, and for values outside 0 to 65535.
@@ -49,7 +49,8 @@ def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -
 def size(uri: str | Path) -> tuple[int, int]:
     """Return H, W of the array that `decode` returns for a photograph. Only the beginning of the file is read.
 
-    An orientation that a PNG stores after its pixels is ignored. Raises OvssError if the file cannot be read.
+    Exception: if a PNG stores its EXIF orientation after its pixels, `size` ignores the orientation, but `decode`
+    applies it. Raises OvssError if the file cannot be read.
     """
     if not files.is_local(str(uri)):
         data = files.beginning(uri, HEAD)
@@ -77,8 +78,8 @@ def _size(file: BinaryIO, name: str) -> tuple[int, int]:
 def bits(uri: str | Path) -> int:
     """Return the bits per pixel: 8, 16 or 32 for one number per pixel, 24 for colours.
 
-    Images of 1, 2 or 4 bits count as 8 bits: the program that wrote a file chose this depth by the largest value. A
-    colour image has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
+    Images of 1, 2 or 4 bits count as 8 bits. Some programs use so few bits if all values of a file are small. A colour
+    image has 24 bits even if its three channels are equal. Raises OvssError if the file cannot be read.
     """
     with files.opened(uri) as file, opened(file, str(uri)) as picture:
         return _BITS.get(picture.mode, 24)

@@ -108,7 +108,7 @@ def _opened(data: bytes, name: str, cap: int) -> Iterator[LabelFile]:
         _upright(picture, name)
         if plain_formats.is_floating(data) or picture.mode not in MODES:
             kind = "floating-point numbers" if picture.mode == "F" else picture.mode
-            raise OvssError(f"{name}: its pixels are {kind}; labels must be whole numbers or RGB. Save them as PNG")
+            raise OvssError(f"{name}: its pixels are {kind}, expected whole numbers or RGB. Save labels as PNG")
         yield LabelFile(picture, data, name, page, *_layout(picture, data, page))
 
 
@@ -159,8 +159,8 @@ def _refuse_depth(file: LabelFile) -> NoReturn:
     if file.picture.format == "PPM":
         depth = f"a maximum sample of {plain_formats.greatest(file.picture, file.data)}"
     raise OvssError(
-        f"{file.name}: {depth}; colours and alpha must have 8 bits, 0 to 255. Save colours with 8 bits "
-        "per channel, and labels of one number per pixel as grey PNG of 8 or 16 bits"
+        f"{file.name}: found {depth}, expected 8 bits per channel (0 to 255) for colours and alpha. If the pixels are "
+        "colours, save them with 8 bits per channel. If the pixels are labels, save a grey PNG of 8 or 16 bits"
     )
 
 

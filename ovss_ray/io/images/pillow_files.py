@@ -37,7 +37,7 @@ def readable(name: str) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as failure:
         raise OvssError(
-            f"{name}: far more pixels than the limit of {PIXELS:,}. Cut the image into tiles ({failure})"
+            f"{name}: far more pixels than the limit of {PIXELS:,} ({failure}). Cut the image into tiles"
         ) from failure
     except BROKEN as failure:
         raise OvssError(

@@ -1,6 +1,7 @@
 """Reader of TIFF tags. Pillow hides some tags that decide the meaning of stored numbers.
 
-TIFF 6.0 (Adobe, 1992), §2 "TIFF structure" and §8 "Baseline field reference"; BigTIFF has wider offsets.
+Source: TIFF 6.0 (Adobe, 1992), §2 "TIFF structure" and §8 "Baseline field reference". A BigTIFF has the same structure
+with wider offsets.
 """
 
 import re
@@ -33,7 +34,7 @@ LOSSY = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-"""TIFF number of a compression → name; only compressions that may change values"""
+"""TIFF number of a lossy compression, which may change values → name of the compression."""
 PHOTOMETRICS = {0: "WhiteIsZero", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 32803: "CFA"}
 """Photometric interpretation → its name in messages, except for 1 (BlackIsZero), 2 (RGB) and 3 (palette)."""
 FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}

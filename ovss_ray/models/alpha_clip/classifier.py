@@ -1,4 +1,4 @@
-"""Classifiers: the prompt embeddings of a vocabulary, with which the embeddings of regions are compared.
+"""Classifiers of regions. A classifier compares a region's embedding with the prompt embeddings of a vocabulary.
 
 Letters: K classes, N prompts, D features, R regions.
 """
@@ -18,8 +18,8 @@ from ovss_ray.structures.vocabulary import Vocabulary
 def embed(tower: TextTower, vocabulary: Vocabulary, naming: Naming, embedding: text.Embed | None = None) -> Tensor:
     """Return the prompt embeddings (N, D) float32 of a vocabulary: unit vectors times CLIP's logit scale.
 
-    A vocabulary's own templates replace those of `naming`. `embedding` is the function that embeds texts; default:
-    text.embed.
+    If the vocabulary has templates, they replace the templates of `naming`. `embedding` is the function that embeds
+    texts; default: text.embed.
     """
     texts = prompts(vocabulary, naming)
     templates = text.TEMPLATES[naming.templates] if isinstance(naming.templates, str) else naming.templates
@@ -40,11 +40,12 @@ def classifier(rows: Tensor, vocabulary: Vocabulary, naming: Naming) -> Classifi
 def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
     """Return the texts of each class, to be inserted into the templates.
 
-    Several classes may share a name: ADE20K-847 has two classes named "bag". Wherever this name scores highest, both
-    would tie, and the second would never be predicted. So if `naming.synonyms` is "first" or "max", only one class
-    uses a shared name. As many classes as possible get a name that no other class uses. A class without such
-    a name uses all its names: in a single text with "first", in separate texts with "max". If two classes still have
-    equal texts, their scores tie, and the first class is predicted.
+    Several classes may share a name: ADE20K-847 has two classes named "bag". If both classes used this name, their
+    scores would tie, and the second class would never be predicted. Therefore, if `naming.synonyms` is "first" or
+    "max", each name is assigned to a single class. The names are assigned such that as many classes as possible get
+    one. A class without an assigned name uses all its names. If `naming.synonyms` is "first", they are joined to a
+    single text; if it is "max", they are separate texts. If two classes still have equal texts, their scores tie, and
+    the first class is predicted.
     """
     classes = [tuple(name.strip() for name in names) for names in vocabulary.classes]
     if naming.synonyms == "whole":
@@ -61,7 +62,8 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
 def _owners(classes: list[list[str]]) -> dict[str, int]:
     """Return for each name the index of the class to which it is assigned.
 
-    By bipartite matching, as many classes as possible get a name. Other names go to the first class that has them.
+    Bipartite matching gives as many classes as possible a name of their own. Each remaining name is assigned to the
+    first class that has this name.
     """
     owners: dict[str, int] = {}
 

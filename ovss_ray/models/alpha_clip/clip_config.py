@@ -54,7 +54,10 @@ class ClipConfig(NetworkConfig):
         return model
 
     def encoder_key(self) -> str:
-        """Return the encoder's part of cache keys: the digest of the CLIP's checkpoint, then "exact" or "fp32"."""
+        """Return the part of cache keys that identifies the encoder.
+
+        This is the digest of the CLIP's checkpoint, then "exact" with the option `exact`, or else "fp32".
+        """
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 
 
@@ -75,7 +78,8 @@ class Retrieval(BaseModel):
     count: int = Field(default=10, ge=1)
     """number of captions to retrieve per image, before near duplicates are removed"""
     duplicates: float = Field(default=0.94, gt=0)
-    """cosine above which only one of two captions is kept, the one more similar to the image; above 1: keep all"""
+    """maximum cosine of two kept captions. If two captions have a larger cosine, only the caption that is more similar
+    to the image is kept. Above 1: keep all captions"""
     faiss: bool = False
     """True: search with faiss (extra `faiss`), which holds all embeddings in memory as float32"""
 
@@ -145,7 +149,7 @@ def build_index(config: ClipConfig, base: Retrieval, model: "AlphaClip | None" =
     if vectors.shape[1] != features:
         raise OvssError(
             f"{base.vectors}: {vectors.shape[1]} features per caption, but {config.variant} has {features}. Compute "
-            f"them with {config.variant}, or set `variant` to the CLIP that computed them"
+            f"the file again with {config.variant}, or set `variant` to the CLIP that computed the file"
         )
     return index
 

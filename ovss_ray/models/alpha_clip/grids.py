@@ -95,7 +95,7 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, for `count` pixels along an axis: the cell before each pixel, the cell after it, and the latter's weight.
+    """Return three arrays (count,) for pixels along an axis: cell before, cell after, and weight of the cell after.
 
     Weights are integers, in units of 1 / (2 · count). Positions are those of a bilinear resize without aligned corners.
     """
@@ -129,9 +129,9 @@ def patch_scores(
     """Return scores (K, H, W) float32 from patches with one word each; `shape` is (K, H, W).
 
     `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. `masks` are
-    the covered pixels of each patch, (h, w) bool; default: all of them. A word's value at a pixel is that of the last
-    patch with this word that covers the pixel. Its score is this value, divided by the number of all patches that cover
-    the pixel.
+    the covered pixels of each patch, (h, w) bool; default: all pixels. Several patches with the same word may cover a
+    pixel. Then the value of the last of these patches counts. The word's score at the pixel is this value, divided by
+    the number of all patches that cover the pixel.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for number, (x, y, width, height) in enumerate(patches.tolist()):

@@ -1,11 +1,11 @@
 """Inputs of CLIP and AlphaCLIP for a region: a square image, and the region's mask with the same geometry.
 
 The window of a region is the part of the photograph that the network sees. Crop, padding and resize are linear in the
-pixels, so one matrix per axis does all three. An input is therefore the sum of two resized images. The first is the
-background of the window, which all regions with this window share. The second is the change that the region, or the
-red ellipse around it, makes to the background.
+pixels, so one matrix per axis does all three. Since they are linear, an input can be the sum of two resized images. The
+first is the background of the window, which all regions with this window share. The second is the change that the
+region, or the red ellipse around it, makes to the background.
 
-Letters: H W pixels of the photograph, h w of an area, n side of the square input.
+Letters: H W pixels of the photograph, h w pixels of a rectangle in it, n side of the square input.
 """
 
 from collections.abc import Iterable, Iterator
@@ -100,7 +100,10 @@ class Viewer:
         return View(picture, (self._alpha(box, mask, seen) - ALPHA_MEAN) / ALPHA_STD)
 
     def compose(self, area: Area, box: Area, mask: Tensor) -> Tensor:
-        """Return a region's image before the resize, cut to `area` around its box: (3, h, w) in 0..1."""
+        """Return the input image of a region before the resize, cut to `area`: (3, h, w) in 0..1.
+
+        The image is the photograph inside the mask and the background outside, with the red ellipse drawn over both.
+        """
         pixels = area.of(self.background).clone()
         inner = box.inside(area).of(pixels)
         inner.copy_(torch.where(mask, box.of(self.image), inner))
@@ -148,7 +151,10 @@ class Viewer:
         return self._resized(mask[None].float(), box.inside(seen), seen, "bilinear")
 
     def _resized(self, pixels: Tensor, where: Area, seen: Area, mode: str) -> Tensor:
-        """Return a window resized to (C, n, n). It has `pixels` (C, h, w) in the area `where`, and zeros elsewhere."""
+        """Return a window resized to (C, n, n).
+
+        Before the resize, the window has `pixels` (C, h, w) in the area `where`, and zeros elsewhere.
+        """
         height, width = seen.size
         down, across = (
             axis(length, other, self.look.fit, self.pixels, mode).to(pixels)

@@ -21,7 +21,8 @@ class Variant(ClipSizes):
     base: str
     """for an AlphaCLIP: name of the CLIP whose text tower it uses; empty for a plain CLIP"""
     seen: int = 0
-    """side, in patches, of the input's grid, to which the position embedding is resized; 0: the same as `grid`"""
+    """number of patches along a side of the input; 0: the same as `grid`. If it differs from `grid`, the position
+    embedding is resized"""
     partial: bool = False
     """True: the checkpoint has only the tensors that AlphaCLIP's training changed; the rest is read from `base`"""
 
@@ -72,8 +73,8 @@ WEIGHTS: Mapping[str, Weights] = {
     "alpha_clip_vit_l_14": _alpha_clip("clip_l14_grit+mim_fultune_6xe.pth"),
     "alpha_clip_vit_l_14_336": _alpha_clip("clip_l14_336_grit_20m_4xe.pth"),
 }
-"""Checkpoint name → file and source, for CLIP and for AlphaCLIP's image tower. A SAN's file is also accepted as a
-CLIP, since it contains one."""
+"""Checkpoint name → file and source, for CLIP and for AlphaCLIP's image tower. The checkpoint of a SAN is also accepted
+as that of a CLIP, since a SAN contains a CLIP."""
 
 
 class Look(BaseModel):
@@ -82,8 +83,8 @@ class Look(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: Literal["pad_square", "center_crop"] = "pad_square"
-    """transform to a square. pad_square: black padding, as in AlphaCLIP's training; nothing is lost.
-    center_crop: the long side is cut, as in AlphaCLIP's evaluation on ImageNet-S; regions near its ends are lost"""
+    """transform to a square. pad_square: black padding, as in AlphaCLIP's training; no region is lost. center_crop:
+    the ends of the long side are cut, as in AlphaCLIP's evaluation on ImageNet-S; regions in the cut parts are lost"""
     context: Literal["full", "crop", "crop_square"] = "full"
     """part of the photograph that CLIP sees. full: the whole photograph, as in AlphaCLIP's training. crop: the region's
     box with a margin, so that small regions appear larger. crop_square: the crop, extended to a square within

@@ -90,7 +90,11 @@ def read_clip(path: Path) -> tuple[State, State]:
 
 
 def _of_san(state: State) -> State:
-    """Return the CLIP inside a SAN, with CLIP's names. The head's blocks are numbered after the extractor's."""
+    """Return the CLIP inside a SAN, with CLIP's names.
+
+    In a SAN, CLIP's first blocks (EXTRACTOR) and last blocks (HEAD) are both numbered from 0. Here, the numbers of HEAD
+    continue those of EXTRACTOR: after 9 blocks of EXTRACTOR, block 0 of HEAD becomes block 9.
+    """
     shallow = len({name.split(".")[2] for name in state if name.startswith(EXTRACTOR + ".resblocks.")})
     clip = {}
     for name, value in state.items():

@@ -1,9 +1,9 @@
 """Fusioner: attention between the patch tokens of a frozen CLIP and the embeddings of class names, then a decoder.
 
 Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138. The
-protocol of the paper requests one class at a time: a pixel is foreground if its logit is above 0. Submodules and
-parameters have the names of the official code (https://github.com/chaofanma/Fusioner). The blocks of the image tower
-are the exception: their name is `resblocks`, not `transformer.resblocks`. `state_of` renames them.
+paper segments one class at a time. A pixel is foreground if its logit is above 0. Submodules and parameters have the
+names of the official code (https://github.com/chaofanma/Fusioner), except for the blocks of the image tower. Their name
+is `resblocks`, not `transformer.resblocks`; `state_of` renames them.
 
 Letters: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has N patch
 tokens. CLIP has D features, the fusion C channels. There are k classes.
@@ -35,9 +35,9 @@ COLOURS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "coco": ((0.4650, 0.4357, 0.3973), (0.1152, 0.1153, 0.1352)),
     "clip": (photograph.CLIP_MEAN, photograph.CLIP_STD),
 }
-"""Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": those of CLIP"""
+"""Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": CLIP's values"""
 BACKGROUND = "background"
-"""First name of the background class. This class is not requested: pixels without a logit above 0 get this class."""
+"""First name of the background class. It has no logit: a pixel is background if no class has a logit above 0."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
 """Prefixes of names in an official checkpoint: CLIP's image tower, its text tower, and the two trained parts"""
 TOWERS = ("img_model",)
@@ -56,7 +56,7 @@ class Inputs:
 
 
 class Prediction(Mapping[str, Any]):
-    """Fusioner's prediction for one photograph and k classes; a mapping, see `Fusioner.predict` for its keys."""
+    """Mapping with the prediction for one photograph and k classes. `Fusioner.predict` describes the keys."""
 
     def __init__(self, label_map: np.ndarray, arrays: Mapping[str, Any]) -> None:
         self.label_map = label_map
@@ -92,7 +92,7 @@ class Fusioner(nn.Module):
         return self.fusion.cls_emb.device
 
     def layout(self, image: np.ndarray, resolution: Resolution = "original") -> Layout:
-        """Return the windows of a photograph (H, W, 3); resolution square_224: one window of the whole photograph."""
+        """Return the windows of a photograph (H, W, 3). With square_224, one window contains the whole photograph."""
         side, stride = self.variant.side, self.variant.stride
         if resolution != "original":
             return Layout(side, side, side, stride)
@@ -169,15 +169,15 @@ class Fusioner(nn.Module):
         self, image: np.ndarray, names: Vocabulary | Iterable[str], data_set: DataSet = "pascal",
         resolution: Resolution = "original",
     ) -> Prediction:  # fmt: skip
-        """Return the prediction for a photograph (H, W, 3) uint8 RGB and k class names, requested together.
+        """Return the prediction for a photograph (H, W, 3) uint8 RGB and k class names.
 
-        `data_set` chooses the normalisation, `resolution` the windows. The paper requests one class at a time; several
-        names in one call influence each other. Grey and RGBA arrays also work. Raises ValueError for other arrays (see
+        `data_set` chooses the normalisation, `resolution` the windows. The names of one call influence each other's
+        logits; the paper has one name per call. Grey and RGBA arrays also work. Raises ValueError for other arrays (see
         photograph.rgb), and OvssError for unknown options or too much memory (Layout.check).
 
-        Keys of the result: text_embedding (k, D), logits (k, H, W), pred (k, H, W) uint8: 1 for the best class of a
-        pixel, if its logit is above 0. For square_224, H and W are n; further keys: img_tokens (N, D),
-        fusion_patches (N, C), fusion_text (k, C), decoder (C, n, n).
+        Keys of the result: text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8. If the best logit of a
+        pixel is above 0, `pred` is 1 for its class. All other values of `pred` are 0. With square_224, H and W are n,
+        and there are further keys: img_tokens (N, D), fusion_patches (N, C), fusion_text (k, C), decoder (C, n, n).
         """
         _check(data_set=data_set, resolution=resolution)
         vocabulary = Vocabulary.of(names)
@@ -251,7 +251,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the label map (H, W) uint16 of an output of `_best`. −1: the background, or NONE if it is no class."""
+    """Return the label map (H, W) uint16 of an output of `_best`. −1 becomes background; without background, NONE."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 
@@ -287,8 +287,8 @@ def state_of(files: Sequence[Path], name: str) -> checkpoint.State:
     state = checkpoint.read(first)
     if not any(key.startswith((FUSION, DECODER)) for key in state):
         raise OvssError(
-            f"{first} has no trained fusion and decoder, without which the predictions of {name} would be random. Pass "
-            "an official checkpoint, or the trained part and the file of the CLIP"
+            f"{first} has no trained fusion and decoder, so the predictions of {name} would be random. Pass an "
+            "official checkpoint, or two files: the trained part and the CLIP"
         )
     state = {key.replace(f"{IMAGE}transformer.", IMAGE): value for key, value in state.items()}
     for file in base:

@@ -31,7 +31,7 @@ class Variant:
     layers: int = 12
     """blocks of the fusion"""
     colours: str = ""
-    """key of network.COLOURS (mean and standard deviation) for all photographs; empty: the `data_set` of each call"""
+    """key of network.COLOURS (mean and standard deviation); empty: the argument `data_set` of each call is the key"""
     doublings: int = 3
     """number of the decoder's convolutions whose output is resized to twice its size"""
     short_side: int = 0
@@ -39,9 +39,9 @@ class Variant:
     long_side: int = 2560
     """maximum of the long side of a resized photograph, in pixels"""
     every: int = 0
-    """distance of neighbouring windows, in pixels; 0: two thirds of a window's side"""
+    """pixels from the start of a window to the start of the next window; 0: two thirds of a window's side"""
     templates: str = "fusioner"
-    """key of text.TEMPLATES: the prompts of a class name"""
+    """key of text.TEMPLATES: the templates of the prompts for a class name"""
 
     @property
     def side(self) -> int:
@@ -50,7 +50,7 @@ class Variant:
 
     @property
     def stride(self) -> int:
-        """Distance of neighbouring windows in pixels."""
+        """Pixels from the start of a window to the start of the next window."""
         return self.every or 2 * self.side // 3
 
 
@@ -62,8 +62,8 @@ VARIANTS = {
     ),
 }  # fmt: skip
 """Network name → sizes. fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml).
-The CLIP of fusioner_tiny was trained on scenes at half their size, about 128 × 160 pixels. The word table of this CLIP
-has the words of the templates "vild"."""
+The CLIP of fusioner_tiny was trained on scenes at half their size, about 128 × 160 pixels. The tokeniser of
+this CLIP knows only the words of a table. The table includes the words of the templates "vild"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ class Backbone(nn.Module):
     """CLIP's ResNet. `forward` stops before the attention pool; `head` is the attention pool, which embeds regions."""
 
     seen = 3
-    """index of the map whose regions `head` embeds"""
+    """index, among the maps that `forward` returns, of the map from which `head` embeds regions"""
 
     def __init__(self, variant: Variant) -> None:
         from open_clip.modified_resnet import ModifiedResNet  # takes 6 CPU seconds, and a Tower does without
@@ -57,13 +57,13 @@ class Backbone(nn.Module):
 class Tower(WholeImageTower):
     """CLIP's vision transformer with a convolutional stem, for small networks.
 
-    The first three maps are outputs of the stem. The fourth is the output of the first `shallow` blocks. `head`
-    embeds a region with all blocks, from the region's part of the stem's last map.
+    The first three maps are outputs of the stem. The fourth map is the output of the first `shallow` blocks.
+    `head` embeds regions. Its input is pooled from the stem's last map, and passes through all blocks.
     """
 
     conv1: Stem
     seen = 2
-    """index of the map whose regions `head` embeds"""
+    """index, among the maps that `forward` returns, of the map from which `head` embeds regions"""
 
     def __init__(self, sizes: ClipSizes, ratio: float, shallow: int) -> None:
         super().__init__(
@@ -96,7 +96,7 @@ def backbone(variant: Variant) -> Backbone | Tower:
 
 
 def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
-    """Return a convolution that resamples maps from `stride` pixels per cell to `patch` pixels per cell."""
+    """Return a convolution that resizes a map. Its cells have the side `stride` in pixels before, and `patch` after."""
     if stride > patch:
         return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)
     return nn.Conv2d(channels, width, patch // stride, patch // stride)

@@ -24,15 +24,15 @@ class OvsamConfig(NetworkConfig):
     variant: str = "ovsam_rn50x16"
     """ovsam_rn50x16 (trained on COCO), ovsam_rn50x16_lvis, ovsam_rn50x16_demo, or ovsam_tiny (drawn scenes)"""
     clip: str | None = None
-    """path of the CLIP: OpenAI's RN50x16, or clip_tiny for ovsam_tiny; default: the downloaded or shipped one"""
+    """path of CLIP's checkpoint: OpenAI's RN50x16, or clip_tiny for ovsam_tiny; default: downloaded or shipped"""
     neck: str | None = None
-    """path of the neck (SAM2CLIP); default: the downloaded one"""
+    """path of the neck's checkpoint (SAM2CLIP); default: the downloaded file"""
     sam: str | None = None
-    """path of SAM ViT-H, whose prompt encoder is used; default: the downloaded one"""
+    """path of the checkpoint of SAM ViT-H, whose prompt encoder is used; default: the downloaded file"""
     fpn: str | None = None
-    """path of the feature pyramid, for ovsam_rn50x16_demo only; default: the downloaded one"""
+    """path of the feature pyramid's checkpoint, for ovsam_rn50x16_demo only; default: the downloaded file"""
     path: Literal["evaluation", "demo"] = "evaluation"
-    """mode of the official code; evaluation: fused scores of the head and of CLIP; demo: the head's scores alone"""
+    """mode of the official code. evaluation: scores of the head and of CLIP are fused; demo: the head's scores alone"""
 
     @field_validator("clip", "neck", "sam", "fpn")
     @classmethod
@@ -44,7 +44,7 @@ class OvsamConfig(NetworkConfig):
         """Refuse checkpoints of parts that the variant does not have."""
         if self.fpn and not self.variant.endswith("_demo"):
             raise ValueError(
-                f"fpn is a file of ovsam_rn50x16_demo, but the variant is {self.variant}. Remove fpn, or set "
+                f"the option fpn is for ovsam_rn50x16_demo only, but the variant is {self.variant}. Remove fpn, or set "
                 "variant: ovsam_rn50x16_demo"
             )
         if self.variant == "ovsam_tiny" and (self.neck or self.sam):

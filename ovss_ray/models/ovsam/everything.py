@@ -1,7 +1,8 @@
 """Everything mode of Open-Vocabulary SAM: the regions that a grid of clicks finds in an image, with class scores.
 
 The generator is SAM's (sam_layers/generator.py; Kirillov et al., 2023, §4). The decoder predicts no IoU, so regions are
-ranked by their stability. The official code has no everything mode. A region gets the class scores of its click.
+ranked by their stability. The official code has no everything mode. The class scores of
+a region are the scores of the click that found the region.
 
 Letters: R regions, K classes.
 """
@@ -54,7 +55,8 @@ class Everything(Generator):
     ) -> Named:
         """Return the scores of an image's regions, and their `top` best classes.
 
-        `base` and `novel` are (K,) bool. The scores of a region equal those of Ovsam.predict for the region's click.
+        `base` and `novel` (K,) bool mark the classes of both groups (see head.ensemble). A region's scores equal the
+        scores that Ovsam.predict returns for the region's click.
         """
         parts = [
             naming.named(self.model, seen, block, classes, base, novel, top=top)

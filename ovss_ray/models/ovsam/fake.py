@@ -16,7 +16,7 @@ from ovss_ray.models.ovsam.variants import Variant
 from ovss_ray.models.sam_layers.prompts import ON, Prompts
 
 CLICKS = 16
-"""Number of random points over which mask logits are recentred"""
+"""Number of random clicks from which `_recentre` computes the mean and deviation of mask logits"""
 
 
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:
@@ -39,7 +39,10 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
 
 @torch.inference_mode()
 def _recentre(model: Ovsam, seed: int) -> None:
-    """Shift two biases: the mean mask logit becomes minus one standard deviation, and the mean text token zero."""
+    """Shift a bias of the mask decoder and a bias of the text tower.
+
+    After this, the mean mask logit is minus one standard deviation. The mean of the text tower's last tokens is zero.
+    """
     variant, drawn = model.variant, torch.Generator().manual_seed(seed)
     image = torch.randn(CLICKS, variant.embed, variant.grid, variant.grid, generator=drawn)
     points = variant.pixels * torch.rand(CLICKS, 1, 2, generator=drawn)

@@ -23,7 +23,7 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Reference side of a region, in pixels, for the choice of its pyramid level; for an input of 1024 × 1024 pixels.
+"""Side in pixels of the reference region that decides the pyramid levels, if the input has 1024 × 1024 pixels.
 
 A region has the level ⌊log₂(√area / FINEST)⌋, limited to 0..3.
 """
@@ -58,7 +58,10 @@ class Head(nn.Module):
         return self.mask_decoder.decode(self.label_token.weight, image, tokens, positions)[1]
 
     def regions(self, pyramid: Sequence[Tensor], rois: Tensor, levels: Tensor, side: int) -> Tensor:
-        """Return the pooled features (P, C, side, side) of regions `rois` (P, 5), each from its pyramid level (P,)."""
+        """Return features (P, C, side, side) of regions, pooled from the maps of a pyramid.
+
+        `rois` (P, 5) are the regions, as in `aligned`. `levels` (P,) are the indices of their maps in `pyramid`.
+        """
         pooled = rois.new_zeros(len(rois), pyramid[0].shape[1], side, side)
         for level, (features, stride) in enumerate(zip(pyramid, self.strides, strict=True)):
             rows = (levels == level).nonzero()[:, 0]
@@ -100,9 +103,10 @@ def _kernel() -> Callable[..., Tensor]:
 
 
 def boxes(logits: Tensor, scale: float) -> Tensor:
-    """Return the tight boxes (P, 4) float32, x0 y0 x1 y1, of masks: logits (P, s, s) above zero.
+    """Return the tight boxes (P, 4) float32, x0 y0 x1 y1, of the masks `logits` > 0.
 
-    `scale` is the number of pixels per cell. The ends are exclusive. The box of an empty mask is all zeros.
+    `logits` are (P, s, s). An element is a square of `scale` × `scale` pixels, and boxes are in pixels. The column x1
+    and the row y1 are outside the box. The box of an empty mask is all zeros.
     """
     masks = logits > 0
     ends = []
@@ -113,7 +117,7 @@ def boxes(logits: Tensor, scale: float) -> Tensor:
 
 
 def levels(corners: Tensor, pixels: int = 1024) -> Tensor:
-    """Return the pyramid level (P,) int64, 0 to 3, of boxes (P, 4); the input has the side `pixels`."""
+    """Return the pyramid level (P,) int64, 0 to 3, of boxes (P, 4): x0 y0 x1 y1 in an input of `pixels` × `pixels`."""
     sides = corners[:, 2:] - corners[:, :2]
     finest = FINEST * pixels / 1024
     return (sides.prod(1).sqrt() / finest + 1e-6).log2().floor().clamp(0, LEVELS - 1).long()
@@ -137,10 +141,11 @@ def logits(embeddings: Tensor, classes: Classifier) -> Tensor:
 
 
 def ensemble(head: Tensor, clip: Tensor, masks: Tensor, base: Tensor, novel: Tensor, cells: int = 32) -> Tensor:
-    """Return scores (P, K + 1) from logits (P, K + 1) of both branches: weighted geometric means, as logarithms.
+    """Return scores (P, K + 1): logarithms of weighted geometric means of the probabilities from two branches.
 
-    `base` and `novel` are (K,) bool. `masks` are logits (P, s, s). They are resized to CLIP's map, `cells` × `cells`.
-    A mask that is empty after this resize gets the scores of the head alone.
+    `head` and `clip` are the logits (P, K + 1) of the branches. `base` and `novel` (K,) bool mark the classes with
+    BASE_WEIGHT and NOVEL_WEIGHT. Other classes get the score EXCLUDED. `masks` are logits (P, s, s). They are resized
+    to `cells` × `cells`, the size of CLIP's map. If a mask is then empty, its scores are the head's scores.
     """
     small = F.interpolate(masks[:, None].float(), (cells, cells), mode="bilinear", align_corners=False)
     visible = (small > 0).flatten(1).any(1)

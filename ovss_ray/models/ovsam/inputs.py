@@ -58,7 +58,7 @@ class Embedded:
 def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
     """Return the sizes and scales of a photograph (H, W, 3). Raises OvssError for an unknown `path`."""
     if path not in PATHS:
-        raise OvssError(f"unknown path {path!r}; write {' or '.join(PATHS)}")
+        raise OvssError(f"unknown mode path={path!r}; pass one of {PATHS}")
     height, width = image.shape[:2]
     if path == "demo":
         scale = pixels / max(height, width)
@@ -119,7 +119,9 @@ def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.asarray(labels, np.float64)
     except (TypeError, ValueError) as failure:
-        raise OvssError(f"labels: expected 0 or 1 per point, {shape[1]} per prompt, found {labels!r}") from failure
+        raise OvssError(
+            f"labels: expected 0 or 1 for each of the {shape[1]} points of a prompt, found {labels!r}"
+        ) from failure
     if array.shape not in (shape, (shape[0] * shape[1],)) or not np.isin(array, (0, 1)).all():
         raise OvssError(
             f"labels: expected 0 or 1 per point, of shape {shape} (P, n), found {labels!r} of shape {array.shape}"

@@ -42,9 +42,10 @@ def named(
     model: Ovsam, seen: Embedded, logits: Tensor, classes: Classifier, base: Tensor, novel: Tensor,
     clip_boxes: Tensor | None = None, top: int = 0,
 ) -> Named:  # fmt: skip
-    """Return the scores of masks, logits (P, 4 g, 4 g), and their `top` best classes. Inputs: see Ovsam.scores.
+    """Return the class scores of masks, and the `top` best classes of each mask.
 
-    Masks are processed in blocks of at most head.SCORES scores per branch. So only the result grows with P · K.
+    `logits` (P, 4 g, 4 g) are the mask logits. For the other parameters, see Ovsam.scores. Masks are processed in
+    blocks of at most head.SCORES scores per branch. So only the result grows with P · K.
     """
     each = max(1, head.SCORES // (1 + len(classes.classes)))
     boxes = [None] * len(logits) if clip_boxes is None else clip_boxes.split(each)

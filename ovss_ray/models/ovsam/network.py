@@ -1,7 +1,7 @@
 """Open-Vocabulary SAM: masks and names of the objects that prompts mark, from one frozen CLIP.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
-2401.02955. An image is encoded once; each prompt then runs SAM's small decoder and a class head.
+2401.02955. An image is encoded once. Each prompt then needs only SAM's small decoder and a class head.
 
 Letters: B images, P prompts, n points per prompt, K classes, N names, D features; H W pixels of an image, g side of the
 embedding.
@@ -34,7 +34,7 @@ from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TOWERS = ()
-"""Image transformers for the precision int8: none, since CLIP's ResNet and the neck consist of convolutions"""
+"""Submodules whose linear layers the precision int8 replaces: none, so Ovsam cannot be loaded with int8"""
 BATCH = 32
 """Maximum number of prompts in one pass of the decoder or of the attention pool"""
 DEMO_ROI = 7
@@ -144,10 +144,11 @@ class Ovsam(nn.Module):
         self, seen: Embedded, logits: Tensor, classes: Classifier, base: Tensor, novel: Tensor,
         clip_boxes: Tensor | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Return the scores of masks for classes, with the keys of `predict`; `logits` are (P, 4 g, 4 g).
+        """Return the class scores of masks: the tensors that `predict` returns under the same keys.
 
-        `base` and `novel` are (K,) bool. `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels of the input;
-        default: the boxes of the masks. Mode "demo" has no CLIP branch.
+        `logits` (P, 4 g, 4 g) are mask logits. `base` and `novel` (K,) bool mark the two groups of head.ensemble.
+        `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels of the input; default: the masks' boxes.
+        Mode "demo" has no CLIP branch.
         """
         parts = self.regions(seen, logits)
         by_head = head.logits(parts.pop("embeddings"), classes)
@@ -175,10 +176,10 @@ class Ovsam(nn.Module):
         `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
         and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
         Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
-        of the ensemble by index or name; classes outside `base` are novel by default. `path` selects the official
-        evaluation or demo (inputs.PATHS). `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image;
-        default: `boxes`, else the masks' boxes. With `official`, these boxes are not scaled to the input, as in
-        the published evaluation does. For an image from `embed`, `path` has no effect.
+        by index or name. The ensemble has a weight for each list. Default of `novel`: all classes outside `base`.
+        `path` is the mode (inputs.PATHS), without effect for an image from `embed`. `clip_boxes` (P, 4) are the boxes
+        for CLIP's branch, in pixels of the image; default: `boxes`, else the masks' boxes. `official`: do not scale
+        the boxes for CLIP's branch to the input, as in the published evaluation.
 
         Tensors in the result, by key: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), labels (P,), and probs: (P, K + 1),
@@ -239,14 +240,14 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) for CLIP's branch, one per prompt, or None without `corners`.
+    """Return the boxes (P, 4) for CLIP's branch, one per prompt, or None if `corners` is None.
 
-    They are scaled to the network's input, but not if `official` is True. Raises OvssError for another number of boxes
-    than `count`, and if `official` is True without `corners`.
+    If `official` is False, the boxes are scaled to the network's input. Raises OvssError if there are not `count`
+    boxes. Also raises OvssError if `official` is True and `corners` is None.
     """
     if corners is None:
         if official:
-            raise OvssError("official=True has no effect without boxes: pass boxes or clip_boxes, or remove it")
+            raise OvssError("official=True has no effect without boxes: pass boxes or clip_boxes, or omit official")
         return None
     boxes = inputs.scaled_boxes(corners, where, not official)
     if len(boxes) != count:
@@ -276,10 +277,10 @@ def embed_names(tower: TextTower, vocabulary: Vocabulary, embed: text.Embed | No
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> Ovsam:
-    """Load an Open-Vocabulary SAM for inference; `variant`: sizes of a network that VARIANTS does not list.
+    """Load an Open-Vocabulary SAM for inference.
 
-    `files` are in the order of variants.checkpoints; see parts.state_of. Raises OvssError for a
-    missing file or one that does not fit.
+    `files` are the checkpoints, as for parts.state_of. `variant` has the sizes of a network that is not in VARIANTS.
+    Raises OvssError if a file is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):

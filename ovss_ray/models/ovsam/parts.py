@@ -9,7 +9,7 @@ from ovss_ray.models.checkpoint import VISUAL, State
 from ovss_ray.models.ovsam.variants import CLIP, CLIP_TINY, PARTS, checkpoints, remaining
 
 OWN = ("backbone.", "neck.", "fpn_neck.", "pe.", "mask_decoder.")
-"""Prefixes of the official state dict's entries, without those of CLIP's text tower"""
+"""Prefixes of all entries in the official state dict, except the entries of CLIP's text tower"""
 WORDS = "words."
 """Prefix of the text tower in our network"""
 NECK_FILE = "neck_student."
@@ -25,8 +25,8 @@ def state_of(name: str, files: Sequence[Path]) -> State:
     """Return the network's state dict from its checkpoints `files`, in the order of variants.checkpoints.
 
     The first file may be the official state dict of the whole network, with or without CLIP's text tower. In this
-    case, leave out files whose entries the first file contains. Raises OvssError for a file without the expected
-    entries, and in the cases of checkpoint.read_any.
+    case, only the files of variants.remaining need to follow. Raises OvssError if a file lacks the expected
+    entries, or if checkpoint.read_any cannot read it.
     """
     rest = remaining(name, files[0])
     whole = rest != checkpoints(name)[1:]
@@ -38,7 +38,10 @@ def state_of(name: str, files: Sequence[Path]) -> State:
 
 
 def _whole(state: State) -> State:
-    """Return the entries of a whole network's state dict. Entries without a known prefix get WORDS as prefix."""
+    """Return the entries of a whole network's state dict under our names.
+
+    Entries without a prefix of OWN or WORDS belong to CLIP's text tower, so the prefix WORDS is added.
+    """
     return {key if key.startswith((*OWN, WORDS)) else WORDS + key: value for key, value in state.items()}
 
 

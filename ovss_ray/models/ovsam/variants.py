@@ -99,9 +99,10 @@ VARIANTS = {
         embed=64, decoder_heads=4, decoder_mlp=256,
     ),
 }  # fmt: skip
-"""Network name → sizes. The released networks differ in their training data: COCO's base classes, LVIS's, and the
-public demo's (LVIS and V3Det). ovsam_tiny is trained by this project on drawn scenes (configs/train_ovsam_tiny.yaml).
-Its CLIP is clip_tiny. Its teacher is sam_tiny, whose image encoder has the same sizes as the neck."""
+"""Network name → sizes. The released networks differ in their training data: ovsam_rn50x16 was trained on COCO's
+base classes, ovsam_rn50x16_lvis on LVIS's base classes, and ovsam_rn50x16_demo on LVIS and V3Det. ovsam_tiny is trained
+by this project on drawn scenes (configs/train_ovsam_tiny.yaml). The CLIP of ovsam_tiny is clip_tiny. Its neck learns to
+imitate the image encoder of sam_tiny, which has the same sizes as the neck."""
 
 CLIP, NECK, SAM, DEMO_NECK, DEMO_FPN, CLIP_TINY = (
     "clip_rn50x16", "ovsam_sam2clip", "sam_vit_h", "ovsam_demo_neck", "ovsam_demo_fpn", "clip_tiny",
@@ -118,12 +119,12 @@ PARTS: Mapping[str, Mapping[str, str]] = {
     DEMO_NECK: {"neck_student.": "neck."},
     DEMO_FPN: {"fpn_neck.": "fpn_neck.", "roi_conv.": "mask_decoder.roi_conv."},
 }
-"""Checkpoint name → prefix in its file → prefix in the network. Other entries of a file are not used. If
-several files have the same entry, the last file in the order of `checkpoints` counts."""
+"""Checkpoint name → {prefix of entries in the checkpoint's file: their prefix in the network}. Other entries are not
+used. If several files have the same entry, the last of these files (in the order of `checkpoints`) is used."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints: its own, and those of its frozen parts."""
+    """Return the names of a network's checkpoints. The first is of the trained layers, the second is of CLIP."""
     if name == "ovsam_tiny":
         return (name, CLIP_TINY)
     if name == "ovsam_rn50x16_demo":
@@ -140,7 +141,7 @@ def remaining(name: str, file: Path) -> tuple[str, ...]:
     """Return the names of the checkpoints to load in addition to `file`, the network's first checkpoint.
 
     The official state dict of the whole network lacks only CLIP's text tower. A fake checkpoint contains the text
-    tower, too, so that nothing is missing. For any other `file`, all other checkpoints are needed.
+    tower, too, so no name is returned. For any other `file`, all other checkpoints are needed.
     """
     tower = name in VARIANTS and VARIANTS[name].tower
     if not zoo.has_entry(file, "backbone.conv1." if tower else "backbone.stem."):

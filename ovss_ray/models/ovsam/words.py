@@ -21,8 +21,9 @@ Classes = Iterable[int | str]
 def synonyms(names: Sequence[str]) -> list[str]:
     """Return the synonyms in the names of a class: "wine_or_port", "wine/port" and "wine,port" have two each.
 
-    Underscores become spaces, and letters lower case. Unlike in `gen_cls`, " or " separates as well: the lists
-    here have spaces where LVIS has underscores. Raises OvssError for empty names.
+    Underscores become spaces, and letters lower case. In `gen_cls`, "_or_" is a separator, but " or " is not. Here
+    both are separators, since the class lists of this project have spaces instead of underscores. Raises
+    OvssError if all names are empty.
     """
     joined = ",".join(names).replace("_", " ").replace(" or ", ",").replace("/", ",").lower()
     parts = [part.strip() for part in joined.split(",")]
@@ -32,7 +33,7 @@ def synonyms(names: Sequence[str]) -> list[str]:
 
 
 def grouped(rows: Tensor, vocabulary: Vocabulary) -> Classifier:
-    """Return the classifier from the embeddings (N, D) of all synonyms, in the order of the vocabulary's classes."""
+    """Return the classifier of a vocabulary. `rows` (N, D) are the embeddings of all synonyms, class by class."""
     return Classifier.of(rows, [len(synonyms(names)) for names in vocabulary.classes])
 
 
@@ -57,9 +58,8 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
-    `groups` has the labels of each group of a benchmark; `index` has the label of each class. Unless both
-    groups "base" and "novel" exist, all classes are novel, as in the official code. Classes whose label is NONE are
-    novel.
+    `groups` has the labels in each group of a benchmark; `index` (K,) has the label of each class. If the group "base"
+    or "novel" is missing, all classes are novel, as in the official code. Classes whose label is NONE are novel.
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
@@ -70,8 +70,8 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
 def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: classes with a name in `base`, and all other classes.
 
-    `base` has the names seen in training. Names are compared by their synonyms. Names outside the vocabulary have no
-    effect.
+    `base` has the names seen in training. A class is a base class if one of its synonyms is a synonym in
+    `base`. Names outside the vocabulary have no effect.
     """
     known = {name for text in base for name in synonyms([text])}
     is_base = torch.zeros(len(vocabulary), dtype=torch.bool)

@@ -1,12 +1,13 @@
 """8-bit integers in the linear layers of image transformers on CPUs: the option `precision: int8`.
 
-Weights are rounded once, with a scale per output (W8). Inputs are rounded at each call, with a scale per row, which is
-a token (dynamic quantisation, A7). So the result of an image does not depend on the other images of its batch. Inputs
-have 7 bits: with 8 bits, the 16-bit sums of processors without VNNI instructions overflow. The integer products are
-exact on every processor.
+Weights are rounded to 8 bits once, with a scale per output of a layer. Inputs are rounded to 7 bits at each call, with
+a scale per token (dynamic quantisation). So the result of an image does not depend on the other images of its batch.
+Inputs of 8 bits would overflow the 16-bit sums of processors without VNNI instructions. With 7 bits, the integer
+products are exact on every processor.
 
-The product is oneDNN's operator in torch, which torch.compile uses for quantised networks. torchao was 24 times slower
-than fp32 here, since it needs torch.compile; torch.ao.quantization and its tensor types are deprecated.
+The products are computed by oneDNN's operator in torch, which torch.compile uses for quantised networks. torchao needs
+torch.compile; without it, torchao was 24 times slower than fp32. torch.ao.quantization and its tensor types are
+deprecated.
 """
 
 from collections.abc import Sequence
@@ -55,7 +56,8 @@ class Int8Linear(nn.Module):
 def placed(network: Network, device: str, precision: str, towers: Sequence[str]) -> Network:
     """Return the network on a device. With the precision "int8", its linear layers in `towers` become Int8Linear.
 
-    `towers`: names of submodules, the image transformers. Raises OvssError if "int8" is impossible.
+    `towers` are the names of the submodules that are image transformers. With "int8", raises OvssError if `device` is
+    not a CPU, oneDNN is missing, or no layer is large enough.
     """
     if precision == "int8":
         if torch.device(device).type != "cpu":
@@ -71,8 +73,8 @@ def _quantise(network: nn.Module, towers: Sequence[str]) -> None:
     replaced = [_replace(module) for module in modules]
     if not any(replaced):
         raise OvssError(
-            f"precision int8: {type(network).__name__} has no image transformer with linear layers of at least "
-            f"{SMALLEST} inputs, so nothing would be faster. Take precision=fp32"
+            f"precision int8 would not change {type(network).__name__}: it has no linear layers for int8 with at least "
+            f"{SMALLEST} inputs and outputs. Take precision=fp32"
         )
 
 

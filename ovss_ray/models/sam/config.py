@@ -16,11 +16,11 @@ class SamConfig(NetworkConfig):
     variant: str = "sam_vit_h"
     """sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h, or sam_mobile (MobileSAM)"""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """fp32, or bf16 in the image encoder and for automatic masks. bf16 is meant for GPUs; its speed is not measured
-    yet, and masks change slightly. int8: the image encoder on a CPU (models/runtime/int8.py)"""
+    """fp32; bf16 (image encoder and automatic masks in bfloat16, meant for GPUs); or int8 (image encoder in 8-bit
+    integers, on CPUs only, see models/runtime/int8.py). bf16 changes masks slightly; its speed is not measured yet"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
-    """True: compile the image encoder when a worker starts. A string: compile it with this mode of torch.compile, which
-    uses CUDA graphs. A compiled encoder pads incomplete batches, which then take as long as full ones.
+    """True: compile the image encoder when a worker starts. A string: compile it with this mode of torch.compile. Both
+    modes use CUDA graphs. A compiled encoder pads incomplete batches, so they take as long as full batches.
     `python -m perf sam-encoder` measures cost and gain"""
 
     def identity(self) -> str:

@@ -1,7 +1,7 @@
 """SAM: masks from prompts, which are points, boxes or masks.
 
-Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. An image is encoded once; each prompt then runs a
-small decoder.
+Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. An image is encoded once. Each prompt then needs
+only a small decoder.
 
 Letters: B images, P prompts, M masks, H W pixels of an image, h w of the resized image; g side of the embedding, D
 channels.
@@ -54,7 +54,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Answer:
-    """Masks for a prompt, in the network's order."""
+    """Masks for a prompt, in the order of the decoder's outputs, not sorted by predicted IoU."""
 
     masks: np.ndarray
     """(M, H, W) bool: masks of the image's size"""
@@ -218,9 +218,10 @@ class Sam(nn.Module):
 
 
 def _numbers(what: str, values: object, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the part `what` of a prompt as a float64 array; −1 in `shape` stands for any positive size.
+    """Return `values`, a part of a prompt, as a float64 array.
 
-    Raises OvssError if `values` are not finite numbers of the shape `shape`.
+    `what` is the name of the part in messages, such as "points". An axis of length −1 in `shape` may have any positive
+    length. Raises OvssError if `values` are not finite numbers of this shape.
     """
     try:
         array = np.asarray(values, np.float64)
@@ -238,9 +239,9 @@ def _numbers(what: str, values: object, shape: tuple[int, ...]) -> np.ndarray:
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> Sam:
-    """Load a SAM for inference from its official checkpoint; `variant`: sizes of a network that VARIANTS does not list.
+    """Load a SAM for inference from its official checkpoint. `variant` has the sizes of a network not in VARIANTS.
 
-    Raises OvssError for a missing file or one that does not fit.
+    Raises OvssError if the file is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):

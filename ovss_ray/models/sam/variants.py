@@ -1,7 +1,7 @@
 """Sizes and checkpoints of SAM. No torch is imported here.
 
-Sources of the released sizes: https://github.com/facebookresearch/segment-anything (Apache-2.0); of sam_mobile:
-https://github.com/ChaoningZhang/MobileSAM (Apache-2.0).
+Source of the released sizes: https://github.com/facebookresearch/segment-anything (Apache-2.0). Source of the sizes of
+sam_mobile: https://github.com/ChaoningZhang/MobileSAM (Apache-2.0).
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Variant:
     fit_width: int = 256
     """hidden channels of the head that predicts the IoU of masks"""
     tiny_vit: TinyVit | None = None
-    """MobileSAM's image encoder; it replaces the ViT of `width`, `heads`, `layers`, `globals`, `patch` and `window`"""
+    """sizes of MobileSAM's image encoder; None: the image encoder is a ViT with the sizes of the other fields"""
 
     @property
     def grid(self) -> int:

@@ -106,8 +106,8 @@ class TwoWayTransformer(nn.Module):
 class MaskHead(nn.Module):
     """The decoder from an image embedding and tokens to the logits of M masks per prompt.
 
-    `token` is the name of a further token that a subclass needs. It is registered before the mask tokens, since
-    training draws initial values in the order of parameters.
+    `token` is the name of an additional learned token, such as "iou_token" in SAM; empty: none. This token is
+    registered before the mask tokens, since training draws random initial values in the order of registration.
     """
 
     def __init__(self, sizes: DecoderSizes, masks: int, token: str = "") -> None:

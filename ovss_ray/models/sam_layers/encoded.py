@@ -31,7 +31,7 @@ class Seen:
 
 
 class WithImages:
-    """Mixin for a stage that answers prompts: a cache of images and their encodings."""
+    """Mixin with a cache of images and their encodings, for stages that predict masks from prompts."""
 
     def cache(self, memory: int) -> None:
         """Create the cache of images and encodings, of at most `memory` bytes.
@@ -50,7 +50,10 @@ class WithImages:
         return seen.image if seen else None
 
     def encoded(self, image: np.ndarray, name: str | None, encode: Callable[[np.ndarray], Maps]) -> Maps:
-        """Return the encoding of an image (H, W, 3), from the cache (key: `name`, else `hashed`) or by `encode`."""
+        """Return the encoding of an image (H, W, 3). If it is not cached, `encode` computes it.
+
+        The key of the cache is `name`, or for an image without a name, `hashed(image)`.
+        """
         # A copy is cached: the image may be in shared memory, which Ray could not free.
         maps: Maps = self.seen.get(name or hashed(image), lambda: Seen(image.copy(), encode(image))).embedded
         return maps

@@ -2,14 +2,14 @@
 
 The results are equal except for rounding. Computation is saved as follows:
 
-- Before the first block, all prompts share the image. So the first block's projections are computed once per image.
+- The first block gets the same cells for all prompts of an image. So it projects the cells once per image.
 - In later blocks and in the final attention, few tokens (T) attend to many cells (L). So the tokens are transformed,
   not the cells: a score (Wq q)·(Wk x) is computed as (Wkᵀ Wq q)·x. Wv is applied after the weighted sum over cells.
-  The bias of the keys is left out: it changes all scores of a query equally, and softmax ignores that.
+  The bias of the keys is left out, since it adds the same number to all scores of a query: softmax is unchanged.
 - When cells attend to tokens, the output matrix is applied to the few token values, not to all cells.
-- The predicted IoU depends on the tokens only. So masks are computed for selected prompts only. SAM's mask for
-  unambiguous prompts is never computed.
-- In the upscaling, channels are the last axis. Transposed convolutions of stride and size 2 then are matrix products.
+- The predicted IoU depends on the tokens only. So prompts with a low IoU are discarded before masks are computed.
+  SAM's mask for unambiguous prompts is never computed.
+- In the upscaling, channels are the last axis, so transposed convolutions of stride and size 2 are matrix products.
   Pixels are reordered only once, in the masks.
 
 Letters: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c of a head.
@@ -61,8 +61,8 @@ class FastDecoder:
     ) -> None:
         """Share the weights of a network.
 
-        `first` is the token before the mask tokens. `masks` is M: the last M masks of the decoder are computed. `fit`
-        predicts the IoU of all masks from the output of `first`; None: the network does not predict it.
+        `first` is the token before the mask tokens. `masks` is M, the number of masks per prompt: the last M of
+        the decoder's masks. `fit` predicts the IoU of all masks from the output of `first`; None: no IoU is predicted.
         """
         self.prompts, self.decoder, self.first, self.several, self.fit = prompts, decoder, first, masks, fit
         self.blocks = [block for block in self.decoder.transformer.layers if isinstance(block, TwoWayBlock)]
@@ -119,7 +119,7 @@ class FastDecoder:
 
 
 def _first(block: TwoWayBlock, initial: Tensor, seen: Seen, which: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return tokens (P, T, D) and image (P, L, D) after the first block, in which prompts share images."""
+    """Return tokens (P, T, D) and image (P, L, D) after the first block, from the projections in `seen`."""
     parts = (seen.keys, seen.values, seen.queries, seen.image)
     keys, values, queries, image = (
         part.expand(len(initial), *part.shape[1:]) if which is None else part[which] for part in parts
@@ -180,7 +180,10 @@ def _attend_to_image(attention: Attention, q: Tensor, placed: Tensor, image: Ten
 
 
 def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, image: Tensor) -> Tensor:
-    """Return images (P, L, D) after their cells attend to tokens (P, T, D); `scores` (P, N, T, L): before softmax."""
+    """Return images (P, L, D) after their cells attend to tokens (P, T, D).
+
+    `scores` (P, N, T, L) are the attention scores before softmax.
+    """
     values = _heads(attention.v_proj(tokens), attention)
     said = (values @ attention.out_proj.weight.T.unflatten(0, (attention.heads, -1))).flatten(1, 2)
     said = (
@@ -190,6 +193,9 @@ def _attend_to_tokens(attention: Attention, scores: Tensor, tokens: Tensor, imag
 
 
 def _spread(layer: nn.Module, cells: Tensor) -> Tensor:
-    """Return 2 × 2 pixels (P, n, 4, C') per cell (P, n, C). This is a transposed convolution of size and stride 2."""
+    """Return 2 × 2 pixels for each of n cells (P, n, C), as an array (P, n, 4, C').
+
+    The pixels are the output of the transposed convolution `layer`, of size and stride 2.
+    """
     weight = layer.get_parameter("weight").permute(2, 3, 1, 0).flatten(0, 2)
     return F.linear(cells, weight, layer.get_parameter("bias").repeat(4)).unflatten(-1, (4, -1))

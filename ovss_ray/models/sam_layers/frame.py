@@ -55,7 +55,7 @@ class Frame:
 def taps(cells: int, pixels: int, device: torch.device, first: int | None = None) -> Taps:
     """Return the Taps that resize an axis from `cells` to `pixels` samples.
 
-    `first`: number of these samples to compute, from the start of the axis; None: all.
+    If `first` is a number, only the first `first` of the `pixels` samples are computed; None: all samples.
     The weights are computed in float32, as in torch. If two logits are very different, the last bits of a weight
     affect the result.
     """
@@ -67,7 +67,7 @@ def taps(cells: int, pixels: int, device: torch.device, first: int | None = None
 
 
 def between(x: Tensor, step: Taps) -> Tensor:
-    """Interpolate between the rows of `x` (M, n, m) with the Taps `step`. Return (M, n', m)."""
+    """Return the rows of `x` (M, n, m) interpolated at the n' places of the Taps `step`, (M, n', m)."""
     low, high, share = step
     return torch.lerp(x.index_select(1, low), x.index_select(1, high), share)
 

@@ -34,12 +34,12 @@ from ovss_ray.models.sam_layers.sizes import Size
 from ovss_ray.structures.masks import regions
 
 CACHED, HELD = 1 << 24, 1 / 8
-"""Memory limit for the image embeddings of one group of clicks, with one copy per click. CACHED: bytes on a
-CPU. HELD: fraction of a GPU's free memory."""
+"""Memory limit for the image embeddings of one group of clicks (see `_groups`). Each click has its own copy of the
+image embedding. CACHED: limit in bytes on a CPU. HELD: limit as a fraction of a GPU's free memory."""
 
 MASKS_BYTES = 1 << 31
-"""Maximum bytes of a crop's packed masks before duplicates are removed. A GPU packs masks at full size; there,
-the limit is at least the fraction HELD of its free memory."""
+"""Maximum bytes of a crop's packed masks before duplicates are removed. A GPU packs masks at full size, which
+takes more memory. So on a GPU, the limit is at least the fraction HELD of its free memory."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Generator:
             self.cap = max(self.cap, self.held)
 
     def crops(self, number: int, size: Size) -> Iterator[Crop]:
-        """Yield the crops of the image with index `number` in its batch, of size H, W."""
+        """Yield the crops of an image of size (H, W). `number` is the index of the image in its batch."""
         for layer, box in crops(size, self.settings.crop_n_layers, self.settings.crop_overlap_ratio):
             yield Crop(number, size, box, self.grids[layer] * (box[2] - box[0], box[3] - box[1]))
 
@@ -157,7 +157,10 @@ class Generator:
         return np.concatenate(fits), parts
 
     def _groups(self, clicks: int, seen: Seen) -> Iterator[list[slice]]:
-        """Yield groups of chunks of clicks. Chunks are decoded one by one; the host waits for a GPU once per group."""
+        """Yield groups of chunks of clicks, as slices. One pass of the decoder processes one chunk.
+
+        The predicted IoU of a whole group is copied from a GPU at once. So the host waits once per group.
+        """
         each = seen.image[0].nbytes
         size = max(1, min(self.settings.points_per_batch, self.held // each))
         several = max(1, self.held // (each * size))
@@ -225,7 +228,7 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes, then duplicate regions. Among duplicates, unchanged regions rank first."""
+        """Remove specks and small holes, then duplicate regions. Unchanged regions are kept before changed ones."""
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
             mask = regions.masks(box[None], proposals.bits[i], size)[0]
@@ -250,7 +253,7 @@ def _measured(crop: Crop, values: np.ndarray, fit: np.ndarray, points: np.ndarra
 def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
     """Convert half-open boxes (R, 4) to int64 boxes with inclusive ends, as in the released code.
 
-    An empty box becomes the single point in `origins` (R, 2).
+    An empty box becomes x y x y, with x and y from its row of `origins` (R, 2).
     """
     return np.where(boxes[:, 2:3] > 0, boxes.astype(np.int64) - (0, 0, 1, 1), np.tile(origins, 2))
 

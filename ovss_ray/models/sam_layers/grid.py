@@ -60,9 +60,10 @@ class GridAttention(nn.Module):
         return self.proj(seen.transpose(1, 2).flatten(2).unflatten(1, x.shape[1:3]))
 
     def distances(self, q: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Return two relative-position biases, (B, N, h, w, side) each: per row of keys, and per column of keys.
+        """Return the relative-position bias for rows and the bias for columns, (B, N, h, w, side) each.
 
-        `q`: queries (B, N, h·w, c). The sum of both biases is added to the attention scores.
+        The last axis is the key's row or column. `q` are queries (B, N, h·w, c). The sum of both biases is added to the
+        attention scores.
         """
         grid = q.unflatten(2, (side, side))
         rows = torch.einsum("bnhwc,hkc->bnhwk", grid, between(self.rel_pos_h, side))
@@ -80,8 +81,8 @@ class GridAttention(nn.Module):
     def by_rows(self, q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
         """Return the attention output (B, N, h·w, c), computed in chunks of queries whose scores fit a CPU's cache.
 
-        `q`, `k` and `v` have the shape of the output. All scores of a global block of sam_vit_b would take 0.8 GB;
-        memory traffic would take most of the time.
+        `q`, `k` and `v` have the shape of the output. Without chunks, the scores of a global block of
+        sam_vit_b would take 0.8 GB. Writing and reading them would take most of the time.
         """
         rows, columns = (x.flatten(0, 1) for x in self.distances(q, side))
         shape, q, k, v = q.shape, q.flatten(0, 1) * q.shape[-1] ** -0.5, k.flatten(0, 1), v.flatten(0, 1)
@@ -100,11 +101,11 @@ class GridAttention(nn.Module):
     def placed(self, q: Tensor, k: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Return queries and keys (B, N, h·w, c + 2 side), whose dot product includes the relative-position bias.
 
-        The product is that of MViTv2 (Li et al., CVPR 2022, arXiv 2112.01526): q · k / √c + q · R_h + q · R_w. Here R_h
-        is the embedding of the distance in rows, R_w of the distance in columns. So the second term depends only on the
-        key's row, the third only on its column. The additional channels of a query are these terms for all rows and all
-        columns. The additional channels of a key are the one-hot codes of its row and column. No bias matrix is needed,
-        which halves the training time of sam_tiny's encoder.
+        The dot product is that of MViTv2 (Li et al., CVPR 2022, arXiv 2112.01526): q · k / √c + q · R_h + q · R_w. R_h
+        is the embedding of the distance in rows, R_w the embedding of the distance in columns. So q · R_h depends only
+        on the key's row, and q · R_w only on the key's column. The additional channels of a query are q · R_h for all
+        rows and q · R_w for all columns. The additional channels of a key are the one-hot codes of its row and column.
+        No bias matrix is needed, which halves the training time of sam_tiny's encoder.
         """
         rows, columns = (x.flatten(2, 3) for x in self.distances(q, side))
         identity = torch.eye(side, dtype=k.dtype, device=k.device)

@@ -4,16 +4,16 @@ import numpy as np
 import torch
 
 MANY = 1000
-"""Number of boxes above which torchvision's batched_nms sorts the result again, with an unstable sort"""
+"""Number of boxes above which torchvision's batched_nms sorts its result again, which may reorder equal scores"""
 
 
 def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """Return the indices of boxes kept by greedy non-maximum suppression, best first, (n,) int64.
 
     `corners` are (R, 4) x0 y0 x1 y1, `scores` (R,). A box is dropped if its IoU with a better, kept box exceeds the
-    threshold; among equal scores, the first is better. All float32 operations have torchvision's order, so rounding
-    agrees. For more than MANY boxes, torch.sort decides on the order of equal scores, as in torchvision. Equal scores
-    are common: between crops, the score is 1 / area of the crop.
+    threshold. If scores are equal, the box with the lower index is better. Rounding agrees with torchvision, since the
+    float32 operations have the same order. For more than MANY boxes, torch.sort orders the result, as in torchvision.
+    Equal scores are common, since the masks of a crop have equal scores when crops are merged.
     """
     order = np.argsort(-scores, kind="stable")
     boxes = corners[order].astype(np.float32)
@@ -35,7 +35,7 @@ def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray
 def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
     """Return a mask (H, W) bool without holes and pieces of fewer than `least` pixels, and whether the mask changed.
 
-    Holes are filled first. If all pieces are smaller, the largest stays. Holes and pieces are 8-connected.
+    Holes are filled first. If all pieces have fewer pixels, the largest stays. Holes and pieces are 8-connected.
     """
     outside, holes = _without_specks(~mask, least, keep_one=False)
     cleaned, pieces = _without_specks(~outside, least, keep_one=True)

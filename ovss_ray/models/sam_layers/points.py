@@ -23,7 +23,7 @@ class Options(BaseModel):
 
     points_per_side: int = Field(default=32, ge=1)
     points_per_batch: int = Field(default=64, ge=1)
-    """maximum number of points in one pass of the decoder; on a CPU, at most as many as fit its cache"""
+    """maximum number of points in one pass of the decoder; on a CPU, it is reduced to the number that fits the cache"""
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7

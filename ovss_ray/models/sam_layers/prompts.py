@@ -76,7 +76,7 @@ class Prompts:
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """Return an nn.Embedding without initial values; drawing them on the meta device would import torch.compile."""
+    """Return an nn.Embedding without initial values. To draw values on the meta device would import torch.compile."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 

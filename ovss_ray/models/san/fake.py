@@ -1,7 +1,7 @@
 """Fake weights of a SAN (see models/fake.py) that predict several labels per photograph. The labels are meaningless.
 
-With plain random weights, a network predicts the same label everywhere. So some tensors are scaled, and three biases
-are recentred. Then the outputs of different queries and words differ.
+With plain random weights, a network predicts the same label everywhere. So some tensors are scaled. Three biases are
+shifted, so that mean outputs are near zero. Then the outputs of different queries and words differ.
 """
 
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ QUIET = {
     "clip_visual_extractor.resblocks.*.attn.out_proj.weight": 0.1,
     "clip_visual_extractor.resblocks.*.mlp.c_proj.weight": 0.1,
 }
-"""Pattern of tensor names → further factor, if biases are recentred. The factors weaken CLIP's first blocks, whose
-random attention would make all patches alike."""
+"""Pattern of tensor names → additional factor, if `state_dict` has no overrides. The factors weaken CLIP's first
+blocks, whose random attention would make all patches alike."""
 TRAINING_CLASSES = 171
 """Number of classes in COCO-Stuff, SAN's training set. A checkpoint has a loss weight for each, and for "no object"."""
 
 
 def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
-    """Return all tensors of an official checkpoint, float32: the network's, and those that inference does not use.
+    """Return all tensors of an official checkpoint, float32, including tensors that inference does not use.
 
-    `overrides` (arrays by name) replace tensors after the scaling. Without overrides, three biases are recentred, with
-    random images and a few words.
+    `overrides` are arrays by tensor name, which replace the scaled tensors. If `overrides` is None, three biases are
+    shifted instead (see `_recentre`).
     """
     with torch.device("meta"):
         model = San(variant)

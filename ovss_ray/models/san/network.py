@@ -67,9 +67,9 @@ class RecognitionHead(nn.Module):
     def sls_tokens(self, tokens: Tensor, bias: Tensor) -> Tensor:
         """Return the SLS tokens (B, Q, width) after the blocks; they start as copies of the class token.
 
-        Class and patch tokens are computed as in plain CLIP. An SLS token attends to itself and, with its bias, to the
-        patches. It never attends to other tokens; the official code only lowers their scores by 100. The last block
-        computes only the SLS tokens.
+        Class and patch tokens are computed as in plain CLIP. An SLS token attends to itself, and to the patches with
+        `bias` added to the scores. It does not attend to other tokens. The official code only lowers the scores of
+        other tokens by 100. The last block computes only the SLS tokens.
         """
         seen, queries = tokens.shape[1], bias.shape[2]
         x = torch.cat([tokens, tokens[:, :1].expand(-1, queries, -1)], 1)
@@ -154,7 +154,7 @@ class San(nn.Module):
     def features(self, photographs: Sequence[np.ndarray]) -> Features:
         """Return the Features of photographs (H, W, 3) uint8 RGB with the same padded size.
 
-        After a call of `share`, the Features come from the cache if it has those of all photographs.
+        After a call of `share`, the cached Features are returned if all photographs are in the cache.
         """
         if self.recent and (kept := self.recent.find(photographs)):
             return kept
@@ -167,9 +167,9 @@ class San(nn.Module):
     def clip_input(self, images: Tensor) -> Tensor:
         """Return padded images (B, 3, Hp, Wp), resized for CLIP: bilinear without antialiasing.
 
-        Samples are exactly 1 / ratio apart. Each channel is resized as a separate image. For three channels and
-        one thread, torch would use a different kernel. That kernel rounds sample positions differently, which changes
-        results by up to 3e-5 at a ratio of 0.7.
+        The distance between samples is exactly 1 / Variant.ratio pixels. Each channel is resized as a separate image,
+        since torch uses another kernel for three channels and one thread. The other kernel rounds sample positions
+        differently, which changes results by up to 3e-5 at a ratio of 0.7.
         """
         planes = images.flatten(0, 1)[:, None]
         shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
@@ -200,7 +200,7 @@ class San(nn.Module):
     def labels(self, masks: Tensor, logits: Tensor, image: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
         """Return the label map (H, W) uint16 from mask logits (Q, h, w) and class logits (Q, K + 1).
 
-        Classes with equal prompts have equal scores except for rounding; their pixels get the first of these classes.
+        If classes have equal prompts, their scores are equal except for rounding. The label is then the first of them.
         """
         labels = label_map(masks, class_probabilities(logits), self.geometry(image))
         return text.first_of_equal(vocabulary)[labels]
@@ -248,10 +248,10 @@ def classifier(tower: Words, vocabulary: Vocabulary, embed: text.Embed | None = 
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> San:
-    """Load a SAN for inference from its official checkpoint; `variant`: sizes of a network that VARIANTS does not list.
+    """Load a SAN for inference from its official checkpoint. `variant` has the sizes of a network not in VARIANTS.
 
-    The module is built on the meta device, without initial values, and takes over the tensors of the file. Raises
-    OvssError for a missing file or one that does not fit.
+    The module is built on the meta device, without initial values. Its parameters are then the tensors of the file.
+    Raises OvssError if the file is missing or does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):

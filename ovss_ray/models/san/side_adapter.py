@@ -86,8 +86,8 @@ class Patches(nn.Module):
     def positions(self, size: torch.Size) -> Tensor:
         """Return the position embedding (1, h·w, C) for a grid (h, w), resized if h·w differs from training.
 
-        A grid of 10 × 160 is not resized, as it has as many tokens as 40 × 40. The official code does the same, and its
-        published results include this.
+        For example, training had a grid of 40 × 40. A grid of 10 × 160 also has 1600 patches, so the position embedding
+        is not resized for it. The official code has the same rule, and the published results were computed with it.
         """
         if size.numel() == self.pos_embed.shape[1]:
             return self.pos_embed
@@ -123,8 +123,8 @@ class MaskDecoder(nn.Module):
     def forward(self, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return mask logits (B, Q, h, w) and attention bias (B, N, Q, h, w); `patches` are (B, C, h, w).
 
-        A head's bias is ⟨query, W x + b⟩: x are a patch's features; W, b are the head's last layer. The bias is
-        computed as ⟨Wᵀ query, x⟩ + ⟨query, b⟩. This avoids the map W x, which would be large for N heads.
+        Let x be the features of a patch, and W, b the weight and bias of a head's last layer. The attention bias
+        ⟨query, W x + b⟩ is computed as ⟨Wᵀ query, x⟩ + ⟨query, b⟩. The map W x, large for N heads, is not needed.
         """
         q = self.query_mlp(queries)
         masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(patches))

@@ -19,8 +19,8 @@ class Variant(ClipSizes):
     shallow: int
     """number of first blocks of CLIP's image tower, which feed the side network; the other blocks classify masks"""
     fusion: tuple[int, ...]
-    """entry k: number of the CLIP block whose output is added to the patches after k blocks of the side network; 0: the
-    input of CLIP's first block"""
+    """numbers of CLIP blocks. The output of block fusion[k] is added to the patches after k blocks of the side network.
+    Number 0 means the input of CLIP's first block"""
     side_width: int = 240
     side_heads: int = 6
     side_layers: int = 8

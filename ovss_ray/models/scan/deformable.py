@@ -46,7 +46,7 @@ class DeformableAttention(nn.Module):
 
 
 class Cells:
-    """Sampler of values at points. It holds the sizes of all scales, and each token's place in each scale."""
+    """Sampler of values at points in the maps of all scales. `sizes` are h and w of these maps."""
 
     def __init__(self, sizes: Sequence[torch.Size], heads: int, device: torch.device) -> None:
         self.sizes, self.heads = sizes, heads
@@ -55,7 +55,8 @@ class Cells:
         """for each point, w and h of the map of its scale, (N·S·P, 2) int64"""
         centres = torch.cat([cell_centres(size, device) for size in sizes])
         self.places = centres[:, None] * self.sides - 0.5
-        """x and y of each token in the map of each point, (T, N·S·P, 2) float32; 0 is the centre of the first cell"""
+        """(T, N·S·P, 2) float32: for each token and point, the token's x and y in the map of the point's scale. The
+        unit is a cell, and 0 is the centre of the first cell"""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
         """R: number of cells of all scales, with their borders"""
@@ -64,8 +65,9 @@ class Cells:
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: for each point, four row numbers in the table of `summed`. These rows have the first 2 × 2
-        cells of the point's map and head. `_corners` adds the offset of the point's cell to the row numbers."""
+        """(N·S·P, 4) int64: for each point, the numbers of four rows in the table of `summed`. They are the rows
+        of the point's head and the top left 2 × 2 cells of its bordered map. `_corners` adds the offset from
+        these cells to the cells around the point."""
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.

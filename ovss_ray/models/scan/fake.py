@@ -35,16 +35,15 @@ DEVIATIONS = 2.0
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
 """Name of the bias of the last norm in the calibration of proposals; {}: number of the last layer"""
 CROPS = 4
-"""Maximum number of crops per random image; their mean embedding recentres the image tower for crops"""
+"""Maximum number of crops per random image from which `_recentre` computes the mean output for crops"""
 TRAINING_CLASSES = 171
 """Number of COCO-Stuff's classes, on which SCAN was trained. Checkpoints have a loss weight for each and for "void"."""
 
 
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:
-    """Return all tensors of an official checkpoint: the network's, and those that inference does not use.
+    """Return all tensors of an official checkpoint, including tensors that inference does not use.
 
-    Tensors of the network are float32. Biases of masks, proposals, crops and words are shifted by means over random
-    images and a few words.
+    Tensors of the network are float32. The biases of masks, proposals, crops and words are shifted (see `_recentre`).
     """
     with torch.device("meta"):
         model = Scan(variant)

@@ -41,12 +41,12 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
     Inputs: `logits` (Q, K + 1) of proposals, `clip_logits` (V, K + 1) of crops, and `valid` (Q,) bool. The rules are
     those of the official code:
 
-    - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`). With `fusion` "log", it is
-      normalised by `with_void`.
+    - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`). If `fusion` is
+      "log", `with_void` normalises the mean.
     - `ensemble_weight` 0: the probabilities of crops alone; queries without a crop get zeros.
     - `ensemble_weight` None: the logits of proposals themselves, "void" included.
 
-    If no query is valid, a weight of 0 has no crop to use: all scores are ones, and the first class is predicted.
+    If `ensemble_weight` is 0 and no query is valid, all scores are ones. Then the first class is predicted.
     """
     if options.ensemble_weight is None:
         return logits

@@ -36,7 +36,7 @@ class MaskNetwork(nn.Module):
         self.predictor = MaskDecoder(variant)
 
     def forward(self, maps: Sequence[Tensor], every: bool = False) -> list[Proposals]:
-        """Return the final proposals; for `every`, see MaskDecoder.forward. `maps` are the outputs of Swin."""
+        """Return the result of MaskDecoder.forward with the same `every`. `maps` are the outputs of Swin."""
         mask_features, levels = self.pixel_decoder(maps)
         return self.predictor(levels, mask_features, every)
 
@@ -106,9 +106,10 @@ class MaskDecoder(nn.Module):
         self.mask_embed = Mlp(width, width, width, nn.Linear)
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor, every: bool = False) -> list[Proposals]:
-        """Return the proposals after the last layer, from the three levels and the mask features of PixelDecoder.
+        """Return a list of the proposals after the last layer. `levels` and `mask_features` are from PixelDecoder.
 
-        With `every`, return the initial proposals and those after each layer: decoder layers + 1 in all.
+        If `every` is true, the list has `decoder_layers` + 1 elements: the proposals before the first layer, and the
+        proposals after each layer.
         """
         values = [x.flatten(2).transpose(1, 2) + self.level_embed.weight[i] for i, x in enumerate(levels)]
         keys = [x + sine(level.shape[-2:], x.shape[-1], x.device) for x, level in zip(values, levels, strict=True)]

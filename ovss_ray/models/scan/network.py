@@ -145,9 +145,9 @@ class Scan(Calibrated):
     ) -> Cut:  # fmt: skip
         """Return the regions of an image (H, W, 3) uint8 RGB, and the tokens that the contextual shift replaces.
 
-        `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are those of the image in Features. The contextual
-        shift draws from the image's own generator (shift.generator). With `shift_indices` (n,), earlier draws are
-        repeated instead, in the order of Shift.indices. Raises OvssError if `shift_indices` do not fit.
+        `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are the image's rows of Features. The tokens to replace
+        are drawn at random, with a generator seeded by the image (shift.generator). `shift_indices` (n,), the
+        Shift.indices of an earlier call, repeat its draws. Raises OvssError if `shift_indices` do not fit.
         """
         cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
         blocks, ratio = len(self.variant.replaced), options.replace_ratio
@@ -201,8 +201,8 @@ class Scan(Calibrated):
     def labels(self, mask_logits: Tensor, scores: Tensor, placed: Geometry, vocabulary: Vocabulary) -> np.ndarray:
         """Return the label map (H, W) uint16 from mask logits (Q, h', w') and the result of `scores`.
 
-        Without an ensemble, pixels whose best class is "void" get NONE. Classes with equal prompts have equal scores
-        except for rounding; their pixels get the first of these classes.
+        Without an ensemble, pixels whose best class is "void" get NONE. If classes have equal prompts, their scores
+        are equal except for rounding. The label is then the first of them.
         """
         indices = np.append(text.first_of_equal(vocabulary), NONE).astype(np.uint16)
         return indices[semantic.label_map(mask_logits, scores, placed, sigmoid="resized")]
@@ -215,10 +215,10 @@ class Scan(Calibrated):
     ) -> Prediction:  # fmt: skip
         """Return masks, their scores, the label map, and intermediate results for a photograph (H, W, 3) uint8 RGB.
 
-        Options are those of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge` is the
-        length of the resized photograph's short side. `shift_indices` repeats earlier draws of the contextual shift:
-        the "shift.indices" of a result; None: new draws. Grey and RGBA arrays also work. Raises ValueError for other
-        arrays (see photograph.rgb), and OvssError for unknown options or wrong `shift_indices`.
+        `options` are fields of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge` is
+        the length of the resized photograph's short side. `shift_indices` are the array "shift.indices" of a result,
+        to replace the same tokens again; None: tokens are drawn at random. Grey and RGBA arrays also work. Raises
+        ValueError for other arrays (see photograph.rgb), OvssError for unknown options or wrong `shift_indices`.
 
         Keys of the result: head.pred_logits, head.pred_masks, text_features, in_vocab_logits, fusion.in_vocab_prob,
         fusion.void_prob, scores, argmax. With an ensemble also mask_binary, valid_flag, regions.boxes_xyxy,
@@ -255,11 +255,11 @@ class Scan(Calibrated):
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> Scan:
-    """Load a SCAN for inference from its official checkpoint; `variant` is for a network that VARIANTS does not list.
+    """Load a SCAN for inference from its official checkpoint. `variant` has the sizes of a network not in VARIANTS.
 
-    `files` are its checkpoints, in the order of variants.checkpoints. The module is built on the meta device, without
-    initial values, and takes over the tensors of the files. Raises OvssError for a missing file or one that does not
-    fit.
+    `files` are the network's checkpoints, in the order of variants.checkpoints. The module is built on the meta device,
+    without initial values. Its parameters are then the tensors of the files. Raises OvssError if a file is missing or
+    does not fit the network.
     """
     precision = runtime.checked_precision(precision)
     variant = variant or VARIANTS[name]

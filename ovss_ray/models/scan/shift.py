@@ -1,8 +1,8 @@
 """Contextual shift: the class token of the whole photograph replaces background tokens of a crop.
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. CLIP
-was trained on whole photographs, and a crop on a plain background differs from photographs. After some blocks, a random
-part of the background tokens is replaced. Letters: V regions, T patch tokens, C channels, B regions of a batch.
+was trained on whole photographs, but the background of a crop is plain. So after some blocks, a random part of the
+background tokens is replaced. Letters: V regions, T patch tokens, C channels, B regions of a batch.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ class Shift:
     """The tokens to replace in the regions of one image."""
 
     populations: np.ndarray
-    """(blocks · V,) int64: number of background tokens per block and region; regions vary fastest"""
+    """(blocks · V,) int64: number of background tokens; element b · V + v is for block b and region v"""
     counts: np.ndarray
     """(blocks · V,) int64: number of replaced tokens, in the same order"""
     indices: np.ndarray
-    """(sum of counts,) int64: replaced tokens in drawn order, as indices into a region's background tokens"""
+    """(sum of counts,) int64: replaced tokens, in the order of `counts`. Index i is the region's background token i"""
     replaced: np.ndarray
     """(V, blocks, T) bool: whether a patch token is replaced after a block"""
 
@@ -64,7 +64,7 @@ def replay(foreground: np.ndarray, blocks: int, ratio: float, indices: Sequence[
     if flat.shape != (counts.sum(),) or (flat < 0).any() or (flat >= np.repeat(populations, counts)).any():
         raise OvssError(
             f"shift_indices of shape {flat.shape} do not fit this image: {len(foreground)} regions and {blocks} blocks "
-            f"need {counts.sum()} indices of background tokens. Pass those of the same image and options, or None"
+            f"need {counts.sum()} indices. Pass shift.indices of a result with the same image and options, or pass None"
         )
     return _shift(foreground, blocks, populations, counts, flat)
 
@@ -101,7 +101,7 @@ def between(blocks: Sequence[int], replaced: Tensor, class_tokens: Tensor) -> Af
     """Return a function that shifts the tokens of a batch: the argument `after` of WholeImageTower.encode.
 
     `blocks` are the numbers of the blocks after which tokens are replaced. `replaced` is (B, blocks, T) bool, and
-    `class_tokens` (B, blocks, C) are those of the whole photographs.
+    `class_tokens` (B, blocks, C) are the class tokens of the whole photographs.
     """
 
     def after(number: int, tokens: Tensor) -> Tensor:

@@ -17,7 +17,10 @@ PATCH = 4
 """Side of a patch, in pixels"""
 MLP_RATIO = 4
 ELSEWHERE = -100.0
-"""Value added to the attention logit of two tokens that share a window only because of the cyclic shift"""
+"""Value added to the attention logits of two tokens from opposite edges of the map, to suppress their attention.
+
+The cyclic shift puts such tokens into one window.
+"""
 
 
 class Windows:
@@ -36,13 +39,13 @@ class Windows:
         kinds = list(product((inner, last), repeat=2)) if shift else [(slice(None), slice(None))]
         groups = [cut[:, rows, columns].flatten(0, 2) for rows, columns in kinds]
         self.sizes = [len(group) for group in groups]
-        """number of windows of each kind. With a shift: inner, last column, last row, corner; without: a single kind"""
+        """number of windows of each kind: inner, last column, last row, corner; without a shift, there is one kind"""
         self.order = torch.cat(groups)
-        """indices of the tokens in each window, (n, L) int64; padding has the index B·h·w"""
+        """(n, L) int64: for each window, the indices of its tokens, from 0 to B·h·w − 1; padding has the index B·h·w"""
         places = torch.empty(shape.numel() + 1, dtype=torch.int64, device=device)
         places[self.order.flatten()] = torch.arange(self.order.numel(), device=device)
         self.places = places[:-1]
-        """index of each token in the flattened `order`, (B·h·w,) int64"""
+        """(B·h·w,) int64: for each token, its position in the flattened `order`"""
         self.masks = edge_masks(side, shift, device) if shift else torch.zeros((1, 1, 1), device=device)
         """value added to the attention logits in windows of each kind, (kinds, L, L) float32"""
         self.distances = relative_position_index(side, device)
@@ -70,7 +73,10 @@ class WindowAttention(nn.Module):
         return self.proj(F.embedding(windows.places, torch.cat(seen)))
 
     def attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
-        """Return attention outputs (n·L, C) of n windows that share `mask` (N, L, L). `qkv`: (n, L, 3 C)."""
+        """Return the attention outputs (n·L, C) of n windows from `qkv` (n, L, 3 C).
+
+        `mask` (N, L, L) is added to the attention logits of each window.
+        """
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])  # 4 axes: else torch takes a slow path
         return seen.transpose(1, 2).flatten(2).flatten(0, 1)
@@ -79,7 +85,7 @@ class WindowAttention(nn.Module):
 def relative_position_index(side: int, device: torch.device | None = None) -> Tensor:
     """Return the row of the bias table for each pair of tokens in a window, (side², side²) int64.
 
-    Official checkpoints have this constant as an entry of each attention; see `constants`.
+    Official checkpoints store this constant once per block. These entries are not loaded (see `constants`).
     """
     along = torch.arange(side, device=device)
     apart = along[:, None] - along + side - 1
@@ -125,7 +131,10 @@ class Merging(nn.Module):
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Merge tokens (B, h, w, C) into (B, h / 2, w / 2, 2 C). Four tokens are concatenated column by column."""
+        """Merge tokens (B, h, w, C) into (B, h / 2, w / 2, 2 C).
+
+        Four tokens are concatenated in this order: upper left, lower left, upper right, lower right.
+        """
         squares = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5)
         return self.reduction(self.norm(squares.flatten(3)))
 
@@ -142,7 +151,10 @@ class Stage(nn.Module):
         self.downsample = None if last else Merging(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the outputs of the blocks for `x`, both (B, h, w, C), and the input of the next stage."""
+        """Return the outputs of the blocks for `x`, both (B, h, w, C), and the input of the next stage.
+
+        The input of the next stage is (B, h / 2, w / 2, 2 C). The last stage returns its outputs twice instead.
+        """
         size, shifts = x.shape[:3], (0, self.side // 2)
         windows = [Windows(size, self.side, shift, x.device) for shift in shifts[: len(self.blocks)]]
         x = x.flatten(0, 2)

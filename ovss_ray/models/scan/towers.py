@@ -1,7 +1,7 @@
 """SCAN's two CLIPs: the frozen one that sees whole photographs, and the one fine-tuned on crops, with the text tower.
 
-This module also reads and merges checkpoints, which may lack the entries of either CLIP. Letters: K classes, D
-features.
+This module also reads and merges checkpoints. If SCAN's checkpoint lacks entries of its CLIPs, a checkpoint of CLIP
+provides these entries. Letters: K classes, D features.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ from ovss_ray.structures.vocabulary import Vocabulary
 SCALE = 100.0
 """Factor from cosine to logit. It is a constant of the official code, which does not use CLIP's temperature."""
 ADAPTER = "clip_adapter."
-"""Prefix of both CLIPs in a checkpoint"""
+"""Prefix of the entries of both CLIPs in a checkpoint"""
 MODEL, ORIGINAL = ADAPTER + "clip_model.", ADAPTER + "original_clip."
-"""Prefixes of the fine-tuned CLIP with the text tower, and of the frozen image tower"""
+"""Prefixes of the entries of the fine-tuned CLIP with the text tower, and of the frozen image tower"""
 VISUAL, VOID = MODEL + "visual.", ADAPTER + "non_object_embedding"
-"""Prefix of the fine-tuned image tower, and name of the embedding of "void" """
+"""Prefix of the entries of the fine-tuned image tower, and name of the entry with the embedding of "void" """
 TUNED = ("module.clip_model.", "module.", "")
 """Possible prefixes of a fine-tuned CLIP's entries: from SCAN's script, open_clip on several GPUs, or `ovss train`"""
 MASK = "attn_mask"
 """Name of the causal mask in checkpoints of some text towers; the mask is a constant"""
 UNUSED = (MODEL + MASK, ADAPTER + "pixel_mean", ADAPTER + "pixel_std", "criterion.empty_weight")
-"""Entries of official checkpoints that inference does not use: the causal mask, constants, a weight of the loss"""
+"""Names of official entries that inference does not use: causal mask, mean and deviation of pixels, loss weight"""
 
 
 class Clip(TextTower):
@@ -85,7 +85,8 @@ def classifier(tower: TextTower, void: Tensor, vocabulary: Vocabulary, embed: te
 def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
     """Return the state dict of a Scan from its checkpoints, without the entries that inference does not use.
 
-    The second file, if any, is a CLIP. It provides the entries of both of SCAN's CLIPs that the first file lacks.
+    The second file, if any, is a checkpoint of CLIP. If the first file lacks entries of SCAN's two CLIPs, the second
+    file provides them.
     """
     first, *base = files
     unused = {*UNUSED, *(f"backbone.{name}" for name in constants(variant))}
@@ -100,15 +101,15 @@ def state_of(files: Sequence[Path], variant: Variant) -> checkpoint.State:
 def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
     """Write SCAN's official checkpoint from the files of its two trainings, as SCAN's tools/replace_clip.py does.
 
-    `segmenter` is a whole checkpoint with the pretrained CLIP. The fine-tuned CLIP in `clip`, with both towers,
-    replaces the entries `clip_adapter.clip_model.*`. All other entries are unchanged, including the frozen image
-    tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable, or if the CLIPs differ in entry
-    names or shapes.
+    `segmenter` is a checkpoint of the whole network, with the pretrained CLIP. The fine-tuned CLIP in `clip`, with both
+    towers, replaces the entries `clip_adapter.clip_model.*`. All other entries are unchanged, including the frozen
+    image tower `clip_adapter.original_clip.*`. Raises OvssError if a file is unreadable, or if the CLIPs differ in
+    entry names or shapes.
     """
     state, tuned = checkpoint.stored(segmenter), _tuned(clip)
     present = {key.removeprefix(MODEL): value.shape for key, value in state.items() if key.startswith(MODEL)}
     if not present:
-        raise OvssError(f"{segmenter} has no entries {MODEL}*. Pass a whole checkpoint of {name} as --segmenter")
+        raise OvssError(f"{segmenter} has no entries {MODEL}*. Pass a checkpoint of the whole {name} as --segmenter")
     present.pop(MASK, None)
     checkpoint.compare(present, tuned, f"the CLIP in {clip} does not fit that of {segmenter}", {})
     content: dict[str, Any] = {"model": state | {MODEL + key: value for key, value in tuned.items()}}
@@ -118,7 +119,7 @@ def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
 
 
 def _tuned(file: Path) -> checkpoint.State:
-    """Return the entries of a fine-tuned CLIP, with their names inside clip_adapter.clip_model."""
+    """Return the entries of a fine-tuned CLIP by their names without a prefix, such as "visual.proj"."""
     state = checkpoint.stored(file)
     for prefix in TUNED:
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -138,5 +139,5 @@ def official(key: str) -> str:
 
 
 def ours(key: str) -> str:
-    """Return our name of an official entry: without the part `transformer` in image towers."""
+    """Return our name of an official entry. In image towers, "transformer.resblocks." becomes "resblocks."."""
     return key.replace(".visual.transformer.", ".visual.").replace(".original_clip.transformer.", ".original_clip.")

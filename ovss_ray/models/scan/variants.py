@@ -14,7 +14,7 @@ from ovss_ray.models.zoo import Weights, by_hand, shipped
 
 @dataclass(frozen=True)
 class Variant:
-    """Sizes of a SCAN: its CLIP, the backbone, the mask network, and the calibration."""
+    """Sizes of a SCAN: of CLIP, the backbone, the mask network, and the calibration of proposals (calibration.py)."""
 
     clip: ClipSizes
     levels: tuple[int, int, int]
@@ -22,7 +22,7 @@ class Variant:
     replaced: tuple[int, ...]
     """CLIP blocks after which the contextual shift replaces background tokens; blocks count from 1"""
     sigmas: tuple[int, int, int] = (9, 7, 3)
-    """standard deviation of the Gaussian in the low-pass filter of each of `levels`, in cells of the spectrum"""
+    """for each of `levels`, standard deviation of the Gaussian in the low-pass filter, in bins of the 2-D spectrum"""
     backbone_width: int = 128
     """channels of Swin's first stage; each further stage has twice as many"""
     backbone_depths: tuple[int, int, int, int] = (2, 2, 18, 2)
@@ -57,14 +57,18 @@ class Options:
     mask_threshold: float = 0.4
     """probability above which a pixel belongs to a query's binary mask, from which the query's crop is made"""
     ensemble_weight: float | None = 0.7
-    """weight of the crops' scores in the geometric mean; None: proposals alone, without crops
+    """weight w of the crops in the geometric mean proposals^(1 − w) · crops^w; None: proposals alone, without crops
 
-    A weight of 0 uses crops alone, as in the official code, although the mean's formula would ignore the crops.
+    Exception, as in the official code: if w is 0, the scores are those of the crops alone.
     """
     replace_ratio: float = 0.15
     """fraction of a crop's background tokens that the contextual shift replaces after each block in Variant.replaced"""
     fusion: Literal["product", "log"] = "product"
-    """product: the geometric mean; log: normalised with "void", as officially for ADE-847 and PC-459"""
+    """rule that joins the scores of proposals and crops, used if `ensemble_weight` is above 0
+
+    product: the geometric mean. log: the geometric mean, normalised so that "void" keeps its probability. The official
+    code uses log for ADE-847 and PC-459.
+    """
     seed: int = 0
     """seed of the contextual shift's random draws, which also depend on the pixels of the image"""
 
@@ -100,7 +104,10 @@ VARIANTS = {
 
 
 def checkpoints(name: str) -> tuple[str, ...]:
-    """Return the names of a network's checkpoints; scan_tiny needs clip_tiny for the entries that its file omits."""
+    """Return the names of a network's checkpoints.
+
+    scan_tiny has two checkpoints: its own file omits entries of CLIP, which clip_tiny provides.
+    """
     return (name, "clip_tiny") if name == "scan_tiny" else (name,)
 
 

@@ -1,10 +1,13 @@
 """Exact label maps from masks and their class probabilities, without a score map of all classes.
 
-Q masks at low resolution (h, w) with class probabilities (Q, K) define scores[c] = Σ_q p[q, c] · sigmoid(m[q]). Here m
-are mask logits, resized to the padded input, cropped, and resized to the photograph. See Cheng et al., MaskFormer,
-NeurIPS 2021, §3.4. SAN computes the sigmoid after both resizes, SCAN between them. All K × H × W scores would take 1.2
-GB for ADE20K-847 at 512 × 683. Only the best class of a pixel is needed. So scores are computed in blocks of tiles of
-16 × 16 pixels (tiles.py). Classes that cannot be the best of any pixel of a tile are left out (classes.py).
+The inputs are logits of Q masks at low resolution (h, w), and class probabilities p (Q, K). The score of class c at a
+pixel is Σ_q p[q, c] · m[q]. Here m[q] is the probability of mask q at the pixel. See Cheng et al., MaskFormer, NeurIPS
+2021, §3.4. Mask logits are resized to the network's padded input, cropped to the resized photograph, and resized to the
+original photograph. SAN computes the sigmoid after both resizes, SCAN between them.
+
+All K × H × W scores would take 1.2 GB for ADE20K-847 at 512 × 683. Only the best class of a pixel is needed. So scores
+are computed in blocks of tiles of 16 × 16 pixels (tiles.py). Classes that cannot be the best of any pixel of a tile are
+left out (classes.py).
 """
 
 import numpy as np
@@ -19,9 +22,9 @@ from ovss_ray.structures.columns import NONE
 __all__ = ["Geometry", "label_map", "probabilities"]
 
 CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 28
-"""Maximum bytes of a block's class scores: on a CPU, so that they fit into its cache, and on a GPU.
+"""Maximum bytes of the class scores that are computed at a time, on a CPU and on a GPU. 2 MB fit into a CPU's cache.
 
-The mask probabilities of a block take at most half as much."""
+The mask probabilities of a block of tiles take at most half of this number of bytes."""
 FEW = 100
 """Number of classes below which all scores are computed: pruning would cost more than it saves"""
 
@@ -33,10 +36,10 @@ def label_map(
     """Return the best class of every pixel, (H, W) uint16; the lowest index on ties.
 
     `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` is the size at
-    which mask probabilities are computed. `prune` skips classes that cannot be the best of any pixel of a tile, which
-    does not change the result; default: for FEW classes or more. If a class probability is negative, nothing is pruned.
-    Memory, besides the result and a copy of the class probabilities, does not grow with K or H. Raises OvssError for
-    more classes than a label map can hold.
+    which mask probabilities are computed. If `prune` is True, a tile skips the classes that cannot be the best of any
+    of its pixels. This does not change the result. Default of `prune`: True for FEW classes or more.
+    If a class probability is negative, nothing is pruned. Besides the result and a copy of the class probabilities,
+    memory does not grow with K or H. Raises OvssError for more classes than a label map can hold.
     """
     queries, count = class_probabilities.shape
     if count > NONE:
@@ -55,7 +58,10 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return twice the bytes of a tile's masks (see CPU_BLOCK), at the larger of the original and the resized size."""
+    """Return twice the bytes of a tile's mask probabilities, so that these take at most half of the maximum.
+
+    If `sigmoid` is "resized", masks are computed at two resolutions. The higher one counts.
+    """
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0
     return 8 * queries * max(PIXELS, resized)

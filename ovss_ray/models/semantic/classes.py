@@ -15,9 +15,9 @@ from torch import Tensor
 from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 
 LEAST = 16
-"""Minimum number of columns of a matrix product. A CPU computes narrower products by kernels that round differently"""
+"""Minimum number of columns of a matrix product. For narrower products, CPUs use kernels that round differently"""
 ALIKE = 0.8
-"""Tiles share a matrix product if their lowest number of remaining classes is at least this fraction of the highest"""
+"""Minimum ratio of the fewest to the most remaining classes, among tiles that are computed in one matrix product"""
 
 
 class All:
@@ -74,7 +74,8 @@ class Pruned(All):
     def kept(self, bounds: Tensor) -> Tensor:
         """Return which classes remain in n tiles, (n, K) bool, from bounds (2, n, Q) of the mask probabilities.
 
-        The comparison allows for the largest sum of rounding errors, in both bounds and in both scores.
+        Scores are compared with a margin: the largest possible rounding error of scores and bounds. So rounding
+        removes no class that could be the best.
         """
         low, high = bounds @ self.probabilities
         floor = low.amax(1, keepdim=True)
@@ -95,7 +96,10 @@ def _on(tensor: Tensor, indices: np.ndarray) -> Tensor:
 
 
 def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Yield groups (n,) of tiles with similar numbers of classes. The scores of several tiles fit into `budget`."""
+    """Yield the indices (n,) of tiles with similar numbers of classes, group by group, most classes first.
+
+    The class scores of a group take at most `budget` bytes. A single tile may take more.
+    """
     order = np.argsort(-counts, kind="stable")
     sizes = np.maximum(counts[order], LEAST)
     begin = 0
@@ -107,16 +111,20 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return positions (n, k) of tiles' classes in a list of all tiles' classes. The last one is repeated up to k."""
+    """Return the positions (n, k) of n tiles' classes in a list that joins the classes of all tiles.
+
+    `begins` (n,) and `counts` (n,) are the first position and the number of classes of each tile. k is the highest
+    count, at least LEAST. A tile with fewer classes repeats its last position.
+    """
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)
 
 
 def _best(masks: Tensor, columns: Callable[[int, int], Tensor], count: int, budget: int) -> Tensor:
-    """Return for each pixel the class column with the highest score, (…) int64; on ties, the first.
+    """Return the index of the highest score of each pixel, (…) int64; on ties, the lowest index.
 
-    Scores are products of masks (…, Q) and class probabilities (…, Q, count). `columns(begin, end)` returns a range of
-    the columns of these probabilities. The scores are computed in chunks of about `budget` bytes.
+    The scores (…, count) are masks (…, Q) times class probabilities (…, Q, count). `columns(begin, end)` returns the
+    columns begin..end of the class probabilities. The scores are computed in chunks of about `budget` bytes.
     """
     chunk = max(1, budget // (4 * masks.shape[:-1].numel()))
     score, best = _top(masks @ columns(0, min(chunk, count)))

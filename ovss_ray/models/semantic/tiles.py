@@ -1,7 +1,8 @@
 """Mask probabilities of a photograph's pixels, in tiles of 16 × 16, from masks at low resolution.
 
-Masks (Q, h, w) are resized to the padded input, cropped, and resized to the photograph. Both resizes are linear and act
-on rows and columns separately. The last row and column of a photograph are repeated up to a multiple of 16.
+Masks (Q, h, w) are resized to the network's padded input. Then they are cropped to the resized photograph, and resized
+to the original photograph (see Geometry). Both resizes are linear and act on rows and columns separately. The
+photograph is extended to whole tiles: its last row and column are repeated.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ SIDE = 16
 PIXELS = SIDE * SIDE
 
 Sigmoid = Literal["original", "resized"]
-"""Size at which mask probabilities are computed. original: the photograph's; resized: the resized photograph's"""
+"""Size at which the sigmoid of masks is computed: of the original photograph, or of the resized photograph"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Geometry:
 Masks = Callable[[int, int, Tensor], Tensor]
 """Function that returns the probabilities (C, R, 256, Q) of Q masks in C × R tiles of 256 pixels.
 
-Arguments: first row of tiles, end row of tiles (exclusive), and the columns of tiles, (C,) int64 on the CPU.
+Arguments: index of the first of R rows of tiles, index after the last row, indices of C columns of tiles. The last
+argument is (C,) int64 on the CPU.
 """
 
 
@@ -47,7 +49,10 @@ class Cells(NamedTuple):
     last: Tensor
 
     def indices(self, begin: int, end: int) -> Tensor:
-        """Return the cells (n, T) of tiles begin..end. The last cell of a tile is repeated up to a common length T."""
+        """Return the indices (n, T) of the cells of n tiles begin..end. T is the most cells of a tile.
+
+        A tile with fewer cells repeats its last cell.
+        """
         first, last = self.first[begin:end, None], self.last[begin:end, None]
         return torch.minimum(first + torch.arange(int((last - first).max()) + 1), last)
 
@@ -123,7 +128,7 @@ def _continued(count: int) -> Tensor:
 
 
 def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
-    """Return tiles whose mask logits are resized twice, before the sigmoid."""
+    """Return a Tiles that resizes the mask logits twice, and then computes the sigmoid."""
     grid = mask_logits.permute(1, 2, 0).contiguous()
     down, across = (_resize(grid.shape[axis], geometry, axis) for axis in (0, 1))
     rows, queries = _touched(down), grid.shape[2]
@@ -141,10 +146,10 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
 
 
 def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
-    """Return a matrix (n, cells) on the CPU that maps one axis of the mask grid to whole tiles.
+    """Return a matrix (n, cells) on the CPU that resizes an axis from mask cells to pixels of whole tiles.
 
-    The matrix is torch's resize, crop and second resize of an identity matrix. So sample positions equal those of
-    torch.
+    The matrix is the result of torch's resize, crop and second resize of the identity matrix. So the matrix has the
+    same weights as torch's resizes.
     """
     identity = torch.eye(cells)[None]
     padded = F.interpolate(identity, geometry.padded[axis], mode="linear", align_corners=False)
@@ -160,7 +165,10 @@ def _touched(resize: Tensor) -> Cells:
 
 
 class _Samples(NamedTuple):
-    """The linear resize of one axis: each sample lies between two cells. The tensors are on the CPU."""
+    """The linear resize of one axis to n samples. The tensors are on the CPU.
+
+    A sample is a value of the resized axis: the weighted mean of two neighbouring cells of the original axis.
+    """
 
     before: Tensor
     """(n,) int64: cell before the sample"""
@@ -185,7 +193,7 @@ class _Samples(NamedTuple):
 
 
 def _samples(cells: int, count: int) -> _Samples:
-    """Return the samples of torch's bilinear resize from `cells` to `count`, with torch's float32 positions."""
+    """Return the samples of torch's linear resize of `cells` cells to `count` samples, at torch's float32 positions."""
     positions = ((torch.arange(count) + 0.5) * (cells / count) - 0.5).clamp(min=0)
     before = positions.long().clamp(max=cells - 1)
     return _Samples(before, (before + 1).clamp(max=cells - 1), positions - before)
@@ -197,7 +205,7 @@ class _Axis(NamedTuple):
     first: _Samples
     """from the grid to the padded input"""
     second: _Samples
-    """from the resized photograph to the photograph, continued to whole tiles"""
+    """from the resized to the original photograph; the last sample is repeated until all tiles are whole"""
 
     def cells(self) -> Cells:
         """Return the cells that each tile depends on."""
@@ -205,9 +213,9 @@ class _Axis(NamedTuple):
         return Cells(self.first.before[begin], self.first.after[end])
 
     def part(self, tiles: Tensor) -> "_Axis":
-        """Return both resizes, limited to the pixels of `tiles` (n,) int64, which are in ascending order.
+        """Return both resizes for the pixels of some tiles. `tiles` (n,) int64: their indices, ascending.
 
-        The first resize is limited to the samples that the second reads.
+        The first resize is limited to the samples that the second resize reads.
         """
         pixels = (SIDE * tiles.cpu()[:, None] + torch.arange(SIDE)).flatten()
         second = self.second.of_pixels(pixels)
@@ -216,7 +224,7 @@ class _Axis(NamedTuple):
 
 
 def _of_probabilities(mask_logits: Tensor, geometry: Geometry) -> Tiles:
-    """Return tiles whose mask logits are resized once before the sigmoid, and once after it."""
+    """Return a Tiles that resizes the mask logits, computes the sigmoid, and resizes the probabilities."""
     grid = mask_logits.permute(1, 2, 0).contiguous()
     down, across = (
         _Axis(

@@ -39,7 +39,10 @@ def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
 
 
 def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
-    """Return sentences about a benchmark: user's words, counts, the episodes' question, notes of stages, files."""
+    """Return sentences about a benchmark, each after its name.
+
+    In this order: words of the user, counts of the metrics, classes of an episode, notes of stages, faults of files.
+    """
     files = benchmark.files
     sentences = [terminal.own_words(benchmark.words)] if benchmark.words else []
     sentences += [terminal.counted(benchmark.counts)] if benchmark.counts else []
@@ -74,7 +77,10 @@ def _headings(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[s
 
 
 def class_rows(headings: Mapping[str, str], benchmark: BenchmarkReport) -> list[list[dict[str, Any]]]:
-    """Return a row of cells per class: name with colour, values, interval, and number of photographs."""
+    """Return a row of cells per class: name with colour, and values under `headings`.
+
+    If the report has a bootstrap, two cells follow: interval of IoU, and number of photographs.
+    """
     rows = []
     for label, score in enumerate(benchmark.classes):
         content = score.model_dump()
@@ -188,7 +194,7 @@ def times(report: Report) -> list[dict[str, Any]]:
 def script_data(
     scored: int, labels: Sequence[str], listed: Sequence[Confusion], images: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the data that the page's script reads for a gallery."""
+    """Return the data of one benchmark for the page's script, which shows the gallery. `scored`: number of images."""
     return {
         "scored": scored,
         "labels": list(labels),

@@ -20,21 +20,24 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.runs.folder import RunFolder
 
 Runs = Mapping[str, tuple[Report, Mapping[str, Reading]]]
-"""Folder of a run → (report of the run, {benchmark: content of the benchmark's records, with confusion cells})."""
+"""Folder of a run → (report of the run, {benchmark: content of the benchmark's records}).
+
+The contents include the cells of each image's confusion matrix.
+"""
 Differences = Mapping[tuple[str, str], Paired]
-"""(folder of a further run, benchmark) → paired differences of this run to the first run."""
+"""(folder of a run, benchmark) → paired differences of this run to the first run. The first run has no entry."""
 
 
 def write(uri: str, runs: Runs, differences: Differences, unlike: bool = False, images: int = 101) -> None:
     """Write the page to a file. `images` is the total number of images in all galleries.
 
-    Raises OvssError for runs that cannot be paired, unless `unlike` is True; the page then states the reasons.
+    If a run cannot be paired with the first run, raises OvssError. With `unlike`, the page states the reason instead.
     """
     reasons = [f"{run}, {name}: {paired.refused}" for (run, name), paired in differences.items() if paired.refused]
     if reasons and not unlike:
         raise OvssError(
-            f"--html: {len(reasons)} comparisons with {next(iter(runs))} cannot be paired: {'; '.join(reasons)}. "
-            "Add --unlike to write the page nevertheless; it then states these reasons"
+            f"--html: {len(reasons)} results cannot be paired with those of {next(iter(runs))}: {'; '.join(reasons)}. "
+            "To write a page that states these reasons, add --unlike"
         )
     files.write(files.absolute(uri), render(runs, differences, images).encode())
 
@@ -121,7 +124,7 @@ def _same_classes(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 
 def _largest_first(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[int, Any]]:
-    """Return (label, score in the first run) of each class, largest absolute difference of IoU first."""
+    """Return a pair (label, ClassScore of the first run) per class, largest absolute difference of IoU first."""
 
     def size(label: int) -> float:
         before, after = first[label].iou, second[label].iou
@@ -176,7 +179,8 @@ def _gallery(name: str, runs: Runs, images: int, room: int) -> tuple[list[str], 
 def _most_different(cells: Sequence[Cells]) -> list[str]:
     """Return the ids of images that all runs have scored, largest difference of mIoU first.
 
-    The difference of an image is the largest one between any run and the first run. A missing mIoU counts as 0.
+    An image is sorted by the largest absolute difference between its mIoU in any run and in the first run. A missing
+    mIoU counts as 0.
     """
     mious = [dict(zip(of.ids, np.nan_to_num(of.image_miou).tolist(), strict=True)) for of in cells]
     shared = [image for image in mious[0] if all(image in of for of in mious)]

@@ -9,7 +9,7 @@ from ovss_ray.metrics.confusion import Partial
 from ovss_ray.reports.resampling import Cells
 
 NO_CLASS = "no class"
-"""Name of NONE, the prediction of a pixel without a class."""
+"""Name that reports show for the prediction NONE, a pixel without a predicted class."""
 EXAMPLES = 3
 """Number of example images of a confusion."""
 
@@ -28,7 +28,7 @@ class Confusion:
     cost: float
     """points of mIoU that the run would gain if exactly these pixels were predicted correctly"""
     images: int = 0
-    """number of images with this confusion; 0 without stored confusion cells"""
+    """number of images with this confusion; 0 if the confusion matrices of single images are not known"""
     examples: tuple[str, ...] = ()
     """ids of the images that have the most pixels of this confusion, at most EXAMPLES, most pixels first"""
 
@@ -61,7 +61,8 @@ def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusio
 def _costs(partial: Partial, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Return the cost of each of m confusions, (m,) float64 points of mIoU.
 
-    The cost is the gain if the pixels were predicted correctly: hits of the true label, no longer in the other union.
+    The cost is the gain in mIoU if the pixels were predicted correctly. Then they would be hits of the true label, and
+    the union of the predicted label would not contain them.
     """
     n = len(partial.counts)
     hits, present = partial.hits.astype(float), partial.truth_pixels > 0
@@ -89,10 +90,11 @@ def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tupl
 
 
 def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tuple[list[int], list[int], np.ndarray]:
-    """Return the rows, columns and values of the part of the confusion matrix that has the costliest confusions.
+    """Return a part of the confusion matrix: labels of its rows, labels of its columns, values.
 
-    Rows and columns are at most `most` labels, in order. If pixels of these labels have no predicted class, the last
-    column is NO_CLASS. Values are percent of the pixels of the row's label, (rows, columns) float64.
+    The rows are the labels of the costliest confusions, at most `most`, in ascending order. The columns are the same
+    labels. If pixels of these labels have no predicted class, a last column n, the number of labels, counts them.
+    Values are percent of all pixels of the row's label, (rows, columns) float64.
     """
     n = len(partial.counts)
     labels: dict[int, None] = {}

@@ -34,7 +34,8 @@ def share(images: int, benchmarks: int) -> int:
 def build(album: Album, cells: Sequence[Cells], reasons: Mapping[str, Sequence[str]], room: int = ROOM) -> Gallery:
     """Return the gallery of images. `reasons`: image id → reasons to show the image, most important image first.
 
-    `cells` are the confusion cells of each run. Images beyond `room` bytes of pictures are left out, with a note.
+    `cells` are the confusion matrices of each run's images. If the pictures have more than `room` bytes in total, the
+    last images are left out, with a note.
     """
     places = [{name: k for k, name in enumerate(of_run.ids)} for of_run in cells]
     images: list[dict[str, Any]] = []

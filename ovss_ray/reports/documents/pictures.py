@@ -91,13 +91,13 @@ class Album:
         def load() -> Benchmark:
             benchmark = catalog.load(self._name)
             if list(benchmark.labels) != self._reading.card["labels"]:
-                raise OvssError(f"the labels of {self._name} differ from those of the run")
+                raise OvssError(f"the labels of {self._name} differ from the labels in this run's records")
             return benchmark
 
         return self._try("photograph", load)
 
     def _item(self, image_id: str) -> Item | None:
-        """Return an image's files, as listed in the manifest; None if the manifest does not list the image."""
+        """Return an image's Item, read from its row in the manifest; None if the manifest does not list the image."""
         listed = self._reading.listed.select(["image_id", "image_uri", "truth_uri", "part"])
         rows = listed.filter(pc.equal(listed["image_id"], image_id)).to_pylist()
         return Item(*(text or "" for text in rows[0].values())) if rows else None
@@ -112,7 +112,8 @@ class Album:
     def _asked(self, run: int, part: str) -> Question:
         """Return a run's Question for images with this `Item.part`: classes of the label maps, and label of each class.
 
-        Words of the user are read from the run's folder. For runs of earlier versions, the benchmark has the classes.
+        The classes, including words of the user, are read from the card in the run's folder. For few-shot episodes, and
+        for cards of earlier versions without `index`, the classes are those of the benchmark.
         Raises OvssError if the label maps have indices into the words of each image.
         """
         folder, reading = self._runs[run]
@@ -144,7 +145,7 @@ def saved_maps(folder: RunFolder, name: str) -> dict[str, str]:
 
 
 def colour(label: int) -> tuple[int, int, int]:
-    """Return a label's RGB colour. Successive hues differ by 0.618 of the colour circle, as on the service's page."""
+    """Return a label's RGB colour, as on the service's page. The hues of labels k and k + 1 differ by 0.618 of 360°."""
     hue = 0.618034 * label % 1.0
     value, saturation = ((0.95, 0.72), (0.72, 0.85), (0.85, 0.45))[label % 3]
     parts = [abs((hue * 6 + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]

@@ -33,8 +33,8 @@ IMAGES = 101
 def write(folder: RunFolder, report: Report, readings: Mapping[str, Reading], images: int = IMAGES) -> str:
     """Write the page into the folder of a run, and return its address.
 
-    `readings` have confusion cells, except for benchmarks with too many images (see totals.read). `images` is the total
-    number of images in all galleries; 0 for a page without images.
+    `readings` are the result of totals.read with `cells`. `images` is the total number of images in all galleries; 0
+    for a page without images.
     """
     uri = folder.file(FILE)
     files.write(uri, render(folder, report, readings, images).encode())
@@ -157,6 +157,6 @@ def _without_cells(reading: Reading, partial: Partial | None) -> str:
 
 
 def check_local(uri: str) -> None:
-    """Raise OvssError unless the page `uri` is a file on this machine, which a browser can open."""
+    """Raise OvssError if a browser cannot open the page `uri`, since it is not a file on this machine."""
     if not files.is_local(uri):
         raise OvssError(f"--open: {uri} is not a file on this machine. Copy it, and open the copy in a browser")

@@ -9,7 +9,7 @@ from ovss_ray.reports.documents.confusions import Confusion
 from ovss_ray.reports.resampling import Cells
 
 WORST_CLASSES = 10
-"""Number of classes, lowest IoU first, for which the gallery shows an image."""
+"""Maximum number of classes for which the gallery shows an image: the classes with the lowest IoU."""
 
 
 def selected(
@@ -18,9 +18,9 @@ def selected(
     """Return image id → the reasons why the gallery shows it, for at most `most` images, most important first.
 
     Reasons are "worst", "best", "random", "class", "confusion", and "more" for further images with a low mIoU. `iou` is
-    the IoU of each label, (L,) percent. `saved` has the ids of images with a saved label map; None or empty: any image.
-    The order of records has no influence: ties are resolved by the id. Random images are those with the smallest
-    checksums of their ids.
+    the IoU of each label, (L,) percent. `saved` has the ids of images with a saved label map. Only these images are
+    selected. If `saved` is None or empty, all images may be selected. The order of records has no influence: images
+    with equal values are sorted by id. As "random" images, the ids with the smallest checksums are selected.
     """
     places = [k for k, name in enumerate(cells.ids) if not saved or name in saved]
     scored = [k for k in places if not np.isnan(cells.image_miou[k])]
@@ -46,9 +46,9 @@ def selected(
 
 
 def _of_classes(cells: Cells, iou: np.ndarray) -> list[str]:
-    """Return the id of the image with most wrong pixels for each of the worst classes, worst class first.
+    """Return one image id per class, for the WORST_CLASSES classes with the lowest IoU, lowest first.
 
-    Wrong pixels of a class are false negatives and false positives.
+    It is the image with the most wrong pixels of the class: false negatives and false positives.
     """
     order = [int(label) for label in np.argsort(iou, kind="stable") if not np.isnan(iou[label])][:WORST_CLASSES]
     return [name for label in order for name in _most_wrong(cells, label)]

@@ -12,7 +12,7 @@ NOT_MEASURED = "–"
 
 
 def known(benchmarks: Collection[BenchmarkReport]) -> list[metrics.Table]:
-    """Return all built-in and derived metrics, and the user's metrics of these benchmarks, in the order of tables."""
+    """Return all built-in and derived metrics, and the user's metrics of `benchmarks`, in the order of their tables."""
     users = {name for benchmark in benchmarks for name in benchmark.measured if "." in name}
     every = (*metrics.built_in(), *metrics.derived(), *map(metrics.load, sorted(users)))
     return sorted(every, key=lambda metric: metric.place)
@@ -54,9 +54,9 @@ def interval(ends: Ends | None) -> str:
 
 
 def covered(benchmark: BenchmarkReport, metric: metrics.Table | None = None) -> str:
-    """Return the numbers of scored and of expected images, with "not final" if images are missing.
+    """Return the numbers of scored and of expected images, such as "98/100, not final" if images are missing.
 
-    With `metric`, the first number counts the images that this metric has measured, which may be fewer.
+    With `metric`, the first number counts only the images that this metric has measured.
     """
     scored = benchmark.images.scored
     measured = benchmark.measured.get(metric.measured_as, scored) if metric else scored

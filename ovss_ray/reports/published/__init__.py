@@ -1,8 +1,9 @@
 """Published figures from papers, repositories and logs: mIoU, SG-IoU and values of instances (figures.json).
 
-Figures of vocabulary-free methods are in vocabulary_free.json, since no ordinary mIoU is comparable with them.
+Figures of vocabulary-free methods are in another file, vocabulary_free.json, since they are not comparable with an
+ordinary mIoU.
 
-A method may have several figures for a benchmark, if sources differ, or if a source gives more digits.
+A method may have several figures for a benchmark: sources may differ, or one source may give more digits.
 """
 
 import functools
@@ -31,8 +32,8 @@ class Figure:
     """"either", "unknown", or a metric of a report: miou, miou_classic, sg_miou_classic, fold_miou, fold_miou_hsnet,
     instance_iou, instance_accuracy.
 
-    "either": miou and miou_classic are equal, since every class has pixels in the truth. "unknown": they differ, and
-    the source does not state which of them it gives.
+    "either": miou and miou_classic are equal, since every class has pixels in the truth. "unknown": miou and
+    miou_classic differ, and the source does not state which of the two its figure is.
     """
     where: str
     """source of the figure: repository@commit and file"""
@@ -53,8 +54,9 @@ class Figure:
 def of(benchmark: str) -> tuple[Figure, ...]:
     """Return the figures published for a benchmark, best first, SG-IoU last; empty if there are none.
 
-    Some sources do not state their class names, so ade20k:150@catseg has the figures of ade20k:150. Some sources do not
-    state their label files, so pascal_context:59-json has the figures of pascal_context:59.
+    Some sources do not state which class names or label files they used. So a benchmark with other class names, such as
+    ade20k:150@catseg, has the figures of ade20k:150. The same holds for other label files: pascal_context:59-json has
+    the figures of pascal_context:59.
     """
     base = class_lists.base(benchmark)
     matching = (figure for figure in figures() if figure.benchmark == base)
@@ -69,7 +71,7 @@ def figures() -> tuple[Figure, ...]:
 
 
 def method(stage: str, variant: str) -> tuple[str, str] | None:
-    """Return the published names of method and backbone for a stage with this `variant`; None without figures."""
+    """Return the names of method and backbone in figures.json for a stage with this `variant`; None if not listed."""
     return next((tuple(known) for *names, known in _content()["methods"] if names == [stage, variant]), None)
 
 
@@ -89,7 +91,7 @@ class FreeFigure:
     setting: str
     """origin of the words, and the subset of the images if not all were used"""
     mapping: str
-    """mapping of words to classes; "none" if class names were given"""
+    """rule by which words are mapped to classes; "none" if the method was given the class names"""
     kind: str
     """log, text (full text of the paper), abstract, or note (a summary by other people, not checked in the paper)"""
     where: str

@@ -1,12 +1,12 @@
 """Comparison of a run's values with published figures of the same method, if the run is comparable with them.
 
-A run has a published method if its config has a single stage, listed in figures.json with its `variant`. For example,
-`san` with `san_vit_b_16` is SAN with CLIP ViT-B/16. Other stages and variants have no published figures. Examples are
-SAM with AlphaCLIP, the small networks trained here, and label maps of other systems.
+A run has a published method if its config has a single stage, and figures.json lists the stage and `variant`. For
+example, `san` with `san_vit_b_16` is SAN with CLIP ViT-B/16. Other stages and variants have no published figures.
+Examples are SAM with AlphaCLIP, the small networks trained here, and label maps of other systems.
 
 Published figures are for all images of a benchmark's default split, with the published checkpoint and class names. A
-benchmark without an @ in its name has the published class names. For other runs the figures are listed, with the reason
-for non-comparability instead of a difference.
+benchmark without an @ in its name has the published class names. If a run differs in one of these points, it is not
+comparable. Then the figures are listed with this reason, and without a difference.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ METRICS = {
     "fold_miou": "fold_miou",
     "fold_miou_hsnet": "fold_miou_hsnet",
 }
-"""Convention of a figure → metric of a report with the same convention."""
+"""Convention of a figure → metric of a report with the same convention; "either" (both mIoU are equal) → miou"""
 OTHER_LABELS = {f"pascal_context:{k}": f"pascal_context:{k}-json" for k in (59, 60)}
 """Benchmark whose labels differ from those of the published figures → benchmark with the published labels."""
 FIRST = {f"coco20i:{fold}": 1000 for fold in range(4)}
-"""Benchmark → number of images that the published figures cover, counted from the first"""
+"""Benchmark → n, if the published figures cover only the first n images"""
 
 
 def published_for(
@@ -41,9 +41,9 @@ def published_for(
     """Return the published figures of a run's method for a benchmark, with the measured values; None without figures.
 
     `measured` is the benchmark's part of the report. `weights` are the weights in the report's environment. A
-    `difference` is measured minus published value in points, both by the convention of the figure. It is None for an
-    unknown convention, a second-hand figure, or a value that was not measured. It is also None if `not_comparable` has
-    reasons. SG-IoU is measured only if the run has relations.
+    `difference` is measured minus published value in points, both by the convention of the figure. The difference is
+    None for an unknown convention, a second-hand figure, or a value that was not measured. All differences are None if
+    `not_comparable` has reasons. SG-IoU is measured only if the run has relations.
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)

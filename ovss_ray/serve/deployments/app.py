@@ -62,14 +62,14 @@ HEALTH: dict[str, Any] = {
 }
 """Options of Ray Serve: seconds between two health checks of a replica, and seconds until a check times out.
 
-After three failed checks, Serve replaces the replica. The third option: seconds between two checks whether a stopping
-replica still has requests. Serve's default of 2 s delays the end of the HTTP deployment, then of the pools."""
+After three failed checks, Serve replaces the replica. The third option is the interval in seconds at which a stopping
+replica checks whether it still has requests. With Serve's default of 2 s, the service would stop more slowly."""
 LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
 
 By then, all requests in it have timed out. If `deadline` of the config is shorter, `deadline` counts."""
 SERVE_RUN = "serve"
-"""Name of Ray's program `serve`, which would print an error of `build` with a long traceback"""
+"""Name of Ray's program `serve`. In it, `build` prints an error itself, since Ray would add a long traceback"""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -234,14 +234,14 @@ class Ingress:
         await self.app.state.desk.drain()
 
     async def lines(self) -> tuple[str, int, list[str]]:
-        """Return fields of Watch for News: name of this process, number of dropped lines, and lines, oldest first."""
+        """Return the log of lost and new replicas: `name`, `dropped` and `lines` of this process's Watch."""
         watch = self.app.state.desk.watch
         return watch.name, watch.dropped, watch.lines
 
     async def check_health(self) -> None:
-        """Do nothing. Ray Serve calls this check in the event loop. If the loop is blocked, the check times out.
+        """Do nothing. Ray Serve calls this method in the event loop, so the call times out if the loop is blocked.
 
-        Serve's default check would notice a blocked loop later.
+        Without this method, Serve would notice a blocked loop later.
         """
 
 

@@ -31,7 +31,7 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 """Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
 
 LARGER = 8
-"""Factor by which height and width of the larger test image in `pace` (0.8 megapixels) exceed those of the first"""
+"""Factor in height and in width between the small test image of `pace` and its larger one (0.8 megapixels)"""
 COLD = 15.0
 """Seconds: if the warm-up takes longer, the pace is not measured, since further images would delay the start"""
 SLOW = 3.0
@@ -59,9 +59,9 @@ def plan(config: RunConfig) -> list[Parts]:
     """Return, for each pool of a config, the stages and output columns that each kind of answer needs.
 
     Every config answers `segment` requests. A config that proposes regions with a stage of PROMPTERS, and scores them,
-    also answers `regions` requests and prompt requests. Stages that compute metrics or save files are left out. A
-    config in which a stage finds words also answers `words` requests. All other kinds leave out this stage, and stages
-    such as a captioner whose columns no other stage reads.
+    also answers `regions` requests and prompt requests. Stages that compute metrics or save files are left out.
+    A config in which a stage finds words also answers `words` requests. For its other kinds of answers, this stage is
+    left out. Stages whose columns only this stage reads, such as a captioner, are left out, too.
 
     Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth.
     Also raises OvssError if label maps differ in size from the image, or if one stage finds words and segments.
@@ -209,7 +209,7 @@ def warm(stages: Mapping[str, Stage], vocabularies: Sequence[Vocabulary]) -> flo
 
 
 def pace(stages: Mapping[str, Stage], words: Vocabulary) -> Pace:
-    """Return the time that the stages take for an image, measured with a small and a larger test image.
+    """Return the seconds per image as a function of its size, measured with a small and a larger test image.
 
     The stages must be warm. If the small image takes more than SLOW seconds, the time is assumed not to depend on the
     image's size.

@@ -24,7 +24,7 @@ Route = Sequence[tuple[DeploymentHandle, Parts]]
 HTTP = "http"
 """Name of the deployment that answers the HTTP requests"""
 ANSWER = 1.0
-"""Maximum seconds reserved for returning an answer; a tenth of the request's remaining time if that is less"""
+"""Seconds reserved for returning an answer, but at most a tenth of the request's remaining time"""
 PATIENCE = 5.0
 """Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
 

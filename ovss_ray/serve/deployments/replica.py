@@ -51,7 +51,7 @@ class Figures:
     caches: Mapping[str, int]
     """name of a cache → bytes in it"""
     paces: Mapping[Kind, Pace] = field(default_factory=dict)
-    """kind of answer → time per image"""
+    """kind of answer → seconds per image, as a function of the image's size"""
 
 
 class Replica:
@@ -119,8 +119,9 @@ class Replica:
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows. After `seconds`, raises TooSlow if the row's batch was
-        computed for at least half of this time, else Delayed.
+        The row is computed in a batch with other waiting rows. If the result takes more than `seconds`, raises TooSlow
+        or Delayed. TooSlow means that the row's batch began at least half of `seconds` earlier. Delayed means that it
+        began later, or has not begun.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))
@@ -179,7 +180,7 @@ class Replica:
     def _run(
         self, requests: list[tuple[Row, Vocabulary]], kind: Kind, answers: Sequence[asyncio.Future[Row]] = ()
     ) -> list[Row]:
-        """Return the computed rows; none if all `answers` are cancelled before the end."""
+        """Return the computed rows. If all `answers`, the futures of the requests, end earlier, return no rows."""
         begun = self.moved = time.monotonic()
         stages = self._stages(kind)
 
@@ -219,7 +220,7 @@ class Replica:
     def check_health(self) -> None:
         """Raise RuntimeError if a batch has made no progress for `deadline` seconds. Serve then replaces this replica.
 
-        A slow batch makes progress: it goes on from tile to tile of an image (see errors.in_parts).
+        A slow batch makes progress each time that it begins the next tile of an image (see errors.in_parts).
         """
         if self.moved is not None and (spent := time.monotonic() - self.moved) > self.deadline:
             raise RuntimeError(

@@ -6,8 +6,7 @@ communication, so even an immediate second click reaches the same replica. If a 
 images of that replica move.
 
 Two features of Ray Serve were not suitable. Model multiplexing learns only after a delay what a replica has loaded.
-ConsistentHashRouter (experimental in Ray 2.60) does not send every request without an image to the less busy
-replica.
+ConsistentHashRouter (experimental in Ray 2.60) may choose a busy replica for a request without an image.
 """
 
 import hashlib

@@ -55,10 +55,11 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools with `gpus` per worker set: to a whole GPU, or to a fraction if there are too few GPUs.
+    """Return the pools, with a number in place of `gpus: auto`: the GPUs per worker, such as 1.0 or 0.5.
 
-    With a fraction of a GPU, a pool has one worker, unless its config sets a number of workers. Pools that cannot use a
-    GPU, and pools whose config sets `gpus`, are not changed.
+    The number is 1.0 if the cluster has a GPU for each of these pools, else a fraction. A pool with a fraction has one
+    worker, unless its config sets a number of workers. Pools that cannot use a GPU, and pools whose config sets `gpus`,
+    are not changed.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

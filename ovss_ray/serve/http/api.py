@@ -143,14 +143,14 @@ def _log(route: str, begun: float, data: bytes, pixels: int, classes: int) -> No
 
 
 def _json(answer: BaseModel) -> Response:
-    """Return an answer as JSON. Call it in a thread: an answer with many masks would block the event loop."""
+    """Return an answer as JSON. Call this function in a thread, since many masks would block the event loop."""
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _masks(
     answer: mask_answers.Regions | mask_answers.Prompted, fields: questions.Masks, names: Sequence[str]
 ) -> Response:
-    """Return masks in the form that was requested. `names`: the requested classes. Call it in a thread."""
+    """Return masks as the requested JSON. `names`: the requested classes. Call this function in a thread."""
     return _json(coco.document(answer, names, fields.file_name) if fields.output == "coco" else answer)
 
 
@@ -165,9 +165,9 @@ def _segment(app: FastAPI, desk: Desk) -> None:
     async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
         """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
 
-        Without classes and benchmark, a model that finds words segments the image into these words. The answer lists
-        them as `words`. With `add=1`, the request's classes are added to these words. With `map`, several requested
-        classes become one class of the answer.
+        If the request has neither classes nor a benchmark, a model can find words in the image. The image is then
+        segmented into these words, which the answer lists as `words`. `add=1` adds the request's classes. With `map`,
+        several requested classes become one class of the answer.
 
         With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
         fields.
@@ -199,9 +199,9 @@ def _segmented(
     result: Row | None, words: Vocabulary | None, image: np.ndarray, output: Output, bare: bool, corners: int,
     listed: Sequence[Word] | None,
 ) -> Response:  # fmt: skip
-    """Return the response for the row `result` of a model; None stands for an image without words.
+    """Return the response for the row `result` of a model. `result` is None for an image without words.
 
-    `listed`: words for the answer's field `words`; None: no field. Call it in a thread.
+    `listed`: value of the answer's field `words`, or None. Call this function in a thread.
     """
     result = result or own_words.unnamed(image)
     words = words or Vocabulary.of(["nothing"])

@@ -29,7 +29,7 @@ FILES = ("/page/static/", "/page/example/")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 """Host names that the Host header of a request may contain if no API key is set.
 
-A foreign web page cannot have such a host name. This protects against DNS rebinding."""
+The web page of an attacker cannot have one of these names. So the check of the header stops DNS rebinding."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
 """Pattern of a Host header: a name or address and perhaps a port, but no user name"""
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
@@ -112,8 +112,8 @@ class Guard:
         """Prepare the checks. `keys`: accepted API keys. `body`: maximum bytes of a request.
 
         `origins`: further web origins whose pages may send requests. `bodies`: maximum bytes of all requests that are
-        being received or answered. This limit keeps slow senders from filling the memory, since they take no place in
-        the queue (see admission.Desk.place).
+        being received or answered. The limit on requests in progress counts a request only after its body has arrived
+        (see admission.Desk.place). So without `bodies`, many slow senders could fill the memory.
         """
         self.app, self.keys, self.body, self.origins = app, keys, body, origins
         self.room = _Room(bodies)
@@ -223,8 +223,8 @@ class _Counted:
 def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
     """Return whether a web page of another origin sends the request. Browsers report this in two headers.
 
-    Such a page cannot read the answer, but it could fill the queue. A link to the service's page is admitted. `host`:
-    the Host header in lower case.
+    The page of another origin cannot read the answer, but its requests could fill the queue. If a user follows a link
+    on such a page to the page of the service, the result is False. `host`: the Host header in lower case.
     """
     link = scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site") == "cross-site" and not link:

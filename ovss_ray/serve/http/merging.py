@@ -43,7 +43,9 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
         return None
     if words is None:
         raise HTTPException(
-            422, "map needs requested classes, but here the model finds words. Omit map, or pass classes without add"
+            422,
+            "map applies to requested classes, but for this request the model finds words. Omit map, or pass classes "
+            "without add",
         )
     if len(text) > (most := 2 * limits.letters * limits.classes):
         raise HTTPException(422, f"map is too long: {len(text):,} characters; the limit is {most:,}")

@@ -61,7 +61,7 @@ class Traffic:
             self.seconds.labels(path).observe(time.perf_counter() - begun)
 
     def _path(self, scope: Scope) -> str:
-        """Return the path of the matched route, else the raw path if it is known, else UNKNOWN_PATH."""
+        """Return the path of the matched route, else the raw path; UNKNOWN_PATH if the path is not in `paths`."""
         path = getattr(scope.get("route"), "path", scope["path"])
         return path if path in self.paths else UNKNOWN_PATH
 

@@ -31,7 +31,7 @@ LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 BRACKETS = ("[]", "{}")
 """First and last characters of text that is treated as JSON. JSON other than a list of classes is refused."""
 SEPARATORS = re.compile("[,;|]")
-"""Characters that may stand between class names by mistake, but also inside a name: ADE20K has `door, double door`"""
+"""Characters that a client may put between names by mistake. Names may contain them, too, as in `door, double door`"""
 TEMPLATES = 32
 """Maximum number of templates; each class is embedded with each of them"""
 SEVERAL = ("classes", "templates")
@@ -197,7 +197,7 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
         fields.pop("image")
     elif image is None or "image" not in allowed:
         text = "its field `image` is text. Send the file itself" if image is not None else "send a file named image"
-        raise HTTPException(422, f"the form has no image: {text} (curl -F image=@photo.jpg)")
+        raise HTTPException(422, f"the form has no image: {text}, for example with curl -F image=@photo.jpg")
     return _validated(
         content, {name: values if name in SEVERAL else values[-1] for name, values in fields.items()}, query
     )
@@ -248,7 +248,7 @@ def _classes(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocab
 def _listed(field: str, alone: bool) -> list[str]:
     """Return the classes in a field: the items of a JSON list, else the whole text as a single class.
 
-    `alone`: the request has no other field with classes.
+    `alone`: True if the request has no other field `classes`.
 
     Raises HTTPException 422 for text that looks like a list but is not JSON. If such text were taken as a single class,
     that class would be predicted for the whole image.
@@ -261,7 +261,7 @@ def _listed(field: str, alone: bool) -> list[str]:
             raise HTTPException(
                 422,
                 f"classes: {field[:40]!r} is not a JSON list of names. {_advice(['sky', 'road'])}. If the brackets are "
-                f"part of a class name: classes={whole}",
+                f"part of a class name, pass JSON: classes={whole}",
             ) from failure
         return [names if isinstance(names, str) else "\t".join(names) for names in listed]
     if alone and SEPARATORS.search(field):

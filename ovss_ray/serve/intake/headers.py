@@ -29,7 +29,8 @@ def begin() -> list[Any]:
 def limit(protocol: Any, seconds: float) -> None:
     """Make a class of PROTOCOLS close its connections if headers do not arrive within `seconds`.
 
-    It also closes connections that have been idle between two requests for `seconds` to twice `seconds`.
+    It also closes a connection that sends no further request after an answer. Connections are checked every
+    `seconds`, so such a connection is closed after `seconds` to 2 · `seconds`.
     """
     inherited = protocol.connection_made
 
@@ -43,7 +44,8 @@ def limit(protocol: Any, seconds: float) -> None:
 def _look(connection: Any, before: object, seconds: float) -> None:
     """Close a connection if it has waited for headers since the previous check. Else check again after `seconds`.
 
-    `before`: last answered request at the time of the previous check; None: no request yet; BUSY: one in progress.
+    `before` is the state at the previous check: None before the first request, BUSY during a request, else the last
+    answered request.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

@@ -28,7 +28,7 @@ class Job:
     size: int
     """bytes of the request, and of the answers so far"""
     key: str = ""
-    """identity of the request, by which a repetition is recognised (see several.begin); "": none"""
+    """text that is equal if a client repeats the request (see several.begin); "": repetitions are not recognised"""
     answers: list[dict[str, Any]] = field(default_factory=list)
     ended: float | None = None
     """time.monotonic() at which the last image was answered"""

@@ -91,7 +91,10 @@ class Ring:
         return bool(self._quotas)
 
     def find(self, key: str) -> tuple[bool, Quota | None]:
-        """Return whether a key is accepted, and its quota, if it has one. Every known key is compared."""
+        """Return whether a key is accepted, and its quota, if it has one.
+
+        The key is compared with all known keys, so the time of the comparison reveals nothing about them.
+        """
         digest = hashlib.sha256(key.encode()).digest()
         matches = [known for known in self._quotas if hmac.compare_digest(digest, known)]
         return bool(matches), self._quotas[matches[0]] if matches else None

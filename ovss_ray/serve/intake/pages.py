@@ -1,4 +1,4 @@
-"""Cache of regions that clients request page by page: for further pages of an image, no stage runs again."""
+"""Cache of regions that clients request page by page. The stages run only for the first request for an image."""
 
 import time
 from collections import OrderedDict

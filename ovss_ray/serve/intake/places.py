@@ -66,7 +66,7 @@ class Places:
         return Place(ahead=number, seconds=seconds, in_progress=len(entries), limit=self.limit)
 
     def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
-        """Return the seconds until `entry` is answered; None: unknown. Replicas share the requests `ahead` of it."""
+        """Return the seconds until `entry` is answered; None: unknown. Replicas divide the requests `ahead`."""
         total = 0.0
         for earlier in ahead:
             spent, replicas = self._seconds(earlier.pools, earlier.kind, earlier.pixels)

@@ -133,9 +133,10 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
 
 
 def _repeated(request: Request, kind: Kind, batch: Batch) -> str:
-    """Return a string that is equal for repetitions of a request for a job; "" without the header Idempotency-Key.
+    """Return a text that is equal if a client repeats a request for a job; "" without the header Idempotency-Key.
 
-    It contains a digest of images, fields and API key. So no client gets a job of other images, or of another client.
+    The text contains that header, and a digest of images, fields and API key. So a client gets an existing job only if
+    the images, the fields and the API key are the same.
     """
     if not (key := request.headers.get("idempotency-key", "")):
         return ""

@@ -66,8 +66,9 @@ def paired(boxes: np.ndarray, scores: np.ndarray, detector_scores: np.ndarray) -
     """
     if not len(boxes) == len(scores) == len(detector_scores):
         raise OvssError(
-            f"{len(boxes)} masks and {len(scores)} rows of scores for {len(detector_scores)} boxes. Use stages that "
-            "return one mask per prompt and score each, such as sam_prompt with `per: instance`, then alpha_clip"
+            f"expected one mask and one row of scores for each of {len(detector_scores)} boxes, found {len(boxes)} "
+            f"masks and {len(scores)} rows of scores. Use stages that return one mask per prompt, and one row of "
+            "scores per mask, such as sam_prompt with `per: instance`, then alpha_clip"
         )
 
 
@@ -78,7 +79,8 @@ def record(
     """Return the fields LISTS of an image's record: the outcome of each mask, sorted by label, then by score.
 
     `true_areas` (T,) are the instances' areas in pixels. `crowd` (T,) bool is True for crowds. `ranks` (R,) are the
-    masks' scores. Only masks with indices in `listed` count; of these, only the `most` best-scored masks of each label.
+    scores of the masks. Only masks whose indices are in `listed` count. If a label has more than `most` of these masks,
+    only the `most` masks with the highest scores count.
     """
     counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
     counts = counts.reshape(-1, len(AREAS))
@@ -161,7 +163,7 @@ def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold:
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Outcomes of the masks in a set of images (see the module). Addition concatenates; the order does not matter."""
+    """Outcomes of the masks in a set of images (see the module). A sum A + B has the outcomes of A and of B."""
 
     metric: ClassVar[str]
     """name of the metric; the keys of its values begin with it"""

@@ -1,4 +1,4 @@
-"""Centre point of a mask: the pixel with the largest distance transform, by the rule of kornia's cascade approximation.
+"""Centre point of a mask: the pixel at which kornia's approximate distance transform has its largest value.
 
 The transform is kornia.contrib.distance_transform with a kernel of 3 × 3 pixels and h = 0.35. Methods that click on
 an object, such as Open-Vocabulary SAM (ECCV 2024), click on the argmax of this transform. Iteration i of the cascade

@@ -72,8 +72,8 @@ def _around(labels: np.ndarray) -> list[np.ndarray]:
 def _turns(four: list[np.ndarray]) -> np.ndarray:
     """Return for each crossing of pixel edges whether an outline turns there, (H + 1, W + 1) bool.
 
-    It does not turn if both left labels equal their right neighbours. Nor does it if both upper labels equal the labels
-    below them.
+    `four` is the result of `_around`. An outline does not turn where each row of the four labels has two equal labels.
+    It also does not turn where each column has two equal labels.
     """
     a, b, c, d = four
     return ~((a == b) & (c == d)) & ~((a == c) & (b == d))
@@ -82,8 +82,8 @@ def _turns(four: list[np.ndarray]) -> np.ndarray:
 def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the corners of the requested classes as four arrays, sorted by class, y and x.
 
-    The first array (n, 2) has the corner's class, and the flat index of an adjacent pixel of this class. The other
-    arrays (n,) have x, y, and the index of the next corner on the outline.
+    The first array (n, 2) has the corner's class, and the flat index of an adjacent pixel of this class. The second
+    array (n,) has x, the third y. The fourth array (n,) has the index of the next corner on the outline.
     """
     width, four = labels.shape[1], _around(labels)
     turns = _turns(four)
@@ -110,9 +110,9 @@ def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _partner(order: np.ndarray) -> np.ndarray:
-    """Return the index of the corner that each corner is joined to, (n,) integers.
+    """Return the index of the corner to which each corner is joined, (n,) integers.
 
-    `order` lists the corners so that the two ends of each join follow each other.
+    `order` (n,) has the indices of the corners. Entries 0 and 1 are joined, then entries 2 and 3, and so on.
     """
     partner = np.empty_like(order)
     partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
@@ -120,7 +120,10 @@ def _partner(order: np.ndarray) -> np.ndarray:
 
 
 def _rings(following: list[int]) -> list[list[int]]:
-    """Return the cycles of a permutation, sorted by their first members."""
+    """Return the closed outlines, each a list of corner indices, sorted by their lowest index.
+
+    `following` has the index of the next corner for each corner. Each outline starts at its lowest index.
+    """
     rings, seen = [], [False] * len(following)
     for begin in range(len(following)):
         ring = []

@@ -21,11 +21,11 @@ BYTES = 1 << 29
 Box = tuple[int, int, int, int]
 """x0 y0 x1 y1 in pixels, half open: x1 and y1 lie outside."""
 Regions = tuple[np.ndarray, np.ndarray]
-"""Boxes (R, 4) int32, and the bits of all masks, (n,) uint8."""
+"""Boxes (R, 4) int32, and the packed bits of all masks, n bytes: (n,) uint8."""
 
 
 def pack(masks: Iterable[np.ndarray], cap: int = BYTES) -> Regions:
-    """Pack masks, each (H, W) bool, to boxes and bits. Pass an iterator to avoid holding all masks in memory.
+    """Pack masks, each (H, W) bool, to boxes and bits. If you pass an iterator, only one mask is in memory.
 
     Raises OvssError if the packed masks take more than `cap` bytes.
     """

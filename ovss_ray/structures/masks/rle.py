@@ -41,10 +41,10 @@ def encode_region(box: Sequence[int], mask: np.ndarray, size: tuple[int, int]) -
 
 
 def decode(counts: str | list[int], size: tuple[int, int], name: str = "the answer") -> np.ndarray:
-    """Decode COCO RLE to a mask, (H, W) bool. Raises OvssError unless the runs fill the mask exactly.
+    """Decode COCO RLE to a mask, (H, W) bool. Raises OvssError if the runs have more or fewer pixels than the mask.
 
-    `counts` has the lengths of alternating runs of 0 and 1, column by column: as a list, or as a compressed string.
-    Error messages begin with `name`, the source of the mask.
+    `counts` are the lengths of alternating runs of 0 and 1, column by column. They are a list or a compressed string.
+    `name` is the source of the mask. Error messages begin with it.
     """
     height, width = size
     runs = _listed(counts, name) if isinstance(counts, list) else _compressed(str(counts), name)
@@ -65,9 +65,9 @@ def _listed(counts: list[int], name: str) -> np.ndarray:
 def _compressed(counts: str, name: str) -> np.ndarray:
     """Decode a compressed string to run lengths, (n,) int64. Raises OvssError if the string is invalid.
 
-    The format is that of pycocotools' rleFrString. A number is a sequence of 5-bit digits, lowest digit first. Bit 4 of
-    the last digit is the sign. Bit 5 of a digit is set if another digit follows. The six bits b of a digit are stored
-    as chr(48 + b). From the fourth number on, a number is the difference from the length two places before.
+    The format is that of pycocotools' rleFrString. A character chr(48 + b) contains six bits b. Bits 0 to 4 are a digit
+    of a number, lowest digit first. Bit 5 is set if another digit of this number follows. Bit 4 of the last digit is
+    the sign. From the fourth number on, a number is the difference from the length two places before.
     Unlike this module, pycocotools does not check that the runs fill the mask.
     """
     digits = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - ord("0")
@@ -90,10 +90,10 @@ def _written(runs: np.ndarray) -> str:
 
 
 def _letters(numbers: np.ndarray) -> str:
-    """Encode numbers (n,) int64 as text of 5-bit digits, lowest digit first.
+    """Encode numbers (n,) int64 as text, with one character per digit of five bits, lowest digit first.
 
-    Bit 4 of the last digit is the sign. Bit 5 of a digit is set if another digit follows. The six bits b of a digit
-    become chr(48 + b).
+    A character chr(48 + b) contains six bits b. Bits 0 to 4 are the digit. Bit 5 is set if another digit of this number
+    follows. Bit 4 of the last digit is the sign.
     """
     digits, remaining, open_ = [], numbers.astype(np.int64), np.ones(len(numbers), bool)
     while open_.any():

@@ -161,7 +161,7 @@ def test_a_list_without_brackets_in_the_description_is_explained(tmp_path: Path)
 
 
 def test_utf_16_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OvssError, match=r"classes\.txt: a list of classes must be UTF-8 text"):
+    with pytest.raises(OvssError, match=r"classes\.txt: not UTF-8 text: .*\. Save the list of classes as UTF-8"):
         read(tmp_path, "road\nsky\n".encode("utf-16"))
 
 

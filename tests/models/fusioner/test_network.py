@@ -160,7 +160,7 @@ def test_without_trained_weights_the_network_is_refused(tmp_path: Path) -> None:
         models.load("fusioner_vit_l_14")
     frozen = {key: value for key, value in fake.state_dict(SMALL).items() if not key.startswith(("fusion", "decoder"))}
     torch.save({"model": frozen}, tmp_path / "frozen.pth")
-    with pytest.raises(OvssError, match=r"no trained fusion and decoder, without which the predictions .* be random"):
+    with pytest.raises(OvssError, match=r"no trained fusion and decoder, so the predictions .* be random"):
         network.load("fusioner_small", [tmp_path / "frozen.pth"], variant=SMALL)
     torch.save({"model": {**frozen, "fusion.cls_emb": torch.zeros(1, 32)}}, tmp_path / "partly.pth")
     with pytest.raises(OvssError, match=r"not a checkpoint of fusioner_small\. Missing: fusion\.proj_patch"):

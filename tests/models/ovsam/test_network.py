@@ -151,7 +151,7 @@ def test_the_paths_differ_in_resize_regions_and_branches(model: Ovsam) -> None:
     assert "clip_logits" not in demo
     assert "fused_scores" in evaluation
     assert inputs.placed(picture, "evaluation", 256).resized == (171, 256)
-    with pytest.raises(OvssError, match="unknown path 'official'; write evaluation or demo"):
+    with pytest.raises(OvssError, match=r"unknown mode path='official'; pass one of \('evaluation', 'demo'\)"):
         model.embed([picture], "official")  # type: ignore[arg-type]
 
 
@@ -266,7 +266,7 @@ def test_the_box_of_a_mask_has_exclusive_ends_and_an_empty_mask_has_none() -> No
         ({"points": [[1, 2]], "boxes": [[0, 0, 4, 4]] * 2}, "1 prompts have points and 2 have boxes"),
         ({"points": [[1, 2]], "labels": [2]}, "labels: expected 0 or 1 per point"),
         ({"points": [[1, 2], [3, 4]], "labels": [1, 0, 1]}, r"of shape \(2, 1\) .*found .* of shape \(3,\)"),
-        ({"points": [[[1, 2]] * 2] * 2, "labels": [[1, 0], [1]]}, "per point, 2 per prompt, found"),
+        ({"points": [[[1, 2]] * 2] * 2, "labels": [[1, 0], [1]]}, "0 or 1 for each of the 2 points of a prompt, found"),
         ({"boxes": [[0, 0, 4, 4]], "labels": [1]}, "labels without points; pass points"),
         ({"points": [[1, 2]], "official": True}, "pass boxes or clip_boxes"),
         ({"points": [[1, 2]], "clip_boxes": [[0, 0, 4, 4]] * 2}, "2 clip_boxes for 1 prompts"),

@@ -179,7 +179,7 @@ NOT_ASKED: dict[str, tuple[dict[str, Any], str]] = {
     "commas": ({"classes": "sky,road"}, "Pass one field per class (classes=sky&classes=road), or JSON"),
     "semicolons": ({"classes": "sky; road"}, 'or JSON: classes=["sky", "road"]'),
     "a name with a comma": ({"classes": "door, double door"}, 'pass JSON: classes=["door, double door"]'),
-    "a name in brackets": ({"classes": "[wet]"}, 'If the brackets are part of a class name: classes=["[wet]"]'),
+    "a name in brackets": ({"classes": "[wet]"}, 'part of a class name, pass JSON: classes=["[wet]"]'),
 }
 
 

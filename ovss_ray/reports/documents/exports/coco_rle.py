@@ -27,7 +27,7 @@ from ovss_ray.structures.masks import rle
 def write(folder: RunFolder, uri: str) -> str:
     """Write the label maps of a run to a file, and return a sentence on the number of images.
 
-    Raises OvssError if the run has several benchmarks, or no saved label maps of classes.
+    Raises OvssError if the run has several benchmarks, gives each image its own words, or has no saved label maps.
     """
     config = folder.config()
     names = config.benchmarks
@@ -38,8 +38,8 @@ def write(folder: RunFolder, uri: str) -> str:
         )
     if gives_words(config):
         raise OvssError(
-            f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, which are not "
-            "category ids. Use a run without a stage that finds words"
+            f"--coco-rle: the label maps of {folder.uri} have indices into the words of each image, not category ids. "
+            "Pass a run without a stage that finds words, such as `tags` or `given_words`"
         )
     listed = manifests.load(folder.manifest(names[0]), ["image_id", "image_uri"])
     saved = saved_maps(folder, names[0])

@@ -1,4 +1,4 @@
-"""Leaderboard of a benchmark: own runs among the published figures, each with its convention."""
+"""Leaderboard of a benchmark: own runs among the published figures. Each mIoU has a convention (see CONVENTIONS)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.structures.words import NOTE
 
 INSTANCES = ("instance_iou", "instance_accuracy")
-"""Conventions of published figures of prompted instances. They are also the names of metrics in a report."""
+"""Conventions of published values for prompted instances. Each is also the name of a metric in a report."""
 HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
 CONVENTIONS = (
     "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
@@ -34,14 +34,15 @@ class Row:
     """the value as text, with the digits of its source"""
     convention: str
     source: str
-    """source of a published figure, or coverage of an own run"""
+    """source of a published figure; for an own run, the split and the number of scored images"""
     own_run: bool = False
 
 
 def rows(benchmark: str, runs: Mapping[str, Report]) -> list[Row]:
     """Return published figures and own runs of a benchmark, highest mIoU first. SG-IoU is left out.
 
-    A run has a row per convention. If miou and miou_classic are equal, they share a row with the convention "either".
+    A run has a row for each metric in CONVENTIONS that it measured. If its miou and miou_classic are equal, a single
+    row has both values, with the convention "either".
     """
     listed = [
         Row(of.method, of.backbone, of.miou, str(of.miou), of.convention, f"{of.kind}: {of.quoted}")
@@ -72,7 +73,7 @@ def _of_run(name: str, report: Report, benchmark: BenchmarkReport) -> Iterator[R
 
 
 def _words(benchmark: BenchmarkReport) -> str:
-    """Return a semicolon and the origin of a run's words; empty if the words are the classes of the benchmark."""
+    """Return the origin of a run's words, such as "; own words"; "" if the words are the classes of the benchmark."""
     if any(note.endswith(NOTE) for note in benchmark.notes):
         return "; words found in each image, mapped by equal names"
     if benchmark.words is None:
@@ -97,7 +98,7 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
 
     Published methods are in the order of figures.json. Columns of few-shot folds have the mIoU of the fold's classes.
     Benchmarks of prompted instances have a column per metric of their runs. If a method has several figures for a
-    column, the first in figures.json is shown. Second-hand figures are left out.
+    column, the first in figures.json is shown. Figures that were only quoted by other authors are left out.
     """
     columns = [(name, key) for name in tables.in_paper_order(names) for key in _keys(name, runs)]
     figures: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
@@ -118,7 +119,10 @@ def latex(runs: Mapping[str, Report], names: Sequence[str]) -> str:
 
 
 def _keys(name: str, runs: Mapping[str, Report]) -> tuple[str, ...]:
-    """Return the metrics with a column for a benchmark: those that papers print for its runs; `miou` without runs."""
+    """Return the metrics of a benchmark's columns in the table: those that papers print (see tables.mains).
+
+    If no run has the benchmark, the result is ("miou",).
+    """
     mains = (tables.mains(report.benchmarks[name]) for report in runs.values() if name in report.benchmarks)
     return tuple(dict.fromkeys(key for keys in mains for key in keys)) or ("miou",)
 

@@ -29,7 +29,7 @@ OF_IMAGES = (
 OF_CONFUSIONS = ("benchmark", "truth_index", "truth", "prediction_index", "prediction", "pixels")
 """Columns of confusions.csv: a row per pair (true, predicted label) that has pixels. "No class" has an empty index."""
 _PIECE = 1 << 16
-"""Number of characters after which a piece of the CSV is written."""
+"""Number of characters after which `_lines` yields a piece of the CSV."""
 
 Row = Sequence[str | int | float]
 

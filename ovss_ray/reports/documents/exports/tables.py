@@ -14,8 +14,8 @@ COLUMNS = (
 )
 """Columns of the CSV. `of` is the kind of a row: all, group, class or fold.
 
-`name` is the name of the group, class or data set. `value` is the key or heading of the metric. `number` is a
-percentage, or a count of pixels or instances.
+`name` is the name of the group, the class, or the data set of the folds; empty for "all". `value` is the name of the
+metric, or a group's heading. `number` is the metric's value: a percentage, or a count of pixels or instances.
 """
 PAPER_ORDER = {
     "ade20k:847": "A-847",
@@ -120,8 +120,8 @@ def plain(cell: str) -> str:
 def latex(run: str, report: Report) -> str:
     """Return a booktabs table with a row for the run, and a column per metric of each benchmark.
 
-    Benchmarks are in the papers' order. The metrics are those of `mains`. Published values of the run's method by the
-    same convention are in a row above it.
+    Benchmarks are in the papers' order. The metrics are those of `mains`. If the run's method has published values by
+    the same conventions, the row before the run has these values.
     """
     names = in_paper_order(report.benchmarks)
     columns = [(name, key) for name in names for key in mains(report.benchmarks[name])]
@@ -168,7 +168,10 @@ def main(benchmark: BenchmarkReport) -> str:
 
 
 def latex_value(benchmark: BenchmarkReport, key: str, bounds: bool = True) -> str:
-    """Return a metric's value in LaTeX, with a dagger if the benchmark is not final. `bounds`: add its interval."""
+    """Return a metric's value in LaTeX. `bounds`: add its interval.
+
+    A dagger marks the value if the benchmark is not final, since not all requested images are scored.
+    """
     ends = benchmark.bootstrap.metrics.get(key) if bounds and benchmark.bootstrap else None
     interval = rf" {{\scriptsize [{ends[0]:.2f}, {ends[1]:.2f}]}}" if ends else ""
     return values.percent(benchmark.metrics.get(key)) + ("" if benchmark.final else DAGGER) + interval

@@ -21,12 +21,12 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
-    with the same probability, by one that occurs in no name"""
+    """probability that a drawn thing has a random colour, which its name omits. Independently and with the same
+    probability, the thing has a pattern that occurs in no name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the regions whose masks are distorted to resemble imperfect proposals"""
     ones: float = Field(default=0.1, ge=0, le=1)
-    """fraction of the things that are trained without a mask: the alpha channel is one everywhere"""
+    """fraction of the things that are trained without a mask, with an alpha channel that is 1 at every pixel"""
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -32,7 +32,7 @@ from ovss_ray.training.recipes.alpha_clip.config import Config
 SMALLEST = 100
 """Minimum number of visible pixels of a training region"""
 EVERYTHING = (1 - ALPHA_MEAN) / ALPHA_STD
-"""Normalised value of an alpha channel of ones, with which every pixel is part of the region (see Look.alpha)"""
+"""Normalised value of an alpha channel that is 1 at every pixel, so that no region is marked (see Look.alpha)"""
 
 
 class Task:
@@ -49,8 +49,8 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the batch of a step: network inputs of regions, and their captions (captions.draw_captions).
 
-        The inputs are `pictures` (I, 3, n, n), images that regions may share; `alphas` (R, 1, n, n), masks of the
-        regions; and `which` (R,), the index of each region's image.
+        The inputs have three keys. `pictures` (I, 3, n, n) has the distinct images, `alphas` (R, 1, n, n) the masks of
+        the regions. `which` (R,) has the index of each region's image in `pictures`.
         """
         config, drawn = self.config, np.random.default_rng([self.config.seed, step, 1])
         drawn_batch = drawn_scenes.batch(config.seed, step, config.batch, config.things, config.unnamed)

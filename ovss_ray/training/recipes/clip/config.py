@@ -16,15 +16,15 @@ class Config(Training):
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
-    with the same probability, by one that occurs in no name"""
+    """probability that a drawn thing has a random colour, which its name omits. Independently and with the same
+    probability, the thing has a pattern that occurs in no name"""
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     crops: int = Field(default=8, ge=0)
-    """number of crops per step, in addition to the regions; each shows a thing and is embedded as a whole image"""
+    """number of crops per step, in addition to the regions. A crop shows a thing, and is embedded as a whole image"""
     attributes: tuple[float, float, float] = (0.5, 0.5, 1.0)
     """weights of the classification losses for pattern, colour and shape"""
     heads: float = 1.0
-    """weight of the attribute losses of the heads on early feature maps"""
+    """weight of the losses of the attribute heads, which classify early feature maps"""
     attribute_steps: int = Field(default=0, ge=0)
     """number of steps at the start that train only the stem and the first head, by the attribute losses"""

@@ -39,7 +39,7 @@ from ovss_ray.training.initial import initialise
 from ovss_ray.training.recipes.clip.config import Config
 
 EDGE = 0.05
-"""Threshold for the fraction of a patch that a region covers: above it, the patch counts as part of the region.
+"""A patch counts as part of a region if the region covers more than this fraction of the patch.
 
 Only the heads' losses use it. The value is low, since patches at the edge of a region show its shape.
 """
@@ -70,7 +70,8 @@ class Clip(nn.Module):
     def forward(self, images: Tensor, coverage: Tensor) -> tuple[Tensor, Tensor]:
         """Return unit-norm embeddings (B, Q, D), and the heads' logits (heads, B, h, w, attributes).
 
-        Inputs: images (B, 3, H, W) uint8 at SAN's scale, coverage (B, Q, h, w) 0..1.
+        Images are (B, 3, H, W) uint8, at the size of SAN's input. Coverage is (B, Q, h, w) in 0..1, as in
+        images_and_coverage.
         """
         maps, tokens = self.clip_visual_extractor(self.shrunk(images), tuple(map(int, self.heads)))
         embeddings = F.normalize(self.clip_rec_head(tokens, self.bias(coverage)).float(), dim=-1)
@@ -88,7 +89,10 @@ class Clip(nn.Module):
         return F.interpolate(normal, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
 
     def bias(self, coverage: Tensor) -> Tensor:
-        """Return the attention bias (B, N, Q, h, w): -SHARPNESS at `coverage` (B, Q, h, w) 0, and 0 at the maximum."""
+        """Return the attention bias (B, N, Q, h, w) from `coverage` (B, Q, h, w), of each region and patch.
+
+        The bias is -SHARPNESS where the coverage is 0. It rises linearly to 0 at the region's largest coverage.
+        """
         relative = coverage / coverage.amax((2, 3), keepdim=True).clamp(min=1e-3)
         return (SHARPNESS * (relative - 1))[:, None].expand(-1, self.variant.heads, -1, -1, -1)
 
@@ -162,7 +166,7 @@ class Task:
     def _early(self, read: Tensor, batch: dict[str, Any]) -> Tensor:
         """Return the losses (3,) of pattern, colour and shape, from a head's logits (B, h, w, attributes).
 
-        Each is the mean loss over patches, plus the mean loss over regions, whose logits are means over patches.
+        Each loss is the mean over patches, plus the mean over regions. A region's logits are the mean over its patches.
         """
         scene, region = batch["chosen"].T
         touched = (batch["coverage"][scene, region] > EDGE).float()
@@ -185,7 +189,7 @@ class Task:
 def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
     """Return the attributes of the region that covers more than half of each patch, (h, w, 3) int64.
 
-    The attributes are -1 for surfaces, and for patches of which no region covers more than half.
+    The attributes are -1 if this region is a surface, or if there is no such region.
     """
     covered = drawn_scenes.coverage(scene.regions, cell, len(scene.contents))
     table = np.array([Region.of(content).attributes for content in scene.contents])

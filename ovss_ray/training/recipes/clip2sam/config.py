@@ -37,7 +37,7 @@ class Config(Training):
     smallest: int = Field(default=32, ge=1)
     """minimum mask area of a prompted instance, in pixels of the network's input"""
     prompts: int = Field(default=40, ge=1)
-    """number of prompts per image; if an image has fewer instances, they are repeated"""
+    """number of prompts per image, each for one instance. If there are fewer instances, they get several prompts"""
     boxes: float = Field(default=0.5, ge=0, le=1)
     """fraction of the prompts that are boxes; the other prompts are random points of the mask"""
     points: int = Field(default=12544, ge=1)

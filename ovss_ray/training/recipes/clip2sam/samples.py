@@ -27,7 +27,7 @@ from ovss_ray.training import scenes as drawn_scenes
 from ovss_ray.training.recipes.clip2sam.config import Config
 
 TRIED = 100
-"""Maximum number of photographs that are tried for a sample, until one has an instance of `smallest` pixels"""
+"""Maximum number of photographs to try for a sample. A photograph needs an instance of at least `smallest` pixels"""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,10 @@ def _prompts(sample: Sample, config: Config, drawn: np.random.Generator) -> tupl
 
 
 def _point(mask: np.ndarray, drawn: np.random.Generator) -> np.ndarray:
-    """Return a random pixel of a mask (H, W) bool, and a padding point: (2, 2) float32, each x, y."""
+    """Return x, y of a random pixel of a mask (H, W) bool, then 0, 0 as padding: (2, 2) float32.
+
+    The padding gives a click two points, like a box.
+    """
     rows, columns = np.nonzero(mask)
     place = drawn.integers(len(rows))
     return np.array([[columns[place], rows[place]], [0, 0]], np.float32)

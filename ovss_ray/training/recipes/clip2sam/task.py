@@ -5,8 +5,9 @@ decoder learns the mask of the instance. The class head learns the class, from t
 recipes are configs/train_ovsam_clip2sam_coco.yaml and train_ovsam_clip2sam_lvis.yaml. The recipe of the small network,
 trained on drawn scenes, is configs/train_ovsam_tiny.yaml.
 
-The decoder is initialised from a SAM, with only the first mask token. The label token replaces the SAM's IoU token, and
-is initialised from it. The label token's MLP has no effect on the classes, so it is not trained.
+The decoder is initialised from a SAM, with only the first mask token. In place of the SAM's IoU token, the decoder has
+a label token, which is initialised from the IoU token. The MLP after the label token has no effect on the classes, so
+this MLP is not trained.
 
 Letters: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
 """

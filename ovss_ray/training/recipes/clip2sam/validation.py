@@ -11,16 +11,16 @@ from ovss_ray.models.ovsam.network import Ovsam
 from ovss_ray.training import scenes as drawn_scenes
 
 SIDE = 1024
-"""Long side in pixels of the masks in which centre points are searched, as in the stage truth_prompts"""
+"""Long side, in pixels, to which masks are resized to find their centre points, as in the stage truth_prompts"""
 
 
 @torch.inference_mode()
 def measured(model: Ovsam, count: int) -> dict[str, float]:
     """Return percentages over the things in the first `count` scenes of scenes:seen and scenes:held-out.
 
-    Keys begin with seen_ or held-out_. `iou` is the mean IoU of the masks. `name`, `head` and `clip` are accuracies
-    among 42 names: of the fused scores, of the head, and of CLIP's branch. The fused scores treat all classes as novel,
-    as does the evaluation of scenes:instances.
+    Keys begin with seen_ or held-out_. `iou` is the mean IoU of the masks. The other keys are accuracies among 42
+    names: `name` by the fused scores, `head` by the class head, and `clip` by CLIP's branch. The fused scores treat all
+    classes as novel, as in the evaluation of scenes:instances.
     """
     results: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

@@ -32,19 +32,21 @@ class Config(Training):
     fold: int = Field(default=0, ge=0, le=3)
     """fold of pascal5i or coco20i whose classes are not trained; measurements use its validation episodes"""
     lists: Literal["hsnet", "fusioner"] = "hsnet"
-    """training lists of pascal5i. hsnet: HSNet's 13,680 pairs (all folds); fusioner: the official 15,555 pairs
+    """training lists of pascal5i, one per fold, with pairs of a photograph and a class
+
+    hsnet: the four lists of HSNet, 13,680 pairs in total. fusioner: the official lists, 15,555 pairs in total.
 
     The official lists contain HSNet's pairs. Results with the official lists are not comparable with HSNet and LSeg,
     which had less training data.
     """
     resolution: Resolution = "original"
-    """resolution of measurements, as in the stage `fusioner`"""
+    """resolution of the images in measurements, with the same values as in the stage `fusioner`"""
     start: str | None = None
     """checkpoint with the initial fusion and decoder; CLIP is always read from `clip`"""
     undecayed: Literal["vectors"] = "vectors"
     """parameters of the fusion without weight decay; the decoder has no weight decay at all"""
     decay: Literal["cosine"] = "cosine"
-    """schedule of the rates: a linear warm-up, then half a period of the cosine down to `final_rate`"""
+    """schedule of the fusion's learning rate: a linear warm-up, then half a cosine period down to `final_rate`"""
     final_rate: float = Field(default=2e-6, ge=0)
     """learning rate of the fusion at the end of the schedule; `rate` is the learning rate after the warm-up"""
     final_weight_decay: float = Field(default=0.4, ge=0)
@@ -56,16 +58,19 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
-    with the same probability, by one that occurs in no name"""
+    """probability that a drawn thing has a random colour, which its name omits. Independently and with the same
+    probability, the thing has a pattern that occurs in no name"""
     questions: int = Field(default=4, ge=1)
-    """number of samples per drawn scene: pairs of its window and a class. The frozen CLIP encodes the window once"""
+    """number of samples per drawn scene, each with a class of the same window. CLIP encodes the window only once"""
     overhang: int = Field(default=32, ge=0)
     """maximum number of pixels by which a window extends beyond a drawn scene"""
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> "Config":
-        """Raise ValueError for a setting without effect. The default is allowed: saved configs have all settings."""
+        """Raise ValueError for a setting that has no effect and differs from its default.
+
+        The default is allowed, because saved configs contain all settings.
+        """
         for name in ("cooldown", *WITHOUT_EFFECT[self.data]):
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:
@@ -80,7 +85,7 @@ class Config(Training):
         if self.data == "scenes" and not VARIANTS[self.variant].short_side:
             resized = ", ".join(name for name, sizes in VARIANTS.items() if sizes.short_side)
             raise ValueError(
-                f"data=scenes needs a variant that resizes scenes to the size of its windows ({resized}), found "
+                f"data=scenes needs a variant that resizes images before it cuts windows ({resized}), found "
                 f"variant={self.variant}. Change the variant, or set data=pascal5i or data=coco20i"
             )
         return self

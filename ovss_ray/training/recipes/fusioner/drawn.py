@@ -1,4 +1,4 @@
-"""Samples of drawn scenes for Fusioner: a window and one class in it."""
+"""Windows of drawn scenes for Fusioner. A sample is a window and one class in it; a window has several samples."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -30,7 +30,8 @@ from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, Window
 NOISE = 30**0.5 / 255
 """Standard deviation of the noise, for pixel values in 0..1; the official variance is 10 / 255² to 50 / 255²"""
 CHANGES = {"pascal": (0.5, 20), "coco": (0.2, 10)}
-"""Data set → largest change of brightness, contrast, saturation and hue, and largest rotation in degrees"""
+"""Data set → (strength of torchvision's ColorJitter in brightness, contrast, saturation and hue; maximum rotation in
+degrees)"""
 
 
 class Photographs:

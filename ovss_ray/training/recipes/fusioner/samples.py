@@ -17,11 +17,12 @@ class Window(NamedTuple):
     pixels: Tensor
     """(3, n, n) float32, normalised"""
     samples: list[tuple[str, np.ndarray]]
-    """class name and target (n, n) uint8 of each sample: 1 for the class, 0 for everything else, or NOT_COUNTED"""
+    """class name and target (n, n) uint8 of each sample. A target is 1 at pixels of the class, and NOT_COUNTED at
+    pixels without a loss. All other pixels are 0"""
 
 
 def stacked(windows: Iterable[Window], rows: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return a batch of V windows with S samples. `rows`: class name → row of its text embedding.
+    """Return a batch of V windows with S samples in total. `rows`: class name → row of its text embedding.
 
     Keys of the batch:
 

@@ -29,7 +29,7 @@ from ovss_ray.training.recipes.fusioner.samples import NOT_COUNTED, stacked
 from ovss_ray.training.recipes.fusioner.validation import counted, groups
 
 SCENES = {"scenes:episodes": "seen", "scenes:episodes-held-out": "held-out"}
-"""Benchmark → prefix of its values in the measurements"""
+"""Benchmark → prefix of its keys in the result of Task.measure"""
 
 
 class Task:
@@ -97,8 +97,8 @@ class Task:
     def measure(self) -> dict[str, float]:
         """Return the scores on the episodes of the first `measured` photographs or scenes, in percent.
 
-        For drawn scenes, the scores are the mean IoU of each class group, on seen and on held-out combinations. For
-        photographs, the scores are the fold's mIoU and FB-IoU.
+        For drawn scenes, the scores are the mean IoU of each class group in scenes:episodes, and in
+        scenes:episodes-held-out. For photographs, the scores are the fold's mIoU and FB-IoU.
         """
         config = self.config
         scores: dict[str, float] = {}

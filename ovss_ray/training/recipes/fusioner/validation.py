@@ -28,7 +28,10 @@ def counted(
     data_set: DataSet = "pascal",
     resolution: Resolution = "original",
 ) -> Result:
-    """Return the metrics of all episodes of the first `images` photographs. `items` are sorted by photograph."""
+    """Return the metrics of all episodes of the first photographs. `images` is the number of these photographs.
+
+    `items` are sorted by photograph.
+    """
     binary = benchmark.for_binary()
     last = len(binary.labels)
     counts, episodes, measured = np.zeros((last, last + 1), np.int64), 0, 0

@@ -15,11 +15,11 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
-    with the same probability, by one that occurs in no name"""
+    """probability that a drawn thing has a random colour, which its name omits. Independently and with the same
+    probability, the thing has a pattern that occurs in no name"""
     prompts: int = Field(default=8, ge=1)
     """number of prompts per scene, each for a random region"""
     boxes: float = Field(default=0.5, ge=0, le=1)
     """fraction of the prompts that start with a box; the other prompts start with a click"""
     answers: int = Field(default=3, ge=1)
-    """largest number of answers per prompt; before each further answer, a click corrects the last answer"""
+    """largest number of answers per prompt. After each answer but the last, a click corrects the answer"""

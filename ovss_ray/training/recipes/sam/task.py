@@ -2,8 +2,9 @@
 
 A prompt starts with a click or a box. Further clicks are placed where the last answer is wrong. With probability 0.5,
 the last answer becomes a mask prompt too. An answer has a single mask and three alternative masks. The mask
-losses of a first answer use the single mask and the best alternative; those of a later answer use only the single
-mask. The loss of the predicted IoU uses all four masks of a first answer.
+losses of the first answer use the single mask and the best alternative mask. The mask losses of later answers use only
+the single mask. The loss of the predicted IoU uses all four masks of the first answer. For later answers, it also
+uses only the single mask.
 
 Letters: B scenes, P prompts, N points of a prompt, M masks of an answer, h w cells of the masks;
 n side of an input, in pixels.
@@ -34,8 +35,9 @@ FOCAL, DICE = 20.0, 1.0
 ALPHA, GAMMA = 0.75, 2.0
 """Parameters of the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002).
 
-SAM's paper does not state the values. With α = 0.25, usual for detectors, masks stay empty far longer: in steps 151 to
-200, a smaller network had a mean best-of-three IoU of 0.02 after one click. With α = 0.75, the IoU was 0.31.
+SAM's paper does not state the values. Detectors usually have α = 0.25, but then masks stay empty far longer. A
+smaller network was measured in steps 151 to 200, after one click, with the best of three masks. Its mean IoU was 0.02
+with α = 0.25, and 0.31 with α = 0.75.
 """
 BOX_NOISE = 0.1
 """Standard deviation of the noise of a box's corners, as a fraction of the box's side"""
@@ -45,7 +47,7 @@ SMALLEST = 100
 """Minimum number of visible pixels of a region for a prompt"""
 
 Answers = Sequence[tuple[Tensor, Tensor]]
-"""Answers to the first prompts, then to each correction: mask logits (P, 4, h, w) and predicted IoU (P, 4)"""
+"""One pair per answer, the answer to the first prompts first: mask logits (P, 4, h, w) and predicted IoU (P, 4)"""
 
 
 class Task:
@@ -122,7 +124,7 @@ def begin(model: Sam, seed: int) -> None:
     """Initialise a network. As in the official code, tokens get normal values; relative position embeddings are 0.
 
     The position encoding's frequencies get normal values too, and are not trained. Normal values are rounded to half
-    precision, in which they are stored. `initialise` sets the other parameters.
+    precision, like the values in exported weights. `initialise` sets the other parameters.
     """
     initialise(model, model.variant.layers, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -134,7 +136,10 @@ def begin(model: Sam, seed: int) -> None:
 
 
 def click(drawn: np.random.Generator, region: np.ndarray) -> np.ndarray:
-    """Return a random pixel of a region (H, W) bool, and a padding point: (2, 2) float32, each x, y."""
+    """Return x, y of a random pixel of a region (H, W) bool, then 0, 0 as padding: (2, 2) float32.
+
+    The padding gives a click two points, like a box.
+    """
     y, x = np.argwhere(region)[drawn.integers(region.sum())]
     return np.array([[x, y], [0, 0]], np.float32)
 
@@ -158,8 +163,8 @@ def most_fitting(masks: Tensor, fit: Tensor) -> Tensor:
 def corrected(prompts: Prompts, logits: Tensor, truth: Tensor, cell: int) -> Prompts:
     """Return the prompts with a further click at a random cell where `logits` and `truth`, (P, h, w) each, disagree.
 
-    If they agree everywhere, the click is in the region. With probability 0.5, `logits` become mask prompts.
-    `cell` is the side of a mask's cell in pixels of the input.
+    If `logits` and `truth` agree at all cells, the click is at a random cell of the true region. With probability 0.5,
+    `logits` become mask prompts. `cell` is the side of a mask's cell in pixels of the input.
     """
     right = truth > 0.5
     wrong = (logits > 0) != right
@@ -177,10 +182,10 @@ def losses(masks: Tensor, fit: Tensor, truth: Tensor, first: bool) -> dict[str, 
 
     Inputs: mask logits `masks` (P, 4, h, w), predicted IoU `fit` (P, 4), and `truth` (P, h, w) in 0..1.
 
-    For the first prompt (`first`), the mask losses use two masks: the single mask (index 0), and the alternative with
-    the lowest loss. The paper does not train index 0 here. We do, because users may request a single mask for one
-    click. For later prompts, the mask losses use index 0 only. The loss of the predicted IoU uses all four masks for
-    the first prompt, and index 0 for later ones.
+    If `first` is True, the answer is to the first prompt. The mask losses then use two masks: the single mask (index
+    0), and the alternative mask with the lowest loss. The loss of the predicted IoU uses all four masks. The paper does
+    not train index 0 for the first prompt. This module trains it, because users may request a single mask for one
+    click. If `first` is False, all losses use index 0 only.
     """
     masks_used = 4 if first else 1
     masks, fit, truth = masks[:, :masks_used], fit[:, :masks_used], truth[:, None]
@@ -231,8 +236,9 @@ def centre(region: np.ndarray) -> tuple[int, int]:
 def measured(model: Sam, count: int) -> dict[str, float]:
     """Return the mean IoU in percent over the regions of the first `count` scenes of scenes:seen and scenes:held-out.
 
-    Each kind of region has three values. Without a suffix: a click on the centre, and the mask with the highest
-    predicted IoU. `_best_of_three`: the same click, and the best of three masks. `_box`: the exact box.
+    Each kind of region has three values. Without a suffix, the prompt is a click on the centre, and the mask with the
+    highest predicted IoU counts. With `_best_of_three`, the prompt is the same, and the best of three masks counts.
+    With `_box`, the prompt is the exact box, and the single mask counts.
     """
     fits_by_name: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

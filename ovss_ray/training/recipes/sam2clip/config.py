@@ -25,13 +25,14 @@ class Config(Training):
     targets: str | None = None
     """folder of SAM features, written by the stage sam_features; None: compute the features in every step"""
     begin: Literal["positions", "encoder"] = "positions"
-    """parts of the neck that are initialised from the SAM's image encoder. positions: the position embedding,
-    which is not trained; encoder: also the blocks and the final projection, for a neck of the same sizes"""
+    """parts of the neck that are initialised from the SAM's image encoder. positions: only the position embedding,
+    which is not trained. encoder: the position embedding, the blocks and the final projection; this needs a neck with
+    the sizes of the SAM's encoder"""
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
-    with the same probability, by one that occurs in no name"""
+    """probability that a drawn thing has a random colour, which its name omits. Independently and with the same
+    probability, the thing has a pattern that occurs in no name"""
 
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:

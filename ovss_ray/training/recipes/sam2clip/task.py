@@ -31,7 +31,7 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 from ovss_ray.training.recipes.sam2clip.photographs import Photographs
 
 FITTED = 24
-"""Number of drawn scenes for the fit of the neck's first convolutions, with `begin: encoder`"""
+"""Number of drawn scenes to which the neck's first convolutions are fitted, with `begin: encoder`"""
 
 
 class Student(nn.Module):
@@ -97,7 +97,10 @@ class Task:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Return the unexplained variance of SAM's embeddings on validation scenes, in percent; {} for photographs."""
+        """Return the mean squared error on validation scenes, in percent of the variance of the SAM's embeddings.
+
+        Return {} for photographs.
+        """
         if self.source:
             return {}
         errors, variances = [], []
@@ -119,8 +122,9 @@ class Task:
 def begin(model: Student, teacher: Sam, config: Config) -> None:
     """Initialise the neck. Relative position embeddings are 0, as in SAM. The position embedding is the SAM's.
 
-    With `begin: encoder`, blocks and projection are copied too. The convolutions of the two finest maps are fitted to
-    the SAM's patch embedding; the convolutions of the coarser maps are zero. Raises OvssError if the sizes differ.
+    With `begin: encoder`, the blocks and the final projection are also copied from the SAM. The convolutions of the two
+    finest maps are fitted to the SAM's patch embedding. The convolutions of the coarser maps are zero. Raises OvssError
+    if the sizes differ.
     """
     neck, encoder = model.neck, teacher.image_encoder
     initialise(neck, len(neck.blocks), config.seed)
@@ -128,7 +132,10 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
         if "rel_pos" in name:
             value.zero_()
     if not isinstance(encoder, ImageEncoder) or encoder.pos_embed.shape != neck.pos_embed.shape:
-        raise OvssError(f"teacher: the SAM's grid does not fit {config.variant}. Pass a SAM with the same grid")
+        raise OvssError(
+            f"teacher: {config.variant} needs a SAM with a ViT whose position embedding has the shape "
+            f"{tuple(neck.pos_embed.shape)}. Set teacher to the checkpoint of such a SAM"
+        )
     neck.pos_embed.copy_(encoder.pos_embed)
     if config.begin == "positions":
         return

@@ -88,7 +88,7 @@ class Task:
 def _fill(model: San, path: Path, all_of_it: bool) -> None:
     """Load a checkpoint into the network. Raises OvssError if entries are missing or unexpected.
 
-    Entries of the side network may be missing, unless `all_of_it` is True.
+    If `all_of_it` is False, entries of the side network may be missing, and are not loaded.
     """
     state = {k: v for k, v in checkpoint.read(path, ignore=UNUSED).items() if not k.startswith("heads.")}
     needed = {name for name in model.state_dict() if all_of_it or not name.startswith(SIDE)}
@@ -96,6 +96,6 @@ def _fill(model: San, path: Path, all_of_it: bool) -> None:
     if missing or unexpected:
         raise OvssError(
             f"{path} does not match the variant: {len(missing)} missing and {len(unexpected)} unexpected entries, such "
-            f"as {(missing + unexpected)[0]}. Pass a checkpoint trained for this variant"
+            f"as {(missing + unexpected)[0]}. Pass a checkpoint trained for this variant, or change variant"
         )
     model.load_state_dict({name: state[name] for name in needed}, strict=False)

@@ -20,13 +20,13 @@ class Config(MaskTraining):
     regions: str | None = None
     """checkpoint of the region CLIP, as written by the recipe `scan_clip`; None: the CLIP of `clip`
 
-    It is used for validation and written to the exported file.
+    The region CLIP is used for validation, and is part of the exported file. It is not trained.
     """
     auxiliary: Literal["official", "all"] = "official"
     """supervised outputs in addition to the last output of the decoder
 
-    all: the initial output, and the outputs of all layers before the last. official: the same without the second-last
-    layer, whose loss has no weight in the official code.
+    all: the initial output, and the outputs of all layers before the last. official: the same outputs without the
+    output of the second-last layer. In the official code, the loss of this output has no weight.
     """
     mask_threshold: float = Field(default=0.4, ge=0, le=1)
     """probability above which a pixel belongs to a region, for validation only"""

@@ -1,8 +1,9 @@
 """Training of SCAN's mask network and calibration (Liu et al., CVPR 2024, arXiv 2312.04089, §3.2 and §4.1).
 
 Both CLIPs are frozen. The losses are those of Mask2Former, on the masked decoder's outputs (see `auxiliary`). Each
-supervised output is calibrated. The classes are the class names of the data, and "void". The official recipe is
-configs/train_scan_vitL.yaml. The recipe of the small network, trained on drawn scenes, is configs/train_scan_tiny.yaml.
+supervised output is calibrated first (see models/scan/calibration.py). The classes are the class names of the data, and
+"void". The official recipe is configs/train_scan_vitL.yaml. The recipe of the small network, trained on drawn scenes,
+is configs/train_scan_tiny.yaml.
 
 Letters: B images, H W pixels, Q queries, D features, O supervised outputs, K classes.
 """
@@ -93,7 +94,7 @@ class Task:
         return miou(lambda image, vocabulary: self.model.segment(image, vocabulary, **options), self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the network, without weights equal to those of a shipped CLIP."""
+        """Return the weights of the network. A weight that a shipped CLIP has with the same values is left out."""
         words, visual = clip_start.shipped(self.config.variant)
         base = {MODEL + name: value for name, value in words.items()}
         for prefix in (MODEL + "visual.", ORIGINAL):
@@ -109,9 +110,10 @@ def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Te
 
 
 def begin(model: Scan, config: Config) -> None:
-    """Initialise the network, then load both CLIPs, and the backbone and region CLIP if the config has their files.
+    """Initialise the network, then load the checkpoints that the config names. Both CLIPs start from `clip`.
 
-    Raises OvssError for a checkpoint that does not fit the variant.
+    If `regions` is set, it replaces the image tower of the CLIP that classifies regions. Raises OvssError for a
+    checkpoint that does not fit the variant.
     """
     initialise(model, sum(model.variant.backbone_depths), config.seed)
     _begin_attention(model, config.seed)
@@ -162,5 +164,8 @@ def _fill_backbone(model: Scan, path: Path) -> None:
         if name not in pretrained or name not in expected or pretrained[name].shape != expected[name].shape
     )
     if wrong:
-        raise OvssError(f"{path} is not a Swin of this variant: {len(wrong)} entries do not fit, such as {wrong[0]}")
+        raise OvssError(
+            f"{path} is not a Swin of this variant: {len(wrong)} entries do not fit, such as {wrong[0]}. Set backbone "
+            "to a Swin of the variant's size"
+        )
     model.backbone.load_state_dict(pretrained, strict=False)

@@ -16,7 +16,7 @@ class Config(Training):
     clip: str | None = None
     """checkpoint of the CLIP to start from, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
     data: str = "scenes"
-    """training regions: scenes (drawn in memory), or the path of a table of masked regions with captions (see pairs)"""
+    """training regions: scenes (drawn in memory), or the path of a table of masks and captions (training/pairs.py)"""
     data_root: str | None = None
     """folder of the table's images and masks; None: the folder of the table"""
     batch: int = Field(ge=1)
@@ -30,8 +30,8 @@ class Config(Training):
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing has a random colour, which its name omits; its pattern is replaced independently,
-    with the same probability, by one that occurs in no name"""
+    """probability that a drawn thing has a random colour, which its name omits. Independently and with the same
+    probability, the thing has a pattern that occurs in no name"""
     imperfect: float = Field(default=0.5, ge=0, le=1)
     """fraction of the drawn regions whose masks are distorted to resemble imperfect proposals"""
     negatives: int = Field(default=64, ge=0)

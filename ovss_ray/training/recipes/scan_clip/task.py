@@ -76,7 +76,8 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the batch of a step: the inputs of RegionClip, and captions.
 
-        For drawn scenes, captions are the entries of captions.draw_captions. For a table: `prompts`, one per region.
+        For drawn scenes, captions are the entries of captions.draw_captions. For a table, captions are the entry
+        `prompts`, a list with one caption per region.
         """
         if self.pairs:
             images, masks, prompts = zip(*self.pairs.batch(step, self.config.batch), strict=True)
@@ -127,7 +128,8 @@ class Task:
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return CLIP's loss in both directions, each halved. For drawn scenes, return the attribute losses too.
 
-        As in open_clip, a caption of a table is positive only for its own region, even if captions are equal.
+        A caption of a table is positive only for its own region. For a region with an equal caption, it is negative, as
+        in open_clip.
         """
         if self.pairs is None:
             losses = captions.losses(*outputs, SCALE, batch, self.config.attributes)
@@ -150,7 +152,10 @@ class Task:
         return captions.tally(name, self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the CLIP under open_clip's names, without weights equal to those of a shipped CLIP."""
+        """Return the weights of the CLIP under open_clip's names.
+
+        A weight that a shipped CLIP has with the same values is left out.
+        """
         words, visual = clip_start.shipped(self.config.variant)
         base = words | {f"visual.{name}": value for name, value in visual.items()}
         state = clip_start.changed(self.model.clip_model.state_dict(), base)
@@ -170,10 +175,10 @@ def begin(model: RegionClip, config: Config) -> None:
 
 
 def inputs(image: np.ndarray, masks: Sequence[np.ndarray], variant: Variant) -> tuple[Tensor, Tensor, regions.Regions]:
-    """Return crops (R, 3, n, n), the photograph (3, n, n) and the regions, as in SCAN's inference.
+    """Return crops (R, 3, n, n), the photograph (3, n, n), and the masks as Regions, as in SCAN's inference.
 
-    Inputs: a photograph (H, W, 3) uint8 RGB, and masks (H, W) bool with at least one pixel each. Crops are cut from the
-    photograph at its original size.
+    `image` is a photograph (H, W, 3) uint8 RGB. `masks` are (H, W) bool with at least one pixel each. Crops are cut
+    from the photograph at its original size.
     """
     placed, side = photograph.geometry(image, variant), variant.clip.pixels
     whole = photograph.padded(photograph.resized(image, placed.resized), photograph.CLIP, placed.padded)
