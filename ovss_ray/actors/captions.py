@@ -119,8 +119,9 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        By default, the digest ignores all options of `where`. If a user's captioner has no function `files`, only the
-        option `model` identifies its files. So the digest then covers `model`, if its value is not the default.
+        The digest ignores the options in `where`, since they do not change results. The exception is `model`, if a
+        user's captioner has no function `files`. Then only the value of `model` shows which files the captioner uses.
+        In this case, the digest ignores `model` only if it has the default value.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):

@@ -84,7 +84,10 @@ class Stage(WithClassifiers, stage.Stage):
             return (self.weights, self.base)
 
         def data_set(self, benchmark: str) -> DataSet:
-            """Return the normalisation of a benchmark's photographs. `benchmark` is "" for a request to the service."""
+            """Return the normalisation of a benchmark's photographs: "coco" or "pascal".
+
+            A request to the service has the benchmark "". If `normalise` is not set, the result is then "pascal".
+            """
             return self.normalise or ("coco" if benchmark.partition(":")[0] == COCO else "pascal")
 
     @classmethod

@@ -2,8 +2,8 @@
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955. The authors' code segments at prompts only. Here SAM's automatic mask generator prompts the network with a
-grid of points. The generator ranks masks by their stability, since the network predicts no IoU of its masks. The class
-scores of a region are those of the point that proposed it. The stage `paint` makes a label map from regions and scores.
+grid of points. The generator ranks masks by their stability, since the network predicts no IoU of its masks. Each
+region gets the class scores of the point that proposed it. The stage `paint` makes a label map from regions and scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,8 +89,8 @@ class Stage(WithNames, stage.Stage):
     def _groups(self, benchmark: str, vocabulary: Vocabulary) -> "tuple[Tensor, Tensor]":
         """Return two tensors (K,) bool that mark the base classes and the novel classes.
 
-        The benchmark's groups `base` and `novel` are used. If it has no such groups, or another vocabulary than this,
-        the option `base` names the base classes.
+        If the benchmark has the groups `base` and `novel`, and `vocabulary` is the benchmark's, the groups are used.
+        Otherwise, the option `base` names the base classes, and all other classes are novel.
         """
         from ovss_ray.models.ovsam import words
 

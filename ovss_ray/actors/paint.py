@@ -51,7 +51,10 @@ class Stage(stage.Stage):
             return self
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Paint the label map of every image. Raises OvssError if the vocabulary has no class called `background`."""
+        """Paint the label map of every image.
+
+        Raises OvssError for `uncovered: background` if the option `background` is not a class of the vocabulary.
+        """
         rows = zip(*(batch[name] for name in self.reads), strict=True)
         return {
             "prediction": column(self._paint(size, vocabularies[digest], *regions) for size, digest, *regions in rows)

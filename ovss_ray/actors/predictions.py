@@ -153,7 +153,10 @@ def _agree(sample: Iterable[str]) -> None:
 
 class _Source(Protocol):
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """Return the name of an image's file, for error messages, and the stored values (H, W). Raises OvssError."""
+        """Return the name of an image's file, for error messages, and the stored values (H, W).
+
+        Raises OvssError if no prediction or several predictions match the image, or if the prediction is invalid.
+        """
 
 
 class _Folder:
@@ -265,7 +268,10 @@ def _entries(raw: Any) -> list[Any]:
 
 
 def _mask(entry: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    """Return the category and the encoded mask of an entry. Raises ValueError, KeyError or TypeError."""
+    """Return the category and the encoded mask of an entry.
+
+    Raises ValueError, KeyError or TypeError for an entry that is not in detectron2's format.
+    """
     encoded = entry["segmentation"]
     if not isinstance(encoded, dict) or not {"size", "counts"} <= set(encoded):
         raise ValueError(f"the mask of {entry['file_name']} is not RLE (size, counts); polygons are not supported")

@@ -58,7 +58,7 @@ class Stage(WithClassifiers, stage.Stage):
 
     @classmethod
     def network_key(cls, config: Config) -> str:
-        """Return a key of the loaded network. A stage `tags` with an equal key in the same worker shares it."""
+        """Return a key of the loaded network. In a worker, stages `san` and `tags` with equal keys share a network."""
         return config.network_key()
 
     def __init__(self, config: Config, prepared: Prepared | None = None, network: "San | None" = None) -> None:

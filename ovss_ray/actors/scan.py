@@ -51,14 +51,16 @@ class Values(Settings):
     ensemble_weight: Fraction | Literal["none"] | None = None
     """weight of the crops in the geometric mean, default 0.7; none: only the proposals are used, and no crops are cut
 
-    0: only the crops are used, as in the official code. By the formula of the mean, only the proposals would be used.
+    With 0, only the crops are used, as in the official code. This is an exception: by the formula of the mean, the
+    crops would have no weight.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """product (default): the geometric mean; log: this mean, normalised so that "no object" keeps its probability
+    """rule for the fused class scores. product (default): the geometric mean; log: the geometric mean, normalised
 
-    The official code uses log for two benchmarks.
+    With log, the class scores of a mask and the proposal's probability of "no object" sum to 1. The official code uses
+    log for two benchmarks.
     """
 
 
@@ -86,7 +88,10 @@ class Stage(WithClassifiers, stage.Stage):
         """maximum number of crops in one forward pass"""
 
         def preset(self, benchmark: str) -> str | None:
-            """Return the preset's name, or None. Without its own preset, ade20k:847@ovseg uses that of ade20k:847."""
+            """Return the name of the preset of a benchmark, or None.
+
+            If a benchmark such as ade20k:847@ovseg has no preset, the preset of ade20k:847 is used.
+            """
             return next((name for name in (benchmark, class_lists.base(benchmark)) if name in self.presets), None)
 
         def values(self, benchmark: str) -> Options:

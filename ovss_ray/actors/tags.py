@@ -112,8 +112,9 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the options that the run's digest ignores.
 
-        By default, the digest ignores all options of `where`. If a user's tagger has no function `files`, only the
-        option `weights` identifies its files. So the digest then covers `weights`, if it is set.
+        The digest ignores the options in `where`, since they do not change results. The exception is `weights`, if a
+        user's tagger has no function `files`. Then only the value of `weights` shows which files the tagger uses. In
+        this case, the digest ignores `weights` only if it is not set.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where
@@ -130,7 +131,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def network_key(cls, config: Config) -> str | None:
-        """Return a key of the loaded SAN, which a stage `san` with an equal key shares; None for a user's tagger."""
+        """Return a key of the loaded SAN; None for a user's tagger.
+
+        If a stage `san` in the same worker has an equal key, both stages share one SAN.
+        """
         return config.network_key() if config.tagger == SAN else None
 
     def __init__(self, config: Config, prepared: Prepared | None = None, network: "San | None" = None) -> None:
@@ -210,7 +214,10 @@ class Stage(stage.Stage):
 
 
 def _listed(path: str) -> Vocabulary:
-    """Return the names in a text file: one class per line, synonyms separated by tabs. Raises OvssError."""
+    """Return the names in a text file: one class per line, synonyms separated by tabs.
+
+    Raises OvssError if the file cannot be read, is not UTF-8, or has no names or invalid names.
+    """
     try:
         lines = files.read(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as failure:

@@ -37,17 +37,16 @@ def evaluate(
     """Evaluate a method on benchmarks. Repeat the call to score the images that have no result yet.
 
     `config`: shipped name, YAML file, mapping of its keys, or RunConfig. `benchmarks`: names, such as "camvid".
-    `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default: in runs/, named
-    after config, benchmarks and selection. `split`, `ids` (a file, one id per line) and `limit` (first n images) select
-    images of each benchmark. `exact`: bit-identical records, slower. `relations`: file of class relations, for SG-IoU.
-    `vocabulary`: your words in place of the classes (docs/own_words.md). It is a file, a file's content, a
-    Vocabulary, a list, or a mapping from benchmark to these forms. `wait_for`: cluster size to wait for, such as
+    `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default: in runs/, named after
+    config, benchmarks and selection. `split`, `ids` (a file, one id per line) and `limit` (first n images) select
+    images of each benchmark. `exact`: bit-identical records in every run; slower. `relations`: file of class relations,
+    for SG-IoU. `vocabulary`: your words in place of the classes (docs/own_words.md): a file, a file's content, a list,
+    a Vocabulary, or a mapping from benchmark to these forms. `wait_for`: cluster size to wait for, such as
     "gpus=8,nodes=2". `overrides`: options, as {"san.precision": "bf16"} or ["san.precision=bf16"]. `progress`: True
     shows a display; a Progress object is notified instead. `track`: trackers, such as "tensorboard" (docs/tracking.md).
 
-    Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, and if `out`
-    is the folder of another run. Also raises OvssError if the run stops, as after too many failed images. After a
-    KeyboardInterrupt, the same call resumes the run.
+    Failed images raise no exception: see `Report.lacking`. Raises OvssError for invalid arguments or data, if `out`
+    belongs to another run, and if the run stops early. After a KeyboardInterrupt, the same call resumes the run.
 
     Example: `evaluate("san_tiny", "scenes:seen", limit=8).benchmarks["scenes:seen"].metrics["miou"]` is in percent.
     """
@@ -61,10 +60,7 @@ def evaluate(
 
 
 def run(plans: Mapping[str, RunPlan], progress: Progress, track: Sequence[Choice] = ()) -> Iterator[tuple[str, Report]]:
-    """Check a few images, connect to Ray, and execute the plans one by one. Yield name and report of each plan.
-
-    Each report is also sent to the trackers in `track`. Raises OvssError.
-    """
+    """Check images, execute each plan in Ray, send its report to `track`. Yield name and report. Raises OvssError."""
     from ovss_ray.dataprep import check
 
     for plan in {tuple(plan.manifests): plan for plan in plans.values() if plan.config.check}.values():

@@ -52,8 +52,9 @@ class Remapped:
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
-    present_recall: share of pairs (image, label in its truth) in which a word of the image counts as the label.
-    unmapped_pixels: share of pixels without a class. unmapped_words: share of pixels with a word that has no class.
+    present_recall: recall over all pairs of an image and a label in its truth. A pair is recalled if a word of the
+    image counts as the label. unmapped_words: share of pixels whose word counts as no label. unmapped_pixels: the same,
+    plus the share of pixels without a word.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
@@ -142,8 +143,9 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     for name, reading in readings.items():
         if parsed and reading.card.get("asks"):
             raise OvssError(
-                f"{run}: the words of {name} cannot be mapped again, since the records do not contain the class of an "
-                f"episode: {reading.card['asks']}. Use the values of the report, or a run without episodes"
+                f"{run}: the words of {name} cannot be mapped again. Each few-shot episode has its own classes, but "
+                f"the records do not contain them ({reading.card['asks']}). Use the values of the report, or a run "
+                "without episodes"
             )
     return {
         name: _remap(folder.records(name), reading, parsed, similar, bounds)

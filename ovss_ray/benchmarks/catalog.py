@@ -64,7 +64,7 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return a benchmark with the class names `words`: a suffix from `variants`, such as catseg. Raises UnknownName."""
+    """Return a benchmark with the class names of the variant `words`, such as "catseg". Raises UnknownName."""
     known = variants(name)
     if words not in known:
         kind = f"list of names for {name}"

@@ -29,8 +29,8 @@ from ovss_ray.structures.masks import regions, rle
 KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 """Keys of an annotation that are passed on to the workers."""
 ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
-"""Keys of an image in LVIS's JSON. ABSENT lists categories that are not in the image, PARTIAL those that are not fully
-annotated."""
+"""Keys of an image in LVIS's JSON; SEARCHED has both keys. The value of ABSENT lists categories that are not in the
+image. The value of PARTIAL lists categories whose instances are not all annotated."""
 INSTALL = 'Type: pip install "ovss_ray[instances]"'
 
 

@@ -205,10 +205,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files of the same stem. The stem is the id of the image.
 
-    If several photographs or label files have the same stem, File.path takes the place of the stem. Names without an
-    equal partner are paired if they differ only in case or Unicode form. If more than two names differ only in this
-    way, their files stay unpaired. `Paired.left_out` lists the unpaired files. Raises OvssError if two photographs or
-    two label files have the same id.
+    If several photographs or several label files have the same stem, File.path takes the place of the stem. If
+    a photograph and a label file remain whose stems differ only in case or Unicode form, they are paired. If more than
+    two files with such similar stems remain, they stay unpaired. `Paired.left_out` lists the unpaired files. Raises
+    OvssError if two photographs or two label files have the same id.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")

@@ -66,7 +66,7 @@ class OwnWords:
 
 
 def _pairs(words: Vocabulary, index: Sequence[int], labels: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Return name and label of each word; None for a word that counts as no label."""
+    """Return (name, label) of each word. The label is None for a word that counts as no label."""
     return [(name, None if k == NONE else labels[k]) for name, k in zip(words.names, index, strict=True)]
 
 

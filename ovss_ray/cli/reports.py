@@ -78,10 +78,11 @@ def report(
 def _selected(
     folder: "RunFolder", merge: Sequence[str], only: str, buckets: bool
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
-    """Return the classes of --merge and --only, and the benchmarks that these options concern.
+    """Return the classes of --merge and --only, and the benchmarks that the report's options concern.
 
-    The result has four values: new class → merged classes; the selected classes; benchmark → reason why these classes
-    do not fit; and the benchmarks whose confusion cells are needed.
+    The first value is `merged`: new class → classes to merge. The second is `words`: the classes to select. The third
+    is `unfit`: benchmark → reason why these classes do not fit. The fourth lists the benchmarks whose confusion cells
+    must be read. With `buckets`, it lists all benchmarks; with --merge, those that are not in `unfit`.
     """
     from ovss_ray.reports import subsets
 
@@ -91,7 +92,7 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to the trackers `choices`. If sending to another tracker failed earlier, print this fault."""
+    """Send a report to the trackers `choices`. Print faults that an earlier command had with other trackers."""
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
 

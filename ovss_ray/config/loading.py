@@ -25,8 +25,8 @@ def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any
     """Read a config file, replace the top-level keys in `keys`, and apply overrides such as "limits.seconds=60".
 
     The first word of an override may be the name of a stage: `san.weights=PATH` sets `weights` of every stage `san`.
-    Raises OvssError with the key of every fault, such as pools.0.batch. For an unknown key, the message suggests the
-    most similar one.
+    Raises OvssError for an invalid config. The message names the invalid keys, such as pools.0.batch. For an unknown
+    key, it suggests the most similar known key.
     """
     raw = {**read(Path(file)), **(keys or {})}
     for override in overrides:
@@ -41,8 +41,8 @@ def load_all(
 
     `compare: [NAME, …]` lists configs in the file's folder. The override `compare=[NAME,…]` replaces the list. The
     file's other keys apply to all configs. An override of a stage's option, such as `san.precision=bf16`, applies to
-    the configs with this stage. Every other override applies to all configs. Raises OvssError with the key of every
-    fault.
+    the configs with this stage. Every other override applies to all configs. Raises OvssError for an invalid config;
+    the message names the invalid keys.
     """
     lists = [] if isinstance(file, Mapping) else [change for change in overrides if change.startswith("compare=")]
     return _checked(_raws(file, keys, lists), [change for change in overrides if change not in lists])

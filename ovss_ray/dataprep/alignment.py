@@ -38,7 +38,7 @@ NEAR = 6
 SURROUNDINGS = 24
 """pixels of reduced images: side of a square around a pixel. The contrast in it normalises the edge strength."""
 FITS = 3.5
-"""Standard deviations: minimum median `fit` of transformed labels to report a fault, together with GAIN and WINS."""
+"""Standard deviations: minimum median `fit` of transformed labels to report a fault. GAIN and WINS apply, too."""
 FITS_SHIFTED = 5.0
 """Standard deviations: all labels are reported as shifted only if (sum of `fit` over n images) / √n reaches this."""
 GAIN = 2.5
@@ -62,11 +62,11 @@ SHIFT_GAIN = 2.0
 SHIFT_TOGETHER = 8.0
 """Standard deviations: limit in place of GAIN_TOGETHER for shifted labels; higher, since many shifts are tried."""
 STRANGERS = 24
-"""Number of images, the first of the sample, whose photographs are compared with the labels of each other."""
+"""Maximum number of compared images. Each photograph is compared with the labels of the other compared images."""
 STRANGER_FITS = 6.0
 """Standard deviations: minimum `fit` for a photograph to count as fitting another image's labels (see SEVERAL)."""
 SEVERAL = 0.15
-"""A fault is reported if this share of photographs, and at least two, fit another image's labels better by GAIN."""
+"""To report a fault: minimum share of photographs (at least 2) that fit other labels better than their own by GAIN."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8

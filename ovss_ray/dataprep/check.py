@@ -46,7 +46,7 @@ from ovss_ray.structures.findings import Fault, Faults, Findings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 SAMPLE = 48
-"""Number of images whose pixels are read unless --full is given: pairs of neighbours, evenly spread over the ids."""
+"""Number of images whose pixels are read without --full. They are evenly spread pairs of images with adjacent ids."""
 FEW = 6
 """Number of images per benchmark that are checked before a run."""
 WIDER = 128

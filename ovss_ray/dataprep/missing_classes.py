@@ -20,9 +20,9 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels at which a missing first class such as "background" is a sure fault.
+"""Minimum share of ignored pixels to make a missing first class in REST, such as "background", a sure fault.
 
-The limit applies to class names in REST, and only if there are fewer than ENOUGH label files.
+With ENOUGH or more label files, a single ignored pixel makes it a sure fault.
 """
 FEW_CLASSES = 4
 """Ignored pixels make a missing last class a sure fault only in benchmarks of at most this number of classes."""
@@ -174,7 +174,7 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
     """Return True if a missing first class is a sure fault, False for a possible fault, None for no fault.
 
-    For the last class (`step` −1), return None.
+    The first class is missing if `step` is 1. If `step` is −1, the last class is missing, and the result is None.
     """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]

@@ -58,9 +58,9 @@ BAD = 0.5
 GOOD = 0.75
 """Another order or shift of the labels is suggested only if at least this share of the votes supports it."""
 BETTER = 0.3
-"""Minimum lead, in share of votes, of another order or shift over the unchanged labels to be suggested."""
+"""Another order or shift is suggested only if its share of votes exceeds that of the unchanged labels by this."""
 NEAR = 0.1
-"""Largest lead, in share of votes, of a rare mistake over a common mistake that is still suggested."""
+"""A more common mistake replaces the best suggestion if its share of votes is lower by at most this."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class PlausibilityTest:
     def verdict(self, looks: Sequence[ClassStats], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
         """Return a list with one fault if the labels do not match their names; else an empty list.
 
-        `orders` maps the name of another class order to the class index of each label. `Fault.sure` is False if there
-        are fewer votes than SOME or MANY requires.
+        `orders`: name of another class order → meaning of the labels in this order (see the module), K class indices.
+        `Fault.sure` is False if there are fewer votes than SOME or MANY requires.
         """
         unchanged = np.arange(len(self.names))
         share, count = self.votes(looks, unchanged)
@@ -153,7 +153,8 @@ class PlausibilityTest:
     def moved(self, looks: Sequence[ClassStats], step: int) -> bool:
         """Return whether the votes clearly favour labels shifted by `step` over the unchanged labels.
 
-        Votes for minus votes against are compared, not shares of votes, since few votes often remain after a shift.
+        The compared value is (number of votes for − number of votes against). It is not the share of votes, since few
+        votes often remain after a shift.
         """
         unchanged = np.arange(len(self.names))
         meaning = np.where((unchanged - step >= 0) & (unchanged - step < len(unchanged)), unchanged - step, -1)

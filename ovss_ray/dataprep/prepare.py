@@ -110,7 +110,7 @@ def _whole(uri: str) -> bool:
 def what_next(name: str, benchmark: Benchmark, root: str, split: str) -> str:
     """Return a sentence with the next command to type, `ovss evaluate …`.
 
-    If images of the split are missing, the command evaluates the existing images by the option --limit.
+    If images of the split are missing, the command has the option `--limit N` for the N images that exist.
     """
     count, expected = sum(1 for _ in benchmark.items(root, split)), benchmark.counts.get(split)
     options = ("" if split == benchmark.split else f" --split {split}") + f" --data-root {root}"

@@ -16,7 +16,7 @@ UPRIGHT: dict[int, Symmetry] = {
 }
 """EXIF orientation → symmetry that turns an array (H, W) of stored pixels upright."""
 STORED = "drawn on the stored pixels, while the photographs are turned upright by their EXIF orientation"
-"""Text for messages about label files that fit the stored pixels of photographs, without their EXIF orientation."""
+"""Description, for messages, of label files that fit photographs as stored, not as turned by EXIF orientation."""
 MIRRORED: dict[str, Symmetry] = {
     "flipped left to right": UPRIGHT[2],
     "flipped upside down": UPRIGHT[4],

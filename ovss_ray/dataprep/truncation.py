@@ -19,7 +19,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError
 _TAIL = 16
 """bytes to read at the end of a file."""
 _PARTS = ((273, 279), (324, 325))
-"""TIFF 6.0: (tag of the byte offsets, tag of the byte counts), first of strips of pixels, then of tiles."""
+"""TIFF 6.0: (tag of the byte offsets, tag of the byte counts). The first pair is for strips, the second for tiles."""
 
 
 def reached(uri: str | Path) -> bool:

@@ -130,8 +130,8 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs under the key {invalid[0]!r} (class number − 1), but the list is for other classes. "
-            f"Replace the file. {GET_LISTS}"
+            f"{uri}: photographs under the key {invalid[0]!r} (class number − 1), but this list must not have this "
+            f"key. Replace the file. {GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():

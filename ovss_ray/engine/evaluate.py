@@ -27,7 +27,7 @@ from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 
 PARTS = 256
-"""Approximate number of record files of a run with up to PARTS² images. Larger runs have PARTS images per file."""
+"""Approximate number of record files of a run. Runs with over PARTS² images have more files, of PARTS images each."""
 ROUNDS = 3
 """Number of consecutive rounds (attempts at the remaining images) without a finished image, after which a run fails."""
 
@@ -60,7 +60,7 @@ def run(plan: RunPlan, progress: Progress, conclude: Callable[[Report], Report] 
 def _report(
     plan: RunPlan, progress: Progress, settled: Mapping[str, set[str]], todo: pa.Table, lease: leases.Lease
 ) -> Report:
-    """Evaluate the images `todo`, and return the report. Raises OvssError, also if the lease was lost."""
+    """Evaluate the images `todo`, and return the report. Raises OvssError if this fails, or if the lease was lost."""
     if len(todo):
         waiting.until_reached(plan.config.wait_for, plan.config.patience, progress.say)
         preflight.run(plan)
@@ -110,8 +110,8 @@ def _finish(
 
     A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
     are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS rounds in succession
-    finish no image. If Ray does not restart dead workers, each death ends a round. The limit is then max_deaths + 2
-    rounds, if this is larger.
+    finish no image. If Ray does not restart dead workers, each death ends a round. Then the limit is
+    max(ROUNDS, max_deaths + 2) rounds.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)

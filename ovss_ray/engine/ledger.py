@@ -44,7 +44,7 @@ class Status:
     """seconds since the latest sign of progress, such as an image that was started or finished"""
     deaths: int
     redone: int
-    """number of times that an image was started again, counted in the pool with the most restarts"""
+    """number of times that a pool has started an image again; the maximum over all pools"""
     busy: dict[str, tuple[str, ...]]
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]

@@ -56,7 +56,7 @@ class Counts:
     running: Running | None = None
     """sums of metrics and stage times over the records written so far; None if this listener does not need them"""
     preparing: str = ""
-    """progress of the text embeddings, which are computed before the first image; "" at other times"""
+    """message while names are embedded, before the first image, such as "preparing names: 12/847"; "" at other times"""
 
     def __init__(self) -> None:
         self.total = self.done = self.earlier = self.failed = self.deaths = self.redone = 0

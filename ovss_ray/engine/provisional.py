@@ -33,7 +33,7 @@ FEWEST = 10
 ERRORS = 2.0
 """Half of the interval's width, in standard errors. The interval covers about 95 % of a normal distribution."""
 MANY = 2.0**60
-"""Large number of photographs, for which the factor √(m / (m − 1)) of `class_sums.widened` is 1."""
+"""Large number m of photographs. `class_sums.widened` then changes no value, since its factor √(m / (m − 1)) is 1."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class GroupSums:
     cells: np.ndarray
     """(G, 3, L) int64: three pixel counts per label. 0: correct; 1: in the ground truth; 2: in the prediction."""
     images: np.ndarray
-    """(G,) int64: measured images"""
+    """(G,) int64: number of measured images in each group"""
 
     @classmethod
     def of(cls, part: pa.Table, labels: int) -> "GroupSums":

@@ -20,13 +20,13 @@ A run writes about 256 files. Reading one takes milliseconds, but starting the p
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
 ) -> tuple[Settled, P | None]:
-    """Return the selection of valid records in a folder, and the sum of their partial results (None for no records).
+    """Return which records of a folder count, and the sum of their partial results (None for no records).
 
-    At most one record per image is valid. Images that are not in the manifest `among` are left out. `of` returns the
-    partial result of a table of records.
+    At most one record per image counts (see records.settle). If `among` is a manifest, only its images count. `of`
+    returns the partial result of a table of records, such as the sums of metrics.
 
     Up to `few` part files are read in this process. If there are more, this process first reads all files to select the
-    valid records. Ray tasks then read the files again, and each task sums at most `fan_in` partial results.
+    records that count. Ray tasks then read the files again, and each task sums at most `fan_in` partial results.
     The addition is exact, associative and commutative, so the order does not matter.
     """
     if len(records.parts(folder)) <= few:

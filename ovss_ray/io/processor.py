@@ -6,7 +6,10 @@ CPUINFO = Path("/proc/cpuinfo")
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags in /proc/cpuinfo that stand for bfloat16 instructions: two of x86, one of Arm."""
 SLOWER = "3 to 5 times slower than fp32"
-"""Words for the speed of bfloat16 on a processor without bfloat16 instructions, measured with SAN (perf/RESULTS.md)."""
+"""Phrase in warnings: the speed of bfloat16 on a processor without bfloat16 instructions.
+
+It was measured with SAN (perf/RESULTS.md).
+"""
 
 
 def lacks_bf16() -> bool:

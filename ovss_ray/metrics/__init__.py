@@ -69,7 +69,7 @@ FOLD = "fold"
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""Reserved keys of the report: (place, key) as returned by `_keys` → owner of the key, for error messages."""
+"""Further keys that a user's metric must not have: (place, key), as in `_keys` → owner of the key, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +228,7 @@ def _known(derived: bool) -> list[str]:
 
 
 def _defined(kind: type[Table], name: str) -> dict[str, Any]:
-    """Return the attributes of a metric's module that are fields of `kind`.
+    """Return the keyword arguments of `kind` (Metric or Derived): the name and the attributes of a metric's module.
 
     Raises OvssError for a missing attribute, and for `Resampled` unless the metric is MAIN or derived from MAIN.
     """
@@ -290,9 +290,9 @@ def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> No
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:
-    """Return (place, key) of each value of a metric in the report.
+    """Return a pair (place, key) for each value of a metric in the report, such as (" of groups", "miou").
 
-    The place is a phrase that follows the key in a message, such as " of groups"; "" for the main table.
+    The place is the part of the report with the value, as a phrase for messages; "" is the main table.
     """
     of_group = {**metric.group_headings, **metric.group_counts}
     kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}

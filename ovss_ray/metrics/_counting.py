@@ -37,8 +37,8 @@ def tables(labels: int) -> tuple[np.ndarray, np.ndarray]:
 def extremes(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int, int]:
     """Return minimum and maximum of `truth` (n,), then of `prediction` (n,). IGNORE and NONE count as 0.
 
-    The minimum is at most 0, and the maximum at least 0. The loop keeps the dtypes of the arrays and has no branch.
-    Therefore it is vectorised, and much faster than `count`.
+    The value 0 is always included: for labels 3 and 5, minimum and maximum are 0 and 5. The loop keeps the dtypes of
+    the arrays and has no branch. Therefore it is vectorised, and much faster than `count`.
     """
     truth_type, prediction_type = truth.dtype.type, prediction.dtype.type
     low, top, lowest, topmost = truth_type(0), truth_type(0), prediction_type(0), prediction_type(0)
@@ -112,8 +112,8 @@ def collect(
 
     The row of IGNORE is left out. To avoid a branch, every cell of a marked group is written to the next free element
     of the arrays. The element of a zero cell stays free, and is overwritten by the next cell. Therefore the length of
-    the arrays is the number of non-zero cells plus one. While a row is scanned, `pixels` holds both column and pixels
-    of a cell, packed into 64 bits.
+    the arrays is the number of non-zero cells plus one. While a row is scanned, an element of `pixels` packs two
+    numbers into 64 bits: the column of a cell, and its number of pixels.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

@@ -200,7 +200,7 @@ class Partial:
 
     @property
     def miou(self) -> float:
-        """Mean of `iou` over the labels in the truth, as in detectron2 since 2022-07; NaN if it has none."""
+        """Mean of `iou` over the labels in the truth, like detectron2 since 2022-07; NaN if the truth has no labels."""
         return _mean(self.iou[self.truth_pixels > 0])
 
     @property
@@ -254,7 +254,7 @@ class Partial:
 
 
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
-    """Return the mIoU of each record's image, (n,) float64 percent, as multiples of 1 / 2³² percent.
+    """Return the mIoU of each record's image, (n,) float64 percent, rounded to multiples of 1 / 2³² percent.
 
     The mIoU is NaN for a null, and for an image without a counted pixel.
     """

@@ -88,7 +88,11 @@ class Result:
         }
 
     def counted(self) -> dict[str, int]:
-        """Return the numbers of episodes and of classes."""
+        """Return four numbers by name.
+
+        Episodes: the counted ones, and those without a pixel of their class, which do not count. Classes: the classes
+        in counted episodes, and all classes of the fold.
+        """
         return {
             "episodes": self.total.images,
             "without_foreground": self.measured - self.total.images,

@@ -41,7 +41,10 @@ class Result:
 
     @cached_property
     def _classes(self) -> dict[str, np.ndarray]:
-        """Return all values of each label, (N,) float64 percent; NaN where the quotient is 0 / 0."""
+        """Return {"iou", "acc", "dice", "fscore", "precision", "recall"}: (N,) float64 percent each.
+
+        Each array has one value per label, which is NaN where the quotient is 0 / 0.
+        """
         hits, truth, called = self.total.hits, self.total.truth_pixels, self.total.prediction_pixels
         precision, recall = percent(hits, called), percent(hits, truth)
         never_hit = np.isnan(precision) | np.isnan(recall) | (hits == 0)

@@ -54,9 +54,9 @@ NOTHING: Word = ()
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray, words: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the words of one image, and its pixels per pair of true label and word.
+    """Return the record of one image: its words, and the number of pixels of each pair of a true label and a word.
 
-    Pairs are sorted by label, then by word, with NONE last.
+    The record has the fields of `schema`. Pairs are sorted by label, then by index of the word, with NONE last.
 
     `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) indices into the words, or NONE. Raises OvssError if
     the sizes differ or a value is out of range.
@@ -123,7 +123,7 @@ class Partial:
         return Partial(self.images + other.images, dict(words), dict(cells))
 
     def folded(self) -> dict[str, Any]:
-        """Return the sum as a dict with the fields of `sums`."""
+        """Return the sum as a dict with the fields of the Arrow type `sums`: "images", "words" and "cells"."""
         words = [{"names": list(word), "images": number} for word, number in sorted(self.words.items())]
         cells = [
             {"truth": label, "names": list(word), "pixels": pixels}
@@ -133,7 +133,7 @@ class Partial:
 
     @classmethod
     def of_folded(cls, values: Mapping[str, Any]) -> "Partial":
-        """Return the Partial whose `folded()` is `values`."""
+        """Return a Partial from `values`, the dict that `folded` returns."""
         words = {tuple(word["names"]): word["images"] for word in values["words"]}
         cells = {(cell["truth"], tuple(cell["names"])): cell["pixels"] for cell in values["cells"]}
         return cls(values["images"], words, cells)

@@ -64,7 +64,11 @@ def tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 
 def scaled(value: Tensor, name: str, scales: Mapping[str, float]) -> Tensor:
-    """Return `value` times the factor of the first pattern in `scales` that matches `name`, or else times 1."""
+    """Return a tensor `value`, multiplied by the factor for its `name`.
+
+    `scales` maps patterns of names, such as "*.mlp.c_proj.weight", to factors. The first pattern that matches `name`
+    counts. If no pattern matches, the factor is 1.
+    """
     return value * next((scale for pattern, scale in scales.items() if fnmatch(name, pattern)), 1.0)
 
 

@@ -85,7 +85,7 @@ ICLR 2022) as in SAN's code, where some full stops are missing. "fusioner" is Fu
 BATCH_TOKENS = 4096
 """Maximum number of tokens per call of the text tower, to limit the memory for large vocabularies"""
 NAMES = 1024
-"""Maximum number of names embedded at a time; the prompts of one name with 14 templates take 43 KB"""
+"""Maximum number of names whose prompts are in memory at a time. The prompts of a name with 14 templates take 43 KB"""
 KEPT = 1 << 23
 """Maximum bytes of a network's cache of vocabulary embeddings. The cache evicts the least recently used vocabulary"""
 WORDS = Recent[Tensor](1 << 26, lambda row: row.nbytes)

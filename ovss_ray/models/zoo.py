@@ -62,7 +62,10 @@ def shipped(file: str, *, option: str = "", part_of: str = "", other_options: tu
 
 
 def by_hand(file: str, licence: str, page: str) -> Weights:
-    """Return the Weights of a checkpoint that a person has to download from `page`; `file`: "" if there is no file."""
+    """Return the Weights of a checkpoint without an address for automatic download.
+
+    `file` is the name of the file that a person can download from `page`; empty: no file was published.
+    """
     return Weights(file, "", None, None, licence, page, manual=True)
 
 
@@ -90,7 +93,7 @@ def family_of(name: str, kind: str = "model") -> tuple[str, str]:
     """Return the package name of a network's family, and the network's name without the package.
 
     "san_tiny" is searched in all families of ovss_ray, "my_package.my_family:tiny" only in my_package.my_family. Raises
-    UnknownName for an unknown name. `kind` is the noun in the message of UnknownName, such as "unknown model". Raises
+    UnknownName for an unknown name. Its message begins with "unknown" and `kind`, such as "unknown model". Raises
     OvssError if the package is not a family.
     """
     return _look_up(name, kind, variants)
@@ -131,9 +134,9 @@ def weights_folder() -> Path:
 def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...]:
     """Return the paths of a network's checkpoints, in the order of its family's function `checkpoints`.
 
-    `paths` are the user's paths in the same order. If a path is None or missing at the end, the shipped or published
-    file is used. The published file is downloaded if needed. The first file may contain further checkpoints (see the
-    family's `remaining`). The result omits these checkpoints if `paths` has no paths for them.
+    `paths` are the user's paths in the same order. If a path is None, or `paths` is too short, the shipped or published
+    file is used. The published file is downloaded if needed. The first file may also contain other checkpoints, such as
+    CLIP's (see the family's `remaining`). The result omits the paths of these checkpoints if the user passes none.
     Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)

@@ -18,12 +18,12 @@ def arrays(
     vocabularies: Vocabularies,
     compute: Callable[[Place, StageConfig, Sequence[Vocabulary]], Sequence[np.ndarray]],
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (key, array) for every stage and vocabulary for which the stage prepares an array.
+    """Yield (cache key, array) for every stage and vocabulary for which the stage prepares an array.
 
-    `stages`: pairs of the place where a stage runs, such as a pool, and the stage, in order. `compute` is a function.
-    Its arguments are a place, a stage, and the vocabularies whose arrays are not cached. It returns their arrays. A
-    stage that gives images their own words gets no arrays, since its vocabularies are not known yet. The same holds for
-    all later stages.
+    `stages` are pairs (place, stage) in the order of the run. A place says where the stage runs, such as a pool.
+    `compute(place, stage, vocabularies)` returns the arrays of the vocabularies that have no array in the cache.
+    If a stage gives images their own words, this stage and all later stages get no arrays. Their vocabularies are not
+    known before the run.
     """
     cache = ArrayCache()
     for place, stage in stages:

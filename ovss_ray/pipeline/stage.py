@@ -46,11 +46,17 @@ class Stage(ABC):
     where: ClassVar[tuple[str, ...]] = ()
     """names of options that do not change results, such as paths, device, batch size. The run's digest ignores them"""
     binary: ClassVar[bool] = False
-    """True for a method that segments one class at a time. Its few-shot episodes have the classes in Benchmark.alone"""
+    """True for a method that segments one class at a time
+
+    In a few-shot episode, the method gets two classes: background and the class of the episode (see Benchmark.alone).
+    """
     measures: ClassVar[bool] = False
     """True for the stage that computes metrics: the columns that it writes have the names of metrics"""
     exports: ClassVar[bool] = False
-    """True for a stage that writes files for later use. A run with this stage and no predictions needs no truth."""
+    """True for a stage that writes files for later use
+
+    If a run has such a stage and predicts no label maps, the ground truth is not required.
+    """
     benchmarks: Benchmarks = NoBenchmarks()
     """name → benchmark, for all benchmarks of the run; `StageConfig.build` sets it before the first call"""
     network: Any = None
@@ -93,7 +99,10 @@ class Stage(ABC):
 
     @classmethod
     def lists(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of benchmarks whose class names the stage uses. They are checked before the run starts."""
+        """Return the names of benchmarks whose class names the stage uses.
+
+        If a benchmark is unknown, the run does not start.
+        """
         return ()
 
     @classmethod
@@ -138,7 +147,8 @@ class Stage(ABC):
     def check(cls, config: Any, images: Iterable[str]) -> tuple[str, ...]:
         """Return warnings about a run's images, such as that a file has no entry for some of them. `images`: their ids.
 
-        The method is called before the run. Raises OvssError if the stage cannot give a result for any of the images.
+        The method is called before the run. Raises OvssError for a fault that concerns all images, such as a
+        file without any of their ids.
         """
         return ()
 

@@ -25,7 +25,11 @@ class Part(BaseModel):
 
 
 class Bootstrap(Part):
-    """95 % intervals by a percentile bootstrap. All resamples use the same classes for means (docs/statistics.md)."""
+    """95 % intervals by a percentile bootstrap (docs/statistics.md).
+
+    A mean over classes, such as mIoU, is over the same classes in all resamples. If a resample has no pixel of a class,
+    the value of the class over all images is used.
+    """
 
     method: str = "centred percentiles"
     """name of the method; the default is for reports of earlier versions, which have no name of the method"""

@@ -80,7 +80,10 @@ def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
 
 
 def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
-    """Return metric → objects `metric.Resampled` of the resamples and of all images, for metrics with this class."""
+    """Return metric → (its values in the resamples, its values for all images).
+
+    Both are objects of the class `Resampled` in the metric's module. Metrics without this class are left out.
+    """
     sums, of_all = cells.resampled(), cells.whole()
     return {
         metric.name: (metric.Resampled(sums, of_all), metric.Resampled(of_all, of_all))
@@ -119,7 +122,10 @@ def shifted(values: np.ndarray, reported: float) -> Ends | None:
 
 
 def _known(values: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]) -> dict[str, Ends]:
-    """Return key → interval, if it is known. `values`: key → (R,) in resamples. `whole`: key → (1,) for all images."""
+    """Return key → interval, without keys for which `centred` returns None.
+
+    `values`: key → (R,) in resamples. `whole`: key → (1,) for all images.
+    """
     intervals = {key: centred(of_key, float(whole[key][0])) for key, of_key in values.items()}
     return {key: ends for key, ends in intervals.items() if ends is not None}
 

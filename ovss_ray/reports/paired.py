@@ -94,11 +94,12 @@ def compare(first: Reading, second: Reading) -> Paired:
 
 
 def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference | None:
-    """Return the test of a difference `value`, in points. `resampled` (R,): the difference in each resample, or NaN.
+    """Return the test of a difference between two runs.
 
-    Returns None if `value` or all resamples are NaN, or for fewer than two photographs. The test has `photographs` − 1
-    degrees of freedom, so a class in few photographs needs a larger difference. The values must be widened (see
-    `class_sums.widened`).
+    `value` is the difference over all images, in percentage points. `resampled` (R,) has the difference in each
+    resample, or NaN, computed from widened values (see `class_sums.widened`). Returns None if `value` or all of
+    `resampled` is NaN, or for fewer than two photographs. The test has `photographs` − 1 degrees of freedom, so a class
+    in few photographs needs a larger difference.
     """
     from scipy.special import stdtr, stdtrit  # takes 0.1 s
 
@@ -129,8 +130,9 @@ def holm(p: Sequence[float]) -> list[float]:
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
     """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
-    The p-values have Holm's correction over these labels. `first` and `second` are the values of `intervals.resampled`
-    for a metric and one run: a pair of resamples and all images. `seen` (L,): number of photographs with each label.
+    The p-values have Holm's correction over these labels. `first` is a pair for the first run: values of a metric in
+    the resamples, and values for all images (see `intervals.resampled`). `second` is this pair for the second run.
+    `seen` (L,): number of photographs with each label.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
@@ -179,7 +181,10 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 
 
 def _own_words(first: Reading, second: Reading) -> bool:
-    """Return whether a run has words of the user. These are mapped to labels, so the vocabularies may differ."""
+    """Return whether one of two runs has words of the user. If so, their vocabularies need not be equal.
+
+    The words of both runs are mapped to the same labels.
+    """
     return any(reading.card.get("words") for reading in (first, second))
 
 
@@ -240,8 +245,8 @@ def _digests(reading: Reading) -> dict[str, str]:
 def _truth(cells: Cells) -> np.ndarray:
     """Return a fingerprint of each image's ground truth, (n, 2) int64: number of pixels, and sum of their weights.
 
-    The weight of a pixel is (label index + 1)². Positions of pixels have no influence. So label files with the same
-    area of every class are detected by their digests only (see _other_files).
+    The weight of a pixel is (label index + 1)². Positions of pixels have no influence. So two different label
+    files have equal fingerprints if every class has the same area. Then only their digests differ (see _other_files).
     """
     n = len(cells.ids)
     sums = np.zeros((n, 2), np.int64)

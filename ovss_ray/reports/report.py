@@ -94,7 +94,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def files_of(reading: Reading) -> Files:
-    """Return the part `files` of the report: changed images, undigested records, compacted images, unpaired files."""
+    """Return the part `files` of the report: counts of changed files, old records and unpaired files (schema.Files)."""
     settled, card = reading.settled, reading.card
     return Files(
         changed=settled.changed,

@@ -48,7 +48,7 @@ class Cells:
     truth: np.ndarray
     """(m,) int64: true label of each cell"""
     prediction: np.ndarray
-    """(m,) int64: predicted label of each cell, or `labels` for NONE"""
+    """(m,) int64: predicted label of each cell; L, the number of labels, if no class was predicted"""
     pixels: np.ndarray
     """(m,) int64: number of pixels of each cell"""
     image_miou: np.ndarray

@@ -116,7 +116,7 @@ class WordsOf(Part):
     words: int
     """number of words; if the user added words to the benchmark's classes, this number includes the classes"""
     mapping: tuple[tuple[str, str | None], ...] = ()
-    """pairs (first name of a word, label that the word counts as, or None); empty if only templates were set"""
+    """pairs (first name of a word, its label); label None: the word has no label; empty if only templates were set"""
     without_word: tuple[str, ...] = ()
     """labels for which there is no word; they cannot be predicted, so their IoU is 0"""
     templates: tuple[str, ...] = ()

@@ -61,7 +61,7 @@ def _classes(title: str, benchmark: BenchmarkReport, labels: Sequence[int]) -> T
 
 
 def sizes(name: str, scores: Sequence[SizeScore]) -> Table:
-    """Return the table of the scores of `subsets.by_size`: a row for each range of shares of an image."""
+    """Return the table of `subsets.by_size`: a row per size bucket, such as "1 to 10 %" of the image."""
     table = Table("share of the image", title=escape(f"{name}: classes within images, by size"), title_justify="left")
     for heading in ("pairs of image and class", "mean IoU within the image", "pixel accuracy"):
         table.add_column(heading, justify="right")

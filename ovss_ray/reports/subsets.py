@@ -66,8 +66,8 @@ def selected(reading: Reading, merge: Mapping[str, Sequence[str]], only: Sequenc
     """Return the Reading of a benchmark, but with merged classes, and with a group INTEREST of the classes in `only`.
 
     `only` has names of the benchmark's classes, and new names from `merge`. The name of a class that was merged selects
-    the whole new class. Predictions of all classes count, as for the groups of a benchmark. Raises OvssError for an
-    unknown class, and in the same cases as `merged`.
+    the whole new class. As in all groups, false positives include pixels whose true class is outside the group. Raises
+    OvssError for an unknown class, and in the same cases as `merged`.
     """
     content = merged(reading, merge) if merge else reading
     indices = interesting(reading.card["labels"], merge, only)
@@ -146,7 +146,10 @@ def parse(merge: Sequence[str]) -> dict[str, list[str]]:
         if not name.strip() or not (words := words_of(classes)):
             raise OvssError(f"--merge {text}: expected NAME=CLASS,CLASS, such as vehicle=car,truck,bus")
         if name.strip() in parsed:
-            raise OvssError(f"--merge {text}: {name.strip()!r} is listed twice. List all of its classes at once")
+            raise OvssError(
+                f"--merge {text}: the name {name.strip()!r} is listed twice. Write all of its classes after one "
+                f"--merge {name.strip()}="
+            )
         parsed[name.strip()] = words
     return parsed
 

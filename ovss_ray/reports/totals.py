@@ -151,8 +151,9 @@ def _cells(part: pa.Table) -> pa.Table:
 Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Total | None]]
 """Function that adds up the records in a folder, such as records.fold and reduce.fold.
 
-Arguments: the folder, the manifest, and a function from a table of records to a Total. The result is a pair: the
-records that count (Settled), and their Total. The Total is None if there are no records.
+Arguments: the folder, the manifest, and a function from a table of records to a Total. The result is a pair
+(Settled, Total). The Settled has the places of the records that count, at most one per image (see records.settle). The
+Total is the sum over these records; None if there are no records.
 """
 
 
@@ -175,7 +176,8 @@ class Reading:
         """Return pairs (metric, values) in the order of the metrics' tables.
 
         The values are the Partial of a measured metric, or the Result of a derived metric. If the input of a derived
-        metric is not known, the metric is left out. If it was requested, it is computed without the input instead.
+        metric is not in `inputs`, there are two cases. A metric in `requested` is computed without the input. Any other
+        metric is left out.
         """
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]

@@ -90,9 +90,10 @@ def _good(folder: str) -> pa.Table:
 
 
 def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
-    """Return (n,) bool: True for an image with a record that may be of an earlier content of the image's file.
+    """Return (n,) bool: True for an image whose file may have changed since one of its records was written.
 
-    `image`: row of each record in the manifest `now`, or −1.
+    `scored` has the records (see `_good`), `image` the row of each record in the manifest `now`, or −1. `side` selects
+    the photograph or the label file.
     """
     _, stamp, digest = side
     doubted, known = np.zeros(len(now), bool), np.zeros(len(scored), bool)

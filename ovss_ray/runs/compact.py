@@ -50,9 +50,9 @@ def resolved(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two arrays (n,) bool: entries that are stale, and records that compact files replace.
 
-    An entry is a record, or one image of a compact file. The n entries are in the order of the files. If a compact file
-    does not count, all of its entries are stale. If it counts, it replaces other records of its images. Of two compact
-    files with a common image, only the first counts.
+    An entry is a record, or one image of a compact file. The n entries are in the order of the files. A compact file
+    counts if all of its images are in the manifest with unchanged files. If it counts, it replaces other records of its
+    images. Otherwise, all of its entries are stale. Of two compact files with a common image, only the first counts.
 
     All arguments are (n,). `whole` (bool): True for an image of a compact file. `file`: number of the entry's file.
     `image`: row in the manifest, or -1. `stale` (bool): True if the image's files have changed.
@@ -133,8 +133,8 @@ def _unfolded(metric: metrics.Metric, row: pa.StructScalar) -> Any:
     """Return a metric's sum from a struct of a compact file. Raises OvssError if fields differ from `metric.sums`."""
     if metric.sums is None or {of.name for of in metric.sums} != set(row):
         raise OvssError(
-            f"the sums of the metric {metric.name} in a compact file have the fields {sorted(row)}: they were "
-            "written by another version of the metric. Choose a new --out"
+            f"the sums of the metric {metric.name} in a compact file have the fields {sorted(row)}, but this "
+            "version of the metric has other fields. Choose a new --out"
         )
     if hasattr(metric.Partial, "of_folded"):
         return metric.Partial.of_folded(row.as_py())

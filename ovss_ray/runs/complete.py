@@ -43,7 +43,10 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
 
 
 def binary(config: RunConfig) -> bool:
-    """Return whether a stage segments one class at a time. If so, episodes have the classes of Benchmark.alone."""
+    """Return whether a stage segments one class at a time.
+
+    If so, a few-shot episode has two classes: background, and the class of the episode (see Benchmark.alone).
+    """
     return any(stage.kind().binary for stage in config.stages())
 
 
@@ -61,15 +64,18 @@ def of_instances(config: RunConfig) -> bool:
 def predicts(config: RunConfig) -> bool:
     """Return whether a run predicts label maps.
 
-    The result is True if a stage writes `prediction`. It is also True if no stage reads true instances, and no stage
-    writes files for later use.
+    If a stage writes `prediction`, the result is True. Otherwise, it is False if a stage reads true instances, or if a
+    stage writes files for later use (Stage.exports). In all other cases, it is True.
     """
     other = of_instances(config) or any(stage.kind().exports for stage in config.stages())
     return not other or any("prediction" in stage.writes() for stage in config.stages())
 
 
 def _square(config: RunConfig) -> dict[str, int]:
-    """Return the options of the stage `truth`: `side`, in pixels, if a binary stage predicts squares of this side."""
+    """Return the options of the stage `truth`: {"side": pixels} if predictions are scored on a square, else {}.
+
+    Only binary stages can choose a square (see Stage.side).
+    """
     sides = [stage.kind().side(stage.settings()) for stage in config.stages() if stage.kind().binary]
     return next(({"side": side} for side in sides if side), {})
 
@@ -88,10 +94,10 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
 
 
 def _with_metrics(pools: Sequence[Pool], config: RunConfig) -> list[Pool]:
-    """Return the pools, with a list of metrics for the stage `measure`.
+    """Return the pools, with the names of the metrics to compute in the options of the stage `measure`.
 
-    The list has the metrics of the config. It also has the metrics of metrics.regular whose columns earlier stages
-    write.
+    These are the metrics of the config, and built-in metrics (see metrics.regular). A built-in metric is included if
+    earlier stages write all columns that it reads.
     """
     columns = set(MANIFEST)
     settled = []

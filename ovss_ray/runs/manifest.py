@@ -43,8 +43,8 @@ _PER_IMAGE = pa.schema([*(col for col in SCHEMA if col.name not in WORDS), *((na
 WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in (*STAMPS, *records.DIGESTS))])
 """Schema of a manifest: SCHEMA, then two stamps and two digests per image, of its photograph and its label file.
 
-For stamps, see versions.STAMPS. The digest of a file is "", except if the file may have changed since it was scored
-(see changes.py)."""
+For stamps, see versions.STAMPS. A digest is stored only for a file that may have changed since it was scored (see
+changes.py). For all other files, the digest is ""."""
 FORMS = (SCHEMA, pa.schema(list(WHOLE)[: len(SCHEMA) + len(STAMPS)]), WHOLE)
 """Schemas that a manifest may have: the first version SCHEMA, the second one with stamps, and the current WHOLE"""
 
@@ -161,7 +161,11 @@ def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> 
 def _parts(
     name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]], words: Mapping[str, list[pa.Array]]
 ) -> Iterator[pa.Table]:
-    """Yield the columns of _PER_IMAGE as tables of CHUNK rows. Append the columns WORDS of the same rows to `words`."""
+    """Yield tables with the columns _PER_IMAGE, each for up to CHUNK of the images in `rows`.
+
+    The columns WORDS are not in these tables. For each table, an array per column of WORDS is appended to `words`
+    (column → arrays).
+    """
     while batch := list(islice(rows, CHUNK)):
         ids, images, truths, parts, heights, widths, *stamps, _ = zip(*batch, strict=True)
         columns = zip((ids, images, truths, heights, widths, *stamps), _PER_IMAGE, strict=True)

@@ -92,7 +92,10 @@ def with_images(config: RunConfig) -> RunConfig:
 
 
 def _without_images(words: WordList) -> WordList:
-    """Return words for all images: the words in `map`, added to the benchmark's classes, with `map` and templates."""
+    """Return a word list that adds the words in `map`, if any, to the benchmark's classes. It keeps the templates.
+
+    It does not name the file with the words of each image, since the stage `given_words` reads that file.
+    """
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
 
@@ -118,10 +121,11 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 
 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
-    """Return the names of all classes. With `add`, these are the benchmark's classes, then the words not among them.
+    """Return the names of all classes: the user's words or, with `add`, the benchmark's classes and then new words.
 
-    If the words equal the benchmark's classes, in the same order, return the benchmark's classes. Then names
-    may be repeated, as in the benchmark.
+    A word is new if its first name differs from the first name of every benchmark class. If a list of words equals
+    the benchmark's classes, in the same order, the benchmark's classes are returned. For any other list, raises
+    OvssError if a word is repeated.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
@@ -230,7 +234,8 @@ def _spelled(names: Names) -> list[str]:
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
     """Return folded name → indices of the labels that it can mean.
 
-    A whole label takes precedence over a name of a class. A part of a label between commas comes last.
+    If the name equals whole labels, they are these labels. Else, if it is a name of classes, they are the labels of
+    these classes. Else, they are the labels that have the name as a part between commas.
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels

@@ -139,9 +139,9 @@ class Settled:
 
     parts: list[Part]
     changed: int = 0
-    """number of images whose files have changed since one of their good records was written"""
+    """number of images whose files have changed since one of their good records (without an error) was written"""
     due: int = 0
-    """number of images whose only good records no longer count, so that the images must be scored again"""
+    """number of images with good records of which none counts any more, so that the images must be scored again"""
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
@@ -190,9 +190,9 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
     """Return columns that decide which records count: image_id, `place` (int64), `good`, `digested`, `whole` (bool).
 
-    `place` encodes the numbers of part file and row. `whole` is True in a row from a compact file.
-    Such a file counts as a whole or not at all. Digests are added if the manifest has any. A long table is
-    memory-mapped.
+    `place`: part file's number << 32, plus row. `good`: the record has no error. `digested`: it has digests of its
+    files. `whole`: the row is an image of a compact file. Of the columns DIGESTS, those that the manifest has filled
+    are returned, too. A long table is memory-mapped.
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})

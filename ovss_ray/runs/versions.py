@@ -37,8 +37,9 @@ def digested(known: pa.Table) -> np.ndarray:
 def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.ndarray:
     """Return (n,) bool: True for a good record whose photograph or label file has changed since.
 
-    The manifest has a digest only of files that may have changed (see changes.py); all others are "". For such a
-    file, a record with another digest, or without any digest, is stale.
+    The manifest has the current digest of each file that may have changed (see changes.py), and "" for other files.
+    If the manifest has a digest of a file, two kinds of the image's records are stale: those with another digest of
+    the file, and those without any digest.
     `place` (n,): row of each record in the manifest, or −1.
     """
     stale = np.zeros(len(known), bool)

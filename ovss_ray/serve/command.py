@@ -208,7 +208,10 @@ def _wait(service: DeploymentHandle) -> NoReturn:
 
 
 def _lines(service: DeploymentHandle) -> tuple[str, int, list[str]] | None:
-    """Return the result of Ingress.lines, which the HTTP process computes; None without an answer in LOOK seconds."""
+    """Return the HTTP process's log of lost and started replicas (see Ingress.lines), or None.
+
+    None: the HTTP process did not answer within LOOK seconds, or the request failed.
+    """
     reply = service.lines.remote()
     try:
         lines: tuple[str, int, list[str]] = reply.result(timeout_s=LOOK)
@@ -232,9 +235,10 @@ def _runs(state: DeploymentStatusOverview) -> bool:
 
 
 def _answering() -> DeploymentHandle | None:
-    """Return the service if it answers requests already, else None.
+    """Return a handle of the HTTP deployment if one of its replicas runs, else None.
 
-    Ray Serve reports that a service has started up to a second after its first answer.
+    Call this function after a signal during the start. Ray Serve reports the end of the start up to a second late.
+    So the service may already have requests in progress.
     """
     with suppress(*FAULTS):
         if (http := _http()) and _runs(http):
@@ -243,7 +247,10 @@ def _answering() -> DeploymentHandle | None:
 
 
 def _missing(news: News) -> Sequence[str]:
-    """Return the lines to print if no HTTP process runs. If one runs, return none: it may be too busy to answer."""
+    """Return the new lines about an HTTP process that does not answer: it is lost, or an error prevents its start.
+
+    There are no lines if the HTTP process still runs, since it may only be too busy to answer.
+    """
     http = _http()
     if http is None or _runs(http):
         return ()

@@ -54,8 +54,8 @@ def row(image: np.ndarray, vocabulary: Vocabulary) -> Row:
 def pointed(image: np.ndarray, vocabulary: Vocabulary, question: Mapping[str, Any]) -> Row:
     """Return the row of a prompt request (see PROMPT_COLUMNS).
 
-    `image` is (H, W, 3) uint8 RGB, or NO_IMAGE if only its digest was sent. `question`: points, box, and as "image" the
-    SHA-256 of the image.
+    `image` is (H, W, 3) uint8 RGB, or NO_IMAGE if only its digest was sent. `question` is the value of the column
+    `prompts`: a dict with points and box, and with the SHA-256 of the image under the key "image".
     """
     return {**row(image, vocabulary), "prompts": dict(question), "cached": False}
 

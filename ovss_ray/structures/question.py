@@ -14,8 +14,9 @@ from ovss_ray.structures.vocabulary import Vocabulary
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Ground-truth labels and vocabulary for the images of one benchmark that have the same `part`.
+    """Ground-truth labels and vocabulary for images of one benchmark.
 
+    All images of a benchmark share one Question. In a few-shot benchmark, all episodes of a class share one.
     A metric receives the columns of an image, and the Question that belongs to the image.
     """
 
@@ -28,7 +29,7 @@ class Question:
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """name of a group of labels, such as "things" or "stuff" → indices of its labels"""
     part: str = ""
-    """name of a part of a larger image, or of the category of a few-shot episode; "" for other images"""
+    """name of the class to segment, if the images are few-shot episodes; "" for other images"""
 
     def labelled(self, prediction: np.ndarray) -> np.ndarray:
         """Convert class indices to label indices, both (H, W) integers. NONE is unchanged.
@@ -49,9 +50,9 @@ class Question:
     def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
 
-        Without `groups`, all classes are candidates. With groups such as base and novel, classes whose label is in no
-        group are not candidates. A candidate that counts as no label gives the result NONE. The probability is a
-        softmax over the candidates. The first class wins a tie.
+        Without `groups`, all classes are candidates. With groups such as base and novel, a class whose label is in no
+        group is not a candidate. Classes that count as no label are always candidates. If such a class is the best, the
+        result is NONE. The probability is a softmax over the candidates. The first class wins a tie.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)

@@ -33,7 +33,8 @@ class Vocabulary:
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...] = ()
-    """sentences with {} in place of a name. The method averages their embeddings. Empty: its own templates are used"""
+    """sentences with {} in place of a name. The method averages their embeddings. If empty, the method uses its own
+    templates"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -136,8 +137,9 @@ def synonyms(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
-    """Return (name, class index) for all names, sorted by rank. If a name occurs several times, use its first entry.
+    """Return (name, class index) for all names, sorted by rank.
 
+    A name can occur in several entries. The first entry of a name determines its class; callers ignore the others.
     Rank 0 is a class's displayed name, rank 1 another name of the class. Parts of names have ranks 2 and 3: the name
     "road, route" has the parts "road" and "route". Rank 2 is the first part of the displayed name, rank 3 any other
     part. Within a rank, entries are sorted by class index.

@@ -40,9 +40,9 @@ def of(
     """Return a value of the column `words`, without surplus blanks and repeated names.
 
     A name is dropped if an earlier class has it. A class without remaining names is dropped, with its score. If no
-    class remains and `fallback` is not "", `fallback` becomes the only word. If `base` has classes, these come first,
-    unchanged, `scores` is None, and `fallback` has no effect. Raises OvssError for a name that is empty or has control
-    characters.
+    class remains and `fallback` is not "", `fallback` becomes the only word. If `base` has classes, the returned
+    value begins with these classes, unchanged, and has no scores. `fallback` then has no effect. Raises OvssError for a
+    name that is empty or has control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):

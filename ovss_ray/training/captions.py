@@ -64,8 +64,8 @@ def draw_captions(
 
     - `prompts`: texts of all captions, then of all attributes
     - `own`: number n of captions that belong to regions of the batch; these are the first n captions
-    - `shown` (R, captions) bool: False if the region's own caption implies this other caption. The loss leaves out
-      such pairs
+    - `shown` (R, captions) bool: False for a caption that the region's own caption implies. For example, "striped red
+      star" implies "red star". The loss leaves out such pairs of region and caption
     - `target` (R,): index of a region's own caption
     - `attributes` (R, 3): indices of a region's pattern, colour and shape in ATTRIBUTES; -1: none
     """

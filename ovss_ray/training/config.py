@@ -60,7 +60,7 @@ class Training(Settings):
     cooldown: float = Field(default=0.25, ge=0, le=1)
     """fraction of the steps, at the end, in which the learning rate falls linearly to zero, for `decay: line`"""
     start: str | None = None
-    """checkpoint of the whole network to start from"""
+    """checkpoint with initial weights for the whole network; None: the recipe initialises the network"""
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -90,7 +90,8 @@ class MaskTraining(Training):
     """side of square random crops in pixels. None: a drawn scene is not cropped. A photograph is cropped to a square,
     as large as possible"""
     whole: float = Field(default=0.25, ge=0, le=1)
-    """fraction of the steps, at the end, with whole drawn scenes instead of crops. They have `batch` / 4 scenes each"""
+    """fraction of the steps, at the end, with whole drawn scenes instead of crops. Each of these steps has
+    `batch` / 4 scenes"""
     points: int = Field(default=12544, ge=1)
     """points per mask at which the mask losses are computed"""
     no_object: float = 0.1
@@ -103,10 +104,10 @@ def one_of(names: Iterable[str]) -> Any:
 
 
 def part(task: str, module: str, attribute: str) -> Any:
-    """Return a class of a recipe, such as part("san", "task", "Task") for ovss_ray.training.recipes.san.task.Task.
+    """Return a class of a recipe, such as part("san", "config", "Config") for the class recipes.san.config.Config.
 
-    `task` is the name of the recipe, or a package of the user. Raises UnknownName for an unknown recipe, and OvssError
-    for a package without the class.
+    `task` is the name of the recipe ("san"), or a package of the user. Raises UnknownName for an unknown recipe, and
+    OvssError for a package without the class.
     """
     if "." not in task and task not in registry.known(RECIPES):
         raise UnknownName("training", task, registry.known(RECIPES))

@@ -22,7 +22,10 @@ CLASS, MASK, DICE = 2.0, 5.0, 5.0
 OVERSAMPLE = 3
 """Number of random candidate points, as a multiple of the number of sampled points"""
 IMPORTANCE = 0.75
-"""Fraction of the sampled points that are candidates with mask logits nearest to zero; the other points are random"""
+"""Fraction of the sampled points that are uncertain; the other points are random
+
+Uncertain points are the candidates whose mask logits are nearest to zero.
+"""
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,11 @@ def batch(
     """Return the scenes of a step, with things of the training split.
 
     Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). If `width` is None, it is a
-    random entry of WIDTHS for the whole batch. `things` is the range of the number of things, end exclusive. `unnamed`
-    is the probability that a thing has a random colour, which its name omits. Independently and with the same
-    probability, the thing has a pattern that occurs in no name.
+    random entry of WIDTHS for the whole batch. `things` is the range of the number of things, end exclusive.
+
+    `unnamed`: probability that a thing gets a random colour, and a name without a colour, such as "striped star".
+    Independently and with the same probability, it gets one of the patterns that no name mentions. Its name, such as
+    "red star", is then without a pattern.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))

@@ -9,8 +9,9 @@
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
 
-"first+second" applies the second mapping to words that the first leaves unmapped. The senses of a class are those of
-its first name; further names are often narrower. A mapping is applied to finished records, and never uses the truth.
+"first+second" applies the second mapping to words that the first leaves unmapped. Senses of a class (`wordnet`) are
+the senses of its first name, because further names are often narrower in meaning. A mapping is applied to finished
+records, and never uses the truth.
 """
 
 import csv

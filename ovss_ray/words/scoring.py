@@ -5,8 +5,8 @@ use the truth to choose the labels of words.
 
 A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
 a word. n[g, w] is the number of pixels with label g and word w. T[g] is the number of pixels with label g, N[w] the
-number with word w. If a word maps to no label, its pixels are false negatives, like pixels of NONE in
-metrics/confusion.py. All sums are integers.
+number with word w. If a word maps to no label, its pixels count as false negatives of their true labels. The
+same holds for all pixels without a predicted label (see metrics/confusion.py). All sums are integers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,10 @@ def pixels(record: Record, labels: int) -> np.ndarray:
 
 
 def mapped(record: Record, label_of: Mapping[Word, int]) -> dict[str, np.ndarray]:
-    """Return the pixel counts of an image as metrics/confusion.py stores them. `label_of`: word → label or NONE."""
+    """Return the pixels of an image per true and predicted label, as Cells of metrics/confusion.py.
+
+    `label_of`: word → predicted label of the word's pixels, or NONE.
+    """
     table = np.full(NONE + 1, NONE, np.uint16)
     table[: len(record["classes"])] = [label_of[word] for word in names(record)]
     labels = {

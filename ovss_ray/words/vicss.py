@@ -2,7 +2,8 @@
 
 The metrics are reported only for comparison with that work. All except the hard metrics are means over images, so they
 are not comparable with mIoU. Class 0 is "background", even if no label has this name. The other labels follow in their
-order. T[g] is the number of pixels of class g, N[w] of word w, n[g, w] of both. c(g, w) is a similarity; negative ones
+order. T[g] is the number of pixels of class g in the truth. N[w] is the number of pixels of word w. n[g, w] is the
+number of pixels that have class g and word w. c(g, w) is the similarity of class g and word w; negative similarities
 count as 0. Sums are over the words w.
 
     hard      a word counts as the class with the same name, byte for byte; other words count as background.

@@ -32,8 +32,9 @@ label_suffix     end of the label files' names, before the extension; default: n
                  id form a pair. If several photographs have the same id, the names of the folders that match wildcards
                  are added to the id: `seq1/0000`. If a file fits both `images` and `labels`, it belongs to the key
                  whose suffix is longer
-unpaired         error or skip, for photographs without a label file and label files without a photograph. If there
-                 are any, a run is incomplete with error, and complete with skip. Default: error
+unpaired         error or skip: the effect of photographs without a label file, and of label files without a
+                 photograph. With `error`, they make a run incomplete. With `skip`, they are left out, and the run
+                 is complete. Default: error
 classes          a list of names. A class with several names is a nested list. In place of the list, write the path of
                  a file with one class per line. ovss_ray.datasets.folder.class_files describes other formats. Words
                  such as on, no and 1 are names, too

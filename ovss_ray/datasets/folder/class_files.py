@@ -186,8 +186,9 @@ def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re
 def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
     """Return the rows of cells if the lines form a table, else None.
 
-    Lines form a table if they have equal numbers of cells. Except in a .csv or .tsv, a column must also have only
-    numbers, or a title such as "name". Raises OvssError for a .csv or .tsv that is not a table.
+    Lines form a table if all have the same number of cells, at least two. This is enough in a .csv or .tsv. In other
+    files, at least one column must also have only numbers, or a title such as "name". Raises OvssError for a .csv
+    or .tsv whose lines have different numbers of cells.
     """
     stated = source.lower().endswith((".csv", ".tsv"))
     for mark in ("\t", ";", ","):

@@ -59,7 +59,10 @@ class Description(Settings):
     def _agrees(self) -> "Description":
         nested = isinstance(self.ignore, tuple) and any(isinstance(value, tuple) for value in self.ignore)
         if self.encoding == "rgb" and (self.offset or self.values is not None or not self.colours):
-            raise ValueError("`encoding: rgb` needs a table `colours`, and must not have `offset` or `values`")
+            raise ValueError(
+                "`encoding: rgb` needs the key `colours` (class: [red, green, blue]), and must not have `offset` or "
+                "`values`"
+            )
         if self.encoding == "index" and (self.colours or nested):
             raise ValueError(
                 "`colours`, and colours in `ignore`, need `encoding: rgb`. Add this key, or remove the colours"

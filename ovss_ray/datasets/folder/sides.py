@@ -45,8 +45,9 @@ class Side:
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
         """Yield the files that fit the patterns, below the first folder of `bases` that has such files.
 
-        Files that do not fit for a reason in `File.near`, such as another extension, are yielded as well. `number`: 0
-        for photographs, 1 for label files. Raises OvssError if a subfolder in a pattern does not exist.
+        Files that nearly fit, such as files with another extension, are yielded as well. Their `near` states why they
+        do not fit (see listing.File). `number`: 0 for photographs, 1 for label files. Raises OvssError if a subfolder
+        in a pattern does not exist.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]

@@ -63,7 +63,7 @@ COMBINATIONS = tuple(Thing(*parts) for parts in product(COLOURS, NAMED, SHAPES))
 
 
 def _group_of_ten(thing: Thing) -> int:
-    """Return the group of a combination, 0 to 9. A group has each pair of pattern and shape once, in one colour."""
+    """Return the group of a combination, 0 to 9. A group has all 32 pairs of pattern and shape, each in one colour."""
     colour, pattern, shape = list(COLOURS), list(NAMED), list(SHAPES)
     return (colour.index(str(thing.colour)) + 3 * pattern.index(str(thing.pattern)) + 7 * shape.index(thing.shape)) % 10
 

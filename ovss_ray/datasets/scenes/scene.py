@@ -1,8 +1,9 @@
 """Drawing of scenes: surfaces as background and ground, things in front of them, and a map of the drawn regions.
 
 A scene is bit-identical on every machine. Its pixels come from integers, basic arithmetic and square roots, which every
-machine rounds equally. Sines and cosines are rounded to four decimals, and sums have few terms. Letters: H W pixels of
-the scene, h w pixels of a part of the scene.
+machine rounds equally. Sines and cosines may differ in their last digits, so they are rounded to four decimals. Sums of
+floats are written out in the code, so that their order is fixed. Letters: H W pixels of the scene, h w pixels of a part
+of the scene.
 """
 
 import math

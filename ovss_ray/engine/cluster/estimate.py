@@ -75,7 +75,7 @@ class Estimate:
     size: Size
     steps: tuple[Step, ...]
     weights: int
-    """bytes of the weights of one worker"""
+    """bytes of the weights of all stages, which each worker outside light pools is assumed to load"""
     left: int
     """number of images without a record"""
     shortage: str

@@ -17,7 +17,7 @@ IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
 
 The processes take 3 CPU seconds to start, and ray.init waits for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""Functions that `lean` replaces, so that Ray starts fewer processes: (module, object in it) → their names."""
+"""Functions that `lean` replaces, so that Ray starts less: (module, object) → names of the object's functions."""
 PERIOD = 0.1
 """Seconds after which resource use is summed up again within the same step of Ray Data's loop (see Seldom)"""
 

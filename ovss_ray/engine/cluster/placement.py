@@ -160,9 +160,9 @@ def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> floa
 
 
 def weights_of(sources: Iterable[Sequence[Path]]) -> int:
-    """Return the bytes of the weights that one worker loads. `sources`: the files of each stage, as in RunPlan.
+    """Return the bytes of the weights of all stages. A worker is assumed to load them all, except in light pools.
 
-    Stages with more than NETWORK_FILES files are left out.
+    `sources`: the files of each stage, as in RunPlan. Stages with more than NETWORK_FILES files are left out.
     """
     return sum(
         file.stat().st_size for stage_files in sources if len(stage_files) <= NETWORK_FILES for file in stage_files
@@ -219,7 +219,7 @@ def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
 def bf16_on_cpus(pools: Sequence[Placed]) -> str:
     """Return a warning if a stage computes in bfloat16 on CPUs, but this machine's CPU has no bfloat16 instructions.
 
-    Otherwise return "". Other nodes may have other CPUs.
+    Otherwise return "". Only this machine is checked, although other nodes may have other CPUs.
     """
     stages = [
         stage.use for pool in pools if not pool.gpus for stage in pool.stages

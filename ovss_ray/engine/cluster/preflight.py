@@ -132,8 +132,8 @@ def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Pl
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
     If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, wait
-    up to the longer of this time and the config's `patience`. Raises OvssError if the cluster is too small after the
-    wait. Ray itself would wait forever, without a message. Nodes that join during the wait are checked (see `run`).
+    up to max(`patience`, plan.config.patience) seconds. Raises OvssError if the cluster is too small after the wait.
+    Ray itself would wait forever, without a message. Nodes that join during the wait are checked (see `run`).
 
     `say` prints the progress of the wait, and the warnings of placement.on_cpus, placement.bf16_on_cpus and idle_gpus.
     """

@@ -25,11 +25,11 @@ class Share:
 def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) -> list[Share]:
     """Return the share of each pool. All pools use GPUs.
 
-    Pools with `gpus: auto` get equal parts, so that each GPU has one worker of each of these pools. Each pool is then
-    as fast as its stages allow, since its workers compute whenever images wait for them. Pools whose config sets the
-    number of workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
+    Pools with `gpus: auto` get equal parts, so that each GPU has one worker of each of these pools. The parts are used
+    for placement only: a worker computes on its GPU whenever images wait for it. Pools whose config sets the number of
+    workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
 
-    `reserve`: number of CPUs to keep free on each node. If the nodes without GPUs have this number of free CPUs in
+    `reserve`: number of CPUs to keep free on each node with GPUs. If the nodes without GPUs have `reserve` free CPUs in
     total, no CPUs are kept free. `fitting`: maximum number of workers of one pool that fit the memory.
     """
     shares: list[Share] = []
@@ -48,10 +48,10 @@ def need(pool: Pool, cpus: float, gpus: float) -> Need:
 
 
 def _parts(pools: Sequence[Pool]) -> Iterator[float]:
-    """Yield the values to try for the GPUs of a worker with `gpus: auto`.
+    """Yield the values to try for the GPUs of a worker with `gpus: auto`, as fractions of one GPU.
 
-    For n such pools, the first value is 1/n, and the second value is (1 − f)/n. f: sum of the fractions of a GPU that
-    the config sets for other pools.
+    For n such pools, the first value is 1/n. If this leaves a pool without workers, the caller tries (1 − f)/n. f is
+    the sum of the fractions of a GPU that the config sets for other pools.
     """
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)

@@ -58,11 +58,11 @@ def for_pools(
 ) -> list[Placed]:
     """Return the pools, placed on the cluster. If the cluster is too small, wait for nodes.
 
-    If an autoscaler can add nodes, also wait while networks would run on CPUs because the cluster has no GPU. During
-    the wait, the autoscaler is requested to add nodes for the minimum number of workers.
+    If networks would run on CPUs because the cluster has no GPU, also wait for a GPU. This second wait needs an
+    autoscaler. During a wait, an autoscaler is requested to add nodes for the minimum number of workers.
 
-    `least`: maximum seconds to wait without an autoscaler. With an autoscaler, the maximum is the longer of `least` and
-    `patience`. `weights`: bytes of the weights of a worker. Raises OvssError if the cluster is still too small.
+    Without an autoscaler, wait up to `least` seconds; with an autoscaler, up to max(`least`, `patience`) seconds.
+    `weights`: bytes of the weights of a worker. Raises OvssError if the required nodes have not joined by then.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)

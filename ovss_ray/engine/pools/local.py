@@ -164,7 +164,11 @@ class _Process:
         return prepared(stage, threads, vocabularies, listener)
 
     def compute(self, setup: Sequence[Any], batch: Batch) -> pa.Table:
-        """Return Recorder's result for a batch: records or receipts. `setup`: [reference to Recorder's arguments]."""
+        """Return Recorder's result for a batch: records or receipts.
+
+        `setup` is a list with one Ray object reference, to Recorder's arguments. Ray does not fetch references inside a
+        list, so the arguments are fetched for the first batch only.
+        """
         if self.recorder is None:
             self.recorder = Recorder(**ray.get(setup[0]))
         return self.recorder(batch)

@@ -34,7 +34,7 @@ SERVER = re.compile(r"[\w.-]+:\d+(/.*)?")
 DATABRICKS = "databricks"
 """Name that MLflow itself resolves to a server."""
 FOREIGN = re.compile(r"[^\w/.\- :]")
-"""Pattern of characters that MLflow refuses in names, such as the * in `vocabulary`. Underscores replace them."""
+"""Pattern of characters that MLflow refuses in names, such as "config.vocabulary.*". Underscores replace them."""
 
 
 class Tracker:

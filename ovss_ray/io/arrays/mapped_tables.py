@@ -86,7 +86,7 @@ def texts(table: pa.Table, name: str, place: np.ndarray | None = None) -> np.nda
 
 
 def filled(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a text column; "" for a missing text, or if the column is missing."""
+    """Return a text column as a pyarrow array. A missing text is ""; if the column is missing, all texts are ""."""
     if name not in table.column_names:
         return pa.chunked_array([pa.array([""] * len(table), pa.string())])
     return pc.fill_null(table[name], "")

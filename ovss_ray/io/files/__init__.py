@@ -126,7 +126,7 @@ def stamp(uri: str) -> str:
     - local file: size, modification time, change time and inode. A copy of the file has another stamp.
     - remote file: size, times and checksums, if known, and the URI. Without the URI, two files could have equal stamps.
     - file in an archive, cell of a table: its position there, and the stamp of the archive or table
-    - inline address: its digest
+    - address that contains the data itself (see io/inline.py): digest of the data
     - missing file: "absent"
     - file that cannot be accessed, or about which nothing is known: ""
     """

@@ -20,7 +20,7 @@ this pattern is refused."""
 
 
 def shown(uri: str | Path) -> str:
-    """Return an address for messages, without passwords and queries. Of an inline address, return only the name."""
+    """Return an address for messages, without passwords and queries. For inline://NAME/CONTENT, return only NAME."""
     text = inline.shown(str(uri))
     return without_secrets(text) if "://" in text else text
 

@@ -69,7 +69,8 @@ def content(cell: Cell) -> bytes:
 def checked(table: str, columns: dict[str, str], ids: str | None) -> None:
     """Raise OvssError if a table lacks a column, or if a column has the wrong type.
 
-    `columns`: "images" or "labels" → name of the column with these images. `ids`: name of the column with ids.
+    `columns["images"]` is the name of the column with photographs. `columns["labels"]` is the name of the column with
+    label maps. `ids`: name of the column with ids; None: no such column.
     """
     schema = opened(table, _stamp(table)).schema
     for key, column in {**columns, **({"ids": ids} if ids else {})}.items():

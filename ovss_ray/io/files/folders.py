@@ -59,7 +59,10 @@ class Trail:
     """Folders from the start of a recursive search down to the current one, to detect links to a parent folder."""
 
     reals: tuple[str, ...]
-    """real paths of each folder with a followed link, and last of the current folder; empty for remote files"""
+    """real paths: of the folder that contains each followed link, and last of the current folder
+
+    The tuple is empty for remote files.
+    """
 
     @classmethod
     def at(cls, folder: str | Path) -> "Trail":

@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return the exception classes that fsspec and the loaded libraries raise for a failed request, and `more`."""
+    """Return the exceptions that fsspec and the loaded libraries raise for a failed request, and the classes `more`."""
     loaded = [getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES]
     return (OSError, NotImplementedError, *more, *(failure for failure in loaded if failure is not None))
 

@@ -41,7 +41,7 @@ def read(data: bytes, name: str) -> Shown | None:
 
 
 def verdict(shown: Iterable[Shown]) -> Iterator[Fault]:
-    """Yield a fault for the first colour whose indices differ between two files."""
+    """Yield at most one Fault, for the first colour that has different indices in two files."""
     first: dict[tuple[int, ...], tuple[int, Shown]] = {}
     for palette in shown:
         for index in palette.used:

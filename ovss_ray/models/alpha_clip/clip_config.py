@@ -54,9 +54,9 @@ class ClipConfig(NetworkConfig):
         return model
 
     def encoder_key(self) -> str:
-        """Return the part of cache keys that identifies the encoder.
+        """Return the part of cache keys that identifies the encoder, such as "DIGEST-fp32" or "DIGEST-exact".
 
-        This is the digest of the CLIP's checkpoint, then "exact" with the option `exact`, or else "fp32".
+        DIGEST has the first 24 hex digits of the SHA-256 of the CLIP's checkpoint. "exact" is for the option `exact`.
         """
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 

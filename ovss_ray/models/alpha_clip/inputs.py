@@ -241,7 +241,8 @@ def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
 def resize(cells: int, pixels: int, mode: str) -> Tensor:
     """Return a matrix (n, cells) that resizes one axis from `cells` to n pixels, with antialiasing.
 
-    The matrix is torch's resize of an identity matrix, in chunks of columns. So sample positions equal those of torch.
+    The matrix is an identity matrix, resized along one axis by torch. So sample positions equal those of torch. The
+    identity matrix is resized 1024 columns at a time, so that it is never in memory as a whole.
     """
     columns = torch.arange(cells)
     parts = [

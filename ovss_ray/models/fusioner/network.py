@@ -251,7 +251,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the label map (H, W) uint16 of an output of `_best`. −1 becomes background; without background, NONE."""
+    """Return the label map (H, W) uint16 of an output of `_best`. −1 becomes background, or NONE if there is none."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 

@@ -22,7 +22,7 @@ class Backbone(nn.Module):
     """CLIP's ResNet. `forward` stops before the attention pool; `head` is the attention pool, which embeds regions."""
 
     seen = 3
-    """index, among the maps that `forward` returns, of the map from which `head` embeds regions"""
+    """index of a map in the output of `forward`; regions are pooled from this map, and then embedded by `head`"""
 
     def __init__(self, variant: Variant) -> None:
         from open_clip.modified_resnet import ModifiedResNet  # takes 6 CPU seconds, and a Tower does without
@@ -58,12 +58,12 @@ class Tower(WholeImageTower):
     """CLIP's vision transformer with a convolutional stem, for small networks.
 
     The first three maps are outputs of the stem. The fourth map is the output of the first `shallow` blocks.
-    `head` embeds regions. Its input is pooled from the stem's last map, and passes through all blocks.
+    To embed regions, `head` applies all blocks to patches that are pooled from the stem's last map.
     """
 
     conv1: Stem
     seen = 2
-    """index, among the maps that `forward` returns, of the map from which `head` embeds regions"""
+    """index of a map in the output of `forward`; regions are pooled from this map, and then embedded by `head`"""
 
     def __init__(self, sizes: ClipSizes, ratio: float, shallow: int) -> None:
         super().__init__(
@@ -96,7 +96,10 @@ def backbone(variant: Variant) -> Backbone | Tower:
 
 
 def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
-    """Return a convolution that resizes a map. Its cells have the side `stride` in pixels before, and `patch` after."""
+    """Return a convolution that resizes a map, so that the side of a cell changes from `stride` to `patch` pixels.
+
+    Pixels are those of the network's input. For example, stride 32 and patch 16 double the height and width of the map.
+    """
     if stride > patch:
         return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)
     return nn.Conv2d(channels, width, patch // stride, patch // stride)

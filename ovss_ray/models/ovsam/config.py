@@ -64,7 +64,7 @@ class WithSynonyms(WithClassifiers):
         return Recent(1)
 
     def _classes(self, vocabulary: Vocabulary) -> "Classifier":
-        """Return the classifier of a vocabulary, whose classes may have several synonyms.
+        """Return the classifier of a vocabulary: embeddings (N, D) of all synonyms, grouped by class.
 
         The last classifier is cached, since splitting 20,000 names into synonyms takes 44 ms.
         """

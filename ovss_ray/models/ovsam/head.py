@@ -23,9 +23,10 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Side in pixels of the reference region that decides the pyramid levels, if the input has 1024 × 1024 pixels.
+"""Side in pixels to which the size of a region is compared, to choose its level of the feature pyramid.
 
-A region has the level ⌊log₂(√area / FINEST)⌋, limited to 0..3.
+The level is ⌊log₂(√area / FINEST)⌋, limited to 0..3: level 0 below 112 × 112 pixels, level 3 from 448 × 448. These
+sizes are for an input of 1024 × 1024 pixels. For other inputs, FINEST is scaled in proportion to the input's side.
 """
 LOGIT_SCALE = 4.6052
 """Natural logarithm of the factor from cosine similarity to logit; the factor is about 100"""
@@ -88,9 +89,10 @@ def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
 
 @cache
 def _kernel() -> Callable[..., Tensor]:
-    """Return torchvision's compiled RoIAlign. Only the shared library is loaded, if it is found.
+    """Return torchvision's compiled RoIAlign, without an import of torchvision if possible.
 
-    An import of torchvision also imports the whole of torch.compile, which takes 3 CPU seconds in each worker.
+    An import also imports the whole of torch.compile, which takes 3 CPU seconds in each worker. So only the shared
+    library in torchvision's folder is loaded. If the folder has no such library, torchvision is imported.
     """
     package: Any = find_spec("torchvision")
     libraries = sorted(Path(package.submodule_search_locations[0]).glob("_C*.so"))

@@ -113,7 +113,10 @@ def prompts(points: Numbers | None, labels: Numbers | None, corners: Numbers | N
 
 
 def _signs(labels: Numbers | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Return labels of `shape` (P, n) as int64; a flat list (P·n,) is reshaped. Raises OvssError for other values."""
+    """Return labels of 0 and 1 as int64 of `shape` (P, n). If `labels` is None, all are 1.
+
+    A flat list (P·n,) is reshaped. Raises OvssError for other shapes, and for labels that are neither 0 nor 1.
+    """
     if labels is None:
         return np.full(shape, ON, np.int64)
     try:

@@ -206,8 +206,9 @@ class Ovsam(nn.Module):
 
     @torch.inference_mode()
     def measured(self, seen: Embedded, logits: Tensor, offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return boxes (P, 4), packed bits, and stability (P,) float32 of full-size masks (see sam_layers.masks).
+        """Return boxes (P, 4) int32, packed bits, and stability (P,) float32 of P masks at the size of the image.
 
+        The packed bits are one array (n,) uint8: mask after mask, the bits of each mask inside its box.
         `logits` are (P, 4 g, 4 g). The stability compares the masks at the thresholds +`offset` and −`offset`.
         """
         place = seen.placed
@@ -232,7 +233,7 @@ class Ovsam(nn.Module):
         Raises OvssError unless exactly one of `names` and `embeddings` is given.
         """
         if (names is None) == (embeddings is None):
-            raise OvssError("pass either the names of the classes, or their embeddings")
+            raise OvssError("expected either names or embeddings, found both or neither: pass one of the two")
         if embeddings is not None:
             return None, words.of_embeddings(embeddings.to(self.device))
         vocabulary = Vocabulary.of(names or ())

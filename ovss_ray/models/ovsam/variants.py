@@ -31,7 +31,7 @@ class Variant:
     ratio: float = 1.0
     """sides of the transformer's input, as a fraction of the sides of the network's input"""
     shallow: int = 0
-    """number of the transformer's first blocks, whose output is the last of the four maps"""
+    """number of blocks at the start of the transformer; their output is the last of the image tower's four maps"""
     features: int = 768
     """D: channels of the embeddings of regions and texts"""
     text_width: int = 768

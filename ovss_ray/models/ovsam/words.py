@@ -33,12 +33,18 @@ def synonyms(names: Sequence[str]) -> list[str]:
 
 
 def grouped(rows: Tensor, vocabulary: Vocabulary) -> Classifier:
-    """Return the classifier of a vocabulary. `rows` (N, D) are the embeddings of all synonyms, class by class."""
+    """Return a classifier that groups synonym embeddings by class.
+
+    `rows` (N, D) are the embeddings: first all synonyms of the first class, then those of the next class, and so on.
+    """
     return Classifier.of(rows, [len(synonyms(names)) for names in vocabulary.classes])
 
 
 def of_embeddings(embeddings: Tensor) -> Classifier:
-    """Return the classifier of class embeddings (K, S, D) of unit norm, as `gen_cls` stores them."""
+    """Return a classifier of K classes from S name embeddings per class.
+
+    `embeddings` (K, S, D) have unit norm. It is the tensor that `gen_cls` stores.
+    """
     count, most, width = embeddings.shape
     return Classifier(embeddings.reshape(-1, width).float(), torch.arange(count * most).view(count, most))
 
@@ -58,8 +64,9 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
-    `groups` has the labels in each group of a benchmark; `index` (K,) has the label of each class. If the group "base"
-    or "novel" is missing, all classes are novel, as in the official code. Classes whose label is NONE are novel.
+    `groups` maps the name of a benchmark's group to label indices. `index` (K,) has the label index of each class, or
+    NONE for a class without a label. A class is in the group of its label. Classes without a label are novel. If the
+    group "base" or "novel" is missing, all classes are novel, as in the official code.
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
@@ -70,8 +77,8 @@ def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: i
 def trained(base: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: classes with a name in `base`, and all other classes.
 
-    `base` has the names seen in training. A class is a base class if one of its synonyms is a synonym in
-    `base`. Names outside the vocabulary have no effect.
+    `base` has class names seen in training. The names in `base` and of the vocabulary are split by `synonyms`. A class
+    is a base class if it shares a synonym with a name in `base`. Names outside the vocabulary have no effect.
     """
     known = {name for text in base for name in synonyms([text])}
     is_base = torch.zeros(len(vocabulary), dtype=torch.bool)

@@ -73,8 +73,8 @@ def _quantise(network: nn.Module, towers: Sequence[str]) -> None:
     replaced = [_replace(module) for module in modules]
     if not any(replaced):
         raise OvssError(
-            f"precision int8 would not change {type(network).__name__}: it has no linear layers for int8 with at least "
-            f"{SMALLEST} inputs and outputs. Take precision=fp32"
+            f"precision int8 would not change {type(network).__name__}: it has no image transformer with linear layers "
+            f"of at least {SMALLEST} inputs and outputs. Take precision=fp32"
         )
 
 

@@ -173,8 +173,9 @@ class Sam(nn.Module):
         mask: np.ndarray | None = None,
         multimask: bool = True,
     ) -> Answer:
-        """Return three masks for one prompt. For an unambiguous prompt, multimask=False returns a single mask.
+        """Return masks for one prompt: three if `multimask` is true, otherwise one.
 
+        The three masks are alternatives for an ambiguous prompt, such as a click. One mask suits unambiguous prompts.
         `points` (n, 2) are x and y in pixels of the image. `labels` (n,) are 1 for points inside the object, 0
         outside. `box` (4,) is x0 y0 x1 y1 in pixels. `mask` (4 g, 4 g) has the logits of one mask of an earlier Answer.
         If `image` is an array (H, W, 3), it is encoded first (see `embed`). Raises OvssError for an invalid prompt.

@@ -38,8 +38,8 @@ CACHED, HELD = 1 << 24, 1 / 8
 image embedding. CACHED: limit in bytes on a CPU. HELD: limit as a fraction of a GPU's free memory."""
 
 MASKS_BYTES = 1 << 31
-"""Maximum bytes of a crop's packed masks before duplicates are removed. A GPU packs masks at full size, which
-takes more memory. So on a GPU, the limit is at least the fraction HELD of its free memory."""
+"""Maximum bytes of a crop's packed masks before duplicates are removed, on a CPU. A GPU packs masks at full size, which
+takes more memory. So on a GPU, the limit is the larger of MASKS_BYTES and the fraction HELD of its free memory."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ class Generator:
     ) -> list[Proposals]:
         """Return the masks of each crop that are stable, not cut off, and not duplicates of a better mask.
 
-        `fit` (P, M) is the predicted IoU of all masks; `parts` has the masks that pass the IoU threshold. `which`
-        (P,) is the index of each click's crop.
+        `fit` (P, M) is the predicted IoU of all masks. `which` (P,) is the index of each click's crop. `parts` is a
+        list for each crop: the measurements of its masks whose predicted IoU passes the threshold.
         """
         measured, rows, values = [], [], numbers(parts)
         for i, crop in enumerate(batch):
@@ -228,7 +228,11 @@ class Generator:
         return self._cleaned(proposals, size) if self.settings.min_mask_region_area > 0 else proposals
 
     def _cleaned(self, proposals: Proposals, size: Size) -> Proposals:
-        """Remove specks and small holes, then duplicate regions. Unchanged regions are kept before changed ones."""
+        """Remove specks and small holes, then duplicate regions.
+
+        If an unchanged and a changed region are duplicates, the unchanged region is kept. In the result, unchanged
+        regions are first.
+        """
         boxes, bits, same = proposals.boxes.copy(), list(proposals.bits), np.ones(len(proposals.boxes), np.float32)
         for i, box in enumerate(proposals.boxes):
             mask = regions.masks(box[None], proposals.bits[i], size)[0]

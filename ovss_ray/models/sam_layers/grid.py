@@ -22,7 +22,7 @@ WEIGHTS = 1 << 21
 
 
 class GridSizes(Protocol):
-    """Sizes of a transformer over a square of patches; the variants of networks have them as fields."""
+    """Protocol: sizes of a transformer over a square of patches. A network's Variant has these fields."""
 
     @property
     def width(self) -> int:

@@ -16,7 +16,7 @@ from ovss_ray.models.sam_layers.frame import BLOCK, Frame
 from ovss_ray.structures.masks import regions
 
 FULL_BYTES = 1 << 31
-"""Maximum bytes of full-size masks at a time on a GPU, at 8 bytes per pixel"""
+"""Maximum bytes of the full-size masks that a GPU measures at a time; a mask takes 8 bytes per pixel"""
 
 
 @dataclass(frozen=True)

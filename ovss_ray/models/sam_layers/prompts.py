@@ -19,7 +19,7 @@ NOTHING, BESIDE, ON, FIRST_CORNER, LAST_CORNER = -1, 0, 1, 2, 3
 
 
 class PromptSizes(Protocol):
-    """Sizes of a prompt encoder; the variants of networks have them as fields."""
+    """Protocol: sizes of a prompt encoder. A network's Variant has these fields."""
 
     @property
     def pixels(self) -> int:
@@ -76,7 +76,10 @@ class Prompts:
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """Return an nn.Embedding without initial values. To draw values on the meta device would import torch.compile."""
+    """Return an nn.Embedding without initial values.
+
+    The usual constructor draws random values. On the meta device, this would import torch.compile, which is slow.
+    """
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 

@@ -192,7 +192,10 @@ class San(nn.Module):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the classifier's rows (K + 1, D) for mask embeddings. Recent vocabularies and names are cached."""
+        """Return the classifier of a vocabulary: unit rows (K + 1, D) times the logit scale, "no object" last.
+
+        The rows of recent vocabularies and the embeddings of recent names are cached.
+        """
         return self.classifiers.get(
             vocabulary.digest, lambda: classifier(self.ov_classifier, vocabulary, text.embed_cached)
         )

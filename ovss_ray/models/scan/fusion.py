@@ -36,7 +36,7 @@ def fused(inside: Tensor, outside: Tensor, weight: float) -> Tensor:
 
 
 def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options) -> Tensor:
-    """Return the class scores of all queries, (Q, K), or (Q, K + 1) without an ensemble.
+    """Return the class scores of all queries: (Q, K), or (Q, K + 1) if `ensemble_weight` is None.
 
     Inputs: `logits` (Q, K + 1) of proposals, `clip_logits` (V, K + 1) of crops, and `valid` (Q,) bool. The rules are
     those of the official code:

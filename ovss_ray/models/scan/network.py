@@ -184,7 +184,10 @@ class Scan(Calibrated):
 
     @runtime.in_full_precision
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return the classifier's rows (K + 1, D), of unit norm. Recent vocabularies and names are cached."""
+        """Return the classifier's rows (K + 1, D) of a vocabulary, of unit norm, "void" last.
+
+        The rows of recent vocabularies and the embeddings of recent names are cached.
+        """
         adapter = self.clip_adapter
         tower, void = adapter.clip_model, adapter.non_object_embedding
         return self.classifiers.get(vocabulary.digest, lambda: classifier(tower, void, vocabulary, text.embed_cached))

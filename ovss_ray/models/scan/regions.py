@@ -21,7 +21,7 @@ from ovss_ray.models.semantic import Geometry, probabilities
 from ovss_ray.structures.masks import regions
 
 CHUNK = 1 << 26
-"""Maximum bytes of mask probabilities at a time, in float32"""
+"""Maximum bytes of the mask probabilities that are computed at a time, float32 at the size of the padded photograph"""
 
 
 @dataclass(frozen=True)

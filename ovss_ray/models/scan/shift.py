@@ -27,7 +27,8 @@ class Shift:
     counts: np.ndarray
     """(blocks · V,) int64: number of replaced tokens, in the same order"""
     indices: np.ndarray
-    """(sum of counts,) int64: replaced tokens, in the order of `counts`. Index i is the region's background token i"""
+    """(sum of counts,) int64: replaced tokens, in the order of `counts`. Each value is a number, from 0, in the list of
+    the region's background tokens: for example, 0 is its first background token"""
     replaced: np.ndarray
     """(V, blocks, T) bool: whether a patch token is replaced after a block"""
 

@@ -118,4 +118,5 @@ WEIGHTS: Mapping[str, Weights] = {
     "scan_vitL": by_hand("SCAN.pth", _LICENCE, _PAGE),
     "scan_vitB": by_hand("", _LICENCE, _PAGE),
 }
-"""Checkpoint name → file and source. The file of scan_vitL is on Google Drive (see the page); scan_vitB has no file."""
+"""Checkpoint name → file and source. The page of the code links to the file of scan_vitL on Google Drive. The authors
+published no file for scan_vitB."""

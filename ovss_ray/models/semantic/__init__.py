@@ -22,8 +22,9 @@ from ovss_ray.structures.columns import NONE
 __all__ = ["Geometry", "label_map", "probabilities"]
 
 CPU_BLOCK, GPU_BLOCK = 1 << 21, 1 << 28
-"""Maximum bytes of the class scores that are computed at a time, on a CPU and on a GPU. 2 MB fit into a CPU's cache.
+"""Maximum bytes of the class scores that are computed at a time: 2 MB on a CPU, 256 MB on a GPU
 
+2 MB were chosen for CPUs, since they fit into a CPU's cache.
 The mask probabilities of a block of tiles take at most half of this number of bytes."""
 FEW = 100
 """Number of classes below which all scores are computed: pruning would cost more than it saves"""
@@ -35,9 +36,10 @@ def label_map(
 ) -> np.ndarray:  # fmt: skip
     """Return the best class of every pixel, (H, W) uint16; the lowest index on ties.
 
-    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` is the size at
-    which mask probabilities are computed. If `prune` is True, a tile skips the classes that cannot be the best of any
-    of its pixels. This does not change the result. Default of `prune`: True for FEW classes or more.
+    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` names the
+    size of the masks when the sigmoid is computed. "original": the size of the original photograph; "resized": the size
+    of the resized photograph (see Geometry). If `prune` is True, a tile skips the classes that cannot be the best of
+    any of its pixels. This does not change the result. Default of `prune`: True for FEW classes or more.
     If a class probability is negative, nothing is pruned. Besides the result and a copy of the class probabilities,
     memory does not grow with K or H. Raises OvssError for more classes than a label map can hold.
     """
@@ -58,9 +60,11 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return twice the bytes of a tile's mask probabilities, so that these take at most half of the maximum.
+    """Return twice the bytes of a tile's mask probabilities.
 
-    If `sigmoid` is "resized", masks are computed at two resolutions. The higher one counts.
+    `label_map` divides its maximum of bytes by this number to get the number of tiles in a block. Because of the factor
+    2, the mask probabilities of a block take at most half of the maximum. If `sigmoid` is "resized", a tile has mask
+    probabilities at two resolutions. The number is for the higher resolution.
     """
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0

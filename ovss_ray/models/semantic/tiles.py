@@ -115,8 +115,8 @@ def tiles(mask_logits: Tensor, geometry: Geometry, sigmoid: Sigmoid) -> Tiles:
 def probabilities(mask_logits: Tensor, geometry: Geometry) -> Tensor:
     """Return mask probabilities (Q, h', w') at the resized photograph's size, of mask logits (Q, h, w).
 
-    Each mask is resized as a separate image. For three channels and one thread, torch uses a different kernel, whose
-    results differ in the last bits.
+    Each mask is resized as a separate image with one channel. If three masks were the channels of a single image, torch
+    would use a different kernel on one thread. The results of this kernel differ in the last bits.
     """
     resized = F.interpolate(mask_logits[:, None], geometry.padded, mode="bilinear", align_corners=False)[:, 0]
     return resized[:, : geometry.resized[0], : geometry.resized[1]].sigmoid()

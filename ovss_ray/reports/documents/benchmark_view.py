@@ -22,7 +22,10 @@ IDS = 50
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return the parts of a benchmark's section that need only the report. `number` is part of its HTML id."""
+    """Return the parts of a benchmark's section in a page that are computed from its report: name → content.
+
+    Other parts, such as the gallery, also need the records (see run_page). `number` makes the HTML id of the section.
+    """
     headings = values.class_headings(benchmark)
     return {
         "number": number,
@@ -39,9 +42,10 @@ def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
 
 
 def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
-    """Return sentences about a benchmark, each after its name.
+    """Return sentences about a benchmark, each with the prefix "NAME: ".
 
-    In this order: words of the user, counts of the metrics, classes of an episode, notes of stages, faults of files.
+    In this order, as far as they apply: source and number of the user's own words; counts, such as the number of
+    episodes; classes to segment in an episode; notes of the stages; changed, compacted or unused files.
     """
     files = benchmark.files
     sentences = [terminal.own_words(benchmark.words)] if benchmark.words else []

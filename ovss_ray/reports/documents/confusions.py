@@ -34,7 +34,10 @@ class Confusion:
 
 
 def costliest(partial: Partial, cells: Cells | None, most: int) -> list[Confusion]:
-    """Return the `most` confusions of the highest cost, highest first. Without `cells`, confusions have no examples."""
+    """Return the `most` confusions of the highest cost, highest first.
+
+    `cells` are the confusion matrices of the single images. If `cells` is None, confusions have no example images.
+    """
     n = len(partial.counts)
     truth, prediction = np.nonzero(partial.counts)
     wrong = truth != prediction
@@ -93,7 +96,8 @@ def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tupl
     """Return a part of the confusion matrix: labels of its rows, labels of its columns, values.
 
     The rows are the labels of the costliest confusions, at most `most`, in ascending order. The columns are the same
-    labels. If pixels of these labels have no predicted class, a last column n, the number of labels, counts them.
+    labels. If pixels of these labels have no predicted class, one more column counts these pixels. In the list of
+    columns, its label is n, the number of labels.
     Values are percent of all pixels of the row's label, (rows, columns) float64.
     """
     n = len(partial.counts)

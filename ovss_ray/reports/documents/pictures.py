@@ -110,10 +110,11 @@ class Album:
         return self._try("label map", lambda: self._question(run, part).labelled(decode_labels(files.read(uri), uri)))
 
     def _asked(self, run: int, part: str) -> Question:
-        """Return a run's Question for images with this `Item.part`: classes of the label maps, and label of each class.
+        """Return the Question of a run's label maps, for images with this `Item.part`.
 
-        The classes, including words of the user, are read from the card in the run's folder. For few-shot episodes, and
-        for cards of earlier versions without `index`, the classes are those of the benchmark.
+        It has the classes of the label maps, and the label of each class. The classes, including words of the user, are
+        read from the run's file benchmark.json. There are two exceptions: few-shot episodes, and files of earlier
+        versions without `index`. There, the classes are those of the benchmark.
         Raises OvssError if the label maps have indices into the words of each image.
         """
         folder, reading = self._runs[run]

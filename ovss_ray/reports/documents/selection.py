@@ -15,12 +15,19 @@ WORST_CLASSES = 10
 def selected(
     cells: Cells, iou: np.ndarray, confusions: Sequence[Confusion], saved: Collection[str] | None, most: int
 ) -> dict[str, list[str]]:
-    """Return image id → the reasons why the gallery shows it, for at most `most` images, most important first.
+    """Return image id → the reasons why the gallery shows the image, for at most `most` images.
 
-    Reasons are "worst", "best", "random", "class", "confusion", and "more" for further images with a low mIoU. `iou` is
-    the IoU of each label, (L,) percent. `saved` has the ids of images with a saved label map. Only these images are
-    selected. If `saved` is None or empty, all images may be selected. The order of records has no influence: images
-    with equal values are sorted by id. As "random" images, the ids with the smallest checksums are selected.
+    Each reason selects up to max(1, most // 5) images, in this order of reasons:
+
+    - "worst", "best": lowest and highest mIoU
+    - "random": smallest checksum of the image id
+    - "confusion": example of one of the `confusions`
+    - "class": image with the most wrong pixels of a class with a low IoU (see `_of_classes`)
+
+    If fewer than `most` images are selected, further images with a low mIoU follow, with the reason "more". `iou` is
+    the IoU of each label, (L,) percent. `saved` has the ids of images with a saved label map; only these images are
+    selected. If `saved` is None or empty, every image can be selected. The order of records has no influence: images
+    with equal values are sorted by id.
     """
     places = [k for k, name in enumerate(cells.ids) if not saved or name in saved]
     scored = [k for k in places if not np.isnan(cells.image_miou[k])]
@@ -48,7 +55,8 @@ def selected(
 def _of_classes(cells: Cells, iou: np.ndarray) -> list[str]:
     """Return one image id per class, for the WORST_CLASSES classes with the lowest IoU, lowest first.
 
-    It is the image with the most wrong pixels of the class: false negatives and false positives.
+    The image of a class has the most false negatives and false positives of the class, in pixels. Classes without any
+    such pixel have no image.
     """
     order = [int(label) for label in np.argsort(iou, kind="stable") if not np.isnan(iou[label])][:WORST_CLASSES]
     return [name for label in order for name in _most_wrong(cells, label)]

@@ -234,7 +234,7 @@ class Ingress:
         await self.app.state.desk.drain()
 
     async def lines(self) -> tuple[str, int, list[str]]:
-        """Return the log of lost and new replicas: `name`, `dropped` and `lines` of this process's Watch."""
+        """Return name of the HTTP process, number of dropped lines, and lines about lost and started replicas."""
         watch = self.app.state.desk.watch
         return watch.name, watch.dropped, watch.lines
 

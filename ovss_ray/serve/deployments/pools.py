@@ -62,9 +62,10 @@ async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: K
 
 
 async def figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures] | None]:
-    """Return name of a pool → values of its replicas; [] if no replica runs.
+    """Return name of a pool → a Figures object for each of its replicas; an empty list if no replica runs.
 
-    The values are None if a replica does not answer in time, or this version of Ray cannot request them.
+    The value of a pool is None if the request to its replicas failed or timed out. It is also None if this version of
+    Ray lacks the API for such a request.
     """
     of_pools = await asyncio.gather(*map(_figures_of, handles))
     return {handle.deployment_name: replicas for handle, replicas in zip(handles, of_pools, strict=True)}

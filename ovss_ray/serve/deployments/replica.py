@@ -119,9 +119,9 @@ class Replica:
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows. If the result takes more than `seconds`, raises TooSlow
-        or Delayed. TooSlow means that the row's batch began at least half of `seconds` earlier. Delayed means that it
-        began later, or has not begun.
+        The row is computed in a batch with other waiting rows. If the result is not there after `seconds`, raises
+        TooSlow or Delayed. TooSlow: for at least half of `seconds`, the stages have run on the row's batch. Delayed:
+        they have run on it for a shorter time, or not at all.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))
@@ -180,7 +180,10 @@ class Replica:
     def _run(
         self, requests: list[tuple[Row, Vocabulary]], kind: Kind, answers: Sequence[asyncio.Future[Row]] = ()
     ) -> list[Row]:
-        """Return the computed rows. If all `answers`, the futures of the requests, end earlier, return no rows."""
+        """Return the computed rows. If all requests time out or are cancelled meanwhile, return no rows.
+
+        `answers`: the future of each request; it is done if the request has timed out or was cancelled.
+        """
         begun = self.moved = time.monotonic()
         stages = self._stages(kind)
 

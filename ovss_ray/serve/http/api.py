@@ -230,8 +230,8 @@ def _regions(app: FastAPI, desk: Desk) -> None:
     async def regions(request: Request, query: Annotated[questions.Regions, Query()]) -> Response:
         """Return the masks that SAM proposes without a prompt, each with its most probable classes.
 
-        Masks may overlap. With `ranked`, the answer also lists the best regions of each class. With `output=coco`, it
-        is a COCO document. With `count`, it has one page of the regions, from `first` on.
+        Masks may overlap. With `ranked`, the answer also lists the best regions of each class. With `output=coco`,
+        the answer is a COCO document. With `count`, it has only `count` of the regions, from region `first` on.
         """
         begun = time.perf_counter()
         async with desk.place(request):

@@ -51,7 +51,7 @@ PAGE = {
 }
 """Response headers of the web page. Browsers then load files from this service only, and run no inline scripts."""
 EXPOSED = ["Location", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "X-Request-ID"]
-"""Headers of answers that scripts of other origins may read"""
+"""Response headers that scripts may read in web pages of the origins in $OVSS_CORS_ORIGINS"""
 SEVERAL = ("/v1/batch/", "/v1/jobs/")
 """Path prefixes of requests with several images; each image counts against a quota as a request of its own"""
 DRAIN = 5.0
@@ -153,7 +153,7 @@ class Guard:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1") or not all(map(HOST.fullmatch, hosts)):
-            raise HTTPException(400, "send exactly one Host header: a name or address and a port, such as localhost:80")
+            raise HTTPException(400, "missing, repeated or malformed Host header. Send one, such as localhost:80")
         if not self.keys:
             if not _loopback((scope.get("client") or [""])[0]):
                 raise HTTPException(

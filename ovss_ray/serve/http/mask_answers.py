@@ -1,4 +1,7 @@
-"""Answers of /v1/regions and /v1/prompt: masks with class names. Letters in shapes: R regions, K classes."""
+"""Answers of /v1/regions and /v1/prompt: masks with class names. Letters in shapes: R regions, K classes.
+
+A row is a dict: column → value for one image (see serve.row). The stages of a model have written its columns.
+"""
 
 import math
 from collections.abc import Mapping
@@ -81,7 +84,7 @@ class Prompted(About):
 
 
 def about(row: Mapping[str, Any], image: str, model: str) -> dict[str, Any]:
-    """Return the fields of About for a row that a model has computed. `image`: sha256 of the image."""
+    """Return the fields of About for a row. `image`: sha256 of the image. `model`: name of the model."""
     height, width = row["size"].tolist()
     return {"image": image, "width": width, "height": height, "model": model, "seconds": row["seconds"]}
 

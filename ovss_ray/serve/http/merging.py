@@ -29,7 +29,10 @@ class Merged:
     """(NONE + 1,) uint16: class index of the request → class index of the answer, or NONE"""
 
     def applied(self, row: Row) -> Row:
-        """Return the row with class indices of the answer in `prediction`, and the table in `merged`."""
+        """Map `prediction` of a row from classes of the request to classes of the answer; return the new row.
+
+        The new row also has the column `merged`, whose value is `table`.
+        """
         return {**row, "prediction": self.table[row["prediction"]], "merged": self.table}
 
 
@@ -61,7 +64,7 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
 def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits) -> Merged:
     """Return the classes and the table of a mapping. Raises OvssError for unknown classes and invalid names.
 
-    The mapping may use any name of a requested class, as in a file of own words (docs/own_words.md).
+    A key of the mapping is a name of a requested class: any of its synonyms, or a part of a synonym between commas.
     """
     named = _named(words)
     targets: list[str | None] = list(words.names)
@@ -82,7 +85,10 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 
 
 def _named(words: Vocabulary) -> dict[str, list[int]]:
-    """Return folded name → positions of the classes with this name. First names take precedence over other names."""
+    """Return folded name (see `_folded`) → positions of the classes with this name.
+
+    If a name is the first synonym of some classes, the list has only the positions of these classes.
+    """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}
     for position, names in enumerate(words.classes):

@@ -23,8 +23,9 @@ REQUEST = "request"
 def wanted(fields: Segment, desk: Desk) -> bool:
     """Return whether a model must find the words of an image.
 
-    It must if `add` is set. It also must if the request has neither classes nor a benchmark, and the requested model
-    can find words. If no model is requested, any model that can find words is enough.
+    The result is True if the request sets `add`, which adds its classes to the words that the model finds. It is also
+    True if the request has neither classes nor a benchmark, and the requested model can find words. If the request
+    names no model, any model of the service that can find words is enough.
     """
     able = [name for name, model in desk.models.items() if "words" in model.description["answers"]]
     named = bool(fields.classes) or fields.benchmark is not None

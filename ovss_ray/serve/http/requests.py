@@ -29,9 +29,12 @@ BASE = TypeAdapter(list[str])
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
 BRACKETS = ("[]", "{}")
-"""First and last characters of text that is treated as JSON. JSON other than a list of classes is refused."""
+"""Pairs of first and last character. Text that begins and ends with a pair must be a JSON list of classes."""
 SEPARATORS = re.compile("[,;|]")
-"""Characters that a client may put between names by mistake. Names may contain them, too, as in `door, double door`"""
+"""Characters that a client may put between names by mistake.
+
+A single field `classes` is refused as ambiguous if it is not JSON and has such a character. It could be a list of
+names, or one name, such as `door, double door`."""
 TEMPLATES = 32
 """Maximum number of templates; each class is embedded with each of them"""
 SEVERAL = ("classes", "templates")
@@ -112,9 +115,12 @@ class Prompt(Masks):
     )
 
     def question(self, limits: Limits) -> dict[str, Any]:
-        """Return points and box in the form that stages such as `sam_prompt` read.
+        """Return the prompt as stages such as `sam_prompt` read it from the column `prompts`.
 
-        Raises HTTPException 422 if both are missing, or if one of them is invalid.
+        The dict always has the key `multimask`. Other keys are present if the request has their values: `points`
+        [[x, y], …] with `labels` [0 or 1, …], `box` [x0, y0, x1, y1], and `base` [name, …].
+
+        Raises HTTPException 422 if points and box are both missing, or if a value is invalid.
         """
         points = _json("points", self.points, POINTS, "[[120, 80, 1], [30, 40, 0]]", limits.points)
         box = _json("box", self.box, BOX, "[10, 20, 110, 90]", 4)

@@ -15,7 +15,7 @@ from ovss_ray.errors import OvssError
 from ovss_ray.structures.settings import Settings
 
 WINDOW = 60.0
-"""Seconds in which a quota is counted, from the first request on"""
+"""Length of a quota's window in seconds. A new window begins with the first request after the end of the previous."""
 EXAMPLE = "alice: {sha256: 9f86…, per_minute: 60}"
 
 

@@ -11,7 +11,9 @@ from pydantic import BaseModel, Field
 from ovss_ray.serve.row import Kind
 
 Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
-"""Function: (pools, kind of answer, pixels of an image) → (seconds that the image takes, number of replicas)"""
+"""Function: (names of pools, kind of answer, pixels of an image) → (seconds, replicas).
+
+`seconds`: time of the image in all these pools together. `replicas`: smallest number of replicas of a pool."""
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Places:
 
     @contextmanager
     def entered(self, request: str) -> Iterator[None]:
-        """List a request during the block. `request`: its id."""
+        """Count a request as in progress while the `with` block runs. `request`: id of the request."""
         entry = Entry(request)
         self._entries[id(entry)] = entry
         ENTRY.set(entry)
@@ -66,7 +68,10 @@ class Places:
         return Place(ahead=number, seconds=seconds, in_progress=len(entries), limit=self.limit)
 
     def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
-        """Return the seconds until `entry` is answered; None: unknown. Replicas divide the requests `ahead`."""
+        """Return the seconds until `entry` is answered; None: unknown.
+
+        The time of each request in `ahead` is divided by its number of replicas, since replicas work in parallel.
+        """
         total = 0.0
         for earlier in ahead:
             spent, replicas = self._seconds(earlier.pools, earlier.kind, earlier.pixels)

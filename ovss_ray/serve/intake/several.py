@@ -213,7 +213,9 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
         """
         answers = jobs.answers(identifier) if first is None else await jobs.further(identifier, first)
         if answers is None:
-            raise Refused(409, "the job is still running", "running", {"Retry-After": str(max(1, desk.limits.retry))})
+            raise Refused(
+                409, "the job still runs. Try again later", "running", {"Retry-After": str(max(1, desk.limits.retry))}
+            )
         return document(answers)
 
     @app.delete("/v1/jobs/{identifier}", status_code=204, summary="End a job and delete its answers", responses=UNKNOWN)

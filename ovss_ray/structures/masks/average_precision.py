@@ -76,7 +76,7 @@ def record(
     true: Labelled, true_areas: np.ndarray, crowd: np.ndarray, detected: Labelled, ranks: np.ndarray,
     listed: np.ndarray, most: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return the fields LISTS of an image's record: the outcome of each mask, sorted by label, then by score.
+    """Return an image's record, all FIELDS except `image`. The masks are sorted by label, then by score.
 
     `true_areas` (T,) are the instances' areas in pixels. `crowd` (T,) bool is True for crowds. `ranks` (R,) are the
     scores of the masks. Only masks whose indices are in `listed` count. If a label has more than `most` of these masks,

@@ -1,8 +1,9 @@
 """Centre point of a mask: the pixel at which kornia's approximate distance transform has its largest value.
 
 The transform is kornia.contrib.distance_transform with a kernel of 3 × 3 pixels and h = 0.35. Methods that click on
-an object, such as Open-Vocabulary SAM (ECCV 2024), click on the argmax of this transform. Iteration i of the cascade
-reaches the pixels at the chessboard distance i + 1 from outside. Such a pixel gets an offset that grows with i, minus
+an object, such as Open-Vocabulary SAM (ECCV 2024), click on the argmax of this transform. The transform is computed in
+iterations i = 0, 1, 2, …, from the mask's edge inwards. Iteration i reaches the pixels at the chessboard distance i + 1
+from the nearest pixel outside the mask. The value of such a pixel is an offset that grows with i, minus
 h · log(Σ exp(−d / h)). The sum is over the 3 × 3 neighbours that are already reached, at the distances d.
 
 The offset grows by at least 1, and values within an iteration differ by less than 1. So the pixel with the largest

@@ -137,7 +137,7 @@ def test_several_values_may_be_ignored(fields: Path) -> None:
         (EXAMPLE.replace("weed]", "'']"), r"benchmark\.yaml: class 2 of the vocabulary has an empty name"),
         (EXAMPLE.replace("soil,", '"soil\\t",'), r"benchmark\.yaml: class 0 .* invalid character: 'soil\\t'"),
         (EXAMPLE.replace("ignore: 0", "ignore: 99999"), "99999"),
-        (EXAMPLE + "encoding: rgb\n", "needs a table `colours`"),
+        (EXAMPLE + "encoding: rgb\n", "needs the key `colours`"),
         (EXAMPLE + "colours: {soil: [0, 0, 0]}\n", "need `encoding: rgb`"),
         (
             EXAMPLE.replace("weed]", "{a: b}]"),

@@ -271,7 +271,7 @@ def test_the_box_of_a_mask_has_exclusive_ends_and_an_empty_mask_has_none() -> No
         ({"points": [[1, 2]], "official": True}, "pass boxes or clip_boxes"),
         ({"points": [[1, 2]], "clip_boxes": [[0, 0, 4, 4]] * 2}, "2 clip_boxes for 1 prompts"),
         ({"points": [[1, 2]], "base": ["cat"]}, "unknown class 'cat'"),
-        ({"points": [[1, 2]], "names": None}, "pass either the names of the classes, or their embeddings"),
+        ({"points": [[1, 2]], "names": None}, "expected either names or embeddings, found both or neither"),
     ],
 )
 def test_wrong_prompts_are_refused(model: Ovsam, asked: dict[str, object], message: str) -> None:

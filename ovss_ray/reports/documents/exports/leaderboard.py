@@ -73,7 +73,7 @@ def _of_run(name: str, report: Report, benchmark: BenchmarkReport) -> Iterator[R
 
 
 def _words(benchmark: BenchmarkReport) -> str:
-    """Return the origin of a run's words, such as "; own words"; "" if the words are the classes of the benchmark."""
+    """Return a remark, such as "; own words", if a run uses other names or templates than its benchmark; else ""."""
     if any(note.endswith(NOTE) for note in benchmark.notes):
         return "; words found in each image, mapped by equal names"
     if benchmark.words is None:

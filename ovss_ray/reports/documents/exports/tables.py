@@ -14,8 +14,9 @@ COLUMNS = (
 )
 """Columns of the CSV. `of` is the kind of a row: all, group, class or fold.
 
-`name` is the name of the group, the class, or the data set of the folds; empty for "all". `value` is the name of the
-metric, or a group's heading. `number` is the metric's value: a percentage, or a count of pixels or instances.
+`name` is the name of the group, the class, or the data set of the folds; empty for "all". `value` is the key of the
+metric, such as miou; for a group, it is the heading in reports, such as mIoU. `number` is the metric's value: a
+percentage, or a count of pixels or instances.
 """
 PAPER_ORDER = {
     "ade20k:847": "A-847",

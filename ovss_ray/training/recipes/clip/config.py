@@ -16,8 +16,9 @@ class Config(Training):
     negatives: int = Field(default=64, ge=0)
     """number of negative names per step, in addition to the names in the batch"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing has a random colour, which its name omits. Independently and with the same
-    probability, the thing has a pattern that occurs in no name"""
+    """probability that a drawn thing gets a random colour, and a name without a colour, such as "striped star".
+    Independently and with the same probability, it gets one of the patterns that no name mentions. Its name, such as
+    "red star", is then without a pattern"""
     things: tuple[int, int] = (4, 8)
     """range of the number of things in a scene, end exclusive"""
     crops: int = Field(default=8, ge=0)

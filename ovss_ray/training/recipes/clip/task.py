@@ -41,7 +41,8 @@ from ovss_ray.training.recipes.clip.config import Config
 EDGE = 0.05
 """A patch counts as part of a region if the region covers more than this fraction of the patch.
 
-Only the heads' losses use it. The value is low, since patches at the edge of a region show its shape.
+The losses of the attribute heads average the logits of these patches. No other code uses this definition. The value is
+low, since patches at the edge of a region show its shape.
 """
 CROP = 8
 """Patches per side of a crop"""
@@ -187,9 +188,10 @@ class Task:
 
 
 def patch_attributes(scene: Scene, cell: int) -> np.ndarray:
-    """Return the attributes of the region that covers more than half of each patch, (h, w, 3) int64.
+    """Return the pattern, colour and shape of each patch, (h, w, 3) int64, as in Region.attributes.
 
-    The attributes are -1 if this region is a surface, or if there is no such region.
+    A patch has the attributes of the region that covers more than half of the patch. The attributes are -1 if this
+    region is a surface, or if there is no such region.
     """
     covered = drawn_scenes.coverage(scene.regions, cell, len(scene.contents))
     table = np.array([Region.of(content).attributes for content in scene.contents])

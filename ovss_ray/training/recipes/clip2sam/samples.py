@@ -138,7 +138,9 @@ def stacked(samples: list[Sample], config: Config, pixels: int, drawn: np.random
 
     - `images` (B, 3, n, n) float32, normalised
     - `which` (P,) int64: index of the sample of each prompt
-    - `points` (P, 2, 2) float32 and `labels` (P, 2): the prompts, x, y in pixels of the input
+    - `points` (P, 2, 2) float32: two points per prompt, x, y in pixels of the input. They are the corners of a box, or
+      a click and a padding point
+    - `labels` (P, 2): SAM's label of each point, such as FIRST_CORNER, or ON for a click
     - `frames` (P, 4) float32: the tight boxes of the masks, in pixels of the input
     - `truth` (P, n, n) uint8 and `classes` (P,): mask and class of each prompt
     """

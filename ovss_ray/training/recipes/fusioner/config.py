@@ -58,8 +58,9 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing has a random colour, which its name omits. Independently and with the same
-    probability, the thing has a pattern that occurs in no name"""
+    """probability that a drawn thing gets a random colour, and a name without a colour, such as "striped star".
+    Independently and with the same probability, it gets one of the patterns that no name mentions. Its name, such as
+    "red star", is then without a pattern"""
     questions: int = Field(default=4, ge=1)
     """number of samples per drawn scene, each with a class of the same window. CLIP encodes the window only once"""
     overhang: int = Field(default=32, ge=0)

@@ -28,9 +28,10 @@ def counted(
     data_set: DataSet = "pascal",
     resolution: Resolution = "original",
 ) -> Result:
-    """Return the metrics of all episodes of the first photographs. `images` is the number of these photographs.
+    """Return the metrics of all episodes of the first `images` photographs.
 
-    `items` are sorted by photograph.
+    An item is an episode: a photograph and one class. The items of a photograph must follow each other in `items`.
+    The photograph is then read and encoded only once.
     """
     binary = benchmark.for_binary()
     last = len(binary.labels)

@@ -2,9 +2,8 @@
 
 A prompt starts with a click or a box. Further clicks are placed where the last answer is wrong. With probability 0.5,
 the last answer becomes a mask prompt too. An answer has a single mask and three alternative masks. The mask
-losses of the first answer use the single mask and the best alternative mask. The mask losses of later answers use only
-the single mask. The loss of the predicted IoU uses all four masks of the first answer. For later answers, it also
-uses only the single mask.
+losses of the first answer use the single mask and the best alternative mask. The loss of the predicted IoU uses all
+four masks of the first answer. For later answers, all losses use only the single mask.
 
 Letters: B scenes, P prompts, N points of a prompt, M masks of an answer, h w cells of the masks;
 n side of an input, in pixels.
@@ -47,7 +46,7 @@ SMALLEST = 100
 """Minimum number of visible pixels of a region for a prompt"""
 
 Answers = Sequence[tuple[Tensor, Tensor]]
-"""One pair per answer, the answer to the first prompts first: mask logits (P, 4, h, w) and predicted IoU (P, 4)"""
+"""Mask logits (P, 4, h, w) and predicted IoU (P, 4) of each answer. The first pair answers the first prompts"""
 
 
 class Task:
@@ -64,8 +63,10 @@ class Task:
     def batch(self, step: int) -> dict[str, Any]:
         """Return the batch of a step: preprocessed images (B, 3, n, n), and P = B · `prompts` prompts.
 
-        `which` (P,) is the scene index of each prompt. `points` (P, 2, 2) and `labels` (P, 2) are the prompts. `truth`
-        (P, h, w) float32 is the fraction of each cell that the prompted region covers; 0 in the padding.
+        `which` (P,) is the scene index of each prompt. `points` (P, 2, 2) has x, y of each prompt's two points, in
+        pixels of the input. `labels` (P, 2) has the label of each point, such as ON (see models/sam_layers/prompts.py).
+        The second point of a click is padding. `truth` (P, h, w) float32 is the fraction of each cell that the prompted
+        region covers; it is 0 in the padding of the input.
         """
         config, drawn = self.config, np.random.default_rng([self.config.seed, step, 1])
         drawn_batch = drawn_scenes.batch(config.seed, step, config.batch, config.things, config.unnamed)
@@ -236,9 +237,10 @@ def centre(region: np.ndarray) -> tuple[int, int]:
 def measured(model: Sam, count: int) -> dict[str, float]:
     """Return the mean IoU in percent over the regions of the first `count` scenes of scenes:seen and scenes:held-out.
 
-    Each kind of region has three values. Without a suffix, the prompt is a click on the centre, and the mask with the
-    highest predicted IoU counts. With `_best_of_three`, the prompt is the same, and the best of three masks counts.
-    With `_box`, the prompt is the exact box, and the single mask counts.
+    The kinds of regions are `seen_things`, `held-out_things`, and `surfaces` of both benchmarks. Each kind has three
+    values, such as `surfaces`, `surfaces_best_of_three` and `surfaces_box`. Without a suffix, the prompt is a click on
+    the centre, and the mask with the highest predicted IoU counts. With `_best_of_three`, the prompt is the same, and
+    the best of three masks counts. With `_box`, the prompt is the exact box, and the single mask counts.
     """
     fits_by_name: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

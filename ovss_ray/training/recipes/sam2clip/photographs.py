@@ -57,7 +57,10 @@ class Photographs:
             )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Return the images (H, W, 3) uint8 of a step, and their stored features (B, D, g, g), or None."""
+        """Return the images of a step, (H, W, 3) uint8 each, and their stored features (B, D, g, g).
+
+        If the config has no `targets`, the second value is None.
+        """
         count = self.config.batch
         places = (divmod(number, len(self.items)) for number in range(step * count, (step + 1) * count))
         items = [self.items[self.order(epoch)[place]] for epoch, place in places]

@@ -88,7 +88,7 @@ class Task:
 def _fill(model: San, path: Path, all_of_it: bool) -> None:
     """Load a checkpoint into the network. Raises OvssError if entries are missing or unexpected.
 
-    If `all_of_it` is False, entries of the side network may be missing, and are not loaded.
+    If `all_of_it` is False, entries of the side network are not loaded. The checkpoint may have them or not.
     """
     state = {k: v for k, v in checkpoint.read(path, ignore=UNUSED).items() if not k.startswith("heads.")}
     needed = {name for name in model.state_dict() if all_of_it or not name.startswith(SIDE)}

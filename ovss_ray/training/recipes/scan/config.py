@@ -23,10 +23,10 @@ class Config(MaskTraining):
     The region CLIP is used for validation, and is part of the exported file. It is not trained.
     """
     auxiliary: Literal["official", "all"] = "official"
-    """supervised outputs in addition to the last output of the decoder
+    """outputs of the decoder that have a loss, in addition to the output of the last layer
 
-    all: the initial output, and the outputs of all layers before the last. official: the same outputs without the
-    output of the second-last layer. In the official code, the loss of this output has no weight.
+    all: the initial output, and the outputs of all layers before the last layer. official: the same, but without the
+    output of the second-last layer. The official code has no weight for the loss of this output.
     """
     mask_threshold: float = Field(default=0.4, ge=0, le=1)
     """probability above which a pixel belongs to a region, for validation only"""

@@ -48,8 +48,9 @@ class RegionClip(nn.Module):
     def forward(self, crops: Tensor, replaced: Tensor, photographs: Tensor, which: Tensor) -> Tensor:
         """Return unit-norm embeddings (R, D) float32 of regions.
 
-        Crops (R, 3, n, n) and photographs (B, 3, n, n) are normalised. `replaced` (R, blocks, T) bool marks the tokens
-        of the contextual shift. `which` (R,) is the index of each region's photograph.
+        Crops (R, 3, n, n) and photographs (B, 3, n, n) are normalised. `replaced` (R, blocks, T) bool: True if the
+        contextual shift replaces a region's patch token after a block; the blocks are Variant.replaced. `which` (R,) is
+        the index of each region's photograph.
         """
         blocks = self.variant.replaced
         with torch.no_grad():
@@ -74,10 +75,10 @@ class Task:
         self.captions = captions.possible_captions()
 
     def batch(self, step: int) -> dict[str, Any]:
-        """Return the batch of a step: the inputs of RegionClip, and captions.
+        """Return the batch of a step: the inputs of RegionClip (see `inputs`), and entries for the captions.
 
-        For drawn scenes, captions are the entries of captions.draw_captions. For a table, captions are the entry
-        `prompts`, a list with one caption per region.
+        For drawn scenes, the entries for the captions are those that captions.draw_captions returns. For a table, there
+        is only the entry `prompts`, a list with one caption per region.
         """
         if self.pairs:
             images, masks, prompts = zip(*self.pairs.batch(step, self.config.batch), strict=True)
@@ -128,8 +129,8 @@ class Task:
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return CLIP's loss in both directions, each halved. For drawn scenes, return the attribute losses too.
 
-        A caption of a table is positive only for its own region. For a region with an equal caption, it is negative, as
-        in open_clip.
+        A caption of a table is positive only for its own region. The caption is negative for all other regions, even
+        for regions with an equal caption, as in open_clip.
         """
         if self.pairs is None:
             losses = captions.losses(*outputs, SCALE, batch, self.config.attributes)
