@@ -175,7 +175,7 @@ def planned(folder: Path, images: int, seconds: float, small: bool = False) -> R
     rows = rows.set_column(rows.schema.get_field_index("image_id"), "image_id", ids)
     photographs, networks, counts, measuring = plan.pools
     joined = counts.model_copy(update={"stages": (*counts.stages, *measuring.stages)})
-    benchmarks = {name: replace(plan.benchmarks[name], size=lambda _: SIZE)}
+    benchmarks = {name: replace(plan.benchmarks[name], size=lambda _: (SIZE[0] // part, SIZE[1]))}
     return replace(plan, manifests={name: rows}, benchmarks=benchmarks, pools=(photographs, networks, joined))
 
 
