@@ -1,7 +1,7 @@
 """Photographs in the form that networks expect, and clear errors for other arrays.
 
-Networks in the style of detectron2 get a resized, normalised and zero-padded photograph. Letters: H W pixels of a
-photograph, h w of the resized one, Hp Wp of the padded one.
+Networks in the style of detectron2 get a resized, normalised and zero-padded photograph. Letters in shapes: H W pixels
+of a photograph, h w of the resized one, Hp Wp of the padded one.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """Shapes of drawn things, such as a ring or a star. Coordinates are in units of the thing's radius.
 
-Letters: h w pixels of the thing's box.
+Letters in shapes: h w pixels of the thing's box.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Textures of the ground and background of a drawn scene. Letters: H W pixels."""
+"""Textures of the ground and background of a drawn scene. Letters in shapes: H W pixels."""
 
 from collections.abc import Callable, Mapping, Sequence
 

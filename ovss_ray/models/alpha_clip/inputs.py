@@ -5,7 +5,7 @@ pixels, so one matrix per axis does all three. Since they are linear, an input c
 first is the background of the window, which all regions with this window share. The second is the change that the
 region, or the red ellipse around it, makes to the background.
 
-Letters: H W pixels of the photograph, h w pixels of a rectangle in it, n side of the square input.
+Letters in shapes: H W pixels of the photograph, h w pixels of a rectangle in it, n side of the square input.
 """
 
 from collections.abc import Iterable, Iterator

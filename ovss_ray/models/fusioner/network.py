@@ -5,8 +5,8 @@ paper segments one class at a time. A pixel is foreground if its logit is above 
 names of the official code (https://github.com/chaofanma/Fusioner), except for the blocks of the image tower. Their name
 is `resblocks`, not `transformer.resblocks`; `state_of` renames them.
 
-Letters: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has N patch
-tokens. CLIP has D features, the fusion C channels. There are k classes.
+Letters in shapes: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has
+N patch tokens. CLIP has D features, the fusion C channels. There are k classes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

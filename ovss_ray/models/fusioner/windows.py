@@ -3,8 +3,8 @@
 Windows start at multiples of the stride. The last window of an axis is not shifted back: it is cut at the end of the
 photograph and padded. The padding is −1 in normalised units.
 
-Letters: H W pixels of the photograph, h w of the resized one, n side of a window, V windows; k classes. Most networks
-do not resize photographs; then h w are H W.
+Letters in shapes: H W pixels of the photograph, h w of the resized one, n side of a window, V windows; k classes. Most
+networks do not resize photographs; then h w are H W.
 """
 
 from collections.abc import Iterable, Iterator

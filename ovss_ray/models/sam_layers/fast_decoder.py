@@ -12,7 +12,8 @@ The results are equal except for rounding. Computation is saved as follows:
 - In the upscaling, channels are the last axis, so transposed convolutions of stride and size 2 are matrix products.
   Pixels are reordered only once, in the masks.
 
-Letters: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c of a head.
+Letters in shapes: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c
+of a head.
 """
 
 import math

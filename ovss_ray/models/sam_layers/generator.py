@@ -12,7 +12,7 @@ If a network does not predict the IoU of masks, their stability replaces the pre
 In memory, masks at full size are packed bits, not run lengths. On a GPU, the host waits three times per batch of images
 if memory allows: for the predicted IoU, for stability and boxes, and for the bits of the remaining masks.
 
-Letters: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
+Letters in shapes: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
 """
 
 from collections.abc import Iterator, Sequence

@@ -9,7 +9,7 @@ The decoder is initialised from a SAM, with only the first mask token. In place 
 a label token, which is initialised from the IoU token. The MLP after the label token has no effect on the classes, so
 this MLP is not trained.
 
-Letters: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
+Letters in shapes: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
 """
 
 from pathlib import Path
