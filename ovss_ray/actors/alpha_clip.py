@@ -65,9 +65,9 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the checkpoint paths from the options: (base, weights), or (base,) if `weights` is None.
+            """Return the paths of the checkpoints from the options: (base, weights).
 
-            If `base` is None, the default checkpoint of CLIP is used.
+            If the option `weights` is not set, return (base,). A missing path and None stand for default checkpoints.
             """
             return (self.base, self.weights) if self.weights else (self.base,)
 

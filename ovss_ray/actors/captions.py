@@ -119,9 +119,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        The digest ignores the options in `where`, since they do not change results. The exception is `model`, if a
-        user's captioner has no function `files`. Then only the value of `model` shows which files the captioner uses.
-        In this case, the digest ignores `model` only if it has the default value.
+        These are the options in `where`. In place of the option `model`, the digest contains the model's files. If a
+        user's captioner has no function `files`, the digest contains `model`, if its value is not the default.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
@@ -258,7 +257,7 @@ class HuggingFace:
         return inputs
 
     def _prompts(self, inputs: dict[str, "Tensor"], count: int) -> "list[Tensor | None]":
-        """Return a list with the prompt's tokens (n,) `count` times. Without a prompt, return None `count` times."""
+        """Return a list of length `count`, whose elements are the prompt's tokens (n,), or None without a prompt."""
         if "input_ids" not in inputs:
             return [None] * count
         return list(inputs["input_ids"].repeat_interleave(count // len(inputs["input_ids"]), 0))

@@ -64,7 +64,7 @@ class Stage(stage.Stage):
         smallest: int = Field(default=1000, ge=0)
         """patches and regions with at most this number of pixels are left out; not for `detector: dense`"""
         most: int = Field(default=16, ge=1)
-        """maximum number of regions of an image, the largest first; for `detector: regions`"""
+        """maximum number of regions of an image; the largest regions are kept. For `detector: regions`"""
         vocabulary: Literal["patch", "image"] = "patch"
         """captions in which the words of a patch are found. patch: those retrieved for the patch; image: those
         retrieved for the whole image. Not for `detector: dense`"""
@@ -77,7 +77,7 @@ class Stage(stage.Stage):
         def _from_captions(cls, words: StageConfig) -> StageConfig:
             """Return the stage that finds words, with checked options.
 
-            Raises ValueError unless this stage reads only `captions`, and writes `words`.
+            That stage must read only the column `captions`, and write the column `words`. Else raises ValueError.
             """
             try:
                 settings = words.settings()

@@ -63,7 +63,8 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "fusioner_vit_l_14"
         """fusioner_tiny or fusioner_vit_l_14"""
         base: str | None = None
-        """path of CLIP's checkpoint, if `weights` has only the trained part; default: the shipped or downloaded one"""
+        """path of CLIP's checkpoint; default: the CLIP in the file of the option `weights`. If that file has no CLIP,
+        the default is the shipped or downloaded checkpoint of CLIP"""
         normalise: DataSet | None = None
         """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others"""
         resolution: Resolution = "original"

@@ -64,7 +64,7 @@ class Stage(stage.Stage):
         base: bool = False
         """True: the classes of the benchmark come first, then the words of the entry"""
         most: int = Field(default=1000, ge=1, le=65_533)
-        """maximum number of words of an image; an image with more fails"""
+        """maximum number of words of an entry; if an entry has more words, its image fails"""
         fallback: str = ""
         """word for an entry without words, such as object; empty: the image has no prediction"""
 

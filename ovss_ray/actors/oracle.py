@@ -17,7 +17,7 @@ class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
     Several classes of a vocabulary may count as the same ground-truth label. A pixel then gets the first of these
-    classes. If an image has its own words, a pixel gets the first word that matches a class of its label.
+    classes. If an image has its own words, a pixel gets the first word with the name of such a class.
     """
 
     reads = ("truth", "size", "benchmark", "part", "vocabulary")

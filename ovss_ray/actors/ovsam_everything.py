@@ -41,7 +41,7 @@ class Stage(WithNames, stage.Stage):
     benchmarks: Mapping[str, Benchmark]
 
     class Config(Options, OvsamConfig):
-        """The network, and parameters of SAM's mask generator. There are none for predicted IoU and for crops."""
+        """The network, and parameters of SAM's mask generator, except those for predicted IoU and for crops."""
 
         base: tuple[str, ...] = ()
         """names seen in training; for classes with these names, the head's weight in the ensemble is higher. If a

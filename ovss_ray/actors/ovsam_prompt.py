@@ -1,8 +1,8 @@
 """Segment and name the object of a user's prompt with Open-Vocabulary SAM. A prompt has points, a box, or both.
 
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
-2401.02955. The first prompt for an image encodes it; further prompts run only the small decoder and the class head. To
-evaluate the network, use the stage `ovsam`: its prompts come from the true instances of a benchmark.
+2401.02955. An image is encoded at its first prompt. For further prompts, only the small decoder and the class head run.
+To evaluate the network, use the stage `ovsam`: its prompts come from the true instances of a benchmark.
 """
 
 from collections.abc import Mapping

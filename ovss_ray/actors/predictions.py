@@ -119,7 +119,10 @@ class Stage(stage.Stage):
         return labels
 
     def _classes(self, classes: int) -> np.ndarray:
-        """Return the class index, NONE or _INVALID of each value in the files: an array of uint16, indexed by value."""
+        """Return a table (n,) uint16: `table[value]` is the meaning of a value in the files.
+
+        The meaning is a class index, NONE for a value in `none`, or _INVALID for any other value.
+        """
         values = self.config.category_ids or range(self.config.offset, self.config.offset + classes)
         if len(values) != classes:
             raise OvssError(
@@ -220,7 +223,9 @@ class _Json:
         self._names = ImageNames(self._masks)
 
     def read(self, image_id: str) -> tuple[str, np.ndarray]:
-        """Return a name for error messages, and the painted masks of an image: categories (H, W) int64.
+        """Return a name for error messages, and an image's map of category ids: an array (H, W) int64.
+
+        A pixel that no mask covers has the value _UNCOVERED.
 
         Raises OvssError if no file_name matches the image's id, or if several do. Also raises OvssError if masks differ
         in size, or if masks of different categories overlap.
@@ -238,8 +243,8 @@ class _Json:
             inside = rle.decode(encoded["counts"], (height, width), name)
             if twice := np.count_nonzero(~np.isin(painted[inside], (_UNCOVERED, category))):
                 raise OvssError(
-                    f"{name}: {twice} pixels are covered by masks of two categories. Do two images share a file_name? "
-                    "Write folders into file_name, or save label maps as PNG"
+                    f"{name}: {twice} pixels are covered by masks of two categories. If two images share a "
+                    "file_name, add the folder to file_name, such as val/0001.png. Or save label maps as PNG"
                 )
             painted[inside] = category
         return name, painted

@@ -1,8 +1,8 @@
-"""Retrieve captions for an image from a list: those whose CLIP embeddings are most similar to the image's.
+"""Retrieve the captions that fit an image: their CLIP embeddings are most similar to the image's embedding.
 
 The first step of CaSED: Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. The
-list, called base, has captions or words. Near duplicates of a better caption are removed, so an image may have fewer
-captions than `count`.
+captions are searched in a list of captions or words, which is called the base. Near duplicates of a better caption are
+removed, so an image may have fewer captions than `count`.
 """
 
 from collections.abc import Sequence

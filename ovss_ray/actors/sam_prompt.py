@@ -1,14 +1,14 @@
 """Segment the object of a prompt with SAM.
 
-A prompt has points, a box, the mask of an earlier answer, or several of these.
+A prompt has points, a box, a mask that SAM returned for an earlier prompt, or several of these.
 
 By default, an image has one prompt, and all masks for this prompt are returned. With `per: instance`, an image has one
-prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. A single point is ambiguous, so
-SAM predicts three masks, and the mask with the highest predicted IoU is returned. For a box, SAM predicts one mask, as
-its authors recommend.
+prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. In this case, a prompt is either
+a point or a box. A point is ambiguous, so SAM predicts three masks, and only the mask with the highest predicted IoU is
+returned. For a box, SAM predicts one mask, as its authors recommend.
 
-Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. The first prompt for an image encodes it; further
-prompts run only the small decoder.
+Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. An image is encoded once, for its first prompt.
+Further prompts for the image run only the small decoder.
 """
 
 from collections.abc import Iterator, Mapping

@@ -88,7 +88,7 @@ class Stage(WithClassifiers, stage.Stage):
         return {"prediction": column(predictions)}
 
     def kept(self) -> Mapping[str, int]:
-        """Return sizes of caches in bytes: of text embeddings, and of features if the stage `tags` shares them."""
+        """Return the bytes in each cache: "text", and also "features" if the stage `tags` shares the network."""
         features = {"features": self.model.recent.held} if self.model.recent else {}
         return {**super().kept(), **features}
 

@@ -81,9 +81,9 @@ class Stage(WithClassifiers, stage.Stage):
         presets: dict[str, Values] = Field(default_factory=dict)
         """benchmark → option values for its images. An option that is set outside `presets` overrides the preset."""
         seed: int = 0
-        """seed of the contextual shift's random draws, together with the pixels of each image"""
+        """seed of the contextual shift. The draws for an image depend on this seed and on the image's pixels"""
         batch: int = Field(default=4, ge=1)
-        """maximum number of images whose features are in memory, and that share forward passes"""
+        """maximum number of images that share forward passes. The features of all these images are in memory"""
         crops: int = Field(default=32, ge=1)
         """maximum number of crops in one forward pass"""
 

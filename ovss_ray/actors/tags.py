@@ -5,8 +5,9 @@ is the best class of a mask. The mask's area and the name's probability must exc
 Later stages segment the image with these words only, so the list may be long.
 
 Your own tagger needs a module with a function `load(config)`. It receives this stage's Config, and returns the
-tagger: a function of an image (H, W, 3) uint8 RGB. The tagger returns a list of pairs: a name or a list of synonyms,
-and its score. The module may also have a function `files(config)` that returns the files on which the tags depend.
+tagger: a function of an image (H, W, 3) uint8 RGB. The tagger returns a list of pairs (name, score). A name is a
+string, or a list of synonyms. The module may also have a function `files(config)` that returns the files on which the
+tags depend.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 SAN = "san"
 """Value of the option `tagger` for the project's own tagger"""
 LIST = ".txt"
-"""Ending of the option `words` if it is the path of a list of names; other strings are names of benchmarks"""
+"""Ending of the path of a list of names. If the option `words` is a string without this ending, it names a benchmark"""
 Tag = tuple[str | Sequence[str], float]
 """Name or synonyms, and score"""
 
@@ -44,7 +45,8 @@ Tag = tuple[str | Sequence[str], float]
 class Stage(stage.Stage):
     """Find the words of an image (H, W, 3) uint8 RGB, the largest mask first. A word's score is its probability.
 
-    The words of a tagger of your own keep its order.
+    The words of a tagger of your own are in the order in which the tagger returns them. Their scores are the tagger's
+    scores.
     """
 
     reads = ("image",)
@@ -89,7 +91,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def files(cls, config: Config) -> tuple[Path, ...]:
-        """Return the checkpoint, and the list of names; or the files of the user's tagger.
+        """Return the files on which the words depend.
+
+        With SAN, they are the checkpoint, and the text file of names if `words` is a path. With a user's tagger, they
+        are the files that its function `files` returns.
 
         Raises OvssError if a file or module is missing, or the list is empty.
         """
@@ -112,9 +117,9 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the options that the run's digest ignores.
 
-        The digest ignores the options in `where`, since they do not change results. The exception is `weights`, if a
-        user's tagger has no function `files`. Then only the value of `weights` shows which files the tagger uses. In
-        this case, the digest ignores `weights` only if it is not set.
+        These are the options in the class attribute `where`, since they do not change results. There is one exception:
+        a user's tagger without a function `files`. For such a tagger, only the value of `weights` shows which files it
+        uses. Therefore, if `weights` is set, the digest covers it.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where

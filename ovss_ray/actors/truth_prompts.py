@@ -91,9 +91,10 @@ class Stage(stage.Stage):
 
 
 def centre(mask: np.ndarray, side: int | None) -> np.ndarray:
-    """Return x, y of the centre point of a mask (H, W) uint8, in pixels of this mask.
+    """Return x, y of the centre point of a mask (H, W) uint8, in pixels of `mask`.
 
-    The mask is first resized to a long side of `side` pixels. Its sides are rounded as in mmcv, and as for SAM's input.
+    The point is found in a copy of the mask, resized to a long side of `side` pixels. Then the point is scaled back to
+    the size of `mask`. The sides of the copy are rounded as in mmcv, and as for SAM's input.
     """
     if side is None:
         return np.array(centre_point(mask > 0), np.float64)

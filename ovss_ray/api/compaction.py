@@ -1,8 +1,8 @@
 """Make a finished run compact: replace the records of its images by sums (see runs/compact.py).
 
-First, compact files are written whose sums equal those of the records. Then all sums are read again and compared with
-those of the records. Only then are the record files deleted. If the command is interrupted at any step, the numbers of
-the run stay the same; repeat the command to finish.
+First, the sums of the records are written to compact files. Then the compact files are read again, and their sums are
+compared with the sums of the records. Only then are the record files deleted. If the command is interrupted at any
+step, the numbers of the run stay the same. Repeat the command to finish.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -133,7 +133,7 @@ def _check(folder: RunFolder, before: Mapping[str, Reading], written: Mapping[st
 
 
 def _compare(reading: Reading, first: Total, second: Total) -> None:
-    """Raise OvssError if two sums over the same images differ: in their compact tables, or in their reports.
+    """Raise OvssError if `first` and `second`, two sums over the same images, give different compact tables or reports.
 
     Confidence intervals are not compared, since compact files do not contain them.
     """

@@ -68,8 +68,8 @@ def compare(
     check_names([name for name, _ in targets])
     if choices and (folders := [name for name, target in targets if isinstance(target, RunFolder)]):
         raise OvssError(
-            f"track: {folders[0]} is the folder of a finished run, which compare does not send to trackers. Type: ovss "
-            f"report {folders[0]} --track {choices[0]}"
+            f"track: {folders[0]} is the folder of a finished run. Trackers receive only runs that `compare` "
+            f"evaluates from configs. Type: ovss report {folders[0]} --track {choices[0]}"
         )
     plans = {name: target for name, target in targets if isinstance(target, RunPlan)}
     evaluated = dict(evaluation.run(plans, shown, choices)) if plans else {}

@@ -52,9 +52,9 @@ class Remapped:
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
-    present_recall: recall over all pairs of an image and a label in its truth. A pair is recalled if a word of the
-    image counts as the label. unmapped_words: share of pixels whose word counts as no label. unmapped_pixels: the same,
-    plus the share of pixels without a word.
+    present_recall: a pair is an image and one label in its truth. The pair is recalled if a word of the image counts as
+    this label. The value is the share of recalled pairs. unmapped_pixels: share of counted pixels without a word, or
+    with a word that counts as no label. unmapped_words: share of counted pixels with a word that counts as no label.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""

@@ -10,15 +10,15 @@ _CLASSES = Path(__file__).parent / "classes"
 def variants(name: str) -> list[str]:
     """Return the suffixes that a benchmark's name may have after "@". Each selects the class names of certain methods.
 
-    catseg: CAT-Seg, SED. ebseg: EBSeg. fcclip: FC-CLIP, MAFT+, EBSeg (several names per class). mmseg: mmsegmentation.
-    openseg: OpenSeg, ODISE. ovsam: Open-Vocabulary SAM, whose names of things are those of fcclip. ovseg: OVSeg, SCAN.
-    proxyclip: ProxyCLIP, Trident.
+    Suffixes and their methods: "catseg" CAT-Seg, SED. "ebseg" EBSeg. "fcclip" FC-CLIP, MAFT+, EBSeg (several names per
+    class). "mmseg" mmsegmentation. "openseg" OpenSeg, ODISE. "ovsam" Open-Vocabulary SAM (the same names as "fcclip"
+    for COCO's 80 thing classes). "ovseg" OVSeg, SCAN. "proxyclip" ProxyCLIP, Trident.
     """
     return [path.stem.partition("@")[2] for path in sorted(_CLASSES.glob(f"{name.replace(':', '_')}@*.txt"))]
 
 
 def base(name: str) -> str:
-    """Return the name of a benchmark without its variant of class names or label files.
+    """Return the name of a benchmark without the suffix for other class names ("@catseg") or other labels ("-json").
 
     ade20k:150@catseg becomes ade20k:150, and pascal_context:59-json becomes pascal_context:59.
     """

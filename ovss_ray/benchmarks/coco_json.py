@@ -144,9 +144,10 @@ def _joined(uri: str, images: Rows[Any], annotations: Rows[Any], empty: bool) ->
 
 
 def decode(labels: Mapping[int, int] | None, item: Item, data: bytes) -> Instances:
-    """Decode the annotations of one image. `labels` maps category id → label index; None: every instance has label 0.
+    """Decode the JSON text `data` with the annotations of one image to its Instances (masks, labels, boxes, …).
 
-    Raises OvssError for damaged annotations.
+    `labels`: category id → label index. If `labels` is None, every instance has label 0. Raises OvssError for damaged
+    annotations.
     """
     name = inline.shown(item.truth)
     try:

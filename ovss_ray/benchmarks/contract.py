@@ -114,7 +114,7 @@ class Benchmark:
     federated: bool = False
     """True if, as in LVIS, each image is annotated for some classes only, and its Instances list these classes"""
     categories: tuple[int, ...] = ()
-    """category id of each label in the file of the instances; default: label index + 1"""
+    """for each label index, the id that the instances' JSON file uses for this category; default: label index + 1"""
     index: tuple[int, ...] = ()
     """label index of each of the K classes; several classes may have the same label; default: class i is label i
 
@@ -132,9 +132,10 @@ class Benchmark:
     labels: tuple[str, ...] = ()
     """name of each label index in the ground truth; default: first name of each class"""
     listed: Callable[[str, str, Sequence[str]], Iterable[Item]] | None = None
-    """function (data root, split, ids) → images with these ids; None: a user's ids must be ids of the split
+    """function (data root, split, ids of the user) → images with these ids. Raises OvssError for an invalid id
 
-    With this function, a user may also list other ids than those of the split. Raises OvssError for an invalid id.
+    The function accepts ids that `items` does not list for the split. If `listed` is None, the user may only select ids
+    that `items` lists.
     """
     image: Callable[[Item, bytes], np.ndarray] = _photograph
     """function (item, bytes of its photograph) → (H, W, 3) uint8 RGB. Raises OvssError"""
@@ -170,7 +171,10 @@ class Benchmark:
                 "label index per class"
             )
         if len(self.labels) > INVALID or len(self.vocabulary) > INVALID:
-            raise OvssError(f"{self.title}: too many classes or labels. Use at most {INVALID}, which fit into 16 bits")
+            raise OvssError(
+                f"{self.title}: {len(self.vocabulary)} classes and {len(self.labels)} labels do not fit into 16 bits. "
+                f"Use at most {INVALID} of each"
+            )
         labels = set(range(len(self.labels)))
         if unknown := sorted(set(self.index) - labels - {NONE} if self.own_words else set(self.index) ^ labels):
             raise OvssError(

@@ -96,7 +96,10 @@ def logged(items: Items) -> Items:
 
 
 def gathered(items: Items) -> Rows[Item]:
-    """Return items as Rows in the same order, in a temporary file (see io.sorted_rows). Rows stay unchanged."""
+    """Return `items` as Rows, which are in a temporary file (see io.sorted_rows), in the same order.
+
+    If `items` already are Rows, return them unchanged.
+    """
     if isinstance(items, Rows):
         return items
     rows = ((item.image_id, item.image, item.truth, item.part) for item in items)

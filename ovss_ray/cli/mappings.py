@@ -1,4 +1,7 @@
-"""Tables of `ovss report RUN --mapping`: the scores of a run under mappings of its words to classes."""
+"""Tables of `ovss report RUN --mapping`: scores of a run in which each image has its own words, such as tags.
+
+A mapping assigns the words to the classes of the benchmark (see api/remapping.py).
+"""
 
 from collections.abc import Sequence
 
@@ -21,9 +24,9 @@ BOUNDS = {"overlap": "overlap, mIoU", "hungarian": "Hungarian, mIoU", "best_iou"
 
 
 def show(run: str, options: Sequence[str], console: Console, frequent: int) -> None:
-    """Print the scores of a run under the mappings `options`. Without options, print nothing.
+    """Print the scores of a run for each mapping of words to classes in `options`. Without options, print nothing.
 
-    `frequent` is the number of frequent words to list. Raises OvssError as api.remapping.remap does.
+    A second table per mapping lists the `frequent` most frequent words. Raises OvssError as api.remapping.remap does.
     """
     for name, remapping in (remap(run, *options) if options else {}).items():
         counts = remapping.words

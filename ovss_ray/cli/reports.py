@@ -78,11 +78,11 @@ def report(
 def _selected(
     folder: "RunFolder", merge: Sequence[str], only: str, buckets: bool
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
-    """Return the classes of --merge and --only, and the benchmarks that the report's options concern.
+    """Return the four values `merged`, `words`, `unfit`, `needed` for the options --merge, --only and --buckets.
 
-    The first value is `merged`: new class → classes to merge. The second is `words`: the classes to select. The third
-    is `unfit`: benchmark → reason why these classes do not fit. The fourth lists the benchmarks whose confusion cells
-    must be read. With `buckets`, it lists all benchmarks; with --merge, those that are not in `unfit`.
+    `merged` (--merge): new class → classes to merge. `words` (--only): classes to select. `unfit`: benchmark → reason
+    why it cannot use these classes. `needed`: benchmarks whose confusion cells must be read. If `buckets` is True,
+    `needed` has all benchmarks. Otherwise it has the benchmarks that --merge can use, or none without --merge.
     """
     from ovss_ray.reports import subsets
 
@@ -92,7 +92,7 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to the trackers `choices`. Print faults that an earlier command had with other trackers."""
+    """Send a report to the trackers `choices`. For other trackers, print the faults of earlier attempts to send it."""
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
 

@@ -77,8 +77,8 @@ class Client:
     ) -> Found[Regions]:  # fmt: skip
         """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
 
-        For each class, `answer.ranking` lists the `ranked` regions in which the class is most probable. If `ranked` is
-        0, `answer.ranking` is None. Raises OvssError.
+        `ranked` is a number of regions. For each class, `answer.ranking` lists this number of regions, namely those in
+        which the class is most probable. If `ranked` is 0, `answer.ranking` is None. Raises OvssError.
         """
         fields = [*form.regions(classes, benchmark, model, top, ranked), form.file(photographs.encode(image))]
         return results.regions(Regions.model_validate_json(self._connection.send("POST", "/v1/regions", fields)))
@@ -92,8 +92,9 @@ class Client:
 
         The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
         path or bytes are faster than an array, which is encoded for each prompt. Without classes or a benchmark, masks
-        have no class names. Open-Vocabulary SAM also returns the probabilities of its two branches, in the fields
-        `head` and `clip` of each name. `base`: class names that Open-Vocabulary SAM was trained on. Raises OvssError.
+        have no class names. With Open-Vocabulary SAM, each listed class of a mask also has two probabilities: `head`,
+        by the trained head, and `clip`, by CLIP. `base`: class names that Open-Vocabulary SAM was trained on. Raises
+        OvssError.
         """
         data = photographs.encode(image)
         name = hashlib.sha256(data).hexdigest()
@@ -171,9 +172,9 @@ class Client:
         )
 
     def job(self, identifier: str) -> Job[Segmentation] | Job[Found[Regions]]:
-        """Return the job with an id, such as one that another process has begun.
+        """Return the job whose id is `identifier`. Another process may have begun the job.
 
-        Raises NotThere if the service does not know it, OvssError for other errors.
+        Raises NotThere if the service does not know the job, OvssError for other errors.
         """
         state = JobState.model_validate_json(self._connection.send("GET", f"/v1/jobs/{identifier}"))
         return Job(self._connection, state, results.decode)

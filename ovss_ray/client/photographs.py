@@ -38,7 +38,10 @@ def encode(image: Photograph) -> bytes:
 
 
 def encode_all(images: Sequence[Photograph]) -> list[bytes]:
-    """Return the bytes of several image files. Raises OvssError as `encode`, or if `images` is a single image."""
+    """Return the bytes of several image files.
+
+    Raises OvssError in the cases of `encode`, and if `images` is a single image.
+    """
     alone = images.ndim != 4 if isinstance(images, np.ndarray) else not isinstance(images, Sequence)
     if alone or isinstance(images, str | bytes | bytearray | memoryview):
         raise OvssError(f"images must be a list; got a single {type(images).__name__}. Write [image]")
@@ -46,6 +49,6 @@ def encode_all(images: Sequence[Photograph]) -> list[bytes]:
 
 
 def file_name(address: str | Path) -> str:
-    """Return the file name of a path, or of a URL without its query, at most 255 characters."""
+    """Return the file name in a path or URL. A URL's query is ignored, and a long name is cut to 255 characters."""
     text = str(address)
     return PurePosixPath(urlsplit(text).path if "://" in text else text.replace("\\", "/")).name[:255]

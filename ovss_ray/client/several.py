@@ -1,4 +1,4 @@
-"""Requests with several images: answered at once, or as a job that returns the answers one by one."""
+"""Requests with several images. All answers come in one response, or one by one from a job of the service."""
 
 import itertools
 import json
@@ -75,8 +75,8 @@ class Job(Generic[ResultT]):
     def results(self, seconds: float | None = None) -> Iterator[ResultT | OvssError]:
         """Yield the result or the error of each image, as soon as it is ready.
 
-        `seconds`: longest wait for all images together; None: no limit. If the service is too busy for an image for 10
-        minutes, an OvssError is yielded for this image.
+        `seconds`: longest wait for all images together; None: no limit. If the service is too busy to process an image
+        within 10 minutes, an OvssError is yielded for this image.
 
         Raises NotThere if the service no longer knows the job, OvssError after `seconds` or for other errors.
         """

@@ -22,11 +22,12 @@ from ovss_ray.structures.settings import Settings
 
 
 def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read a config file, replace the top-level keys in `keys`, and apply overrides such as "limits.seconds=60".
+    """Read a config file, replace top-level values by those in `keys`, and apply overrides.
 
-    The first word of an override may be the name of a stage: `san.weights=PATH` sets `weights` of every stage `san`.
-    Raises OvssError for an invalid config. The message names the invalid keys, such as pools.0.batch. For an unknown
-    key, it suggests the most similar known key.
+    `keys`: top-level key → new value. Example of an override: "limits.seconds=60". The first word of an override may be
+    the name of a stage: `san.weights=PATH` sets `weights` of every stage `san`. Raises OvssError for an invalid config.
+    The message names the invalid keys, such as pools.0.batch. For an unknown key, it suggests the most similar known
+    key.
     """
     raw = {**read(Path(file)), **(keys or {})}
     for override in overrides:
@@ -192,8 +193,8 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
     """Convert a dict to a RunConfig, and validate all stage options.
 
-    Raises OvssError that lists all faults of the config. If there are none, it lists the faults of the first stage with
-    invalid options.
+    Raises OvssError for an invalid config. The message lists all faults outside the stage options. If only stage
+    options are invalid, it lists the faults of the first invalid stage.
     """
     try:
         config = RunConfig.model_validate(raw)

@@ -123,7 +123,7 @@ class RunConfig(Settings):
     max_deaths: int = Field(default=10, ge=0)
     """largest number of worker deaths in a row, with no image finished in between; after more deaths, the run stops"""
     deadline: float = Field(default=600.0, gt=0)
-    """seconds: longest time for a batch in a pool; a slower worker is stopped, and each image is retried alone"""
+    """seconds: longest time for a batch in a pool; a slower worker is stopped, and its images are retried one by one"""
     wait_for: WaitFor = WaitFor()
     """cluster size to wait for, such as gpus=8,nodes=2; its CPUs and GPUs are requested from an autoscaler"""
     patience: float = Field(default=900.0, ge=0)

@@ -21,7 +21,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 EVERY = "*"
 """Key of the words for all benchmarks without a separate entry"""
 NOTHING = ("", "~", "null")
-"""Texts that mean "no label" in a YAML file; all labels in it are read as text"""
+"""Texts that mean "no label" in a file. A YAML null arrives as one of these texts, since labels are read as text."""
 FORM = "Write one class per line, or `names: [sedan, [suv, jeep]]` and `map: {sedan: car, suv: car}` in YAML"
 
 

@@ -7,7 +7,7 @@ labels fit best without a change. A fault is reported if an alternative fits cle
 - fit: (agreement at one shift − mean agreement at other shifts) / standard deviation of the agreement at other shifts
 - alternative: labels after a transformation, such as a flip, that would undo a common error
 - gain: fit of an alternative minus fit of the unchanged labels
-- letters: n images, h w pixels of a reduced image, d shifts along each axis
+- letters in shapes: n images, h w pixels of a reduced image, d shifts along each axis
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ STRANGERS = 24
 STRANGER_FITS = 6.0
 """Standard deviations: minimum `fit` for a photograph to count as fitting another image's labels (see SEVERAL)."""
 SEVERAL = 0.15
-"""To report a fault: minimum share of photographs (at least 2) that fit other labels better than their own by GAIN."""
+"""If this share of photographs, and at least 2, fit another image's labels better by GAIN, a fault is reported."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
@@ -210,7 +210,7 @@ def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iter
 def _alternative(
     error: str, cause: str, traced: Sequence[tuple[int, Edges]], baseline: np.ndarray, undone: dict[int, Symmetry]
 ) -> Alternative:
-    """Return the fits of transformed labels. `undone`: index into `traced` → symmetry to apply to these labels."""
+    """Return the fits of transformed labels. `undone`: index into `traced` → symmetry to apply to its labels."""
     fitting = {
         at: undo for at, undo in undone.items() if undo(traced[at][1].labels).shape == traced[at][1].labels.shape
     }

@@ -46,7 +46,7 @@ from ovss_ray.structures.findings import Fault, Faults, Findings
 from ovss_ray.structures.vocabulary import Vocabulary
 
 SAMPLE = 48
-"""Number of images whose pixels are read without --full. They are evenly spread pairs of images with adjacent ids."""
+"""Number of images whose pixels are read without --full: pairs of adjacent ids, spread evenly over all ids."""
 FEW = 6
 """Number of images per benchmark that are checked before a run."""
 WIDER = 128
@@ -163,7 +163,7 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 
 
 def spread(number: int, most: int) -> list[int]:
-    """Return up to `most` of the positions 0 to `number` - 1, as evenly spread pairs of neighbours (see alignment)."""
+    """Return positions from 0 to `number` - 1. If there are more than `most`, return evenly spread pairs (i, i + 1)."""
     if number <= most:
         return list(range(number))
     starts = (pair * number // (most // 2) for pair in range(most // 2))
@@ -283,7 +283,7 @@ def _orders(benchmark: Benchmark) -> dict[str, list[int]]:
 
 @lru_cache(1)
 def _known_lists() -> list[tuple[str, list[str]]]:
-    """Return name and labels, in lower case and in order, of each built-in benchmark except drawn scenes."""
+    """Return name and labels, in lower case and in order, of each built-in benchmark except `scenes:…`."""
     names = [name for name in catalog.known() if not name.startswith(("folder:", "scenes:"))]
     return [(name, [label.lower() for label in catalog.load(name).labels]) for name in names]
 

@@ -36,7 +36,7 @@ class Seen:
 def inspect(benchmark: Benchmark, item: Item, trace: bool = True) -> Seen:
     """Read all pixels of an image and its labels; return faults, label counts and statistics.
 
-    The result contains the edges only if `trace` is True, since they take much memory.
+    `Seen.edges`, the edges of the photograph and of its labels, take much memory. They are None if `trace` is False.
     """
     faults: list[Fault] = []
     place = inline.shown(item.truth)

@@ -80,7 +80,8 @@ def _of_storing(pixels: np.ndarray, values: np.ndarray, unexpected: np.ndarray, 
 def black_and_white(present: set[int], described: Values) -> str:
     """Return advice to list the values of black-and-white masks under the key `values` of a user's YAML file.
 
-    `present`: the values in label files. The advice is "" if they are not black and white, or already in `values`.
+    `present`: the values in label files. The advice is "" if the files are no such masks. It is also "" if the value
+    of white pixels is already the value of a class.
     """
     bright = max(present, default=0)
     if (

@@ -20,9 +20,10 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels to make a missing first class in REST, such as "background", a sure fault.
+"""If the first class is called "background" or another name in REST, and never occurs, that is a possible fault.
 
-With ENOUGH or more label files, a single ignored pixel makes it a sure fault.
+It is a sure fault if at least this share of the pixels, 0 to 1, is ignored. With ENOUGH or more label files, it is a
+sure fault if a single pixel is ignored.
 """
 FEW_CLASSES = 4
 """Ignored pixels make a missing last class a sure fault only in benchmarks of at most this number of classes."""
@@ -174,7 +175,8 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
     """Return True if a missing first class is a sure fault, False for a possible fault, None for no fault.
 
-    The first class is missing if `step` is 1. If `step` is −1, the last class is missing, and the result is None.
+    If `step` is 1, the first class is missing. If `step` is −1, the last class is missing. The result is then None, so
+    only the votes of `plausibility` can indicate a fault.
     """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]

@@ -58,9 +58,9 @@ BAD = 0.5
 GOOD = 0.75
 """Another order or shift of the labels is suggested only if at least this share of the votes supports it."""
 BETTER = 0.3
-"""Another order or shift is suggested only if its share of votes exceeds that of the unchanged labels by this."""
+"""To suggest another order or shift, its share of votes must exceed the unchanged labels' share by at least this."""
 NEAR = 0.1
-"""A more common mistake replaces the best suggestion if its share of votes is lower by at most this."""
+"""Of all explanations whose share of votes is at most this below the best share, the most common is suggested."""
 
 
 @dataclass(frozen=True)

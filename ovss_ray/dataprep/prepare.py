@@ -62,7 +62,7 @@ def _find(name: str | None) -> tuple[Benchmark, Plan]:
 
 
 def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, str]]:
-    """Yield the result of `do` for each file. From FEW files on, Ray workers create all files except the first."""
+    """Yield the result of `do` for each file. If there are at least FEW files, Ray workers create all but the first."""
     if len(steps) < FEW:
         yield from map(do, steps)
         return

@@ -1,4 +1,4 @@
-"""Functions that mirror, turn or transpose arrays, in order to undo such errors in label maps."""
+"""Functions that mirror, turn or transpose arrays. They restore label maps that were mirrored, turned or transposed."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ UPRIGHT: dict[int, Symmetry] = {
 }
 """EXIF orientation → symmetry that turns an array (H, W) of stored pixels upright."""
 STORED = "drawn on the stored pixels, while the photographs are turned upright by their EXIF orientation"
-"""Description, for messages, of label files that fit photographs as stored, not as turned by EXIF orientation."""
+"""Words of a message on label files that fit the photographs only if the EXIF orientation is not applied."""
 MIRRORED: dict[str, Symmetry] = {
     "flipped left to right": UPRIGHT[2],
     "flipped upside down": UPRIGHT[4],

@@ -42,7 +42,7 @@ def items(root: str, split: str) -> Items:
 
 
 def _by_frame(folder: str, ending: str) -> dict[str, str]:
-    """Return `city_sequence_frame`, such as ulm_000000_000019 → address, for files whose names end in `ending`."""
+    """Map frames, such as "ulm_000000_000019", to the addresses of files named FRAME + `ending`. Skip other files."""
     return {uri.rpartition("/")[2].removesuffix(ending): uri for uri in files.walk(folder) if uri.endswith(ending)}
 
 

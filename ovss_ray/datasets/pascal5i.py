@@ -20,14 +20,14 @@ maps have the names of the episodes, the stage `predictions` reads them without 
 The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
 FB-IoU. The metric `miou` of our report also averages over background; papers do not report this figure. A method that
 segments one class at a time gets "background" and the class, without the stuff classes; the report states this.
-`pascal5i` stands for all four folds.
+The benchmark name `pascal5i` selects all four folds.
 
-Every episode is evaluated once, at the size of its label file. The order does not matter, since results are sums.
-Fusioner does the same with its option --test_with_org_resolution. HSNet and LSeg evaluate 1000 episodes. Since
-the lists are shorter, both repeat them, so some episodes count more often. HSNet and LSeg also resize
-photographs and labels to a square of 400 or 480 pixels. HSNet also receives another photograph of the class. Except for
-these differences, their figures are comparable with ours. A paper's figure for the whole data set is the mean of its
-four folds.
+Every episode is evaluated once, at the size of its label file, as in Fusioner with the option
+--test_with_org_resolution. The order of the episodes does not matter, since results are sums over episodes. HSNet and
+LSeg evaluate 1000 episodes. Since the lists are shorter, both repeat the lists, so some episodes count more often.
+HSNet and LSeg also resize photographs and labels to a square of 400 or 480 pixels. HSNet also receives another
+photograph of the class. Except for these differences, their figures are comparable with ours. A paper's figure for the
+whole data set is the mean of its four folds.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,8 @@ pascal_context:459        all classes, including "unknown"; only 345 occur in va
 pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP); others are not counted
 pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). The same
                           index means different classes in the two orders, also in predictions
-pascal_context:60         "background", which is the label of all other pixels, then the 59 classes (mmsegmentation)
+pascal_context:60         "background" first, then the 59 classes. Every other pixel is background
+                          (mmsegmentation)
 pascal_context:59-json, pascal_context:60-json   the same classes, with the labels of a JSON file (see below)
 
 For 59 and 60 classes, SAN, CAT-Seg, FC-CLIP and mmsegmentation read the labels from a JSON file. This file is

@@ -74,10 +74,10 @@ def _report(
 
 
 def _with_changes(plan: RunPlan, listed: Mapping[str, pa.Table], progress: Progress) -> RunPlan:
-    """Return the plan with the manifests `listed`, and with digests of the files in them (see changes.looked_up).
+    """Return the plan with the manifests `listed`, to which digests of the photographs and label files are added.
 
-    A digest shows whether a file has changed since its image was scored. The manifests are also saved. Label maps of
-    changed photographs are deleted. A message states how many images are scored again because of changed files.
+    A digest (see changes.looked_up) shows whether a file has changed since its image was scored. The manifests are
+    also saved. Predicted label maps of changed photographs are deleted. A message counts the images to score again.
     """
     tables = {}
     for name, table in listed.items():

@@ -1,4 +1,8 @@
-"""Handling of interrupts (Ctrl-C and SIGTERM): they end the process, or are delayed until a block ends."""
+"""Handling of interrupts (Ctrl-C and SIGTERM).
+
+In a `with` block of `ends_process`, an interrupt ends the process. In a `with` block of `held`, an interrupt is delayed
+until the block ends.
+"""
 
 import os
 import signal

@@ -44,7 +44,7 @@ class Status:
     """seconds since the latest sign of progress, such as an image that was started or finished"""
     deaths: int
     redone: int
-    """number of times that a pool has started an image again; the maximum over all pools"""
+    """number of restarts of images in a pool, all images together; the number of the pool with the most restarts"""
     busy: dict[str, tuple[str, ...]]
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]
@@ -112,8 +112,9 @@ class Ledger:
     ) -> tuple[str, dict[str, str]]:
         """Register the images that a worker is about to process. Images that it registered earlier count as finished.
 
-        `alone`: True if these images were already registered as a part of a batch or block. They are then not counted
-        as restarts. `good`: True if at least one of the finished images has no error, as in `end`.
+        `alone`: True if the worker has already registered these images as a part of a larger batch or block. The
+        repeated registration then does not count as a restart of the images. `good`: True if at least one of the
+        finished images has no error, as in `end`.
 
         Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
         image → verdict, for images whose earlier workers have died. A verdict is the reason to skip the image, or "" to

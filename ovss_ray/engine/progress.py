@@ -142,7 +142,7 @@ class Relay(Counts):
 class Exported(Relay):
     """Listener that notifies another listener, and sends the numbers to the run's ledger.
 
-    `ledger` is the Ray actor, or None before the first round.
+    `ledger` is the Ray actor of the ledger, or None before the run has started this actor.
     """
 
     def __init__(self, inner: Progress, folder: RunFolder) -> None:

@@ -56,7 +56,11 @@ class GroupSums:
     """Sums of confusion cells over each of G groups of photographs. Addition is exact, associative and commutative."""
 
     cells: np.ndarray
-    """(G, 3, L) int64: three pixel counts per label. 0: correct; 1: in the ground truth; 2: in the prediction."""
+    """(G, 3, L) int64: three pixel counts for each group and label.
+
+    Index 0 of the middle axis: correct pixels of the label. 1: its pixels in the ground truth. 2: its pixels in the
+    prediction.
+    """
     images: np.ndarray
     """(G,) int64: number of measured images in each group"""
 
@@ -101,10 +105,11 @@ class GroupSums:
 
 
 def _sums(cells: np.ndarray) -> ClassSums:
-    """Return the ClassSums of R resamples from pixel counts (R, 3, L) like GroupSums.cells, without the mIoU per image.
+    """Return the ClassSums of R resamples. `cells`: pixel counts (R, 3, L), with the last two axes of GroupSums.cells.
 
-    The number of photographs is set to MANY, so that class_sums.widened does not change the values. Its correction of
-    the narrowness bias is for a bootstrap. A jackknife does not have this bias.
+    The returned sums for the mIoU per image are 0, since they are not used. The number of photographs is set to MANY,
+    so that class_sums.widened does not change the values. Its correction of the narrowness bias is for a bootstrap. A
+    jackknife does not have this bias.
     """
     none = np.zeros(len(cells), np.int64)
     return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))

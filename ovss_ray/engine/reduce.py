@@ -12,7 +12,7 @@ from ovss_ray.runs.records import Settled
 
 P = TypeVar("P")
 FEW = 4096
-"""Maximum number of part files (files of records) that are read in this process. More files are read by Ray tasks.
+"""Maximum number of part files (files of records) for which this process reads all of them, without Ray tasks.
 
 A run writes about 256 files. Reading one takes milliseconds, but starting the process of a task takes a second."""
 
@@ -20,13 +20,13 @@ A run writes about 256 files. Reading one takes milliseconds, but starting the p
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], fan_in: int = 16, few: int = FEW
 ) -> tuple[Settled, P | None]:
-    """Return which records of a folder count, and the sum of their partial results (None for no records).
+    """Return the valid records of a folder, and the sum of their partial results (None if there are no records).
 
-    At most one record per image counts (see records.settle). If `among` is a manifest, only its images count. `of`
-    returns the partial result of a table of records, such as the sums of metrics.
+    At most one record per image is valid (see records.settle). If `among` is a manifest, only records of its
+    images are valid. `of` returns the partial result of a table of records, such as the sums of metrics.
 
     Up to `few` part files are read in this process. If there are more, this process first reads all files to select the
-    records that count. Ray tasks then read the files again, and each task sums at most `fan_in` partial results.
+    valid records. Ray tasks then read the files again, and each task sums at most `fan_in` partial results.
     The addition is exact, associative and commutative, so the order does not matter.
     """
     if len(records.parts(folder)) <= few:

@@ -29,7 +29,9 @@ If Ray has not restarted the workers of a dead node within the same time, they c
 STALL = 3
 """Factor: a run counts as hung after STALL × deadline seconds (at least START) without a started or finished image."""
 READER = 5.0
-"""Maximum seconds to wait for the thread that reads the stream of a failed round"""
+"""Maximum seconds to wait for the thread that reads the receipts of a failed round.
+
+A round is an attempt to evaluate the remaining images (see evaluate.ROUNDS)."""
 START = 60.0
 """Minimum seconds without a started or finished image before a run counts as hung.
 
@@ -98,10 +100,10 @@ class Watch:
         return max(STALL * self.deadline, START)
 
     def end_round(self) -> None:
-        """Kill the workers that a failed round has left, so that calls that wait for them fail at once.
+        """Kill the workers that are left after a failed round. Calls that wait for these workers then fail at once.
 
-        Also wait up to READER seconds for the thread that reads the stream. If this thread still called Ray during
-        Ray's shutdown, Ray would end this process with status 1. After a successful round, no workers are left.
+        Also wait up to READER seconds for the thread that reads the round's receipts. If this thread still called Ray
+        during Ray's shutdown, Ray would end this process with status 1. After a successful round, no workers are left.
         """
         if not connection.answers():
             return

@@ -19,7 +19,7 @@ commutative. `result()` returns {key: value}. The module may also define
     per_image       function: n records → {key: (n,) float64}, for the list of images
     counts          key → description, for the integers of `Partial.counted()`: {key: integer}
     on_request      True: a metric of this package that a run measures only if its config lists the metric
-    federated       True: the benchmark must list the classes that each image was searched for, as lvis does
+    federated       True: the benchmark, like lvis, must list the classes that annotators searched for in each image
     sums            pyarrow struct type of the fields of Partial, for compact files (see runs.compact). If the fields
                     are not integers or arrays of integers, Partial defines `folded()` → dict and `of_folded(dict)`
 
@@ -69,7 +69,7 @@ FOLD = "fold"
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""Further keys that a user's metric must not have: (place, key), as in `_keys` → owner of the key, for messages."""
+"""Further keys that a user's metric must not have. The mapping is (place, key) → owner of the key; see `_keys`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,14 +278,14 @@ def load_own(names: tuple[str, ...]) -> tuple[Metric, ...]:
 def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> None:
     """Raise OvssError if a metric is for federated benchmarks only, and a benchmark is not federated.
 
-    `names`: metrics of a config. `federated`: benchmark → True if it lists which classes each image was searched for.
+    `names`: metrics of a config. `federated`: benchmark → True if it is federated (see the docstring of this package).
     """
     others = [name for name, searched in federated.items() if not searched]
     for name in names:
         if others and load(name).federated:
             raise OvssError(
-                f"the metric {name} needs to know which classes each image was searched for, and {others[0]} does not "
-                "list them. Use it with --benchmark lvis alone, or delete it from `metrics:`"
+                f"the metric {name} needs lists of the classes that annotators searched for in each image. The "
+                f"benchmark {others[0]} has no such lists. Use --benchmark lvis alone, or delete {name} from `metrics:`"
             )
 
 

@@ -37,9 +37,10 @@ _MOST = 254
 
 
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray] | None:
-    """Return the pixels of each value (see this module) in truth, prediction and both; None for 255 labels or more.
+    """Return the number of pixels of each value v in truth, prediction and both; None for 255 labels or more.
 
-    `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
+    The docstring of this module defines v. `truth` and `prediction` have the same size (H, W). `truth` has labels or
+    IGNORE; `prediction` has classes or NONE.
     """
     labels = len(question.labels)
     if labels > _MOST:

@@ -62,8 +62,8 @@ class Counter:
     def __call__(self, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
         """Return the Cells of one image, sorted by truth, then by prediction with NONE last.
 
-        `truth` (H, W) has label indices or IGNORE, `prediction` (H, W) label indices or NONE, of any integer dtypes.
-        Raises OvssError if the sizes differ or a value is out of range.
+        `truth` (H, W) has label indices or IGNORE; `prediction` (H, W) has label indices or NONE. Both may have any
+        integer dtype. Raises OvssError if the sizes differ or a value is out of range.
         """
         if truth.shape != prediction.shape:
             raise OvssError(
@@ -142,8 +142,8 @@ class Partial:
         named = cells["prediction"] != NONE
         if (largest := max(of.max(initial=0) for of in (cells["prediction"][named], cells["truth"]))) >= labels:
             raise OvssError(
-                f"these records have label indices up to {largest}, but the benchmark has {labels} labels. Perhaps "
-                "another version of the benchmark was scored: choose a new --out"
+                f"the run's records have label indices up to {largest}, but the benchmark has {labels} labels, "
+                "counted from 0. Perhaps the records are from another version of the benchmark. Choose a new --out"
             )
         counts = np.zeros((labels, labels + 1), np.int64)
         np.add.at(counts, (cells["truth"], np.where(named, cells["prediction"], labels)), cells["pixels"])

@@ -88,10 +88,10 @@ class Result:
         }
 
     def counted(self) -> dict[str, int]:
-        """Return four numbers by name.
+        """Return four numbers by name: two numbers of episodes, two numbers of classes.
 
-        Episodes: the counted ones, and those without a pixel of their class, which do not count. Classes: the classes
-        in counted episodes, and all classes of the fold.
+        `episodes`: episodes that count. `without_foreground`: episodes that do not count, since their truth has no
+        pixel of their class. `classes_seen`: classes of the counted episodes. `classes_of_fold`: all classes.
         """
         return {
             "episodes": self.total.images,
@@ -109,9 +109,9 @@ class Resampled:
     """
 
     sums: ClassSums
-    """sums over the episodes of each resample: R rows"""
+    """pixel counts per class, summed over the episodes of each resample; the arrays have R rows"""
     of_all: ClassSums
-    """sums over all episodes: a single row"""
+    """pixel counts per class, summed over all episodes of the run; the arrays have one row"""
 
     def result(self) -> dict[str, np.ndarray]:
         """Return all values by name, (R,) float64 percent; NaN if no episode of the run is counted.

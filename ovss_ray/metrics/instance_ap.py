@@ -1,8 +1,8 @@
 """Mask AP by COCO's rules. The boxes of a detector are the prompts of the evaluated method.
 
 The class of a mask is the method's best class among the classes of the benchmark's groups (see Question.named). The
-score of a mask is the detector's score of its box. The values equal those of pycocotools' COCOeval with iouType "segm",
-if its results file has masks without boxes:
+score of a mask is the detector's score of its box. The values equal those of pycocotools' COCOeval with iouType "segm"
+for a results file without boxes. (If the file has boxes, COCOeval takes the area of a box as the area of its mask.)
 
     instance_ap        mean over classes and IoU thresholds 0.50, 0.55, … 0.95
     instance_ap_50, _75                   at the threshold 0.50, 0.75

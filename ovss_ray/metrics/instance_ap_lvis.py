@@ -1,7 +1,7 @@
 """Mask AP by LVIS's rules. The boxes of a detector are the prompts of the evaluated method.
 
 LVIS does not annotate every class in every image. First, the 300 masks with the best scores in an image are selected. A
-mask counts only if its class is annotated in the image, or was searched for and is absent (`neg_category_ids`). If a
+mask counts only if its class has an annotated instance in the image, or is listed as absent (`neg_category_ids`). If a
 class may have unmarked instances (`not_exhaustive_category_ids`), its masks without a match are ignored. Empty masks
 and instances without an area do not count. There are no crowds. All other rules are those of `instance_ap`:
 
@@ -10,7 +10,7 @@ and instances without an area do not count. There are no crowds. All other rules
     instance_ap_lvis_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
 
 The values of the groups rare, common and frequent of the benchmark `lvis` are APr, APc and APf. All values equal those
-of the lvis package 0.5.3 with iou_type "segm", if its results file has masks without boxes. The package also reads a
+of the lvis package 0.5.3 with iou_type "segm", for a results file without boxes. The package also reads a
 field `ignore`, which no annotation of LVIS has. Classes without an instance are left out of the means. If no image has
 a mask, all values are NaN. Values are percent.
 

@@ -81,8 +81,8 @@ class Partial:
         )
         if label.max(initial=0) >= labels:
             raise OvssError(
-                f"these records have label indices up to {label.max()}, but the benchmark has {labels} labels. Perhaps "
-                "another version of the benchmark was scored: choose a new --out"
+                f"the run's records have label indices up to {label.max()}, but the benchmark has {labels} labels, "
+                "counted from 0. Perhaps the records are from another version of the benchmark. Choose a new --out"
             )
         ious = np.rint(100.0 * intersection / np.maximum(union, 1) * UNITS).astype(np.int64)
         sums = np.zeros(labels, object)

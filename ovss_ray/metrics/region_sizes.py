@@ -45,7 +45,7 @@ counts = {f"regions_{size}": f"{size} regions" for size in SIZES}
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
     """Return the fields of `schema`: counts for each size of regions, (3,) int64 each, in the order of SIZES.
 
-    `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
+    `truth` (H, W): label indices or IGNORE. `prediction` (H, W): class indices or NONE.
     """
     import cv2  # imported here: the import takes tenths of a second, and configs and reports do not need it
 

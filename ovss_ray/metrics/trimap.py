@@ -37,7 +37,7 @@ headings = {f"trimap_{width}": f"within {width} px" for width in WIDTHS}
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
     """Return the numbers of counted and correct pixels in each band, (W,) int64 each, in the order of WIDTHS.
 
-    `truth` (H, W) has labels or IGNORE, `prediction` (H, W) classes or NONE, of the same size.
+    `truth` (H, W): label indices or IGNORE. `prediction` (H, W): class indices or NONE.
     """
     near = contours.distances(truth)
     band = (near <= WIDTHS[-1]) & (truth != IGNORE)

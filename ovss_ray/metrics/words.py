@@ -110,8 +110,8 @@ class Partial:
                 cells[label, NOTHING if word == NONE else names[word]] += pixels
         if (largest := max((label for label, _ in cells), default=0)) >= labels:
             raise OvssError(
-                f"these records have label indices up to {largest}, but the benchmark has {labels} labels. Perhaps "
-                "another version of the benchmark was scored: choose a new --out"
+                f"the run's records have label indices up to {largest}, but the benchmark has {labels} labels, "
+                "counted from 0. Perhaps the records are from another version of the benchmark. Choose a new --out"
             )
         return cls(images, dict(words), dict(cells))
 

@@ -164,7 +164,7 @@ class ImageTower(nn.Module):
         return self.tokens(patches), patches.shape[-2:]
 
     def tokens(self, patches: Tensor) -> Tensor:
-        """Return the first block's input (B, 1 + h'·w', width) of patch features (B, width, h', w')."""
+        """Convert patch features (B, width, h', w') to the first block's input (B, 1 + h'·w', width)."""
         first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         x = torch.cat([first, patches.flatten(2).transpose(1, 2)], 1)
         return self.ln_pre(x + self.positions(patches.shape[-2:]))

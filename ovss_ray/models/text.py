@@ -132,9 +132,9 @@ class Classifier:
 
     @classmethod
     def of(cls, rows: Tensor, counts: Sequence[int]) -> "Classifier":
-        """Return the classifier of prompt embeddings (N, D), sorted by class.
+        """Return the classifier whose attribute `rows` is the argument: prompt embeddings (N, D), sorted by class.
 
-        `counts` (K,) are the numbers of prompts of the classes.
+        `counts` (K,): the number of prompts of each class.
         """
         lengths = np.array(counts)
         ends = np.cumsum(lengths)
@@ -201,7 +201,7 @@ def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -
 
 
 def _digest(tower: Any) -> str:
-    """Return the digest of a text tower's weights, a space, and the tower's device, such as "cuda:0".
+    """Return a text such as "0f3a… cuda:0": the digest of a text tower's weights (24 hex digits), and its device.
 
     Towers with the same result share cached embeddings.
     """
@@ -229,7 +229,7 @@ def templates(vocabulary: Vocabulary, default: str) -> tuple[str, ...]:
 
 
 def first_of_equal(vocabulary: Vocabulary) -> np.ndarray:
-    """Return, for each class, the index of the first class with the same text in `whole_names`, (K,) uint16.
+    """Return (K,) uint16: for each class, the index of the first class with the same text in `whole_names`.
 
     Texts are compared in lower case. Classes with equal texts have equal scores, except for rounding errors. So that
     rounding errors do not decide between these classes, label maps use only the first of them.

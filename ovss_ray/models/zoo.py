@@ -264,7 +264,7 @@ def _setting(name: str) -> str:
 
 
 def verify(name: str, file: Path) -> Path:
-    """Return `file`. Raises OvssError if its size or SHA-256 differs from Weights, where None means "not checked"."""
+    """Return `file`. Raises OvssError if its size or SHA-256 differs from the known value (None: not known)."""
     weights = weights_of(name)
     size = file.stat().st_size
     if weights.bytes not in (None, size):

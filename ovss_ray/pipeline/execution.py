@@ -36,7 +36,7 @@ def plan(stages: Sequence[StageConfig], initial: Iterable[str], wanted: Iterable
         if missing := needed[position] - available:
             raise OvssError(
                 f"stage {position} ({stage.use!r}) needs column {', '.join(map(repr, sorted(missing)))}, which no "
-                f"earlier stage writes; available: {sorted(available)}. Add a stage that writes it before this one"
+                f"earlier stage writes; available: {sorted(available)}. Before this stage, add a stage that writes it"
             )
         available |= set(stage.writes())
     if missing := set(wanted) - available:

@@ -1,4 +1,4 @@
-"""Arrays that stages need once per run, such as text embeddings of names, from the cache or computed."""
+"""Arrays that a stage computes once per run or finds in the cache, such as text embeddings of names."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -20,8 +20,9 @@ def arrays(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (cache key, array) for every stage and vocabulary for which the stage prepares an array.
 
-    `stages` are pairs (place, stage) in the order of the run. A place says where the stage runs, such as a pool.
-    `compute(place, stage, vocabularies)` returns the arrays of the vocabularies that have no array in the cache.
+    `stages` are pairs (place, stage) in the order of the run. The place is where the stage runs, such as a pool.
+    `compute(place, stage, vocabularies)` returns one array per vocabulary. It is called only with vocabularies whose
+    array is not in the cache.
     If a stage gives images their own words, this stage and all later stages get no arrays. Their vocabularies are not
     known before the run.
     """

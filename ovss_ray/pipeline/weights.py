@@ -24,7 +24,8 @@ def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str)
                 raise OvssError(f"node {node}: {failure}") from failure
             if digest != expected[stage.use]:
                 raise OvssError(
-                    f"node {node} has other weights of {stage.use}: {', '.join(map(str, stage_files))} has the SHA-256 "
-                    f"{digest}. On the machine of the command, it is {expected[stage.use]}. Copy the file from that "
-                    "machine to this node, or pass a path or URI that all nodes can read"
+                    f"node {node} has other weights of {stage.use} than the machine where the command was started. "
+                    f"SHA-256 of {', '.join(map(str, stage_files))}: {digest} on the node, {expected[stage.use]} on "
+                    "the other machine. Copy the file from that machine to this node, or pass a path or URI that all "
+                    "nodes can read"
                 )

@@ -181,9 +181,9 @@ def _other_names(first: Reading, second: Reading, ids: Sequence[str]) -> str:
 
 
 def _own_words(first: Reading, second: Reading) -> bool:
-    """Return whether one of two runs has words of the user. If so, their vocabularies need not be equal.
+    """Return whether at least one of two runs has words of the user in place of the benchmark's classes.
 
-    The words of both runs are mapped to the same labels.
+    Such runs can be paired although their vocabularies differ, since all words are mapped to the same labels.
     """
     return any(reading.card.get("words") for reading in (first, second))
 

@@ -119,7 +119,7 @@ def _relations(relations: Relations | None) -> dict[str, Any] | None:
 
 
 def _values(reading: Reading) -> dict[str, Any]:
-    """Return key → value of the results of all metrics, for the keys in a metric's `headings`."""
+    """Return key → value for all metrics, such as {"miou": 54.3}. A metric's keys are those in its `headings`."""
     results = [(metric.headings, values.result()) for metric, values in reading.results()]
     return {key: _plain(result[key]) for headings, result in results for key in headings if key in result}
 

@@ -120,10 +120,10 @@ def by_frequency(reading: Reading) -> Reading:
 
 
 def by_size(reading: Reading) -> list[SizeScore]:
-    """Return the scores of pairs of an image and a class, by the class's share of the image's counted pixels.
+    """Return one SizeScore per size bucket, in the order of SHARES.
 
-    All regions of a class in an image are one pair, since records only count the pixels per class. Raises OvssError if
-    the reading has no confusion cells.
+    A pair is an image and a class in its ground truth. All regions of the class in the image are one pair, since
+    records only count the pixels per class. Raises OvssError if the reading has no confusion cells.
     """
     pixels, correct, iou, share = _pairs(_cells(reading))
     bucket = np.searchsorted(list(SHARES.values()), share, "right") - 1
@@ -185,7 +185,10 @@ def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[
     for name, words in merge.items():
         for index in dict.fromkeys(index_of(word, named, len(labels)) for word in words):
             if target[index]:
-                raise OvssError(f"the class {labels[index]!r} is merged into {target[index]!r} and into {name!r}")
+                raise OvssError(
+                    f"the class {labels[index]!r} is merged into {target[index]!r} and into {name!r}. List it "
+                    "in only one --merge"
+                )
             target[index] = name
     return target
 

@@ -239,7 +239,7 @@ def _of_a_fold(groups: Mapping[str, Sequence[int]], labels: int) -> bool:
 
 
 def check_images(readings: Mapping[str, Reading], option: str) -> None:
-    """Raise OvssError if sums have replaced the records of single images. `option` is the option that needs them."""
+    """Raise OvssError if sums have replaced the records of single images. `option`: the option that needs records."""
     for name, reading in readings.items():
         if reading.total.compact:
             raise OvssError(

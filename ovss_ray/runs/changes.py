@@ -1,9 +1,10 @@
 """Detection of files that have changed since they were scored, so that their images are scored again.
 
 A record holds the digests of its photograph and label file, and their stamps (size and times) from the listing.
-When a run resumes, it compares the stamps, since this is cheap. A file is read only if stamps or digests disagree (see
-`looked_up`). Then the digest of its content goes into the manifest, and records with another digest no longer count
-(see records.settle). This also works for records that another machine wrote, and after the manifest was deleted.
+When a run resumes, it compares these stamps with the current stamps of the files, since this is cheap. A file is read
+only if stamps differ or are unknown, or if records disagree on its digest (see `looked_up`). Then the digest of its
+content goes into the manifest, and records with another digest no longer count (see records.settle). This also works
+for records that another machine wrote, and after the manifest was deleted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

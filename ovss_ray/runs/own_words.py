@@ -73,14 +73,14 @@ def with_images(config: RunConfig) -> RunConfig:
         return config
     if len(listed) > 1:
         raise OvssError(
-            f"--vocabulary: {next(path for path, _ in listed if path)} has words of each image. So all benchmarks of "
-            f"the run must use this file, with the same value of `add`: {', '.join(config.benchmarks)}. Evaluate "
-            "benchmarks without this file in another run"
+            f"--vocabulary: the file {next(path for path, _ in listed if path)} lists words for each image. So all "
+            f"benchmarks of the run ({', '.join(config.benchmarks)}) must use this file, and the same value of `add`. "
+            "Evaluate the other benchmarks in another run"
         )
     if finders := [stage.use for stage in config.stages() if stage.gives_words()]:
         raise OvssError(
-            f"--vocabulary has words of each image, but the stage {finders[0]!r} of this config also provides words. "
-            "Use a config without this stage, such as san_tiny"
+            "the file of --vocabulary lists words for each image, but the stage "
+            f"{finders[0]!r} of this config also provides words. Use a config without this stage, such as san_tiny"
         )
     ((path, added),) = listed
     base = {"base": True} if added else {}
@@ -234,8 +234,8 @@ def _spelled(names: Names) -> list[str]:
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
     """Return folded name → indices of the labels that it can mean.
 
-    If the name equals whole labels, they are these labels. Else, if it is a name of classes, they are the labels of
-    these classes. Else, they are the labels that have the name as a part between commas.
+    The first of three rules that finds a label decides. 1. The label equals the name. 2. The label belongs to a class
+    that has the name. 3. The name is a part of the label between commas, such as "auto" in "car, auto, motorcar".
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels

@@ -141,7 +141,7 @@ class Settled:
     changed: int = 0
     """number of images whose files have changed since one of their good records (without an error) was written"""
     due: int = 0
-    """number of images with good records of which none counts any more, so that the images must be scored again"""
+    """number of images that must be scored again, since none of their good records counts any more"""
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
@@ -191,8 +191,8 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
     """Return columns that decide which records count: image_id, `place` (int64), `good`, `digested`, `whole` (bool).
 
     `place`: part file's number << 32, plus row. `good`: the record has no error. `digested`: it has digests of its
-    files. `whole`: the row is an image of a compact file. Of the columns DIGESTS, those that the manifest has filled
-    are returned, too. A long table is memory-mapped.
+    files. `whole`: the row is one image of a compact file, not a record. Each of the columns DIGESTS that is not empty
+    in the manifest is returned, too. A long table is memory-mapped.
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})

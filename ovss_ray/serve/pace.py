@@ -48,9 +48,10 @@ class Pace:
         return replace(self, factor=factor, when=time.monotonic())
 
     def pixels(self, seconds: float, most: int) -> int:
-        """Return the largest image that takes at most SHARE of `seconds`, in pixels; at least LEAST, at most `most`.
+        """Return the number of pixels of the largest image that takes at most the fraction SHARE of `seconds`.
 
-        If the time does not depend on the image's size, return `most`.
+        A result below LEAST is raised to LEAST. A result above `most` is then lowered to `most`. If the time does not
+        depend on the image's size, the result is `most`.
         """
         room, each = SHARE * seconds - self.factor * self.fixed, self.factor * self.each
         return min(most, max(LEAST, int(1e6 * room / each))) if each else most

@@ -10,7 +10,7 @@ from ovss_ray.serve.pace import Pace, slowest
 from ovss_ray.serve.row import Kind
 
 Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures] | None]]]
-"""Function that collects the values of all replicas: name of a pool → values per replica; None: no answer in time"""
+"""Async function that returns: name of a pool → Figures of each of its replicas; None if the pool answers too late"""
 PERIOD = 2.0
 """Seconds between two requests for the replicas' state"""
 LINES = 1000
@@ -70,11 +70,11 @@ class Watch:
         return [pool for pool in pools if pool in self.figures and not self.figures[pool]]
 
     def pixels(self, pools: Sequence[str], kind: Kind, seconds: float, most: int) -> int:
-        """Return the largest image, in pixels, that pools can answer within `seconds`, at most `most`."""
+        """Return the number of pixels, at most `most`, of the largest image that pools can answer within `seconds`."""
         return self._pace(pools, kind).pixels(seconds, most)
 
     def seconds(self, pools: Sequence[str], kind: Kind, pixels: int) -> tuple[float, int]:
-        """Return the seconds that an image takes in all pools, and the smallest number of replicas of a pool."""
+        """Return the seconds that an image takes in all pools, and the replica count of the pool with the fewest."""
         replicas = min((len(self._paces.get(pool, ())) for pool in pools), default=0)
         return self._pace(pools, kind).seconds(1, pixels), replicas
 

@@ -17,7 +17,7 @@ IGNORE = 65535
 """Value in the column `truth` for a pixel that is not evaluated."""
 NONE = 65534
 """Value in the column `prediction` for a pixel without a predicted class. The pixel is a false negative for its true
-class, but a false positive for no class."""
+class. It is not a false positive for any class."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Instances:
     absent: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
     """(n,) uint16: labels that were searched for in the image and are absent, if the data set lists them"""
     partial: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
-    """(n,) uint16: labels whose instances may not all be annotated in the image; empty without such a list"""
+    """(n,) uint16: labels whose instances may not all be annotated in the image, if the data set lists them"""
 
     def label_map(self) -> np.ndarray:
         """Return (H, W) uint16: at each pixel, the label of the COUNTED instance with the smallest annotated area.

@@ -73,8 +73,8 @@ class LabelCounts:
             )
             if label.max(initial=0) >= labels:
                 raise OvssError(
-                    f"these records have label indices up to {label.max()}, but the benchmark has {labels} labels. "
-                    "Perhaps another version of the benchmark was scored: choose a new --out"
+                    f"the run's records have label indices up to {label.max()}, but the benchmark has {labels} labels, "
+                    "counted from 0. Perhaps the records are from another version of the benchmark. Choose a new --out"
                 )
             for total, of_field in zip(sums, pixels, strict=True):
                 np.add.at(total, label, of_field)

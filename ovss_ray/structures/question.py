@@ -43,7 +43,7 @@ class Question:
         if len(wrong):
             raise OvssError(
                 f"{len(wrong)} pixels of the prediction have values such as {wrong[0]}; there are {len(self.index)} "
-                f"classes. Write class indices, counted from 0, or {NONE} for no class"
+                f"classes. Valid values are class indices below {len(self.index)}, and {NONE} for no class"
             )
         return self._table[prediction]
 

@@ -73,7 +73,7 @@ def places(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
-    """Return the index of the class that `word` refers to: a label, a name in a label, or an index as text.
+    """Return the index of the class to which `word` refers. `word` is a label, a name in a label, or an index as text.
 
     `named` is the result of `places`, `labels` the number of labels.
 

@@ -110,6 +110,6 @@ def as_classes(prediction: np.ndarray, words: Words, classes: Vocabulary) -> np.
     if len(wrong):
         raise OvssError(
             f"{len(wrong)} pixels of the prediction have values such as {wrong[0]}; the image has {len(names)} words. "
-            f"Write indices into its words, counted from 0, or {NONE} for no word"
+            f"Valid values are word indices below {len(names)}, and {NONE} for no word"
         )
     return table[prediction]

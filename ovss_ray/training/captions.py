@@ -113,7 +113,7 @@ def implied(name: str, caption: str) -> bool:
 
 
 def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
-    """Return CLIP's loss in both directions: `to_name` from regions to captions, `to_region` from captions to regions.
+    """Return a dict of CLIP's losses: `to_name` from regions to captions, and `to_region` from captions to regions.
 
     `to_region` is halved. `logits` are (R, captions). `target` (R,) is the caption index of each region; regions may
     share a caption. `shown` (R, captions) bool is False for pairs that the loss leaves out. The first `positives`

@@ -1,4 +1,7 @@
-"""Initial CLIP of SCAN's trainings. An exported file has only the weights that differ from the shipped CLIP."""
+"""Initial CLIP of SCAN's trainings, and the choice of the weights that a training exports.
+
+If the project ships a CLIP for the variant of SCAN, weights that equal this CLIP's are not exported.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

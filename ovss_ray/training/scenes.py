@@ -76,9 +76,10 @@ def resized(scene: Scene, size: tuple[int, int]) -> Scene:
 
 
 def coverage(regions: np.ndarray, cell: int, count: int) -> np.ndarray:
-    """Return the fraction of each cell that each region covers, (count, H / cell, W / cell) float32.
+    """Return (count, H / cell, W / cell) float32: for each region, the fraction of each cell that the region covers.
 
-    `regions` (H, W) uint8 has the region index of each pixel, below `count`.
+    A cell is a square of `cell` × `cell` pixels. `regions` (H, W) uint8: the index of each pixel's region, below
+    `count`.
     """
     height, width = regions.shape
     cells = regions.reshape(height // cell, cell, width // cell, cell)

@@ -1,7 +1,7 @@
 """Filters from captions to words: nouns by WordNet or as in AutoSeg, noun phrases by spaCy, comma-separated names.
 
-Each filter returns word → number of occurrences, the most frequent first, then in the order of first occurrence.
-CaSED's filter is in cased.py.
+Each filter returns word → number of occurrences, the most frequent word first. Equally frequent words are in the order
+of first occurrence. CaSED's filter is in cased.py.
 """
 
 import re

@@ -37,9 +37,10 @@ def _class(word: str, reply: str, classes: Collection[str], most: int) -> str:
 def updated(
     prediction: np.ndarray, words: Sequence[str], mapped: Mapping[str, str], classes: Sequence[str]
 ) -> np.ndarray:
-    """Convert a label map (H, W) of indices into `words` to indices into `classes`.
+    """Return a label map (H, W) of class indices, from a label map (H, W) of word indices.
 
-    A word without an entry in `mapped` is mapped to `background`, which must be one of the classes.
+    Word indices are positions in `words`, class indices are positions in `classes`. `mapped`: word → class. A word
+    without an entry in `mapped` is mapped to `background`, which must be one of the classes.
     """
     table = np.array([classes.index(mapped.get(word, BACKGROUND)) for word in words], np.int64)
     return table[prediction]

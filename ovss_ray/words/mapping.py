@@ -57,7 +57,10 @@ class Mapping:
     rules: tuple[Rule, ...]
 
     def __call__(self, words: Sequence[Word], vocabulary: Vocabulary) -> Outcomes:
-        """Return the class of each word (see Outcomes). Raises OvssError if a table does not fit the vocabulary."""
+        """Return the class of each word (see Outcomes).
+
+        Raises OvssError if a table maps a word to a class that is not in `vocabulary`.
+        """
         result: Outcomes = [(NONE, "")] * len(words)
         for rule in self.rules:
             left = [i for i, (index, _) in enumerate(result) if index == NONE]
@@ -183,8 +186,8 @@ def _reached(classes: Sequence[dict[int, int]]) -> dict[int, tuple[int, int]]:
 def _closest(senses: dict[int, int], reached: dict[int, tuple[int, int]], minimum: Fraction) -> tuple[int, str]:
     """Return the class with the sense most similar to a sense of the word, by Wu-Palmer; the first class on ties.
 
-    `reached` is the result of `_reached`. The result is (NONE, "") if the similarity is below `minimum`, or if the word
-    has no senses.
+    The result is (class index, "wu-palmer"). If the similarity is below `minimum`, or if the word has no senses, the
+    result is (NONE, ""). `reached` is the result of `_reached`.
     """
     values = (
         (2 * nouns().depth(synset), up + reached[synset][0], reached[synset][1])

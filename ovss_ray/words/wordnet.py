@@ -65,7 +65,9 @@ class Nouns:
         return self._parts.get(form) or ("n" if form in self._lemmas else "")
 
     def morphy(self, form: str) -> list[str]:
-        """Return the lemmas that a form may stand for; [] if there are none. Upper and lower case differ.
+        """Return the lemmas of an inflected form, such as "leaf" and "leave" for "leaves"; [] if there are none.
+
+        Lemmas are in lower case, so the result for "Leaves" is [].
 
         The form itself is a candidate. For an irregular form, the other candidates are its lemmas in the section
         "exceptions". For a regular form, they are the results of SUFFIXES. The candidates that are lemmas of WordNet

@@ -98,7 +98,7 @@ def test_the_base_and_the_clip_decide_the_digest_and_not_where_they_lie(base: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"no base of captions: add --set retrieve\.captions=FILE"),
+        ({}, r"the stage retrieve has no base of captions to search\. Add --set retrieve\.captions=FILE"),
         ({"captions": "/none.txt"}, r"/none\.txt: file not found"),
         ({"variant": "alpha_clip_tiny"}, "is an AlphaCLIP; this stage needs a plain CLIP: .*clip_tiny"),
     ],

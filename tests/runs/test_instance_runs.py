@@ -224,5 +224,5 @@ def masks(images: list[list[tuple[int, bool, float]]]) -> Batch:
 
 def test_lvis_rules_are_refused_for_a_benchmark_that_does_not_list_what_was_searched_for(tmp_path: Path) -> None:
     config = with_boxes(tmp_path / "boxes.json", []) | {"metrics": ["instance_ap_lvis"]}
-    with pytest.raises(OvssError, match=r"scenes:instances does not list them\. Use it with --benchmark lvis alone"):
+    with pytest.raises(OvssError, match=r"scenes:instances has no such lists\. Use --benchmark lvis alone"):
         planned(tmp_path / "out", config)

@@ -112,7 +112,7 @@ def _classes(described: Description, base: str) -> Listed:
     if isinstance(described.classes, str):
         address = _address(base, described.classes)
         if not files.exists(address):
-            raise OvssError(f"classes: no such file: {address}. To list the classes here, write [road, sky]")
+            raise OvssError(f"classes: no such file: {address}. To list classes in place of a file, write [road, sky]")
         return class_files.read(address)
     return class_files.inline(described.classes, "classes")
 

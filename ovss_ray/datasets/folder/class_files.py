@@ -168,8 +168,8 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
         if not line.text.strip():
             raise OvssError(
                 f"{line.where} is empty, so the label values of the next lines are unclear. Remove the empty "
-                "line. If a label value belongs to no class, write the label value of each class in the description, "
-                "as in `values: [0, 2]`"
+                "line. If a label value belongs to no class, write the label value of each class in the YAML file of "
+                "the data set, as in `values: [0, 2]`"
             )
         if "\r" in line.text:
             raise OvssError(
@@ -187,8 +187,8 @@ def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
     """Return the rows of cells if the lines form a table, else None.
 
     Lines form a table if all have the same number of cells, at least two. This is enough in a .csv or .tsv. In other
-    files, at least one column must also have only numbers, or a title such as "name". Raises OvssError for a .csv
-    or .tsv whose lines have different numbers of cells.
+    files, there must also be a column of numbers, or a column with a title such as "name". Raises OvssError for a
+    .csv or .tsv whose lines have different numbers of cells.
     """
     stated = source.lower().endswith((".csv", ".tsv"))
     for mark in ("\t", ";", ","):
@@ -202,7 +202,8 @@ def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
             return cells
     if stated and any(mark in line.text for line in lines for mark in "\t;,"):
         raise OvssError(
-            f"{lines[0].where} begins a table whose lines have different numbers of cells. Write one class per line"
+            f"{lines[0].where} begins a table whose lines have different numbers of cells. Write equally many cells in "
+            "every line, or only one class name per line"
         )
     return None
 
@@ -227,7 +228,10 @@ def _of_table(cells: list[list[str]], lines: Sequence[Line], source: str) -> Lis
     named = [i for i in texts if i in _titled(titles, HEADINGS)] or ([] if titles else texts)
     named = [i for i in named if titles and titles[i].lower() == "name"] or named
     if len(named) != 1 or not rows:
-        raise OvssError(f"{lines[0].where} begins a table whose column of names is ambiguous. Write one class per line")
+        raise OvssError(
+            f"{lines[0].where} begins a table whose column of names is ambiguous. Give this column the title `name`, "
+            "or write only one class name per line"
+        )
     numbered = [i for i in _titled(titles, NUMBERS | HEADINGS) if i not in texts or i in _titled(titles, NUMBERS)]
     if not titles and (len(cells[0]) != 4 or named[0] in (1, 2)):  # a name and three numbers: a colour
         numbered = [0 if named[0] else 1]
@@ -270,7 +274,7 @@ def _checked(lines: Sequence[Line], source: str, numbers: tuple[int, ...] | None
         if number < 0:
             raise OvssError(
                 f"{line.where} has the invalid label value {number}. Remove the line. If {number} marks ignored "
-                f"pixels, write `ignore: {number}` in the description"
+                f"pixels, write `ignore: {number}` in the YAML file of the data set"
             )
     names = []
     for line in lines:

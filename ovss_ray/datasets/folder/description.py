@@ -16,7 +16,10 @@ DEFAULT_IGNORE = 255
 TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
 NEWER = ("values", "table", "ids")
-"""Keys of later releases. `Description.rules` omits unset ones, so that its text is unchanged and old runs resume."""
+"""Keys that later releases added. `Description.rules` omits such a key if it is unset.
+
+So `rules` returns the same text as in an earlier release, and a run of that release can resume.
+"""
 
 
 def _no_truth_value(value: Any) -> Any:

@@ -1,10 +1,11 @@
 """Patterns of file names, such as `images/**/*.jpg`, and a search for the files that fit them.
 
 A step is a part of a pattern between two slashes. In a step, `*`, `?` and `[...]` are wildcards; `**` stands for any
-number of folders. If a file or folder has the exact name of a step, wildcards in this step are plain characters: `data
-[2024]/*.jpg`. A pattern that names a folder stands for all files below it. Extensions match in upper and lower case:
-`*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins with a dot. Links to folders are followed,
-except links to a parent folder. If links lead to a folder by two paths, its files are listed once.
+number of folders. If a file or folder is named exactly like a step, the step's wildcards count as plain characters. So
+`data [2024]/*.jpg` fits the files of the folder `data [2024]`. A pattern that names a folder stands for all files below
+it. Extensions match in upper and lower case: `*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins
+with a dot. Links to folders are followed, except links to a parent folder. If links lead to a folder by two paths, its
+files are listed once.
 
 A step with the extension of an archive matches archives. They are searched like folders: `shards/*.tar/*.jpg`. A range
 in braces stands for several names: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
@@ -31,11 +32,14 @@ class Match:
 
     uri: str
     stem: str
-    """file name without suffix and extension; for `*/labels.png`, the name of the folder that `*` matches"""
-    folders: tuple[str, ...]
-    """names of folders on the path that distinguish files: they match wildcards, or differ between patterns
+    """file name without its extension and without the `suffix` of the search
 
-    A folder's name that is used as `stem` is left out.
+    If the pattern ends without a wildcard, as in `*/labels.png`, `stem` is the name of the folder that `*` matches.
+    """
+    folders: tuple[str, ...]
+    """names of the folders on the file's path that match a wildcard, or in which the patterns differ
+
+    These names distinguish files with equal stems. If a folder's name is the `stem`, it is left out.
     """
     ending: str
     """extension of the file, in lower case, with its dot"""
@@ -67,9 +71,9 @@ class _Place:
 
 
 class Search:
-    """Search below a folder for files that fit patterns, and whose names end in `suffix` before the extension.
+    """Search below a folder for files that fit one of several patterns.
 
-    The search collects addresses in three lists:
+    Without the extension, a file's name must end in `suffix`. The search collects addresses in three lists:
 
     - `loops`: links to a parent folder, which are ignored
     - `lost`: broken links without an extension, which were probably links to folders

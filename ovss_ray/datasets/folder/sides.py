@@ -37,7 +37,7 @@ class Side:
     others: Counter[str] = field(default_factory=Counter)
     """extension → number of files whose names without extension fit a pattern
 
-    The numbers are complete only if no file fits, since this count ends at the first file that fits.
+    The count ends at the first file that fits. If no file fits, the numbers are complete, and `summary` uses them.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""
@@ -52,7 +52,9 @@ class Side:
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]
         if base and (absent := next(filter(None, (lacking(base, pattern) for pattern in every)), None)):
-            raise OvssError(f"{self.key}: no such folder: {absent}. Complete the data, or remove its pattern")
+            raise OvssError(
+                f"{self.key}: no such folder: {absent}. Complete the data, or remove the pattern of this folder"
+            )
         search = Search(base or bases[0], self.patterns, self.suffix)
         for match in search if base else ():
             if match.ending in self.endings:
@@ -143,8 +145,9 @@ def _sorted_out(every: Rows[File], suffixes: tuple[int, int]) -> Iterator[File]:
         sides = {file.side for file in kinds if not file.near}
         if len(sides) == 2 and suffixes[0] == suffixes[1]:
             raise OvssError(
-                f"{uri}: fits both `images` and `labels`, but a file is either photograph or label file. Write a "
-                "different pattern for each, or set label_suffix to the end of the label files' stems, such as _mask"
+                f"{uri}: fits both `images` and `labels`, but a file is either a photograph or a label file. Write "
+                "different patterns for `images` and `labels`, or set label_suffix to the end of the label files' "
+                "stems, such as _mask"
             )
         side = suffixes.index(max(suffixes)) if len(sides) == 2 else kinds[0].side
         yield next(file for file in kinds if file.side == side)

@@ -63,7 +63,10 @@ COMBINATIONS = tuple(Thing(*parts) for parts in product(COLOURS, NAMED, SHAPES))
 
 
 def _group_of_ten(thing: Thing) -> int:
-    """Return the group of a combination, 0 to 9. A group has all 32 pairs of pattern and shape, each in one colour."""
+    """Return the group, 0 to 9, of a combination of colour, pattern and shape. Group 0 is held out from training.
+
+    Each group has all 32 pairs of pattern and shape, and each pair in one of the ten colours.
+    """
     colour, pattern, shape = list(COLOURS), list(NAMED), list(SHAPES)
     return (colour.index(str(thing.colour)) + 3 * pattern.index(str(thing.pattern)) + 7 * shape.index(thing.shape)) % 10
 
@@ -177,7 +180,7 @@ class Files(AbstractFileSystem):
 def _file(path: str) -> bytes:
     """Return the content of an image or label file, 100 to 350 KB.
 
-    The content is cached, since readers first request the size of the file.
+    Readers request the size of a file before its content. The size is computed from the content, which is cached.
     """
     stem = path.removesuffix(".png")
     stem, _, kind = stem.partition("_")

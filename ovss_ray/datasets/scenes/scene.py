@@ -2,8 +2,9 @@
 
 A scene is bit-identical on every machine. Its pixels come from integers, basic arithmetic and square roots, which every
 machine rounds equally. Sines and cosines may differ in their last digits, so they are rounded to four decimals. Sums of
-floats are written out in the code, so that their order is fixed. Letters in shapes: H W pixels of the scene, h w pixels
-of a part of the scene.
+floats are written out in the code, so that their order is fixed.
+
+In array shapes, H and W are the height and width of the scene in pixels; h and w are those of a part of the scene.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Shapes of drawn things, such as a ring or a star. Coordinates are in units of the thing's radius.
 
-Letters in shapes: h w pixels of the thing's box.
+In array shapes, h and w are the height and width of the thing's box in pixels.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,7 @@
-"""Textures of the ground and background of a drawn scene. Letters in shapes: H W pixels."""
+"""Textures of the ground and background of a drawn scene.
+
+In array shapes, H and W are the height and width of the texture in pixels.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -12,8 +12,8 @@ from ovss_ray.engine.cluster import ray_internals
 def autoscaled() -> bool:
     """Return whether an autoscaler can add nodes to the connected cluster.
 
-    Ray reports a status even without an autoscaler. In this case, all node types in the status are called "node_" and a
-    hexadecimal number. If another node type is found, there is an autoscaler.
+    Ray reports the types of the nodes even without an autoscaler. Without one, each type is "node_" followed by a
+    hexadecimal number. If a node has another type, there is an autoscaler.
     """
     try:
         keys = import_module("ray._private.ray_constants")

@@ -100,8 +100,8 @@ def running_size() -> Size:
     """Return the live nodes of the running cluster. Raises OvssError if no cluster is running."""
     if not ray.is_initialized() and _starts(_address()):
         raise OvssError(
-            "--cluster: no Ray cluster is running. Connect to one: export RAY_ADDRESS=HOST:6379. Without --cluster, "
-            "the plan describes this machine"
+            "--cluster: no Ray cluster is running on this machine. To use a cluster on other machines, type export "
+            "RAY_ADDRESS=HOST:6379. To plan for this machine, omit --cluster"
         )
     with connect():
         return size()

@@ -75,7 +75,7 @@ class Estimate:
     size: Size
     steps: tuple[Step, ...]
     weights: int
-    """bytes of the weights of all stages, which each worker outside light pools is assumed to load"""
+    """bytes of the weights of all stages; a worker is assumed to load them all if its pool has a stage for GPUs"""
     left: int
     """number of images without a record"""
     shortage: str
@@ -196,8 +196,8 @@ def imagined(text: str) -> Size:
     numbers = {"nodes": 1.0, "gpus": 0.0, "memory": -1.0} | {key: _number(value) for key, value in pairs.items()}
     if not set(numbers) == {"nodes", "cpus", "gpus", "memory"} or min(numbers.values()) < 0:
         raise OvssError(
-            f"--on {text}: expected the number of nodes, and the CPUs, GPUs and GB of memory of one node, such as "
-            "nodes=8,cpus=96,gpus=8,memory=500"
+            f"--on {text}: not a cluster. Type a text such as nodes=8,cpus=96,gpus=8,memory=500: the number of nodes, "
+            "then CPUs, GPUs and GB of memory per node"
         )
     memory = 1e9 * numbers["memory"]
     node = Node(numbers["cpus"], numbers["gpus"], (1 - STORE_SHARE) * memory, {STORE: STORE_SHARE * memory})

@@ -55,7 +55,7 @@ class Placed:
 
     @cached_property
     def light(self) -> bool:
-        """Return True if no stage of the pool can use a GPU.
+        """Return True if no stage of the pool can use a GPU. Unlike in is_light, the config may set `cpus`.
 
         Workers of such a pool do not import torch, which would take seconds.
         """
@@ -74,7 +74,7 @@ class Placed:
 
 
 WRITING = 0.1
-"""CPUs that Ray reserves for each task that writes records"""
+"""Number of CPUs that one task that writes records occupies in Ray (its num_cpus)"""
 HEAP = 1e9
 """Approximate bytes of a worker's memory for libraries, a few images and intermediate results, but not for weights"""
 THREADS = 4.0
@@ -129,7 +129,7 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     - Light pool, cluster with 8 CPUs or more: up to one worker per four CPUs, each with one CPU.
     - Other pools, cluster with GPUs: one worker per GPU. Several pools share each GPU in equal parts (see sharing.py).
     - Other pools, cluster without GPUs: they share the remaining CPUs, one single-threaded worker per CPU.
-    - Tasks that write records: 0.25 CPU is reserved for all of them together.
+    - Tasks that write records: the pools leave 0.25 CPU free for these tasks.
 
     If memory or the config allows fewer workers than CPUs, each worker without a GPU gets up to four threads. If nodes
     may join, pools with GPUs may grow beyond the workers that fit now: Ray adds workers when nodes join.

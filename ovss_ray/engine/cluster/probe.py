@@ -75,7 +75,7 @@ def _writing_to(folder: str, pool: Placed) -> Placed:
 
 
 def _prepared(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) -> dict[str, np.ndarray]:
-    """Return the prepared arrays by key. The number of embedded names is printed every EVERY seconds."""
+    """Return cache key → array, such as the text embeddings of a vocabulary. Print the progress every EVERY seconds."""
     due = time.monotonic() + EVERY
 
     def listener(done: float, names: int) -> None:

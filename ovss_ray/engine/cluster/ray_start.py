@@ -20,7 +20,7 @@ from ovss_ray.engine.interrupts import held
 from ovss_ray.errors import OvssError
 
 NOISE = re.compile(rb"\[\d{4}-\d\d-\d\d [\d:,]+ [DIWE] \d+ \d+\] |[DIWE]\d{4} \d\d:\d\d:[\d.]+ +\d+ \S+\.cc:\d+\]")
-"""Pattern for the beginning of a log line of Ray or its gRPC library that reports no fatal error."""
+"""Pattern for the beginning of a line that Ray or its gRPC library logs at a level below "fatal"."""
 TAIL = 20_000
 """Number of bytes at the end of a log file that are searched for the cause of a failed start."""
 ROOM = 10_000_000

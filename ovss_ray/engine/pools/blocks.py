@@ -18,7 +18,9 @@ from ovss_ray.engine.cluster.placement import Placed
 from ovss_ray.errors import OvssError
 
 FEW = 4
-"""Maximum of (workers of the largest pool) × (number of pools) at which a block is a single batch"""
+"""Upper limit of the product (workers of the largest pool) × (number of pools) for blocks of a single batch.
+
+If the product is higher, a block has several batches."""
 MOST = 64
 """Maximum number of images in a block of several batches; 64 photographs of 512 × 683 pixels have 67 MB"""
 BYTES = 128e6
@@ -30,7 +32,7 @@ HELD = 3
 STORE_SHARE = 0.5
 """Fraction of the object store that Ray Data fills with blocks by default"""
 SAMPLE = 8
-"""Number of photographs of a run whose size is looked up"""
+"""Number of photographs whose sizes are read before a run, to estimate the largest photograph of the run"""
 SHARE = 32
 """Minimum number of blocks per worker, if a block has several batches.
 
@@ -57,8 +59,8 @@ class Blocks:
 def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: float = 0.0) -> Blocks:
     """Return the size of the blocks for a run of `images` images through these pools.
 
-    `photograph`: bytes of a decoded photograph. `store`: bytes of the object stores of all nodes. 0: unknown. These two
-    numbers limit only blocks of several batches. A block of a single batch may have any size.
+    `photograph`: bytes of a decoded photograph; 0 if unknown. `store`: bytes of the object stores of all nodes; 0 if
+    unknown. These two numbers limit only blocks of several batches. A block of a single batch may have any size.
     """
     batch, workers = max(pool.batch for pool in pools), max(pool.first for pool in pools)
     useful = -(-workers * len(pools) // FEW)
@@ -72,9 +74,10 @@ def sized(pools: Sequence[Placed], images: int, photograph: float = 0.0, store: 
 
 
 def photograph(images: pa.Table, benchmarks: Mapping[str, Benchmark]) -> float:
-    """Return the bytes of the largest of SAMPLE decoded photographs, spread over the images; 0 if none is readable.
+    """Return the bytes that the largest photograph of a sample has after decoding; 0 if no photograph is readable.
 
-    `images`: rows of manifests. `benchmarks`: name → benchmark. Only the beginnings of the files are read.
+    `images`: rows of manifests. The sample is SAMPLE of these rows, at equal distances. `benchmarks`: name → benchmark.
+    No photograph is decoded: the width and height are read from the beginning of its file.
     """
     sample = images.take(np.unique(np.linspace(0, len(images) - 1, SAMPLE, dtype=np.int64)))
     largest = 0.0

@@ -147,9 +147,10 @@ class Worker:
 
 
 class Recorder(Worker):
-    """Worker of the last pool, which returns records. With `write`, the worker writes the records and returns receipts.
+    """Worker of the last pool. The worker returns records, or writes the records to files and returns receipts.
 
-    A receipt describes one written file.
+    If the argument `write` is None, the worker returns records. Otherwise, `write` is the function that writes them. A
+    receipt describes one written file.
     """
 
     def __init__(self, write: Callable[[pa.Table], pa.Table] | None, **arguments: Any) -> None:
@@ -157,7 +158,7 @@ class Recorder(Worker):
         self.write = write
 
     def __call__(self, images: Batch) -> pa.Table:
-        """Run the last stages on one or more batches. Return the records; with `write`, the receipts of the files."""
+        """Run the last stages on one or more batches. Return the records, or the receipts if `write` is not None."""
         table = records.table(self._computed(images))
         return self.write(table) if self.write else table
 
@@ -208,10 +209,10 @@ Compute = Callable[[StageConfig, Sequence[Vocabulary], Names], list[np.ndarray]]
 def prepare(
     pools: Sequence[Placed], vocabularies: Vocabularies, ledger: Any, compute: Compute | None = None
 ) -> dict[str, Any]:
-    """Return the arrays that stages need once per run, such as text embeddings: key → reference in the object store.
+    """Return the arrays that are computed once per run, such as text embeddings: key → reference in the object store.
 
-    Arrays that are not cached are computed by `compute`; by default, by one Ray task per stage. A task gets the CPUs
-    and GPUs of one worker. The ledger registers how many names are embedded.
+    `compute` computes the arrays that are not cached. If `compute` is None, one Ray task per stage computes them. Such
+    a task gets the CPUs and GPUs of one worker. The ledger registers how many names are embedded.
     """
 
     def computed(pool: Placed, stage: StageConfig, missing: Sequence[Vocabulary]) -> list[np.ndarray]:

@@ -34,7 +34,7 @@ SERVER = re.compile(r"[\w.-]+:\d+(/.*)?")
 DATABRICKS = "databricks"
 """Name that MLflow itself resolves to a server."""
 FOREIGN = re.compile(r"[^\w/.\- :]")
-"""Pattern of characters that MLflow refuses in names, such as "config.vocabulary.*". Underscores replace them."""
+"""Pattern of a character that MLflow refuses in names, such as the * in "config.vocabulary.*". It is sent as _."""
 
 
 class Tracker:
@@ -105,7 +105,7 @@ def _address(target: str) -> str:
         )
     if SERVER.fullmatch(address):
         raise OvssError(
-            f"--track mlflow:{address}: a server's address must begin with http:// or https://. Write a folder as a "
-            f"path. Type --track mlflow:http://{address} or --track mlflow:./{address}"
+            f"--track mlflow:{address}: the address of a server must begin with http:// or https://. Type --track "
+            f"mlflow:http://{address} for a server, or --track mlflow:./{address} for a folder of this name"
         )
     return address if "://" in address or address == DATABRICKS else str(Path(address).expanduser().absolute())

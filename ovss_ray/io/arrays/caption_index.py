@@ -68,7 +68,9 @@ def _parquet(path: str | Path, column: str) -> list[str]:
             if column not in table.schema_arrow.names:
                 names = table.schema_arrow.names
                 offer = nearest(column, names)
-                raise OvssError(f"{path}: no column {column!r}; its columns are {names}.{offer} Set `column`")
+                raise OvssError(
+                    f"{path}: no column {column!r}; its columns are {names}.{offer} Set the option `column` to a column"
+                )
             texts = table.read([column])[column].to_pylist()
     except (OSError, pa.ArrowException) as failure:
         raise OvssError(f"{path}: cannot be read as Parquet: {failure}") from failure

@@ -70,10 +70,10 @@ def blocks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 
 def texts(table: pa.Table, name: str, place: np.ndarray | None = None) -> np.ndarray:
-    """Return a text column, (n,) object. A missing text is ""; if the column is missing, all texts are "".
+    """Return the texts of a column in the rows `place`, or in all rows if `place` is None: an array (n,) of str.
 
-    `place`: (n,) int64 row numbers, in the order of the result; −1 for a missing text. Rows are looked up block by
-    block, since pyarrow would otherwise first copy the whole column.
+    `place`: row numbers (n,) int64; −1 gives the text "". A missing text is "". If the column is missing, all texts
+    are "". Rows are looked up block by block, since pyarrow would otherwise first copy the whole column.
     """
     if place is None:
         return filled(table, name).to_numpy()

@@ -44,7 +44,7 @@ class Shards:
         self.folder = Path(folder).expanduser().absolute()
         self.places: dict[str, Path] = {}
         self.sources: dict[str, Path] = {}
-        """source → path of its first shard by name; a shard without a source has the source \"\" """
+        """source → path of its first shard in the order of file names; a shard without a source has the source \"\" """
         for file in sorted(self.folder.glob(f"*{ENDING}")):
             try:
                 with safetensors.safe_open(file, "np") as shard:

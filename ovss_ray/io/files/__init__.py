@@ -78,7 +78,7 @@ def pinned(uri: str) -> str:
 
 
 def beginning(uri: str | Path, number: int) -> bytes:
-    """Return the first `number` bytes of a file, or all if there are fewer. Raises OvssError."""
+    """Return the first `number` bytes of a file, or all if it has fewer. Raises OvssError if it cannot be read."""
     if (data := _inner(str(uri))) is not None:
         return data[:number]
     path = addresses.local(uri)

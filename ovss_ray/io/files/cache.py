@@ -99,7 +99,8 @@ def fetch(uri: str, file: Path) -> Path:
     """Return the path `file`. If this file does not exist on this machine, download it from `uri`.
 
     Processes wait for each other, so only one downloads. The file has a temporary name until it is complete; a
-    transfer that breaks off leaves no file. Raises OvssError if the download fails, and OSError of the local disk.
+    transfer that breaks off leaves no file. Raises OvssError if the download fails, and OSError if the folder of `file`
+    is not writable.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_of(file)):

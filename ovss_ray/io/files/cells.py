@@ -144,7 +144,7 @@ def _batches(path: str) -> list[pa.RecordBatch]:
 
 @contextmanager
 def damaged(table: str) -> Iterator[None]:
-    """Convert exceptions in the block that pyarrow or fsspec raise for a damaged table. Raises OvssError."""
+    """Raise OvssError if pyarrow or fsspec fails in the `with` block, for example because the table is damaged."""
     try:
         yield
     except remote.failures(ValueError, pa.ArrowException, LookupError) as failure:

@@ -74,7 +74,11 @@ def only_page(data: bytes, name: str) -> Tags:
 
 
 def _plain_samples(page: Tags, name: str) -> None:
-    """Raise OvssError unless samples are integers of up to 32 bits: grey, index or RGB, with or without alpha."""
+    """Raise OvssError if the samples of a page are not supported.
+
+    Samples must be integers of up to 32 bits. A pixel must have a grey value, a palette index, or red, green and blue.
+    It may also have an alpha value.
+    """
     kinds = sorted({FORMATS.get(kind, f"format {kind}") for kind in page.get(FORMAT, (1,))})
     bits = first(page, BITS, 1)
     if kinds not in (["signed"], ["unsigned"]) or bits > 32:

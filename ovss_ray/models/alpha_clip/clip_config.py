@@ -92,7 +92,8 @@ class Retrieval(BaseModel):
         """Return the files of captions and vectors. Raises OvssError, which names `stage`, if one is missing."""
         if not self.captions:
             raise OvssError(
-                f"no base of captions: add --set {stage}.captions=FILE, a text file with one caption or word per line"
+                f"the stage {stage} has no base of captions to search. Add --set {stage}.captions=FILE, where FILE is "
+                "a text file with one caption or word per line, or a Parquet file"
             )
         paths = [path for path in (self.captions, self.vectors) if path]
         for path in paths:
@@ -124,7 +125,10 @@ class Scoring(BaseModel):
             template for template in templates if template.replace("{}", "", 1).count("{}") or "{}" not in template
         ]
         if wrong or not templates:
-            raise ValueError(f"templates: each needs one {{}}, where the word goes; found {wrong or templates!r}")
+            raise ValueError(
+                "templates: expected at least one template, each with exactly one {} where the word is inserted. "
+                f"Wrong templates: {wrong or 'none is set'}"
+            )
         return templates
 
 

@@ -63,7 +63,8 @@ def _layouts(grids: Sequence[int], shifted: bool) -> Iterator[tuple[int, int, in
 def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tensor:
     """Return a map (side, side, D) of unit norm: for each cell, the mean embedding of the crops that cover it.
 
-    `embeddings` (N, D) are normalised first. `fractions` (N, 4), the result of `boxes`, is rounded down to whole cells.
+    `embeddings` (N, D) are normalised first. `fractions` (N, 4) is the result of `boxes`. It is converted to cells of
+    the map, and rounded down.
     """
     x, y, width, height = (fractions * side).astype(np.int64).T[..., None]
     cells = np.arange(side)

@@ -104,10 +104,10 @@ class AlphaClip(nn.Module):
 
     @runtime.in_full_precision
     def embed_pictures(self, pictures: Tensor, batch: int = BATCH) -> Tensor:
-        """Return unit-norm embeddings (N, D) float32 of whole images (N, 3, h, w), normalised, by a plain CLIP.
+        """Return a plain CLIP's unit-norm embeddings (N, D) float32 of whole, normalised images (N, 3, h, w).
 
-        h w may differ from the side n of CLIP's training; the position embedding is then resized. Raises OvssError for
-        an AlphaCLIP.
+        If (h, w) differs from the size (n, n) of CLIP's training, the position embedding is resized. Raises OvssError
+        for an AlphaCLIP.
         """
         if self.visual.conv1_alpha is not None:
             raise OvssError("an AlphaCLIP cannot embed whole images. Load a plain CLIP, such as clip_vit_l_14")

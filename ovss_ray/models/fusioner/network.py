@@ -37,7 +37,7 @@ COLOURS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": CLIP's values"""
 BACKGROUND = "background"
-"""First name of the background class. It has no logit: a pixel is background if no class has a logit above 0."""
+"""A class with this first name has no logit. A pixel belongs to it if no other class has a logit above 0."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
 """Prefixes of names in an official checkpoint: CLIP's image tower, its text tower, and the two trained parts"""
 TOWERS = ("img_model",)
@@ -251,7 +251,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the label map (H, W) uint16 of an output of `_best`. −1 becomes background, or NONE if there is none."""
+    """Return the label map (H, W) uint16 of `_best`'s output. −1 becomes the background class if any, else NONE."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 

@@ -3,8 +3,8 @@
 Windows start at multiples of the stride. The last window of an axis is not shifted back: it is cut at the end of the
 photograph and padded. The padding is −1 in normalised units.
 
-Letters in shapes: H W pixels of the photograph, h w of the resized one, n side of a window, V windows; k classes. Most
-networks do not resize photographs; then h w are H W.
+Letters in shapes: H W pixels of the photograph, h w pixels of the resized photograph, n side of a window; V windows, k
+classes. Most networks do not resize photographs; then (h, w) equals (H, W).
 """
 
 from collections.abc import Iterable, Iterator
@@ -66,11 +66,13 @@ class Layout:
         bytes_of_class = 4 * (height * width + self._resized * self.height * self.width)
         if classes * bytes_of_class > LARGEST:
             fewer = LARGEST // bytes_of_class
-            advice = f"at most {fewer} classes, or use a smaller photograph" if fewer else "a smaller photograph"
+            advice = (
+                f"Request at most {fewer} classes, or use a smaller photograph" if fewer else "Use a smaller photograph"
+            )
             raise OvssError(
                 f"{classes} classes in a photograph of {height} × {width} pixels need "
                 f"{classes * bytes_of_class / 1e9:.1f} GB for their logits; the limit is {LARGEST / 1e9:g} GB. "
-                f"Request {advice}"
+                f"{advice}"
             )
 
     @property

@@ -55,8 +55,8 @@ class Everything(Generator):
     ) -> Named:
         """Return the scores of an image's regions, and their `top` best classes.
 
-        `base` and `novel` (K,) bool mark the classes of both groups (see head.ensemble). A region's scores equal the
-        scores that Ovsam.predict returns for the region's click.
+        `base` and `novel` (K,) bool mark the base classes and the novel classes (see head.ensemble). A region's scores
+        equal the scores that Ovsam.predict returns for the region's click.
         """
         parts = [
             naming.named(self.model, seen, block, classes, base, novel, top=top)

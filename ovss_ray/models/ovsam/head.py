@@ -78,7 +78,7 @@ class Head(nn.Module):
 def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
     """Return regions of a map, pooled by RoIAlign: (P, C, side, side). He et al., ICCV 2017, arXiv 1703.06870.
 
-    `features` are (B, C, h, w). `rois` (P, 5) are the index of an image, and x0 y0 x1 y1 in pixels of the input.
+    `features` are (B, C, h, w). Columns of `rois` (P, 5): index of the image, then x0 y0 x1 y1 in pixels of the input.
     """
     if features.device.type == "cpu" and not (torch.is_grad_enabled() and features.requires_grad):
         return _kernel()(features, rois, 1 / stride, side, side, -1, True)
@@ -89,10 +89,10 @@ def aligned(features: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
 
 @cache
 def _kernel() -> Callable[..., Tensor]:
-    """Return torchvision's compiled RoIAlign, without an import of torchvision if possible.
+    """Return torchvision's compiled RoIAlign, if possible without importing torchvision.
 
-    An import also imports the whole of torch.compile, which takes 3 CPU seconds in each worker. So only the shared
-    library in torchvision's folder is loaded. If the folder has no such library, torchvision is imported.
+    Importing torchvision also imports the whole of torch.compile, which takes 3 CPU seconds in each worker. So only the
+    shared library in torchvision's folder is loaded. If the folder has no such library, torchvision is imported.
     """
     package: Any = find_spec("torchvision")
     libraries = sorted(Path(package.submodule_search_locations[0]).glob("_C*.so"))

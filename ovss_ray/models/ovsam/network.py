@@ -178,14 +178,14 @@ class Ovsam(nn.Module):
         Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
         by index or name. The ensemble has a weight for each list. Default of `novel`: all classes outside `base`.
         `path` is the mode (inputs.PATHS), without effect for an image from `embed`. `clip_boxes` (P, 4) are the boxes
-        for CLIP's branch, in pixels of the image; default: `boxes`, else the masks' boxes. `official`: do not scale
-        the boxes for CLIP's branch to the input, as in the published evaluation.
+        for CLIP's branch, in pixels of the image; default: `boxes`, else the masks' boxes. The published evaluation
+        does not scale these boxes to the input, and neither does predict if `official` is True.
 
         Tensors in the result, by key: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
-        (P,). Further tensors: head_logits, clip_logits, fused_scores (P, 1, K + 1), labels (P,), and probs: (P, K + 1),
-        or (P, 1, K) for "demo". The key `masks` has an array (P, H, W) bool. Mode "demo" has no clip_logits and no
-        fused_scores, since the official demo classifies by the head alone. Masks in mode "demo" have the size of the
-        resized image.
+        (P,), labels (P,). The tensors head_logits, clip_logits and fused_scores are (P, 1, K + 1) each. The tensor
+        probs is (P, K + 1); for "demo" it is (P, 1, K). The key `masks` has an array (P, H, W) bool. Mode "demo" has no
+        clip_logits and no fused_scores, since the official demo classifies by the head alone. Masks in mode "demo" have
+        the size of the resized image.
 
         Raises OvssError for invalid prompts and classes, and ValueError for an image of another shape or dtype.
         """

@@ -82,7 +82,7 @@ def _part(role: str, file: Path) -> State:
         if not entries:
             raise OvssError(
                 f"{file} is not a checkpoint of {role}: no entry begins with {theirs!r}. Pass the files in the order "
-                f"that `ovss list weights` gives, or the official state dict of the whole network first"
+                "that `ovss list weights` gives. Or pass the official state dict of the whole network as the first file"
             )
         result |= entries
     return result

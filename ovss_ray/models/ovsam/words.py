@@ -43,7 +43,7 @@ def grouped(rows: Tensor, vocabulary: Vocabulary) -> Classifier:
 def of_embeddings(embeddings: Tensor) -> Classifier:
     """Return a classifier of K classes from S name embeddings per class.
 
-    `embeddings` (K, S, D) have unit norm. It is the tensor that `gen_cls` stores.
+    `embeddings` (K, S, D) is the tensor that `gen_cls` stores. Each embedding (D,) has unit norm.
     """
     count, most, width = embeddings.shape
     return Classifier(embeddings.reshape(-1, width).float(), torch.arange(count * most).view(count, most))

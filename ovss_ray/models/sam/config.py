@@ -19,9 +19,9 @@ class SamConfig(NetworkConfig):
     """fp32; bf16 (image encoder and automatic masks in bfloat16, meant for GPUs); or int8 (image encoder in 8-bit
     integers, on CPUs only, see models/runtime/int8.py). bf16 changes masks slightly; its speed is not measured yet"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
-    """True: compile the image encoder when a worker starts. "reduce-overhead" or "max-autotune": also use CUDA
-    graphs, by this mode of torch.compile. A compiled encoder pads incomplete batches, so they take as long as full
-    batches. `python -m perf sam-encoder` measures cost and gain"""
+    """True: compile the image encoder when a worker starts. "reduce-overhead" or "max-autotune": compile it in
+    this mode of torch.compile, which also uses CUDA graphs. A compiled encoder pads incomplete batches, so they take as
+    long as full batches. `python -m perf sam-encoder` measures cost and gain"""
 
     def identity(self) -> str:
         """Return the variant, and the SHA-256 of its checkpoint. Raises OvssError if the file is missing."""

@@ -240,9 +240,10 @@ def _numbers(what: str, values: object, shape: tuple[int, ...]) -> np.ndarray:
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> Sam:
-    """Load a SAM for inference from its official checkpoint. `variant` has the sizes of a network not in VARIANTS.
+    """Load a SAM for inference from its official checkpoint.
 
-    Raises OvssError if the file is missing or does not fit the network.
+    If the network is not in VARIANTS, pass its sizes as `variant`. Raises OvssError if the file is missing or does not
+    fit the network.
     """
     precision = runtime.checked_precision(precision)
     with torch.device("meta"):

@@ -146,7 +146,7 @@ class TinyVitEncoder(nn.Module):
         return self.neck(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the output (B, C, g, g) of the last stage, for the images of `forward`."""
+        """Return the output (B, C, g, g) of the last stage. `images` are normalised and padded, as for `forward`."""
         x = self.patch_embed["seq"](images)
         for stage in self.layers:
             x = stage(x)

@@ -106,8 +106,9 @@ class TwoWayTransformer(nn.Module):
 class MaskHead(nn.Module):
     """The decoder from an image embedding and tokens to the logits of M masks per prompt.
 
-    `token` is the name of an additional learned token, such as "iou_token" in SAM; empty: none. This token is
-    registered before the mask tokens, since training draws random initial values in the order of registration.
+    `token` is the name of an additional learned token, such as "iou_token" in SAM; empty: none. This token must stay
+    registered before the mask tokens. Training draws random initial values in the order of registration, so another
+    order would change the values.
     """
 
     def __init__(self, sizes: DecoderSizes, masks: int, token: str = "") -> None:

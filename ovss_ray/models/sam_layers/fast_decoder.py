@@ -62,8 +62,9 @@ class FastDecoder:
     ) -> None:
         """Share the weights of a network.
 
-        `first` is the token before the mask tokens. `masks` is M, the number of masks per prompt: the last M of
-        the decoder's masks. `fit` predicts the IoU of all masks from the output of `first`; None: no IoU is predicted.
+        `first` is the token before the mask tokens. `masks` is M, the number of masks per prompt. If the decoder has
+        more masks, only its last M masks are computed. `fit` predicts the IoU of all masks from the output of `first`;
+        None: no IoU is predicted.
         """
         self.prompts, self.decoder, self.first, self.several, self.fit = prompts, decoder, first, masks, fit
         self.blocks = [block for block in self.decoder.transformer.layers if isinstance(block, TwoWayBlock)]
@@ -161,7 +162,7 @@ def _scaled(q: Tensor) -> Tensor:
 
 
 def _absorbed(q: Tensor, projection: nn.Linear) -> Tensor:
-    """Return `q` (P, N, T, c) times the weight of `projection`, (P, N·T, D).
+    """Return queries `q` (P, N, T, c) times the weight of `projection`. The result is (P, N·T, D).
 
     Dot products of the result with cells equal dot products of `q` with projected cells, except for the bias.
     """

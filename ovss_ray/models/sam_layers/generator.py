@@ -9,8 +9,9 @@ has another order, so that discarded masks cost little:
 
 If a network does not predict the IoU of masks, their stability replaces the predicted IoU.
 
-In memory, masks at full size are packed bits, not run lengths. On a GPU, the host waits three times per batch of images
-if memory allows: for the predicted IoU, for stability and boxes, and for the bits of the remaining masks.
+In memory, masks at full size are packed bits, not run lengths. The host waits for three results of a GPU: the
+predicted IoU, stability and boxes, and the bits of the remaining masks. If memory suffices, it waits only once for each
+result per batch of images.
 
 Letters in shapes: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
 """

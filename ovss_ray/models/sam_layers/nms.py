@@ -33,9 +33,10 @@ def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray
 
 
 def clean(mask: np.ndarray, least: int) -> tuple[np.ndarray, bool]:
-    """Return a mask (H, W) bool without holes and pieces of fewer than `least` pixels, and whether the mask changed.
+    """Fill small holes in a mask (H, W) bool, then remove small pieces. Return the mask, and whether it changed.
 
-    Holes are filled first. If all pieces have fewer pixels, the largest stays. Holes and pieces are 8-connected.
+    Small: fewer than `least` pixels. A piece is an 8-connected region of the mask, a hole one of the background. If all
+    pieces are small, the largest piece stays.
     """
     outside, holes = _without_specks(~mask, least, keep_one=False)
     cleaned, pieces = _without_specks(~outside, least, keep_one=True)

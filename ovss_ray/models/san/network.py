@@ -61,15 +61,19 @@ class RecognitionHead(nn.Module):
         self.proj = nn.Parameter(torch.empty(variant.width, variant.embed))
 
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Return unit-norm embeddings (B, Q, D) of tokens (B, 1 + h'·w', width); `bias` is (B, N, Q, h', w')."""
+        """Return the unit-norm embedding of each mask, (B, Q, D).
+
+        `tokens` (B, 1 + h'·w', width) are CLIP's class token and patches, with h' w' patches per side. `bias`
+        (B, N, Q, h', w') is the attention bias of the masks.
+        """
         return F.normalize(self.ln_post(self.sls_tokens(tokens, bias)) @ self.proj, dim=-1)
 
     def sls_tokens(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Return the SLS tokens (B, Q, width) after the blocks; they start as copies of the class token.
+        """Return the SLS tokens (B, Q, width) after the last block. Before the first block, they equal the class token.
 
         Class and patch tokens are computed as in plain CLIP. An SLS token attends to itself, and to the patches with
-        `bias` added to the scores. It does not attend to other tokens. The official code only lowers the scores of
-        other tokens by 100. The last block computes only the SLS tokens.
+        `bias` added to the scores. Its attention to all other tokens is exactly zero. In the official code, it is
+        nearly zero: the scores of these tokens are lowered by 100. The last block computes only the SLS tokens.
         """
         seen, queries = tokens.shape[1], bias.shape[2]
         x = torch.cat([tokens, tokens[:, :1].expand(-1, queries, -1)], 1)
@@ -176,7 +180,7 @@ class San(nn.Module):
         return shrunk[:, 0].unflatten(0, images.shape[:2])
 
     def preprocess(self, image: np.ndarray) -> tuple[Tensor, Size]:
-        """Return the network's input (3, Hp, Wp) float32 of a photograph (H, W, 3) uint8 RGB, and the resized size.
+        """Return a photograph (H, W, 3) uint8 RGB as network input (3, Hp, Wp) float32, and its size before padding.
 
         The photograph is resized by PIL's bilinear filter, normalised, and zero-padded on the right and at the bottom.
         Raises ValueError for other arrays (see photograph.rgb).

@@ -161,6 +161,10 @@ class Calibrated(nn.Module):
         return self.lightweight_transformer(proposals)
 
     def clip_tokens(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return tokens (B, L, D) of CLIP's maps (B, C, g, g): filtered, joined level by level, and projected."""
+        """Return the tokens (B, L, D) of CLIP's maps (B, C, g, g).
+
+        Each map is filtered. The tokens of all maps are concatenated, map by map, and projected. L is the number of
+        maps times g².
+        """
         filtered = [self.LFM(features, sigma) for features, sigma in zip(maps, self.sigmas, strict=True)]
         return self.oriclip_mlp(torch.cat([features.flatten(2) for features in filtered], 2).transpose(1, 2))

@@ -117,7 +117,7 @@ def sine(size: torch.Size, width: int, device: torch.device) -> Tensor:
 def axis_sine(side: int, wavelengths: Tensor) -> Tensor:
     """Return the encoding (side, 2 n) of a map's rows or columns, by sines and cosines of `wavelengths` (n,).
 
-    Rows and columns count from 1; their numbers are scaled so that the last one is 2π.
+    Rows and columns are numbered from 1. The numbers are scaled so that the last row or column has the number 2π.
     """
     place = torch.arange(1, side + 1, dtype=torch.float32, device=wavelengths.device)
     angles = (place / (side + 1e-6) * (2 * math.pi))[:, None] / wavelengths

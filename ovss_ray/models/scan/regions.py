@@ -1,8 +1,8 @@
 """Regions of SCAN's queries, and their crops for CLIP.
 
 The tight box around a query's binary mask is cut out of the resized photograph. As in the official code, pixels of the
-box outside the mask get CLIP's mean colour. The crop is resized to a square. Letters in shapes: Q queries, V regions, h
-w pixels of the resized photograph; n side, and T number of patches, of CLIP's input.
+box outside the mask get CLIP's mean colour. The crop is resized to a square. Letters in shapes: Q queries, V regions;
+h w pixels of the resized photograph; n side of CLIP's input in pixels, T patches of CLIP's input.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from ovss_ray.models.semantic import Geometry, probabilities
 from ovss_ray.structures.masks import regions
 
 CHUNK = 1 << 26
-"""Maximum bytes of the mask probabilities that are computed at a time, float32 at the size of the padded photograph"""
+"""Maximum bytes of mask probabilities in memory at a time. They are float32, at the size of the padded photograph."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Regions:
     boxes: np.ndarray
     """(V, 4) int32: x0 y0 x1 y1 of the valid queries' masks, half open, in the resized photograph"""
     bits: np.ndarray
-    """(bytes,) uint8: masks inside the boxes, see structures.masks.regions"""
+    """(bytes,) uint8: one bit per pixel of each box, True inside the mask (see structures.masks.regions)"""
     foreground: np.ndarray
     """(V, T) bool: patches of the crop with at least one pixel of the mask"""
 

@@ -65,7 +65,8 @@ def replay(foreground: np.ndarray, blocks: int, ratio: float, indices: Sequence[
     if flat.shape != (counts.sum(),) or (flat < 0).any() or (flat >= np.repeat(populations, counts)).any():
         raise OvssError(
             f"shift_indices of shape {flat.shape} do not fit this image: {len(foreground)} regions and {blocks} blocks "
-            f"need {counts.sum()} indices. Pass shift.indices of a result with the same image and options, or pass None"
+            f"need {counts.sum()} indices, each at least 0 and below the number of background tokens of its region. "
+            "Pass shift.indices of a result with the same image and options, or pass None"
         )
     return _shift(foreground, blocks, populations, counts, flat)
 

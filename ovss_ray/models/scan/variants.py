@@ -82,7 +82,7 @@ class Options:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Options":
-        """Return the options by name. Raises OvssError for an unknown name or a wrong value."""
+        """Return the Options with these values: name → value. Raises OvssError for an unknown name or a wrong value."""
         known = [field.name for field in fields(cls)]
         if unknown := [name for name in options if name not in known]:
             raise UnknownName("option", unknown[0], known)

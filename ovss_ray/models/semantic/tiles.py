@@ -49,9 +49,9 @@ class Cells(NamedTuple):
     last: Tensor
 
     def indices(self, begin: int, end: int) -> Tensor:
-        """Return the indices (n, T) of the cells of n tiles begin..end. T is the most cells of a tile.
+        """Return the indices (n, T) of the cells on which the n tiles with the indices `begin`..`end` − 1 depend.
 
-        A tile with fewer cells repeats its last cell.
+        T is the number of cells of the tile with the most cells. A tile with fewer cells repeats its last cell.
         """
         first, last = self.first[begin:end, None], self.last[begin:end, None]
         return torch.minimum(first + torch.arange(int((last - first).max()) + 1), last)
@@ -113,7 +113,7 @@ def tiles(mask_logits: Tensor, geometry: Geometry, sigmoid: Sigmoid) -> Tiles:
 
 
 def probabilities(mask_logits: Tensor, geometry: Geometry) -> Tensor:
-    """Return mask probabilities (Q, h', w') at the resized photograph's size, of mask logits (Q, h, w).
+    """Return the mask probabilities (Q, h', w') of mask logits (Q, h, w). The resized photograph has the size (h', w').
 
     Each mask is resized as a separate image with one channel. If three masks were the channels of a single image, torch
     would use a different kernel on one thread. The results of this kernel differ in the last bits.
@@ -193,7 +193,7 @@ class _Samples(NamedTuple):
 
 
 def _samples(cells: int, count: int) -> _Samples:
-    """Return the samples of torch's linear resize of `cells` cells to `count` samples, at torch's float32 positions."""
+    """Return the resize of an axis from `cells` cells to `count` samples, at the float32 positions that torch uses."""
     positions = ((torch.arange(count) + 0.5) * (cells / count) - 0.5).clamp(min=0)
     before = positions.long().clamp(max=cells - 1)
     return _Samples(before, (before + 1).clamp(max=cells - 1), positions - before)
@@ -203,9 +203,12 @@ class _Axis(NamedTuple):
     """The two resizes of one axis."""
 
     first: _Samples
-    """from the grid to the padded input"""
+    """resize from the mask grid to the padded input"""
     second: _Samples
-    """from the resized to the original photograph; the last sample is repeated until all tiles are whole"""
+    """resize from the resized to the original photograph
+
+    The last sample is repeated until all tiles are whole.
+    """
 
     def cells(self) -> Cells:
         """Return the cells that each tile depends on."""
@@ -213,9 +216,10 @@ class _Axis(NamedTuple):
         return Cells(self.first.before[begin], self.first.after[end])
 
     def part(self, tiles: Tensor) -> "_Axis":
-        """Return both resizes for the pixels of some tiles. `tiles` (n,) int64: their indices, ascending.
+        """Return both resizes, limited to the pixels of some tiles.
 
-        The first resize is limited to the samples that the second resize reads.
+        `tiles` (n,) int64: the indices of these tiles, in ascending order. The first resize returns only the
+        samples that the second resize reads.
         """
         pixels = (SIDE * tiles.cpu()[:, None] + torch.arange(SIDE)).flatten()
         second = self.second.of_pixels(pixels)

@@ -1,7 +1,7 @@
-"""Published figures from papers, repositories and logs: mIoU, SG-IoU and values of instances (figures.json).
+"""Published figures from papers, repositories and logs: mIoU, SG-IoU, and IoU and accuracy of prompted instances.
 
-Figures of vocabulary-free methods are in another file, vocabulary_free.json, since they are not comparable with an
-ordinary mIoU.
+They are in the file figures.json. Figures of vocabulary-free methods are in another file, vocabulary_free.json, since
+they are not comparable with an ordinary mIoU.
 
 A method may have several figures for a benchmark: sources may differ, or one source may give more digits.
 """

@@ -38,12 +38,12 @@ FIRST = {f"coco20i:{fold}": 1000 for fold in range(4)}
 def published_for(
     name: str, measured: BenchmarkReport, stages: Sequence[StageConfig], weights: Sequence[Mapping[str, Any]]
 ) -> Published | None:
-    """Return the published figures of a run's method for a benchmark, with the measured values; None without figures.
+    """Return the published figures of a run's method for a benchmark, each next to the run's value.
 
-    `measured` is the benchmark's part of the report. `weights` are the weights in the report's environment. A
-    `difference` is measured minus published value in points, both by the convention of the figure. The difference is
-    None for an unknown convention, a second-hand figure, or a value that was not measured. All differences are None if
-    `not_comparable` has reasons. SG-IoU is measured only if the run has relations.
+    If the method has no figures for the benchmark, return None. `measured` is the benchmark's part of the report.
+    `weights` are the weights in the report's environment. A `difference` is measured minus published value in points,
+    both by the convention of the figure. The difference is None for an unknown convention, a second-hand figure, or a
+    value that was not measured. All differences are None if `not_comparable` has reasons.
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)

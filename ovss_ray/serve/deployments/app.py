@@ -67,7 +67,7 @@ replica checks whether it still has requests. With Serve's default of 2 s, the s
 LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
 
-By then, all requests in it have timed out. If `deadline` of the config is shorter, `deadline` counts."""
+After this time, all its requests have timed out. If the config sets a shorter time in `deadline`, that time is used."""
 SERVE_RUN = "serve"
 """Name of Ray's program `serve`. In it, `build` prints an error itself, since Ray would add a long traceback"""
 LOOK = 2.0
@@ -86,7 +86,7 @@ class Arguments(Settings):
     set: tuple[str, ...] = ()
     """changes to the configs, each written KEY.SUB=VALUE as for `ovss evaluate --set`"""
     patience: float = 0
-    """seconds to wait for nodes if the cluster is too small; on Kubernetes, the head starts before the workers"""
+    """seconds to wait for nodes if the cluster is too small (on Kubernetes, the head starts before the workers)"""
 
 
 class NotDeployed(OvssError, RayServeException):
@@ -234,7 +234,7 @@ class Ingress:
         await self.app.state.desk.drain()
 
     async def lines(self) -> tuple[str, int, list[str]]:
-        """Return name of the HTTP process, number of dropped lines, and lines about lost and started replicas."""
+        """Return the HTTP process's name, the number of deleted log lines, and the kept log lines (see Watch.lines)."""
         watch = self.app.state.desk.watch
         return watch.name, watch.dropped, watch.lines
 
@@ -250,7 +250,7 @@ class Access:
     """Keys and origins that may use the service."""
 
     key: bytes | None
-    """SHA-256 of the API key in $OVSS_API_KEY, which has no quota; None: not set"""
+    """SHA-256 of the API key in $OVSS_API_KEY; None: the variable is not set. Requests with this key have no quota"""
     keys: Sequence[keys.Key]
     """further keys, which may have quotas"""
     origins: Sequence[str]

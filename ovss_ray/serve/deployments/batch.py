@@ -102,7 +102,7 @@ def _check(stages: Sequence[StageConfig]) -> None:
     if prompted := [stage.use for stage in stages if {*TRUE} & set(stage.reads())]:
         raise OvssError(
             f"the stage {prompted[0]} prompts with the true instances of a benchmark, which a request does not have. "
-            f"Serve a config that proposes regions, such as {POINTED}: it also answers points and boxes"
+            f"To answer points and boxes, serve a config that proposes regions, such as {POINTED}"
         )
     if (painters := [stage for stage in stages if "prediction" in stage.writes()]) and all(
         stage.gives_words() for stage in painters

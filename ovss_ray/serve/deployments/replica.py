@@ -51,7 +51,7 @@ class Figures:
     caches: Mapping[str, int]
     """name of a cache → bytes in it"""
     paces: Mapping[Kind, Pace] = field(default_factory=dict)
-    """kind of answer → seconds per image, as a function of the image's size"""
+    """kind of answer → Pace, a formula for the seconds that an image of a given size takes"""
 
 
 class Replica:

@@ -57,9 +57,9 @@ def _batched(pool: Pool) -> Pool:
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
     """Return the pools, with a number in place of `gpus: auto`: the GPUs per worker, such as 1.0 or 0.5.
 
-    The number is 1.0 if the cluster has a GPU for each of these pools, else a fraction. A pool with a fraction has one
-    worker, unless its config sets a number of workers. Pools that cannot use a GPU, and pools whose config sets `gpus`,
-    are not changed.
+    If the cluster has no GPU, all pools stay as they are. Otherwise, the pools that can use a GPU and have `gpus: auto`
+    are changed. If the cluster has a GPU for each changed pool, the number is 1.0. Otherwise, the number is a fraction,
+    and `workers: auto` becomes one worker.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

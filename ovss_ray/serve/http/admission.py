@@ -77,7 +77,7 @@ class Desk:
         """Return the model called `name`; without a name, the first model that can give this kind of `answer`.
 
         Raises HTTPException 422 if `name` is unknown, or if the model `name` cannot give this kind of answer. Without
-        a name, raises it if no model can.
+        a name, raises HTTPException 422 if no model can give this kind of answer.
         """
         able = [model for model in self.models.values() if answer in model.description["answers"]]
         if name is not None and name not in self.models:
@@ -87,7 +87,9 @@ class Desk:
                 return model
         names = name or ", ".join(self.models)
         if answer == "words":
-            raise HTTPException(422, f"{names} cannot find words in an image. Pass classes or a benchmark, without add")
+            raise HTTPException(
+                422, f"{names} cannot find words in an image. Pass classes or a benchmark, and omit the field `add`"
+            )
         further = f"Serve one too: ovss serve {' '.join(self.models)} {SMALLEST_WITH_SAM}"
         advice = f"Pass model={able[0].name}" if able else further
         raise HTTPException(422, f"{names} cannot answer {answer} requests: they need a model with SAM. {advice}")
@@ -155,7 +157,7 @@ class Desk:
         if pixels > (most := self.pixels_now(model, kind)):
             raise Refused(
                 413,
-                f"the image has {width} × {height} = {pixels:,} pixels; at present, {model.name} can answer at most "
+                f"the image has {width} × {height} = {pixels:,} pixels; at present, {model.name} can process at most "
                 f"{most:,} pixels in {self.limits.seconds:g} s (see pixels_now in /v1/models). Send a smaller image",
                 "too_slow",
             )

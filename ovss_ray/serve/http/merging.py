@@ -47,8 +47,8 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
     if words is None:
         raise HTTPException(
             422,
-            "map applies to requested classes, but for this request the model finds words. Omit map, or pass classes "
-            "without add",
+            "the field `map` applies to requested classes, but the model finds the words of this request. Omit `map`, "
+            "or pass classes and omit `add`",
         )
     if len(text) > (most := 2 * limits.letters * limits.classes):
         raise HTTPException(422, f"map is too long: {len(text):,} characters; the limit is {most:,}")
@@ -64,7 +64,8 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
 def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits) -> Merged:
     """Return the classes and the table of a mapping. Raises OvssError for unknown classes and invalid names.
 
-    A key of the mapping is a name of a requested class: any of its synonyms, or a part of a synonym between commas.
+    A key of the mapping is a synonym of a requested class. If a synonym contains commas, each part is also accepted:
+    "road" for the synonym "road, route".
     """
     named = _named(words)
     targets: list[str | None] = list(words.names)

@@ -67,7 +67,7 @@ class Jobs:
         return self.state(job.id)
 
     async def _work(self, job: Job, run: Run) -> None:
-        """Answer the images one by one, so that other requests find room between them."""
+        """Answer the images one by one. Between two images, the service can answer other requests."""
         for number in range(job.images):
             answer = await run(number)
             job.answers.append(answer)

@@ -13,7 +13,7 @@ from ovss_ray.serve.row import Kind
 Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
 """Function: (names of pools, kind of answer, pixels of an image) → (seconds, replicas).
 
-`seconds`: time of the image in all these pools together. `replicas`: smallest number of replicas of a pool."""
+`seconds`: time of the image in all these pools together. `replicas`: number of replicas of the pool with the fewest."""
 
 
 @dataclass

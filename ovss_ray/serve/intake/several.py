@@ -208,8 +208,8 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
     async def result(identifier: str, first: Annotated[int | None, FIRST] = None) -> Response:
         """Return the answers as /v1/batch does. While the job runs, the status is 409 with Retry-After.
 
-        With `first`, return the answers from this position on, as soon as there is one. The request waits for it up to
-        10 seconds.
+        With `first`, return the answers from this position on. If there are none yet, the request waits up to 10
+        seconds for the next answer.
         """
         answers = jobs.answers(identifier) if first is None else await jobs.further(identifier, first)
         if answers is None:

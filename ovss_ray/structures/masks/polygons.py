@@ -72,8 +72,8 @@ def _around(labels: np.ndarray) -> list[np.ndarray]:
 def _turns(four: list[np.ndarray]) -> np.ndarray:
     """Return for each crossing of pixel edges whether an outline turns there, (H + 1, W + 1) bool.
 
-    `four` is the result of `_around`. An outline does not turn where each row of the four labels has two equal labels.
-    It also does not turn where each column has two equal labels.
+    `four` is the result of `_around`. The four labels around a crossing are a square with two rows and two columns. If
+    the two labels of each row are equal, no outline turns. The same holds if the two labels of each column are equal.
     """
     a, b, c, d = four
     return ~((a == b) & (c == d)) & ~((a == c) & (b == d))

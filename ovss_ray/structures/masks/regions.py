@@ -46,8 +46,8 @@ def join(parts: Iterable[tuple[Box, np.ndarray]], cap: int = BYTES) -> Regions:
         size += len(bits[-1])
         if size > cap:
             raise OvssError(
-                f"too many regions: {len(boxes)} of them take more than {cap:,} bytes when packed, the limit for one "
-                "image. Cut the image into tiles, or propose fewer regions"
+                f"too many regions: {len(boxes)} of them take more than {cap:,} bytes when packed. This is the limit "
+                "for one image. Cut the image into tiles, or propose fewer regions"
             )
     return np.array(boxes, np.int32).reshape(-1, 4), np.concatenate(bits)
 

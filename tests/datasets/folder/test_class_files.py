@@ -155,7 +155,8 @@ def test_json_without_a_list_of_classes_is_refused(tmp_path: Path, content: str)
 def test_a_list_without_brackets_in_the_description_is_explained(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("images: a\nlabels: b\nclasses: road, sky\n")
     with pytest.raises(
-        OvssError, match=r"b\.yaml: classes: no such file: .*/road, sky\. To list the classes here, write \[road, sky\]"
+        OvssError,
+        match=r"b\.yaml: classes: no such file: .*/road, sky\. To list classes in place of a file, write \[road, sky\]",
     ):
         catalog.load(f"folder:{tmp_path}/b.yaml")
 

@@ -67,5 +67,5 @@ def test_logits_that_need_too_much_memory_are_refused_with_the_number_that_fits(
     Layout(5000, 8000, 224, 149, (5000, 8000)).check(25)
     with pytest.raises(OvssError, match="at most 24 classes"):
         Layout(128, 205, 128, 64, (5000, 8000)).check(25)
-    with pytest.raises(OvssError, match="Request a smaller photograph"):
+    with pytest.raises(OvssError, match="Use a smaller photograph"):
         Layout(50_000, 80_000, 224, 149).check(1)

@@ -662,7 +662,9 @@ def test_an_image_that_would_take_too_long_is_refused_at_once_with_the_number_th
     assert asking.get("/v1/models").json()["models"][0]["pixels_now"] == {"segment": 3_000_000}
     refused = asking.post("/v1/segment", **form(header_only(2000, 1501), classes=["a"]))
     assert (refused.status_code, refused.json()["code"]) == (413, "too_slow")
-    assert "2000 × 1501 = 3,002,000 pixels; at present, bright can answer at most 3,000,000" in refused.json()["detail"]
+    assert (
+        "2000 × 1501 = 3,002,000 pixels; at present, bright can process at most 3,000,000" in refused.json()["detail"]
+    )
     assert asking.post("/v1/segment", **form(header_only(2000, 1500), classes=["a"])).status_code == 422, "no pixels"
 
 

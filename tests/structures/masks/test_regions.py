@@ -54,7 +54,7 @@ def test_no_region_is_a_column_too() -> None:
 
 def test_more_than_the_cap_is_refused_with_the_cap_named() -> None:
     full = np.ones((600, 800), bool)
-    with pytest.raises(OvssError, match=r"17 of them take more than 1,000,000 bytes when packed, the limit"):
+    with pytest.raises(OvssError, match=r"17 of them take more than 1,000,000 bytes when packed\. This is the limit"):
         regions.pack((full for _ in range(3000)), cap=1_000_000)
 
 

@@ -128,7 +128,10 @@ def _keys(name: str, runs: Mapping[str, Report]) -> tuple[str, ...]:
 
 
 def _shown(name: str, key: str) -> set[published.Figure]:
-    """Return the figures of a benchmark that a table for a paper shows in a column of the metric `key`."""
+    """Return the published figures for a benchmark's column of the metric `key` in the LaTeX table.
+
+    For "miou", figures of all conventions of mIoU are included. Figures that only other authors quoted are left out.
+    """
     return {
         of
         for of in published.of(name)

@@ -28,7 +28,7 @@ PAPER_ORDER = {
 }
 """Benchmark → heading in the tables of open-vocabulary papers, in the order of their columns."""
 INSTANCES = {"instance_iou": "IoU", "instance_accuracy": "acc.", "instance_ap": "AP", "instance_ap_lvis": "AP (LVIS)"}
-"""Metric of runs over instances → heading, in the order of the papers' columns."""
+"""Metric of benchmarks of instances → heading, in the order of the papers' columns."""
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """First characters of a formula in a spreadsheet."""
 DAGGER = r"$^\dagger$"
@@ -155,7 +155,7 @@ def _published(benchmark: BenchmarkReport, key: str) -> str:
 def mains(benchmark: BenchmarkReport) -> tuple[str, ...]:
     """Return the metrics that papers print for a benchmark: `fold_miou` for a few-shot fold, else `miou`.
 
-    For a run over instances, these are the metrics in INSTANCES that were measured.
+    For a benchmark of instances, such as coco:instances, return the metrics in INSTANCES that were measured.
     """
     if "fold_miou" in benchmark.metrics:
         return ("fold_miou",)

@@ -99,8 +99,8 @@ class Photographs:
                 return sample
             number = int(drawn.integers(len(self.items)))
         raise OvssError(
-            f"data={self.config.data}: {TRIED} photographs without an instance of at least {self.config.smallest} "
-            "pixels. Check data_root and split"
+            f"data={self.config.data}: tried {TRIED} photographs, and none has an instance of at least "
+            f"{self.config.smallest} pixels. Check data_root and split"
         )
 
     def _sample(self, drawn: np.random.Generator, place: int) -> Sample:

@@ -44,9 +44,9 @@ class Config(Training):
     start: str | None = None
     """checkpoint with the initial fusion and decoder; CLIP is always read from `clip`"""
     undecayed: Literal["vectors"] = "vectors"
-    """parameters of the fusion without weight decay; the decoder has no weight decay at all"""
+    """parameters of the fusion that have no weight decay: always the vectors. The decoder has no weight decay at all"""
     decay: Literal["cosine"] = "cosine"
-    """schedule of the fusion's learning rate: a linear warm-up, then half a cosine period down to `final_rate`"""
+    """only schedule of the fusion's learning rate: a linear warm-up, then half a cosine period down to `final_rate`"""
     final_rate: float = Field(default=2e-6, ge=0)
     """learning rate of the fusion at the end of the schedule; `rate` is the learning rate after the warm-up"""
     final_weight_decay: float = Field(default=0.4, ge=0)

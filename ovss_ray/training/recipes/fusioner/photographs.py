@@ -81,7 +81,7 @@ class Photographs:
 
 
 def changes(data_set: DataSet, side: int) -> v2.Transform:
-    """Return the random transform of a photograph (3, H, W) uint8 and its target (H, W). Both become (side, side)."""
+    """Return a random transform. It maps a photograph (3, H, W) uint8 and its target (H, W) to side × side pixels."""
     strength, degrees = CHANGES[data_set]
     half = partial(v2.RandomApply, p=0.5)
     turn = partial(v2.RandomAffine, interpolation=v2.InterpolationMode.BILINEAR, fill=0)

@@ -46,7 +46,9 @@ SMALLEST = 100
 """Minimum number of visible pixels of a region for a prompt"""
 
 Answers = Sequence[tuple[Tensor, Tensor]]
-"""Mask logits (P, 4, h, w) and predicted IoU (P, 4) of each answer. The first pair answers the first prompts"""
+"""List of answers to P prompts each. An answer is a pair: mask logits (P, 4, h, w) and predicted IoU (P, 4).
+
+Element 0 is the answer to the first prompts."""
 
 
 class Task:
@@ -122,10 +124,10 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Sam, seed: int) -> None:
-    """Initialise a network. As in the official code, tokens get normal values; relative position embeddings are 0.
+    """Initialise a network. As in the official code, tokens are random, and relative position embeddings are 0.
 
-    The position encoding's frequencies get normal values too, and are not trained. Normal values are rounded to half
-    precision, like the values in exported weights. `initialise` sets the other parameters.
+    The tokens and the position encoding's frequencies are drawn from the standard normal distribution. They are rounded
+    to half precision, like exported weights. The frequencies are not trained. `initialise` sets the other parameters.
     """
     initialise(model, model.variant.layers, seed)
     generator = torch.Generator().manual_seed(seed)

@@ -49,8 +49,8 @@ class Photographs:
         if sources.keys() != {needed}:
             listed = "; ".join(f"{source or 'an unknown network'} ({file.name})" for source, file in sources.items())
             raise OvssError(
-                f"targets={self.config.targets} has features of {listed}, but the teacher is {needed}. If a single "
-                "checkpoint wrote all features, set teacher to it. Else write them again, to an empty folder: ovss "
+                f"targets={self.config.targets} has features computed by {listed}, but the teacher is {needed}. If one "
+                "checkpoint computed them all, set teacher to it. Else compute them again, to an empty folder: ovss "
                 f"evaluate sam_features --benchmark {self.config.data} --split {self.config.split or 'train'} --set "
                 f"sam_features.variant={sam} --set sam_features.weights={self.config.teacher or 'null'} --set "
                 "sam_features.folder=FOLDER"

@@ -133,8 +133,8 @@ def begin(model: Student, teacher: Sam, config: Config) -> None:
             value.zero_()
     if not isinstance(encoder, ImageEncoder) or encoder.pos_embed.shape != neck.pos_embed.shape:
         raise OvssError(
-            f"teacher: {config.variant} needs a SAM with a ViT whose position embedding has the shape "
-            f"{tuple(neck.pos_embed.shape)}. Set teacher to the checkpoint of such a SAM"
+            f"teacher: this SAM does not fit {config.variant}. Its image encoder must be a ViT with a position "
+            f"embedding of shape {tuple(neck.pos_embed.shape)}. Set teacher to the checkpoint of such a SAM"
         )
     neck.pos_embed.copy_(encoder.pos_embed)
     if config.begin == "positions":

@@ -14,7 +14,7 @@ class Config(MaskTraining):
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
     """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
+    """checkpoint of the CLIP, such as open_clip's; None, allowed for scan_tiny only: the shipped `clip_tiny`"""
     backbone: str | None = None
     """checkpoint of a pretrained Swin, in the format of its authors; None: random values"""
     regions: str | None = None

@@ -1,1 +1,1 @@
-"""Training of the CLIP that classifies SCAN's regions: contextual shift on masked crops."""
+"""Training of the CLIP that classifies SCAN's regions, on masked crops with the contextual shift (see task.py)."""

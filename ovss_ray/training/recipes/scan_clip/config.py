@@ -14,7 +14,7 @@ class Config(Training):
     variant: Annotated[str, one_of(VARIANTS)] = "scan_tiny"
     """name of the network's variant, such as scan_tiny; it sets the sizes of the layers"""
     clip: str | None = None
-    """checkpoint of the CLIP to start from, such as open_clip's; None: the shipped `clip_tiny`, for scan_tiny"""
+    """checkpoint of the CLIP to start from; None, allowed for scan_tiny only: the shipped `clip_tiny`"""
     data: str = "scenes"
     """training regions: scenes (drawn in memory), or the path of a table of masks and captions (training/pairs.py)"""
     data_root: str | None = None
