@@ -167,7 +167,7 @@ def test_what_cannot_be_compared_is_an_error(runs: tuple[str, ...], message: str
 def test_finished_runs_are_not_sent_to_trackers_by_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "parse", lambda names: (trackers.Choice(names, ""),))  # perhaps not installed
     runs = [OLD / f"{name}-finished" for name in ("san_tiny", "sam_alpha_clip_tiny")]
-    with pytest.raises(ovss_ray.OvssError, match=r"Type: ovss report \S+san_tiny-finished --track tensorboard"):
+    with pytest.raises(ovss_ray.OvssError, match=r"run `ovss report \S+san_tiny-finished --track tensorboard`"):
         ovss_ray.compare(*runs, track="tensorboard")
 
 

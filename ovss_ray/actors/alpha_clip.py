@@ -65,9 +65,9 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the paths of the checkpoints from the options: (base, weights).
+            """Return the options (base, weights), or (base,) if `weights` is not set.
 
-            If the option `weights` is not set, return (base,). A missing path and None stand for default checkpoints.
+            If `base` or `weights` is not set, the default checkpoint is used in its place.
             """
             return (self.base, self.weights) if self.weights else (self.base,)
 

@@ -119,8 +119,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores.
 
-        These are the options in `where`. In place of the option `model`, the digest contains the model's files. If a
-        user's captioner has no function `files`, the digest contains `model`, if its value is not the default.
+        The result is `where`, usually with `model`: the digest contains the files of the model instead. A user's
+        captioner may have no function `files`. Then the result has `model` only if it has its default value.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
@@ -206,7 +206,9 @@ class HuggingFace:
     def __init__(self, listed: Sequence[Path], config: Stage.Config) -> None:
         """Load the model from its files, all in one folder. Raises OvssError if transformers is missing or fails."""
         if find_spec("transformers") is None:
-            raise OvssError("captions: the package transformers is missing. Type: pip install ovss_ray[captions]")
+            raise OvssError(
+                "captions: the package transformers is missing. To install it, run `pip install ovss_ray[captions]`"
+            )
         import transformers
 
         folder, local = listed[0].parent, {"local_files_only": True}
@@ -257,7 +259,7 @@ class HuggingFace:
         return inputs
 
     def _prompts(self, inputs: dict[str, "Tensor"], count: int) -> "list[Tensor | None]":
-        """Return a list of length `count`, whose elements are the prompt's tokens (n,), or None without a prompt."""
+        """Return the prompt's tokens (n,) for each of `count` captions. Without a prompt, each element is None."""
         if "input_ids" not in inputs:
             return [None] * count
         return list(inputs["input_ids"].repeat_interleave(count // len(inputs["input_ids"]), 0))

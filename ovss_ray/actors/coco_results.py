@@ -59,7 +59,7 @@ class Stage(stage.Stage):
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Return the results of one image, in the order of the masks.
 
-        A mask is left out if its class counts as none of the benchmark's labels.
+        If the class of a mask has no label in the benchmark, the mask is left out.
         """
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))

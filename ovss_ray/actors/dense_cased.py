@@ -216,7 +216,10 @@ class Stage(stage.Stage):
         return self.index.retrieve(embeddings.cpu().numpy(), self.config.count, self.config.duplicates)
 
     def _named(self, embeddings: "Tensor", hits: Sequence[Sequence[Hit]]) -> list[Named]:
-        """Return best candidate word and its score for each embedding (n, D). `hits[i]`: captions of embedding i."""
+        """Return the best word and its score for each of n embeddings (n, D).
+
+        The candidates for embedding i are the words in the captions `hits[i]`.
+        """
         import torch
 
         from ovss_ray.models.alpha_clip import cased
@@ -238,9 +241,9 @@ class Stage(stage.Stage):
         return named
 
     def _candidates(self, retrieved: Sequence[tuple[int, ...]]) -> list[tuple[str, ...]]:
-        """Return the candidate words in each tuple of captions. Equal tuples are processed once.
+        """Return the words that `self.finder` finds in each tuple of captions.
 
-        A caption is an index into the list of all captions, `self.index.texts`.
+        A tuple contains indices into the list of all captions, `self.index.texts`.
         """
         unique = list(dict.fromkeys(retrieved))
         captions = [{"texts": [self.index.texts[row] for row in rows], "scores": None} for rows in unique]
@@ -254,9 +257,9 @@ class Stage(stage.Stage):
 
 
 def _words(named: Sequence[Named]) -> tuple[dict[str, Any], np.ndarray]:
-    """Return the value of the column `words` for n cells, and each cell's word index or NONE, (n,) int64.
+    """Return the value of the column `words` for n cells, and the index of each cell's word, (n,) int64.
 
-    The score of a word is the mean over its cells.
+    The index of a cell without a word is NONE. The score of a word is the mean of its scores in all its cells.
     """
     counts = Counter(word for word, _ in named if word)
     order = [word for word, _ in counts.most_common()]  # equal counts keep the order of their first occurrence

@@ -87,7 +87,8 @@ class Stage(WithClassifiers, stage.Stage):
         def data_set(self, benchmark: str) -> DataSet:
             """Return the normalisation of a benchmark's photographs: "coco" or "pascal".
 
-            A request to the service has the benchmark "". If `normalise` is not set, the result is then "pascal".
+            It is the option `normalise`. If this option is not set, it is "coco" for the benchmark coco20i. It is
+            "pascal" for other benchmarks, and for requests to the service, which pass "" as `benchmark`.
             """
             return self.normalise or ("coco" if benchmark.partition(":")[0] == COCO else "pascal")
 

@@ -10,7 +10,8 @@ An entry names its image under the key `image_id`, `file_name` or `image`. It li
 `class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
 `scores` has one number per word. The name of the image may have a suffix, and folders before the image's id: the name
 `maps/val/7.png` belongs to the id `val/7`. See io/image_names.py for details. The run does not start if the file is
-unreadable, or if an entry has no image or no words. If words or scores of an entry are invalid, only its image fails.
+unreadable. It does not start either if an entry lacks the key of its image or of its words. An entry's list of words
+may be empty: see the option `fallback`. If the words or scores of an entry are invalid, only its image fails.
 """
 
 import json
@@ -132,9 +133,10 @@ class Stage(stage.Stage):
         self._names = ImageNames(self._entries)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Return the words of every image. Raises OvssError if an image has several entries, an invalid one, or none.
+        """Return the words of every image.
 
-        With `missing: benchmark`, an image without an entry gets the classes of the benchmark.
+        Raises OvssError if an image has several entries, or an invalid entry. With `missing: error`, also raises
+        OvssError if an image has no entry. With `missing: benchmark`, this image gets the classes of the benchmark.
         """
         rows = zip(batch["image_id"], batch.get("vocabulary", batch["image_id"]), strict=True)
         return {"words": column(self._words(str(image), vocabularies.get(digest)) for image, digest in rows)}
@@ -190,7 +192,10 @@ def _repeated(classes: Any) -> str:
 
 @lru_cache(maxsize=4)
 def read(path: str) -> Mapping[str, Entry]:
-    """Return the entries of a file by image name without suffix. Raises OvssError for an invalid or empty file."""
+    """Read a file of words. Return image name without suffix → entry.
+
+    Raises OvssError if the file is invalid or empty.
+    """
     suffix = PurePosixPath(path).suffix.lower()
     if suffix not in _FORMS:
         raise OvssError(f"{path}: unknown suffix {suffix!r}. Save the words as {', '.join(_FORMS)}")

@@ -64,7 +64,7 @@ class Stage(stage.Stage):
         }
 
     def _mapped(self, batch: Batch, questions: Sequence[Question]) -> Batch:
-        """Return the batch with class indices in place of word indices, for metrics that do not read `words`."""
+        """Return the batch for metrics that do not read `words`: predictions are class indices, not word indices."""
         if not (self.config.words and "prediction" in batch):
             return batch
         rows = zip(batch["prediction"], batch[WORDS], questions, strict=True)

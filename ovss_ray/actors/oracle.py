@@ -17,7 +17,7 @@ class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
     Several classes of a vocabulary may count as the same ground-truth label. A pixel then gets the first of these
-    classes. If an image has its own words, a pixel gets the first word with the name of such a class.
+    classes. If an image has its own words, a pixel gets the first word that names one of these classes.
     """
 
     reads = ("truth", "size", "benchmark", "part", "vocabulary")
@@ -44,9 +44,10 @@ class Stage(stage.Stage):
         return {"prediction": column(table[truth] for table, truth in zip(tables, batch["truth"], strict=True))}
 
     def _table(self, benchmark: str, part: str, words: Vocabulary | None) -> np.ndarray:
-        """Return the class of each label: an array (65536,) uint16, indexed by label.
+        """Return the prediction for each true label: an array (65536,) uint16, indexed by label.
 
-        `words`: vocabulary of the image. If it differs from the benchmark's, the array has indices into `words`.
+        A prediction is an index into `words`, the vocabulary of the image. If `words` is None, it is an index into the
+        benchmark's classes. For a label without a class, it is NONE.
         """
         classes, index = self.benchmarks[benchmark].question(part)
         if words and words.digest != classes.digest:

@@ -8,10 +8,11 @@ returns a mask per prompt. Two branches classify the mask: a head that uses feat
 attention pool. The scores of both branches are fused; for base classes, on which the head was trained, the head's
 weight is higher. Prompts of several images share passes of the decoder.
 
-CLIP's branch sees the box of the prompt, or the mask's box if the prompt has none. In the published evaluation, the
-branch sees the annotated box of the instance, even if the prompt is a point. This box is not scaled to the network's
-input, but remains in pixels of the photograph. The option `clip_boxes: truth` selects the annotated box, scaled. The
-option `official` selects the annotated box, unscaled. The report states which box CLIP's branch sees.
+The options select the box that CLIP's branch sees, and the report states it:
+
+clip_boxes: prompt   the box of the prompt; if the prompt has no box, the box of the mask (default)
+clip_boxes: truth    the annotated box of the instance, scaled to the network's input
+official: true       the annotated box in pixels of the photograph, not scaled, as in the published evaluation
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -117,7 +117,10 @@ def _index(name: str, vocabulary: Vocabulary) -> int:
 
 
 def _outermost(boxes: np.ndarray, masks: Masks, areas: np.ndarray, part: float) -> np.ndarray:
-    """Return a bool per region, (R,): False if a larger kept region covers at least the fraction `part` of its area."""
+    """Return a bool per region, (R,): whether the region is kept.
+
+    A region is not kept if a larger kept region covers at least `part` of its area. `part` is a fraction, such as 0.9.
+    """
     stays = np.zeros(len(boxes), bool)
     for i in np.argsort(-areas, kind="stable"):
         low, high = np.maximum(boxes[:, :2], boxes[i, :2]), np.minimum(boxes[:, 2:], boxes[i, 2:])

@@ -49,7 +49,7 @@ class Stage(stage.Stage):
         path: str
         """a folder of label maps, or a .json file"""
         none: int | tuple[int, ...] = NONE
-        """value or values that mean "no class"; not needed for pixels without a mask in a JSON"""
+        """value or values that mean "no class". In a .json file, pixels without a mask always have no class"""
         offset: int = 0
         """value of the first class in the files: class index = value − offset"""
         category_ids: tuple[int, ...] | None = None
@@ -175,8 +175,8 @@ class _Folder:
         if len(fitting) != 1:
             looked = f"{files.join(self._path, image_id)}{{{','.join(ENDINGS)}}}"
             raise OvssError(
-                f"no prediction: searched for {looked}; {len(fitting)} of {len(self._maps)} files match, but exactly "
-                "one must match. Name one file after the image's id"
+                f"no prediction: searched for {looked}. Exactly one file must match, but {len(fitting)} of "
+                f"{len(self._maps)} files match. Name one file after the image's id"
             )
         uri = self._maps[fitting[0]]
         return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)

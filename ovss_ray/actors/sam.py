@@ -33,7 +33,7 @@ class Stage(stage.Stage):
         """The network, and the parameters of SAM's mask generator, with their original names and defaults."""
 
         batch: int = Field(default=4, ge=1)
-        """maximum number of images or crops in a forward pass on a GPU; 1 with `exact`, and on a CPU"""
+        """maximum number of images or crops in one forward pass. On a CPU or with `exact`, each pass has only one"""
         pred_iou_thresh: float = 0.88
         crop_n_layers: int = Field(default=0, ge=0)
         crop_nms_thresh: float = 0.7

@@ -65,7 +65,10 @@ class Stage(WithImages, stage.Stage):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the columns that the stage reads and writes. With `per: instance`, the prompts are in two columns."""
+        """Return the columns that the stage reads and writes.
+
+        Prompts are read from `prompts`, or with `per: instance` from `prompt_points` and `prompt_boxes`.
+        """
         per_instance = options.get("per") == "instance"
         return (("image", "prompt_points", "prompt_boxes") if per_instance else cls.reads), cls.writes
 

@@ -5,10 +5,11 @@ Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVP
 CLIP's image tower sees the photograph at a lower resolution and is cut in two parts. The side network is a ViT with 240
 channels at full resolution. It also reads features of CLIP's first part. From 100 learned queries it predicts 100
 masks, and 100 biases for CLIP's attention. The second part of CLIP gets 100 copies of the class token (SLS tokens). The
-bias directs the attention of each SLS token to its mask, so the token becomes the mask's embedding. Class logits are
-products of mask embeddings with embeddings of the class names and of "no object", which is learned. The score of a
-class at a pixel is the sum over masks of class probability times mask probability. The highest score decides. Only the
-class logits need the vocabulary, so images with different vocabularies share all earlier computation.
+bias directs the attention of each SLS token to its mask, so the token becomes the mask's embedding. A class logit is
+the product of a mask embedding and a class embedding. The embedding of a class is the text embedding of its names. The
+embedding of "no object" is learned. The score of a class at a pixel is the sum over masks of class probability times
+mask probability. The highest score decides. Only the class logits need the vocabulary, so images with different
+vocabularies share all earlier computation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

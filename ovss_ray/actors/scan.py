@@ -51,8 +51,7 @@ class Values(Settings):
     ensemble_weight: Fraction | Literal["none"] | None = None
     """weight of the crops in the geometric mean, default 0.7; none: only the proposals are used, and no crops are cut
 
-    With 0, only the crops are used, as in the official code. This is an exception: by the formula of the mean, the
-    crops would have no weight.
+    0 is a special value, as in the official code: only the crops are used.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""

@@ -109,7 +109,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def lists(cls, config: Config) -> tuple[str, ...]:
-        """Return the benchmark whose class names are used: (name,), or () if the names are from elsewhere."""
+        """Return (name,) if SAN chooses words from the class names of the benchmark `name`; otherwise ()."""
         named = config.tagger == SAN and isinstance(config.words, str) and not config.path()
         return (str(config.words),) if named else ()
 
@@ -117,9 +117,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the options that the run's digest ignores.
 
-        These are the options in the class attribute `where`, since they do not change results. There is one exception:
-        a user's tagger without a function `files`. For such a tagger, only the value of `weights` shows which files it
-        uses. Therefore, if `weights` is set, the digest covers it.
+        The result is the class attribute `where`, usually with `weights`: the digest contains the files instead. A
+        user's tagger may have no function `files`. Then the result has `weights` only if this option is not set.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where
@@ -127,7 +126,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
-        """Return a note for the report: the list of names, the thresholds, and whether the list is the benchmark's."""
+        """Return a note for the report: the source of the words, and the thresholds.
+
+        If SAN chooses words from the classes of `benchmark` itself, the note says so.
+        """
         if config.tagger != SAN:
             return (f"words from the tagger {config.tagger}; threshold {config.threshold}",)
         listed = config.words if isinstance(config.words, str) else f"{len(config.words)} names of the config"

@@ -30,7 +30,7 @@ LOST = (
     "--merge, --buckets and --mapping",
     "records of earlier versions of changed files",
 )
-"""Parts and options of a report that a compact run no longer has"""
+"""Losses of a run that becomes compact: parts of its report, options of `ovss report`, and old records"""
 
 
 def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int]:

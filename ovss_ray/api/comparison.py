@@ -69,7 +69,7 @@ def compare(
     if choices and (folders := [name for name, target in targets if isinstance(target, RunFolder)]):
         raise OvssError(
             f"track: {folders[0]} is the folder of a finished run. Trackers receive only runs that `compare` "
-            f"evaluates from configs. Type: ovss report {folders[0]} --track {choices[0]}"
+            f"evaluates from configs. To send it anyway, run `ovss report {folders[0]} --track {choices[0]}`"
         )
     plans = {name: target for name, target in targets if isinstance(target, RunPlan)}
     evaluated = dict(evaluation.run(plans, shown, choices)) if plans else {}
@@ -98,8 +98,9 @@ def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str],
     """Return (run, benchmark) → paired differences of this run minus the first run, in percentage points.
 
     The arguments are folders of runs. Each run after the first has a `Paired` for every benchmark that it or the first
-    run has. If differences are not possible, `Paired.refused` states the reason, such as different images. Raises
-    OvssError.
+    run has. If differences are not possible, `Paired.refused` states the reason, such as different images.
+
+    Raises OvssError for fewer than two runs, for a repeated run, and for a folder that is incomplete or damaged.
 
     Example: `differences("runs/a", "runs/b")["runs/b", "camvid"].values["miou"].p` is the p-value of b minus a.
     """
@@ -141,8 +142,8 @@ def rebuild(
     `needed`: benchmarks that must have cells. `relations`: file of class relations, for SG-IoU; the folder gets a copy.
 
     Raises OvssError if `folder` has no run, if the run has not begun, or if the relations do not fit. Also raises
-    OvssError if a benchmark in `needed` has no cells, and for `images` of a compact run. In these cases, no report is
-    written.
+    OvssError if a benchmark in `needed` has no cells, or if `images` is True for a compact run. In these cases, no
+    report is written.
     """
     if relations is not None:
         relating.save(folder, relating.read(relations, folder.labels()))

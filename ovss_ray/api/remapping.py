@@ -52,9 +52,9 @@ class Remapped:
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
-    present_recall: a pair is an image and one label in its truth. The pair is recalled if a word of the image counts as
-    this label. The value is the share of recalled pairs. unmapped_pixels: share of counted pixels without a word, or
-    with a word that counts as no label. unmapped_words: share of counted pixels with a word that counts as no label.
+    present_recall is the recall over all pairs (image, label in its truth). A pair is recalled if a word of the image
+    counts as the label. unmapped_words is the share of the counted pixels whose word counts as no label.
+    unmapped_pixels also includes the counted pixels without a word.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
@@ -72,7 +72,10 @@ class Remapping:
     upper_bounds: Mapping[str, float]
     """overlap, hungarian and best_iou, in percent: not comparable with mIoU; empty unless requested"""
     vicss: Mapping[str, Mapping[str, float]]
-    """source of word similarities ("": none is used) → metrics of vicss by name, from 0 to 1"""
+    """source of word similarities → name of a metric of vicss → value from 0 to 1
+
+    The key "" has the metrics that need no word similarities.
+    """
 
 
 @dataclass(frozen=True)

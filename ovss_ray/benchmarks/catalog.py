@@ -64,7 +64,10 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return a benchmark with the class names of the variant `words`, such as "catseg". Raises UnknownName."""
+    """Return the benchmark `name` with other class names: those with the suffix `words`, such as "catseg".
+
+    Raises UnknownName for an unknown suffix.
+    """
     known = variants(name)
     if words not in known:
         kind = f"list of names for {name}"

@@ -5,9 +5,13 @@ grow with the file. Only the names of the existing photographs are in memory. In
 inline address that contains its annotations (see io.inline).
 
 Polygons are rasterised by pycocotools. Annotations are classified as in mmdet's data sets. Annotations of unlisted
-classes are left out. Annotations with `iscrowd` get the status CROWD. An annotation is INVALID if `ignore` is set, or
-if it has no area or no mask. A mask is an RLE, or polygons of at least three corners. An annotation is INVALID, too, if
-its box is outside the image, or less than a pixel wide or high.
+classes are left out. Annotations with `iscrowd` get the status CROWD. Any other annotation gets the status INVALID for
+one of these reasons:
+
+- `ignore` is set
+- its area is 0
+- it has neither an RLE nor a polygon with three corners or more
+- its box is outside the image, or less than a pixel wide or high
 """
 
 import json

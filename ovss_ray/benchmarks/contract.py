@@ -114,7 +114,7 @@ class Benchmark:
     federated: bool = False
     """True if, as in LVIS, each image is annotated for some classes only, and its Instances list these classes"""
     categories: tuple[int, ...] = ()
-    """for each label index, the id that the instances' JSON file uses for this category; default: label index + 1"""
+    """category id of each label in the JSON file of the instances; default: label index + 1"""
     index: tuple[int, ...] = ()
     """label index of each of the K classes; several classes may have the same label; default: class i is label i
 

@@ -76,8 +76,8 @@ def episodes(
 ) -> Paired:
     """Return an item per pair (file stem, class number) whose photograph and label file both exist, sorted by id.
 
-    A repeated pair counts once. If a photograph or its label file is missing, `Paired.remarks` has a fault with the
-    number of such photographs.
+    A repeated pair counts once. If files are missing, `remarks` of the result has one fault. It states the number of
+    stems that lack their photograph or their label file.
     """
     images_of, truths_of = by_stem(inside(photographs)), by_stem(inside(truths), LABELS)
     whole, listed = images_of.keys() & truths_of.keys(), set(pairs)
@@ -151,7 +151,10 @@ def _question(
 
 
 def _stuffs(words: Vocabulary, classes: Sequence[tuple[str, ...]]) -> list[tuple[str]]:
-    """Return a class for each name of background, such as "sky". Names that `classes` also contain are left out."""
+    """Return a class of one name, such as ("sky",), for each name that counts as background.
+
+    Names that also belong to one of `classes` are left out.
+    """
     class_names = {name for names in classes for name in names}
     return [(name,) for name in words.classes[0] if name not in class_names]
 

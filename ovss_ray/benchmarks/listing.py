@@ -78,7 +78,10 @@ def left_out(items: Items) -> tuple[LeftOut, ...]:
 
 
 def faults(items: Items) -> tuple[Fault, ...]:
-    """Return the faults of Paired items: their remarks, then one fault per kind of unpaired files."""
+    """Return `items.remarks`, followed by one fault per kind of unpaired files.
+
+    If `items` is not a Paired, return ().
+    """
     if not isinstance(items, Paired):
         return ()
     kinds = (
@@ -175,7 +178,7 @@ CAUSES = dict(
         strict=True,
     )
 )
-"""Usual cause of unpaired files, by kind. The first two KINDS are not contained: their cause is INCOMPLETE."""
+"""Usual cause of each of KINDS except the first two. The usual cause of these two is INCOMPLETE."""
 INCOMPLETE = "an incomplete copy, or files of another data set in the same folder"
 """Usual cause of photographs without a label file, and of label files without a photograph."""
 FILE = "stem, path, side, uri, near"
@@ -208,10 +211,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files of the same stem. The stem is the id of the image.
 
-    If several photographs or several label files have the same stem, File.path takes the place of the stem. If
-    a photograph and a label file remain whose stems differ only in case or Unicode form, they are paired. If more than
-    two files with such similar stems remain, they stay unpaired. `Paired.left_out` lists the unpaired files. Raises
-    OvssError if two photographs or two label files have the same id.
+    If several photographs or several label files have the same stem, File.path, such as seq1/0000, replaces the stem.
+    A second step compares the remaining files without regard to case and Unicode form. In this step, a photograph and a
+    label file are paired if no third file has the same name. `Paired.left_out` lists all other files. Raises OvssError
+    if two photographs or two label files have the same id.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")
@@ -265,7 +268,7 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
 
 
 def _doubled(group: list[File]) -> list[str]:
-    """Return the addresses of two photographs in a group, or of two label files if it has no two photographs."""
+    """Return the addresses of two files of one kind: two photographs if the group has them, else two label files."""
     return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in group if file.side == side]) > 1)
 
 

@@ -58,7 +58,10 @@ def _gpus() -> list[str]:
 
 
 def _network() -> Iterator[tuple[bool, str]]:
-    """Check that a Ray cluster on other machines is used with a token (CVE-2023-48022). Yield success and text."""
+    """Yield success and text of the check of RAY_ADDRESS.
+
+    The check fails if the address is on another machine, but no token is used (CVE-2023-48022).
+    """
     address, mode = os.environ.get("RAY_ADDRESS", ""), os.environ.get("RAY_AUTH_MODE", "")
     outside = bool(address) and not any(local in address for local in ("127.0.0.1", "local", "auto"))
     yield (

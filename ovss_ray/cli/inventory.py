@@ -15,10 +15,11 @@ from ovss_ray.reports import published
 
 
 def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path]) -> list[Table]:
-    """Return the table called `what`, or for None all tables except "published".
+    """Return the tables that `ovss list` prints for `what`.
 
-    "published" gives a second table if there are figures of vocabulary-free methods. Raises UnknownName for an unknown
-    table. Raises OvssError if `benchmark` is set for a table other than "published".
+    If `what` is None, they are all tables except "published". Otherwise, they are the table with this name. For
+    "published", a second table follows if there are figures of vocabulary-free methods. Raises UnknownName for an
+    unknown table. Raises OvssError if `benchmark` is set for a table other than "published".
     """
     makers: dict[str, Callable[[], Table]] = {
         "benchmarks": benchmarks,
@@ -32,7 +33,8 @@ def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path])
         raise UnknownName("list", what, makers)
     if benchmark is not None and what != "published":
         raise OvssError(
-            f"--benchmark works with `ovss list published` only. Type: ovss list published --benchmark {benchmark}"
+            "--benchmark works with the published figures only. To list them, run "
+            f"`ovss list published --benchmark {benchmark}`"
         )
     names = [what] if what is not None else [name for name in makers if name != "published"]
     listed = [makers[name]() for name in names]

@@ -78,11 +78,15 @@ def report(
 def _selected(
     folder: "RunFolder", merge: Sequence[str], only: str, buckets: bool
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str], Mapping[str, str], list[str]]:
-    """Return the four values `merged`, `words`, `unfit`, `needed` for the options --merge, --only and --buckets.
+    """Return `merged`, `words`, `unfit` and `needed` for the options --merge, --only and --buckets.
 
-    `merged` (--merge): new class → classes to merge. `words` (--only): classes to select. `unfit`: benchmark → reason
-    why it cannot use these classes. `needed`: benchmarks whose confusion cells must be read. If `buckets` is True,
-    `needed` has all benchmarks. Otherwise it has the benchmarks that --merge can use, or none without --merge.
+    - `merged` (--merge): new class → classes to merge
+    - `words` (--only): classes to select
+    - `unfit`: benchmark → reason why these classes cannot be merged or selected in the benchmark
+    - `needed`: benchmarks whose confusion cells must be read
+
+    With --buckets, `needed` has all benchmarks. With --merge but without --buckets, `needed` has the benchmarks that
+    are not in `unfit`. Without both options, `needed` is empty.
     """
     from ovss_ray.reports import subsets
 
@@ -92,7 +96,10 @@ def _selected(
 
 
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
-    """Send a report to the trackers `choices`. For other trackers, print the faults of earlier attempts to send it."""
+    """Send a report to the trackers in `choices`.
+
+    If an earlier command failed to send the report to another tracker, print that error.
+    """
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display
 

@@ -77,8 +77,8 @@ class Client:
     ) -> Found[Regions]:  # fmt: skip
         """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
 
-        `ranked` is a number of regions. For each class, `answer.ranking` lists this number of regions, namely those in
-        which the class is most probable. If `ranked` is 0, `answer.ranking` is None. Raises OvssError.
+        For each class, `answer.ranking` lists the `ranked` regions in which the class is most probable. If `ranked` is
+        0, `answer.ranking` is None. Raises OvssError.
         """
         fields = [*form.regions(classes, benchmark, model, top, ranked), form.file(photographs.encode(image))]
         return results.regions(Regions.model_validate_json(self._connection.send("POST", "/v1/regions", fields)))
@@ -91,10 +91,11 @@ class Client:
         """Return the masks of the object at points or in a box (x0, y0, x1, y1), highest predicted IoU first.
 
         The image is sent once. Later prompts send only its digest, unless the service no longer caches the image. A
-        path or bytes are faster than an array, which is encoded for each prompt. Without classes or a benchmark, masks
-        have no class names. With Open-Vocabulary SAM, each listed class of a mask also has two probabilities: `head`,
-        by the trained head, and `clip`, by CLIP. `base`: class names that Open-Vocabulary SAM was trained on. Raises
-        OvssError.
+        path or bytes are faster than an array, which is encoded for each prompt.
+
+        Each mask lists its `top` most probable classes. Without classes and benchmark, the list is empty. With
+        Open-Vocabulary SAM, each class in the list has two further probabilities: `head` is by the trained head, and
+        `clip` is by CLIP. `base`: class names that Open-Vocabulary SAM was trained on. Raises OvssError.
         """
         data = photographs.encode(image)
         name = hashlib.sha256(data).hexdigest()
@@ -126,9 +127,9 @@ class Client:
     ) -> list[Segmentation | OvssError]:  # fmt: skip
         """Send several images in one request, and return the label map of each, as `segment` does.
 
-        For a refused image, such as a damaged one, the list contains an OvssError, which is not raised.
-        Images that are refused because the service is busy are sent again. A request may have at most `limits.images`
-        images (default 16). Raises OvssError if the whole request is refused.
+        If the service refuses some images because it is busy, the client sends these images again. If an image is
+        finally refused, such as a damaged one, the list contains an OvssError in its place. A request may have at most
+        `limits.images` images (default 16). Raises OvssError if the whole request is refused.
         """
         sent, fields = photographs.encode_all(images), form.words(classes, benchmark, model, **more)
         return several.batch(self._connection, "segment", sent, fields, results.decode_segmentation)

@@ -17,9 +17,9 @@ class Limits(Settings):
     classes: int = Field(default=1_000, ge=1)
     """largest number of classes in a request"""
     letters: int = Field(default=300, ge=1)
-    """largest number of characters in the names of one class together, or in one prompt template
+    """largest number of characters in a prompt template, or in all names of one class
 
-    Longer texts are of no use, since text encoders read at most 77 tokens of a text.
+    Text encoders read at most 77 tokens of a text.
     """
     points: int = Field(default=64, ge=1)
     """largest number of points in a prompt"""
@@ -34,13 +34,12 @@ class Limits(Settings):
     held: int = Field(default=160_000_000, ge=1)
     """pixels: largest total size of the decoded images of all requests in progress, at 3 bytes per pixel
 
-    If a further image would exceed this limit, its request waits until other images are released. If no other image
-    is in memory, the image is decoded even if it exceeds the limit.
+    A request waits until its image fits into this limit, or until no other image is in memory.
     """
     seconds: float = Field(default=30.0, gt=0)
     """seconds: longest time from the end of a request's body to its answer
 
-    If the model is too slow for a request, its status is 504. If no worker was free in time, its status is 503.
+    A request receives status 504 if the model is too slow, and 503 if no worker was free in time.
     """
     images: int = Field(default=16, ge=1)
     """largest number of images in a request with several images, or in a job"""

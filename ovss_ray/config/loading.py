@@ -38,12 +38,12 @@ def load(file: str | Path, overrides: Sequence[str] = (), keys: Mapping[str, Any
 def load_all(
     file: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None
 ) -> dict[str, RunConfig]:
-    """Return configs by name: the config of the file, or several configs if the file has the key `compare`.
+    """Return config name → config. A file yields one config, or several if it has the key `compare`.
 
-    `compare: [NAME, …]` lists configs in the file's folder. The override `compare=[NAME,…]` replaces the list. The
-    file's other keys apply to all configs. An override of a stage's option, such as `san.precision=bf16`, applies to
-    the configs with this stage. Every other override applies to all configs. Raises OvssError for an invalid config;
-    the message names the invalid keys.
+    `compare: [NAME, …]` lists configs in the file's folder. The file's other keys replace the same keys in each of
+    these configs. The override `compare=[NAME,…]` replaces the list. An override of a stage's option, such as
+    `san.precision=bf16`, changes the configs with this stage. Every other override changes all configs. Raises
+    OvssError for an invalid config; the message names the invalid keys.
     """
     lists = [] if isinstance(file, Mapping) else [change for change in overrides if change.startswith("compare=")]
     return _checked(_raws(file, keys, lists), [change for change in overrides if change not in lists])
@@ -193,8 +193,8 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
     """Convert a dict to a RunConfig, and validate all stage options.
 
-    Raises OvssError for an invalid config. The message lists all faults outside the stage options. If only stage
-    options are invalid, it lists the faults of the first invalid stage.
+    Raises OvssError for an invalid config. The message may omit faults of stage options, since these options are
+    validated last, one stage at a time.
     """
     try:
         config = RunConfig.model_validate(raw)

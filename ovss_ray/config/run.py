@@ -16,9 +16,11 @@ Auto = Literal["auto"]
 class Pool(Settings):
     """Stages that run one after another in the same workers, and the resources of these workers.
 
-    "auto" chooses a value from the cluster's resources (see engine/cluster/placement.py). With GPUs: one worker per GPU
-    and batches of 8 images; several pools share each GPU. Without GPUs: one worker per CPU and batches of 1 image.
-    Pools whose stages cannot use a GPU have fewer workers.
+    "auto" chooses a value from the cluster's resources (see engine/cluster/placement.py):
+
+    - On a cluster with GPUs, a pool that can use a GPU has one worker on every GPU. A batch has 8 images.
+    - On a cluster without GPUs, such a pool has one worker per CPU. A batch has 1 image.
+    - A pool whose stages cannot use a GPU has fewer workers.
 
     Pools are not part of a run's digest: a run may resume with other resources.
     """

@@ -21,7 +21,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 EVERY = "*"
 """Key of the words for all benchmarks without a separate entry"""
 NOTHING = ("", "~", "null")
-"""Texts that mean "no label" in a file. A YAML null arrives as one of these texts, since labels are read as text."""
+"""Texts that mean "no label" in a YAML file: the spellings of YAML's null. The file's labels are read as text."""
 FORM = "Write one class per line, or `names: [sedan, [suv, jeep]]` and `map: {sedan: car, suv: car}` in YAML"
 
 
@@ -36,8 +36,8 @@ class WordList(Settings):
     images: str = ""
     """path of a file with words for each image, in a format of the stage `given_words`
 
-    If it is empty, all images have the same words. A word counts as the label that `map` assigns to it. A word without
-    an entry in `map` counts as the label with the same name.
+    If it is empty, all images have the same words. The label of a word is its entry in `map`, or else the label with
+    the same name.
     """
     add: bool = False
     """True: these words are added to the benchmark's classes; False: they replace them"""

@@ -40,7 +40,7 @@ SURROUNDINGS = 24
 FITS = 3.5
 """Standard deviations: minimum median `fit` of transformed labels to report a fault. GAIN and WINS apply, too."""
 FITS_SHIFTED = 5.0
-"""Standard deviations: all labels are reported as shifted only if (sum of `fit` over n images) / √n reaches this."""
+"""Standard deviations: minimum of (sum of `fit` over n images) / √n to report that all labels are shifted equally."""
 GAIN = 2.5
 """Standard deviations: minimum of (median increase of `fit`) · √(number of images) to report a fault."""
 WINS = 0.8
@@ -56,7 +56,7 @@ WINS_TOGETHER = 0.7
 STEADY = 6.0
 """Standard deviations: the increase of `fit` in an image is clipped to ± this, so that no image decides alone."""
 LEAST_SHIFT = 10
-"""pixels of the file: smaller shifts of labels are not reported, nor shifts below 4 pixels of reduced images."""
+"""pixels of the file: minimum shift to report a fault. A shift must also reach 4 pixels of reduced images."""
 SHIFT_GAIN = 2.0
 """Standard deviations: limit in place of GAIN for the alternative that all labels are shifted equally."""
 SHIFT_TOGETHER = 8.0
@@ -64,9 +64,9 @@ SHIFT_TOGETHER = 8.0
 STRANGERS = 24
 """Maximum number of compared images. Each photograph is compared with the labels of the other compared images."""
 STRANGER_FITS = 6.0
-"""Standard deviations: minimum `fit` for a photograph to count as fitting another image's labels (see SEVERAL)."""
+"""Standard deviations: minimum `fit` of a photograph to the labels of another image, for the test of SEVERAL."""
 SEVERAL = 0.15
-"""If this share of photographs, and at least 2, fit another image's labels better by GAIN, a fault is reported."""
+"""Minimum share of photographs that fit another image's labels better than their own by GAIN, to report a fault."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
@@ -210,7 +210,7 @@ def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iter
 def _alternative(
     error: str, cause: str, traced: Sequence[tuple[int, Edges]], baseline: np.ndarray, undone: dict[int, Symmetry]
 ) -> Alternative:
-    """Return the fits of transformed labels. `undone`: index into `traced` → symmetry to apply to its labels."""
+    """Return the fits of transformed labels. `undone`: index of an image in `traced` → symmetry for its labels."""
     fitting = {
         at: undo for at, undo in undone.items() if undo(traced[at][1].labels).shape == traced[at][1].labels.shape
     }

@@ -43,13 +43,14 @@ class _Member:
 def unpack(archive: Archive, root: Path, progress: "Progress") -> None:
     """Extract a downloaded archive below `root`, except for files that already exist with the right size.
 
-    Raises OvssError, before any file is written, in these cases:
+    Raises OvssError in these cases:
 
     - the archive contains links, or paths outside its folder
     - the file or folder to extract, `archive.inside`, is not in the archive
     - the disk is too small
+    - the archive is damaged; the archive is then renamed
 
-    Also raises OvssError for a damaged archive, after renaming it.
+    Only a damaged archive may be noticed after some of its files have been written.
     """
     file = archive.path(root)
     try:
@@ -117,8 +118,8 @@ def _write_all(archive: Archive, root: Path, members: Iterable[_Member], progres
 def _targets(archive: Archive, root: Path, members: Iterable[_Member]) -> list[tuple[_Member, Path]]:
     """Return the files to extract, each with its target path. Raises OvssError for unsafe members.
 
-    Names are checked here, since zipfile silently changes unsafe names. The `filter` of tarfile silently changes
-    absolute names, and some releases of Python 3.11 lack it. Links are never created.
+    This function checks names itself, since zipfile and tarfile silently change some unsafe names. Links are never
+    created.
     """
     file, targets = archive.path(root), []
     for member in members:

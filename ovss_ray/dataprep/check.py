@@ -163,7 +163,7 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 
 
 def spread(number: int, most: int) -> list[int]:
-    """Return positions from 0 to `number` - 1. If there are more than `most`, return evenly spread pairs (i, i + 1)."""
+    """Return the positions 0 to `number` - 1: all, or if `number` exceeds `most`, evenly spread pairs (i, i + 1)."""
     if number <= most:
         return list(range(number))
     starts = (pair * number // (most // 2) for pair in range(most // 2))
@@ -206,7 +206,7 @@ def settled(benchmark: Benchmark, seen: Iterable[tuple[int, Seen]]) -> tuple[Fau
 def _inspected(name: str, items: Rows[Item], traced: frozenset[str], workers: int, console: Console) -> Iterator[Seen]:
     """Inspect images, in several processes if there are many. At most AT_ONCE images are in progress.
 
-    `traced`: ids of the images whose results contain edges (see alignment.Edges).
+    `traced`: ids of the images for which edges are computed (see alignment.Edges).
     """
     task = partial(_inspect, name, traced)
     if len(items) <= SAMPLE or workers == 1:

@@ -4,9 +4,8 @@
 layout that the benchmark reads (see `archives`).
 
 HTTP is handled by the library `requests`. Requests that get no answer are repeated by Retry of the library `urllib3`.
-Partial files are resumed by this module, since pooch, fsspec and torch.hub start again from the beginning.
-huggingface_hub has only an undocumented function for its own hub. This function does not check that the file on the
-server is unchanged (RFC 9110, If-Range).
+An interrupted download is resumed if the file on the server is unchanged (RFC 9110, If-Range). This module does so
+itself, since pooch, fsspec and torch.hub would start again from the beginning.
 """
 
 import hashlib

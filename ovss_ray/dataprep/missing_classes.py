@@ -20,13 +20,13 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""If the first class is called "background" or another name in REST, and never occurs, that is a possible fault.
+"""Minimum share of ignored pixels, 0 to 1, to report as a sure fault that "background" never occurs.
 
-It is a sure fault if at least this share of the pixels, 0 to 1, is ignored. With ENOUGH or more label files, it is a
-sure fault if a single pixel is ignored.
+This limit is for fewer than ENOUGH label files. With ENOUGH or more files, one ignored pixel suffices. If too few
+pixels are ignored, the fault is only possible. The limit is used if the first class has a name in REST.
 """
 FEW_CLASSES = 4
-"""Ignored pixels make a missing last class a sure fault only in benchmarks of at most this number of classes."""
+"""Maximum number of a benchmark's classes for which `taken_away` reports a missing last class as a sure fault."""
 ENOUGH = 3
 """Minimum number of label files without a class before its absence counts as a fault."""
 MANY = 8
@@ -173,10 +173,10 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return True if a missing first class is a sure fault, False for a possible fault, None for no fault.
+    """Return True if a missing class is a sure fault, False for a possible fault, None for no fault.
 
-    If `step` is 1, the first class is missing. If `step` is −1, the last class is missing. The result is then None, so
-    only the votes of `plausibility` can indicate a fault.
+    If `step` is 1, the first class is missing. If `step` is −1, the last class is missing, and the result is None.
+    If the result is None, only the votes of `plausibility` can indicate a fault.
     """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]

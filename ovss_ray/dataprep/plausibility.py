@@ -60,7 +60,7 @@ GOOD = 0.75
 BETTER = 0.3
 """To suggest another order or shift, its share of votes must exceed the unchanged labels' share by at least this."""
 NEAR = 0.1
-"""Of all explanations whose share of votes is at most this below the best share, the most common is suggested."""
+"""Explanations within this difference of the best share of votes are candidates. The most common one is suggested."""
 
 
 @dataclass(frozen=True)

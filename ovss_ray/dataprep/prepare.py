@@ -62,7 +62,11 @@ def _find(name: str | None) -> tuple[Benchmark, Plan]:
 
 
 def _done(steps: Sequence[Step], workers: int | None) -> Iterator[tuple[bool, str]]:
-    """Yield the result of `do` for each file. If there are at least FEW files, Ray workers create all but the first."""
+    """Yield the result of `do` for each file. If there are at least FEW files, start Ray workers.
+
+    This process creates the first file. Then it tests whether every node of the cluster can access this file. Ray
+    workers create the other files.
+    """
     if len(steps) < FEW:
         yield from map(do, steps)
         return

@@ -1,18 +1,18 @@
 """ADE20K: scenes of every kind, labelled by a single annotator. There are two vocabularies, of 150 and 847 classes.
 
 ade20k:150, the SceneParsing challenge of 2016. Data: http://sceneparsing.csail.mit.edu, ADEChallengeData2016.zip.
-Label files are 8-bit: 0 = other, 1 to 150 = the classes. They are read from the archive's folder `annotations`. If it
-is missing, `annotations_detectron2` is read, which detectron2's prepare_ade20k_sem_seg.py creates. In that folder the
-values are shifted by one: 0 to 149 = the classes, 255 = other.
+Label files are 8-bit. They are read from the archive's folder `annotations`: 0 = other, 1 to 150 = the classes. If
+`annotations` is missing, `annotations_detectron2` is read: 0 to 149 = the classes, 255 = other. detectron2's
+prepare_ade20k_sem_seg.py creates the folder `annotations_detectron2`.
 
 ade20k:847, the full labels of version 2021_17_01. Data: https://ade20k.csail.mit.edu (on request). Photographs and
-labels are read from `images_detectron2` and `annotations_detectron2`, which detectron2's prepare_ade20k_full.py
-creates. If these folders are missing, the archive's `images/ADE` is read. Its files are then converted whenever they
-are read. The conversion has the same result as prepare_ade20k_full.py:
+labels are read from `images_detectron2` and `annotations_detectron2`. detectron2's prepare_ade20k_full.py creates these
+folders. If these folders are missing, the archive's `images/ADE` is read. Each file of the archive is converted
+whenever it is read. The conversion has the same result as prepare_ade20k_full.py:
 
 - The class number of a pixel is (R // 10) · 256 + G in `_seg.png`.
 - If the short side is longer than 512 pixels, OpenCV scales it to 512 (linear; nearest for labels).
-- classes/ade20k_847_index.txt lists the class numbers of the labels 0 to 846. Pixels of other classes are not counted.
+- classes/ade20k_847_index.txt lists the class numbers of the labels 0 to 846. Pixels of other classes are ignored.
 - Photographs are saved again as JPEG of quality 75, which affects scores.
 
 `ovss prepare ade20k:847` creates `images_detectron2` and `annotations_detectron2` of ade20k:847. `ovss prepare

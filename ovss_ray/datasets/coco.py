@@ -5,16 +5,16 @@ Data: http://images.cocodataset.org/zips/val2017.zip. All folders below are insi
 coco:stuff      COCO-Stuff: 80 thing and 91 stuff classes. The label files are `stuffthingmaps/val2017/*.png` of
                 stuffthingmaps_trainval2017.zip
                 (http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset). They are 8-bit. A label value is
-                a category id − 1; 255 is not counted. Caesar, Uijlings, Ferrari, CVPR 2018.
-coco:object     COCO-Object: the same files, read as GroupViT's convert_coco_object.py does. The first class is
-                "background", the other 80 are things. All other pixels are background, also those of the value
-                255, so every pixel is counted. The synonyms of "background" are names of stuff classes.
+                a category id − 1; pixels of the value 255 are ignored. Caesar, Uijlings, Ferrari, CVPR 2018.
+coco:object     COCO-Object: the label files of coco:stuff, read as in GroupViT's convert_coco_object.py. The first
+                class is "background", the other 80 are things. All pixels outside things are background, including
+                pixels of the value 255. The synonyms of "background" are names of stuff classes.
 coco:panoptic   the 133 classes of panoptic COCO, as a label map. `panoptic_val2017/*.png` defines the segments, and
-                `annotations/panoptic_val2017.json` their classes. Both are in
-                http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip. From them,
-                `ovss prepare coco:panoptic` creates `panoptic_semseg_val2017/*.png`, as Mask2Former and FC-CLIP
-                do. These files are 8-bit: 0 to 132, and 255 = no segment, which is not counted. Kirillov et al.,
-                "Panoptic Segmentation", CVPR 2019.
+                `annotations/panoptic_val2017.json` their classes. The PNG files and the JSON file are in
+                http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip. `ovss prepare
+                coco:panoptic` converts them to label files `panoptic_semseg_val2017/*.png`, as in Mask2Former
+                and FC-CLIP. The label files are 8-bit: 0 to 132 = the classes, 255 = no segment (ignored).
+                Kirillov et al., "Panoptic Segmentation", CVPR 2019.
 coco:instances  a mask per thing, for methods that are prompted with a point or a box. The file is
                 `annotations/instances_val2017.json`, unchanged, of
                 http://images.cocodataset.org/annotations/annotations_trainval2017.zip. All 5000 images are listed.

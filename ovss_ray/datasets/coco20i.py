@@ -12,18 +12,18 @@ fold                        0       1       2       3
 episodes                35783   17912   14563   14315
 photographs             26052   15305   13138   12640
 
-Episodes, their names and the results are as in pascal5i. The 17 names of "background" are those of coco:object, such
-as "sky". In episodes of the class "bed", the background name "bed" is left out. All episodes are evaluated, each once.
-Papers evaluate fewer:
+Episodes, their ids and the metrics are defined as in pascal5i. The 17 names of "background" are those of coco:object,
+such as "sky". In episodes of the class "bed", the background name "bed" is left out. This project evaluates each
+episode of a fold once. Papers evaluate only 1000 episodes of a fold:
 
-Fusioner    evaluates the first 1000 episodes, sorted by photograph, then class; `--limit 1000` does the same.
-            Its class names are those of its lists, without spaces, such as "trafficlight" and "tvmonitor"
-HSNet       draws 1000 random episodes: first a class, uniformly, then a photograph that contains it. Its result
-            is an estimate from about 50 episodes per class
+Fusioner    evaluates the first 1000 episodes, sorted by photograph, then class. `--limit 1000` does the same.
+            Its class names have no spaces, such as "trafficlight" and "tvmonitor"
+HSNet       evaluates 1000 random episodes, about 50 per class. For each episode, HSNet draws a class uniformly,
+            then a photograph that contains the class
 
 A method that segments one class at a time gets Fusioner's names (SPELLED). Other methods get those of coco:object, such
-as "traffic light" and "tv". HSNet and LSeg resize images to a square as for pascal5i. Their code counts pixels of the
-value 255 as background.
+as "traffic light" and "tv". HSNet and LSeg resize images to a square, as for pascal5i. HSNet and LSeg also treat pixels
+of the value 255 as background.
 """
 
 from collections.abc import Sequence
@@ -130,8 +130,8 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs under the key {invalid[0]!r} (class number − 1), but this list must not have this "
-            f"key. Replace the file. {GET_LISTS}"
+            f"{uri}: photographs are listed under the key {invalid[0]!r} (class number − 1), which must be "
+            f"missing or empty in this file. Replace the file. {GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():

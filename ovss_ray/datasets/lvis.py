@@ -1,16 +1,23 @@
-"""LVIS v1: masks of things in COCO's photographs, in 1203 classes, many of them rare. For methods that are prompted.
+"""LVIS v1: masks of things in COCO's photographs, in 1203 classes, many of them rare.
 
-Data: https://www.lvisdataset.org/dataset, COCO's photographs and the file lvis_v1_val.json, unchanged. The layout is
-`lvis/annotations/lvis_v1_val.json` (or lvis/lvis_v1_val.json), and `lvis/val2017`, `lvis/train2017` with photographs.
-The last two parts of an image's `coco_url` are folder and file of its photograph. LVIS's val split has images of both
-COCO splits. If a folder of photographs is missing in the folder `lvis`, it is read from the folder `coco`.
+The benchmark is for methods that are prompted. Data: https://www.lvisdataset.org/dataset, COCO's photographs and the
+file lvis_v1_val.json, unchanged. The layout is `lvis/annotations/lvis_v1_val.json` (or lvis/lvis_v1_val.json), and
+`lvis/val2017`, `lvis/train2017` with photographs. LVIS's val split has images of both COCO splits. The last two parts
+of an image's `coco_url` are folder and file of its photograph. If `lvis/val2017` is missing, `coco/val2017` is read. If
+`lvis/train2017` is missing, `coco/train2017` is read.
 
 All 19809 images of val are evaluated, also the images without an annotation. Class names are LVIS's, with spaces for
-underscores. The group of a class depends on its number of training images. The 337 "rare" classes have 1 to 10, the 461
-"common" classes 11 to 100. The 405 "frequent" classes have more. As in ViLD and OVSAM, the group "base" has the
-frequent and common classes, and "novel" has the rare classes. The label map has the class of the smallest thing at each
-pixel; other pixels are not counted. LVIS annotates each class in some images only. LVIS's own AP takes this into
-account (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does not.
+underscores. The groups of classes are:
+
+- "rare": 337 classes with 1 to 10 training images
+- "common": 461 classes with 11 to 100 training images
+- "frequent": 405 classes with more than 100 training images
+- "base": the common and frequent classes, as in ViLD and OVSAM
+- "novel": the rare classes
+
+The label map has the class of the smallest thing at each pixel; other pixels are ignored. LVIS annotates each class in
+some images only. LVIS's own AP takes this into account (see metrics/instance_ap_lvis.py); mask AP by COCO's rules does
+not.
 
 Paper: Gupta, Dollár, Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019.
 """

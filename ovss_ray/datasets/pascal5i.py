@@ -10,9 +10,9 @@ Segmentation", BMVC 2017.
 
 An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.
 The folds have 346, 451, 725 and 346 episodes, in 345, 433, 587 and 326 photographs. An episode's vocabulary is
-"background", the class, and the 39 stuff classes of voc:21, which all count as background. In the truth, everything but
-the class is background, including objects of other classes. As in Fusioner, an episode without a pixel of its class in
-the truth is not counted.
+"background", the class, and the 39 stuff classes of voc:21. A pixel that is predicted as a stuff class is background.
+In the truth, everything but the class is background, including objects of other classes. If no pixel of the truth has
+the class, all pixels of the episode are ignored, as in Fusioner.
 
 Predicted label maps of other few-shot methods can be evaluated, too: 1 is the class, 0 is background. If the label
 maps have the names of the episodes, the stage `predictions` reads them without options.
@@ -23,11 +23,13 @@ segments one class at a time gets "background" and the class, without the stuff 
 The benchmark name `pascal5i` selects all four folds.
 
 Every episode is evaluated once, at the size of its label file, as in Fusioner with the option
---test_with_org_resolution. The order of the episodes does not matter, since results are sums over episodes. HSNet and
-LSeg evaluate 1000 episodes. Since the lists are shorter, both repeat the lists, so some episodes count more often.
-HSNet and LSeg also resize photographs and labels to a square of 400 or 480 pixels. HSNet also receives another
-photograph of the class. Except for these differences, their figures are comparable with ours. A paper's figure for the
-whole data set is the mean of its four folds.
+--test_with_org_resolution. The order of the episodes does not matter, since results are sums over episodes. A paper's
+figure for the whole data set is the mean of its four folds. The figures of HSNet and LSeg are comparable with ours,
+except for these differences:
+
+- HSNet and LSeg evaluate 1000 episodes per fold. A fold has fewer, so some episodes are evaluated more often.
+- HSNet and LSeg resize photographs and labels to a square of 400 or 480 pixels.
+- HSNet also receives another photograph of the class.
 """
 
 from collections.abc import Sequence
@@ -73,8 +75,8 @@ def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) ->
 def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "hsnet") -> Paired:
     """List the training pairs of a fold: photographs and classes in the training lists of the other three folds.
 
-    Objects of the fold's classes may be in the photographs, where they are background. HSNet's four lists have 13,680
-    pairs. Fusioner's lists have 15,555 pairs, which include HSNet's. Most pairs have no label file in
+    The photographs may also show classes of the fold itself. The pixels of these classes are background. HSNet's four
+    lists have 13,680 pairs. Fusioner's lists have 15,555 pairs, which include HSNet's. Most pairs have no label file in
     SegmentationClass, so only SegmentationClassAug is read. Raises OvssError if a list, a photograph or a label file is
     missing.
     """

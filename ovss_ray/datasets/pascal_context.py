@@ -6,14 +6,14 @@ inside VOCdevkit/VOC2010. A label file is the array LabelMap of `trainval/*.mat`
 labelled; the values 1 to 459 are the classes in the order of the authors' labels.txt.
 
 The split val has the 5104 images that papers evaluate; VOC's own list has 5105. The images are listed in CAT-Seg's file
-`datasets/pascalcontext_val.txt`; copy it to VOC2010. If it is missing, `ImageSets/SegmentationContext/val.txt` is read,
-which mmsegmentation's converter writes.
+`datasets/pascalcontext_val.txt`; copy it to VOC2010. If this list is missing, the list of mmsegmentation's converter,
+`ImageSets/SegmentationContext/val.txt`, is read.
 
-pascal_context:459        all classes, including "unknown"; only 345 occur in val, so the mIoU depends on whether
-                          classes without pixels are counted
-pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP); others are not counted
-pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). The same
-                          index means different classes in the two orders, also in predictions
+pascal_context:459        all classes, including "unknown". Only 345 of them occur in val, so the mIoU depends on the
+                          treatment of the 114 absent classes
+pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP). Every other pixel is ignored
+pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). A label map that
+                          was predicted in one order has wrong classes in the other order
 pascal_context:60         "background" first, then the 59 classes. Every other pixel is background
                           (mmsegmentation)
 pascal_context:59-json, pascal_context:60-json   the same classes, with the labels of a JSON file (see below)
@@ -25,8 +25,9 @@ JSON differ in some labels (https://github.com/open-mmlab/mmsegmentation/pull/47
 here, since the JSON file was not available. If a paper used the JSON, compare its figures with results of `59-json`.
 
 `ovss prepare pascal_context:59-json` creates the label files `annotations_detectron2/pc59_val/*.png` from the JSON.
-They are 8-bit, 0 to 58, and 255 = not counted (background in `60-json`). The conversion follows CAT-Seg's script; label
-files made by that script were not available for a comparison.
+The label files are 8-bit: 0 to 58 = the classes, 255 = every other pixel. In `60-json`, these other pixels are
+background; in `59-json`, they are ignored. The conversion follows CAT-Seg's script; label files made by that script
+were not available for a comparison.
 
 Paper: Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", CVPR 2014.
 """

@@ -2,18 +2,18 @@
 
 Data: http://host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval_11-May-2012.tar, md5 6cd6e144f989b92b3379bac3b3de84fd.
 Label files are palette PNGs. The palette index of a pixel is the label value: 0 = background, 1 to 20 = the classes,
-255 = outlines, which are not counted. `ImageSets/Segmentation` lists the images of each split.
+255 = outlines, which are ignored. `ImageSets/Segmentation` lists the images of each split.
 
 Labels are read from `SegmentationClass`, as in FC-CLIP and ODISE. If that folder is missing, `SegmentationClassAug` is
 read, as in SAN, OVSeg and CAT-Seg. `SegmentationClassAug` has the same labels without the palette, as its author states
-in https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186. It also has labels of 9118 other photographs, which
-are not in VOC's val and serve for training. If both folders exist, `ovss check voc:20` compares both label files of
-each image that it reads. Labels made from SBD's .mat files are different: they have no outlines. Results with these
-labels are not comparable. Three vocabularies are common:
+in https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186. `SegmentationClassAug` also has labels of 9118
+photographs that are not in VOC's val. These photographs are for training. If both folders exist, `ovss check voc:20`
+compares the labels of both folders for each image that it reads. Label maps made from SBD's .mat files have
+no outlines. Results with such label maps are not comparable. Three vocabularies are common:
 
-voc:20     things only: background is not counted (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
-voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. The 39 names that are not
-           VOC things count as background (OVSeg, CAT-Seg: "PAS-20b")
+voc:20     things only: background pixels are ignored (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
+voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. A pixel is background if
+           its predicted name is one of the 39 that are not VOC things (OVSeg, CAT-Seg: "PAS-20b")
 voc:21     background is the first label; its synonyms are the names of 39 stuff classes (ODISE, FC-CLIP: "PAS-21")
 
 Paper: Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015.

@@ -57,11 +57,11 @@ def ends_process() -> Iterator[None]:
 
 
 def left_connected() -> bool:
-    """Return True if the exception that is being handled is an interrupt that ends this process.
+    """Return True if an interrupt is ending this process: the caller must then leave its connection to Ray open.
 
-    After the first True, all later calls return True. If the result is True, the caller must leave its connection to
-    Ray open. `leave` then exits without Ray's clean-up, which would end the raylet of this machine. Without the raylet,
-    a thread that still uses Ray would end this process with status 1.
+    The result is True in a call while the interrupt is handled, and in all later calls. `leave` exits without Ray's
+    clean-up, which would end the raylet of this machine. Without the raylet, a thread that still uses Ray would end
+    this process with status 1.
     """
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected

@@ -44,7 +44,7 @@ class Status:
     """seconds since the latest sign of progress, such as an image that was started or finished"""
     deaths: int
     redone: int
-    """number of restarts of images in a pool, all images together; the number of the pool with the most restarts"""
+    """number of times that images were restarted, in the pool with the most restarts"""
     busy: dict[str, tuple[str, ...]]
     """id of a worker → names of its images in progress"""
     nodes: dict[str, str]
@@ -110,15 +110,14 @@ class Ledger:
     def begin(
         self, worker: str, images: Sequence[str], alone: bool = False, good: bool = False
     ) -> tuple[str, dict[str, str]]:
-        """Register the images that a worker is about to process. Images that it registered earlier count as finished.
+        """Register the images that a worker will process now. The worker's earlier images count as finished.
 
-        `alone`: True if the worker has already registered these images as a part of a larger batch or block. The
-        repeated registration then does not count as a restart of the images. `good`: True if at least one of the
-        finished images has no error, as in `end`.
+        `alone`: True if the worker has already registered these images, in a larger batch or block. This call then does
+        not count as a restart. `good`: True if at least one of the finished images has no error.
 
-        Return two values. The first is the reason why the run should stop, or "" if it should continue. The second is
-        image → verdict, for images whose earlier workers have died. A verdict is the reason to skip the image, or "" to
-        process it alone.
+        Return the reason why the run should stop ("" if it should continue), and image → verdict. An image has a
+        verdict if a worker died while processing the image. A verdict is the reason to skip the image; "" means that
+        the worker should process the image alone.
         """
         notes = self._of(worker)
         notes.images = tuple(images)

@@ -33,7 +33,7 @@ FEWEST = 10
 ERRORS = 2.0
 """Half of the interval's width, in standard errors. The interval covers about 95 % of a normal distribution."""
 MANY = 2.0**60
-"""Large number m of photographs. `class_sums.widened` then changes no value, since its factor √(m / (m − 1)) is 1."""
+"""Number m of photographs for which `class_sums.widened` changes no value: its factor √(m / (m − 1)) is 1."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class GroupSums:
     cells: np.ndarray
     """(G, 3, L) int64: three pixel counts for each group and label.
 
-    Index 0 of the middle axis: correct pixels of the label. 1: its pixels in the ground truth. 2: its pixels in the
-    prediction.
+    - cells[g, 0, l]: correct pixels of label l
+    - cells[g, 1, l]: pixels of label l in the ground truth
+    - cells[g, 2, l]: pixels of label l in the prediction
     """
     images: np.ndarray
     """(G,) int64: number of measured images in each group"""
@@ -105,11 +106,10 @@ class GroupSums:
 
 
 def _sums(cells: np.ndarray) -> ClassSums:
-    """Return the ClassSums of R resamples. `cells`: pixel counts (R, 3, L), with the last two axes of GroupSums.cells.
+    """Return the ClassSums of R resamples. `cells`: (R, 3, L), the three pixel counts per label (see GroupSums.cells).
 
-    The returned sums for the mIoU per image are 0, since they are not used. The number of photographs is set to MANY,
-    so that class_sums.widened does not change the values. Its correction of the narrowness bias is for a bootstrap. A
-    jackknife does not have this bias.
+    The sums for the mIoU per image are 0, since they are not used. The number of photographs is MANY, so
+    class_sums.widened changes no value. It corrects a bias of the bootstrap, which a jackknife does not have.
     """
     none = np.zeros(len(cells), np.int64)
     return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))

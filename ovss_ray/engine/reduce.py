@@ -12,7 +12,7 @@ from ovss_ray.runs.records import Settled
 
 P = TypeVar("P")
 FEW = 4096
-"""Maximum number of part files (files of records) for which this process reads all of them, without Ray tasks.
+"""Maximum number of part files (files of records) in a folder that is read without Ray tasks.
 
 A run writes about 256 files. Reading one takes milliseconds, but starting the process of a task takes a second."""
 

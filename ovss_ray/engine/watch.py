@@ -117,9 +117,9 @@ class Watch:
     def note_death(self, lost: Lost) -> Status | None:
         """Register in the ledger the death of the worker that caused the error `lost`. Return the state of the run.
 
-        Return None if no worker died. Normally Ray Data restarts a dead worker, and the new process reports the death
-        to the ledger. This method is for Ray releases that do not restart workers. The ledger then knows which images
-        may have caused the death.
+        Return None if no death was registered. The ledger must know which images may have caused a death. Normally Ray
+        Data restarts a dead worker, and the new process reports the death to the ledger. This method is for Ray
+        releases that do not restart workers.
         """
         worker = getattr(lost.__cause__, "actor_id", None)
         if not worker or not connection.answers():
@@ -207,10 +207,10 @@ def _of_ray(cause: object) -> bool:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Convert the errors that Ray raises in the block.
+    """Replace errors of Ray that are raised in the block by OvssError or Lost.
 
-    Raises OvssError for an OvssError of a worker, which Ray Data passes on as text only. Raises Lost if a worker died
-    or an object was lost. Other exceptions in a worker's code are raised as Ray's RayTaskError.
+    Raises OvssError with the message of an OvssError that a worker raised. Raises Lost if a worker died or an object
+    was lost. Other exceptions of a worker's code are not replaced: Ray raises them as RayTaskError.
     """
     try:
         yield

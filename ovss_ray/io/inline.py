@@ -1,7 +1,7 @@
 """Inline addresses, which contain a part of a large file, such as the annotations of one image.
 
-An address is inline://NAME/CONTENT. NAME describes the source for messages. CONTENT is compressed, then encoded in
-base64. So a worker on any node gets the part for its image without reading the whole file.
+An address is inline://NAME/CONTENT. NAME describes the source for messages. CONTENT is the part itself, compressed and
+encoded in base64. Since workers get the part with the address, they do not read the whole file.
 """
 
 import base64

@@ -6,9 +6,9 @@ CPUINFO = Path("/proc/cpuinfo")
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags in /proc/cpuinfo that stand for bfloat16 instructions: two of x86, one of Arm."""
 SLOWER = "3 to 5 times slower than fp32"
-"""Phrase in warnings: the speed of bfloat16 on a processor without bfloat16 instructions.
+"""Speed of bfloat16 on a processor without bfloat16 instructions, as a phrase for warnings.
 
-It was measured with SAN (perf/RESULTS.md).
+The speed was measured with SAN (perf/RESULTS.md).
 """
 
 

@@ -18,8 +18,8 @@ def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
     """Read YAML to plain data; `source` is its name in messages. Raises OvssError for invalid YAML.
 
     Keys become strings: `on`, `no`, `1` and `2024-01-01` are kept as they are written. `text` is a list of top-level
-    keys. All values below these keys become strings, too, at any depth. A YAML list has no keys. There, any non-empty
-    `text` makes all values strings.
+    keys. All values below these keys become strings, too, at any depth. If the YAML is a list and
+    `text` is not empty, all values become strings.
     """
     try:
         loader = _Loader(data)

@@ -30,8 +30,8 @@ For groups of labels, such as things and stuff, a metric may define `Partial.of_
 
 For bootstrap intervals, the metric `confusion` and metrics derived from it may define
 
-    Resampled       class `Resampled(sums, of_all)`: values in R resamples. Both arguments are `class_sums.ClassSums`.
-                    Methods: `result()`: (R,) arrays; optional: `per_label()`: (R, L), `of_group(labels)`: (R,)
+    Resampled       class `Resampled(sums, of_all)` for R resamples. Both arguments are `class_sums.ClassSums`.
+                    Method: `result()` → (R,) arrays. Optional: `per_label()` → (R, L), `of_group(labels)` → (R,)
 
 A metric of this package may instead be derived from the sum of another metric. A derived metric has no measurements
 and no column in the records, so finished runs have it too. Instead of reads, schema, measure and Partial, it defines
@@ -41,7 +41,8 @@ and no column in the records, so finished runs have it too. Instead of reads, sc
                 The input "fold" has no option, since the benchmark of a few-shot fold provides it (reports.totals)
     Result      class `Result(partial, input)` with `result()`; optional: `per_label()`, `of_group()` and `counted()`
 
-With `on_request = True` instead of `needs`, `ovss report RUN --metrics NAME` shows the values of `Result(partial)`.
+A derived metric without a further input defines `on_request = True` instead of `needs`. The command
+`ovss report RUN --metrics NAME` computes such a metric as `Result(partial)`.
 
 Values are percent; NaN stands for a value that cannot be computed. A module whose name begins with an underscore is
 not a metric. A metric's module imports neither other metrics nor Ray.
@@ -69,7 +70,7 @@ FOLD = "fold"
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""Further keys that a user's metric must not have. The mapping is (place, key) → owner of the key; see `_keys`."""
+"""Pair (part of the report, key) → its owner. A user's metric must not have a value with such a pair (see `_keys`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +179,7 @@ def load(name: str) -> Metric:
 
 
 def _option(name: str, needs: str) -> str:
-    """Return the option of `ovss report` for a derived metric and its input; empty if the benchmark has the input."""
+    """Return the option of `ovss report` for a derived metric; empty if the benchmark provides the metric's input."""
     if not needs:
         return f"--metrics {name}"
     return "" if needs == FOLD else f"--{needs} FILE"
@@ -290,10 +291,7 @@ def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> No
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:
-    """Return a pair (place, key) for each value of a metric in the report, such as (" of groups", "miou").
-
-    The place is the part of the report with the value, as a phrase for messages; "" is the main table.
-    """
+    """Return a pair (part of the report, key) for each value of a metric: ("", "miou") is in the main table."""
     of_group = {**metric.group_headings, **metric.group_counts}
     kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}
     return [(kind, key) for kind, keys in kinds.items() for key in keys]

@@ -54,10 +54,11 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
     """Add 1 to table[truth, prediction] for each pixel.
 
     `truth` and `prediction` are (n,) integers. IGNORE is counted in the last row, NONE in the column after the labels.
-    Pixels are processed in chunks that fit into the L1 cache. A vectorised loop computes the cell index of each pixel
-    in a chunk. Then the pixels are counted in blocks of eight. Neighbouring pixels mostly have the same cell. Therefore
-    a block with eight equal indices is added at once. The group of each written cell is marked in `touched`. In a small
-    table, groups are marked here only for blocks with equal indices. The function `distinct` marks the other groups.
+    Neighbouring pixels mostly have the same cell. Therefore pixels are counted in blocks of eight. If all pixels of a
+    block have the same cell, 8 is added to this cell at once.
+
+    The group of each written cell is marked in `touched`. In a small table, some of these marks are left out, and
+    `distinct` adds them.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL
@@ -110,10 +111,9 @@ def collect(
 ) -> None:
     """Write row, column (or NONE) and pixels of each non-zero cell to the last three arguments. Clear the table.
 
-    The row of IGNORE is left out. To avoid a branch, every cell of a marked group is written to the next free element
-    of the arrays. The element of a zero cell stays free, and is overwritten by the next cell. Therefore the length of
-    the arrays is the number of non-zero cells plus one. While a row is scanned, an element of `pixels` packs two
-    numbers into 64 bits: the column of a cell, and its number of pixels.
+    The row of IGNORE is left out. To avoid a branch, zero cells are written, too, and the next cell overwrites them.
+    Therefore the arrays are longer by one than the number of non-zero cells. Until a row is complete, the upper half of
+    each number in `pixels` is the cell's column.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

@@ -1,9 +1,9 @@
 """mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
-If only few photographs contain a label, the label's value varies too little between resamples. Therefore the difference
-between the value in a resample and the value over all images is multiplied by a factor. The factor is above 1 (see
-`class_sums.widened`). It depends on the effective number of photographs with the label. Afterwards, the mean over
-labels is computed. For metrics over all pixels or images, the factor depends on the number of all photographs.
+Values vary too little between resamples, above all the value of a label that occurs in few photographs. Therefore
+`class_sums.widened` enlarges the difference between a value in a resample and the value over all images. For a label,
+the factor depends on the effective number of photographs with the label. For metrics over all pixels or images, the
+factor depends on the number of all photographs. Means over labels are computed from the widened values.
 """
 
 from collections.abc import Sequence

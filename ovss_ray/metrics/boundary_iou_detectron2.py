@@ -1,9 +1,10 @@
 """detectron2's "boundary IoU" of semantic segmentation, to reproduce its figures. It is not the paper's metric.
 
-To measure boundaries, use `boundary_iou`. Source: SemSegEvaluator of detectron2, whose faults are reproduced. It treats
-the label map as if it were a mask. Each pixel gets a value v: its label minus the smallest label within d pixels. d is
-2 % of the diagonal in whole pixels, at least 1. IGNORE and NONE count as label N, the number of labels. Pixels outside
-the map count as label 0. For example, label 5 next to label 3 has v = 2. The interior of every label has v = 0.
+To measure boundaries, use `boundary_iou`. Source: SemSegEvaluator of detectron2, whose faults are reproduced.
+SemSegEvaluator treats a label map as if it were a mask. Each pixel gets a value v: its label minus the smallest label
+within d pixels. d is 2 % of the diagonal in whole pixels, at least 1. IGNORE and NONE count as label N, the number of
+labels. Pixels outside the map count as label 0. For example, label 5 next to label 3 has v = 2. The interior of every
+label has v = 0.
 
 The confusion matrix of v has N + 1 rows. It gives an IoU of each v. detectron2 reports the IoU of v as the IoU of
 label v, although v is a difference of labels:

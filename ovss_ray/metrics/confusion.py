@@ -191,8 +191,7 @@ class Partial:
     def pooled_iou(self, labels: Sequence[int]) -> float:
         """Return Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth.
 
-        HSNet (common/logger.py) uses pooled IoU for images with one class each. There, FB-IoU is the mean of the pooled
-        IoU of all classes and the IoU of the background.
+        FB-IoU in HSNet (common/logger.py) contains the pooled IoU of all classes. See metrics/episodes.py.
         """
         subset = list(labels)
         hits, truth, called = (int(of[subset].sum()) for of in (self.hits, self.truth_pixels, self.prediction_pixels))

@@ -12,9 +12,9 @@ c whose truth contains c:
     fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁: sums over the classes, as in Fusioner and HSNet
 
 The labels of a fold's benchmark are the classes of the fold, then background. Each episode uses only its class and the
-background. So all sums are computed from one confusion matrix of the fold. Episodes without a pixel of their class do
-not count: their truth is IGNORE everywhere. The report states their number. All sums are int64. Fusioner's code sums in
-float32, which loses pixels above 2²⁴. Values are percent.
+background. So all sums are computed from one confusion matrix of the fold. If the truth of an episode has no pixel of
+its class, the whole truth is IGNORE. No pixel of such an episode is counted, and the report states the number of such
+episodes. All sums are int64. Fusioner's code sums in float32, which loses pixels above 2²⁴. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class Result:
 
     @property
     def background(self) -> tuple[int, int]:
-        """Background pixels in truth and prediction (Σ I₀), and in truth or prediction (Σ U₀)."""
+        """Two numbers of background pixels: in both truth and prediction (Σ I₀), in at least one of the two (Σ U₀)."""
         pixels = int(self.total.counts.sum())
         return pixels - int(self.union.sum()), pixels - int(self.hits.sum())
 
@@ -88,10 +88,10 @@ class Result:
         }
 
     def counted(self) -> dict[str, int]:
-        """Return four numbers by name: two numbers of episodes, two numbers of classes.
+        """Return the numbers of episodes and of classes, by name.
 
-        `episodes`: episodes that count. `without_foreground`: episodes that do not count, since their truth has no
-        pixel of their class. `classes_seen`: classes of the counted episodes. `classes_of_fold`: all classes.
+        `episodes`: episodes whose truth has a pixel of their class. `without_foreground`: all other measured episodes.
+        `classes_seen`: classes with such a pixel in an episode. `classes_of_fold`: all classes of the fold.
         """
         return {
             "episodes": self.total.images,

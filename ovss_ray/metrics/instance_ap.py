@@ -11,7 +11,7 @@ for a results file without boxes. (If the file has boxes, COCOeval takes the are
 At most 100 masks of a class count per image. Crowds do not count as instances, and masks inside a crowd are ignored.
 The result does not depend on the order of images (see structures/masks/average_precision.py). For LVIS's rules see
 instance_ap_lvis. Values are percent. Classes without an instance are left out of the means. If no image has a mask, all
-values are NaN; then the image ids in the detector's file are probably those of another data set.
+values are NaN. A possible cause is a detector's file for another data set, with other image ids.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://cocodataset.org/#detection-eval.
 """

@@ -37,8 +37,8 @@ def measure(question: Question, truth: np.ndarray, boxes: np.ndarray, bits: np.n
     """Return the fields of `schema` for the T true regions of one image, (T,) int64 each.
 
     `truth` (H, W) uint16 has labels or IGNORE. `boxes` and `bits` are the proposals (see structures.columns). If
-    proposals have the same IoU, the first one counts. Without an overlapping proposal, the intersection is 0, and the
-    union equals `pixels`.
+    proposals have the same IoU, the first one counts. If no proposal overlaps a region, the intersection is 0, and
+    the union is the region's number of pixels.
     """
     numbers, true = regions.components(truth)
     pixels = np.bincount(numbers.ravel(), minlength=len(true) + 1)[1:]

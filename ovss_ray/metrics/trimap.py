@@ -23,7 +23,7 @@ from ovss_ray.structures.question import Question
 WIDTHS = (1, 2, 4, 8, 16)
 """Widths of the bands in pixels. Each band contains all narrower bands."""
 _PLACES = np.searchsorted(WIDTHS, np.arange(WIDTHS[-1] + 1))
-"""Distance from a contour, 0 to 16 pixels → index in WIDTHS of the narrowest band that contains such pixels."""
+"""Distance of a pixel from a contour → index in WIDTHS of its narrowest band. For example, 3 → 2: WIDTHS[2] is 4."""
 
 on_request = True
 reads = ("truth", "prediction")

@@ -50,7 +50,7 @@ class Attention(nn.Module):
     def across(
         self, queries: Tensor, keys: Tensor, values: Tensor, attend: Attend = F.scaled_dot_product_attention
     ) -> Tensor:
-        """Return outputs (B, Q, D) of attention from queries (B, Q, D) to other tokens. Keys and values: (B, L, D)."""
+        """Return outputs (B, Q, D) of cross-attention. `queries` are (B, Q, D); `keys` and `values` are (B, L, D)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -170,7 +170,7 @@ class ImageTower(nn.Module):
         return self.ln_pre(x + self.positions(patches.shape[-2:]))
 
     def positions(self, size: Sequence[int]) -> Tensor:
-        """Return position embeddings (1 + h'·w', width) for a grid (h', w'), the class token's first."""
+        """Return position embeddings (1 + h'·w', width): for the class token, then for a grid (h', w') of patches."""
         first, patches = self.positional_embedding[:1], self.positional_embedding[1:]
         return torch.cat([first, resize_positions(patches[None], (self.grid, self.grid), size)[0]])
 
@@ -258,7 +258,7 @@ class TextTower(nn.Module):
         return F.normalize(self.last_tokens(tokens) @ self.text_projection, dim=-1)
 
     def last_tokens(self, tokens: Tensor) -> Tensor:
-        """Return features (B, width) of the last token of each prompt after `ln_final`. `tokens` are (B, L) int64."""
+        """Return each prompt's features (B, width) at its last token, after `ln_final`. `tokens` are (B, L) int64."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         *blocks, last = self.transformer["resblocks"].children()
         for block in blocks:

@@ -75,8 +75,7 @@ class NetworkConfig(Settings):
     def computing(self) -> Iterator[None]:
         """Set threads, kernels and precision of the whole process in a `with` block, then restore them.
 
-        `exact` sets one thread and deterministic kernels. TensorFloat-32 is always off: "fp32" means full precision,
-        and the other precisions do not use TensorFloat-32.
+        `exact` sets one thread and deterministic kernels. TensorFloat-32 is off for every precision.
         """
         import torch
 

@@ -40,7 +40,7 @@ IMAGENET = Colours.of((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 class Lengths(Protocol):
-    """Limits for the sides of a resized photograph, in pixels. The variants of networks have these fields."""
+    """Protocol: limits for the sides of a resized photograph, in pixels. A network's Variant has these fields."""
 
     @property
     def short_side(self) -> int:
@@ -120,7 +120,7 @@ def resized_size(height: int, width: int, sides: Lengths) -> Size:
 
 
 def padded_size(height: int, width: int, sides: Sides) -> Size:
-    """Return the size (Hp, Wp) of the network's input for a photograph. All images of a batch need the same size."""
+    """Return the size (Hp, Wp) of the network's input for a photograph of `height` × `width` pixels."""
     padded = [-(-side // sides.multiple) * sides.multiple for side in resized_size(height, width, sides)]
     return padded[0], padded[1]
 

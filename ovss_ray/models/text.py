@@ -132,7 +132,7 @@ class Classifier:
 
     @classmethod
     def of(cls, rows: Tensor, counts: Sequence[int]) -> "Classifier":
-        """Return the classifier whose attribute `rows` is the argument: prompt embeddings (N, D), sorted by class.
+        """Return the Classifier of the prompt embeddings `rows` (N, D), which are sorted by class.
 
         `counts` (K,): the number of prompts of each class.
         """
@@ -175,7 +175,7 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
-    """Report progress: `names` of `total` names, and `prompts` prompts of the next names, are embedded."""
+    """Report progress to the listener: `names` + `prompts` / `templates` of `total` names are embedded."""
     _LISTENER.get()(names + prompts / templates, total)
 
 

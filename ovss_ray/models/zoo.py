@@ -28,7 +28,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes at the start of a file that `has_entry` searches; in a zip file, `has_entry` searches the pickles"""
+"""Number of bytes that `has_entry` reads from a file that is not a zip file"""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
 
     `paths` are the user's paths in the same order. If a path is None, or `paths` is too short, the shipped or published
     file is used. The published file is downloaded if needed. The first file may also contain other checkpoints, such as
-    CLIP's (see the family's `remaining`). The result omits the paths of these checkpoints if the user passes none.
+    CLIP's (see the family's `remaining`). Then the result has no paths of these checkpoints, unless `paths` has some.
     Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
@@ -264,7 +264,7 @@ def _setting(name: str) -> str:
 
 
 def verify(name: str, file: Path) -> Path:
-    """Return `file`. Raises OvssError if its size or SHA-256 differs from the known value (None: not known)."""
+    """Return `file`. Raises OvssError if its size or SHA-256 is wrong. A value that is not known is not checked."""
     weights = weights_of(name)
     size = file.stat().st_size
     if weights.bytes not in (None, size):

@@ -15,7 +15,7 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Further columns for a stage that reads `vocabulary`, if an earlier stage gives each image its own words"""
+"""Columns that a stage needs if it reads `vocabulary`, and an earlier stage gives each image its own words"""
 
 
 class Contract(Exception):
@@ -170,10 +170,10 @@ def _merge(batch: Batch, done: Batch, good: np.ndarray, writes: Sequence[str]) -
 
 
 def _timed(batch: Batch, seconds: Mapping[str, float], shares: np.ndarray) -> np.ndarray:
-    """Add a stage's times to the column `seconds` of a batch of n rows, and return the column, (n,) dicts.
+    """Return the column `seconds` of a batch, with a stage's times added: one dict per row.
 
-    The argument `seconds` maps the names of the stage and its parts to times of the whole batch. `shares` (n,) is the
-    fraction of these times that each row gets, zero for a row that the stage skipped.
+    The argument `seconds` maps the names of the stage and its parts to times of the whole batch. Row i gets the
+    fraction `shares[i]` of each time. The fraction is 0 for a row that the stage skipped.
     """
     before = batch.get("seconds", column({} for _ in shares))
     return column(

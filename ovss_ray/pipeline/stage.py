@@ -145,10 +145,10 @@ class Stage(ABC):
 
     @classmethod
     def check(cls, config: Any, images: Iterable[str]) -> tuple[str, ...]:
-        """Return warnings about a run's images, such as that a file has no entry for some of them. `images`: their ids.
+        """Return warnings about a run's images. `images`: the ids of the images.
 
-        The method is called before the run. Raises OvssError for a fault that concerns all images, such as a
-        file without any of their ids.
+        The method is called before the run. For example, `given_words` warns about images without an entry in its file.
+        Raises OvssError for a fault that concerns all images, for example if no image has an entry.
         """
         return ()
 

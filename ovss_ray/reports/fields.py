@@ -48,7 +48,10 @@ class Bootstrap(Part):
     groups: Mapping[str, Mapping[str, Ends]] = {}
     """group → metric → interval, such as groups["things"]["miou"]"""
     classes: Mapping[str, tuple[Ends | None, ...]] = {}
-    """"iou" or "acc" → one interval per class, in order; None if fewer than five photographs have the class"""
+    """"iou" or "acc" → interval of each class, in the order of the labels
+
+    A class has None in place of an interval if fewer than five photographs have the class.
+    """
     photographs: tuple[int, ...] = ()
     """for each class, the number of photographs with the class in the ground truth"""
 

@@ -44,7 +44,7 @@ class Paired:
     """Paired differences of two runs on one benchmark."""
 
     refused: str = ""
-    """reason why the runs cannot be compared image by image, with advice; empty if they can"""
+    """reason why the runs cannot be compared image by image, with advice; empty if the runs can be compared"""
     values: Mapping[str, Difference] | None = None
     """key of a metric → its difference; None if refused"""
     classes: Mapping[int, Difference] | None = None
@@ -117,8 +117,8 @@ def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference 
 def holm(p: Sequence[float]) -> list[float]:
     """Return p-values after Holm's correction, in the same order.
 
-    The i-th smallest of m values is multiplied by m − i + 1. Its corrected value is the largest of the products 1 to i,
-    at most 1.
+    Let p₁ ≤ … ≤ pₘ be the sorted values. The corrected pᵢ is the maximum of (m − k + 1) · pₖ for k ≤ i. If the
+    maximum exceeds 1, the corrected pᵢ is 1.
     """
     corrected, largest = [0.0] * len(p), 0.0
     for i, place in enumerate(sorted(range(len(p)), key=lambda place: p[place])):
@@ -130,9 +130,8 @@ def holm(p: Sequence[float]) -> list[float]:
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
     """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
-    The p-values have Holm's correction over these labels. `first` is a pair for the first run: values of a metric in
-    the resamples, and values for all images (see `intervals.resampled`). `second` is this pair for the second run.
-    `seen` (L,): number of photographs with each label.
+    The p-values have Holm's correction over these labels. `first` and `second` are the entries of metrics.MAIN in the
+    results of `intervals.resampled` for both runs. `seen` (L,): number of photographs with each label.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
@@ -245,8 +244,8 @@ def _digests(reading: Reading) -> dict[str, str]:
 def _truth(cells: Cells) -> np.ndarray:
     """Return a fingerprint of each image's ground truth, (n, 2) int64: number of pixels, and sum of their weights.
 
-    The weight of a pixel is (label index + 1)². Positions of pixels have no influence. So two different label
-    files have equal fingerprints if every class has the same area. Then only their digests differ (see _other_files).
+    The weight of a pixel is (label index + 1)². The positions of pixels have no influence, only the areas of classes.
+    Other changes of a label file are found by its digest (see _other_files).
     """
     n = len(cells.ids)
     sums = np.zeros((n, 2), np.int64)

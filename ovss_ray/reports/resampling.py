@@ -32,7 +32,7 @@ SEED = 0
 BITS = "PCG64"
 """Name of the bit generator, as in numpy.random."""
 _BLOCK = 125
-"""Number of resamples that are summed at a time. The numbers of draws of such a block fit into the CPU cache."""
+"""Number of resamples in each array that `draws` yields. The arrays are small enough for the CPU cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +123,9 @@ class Cells:
     def effective(self) -> np.ndarray:
         """Effective number of photographs with each label, (L,) float64: (Σ a)² / Σ a².
 
-        a is the number of the label's pixels in a photograph. If all photographs with the label have equal a, the value
-        is the number of these photographs, otherwise less; 0 for a label without pixels. Source: Kish, "Survey
-        Sampling", 1965. Sums are in the order of the ids.
+        The variable `a` is the number of the label's pixels in a photograph. If `a` is equal in all photographs with
+        the label, the effective number is the number of these photographs. Otherwise, it is smaller. A label without
+        pixels has the effective number 0. Source: Kish, "Survey Sampling", 1965.
         """
         areas = self.matrix[self.labels : 2 * self.labels].tocoo()
         pixels = areas.data.astype(np.float64)

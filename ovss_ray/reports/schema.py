@@ -52,7 +52,7 @@ class Files(Part):
     """number of images whose records were replaced by sums (see runs/compact.py)"""
     left_out: tuple[LeftOut, ...] = ()
     unpaired: str = "error"
-    """rule for files that belong to no image. error: they make the run incomplete; skip: the benchmark allows them"""
+    """"error": files that belong to no image make the run incomplete; "skip": the benchmark allows such files"""
 
     @property
     def incomplete(self) -> int:
@@ -116,7 +116,7 @@ class WordsOf(Part):
     words: int
     """number of words; if the user added words to the benchmark's classes, this number includes the classes"""
     mapping: tuple[tuple[str, str | None], ...] = ()
-    """pairs (first name of a word, its label); label None: the word has no label; empty if only templates were set"""
+    """a pair for each word: first name, and label (None: no label); no pairs if the user set only templates"""
     without_word: tuple[str, ...] = ()
     """labels for which there is no word; they cannot be predicted, so their IoU is 0"""
     templates: tuple[str, ...] = ()
@@ -278,18 +278,18 @@ class Report(Part):
         raw = run.json(FILE)
         if not raw:
             run.config()
-            raise OvssError(f"{run.file(FILE)}: no report, since the run was interrupted. Type: ovss report {folder}")
+            raise OvssError(f"{run.file(FILE)}: no report, since the run was interrupted. Run `ovss report {folder}`")
         if raw.get("version", VERSION) != VERSION:
             raise OvssError(
                 f"{run.file(FILE)}: report of version {raw['version']}, but this ovss_ray reads version {VERSION}. "
-                "Type: pip install --upgrade ovss_ray"
+                "To read it, run `pip install --upgrade ovss_ray`"
             )
         try:
             return cls.model_validate(raw)
         except ValidationError as failure:
             first = failure.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise OvssError(f"{run.file(FILE)}: damaged: {place}: {first['msg']}. Type: ovss report {folder}") from None
+            raise OvssError(f"{run.file(FILE)}: damaged: {place}: {first['msg']}. Run `ovss report {folder}`") from None
 
     def save(self, folder: RunFolder) -> None:
         """Write report.json into the folder of a run."""

@@ -48,9 +48,9 @@ def merged(reading: Reading, merge: Mapping[str, Sequence[str]]) -> Reading:
     """Return the Reading of a benchmark, but with merged classes. `merge`: new name → classes.
 
     Merged classes count as a single class, so confusions between them become hits. The other classes keep their order.
-    Groups, relations and measurements other than the confusion matrix are left out. Raises OvssError for an unknown
-    class, a class merged twice, or a new name that an unmerged class already has. Also raises OvssError if the reading
-    has no confusion cells.
+    Of the measurements, only the confusion matrix remains. The result has no groups and no relations. Raises OvssError
+    for an unknown class, a class merged twice, or a new name that an unmerged class already has. Also raises OvssError
+    if the reading has no confusion cells.
     """
     names, indices = _merged(reading.card["labels"], merge)
     table = np.full(NONE + 1, NONE, np.uint16)
@@ -88,7 +88,7 @@ def unfit(
 ) -> dict[str, str]:
     """Return benchmark → message, for benchmarks to which `merge` and `only` cannot be applied (see `selected`).
 
-    `labels`: benchmark → names of its labels. Raises OvssError if this holds for all benchmarks.
+    `labels`: benchmark → names of its labels. Raises OvssError if `merge` and `only` fit no benchmark.
     """
     reasons = {}
     for name, of_benchmark in labels.items():

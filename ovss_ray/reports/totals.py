@@ -152,8 +152,8 @@ Fold = Callable[[str, pa.Table, Callable[[pa.Table], Total]], tuple[Settled, Tot
 """Function that adds up the records in a folder, such as records.fold and reduce.fold.
 
 Arguments: the folder, the manifest, and a function from a table of records to a Total. The result is a pair
-(Settled, Total). The Settled has the places of the records that count, at most one per image (see records.settle). The
-Total is the sum over these records; None if there are no records.
+(Settled, Total). The Settled lists the records that are used, at most one per image (see records.settle). The Total is
+the sum over these records; None if there are no records.
 """
 
 
@@ -193,8 +193,8 @@ class Reading:
     def images(self) -> list[dict[str, Any]]:
         """Return a row per image: its id, values in percent (None if not measured), and error.
 
-        Images without an mIoU are first, then the other images by ascending mIoU. Runs over instances use the mean IoU
-        of the instances. If `read` was called without `images`, the list is empty.
+        Images without an mIoU are first, then the other images by ascending mIoU. If the run does not measure mIoU, the
+        images are sorted by `instance_iou` instead. If `read` was called without `images`, the list is empty.
         """
         rows = pa.concat_tables(self.total.images, promote_options="default").to_pylist() if self.total.images else []
         for row in rows:

@@ -1,10 +1,10 @@
 """Detection of files that have changed since they were scored, so that their images are scored again.
 
-A record holds the digests of its photograph and label file, and their stamps (size and times) from the listing.
-When a run resumes, it compares these stamps with the current stamps of the files, since this is cheap. A file is read
-only if stamps differ or are unknown, or if records disagree on its digest (see `looked_up`). Then the digest of its
-content goes into the manifest, and records with another digest no longer count (see records.settle). This also works
-for records that another machine wrote, and after the manifest was deleted.
+A record holds a digest and a stamp (size and times) of its photograph, and of its label file. When a run resumes, it
+compares these stamps with the current stamps of the files, since this is cheap. A file is read only if stamps differ or
+are unknown, or if records disagree on its digest (see `looked_up`). Then the digest of its content goes into the
+manifest, and records with another digest are ignored (see records.settle). This also works for records that another
+machine wrote, and after the manifest was deleted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,12 +35,13 @@ def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable
     """Return the current manifest `now` with the columns DIGESTS added; "" for an unknown digest.
 
     `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. If a file
-    has the same stamp in `before`, its digest in `before` is kept. If there is no such digest, the file is read in the
-    cases below. Here, "record" means a record of the file's image without an error:
+    has a digest and the same stamp in `before`, this digest is kept. Otherwise, the file is read in three cases:
 
-    - a record has a digest of the file; the file's stamp is unknown or differs from the record's stamp
+    - a record has a digest, and the file's stamp is unknown or differs from the record's stamp
     - two records have different digests of the file
     - a record has no digests, and the file's stamp differs from its stamp in `before`
+
+    Only records of the file's image without an error are considered.
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
@@ -142,8 +143,8 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
     """Yield the image id of each record whose `digest` differs from the manifest `now`, for images in `changed`.
 
-    `changed` (n + 1,) bool: True for the rows of images that have changed. The last entry is False. It is for records
-    of images that are not in the manifest.
+    `changed` (n + 1,) bool: True for the rows of images that have changed. The last entry is False. Records of images
+    outside the manifest read this entry, since their row is −1.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):

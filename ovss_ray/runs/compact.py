@@ -5,9 +5,9 @@ Parquet file with one row. Its lists hold the ids, digests and stamps of its ima
 metric's sum. All sums are integers. The version in its metadata differs from that of records. Earlier versions of this
 program therefore refuse such a run, instead of scoring its images again.
 
-The sum of a compact file counts if all of its images are in the manifest with unchanged files. If the sum counts, other
-records of its images do not count. So no image counts twice, even if `--compact` was interrupted. If the sum does not
-count, all images of the compact file are scored again.
+The sum of a compact file is used if all of its images are in the manifest with unchanged files. Then other records of
+its images are ignored. So no image is used twice, even if `--compact` was interrupted. If the sum is not used, its
+images are scored again, except for images with another valid record.
 """
 
 from collections.abc import Iterator, Mapping
@@ -48,14 +48,15 @@ def per_image(part: pa.Table) -> pa.Table:
 def resolved(
     whole: np.ndarray, file: np.ndarray, image: np.ndarray, stale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays (n,) bool: entries that are stale, and records that compact files replace.
+    """Return two arrays (n,) bool: unusable entries, and records that compact files replace.
 
-    An entry is a record, or one image of a compact file. The n entries are in the order of the files. A compact file
-    counts if all of its images are in the manifest with unchanged files. If it counts, it replaces other records of its
-    images. Otherwise, all of its entries are stale. Of two compact files with a common image, only the first counts.
+    An entry is a record, or one image of a compact file. The n entries are in the order of the files. A compact file is
+    used if all of its images are in the manifest with unchanged files. Then it replaces other records of its images.
+    Otherwise, all of its entries are unusable. Of two compact files with a common image, only the first is used.
 
     All arguments are (n,). `whole` (bool): True for an image of a compact file. `file`: number of the entry's file.
-    `image`: row in the manifest, or -1. `stale` (bool): True if the image's files have changed.
+    `image`: row in the manifest, or -1. `stale` (bool): True if the image's files have changed, so
+    that the entry is unusable.
     """
     if not whole.any():
         return stale, whole

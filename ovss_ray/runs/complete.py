@@ -14,9 +14,9 @@ from ovss_ray.structures.words import WORDS
 def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
     """Return the config's pools with the required stages that the config does not name.
 
-    `decode` comes first, if pixels or instances are read, or if images have their own words. `truth` and `instances`
-    come directly before the first stage that reads their columns. `truth` is added only if the run predicts label maps,
-    or if a stage or a user's metric reads it. If no stage reads `truth`, it comes directly before `measure`.
+    `decode` comes first, if pixels or instances are read, or if images have their own words. `instances` comes directly
+    before the first stage that reads its columns. `truth` is added if the run predicts label maps, or if a stage or a
+    user's metric reads it. `truth` comes before the first stage that reads it, or if no stage does, before `measure`.
     The last stage is `measure`. If `save` is set and the run predicts label maps, `save` follows `measure`. A stage
     that the config names keeps its place. Raises OvssError if a user's metric reads a column that no stage writes. Also
     raises OvssError if the config sets options of `measure`.

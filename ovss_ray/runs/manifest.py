@@ -103,8 +103,8 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
     """Return the table of images, sorted by aspect ratio and height, so that a batch has images of one shape.
 
-    Batches then also have one shape after the short side of each image is scaled to a fixed length. The table is
-    memory-mapped from a temporary file: only the pages that are read occupy memory.
+    Images of the same aspect ratio also have one shape after their short sides are scaled to the same length. The table
+    is memory-mapped from a temporary file: only the pages that are read occupy memory.
     """
     columns = f"image_id, image, truth, part, height, width, {', '.join(STAMPS)}, ratio"
     sized = Rows(row, columns, _sized(benchmark, images.items))
@@ -161,10 +161,9 @@ def _table(name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]]) -> 
 def _parts(
     name: str, benchmark: Benchmark, rows: Iterator[tuple[Any, ...]], words: Mapping[str, list[pa.Array]]
 ) -> Iterator[pa.Table]:
-    """Yield tables with the columns _PER_IMAGE, each for up to CHUNK of the images in `rows`.
+    """Yield tables of up to CHUNK images with the columns _PER_IMAGE, and append the columns WORDS to `words`.
 
-    The columns WORDS are not in these tables. For each table, an array per column of WORDS is appended to `words`
-    (column → arrays).
+    `words` maps each column of WORDS to a list of arrays, one array per table.
     """
     while batch := list(islice(rows, CHUNK)):
         ids, images, truths, parts, heights, widths, *stamps, _ = zip(*batch, strict=True)

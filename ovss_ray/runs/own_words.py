@@ -94,7 +94,7 @@ def with_images(config: RunConfig) -> RunConfig:
 def _without_images(words: WordList) -> WordList:
     """Return a word list that adds the words in `map`, if any, to the benchmark's classes. It keeps the templates.
 
-    It does not name the file with the words of each image, since the stage `given_words` reads that file.
+    The attribute `images` of the result is empty, since the stage `given_words` reads the file with each image's words.
     """
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
@@ -114,7 +114,7 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
     if not set(index) - {NONE}:
         raise OvssError(
             f"none of the {len(classes)} words, such as {classes[0][0]!r}, names a label, such as "
-            f"{benchmark.labels[0]!r}. Write which label each word counts as: `map: {{{classes[0][0]}: "
+            f"{benchmark.labels[0]!r}. Write the label of each word: `map: {{{classes[0][0]}: "
             f"{benchmark.labels[0]}}}`"
         )
     return OwnWords(Vocabulary(classes, words.templates), index, words.templates, file, sha256)

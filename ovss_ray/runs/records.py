@@ -27,8 +27,7 @@ VERSION = "1"
 DECISIVE = ["image_id", "error", *DIGESTS]
 """Columns that decide which record of an image counts."""
 ROOM = 32_000_000
-"""Bytes of records that stay in memory between two passes. The first pass selects the records that count, the second
-sums them."""
+"""Approximate limit in bytes of the records in memory. If there are more, `fold` reads the part files twice."""
 
 P = TypeVar("P")
 Part = tuple[str, np.ndarray]
@@ -62,7 +61,7 @@ def table(batch: Batch) -> pa.Table:
 
 @lru_cache(maxsize=16)
 def _with_own(columns: frozenset[str]) -> pa.Schema:
-    """Return SCHEMA, extended by those metrics among `columns` that a config has listed."""
+    """Return SCHEMA with a further field for each metric in `columns` that is not a regular metric."""
     listed = set(metrics.columns(columns)) - METRICS.keys()
     fields = [pa.field(name, metrics.load(name).schema) for name in sorted(listed)]
     return pa.schema([*SCHEMA, *fields], SCHEMA.metadata)
@@ -145,10 +144,10 @@ class Settled:
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
-    """number of images among `due` whose own files are unchanged, but whose compact file no longer counts (see
-    compact.py)"""
+    """number of images among `due` whose own files are unchanged. Their compact file cannot be used any more, for
+    example since another of its images has changed (see compact.py)"""
     compact: tuple[str, ...] = ()
-    """addresses of the compact files that count; in `parts`, such a file has the single row 0"""
+    """addresses of the compact files that are used; in `parts`, the row indices of each of them are [0]"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
@@ -188,11 +187,11 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 
 
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
-    """Return columns that decide which records count: image_id, `place` (int64), `good`, `digested`, `whole` (bool).
+    """Return a table with one row per record, and one row per image of a compact file.
 
-    `place`: part file's number << 32, plus row. `good`: the record has no error. `digested`: it has digests of its
-    files. `whole`: the row is one image of a compact file, not a record. Each of the columns DIGESTS that is not empty
-    in the manifest is returned, too. A long table is memory-mapped.
+    `place` (int64): number of the part file << 32, plus the row. `good` (bool): the record has no error. `digested`
+    (bool): the record has digests. `whole` (bool): the row is from a compact file. Further columns are image_id, and
+    those of DIGESTS that have values in the manifest. A long table is memory-mapped.
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})
@@ -257,7 +256,7 @@ def add(parts: Iterable[Part], of: Callable[[pa.Table], P], read: Read = read_pa
 
 
 def _together(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join consecutive tables of one schema to about CHUNK rows, so that fewer confusion matrices are summed."""
+    """Join consecutive tables of one schema to about CHUNK rows. Few large tables are faster than many small ones."""
     waiting: list[pa.Table] = []
     for table in tables:
         alone = compact.is_compact(table) or sum(map(len, waiting)) >= CHUNK

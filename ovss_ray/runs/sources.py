@@ -46,10 +46,9 @@ def plan_runs(
 
 
 def _configs(source: Source, overrides: Overrides, keys: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """Return config name → config, with all changes applied, for the one or several configs of a source.
+    """Return config name → config, with all changes applied. A source with the key `compare` has several configs.
 
-    A source with the key `compare` has several configs.
-    `overrides`: changes of options. `keys`: key of the config → value.
+    `overrides`: changes as after --set. `keys`: top-level keys of the config with new values, such as {"limit": 10}.
     """
     if isinstance(overrides, str):
         raise OvssError(f"overrides: a list such as [{overrides!r}] or a mapping is expected, not {overrides!r}")

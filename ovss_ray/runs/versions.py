@@ -37,10 +37,9 @@ def digested(known: pa.Table) -> np.ndarray:
 def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.ndarray:
     """Return (n,) bool: True for a good record whose photograph or label file has changed since.
 
-    The manifest has the current digest of each file that may have changed (see changes.py), and "" for other files.
-    If the manifest has a digest of a file, two kinds of the image's records are stale: those with another digest of
-    the file, and those without any digest.
-    `place` (n,): row of each record in the manifest, or −1.
+    `place` (n,): row of each record in the manifest, or −1. The manifest has the current digest of each file that may
+    have changed (see changes.py), and "" for other files. A file with "" is unchanged. If the manifest has a digest,
+    a record with another digest of this file is stale. A record without any digests is stale, too.
     """
     stale = np.zeros(len(known), bool)
     for name in changed(manifest):

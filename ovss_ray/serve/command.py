@@ -92,8 +92,8 @@ def _at_once() -> Iterator[None]:
 def _check_free() -> None:
     """Raise OvssError if Ray Serve already runs on the cluster.
 
-    A running Serve would ignore the requested host and port. At its end, this command would also stop the applications
-    of the running Serve.
+    A running Serve would ignore the requested host and port. When this command ends, it shuts Serve down. This would
+    also stop the applications that already run there.
     """
     if actors := _actors():
         raise OvssError(
@@ -237,8 +237,8 @@ def _runs(state: DeploymentStatusOverview) -> bool:
 def _answering() -> DeploymentHandle | None:
     """Return a handle of the HTTP deployment if one of its replicas runs, else None.
 
-    Call this function after a signal during the start. Ray Serve reports the end of the start up to a second late.
-    So the service may already have requests in progress.
+    The service may have requests in progress while this command still waits for the end of the start. Ray Serve reports
+    this end with a delay of up to a second.
     """
     with suppress(*FAULTS):
         if (http := _http()) and _runs(http):

@@ -32,7 +32,7 @@ class Pace:
         return images * self.fixed + self.each * pixels / 1e6
 
     def now(self) -> "Pace":
-        """Return the pace as of now: without large images, the learned factor decays to 1 (see HALF)."""
+        """Return the present pace. The older the latest large batch is, the closer the factor is to 1 (see HALF)."""
         age = time.monotonic() - self.when
         return replace(self, factor=1 + (self.factor - 1) * 0.5 ** (age / HALF))
 
@@ -48,19 +48,19 @@ class Pace:
         return replace(self, factor=factor, when=time.monotonic())
 
     def pixels(self, seconds: float, most: int) -> int:
-        """Return the number of pixels of the largest image that takes at most the fraction SHARE of `seconds`.
+        """Return the number of pixels of the largest image to accept: at least LEAST, but never more than `most`.
 
-        A result below LEAST is raised to LEAST. A result above `most` is then lowered to `most`. If the time does not
-        depend on the image's size, the result is `most`.
+        In between, it is the largest image that takes at most the fraction SHARE of `seconds`. If the time does not
+        depend on the image's size, return `most`.
         """
         room, each = SHARE * seconds - self.factor * self.fixed, self.factor * self.each
         return min(most, max(LEAST, int(1e6 * room / each))) if each else most
 
 
 def slowest(paces: Iterable[Pace]) -> Pace | None:
-    """Return the pace with the largest `fixed` and the largest `each` of several replicas; None without replicas.
+    """Return a pace with the largest `factor` · `fixed` and `factor` · `each` of several replicas.
 
-    Each of these values is multiplied by the `factor` of its replica.
+    Return None without replicas.
     """
     current = list(paces)
     if not current:

@@ -66,7 +66,7 @@ GONE: dict[int | str, dict[str, Any]] = {404: {"description": "the named image i
 
 
 class Refused(HTTPException):
-    """Refusal with a specific code, since its status has several causes."""
+    """Refusal with a specific code, for an HTTP status that has several causes."""
 
     def __init__(self, status: int, detail: str, code: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, detail, dict(headers or {}))

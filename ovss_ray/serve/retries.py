@@ -38,8 +38,8 @@ Attempt = Callable[[float], urllib3.BaseHTTPResponse]
 def send(attempt: Attempt, address: str, seconds: float, patience: float) -> urllib3.BaseHTTPResponse:
     """Send a request until its answer is final, and return the last answer.
 
-    `seconds`: timeout of each attempt. `patience`: seconds after which no further attempt is made; 0: a single attempt.
-    A further attempt has a shorter timeout if less of `patience` is left, but at least 1 s.
+    `patience`: seconds after which no further attempt is made; 0: a single attempt. `seconds`: timeout of an attempt.
+    From the second attempt on, the timeout is not longer than the rest of `patience`. A rest below 1 s counts as 1 s.
     Raises urllib3's HTTPError if the last attempt had no answer.
     """
     begun, warned = time.monotonic(), False

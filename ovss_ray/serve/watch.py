@@ -31,7 +31,7 @@ class Watch:
         self.restarts: Counter[str] = Counter()
         """name of a pool → number of replicas that have started in the place of others"""
         self._paces: dict[str, list[Mapping[Kind, Pace]]] = {}
-        """name of a pool → paces of its latest replicas, which are kept if all replicas are lost"""
+        """name of a pool → paces of its replicas; if all replicas are lost, the last known paces"""
         self._missing: Counter[str] = Counter()
         """name of a pool → number of replicas that were lost and are not replaced yet"""
 
@@ -74,7 +74,7 @@ class Watch:
         return self._pace(pools, kind).pixels(seconds, most)
 
     def seconds(self, pools: Sequence[str], kind: Kind, pixels: int) -> tuple[float, int]:
-        """Return the seconds that an image takes in all pools, and the replica count of the pool with the fewest."""
+        """Return the seconds that an image takes in all pools, and the smallest number of replicas that a pool has."""
         replicas = min((len(self._paces.get(pool, ())) for pool in pools), default=0)
         return self._pace(pools, kind).seconds(1, pixels), replicas
 

@@ -17,7 +17,7 @@ class ClassSums:
     truth: np.ndarray
     """(R, L): pixels of each label"""
     prediction: np.ndarray
-    """(R, L): counted pixels that were predicted as each label"""
+    """(R, L): evaluated pixels that were predicted as each label"""
     image_sum: np.ndarray
     """(R,): sum of the images' mIoU, in units of 1 / 2³² percent"""
     images: np.ndarray
@@ -87,5 +87,5 @@ def fixed_sum(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
 
 
 def fixed_mean(values: np.ndarray, of_all: np.ndarray) -> np.ndarray:
-    """Return the sum of `fixed_sum`, divided by its number of labels, (R,) float64 percent; NaN without labels."""
+    """Return `fixed_sum`, divided by the number of labels in the set, (R,) float64 percent; NaN for an empty set."""
     return fixed_sum(values, of_all) / max(int((~np.isnan(of_all)).sum()), 1)

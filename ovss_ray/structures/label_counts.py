@@ -25,7 +25,7 @@ class ClassPixels(Protocol):
 
     @property
     def prediction_pixels(self) -> np.ndarray:
-        """(N,) int64: counted pixels that were predicted as each label."""
+        """(N,) int64: evaluated pixels that were predicted as each label."""
 
     @property
     def hits(self) -> np.ndarray:
@@ -35,9 +35,8 @@ class ClassPixels(Protocol):
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
     """Return the fields of SCHEMA for one image.
 
-    Each array has one value per pixel: a label index below `labels`. The arrays may differ in length. `truth`: labels
-    of the pixels that count in the truth. `prediction`: labels of the pixels that count in the prediction. `both`:
-    labels of the correct pixels.
+    Each array lists label indices below `labels`, one per pixel. `both` lists the correct pixels. `truth` and
+    `prediction` may list different pixels, such as the boundary pixels in each of the two label maps.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])

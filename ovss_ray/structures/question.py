@@ -16,7 +16,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 class Question:
     """Ground-truth labels and vocabulary for images of one benchmark.
 
-    All images of a benchmark share one Question. In a few-shot benchmark, all episodes of a class share one.
+    In a few-shot benchmark, all episodes of a class share one Question. In any other benchmark, all images share one.
     A metric receives the columns of an image, and the Question that belongs to the image.
     """
 
@@ -51,8 +51,8 @@ class Question:
         """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
 
         Without `groups`, all classes are candidates. With groups such as base and novel, a class whose label is in no
-        group is not a candidate. Classes that count as no label are always candidates. If such a class is the best, the
-        result is NONE. The probability is a softmax over the candidates. The first class wins a tie.
+        group is not a candidate. Classes that count as no label are always candidates. If the best class counts as no
+        label, the label is NONE. The probability is a softmax over the candidates. The first class wins a tie.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)

@@ -61,7 +61,8 @@ def places(labels: Sequence[str]) -> dict[str, list[int]]:
     """Return word → indices of the labels that the word refers to.
 
     The words are all labels, and all names in labels. The label "road, route" has the names "road" and "route". If a
-    word is a whole label, names in other labels are ignored.
+    word equals a label, it refers only to labels with this text. For example, if there is also a label "road", the word
+    "road" does not refer to "road, route".
     """
     whole: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}
@@ -99,7 +100,7 @@ def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
 
 
 def _check_fathers(child: str, index: int, fathers: Sequence[int]) -> None:
-    """Raise OvssError if the entry of a class lists no father, the class itself, or the same father twice."""
+    """Raise OvssError if a class has no father, is its own father, or has the same father twice."""
     if not fathers:
         raise OvssError(f"the class {child!r} has no father. Write one, or delete the entry")
     if index in fathers:

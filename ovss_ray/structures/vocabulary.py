@@ -137,12 +137,14 @@ def synonyms(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
-    """Return (name, class index) for all names, sorted by rank.
+    """Return (name, class index) for all names, sorted by rank, then by class index.
 
-    A name can occur in several entries. The first entry of a name determines its class; callers ignore the others.
-    Rank 0 is a class's displayed name, rank 1 another name of the class. Parts of names have ranks 2 and 3: the name
-    "road, route" has the parts "road" and "route". Rank 2 is the first part of the displayed name, rank 3 any other
-    part. Within a rank, entries are sorted by class index.
+    If a name occurs several times, callers use only its first class index. Ranks of names:
+
+    - 0: the displayed name of a class, such as "road, route"
+    - 1: another name of the class
+    - 2: the first part of the displayed name, such as "road"
+    - 3: any other part of a name, such as "route"
     """
     ranked = [
         (rank + (i > 0), index, name)

@@ -39,10 +39,11 @@ def of(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a value of the column `words`, without surplus blanks and repeated names.
 
-    A name is dropped if an earlier class has it. A class without remaining names is dropped, with its score. If no
-    class remains and `fallback` is not "", `fallback` becomes the only word. If `base` has classes, the returned
-    value begins with these classes, unchanged, and has no scores. `fallback` then has no effect. Raises OvssError for a
-    name that is empty or has control characters.
+    A name is dropped if an earlier class has it. A class without remaining names is dropped, with its score.
+
+    If `base` has classes, the returned value begins with these classes, unchanged, and has no scores. If `base` is
+    empty and no class remains, `fallback` becomes the only word, unless `fallback` is "". Raises OvssError for a name
+    that is empty or has control characters.
     """
     listed = [(name,) if isinstance(name, str) else tuple(name) for name in classes]
     if scores is not None and len(scores) != len(listed):

@@ -115,9 +115,9 @@ def implied(name: str, caption: str) -> bool:
 def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -> dict[str, Tensor]:
     """Return a dict of CLIP's losses: `to_name` from regions to captions, and `to_region` from captions to regions.
 
-    `to_region` is halved. `logits` are (R, captions). `target` (R,) is the caption index of each region; regions may
-    share a caption. `shown` (R, captions) bool is False for pairs that the loss leaves out. The first `positives`
-    captions belong to regions of this batch. Only these captions have a loss in `to_region`.
+    `logits` are (R, captions). `target` (R,) is the caption index of each region; regions may share a caption. `shown`
+    (R, captions) bool is False for pairs that both losses leave out. The first `positives` captions belong to regions
+    of this batch. The loss `to_region` is half the mean over these captions.
     """
     logits = logits.masked_fill(~shown, -torch.inf)
     matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]
@@ -129,10 +129,12 @@ def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -
 def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> dict[str, float]:
     """Return a classifier's accuracy in percent, on ground-truth regions of validation scenes.
 
-    The scenes are the first 2 · `count` of scenes:all, and the first `count` of scenes:held-out. The function `name`
-    classifies the regions of a scene, and returns indices in NAMES. The keys `trained`, `held_out` and `surface` have
-    the accuracy of trained things, held-out things and surfaces. Keys such as `trained_colour` have the share of things
-    whose pattern, colour or shape is correct.
+    The scenes are the first 2 · `count` of scenes:all, and the first `count` of scenes:held-out. The argument `name` is
+    the classifier: a function from a scene and its regions to one index in NAMES per region.
+
+    The keys `trained`, `held_out` and `surface` have the accuracy of trained things, held-out things and surfaces. The
+    pattern, the colour and the shape of things have more keys. For example, `trained_colour` has the share of trained
+    things whose colour is correct.
     """
     results: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
     kinds = (("all", 2 * count), ("held-out", count))

@@ -58,7 +58,7 @@ class Training(Settings):
     falls: tuple[float, ...] = ()
     """fractions of `steps` at which the learning rate is divided by 10, for `decay: falls`"""
     cooldown: float = Field(default=0.25, ge=0, le=1)
-    """fraction of the steps, at the end, in which the learning rate falls linearly to zero, for `decay: line`"""
+    """length of the learning rate's linear fall to zero at the end of `decay: line`, as a fraction of the steps"""
     start: str | None = None
     """checkpoint with initial weights for the whole network; None: the recipe initialises the network"""
     seed: int = 0

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 PROJECTIONS = ("out_proj.weight", "c_proj.weight", "attn.proj.weight", "fc2.weight")
-"""Endings of parameter names: the last weight matrix in each residual branch.
+"""Ends of the names of some weight matrices: each is the last matrix in a residual branch of a transformer block.
 
-The initial values of these matrices are divided by √(number of branches), as in CLIP and GPT-2.
+The initial values of these matrices are divided by √(2 · number of blocks), as in CLIP and GPT-2.
 """
 
 

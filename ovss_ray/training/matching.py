@@ -20,7 +20,7 @@ from ovss_ray.structures.columns import IGNORE
 CLASS, MASK, DICE = 2.0, 5.0, 5.0
 """Weights of the class, mask and dice losses, and of the matcher's three costs"""
 OVERSAMPLE = 3
-"""Number of random candidate points, as a multiple of the number of sampled points"""
+"""Number of random candidates for the uncertain points, divided by the number of sampled points"""
 IMPORTANCE = 0.75
 """Fraction of the sampled points that are uncertain; the other points are random
 

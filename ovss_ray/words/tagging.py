@@ -30,11 +30,11 @@ _TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
 
 
 def by_wordnet(words: Sequence[str]) -> list[str]:
-    """Return a tag for each word from WordNet alone: the word's most frequent part of speech.
+    """Return a tag for each word from WordNet alone.
 
-    A word that is most often a verb, but also a noun, is tagged NN. Plurals of WordNet's nouns are tagged NNS. Words
-    that WordNet lacks are tagged VBG if they end in "ing", VBN if they end in "ed", else NN. Function words are tagged
-    IN.
+    Function words are tagged IN. A word that is most often a verb, but also a noun, is tagged NN. Any other lemma of
+    WordNet gets the tag of its most frequent part of speech. Plurals of WordNet's nouns are tagged NNS. Any other
+    word is tagged VBG if it ends in "ing", VBN if it ends in "ed", else NN.
     """
     return [_tag(word) for word in words]
 
@@ -64,7 +64,7 @@ def spacy_model(name: str) -> Any:
         return __import__(name).load()  # a model that is installed under another name than its own
     except (ImportError, OSError, AttributeError) as failure:
         raise OvssError(
-            f"spaCy's model {name!r} cannot be loaded: {failure}. Type: pip install 'ovss_ray[words]', or set `model` "
+            f"spaCy's model {name!r} cannot be loaded: {failure}. Run `pip install 'ovss_ray[words]'`, or set `model` "
             "to an installed model"
         ) from failure
 

@@ -6,15 +6,15 @@ order. T[g] is the number of pixels of class g in the truth. N[w] is the number 
 number of pixels that have class g and word w. c(g, w) is the similarity of class g and word w; negative similarities
 count as 0. Sums are over the words w.
 
-    hard      a word counts as the class with the same name, byte for byte; other words count as background.
-              The values are computed from the confusion matrix of all images
+    hard      a word counts as the class with the same name, byte for byte; other words count as background
     overlap   a word counts as the class that it overlaps most in the image's truth; the lowest class on ties
     nearest   a word counts as the most similar class. Only classes in the truth should be candidates. Instead, vicss
               sets the similarities of class K-1-g to 0 for each class g in the truth. This module repeats the fault
     soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
 
-The macro mean averages over images, then over classes without background. The micro mean averages over all pairs of
-an image and a class in its truth. The hard macro mean includes background; the hard micro mean sums pixels.
+The hard metrics use the confusion matrix of all images. Their macro mean is over all classes, with background. Their
+micro mean is one ratio of sums of pixels. The other metrics use pairs of an image and a class in its truth, without
+background. Their micro mean is over all pairs. Their macro mean is over the pairs of each class, then over classes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ Its sections are separated by form feeds:
     lemmas          "name sense sense …" per line: lower case, blanks as "_", the most frequent sense first
     hypernyms       line i has the synsets directly above synset i
     exceptions      "form lemma …" for irregular plurals
-    parts of speech "lemma letters" for lemmas that are not only nouns: n v a r, the most frequent first
+    parts of speech "run vn" for a lemma that is not only a noun: letters n v a r, the most frequent first
 
 Synsets are numbered from 0, in the order of WordNet's data.noun. Synset 0 is "entity", above all others.
 """
@@ -69,9 +69,8 @@ class Nouns:
 
         Lemmas are in lower case, so the result for "Leaves" is [].
 
-        The form itself is a candidate. For an irregular form, the other candidates are its lemmas in the section
-        "exceptions". For a regular form, they are the results of SUFFIXES. The candidates that are lemmas of WordNet
-        are returned. If no candidate of a regular form is a lemma, SUFFIXES is applied to the results again, as in
+        If the form itself is a lemma, the result includes it. The lemmas of an irregular form are in the section
+        "exceptions". In a regular form, SUFFIXES replaces the ending. This is repeated until a lemma results, as in
         NLTK.
         """
         if form in self._exceptions:

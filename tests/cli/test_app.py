@@ -102,7 +102,7 @@ def test_weights_that_cannot_be_had_come_with_instructions(tmp_path: Path, monke
         (["weights", "fetch", "sam"], "unknown checkpoint 'sam'"),
         (["list", "publishd"], "unknown list 'publishd'. Did you mean 'published'?"),
         (["list", "published", "--benchmark", "ade20k:848"], "unknown benchmark 'ade20k:848'. Did you mean"),
-        (["list", "--benchmark", "ade20k:847"], "Type: ovss list published --benchmark ade20k:847"),
+        (["list", "--benchmark", "ade20k:847"], "run `ovss list published --benchmark ade20k:847`"),
     ],
 )
 def test_a_wrong_command_ends_in_one_message_and_status_two(arguments: list[str], message: str) -> None:

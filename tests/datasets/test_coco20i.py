@@ -99,8 +99,8 @@ def test_all_that_is_listed_is_one_pair_each() -> None:
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({3: ["val2014/a.jpg"]}, r"photographs under the key 3 .*, but this list must not have this key"),
-        ({"2": ["val2014/a.jpg"]}, "photographs under the key '2'"),
+        ({3: ["val2014/a.jpg"]}, r"photographs are listed under the key 3 .*, which must be missing or empty"),
+        ({"2": ["val2014/a.jpg"]}, "photographs are listed under the key '2'"),
         (["val2014/a.jpg"], "expected one list of photographs per class"),
         ({2: "val2014/a.jpg"}, "expected one list"),
         ({2: [["val2014/a.jpg"]]}, "the key 2 .* has a value of type list in place of a photograph's name"),

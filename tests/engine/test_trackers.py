@@ -89,7 +89,8 @@ def test_unknown_trackers_missing_packages_and_bad_targets_are_refused_before_a_
         trackers.parse("tensorbord")
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else find(name))
-    with pytest.raises(OvssError, match=r"package mlflow is not installed. Type: pip install 'ovss_ray\[mlflow\]'"):
+    expected = r"package mlflow is not installed. To install it, run `pip install 'ovss_ray\[mlflow\]'`"
+    with pytest.raises(OvssError, match=expected):
         trackers.parse(["mlflow:http://name:secret@host"])
     with pytest.raises(OvssError, match="no server and no folder"):
         mlflow.check("")

@@ -65,12 +65,14 @@ def test_keys_of_a_later_version_are_kept(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path) -> None:
     with pytest.raises(OvssError, match="not the folder of a run"):
         Report.load(tmp_path)
-    with pytest.raises(OvssError, match=r"no report, since the run was interrupted. Type: ovss report"):
+    with pytest.raises(OvssError, match=r"no report, since the run was interrupted. Run `ovss report"):
         Report.load(OLD / "san_tiny-interrupted")
     run = shutil.copytree(OLD / "san_tiny-finished", tmp_path / "run")
     raw = json.loads((run / "report.json").read_text())
     (run / "report.json").write_text(json.dumps({**raw, "version": 2}))
-    with pytest.raises(OvssError, match=r"report of version 2, but this ovss_ray reads version 1\. Type: pip install"):
+    with pytest.raises(
+        OvssError, match=r"report of version 2, but this ovss_ray reads version 1\. To read it, run `pip install"
+    ):
         Report.load(run)
     raw["benchmarks"]["scenes:seen"]["images"]["expected"] = "many"
     (run / "report.json").write_text(json.dumps(raw))

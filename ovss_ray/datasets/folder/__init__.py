@@ -15,12 +15,12 @@ Content of benchmark.yaml; the benchmark's name is then `folder:fields/benchmark
     offset: 1
     ignore: 0
 
-images, labels   patterns of photographs and of label files: one pattern or a list. They are relative to the folder of
-                 the YAML file. If no file fits there, they are relative to the data root. `**` stands for any number
-                 of nested folders. A pattern that names a folder stands for all files below it. Extensions match
-                 in upper and lower case. If a folder is called `data [2024]`, `data [2024]/*.jpg` finds its files.
-                 Archives (.zip, .tar) count as folders; {000..010} means 000 to 010: `shards/{000..010}.tar/*.jpg`.
-                 All paths may be URIs, such as s3://bucket/photos/*.jpg
+images, labels   patterns of photographs and of label files: one pattern or a list. Patterns are relative to the folder
+                 of the YAML file. If no file there matches, they are relative to the data root. `**` stands for any
+                 number of nested folders. The pattern of a folder, such as `photos`, matches all files below the
+                 folder. `*.jpg` also matches a.JPG. If a folder is called `data [2024]`, `data [2024]/*.jpg` matches
+                 its files. Archives (.zip, .tar) are searched like folders. {000..010} stands for 000 to 010, as in
+                 `shards/{000..010}.tar/*.jpg`. All paths may be URIs, such as s3://bucket/photos/*.jpg
 table            Parquet files, such as data/val-*.parquet, or a folder that Hugging Face's `save_to_disk` wrote, in
                  place of single files. `images` and `labels` are then names of columns. A cell holds the bytes of an
                  image file, or a struct with a field `bytes`. Hugging Face stores images in this way. Example:
@@ -30,11 +30,11 @@ image_suffix     end of the photographs' names, before the extension; default: n
 label_suffix     end of the label files' names, before the extension; default: none
                  The image id is the file's name without suffix and extension. Photograph and label file of the same
                  id form a pair. If several photographs have the same id, the names of the folders that match wildcards
-                 are added to the id: `seq1/0000`. If a file fits both `images` and `labels`, it belongs to the key
-                 whose suffix is longer
-unpaired         error or skip: the effect of photographs without a label file, and of label files without a
-                 photograph. With `error`, they make a run incomplete. With `skip`, they are left out, and the run
-                 is complete. Default: error
+                 are added to the id: `seq1/0000`. If a file matches both `images` and `labels`, the longer suffix
+                 decides: with label_suffix _label, `a1_label.png` is a label file
+unpaired         error or skip: the treatment of photographs without a label file, and of label files without a
+                 photograph. `error`: a run with such files is incomplete. `skip`: such files are left out, and the
+                 run is complete. Default: error
 classes          a list of names. A class with several names is a nested list. In place of the list, write the path of
                  a file with one class per line. ovss_ray.datasets.folder.class_files describes other formats. Words
                  such as on, no and 1 are names, too
@@ -118,7 +118,7 @@ def _classes(described: Description, base: str) -> Listed:
 
 
 def _other_numbers(described: Description, listed: Listed, values: Values) -> OvssError:
-    """Return the error for a class list whose label values differ from the values that the YAML file defines."""
+    """Return the error for a class list whose numbers differ from the label values that the YAML file defines."""
     numbers = listed.numbers or ()
     row = numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
     shown = ", ".join(map(str, numbers[:SHOWN])) + (", …" if len(numbers) > SHOWN else "")
@@ -198,10 +198,10 @@ def _position(key: str, names: tuple[str, ...]) -> int:
 
 
 def signed(table: np.ndarray, below: tuple[int, ...], item: Item, data: bytes) -> np.ndarray:
-    """Decode a label file to labels (H, W) uint16 by a table (see `value_table`). Raises OvssError.
+    """Decode a label file with negative values to labels (H, W) uint16. Raises OvssError.
 
-    `below`: negative label values, such as -1, whose pixels become IGNORE. The table has no entries for them, since it
-    begins with the label value 0.
+    `below`: the negative values, such as -1. Pixels of these values become IGNORE. `table` converts all other values
+    (see `value_table`).
     """
     values = images.decode_labels(data, item.truth)
     counted = ~np.isin(values, below)

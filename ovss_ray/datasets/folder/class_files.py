@@ -167,9 +167,8 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
     for line in lines:
         if not line.text.strip():
             raise OvssError(
-                f"{line.where} is empty, so the label values of the next lines are unclear. Remove the empty "
-                "line. If a label value belongs to no class, write the label value of each class in the YAML file of "
-                "the data set, as in `values: [0, 2]`"
+                f"{line.where} is empty. Remove the empty line. If it stands for a label value without a class, also "
+                "write the label value of each class in the YAML file of the data set, as in `values: [0, 2]`"
             )
         if "\r" in line.text:
             raise OvssError(
@@ -186,9 +185,9 @@ def _all(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[tuple[Line, re
 def _table(lines: Sequence[Line], source: str) -> list[list[str]] | None:
     """Return the rows of cells if the lines form a table, else None.
 
-    Lines form a table if all have the same number of cells, at least two. This is enough in a .csv or .tsv. In other
-    files, there must also be a column of numbers, or a column with a title such as "name". Raises OvssError for a
-    .csv or .tsv whose lines have different numbers of cells.
+    In a .csv or .tsv, lines form a table if all have the same number of cells, at least two. In other files, a
+    column of numbers, or a column with a title such as "name", is also necessary. Raises OvssError for a .csv or .tsv
+    whose lines have different numbers of cells.
     """
     stated = source.lower().endswith((".csv", ".tsv"))
     for mark in ("\t", ";", ","):

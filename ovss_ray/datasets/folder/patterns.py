@@ -1,14 +1,17 @@
 """Patterns of file names, such as `images/**/*.jpg`, and a search for the files that fit them.
 
-A step is a part of a pattern between two slashes. In a step, `*`, `?` and `[...]` are wildcards; `**` stands for any
-number of folders. If a file or folder is named exactly like a step, the step's wildcards count as plain characters. So
-`data [2024]/*.jpg` fits the files of the folder `data [2024]`. A pattern that names a folder stands for all files below
-it. Extensions match in upper and lower case: `*.jpg` fits `a.JPG`. Hidden folders are searched only if a step begins
-with a dot. Links to folders are followed, except links to a parent folder. If links lead to a folder by two paths, its
-files are listed once.
+A step is a part of a pattern between two slashes. Rules:
 
-A step with the extension of an archive matches archives. They are searched like folders: `shards/*.tar/*.jpg`. A range
-in braces stands for several names: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
+- `*`, `?` and `[...]` are wildcards, unless a file or folder is named exactly like the step. So `data [2024]/*.jpg`
+  matches the files of a folder named `data [2024]`.
+- `**` stands for any number of folders.
+- The pattern of a folder matches all files below the folder.
+- Extensions match in upper and lower case: `*.jpg` matches `a.JPG`.
+- Hidden folders are searched only if a step begins with a dot.
+- Links to folders are followed, except links to a parent folder. If links lead to a folder by two paths, its files are
+  listed once.
+- Archives are searched like folders if the step has the extension of an archive: `shards/*.tar/*.jpg`.
+- A range in braces stands for several names: `{008..010}.tar` is 008.tar, 009.tar, 010.tar.
 """
 
 import re
@@ -37,9 +40,10 @@ class Match:
     If the pattern ends without a wildcard, as in `*/labels.png`, `stem` is the name of the folder that `*` matches.
     """
     folders: tuple[str, ...]
-    """names of the folders on the file's path that match a wildcard, or in which the patterns differ
+    """names of folders on the file's path, which distinguish files with equal stems
 
-    These names distinguish files with equal stems. If a folder's name is the `stem`, it is left out.
+    A folder's name is listed if it matches a wildcard, or if the user's patterns differ in this step. The name that is
+    the `stem` is left out.
     """
     ending: str
     """extension of the file, in lower case, with its dot"""
@@ -73,7 +77,8 @@ class _Place:
 class Search:
     """Search below a folder for files that fit one of several patterns.
 
-    Without the extension, a file's name must end in `suffix`. The search collects addresses in three lists:
+    The file name before the extension must end in `suffix`, such as `_mask` for `a1_mask.png`. The search collects
+    addresses in three lists:
 
     - `loops`: links to a parent folder, which are ignored
     - `lost`: broken links without an extension, which were probably links to folders

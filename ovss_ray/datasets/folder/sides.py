@@ -37,17 +37,16 @@ class Side:
     others: Counter[str] = field(default_factory=Counter)
     """extension → number of files whose names without extension fit a pattern
 
-    The count ends at the first file that fits. If no file fits, the numbers are complete, and `summary` uses them.
+    `summary` uses these numbers only if no file fits, since counting ends at the first file that fits.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""
 
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
-        """Yield the files that fit the patterns, below the first folder of `bases` that has such files.
+        """Yield the files that fit the patterns, and files that nearly fit, such as files with another extension.
 
-        Files that nearly fit, such as files with another extension, are yielded as well. Their `near` states why they
-        do not fit (see listing.File). `number`: 0 for photographs, 1 for label files. Raises OvssError if a subfolder
-        in a pattern does not exist.
+        Only the first folder of `bases` that has fitting files is searched. `File.near` states why a file does not fit.
+        `number`: 0 for photographs, 1 for label files. Raises OvssError if a subfolder in a pattern does not exist.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)
         every = [pattern for listed in self.patterns for pattern in expanded(listed)]

@@ -10,16 +10,16 @@ each has 256 scenes for validation, and 1024 for testing:
     scenes:all        the surfaces and all 320 combinations
     scenes:847        the classes and scenes of scenes:all, and 517 names of things that occur in no scene
     scenes:instances  the classes and scenes of scenes:seen, with a mask per thing, for methods that are prompted.
-                      Things with fewer than 64 visible pixels are not counted. In the label map, surfaces are ignored
+                      Things with fewer than 64 visible pixels are left out. In the label map, surfaces are ignored
 
 Two benchmarks evaluate one class at a time, as pascal5i does. An episode is a scene and a class that occurs in it:
 
     scenes:episodes             scenes of scenes:seen
-    scenes:episodes-held-out    scenes of scenes:held-out; no training scene has their things, as in an unseen fold
+    scenes:episodes-held-out    scenes of scenes:held-out, whose things occur in no training scene
 
-If other things hide a thing completely, its episode is not counted, as in pascal5i. Methods that segment all
-classes at once get all 42 class names, of 10 surfaces and 32 things. Everything but the episode's class counts as
-background.
+If other things hide the class of an episode completely, all pixels of the episode are ignored, as in pascal5i. Methods
+that segment all classes at once get the 42 class names of 10 surfaces and 32 things. In the results of an episode,
+every class but the class of the episode is background.
 
 Images are files scenes://VOCABULARY/SPLIT/NUMBER.png; their label files are NUMBER_labels.png. Instance files are
 NUMBER_instances.png, 16-bit: 1000 · (number of the thing, from 1) + index of its class, 0 for surfaces. The class
@@ -65,7 +65,7 @@ COMBINATIONS = tuple(Thing(*parts) for parts in product(COLOURS, NAMED, SHAPES))
 def _group_of_ten(thing: Thing) -> int:
     """Return the group, 0 to 9, of a combination of colour, pattern and shape. Group 0 is held out from training.
 
-    Each group has all 32 pairs of pattern and shape, and each pair in one of the ten colours.
+    Each group has one thing for each of the 32 pairs of pattern and shape.
     """
     colour, pattern, shape = list(COLOURS), list(NAMED), list(SHAPES)
     return (colour.index(str(thing.colour)) + 3 * pattern.index(str(thing.pattern)) + 7 * shape.index(thing.shape)) % 10
@@ -180,7 +180,7 @@ class Files(AbstractFileSystem):
 def _file(path: str) -> bytes:
     """Return the content of an image or label file, 100 to 350 KB.
 
-    Readers request the size of a file before its content. The size is computed from the content, which is cached.
+    The content is cached, since readers first request the size of the file, which is the size of the content.
     """
     stem = path.removesuffix(".png")
     stem, _, kind = stem.partition("_")

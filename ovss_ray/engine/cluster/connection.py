@@ -91,7 +91,8 @@ def size() -> Size:
 def collects_metrics() -> bool:
     """Return whether the connected cluster may collect metrics.
 
-    A cluster that this process has started does so only if the environment variable ray_internals.METRICS requests it.
+    Return True if another process has started the cluster. Otherwise, the environment variable ray_internals.METRICS
+    decides.
     """
     return not ray_internals.own_head() or os.environ.get(ray_internals.METRICS, "0") != "0"
 
@@ -158,10 +159,10 @@ def _init() -> None:
 
 
 def _runtime() -> dict[str, Any] | None:
-    """Return the runtime environment that passes the environment variables in HANDED_ON to workers on other machines.
+    """Return Ray's runtime environment, which passes the variables in HANDED_ON to workers on other machines.
 
-    In a submitted job, Ray merges this environment with that of the job. Variables that the job's runtime
-    environment already sets are left out. If all are left out, return None.
+    In a submitted Ray job, variables that the job already sets are left out. If no variable remains in such a job,
+    return None.
     """
     brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
     variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}

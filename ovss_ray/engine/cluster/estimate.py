@@ -25,9 +25,9 @@ STORE_SHARE = 0.3
 IN_FLIGHT = 2
 """Blocks that Ray Data sends to a worker at a time: the block in progress, and the next one"""
 DRIVER = 0.010
-"""Assumed CPU seconds of the driver process per block of a pool; `python -m perf scale` measured 0.010 to 0.017.
+"""Assumed CPU seconds of the driver process per block of a pool. A block has one or more batches.
 
-A block is one batch, or several if there are many workers (see engine/pools/blocks.py)."""
+`python -m perf scale` measured 0.010 to 0.017 seconds."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Step:
     reach: int
     """number of workers after Ray has added workers under load, on the nodes that the cluster has now"""
     columns: tuple[str, ...]
-    """columns that its workers send on: to the next pool, or into the records"""
+    """columns that the workers of the pool send to the next pool, or into the records"""
     reads: tuple[str, ...]
-    """columns that its workers receive"""
+    """columns that the workers of the pool receive"""
     seconds: float | None
     """seconds per image in one worker; None: not measured"""
 
@@ -131,7 +131,7 @@ class Estimate:
         return rates | {"the driver process": 1 / (DRIVER * blocks)}
 
     def travel(self) -> Blocks:
-        """Return the number of images per block that one pool sends to the next (see pools/blocks.py)."""
+        """Return the sizes of the blocks in which images travel between the pools (see pools/blocks.py)."""
         photograph = self.probed.bytes.get("image", 0.0) if self.probed else 0.0
         return sized([step.pool for step in self.steps], self.left, photograph, self.size.store)
 

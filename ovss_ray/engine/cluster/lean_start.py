@@ -17,7 +17,7 @@ IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
 
 The processes take 3 CPU seconds to start, and ray.init waits for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""Functions that `lean` replaces, so that Ray starts less: (module, object) → names of the object's functions."""
+"""(module, object) → names of the object's functions. `lean` replaces each by a function that does nothing."""
 PERIOD = 0.1
 """Seconds after which resource use is summed up again within the same step of Ray Data's loop (see Seldom)"""
 
@@ -46,9 +46,9 @@ def lean() -> Iterator[None]:
 class Seldom:
     """Callback of Ray Data that makes it sum up the use of CPUs and memory less often.
 
-    Without it, Ray Data sums up once per block. With it, Ray Data sums up at the start of each step of its loop. If the
-    step takes longer than PERIOD, Ray Data sums up again. At the end of a step, Ray Data starts new workers on free
-    CPUs. The sum of the next step includes these workers, so the same CPUs are not used for further workers.
+    Without the callback, Ray Data sums up once per block. With the callback, Ray Data sums up at the start of each step
+    of its loop. In a step that takes longer than PERIOD, Ray Data sums up again. Each step needs a new sum, since
+    Ray Data may have started workers at the end of the previous step. An old sum would count their CPUs as free.
     """
 
     due = 0.0

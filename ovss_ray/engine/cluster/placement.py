@@ -55,7 +55,7 @@ class Placed:
 
     @cached_property
     def light(self) -> bool:
-        """Return True if no stage of the pool can use a GPU. Unlike in is_light, the config may set `cpus`.
+        """Return True if no stage of the pool can use a GPU. Unlike `is_light`, this does not depend on `cpus`.
 
         Workers of such a pool do not import torch, which would take seconds.
         """
@@ -131,8 +131,8 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     - Other pools, cluster without GPUs: they share the remaining CPUs, one single-threaded worker per CPU.
     - Tasks that write records: the pools leave 0.25 CPU free for these tasks.
 
-    If memory or the config allows fewer workers than CPUs, each worker without a GPU gets up to four threads. If nodes
-    may join, pools with GPUs may grow beyond the workers that fit now: Ray adds workers when nodes join.
+    If memory or the config leaves CPUs without a worker, each worker without a GPU gets up to four threads. If nodes
+    may join the cluster, the maximum number of workers may be higher than fits now. Ray adds workers when nodes join.
     """
     computing = [pool for pool in pools if not is_light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")

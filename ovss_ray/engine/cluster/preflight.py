@@ -52,11 +52,11 @@ def weights_of(plan: RunPlan) -> dict[str, str]:
 
 
 def see_everywhere(uris: Sequence[str], options: str) -> None:
-    """Check that every node can access the files and folders `uris`.
+    """Raise OvssError if a node cannot access one of the files and folders `uris`.
 
-    `options`: names of command-line options, which the error message advises to correct. If the cluster has one node,
-    it is checked only if a file is remote. Local files were already read by this process. A node that dies during the
-    check is skipped. Raises OvssError that names the node and the files that it cannot access.
+    The error names the node and the files. `options`: command-line options that the error advises to correct. If the
+    cluster has only one node and no file is remote, nothing is checked: this process has already read the files. A node
+    that dies during the check is skipped.
     """
     nodes = _alive()
     remote = any(not files.is_local(uri) and not uri.startswith(("scenes://", inline.SCHEME)) for uri in uris)

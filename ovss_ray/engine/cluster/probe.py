@@ -66,7 +66,7 @@ def probe(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) ->
 
 
 def _writing_to(folder: str, pool: Placed) -> Placed:
-    """Return the pool. Its stage `save`, if it has one, writes label maps to `folder` instead of the run's folder."""
+    """Return a copy of the pool, in which the stage `save` (if present) writes label maps to `folder`."""
     stages = [
         StageConfig(use=stage.use, options={**stage.options, "folder": folder}) if stage.use == "save" else stage
         for stage in pool.stages

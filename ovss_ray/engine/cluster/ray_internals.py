@@ -87,10 +87,10 @@ BEFORE_IMPORT = {
 }
 """Environment variables that are set before Ray is imported, since Ray reads them on import: name → value."""
 LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-"""Environment variables that, for a local cluster, are set in addition to BEFORE_IMPORT: name → value.
+"""Environment variables that are set in addition to BEFORE_IMPORT for a local cluster: name → value.
 
-They switch off a feature of Ray for programs that `uv run` started. By default, Ray packs the current folder, including
-all data, into an archive. It sends the archive to the workers, and starts each worker with `uv run`."""
+The variables matter if `uv run` started this program. By default, Ray then sends an archive of the current folder, with
+all data, to the workers. Ray also starts each worker with `uv run`. Both are switched off."""
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
 DAEMONS = ("gcs_server", "raylet")
@@ -208,10 +208,10 @@ def _set(context: "DataContext", path: str, value: object) -> None:
 
 
 def quiet_data(callbacks: Sequence[type] = ()) -> None:
-    """Make Ray Data print nothing, and make it keep idle workers. `callbacks`: classes of Ray Data's callbacks.
+    """Make Ray Data print nothing, and keep idle workers. `callbacks`: classes of Ray Data's callbacks.
 
-    It prints no progress bars, no log and no warnings. By default, it would end workers of a pool that is not busy.
-    Some seconds later it would start others, which load their networks again.
+    Progress bars, log lines and warnings are switched off. By default, Ray Data ends idle workers of a pool. Some
+    seconds later, Ray Data starts new workers, which load their networks again.
     """
     from ray.data import DataContext
 

@@ -29,8 +29,8 @@ def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) ->
     for placement only: a worker computes on its GPU whenever images wait for it. Pools whose config sets the number of
     workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
 
-    `reserve`: number of CPUs to keep free on each node with GPUs. If the nodes without GPUs have `reserve` free CPUs in
-    total, no CPUs are kept free. `fitting`: maximum number of workers of one pool that fit the memory.
+    If the nodes without GPUs have at least `reserve` free CPUs in total, nodes with GPUs keep no CPUs free. Otherwise,
+    each node with GPUs keeps `reserve` CPUs free. `fitting`: maximum number of workers per pool that fit the memory.
     """
     shares: list[Share] = []
     for part in _parts(pools):
@@ -50,8 +50,9 @@ def need(pool: Pool, cpus: float, gpus: float) -> Need:
 def _parts(pools: Sequence[Pool]) -> Iterator[float]:
     """Yield the values to try for the GPUs of a worker with `gpus: auto`, as fractions of one GPU.
 
-    For n such pools, the first value is 1/n. If this leaves a pool without workers, the caller tries (1 − f)/n. f is
-    the sum of the fractions of a GPU that the config sets for other pools.
+    The first value is an equal part of a whole GPU for each pool with `gpus: auto`. The caller tries the second value
+    if the first leaves a pool without workers. The second value leaves room for other pools whose config sets a
+    fraction of a GPU: it is an equal part of the rest of the GPU.
     """
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)

@@ -110,9 +110,9 @@ def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
     """Return the pools, placed on an imagined larger cluster. Their workers show which nodes to request.
 
-    A cluster without GPUs is enlarged by GPU_NODE if `slow`, or if a pool must have a GPU. Otherwise it is enlarged by
-    CPU_NODE, since node types with GPUs may not exist. On CPU_NODE, each worker with networks gets one CPU, since
-    `cpus: auto` would take most of the node. A cluster with GPUs is not enlarged.
+    If the cluster has GPUs, no node is added. If it has none, GPU_NODE is added if `slow` is True, or if a pool must
+    have a GPU. Otherwise CPU_NODE is added, since the autoscaler may have no nodes with GPUs. In this case,
+    `cpus: auto` means one CPU per worker, except in light pools.
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))

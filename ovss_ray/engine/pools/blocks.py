@@ -1,8 +1,7 @@
 """Size of the blocks in which images travel between pools. This module does not import Ray.
 
-The driver process handles every block between two pools, which takes it about 10 ms of CPU. With few workers, a block
-is one batch. With many workers, a block has several batches. Otherwise the driver process could not keep the workers
-busy.
+The driver process needs about 10 ms of CPU for each block that travels between two pools. With few workers, a block is
+one batch. With many workers, a block has several batches, so that the driver process can keep all workers busy.
 """
 
 import math

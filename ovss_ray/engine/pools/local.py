@@ -93,8 +93,9 @@ class LocalPool:
     ) -> Iterator[dict[str, Any]]:
         """Send the images of a manifest through the workers. Yield one receipt per written file of records.
 
-        `arguments` are those of Recorder. `write` writes a table of records, and returns its receipts. The workers call
-        `write` if a batch has `size` images or more. Else this process calls `write` with `size` records or more.
+        `arguments` are those of Recorder. `write` writes a table of records, and returns its receipts. If the pool's
+        batches have `size` images or more, the workers call `write` for each batch. Otherwise, this process collects
+        at least `size` records for each call of `write`. The last call may have fewer.
 
         If the process of a worker dies, Ray restarts it and sends its batches again, as with Ray Data. Raises the
         errors of Ray.

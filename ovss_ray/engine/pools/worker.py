@@ -34,7 +34,8 @@ RETRIES = 2
 AGE = 1.0
 """Seconds after which a worker registers the remaining images of a block again.
 
-The ledger then notices that the worker makes progress. If the worker dies, fewer images may be the cause."""
+The ledger then notices that the worker makes progress. Images that are already finished are no longer registered, so
+they are not suspected if the worker dies."""
 DAY = 86_400
 """Age in seconds after which the trace files of dead workers are deleted"""
 
@@ -100,10 +101,10 @@ class Worker:
         return not self._begin(names)
 
     def _settled(self, batch: Batch, good: bool, again: bool = False) -> Batch:
-        """Run the stages on a batch, image by image if a worker has died while processing one of the images.
+        """Run the stages on a batch. If a worker died while processing one of the images, process them one by one.
 
         `good`: True if at least one image of the previous batch has no error; this is reported to the ledger.
-        `again`: True if the images were registered before, as a part of their block.
+        `again`: True if the ledger already has these images, since the whole block was registered.
         """
         names = execution.names(batch)
         suspects = self._begin(names, alone=again, good=good)

@@ -53,7 +53,7 @@ class Tracked:
     name: str
     """last part of the run's folder"""
     uid: str
-    """twelve hex digits, computed from the identity and the folder, so that a resumed run continues the tracked run"""
+    """id of the tracked run, twelve hex digits from the identity and the folder; a resumed run has the same id"""
     folder: str
     """folder of the run, an absolute path or an address"""
     identity: str
@@ -109,7 +109,7 @@ def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
         package = registry.find(PACKAGE, choice.name, "PACKAGE")
         if not registry.exists(package):
             install = registry.find(PACKAGE, choice.name, "INSTALL")
-            raise OvssError(f"--track {choice}: the package {package} is not installed. Type: {install}")
+            raise OvssError(f"--track {choice}: the package {package} is not installed. To install it, run `{install}`")
         if (check := registry.find(PACKAGE, choice.name, "__dict__").get("check")) is not None:
             check(choice.target)
         registry.find(PACKAGE, choice.name, "Tracker")
@@ -190,10 +190,11 @@ class Tracking(Relay):
 
 
 def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
-    """Call `work` with a listener, and return the report that `work` returns. Send values and report to the trackers.
+    """Call `work`, which evaluates a run, and return its report. Send values and report to the trackers.
 
-    `work` also receives a function that sends the report to the trackers. This function returns the report with the
-    trackers' faults. `work` calls it before releasing the run folder.
+    The arguments of `work` are a listener and a function. `work` calls the function with the report, before it releases
+    the run folder. The function sends the report to the trackers, and returns the report with the trackers' faults.
+    Without trackers, the listener is the only argument.
     """
     if not choices:
         return work(progress)

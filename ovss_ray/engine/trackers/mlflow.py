@@ -1,8 +1,8 @@
 """MLflow: a run of the experiment `ovss_ray`, on a server or in a folder. The package mlflow-skinny is enough.
 
-`--track mlflow:http://HOST:5000` names a server, `--track mlflow:DIR` a folder. A target without `://` is a folder,
-except `databricks`. `--track mlflow` uses the server or folder in MLFLOW_TRACKING_URI. MLFLOW_EXPERIMENT_NAME sets
-another name of the experiment.
+`--track mlflow:http://HOST:5000` names a server. `--track mlflow:databricks` names the server that MLflow knows by this
+name. `--track mlflow:DIR` names a folder. `--track mlflow` uses the server or folder in MLFLOW_TRACKING_URI. If the
+variable MLFLOW_EXPERIMENT_NAME is set, it is the name of the experiment.
 """
 
 import os

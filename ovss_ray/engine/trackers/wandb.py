@@ -21,7 +21,7 @@ PROJECT = "ovss_ray"
 
 
 class Tracker:
-    """Run of Weights & Biases. The config has our run's settings and versions. The x axis is the number of images."""
+    """Run of Weights & Biases. Its config has the settings and versions of the evaluation. Its x axis counts images."""
 
     def __init__(self, target: str, run: Tracked) -> None:
         import wandb

@@ -24,7 +24,7 @@ from ovss_ray.io.files.cache import cache_folder
 BLOCK = 1 << 26
 """Maximum bytes of a block of embeddings in float32, and also of the block's similarities to the queries"""
 SURPLUS = 32
-"""Extra candidates of a search. To return `count` results, it finds 2 · count + SURPLUS candidates in float32."""
+"""Constant in the number of candidates, 2 · count + SURPLUS, from which a search selects `count` results."""
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -168,11 +168,11 @@ def distinct(vectors: np.ndarray, threshold: float) -> list[int]:
 
 
 def cached(texts: Sequence[str], key: str, half: bool, embed: Embed) -> np.ndarray:
-    """Return the embeddings (N, D) of captions, memory-mapped from the cache, or compute and cache them.
+    """Return the embeddings (N, D) of captions, memory-mapped from a file of the cache.
 
-    The file's name contains a digest of the texts, and `key`, which identifies the encoder. `half`: store float16, else
-    float32. If several processes need the file, only the first computes. Raises OvssError if the cache cannot be
-    written.
+    If the file does not exist, the embeddings are computed and written first. Of several processes that need the file,
+    only one computes. The dtype is float16 if `half` is True, else float32. The file's name contains a digest of the
+    texts, and `key`, which identifies the encoder. Raises OvssError if the cache cannot be written.
     """
     file = cache_folder() / "captions" / f"{digest(texts)[:24]}-{key}-{'float16' if half else 'float32'}.npy"
     try:
@@ -222,7 +222,7 @@ def _faiss_index(vectors: np.ndarray) -> Any:
         import faiss
     except ImportError as failure:
         raise OvssError(
-            "the search with faiss needs the package faiss-cpu. Type: pip install ovss_ray[faiss]"
+            "the search with faiss needs the package faiss-cpu. To install it, run `pip install ovss_ray[faiss]`"
         ) from failure
     index = faiss.IndexFlatIP(vectors.shape[1])
     step = max(1, BLOCK // (4 * vectors.shape[1]))

@@ -1,4 +1,4 @@
-"""Reader of label maps in MATLAB files of format version 5. MATLAB's `save` calls it -v6, and -v7 if compressed.
+"""Reader of label maps in MATLAB files of format version 5, which MATLAB's `save` writes with -v6 or -v7.
 
 Only integer matrices are read. scipy.io.loadmat reads these files too, but some damaged files crash it (bus error).
 Source: MathWorks, "MAT-File Format", Level 5.

@@ -2,8 +2,8 @@
 
 A shard's name is the digest of its source, such as a network, and of its keys. If the same arrays are written again,
 the name is the same, and the file is replaced. Shards with different keys have different names. After a killed run, the
-next run may write the same keys in other groups. Several shards of a source then have the same key, with equal arrays.
-Shards are written to any file system. They are read from a local or mounted folder, one array at a time.
+next run may divide the keys among shards in another way. A key may then be in several shards of a source, with
+equal arrays. Shards are written to any file system. They are read from a local or mounted folder, one array at a time.
 """
 
 import hashlib

@@ -42,7 +42,7 @@ def read(uri: str | Path) -> bytes:
 
 
 def archive_of(uri: str) -> str | None:
-    """Return the archive that an address names, or in which the address lies; None for other addresses."""
+    """Return the archive of an address: the archive itself, or a path inside it. Return None for other addresses."""
     inside = archives.split(f"{uri.rstrip('/')}/")
     return inside and inside[0]
 
@@ -90,7 +90,7 @@ def beginning(uri: str | Path, number: int) -> bytes:
 
 @contextmanager
 def opened(uri: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for reading; it is seekable. Raises OvssError, also for failed reads in the block."""
+    """Open a file for reading; it is seekable. Raises OvssError if opening or reading it fails."""
     if (data := _inner(str(uri))) is not None:
         yield io.BytesIO(data)
         return
@@ -211,7 +211,7 @@ def walk(folder: str | Path) -> list[str]:
 
 
 def scan(folder: str | Path, recursive: bool = False) -> Iterator[str]:
-    """Yield the addresses of the files in a folder, or with `recursive` of all files below it, in arbitrary order.
+    """Yield the addresses of the files in a folder, in arbitrary order. If `recursive`, include those in subfolders.
 
     A folder that does not exist has no files. Broken links count as files; links to a parent folder are ignored. Local
     files are listed lazily, so that memory stays constant.

@@ -74,7 +74,7 @@ def local(uri: str | Path) -> str | None:
 
 
 def plain(name: str) -> str:
-    """Return a benchmark's name as a folder name: ade20k:847 → ade20k-847, folder:a/b.yaml → folder-b."""
+    """Return a folder name for a benchmark: "ade20k-847" for `ade20k:847`, "folder-b" for `folder:a/b.yaml`."""
     family, _, rest = name.partition(":")
     stem = Path(rest).stem if rest.endswith((".yaml", ".yml")) else rest
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{family}-{stem}" if stem else family)

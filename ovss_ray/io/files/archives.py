@@ -67,7 +67,7 @@ def is_archive(name: str) -> bool:
 
 
 def pinned(uri: str) -> Member | None:
-    """Return the file that an address with a position names (see Member.uri); None for other addresses."""
+    """Return the file of an address that contains the file's position (see Member.uri); None for other addresses."""
     match = _PINNED.fullmatch(uri) if "@" in uri else None
     if not match:
         return None
@@ -160,7 +160,7 @@ def _range(archive: str, start: int, end: int) -> bytes:
 def _of_tar(member: Member, data: bytes) -> bytes:
     header = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "surrogateescape")
     if header.size != member.length:
-        raise ValueError(f"expected {member.length} bytes, found a file of {header.size}")
+        raise ValueError(f"expected a file of {member.length} bytes, found {header.size} bytes")
     return data[BLOCK:]
 
 

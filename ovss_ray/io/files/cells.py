@@ -1,8 +1,9 @@
 """Images in a column of a table: Parquet files, and the Arrow files that Hugging Face's `save_to_disk` writes.
 
-The address of a cell is /data/val.parquet@3.17/image: the row group (of an Arrow file: the record batch), the row in
-it, and the column. A cell holds the bytes of a file, or a struct with a field `bytes`, as Hugging Face stores images.
-To read a cell, the column's whole row group is read. The latest groups are cached, since rows are mostly read in order.
+The address /data/val.parquet@3.17/image means: row group 3 of the file, row 17 of this group, column `image`. An Arrow
+file has record batches instead of row groups. A cell holds the bytes of a file, or a struct with a field `bytes`, as
+Hugging Face stores images. To read a cell, the column's whole row group is read. The latest groups are cached, since
+rows are mostly read in order.
 """
 
 import re

@@ -59,7 +59,7 @@ class Trail:
     """Folders from the start of a recursive search down to the current one, to detect links to a parent folder."""
 
     reals: tuple[str, ...]
-    """real paths of the folders that contain the followed links, then the real path of the current folder
+    """real path of each folder in which the search has followed a link; at the end, that of the current folder
 
     The tuple is empty for remote files.
     """

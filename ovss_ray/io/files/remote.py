@@ -132,7 +132,7 @@ def read(uri: str, start: int | None = None, end: int | None = None) -> bytes:
 
 
 def download(uri: str, file: Path) -> None:
-    """Copy a file to this machine, piece by piece. Raises OvssError, also for a transfer that breaks off."""
+    """Copy a file to this machine, piece by piece. Raises OvssError if the transfer cannot begin, or breaks off."""
     backend, path = locate(uri)
     with explained(uri, "downloaded"):
         if _is_web(backend):  # fsspec would end a transfer after five minutes
@@ -155,7 +155,7 @@ def _streamed(uri: str, file: Path) -> None:
 
 @contextmanager
 def opened(uri: str) -> Iterator[BinaryIO]:
-    """Open a file for reading in blocks; it is seekable. Raises OvssError, also for failed reads in the block."""
+    """Open a file for reading in blocks; it is seekable. Raises OvssError if opening or reading it fails."""
     backend, path = locate(uri)
     try:
         with _repeated(backend.open, path, "rb") as file:

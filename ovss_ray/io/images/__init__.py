@@ -47,10 +47,10 @@ def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -
 
 
 def size(uri: str | Path) -> tuple[int, int]:
-    """Return H, W of the array that `decode` returns for a photograph. Only the beginning of the file is read.
+    """Return H, W of the array that `decode` returns for a photograph, usually from the beginning of the file.
 
-    Exception: if a PNG stores its EXIF orientation after its pixels, `size` ignores the orientation, but `decode`
-    applies it. Raises OvssError if the file cannot be read.
+    Some PNG files store their EXIF orientation after the pixels. `decode` applies this orientation, but `size` ignores
+    it. Raises OvssError if the file cannot be read.
     """
     if not files.is_local(str(uri)):
         data = files.beginning(uri, HEAD)

@@ -76,8 +76,8 @@ def stored(data: bytes, name: str, cap: int = PIXELS) -> tuple[np.ndarray, np.nd
 def decode_colours(data: bytes, name: str, *, cap: int = PIXELS) -> np.ndarray:
     """Decode a label map of one colour per pixel to (H, W, 3) uint8 RGB. Palette indices and grey become RGB.
 
-    Raises OvssError for more than 8 bits per channel, transparent pixels or a lossy format. Also raises OvssError for
-    several pages or frames, and for an EXIF orientation.
+    Raises OvssError for a lossy format, a transparent pixel, several pages or frames, and an EXIF orientation. Channels
+    must have 1, 2, 4 or 8 bits. Other depths raise OvssError.
     """
     with _opened(data, name, cap) as file:
         if file.bits not in (1, 2, 4, 8):
@@ -218,7 +218,10 @@ def _opaque(alpha: np.ndarray, name: str) -> None:
 
 
 def _palette_is_its_indices(indices: np.ndarray, palette: np.ndarray, name: str) -> None:
-    """Raise OvssError if `palette` is grey, and the grey value of an index in the file differs from the index."""
+    """Raise OvssError if a grey palette displays an index as another number, such as index 1 as grey 255.
+
+    Only the values in `indices` are checked.
+    """
     if (palette != palette[:, :1]).any():
         return
     used = np.unique(indices)

@@ -13,7 +13,10 @@ from ovss_ray.errors import OvssError
 from ovss_ray.io import file_kinds
 
 PIXELS = 100_000_000
-"""Default maximum number of pixels of an image, checked before decoding: a small file may declare a huge size."""
+"""Default maximum number of pixels of an image.
+
+The number is checked before decoding, since a small file may declare a huge image.
+"""
 
 EXACT = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 """Lossless formats, for label maps."""

@@ -18,7 +18,8 @@ def is_floating(data: bytes) -> bool:
 def portable(picture: ImageFile.ImageFile, data: bytes) -> np.ndarray:
     """Return the stored samples of a PGM or PPM, (H, W, C) uint16.
 
-    Raises ValueError for other Netpbm formats, a truncated file, several images, or samples outside the header's range.
+    Raises ValueError for another Netpbm format, a truncated file, or several images. Also raises ValueError for a
+    sample below 0 or above the largest number that the header allows.
     """
     channels = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}.get(data[:2])
     if channels is None:

@@ -42,10 +42,11 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
 
     Several classes may share a name: ADE20K-847 has two classes named "bag". If both classes used this name, their
     scores would tie, and the second class would never be predicted. Therefore, if `naming.synonyms` is "first" or
-    "max", each name is assigned to a single class. The names are assigned such that as many classes as possible get
-    one. A class without an assigned name uses all its names. If `naming.synonyms` is "first", they are joined to a
-    single text; if it is "max", they are separate texts. If two classes still have equal texts, their scores tie, and
-    the first class is predicted.
+    "max", each name is assigned to a single class (see `_owners`).
+
+    With "first", the text of a class is its first assigned name. A class without an assigned name has all its names in
+    one text. With "max", each assigned name is a text. In a class without an assigned name, every name is a text. If
+    two classes still have equal texts, their scores tie, and the first class is predicted.
     """
     classes = [tuple(name.strip() for name in names) for names in vocabulary.classes]
     if naming.synonyms == "whole":

@@ -56,7 +56,8 @@ class ClipConfig(NetworkConfig):
     def encoder_key(self) -> str:
         """Return the part of cache keys that identifies the encoder, such as "DIGEST-fp32" or "DIGEST-exact".
 
-        DIGEST has the first 24 hex digits of the SHA-256 of the CLIP's checkpoint. "exact" is for the option `exact`.
+        DIGEST has the first 24 hex digits of the SHA-256 of the CLIP's checkpoint. If the option `exact` is True, the
+        key ends in "exact".
         """
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 
@@ -79,7 +80,7 @@ class Retrieval(BaseModel):
     """number of captions to retrieve per image, before near duplicates are removed"""
     duplicates: float = Field(default=0.94, gt=0)
     """maximum cosine of two kept captions. If two captions have a larger cosine, only the caption that is more similar
-    to the image is kept. Above 1: keep all captions"""
+    to the image is kept. With a maximum above 1, all captions are kept"""
     faiss: bool = False
     """True: search with faiss (extra `faiss`), which holds all embeddings in memory as float32"""
 

@@ -63,8 +63,8 @@ def _layouts(grids: Sequence[int], shifted: bool) -> Iterator[tuple[int, int, in
 def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tensor:
     """Return a map (side, side, D) of unit norm: for each cell, the mean embedding of the crops that cover it.
 
-    `embeddings` (N, D) are normalised first. `fractions` (N, 4) is the result of `boxes`. It is converted to cells of
-    the map, and rounded down.
+    `embeddings` (N, D) are normalised first. `fractions` (N, 4) is the result of `boxes`. The fractions are
+    multiplied by `side`, and rounded down to whole cells.
     """
     x, y, width, height = (fractions * side).astype(np.int64).T[..., None]
     cells = np.arange(side)
@@ -129,10 +129,11 @@ def patch_scores(
 ) -> Tensor:
     """Return scores (K, H, W) float32 from patches with one word each; `shape` is (K, H, W).
 
-    `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. `masks` are
-    the covered pixels of each patch, (h, w) bool; default: all pixels. Several patches with the same word may cover a
-    pixel. Then the value of the last of these patches counts. The word's score at the pixel is this value, divided by
-    the number of all patches that cover the pixel.
+    `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. A patch covers
+    the pixels of its mask in `masks`, (h, w) bool; default: all pixels of its box.
+
+    A word's score at a pixel is its value, divided by the number of patches that cover the pixel. If several patches
+    with this word cover the pixel, the value of the last patch is used.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for number, (x, y, width, height) in enumerate(patches.tolist()):

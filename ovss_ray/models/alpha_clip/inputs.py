@@ -1,9 +1,9 @@
 """Inputs of CLIP and AlphaCLIP for a region: a square image, and the region's mask with the same geometry.
 
-The window of a region is the part of the photograph that the network sees. Crop, padding and resize are linear in the
-pixels, so one matrix per axis does all three. Since they are linear, an input can be the sum of two resized images. The
-first is the background of the window, which all regions with this window share. The second is the change that the
-region, or the red ellipse around it, makes to the background.
+The window of a region is the part of the photograph that the network sees. One matrix per axis crops, pads and resizes
+a window. These operations are linear. Therefore an input can be the sum of two resized images. The first is the
+background of the window, which all regions with this window share. The second is the difference that the region and the
+red ellipse make to the background.
 
 Letters in shapes: H W pixels of the photograph, h w pixels of a rectangle in it, n side of the square input.
 """

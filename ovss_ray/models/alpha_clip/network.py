@@ -139,8 +139,10 @@ class AlphaClip(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Return logits (R, K) float32 of regions for classes: 100 · cosine similarity.
 
-        Inputs: image (H, W, 3) uint8 RGB, grey or RGBA, and the regions' masks (R, H, W) bool. Options are the fields
-        of Look and Naming: fit, context, padding, background, marker, alpha, templates, synonyms.
+        `image` is (H, W, 3) uint8 RGB; grey and RGBA arrays also work. `masks` (R, H, W) bool are the regions. The
+        options are the fields of Look and Naming: fit, context, padding, background, marker, alpha, templates,
+        synonyms.
+
         Raises OvssError for an unknown option, and for masks that are not bool or not of the image's size. Raises
         ValueError for an array that is not an image (see photograph.rgb).
         """

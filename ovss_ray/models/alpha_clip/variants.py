@@ -21,8 +21,8 @@ class Variant(ClipSizes):
     base: str
     """for an AlphaCLIP: name of the CLIP whose text tower it uses; empty for a plain CLIP"""
     seen: int = 0
-    """number of patches along a side of the input; 0: the same as `grid`. If it differs from `grid`, the position
-    embedding is resized"""
+    """number of patches along a side of the input; 0 stands for `grid`. With any other number than `grid`, the
+    position embedding is resized"""
     partial: bool = False
     """True: the checkpoint has only the tensors that AlphaCLIP's training changed; the rest is read from `base`"""
 
@@ -73,8 +73,8 @@ WEIGHTS: Mapping[str, Weights] = {
     "alpha_clip_vit_l_14": _alpha_clip("clip_l14_grit+mim_fultune_6xe.pth"),
     "alpha_clip_vit_l_14_336": _alpha_clip("clip_l14_336_grit_20m_4xe.pth"),
 }
-"""Checkpoint name → file and source, for CLIP and for AlphaCLIP's image tower. The checkpoint of a SAN is also accepted
-as that of a CLIP, since a SAN contains a CLIP."""
+"""Checkpoint name → file and source. The checkpoint of an AlphaCLIP contains only its image tower. A CLIP can also be
+read from the checkpoint of a SAN, since a SAN contains a CLIP."""
 
 
 class Look(BaseModel):

@@ -170,9 +170,9 @@ def fill(module: Module, state: State, path: Path, name: str, others: Mapping[st
 def compare(expected: Shapes, state: State, fault: str, others: Mapping[str, Shapes]) -> None:
     """Raise OvssError if names or shapes of a state dict differ from the expected names and shapes.
 
-    `fault` is the beginning of the message, such as "x.pt is not a checkpoint of san". A few differences follow.
-    `others` maps names of other networks to their entries' shapes. If the state dict fits one of these networks, the
-    message names it.
+    The message begins with `fault`, such as "x.pt is not a checkpoint of san", and lists a few differences. If the
+    state dict fits another network, the message names that network. `others` has these networks: name → shapes of
+    entries.
     """
     actual = {key: value.shape for key, value in state.items()}
     if expected != actual:

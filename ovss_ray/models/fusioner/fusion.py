@@ -30,7 +30,7 @@ class Fusion(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def visual(self, tokens: Tensor) -> Tensor:
-        """Project CLIP's patch tokens (B, N, D) to the fusion's channels, (B, N, C). The classes have no effect."""
+        """Project CLIP's patch tokens (B, N, D) to the fusion's channels, (B, N, C)."""
         return self.visual_proj(F.normalize(tokens, dim=-1))
 
     def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 Ma et al., "Open-vocabulary Semantic Segmentation with Frozen Vision-Language Models", BMVC 2022, arXiv 2210.15138. The
 paper segments one class at a time. A pixel is foreground if its logit is above 0. Submodules and parameters have the
-names of the official code (https://github.com/chaofanma/Fusioner), except for the blocks of the image tower. Their name
-is `resblocks`, not `transformer.resblocks`; `state_of` renames them.
+names of the official code (https://github.com/chaofanma/Fusioner), with one exception. The official name
+`transformer.resblocks` in the image tower becomes `resblocks` (see `state_of`).
 
 Letters in shapes: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has
 N patch tokens. CLIP has D features, the fusion C channels. There are k classes.
@@ -173,11 +173,12 @@ class Fusioner(nn.Module):
 
         `data_set` chooses the normalisation, `resolution` the windows. The names of one call influence each other's
         logits; the paper has one name per call. Grey and RGBA arrays also work. Raises ValueError for other arrays (see
-        photograph.rgb), and OvssError for unknown options or too much memory (Layout.check).
+        photograph.rgb). Raises OvssError for an unknown option, and if the logits need too much memory (Layout.check).
 
-        Keys of the result: text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8. If the best logit of a
-        pixel is above 0, `pred` is 1 for its class. All other values of `pred` are 0. With square_224, H and W are n,
-        and there are further keys: img_tokens (N, D), fusion_patches (N, C), fusion_text (k, C), decoder (C, n, n).
+        Keys of the result: text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8. At each pixel, `pred` is 1
+        for the class with the highest logit if this logit is above 0. All other values of `pred` are 0. With
+        square_224, H and W are n, and there are further keys: img_tokens (N, D), fusion_patches (N, C), fusion_text
+        (k, C), decoder (C, n, n).
         """
         _check(data_set=data_set, resolution=resolution)
         vocabulary = Vocabulary.of(names)
@@ -251,7 +252,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the label map (H, W) uint16 of `_best`'s output. −1 becomes the background class if any, else NONE."""
+    """Return the label map (H, W) uint16 of `_best`'s output. −1 becomes background if it is a class, else NONE."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 

@@ -72,7 +72,7 @@ def checkpoints(name: str) -> tuple[str, ...]:
 
 
 def remaining(name: str, file: Path) -> tuple[str, ...]:
-    """Return the names of the checkpoints to load besides `file`: CLIP's, or none if `file` contains CLIP."""
+    """Return the names of the checkpoints that `file` does not contain: only CLIP can be missing."""
     return () if zoo.has_entry(file, "img_model.") else checkpoints(name)[1:]
 
 

@@ -45,7 +45,10 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the four stages' maps (B, C, h / s, w / s) of normalised images (B, 3, h, w); s: Variant.strides."""
+        """Return four maps (B, C, h / s, w / s) of normalised images (B, 3, h, w).
+
+        The maps are the outputs of the four stages. The stride s of each map is in Variant.strides.
+        """
         x = self.stem(images)
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -72,9 +75,10 @@ class Tower(WholeImageTower):
         self.ratio, self.shallow = ratio, shallow
 
     def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]  # the maps of a Backbone, not taps
-        """Return four maps (B, C, h / s, w / s) of images (B, 3, h, w) in ImageNet's normalisation; s: Variant.strides.
+        """Return four maps (B, C, h / s, w / s) of images (B, 3, h, w) in ImageNet's normalisation.
 
-        The images are converted to CLIP's normalisation, and resized by the factor `ratio`.
+        The stride s of each map is in Variant.strides. The images are converted to CLIP's normalisation, and resized by
+        the factor `ratio`.
         """
         mean, std = (part.to(images.device) for part in CLIP)
         pixels = images * IMAGENET.std.to(images.device) + IMAGENET.mean.to(images.device)

@@ -23,15 +23,19 @@ from ovss_ray.models.text import Classifier
 LEVELS = 4
 """Number of levels of the feature pyramid"""
 FINEST = 56
-"""Side in pixels to which the size of a region is compared, to choose its level of the feature pyramid.
+"""Divisor, in pixels, in the formula for the pyramid level of a region.
 
-The level is ⌊log₂(√area / FINEST)⌋, limited to 0..3: level 0 below 112 × 112 pixels, level 3 from 448 × 448. These
-sizes are for an input of 1024 × 1024 pixels. For other inputs, FINEST is scaled in proportion to the input's side.
+The level is ⌊log₂(√area / FINEST)⌋, limited to 0..3, where `area` is the area of the region's box. Level 0 is below
+112 × 112 pixels, level 3 from 448 × 448. These sizes are for an input of 1024 × 1024 pixels. For other inputs, FINEST
+is scaled in proportion to the input's side.
 """
 LOGIT_SCALE = 4.6052
 """Natural logarithm of the factor from cosine similarity to logit; the factor is about 100"""
 BASE_WEIGHT, NOVEL_WEIGHT = 0.1, 0.9
-"""Weights of CLIP's branch in the ensemble: for base classes and "no object", and for novel classes"""
+"""Weights of CLIP's branch in the ensemble.
+
+BASE_WEIGHT is for base classes and "no object"; NOVEL_WEIGHT is for novel classes.
+"""
 EXCLUDED = -1000.0
 """Score of classes that are neither base nor novel"""
 SCORES = 1 << 22
@@ -146,8 +150,10 @@ def ensemble(head: Tensor, clip: Tensor, masks: Tensor, base: Tensor, novel: Ten
     """Return scores (P, K + 1): logarithms of weighted geometric means of the probabilities from two branches.
 
     `head` and `clip` are the logits (P, K + 1) of the branches. `base` and `novel` (K,) bool mark the classes with
-    BASE_WEIGHT and NOVEL_WEIGHT. Other classes get the score EXCLUDED. `masks` are logits (P, s, s). They are resized
-    to `cells` × `cells`, the size of CLIP's map. If a mask is then empty, its scores are the head's scores.
+    BASE_WEIGHT and NOVEL_WEIGHT. Other classes get the score EXCLUDED.
+
+    `masks` (P, s, s) are the logits of the prompts' masks. A mask may be empty after a resize to `cells` × `cells`, the
+    size of CLIP's map. For the prompt of such a mask, CLIP's branch has the weight 0.
     """
     small = F.interpolate(masks[:, None].float(), (cells, cells), mode="bilinear", align_corners=False)
     visible = (small > 0).flatten(1).any(1)

@@ -1,7 +1,7 @@
 """Inputs of Open-Vocabulary SAM (photographs and prompts), and the record of an encoded photograph.
 
-Letters in shapes: P prompts, n points per prompt, H W pixels of a photograph; h w of the resized one, g side of the
-embedding.
+Letters in shapes: P prompts, n points per prompt, H W pixels of a photograph; h w pixels of the resized photograph,
+g side of the image embedding.
 """
 
 from collections.abc import Sequence

@@ -64,7 +64,7 @@ class Ovsam(nn.Module):
     @torch.inference_mode()
     @runtime.in_full_precision
     def embed(self, images: Sequence[np.ndarray], path: inputs.Path = "evaluation") -> list[Embedded]:
-        """Return the encodings of images (H, W, 3) uint8 RGB, computed in one pass, for any number of prompts.
+        """Return one encoding per image (H, W, 3) uint8 RGB. All images are encoded in one pass.
 
         Raises ValueError for other arrays (see photograph.rgb), and OvssError for an unknown `path`.
         """
@@ -146,9 +146,9 @@ class Ovsam(nn.Module):
     ) -> dict[str, Tensor]:  # fmt: skip
         """Return the class scores of masks: the tensors that `predict` returns under the same keys.
 
-        `logits` (P, 4 g, 4 g) are mask logits. `base` and `novel` (K,) bool mark the two groups of head.ensemble.
-        `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels of the input; default: the masks' boxes.
-        Mode "demo" has no CLIP branch.
+        `logits` (P, 4 g, 4 g) are mask logits. `base` and `novel` (K,) bool mark base classes and novel classes,
+        which have different weights in head.ensemble. `clip_boxes` (P, 4) are the boxes for CLIP's branch in pixels
+        of the input; default: the masks' boxes. Mode "demo" has no CLIP branch.
         """
         parts = self.regions(seen, logits)
         by_head = head.logits(parts.pop("embeddings"), classes)
@@ -175,11 +175,11 @@ class Ovsam(nn.Module):
 
         `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
         and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
-        Classes are `names`, or their `embeddings` (K, S, D) as `gen_cls` stores them. `base` and `novel` list classes
-        by index or name. The ensemble has a weight for each list. Default of `novel`: all classes outside `base`.
-        `path` is the mode (inputs.PATHS), without effect for an image from `embed`. `clip_boxes` (P, 4) are the boxes
-        for CLIP's branch, in pixels of the image; default: `boxes`, else the masks' boxes. The published evaluation
-        does not scale these boxes to the input, and neither does predict if `official` is True.
+        Classes are `names`, or `embeddings` (K, S, D) of S names per class. `base` and `novel` list classes by index or
+        name. The ensemble has a weight for each list. Default of `novel`: all classes outside `base`. `path` is the
+        mode (inputs.PATHS). If `image` is a result of `embed`, its mode was set there, and `path` is ignored.
+        `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image; default: `boxes`, else the masks'
+        boxes. If `official` is True, these boxes are not scaled to the input, as in the published evaluation.
 
         Tensors in the result, by key: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
         (P,), labels (P,). The tensors head_logits, clip_logits and fused_scores are (P, 1, K + 1) each. The tensor
@@ -241,10 +241,10 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) for CLIP's branch, one per prompt, or None if `corners` is None.
+    """Return the boxes (P, 4) for CLIP's branch, one per prompt.
 
-    If `official` is False, the boxes are scaled to the network's input. Raises OvssError if there are not `count`
-    boxes. Also raises OvssError if `official` is True and `corners` is None.
+    If `official` is False, the boxes are scaled to the network's input. If `corners` is None, the result is None, or
+    OvssError is raised if `official` is True. Also raises OvssError if the number of boxes is not `count`.
     """
     if corners is None:
         if official:

@@ -31,7 +31,7 @@ class Variant:
     ratio: float = 1.0
     """sides of the transformer's input, as a fraction of the sides of the network's input"""
     shallow: int = 0
-    """number of blocks at the start of the transformer; their output is the last of the image tower's four maps"""
+    """number of transformer blocks that compute the image tower's fourth map; its stem computes the other three maps"""
     features: int = 768
     """D: channels of the embeddings of regions and texts"""
     text_width: int = 768
@@ -140,8 +140,9 @@ def teacher(name: str) -> str:
 def remaining(name: str, file: Path) -> tuple[str, ...]:
     """Return the names of the checkpoints to load in addition to `file`, the network's first checkpoint.
 
-    The official state dict of the whole network lacks only CLIP's text tower. A fake checkpoint contains the text
-    tower, too, so no name is returned. For any other `file`, all other checkpoints are needed.
+    If `file` is the official state dict of the whole network, it lacks only CLIP's text tower. So only the name of
+    CLIP's checkpoint is returned. If `file` contains the text tower, too, as fake checkpoints do, no name is returned.
+    If `file` does not contain the whole network, the names of all other checkpoints are returned.
     """
     tower = name in VARIANTS and VARIANTS[name].tower
     if not zoo.has_entry(file, "backbone.conv1." if tower else "backbone.stem."):

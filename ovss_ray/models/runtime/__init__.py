@@ -53,9 +53,9 @@ def checked_precision(precision: str) -> str:
 
 @contextmanager
 def computing(threads: int | None = None, exact: bool = False) -> Iterator[None]:
-    """Set torch's number of CPU threads in a `with` block (None: unchanged).
+    """Set torch's number of CPU threads in a `with` block. With `exact`, also select deterministic kernels.
 
-    `exact` sets one thread and deterministic kernels.
+    If `exact` is True, the number of threads is 1. Otherwise, it is `threads`; None: the number stays the same.
     """
     # The debug mode is the same switch as use_deterministic_algorithms, which would import the whole of torch.compile.
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()

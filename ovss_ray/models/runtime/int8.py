@@ -5,9 +5,9 @@ a scale per token (dynamic quantisation). So the result of an image does not dep
 Inputs of 8 bits would overflow the 16-bit sums of processors without VNNI instructions. With 7 bits, the integer
 products are exact on every processor.
 
-The products are computed by oneDNN's operator in torch, which torch.compile uses for quantised networks. torchao needs
-torch.compile; without it, torchao was 24 times slower than fp32. torch.ao.quantization and its tensor types are
-deprecated.
+The products are computed by an operator of oneDNN in torch. For quantised networks, torch.compile uses this operator,
+too. Two alternatives are not used. Without torch.compile, torchao was 24 times slower than fp32. torch.ao.quantization
+and its tensor types are deprecated.
 """
 
 from collections.abc import Sequence

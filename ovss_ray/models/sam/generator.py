@@ -37,7 +37,8 @@ class Generator(generator.Generator):
         packed masks of an image exceed regions.BYTES.
         """
         if isinstance(images, np.ndarray) and images.ndim < 4:  # its rows would pass for grey images
-            raise ValueError(f"expected a list of images, got an array of shape {images.shape}: type generate([image])")
+            problem = f"expected a list of images, got an array of shape {images.shape}"
+            raise ValueError(f"{problem}. For one image, call generate([image])")
         images = [rgb(image) for image in images]
         todo = [crop for i, image in enumerate(images) for crop in self.crops(i, image.shape[:2])]
         proposed: list[list[Proposals]] = [[] for _ in images]

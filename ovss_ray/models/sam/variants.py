@@ -73,7 +73,7 @@ VARIANTS = {
 
 
 PROMPTED = "sam_prompt.weights"
-"""Option of the stage `sam_prompt` that sets the path of SAM's checkpoint."""
+"""Option that sets the path of SAM's checkpoint for the stage `sam_prompt`."""
 
 
 def _official(file: str, *others: str) -> Weights:

@@ -16,7 +16,7 @@ from ovss_ray.models.sam_layers.prompts import embedding
 
 
 class DecoderSizes(Protocol):
-    """Sizes of a mask decoder; the variants of networks have them as fields."""
+    """Protocol: sizes of a mask decoder. A network's Variant has these fields."""
 
     @property
     def embed(self) -> int:

@@ -8,9 +8,9 @@ The results are equal except for rounding. Computation is saved as follows:
   The bias of the keys is left out, since it adds the same number to all scores of a query: softmax is unchanged.
 - When cells attend to tokens, the output matrix is applied to the few token values, not to all cells.
 - The predicted IoU depends on the tokens only. So prompts with a low IoU are discarded before masks are computed.
-  SAM's mask for unambiguous prompts is never computed.
-- In the upscaling, channels are the last axis, so transposed convolutions of stride and size 2 are matrix products.
-  Pixels are reordered only once, in the masks.
+- Only the last M masks of the decoder are computed. For SAM, the mask for unambiguous prompts is left out.
+- A transposed convolution of stride and size 2 is computed as a matrix product. For this, channels are the last axis.
+  The pixels are brought into row-major order only at the end, in the masks.
 
 Letters in shapes: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c
 of a head.

@@ -56,8 +56,8 @@ def taps(cells: int, pixels: int, device: torch.device, first: int | None = None
     """Return the Taps that resize an axis from `cells` to `pixels` samples.
 
     If `first` is a number, only the first `first` of the `pixels` samples are computed; None: all samples.
-    The weights are computed in float32, as in torch. If two logits are very different, the last bits of a weight
-    affect the result.
+    The weights are computed in float32, so that their last bits are those of torch. Between two very different logits,
+    other last bits would change the result.
     """
     ratio = torch.tensor(cells, dtype=torch.float32) / pixels
     place = (ratio * (torch.arange(pixels if first is None else first) + 0.5) - 0.5).clamp(min=0)

@@ -9,9 +9,8 @@ has another order, so that discarded masks cost little:
 
 If a network does not predict the IoU of masks, their stability replaces the predicted IoU.
 
-In memory, masks at full size are packed bits, not run lengths. The host waits for three results of a GPU: the
-predicted IoU, stability and boxes, and the bits of the remaining masks. If memory suffices, it waits only once for each
-result per batch of images.
+In memory, masks at full size are packed bits, not run lengths. If memory suffices, the host waits for a GPU only three
+times per batch of crops. It waits for the predicted IoU, then for stability and boxes, then for the packed bits.
 
 Letters in shapes: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
 """
@@ -39,8 +38,8 @@ CACHED, HELD = 1 << 24, 1 / 8
 image embedding. CACHED: limit in bytes on a CPU. HELD: limit as a fraction of a GPU's free memory."""
 
 MASKS_BYTES = 1 << 31
-"""Maximum bytes of a crop's packed masks before duplicates are removed, on a CPU. A GPU packs masks at full size, which
-takes more memory. So on a GPU, the limit is the larger of MASKS_BYTES and the fraction HELD of its free memory."""
+"""Maximum bytes of a crop's packed masks before duplicates are removed. On a GPU, the limit is the fraction HELD of its
+free memory, if this is more. A GPU needs more bytes, since it packs masks at full size, not inside their boxes."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class Generator:
         return np.concatenate(fits), parts
 
     def _groups(self, clicks: int, seen: Seen) -> Iterator[list[slice]]:
-        """Yield groups of chunks of clicks, as slices. One pass of the decoder processes one chunk.
+        """Yield groups of slices of clicks. One pass of the decoder processes one slice.
 
         The predicted IoU of a whole group is copied from a GPU at once. So the host waits once per group.
         """
@@ -258,7 +257,7 @@ def _measured(crop: Crop, values: np.ndarray, fit: np.ndarray, points: np.ndarra
 def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
     """Convert half-open boxes (R, 4) to int64 boxes with inclusive ends, as in the released code.
 
-    An empty box becomes x y x y, with x and y from its row of `origins` (R, 2).
+    An empty box becomes the point x y x y. For box i, x y is row i of `origins` (R, 2).
     """
     return np.where(boxes[:, 2:3] > 0, boxes.astype(np.int64) - (0, 0, 1, 1), np.tile(origins, 2))
 

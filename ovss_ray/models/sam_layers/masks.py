@@ -27,8 +27,8 @@ class Measured:
     """(M, 6) int64. Columns 0 and 1: number of pixels with a logit above +offset, and above −offset. Columns 2 to 5:
     box x0 y0 x1 y1, half open; zeros if the mask is empty"""
     bits: list[np.ndarray] | Tensor
-    """masks (logits above 0), one bit per pixel. On a CPU: for each mask (n,) uint8, inside its box, empty if unstable.
-    On a GPU: all masks at full size, (M, H, ⌈W / 8⌉) uint8"""
+    """masks (logits above 0), one bit per pixel. On a CPU: a list of arrays (n,) uint8, each with the bits of a mask
+    inside its box; the array of an unstable mask is empty. On a GPU: all masks at full size, (M, H, ⌈W / 8⌉) uint8"""
 
     @property
     def nbytes(self) -> int:

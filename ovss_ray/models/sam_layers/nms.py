@@ -13,7 +13,8 @@ def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray
     `corners` are (R, 4) x0 y0 x1 y1, `scores` (R,). A box is dropped if its IoU with a better, kept box exceeds the
     threshold. If scores are equal, the box with the lower index is better. Rounding agrees with torchvision, since the
     float32 operations have the same order. For more than MANY boxes, torch.sort orders the result, as in torchvision.
-    Equal scores are common, since the masks of a crop have equal scores when crops are merged.
+    So boxes with equal scores have torchvision's order, too. Equal scores are common: when crops are merged, all masks
+    of a crop have the same score.
     """
     order = np.argsort(-scores, kind="stable")
     boxes = corners[order].astype(np.float32)

@@ -104,8 +104,9 @@ def crops(size: Size, layers: int, overlap: float) -> Iterator[tuple[int, Box]]:
 
 
 def cut_off(corners: np.ndarray, crop: Box, size: Size) -> np.ndarray:
-    """Return (R,) bool: True for masks that the edge of their crop cuts off. The edge of the image does not count.
+    """Return (R,) bool: True for masks at an edge of their crop that is not an edge of the image.
 
+    Such a mask may be cut off. A mask is at an edge if its box is at most EDGE pixels from it.
     `corners` (R, 4) are x0 y0 x1 y1 of the masks in the image, ends inclusive.
     """
     near = [np.abs(corners - np.array(edges)) <= EDGE for edges in (crop, (0, 0, size[1], size[0]))]

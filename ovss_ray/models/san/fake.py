@@ -26,8 +26,8 @@ QUIET = {
     "clip_visual_extractor.resblocks.*.attn.out_proj.weight": 0.1,
     "clip_visual_extractor.resblocks.*.mlp.c_proj.weight": 0.1,
 }
-"""Pattern of tensor names → additional factor, if `state_dict` has no overrides. The factors weaken CLIP's first
-blocks, whose random attention would make all patches alike."""
+"""Like SCALES, but only used if `state_dict` is called without `overrides`. The factors weaken CLIP's first blocks,
+whose random attention would make all patches alike."""
 TRAINING_CLASSES = 171
 """Number of classes in COCO-Stuff, SAN's training set. A checkpoint has a loss weight for each, and for "no object"."""
 

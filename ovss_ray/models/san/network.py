@@ -171,9 +171,9 @@ class San(nn.Module):
     def clip_input(self, images: Tensor) -> Tensor:
         """Return padded images (B, 3, Hp, Wp), resized for CLIP: bilinear without antialiasing.
 
-        The distance between samples is exactly 1 / Variant.ratio pixels. Each channel is resized as a separate image,
-        since torch uses another kernel for three channels and one thread. The other kernel rounds sample positions
-        differently, which changes results by up to 3e-5 at a ratio of 0.7.
+        The distance between samples is exactly 1 / Variant.ratio pixels. Each channel is resized as a separate image.
+        If all three channels were one image, torch would use another kernel on one thread. The results of that kernel
+        differ by up to 3e-5 at a ratio of 0.7.
         """
         planes = images.flatten(0, 1)[:, None]
         shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)

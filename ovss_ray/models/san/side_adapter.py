@@ -41,9 +41,9 @@ class SideAdapter(nn.Module):
     def after(
         self, images: Tensor, features: Mapping[int, Tensor], depths: Collection[int]
     ) -> list[tuple[Tensor, Tensor]]:
-        """Return the pair of queries and patches (see `forward`) for each number of blocks in `depths`.
+        """Return queries and patches (see `forward`) after k blocks, for each k in `depths`, in increasing order.
 
-        Training uses the outputs of the last two blocks. The position embeddings are added again before every block.
+        The position embeddings are added again before every block.
         """
         patches, patch_positions, size = self.vit_model(images)
         queries = self.query_embed.expand(len(images), -1, -1)
@@ -86,8 +86,9 @@ class Patches(nn.Module):
     def positions(self, size: torch.Size) -> Tensor:
         """Return the position embedding (1, h·w, C) for a grid (h, w), resized if h·w differs from training.
 
-        For example, training had a grid of 40 × 40. A grid of 10 × 160 also has 1600 patches, so the position embedding
-        is not resized for it. The official code has the same rule, and the published results were computed with it.
+        If only the shape of the grid differs, the embedding is not resized. For example, after training with 40 × 40
+        patches, a grid of 10 × 160 gets the same embedding. The official code has the same rule, and the published
+        results were computed with it.
         """
         if size.numel() == self.pos_embed.shape[1]:
             return self.pos_embed

@@ -66,9 +66,9 @@ class Cells:
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: for each point, four row numbers in the table of `summed`. They are the rows of the
-        point's head for the top left 2 × 2 cells of a bordered map. It is the first image's map of the point's scale.
-        `_corners` adds one offset to all four numbers. The sums are the rows of the 2 × 2 cells around a point."""
+        """(N·S·P, 4) int64: for each point, four row numbers in the table of `summed`. They are for
+        the point's head, and the top left 2 × 2 cells of a map with its border. The map is that of the first image, in
+        the point's scale. `_corners` adds an offset, to get the rows of the 2 × 2 cells around the point."""
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.

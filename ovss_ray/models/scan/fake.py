@@ -35,7 +35,7 @@ DEVIATIONS = 2.0
 CALIBRATED = "lightweight_transformer.layers.{}.norm2.bias"
 """Name of the bias of the last norm in the calibration of proposals; {}: number of the last layer"""
 CROPS = 4
-"""Maximum number of crops per random image from which `_recentre` computes the mean output for crops"""
+"""Maximum number of crops that `_recentre` takes from each random image, to compute the mean output for crops"""
 TRAINING_CLASSES = 171
 """Number of COCO-Stuff's classes, on which SCAN was trained. Checkpoints have a loss weight for each and for "void"."""
 

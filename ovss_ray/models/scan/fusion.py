@@ -43,10 +43,9 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
 
     - `ensemble_weight` above 0: the weighted geometric mean of both probabilities (`fused`). If `fusion` is
       "log", `with_void` normalises the mean.
-    - `ensemble_weight` 0: the probabilities of crops alone; queries without a crop get zeros.
+    - `ensemble_weight` 0: the probabilities of crops alone. If some queries have a crop, the others get zeros.
+      If no query has a crop, all scores are ones, so the first class is predicted.
     - `ensemble_weight` None: the logits of proposals themselves, "void" included.
-
-    If `ensemble_weight` is 0 and no query is valid, all scores are ones. Then the first class is predicted.
     """
     if options.ensemble_weight is None:
         return logits
@@ -58,9 +57,9 @@ def scores(logits: Tensor, clip_logits: Tensor, valid: Tensor, options: Options)
 
 
 def named(logits: Tensor) -> dict[str, Tensor]:
-    """Return probabilities of classes (Q, K) and of "void" (Q, 1), from the logits (Q, K + 1) of proposals.
+    """Return a dictionary of two tensors: the probabilities of classes (Q, K) and of "void" (Q, 1).
 
-    The keys are the names of these tensors in the official code.
+    They are computed from the logits (Q, K + 1) of proposals. The keys are the tensors' names in the official code.
     """
     return {"fusion.in_vocab_prob": in_vocabulary(logits), "fusion.void_prob": logits.softmax(-1)[:, -1:]}
 

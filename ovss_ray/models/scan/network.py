@@ -146,8 +146,8 @@ class Scan(Calibrated):
         """Return the regions of an image (H, W, 3) uint8 RGB, and the tokens that the contextual shift replaces.
 
         `mask_logits` (Q, h', w') and `class_tokens` (blocks, C) are the image's rows of Features. The tokens to replace
-        are drawn at random, with a generator seeded by the image (shift.generator). `shift_indices` (n,), the
-        Shift.indices of an earlier call, repeat its draws. Raises OvssError if `shift_indices` do not fit.
+        are drawn by shift.generator. To repeat the draws of an earlier call instead, pass its Shift.indices (n,) as
+        `shift_indices`. Raises OvssError if they do not fit.
         """
         cut = regions.of_masks(mask_logits, inputs.geometry, options.mask_threshold, self.variant.clip)
         blocks, ratio = len(self.variant.replaced), options.replace_ratio
@@ -219,12 +219,12 @@ class Scan(Calibrated):
         """Return masks, their scores, the label map, and intermediate results for a photograph (H, W, 3) uint8 RGB.
 
         `options` are fields of Options: mask_threshold, ensemble_weight, replace_ratio, fusion, seed. `short_edge` is
-        the length of the resized photograph's short side. `shift_indices` are the array "shift.indices" of a result,
-        to replace the same tokens again; None: tokens are drawn at random. Grey and RGBA arrays also work. Raises
-        ValueError for other arrays (see photograph.rgb), OvssError for unknown options or wrong `shift_indices`.
+        the length of the resized photograph's short side. To replace the same tokens as an earlier prediction, pass its
+        array "shift.indices" as `shift_indices`; None: tokens are drawn at random. Grey and RGBA arrays also work.
+        Raises ValueError for other arrays (see photograph.rgb), OvssError for unknown options or wrong `shift_indices`.
 
         Keys of the result: head.pred_logits, head.pred_masks, text_features, in_vocab_logits, fusion.in_vocab_prob,
-        fusion.void_prob, scores, argmax. With an ensemble also mask_binary, valid_flag, regions.boxes_xyxy,
+        fusion.void_prob, scores, argmax. Keys with an ensemble only: mask_binary, valid_flag, regions.boxes_xyxy,
         regions.patch_foreground, regions.clip_embedding, shift.population, shift.count, shift.indices, clip_logits,
         fusion.out_vocab_prob, fusion.fused.
         """

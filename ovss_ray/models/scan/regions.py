@@ -75,7 +75,10 @@ def of_masks(mask_logits: Tensor, geometry: Geometry, threshold: float, sizes: C
 
 
 def seen_patches(mask: Tensor, sizes: ClipSizes) -> np.ndarray:
-    """Return (T,) bool: True for patches with at least one pixel of a mask (h, w) bool, resized to CLIP's input."""
+    """Return (T,) bool: True for patches with at least one pixel of the mask (h, w) bool.
+
+    The function resizes the mask to CLIP's input, so any h and w are allowed.
+    """
     square = F.interpolate(mask[None, None].float(), (sizes.pixels, sizes.pixels), mode="nearest")
     return F.max_pool2d(square, sizes.patch)[0, 0].bool().flatten().numpy()
 

@@ -100,10 +100,11 @@ def shifted(tokens: Tensor, replaced: Tensor, class_tokens: Tensor) -> Tensor:
 
 
 def between(blocks: Sequence[int], replaced: Tensor, class_tokens: Tensor) -> After:
-    """Return a function that shifts the tokens of a batch: the argument `after` of WholeImageTower.encode.
+    """Return the function that replaces tokens of a batch between the blocks of CLIP's image tower.
 
-    `blocks` are the numbers of the blocks after which tokens are replaced. `replaced` is (B, blocks, T) bool, and
-    `class_tokens` (B, blocks, C) are the class tokens of the whole photographs.
+    Pass this function to WholeImageTower.encode as the argument `after`. `blocks` are the numbers of the blocks after
+    which tokens are replaced. `replaced` is (B, blocks, T) bool, and `class_tokens` (B, blocks, C) are the class tokens
+    of the whole photographs.
     """
 
     def after(number: int, tokens: Tensor) -> Tensor:

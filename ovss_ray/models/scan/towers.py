@@ -119,7 +119,7 @@ def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
 
 
 def _tuned(file: Path) -> checkpoint.State:
-    """Return the entries of a fine-tuned CLIP by their names without a prefix, such as "visual.proj"."""
+    """Return the state dict of a fine-tuned CLIP. Prefixes are removed from its keys: an example is "visual.proj"."""
     state = checkpoint.stored(file)
     for prefix in TUNED:
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -36,12 +36,11 @@ def label_map(
 ) -> np.ndarray:  # fmt: skip
     """Return the best class of every pixel, (H, W) uint16; the lowest index on ties.
 
-    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. `sigmoid` names the
-    size of the masks when the sigmoid is computed. "original": the size of the original photograph; "resized": the size
-    of the resized photograph (see Geometry). If `prune` is True, a tile skips the classes that cannot be the best of
-    any of its pixels. This does not change the result. Default of `prune`: True for FEW classes or more.
-    If a class probability is negative, nothing is pruned. Besides the result and a copy of the class probabilities,
-    memory does not grow with K or H. Raises OvssError for more classes than a label map can hold.
+    `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. The sigmoid is
+    computed at the size `sigmoid`: that of the original or of the resized photograph (see Geometry). `prune` saves time
+    by skipping classes (see classes.py), and does not change the result. It has no effect if a class probability is
+    negative. Default of `prune`: True for FEW classes or more. Besides the result and a copy of the class
+    probabilities, memory does not grow with K or H. Raises OvssError for more classes than a label map can hold.
     """
     queries, count = class_probabilities.shape
     if count > NONE:
@@ -60,11 +59,9 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return twice the bytes of a tile's mask probabilities.
+    """Return twice the bytes of a tile's mask probabilities, so that they fill at most half of a block's memory.
 
-    `label_map` divides its maximum of bytes by this number to get the number of tiles in a block. Because of the factor
-    2, the mask probabilities of a block take at most half of the maximum. If `sigmoid` is "resized", a tile has mask
-    probabilities at two resolutions. The number is for the higher resolution.
+    If `sigmoid` is "resized", a tile has mask probabilities at two resolutions. The higher resolution is used.
     """
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0

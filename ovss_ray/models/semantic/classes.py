@@ -17,7 +17,7 @@ from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 LEAST = 16
 """Minimum number of columns of a matrix product. For narrower products, CPUs use kernels that round differently"""
 ALIKE = 0.8
-"""Minimum ratio of the fewest to the most remaining classes, among tiles that are computed in one matrix product"""
+"""Minimum ratio of the smallest to the largest number of classes of a tile, in a group of `_groups`"""
 
 
 class All:
@@ -111,10 +111,10 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the positions (n, k) of n tiles' classes in a list that joins the classes of all tiles.
+    """Return the positions (n, k) of the classes of n tiles. The list of classes has one tile after another.
 
-    `begins` (n,) and `counts` (n,) are the first position and the number of classes of each tile. k is the highest
-    count, at least LEAST. A tile with fewer classes repeats its last position.
+    `begins` (n,) is the position of each tile's first class, and `counts` (n,) is each tile's number of classes.
+    k is the highest count, but at least LEAST. If a tile has fewer than k classes, its last position is repeated.
     """
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)

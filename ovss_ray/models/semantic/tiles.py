@@ -35,10 +35,10 @@ class Geometry:
 
 
 Masks = Callable[[int, int, Tensor], Tensor]
-"""Function that returns the probabilities (C, R, 256, Q) of Q masks in C × R tiles of 256 pixels.
+"""Function masks(top, end, columns) that returns the probabilities (C, R, 256, Q) of Q masks in C × R tiles.
 
-Arguments: index of the first of R rows of tiles, index after the last row, indices of C columns of tiles. The last
-argument is (C,) int64 on the CPU.
+A tile has 256 pixels. The tiles are in R rows of tiles, from `top` to `end` − 1. `columns` (C,) int64 on the CPU has
+the indices of the C columns of tiles.
 """
 
 
@@ -207,7 +207,7 @@ class _Axis(NamedTuple):
     second: _Samples
     """resize from the resized to the original photograph
 
-    The last sample is repeated until all tiles are whole.
+    The last sample is repeated until the number of samples is a multiple of SIDE.
     """
 
     def cells(self) -> Cells:

@@ -22,7 +22,7 @@ IDS = 50
 
 
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
-    """Return the parts of a benchmark's section in a page that are computed from its report: name → content.
+    """Return name → content, for those parts of a benchmark's section that need only the benchmark's report.
 
     Other parts, such as the gallery, also need the records (see run_page). `number` makes the HTML id of the section.
     """
@@ -44,8 +44,7 @@ def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
 def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
     """Return sentences about a benchmark, each with the prefix "NAME: ".
 
-    In this order, as far as they apply: source and number of the user's own words; counts, such as the number of
-    episodes; classes to segment in an episode; notes of the stages; changed, compacted or unused files.
+    The sentences are about the user's own words, counts, the classes of an episode, the stages, and files.
     """
     files = benchmark.files
     sentences = [terminal.own_words(benchmark.words)] if benchmark.words else []
@@ -157,7 +156,10 @@ def matrix(partial: Partial | None, listed: Sequence[Confusion], labels: Sequenc
 
 
 def histogram(mious: np.ndarray) -> dict[str, Any] | None:
-    """Return the bars of a histogram of mIoU (n,) in percent; None without values. The highest bar is 130 SVG units."""
+    """Return the bars of a histogram of the images' mIoU. The highest bar is 130 SVG units high.
+
+    `mious` (n,) is in percent, and NaN for an image without an mIoU. Returns None if no image has an mIoU.
+    """
     known = mious[~np.isnan(mious)]
     if not len(known):
         return None

@@ -96,8 +96,8 @@ def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tupl
     """Return a part of the confusion matrix: labels of its rows, labels of its columns, values.
 
     The rows are the labels of the costliest confusions, at most `most`, in ascending order. The columns are the same
-    labels. If pixels of these labels have no predicted class, one more column counts these pixels. In the list of
-    columns, its label is n, the number of labels.
+    labels. A last column counts the pixels without a predicted class, if there are any. In the list of columns, n
+    (the number of labels) stands for this column.
     Values are percent of all pixels of the row's label, (rows, columns) float64.
     """
     n = len(partial.counts)

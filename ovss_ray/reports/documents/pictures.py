@@ -112,9 +112,9 @@ class Album:
     def _asked(self, run: int, part: str) -> Question:
         """Return the Question of a run's label maps, for images with this `Item.part`.
 
-        A Question has the classes of the label maps, and the label of each class. The classes may be words of the user.
-        They are read from the run's file benchmark.json. For few-shot episodes, the benchmark's classes are used. They
-        are also used if benchmark.json has no `index`, since an earlier version wrote the file.
+        A Question has the classes of the label maps, and the label of each class. The classes are read from the run's
+        file benchmark.json, since they may be words of the user. The benchmark's own classes are used in two cases: for
+        few-shot episodes, and if an earlier version wrote benchmark.json without `index`.
         Raises OvssError if the label maps have indices into the words of each image.
         """
         folder, reading = self._runs[run]

@@ -33,8 +33,8 @@ IMAGES = 101
 def write(folder: RunFolder, report: Report, readings: Mapping[str, Reading], images: int = IMAGES) -> str:
     """Write the page into the folder of a run, and return its address.
 
-    `readings` are the result of totals.read with `cells`. `images` is the total number of images in all galleries; 0
-    for a page without images.
+    `readings` are the result of `totals.read(folder, cells=True)`. `images` is the total number of images in all
+    galleries; 0 for a page without images.
     """
     uri = folder.file(FILE)
     files.write(uri, render(folder, report, readings, images).encode())

@@ -41,9 +41,10 @@ def published_for(
     """Return the published figures of a run's method for a benchmark, each next to the run's value.
 
     If the method has no figures for the benchmark, return None. `measured` is the benchmark's part of the report.
-    `weights` are the weights in the report's environment. A `difference` is measured minus published value in points,
-    both by the convention of the figure. The difference is None for an unknown convention, a second-hand figure, or a
-    value that was not measured. All differences are None if `not_comparable` has reasons.
+    `weights` are the weights in the report's environment. A figure's `difference` is the run's value minus the
+    published value, in points. The run's value is that of the metric with the figure's convention. The difference is
+    None for an unknown convention, a second-hand figure, or a value that was not measured. All differences are None if
+    `not_comparable` has reasons.
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)

@@ -60,16 +60,16 @@ HEALTH: dict[str, Any] = {
     "health_check_timeout_s": 10.0,
     "graceful_shutdown_wait_loop_s": 0.5,
 }
-"""Options of Ray Serve: seconds between two health checks of a replica, and seconds until a check times out.
+"""Options of Ray Serve, in seconds: time between health checks, timeout of a check, and interval in a stopping replica.
 
-After three failed checks, Serve replaces the replica. The third option is the interval in seconds at which a stopping
-replica checks whether it still has requests. With Serve's default of 2 s, the service would stop more slowly."""
+After three failed checks, Serve replaces the replica. A stopping replica checks at the third interval whether it still
+has requests. With Serve's default of 2 s, the service would stop more slowly."""
 LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
 
 After this time, all its requests have timed out. If the config sets a shorter time in `deadline`, that time is used."""
 SERVE_RUN = "serve"
-"""Name of Ray's program `serve`. In it, `build` prints an error itself, since Ray would add a long traceback"""
+"""Program name of the command `serve run`. There, `build` prints an error in one line instead of Ray's traceback"""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")
@@ -94,10 +94,10 @@ class NotDeployed(OvssError, RayServeException):
 
 
 def build(arguments: Arguments) -> Application:
-    """Return the service as a Ray Serve application, for `serve run`. The API key is read from $OVSS_API_KEY.
+    """Return the service as a Ray Serve application. The API key is read from $OVSS_API_KEY.
 
-    Raises NotDeployed if a config is invalid or does not fit the cluster. In the command `serve run`, this error is
-    printed as one line instead, and the process exits with status 2.
+    Under `serve deploy`, raises NotDeployed if a config is invalid or does not fit the cluster. Under `serve run`, this
+    function prints the error as one line, and exits with status 2.
     """
     try:
         return _built(arguments)

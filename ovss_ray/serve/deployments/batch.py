@@ -31,7 +31,7 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 """Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
 
 LARGER = 8
-"""Factor in height and in width between the small test image of `pace` and its larger one (0.8 megapixels)"""
+"""Ratio of the heights of both test images in `pace`, and of their widths; the larger image has 0.8 megapixels"""
 COLD = 15.0
 """Seconds: if the warm-up takes longer, the pace is not measured, since further images would delay the start"""
 SLOW = 3.0
@@ -58,10 +58,11 @@ Parts = Mapping[Kind, Part]
 def plan(config: RunConfig) -> list[Parts]:
     """Return, for each pool of a config, the stages and output columns that each kind of answer needs.
 
-    Every config answers `segment` requests. A config that proposes regions with a stage of PROMPTERS, and scores them,
-    also answers `regions` requests and prompt requests. Stages that compute metrics or save files are left out.
-    A config in which a stage finds words also answers `words` requests. For its other kinds of answers, this stage is
-    left out. Stages whose columns only this stage reads, such as a captioner, are left out, too.
+    Every config has the kind `segment`. If a stage finds words, the config also has the kind `words`. A config with
+    the column `scores` and a stage of PROMPTERS also has the kinds `regions`, `prompt` and `masks`.
+
+    A kind has only the stages that its answers need. For example, only `words` has the stage that finds words. If no
+    stage finds words, `segment` has all stages.
 
     Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth.
     Also raises OvssError if label maps differ in size from the image, or if one stage finds words and segments.
@@ -116,9 +117,10 @@ def _check(stages: Sequence[StageConfig]) -> None:
 def _parts(
     groups: Sequence[Sequence[StageConfig]], inputs: Iterable[str], outputs: set[str], all_of_them: bool = False
 ) -> list[Part]:
-    """Return, for each pool, the stages on which the columns `outputs` depend, and the columns to pass on.
+    """Return, for each pool, the stages to run, and the columns to pass on.
 
-    `groups`: the stages of each pool. `inputs`: columns of a request. `all_of_them`: keep all stages.
+    These are the stages on which the columns `outputs` depend; with `all_of_them`, all stages. `groups`: the stages of
+    each pool. `inputs`: columns of a request.
     """
     kept_stages: list[list[StageConfig]] = []
     live = set(outputs)

@@ -119,9 +119,8 @@ class Replica:
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows. If the result is not there after `seconds`, raises
-        TooSlow or Delayed. TooSlow: for at least half of `seconds`, the stages have run on the row's batch. Delayed:
-        they have run on it for a shorter time, or not at all.
+        The row is computed in a batch with other waiting rows. If there is no result after `seconds`, raises TooSlow
+        or Delayed. TooSlow: stages computed for at least half of this time. Delayed: the row mostly waited.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))

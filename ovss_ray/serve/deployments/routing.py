@@ -56,5 +56,5 @@ def _name(replica: RunningReplica) -> str:
 
 
 def weight(image: str, replica: str) -> bytes:
-    """Return the rank of a replica for an image, 32 bytes. The image goes to the replica with the highest rank."""
+    """Return a hash of an image and a replica, as 32 bytes. The image goes to the replica with the highest hash."""
     return hashlib.sha256(f"{image} {replica}".encode()).digest()

@@ -55,11 +55,11 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools, with a number in place of `gpus: auto`: the GPUs per worker, such as 1.0 or 0.5.
+    """Return the pools, with a number of GPUs per worker for those pools that share the GPUs of the cluster.
 
-    If the cluster has no GPU, all pools stay as they are. Otherwise, the pools that can use a GPU and have `gpus: auto`
-    are changed. If the cluster has a GPU for each changed pool, the number is 1.0. Otherwise, the number is a fraction,
-    and `workers: auto` becomes one worker.
+    A pool shares GPUs if it has `gpus: auto` and a stage that can use a GPU. If there is a GPU for each of these pools,
+    the number is 1.0. If there are fewer GPUs, the number is a fraction such as 0.5, and `workers: auto` becomes 1. If
+    the cluster has no GPU, all pools stay as they are.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

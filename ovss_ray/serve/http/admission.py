@@ -45,7 +45,7 @@ class Model:
     words: Vocabulary
     """class names for the warm-up image, and for prompts that name no classes"""
     pools: Sequence[str] = ()
-    """names of the pools that run its stages"""
+    """names of the pools that run the stages of the model"""
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class Desk:
             )
         further = f"Serve one too: ovss serve {' '.join(self.models)} {SMALLEST_WITH_SAM}"
         advice = f"Pass model={able[0].name}" if able else further
-        raise HTTPException(422, f"{names} cannot answer {answer} requests: they need a model with SAM. {advice}")
+        raise HTTPException(422, f"{names} cannot answer {answer} requests, which need a model with SAM. {advice}")
 
     @asynccontextmanager
     async def place(self, request: Request) -> AsyncIterator[None]:
@@ -148,9 +148,9 @@ class Desk:
     async def image(self, data: bytes, model: Model, kind: Kind) -> AsyncIterator[np.ndarray]:
         """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
 
-        First wait until its pixels, with those of other images in memory, are within `limits.held`. An image that
-        is alone in memory does not wait. Raises HTTPException: 413 for too many pixels, or more than the model can
-        answer in time; 415 if it is not a JPEG, PNG or WebP; 422 if damaged.
+        If other images are in memory, first wait until all images together have at most `limits.held` pixels. Raises
+        HTTPException: 413 if the image exceeds `limits`, or if the model is too slow for its size; 415 if the image is
+        not a JPEG, PNG or WebP; 422 if it is damaged.
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width
@@ -194,7 +194,7 @@ class Desk:
         return answer
 
     async def warm(self) -> None:
-        """Run every model on a test image, every `limits.retry` seconds until all succeed. Then set `ready`."""
+        """Run every model on a test image. If all succeed, set `ready`; else repeat this after `limits.retry` s."""
         while not self.ready:
             try:
                 answers = [

@@ -264,10 +264,10 @@ def _prompt(app: FastAPI, desk: Desk) -> None:
         openapi_extra={"requestBody": questions.body(questions.Prompt, required=False)},
     )
     async def prompt(request: Request, query: Annotated[questions.Prompt, Query()]) -> Response:
-        """Send an image with points, a box or both. For later prompts, send the image's sha256 instead of the image.
+        """Send an image with points, a box or both. For later prompts, send the image's sha256 as `image`.
 
-        The field for the sha256 is also `image`. If the service no longer caches the image, the status is 404. With
-        classes or a benchmark, the masks get class names. With `output=coco`, the answer is a COCO document.
+        If the service no longer caches the image, the status is 404. With classes or a benchmark, the masks get class
+        names. With `output=coco`, the answer is a COCO document.
         """
         begun = time.perf_counter()
         async with desk.place(request):

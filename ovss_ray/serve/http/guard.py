@@ -73,7 +73,7 @@ def origins(text: str | None) -> tuple[str, ...]:
         if not ORIGIN.fullmatch(origin):
             raise OvssError(
                 f"OVSS_CORS_ORIGINS: {origin!r} is no origin. Write scheme, host and perhaps port, such as "
-                "https://example.org:8443; several are separated by commas"
+                "https://example.org:8443; separate several origins by commas"
             )
     return listed
 
@@ -102,18 +102,17 @@ def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> Non
 
 
 class Guard:
-    """ASGI middleware that admits requests with a valid API key. Public paths need no key.
+    """ASGI middleware that admits or refuses each request.
 
-    If no key is set, it only admits requests from this machine. It then also refuses requests that a web page of
-    another origin sends.
+    If the service has API keys, a request needs a valid key, except for public paths. If the service has no API
+    key, a request must come from this machine. It must not come from a web page of another origin.
     """
 
     def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:
         """Prepare the checks. `keys`: accepted API keys. `body`: maximum bytes of a request.
 
-        `origins`: further web origins whose pages may send requests. `bodies`: maximum bytes of all requests that are
-        being received or answered. The limit on requests in progress counts a request only after its body has arrived
-        (see admission.Desk.place). So without `bodies`, many slow senders could fill the memory.
+        `bodies`: maximum bytes of all requests that are being received or answered. Without this limit, many slow
+        senders could fill the memory. `origins`: further web origins whose pages may send requests.
         """
         self.app, self.keys, self.body, self.origins = app, keys, body, origins
         self.room = _Room(bodies)
@@ -149,7 +148,7 @@ class Guard:
             self.room.held -= counted.got
 
     def _admit(self, scope: Scope) -> Quota | None:
-        """Return the quota of the request's key, if it has one. Raises HTTPException 400, 401 or 403."""
+        """Return the quota of a request's API key; None: no quota. Raises HTTPException 400, 401 or 403."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1") or not all(map(HOST.fullmatch, hosts)):

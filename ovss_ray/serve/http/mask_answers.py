@@ -166,8 +166,8 @@ def _masks(row: Mapping[str, Any], order: list[int], areas: np.ndarray, words: V
 def _names(row: Mapping[str, Any], region: int, words: Vocabulary, top: int) -> list[Name]:
     """Return the `top` most probable classes of a region. Of classes with equal scores, the lower index comes first.
 
-    If the row has `top_scores`, a class has three probabilities: fused, by the model's head, and by CLIP. Otherwise, a
-    class has one probability: the softmax of the row's `scores`.
+    If the row has `top_scores`, the `score` of a class fuses two further probabilities: `head` and `clip`. Otherwise,
+    `score` is the softmax of the row's `scores`.
     """
     if "top_classes" in row:
         listed = zip(row["top_classes"][region].tolist(), row["top_scores"][region].tolist(), strict=True)

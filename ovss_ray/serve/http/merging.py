@@ -86,9 +86,10 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 
 
 def _named(words: Vocabulary) -> dict[str, list[int]]:
-    """Return folded name (see `_folded`) → positions of the classes with this name.
+    """Return folded name (see `_folded`) → positions of the classes that the name means.
 
-    If a name is the first synonym of some classes, the list has only the positions of these classes.
+    A name means the classes of which it is the first synonym. If there are none, it means the classes that have it as a
+    later synonym. A part of a synonym between commas is a later synonym, too.
     """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}

@@ -61,7 +61,7 @@ class Traffic:
             self.seconds.labels(path).observe(time.perf_counter() - begun)
 
     def _path(self, scope: Scope) -> str:
-        """Return the path of the matched route, else the raw path; UNKNOWN_PATH if the path is not in `paths`."""
+        """Return the path of a request or route, such as /v1/jobs/{kind}, if it is in `paths`; else UNKNOWN_PATH."""
         path = getattr(scope.get("route"), "path", scope["path"])
         return path if path in self.paths else UNKNOWN_PATH
 

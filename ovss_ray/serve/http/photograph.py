@@ -64,7 +64,7 @@ def named(data: bytes, digest: str | None) -> str:
     Raises HTTPException 422 if it has both or neither.
     """
     if bool(data) == (digest is not None):
-        raise HTTPException(422, "send either an image, or the sha256 of an earlier image in the field `image`")
+        raise HTTPException(422, "send either an image, or the field `image` with the sha256 of an earlier image")
     return digest or sha256(data)
 
 

@@ -210,7 +210,10 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
 
 
 def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tuple[bytes, FieldsT]:
-    """Return an image's bytes, and the query's fields, updated by those of a body. Raises RequestValidationError."""
+    """Return `content`, and the fields of body and query. A field of the body replaces the same field of the query.
+
+    Raises RequestValidationError for an invalid value.
+    """
     try:
         return content, type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
     except ValidationError as failure:

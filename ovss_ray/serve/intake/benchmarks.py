@@ -29,7 +29,7 @@ def vocabulary(name: str, configured: Sequence[str], limits: Limits) -> Vocabula
 
 @cache
 def _known() -> Sequence[str]:
-    """Return the names of the benchmarks of this package. Without the cache, each request would list the folders."""
+    """Return the names of the benchmarks of this package. They are cached, since `catalog.known` lists folders."""
     return tuple(catalog.known())
 
 

@@ -18,7 +18,7 @@ BUSY = object()
 
 
 def begin() -> list[Any]:
-    """Set the deadline for all connections of this process. Return an empty list: no middleware for Ray Serve."""
+    """Set the deadline for all connections of this process. Return [], since Ray Serve expects a list of middleware."""
     for path in PROTOCOLS:
         module, _, name = path.partition(".")
         with suppress(ImportError, AttributeError):
@@ -27,10 +27,10 @@ def begin() -> list[Any]:
 
 
 def limit(protocol: Any, seconds: float) -> None:
-    """Make a class of PROTOCOLS close its connections if headers do not arrive within `seconds`.
+    """Change a class of PROTOCOLS so that it closes connections whose headers do not arrive in time.
 
-    It also closes a connection that sends no further request after an answer. Connections are checked every
-    `seconds`, so such a connection is closed after `seconds` to 2 · `seconds`.
+    The first headers must arrive within `seconds`. The headers after an answer may take up to 2 · `seconds`, since a
+    connection is checked only every `seconds`.
     """
     inherited = protocol.connection_made
 
@@ -44,8 +44,8 @@ def limit(protocol: Any, seconds: float) -> None:
 def _look(connection: Any, before: object, seconds: float) -> None:
     """Close a connection if it has waited for headers since the previous check. Else check again after `seconds`.
 
-    `before` is the state at the previous check: None before the first request, BUSY during a request, else the last
-    answered request.
+    `before` is the state of the connection at the previous check. None: no request has arrived yet. BUSY: a request is
+    in progress. Any other object: the last request, which is answered.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

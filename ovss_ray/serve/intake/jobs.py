@@ -28,7 +28,7 @@ class Job:
     size: int
     """bytes of the request, and of the answers so far"""
     key: str = ""
-    """text that is equal if a client repeats the request (see several.begin); "": repetitions are not recognised"""
+    """text that identifies the request: a second request with the same text gets this job; "": it gets a new job"""
     answers: list[dict[str, Any]] = field(default_factory=list)
     ended: float | None = None
     """time.monotonic() at which the last image was answered"""

@@ -91,9 +91,9 @@ class Ring:
         return bool(self._quotas)
 
     def find(self, key: str) -> tuple[bool, Quota | None]:
-        """Return whether a key is accepted, and its quota, if it has one.
+        """Return whether a key is accepted, and the quota of the key; None: no quota.
 
-        The key is compared with all known keys, so the time of the comparison reveals nothing about them.
+        The key is compared with all accepted keys. So the duration of the comparison reveals nothing about these keys.
         """
         digest = hashlib.sha256(key.encode()).digest()
         matches = [known for known in self._quotas if hmac.compare_digest(digest, known)]

@@ -13,7 +13,7 @@ from ovss_ray.serve.row import Kind
 Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
 """Function: (names of pools, kind of answer, pixels of an image) → (seconds, replicas).
 
-`seconds`: time of the image in all these pools together. `replicas`: number of replicas of the pool with the fewest."""
+`seconds`: time of the image in all these pools together. `replicas`: smallest number of replicas of a pool."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Places:
     def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
         """Return the seconds until `entry` is answered; None: unknown.
 
-        The time of each request in `ahead` is divided by its number of replicas, since replicas work in parallel.
+        Replicas work in parallel. So the time of each request in `ahead` is divided by the number of replicas.
         """
         total = 0.0
         for earlier in ahead:

@@ -1,9 +1,9 @@
 """Average precision (AP) of ranked masks: the outcomes of the masks of an image, and the AP over all images.
 
-An outcome states whether a mask matches an instance, or is ignored. A mask is matched only with instances of the same
-image and label. So each image's record stores the outcomes of its masks. For the AP, the masks of all images are ranked
-by score, then by image number. So the order of the records does not matter.
-The rules of COCO and LVIS differ in the masks and instances that count (see metrics/instance_ap.py and
+An outcome states whether a mask matches an instance, or is ignored. A mask can match only instances of the same image
+and label. The record of an image stores the outcomes of its masks. For the AP, the masks of all images are ranked by
+score, then by image number. The order of the records does not matter.
+COCO and LVIS have different rules for the masks and instances to evaluate (see metrics/instance_ap.py and
 metrics/instance_ap_lvis.py).
 """
 
@@ -27,14 +27,16 @@ FIELDS = [
     ("matched", pa.list_(pa.uint64())),
     ("ignored", pa.list_(pa.uint64())),
 ]
-"""Fields of one image's record. `image`: number of the image; `truth`: label of each instance; `counted`: a bit for
-each entry of AREAS, set if the instance counts. The other lists have one value per mask, sorted by label, then by
-score. Bit a · 10 + t of `matched` and `ignored` is for AREAS[a] and THRESHOLDS[t]."""
+"""Fields of one image's record. `image` is the number of the image.
+
+`truth` and `counted` have one value per instance: its label, and some bits. Bit a of `counted` is 1 if the instance is
+evaluated in the range AREAS[a]. The other lists have one value per mask, sorted by label, then by score. In `matched`
+and `ignored`, bit a · 10 + t is the outcome for AREAS[a] and THRESHOLDS[t]."""
 LISTS = tuple(name for name, _ in FIELDS[1:])
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 AREAS = ((0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10))
-"""Smallest and largest area, in pixels, of the instances that count: all, small, medium and large instances."""
+"""Four ranges of areas in pixels, (smallest, largest): all, small, medium and large instances."""
 EVERY = np.uint64((1 << len(AREAS) * len(THRESHOLDS)) - 1)
 """Value of `matched` or `ignored` with all bits set."""
 _SUFFIXES = ("", "_50", "_75", "_small", "_medium", "_large")
@@ -120,11 +122,14 @@ def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarra
 
 
 def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return the bits `matched` and `ignored` of D masks of one class, sorted by score, both (D,) uint64.
+    """Return the fields `matched` and `ignored` of D masks of one class, (D,) uint64 each (see FIELDS).
 
-    `ious` (D, G) are the IoUs with G instances; `areas` (D,) are the masks' areas in pixels. `counts` (G, len(AREAS))
-    bool is True where an instance counts in a range of AREAS. `crowd` (G,) bool is True for crowds. A mask is ignored
-    if it is matched with an instance that does not count. It is also ignored if unmatched and outside the area range.
+    The masks are sorted by score. `ious` (D, G) are the IoUs of masks and instances. `areas` (D,) are the areas of the
+    masks in pixels. `counts` (G, len(AREAS)) bool is True if an instance is evaluated in an area range. `crowd` (G,)
+    bool is True for crowds.
+
+    A mask is ignored if it is matched with an instance that is not evaluated. An unmatched mask is ignored if its area
+    is outside the area range.
     """
     matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
     for a, (low, high) in enumerate(AREAS):
@@ -141,9 +146,10 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 
 
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
-    """Yield the index of the instance that each mask is matched with, in the order of the masks; -1 for none.
+    """Yield for each mask the index of the instance that it is matched with; -1 for none.
 
-    A match needs an IoU of at least `threshold`. Instances that count must come first, and are preferred. A crowd may
+    `counts` (G,) bool is True for evaluated instances, which must come first. A mask is matched with another instance
+    only if no match with an evaluated instance is possible. A match needs an IoU of at least `threshold`. A crowd may
     be matched several times. If several instances have the largest IoU, the last of them is matched, as in COCOeval.
     """
     taken = np.zeros(len(counts), bool)

@@ -1,14 +1,15 @@
 """Centre point of a mask: the pixel at which kornia's approximate distance transform has its largest value.
 
-The transform is kornia.contrib.distance_transform with a kernel of 3 × 3 pixels and h = 0.35. Methods that click on
-an object, such as Open-Vocabulary SAM (ECCV 2024), click on the argmax of this transform. The transform is computed in
-iterations i = 0, 1, 2, …, from the mask's edge inwards. Iteration i reaches the pixels at the chessboard distance i + 1
-from the nearest pixel outside the mask. The value of such a pixel is an offset that grows with i, minus
-h · log(Σ exp(−d / h)). The sum is over the 3 × 3 neighbours that are already reached, at the distances d.
+Methods that click on an object, such as Open-Vocabulary SAM (ECCV 2024), click on this pixel. The transform is
+kornia.contrib.distance_transform with a kernel of 3 × 3 pixels and h = 0.35. It is computed in iterations i = 0, 1, …,
+from the mask's edge inwards. Iteration i reaches the pixels at the chessboard distance i + 1 from the outside. Such a
+pixel has the value offset(i) − h · log(sum). The sum is over neighbours that are outside the mask, or were reached
+earlier. A neighbour at the distance d, 1 or √2, adds exp(−d / h).
 
-The offset grows by at least 1, and values within an iteration differ by less than 1. So the pixel with the largest
-value is reached in the last iteration, and has the smallest sum there. A sum depends only on the numbers of edge and
-corner neighbours, so sums are compared by integer ranks. The exact Euclidean transform often has another argmax.
+The pixel with the largest value is found without the transform. It is a pixel of the last iteration, because the offset
+outweighs the sum. Among these pixels, it is the pixel with the smallest sum. A sum depends only on the number of edge
+neighbours and the number of corner neighbours. So this module compares the ranks of sums, which are integers. The
+exact Euclidean transform often has its largest value at another pixel.
 """
 
 import numpy as np
@@ -61,7 +62,10 @@ def _eroded(sums: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _neighbours(reached: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of reached edge and corner neighbours of inner pixels, (H − 2, W − 2) uint8 each."""
+    """Return the number of edge neighbours of each pixel that are reached, and the number of corner neighbours.
+
+    `reached` is (H, W) bool. Both results are (H − 2, W − 2) uint8, without the outermost pixels.
+    """
     ones = reached.astype(np.uint8)
     edges = ones[:-2, 1:-1] + ones[2:, 1:-1] + ones[1:-1, :-2] + ones[1:-1, 2:]
     corners = ones[:-2, :-2] + ones[:-2, 2:] + ones[2:, :-2] + ones[2:, 2:]

@@ -1,8 +1,8 @@
 """Distances of pixels to the nearest other label of a label map, for all labels at once.
 
 Distances are chessboard distances: the larger of the differences in rows and columns. A pixel has distance 1 if its
-3 × 3 neighbourhood has several labels. The shortest path from a pixel to another label stays within the pixel's label
-until the last step. So it passes a pixel of distance 1, and one distance transform to all such pixels is enough.
+3 × 3 neighbourhood has several labels. The distance of any pixel is its distance to the nearest such pixel, plus 1. So
+one distance transform is enough for all labels.
 """
 
 import numpy as np

@@ -82,8 +82,9 @@ def _turns(four: list[np.ndarray]) -> np.ndarray:
 def _corners(labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the corners of the requested classes as four arrays, sorted by class, y and x.
 
-    The first array (n, 2) has the corner's class, and the flat index of an adjacent pixel of this class. The second
-    array (n,) has x, the third y. The fourth array (n,) has the index of the next corner on the outline.
+    The first array (n, 2) has two integers per corner: its class, and the flat index of a pixel of this class at the
+    corner. The second array (n,) has x, the third (n,) has y. The fourth array (n,) has the index of the next corner on
+    the outline.
     """
     width, four = labels.shape[1], _around(labels)
     turns = _turns(four)

@@ -35,9 +35,10 @@ Row = Sequence[str | int | float]
 
 
 def write(folder: str, readings: Mapping[str, Reading]) -> list[str]:
-    """Write both files into a folder. Return sentences: names of the files, and reasons for missing rows.
+    """Write both files into a folder, and return sentences that name the files.
 
-    `readings`: benchmark → content of its records, with confusion cells.
+    If a benchmark has no rows in images.csv, a further sentence gives the reason. `readings`: benchmark → content of
+    its records, with confusion cells.
     """
     kept = {name: cells for name, reading in readings.items() if (cells := intervals.cells_of(reading)) is not None}
     images = (row for name, cells in kept.items() for row in _of_images(name, readings[name], cells))

@@ -15,7 +15,7 @@ COLUMNS = (
 """Columns of the CSV. `of` is the kind of a row: all, group, class or fold.
 
 `name` is the name of the group, the class, or the data set of the folds; empty for "all". `value` is the key of the
-metric, such as miou; for a group, it is the heading in reports, such as mIoU. `number` is the metric's value: a
+metric, such as miou. In a row of a group, `value` is the metric's heading in reports, such as mIoU. `number` is a
 percentage, or a count of pixels or instances.
 """
 PAPER_ORDER = {

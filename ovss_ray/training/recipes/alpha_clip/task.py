@@ -32,7 +32,7 @@ from ovss_ray.training.recipes.alpha_clip.config import Config
 SMALLEST = 100
 """Minimum number of visible pixels of a training region"""
 EVERYTHING = (1 - ALPHA_MEAN) / ALPHA_STD
-"""Normalised value of an alpha channel that is 1 at every pixel, so that no region is marked (see Look.alpha)"""
+"""Normalised value of an alpha channel that is 1 at every pixel, and so selects the whole image (see Look.alpha)"""
 
 
 class Task:

@@ -39,10 +39,10 @@ from ovss_ray.training.initial import initialise
 from ovss_ray.training.recipes.clip.config import Config
 
 EDGE = 0.05
-"""A patch counts as part of a region if the region covers more than this fraction of the patch.
+"""In the losses of the attribute heads, a region has the patches of which it covers more than this fraction.
 
-The losses of the attribute heads average the logits of these patches. No other code uses this definition. The value is
-low, since patches at the edge of a region show its shape.
+The losses average the logits of a region's patches. The fraction is low, since patches at the edge of a region show the
+region's shape.
 """
 CROP = 8
 """Patches per side of a crop"""
@@ -90,7 +90,7 @@ class Clip(nn.Module):
         return F.interpolate(normal, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
 
     def bias(self, coverage: Tensor) -> Tensor:
-        """Return the attention bias (B, N, Q, h, w) from `coverage` (B, Q, h, w), of each region and patch.
+        """Return the attention bias (B, N, Q, h, w) of each region and patch. `coverage` is (B, Q, h, w).
 
         The bias is -SHARPNESS where the coverage is 0. It rises linearly to 0 at the region's largest coverage.
         """
@@ -134,10 +134,10 @@ class Task:
         }
 
     def forward(self, batch: dict[str, Any], step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the heads' logits per patch (heads, B, h, w, attributes), and two sets of unit-norm embeddings.
+        """Return the heads' logits (heads, B, h, w, attributes), and unit-norm embeddings of regions and of prompts.
 
-        The first set (R, D) is of regions, then crops. The second set (P, D) is of prompts. Both are empty in the first
-        `attribute_steps` steps.
+        The embeddings of regions (R, D) include the crops, at the end. The embeddings of prompts are (P, D). In the
+        first `attribute_steps` steps, only the first head has logits, and there are no embeddings.
         """
         if step < self.config.attribute_steps:
             read = self.model.first(batch["images"])

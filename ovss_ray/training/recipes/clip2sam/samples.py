@@ -90,7 +90,7 @@ class Photographs:
         return [self._usable(number) for number in range(step * count, (step + 1) * count)]
 
     def _usable(self, number: int) -> Sample:
-        """Return a sample of photograph `number`. If it has no usable instance, try random photographs instead."""
+        """Return a sample of photograph `number`, or of a random photograph if this one has no usable instance."""
         drawn = np.random.default_rng([self.config.seed, number, 2])
         for _ in range(TRIED):
             epoch, place = divmod(number, len(self.items))

@@ -1,13 +1,13 @@
 """Training of CLIP2SAM (Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3): feature pyramid, mask decoder and class head.
 
-CLIP, the neck and the prompt encoder are frozen. A prompt is the box of an instance, or a point in its mask. The
-decoder learns the mask of the instance. The class head learns the class, from the ground-truth box. The official
-recipes are configs/train_ovsam_clip2sam_coco.yaml and train_ovsam_clip2sam_lvis.yaml. The recipe of the small network,
-trained on drawn scenes, is configs/train_ovsam_tiny.yaml.
+CLIP and the prompt encoder are frozen. The neck is frozen unless `train_neck` is True. A prompt is the box of an
+instance, or a point in its mask. The decoder learns the mask of the instance. The class head learns the class of the
+instance. Its input is always the ground-truth box. The official recipes are configs/train_ovsam_clip2sam_coco.yaml and
+train_ovsam_clip2sam_lvis.yaml. The recipe of the small network, trained on drawn scenes, is
+configs/train_ovsam_tiny.yaml.
 
-The decoder is initialised from a SAM, with only the first mask token. In place of the SAM's IoU token, the decoder has
-a label token, which is initialised from the IoU token. The MLP after the label token has no effect on the classes, so
-this MLP is not trained.
+The decoder starts with the weights of a SAM's decoder. It keeps only the first mask token. Its label token replaces the
+IoU token of the SAM, and starts with the same weights. The MLP after the label token is not trained.
 
 Letters in shapes: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
 """

@@ -44,9 +44,10 @@ class Config(Training):
     start: str | None = None
     """checkpoint with the initial fusion and decoder; CLIP is always read from `clip`"""
     undecayed: Literal["vectors"] = "vectors"
-    """parameters of the fusion that have no weight decay: always the vectors. The decoder has no weight decay at all"""
+    """parameters of the fusion without weight decay; "vectors" is the only value. The decoder has no weight decay"""
     decay: Literal["cosine"] = "cosine"
-    """only schedule of the fusion's learning rate: a linear warm-up, then half a cosine period down to `final_rate`"""
+    """schedule of the fusion's learning rate; "cosine" is the only value. After a linear warm-up, the rate falls to
+    `final_rate` by half a cosine period"""
     final_rate: float = Field(default=2e-6, ge=0)
     """learning rate of the fusion at the end of the schedule; `rate` is the learning rate after the warm-up"""
     final_weight_decay: float = Field(default=0.4, ge=0)
@@ -58,9 +59,9 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that a drawn thing gets a random colour, and a name without a colour, such as "striped star".
-    Independently and with the same probability, it gets one of the patterns that no name mentions. Its name, such as
-    "red star", is then without a pattern"""
+    """probability that the name of a drawn thing has no colour, such as "striped star". The colour is then random.
+    Independently, the name has no pattern with the same probability, such as "red star". The pattern is then one that
+    no name mentions"""
     questions: int = Field(default=4, ge=1)
     """number of samples per drawn scene, each with a class of the same window. CLIP encodes the window only once"""
     overhang: int = Field(default=32, ge=0)

@@ -47,9 +47,10 @@ class Drawn:
             yield self.window(drawn, scene, min(config.questions, config.batch - number * config.questions))
 
     def window(self, drawn: np.random.Generator, scene: Scene, count: int) -> Window:
-        """Return a window of a scene with `count` classes. Classes are repeated if the window has fewer.
+        """Return a random window of a scene, with the targets of `count` classes.
 
-        The window may extend beyond the scene, as in inference.
+        If fewer classes are in the window, some classes are repeated. The window may extend beyond the scene, as in
+        inference.
         """
         side, overhang = self.model.variant.side, self.config.overhang
         height, width = scene.regions.shape

@@ -34,9 +34,9 @@ FOCAL, DICE = 20.0, 1.0
 ALPHA, GAMMA = 0.75, 2.0
 """Parameters of the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002).
 
-SAM's paper does not state the values. Detectors usually have α = 0.25, but then masks stay empty far longer. A
-smaller network was measured in steps 151 to 200, after one click, with the best of three masks. Its mean IoU was 0.02
-with α = 0.25, and 0.31 with α = 0.75.
+SAM's paper does not state the values. Detectors usually have α = 0.25, but then masks stay empty far longer. In steps
+151 to 200 of training a smaller network, the mean IoU was 0.02. With α = 0.75, it was 0.31. This is the IoU of the best
+of three masks after one click.
 """
 BOX_NOISE = 0.1
 """Standard deviation of the noise of a box's corners, as a fraction of the box's side"""
@@ -46,9 +46,9 @@ SMALLEST = 100
 """Minimum number of visible pixels of a region for a prompt"""
 
 Answers = Sequence[tuple[Tensor, Tensor]]
-"""List of answers to P prompts each. An answer is a pair: mask logits (P, 4, h, w) and predicted IoU (P, 4).
+"""Answers to the P prompts of a batch, in order: before any further click, after one further click, and so on.
 
-Element 0 is the answer to the first prompts."""
+An answer is a pair: mask logits (P, 4, h, w) and predicted IoU (P, 4)."""
 
 
 class Task:

@@ -31,9 +31,9 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that a drawn thing gets a random colour, and a name without a colour, such as "striped star".
-    Independently and with the same probability, it gets one of the patterns that no name mentions. Its name, such as
-    "red star", is then without a pattern"""
+    """probability that the name of a drawn thing has no colour, such as "striped star". The colour is then random.
+    Independently, the name has no pattern with the same probability, such as "red star". The pattern is then one that
+    no name mentions"""
 
     @model_validator(mode="after")
     def _targets_of_files(self) -> Self:

@@ -31,7 +31,7 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 from ovss_ray.training.recipes.sam2clip.photographs import Photographs
 
 FITTED = 24
-"""Number of drawn scenes to which the neck's first convolutions are fitted, with `begin: encoder`"""
+"""Number of drawn scenes that `_fit` uses"""
 
 
 class Student(nn.Module):
@@ -120,11 +120,11 @@ class Task:
 
 @torch.no_grad()
 def begin(model: Student, teacher: Sam, config: Config) -> None:
-    """Initialise the neck. Relative position embeddings are 0, as in SAM. The position embedding is the SAM's.
+    """Initialise the neck. The position embedding is copied from the SAM.
 
-    With `begin: encoder`, the blocks and the final projection are also copied from the SAM. The convolutions of the two
-    finest maps are fitted to the SAM's patch embedding. The convolutions of the coarser maps are zero. Raises OvssError
-    if the sizes differ.
+    With `begin: positions`, the relative position embeddings are 0. With `begin: encoder`, the blocks and the final
+    projection are copied from the SAM. The convolutions of the two finest maps are then fitted to the SAM's patch
+    embedding. The convolutions of the coarser maps are then zero. Raises OvssError if the sizes differ.
     """
     neck, encoder = model.neck, teacher.image_encoder
     initialise(neck, len(neck.blocks), config.seed)

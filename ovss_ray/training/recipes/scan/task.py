@@ -103,17 +103,17 @@ class Task:
 
 
 def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Tensor:
-    """Normalise uint8 images (B, 3, H, W), and zero-pad both sides to multiples of `multiple`; float32."""
+    """Normalise uint8 images (B, 3, H, W), and pad height and width with zeros to multiples of `multiple`; float32."""
     mean, std = (value.to(images.device) for value in colours)
     height, width = images.shape[-2:]
     return F.pad((images.float() - mean) / std, (0, -width % multiple, 0, -height % multiple))
 
 
 def begin(model: Scan, config: Config) -> None:
-    """Initialise the network, then load the checkpoints that the config names. Both CLIPs start from `clip`.
+    """Initialise the network, then load the checkpoints that the config names.
 
-    If `regions` is set, it replaces the image tower of the CLIP that classifies regions. Raises OvssError for a
-    checkpoint that does not fit the variant.
+    The image tower that classifies regions is loaded from `regions`, or from `clip` if `regions` is None. The other
+    towers of both CLIPs are loaded from `clip`. Raises OvssError for a checkpoint that does not fit the variant.
     """
     initialise(model, sum(model.variant.backbone_depths), config.seed)
     _begin_attention(model, config.seed)
