@@ -35,7 +35,7 @@ KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
 """Keys of an image in LVIS's JSON; SEARCHED has both keys. The value of ABSENT lists categories that are not in the
 image. The value of PARTIAL lists categories whose instances are not all annotated."""
-INSTALL = 'Type: pip install "ovss_ray[instances]"'
+INSTALL = 'Run `pip install "ovss_ray[instances]"`'
 
 
 def items(

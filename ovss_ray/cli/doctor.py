@@ -33,10 +33,10 @@ def check(console: Console, data_root: str | None) -> bool:
 
 def _software() -> Iterator[tuple[bool, str]]:
     for name, version in environment()["packages"].items():
-        yield version is not None, f"{name} {version or f'is not installed. Type: pip install {name}'}"
+        yield version is not None, f"{name} {version or f'is not installed. Run `pip install {name}`'}"
     for module in ("torch", "torchvision", "open_clip", "numba", "cv2"):
         if importlib.util.find_spec(module) is None:
-            yield False, f"{module} cannot be imported. Type: pip install --force-reinstall ovss_ray"
+            yield False, f"{module} cannot be imported. Run `pip install --force-reinstall ovss_ray`"
 
 
 def _hardware() -> Iterator[tuple[bool, str]]:

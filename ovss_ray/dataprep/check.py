@@ -115,7 +115,7 @@ def ahead(benchmarks: Mapping[str, Benchmark], manifests: Mapping[str, pa.Table]
         sample = [*_rows(manifest, places)]
         seen = [inspect(benchmark, item) for item in sample]
         faults, census = settled(benchmark, zip(places, seen, strict=True))
-        type_this = f"Type: ovss check {name}. To run without the check, add --set check=false"
+        type_this = f"For details, run `ovss check {name}`. To run without the check, add --set check=false"
         wrong = [image.faults[-1] for image in seen if image.counts is None]
         if len(wrong) == len(sample) > 1 and len({fault.reason for fault in wrong}) == 1:
             first = f"all {len(sample)} label files that were checked are wrong, such as {wrong[0]}"

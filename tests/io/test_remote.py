@@ -145,5 +145,5 @@ def test_addresses_that_only_look_like_keys_are_left_alone() -> None:
 def test_a_missing_library_names_the_extra_to_install(scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("gcsfs", "adlfs"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(OvssError, match=rf"is not installed. Type: pip install 'ovss_ray\[{extra}\]'"):
+    with pytest.raises(OvssError, match=rf"is not installed. Run `pip install 'ovss_ray\[{extra}\]'`"):
         files.read(f"{scheme}://bucket/x.png")

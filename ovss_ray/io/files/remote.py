@@ -68,7 +68,7 @@ def locate(uri: str) -> tuple["AbstractFileSystem", str]:
         return url_to_fs(uri, use_listings_cache=False, **OPTIONS.get(scheme, {}))
     except ImportError as failure:
         extra = EXTRAS.get(scheme)
-        advice = f"Type: pip install 'ovss_ray[{extra}]'" if extra else f"{failure}"
+        advice = f"Run `pip install 'ovss_ray[{extra}]'`" if extra else f"{failure}"
         raise OvssError(f"{shown(uri)}: the library for {scheme}:// is not installed. {advice}") from failure
     except failures(ValueError) as failure:
         raise OvssError(f"{shown(uri)}: fsspec cannot open this URI: {reason(uri, failure)}") from failure
