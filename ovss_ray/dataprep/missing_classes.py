@@ -4,7 +4,7 @@ Two examples: in masks of 0 and 255, the object is 255, which the usual `ignore:
 one, no pixel has the first class, and the last class has the ignored value. In both cases, every value is valid.
 Only the missing class indicates the mistake.
 
-Letters in shapes: K labels.
+Dimensions: K labels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

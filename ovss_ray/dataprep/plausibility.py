@@ -7,7 +7,7 @@ The test compares the votes for the unchanged labels with those for shifted, swa
 A meaning, (K,) int64, is a hypothesis on the label files: label index → index of the class that the pixels really show,
 or -1 for no class.
 
-Letters in shapes: H W pixels, K labels, n labels in an image.
+Dimensions: H W pixels, K labels, n labels in an image.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,8 +1,8 @@
 """CLIP's transformers (Radford et al., 2021, arXiv 2103.00020), with access to intermediate features.
 
 The parameters have the names and layouts of open_clip and of OpenAI's releases, so that their checkpoints fit. The
-activations are QuickGELU, as in OpenAI's weights, or the exact GELU, as in most weights of open_clip. Letters in
-shapes: B batch, L tokens, N heads, D channels.
+activations are QuickGELU, as in OpenAI's weights, or the exact GELU, as in most weights of open_clip.
+Dimensions: B batch, L tokens, N heads, D channels.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Photographs in the form that networks expect, and clear errors for other arrays.
 
-Networks in the style of detectron2 get a resized, normalised and zero-padded photograph. Letters in shapes: H W pixels
+Networks in the style of detectron2 get a resized, normalised and zero-padded photograph. Dimensions: H W pixels
 of a photograph, h w of the resized one, Hp Wp of the padded one.
 """
 

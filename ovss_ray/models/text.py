@@ -2,7 +2,7 @@
 
 Embedding a large vocabulary is expensive (847 classes times 14 templates are 11,858 prompts). Embeddings do not depend
 on images, so a run embeds each vocabulary once. If each image has its own vocabulary, few vocabularies are equal, but
-many have names in common. So the embedding of each name is also cached. Letters in shapes: K classes, P prompts, D
+many have names in common. So the embedding of each name is also cached. Dimensions: K classes, P prompts, D
 features, L tokens.
 """
 
@@ -116,7 +116,7 @@ Embed = Callable[[Tower, Sequence[str], Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class Classifier:
-    """A vocabulary's prompt embeddings by class. Letters in shapes: N prompts, R regions, M prompts of a class."""
+    """A vocabulary's prompt embeddings by class. Dimensions: N prompts, R regions, M prompts of a class."""
 
     rows: Tensor
     """(N, D) float32: prompt embeddings, multiplied by the logit scale for some networks"""

@@ -1,7 +1,7 @@
 """Columns of a batch. One row is one image.
 
 Every column that stages exchange is declared here, except the columns of metrics. Each metric writes a column of dicts,
-named after the metric (see ovss_ray.metrics). Letters in shapes: H W pixels, R regions, K classes.
+named after the metric (see ovss_ray.metrics). Dimensions: H W pixels, R regions, K classes.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Instances of an image: the true objects, each with a mask, a class and an annotated box.
 
-Letters in shapes: R instances, H W pixels.
+Dimensions: R instances, H W pixels.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """Captions of regions in drawn scenes, CLIP's losses over captions, and the accuracy on ground-truth regions.
 
-Letters in shapes: R regions of a batch, P prompts.
+Dimensions: R regions of a batch, P prompts.
 """
 
 from collections.abc import Callable, Sequence

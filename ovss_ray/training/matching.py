@@ -3,7 +3,7 @@
 Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, arXiv 2112.01527, §3.3 and appendix. Masks are compared
 at P random points.
 
-Letters in shapes: B images, Q queries, T ground-truth masks of an image, K classes, N matched pairs of a batch.
+Dimensions: B images, Q queries, T ground-truth masks of an image, K classes, N matched pairs of a batch.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 The embeddings are memory-mapped from a file. CaSED retrieves captions for an image in this way: Conti et al.,
 "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. The captions may also be single words, such
-as those of a dictionary. Letters in shapes: N captions, D features, Q queries.
+as those of a dictionary. Dimensions: N captions, D features, Q queries.
 """
 
 import hashlib

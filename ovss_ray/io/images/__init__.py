@@ -1,4 +1,4 @@
-"""Decoders of photographs and label maps, from bytes to arrays. Letters in shapes: H W pixels."""
+"""Decoders of photographs and label maps, from bytes to arrays. Dimensions: H W pixels."""
 
 import io
 from pathlib import Path

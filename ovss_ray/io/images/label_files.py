@@ -2,7 +2,7 @@
 
 Palette, bit depth, alpha, pages, photometric tag and sample format decide the meaning of stored numbers. Pillow returns
 a picture for display: it scales some values, replaces some by colours, and drops others. This module returns the values
-in the file. Letters in shapes: H W pixels, C channels.
+in the file. Dimensions: H W pixels, C channels.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """CaSED: scores of candidate words for an image, from embeddings of the image, of captions and of the words.
 
 Conti et al., "Vocabulary-free Image Classification", NeurIPS 2023, arXiv 2306.00917, §3. A word's score is a weighted
-mean of two scores: for the image, and for captions that are retrieved for the image. Letters in shapes: W words, C
+mean of two scores: for the image, and for captions that are retrieved for the image. Dimensions: W words, C
 captions, D features, n texts.
 """
 

@@ -1,6 +1,6 @@
 """Classifiers of regions. A classifier compares a region's embedding with the prompt embeddings of a vocabulary.
 
-Letters in shapes: K classes, N prompts, D features, R regions.
+Dimensions: K classes, N prompts, D features, R regions.
 """
 
 import torch

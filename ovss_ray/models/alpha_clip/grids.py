@@ -4,7 +4,7 @@ DenseCaSED embeds crops of several grids with CLIP, and averages the embeddings 
 "Vocabulary-free Image Classification and Semantic Segmentation", arXiv 2404.10864. A grid of g × g cells is also
 shifted by half a cell: along x, along y, and along both. A shifted grid has one cell less along each shifted axis.
 
-Letters in shapes: H W pixels, h w pixels of a crop, N crops, g cells of a grid per axis; D features, K words.
+Dimensions: H W pixels, h w pixels of a crop, N crops, g cells of a grid per axis; D features, K words.
 """
 
 from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ a window. These operations are linear. Therefore an input can be the sum of two 
 background of the window, which all regions with this window share. The second is the difference that the region and the
 red ellipse make to the background.
 
-Letters in shapes: H W pixels of the photograph, h w pixels of a rectangle in it, n side of the square input.
+Dimensions: H W pixels of the photograph, h w pixels of a rectangle in it, n side of the square input.
 """
 
 from collections.abc import Iterable, Iterator

@@ -5,7 +5,7 @@ convolution reads the region's mask. Its output is added to the output of the im
 CLIP (arXiv 2103.00020), whose text tower is unchanged. Without the second convolution, the network is plain CLIP. An
 AlphaCLIP has two checkpoints: its CLIP, and its image tower.
 
-Letters in shapes: B regions in a forward pass, P images, n side of an image, R regions, K classes, D features.
+Dimensions: B regions in a forward pass, P images, n side of an image, R regions, K classes, D features.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

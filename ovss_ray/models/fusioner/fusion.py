@@ -1,6 +1,6 @@
 """Fusioner's trained part: the fusion of CLIP's tokens, and the decoder. Parameters have the official names.
 
-Letters in shapes: B windows of n × n pixels, N patch tokens, k classes. CLIP has D channels, the fusion C.
+Dimensions: B windows of n × n pixels, N patch tokens, k classes. CLIP has D channels, the fusion C.
 """
 
 import torch

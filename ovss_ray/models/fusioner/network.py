@@ -5,7 +5,7 @@ paper segments one class at a time. A pixel is foreground if its logit is above 
 names of the official code (https://github.com/chaofanma/Fusioner), with one exception. The official name
 `transformer.resblocks` in the image tower becomes `resblocks` (see `state_of`).
 
-Letters in shapes: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has
+Dimensions: H W pixels of a photograph, which has V windows of n × n pixels; a batch has B windows. A window has
 N patch tokens. CLIP has D features, the fusion C channels. There are k classes.
 """
 

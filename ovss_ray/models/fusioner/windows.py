@@ -3,7 +3,7 @@
 Windows start at multiples of the stride. The last window of an axis is not shifted back: it is cut at the end of the
 photograph and padded. The padding is −1 in normalised units.
 
-Letters in shapes: H W pixels of the photograph, h w pixels of the resized photograph, n side of a window; V windows, k
+Dimensions: H W pixels of the photograph, h w pixels of the resized photograph, n side of a window; V windows, k
 classes. Most networks do not resize photographs; then (h, w) equals (H, W).
 """
 

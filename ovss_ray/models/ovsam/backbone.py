@@ -1,6 +1,6 @@
 """The parts of Open-Vocabulary SAM that encode the image: CLIP's image tower, the SAM2CLIP neck, and a feature pyramid.
 
-Yuan et al., ECCV 2024, arXiv 2401.02955, §3.2 and §3.3. The parameters have the official names. Letters in shapes: B
+Yuan et al., ECCV 2024, arXiv 2401.02955, §3.2 and §3.3. The parameters have the official names. Dimensions: B
 images, g side of the image embedding, C channels.
 """
 

@@ -4,7 +4,7 @@ The generator is SAM's (sam_layers/generator.py; Kirillov et al., 2023, §4). Th
 ranked by their stability. The official code has no everything mode. The class scores of
 a region are the scores of the click that found the region.
 
-Letters in shapes: R regions, K classes.
+Dimensions: R regions, K classes.
 """
 
 from collections.abc import Iterator, Sequence

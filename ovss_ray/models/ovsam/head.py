@@ -1,6 +1,6 @@
 """Class scores of Open-Vocabulary SAM's regions: the head CLIP2SAM, CLIP's own branch, and their ensemble.
 
-Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3. The parameters have the official names. Letters in shapes: P prompts, K
+Yuan et al., ECCV 2024, arXiv 2401.02955, §3.3. The parameters have the official names. Dimensions: P prompts, K
 classes, D features, s side of the decoder's masks; g side of the image embedding, r side of a region's grid.
 """
 

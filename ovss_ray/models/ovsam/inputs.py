@@ -1,6 +1,6 @@
 """Inputs of Open-Vocabulary SAM (photographs and prompts), and the record of an encoded photograph.
 
-Letters in shapes: P prompts, n points per prompt, H W pixels of a photograph; h w pixels of the resized photograph,
+Dimensions: P prompts, n points per prompt, H W pixels of a photograph; h w pixels of the resized photograph,
 g side of the image embedding.
 """
 

@@ -1,6 +1,6 @@
 """Class scores of masks, and their best classes. Masks are processed in blocks, to limit memory.
 
-Letters in shapes: P masks, K classes, T best classes, g side of the image embedding.
+Dimensions: P masks, K classes, T best classes, g side of the image embedding.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 Yuan et al., "Open-Vocabulary SAM: Segment and Recognize Twenty-thousand Classes Interactively", ECCV 2024, arXiv
 2401.02955. An image is encoded once. Each prompt then needs only SAM's small decoder and a class head.
 
-Letters in shapes: B images, P prompts, n points per prompt, K classes, N names, D features; H W pixels of an image, g
+Dimensions: B images, P prompts, n points per prompt, K classes, N names, D features; H W pixels of an image, g
 side of the embedding.
 """
 

@@ -1,6 +1,6 @@
 """Names of classes for Open-Vocabulary SAM, by the rules of the official `gen_cls`.
 
-Letters in shapes: K classes, N names, D features, S names per class.
+Dimensions: K classes, N names, D features, S names per class.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,7 +3,7 @@
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. An image is encoded once. Each prompt then needs
 only a small decoder.
 
-Letters in shapes: B images, P prompts, M masks, H W pixels of an image, h w of the resized image; g side of the
+Dimensions: B images, P prompts, M masks, H W pixels of an image, h w of the resized image; g side of the
 embedding, D channels.
 """
 

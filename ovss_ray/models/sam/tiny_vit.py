@@ -3,7 +3,7 @@
 The number of weights is 1 % of that of ViT-H, the largest encoder of SAM.
 
 Zhang et al., "Faster Segment Anything", 2023, arXiv 2306.14289; Wu et al., "TinyViT", ECCV 2022, arXiv 2207.10666. The
-parameters have the names of mobile_sam.pt. Letters in shapes: B images or windows, h w of a map or window, N heads, C
+parameters have the names of mobile_sam.pt. Dimensions: B images or windows, h w of a map or window, N heads, C
 channels.
 """
 

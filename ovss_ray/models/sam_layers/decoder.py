@@ -1,6 +1,6 @@
 """SAM's two-way transformer, and the mask decoder that contains it (Kirillov et al., 2023, §3 and appendix A).
 
-The parameters have the official names. Letters in shapes: P prompts, T tokens, N prompt tokens, M masks, g side of the
+The parameters have the official names. Dimensions: P prompts, T tokens, N prompt tokens, M masks, g side of the
 embedding, L = g² cells, D channels.
 """
 

@@ -12,7 +12,7 @@ The results are equal except for rounding. Computation is saved as follows:
 - A transposed convolution of stride and size 2 is computed as a matrix product. For this, channels are the last axis.
   The pixels are brought into row-major order only at the end, in the masks.
 
-Letters in shapes: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c
+Dimensions: B images, P prompts, M masks per prompt, T tokens, L cells, N heads; D channels of the embedding, c
 of a head.
 """
 

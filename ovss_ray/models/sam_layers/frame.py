@@ -1,6 +1,6 @@
 """Full-size masks from SAM's low-resolution logits.
 
-Letters in shapes: M masks, s side of the decoder's masks, h w of the resized image, H W of the image.
+Dimensions: M masks, s side of the decoder's masks, h w of the resized image, H W of the image.
 """
 
 from collections.abc import Iterator

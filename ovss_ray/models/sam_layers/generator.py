@@ -12,7 +12,7 @@ If a network does not predict the IoU of masks, their stability replaces the pre
 In memory, masks at full size are packed bits, not run lengths. If memory suffices, the host waits for a GPU only three
 times per batch of crops. It waits for the predicted IoU, then for stability and boxes, then for the packed bits.
 
-Letters in shapes: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
+Dimensions: P clicks, M masks, R regions, H W pixels of an image, s side of low-resolution masks.
 """
 
 from collections.abc import Iterator, Sequence

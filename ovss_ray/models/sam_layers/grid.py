@@ -1,7 +1,7 @@
 """Blocks of SAM's image encoder: a transformer over a square of patches, with attention in windows or over all patches.
 
 Kirillov et al., 2023, appendix A; Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", ECCV
-2022, arXiv 2203.16527. The parameters have the official names. Letters in shapes: B images or windows, N heads, g side
+2022, arXiv 2203.16527. The parameters have the official names. Dimensions: B images or windows, N heads, g side
 of the patch grid, h w sides of a grid or window; C channels of the tower.
 """
 

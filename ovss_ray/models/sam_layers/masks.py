@@ -1,6 +1,6 @@
 """Measurements of SAM's masks at full size: areas, stability, boxes and packed bits.
 
-Letters in shapes: M masks, s side of the decoder's masks, h w of the resized image, H W of the image.
+Dimensions: M masks, s side of the decoder's masks, h w of the resized image, H W of the image.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242. Submodules and
 parameters have the names of the official code (https://github.com/MendelXu/SAN), so that its checkpoints fit.
 
-Letters in shapes: B batch, H W pixels of the photograph, Hp Wp of the padded input, h w mask grid, N heads; Q queries,
+Dimensions: B batch, H W pixels of the photograph, Hp Wp of the padded input, h w mask grid, N heads; Q queries,
 K classes, D features.
 """
 

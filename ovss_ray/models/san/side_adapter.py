@@ -1,7 +1,7 @@
 """The side adapter network of SAN: a small ViT next to CLIP that proposes masks and biases CLIP's attention.
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242, §3.2. The
-parameters have the names of the official code. Letters in shapes: B batch, Q queries, N heads of CLIP, h w the grid of
+parameters have the names of the official code. Dimensions: B batch, Q queries, N heads of CLIP, h w the grid of
 patches, C channels of the side network.
 """
 

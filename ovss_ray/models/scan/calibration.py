@@ -1,7 +1,7 @@
 """Semantic-assisted calibration of proposal embeddings with a frozen CLIP that sees the whole photograph.
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.2.
-Parameters have the names of the official code. Letters in shapes: B batch, Q queries, g side of CLIP's patch grid, C
+Parameters have the names of the official code. Dimensions: B batch, Q queries, g side of CLIP's patch grid, C
 channels of CLIP's image tower, D features, L tokens.
 """
 

@@ -1,7 +1,7 @@
 """Deformable attention: a token attends to a few points in the maps of several scales.
 
 Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object Detection", ICLR 2021, arXiv 2010.04159. The
-parameters have the official names. Letters in shapes: B images, h w of a map, C channels, N heads, S scales; P points
+parameters have the official names. Dimensions: B images, h w of a map, C channels, N heads, S scales; P points
 of a head in a scale; T tokens of all scales, the coarsest first. On the axis N·S·P, heads vary slowest and points
 fastest.
 """

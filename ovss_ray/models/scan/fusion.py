@@ -1,6 +1,6 @@
 """Class scores of proposals from two classifiers: calibrated proposals, and CLIP on crops.
 
-The official code calls the classifiers "in-vocabulary" and "out-of-vocabulary". Letters in shapes: Q queries, V valid
+The official code calls the classifiers "in-vocabulary" and "out-of-vocabulary". Dimensions: Q queries, V valid
 queries (with at least one pixel in their binary mask), K classes.
 """
 

@@ -1,7 +1,7 @@
 """SCAN's masked decoder: each query attends to the pixels of its mask, and yields a mask and an embedding.
 
 Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation", CVPR 2022, arXiv 2112.01527. The
-parameters have the official names. Letters in shapes: B images, Q queries, C channels, D features of an embedding, h w
+parameters have the official names. Dimensions: B images, Q queries, C channels, D features of an embedding, h w
 of a map.
 """
 

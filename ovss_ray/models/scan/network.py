@@ -4,7 +4,7 @@ Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", C
 and parameters have the names of the official code (https://github.com/yongliu20/SCAN). The blocks of image towers are
 the exception: their name is `resblocks`, not `transformer.resblocks`. `towers.state_of` renames them.
 
-Letters in shapes: B batch, H W pixels of the photograph, h w of the resized one, Hp Wp of the padded one; n side of
+Dimensions: B batch, H W pixels of the photograph, h w of the resized one, Hp Wp of the padded one; n side of
 CLIP's input; Q queries, V valid queries, K classes, D features, C channels of CLIP's image tower.
 """
 

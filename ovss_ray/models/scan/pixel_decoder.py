@@ -1,7 +1,7 @@
 """SCAN's pixel decoder: deformable attention over the maps of three scales, and one step of a feature pyramid.
 
 Zhu et al., "Deformable DETR", ICLR 2021, arXiv 2010.04159; Cheng et al., "Mask2Former", CVPR 2022, arXiv 2112.01527.
-The parameters have the official names. Letters in shapes: B images, h w of a map, C channels; T tokens of all scales,
+The parameters have the official names. Dimensions: B images, h w of a map, C channels; T tokens of all scales,
 the coarsest first.
 """
 

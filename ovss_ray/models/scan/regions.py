@@ -1,7 +1,7 @@
 """Regions of SCAN's queries, and their crops for CLIP.
 
 The tight box around a query's binary mask is cut out of the resized photograph. As in the official code, pixels of the
-box outside the mask get CLIP's mean colour. The crop is resized to a square. Letters in shapes: Q queries, V regions;
+box outside the mask get CLIP's mean colour. The crop is resized to a square. Dimensions: Q queries, V regions;
 h w pixels of the resized photograph; n side of CLIP's input in pixels, T patches of CLIP's input.
 """
 

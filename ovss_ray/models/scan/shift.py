@@ -2,7 +2,7 @@
 
 Liu et al., "Open-Vocabulary Segmentation with Semantic-Assisted Calibration", CVPR 2024, arXiv 2312.04089, §3.3. CLIP
 was trained on whole photographs, but the background of a crop is plain. So after some blocks, a random part of the
-background tokens is replaced. Letters in shapes: V regions, T patch tokens, C channels, B regions of a batch.
+background tokens is replaced. Dimensions: V regions, T patch tokens, C channels, B regions of a batch.
 """
 
 import hashlib

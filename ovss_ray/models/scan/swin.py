@@ -1,6 +1,6 @@
 """SCAN's backbone, a Swin transformer with maps at four scales (Liu et al., ICCV 2021, arXiv 2103.14030).
 
-The parameters have the names of the official checkpoints. Letters in shapes: B images, h × w tokens of a map, C
+The parameters have the names of the official checkpoints. Dimensions: B images, h × w tokens of a map, C
 channels, N heads, n windows, L tokens per window.
 """
 

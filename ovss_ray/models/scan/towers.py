@@ -1,7 +1,7 @@
 """SCAN's two CLIPs: the frozen one that sees whole photographs, and the one fine-tuned on crops, with the text tower.
 
 This module also reads and merges checkpoints. If SCAN's checkpoint lacks entries of its CLIPs, a checkpoint of CLIP
-provides these entries. Letters in shapes: K classes, D features.
+provides these entries. Dimensions: K classes, D features.
 """
 
 from collections.abc import Sequence

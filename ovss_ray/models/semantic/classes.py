@@ -3,7 +3,7 @@
 A class is pruned in a tile if its highest possible score is below another class's lowest possible score. Then it is
 not the best class of any pixel. Both scores are products of class probabilities with bounds of the tile's mask
 probabilities. With trained masks a tenth of the classes remains in a tile on average, often only one class.
-Letters in shapes: Q masks, K classes, C × R tiles of a block, P pixels, n tiles.
+Dimensions: Q masks, K classes, C × R tiles of a block, P pixels, n tiles.
 """
 
 from collections.abc import Callable, Iterator

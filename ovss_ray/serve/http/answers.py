@@ -1,6 +1,6 @@
 """Answers of /v1/segment: the classes in an image with their areas, and a PNG or masks.
 
-Letters in shapes: H height and W width in pixels, R regions, K classes.
+Dimensions: H height and W width in pixels, R regions, K classes.
 """
 
 import base64

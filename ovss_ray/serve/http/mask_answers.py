@@ -1,4 +1,4 @@
-"""Answers of /v1/regions and /v1/prompt: masks with class names. Letters in shapes: R regions, K classes.
+"""Answers of /v1/regions and /v1/prompt: masks with class names. Dimensions: R regions, K classes.
 
 A row is a dict: column → value for one image (see serve.row). The stages of a model have written its columns.
 """

@@ -1,6 +1,6 @@
 """The image of a request. Its header is checked first, then the pixels are decoded as in batch runs.
 
-Letters in shapes: H height and W width in pixels.
+Dimensions: H height and W width in pixels.
 """
 
 import hashlib

@@ -5,7 +5,7 @@ centres of border pixels. A line one pixel wide then has no area, and a hole is 
 
 A corner is a point where an outline turns. Along each row of pixel edges, the corners of a class are joined in pairs:
 first and second, third and fourth. The same is done along each column. These joins form closed outlines. Pixels of a
-class that touch only at a corner belong to two polygons. Letters in shapes: H W pixels, n corners.
+class that touch only at a corner belong to two polygons. Dimensions: H W pixels, n corners.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ Boxes are (R, 4) int32: x0 y0 x1 y1, half open. The bits of a region are the pix
 whole bytes. An empty region has the box 0 0 0 0 and no bits. The format is lossless. A hundred masks of SAM take one
 percent of the memory of boolean masks at image size. Encoding and decoding are much faster than with run lengths.
 
-Letters in shapes: R regions, H W pixels, h w pixels of a box.
+Dimensions: R regions, H W pixels, h w pixels of a box.
 """
 
 from collections.abc import Iterable, Sequence

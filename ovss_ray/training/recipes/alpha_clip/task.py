@@ -4,7 +4,7 @@ As in the paper, the alpha channel's convolution starts at zero, so that trainin
 tower is frozen, so that other networks can share it. Unlike in the paper, the first blocks of the image tower are
 frozen too, so checkpoints omit these blocks.
 
-Letters in shapes: B scenes, R regions of a batch, I distinct images, n side of an image, P prompts, D features.
+Dimensions: B scenes, R regions of a batch, I distinct images, n side of an image, P prompts, D features.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 The inputs are whole scenes. As in SAN, a region is embedded by a copy of the class token (SLS token). An attention bias
 directs this token to the region's pixels. A CLIP trained only on crops fails to recognise things in whole scenes.
 
-Letters in shapes: B scenes, Q regions per scene, R regions per batch, P prompts, D features, N heads, h w patches.
+Dimensions: B scenes, Q regions per scene, R regions per batch, P prompts, D features, N heads, h w patches.
 """
 
 import math

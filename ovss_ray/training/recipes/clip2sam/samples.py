@@ -1,6 +1,6 @@
 """Prompted instances for CLIP2SAM: from drawn scenes, or from a benchmark, with the official augmentation.
 
-Letters in shapes: H W pixels of an image, n side of the network's input; R instances of an image, P prompts.
+Dimensions: H W pixels of an image, n side of the network's input; R instances of an image, P prompts.
 """
 
 from dataclasses import dataclass

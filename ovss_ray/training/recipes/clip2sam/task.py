@@ -9,7 +9,7 @@ configs/train_ovsam_tiny.yaml.
 The decoder starts with the weights of a SAM's decoder. It keeps only the first mask token. Its label token replaces the
 IoU token of the SAM, and starts with the same weights. The MLP after the label token is not trained.
 
-Letters in shapes: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
+Dimensions: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
 """
 
 from pathlib import Path

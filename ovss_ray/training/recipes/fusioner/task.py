@@ -5,7 +5,7 @@ each pixel. The fusion is trained by AdamW, the decoder by Adam. The official re
 configs/train_fusioner_vit_l_14.yaml and, for COCO, train_fusioner_vit_l_14_coco.yaml. The recipe of the small network,
 trained on drawn scenes, is configs/train_fusioner_tiny.yaml.
 
-Letters in shapes: V windows of n × n pixels, S samples, C channels.
+Dimensions: V windows of n × n pixels, S samples, C channels.
 """
 
 import math

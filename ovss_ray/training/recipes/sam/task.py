@@ -5,7 +5,7 @@ the last answer becomes a mask prompt too. An answer has a single mask and three
 losses of the first answer use the single mask and the best alternative mask. The loss of the predicted IoU uses all
 four masks of the first answer. For later answers, all losses use only the single mask.
 
-Letters in shapes: B scenes, P prompts, N points of a prompt, M masks of an answer, h w cells of the masks;
+Dimensions: B scenes, P prompts, N points of a prompt, M masks of an answer, h w cells of the masks;
 n side of an input, in pixels.
 """
 

@@ -4,7 +4,7 @@ CLIP is frozen. The neck learns to predict the image embedding of a SAM from CLI
 CLIP and SAM receive the same resized photograph. The official recipe is configs/train_ovsam_sam2clip.yaml. The recipe
 of the small network, trained on drawn scenes, is configs/train_ovsam_tiny_neck.yaml.
 
-Letters in shapes: B images, n side of the input in pixels, g side of the embedding, D channels of the embedding.
+Dimensions: B images, n side of the input in pixels, g side of the embedding, D channels of the embedding.
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@ supervised output is calibrated first (see models/scan/calibration.py). The clas
 "void". The official recipe is configs/train_scan_vitL.yaml. The recipe of the small network, trained on drawn scenes,
 is configs/train_scan_tiny.yaml.
 
-Letters in shapes: B images, H W pixels, Q queries, D features, O supervised outputs, K classes.
+Dimensions: B images, H W pixels, Q queries, D features, O supervised outputs, K classes.
 """
 
 import math

@@ -4,7 +4,7 @@ Crops are cut as in inference. A frozen copy of the tower encodes the whole phot
 token of the photograph replaces some background tokens of a crop (contextual shift). The loss is CLIP's, in both
 directions.
 
-Letters in shapes: B photographs, R regions of a batch, n side of CLIP's input, T patches of a crop; P prompts, D
+Dimensions: B photographs, R regions of a batch, n side of CLIP's input, T patches of a crop; P prompts, D
 features.
 """
 
