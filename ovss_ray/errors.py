@@ -50,9 +50,10 @@ def checked(check: Callable[[], None]) -> Iterator[None]:
 
 
 def in_parts(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield parts of a long computation, such as tiles of an image. Call the function given to `checked` before each.
+    """Yield the parts of a long computation, such as the tiles of an image.
 
-    The online service thereby sees that the computation makes progress, and ends it if all its clients have gone.
+    Inside a block `with checked(check)`, `check` is called before each part. The online service thereby sees that the
+    computation makes progress. The service ends the computation if no client waits for the result.
     """
     for item in items:
         if check := _CHECK.get():

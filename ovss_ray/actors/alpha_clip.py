@@ -65,9 +65,10 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the options (base, weights), or (base,) if `weights` is not set.
+            """Return the paths (base, weights) of CLIP and of AlphaCLIP's image tower.
 
-            If `base` or `weights` is not set, the default checkpoint is used in its place.
+            If `base` is None, CLIP's default checkpoint is read. If `weights` is None, the result is only (base,). Then
+            AlphaCLIP reads the default checkpoint of its image tower.
             """
             return (self.base, self.weights) if self.weights else (self.base,)
 

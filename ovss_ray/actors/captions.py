@@ -117,10 +117,11 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores.
+        """Return the names of the options that the run's digest ignores: "model", "device" and "batch".
 
-        The result is `where`, usually with `model`: the digest contains the files of the model instead. A user's
-        captioner may have no function `files`. Then the result has `model` only if it has its default value.
+        The digest contains the files of the model, so it needs no option `model`. If the user's captioner has no
+        function `files`, the digest contains no files. Then "model" is left out of the result, unless the option
+        `model` has its default value.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
@@ -259,7 +260,7 @@ class HuggingFace:
         return inputs
 
     def _prompts(self, inputs: dict[str, "Tensor"], count: int) -> "list[Tensor | None]":
-        """Return the prompt's tokens (n,) for each of `count` captions. Without a prompt, each element is None."""
+        """Return a list of `count` entries, one per caption. An entry is the tokens of the prompt; None without one."""
         if "input_ids" not in inputs:
             return [None] * count
         return list(inputs["input_ids"].repeat_interleave(count // len(inputs["input_ids"]), 0))

@@ -59,7 +59,8 @@ class Stage(stage.Stage):
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Return the results of one image, in the order of the masks.
 
-        If the class of a mask has no label in the benchmark, the mask is left out.
+        A mask is left out if its most probable class has no category id. Such a class is a word from the user's list
+        that counts as no label of the benchmark.
         """
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))

@@ -14,7 +14,10 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 
 class Stage(stage.Stage):
-    """Decode the file at `image_uri`: image (H, W, 3) uint8 RGB, size (2,) int32 as H, W, and the file's digest."""
+    """Decode the file at `image_uri` to the column `image`, (H, W, 3) uint8 RGB.
+
+    The column `size` gets the array [H, W], (2,) int32. The column `image_digest` gets the digest of the file.
+    """
 
     reads = ("benchmark", "image_uri", "truth_uri", "part")
     writes = ("image", "size", "image_digest")

@@ -173,7 +173,10 @@ class Stage(stage.Stage):
         return grids.grid_boxes((size[0], size[1]), self.config.grids, self.config.smallest)
 
     def _largest(self, boxes: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return boxes (N, 4) x y width height of the largest regions, and a mask (height, width) bool per box."""
+        """Return the boxes of the N largest regions, (N, 4) int64, and a list of their masks.
+
+        A box is (x, y, width, height) in pixels. The mask of a region has the size of its box: (height, width) bool.
+        """
         masks = Masks(boxes, bits)
         areas = np.array([masks[i].sum() for i in range(len(boxes))], np.int64)
         kept = [i for i in np.argsort(-areas, kind="stable") if areas[i] > self.config.smallest][: self.config.most]

@@ -63,8 +63,11 @@ class Stage(WithClassifiers, stage.Stage):
         variant: str = "fusioner_vit_l_14"
         """fusioner_tiny or fusioner_vit_l_14"""
         base: str | None = None
-        """path of CLIP's checkpoint; default: the CLIP in the file of the option `weights`. If that file has no CLIP,
-        the default is the shipped or downloaded checkpoint of CLIP"""
+        """path of CLIP's checkpoint
+
+        If `base` is not set, and Fusioner's checkpoint contains CLIP, CLIP is read from Fusioner's checkpoint. If
+        `base` is not set, and Fusioner's checkpoint has no CLIP, the shipped or downloaded checkpoint of CLIP is read.
+        """
         normalise: DataSet | None = None
         """normalisation of colours: pascal or coco; default: coco for coco20i, pascal for all others"""
         resolution: Resolution = "original"

@@ -8,10 +8,11 @@ The suffix of the file determines its format:
 
 An entry names its image under the key `image_id`, `file_name` or `image`. It lists the image's words under `classes`,
 `class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
-`scores` has one number per word. The name of the image may have a suffix, and folders before the image's id: the name
-`maps/val/7.png` belongs to the id `val/7`. See io/image_names.py for details. The run does not start if the file is
-unreadable. It does not start either if an entry lacks the key of its image or of its words. An entry's list of words
-may be empty: see the option `fallback`. If the words or scores of an entry are invalid, only its image fails.
+`scores` has one number per word. The name of an image is the image's id, such as `val/7`. A suffix and further folders
+at the beginning are ignored, so `maps/val/7.png` also names the image `val/7` (see io/image_names.py). The run does not
+start if the file is unreadable. It does not start either if an entry lacks the key of its image or of its words. An
+entry's list of words may be empty: see the option `fallback`. If the words or scores of an entry are invalid, only its
+image fails.
 """
 
 import json
@@ -37,7 +38,10 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, folded
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes that are removed from the name of an image"""
 IMAGE, CLASSES = ("image_id", "file_name", "image"), ("classes", "class_names", "words")
-"""Possible keys for the image of an entry, and for its words. If an entry has several of them, the first is read"""
+"""Possible keys of an entry: IMAGE for the name of its image, CLASSES for its words
+
+If an entry has several keys of IMAGE, the key that comes first in IMAGE is read. The same applies to CLASSES.
+"""
 
 
 class Entry(NamedTuple):

@@ -54,7 +54,10 @@ class Stage(stage.Stage):
         return tuple(dict.fromkeys((*cls.reads, *needed))), names
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Compute all metrics of every image. Raises OvssError with the label file's address and the fault."""
+        """Compute all metrics of every image.
+
+        Raises OvssError if a metric cannot be computed, for example if the prediction and the truth differ in size.
+        """
         questions = list(map(self._question, batch["benchmark"], batch["part"]))
         mapped = self._mapped(batch, questions)
         of_words = {metric.name for metric in self._metrics if WORDS in metric.reads}
@@ -64,7 +67,10 @@ class Stage(stage.Stage):
         }
 
     def _mapped(self, batch: Batch, questions: Sequence[Question]) -> Batch:
-        """Return the batch for metrics that do not read `words`: predictions are class indices, not word indices."""
+        """Replace word indices in the column `prediction` by class indices, and return the new batch.
+
+        Metrics that do not read `words` need class indices. A batch without word indices is returned unchanged.
+        """
         if not (self.config.words and "prediction" in batch):
             return batch
         rows = zip(batch["prediction"], batch[WORDS], questions, strict=True)

@@ -16,8 +16,8 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, exact_mappi
 class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
-    Several classes of a vocabulary may count as the same ground-truth label. A pixel then gets the first of these
-    classes. If an image has its own words, a pixel gets the first word that names one of these classes.
+    A pixel gets the first class of the vocabulary that counts as the true label of the pixel. If an image has its own
+    words, the words replace the classes. A word counts as the same label as the class with an equal name.
     """
 
     reads = ("truth", "size", "benchmark", "part", "vocabulary")

@@ -48,7 +48,7 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         """The network, the names seen in training, and the size of the image cache."""
 
         base: tuple[str, ...] = ()
-        """names seen in training, for prompts without `base`; for these classes, the head's weight is higher"""
+        """names of the classes seen in training. They get a higher weight of the head. A prompt may set other names"""
         memory: int = Field(default=1 << 28, ge=1)
         """maximum bytes of the cache of images and encodings. If the cache is full, the least recently used image is
         removed. The newest image is always cached. An encoding takes 110 MB"""

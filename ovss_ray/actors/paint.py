@@ -39,8 +39,11 @@ class Stage(stage.Stage):
         background: str = ""
         """name of the class for `uncovered: background`"""
         contained: float | None = Field(default=None, gt=0, le=1)
-        """drop a region if a larger kept region covers at least this fraction of its area; None: drop nothing. Of two
-        regions with equal areas, the first counts as larger. For methods that propose objects and also their parts"""
+        """drop a region if at least this fraction of its area is inside a larger region that is kept; None: drop none
+
+        The option is useful for methods that propose objects and also parts of these objects. If two regions with
+        equal areas cover each other, the second region is dropped.
+        """
 
         @model_validator(mode="after")
         def _one_background(self) -> "Stage.Config":

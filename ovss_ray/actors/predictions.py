@@ -31,9 +31,12 @@ from ovss_ray.structures.vocabulary import Vocabularies
 
 ENDINGS = LABELS
 SAMPLE = 8
-"""Maximum number of label maps whose palettes are compared before a run, to detect renumbered colours."""
+"""Maximum number of label maps whose palettes are compared before a run
+
+A run is refused if two of these palettes give the same colour different indices.
+"""
 _UNCOVERED = -(2**40)
-"""Value of pixels that no mask of a JSON covers. It is not -1, since label files may contain -1."""
+"""Value of pixels that no mask of a JSON covers. No label map in a file contains this value."""
 _INVALID = 65533
 
 
@@ -175,8 +178,8 @@ class _Folder:
         if len(fitting) != 1:
             looked = f"{files.join(self._path, image_id)}{{{','.join(ENDINGS)}}}"
             raise OvssError(
-                f"no prediction: searched for {looked}. Exactly one file must match, but {len(fitting)} of "
-                f"{len(self._maps)} files match. Name one file after the image's id"
+                f"no unique prediction: searched for {looked}. {len(fitting)} of {len(self._maps)} files match, but "
+                "exactly one file must match. Name exactly one file after the image's id"
             )
         uri = self._maps[fitting[0]]
         return uri, images.decode_labels(files.read(uri), uri).astype(np.int32)

@@ -4,7 +4,7 @@ The photograph is resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024). So
 pixels. Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H. A shard is a file that has the
 embeddings of one batch of images, by image id (see io/arrays/shards.py). In the config, the option `batch` of a pool
 sets the batch size. A shard also has the name of the SAM and the digest of its weights. So a training can refuse
-embeddings of another SAM. A killed run is resumed like any other run: images with a record are not computed again.
+embeddings of another SAM. If the command of a killed run is repeated, finished images are not computed again.
 """
 
 from pathlib import Path

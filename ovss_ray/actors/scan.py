@@ -49,17 +49,18 @@ class Values(Settings):
     mask_threshold: Fraction | None = None
     """probability above which a pixel belongs to the crop of a mask; default 0.4"""
     ensemble_weight: Fraction | Literal["none"] | None = None
-    """weight of the crops in the geometric mean, default 0.7; none: only the proposals are used, and no crops are cut
+    """weight of the crops in the geometric mean of class scores; default 0.7
 
-    0 is a special value, as in the official code: only the crops are used.
+    Two values have a special meaning. With the word none, only the proposals are used, and no crops are cut. With the
+    number 0, only the crops are used, as in the official code.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""
     fusion: Literal["product", "log"] | None = None
-    """rule for the fused class scores. product (default): the geometric mean; log: the geometric mean, normalised
+    """rule for the fused class scores. product (default): the geometric mean; log: the geometric mean, then scaled
 
-    With log, the class scores of a mask and the proposal's probability of "no object" sum to 1. The official code uses
-    log for two benchmarks.
+    With log, the class scores of a mask are scaled to the sum 1 − p. The number p is the proposal's probability of
+    "no object". The official code uses log for two benchmarks.
     """
 
 
@@ -94,7 +95,10 @@ class Stage(WithClassifiers, stage.Stage):
             return next((name for name in (benchmark, class_lists.base(benchmark)) if name in self.presets), None)
 
         def values(self, benchmark: str) -> Options:
-            """Return the options for a benchmark's images. `benchmark` is "" for a request, which has no preset."""
+            """Return the options for a benchmark's images.
+
+            Images that the online service receives belong to no benchmark. For these images, `benchmark` is "".
+            """
             preset = self.preset(benchmark)
             values = {**(_set(self.presets[preset]) if preset else {}), **_set(self)}
             if values.get("ensemble_weight") == "none":

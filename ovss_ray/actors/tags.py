@@ -115,10 +115,11 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the options that the run's digest ignores.
+        """Return the names of the options that the run's digest ignores: "weights", "device" and "batch".
 
-        The result is the class attribute `where`, usually with `weights`: the digest contains the files instead. A
-        user's tagger may have no function `files`. Then the result has `weights` only if this option is not set.
+        The digest contains the files on which the words depend, so it needs no option `weights`. If the user's tagger
+        has no function `files`, the digest contains no files. Then "weights" is left out of the result if the option
+        `weights` is set.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where
@@ -128,7 +129,7 @@ class Stage(stage.Stage):
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
         """Return a note for the report: the source of the words, and the thresholds.
 
-        If SAN chooses words from the classes of `benchmark` itself, the note says so.
+        If SAN chooses words from the classes of `benchmark`, the evaluated benchmark, the note says so.
         """
         if config.tagger != SAN:
             return (f"words from the tagger {config.tagger}; threshold {config.threshold}",)
@@ -191,7 +192,7 @@ class Stage(stage.Stage):
         return {"words": column(values[row] for row in range(len(images)))}
 
     def _tagged(self, tags: Sequence[Tag]) -> dict[str, Any]:
-        """Return the words of an image from the tags of a user's tagger, in its order."""
+        """Return the words of an image: the tags that a user's tagger returned, in the same order."""
         kept = [(names, float(score)) for names, score in tags if score > self.config.threshold]
         scores = [score for _, score in kept]
         return words.of([names for names, _ in kept], f"tags {self.config.tagger}", scores, self.config.fallback)

@@ -55,8 +55,8 @@ class Stage(stage.Stage):
 def squared(benchmark: Benchmark, part: str, labels: np.ndarray, side: int) -> np.ndarray:
     """Return a label map (H, W) uint16, resized to (side, side) as OpenCV's INTER_NEAREST does.
 
-    If the class of an episode has no pixel in the resized map, all pixels become IGNORE. So the episode does not count.
-    `part` is Item.part: the class of the episode.
+    If the image is a few-shot episode, `part` is the class of the episode. Otherwise, `part` is "". If the resized map
+    of an episode has no pixel of this class, all pixels become IGNORE. So the episode does not count.
     """
     square = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST)
     if part in benchmark.alone and not (square == benchmark.alone[part][1][1]).any():

@@ -30,7 +30,10 @@ LOST = (
     "--merge, --buckets and --mapping",
     "records of earlier versions of changed files",
 )
-"""Losses of a run that becomes compact: parts of its report, options of `ovss report`, and old records"""
+"""Lines that `ovss report --compact` prints before it deletes records
+
+The lines list what is no longer available afterwards: parts of the report, options of `ovss report`, and old records.
+"""
 
 
 def pending(readings: Mapping[str, Reading], folder: RunFolder) -> dict[str, int]:

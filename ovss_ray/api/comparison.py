@@ -141,9 +141,9 @@ def rebuild(
     intervals from the cells. `metrics`: names of further metrics that are computed from the records, such as "mmseg".
     `needed`: benchmarks that must have cells. `relations`: file of class relations, for SG-IoU; the folder gets a copy.
 
-    Raises OvssError if `folder` has no run, if the run has not begun, or if the relations do not fit. Also raises
-    OvssError if a benchmark in `needed` has no cells, or if `images` is True for a compact run. In these cases, no
-    report is written.
+    Raises OvssError if `folder` has no run, if the run has not begun, or if the file `relations` is invalid. Also
+    raises OvssError if a benchmark in `needed` has no cells, or if `images` is True for a compact run. In these cases,
+    no report is written.
     """
     if relations is not None:
         relating.save(folder, relating.read(relations, folder.labels()))

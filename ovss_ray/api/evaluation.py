@@ -36,7 +36,7 @@ def evaluate(
 ) -> Report:
     """Evaluate a method on benchmarks. Repeat the call to score the images that have no result yet.
 
-    `config`: shipped name, YAML file, mapping of its keys, or RunConfig. `benchmarks`: names, such as "camvid".
+    `config`: a shipped name, a YAML file, a dict of config values, or a RunConfig. `benchmarks`: such as "camvid".
     `data_root`: folder of the data sets; default $OVSS_DATA. `out`: folder of the run; default: in runs/, named after
     config, benchmarks and selection. `split`, `ids` (a file, one id per line) and `limit` (first n images) select
     images of each benchmark. `exact`: bit-identical records in every run; slower. `relations`: file of class relations,

@@ -53,8 +53,9 @@ class Remapped:
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
     present_recall is the recall over all pairs (image, label in its truth). A pair is recalled if a word of the image
-    counts as the label. unmapped_words is the share of the counted pixels whose word counts as no label.
-    unmapped_pixels also includes the counted pixels without a word.
+    is mapped to the label. unmapped_words is the share of pixels whose word is mapped to no label. unmapped_pixels is
+    the share of pixels that have no word, or whose word is mapped to no label. Both are shares of all pixels, except
+    pixels whose truth is IGNORE.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
@@ -126,8 +127,9 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
 
     `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
     "hungarian" and "best_iou" are upper bounds, since they use the truth. "vicss" and "vicss:SOURCE" are the metrics of
-    vicss. Raises OvssError for an unknown mapping, a run without words, or a folder without a run. It is also raised
-    for a compact run, and for mappings of few-shot episodes.
+    vicss. Raises OvssError for an unknown mapping, a folder without a run, a run without words, or a compact run. Also
+    raises OvssError if a mapping is requested for a run of few-shot episodes. Such a run has only upper bounds and
+    metrics of vicss.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """

@@ -64,9 +64,10 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return the benchmark `name` with other class names: those with the suffix `words`, such as "catseg".
+    """Return the benchmark `base`, whose name is `name`, with the class names of another list.
 
-    Raises UnknownName for an unknown suffix.
+    `words` selects the list: "catseg" selects the class names of CAT-Seg. Raises UnknownName if the benchmark has no
+    such list.
     """
     known = variants(name)
     if words not in known:

@@ -11,8 +11,10 @@ def variants(name: str) -> list[str]:
     """Return the suffixes that a benchmark's name may have after "@". Each selects the class names of certain methods.
 
     Suffixes and their methods: "catseg" CAT-Seg, SED. "ebseg" EBSeg. "fcclip" FC-CLIP, MAFT+, EBSeg (several names per
-    class). "mmseg" mmsegmentation. "openseg" OpenSeg, ODISE. "ovsam" Open-Vocabulary SAM (the same names as "fcclip"
-    for COCO's 80 thing classes). "ovseg" OVSeg, SCAN. "proxyclip" ProxyCLIP, Trident.
+    class). "mmseg" mmsegmentation. "openseg" OpenSeg, ODISE. "ovsam" Open-Vocabulary SAM. "ovseg" OVSeg, SCAN.
+    "proxyclip" ProxyCLIP, Trident.
+
+    The "ovsam" lists have only COCO's 80 thing classes. Each class has the same names as in COCO's "fcclip" list.
     """
     return [path.stem.partition("@")[2] for path in sorted(_CLASSES.glob(f"{name.replace(':', '_')}@*.txt"))]
 

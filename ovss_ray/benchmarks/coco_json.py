@@ -33,8 +33,11 @@ from ovss_ray.structures.masks import regions, rle
 KEPT = ("category_id", "bbox", "area", "segmentation", "iscrowd", "ignore")
 """Keys of an annotation that are passed on to the workers."""
 ABSENT, PARTIAL = SEARCHED = ("neg_category_ids", "not_exhaustive_category_ids")
-"""Keys of an image in LVIS's JSON; SEARCHED has both keys. The value of ABSENT lists categories that are not in the
-image. The value of PARTIAL lists categories whose instances are not all annotated."""
+"""Keys of an image in LVIS's JSON. SEARCHED is the tuple of both keys.
+
+Under the key ABSENT, the JSON lists the categories that do not occur in the image. Under the key PARTIAL, the JSON
+lists the categories whose instances are not all annotated.
+"""
 INSTALL = 'Run `pip install "ovss_ray[instances]"`'
 
 
@@ -148,10 +151,10 @@ def _joined(uri: str, images: Rows[Any], annotations: Rows[Any], empty: bool) ->
 
 
 def decode(labels: Mapping[int, int] | None, item: Item, data: bytes) -> Instances:
-    """Decode the JSON text `data` with the annotations of one image to its Instances (masks, labels, boxes, …).
+    """Return the Instances of one image: masks, labels, boxes and more.
 
-    `labels`: category id → label index. If `labels` is None, every instance has label 0. Raises OvssError for damaged
-    annotations.
+    `data` is JSON text that contains the image's size and annotations. `labels`: category id → label index. If `labels`
+    is None, every instance has label 0. Raises OvssError for damaged annotations.
     """
     name = inline.shown(item.truth)
     try:

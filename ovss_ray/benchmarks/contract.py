@@ -114,7 +114,10 @@ class Benchmark:
     federated: bool = False
     """True if, as in LVIS, each image is annotated for some classes only, and its Instances list these classes"""
     categories: tuple[int, ...] = ()
-    """category id of each label in the JSON file of the instances; default: label index + 1"""
+    """category id of each label; default: label index + 1
+
+    Files in COCO's format contain category ids in place of label indices.
+    """
     index: tuple[int, ...] = ()
     """label index of each of the K classes; several classes may have the same label; default: class i is label i
 
@@ -150,7 +153,10 @@ class Benchmark:
     archives: tuple[Archive, ...] = ()
     """files that the data set's authors offer for download (see ovss_ray.dataprep.download)"""
     unlabelled: bool = False
-    """True if nearly every label file has ignored pixels; `ovss check` then reports a fault if no file has any"""
+    """True if nearly every label file of the data set has ignored pixels
+
+    For such a data set, `ovss check` reports a fault if no label file has ignored pixels.
+    """
     twin: Callable[[Item], str] | None = None
     """function: item → address of a second label file, which may not exist; `ovss check` compares both files"""
     drawn: bool = False

@@ -151,7 +151,7 @@ def _question(
 
 
 def _stuffs(words: Vocabulary, classes: Sequence[tuple[str, ...]]) -> list[tuple[str]]:
-    """Return a class of one name, such as ("sky",), for each name that counts as background.
+    """Return a list of the names that count as background, each as a class of its own, such as ("sky",).
 
     Names that also belong to one of `classes` are left out.
     """

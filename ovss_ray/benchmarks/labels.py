@@ -16,7 +16,8 @@ INVALID = 65533
 def value_table(labels: int, offset: int = 0, ignore: Iterable[int] = ()) -> np.ndarray:
     """Return a table (65536,) uint16: label value → label index, IGNORE, or INVALID.
 
-    The label index is the label value − `offset`, from 0 to `labels` − 1. Values in `ignore` are always IGNORE.
+    The number of labels is `labels`. The label value `offset` becomes label index 0, `offset` + 1 becomes 1, and so on.
+    Label values in `ignore` always become IGNORE. All other label values become INVALID.
     """
     return table_of(range(offset, offset + labels), ignore)
 

@@ -99,7 +99,7 @@ def logged(items: Items) -> Items:
 
 
 def gathered(items: Items) -> Rows[Item]:
-    """Return `items` as Rows, which are in a temporary file (see io.sorted_rows), in the same order.
+    """Write `items` to a temporary file, and return them as Rows (see io.sorted_rows). The order stays the same.
 
     If `items` already are Rows, return them unchanged.
     """
@@ -149,11 +149,12 @@ class File(NamedTuple):
     """0: photograph, 1: label file"""
     uri: str
     near: int = 0
-    """0: usable; else the reason why not: NEARLY (other extension), LOST (broken link), UNREADABLE (format)"""
+    """0 if the file is usable; otherwise NEARLY, LOST or UNREADABLE"""
 
 
 NEARLY, LOST, UNREADABLE = 1, 2, 3
-"""Reasons why a file is unusable, in `File.near`: other extension, broken link, unsupported format."""
+"""Reasons why a file is unusable. NEARLY: the extension differs from the user's pattern, such as .png for *.jpg. LOST:
+a broken link. UNREADABLE: an unsupported format."""
 KINDS = (
     "photographs without a label file",
     "label files without a photograph",
@@ -211,10 +212,10 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files of the same stem. The stem is the id of the image.
 
-    If several photographs or several label files have the same stem, File.path, such as seq1/0000, replaces the stem.
-    A second step compares the remaining files without regard to case and Unicode form. In this step, a photograph and a
-    label file are paired if no third file has the same name. `Paired.left_out` lists all other files. Raises OvssError
-    if two photographs or two label files have the same id.
+    If two photographs or two label files have the same stem, these files are paired by File.path, such as seq1/0000.
+    Then File.path is the id of the image. Of the remaining files, a photograph and a label file are paired if only
+    these two files have similar names. Similar names differ only in case or Unicode form. `Paired.left_out` lists all
+    unpaired files. Raises OvssError if two photographs or two label files have the same id.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")
@@ -268,7 +269,7 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
 
 
 def _doubled(group: list[File]) -> list[str]:
-    """Return the addresses of two files of one kind: two photographs if the group has them, else two label files."""
+    """Return the addresses of two photographs of `group`. If it has fewer, return those of two label files."""
     return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in group if file.side == side]) > 1)
 
 

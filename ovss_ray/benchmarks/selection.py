@@ -37,7 +37,7 @@ class Selection:
         return cls(split or benchmark.split, listed, limit)
 
     def stamp(self) -> dict[str, object]:
-        """Return the selection as a dict for JSON. The ids are replaced by their number and a digest."""
+        """Return the selection as a dict for JSON. It has the length and the digest of the list of ids, not the ids."""
         digest = hashlib.sha256("\n".join(sorted(self.ids)).encode()).hexdigest()[:12] if self.ids else None
         return {
             "split": self.split,
@@ -53,7 +53,8 @@ class Selection:
         listed = gathered(items)
         if repeated := sum(times > 1 for _, times in listed.counted("image_id")):
             raise OvssError(
-                f"{name}, split {self.split}: {repeated} image ids occur more than once in the data. Use unique ids"
+                f"{name}, split {self.split}: {repeated} image ids occur more than once in the data set. Change the "
+                "data set, so that each image has a different id"
             )
         unknown = set(self.ids or ()).difference(item.image_id for item in listed)
         if self.ids is not None and unknown:

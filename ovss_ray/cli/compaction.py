@@ -1,4 +1,4 @@
-"""The option `--compact` of `ovss report`: list the lost data, ask for confirmation, and make a run compact."""
+"""The option `--compact` of `ovss report`: list what it deletes, ask for confirmation, and make a run compact."""
 
 import sys
 from collections.abc import Mapping

@@ -17,9 +17,11 @@ from ovss_ray.reports import published
 def tables(what: str | None, benchmark: str | None, shipped: Mapping[str, Path]) -> list[Table]:
     """Return the tables that `ovss list` prints for `what`.
 
-    If `what` is None, they are all tables except "published". Otherwise, they are the table with this name. For
-    "published", a second table follows if there are figures of vocabulary-free methods. Raises UnknownName for an
-    unknown table. Raises OvssError if `benchmark` is set for a table other than "published".
+    If `what` is the name of a table, the result has this table. If `what` is None, the result has every table except
+    "published". The table "published" may be followed by a second table, with figures of vocabulary-free methods.
+
+    `benchmark` selects the published figures of one benchmark. Raises UnknownName for an unknown table or benchmark.
+    Raises OvssError if `benchmark` is set for a table other than "published".
     """
     makers: dict[str, Callable[[], Table]] = {
         "benchmarks": benchmarks,

@@ -135,9 +135,9 @@ def _columns(step: "Step", last: bool) -> str:
 
 
 def _lines(planned: "Estimate", gpus: int) -> Iterator[str]:
-    """Yield the sentences below the table. `gpus` is the number of GPUs of this machine.
+    """Yield the lines that `ovss plan` prints below the table of pools, such as the run's time.
 
-    If it is 0, but a stage needs a GPU, a sentence warns that times were measured on a CPU.
+    `gpus` is the number of GPUs of this machine. If `gpus` is 0, a line may warn that times were measured on a CPU.
     """
     size, done = planned.size, planned.images - planned.left
     memory = size.memory / 1e9

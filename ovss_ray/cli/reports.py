@@ -85,8 +85,8 @@ def _selected(
     - `unfit`: benchmark → reason why these classes cannot be merged or selected in the benchmark
     - `needed`: benchmarks whose confusion cells must be read
 
-    With --buckets, `needed` has all benchmarks. With --merge but without --buckets, `needed` has the benchmarks that
-    are not in `unfit`. Without both options, `needed` is empty.
+    --buckets needs the cells of all benchmarks. --merge needs the cells of the benchmarks that are not in `unfit`.
+    --only needs no cells.
     """
     from ovss_ray.reports import subsets
 
@@ -98,7 +98,7 @@ def _selected(
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
     """Send a report to the trackers in `choices`.
 
-    If an earlier command failed to send the report to another tracker, print that error.
+    The report contains the errors of trackers in earlier commands. Print those of trackers that are not in `choices`.
     """
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display

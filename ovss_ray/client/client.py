@@ -77,8 +77,8 @@ class Client:
     ) -> Found[Regions]:  # fmt: skip
         """Return the regions that the model proposes, largest first, each with its `top` most probable classes.
 
-        For each class, `answer.ranking` lists the `ranked` regions in which the class is most probable. If `ranked` is
-        0, `answer.ranking` is None. Raises OvssError.
+        For each class, `answer.ranking` lists the regions in which the class is most probable. The argument `ranked` is
+        the maximum length of such a list. If `ranked` is 0, `answer.ranking` is None. Raises OvssError.
         """
         fields = [*form.regions(classes, benchmark, model, top, ranked), form.file(photographs.encode(image))]
         return results.regions(Regions.model_validate_json(self._connection.send("POST", "/v1/regions", fields)))

@@ -78,7 +78,8 @@ class Job(Generic[ResultT]):
         `seconds`: longest wait for all images together; None: no limit. If the service is too busy to process an image
         within 10 minutes, an OvssError is yielded for this image.
 
-        Raises NotThere if the service no longer knows the job, OvssError after `seconds` or for other errors.
+        Raises NotThere if the service no longer knows the job. Raises OvssError if not all images are answered within
+        `seconds`, and for other errors.
         """
         begun, number = time.monotonic(), 0
         while number < self.images:

@@ -32,9 +32,10 @@ class Limits(Settings):
     waiting: int = Field(default=64, ge=1)
     """largest number of requests in progress, including queued ones; further requests receive status 429"""
     held: int = Field(default=160_000_000, ge=1)
-    """pixels: largest total size of the decoded images of all requests in progress, at 3 bytes per pixel
+    """pixels: largest sum of height · width over the decoded images of all requests in progress
 
-    A request waits until its image fits into this limit, or until no other image is in memory.
+    A pixel takes 3 bytes of memory. A request waits until its image fits into this limit, or until no other image is in
+    memory.
     """
     seconds: float = Field(default=30.0, gt=0)
     """seconds: longest time from the end of a request's body to its answer

@@ -181,7 +181,8 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
     if isinstance(node, list):
         if not path[0].isdigit() or int(path[0]) >= len(node):
             raise OvssError(
-                f"{source}: index {path[0]!r} out of range: the list has {len(node)} entries, counted from 0"
+                f"{source}: in the part {'.'.join(path)!r} of the path, index {path[0]!r} is out of range: the list "
+                f"has {len(node)} entries. Use the number of an entry, counted from 0"
             )
         return [_put(v, path[1:], value, source) if i == int(path[0]) else v for i, v in enumerate(node)]
     if not isinstance(node, dict | None):

@@ -18,9 +18,9 @@ class Pool(Settings):
 
     "auto" chooses a value from the cluster's resources (see engine/cluster/placement.py):
 
-    - On a cluster with GPUs, a pool that can use a GPU has one worker on every GPU. A batch has 8 images.
-    - On a cluster without GPUs, such a pool has one worker per CPU. A batch has 1 image.
-    - A pool whose stages cannot use a GPU has fewer workers.
+    - If the cluster has GPUs, a pool that can use a GPU has one worker on every GPU. A batch has 8 images.
+    - If the cluster has no GPUs, a pool that could use a GPU has one worker per CPU. A batch has 1 image.
+    - A pool whose stages cannot use a GPU has one worker. Under load, it has up to one worker per four CPUs.
 
     Pools are not part of a run's digest: a run may resume with other resources.
     """
@@ -129,7 +129,11 @@ class RunConfig(Settings):
     wait_for: WaitFor = WaitFor()
     """cluster size to wait for, such as gpus=8,nodes=2; its CPUs and GPUs are requested from an autoscaler"""
     patience: float = Field(default=900.0, ge=0)
-    """seconds: longest wait for the nodes of `wait_for`, and for nodes that an autoscaler can start"""
+    """seconds: longest wait for nodes
+
+    If `wait_for` is set, a run first waits up to `patience` seconds until the cluster has this size. If an
+    autoscaler must then start further nodes for the pools, the run waits up to `patience` seconds again.
+    """
     limits: Limits = Limits()
     """limits of a request to the online service (`ovss serve`); batch runs ignore them"""
 

@@ -21,7 +21,7 @@ from ovss_ray.structures.vocabulary import Vocabulary
 EVERY = "*"
 """Key of the words for all benchmarks without a separate entry"""
 NOTHING = ("", "~", "null")
-"""Texts that mean "no label" in a YAML file: the spellings of YAML's null. The file's labels are read as text."""
+"""Spellings of YAML's null. In a file of words, a label with one of these spellings means "no label"."""
 FORM = "Write one class per line, or `names: [sedan, [suv, jeep]]` and `map: {sedan: car, suv: car}` in YAML"
 
 
@@ -92,10 +92,17 @@ def tidy(name: str) -> str:
 
 
 def listed(value: Any) -> Any:
-    """Return a dict from benchmark name to file or words. The key EVERY stands for benchmarks without an entry.
+    """Return a dict from benchmark name to words. If `value` is None, return None.
 
-    `value` is such a dict, or the path of a file for all benchmarks, or the words for all benchmarks. Words are a
-    Vocabulary, a list of names, or a mapping with the keys of WordList. None is returned unchanged.
+    `value` is a dict from benchmark name to words, or the words for all benchmarks. In the second case, the only key of
+    the result is EVERY. In `value`, words have one of four forms:
+
+    - the path of a file
+    - a list of names
+    - an object of the class Vocabulary (see structures/vocabulary.py)
+    - a mapping with the keys of WordList
+
+    In the result, words are a path or a mapping.
     """
     if isinstance(value, Mapping) and not set(value) & set(WordList.model_fields):
         return {str(name): _entry(entry) for name, entry in value.items()}
@@ -121,7 +128,8 @@ def of_options(options: Sequence[str] | None) -> dict[str, str] | None:
         if key in entries:
             whose = "all benchmarks" if key == EVERY else key
             raise OvssError(
-                f"--vocabulary {option}: {entries[key]} is already the vocabulary of {whose}. Pass only one of them"
+                f"--vocabulary {option}: {entries[key]} is already the vocabulary of {whose}. Pass only one vocabulary "
+                f"for {whose}"
             )
         entries[key] = file
     return entries or None

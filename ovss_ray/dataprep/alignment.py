@@ -26,17 +26,17 @@ LONGEST = 512
 SHORTEST = 64
 """pixels: reduced images with a side below this are not tested."""
 LEAST = 30
-"""pixels: reduced images with fewer pixels than this on label boundaries are not tested."""
+"""Minimum number of pixels on label boundaries. Reduced images with fewer are not tested."""
 FLAT = 0.01
 """Minimum standard deviation of a photograph's edge strengths; photographs below it are not tested."""
 REACH = 64
-"""pixels of reduced images: largest tested shift of the labels; in small images, a quarter of the shorter side."""
+"""Largest tested shift of the labels, in pixels of reduced images. In small images: a quarter of the shorter side."""
 SLACK = 1
-"""pixels of reduced images: largest distance at which a label boundary agrees with an edge."""
+"""Largest distance at which a label boundary agrees with an edge, in pixels of reduced images."""
 NEAR = 6
-"""pixels of reduced images: `fit` compares a shift with all shifts that are more than this distance away."""
+"""Distance in pixels of reduced images. `fit` compares a shift with all shifts that are farther away."""
 SURROUNDINGS = 24
-"""pixels of reduced images: side of a square around a pixel. The contrast in it normalises the edge strength."""
+"""Side of a square around a pixel, in pixels of reduced images. Its contrast normalises the edge strength."""
 FITS = 3.5
 """Standard deviations: minimum median `fit` of transformed labels to report a fault. GAIN and WINS apply, too."""
 FITS_SHIFTED = 5.0
@@ -46,7 +46,7 @@ GAIN = 2.5
 WINS = 0.8
 """Minimum share of images in which transformed labels fit better than unchanged labels, to report a fault."""
 TOGETHER = 6
-"""From this number of images on, FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER also suffice to report a fault."""
+"""Minimum number of images for a second rule: FITS_TOGETHER, GAIN_TOGETHER and WINS_TOGETHER together show a fault."""
 FITS_TOGETHER = 1.5
 """Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
 GAIN_TOGETHER = 6.0
@@ -64,9 +64,9 @@ SHIFT_TOGETHER = 8.0
 STRANGERS = 24
 """Maximum number of compared images. Each photograph is compared with the labels of the other compared images."""
 STRANGER_FITS = 6.0
-"""Standard deviations: minimum `fit` of a photograph to the labels of another image, for the test of SEVERAL."""
+"""Standard deviations: minimum `fit` to suspect that the labels of another image belong to a photograph."""
 SEVERAL = 0.15
-"""Minimum share of photographs that fit another image's labels better than their own by GAIN, to report a fault."""
+"""Minimum share of photographs that fit another image's labels clearly better than their own, to report a fault."""
 ALL_ALIKE = 3
 """Minimum number of label files for the test whether all of them are equal."""
 MANY = 8
@@ -123,7 +123,7 @@ class Alternative:
 
 
 def trace(image: np.ndarray, truth: np.ndarray, address: str = "", orientation: int = 1) -> Edges | None:
-    """Return edges of an image (H, W, 3) uint8 and boundaries of labels (H, W) uint16; None if not testable."""
+    """Find edges in `image` (H, W, 3) uint8 and label boundaries in `truth` (H, W) uint16; None if not testable."""
     stride = max(1, -(-max(truth.shape) // LONGEST))
     labels = np.asarray(Image.fromarray(_boundaries(truth)).reduce(stride))
     if min(labels.shape) < SHORTEST or labels.sum(dtype=np.int64) < 255 * LEAST:
@@ -198,7 +198,7 @@ def verdict(traced: Sequence[tuple[int, Edges]]) -> Iterator[Fault]:
 
 
 def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iterator[Alternative]:
-    """Yield an alternative with labels turned by the EXIF orientation, and an alternative per entry of MIRRORED."""
+    """Yield an alternative with labels turned by the EXIF orientation, and others with mirrored or turned labels."""
     turned = [at for at, (_, edges) in enumerate(traced) if edges.orientation in UPRIGHT]
     undone = {at: UPRIGHT[traced[at][1].orientation] for at in turned}
     yield _alternative(STORED, "a labelling tool that ignores EXIF: turn the label files too", traced, baseline, undone)
@@ -210,7 +210,7 @@ def _mirrored(traced: Sequence[tuple[int, Edges]], baseline: np.ndarray) -> Iter
 def _alternative(
     error: str, cause: str, traced: Sequence[tuple[int, Edges]], baseline: np.ndarray, undone: dict[int, Symmetry]
 ) -> Alternative:
-    """Return the fits of transformed labels. `undone`: index of an image in `traced` → symmetry for its labels."""
+    """Return the fits of transformed labels. `undone` is a dict: index in `traced` → transformation of the labels."""
     fitting = {
         at: undo for at, undo in undone.items() if undo(traced[at][1].labels).shape == traced[at][1].labels.shape
     }

@@ -50,7 +50,7 @@ def unpack(archive: Archive, root: Path, progress: "Progress") -> None:
     - the disk is too small
     - the archive is damaged; the archive is then renamed
 
-    Only a damaged archive may be noticed after some of its files have been written.
+    In the first three cases, no file is written. If the archive is damaged, some files may already have been written.
     """
     file = archive.path(root)
     try:

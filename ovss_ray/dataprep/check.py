@@ -163,7 +163,7 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 
 
 def spread(number: int, most: int) -> list[int]:
-    """Return the positions 0 to `number` - 1: all, or if `number` exceeds `most`, evenly spread pairs (i, i + 1)."""
+    """Return the positions below `number`. If there are more than `most`, return `most`, in spread pairs (i, i + 1)."""
     if number <= most:
         return list(range(number))
     starts = (pair * number // (most // 2) for pair in range(most // 2))

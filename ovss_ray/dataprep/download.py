@@ -197,7 +197,7 @@ def _receive(session: requests.Session, archive: Archive, part: Path, progress: 
 
 
 def _part(path: Path) -> Path:
-    """Return the path of the partial file while `path` is being downloaded."""
+    """Return the path of the temporary file that holds the data of an incomplete download of `path`."""
     return path.with_name(f"{path.name}.part")
 
 

@@ -28,7 +28,7 @@ class Seen:
     look: ClassStats | None = None
     edges: Edges | None = None
     part: str = ""
-    """class of a few-shot episode (see Item.part); empty if the image is no episode"""
+    """name of the only class to segment in this image, in a few-shot benchmark; "" in other benchmarks"""
     palette: Shown | None = None
     """palette of the label file; None if the file has no palette, and always None for built-in benchmarks"""
 

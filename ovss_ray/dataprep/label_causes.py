@@ -21,7 +21,9 @@ FEW_CLASSES = 4
 BRIGHT = (255, 65535)
 """Values of a white pixel in files of 8 and 16 bits."""
 PLAIN = 1000
-"""Factor in Cityscapes' instance ids. For example, 26002 is instance 2 of class 26. An id below 1000 is a class."""
+"""Factor in Cityscapes' instance ids, which are 1000 · class + number of the instance.
+
+For example, 26002 is instance 2 of class 26. An id below 1000 is a plain class, without the number of an instance."""
 INSTANCES = {256: "KITTI", PLAIN: "Cityscapes, KITTI MOTS"}
 """Factor → names of the data sets whose instance ids are factor · class + number of the instance."""
 SMEARED = 0.9

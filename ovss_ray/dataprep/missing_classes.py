@@ -20,10 +20,10 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels, 0 to 1, to report as a sure fault that "background" never occurs.
+"""Minimum share of ignored pixels for a sure fault, if "background" never occurs in a few label files.
 
-This limit is for fewer than ENOUGH label files. With ENOUGH or more files, one ignored pixel suffices. If too few
-pixels are ignored, the fault is only possible. The limit is used if the first class has a name in REST.
+The share is from 0 to 1. A few label files are fewer than ENOUGH. With ENOUGH or more label files, one ignored pixel
+suffices for a sure fault.
 """
 FEW_CLASSES = 4
 """Maximum number of a benchmark's classes for which `taken_away` reports a missing last class as a sure fault."""
@@ -173,10 +173,11 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return True if a missing class is a sure fault, False for a possible fault, None for no fault.
+    """Return whether the number of ignored pixels shows that the absence of a class is a fault.
 
-    If `step` is 1, the first class is missing. If `step` is −1, the last class is missing, and the result is None.
-    If the result is None, only the votes of `plausibility` can indicate a fault.
+    True means surely a fault, and False means possibly a fault. None means that ignored pixels show nothing.
+
+    If `step` is 1, the first class is absent. If `step` is −1, the last class is absent, and the result is always None.
     """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]

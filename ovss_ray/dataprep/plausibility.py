@@ -58,9 +58,14 @@ BAD = 0.5
 GOOD = 0.75
 """Another order or shift of the labels is suggested only if at least this share of the votes supports it."""
 BETTER = 0.3
-"""To suggest another order or shift, its share of votes must exceed the unchanged labels' share by at least this."""
+"""Minimum lead in share of votes over the unchanged labels, to suggest another order or shift.
+
+For example, if the unchanged labels have the share 0.5, another order is suggested from the share 0.8 on."""
 NEAR = 0.1
-"""Explanations within this difference of the best share of votes are candidates. The most common one is suggested."""
+"""Explanations whose share of votes is at most this much below the best share are candidates.
+
+If there are several candidates, the mistake that people make most often is suggested.
+"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,11 @@ class PlausibilityTest:
         self.green = np.array([bool(synonyms & GREEN) for synonyms in words])
 
     def votes(self, looks: Sequence[ClassStats], meaning: np.ndarray) -> tuple[float, int]:
-        """Return the share of votes that support a meaning of the labels, and the number of votes."""
+        """Return the share of votes that support a hypothesis on the labels, and the number of votes.
+
+        `meaning`: the hypothesis, (K,) int64. Element i is the index of the class that pixels with the label i show;
+        -1: no class. Without votes, the share is 1.
+        """
         image_votes = [self._image_votes(stats, meaning[stats.labels]) for stats in looks]
         every = np.concatenate([np.zeros(0, bool), *image_votes])
         return float(every.mean()) if len(every) else 1.0, len(every)
@@ -128,8 +137,11 @@ class PlausibilityTest:
     def verdict(self, looks: Sequence[ClassStats], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
         """Return a list with one fault if the labels do not match their names; else an empty list.
 
-        `orders`: name of another class order → meaning of the labels in this order (see the module), K class indices.
-        `Fault.sure` is False if there are fewer votes than SOME or MANY requires.
+        `orders`: name of another class order → K class indices. In this order, the label i stands for the class whose
+        index is element i.
+
+        If another order or shift of the labels fits better, `Fault.sure` is True from SOME votes on. If none fits
+        better, `Fault.sure` is True from MANY votes on.
         """
         unchanged = np.arange(len(self.names))
         share, count = self.votes(looks, unchanged)

@@ -26,4 +26,4 @@ MIRRORED: dict[str, Symmetry] = {
     "turned by 90° to the right": UPRIGHT[8],
     "transposed and turned by 180°": UPRIGHT[7],
 }
-"""Description of an error in label files → symmetry that undoes it. Symmetries that swap axes need square images."""
+"""Description of an error in label files → symmetry that undoes the error."""

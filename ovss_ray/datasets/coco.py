@@ -149,7 +149,7 @@ def items_instances(labels: tuple[int, ...], empty: bool, root: str, split: str)
 
 
 instances = partial(coco_json.decode, {category: label for label, category in enumerate(THINGS)})
-"""Function that decodes the instances of an image; arguments: its item, and the bytes of its annotations."""
+"""Function that decodes the instances of an image. The arguments are an Item, and the bytes of the annotations."""
 
 
 def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
@@ -158,7 +158,11 @@ def truth_of_instances(item: Item, data: bytes) -> np.ndarray:
 
 
 def prepare_panoptic(root: str, split: str, out: str | None) -> list[Step]:
-    """List the conversions from panoptic PNGs to label files. If `out` is given, photographs are copied there, too."""
+    """Return the steps that convert panoptic PNGs to label files.
+
+    If `out` is None, the label files are written to the folder of the data set. If `out` is a path, the label files are
+    written below `out`, and further steps copy the photographs to `out`.
+    """
     folder = split_folder(split, SPLITS)
     layout = (folder, f"panoptic_{folder}", f"annotations/panoptic_{folder}.json")
     photographs, segments, annotations = below(root, "coco", [layout], GET_PANOPTIC)

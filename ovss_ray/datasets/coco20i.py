@@ -130,8 +130,8 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs are listed under the key {invalid[0]!r} (class number − 1), which must be "
-            f"missing or empty in this file. Replace the file. {GET_LISTS}"
+            f"{uri}: photographs are listed under the key {invalid[0]!r}, but no class that belongs in this file has "
+            f"this key. The key of a class is its number − 1. Replace the file. {GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():

@@ -76,13 +76,13 @@ def _folder(root: str, base: str, name: str) -> str:
 
 
 def _photograph(folders: Mapping[str, str], image: Mapping[str, Any]) -> str:
-    """Return the address of an image's photograph, from the end of its URL, such as val2017/000000000139.jpg."""
+    """Return the address of an image's photograph. It ends like the image's URL: val2017/000000000139.jpg."""
     folder, name = image["coco_url"].split("/")[-2:]
     return files.join(folders[folder], name)
 
 
 instances = partial(coco_json.decode, {number: number - 1 for number in range(1, CLASSES + 1)})
-"""Function that decodes the instances of an image; arguments: its item, and the bytes of its annotations."""
+"""Function that decodes the instances of an image. The arguments are an Item, and the bytes of the annotations."""
 
 
 def truth(item: Item, data: bytes) -> np.ndarray:

@@ -10,7 +10,7 @@ Segmentation", BMVC 2017.
 
 An episode is a photograph and one class to segment in it. `2007_000033__01` is class 1 in photograph 2007_000033.
 The folds have 346, 451, 725 and 346 episodes, in 345, 433, 587 and 326 photographs. An episode's vocabulary is
-"background", the class, and the 39 stuff classes of voc:21. A pixel that is predicted as a stuff class is background.
+"background", the class, and 39 names of stuff, such as "sky". A pixel that is predicted as stuff is background.
 In the truth, everything but the class is background, including objects of other classes. If no pixel of the truth has
 the class, all pixels of the episode are ignored, as in Fusioner.
 
@@ -19,7 +19,7 @@ maps have the names of the episodes, the stage `predictions` reads them without 
 
 The mIoU in papers is the mean IoU of the fold's classes over all episodes. metrics/episodes.py computes this mIoU and
 FB-IoU. The metric `miou` of our report also averages over background; papers do not report this figure. A method that
-segments one class at a time gets "background" and the class, without the stuff classes; the report states this.
+segments one class at a time gets "background" and the class, without the names of stuff; the report states this.
 The benchmark name `pascal5i` selects all four folds.
 
 Every episode is evaluated once, at the size of its label file, as in Fusioner with the option
@@ -75,8 +75,9 @@ def items(fold: int, root: str, split: str, ids: Sequence[str] | None = None) ->
 def training_items(fold: int, root: str, lists: Literal["hsnet", "fusioner"] = "hsnet") -> Paired:
     """List the training pairs of a fold: photographs and classes in the training lists of the other three folds.
 
-    The photographs may also show classes of the fold itself. The pixels of these classes are background. HSNet's four
-    lists have 13,680 pairs. Fusioner's lists have 15,555 pairs, which include HSNet's. Most pairs have no label file in
+    The photographs may also show classes of the fold itself. The pixels of these classes are background. `lists`
+    selects the lists of HSNet or Fusioner. HSNet's lists of all four folds have 13,680 pairs together. Fusioner's lists
+    of all four folds have 15,555 pairs together, which include HSNet's pairs. Most pairs have no label file in
     SegmentationClass, so only SegmentationClassAug is read. Raises OvssError if a list, a photograph or a label file is
     missing.
     """

@@ -135,7 +135,11 @@ def items_json(root: str, split: str) -> Items:
 
 
 def prepare_json(root: str, split: str, out: str | None) -> list[Step]:
-    """List the conversions from masks in JSON to label files. If `out` is given, photographs are copied there, too."""
+    """Return the steps that convert masks in JSON to label files.
+
+    If `out` is None, the label files are written to the folder of the data set. If `out` is a path, the label files are
+    written below `out`, and further steps copy the photographs to `out`.
+    """
     split = split_folder(split, {"train": "train", "val": "val"})
     photographs, annotations = below(root, FOLDER, [("JPEGImages", JSON)], GET_JSON)
     base = files.join(out, FOLDER) if out else photographs.removesuffix("/JPEGImages")

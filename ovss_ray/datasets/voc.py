@@ -8,8 +8,9 @@ Labels are read from `SegmentationClass`, as in FC-CLIP and ODISE. If that folde
 read, as in SAN, OVSeg and CAT-Seg. `SegmentationClassAug` has the same labels without the palette, as its author states
 in https://github.com/DrSleep/tensorflow-deeplab-resnet/issues/186. `SegmentationClassAug` also has labels of 9118
 photographs that are not in VOC's val. These photographs are for training. If both folders exist, `ovss check voc:20`
-compares the labels of both folders for each image that it reads. Label maps made from SBD's .mat files have
-no outlines. Results with such label maps are not comparable. Three vocabularies are common:
+compares the labels of both folders for each image that it reads. The data set SBD (Semantic Boundaries Dataset) has
+other labels of VOC's photographs, in .mat files. Label maps made from SBD's files have no outlines. Results with such
+label maps are not comparable. Three vocabularies are common:
 
 voc:20     things only: background pixels are ignored (SAN, OVSeg, CAT-Seg, FC-CLIP: "PAS-20", "VOC-20")
 voc:20b    background is the 21st label, and the vocabulary is the 59 names of PASCAL-Context. A pixel is background if

@@ -27,7 +27,7 @@ from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 
 PARTS = 256
-"""Approximate number of record files of a run of up to PARTS² images. Files of larger runs have PARTS images each."""
+"""Maximum number of images in one file of records. A run of up to PARTS² images has about PARTS files at most."""
 ROUNDS = 3
 """Number of consecutive rounds (attempts at the remaining images) without a finished image, after which a run fails."""
 
@@ -110,8 +110,7 @@ def _finish(
 
     A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
     are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS rounds in succession
-    finish no image. If Ray does not restart dead workers, each death ends a round. This raises the limit to
-    max(ROUNDS, max_deaths + 2) rounds.
+    finish no image. If Ray did not restart a dead worker in the last round, the limit is max(ROUNDS, max_deaths + 2).
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)

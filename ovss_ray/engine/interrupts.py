@@ -59,9 +59,9 @@ def ends_process() -> Iterator[None]:
 def left_connected() -> bool:
     """Return True if an interrupt is ending this process: the caller must then leave its connection to Ray open.
 
-    The result is True in a call while the interrupt is handled, and in all later calls. `leave` exits without Ray's
-    clean-up, which would end the raylet of this machine. Without the raylet, a thread that still uses Ray would end
-    this process with status 1.
+    Only a call in an `except` or `finally` block can notice the interrupt. After a call has returned True, all later
+    calls also return True. `leave` then exits without Ray's clean-up, which would end the raylet of this machine.
+    Without the raylet, a thread that still uses Ray would end this process with status 1.
     """
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected

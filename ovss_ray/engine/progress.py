@@ -35,7 +35,7 @@ class Progress(Protocol):
     deaths: int
     """number of workers that have died"""
     redone: int
-    """number of restarts of images because of dead workers (see Status.redone)"""
+    """number of times that an image was processed again because a worker had died (see Status.redone)"""
 
     def watch(self, plan: RunPlan, todo: pa.Table) -> AbstractContextManager[None]:
         """Return a context manager that encloses the whole run. `todo`: manifest rows of the images to evaluate."""

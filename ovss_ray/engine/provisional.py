@@ -33,7 +33,9 @@ FEWEST = 10
 ERRORS = 2.0
 """Half of the interval's width, in standard errors. The interval covers about 95 % of a normal distribution."""
 MANY = 2.0**60
-"""Number m of photographs for which `class_sums.widened` changes no value: its factor √(m / (m − 1)) is 1."""
+"""Fictitious number of photographs, for which `class_sums.widened` changes no value.
+
+For m photographs, `class_sums.widened` has the factor √(m / (m − 1)). For m = MANY, the factor is rounded to 1."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,9 @@ class GroupSums:
 def _sums(cells: np.ndarray) -> ClassSums:
     """Return the ClassSums of R resamples. `cells`: (R, 3, L), the three pixel counts per label (see GroupSums.cells).
 
-    The sums for the mIoU per image are 0, since they are not used. The number of photographs is MANY, so
-    class_sums.widened changes no value. It corrects a bias of the bootstrap, which a jackknife does not have.
+    The sums for the mIoU per image are 0, since they are not used. `class_sums.widened` corrects a bias of the
+    bootstrap. A jackknife does not have this bias. Therefore the number of photographs is set to MANY, for which
+    `class_sums.widened` changes no value.
     """
     none = np.zeros(len(cells), np.int64)
     return ClassSums(cells[:, 0], cells[:, 1], cells[:, 2], none, none, np.full(cells.shape[2], MANY), int(MANY))

@@ -16,7 +16,9 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 AT_ONCE = 8
-"""Maximum number of pieces of work in one Ray task. One task per piece would be slow: each task takes milliseconds."""
+"""Maximum number of pieces of work in one Ray task.
+
+Ray needs some milliseconds to start a task. With one task per piece, this time would be lost for every piece."""
 
 
 def scattered(

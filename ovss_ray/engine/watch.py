@@ -29,9 +29,10 @@ If Ray has not restarted the workers of a dead node within the same time, they c
 STALL = 3
 """Factor: a run counts as hung after STALL × deadline seconds (at least START) without a started or finished image."""
 READER = 5.0
-"""Maximum seconds to wait for the thread that reads the receipts of a failed round.
+"""Maximum seconds to wait for the end of a thread after a round has failed.
 
-A round is an attempt to evaluate the remaining images (see evaluate.ROUNDS)."""
+A round is an attempt to evaluate the remaining images (see evaluate.ROUNDS). In each round, a thread of the driver
+process reads the results of the workers."""
 START = 60.0
 """Minimum seconds without a started or finished image before a run counts as hung.
 
@@ -76,10 +77,10 @@ class Watch:
         return status
 
     def _answer(self, call: Any) -> Any:
-        """Return the ledger's answer to a call; None if the cluster does not answer.
+        """Return the ledger's answer to a call; None if the head node of the cluster accepts no connections.
 
-        On a busy machine, or while many workers start, an answer may take minutes. The wait lasts while the head node
-        accepts connections, at most `patience` seconds. Raises Lost after that time, or if the ledger was lost.
+        On a busy machine, or while many workers start, an answer may take minutes. Raises Lost if the head node accepts
+        connections, but the ledger has not answered for `patience` seconds. Also raises Lost if the ledger was lost.
         """
         begun = time.monotonic()
         while True:
@@ -156,7 +157,7 @@ class Watch:
 
 
 def _left_by(worker: str, node: str) -> str:
-    """Return the trace that faulthandler wrote when a worker's last process died; "" if the worker's node is dead."""
+    """Return the trace that faulthandler wrote on `node` at a worker's latest death; "" if the node is dead."""
     on_node = NodeAffinitySchedulingStrategy(node, soft=False)
     task: Any = ray.remote(num_cpus=0, max_retries=0)(evidence).options(scheduling_strategy=on_node)
     with suppress(RayError):

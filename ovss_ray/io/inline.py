@@ -30,8 +30,8 @@ def content(uri: str) -> bytes:
         return zlib.decompress(base64.urlsafe_b64decode(uri.rpartition("/")[2]))
     except (binascii.Error, zlib.error) as failure:
         raise OvssError(
-            f"{shown(uri)}: damaged content ({failure}). Delete the manifest, which stores this content, and run the "
-            "same command again"
+            f"{shown(uri)}: damaged content ({failure}). The file manifest.parquet in the run folder stores this "
+            "content. Run the evaluation again to rewrite the file"
         ) from failure
 
 

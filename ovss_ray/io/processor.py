@@ -15,7 +15,7 @@ The speed was measured with SAN (perf/RESULTS.md).
 def lacks_bf16() -> bool:
     """Return whether the processor lacks bfloat16 instructions, according to its flags in /proc/cpuinfo.
 
-    If there are no such flags, as on systems other than Linux, return False.
+    Return False if /proc/cpuinfo is missing, as on systems other than Linux, or if it lists no flags at all.
     """
     try:
         lines = CPUINFO.read_text().splitlines()

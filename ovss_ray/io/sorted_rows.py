@@ -68,7 +68,7 @@ class Rows(Generic[T]):
 
 
 def row(*values: Any) -> tuple[Any, ...]:
-    """Return the values of a row as a tuple. Rows with `make=row` yield tuples."""
+    """Return the arguments as a tuple. An object of the class Rows with the argument `make=row` yields tuples."""
     return values
 
 

@@ -17,9 +17,9 @@ _OTHER_NUMBER = re.compile(r"[-+]?0[0-7_]*[0-7]|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+
 def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
     """Read YAML to plain data; `source` is its name in messages. Raises OvssError for invalid YAML.
 
-    Keys become strings: `on`, `no`, `1` and `2024-01-01` are kept as they are written. `text` is a list of top-level
-    keys. All values below these keys become strings, too, at any depth. If the YAML is a list and
-    `text` is not empty, all values become strings.
+    Keys become strings: `on`, `no`, `1` and `2024-01-01` are kept as they are written. The argument `text` names
+    top-level keys whose values become strings, too, at any depth. If the top level of the YAML is a list instead of a
+    mapping, it has no keys. In this case, all values become strings, unless `text` is empty.
     """
     try:
         loader = _Loader(data)

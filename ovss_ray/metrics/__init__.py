@@ -31,6 +31,7 @@ For groups of labels, such as things and stuff, a metric may define `Partial.of_
 For bootstrap intervals, the metric `confusion` and metrics derived from it may define
 
     Resampled       class `Resampled(sums, of_all)` for R resamples. Both arguments are `class_sums.ClassSums`.
+                    `sums`: one row per resample. `of_all`: one row, with the sums over all images.
                     Method: `result()` → (R,) arrays. Optional: `per_label()` → (R, L), `of_group(labels)` → (R,)
 
 A metric of this package may instead be derived from the sum of another metric. A derived metric has no measurements
@@ -39,10 +40,10 @@ and no column in the records, so finished runs have it too. Instead of reads, sc
     derives     name of the metric from whose sum it is computed
     needs       name of a further input, such as "relations" (see runs.relations), which the option --relations reads.
                 The input "fold" has no option, since the benchmark of a few-shot fold provides it (reports.totals)
-    Result      class `Result(partial, input)` with `result()`; optional: `per_label()`, `of_group()` and `counted()`
-
-A derived metric without a further input defines `on_request = True` instead of `needs`. The command
-`ovss report RUN --metrics NAME` computes such a metric as `Result(partial)`.
+    on_request  True if there is no further input. The metric then does not define `needs`. Only the command
+                `ovss report RUN --metrics NAME` computes the metric. A config cannot list it.
+    Result      class `Result(partial, input)`, or `Result(partial)` if there is no further input. It has the method
+                `result()`; optional: `per_label()`, `of_group()` and `counted()`
 
 Values are percent; NaN stands for a value that cannot be computed. A module whose name begins with an underscore is
 not a metric. A metric's module imports neither other metrics nor Ray.
@@ -70,7 +71,7 @@ FOLD = "fold"
 
 _OF_CLASS, _OF_GROUP, _COUNT = " of each class", " of groups", " among its counts"
 _RESERVED = {(_OF_CLASS, "name"): "the report", (_OF_GROUP, "labels"): "the report", (_OF_GROUP, "pooled_iou"): MAIN}
-"""Pair (part of the report, key) → its owner. A user's metric must not have a value with such a pair (see `_keys`)."""
+"""(part of the report, key) → what uses the key. A user's metric must not use the key in the same part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +292,7 @@ def refuse_unsearched(names: Iterable[str], federated: Mapping[str, bool]) -> No
 
 
 def _keys(metric: Table) -> list[tuple[str, str]]:
-    """Return a pair (part of the report, key) for each value of a metric: ("", "miou") is in the main table."""
+    """Return the pairs (part of the report, key) of a metric's values. In ("", "miou"), "" means the main table."""
     of_group = {**metric.group_headings, **metric.group_counts}
     kinds = {"": metric.headings, _OF_CLASS: metric.class_headings, _OF_GROUP: of_group, _COUNT: metric.counts}
     return [(kind, key) for kind, keys in kinds.items() for key in keys]

@@ -109,11 +109,11 @@ def distinct(table: np.ndarray, touched: np.ndarray) -> int:
 def collect(
     table: np.ndarray, touched: np.ndarray, truths: np.ndarray, predictions: np.ndarray, pixels: np.ndarray
 ) -> None:
-    """Write row, column (or NONE) and pixels of each non-zero cell to the last three arguments. Clear the table.
+    """Write the non-zero cells of the table, except the row of IGNORE, to the last three arguments. Clear the table.
 
-    The row of IGNORE is left out. To avoid a branch, zero cells are written, too, and the next cell overwrites them.
-    Therefore the arrays are longer by one than the number of non-zero cells. Until a row is complete, the upper half of
-    each number in `pixels` is the cell's column.
+    For each cell, `truths` gets the row, `predictions` gets the column or NONE, and `pixels` gets the number of pixels.
+    To avoid a branch, zero cells are written, too, and the next cell overwrites them. Therefore each of the three
+    arrays must be longer by one than the number of non-zero cells.
     """
     labels = table.shape[0] - 1
     n = np.uintp(0)  # unsigned: a signed index is tested each time for being negative

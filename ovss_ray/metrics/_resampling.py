@@ -1,9 +1,10 @@
 """mIoU and related metrics in bootstrap resamples, defined as in confusion.py and vectorised over resamples.
 
-Values vary too little between resamples, above all the value of a label that occurs in few photographs. Therefore
-`class_sums.widened` enlarges the difference between a value in a resample and the value over all images. For a label,
-the factor depends on the effective number of photographs with the label. For metrics over all pixels or images, the
-factor depends on the number of all photographs. Means over labels are computed from the widened values.
+Values vary less between resamples than between independent sets of photographs. The gap is largest for a label that is
+in few photographs. Therefore `class_sums.widened` corrects each value of a resample. The difference from the value over
+all images is multiplied by a factor above 1. For a label, the factor depends on ClassSums.effective, a measure of the
+number of photographs with the label. For metrics over all pixels or images, the factor depends on the number of all
+photographs. Means over labels are computed from the widened values of the labels.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ from ovss_ray.structures.class_sums import ClassSums, fixed_mean, fixed_sum, per
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Metrics of R resamples. All means are over the same labels: those in the truth of at least one image."""
+    """Metrics of R resamples. For a metric that is a mean over labels, the labels are the same in every resample.
+
+    If the truth of a resample lacks one of these labels, the label's value over all images is used instead.
+    """
 
     sums: ClassSums
     """sums over the images of each resample: R rows"""

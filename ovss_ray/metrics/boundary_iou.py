@@ -35,7 +35,8 @@ class_headings = {"boundary_iou": "boundary IoU"}
 def measure(question: Question, truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
     """Return the number of boundary pixels of each label in truth, prediction and both (see label_counts.SCHEMA).
 
-    `truth` and `prediction` have the same size (H, W). `truth` has labels or IGNORE; `prediction` has classes or NONE.
+    `truth` and `prediction` have the same size (H, W). `truth` has label indices or IGNORE. `prediction` has class
+    indices or NONE. `question` maps class indices to label indices.
     """
     named = np.where(truth == IGNORE, np.uint16(NONE), question.labelled(prediction))
     width = contours.reach(truth.shape)

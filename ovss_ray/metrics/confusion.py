@@ -191,7 +191,8 @@ class Partial:
     def pooled_iou(self, labels: Sequence[int]) -> float:
         """Return Σ tp / Σ union of some labels in percent; NaN if none of them has pixels in the truth.
 
-        FB-IoU in HSNet (common/logger.py) contains the pooled IoU of all classes. See metrics/episodes.py.
+        FB-IoU in HSNet (common/logger.py) is the mean of two values: the pooled IoU of all classes, and the IoU of the
+        background. See metrics/episodes.py.
         """
         subset = list(labels)
         hits, truth, called = (int(of[subset].sum()) for of in (self.hits, self.truth_pixels, self.prediction_pixels))

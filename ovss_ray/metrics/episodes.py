@@ -11,10 +11,14 @@ c whose truth contains c:
     fold_miou_hsnet   sum of I₁[c] / U₁[c], divided by the number of classes of the fold, as in HSNet and LSeg
     fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁: sums over the classes, as in Fusioner and HSNet
 
-The labels of a fold's benchmark are the classes of the fold, then background. Each episode uses only its class and the
-background. So all sums are computed from one confusion matrix of the fold. If the truth of an episode has no pixel of
-its class, the whole truth is IGNORE. No pixel of such an episode is counted, and the report states the number of such
-episodes. All sums are int64. Fusioner's code sums in float32, which loses pixels above 2²⁴. Values are percent.
+The labels of a fold's benchmark are the classes of the fold, then background. All sums are computed from the sum of the
+confusion matrices of all episodes. Only episodes of c have pixels of c. Therefore the row and the column of c in this
+sum give I₁[c] and U₁[c]. Let P be the number of counted pixels of all episodes. Then Σ I₀ = P − Σ U₁, and
+Σ U₀ = P − Σ I₁.
+
+If the truth of an episode has no pixel of its class, the whole truth is IGNORE. No pixel of such an episode is counted,
+and the report states the number of such episodes. All sums are int64. Fusioner's code sums in float32, which loses
+pixels above 2²⁴. Values are percent.
 """
 
 from dataclasses import dataclass
@@ -90,8 +94,12 @@ class Result:
     def counted(self) -> dict[str, int]:
         """Return the numbers of episodes and of classes, by name.
 
-        `episodes`: episodes whose truth has a pixel of their class. `without_foreground`: all other measured episodes.
-        `classes_seen`: classes with such a pixel in an episode. `classes_of_fold`: all classes of the fold.
+        An episode is counted if its truth has a pixel of the class to segment.
+
+        - `episodes`: counted episodes
+        - `without_foreground`: measured episodes that are not counted
+        - `classes_seen`: classes with a counted episode
+        - `classes_of_fold`: all classes of the fold
         """
         return {
             "episodes": self.total.images,
@@ -116,7 +124,8 @@ class Resampled:
     def result(self) -> dict[str, np.ndarray]:
         """Return all values by name, (R,) float64 percent; NaN if no episode of the run is counted.
 
-        In a resample without a counted episode, `fb_iou` is NaN, and the other values equal the values of the run.
+        If a resample has no counted episode of a class, the IoU of the class in the run is used. If a resample has no
+        counted episode of any class, `fb_iou` is NaN.
         """
         resampled, of_all = (percent(of.hits[:, :-1], of.union[:, :-1]) for of in (self.sums, self.of_all))
         iou = widened(resampled, of_all, self.sums.effective[:-1])

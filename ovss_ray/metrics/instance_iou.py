@@ -113,7 +113,8 @@ class Partial:
 def per_image(records: pa.StructArray) -> dict[str, np.ndarray]:
     """Return the mean IoU of each record's instances, (n,) float64 percent.
 
-    The mean is NaN for a null, such as that of a failed image, and for an image without instances.
+    The mean is NaN for a record that is null, for example because the image failed. It is also NaN for an image
+    without instances.
     """
     means = np.full(len(records), np.nan)
     for i, record in enumerate(records.to_pylist()):

@@ -13,7 +13,8 @@ of pixels in the label file. The limits are those of COCO (Lin et al., ECCV 2014
 IGNORE is no label, but it separates regions. Pixels without a predicted label (NONE) are wrong. Counts are summed over
 all images. A size without regions has no value. Values are percent.
 
-This metric needs the label maps. It cannot be derived from finished records, which contain no regions.
+This metric needs label maps, so it is measured during a run. It cannot be added to a finished run, because the records
+of other metrics contain no regions.
 """
 
 from dataclasses import dataclass

@@ -23,7 +23,9 @@ from ovss_ray.structures.question import Question
 WIDTHS = (1, 2, 4, 8, 16)
 """Widths of the bands in pixels. Each band contains all narrower bands."""
 _PLACES = np.searchsorted(WIDTHS, np.arange(WIDTHS[-1] + 1))
-"""Distance of a pixel from a contour → index in WIDTHS of its narrowest band. For example, 3 → 2: WIDTHS[2] is 4."""
+"""Index in WIDTHS of the narrowest band that contains a pixel, for each distance of the pixel from a contour.
+
+A pixel at distance 3 is in the bands of widths 4, 8 and 16. The narrowest of them is WIDTHS[2], so _PLACES[3] is 2."""
 
 on_request = True
 reads = ("truth", "prediction")

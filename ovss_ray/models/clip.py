@@ -100,9 +100,10 @@ class Stem(nn.Module):
         return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return features (B, C, h / 2ⁱ, w / 2ⁱ) after each convolution i ≥ 1 of stride 2.
+        """Return the maps of features after the convolutions of stride 2, one map per convolution.
 
-        The last features are taken after the residual blocks.
+        The map after convolution i, counted from 1, is (B, C, h / 2ⁱ, w / 2ⁱ). The last map has also passed through the
+        residual blocks.
         """
         x, maps = images.contiguous(memory_format=torch.channels_last), []
         for shrink, norm in zip(self.shrink, self.norms, strict=True):
@@ -193,8 +194,9 @@ class WholeImageTower(ImageTower):
         )
 
     def encode(self, patches: Tensor, after: After | None = None) -> Tensor:
-        """Return embeddings (B, D), not normalised, of projected patches (B, width, h', w').
+        """Return the embeddings (B, D), not normalised, of images or regions.
 
+        `patches` (B, width, h', w') are the features of patches before the transformer, such as the output of `conv1`.
         `after` may change the tokens (B, h'·w' + 1, width) between two blocks. The class token is last, so that the
         last block can compute it alone.
         """

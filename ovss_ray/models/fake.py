@@ -20,7 +20,7 @@ from ovss_ray.models import checkpoint, text, zoo
 from ovss_ray.models.clip import TextTower
 
 WORDS = ("sky", "building", "road", "tree", "car", "person", "dog", "chair", "window", "water")
-"""Class names over which `recentre_words` computes the mean"""
+"""Class names. `recentre_words` embeds prompts with these names, and averages their features."""
 
 
 def write(name: str, path: str | Path, seed: int = 0) -> None:

@@ -61,7 +61,7 @@ class NetworkConfig(Settings):
         return (self.weights,)
 
     def network_key(self) -> str:
-        """Return a key of the loaded network. Stages of one worker with equal keys may share a network."""
+        """Return a key of the loaded network. Stages in the same worker may share a network if their keys are equal."""
         paths = [str(path) for path in self.files()]
         return repr((self.family, self.variant, paths, self.resolved_device(), self.precision, self.exact))
 
@@ -115,7 +115,10 @@ class WithClassifiers:
         return str(digests.sha256_of(self.files(self.config)))
 
     def kept(self) -> Mapping[str, int]:
-        """Return {"text": n}: the total size n in bytes of two caches, for classifiers and for embeddings of names."""
+        """Return {"text": n}, where n is the number of bytes that cached text embeddings take at present.
+
+        These embeddings are the cached classifiers of the network, and the cached embeddings of names.
+        """
         from ovss_ray.models import text
 
         return {"text": self.model.classifiers.held + text.WORDS.held}

@@ -32,7 +32,7 @@ class Colours(NamedTuple):
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation of CLIP's training photographs, for RGB in 0..1"""
+"""Standard deviation of CLIP's training photographs, for RGB in 0..1. CLIP_MEAN is the mean of these photographs."""
 CLIP = Colours.of([255 * value for value in CLIP_MEAN], [255 * value for value in CLIP_STD])
 """Mean and standard deviation of CLIP's training photographs, for RGB in 0..255, without rounding"""
 IMAGENET = Colours.of((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))

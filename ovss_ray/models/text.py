@@ -175,7 +175,7 @@ def embed(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tenso
 
 
 def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
-    """Report progress to the listener: `names` + `prompts` / `templates` of `total` names are embedded."""
+    """Report to the listener that all prompts of `names` names and `prompts` further prompts are embedded."""
     _LISTENER.get()(names + prompts / templates, total)
 
 
@@ -216,9 +216,9 @@ def _digest(tower: Any) -> str:
 
 
 def whole_names(vocabulary: Vocabulary) -> list[str]:
-    """Return the text of each class for templates: all its names, joined by commas ("building, edifice").
+    """Return one text per class: all names of the class, joined by commas, such as "building, edifice".
 
-    The official codes of SAN and SCAN also insert all names of a class as one text, with spaces stripped.
+    Spaces at the ends of a name are removed. The official codes of SAN and SCAN also embed one text per class.
     """
     return [", ".join(name.strip() for name in names) for names in vocabulary.classes]
 

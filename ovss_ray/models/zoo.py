@@ -28,7 +28,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes that `has_entry` reads from a file that is not a zip file"""
+"""Number of bytes at the beginning of a file that `has_entry` searches. The limit does not apply to zip files."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
     """Return the paths of a network's checkpoints, in the order of its family's function `checkpoints`.
 
     `paths` are the user's paths in the same order. If a path is None, or `paths` is too short, the shipped or published
-    file is used. The published file is downloaded if needed. The first file may also contain other checkpoints, such as
-    CLIP's (see the family's `remaining`). Then the result has no paths of these checkpoints, unless `paths` has some.
-    Raises UnknownName and OvssError (see `find`).
+    file is used. The published file is downloaded if needed. The first file may contain other checkpoints, such as
+    CLIP's (see the family's `remaining`). If the user set no path of a contained checkpoint, the paths of all contained
+    checkpoints are left out. Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
     names = getattr(import_module(f"{family}.variants"), "checkpoints", None)
@@ -209,7 +209,7 @@ def _download(name: str) -> Path:
     weights = weights_of(name)
     if weights.manual:
         place = f"not at {weights_folder() / weights.file}, and have no direct URL" if weights.file else "not published"
-        raise OvssError(f"the weights of {name} are {place}. {_advice(name)}")
+        raise OvssError(f"the weights of {name} are missing: they are {place}. {_advice(name)}")
     if not weights.url:
         owner = weights.part_of or name
         raise OvssError(f"{weights.file} is missing in {_shipped_folder(owner)}. Install ovss_ray again")

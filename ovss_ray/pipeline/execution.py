@@ -73,7 +73,7 @@ def run(stages: Mapping[str, Stage], batch: Batch, vocabularies: Vocabularies) -
     column `seconds` gets an entry for each stage, and for each part that a stage times itself (Stage.parts).
 
     If a stage writes `words`, the words of a row become the row's vocabulary in all later stages. Stages that read
-    `vocabulary` skip a row without words. All pixels of its prediction are NONE, which means no predicted class.
+    `vocabulary` skip a row without words. The prediction for such a row is NONE at all pixels: no predicted class.
 
     Raises Contract if a stage does not write its declared columns, and Poisoned if the process can no longer compute.
     Raises OvssError if a disk is full or read-only.

@@ -39,7 +39,10 @@ def with_words(batch: Batch, vocabularies: Vocabularies, stage: str) -> tuple[Ba
 
 
 def wordless(stage: Stage, batch: Batch) -> np.ndarray:
-    """Return (n,) bool: True for rows without words, if the stage reads `vocabulary` and so has to skip them."""
+    """Return for each row whether the stage skips the row because it has no words, (n,) bool.
+
+    If the stage does not read `vocabulary`, or the batch has no column `words`, all values are False.
+    """
     if WORDS not in batch or "vocabulary" not in stage.reads:
         return np.zeros(len(batch["error"]), bool)
     return np.array([not digest for digest in batch["vocabulary"]], bool)

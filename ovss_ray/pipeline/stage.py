@@ -99,9 +99,9 @@ class Stage(ABC):
 
     @classmethod
     def lists(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of benchmarks whose class names the stage uses.
+        """Return the benchmarks from which the stage takes class names, such as ("ade20k:150",).
 
-        If a benchmark is unknown, the run does not start.
+        If one of these benchmarks is unknown, the run does not start.
         """
         return ()
 
@@ -132,7 +132,11 @@ class Stage(ABC):
 
     @classmethod
     def elsewhere(cls, config: Any) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores; default: all names in `where`."""
+        """Return the names of the options that the run's digest ignores.
+
+        By default, these are the names in the class attribute `where`. A stage whose ignored options depend on `config`
+        overrides this method.
+        """
         return cls.where
 
     @classmethod

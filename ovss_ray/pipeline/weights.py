@@ -26,6 +26,6 @@ def check(stages: Iterable[StageConfig], expected: Mapping[str, str], node: str)
                 raise OvssError(
                     f"node {node} has other weights of {stage.use} than the machine where the command was started. "
                     f"SHA-256 of {', '.join(map(str, stage_files))}: {digest} on the node, {expected[stage.use]} on "
-                    "the other machine. Copy the file from that machine to this node, or pass a path or URI that all "
-                    "nodes can read"
+                    "the machine of the command. Copy the files from the machine of the command to the node, or pass a "
+                    "path or URI that all nodes can read"
                 )

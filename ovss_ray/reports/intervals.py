@@ -1,9 +1,9 @@
 """Confidence intervals of a report: centred percentile bootstrap over the images (see resampling.py).
 
-First, the spread of the values in the resamples is increased (see class_sums.widened). Otherwise, values of classes in
-few photographs vary too little. Then the values are shifted so that their mean is the reported value. The ends of the
-interval are percentiles of the shifted values. Without the shift, the intervals of mIoU are too low. The reason is that
-a resample has fewer different images of each rare class, which lowers the class's IoU.
+First, the spread of the values in the resamples is increased (see class_sums.widened). The reason is that resampled
+values of classes in few photographs vary too little. Second, the values are shifted so that their mean is the reported
+value. Without the shift, the intervals of mIoU are too low. The reason is that a resample has fewer different images of
+each rare class, which lowers the class's IoU. The ends of the interval are percentiles of the shifted values.
 
 An interval estimates the mean of the value over many image sets of this size. docs/statistics.md has the measured
 coverage.
@@ -22,10 +22,10 @@ from ovss_ray.reports.totals import Reading
 from ovss_ray.structures.class_sums import UNITS
 
 METHOD = "centred percentiles, widened by sqrt(m / (m - 1))"
-"""Name of the method in a report.
+"""Name of the method in a report. It contains the factor by which the spread of resampled values is increased.
 
-In this name, m is the effective number of photographs with a label (see resampling.Cells.effective). For values over
-all pixels or images, m is the number of all photographs.
+The factor is sqrt(m / (m - 1)). For a value of one label, m is the effective number of photographs with the label (see
+resampling.Cells.effective). For a value over all pixels or images, m is the number of all photographs.
 """
 LEVEL = 95
 """Nominal coverage of the intervals, in percent."""
@@ -80,9 +80,10 @@ def _method(cells: Cells, seen: np.ndarray) -> dict[str, Any]:
 
 
 def resampled(reading: Reading, cells: Cells) -> dict[str, tuple[Any, Any]]:
-    """Return metric → (its values in the resamples, its values for all images).
+    """Return metric → pair of objects: one for the values in the resamples, one for the values for all images.
 
-    Both are objects of the class `Resampled` in the metric's module. Metrics without this class are left out.
+    Both objects are instances of the class `Resampled` of the metric's module. Metrics without this class are left out.
+    Metrics that are not computed from confusion matrices are also left out.
     """
     sums, of_all = cells.resampled(), cells.whole()
     return {

@@ -130,8 +130,9 @@ def holm(p: Sequence[float]) -> list[float]:
 def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) -> dict[int, Difference]:
     """Return label → difference of IoU, second minus first, for labels in at least five photographs.
 
-    The p-values have Holm's correction over these labels. `first` and `second` are the entries of metrics.MAIN in the
-    results of `intervals.resampled` for both runs. `seen` (L,): number of photographs with each label.
+    The p-values have Holm's correction over these labels. `first` has the values of the first run, `second` those of
+    the second run. Each is a pair from `intervals.resampled`, for the metric metrics.MAIN. `seen` (L,) is the number of
+    photographs with each label.
     """
     (before, whole_before), (after, whole_after) = (
         tuple(part.per_label()[CLASS_VALUE] for part in run) for run in (first, second)
@@ -146,7 +147,10 @@ def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) 
 
 
 def _unlike(first: Reading, second: Reading) -> str:
-    """Return a reason if two runs differ in labels, or in the classes to segment in episodes; else an empty text."""
+    """Return a reason if two runs have different labels or different questions; else an empty text.
+
+    The question of a run is the sentence in its report on the classes to segment in few-shot episodes.
+    """
     if first.card["labels"] != second.card["labels"]:
         return "the runs have different classes: evaluate the same version of the benchmark twice"
     questions = [reading.card.get("asks", "") for reading in (first, second)]
@@ -188,7 +192,7 @@ def _own_words(first: Reading, second: Reading) -> bool:
 
 
 def _mapping(reading: Reading) -> list[Any]:
-    """Return the (word, label) pairs of a run with words of the user; an empty list for other runs."""
+    """Return (word, label) for each word that the user set for a run; an empty list if the user set no words."""
     return (reading.card.get("words") or {}).get("mapping", [])
 
 

@@ -106,7 +106,7 @@ def files_of(reading: Reading) -> Files:
 
 
 def _relations(relations: Relations | None) -> dict[str, Any] | None:
-    """Return a summary of relations: file, digest, number of children, number of pairs; None without relations."""
+    """Return the fields of the report's RelationsOf; None if the run has no relations between labels."""
     if relations is None:
         return None
     children = len({child for child, _ in relations.pairs})

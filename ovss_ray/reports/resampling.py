@@ -87,10 +87,12 @@ class Cells:
 
     @cached_property
     def matrix(self) -> "csr_array":
-        """(3 L + 2, U) int64, sparse: sums over the images of each photograph, for L labels and U photographs.
+        """(3 L + 2, U) int64, sparse: a column of sums for each photograph.
 
-        The first 3 L rows are hits, truth pixels and predicted pixels of each label. The next row is the sum of the
-        images' mIoU in 1 / UNITS percent. The last row is the number of images with an mIoU.
+        There are L labels and U photographs. Several images may have the same photograph, and their values are added.
+        The first L rows are the hits of each label. The next L rows are the pixels of each label in the truth. The next
+        L rows are the pixels that were predicted as each label. The next row is the sum of the images' mIoU, in units
+        of 1 / 2³² percent. The last row is the number of images with an mIoU.
         """
         from scipy.sparse import csr_array  # takes 0.1 s
 
@@ -107,7 +109,7 @@ class Cells:
         return csr_array((np.concatenate(values), places), shape=(3 * n + 2, self.photographs))  # adds repeated places
 
     def whole(self) -> ClassSums:
-        """Return the sums over all images, as ClassSums with R = 1."""
+        """Return the sums over all images, as a ClassSums with a single row."""
         return self._sums(self.matrix.sum(axis=1)[None])
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = SEED) -> ClassSums:

@@ -116,7 +116,10 @@ class WordsOf(Part):
     words: int
     """number of words; if the user added words to the benchmark's classes, this number includes the classes"""
     mapping: tuple[tuple[str, str | None], ...] = ()
-    """a pair for each word: first name, and label (None: no label); no pairs if the user set only templates"""
+    """for each word of the user, the word and the label that it counts as; () if the user set only templates
+
+    If a word has several names, only the first name is stored. If a word counts as no label, its label is None.
+    """
     without_word: tuple[str, ...] = ()
     """labels for which there is no word; they cannot be predicted, so their IoU is 0"""
     templates: tuple[str, ...] = ()

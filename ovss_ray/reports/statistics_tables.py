@@ -109,7 +109,7 @@ def show_selected(
 def show_buckets(name: str, reading: Reading, console: Console, bounds: bool = True) -> None:
     """Print the scores of classes grouped by frequency, and by size within images. `bounds`: add intervals.
 
-    Raises OvssError if the reading has no confusion cells (see totals.read).
+    Raises OvssError if `reading` has no confusion matrices of single images (see totals.read).
     """
     scores = report.numbers(subsets.by_frequency(reading), bounds)
     name = _covered(name, scores)

@@ -20,7 +20,7 @@ INTEREST = "classes of interest"
 FREQUENCIES = {"rare (1–9 photographs)": 1, "common (10–99)": 10, "frequent (100 or more)": 100}
 """Name of a frequency bucket → minimum number of photographs that have the class in their ground truth."""
 SHARES = {"below 1 %": 0.0, "1 to 10 %": 1.0, "10 % and more": 10.0}
-"""Name of a size bucket → minimum percentage of the image's counted pixels that belong to the class."""
+"""Name of a size bucket → minimum area of a class in an image, in percent of the image. Ignored pixels do not count."""
 
 _TOO_MANY = (
     "the confusion cells of single images are not at hand: there are no records, or more than "
@@ -194,7 +194,10 @@ def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[
 
 
 def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
-    """Return ids and confusion cells of measured images, with the new label `table[i]` for label i. `table`: uint16."""
+    """Return the image ids and the confusion cells of a table of records, with new labels.
+
+    Label i becomes `table[i]`, uint16. Images without a measurement are left out.
+    """
     column = part[metrics.MAIN].combine_chunks()
     records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     valid = records.filter(records.is_valid())
@@ -227,11 +230,11 @@ def _cells(reading: Reading) -> Cells:
 
 
 def _pairs(cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return four arrays (m,) with values of the m pairs of an image and a class in its ground truth.
+    """Return four arrays (m,) with the values of m pairs.
 
-    The first two arrays are int64: pixels of the class in the truth, and correctly predicted pixels of the class. The
-    last two are float64 percent: IoU of the class, and its share of the image's counted pixels. Memory is proportional
-    to the number of cells.
+    A pair is an image and a class in the image's ground truth. The first two arrays are int64: pixels of the class in
+    the truth, and correctly predicted pixels of the class. The last two arrays are float64 percent: IoU of the class,
+    and share of the class in the image. Ignored pixels are not counted.
     """
     width = cells.labels + 1
     truth, prediction = cells.image * width + cells.truth, cells.image * width + cells.prediction

@@ -111,7 +111,8 @@ def _files(name: str, files: Files) -> Iterator[str]:
 def side_by_side(reports: Mapping[str, Report]) -> Table:
     """Return a table of the main metric's values (see MAIN): a row per benchmark, a column per run.
 
-    If the runs have different images of a benchmark, each cell of its row names the split and the restrictions.
+    If all runs evaluate the same images of a benchmark, the row's first cell names the split. If the runs evaluate
+    different images, the cell of each run names the split of that run.
     """
     present = {_main(benchmark)[0] for report in reports.values() for benchmark in report.benchmarks.values()}
     named = " or ".join(words for name, words in MAIN.items() if name in present) or MAIN["miou"]

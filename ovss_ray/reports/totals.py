@@ -56,11 +56,11 @@ class Total:
 
     @classmethod
     def of(cls, part: pa.Table, labels: int, images: bool = False, cells: bool = False) -> "Total":
-        """Return the sum over a table of records or of compact files. `labels`: number of labels of the benchmark.
+        """Return the sum over the images in the table `part`. `labels`: number of labels of the benchmark.
 
-        Records of other versions may lack columns. With `images`, the result also has the values of each image. With
-        `cells`, it also has the cells of each image's confusion matrix. Compact files have no values or cells of single
-        images.
+        `part` has either records or the rows of compact files. Records of other versions may lack columns. If `images`
+        is True, the sum of records also has the values of each image. If `cells` is True, the sum of records also has
+        the cells of each image's confusion matrix. Compact files have no values or cells of single images.
         """
         if compact.is_compact(part):
             return sum((cls._of_sums(**row) for row in compact.sums(part, labels)), cls())
@@ -110,9 +110,10 @@ class Total:
 
 
 def _spent(column: pa.ChunkedArray) -> dict[str, int]:
-    """Return the exact sum of a column of maps: stage → time in units of 1 / 2⁶⁴ s.
+    """Return stage → exact sum of the stage's times, in units of 1 / 2⁶⁴ s.
 
-    A float32 is a 24-bit integer times a power of two. For each power, the sum of the integers is an exact int64.
+    Each value of `column` is a map from stages to seconds (float32). A float32 is a 24-bit integer times a power of
+    two. For each power, the sum of the integers is an exact int64.
     """
     sums: Counter[str] = Counter()
     for chunk in column.chunks:
@@ -168,16 +169,19 @@ class Reading:
     settled: Settled
     total: Total
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    """inputs of derived metrics (see Derived.needs): "relations" → Relations, "fold" → number of measured episodes"""
+    """name of an input → the input, for derived metrics (see Derived.needs)
+
+    The input "relations" is a Relations object. The input "fold" is the number of measured episodes of a few-shot fold.
+    """
     requested: tuple[str, ...] = ()
     """names of derived metrics that are computed on request only, and were requested (see metrics.requested)"""
 
     def results(self) -> list[tuple[metrics.Table, Any]]:
         """Return pairs (metric, values) in the order of the metrics' tables.
 
-        The values are the Partial of a measured metric, or the Result of a derived metric. If the input of a derived
-        metric is not in `inputs`, there are two cases. A metric in `requested` is computed without the input. Any other
-        metric is left out.
+        The values are the Partial of a measured metric, or the Result of a derived metric. A derived metric that needs
+        an input is left out if `inputs` lacks this input. A derived metric that needs no input is left out unless
+        `requested` names the metric.
         """
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]

@@ -34,14 +34,16 @@ AT_ONCE = 256
 def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable[[str], None]) -> pa.Table:
     """Return the current manifest `now` with the columns DIGESTS added; "" for an unknown digest.
 
-    `before` is the manifest of an earlier command, `folder` the path of the records, and `say` prints a line. If a file
-    has a digest and the same stamp in `before`, this digest is kept. Otherwise, the file is read in three cases:
+    `before` is the manifest of an earlier command. `folder` is the path of the records. `say` prints a line. If `now`
+    and `before` have the same stamp of a file, the file's digest in `before` is kept. If no digest is kept, the records
+    of the file's image decide. The file is read in four cases:
 
-    - a record has a digest, and the file's stamp is unknown or differs from the record's stamp
+    - a record has a digest of the file, and the stamp in `now` is unknown
+    - a record has a digest of the file, and the stamp in `now` differs from the record's stamp
     - two records have different digests of the file
-    - a record has no digests, and the file's stamp differs from its stamp in `before`
+    - a record has no digests, and `before` has a stamp that differs from the stamp in `now`
 
-    Only records of the file's image without an error are considered.
+    Records with an error are ignored.
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
@@ -141,10 +143,10 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 
 
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
-    """Yield the image id of each record whose `digest` differs from the manifest `now`, for images in `changed`.
+    """Yield the image id of each record whose column `digest` differs from the same column of the manifest `now`.
 
-    `changed` (n + 1,) bool: True for the rows of images that have changed. The last entry is False. Records of images
-    outside the manifest read this entry, since their row is −1.
+    Only records of changed images are compared. `changed` (n + 1,) bool: True for each row of `now` with a changed
+    image. The last entry is False. It is the entry of all images that are not in `now`.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):

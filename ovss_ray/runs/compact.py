@@ -1,9 +1,9 @@
-"""Compact files: sums over the records of about 4,096 images each, which replace these records in a finished run.
+"""Compact files: each file has the sums over about 4,096 images, in place of the records of these images.
 
-`ovss report RUN --compact` writes compact files among the record files (see api/compaction.py). A compact file is a
-Parquet file with one row. Its lists hold the ids, digests and stamps of its images. A struct per metric holds the
-metric's sum. All sums are integers. The version in its metadata differs from that of records. Earlier versions of this
-program therefore refuse such a run, instead of scoring its images again.
+`ovss report RUN --compact` writes the compact files of a finished run among the record files (see
+api/compaction.py). A compact file is a Parquet file with one row. Its lists hold the ids, digests and stamps of its
+images. A struct per metric holds the metric's sum. All sums are integers. The version in its metadata differs from that
+of records. Earlier versions of this program therefore refuse such a run, instead of scoring its images again.
 
 The sum of a compact file is used if all of its images are in the manifest with unchanged files. Then other records of
 its images are ignored. So no image is used twice, even if `--compact` was interrupted. If the sum is not used, its
@@ -38,7 +38,10 @@ def is_compact(part: pa.Table) -> bool:
 
 
 def per_image(part: pa.Table) -> pa.Table:
-    """Return the content of a compact file as a row per image, with an empty `error`. Return records unchanged."""
+    """Return the content of a compact file as a table with a row per image. The column `error` is empty.
+
+    If `part` is a table of records, return `part` unchanged.
+    """
     if not is_compact(part):
         return part
     images = pa.table({name: pc.list_flatten(part[name]) for name in LISTS if name in part.column_names})
@@ -104,7 +107,7 @@ def _folded(metric: metrics.Metric, partial: Any) -> pa.Array:
         return pa.array([plain], metric.sums)
     except (pa.ArrowException, AttributeError, OverflowError) as failure:
         raise OvssError(
-            f"the sum of the metric {metric.name} does not have the Arrow type `sums` of the metric's module: {failure}"
+            f"the sum of the metric {metric.name} does not fit the Arrow type that its module declares: {failure}"
         ) from failure
 
 

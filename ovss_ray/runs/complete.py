@@ -15,11 +15,12 @@ def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
     """Return the config's pools with the required stages that the config does not name.
 
     `decode` comes first, if pixels or instances are read, or if images have their own words. `instances` comes directly
-    before the first stage that reads its columns. `truth` is added if the run predicts label maps, or if a stage or a
-    user's metric reads it. `truth` comes before the first stage that reads it, or if no stage does, before `measure`.
-    The last stage is `measure`. If `save` is set and the run predicts label maps, `save` follows `measure`. A stage
-    that the config names keeps its place. Raises OvssError if a user's metric reads a column that no stage writes. Also
-    raises OvssError if the config sets options of `measure`.
+    before the first stage that reads its columns. `truth` is added if the run predicts label maps. `truth` is also
+    added if a stage or a user's metric reads the column `truth`. If any stages of the config read this column, `truth`
+    comes directly before the first of these stages. If no stage reads this column, `truth` comes directly before
+    `measure`. The last stage is `measure`. If `save` is set and the run predicts label maps, `save` follows `measure`.
+    A stage that the config names keeps its place. Raises OvssError if a user's metric reads a column that no stage
+    writes. Also raises OvssError if the config sets options of `measure`.
     """
     named = {stage.use for stage in config.stages()}
     reads = {name for stage in config.stages() for name in stage.reads()}
@@ -94,10 +95,10 @@ def _before(pools: Sequence[Pool], stage: StageConfig) -> list[Pool]:
 
 
 def _with_metrics(pools: Sequence[Pool], config: RunConfig) -> list[Pool]:
-    """Return the pools, with the names of the metrics to compute in the options of the stage `measure`.
+    """Return the pools, with the option `metrics` of the stage `measure` set to the names of the run's metrics.
 
-    These are the metrics of the config, and built-in metrics (see metrics.regular). A built-in metric is included if
-    earlier stages write all columns that it reads.
+    The run's metrics are the metrics that the config lists, and built-in metrics (see metrics.regular). A built-in
+    metric is included if earlier stages write all columns that the metric reads.
     """
     columns = set(MANIFEST)
     settled = []

@@ -100,12 +100,12 @@ def held(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Lease]:
 
 
 def _create(uri: str, data: bytes) -> bool:
-    """Write a small file, unless it exists. Return whether it was written.
+    """Write the file of a lease, unless the file exists. Return whether the file was written.
 
-    If several processes call this for the same local path, only one of them writes the file. This also holds for
-    processes on different machines, and for S3. On other remote stores, two processes may both write the file at the
-    same moment. Then the first renewal of a lease stops one of the two commands. Raises OvssError with the file's name
-    if it cannot be written.
+    If several processes call this at the same moment, only one of them writes the file. This holds for a local path,
+    also if several machines share the path, and for S3. On other remote stores, two processes may both write the file.
+    The file then has the lease of the second process. The command of the first process finds this lease at its next
+    renewal, and ends. Raises OvssError with the file's name if the file cannot be written.
     """
     if "://" in uri:
         return files.create(uri, data)
@@ -127,9 +127,9 @@ def _create(uri: str, data: bytes) -> bool:
 
 
 def _remove(uri: str, ended: dict[str, Any]) -> None:
-    """Delete the lease if its content is `ended`, the lease of a command that has ended.
+    """Delete the lease of a command that has ended. `ended`: content of this lease.
 
-    If another command has written its own lease in the meantime, this lease is not deleted.
+    If the lease file has other content than `ended`, the file is kept, since another command now holds the lease.
 
     If several processes call this at the same moment on a local path, only one of them deletes the file.
     """

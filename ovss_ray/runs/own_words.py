@@ -92,9 +92,10 @@ def with_images(config: RunConfig) -> RunConfig:
 
 
 def _without_images(words: WordList) -> WordList:
-    """Return a word list that adds the words in `map`, if any, to the benchmark's classes. It keeps the templates.
+    """Return `words` without the attribute `images`, since the stage `given_words` reads the words of each image.
 
-    The attribute `images` of the result is empty, since the stage `given_words` reads the file with each image's words.
+    The result has the same `map` and templates as `words`. If `map` has words, the result adds these words to the
+    benchmark's classes.
     """
     return WordList(names=tuple(words.map), add=bool(words.map), map=words.map, templates=words.templates)
 
@@ -106,7 +107,10 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
             raise OvssError(f"no names. {word_list.FORM}")
         return OwnWords(None, (), words.templates, file, sha256)
     if benchmark.parts:
-        raise OvssError("each episode has its own class, so only templates can be set: remove the names")
+        raise OvssError(
+            "each episode has its own class, so only templates can be set. Remove all class names from the vocabulary, "
+            "and keep only its templates"
+        )
     classes = _classes(words, benchmark)
     if len(classes) > INVALID:
         raise OvssError(f"too many words: {len(classes):,}; at most {INVALID:,} fit into 16 bits")
@@ -121,11 +125,11 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 
 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
-    """Return the names of all classes: the user's words or, with `add`, the benchmark's classes and then new words.
+    """Return the names of each class: the user's words or, with `add`, the benchmark's classes and then new words.
 
-    A word is new if its first name differs from the first name of every benchmark class. If a list of words equals
-    the benchmark's classes, in the same order, the benchmark's classes are returned. For any other list, raises
-    OvssError if a word is repeated.
+    A word is new if its first name differs from the first name of every benchmark class. Raises OvssError if the user
+    lists a word twice. There is one exception: the user may list exactly the benchmark's classes, in the same order.
+    The benchmark's classes are then returned, even if two of them have the same first name.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes
@@ -232,10 +236,13 @@ def _spelled(names: Names) -> list[str]:
 
 
 def _places(benchmark: Benchmark) -> dict[str, list[int]]:
-    """Return folded name → indices of the labels that it can mean.
+    """Return folded name (see `_folded`) → indices of the labels that the name can mean.
 
-    The first of three rules that finds a label decides. 1. The label equals the name. 2. The label belongs to a class
-    that has the name. 3. The name is a part of the label between commas, such as "auto" in "car, auto, motorcar".
+    There are three rules for a name. The first rule that finds any label decides:
+
+    - all labels that are equal to the name
+    - if classes of the benchmark have the name, the labels of these classes
+    - all labels with commas that contain the name as a part: "car, auto, motorcar" for the name "auto"
     """
     levels: list[dict[str, list[int]]] = [{}, {}, {}]
     parts, classes, whole = levels
@@ -256,9 +263,9 @@ def _folded(name: str) -> str:
 
 
 def _warn(name: str, mapped: OwnWords, words: WordList, benchmark: Benchmark) -> None:
-    """Log a warning about labels that have no word, and a warning about words that name no label.
+    """Log a warning that lists labels without a word, and a warning that lists words without a label.
 
-    A word that `map` maps to null is not listed in the warning.
+    If `map` maps a word to null, the user wants no label for this word. So the word is not listed.
     """
     if mapped.vocabulary is None:
         return

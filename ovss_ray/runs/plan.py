@@ -49,7 +49,7 @@ class RunPlan:
     manifests: Mapping[str, pa.Table]
     pools: tuple[Pool, ...]
     keeps: tuple[set[str], ...]
-    """per stage of the pools, the columns that later stages need"""
+    """columns that must be kept after each stage, since later stages read them; one set per stage"""
     sources: tuple[tuple[Path, ...], ...]
     """per stage of the config, the files that its results depend on, such as weights"""
     left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class RunPlan:
 
     @property
     def vocabularies(self) -> Vocabularies:
-        """Return digest → vocabulary, for all benchmarks and all few-shot episodes (Item.part)."""
+        """Return digest → vocabulary, for the vocabularies of all benchmarks and of all few-shot episodes."""
         return {
             vocabulary.digest: vocabulary
             for benchmark in self.benchmarks.values()

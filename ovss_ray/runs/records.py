@@ -36,7 +36,7 @@ Read = Callable[[str, list[str] | None], pa.Table]
 """Function: address of a part file, and names of columns (None: all columns) → records of the file."""
 
 METRICS = {metric.name: metric.schema for metric in metrics.regular()}
-"""Column → schema of a regular metric. The column is null if no stage writes the columns that the metric reads."""
+"""Name of a metric → Arrow type of the metric's column in the records, for the metrics in metrics.regular."""
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -144,10 +144,10 @@ class Settled:
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
-    """number of images among `due` whose own files are unchanged. Their compact file cannot be used any more, for
-    example since another of its images has changed (see compact.py)"""
+    """number of images among `due` whose own files are unchanged. Only a compact file has the results of these images,
+    as a sum with other images. If one of the other images has changed, the sum is unusable (see compact.py)"""
     compact: tuple[str, ...] = ()
-    """addresses of the compact files that are used; in `parts`, the row indices of each of them are [0]"""
+    """addresses of the compact files in `parts`. A compact file has one row, so that its row indices are [0]"""
 
 
 def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -> Settled:
@@ -190,8 +190,8 @@ def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part)
     """Return a table with one row per record, and one row per image of a compact file.
 
     `place` (int64): number of the part file << 32, plus the row. `good` (bool): the record has no error. `digested`
-    (bool): the record has digests. `whole` (bool): the row is from a compact file. Further columns are image_id, and
-    those of DIGESTS that have values in the manifest. A long table is memory-mapped.
+    (bool): the record has digests. `whole` (bool): the row is from a compact file. Further columns: `image_id`, and
+    each column of DIGESTS in which the manifest has any digest. A long table is memory-mapped.
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})
@@ -207,7 +207,7 @@ def _placed(number: int, content: pa.Table) -> pa.Table:
 
 
 def _facts(part: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the columns of `_all` for the rows of joined part files."""
+    """Return a table with the columns of `schema` (see `_all`). `part` has rows as `_placed` returns them."""
     columns = {name: mapped_tables.filled(part, name) for name in ("image_id", *DIGESTS) if name in schema.names}
     columns |= {"place": part["place"], "good": pc.equal(part["error"], "")}
     columns |= {"digested": versions.digested(part), "whole": part["whole"]}
@@ -235,10 +235,10 @@ class _Held:
 def fold(
     folder: str, among: pa.Table | None, of: Callable[[pa.Table], P], room: int = ROOM
 ) -> tuple[Settled, P | None]:
-    """Return which records count (see `settle`), and their sum; the sum is None without records.
+    """Return the result of `settle`, and the sum over the records that count. Without records, the sum is None.
 
-    `of` maps a table of records to a summand. If all part files together have up to about `room` bytes, they stay in
-    memory and are read once. Otherwise they are read twice.
+    `of` is the function that sums one table of records. The sums of all tables are then added. If all part files
+    together have up to about `room` bytes, they stay in memory and are read once. Otherwise they are read twice.
     """
     read = _Held(room)
     settled = settle(folder, among, read)
@@ -280,8 +280,9 @@ def read(folder: str, among: pa.Table | None = None) -> Iterator[pa.Table]:
 def missing(manifest: pa.Table, folder: str, before: Collection[str] | None = None) -> pa.Table:
     """Return the rows of the manifest that still need scoring: those without a good record of their current files.
 
-    `before` names the part files that existed when the command began. Images that this command has already tried, and
-    that failed, are left out.
+    `before` names the part files that existed when this command began. All other part files are of this command. Images
+    with a record in a part file of this command are left out, even if they have failed. If `before` is None, all part
+    files count as earlier files.
     """
     uris = parts(folder)
     known = _all(uris, manifest)

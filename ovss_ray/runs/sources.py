@@ -21,7 +21,9 @@ Source = str | Path | Mapping[str, Any] | RunConfig
 Overrides = Sequence[str] | Mapping[str, Any]
 """Changes of a config: a list such as ["san.precision=bf16"], or a mapping such as {"san.precision": "bf16"}."""
 Words = str | Path | Vocabulary | Sequence[str | Sequence[str]] | Mapping[str, Any]
-"""Own words: a file, a Vocabulary, a list of names, a mapping of WordList's keys, or benchmark → one of these."""
+"""Own words in one of four forms: a file, a Vocabulary, a list of names, or a dict with fields of WordList as keys.
+
+If benchmarks have different words, a dict maps the name of each benchmark to words in one of these forms."""
 _DOCUMENT_END = "...\n"
 
 

@@ -237,8 +237,7 @@ def _runs(state: DeploymentStatusOverview) -> bool:
 def _answering() -> DeploymentHandle | None:
     """Return a handle of the HTTP deployment if one of its replicas runs, else None.
 
-    The service may have requests in progress while this command still waits for the end of the start. Ray Serve reports
-    this end with a delay of up to a second.
+    The replica may answer requests up to a second before Ray Serve reports that the service has started.
     """
     with suppress(*FAULTS):
         if (http := _http()) and _runs(http):

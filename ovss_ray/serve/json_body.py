@@ -23,8 +23,8 @@ EXAMPLE = '{"image": "BASE64", "classes": ["sky", ["tree", "bush"]]}'
 def read(body: bytes, allowed: Collection[str]) -> tuple[bytes, dict[str, Any]]:
     """Return the bytes of the image, and the other fields with the values that a form would have.
 
-    `allowed`: names of the fields. With "image" in `allowed`, a sha256 may name an earlier image. The bytes are then
-    empty, and the field `image` is the sha256.
+    `allowed`: names of the fields. If "image" is in `allowed`, the document may have the sha256 of an earlier image in
+    place of an image. For such a document, the returned bytes are empty, and the returned field `image` is the sha256.
 
     Raises HTTPException: 415 if the body is not a JSON object; 422 for an unknown field, or if the image is missing or
     not base64.

@@ -1,4 +1,4 @@
-"""Repetition of requests by the client: after which answers, after how many seconds, and for how long.
+"""Repetition of failed requests by the client, with delays and up to a limit of time.
 
 A service that restarts refuses connections, then answers 404 or 503 until its models are loaded. A client with enough
 patience loses no request meanwhile. Random delays spread the clients over time when a service is back. Without delays,
@@ -28,7 +28,9 @@ FIRST, LONGEST = 0.2, 10.0
 RETRY_AFTER = 30.0
 """Maximum seconds of a service's Retry-After that the client obeys"""
 NOTICE = 3.0
-"""Seconds without an answer, or with the status 404 only, after which a warning names the address"""
+"""Seconds after which the client logs a warning with the service's address, if the service is not reachable yet
+
+Until the service is deployed, Ray Serve answers with the status 404. This status counts as not reachable, too."""
 LOG = logging.getLogger("ovss_ray.client")
 
 Attempt = Callable[[float], urllib3.BaseHTTPResponse]

@@ -31,9 +31,9 @@ NO_IMAGE = np.empty((0, 0, 3), np.uint8)
 
 
 class Delayed(Exception):
-    """Error for a request whose time is over. It may be sent again.
+    """Error for a request without an answer within its time limit. The request may be sent again.
 
-    The request mostly waited: stages computed for less than half of its time.
+    Stages worked on the request for less than half of the time limit. The request waited for the rest of the time.
     """
 
 

@@ -31,7 +31,8 @@ class Watch:
         self.restarts: Counter[str] = Counter()
         """name of a pool → number of replicas that have started in the place of others"""
         self._paces: dict[str, list[Mapping[Kind, Pace]]] = {}
-        """name of a pool → paces of its replicas; if all replicas are lost, the last known paces"""
+        """name of a pool → paces of its replicas. A pace is a formula for the seconds that an image takes (see Pace).
+        If all replicas of a pool are lost, the pool's last known paces remain"""
         self._missing: Counter[str] = Counter()
         """name of a pool → number of replicas that were lost and are not replaced yet"""
 
@@ -70,7 +71,10 @@ class Watch:
         return [pool for pool in pools if pool in self.figures and not self.figures[pool]]
 
     def pixels(self, pools: Sequence[str], kind: Kind, seconds: float, most: int) -> int:
-        """Return the number of pixels, at most `most`, of the largest image that pools can answer within `seconds`."""
+        """Return the number of pixels of the largest image that pools can process within `seconds` (see Pace.pixels).
+
+        The result is never larger than `most`.
+        """
         return self._pace(pools, kind).pixels(seconds, most)
 
     def seconds(self, pools: Sequence[str], kind: Kind, pixels: int) -> tuple[float, int]:
@@ -79,7 +83,11 @@ class Watch:
         return self._pace(pools, kind).seconds(1, pixels), replicas
 
     def _pace(self, pools: Sequence[str], kind: Kind) -> Pace:
-        """Return the pace of all pools together: the sum over pools, each with the values of its slowest replica."""
+        """Return the pace of an image that passes through all pools.
+
+        A pace has a fixed time and a time per megapixel. Each of the two times is a sum over the pools. If the replicas
+        of a pool have different times, the largest time counts.
+        """
         paces = [slowest(replica[kind] for replica in self._paces.get(pool, ()) if kind in replica) for pool in pools]
         known = [pace for pace in paces if pace]
         return Pace(sum(pace.fixed for pace in known), sum(pace.each for pace in known))

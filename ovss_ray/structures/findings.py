@@ -21,7 +21,10 @@ class Fault:
 
     @property
     def reason(self) -> str:
-        """Return the usual cause. If `cause` is empty, return the text `what`, without the file's address."""
+        """Return the usual cause of the fault. If `cause` is empty, return the description `what`.
+
+        If the description contains the address of the file, the address is deleted from the returned text.
+        """
         return self.cause or (self.what.replace(self.file, "") if self.file else self.what)
 
     def __str__(self) -> str:

@@ -33,10 +33,11 @@ class ClassPixels(Protocol):
 
 
 def counted(truth: np.ndarray, prediction: np.ndarray, both: np.ndarray, labels: int) -> dict[str, np.ndarray]:
-    """Return the fields of SCHEMA for one image.
+    """Return the pixel counts of one image, a dict with the fields of SCHEMA.
 
-    Each array lists label indices below `labels`, one per pixel. `both` lists the correct pixels. `truth` and
-    `prediction` may list different pixels, such as the boundary pixels in each of the two label maps.
+    `truth`, `prediction` and `both` are 1-D integer arrays. An element is the label index of one pixel. `both` is for
+    the correct pixels. `truth` and `prediction` may be for different pixels, such as the boundary pixels in each of the
+    two label maps. `labels` is the number of labels.
     """
     counts = [np.bincount(pixels, minlength=labels) for pixels in (truth, prediction, both)]
     present = np.flatnonzero(counts[0] + counts[1])

@@ -50,9 +50,10 @@ class Question:
     def named(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the best label of each region, (R,) uint16, and its probability, (R,) float64, from logits (R, K).
 
-        Without `groups`, all classes are candidates. With groups such as base and novel, a class whose label is in no
-        group is not a candidate. Classes that count as no label are always candidates. If the best class counts as no
-        label, the label is NONE. The probability is a softmax over the candidates. The first class wins a tie.
+        The best class is chosen among candidates. If `groups` is empty, every class is a candidate. Otherwise, a class
+        is a candidate if its label is in a group. A class that counts as no label is always a candidate. If such a
+        class is the best, the label is NONE. The probability is a softmax over the candidates. The first class wins a
+        tie.
         """
         if not len(scores):
             return np.empty(0, np.uint16), np.empty(0)

@@ -74,9 +74,10 @@ def places(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 def index_of(word: str, named: Mapping[str, Sequence[int]], labels: int) -> int:
-    """Return the index of the class to which `word` refers. `word` is a label, a name in a label, or an index as text.
+    """Return the index of the label that `word` refers to.
 
-    `named` is the result of `places`, `labels` the number of labels.
+    `word` is a whole label, one name in a label, or the index of a label as text. `named` is the result of `places`.
+    `labels` is the number of labels.
 
     Raises OvssError for an unknown or ambiguous name, and for an index out of range.
     """

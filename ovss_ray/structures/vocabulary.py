@@ -54,9 +54,9 @@ class Vocabulary:
 
     @classmethod
     def of(cls, names: "Vocabulary | Iterable[str | Iterable[str]]", templates: Iterable[str] = ()) -> "Vocabulary":
-        """Return a vocabulary from one name or a list of names per class. A Vocabulary is returned unchanged.
+        """Return a vocabulary from a list of classes. Each class is one name, or a list of names.
 
-        `templates` apply to a new vocabulary only.
+        If `names` is a Vocabulary, it is returned unchanged, and `templates` are ignored.
         """
         if isinstance(names, Vocabulary):
             return names
@@ -156,11 +156,11 @@ def names_of_classes(vocabulary: Vocabulary) -> list[tuple[str, int]]:
 
 
 def exact_mapping(words: Iterable[Sequence[str]], vocabulary: Vocabulary) -> npt.NDArray[np.uint16]:
-    """Return the class index of each word, (W,) uint16; NONE for a word that matches no class.
+    """Return the class indices of W words, (W,) uint16; NONE for a word that matches no class.
 
-    A word is a tuple of names, like a class. It matches a class if a name of the word equals a name of the class after
-    `folded`. If several names of the word match, the first of them decides. If this name belongs to several classes,
-    the class that comes first in `names_of_classes` is returned.
+    A word is a tuple of names, like a class. A word matches a class if both have a name in common. Names are compared
+    without regard to case and outer blanks (see `folded`). If several names of the word match, the first of them
+    decides. If this name belongs to several classes, the class that comes first in `names_of_classes` is returned.
     """
     classes = {folded(name): index for name, index in reversed(names_of_classes(vocabulary))}
     matches = ([classes[key] for key in map(folded, names) if key in classes] for names in words)

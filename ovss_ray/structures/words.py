@@ -100,7 +100,9 @@ def unpacked(batch: Batch) -> Batch:
 
 
 def as_classes(prediction: np.ndarray, words: Words, classes: Vocabulary) -> np.ndarray:
-    """Convert a map of word indices to class indices, both (H, W), by exact_mapping. NONE is unchanged.
+    """Convert a map of word indices (H, W) to a map of class indices (H, W) uint16.
+
+    exact_mapping determines the class of each word. Pixels with the value NONE are unchanged.
 
     Raises OvssError for a pixel that is neither the index of a word nor NONE.
     """

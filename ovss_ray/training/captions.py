@@ -85,7 +85,7 @@ def draw_captions(
 def losses(
     embeddings: Tensor, prompts: Tensor, scale: Tensor | float, batch: dict[str, Any], weights: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Return CLIP's loss over captions, and the cross-entropy of each attribute over the attribute's captions.
+    """Return CLIP's loss over captions, and the classification losses of pattern, colour and shape.
 
     `embeddings` (R, D) of regions and `prompts` (P, D) have unit norm. `scale` is the factor from cosine to logit.
     `batch` has the entries of `draw_captions`. `weights` has the weight of each of the three attribute losses.
@@ -117,7 +117,8 @@ def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -
 
     `logits` are (R, captions). `target` (R,) is the caption index of each region; regions may share a caption. `shown`
     (R, captions) bool is False for pairs that both losses leave out. The first `positives` captions belong to regions
-    of this batch. The loss `to_region` is half the mean over these captions.
+    of this batch. `to_name` is the mean loss over all regions. `to_region` is 0.5 times the mean loss over the first
+    `positives` captions.
     """
     logits = logits.masked_fill(~shown, -torch.inf)
     matches = F.one_hot(target, logits.shape[1]).bool()[:, :positives]
@@ -129,12 +130,12 @@ def contrastive(logits: Tensor, target: Tensor, shown: Tensor, positives: int) -
 def tally(name: Callable[[Scene, Sequence[int]], Sequence[int]], count: int) -> dict[str, float]:
     """Return a classifier's accuracy in percent, on ground-truth regions of validation scenes.
 
-    The scenes are the first 2 · `count` of scenes:all, and the first `count` of scenes:held-out. The argument `name` is
-    the classifier: a function from a scene and its regions to one index in NAMES per region.
+    The scenes are the first 2 · `count` of scenes:all, and the first `count` of scenes:held-out. The classifier is the
+    function `name`. The function receives a scene and region indices, and returns one index in NAMES per region.
 
-    The keys `trained`, `held_out` and `surface` have the accuracy of trained things, held-out things and surfaces. The
-    pattern, the colour and the shape of things have more keys. For example, `trained_colour` has the share of trained
-    things whose colour is correct.
+    The keys `trained`, `held_out` and `surface` have the accuracy of trained things, held-out things and surfaces. For
+    trained and held-out things, there are also keys with the suffix `_pattern`, `_colour` or `_shape`. For example,
+    `trained_colour` has the share of trained things whose colour is correct.
     """
     results: dict[str, list[tuple[Any, ...]]] = {"trained": [], "held_out": [], "surface": []}
     kinds = (("all", 2 * count), ("held-out", count))

@@ -36,7 +36,7 @@ class Training(Settings):
     beta2: float = Field(default=0.98, gt=0, lt=1)
     """decay of AdamW's running mean of squared gradients"""
     weight_decay: float = Field(default=0.05, ge=0)
-    """weight decay of all parameters except the kinds that `undecayed` names"""
+    """weight decay of the parameters. Some kinds of parameters have no weight decay (see `undecayed`)"""
     undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
     """kinds of parameters without weight decay. "vectors": all vectors, position embeddings and query embeddings.
     "norms": norms, embeddings and tables of position biases, as in detectron2; other vectors have weight decay.
@@ -87,8 +87,11 @@ class MaskTraining(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     crop: int | None = None
-    """side of square random crops in pixels. None: a drawn scene is not cropped. A photograph is cropped to a square,
-    as large as possible"""
+    """side of square random crops in pixels
+
+    If `crop` is None, drawn scenes are not cropped. Photographs are then cropped to squares whose side is the shorter
+    side of the resized photograph.
+    """
     whole: float = Field(default=0.25, ge=0, le=1)
     """fraction of the steps, at the end, with whole drawn scenes instead of crops. Each of these steps has
     `batch` / 4 scenes"""

@@ -257,9 +257,9 @@ def export(task: Task, out: Path) -> Path:
 def history(out: Path) -> list[dict[str, Any]]:
     """Return all trainings that led to the weights in the folder `out`, oldest first.
 
-    The last entry is the training in `out`. Before it come the histories of the checkpoints that its config names in
-    `start`, `clip`, `regions` and `neck`. Each entry has the command, the config, the total seconds and the last
-    scores.
+    The last entry is the training in `out`. The earlier entries are the histories of the checkpoints that this training
+    used. The paths of these checkpoints are the settings `start`, `clip`, `regions` and `neck`. Each entry has the
+    command, the config, the total seconds and the last scores.
     """
     config = configs.load(out / CONFIG)
     files = (config.start, *(getattr(config, key, None) for key in ("clip", "regions", "neck")))

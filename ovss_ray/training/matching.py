@@ -20,7 +20,11 @@ from ovss_ray.structures.columns import IGNORE
 CLASS, MASK, DICE = 2.0, 5.0, 5.0
 """Weights of the class, mask and dice losses, and of the matcher's three costs"""
 OVERSAMPLE = 3
-"""Number of random candidates for the uncertain points, divided by the number of sampled points"""
+"""Number of random candidate points per sampled point
+
+For example, 300 candidates are drawn to sample 100 points. The 75 candidates with the mask logits nearest to zero are
+sampled. The other 25 points are random (see IMPORTANCE).
+"""
 IMPORTANCE = 0.75
 """Fraction of the sampled points that are uncertain; the other points are random
 

@@ -43,9 +43,9 @@ def batch(
     Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). If `width` is None, it is a
     random entry of WIDTHS for the whole batch. `things` is the range of the number of things, end exclusive.
 
-    `unnamed`: probability that the name of a thing has no colour, such as "striped star". The colour is then random.
-    Independently, the name has no pattern with the same probability, such as "red star". The pattern is then one that
-    no name mentions.
+    `unnamed` is the probability that the name of a thing has no colour. It is also the probability that the name has no
+    pattern. The two cases are independent. A thing with the name "striped star" has a random colour. A thing with the
+    name "red star" has a random pattern that occurs in no class name, such as rings.
     """
     drawn = np.random.default_rng([seed, step])
     wide = width or int(drawn.choice(WIDTHS))

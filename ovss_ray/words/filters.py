@@ -81,9 +81,9 @@ def without_repetitions(caption: str) -> str:
 
 
 def by_spacy_nouns(captions: Iterable[str], model: str) -> dict[str, int]:
-    """Return the nouns of captions by `by_autoseg`, with the tags of a spaCy model.
+    """Return the nouns of captions. A spaCy model tags the words, then `by_autoseg` filters the tagged words.
 
-    Captions are converted to lower case, then cleaned by `without_repetitions`.
+    Before the tagging, captions are converted to lower case, then cleaned by `without_repetitions`.
     """
     return by_autoseg(by_spacy((without_repetitions(caption.lower()) for caption in captions), model))
 

@@ -18,7 +18,8 @@ def mapping(replies: Mapping[str, str], classes: Collection[str], max_parse_len:
     An answer is a quoted part of the reply that is a class or "background". The rules, the first that applies:
 
     - A word that is a class is mapped to itself, whatever the reply.
-    - A word without an answer is mapped to "background". As in the official code, "woman" is mapped to "person".
+    - Without an answer, the word "woman" is mapped to "person", as in the official code.
+    - Any other word without an answer is mapped to "background".
     - A word with more than `max_parse_len` different answers is mapped to "background"; 0: no limit.
     - Any other word is mapped to the first answer. In the official code, the order of a hash table decides.
     """

@@ -154,9 +154,9 @@ def _senses(name: str) -> dict[int, int]:
 def _above(senses: dict[int, int], classes: Sequence[dict[int, int]]) -> tuple[int, str] | None:
     """Return (class index, rule) for a class that means the same as the word, or something more general; else None.
 
-    A class matches by "synonym" if it has a sense of the word. It matches by "hypernym" if it has a hypernym of such a
-    sense. Of several matches, the match with the lowest cost is returned, and the first class of equal costs. The cost
-    is 2 · steps up + rank of the word's sense + rank of the class's sense.
+    A class matches by "synonym" if class and word share a sense. A class matches by "hypernym" if a sense of the class
+    is a hypernym of a sense of the word. Of several matches, the match with the lowest cost is returned, and the first
+    class of equal costs. The cost is 2 · steps up + rank of the word's sense + rank of the class's sense.
     """
     costs = (
         (2 * steps + rank + ranks[synset], index, "synonym" if steps == 0 else "hypernym")

@@ -149,7 +149,8 @@ def _check_modules(file: Path) -> None:
     types = [str(module["type"]).rpartition(".")[2] for module in _parsed(file)] if file.exists() else []
     if others := sorted(set(types) - MODULES):
         raise OvssError(
-            f"{file}: unknown modules {', '.join(others)}. Choose an encoder with {', '.join(sorted(MODULES))}"
+            f"{file}: unknown modules {', '.join(others)}. Choose an encoder that has no other modules than "
+            f"{', '.join(sorted(MODULES))}"
         )
 
 

@@ -1,6 +1,7 @@
 """Part-of-speech taggers: by WordNet for single words without context, and by spaCy for whole captions.
 
-Tags are those of the Penn Treebank. Any function with the type `Tagger` can take the place of the default.
+Tags are those of the Penn Treebank. Filters that need tags of single words use `by_wordnet` by default. These filters
+accept any other function of the type `Tagger`.
 """
 
 from collections.abc import Callable, Iterable, Sequence

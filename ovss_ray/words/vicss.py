@@ -8,8 +8,9 @@ count as 0. Sums are over the words w.
 
     hard      a word counts as the class with the same name, byte for byte; other words count as background
     overlap   a word counts as the class that it overlaps most in the image's truth; the lowest class on ties
-    nearest   a word counts as the most similar class. Only classes in the truth should be candidates. Instead, vicss
-              sets the similarities of class K-1-g to 0 for each class g in the truth. This module repeats the fault
+    nearest   a word counts as the most similar class. Only classes in the truth should be candidates. By a fault,
+              vicss excludes wrong classes. With K classes, vicss sets the similarities of class K-1-g to 0 for each
+              class g in the truth. This module repeats the fault
     soft      I[g] = Σ c(g, w) n[g, w], U[g] = Σ c(g, w) N[w] + T[g] - I[g]; IoU I[g] / U[g], recall I[g] / T[g]
 
 The hard metrics use the confusion matrix of all images. Their macro mean is over all classes, with background. Their

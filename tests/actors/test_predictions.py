@@ -106,7 +106,7 @@ def test_predictions_are_read_as_they_are_stored_or_refused(tmp_path: Path) -> N
 
 def test_a_missing_prediction_is_an_error_that_says_what_was_looked_for(tmp_path: Path) -> None:
     put(tmp_path / "a.png", MAP)
-    with pytest.raises(OvssError, match=r"no prediction: searched for .*/b\{\.png,\.tif,"):
+    with pytest.raises(OvssError, match=r"no unique prediction: searched for .*/b\{\.png,\.tif,"):
         predicted(tmp_path, "b")
 
 
@@ -228,7 +228,7 @@ def test_an_entry_of_another_folder_is_no_prediction(tmp_path: Path) -> None:
     with pytest.raises(OvssError, match="no file_name with the stem '0' in the folder 's2'; an example is '0'"):
         predicted(tmp_path / "x.json", "s2/0")
     put(tmp_path / "maps/0.png", MAP)
-    with pytest.raises(OvssError, match=r"searched for .*/s1/0\{.*but 0 of 1 files match"):
+    with pytest.raises(OvssError, match=r"searched for .*/s1/0\{.*0 of 1 files match"):
         predicted(tmp_path / "maps", "s1/0")
 
 

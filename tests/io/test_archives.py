@@ -136,7 +136,7 @@ def test_hard_links_are_the_file_itself_and_other_links_are_refused(tmp_path: Pa
             info.type, info.linkname, info.size = kind, target, 5 if not target else 0
             archive.addfile(info, io.BytesIO(b"first"))
     assert files.read(tmp_path / "a.tar/2") == b"first"
-    with pytest.raises(OvssError, match=r"a\.tar: '3' cannot be read without unpacking: it is a link to '2'"):
+    with pytest.raises(OvssError, match=r"a\.tar: '3' cannot be read without unpacking, because it is a link to '2'"):
         files.pinned(f"{tmp_path}/a.tar/3")
 
 

@@ -109,7 +109,8 @@ def test_a_file_without_a_direct_url_is_to_be_downloaded_by_hand(folder: Path) -
 def test_a_network_without_a_published_file_says_so(folder: Path) -> None:
     folder.mkdir()
     assert zoo.lookup("scan_vitB") is None
-    with pytest.raises(OvssError, match=r"scan_vitB are not published.*offers no checkpoint.*--set scan\.weights=PATH"):
+    message = r"scan_vitB are missing.*not published.*offers no checkpoint.*--set scan\.weights=PATH"
+    with pytest.raises(OvssError, match=message):
         zoo.find("scan_vitB")
 
 

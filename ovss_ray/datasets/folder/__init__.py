@@ -21,9 +21,10 @@ images, labels   patterns of photographs and of label files: one pattern or a li
                  folder. `*.jpg` also matches a.JPG. If a folder is called `data [2024]`, `data [2024]/*.jpg` matches
                  its files. Archives (.zip, .tar) are searched like folders. {000..010} stands for 000 to 010, as in
                  `shards/{000..010}.tar/*.jpg`. All paths may be URIs, such as s3://bucket/photos/*.jpg
-table            Parquet files, such as data/val-*.parquet, or a folder that Hugging Face's `save_to_disk` wrote, in
-                 place of single files. `images` and `labels` are then names of columns. A cell holds the bytes of an
-                 image file, or a struct with a field `bytes`. Hugging Face stores images in this way. Example:
+table            Parquet files, such as data/val-*.parquet, or a folder that Hugging Face's `save_to_disk` wrote. With
+                 this key, photographs and labels are read from a table, not from image files. `images` and `labels`
+                 are then names of columns. A cell holds the bytes of an image file, or a struct with a field `bytes`.
+                 Hugging Face stores images in this way. Example:
                  `table: hf://datasets/USER/NAME/data/validation-*.parquet`
 ids              only for `table`: column of the image ids; default: the number of the row
 image_suffix     end of the photographs' names, before the extension; default: none
@@ -118,7 +119,11 @@ def _classes(described: Description, base: str) -> Listed:
 
 
 def _other_numbers(described: Description, listed: Listed, values: Values) -> OvssError:
-    """Return the error for a class list whose numbers differ from the label values that the YAML file defines."""
+    """Return the error for a class list that contradicts the keys `offset` and `values` of the YAML file.
+
+    A class list may have a label value next to each name, as in `1: road`. `listed` has the label values of the class
+    list, and `values` has those of the YAML file.
+    """
     numbers = listed.numbers or ()
     row = numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
     shown = ", ".join(map(str, numbers[:SHOWN])) + (", …" if len(numbers) > SHOWN else "")
@@ -187,8 +192,8 @@ def _position(key: str, names: tuple[str, ...]) -> int:
     counted = next((i for i in range(len(names)) if str(i) == key), None)
     if len({*named, counted} - {None}) > 1:
         raise OvssError(
-            f"colours.{key}: ambiguous: {key!r} is the name of class {named[0]} and the number of another class. "
-            "Rename the class"
+            f"colours.{key}: ambiguous: {key!r} is the name of class {named[0]} (counted from 0), and also the name or "
+            f"the index of another class. Rename class {named[0]}"
         )
     if named:
         return named[0]

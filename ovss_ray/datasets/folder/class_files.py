@@ -120,8 +120,9 @@ def _numbered(pairs: Sequence[tuple[Any, Any]], source: str) -> Listed:
     numbers = [number for number, _ in pairs]
     if invalid := [number for number in numbers if type(number) is not int or number < 0 or numbers.count(number) > 1]:
         raise OvssError(
-            f"{source}: {invalid[0]!r} is an invalid or repeated label value. Give each class a different whole number "
-            "from 0, and add the value of unlabelled pixels to `ignore`"
+            f"{source}: {invalid[0]!r} is an invalid or repeated label value. Label values are whole numbers of at "
+            "least 0, different for each class. Correct the label value. If it marks unlabelled pixels, remove it from "
+            "the list, and add it to `ignore`"
         )
     ordered = sorted(pairs, key=lambda pair: pair[0])
     return Listed(inline([str(name) for _, name in ordered], source).names, tuple(number for number, _ in ordered))
@@ -167,8 +168,9 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
     for line in lines:
         if not line.text.strip():
             raise OvssError(
-                f"{line.where} is empty. Remove the empty line. If it stands for a label value without a class, also "
-                "write the label value of each class in the YAML file of the data set, as in `values: [0, 2]`"
+                f"{line.where} is empty. Remove the empty line. If the classes below it must keep their label values, "
+                "also list all label values in the YAML file of the data set. For example, with `values: [0, 2]`, no "
+                "class has the label value 1"
             )
         if "\r" in line.text:
             raise OvssError(

@@ -16,9 +16,10 @@ DEFAULT_IGNORE = 255
 TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_suffix", "title", "domain", "licence")
 """Keys whose values are read as text, even if YAML would read a number, as in `title: 2024`."""
 NEWER = ("values", "table", "ids")
-"""Keys that later releases added. `Description.rules` omits such a key if it is unset.
+"""Keys that later releases added. If such a key is unset, `Description.rules` omits the key.
 
-So `rules` returns the same text as in an earlier release, and a run of that release can resume.
+A run can resume only if `rules` returns the same text as at the start of the run. If the text contained unset new keys,
+no run of an earlier release could resume.
 """
 
 

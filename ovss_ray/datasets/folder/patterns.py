@@ -42,8 +42,9 @@ class Match:
     folders: tuple[str, ...]
     """names of folders on the file's path, which distinguish files with equal stems
 
-    A folder's name is listed if it matches a wildcard, or if the user's patterns differ in this step. The name that is
-    the `stem` is left out.
+    A folder is listed if it matches a wildcard: for `*/photos/*.jpg`, the file `a/photos/1.jpg` has ("a",). A folder is
+    also listed if the user's patterns differ in this folder, as in `day/*.jpg` and `night/*.jpg`. If the name of a
+    folder is the `stem`, the folder is not listed.
     """
     ending: str
     """extension of the file, in lower case, with its dot"""

@@ -35,9 +35,9 @@ class Side:
     example: str = ""
     """stem of a fitting file, the first in alphabetical order"""
     others: Counter[str] = field(default_factory=Counter)
-    """extension → number of files whose names without extension fit a pattern
+    """extension → number of files with this extension that fit a pattern, or would fit with another extension
 
-    `summary` uses these numbers only if no file fits, since counting ends at the first file that fits.
+    The numbers are complete only if `fitting` is 0. Otherwise, the counting has ended at the first fitting file.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""
@@ -45,7 +45,8 @@ class Side:
     def files(self, number: int, bases: Sequence[str]) -> Iterator[File]:
         """Yield the files that fit the patterns, and files that nearly fit, such as files with another extension.
 
-        Only the first folder of `bases` that has fitting files is searched. `File.near` states why a file does not fit.
+        All these files are below one folder of `bases`, the first with a file that fits. If no folder has such a file,
+        nothing is yielded. `File.near` states why a file does not fit.
         `number`: 0 for photographs, 1 for label files. Raises OvssError if a subfolder in a pattern does not exist.
         """
         base = next((base for base in bases if any(map(self._fits, Search(base, self.patterns, self.suffix)))), None)

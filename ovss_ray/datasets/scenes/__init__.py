@@ -22,8 +22,9 @@ that segment all classes at once get the 42 class names of 10 surfaces and 32 th
 every class but the class of the episode is background.
 
 Images are files scenes://VOCABULARY/SPLIT/NUMBER.png; their label files are NUMBER_labels.png. Instance files are
-NUMBER_instances.png, 16-bit: 1000 · (number of the thing, from 1) + index of its class, 0 for surfaces. The class
-`Files` draws these files when they are read, on any machine. Nothing is downloaded, and no data root is needed.
+NUMBER_instances.png, 16-bit. In instance files, the pixels of a surface have the value 0. The value of a thing
+is 1000 · (number of the thing, from 1) + index of the thing's class. The class `Files` draws image, label and instance
+files when they are read, on any machine. Nothing is downloaded, and no data root is needed.
 """
 
 import io
@@ -139,7 +140,10 @@ def size(uri: str) -> tuple[int, int]:
 
 
 def _parsed(address: str) -> tuple[str, str, int]:
-    """Return vocabulary, series and number of a scene, such as seen, seen/test, 17. Raises FileNotFoundError."""
+    """Return the vocabulary, series and number of a scene. Raises FileNotFoundError if there is no such scene.
+
+    For example, the address "seen/test/0017" gives ("seen", "seen/test", 17).
+    """
     vocabulary, split, number = [*address.split("/"), "", ""][:3]
     if vocabulary not in OCCURRING or split not in SPLITS or not number.isdigit():
         raise FileNotFoundError(f"no scene {address!r}; a valid address is scenes://seen/validation/17.png")
@@ -180,7 +184,7 @@ class Files(AbstractFileSystem):
 def _file(path: str) -> bytes:
     """Return the content of an image or label file, 100 to 350 KB.
 
-    The content is cached, since readers first request the size of the file, which is the size of the content.
+    The content is cached. A reader first requests the size of the file, which is known only after the file is drawn.
     """
     stem = path.removesuffix(".png")
     stem, _, kind = stem.partition("_")
@@ -226,7 +230,8 @@ def _benchmark(vocabulary: str, title: str, names: Sequence[str]) -> Benchmark:
 def _episodes(series: str, title: str, counts: Mapping[str, int]) -> Benchmark:
     """Return a benchmark with an episode for each scene and each class in it. The last label is background.
 
-    `series`: benchmark, such as "seen", whose scenes, label files and classes are used.
+    `series`: key of another benchmark in BENCHMARKS, such as "seen". The episodes have the scenes, label files and
+    classes of that benchmark.
     """
     scenes = BENCHMARKS[series]
     names, last = scenes.vocabulary.names, len(scenes.vocabulary)

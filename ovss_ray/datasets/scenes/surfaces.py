@@ -16,7 +16,7 @@ GROUNDS = ("grass", "sand", "snow", "gravel", "water", "wood")
 def _mixed(drawn: np.random.Generator, low: Sequence[float], high: Sequence[float], field: Field) -> np.ndarray:
     """Return a mix of the colours `low` and `high`, (H, W, 3), after a small random change of each colour.
 
-    `field`, (H, W): 0 where the mix is `low`, 1 where it is `high`, in between where it is interpolated linearly.
+    `field`, (H, W), is the share of `high` in the mix: 0 gives `low`, 1 gives `high`, and 0.5 gives the mean of both.
     """
     first, second = (np.array(c, np.float32) + drawn.uniform(-0.04, 0.04, 3).astype(np.float32) for c in (low, high))
     return first + (second - first) * field[..., None]

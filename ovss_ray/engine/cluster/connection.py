@@ -161,8 +161,8 @@ def _init() -> None:
 def _runtime() -> dict[str, Any] | None:
     """Return Ray's runtime environment, which passes the variables in HANDED_ON to workers on other machines.
 
-    In a submitted Ray job, variables that the job already sets are left out. If no variable remains in such a job,
-    return None.
+    If this process belongs to a submitted Ray job, variables that the job already sets are left out. If no
+    variable is then left, return None. Outside a job, the result is never None.
     """
     brought = json.loads(os.environ.get(JOB) or "{}").get("runtime_env", {}).get("env_vars", {})
     variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ and name not in brought}

@@ -1,6 +1,6 @@
-"""Estimate of a run before it starts: pools, columns, memory, object store, batches per second and time.
+"""Estimate of a run before it starts: numbers of workers, memory, object store, batches per second and time.
 
-The pools are placed by the code that also places them in a run. This module does not import Ray.
+The function placement.place determines the numbers of workers, as in a run. This module does not import Ray.
 """
 
 import math
@@ -53,7 +53,7 @@ class Step:
     workers: int
     """number of workers at the start"""
     reach: int
-    """number of workers after Ray has added workers under load, on the nodes that the cluster has now"""
+    """largest number of workers that Ray starts under load, if no further nodes join the cluster"""
     columns: tuple[str, ...]
     """columns that the workers of the pool send to the next pool, or into the records"""
     reads: tuple[str, ...]
@@ -75,7 +75,11 @@ class Estimate:
     size: Size
     steps: tuple[Step, ...]
     weights: int
-    """bytes of the weights of all stages; a worker is assumed to load them all if its pool has a stage for GPUs"""
+    """bytes of the weights of all stages of the run
+
+    Workers of a pool without a stage for GPUs are assumed to load no weights. All other workers are assumed to load the
+    weights of all stages, including the stages of other pools.
+    """
     left: int
     """number of images without a record"""
     shortage: str
@@ -175,7 +179,10 @@ def estimate(plan: RunPlan, size: Size, probed: Probed | None = None) -> Estimat
 
 
 def placed(plan: RunPlan, size: Size) -> list[Placed]:
-    """Return the pools of a run, placed on a cluster of this size, even if it is too small."""
+    """Return the pools of a run, with their numbers of workers, CPUs and GPUs on a cluster of this size.
+
+    This function does not test whether the cluster is large enough. The function placement.unmet tests this.
+    """
     return placement.place(placement.fused(plan.pools, size), size, placement.weights_of(plan.sources))
 
 

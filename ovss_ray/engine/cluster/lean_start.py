@@ -19,12 +19,12 @@ The processes take 3 CPU seconds to start, and ray.init waits for the dashboard.
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
 """(module, object) → names of the object's functions. `lean` replaces each by a function that does nothing."""
 PERIOD = 0.1
-"""Seconds after which resource use is summed up again within the same step of Ray Data's loop (see Seldom)"""
+"""Seconds: minimum time between two sums of resource use in one step of Ray Data's loop (see Seldom)"""
 
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """Make ray.init start local clusters without the processes of IDLE during the block.
+    """Return a context manager. In its `with` block, ray.init starts local clusters without the processes of IDLE.
 
     Ray's agent process is still started, since the raylet exits without it. The agent has no web server.
     """

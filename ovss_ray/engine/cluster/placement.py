@@ -128,11 +128,12 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     - Light pool (no stage can use a GPU, and `cpus` is "auto"), cluster with fewer than 8 CPUs: one worker, 0.25 CPU.
     - Light pool, cluster with 8 CPUs or more: up to one worker per four CPUs, each with one CPU.
     - Other pools, cluster with GPUs: one worker per GPU. Several pools share each GPU in equal parts (see sharing.py).
-    - Other pools, cluster without GPUs: they share the remaining CPUs, one single-threaded worker per CPU.
+    - Other pools, cluster without GPUs: one worker per remaining CPU, each with one thread. If the memory or the config
+      allows only fewer workers, each worker gets up to four CPUs and threads.
     - Tasks that write records: the pools leave 0.25 CPU free for these tasks.
 
-    If memory or the config leaves CPUs without a worker, each worker without a GPU gets up to four threads. If nodes
-    may join the cluster, the maximum number of workers may be higher than fits now. Ray adds workers when nodes join.
+    If nodes may join the cluster, the maximum number of workers may be higher than fits now. Ray adds workers when
+    nodes join.
     """
     computing = [pool for pool in pools if not is_light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
@@ -152,9 +153,9 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
-    """Return the number of workers per pool that fit the memory of all nodes, if the pools share it equally.
+    """Return the number of workers per pool that fit the memory of all nodes.
 
-    Light pools do not count. `weights`: bytes of the weights that one worker loads.
+    Each pool gets an equal part of the memory, except light pools. `weights`: bytes of the weights of one worker.
     """
     return size.memory / max(1, sum(not is_light(pool) for pool in pools)) / (HEAP + weights)
 

@@ -131,9 +131,10 @@ def _unseen(uris: Sequence[str]) -> list[str]:
 def place(plan: RunPlan, patience: float, say: Callable[[str], None]) -> list[Placed]:
     """Return the pools of a run with their numbers of workers, CPUs and GPUs on the cluster.
 
-    If the cluster is too small, wait up to `patience` seconds for further nodes. If an autoscaler can start nodes, wait
-    up to max(`patience`, plan.config.patience) seconds. Raises OvssError if the cluster is too small after the wait.
-    Ray itself would wait forever, without a message. Nodes that join during the wait are checked (see `run`).
+    If the cluster is too small, wait for further nodes. Without an autoscaler, the limit of the wait is the argument
+    `patience`, in seconds. With an autoscaler, the limit is the larger of two values: the argument `patience`, and the
+    option `patience` of the run's config. Raises OvssError if the cluster is too small after the wait. Nodes that join
+    during the wait are checked (see `run`).
 
     `say` prints the progress of the wait, and the warnings of placement.on_cpus, placement.bf16_on_cpus and idle_gpus.
     """

@@ -28,11 +28,13 @@ IMAGES = 16
 
 
 def probe(plan: RunPlan, pools: Sequence[Placed], say: Callable[[str], None]) -> Probed:
-    """Run IMAGES images through all stages, and return the measurements. Nothing is written into the run's folder.
+    """Run IMAGES images through all stages, and return the measurements.
 
-    The first batch of each pool warms up the stages, so its times are ignored. If it is the only batch, its times are
-    used. Prepared arrays, such as text embeddings, are cached for the run. `say` prints messages. Raises OvssError if a
-    stage writes files for later use, or if all images fail.
+    The first batch of each pool warms up the stages, so its times are ignored. If a pool has only one batch, the times
+    of this batch are used. Prepared arrays, such as text embeddings, are stored in the cache of this machine. The run's
+    folder is not changed. `say` prints messages.
+
+    Raises OvssError if all images fail, or if the run has a stage that exports files, such as sam_features.
     """
     if exporting := [stage.use for stage in plan.config.stages() if stage.kind().exports]:
         raise OvssError(

@@ -28,7 +28,7 @@ is missing. Ray is imported inside functions, after the variables of BEFORE_IMPO
 | `serve.delete(_blocking=False)` | private argument | delete_application | a thread waits for the deletion |
 | `DeploymentHandle.broadcast` | not annotated | ask_replicas | /metrics lacks the values of the replicas |
 | `BackpressureConfig` | alpha | busy_answer | a busy service answers 503 instead of 429 |
-| `RequestRouter`, `PendingRequest`, `RunningReplica` | alpha | deployments.routing | clicks encode images again |
+| `RequestRouter`, `PendingRequest`, `RunningReplica` | alpha | deployments.routing | images are encoded repeatedly |
 | `os._exit` at the end of a worker | workaround | worker._leave | see HANGS_AT_EXIT |
 """
 
@@ -100,7 +100,8 @@ SERVE = "serve"
 HANGS_AT_EXIT = "2.60"
 """Latest Ray release in which a worker process was seen to hang when it exits normally.
 
-The C++ clean-up waited forever for a destroyed lock, as in github.com/ray-project/ray/pull/18899 for Ray 1.7."""
+The C++ clean-up waited forever for a destroyed lock. github.com/ray-project/ray/pull/18899 describes a similar fault of
+Ray 1.7."""
 
 
 @cache

@@ -29,8 +29,9 @@ def shared(pools: Sequence[Pool], size: Size, reserve: float, fitting: float) ->
     for placement only: a worker computes on its GPU whenever images wait for it. Pools whose config sets the number of
     workers are placed first. Workers of the other pools follow in turn, one per pool, while they fit.
 
-    If the nodes without GPUs have at least `reserve` free CPUs in total, nodes with GPUs keep no CPUs free. Otherwise,
-    each node with GPUs keeps `reserve` CPUs free. `fitting`: maximum number of workers per pool that fit the memory.
+    `reserve`: number of CPUs for other work, such as decoding images. If nodes without GPUs have `reserve` free CPUs
+    in total, workers may use all CPUs of the nodes with GPUs. Otherwise, workers leave `reserve` CPUs free on each node
+    with GPUs. `fitting`: maximum number of workers per pool that fit the memory.
     """
     shares: list[Share] = []
     for part in _parts(pools):

@@ -58,11 +58,12 @@ def for_pools(
 ) -> list[Placed]:
     """Return the pools, placed on the cluster. If the cluster is too small, wait for nodes.
 
-    If networks would run on CPUs because the cluster has no GPU, also wait for a GPU. This second wait needs an
-    autoscaler. During a wait, an autoscaler is requested to add nodes for the minimum number of workers.
+    If the cluster has no autoscaler, wait up to `least` seconds until nodes join by themselves.
 
-    Without an autoscaler, wait up to `least` seconds; with an autoscaler, up to max(`least`, `patience`) seconds.
-    `weights`: bytes of the weights of a worker. Raises OvssError if the required nodes have not joined by then.
+    If the cluster has an autoscaler, request nodes from it, and wait up to max(`least`, `patience`) seconds. With an
+    autoscaler, a cluster without GPUs is also too small if a large network could use a GPU.
+
+    Raises OvssError if the cluster is still too small after the wait. `weights`: bytes of the weights of one worker.
     """
     size = connection.size()
     placed, shortage = _placed(pools, size, weights)
@@ -108,11 +109,14 @@ def _slow(pools: Sequence[Pool], placed: Sequence[Placed], size: Size, weights: 
 
 
 def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list[Placed]:
-    """Return the pools, placed on an imagined larger cluster. Their workers show which nodes to request.
+    """Return the pools, placed on an imagined cluster. Their workers show which nodes to request.
 
-    If the cluster has GPUs, no node is added. If it has none, GPU_NODE is added if `slow` is True, or if a pool must
-    have a GPU. Otherwise CPU_NODE is added, since the autoscaler may have no nodes with GPUs. In this case,
-    `cpus: auto` means one CPU per worker, except in light pools.
+    The imagined cluster has the nodes of the cluster, and up to one node more:
+
+    - If the cluster has GPUs, no node is added.
+    - If the cluster has no GPU, and `slow` is True, GPU_NODE is added.
+    - If the cluster has no GPU, and a pool must have a GPU, GPU_NODE is added.
+    - In all other cases, CPU_NODE is added. In pools that can use a GPU, `cpus: auto` then means one CPU per worker.
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))

@@ -23,9 +23,10 @@ If the product is higher, a block has several batches."""
 MOST = 64
 """Maximum number of images in a block of several batches; 64 photographs of 512 × 683 pixels have 67 MB"""
 BYTES = 128e6
-"""Maximum bytes of the photographs in a block of several batches, such as 20 photographs of 2048 × 1024 pixels.
+"""Maximum bytes of the photographs in a block of several batches.
 
-Ray Data splits larger blocks, and a worker would have to join them again."""
+A block of 20 photographs of 2048 × 1024 pixels is just below this maximum. Ray Data would split larger blocks, and a
+worker would have to join the parts again."""
 HELD = 3
 """Blocks per worker in the object store: the block in progress, the next one, and one block of results"""
 STORE_SHARE = 0.5
@@ -35,8 +36,8 @@ SAMPLE = 8
 SHARE = 32
 """Minimum number of blocks per worker, if a block has several batches.
 
-If there are more blocks, each block is smaller, and less time is wasted. At the end of a run, a worker idles for about
-the time of half a block. If a worker dies, its block is computed again."""
+With fewer blocks per worker, each block would be larger. Large blocks waste time in two cases. At the end of a run, a
+worker idles for about half the time of a block. If a worker dies, its whole block is computed again."""
 LIMIT = 10_000
 """Maximum number of blocks of a run, since the driver process holds all of them"""
 

@@ -170,8 +170,9 @@ class _Process:
     def compute(self, setup: Sequence[Any], batch: Batch) -> pa.Table:
         """Return Recorder's result for a batch: records or receipts.
 
-        `setup` is a list with one Ray object reference, to Recorder's arguments. Ray does not fetch references inside a
-        list, so the arguments are fetched for the first batch only.
+        `setup` is a list with one Ray object reference, to the arguments of Recorder. The first call fetches the
+        arguments and builds the Recorder. Later calls use the same Recorder. Without the list, Ray would fetch the
+        arguments for every call.
         """
         if self.recorder is None:
             self.recorder = Recorder(**ray.get(setup[0]))

@@ -91,10 +91,11 @@ class Worker:
         return _joined(done) if len(done) > 1 else done[0]
 
     def _begin_together(self, names: list[str]) -> bool | None:
-        """Register the images of several batches of a light pool in one message, since a batch takes only milliseconds.
+        """Register the images of several batches in the ledger, with one message for all batches.
 
-        Return True if the images may run in batches. Return False if a worker has died while processing some of them.
-        If there is only one batch, or if the pool is not light, register nothing and return None.
+        Return True if the images may run in batches. Return False if a worker has died while processing one of these
+        images. If there is only one batch, register nothing and return None. If a stage of the pool can use a GPU,
+        register nothing and return None.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None
@@ -175,7 +176,10 @@ def _leave() -> None:
 
 
 def evidence(worker: str) -> str:
-    """Return the trace that faulthandler wrote on this machine when a worker's last process died, or ""."""
+    """Return the trace that faulthandler wrote on this machine at a worker's latest death; "" if there is no trace.
+
+    A worker may die several times, because Ray restarts it in a new process.
+    """
     file = _trace_file(worker)
     return file.read_text(errors="replace") if file.exists() else ""
 

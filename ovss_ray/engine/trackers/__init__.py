@@ -72,7 +72,7 @@ class Tracker(Protocol):
         """Connect, and record the facts `run`. `target`: the part of the option after the first colon; "" for none."""
 
     def log(self, values: Mapping[str, float], images: int) -> None:
-        """Record provisional values, such as "provisional/camvid/miou". `images`: number of images with a record."""
+        """Record provisional values, such as "provisional/camvid/miou". `images`: number of images evaluated so far."""
 
     def finish(self, report: Report, values: Mapping[str, float], attachments: Sequence[Path]) -> None:
         """Record the final values, the table of classes, and files such as report.json."""
@@ -117,9 +117,10 @@ def parse(options: str | Sequence[str]) -> tuple[Choice, ...]:
 
 
 class Tracking(Relay):
-    """Listener that notifies another listener, and sends the numbers to trackers at most every EVERY seconds.
+    """Listener that sends provisional values of a run to trackers, at most every EVERY seconds.
 
-    A tracker that fails causes one warning. The run goes on, and the report names the fault.
+    Like every Relay, it also notifies another listener. If a tracker fails, one warning is shown. The run goes on, and
+    the report names the fault.
     """
 
     def __init__(self, inner: Progress, folder: RunFolder, choices: Sequence[Choice]) -> None:
@@ -190,11 +191,11 @@ class Tracking(Relay):
 
 
 def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
-    """Call `work`, which evaluates a run, and return its report. Send values and report to the trackers.
+    """Evaluate a run with the function `work`, and return the report. Send values and report to the trackers.
 
-    The arguments of `work` are a listener and a function. `work` calls the function with the report, before it releases
-    the run folder. The function sends the report to the trackers, and returns the report with the trackers' faults.
-    Without trackers, the listener is the only argument.
+    Without trackers, the call is `work(progress)`. With trackers, the call is `work(listener, conclude)`. The listener
+    sends provisional values to the trackers. `work` must call `conclude(report)` before it releases the run folder.
+    This call sends the report to the trackers, and returns the report with the trackers' faults.
     """
     if not choices:
         return work(progress)
@@ -233,7 +234,10 @@ def provisional(counts: Relay) -> dict[str, float]:
 
 
 def final(report: Report) -> dict[str, float]:
-    """Return the values of a report by name, such as "final/camvid/miou". Ends of intervals: "…_low", "…_high"."""
+    """Return the values of a report by name, such as "final/camvid/miou".
+
+    The ends of a bootstrap interval have names such as "final/camvid/miou_low" and "final/camvid/miou_high".
+    """
     values: dict[str, float | None] = {}
     for benchmark, of in report.benchmarks.items():
         name = f"final/{files.plain(benchmark)}"

@@ -24,7 +24,7 @@ from ovss_ray.io.files.cache import cache_folder
 BLOCK = 1 << 26
 """Maximum bytes of a block of embeddings in float32, and also of the block's similarities to the queries"""
 SURPLUS = 32
-"""Constant in the number of candidates, 2 · count + SURPLUS, from which a search selects `count` results."""
+"""Number of extra candidates. A search for `count` captions first selects 2 · count + SURPLUS candidates."""
 CHUNK = 8192
 """Number of captions that are embedded before their embeddings are written"""
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -59,9 +59,9 @@ def read_texts(path: str | Path, column: str = "caption") -> list[str]:
 
 
 def _parquet(path: str | Path, column: str) -> list[str]:
-    """Return the texts of a column. Raises OvssError for an empty text, since no row can be skipped.
+    """Return the texts of a column. Raises OvssError if a row has no text.
 
-    Row i of the column must match row i of the embeddings.
+    In the array of the captions' embeddings, row i belongs to row i of the column. Therefore no row can be skipped.
     """
     try:
         with files.opened(path) as file, pq.ParquetFile(file) as table:

@@ -1,4 +1,4 @@
-"""Tables of any length in bounded memory: they are memory-mapped from a temporary file, in parts of many rows."""
+"""Tables of any length in bounded memory. A long table is stored in a temporary file, which is memory-mapped."""
 
 import tempfile
 from collections.abc import Iterable, Iterator

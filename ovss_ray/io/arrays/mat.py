@@ -18,7 +18,7 @@ HEADER = 128
 MATRIX, COMPRESSED = 14, 15
 """Type numbers of the elements that are read. A file is a sequence of elements."""
 STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4"}
-"""MAT-5 data type → numpy dtype in the file. It may be narrower than the dtype of the array's class."""
+"""MAT-5 data type → numpy dtype of the numbers in the file. An array may be stored in a narrower dtype than its own."""
 CLASSES = {8: np.int8, 9: np.uint8, 10: np.int16, 11: np.uint16, 12: np.int32, 13: np.uint32}
 """MAT-5 array class → numpy dtype of the array."""
 

@@ -1,9 +1,12 @@
 """Arrays on disk by key, in shards: each shard is a safetensors file with many arrays.
 
-A shard's name is the digest of its source, such as a network, and of its keys. If the same arrays are written again,
-the name is the same, and the file is replaced. Shards with different keys have different names. After a killed run, the
-next run may divide the keys among shards in another way. A key may then be in several shards of a source, with
-equal arrays. Shards are written to any file system. They are read from a local or mounted folder, one array at a time.
+The source of a shard describes what computed the arrays, such as the name and the digest of a network. The file name of
+a shard is a digest of the source and of all keys in the shard. If a shard with the same source and the same keys is
+written again, it replaces the file. Shards with different keys have different names.
+
+After a killed run, the next run may divide the keys among shards in another way. A key may then be in several shards
+of a source, with equal arrays. Shards are written to any file system. They are read from a local or mounted folder, one
+array at a time.
 """
 
 import hashlib

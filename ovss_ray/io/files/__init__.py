@@ -42,7 +42,10 @@ def read(uri: str | Path) -> bytes:
 
 
 def archive_of(uri: str) -> str | None:
-    """Return the archive of an address: the archive itself, or a path inside it. Return None for other addresses."""
+    """Return the path of the archive in an address: "a.tar" for the addresses "a.tar" and "a.tar/b/c.jpg".
+
+    Return None if no part of the address is an archive.
+    """
     inside = archives.split(f"{uri.rstrip('/')}/")
     return inside and inside[0]
 
@@ -56,7 +59,10 @@ def _inner(uri: str) -> bytes | None:
 
 
 def _member(uri: str) -> Member | None:
-    """Return the file in an archive that an address names; None for another address. Raises OvssError if missing."""
+    """Return the file at an address inside an archive; None if the address is not inside an archive.
+
+    Raises OvssError if the archive has no such file.
+    """
     if member := archives.pinned(uri):
         return member
     if not (inside := archives.split(uri)):
@@ -105,7 +111,7 @@ def opened(uri: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _explained(uri: str | Path, action: str) -> Iterator[None]:
-    """Convert failures of the block to OvssError, such as "photo.jpg: cannot be read: Permission denied"."""
+    """Convert an OSError of the `with` block to OvssError, such as "photo.jpg: cannot be read: Permission denied"."""
     try:
         yield
     except OSError as failure:

@@ -57,7 +57,7 @@ class Index:
         ((place,),) = rows
         if member := archives.pinned(f"{self.archive}@{place}/{path}"):
             return member
-        raise OvssError(f"{addresses.shown(self.archive)}: {path!r} cannot be read without unpacking: {place}")
+        raise OvssError(f"{addresses.shown(self.archive)}: {path!r} cannot be read without unpacking, because {place}")
 
     def has(self, path: str) -> bool:
         """Return whether a file exists in the archive."""
@@ -139,9 +139,10 @@ def _fill(base: sqlite3.Connection, archive: str) -> None:
 
 
 def _place_of(base: sqlite3.Connection, path: str) -> str:
-    """Return the place of the file `path`, to which a hard link leads (see Member.place).
+    """Return the place of the file `path`, which is the target of a hard link (see Member.place).
 
-    If the index has no such file yet, return the reason why the link cannot be read.
+    If the target cannot be read, return the reason instead, such as "it is a sparse file". If the index lacks the
+    target, also return a reason.
     """
     folder, _, name = path.rpartition("/")
     row = base.execute("SELECT place FROM members WHERE folder = ? AND name = ?", (folder, name)).fetchone()

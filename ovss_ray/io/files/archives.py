@@ -1,7 +1,7 @@
 """Files inside zip and tar archives, read by their position, without unpacking the archive.
 
 An archive is a folder in an address: /data/shards/000.tar/images/a.jpg, s3://bucket/data.zip/a.png. An index of the
-archive gives the position of each file (see archive_index.py). `pinned` writes the position into the address:
+archive gives the position of each file (see archive_index.py). `files.pinned` writes the position into the address:
 /data/shards/000.tar@1536+20481/images/a.jpg. A worker then needs one request and no index.
 """
 
@@ -32,7 +32,7 @@ _HEADER = struct.Struct("<4s4xH16xHH")
 BLOCK = 512
 """Bytes of the header of a file in a tar archive."""
 STORED, DEFLATED = 0, 8
-"""Methods of compression in zip archives that are supported."""
+"""Numbers of the two supported compression methods of zip archives: no compression, and Deflate."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ def is_archive(name: str) -> bool:
 
 
 def pinned(uri: str) -> Member | None:
-    """Return the file of an address that contains the file's position (see Member.uri); None for other addresses."""
+    """Parse an address with the position of a file in an archive, such as a.tar@1536+20481/b.jpg.
+
+    Return None for an address without a position. `Member.uri` is the inverse of this function.
+    """
     match = _PINNED.fullmatch(uri) if "@" in uri else None
     if not match:
         return None

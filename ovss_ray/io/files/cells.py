@@ -49,7 +49,7 @@ class Cell:
 
 
 def parsed(uri: str) -> Cell | None:
-    """Return the cell of an address; None for another address."""
+    """Return the cell at an address such as data.parquet@3.17/image; None for an address of another form."""
     match = _CELL.fullmatch(uri) if "@" in uri else None
     return match and Cell(match["table"], int(match["group"]), int(match["row"]), unquote(match["column"]))
 
@@ -62,7 +62,8 @@ def content(cell: Cell) -> bytes:
         value = value.get("bytes")
     if not isinstance(value, bytes):
         raise OvssError(
-            f"{addresses.shown(cell.uri)}: the cell has no bytes of an image. Save the table with embedded images"
+            f"{addresses.shown(cell.uri)}: the cell has no bytes of an image. Save the table again, with the bytes of "
+            "the image files in this column"
         )
     return value
 

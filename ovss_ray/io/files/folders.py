@@ -59,9 +59,9 @@ class Trail:
     """Folders from the start of a recursive search down to the current one, to detect links to a parent folder."""
 
     reals: tuple[str, ...]
-    """real path of each folder in which the search has followed a link; at the end, that of the current folder
+    """real paths of folders. The last folder is the current one. The others contain the links that were followed.
 
-    The tuple is empty for remote files.
+    For remote folders, the tuple is empty.
     """
 
     @classmethod

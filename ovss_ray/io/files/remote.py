@@ -45,13 +45,13 @@ _LIBRARIES = (
     *(("google.auth.exceptions", "GoogleAuthError"), ("gcsfs.retry", "HttpError")),
     *(("azure.core.exceptions", "AzureError"), ("httpx", "HTTPError")),
 )
-"""Base classes of the libraries' exceptions that are not OSErrors: (module, class)."""
+"""(module, class) of exceptions that libraries for remote files raise. Subclasses of OSError are not listed."""
 
 T = TypeVar("T")
 
 
 def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
-    """Return the exceptions that fsspec and the loaded libraries raise for a failed request, and the classes `more`."""
+    """Return the classes in `more`, and all exception classes that the loaded libraries raise for failed requests."""
     loaded = [getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES]
     return (OSError, NotImplementedError, *more, *(failure for failure in loaded if failure is not None))
 
@@ -75,7 +75,10 @@ def locate(uri: str) -> tuple["AbstractFileSystem", str]:
 
 
 def reason(uri: str, failure: BaseException) -> str:
-    """Return a short description of a failed request, without keys, and advice if credentials are missing."""
+    """Return a short description of a failed request. Passwords and keys in URIs are removed from the description.
+
+    If credentials are missing or access is denied, the description ends with the advice for the scheme of the URI.
+    """
     advice = ADVICE.get(uri.partition("://")[0].lower(), "")
     status = getattr(failure, "status", None)
     if "Credentials" in type(failure).__name__ or "credentials" in str(failure).lower():

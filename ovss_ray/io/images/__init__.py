@@ -47,10 +47,10 @@ def decode(data: bytes, name: str, *, upright: bool = True, cap: int = PIXELS) -
 
 
 def size(uri: str | Path) -> tuple[int, int]:
-    """Return H, W of the array that `decode` returns for a photograph, usually from the beginning of the file.
+    """Return H, W of the array that `decode` returns for a photograph, without decoding the photograph.
 
-    Some PNG files store their EXIF orientation after the pixels. `decode` applies this orientation, but `size` ignores
-    it. Raises OvssError if the file cannot be read.
+    Usually, only the beginning of the file is read. Some PNG files store their EXIF orientation after the pixels.
+    `decode` applies this orientation, but `size` ignores it. Raises OvssError if the file cannot be read.
     """
     if not files.is_local(str(uri)):
         data = files.beginning(uri, HEAD)
@@ -93,7 +93,7 @@ def _rgb(picture: Image.Image, name: str) -> np.ndarray:
     grey = np.asarray(picture)
     if grey.min() < 0 or grey.max() > 65535:
         raise OvssError(
-            f"{name}: found pixel values from {grey.min()} to {grey.max()}, expected 0 to 65535. Save the image with "
-            "8 bits per channel"
+            f"{name}: found grey values from {grey.min()} to {grey.max()}, outside the range 0 to 65535 of 16-bit "
+            "images. Save the image with 8 bits, that is, with grey values from 0 to 255"
         )
     return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)

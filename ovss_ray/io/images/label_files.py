@@ -186,7 +186,11 @@ def _stored(file: LabelFile) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _samples(file: LabelFile) -> np.ndarray:
-    """Return the stored samples, (H, W, C). Pillow's scaling of 1, 2 and 4 bits is undone, and signs are restored."""
+    """Return the samples as they are stored in the file, (H, W, C).
+
+    Pillow scales samples of 1, 2 and 4 bits up to 8 bits, and confuses some signed and unsigned samples. This function
+    undoes both changes.
+    """
     samples = np.array(file.picture)
     samples = samples[..., None] if samples.ndim == 2 else samples
     if file.picture.mode == "L" and file.bits in WIDENED:

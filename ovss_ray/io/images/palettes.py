@@ -24,7 +24,7 @@ class Shown:
     """indices that occur in the file, sorted"""
 
     def otherwise(self, index: int, colour: tuple[int, ...]) -> bool:
-        """Return whether the palette has another colour than `colour` at an index, or does not have this index."""
+        """Return True unless the palette assigns the colour `colour` to the index `index`."""
         return index >= len(self.colours) or self.colours[index] != colour
 
 

@@ -50,7 +50,11 @@ def readable(name: str) -> Iterator[None]:
 
 @contextmanager
 def opened(file: BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
-    """Open an image without reading its pixels. Raises OvssError for any failure while the image is open."""
+    """Open an image for a `with` block. Pixels are read only if the block reads them.
+
+    Raises OvssError if the file cannot be opened as an image. Exceptions that are raised in the block for a damaged
+    image are also replaced by OvssError.
+    """
     with readable(name):
         try:
             picture = Image.open(file, formats=FORMATS)

@@ -40,13 +40,16 @@ def classifier(rows: Tensor, vocabulary: Vocabulary, naming: Naming) -> Classifi
 def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
     """Return the texts of each class, to be inserted into the templates.
 
-    Several classes may share a name: ADE20K-847 has two classes named "bag". If both classes used this name, their
-    scores would tie, and the second class would never be predicted. Therefore, if `naming.synonyms` is "first" or
-    "max", each name is assigned to a single class (see `_owners`).
+    The texts of a class depend on `naming.synonyms`:
 
-    With "first", the text of a class is its first assigned name. A class without an assigned name has all its names in
-    one text. With "max", each assigned name is a text. In a class without an assigned name, every name is a text. If
-    two classes still have equal texts, their scores tie, and the first class is predicted.
+    - "whole": one text with all names of the class
+    - "mean": every name of the class
+    - "first": the first name that is assigned to the class
+    - "max": every name that is assigned to the class
+
+    If two classes have equal texts, their scores tie, and the second class is never predicted. For example, ADE20K-847
+    has two classes named "bag". Therefore "first" and "max" assign each name to a single class (see `_owners`). If no
+    name is assigned to a class, "first" works like "whole" for this class, and "max" works like "mean".
     """
     classes = [tuple(name.strip() for name in names) for names in vocabulary.classes]
     if naming.synonyms == "whole":

@@ -57,7 +57,8 @@ class ClipConfig(NetworkConfig):
         """Return the part of cache keys that identifies the encoder, such as "DIGEST-fp32" or "DIGEST-exact".
 
         DIGEST has the first 24 hex digits of the SHA-256 of the CLIP's checkpoint. If the option `exact` is True, the
-        key ends in "exact".
+        ending is "exact". Otherwise the ending is "fp32", even with the precision bf16 or int8. Precision does not
+        affect text embeddings.
         """
         return f"{digests.sha256(self.files()[0])[:24]}-{'exact' if self.exact else 'fp32'}"
 

@@ -76,10 +76,11 @@ def averaged(embeddings: Tensor, fractions: np.ndarray, side: int = 16) -> Tenso
 
 
 def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return labels (h, w) enlarged to `size` = (H, W): each pixel gets the label with the highest bilinear weight.
+    """Return the label map (H, W) that results from enlarging a coarse label map `cells` (rows, columns).
 
-    The weights of the four nearest cells of a pixel are integers, so the result is exact. On ties, the lowest label
-    is taken.
+    `size` is (H, W). For each pixel, the four nearest cells have bilinear weights. The weights of cells with the same
+    label are added. The pixel gets the label with the highest sum. If two labels have equal sums, the pixel gets the
+    lower label. The weights are integers, so the sums are exact.
     """
     (before_y, after_y, weight_y), (before_x, after_x, weight_x) = map(_samples, cells.shape, size)
     corners, weights = [], []
@@ -96,9 +97,10 @@ def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _samples(cells: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return three arrays (count,) for pixels along an axis: cell before, cell after, and weight of the cell after.
+    """Return the two nearest cells of each pixel along an axis, and the second cell's weight: three arrays (count,).
 
-    Weights are integers, in units of 1 / (2 · count). Positions are those of a bilinear resize without aligned corners.
+    The axis has `cells` cells and `count` pixels. Weights are integers, and the two weights of a pixel have the sum
+    2 · count. Positions are those of a bilinear resize without aligned corners.
     """
     positions = np.maximum((2 * np.arange(count, dtype=np.int64) + 1) * cells - count, 0)
     before = np.minimum(positions // (2 * count), cells - 1)
@@ -129,11 +131,13 @@ def patch_scores(
 ) -> Tensor:
     """Return scores (K, H, W) float32 from patches with one word each; `shape` is (K, H, W).
 
-    `words` (N,) are word indices, `values` (N,) their scores, `patches` (N, 4) boxes as in `grid_boxes`. A patch covers
-    the pixels of its mask in `masks`, (h, w) bool; default: all pixels of its box.
+    `words` (N,) has the index of each patch's word, `values` (N,) each patch's value. `patches` (N, 4) are the boxes of
+    the patches, as in `grid_boxes`. `masks` has a mask (h, w) bool inside each box, and a patch covers the pixels of
+    its mask. Without `masks`, a patch covers all pixels of its box.
 
-    A word's score at a pixel is its value, divided by the number of patches that cover the pixel. If several patches
-    with this word cover the pixel, the value of the last patch is used.
+    Initially, all scores are 0. Patch after patch, the scores of the patch's word are set to the patch's value at the
+    covered pixels. So a later patch with the same word overwrites the values of earlier patches. Then all scores at a
+    pixel are divided by the number of patches, with any word, that cover the pixel.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for number, (x, y, width, height) in enumerate(patches.tolist()):

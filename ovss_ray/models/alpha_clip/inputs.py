@@ -1,9 +1,12 @@
 """Inputs of CLIP and AlphaCLIP for a region: a square image, and the region's mask with the same geometry.
 
-The window of a region is the part of the photograph that the network sees. One matrix per axis crops, pads and resizes
-a window. These operations are linear. Therefore an input can be the sum of two resized images. The first is the
-background of the window, which all regions with this window share. The second is the difference that the region and the
-red ellipse make to the background.
+The window of a region is the part of the photograph that the network sees. The background is the photograph itself, a
+blurred photograph, or a single colour. The image of a region is the photograph inside the region's mask, and the
+background outside the mask. A red ellipse around the region may be drawn over both.
+
+The background of a window is resized only once for all regions with this window. For each region, the difference
+between the region's image and the background is resized. The network's input is the sum of both results. This sum
+equals the resized image of the region, since resizing is linear.
 
 Dimensions: H W pixels of the photograph, h w pixels of a rectangle in it, n side of the square input.
 """
@@ -224,10 +227,12 @@ def _reach(box: Area) -> Area:
 
 @lru_cache(maxsize=32)
 def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
-    """Return a matrix (n, length) that crops or pads one axis to the square's side, then resizes to n pixels.
+    """Return the matrix (n, length) that fits one axis of a window into a square input; n is `pixels`.
 
-    `other` is the length of the other axis. The offset of a crop is rounded as in AlphaCLIP's evaluation. The offset of
-    padding is rounded as in AlphaCLIP's training.
+    The window has `length` pixels along this axis, and `other` pixels along the other axis. If `fit` is "pad_square",
+    the shorter axis is padded to the length of the longer axis. If `fit` is "center_crop", the longer axis is cropped
+    to the length of the shorter axis. Then the axis is resized to n pixels. The offset of a crop is rounded as in
+    AlphaCLIP's evaluation. The offset of padding is rounded as in AlphaCLIP's training.
     """
     side = max(length, other) if fit == "pad_square" else min(length, other)
     if side >= length:

@@ -33,7 +33,7 @@ from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TOWERS = ("visual",)
-"""Submodules whose linear layers compute with integers if the precision is int8: the image transformers"""
+"""Submodules that are image transformers. With precision int8, their linear layers compute with 8-bit integers."""
 BATCH = 64
 """Default maximum number of regions in one forward pass"""
 

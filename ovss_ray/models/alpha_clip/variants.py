@@ -21,8 +21,8 @@ class Variant(ClipSizes):
     base: str
     """for an AlphaCLIP: name of the CLIP whose text tower it uses; empty for a plain CLIP"""
     seen: int = 0
-    """number of patches along a side of the input; 0 stands for `grid`. With any other number than `grid`, the
-    position embedding is resized"""
+    """number of patches along a side of the input. The position embedding is resized to this number of patches.
+    0: no resize; the input has as many patches along a side as the position embedding, `grid`"""
     partial: bool = False
     """True: the checkpoint has only the tensors that AlphaCLIP's training changed; the rest is read from `base`"""
 
@@ -113,7 +113,8 @@ class Naming(BaseModel):
     synonyms: Literal["whole", "first", "max", "mean"] = "whole"
     """treatment of a class with several names. whole: one prompt of all names, joined by commas, as in SAN. first: one
     prompt of the first name. max: one prompt per name; the highest score counts. mean: one prompt per name; their
-    embeddings are averaged. With first and max, only one class uses a shared name (see classifier.prompts)"""
+    embeddings are averaged. If several classes share a name, first and max assign the name to one class only (see
+    classifier.prompts)"""
 
     @field_validator("templates")
     @classmethod

@@ -56,7 +56,10 @@ def stored(path: Path) -> State:
     for key in ("model", "state_dict"):
         state = state.get(key, state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise OvssError(f"{path} contains no state dict: {_summary(content)}. Pass a checkpoint in the official format")
+        raise OvssError(
+            f"{path} contains no state dict: {_summary(content)}. Pass a file that contains a dict of tensors by name, "
+            "at the top level or under the key 'model' or 'state_dict'"
+        )
     return dict(state)
 
 
@@ -136,8 +139,8 @@ def _open(path: Path) -> Any:
         lines = str(failure).splitlines() or [type(failure).__name__]
         reason = next((line for line in lines if "nsupported" in line), lines[0])
         raise OvssError(
-            f"{path} is not a checkpoint that can be read safely: {reason} No code in it was run. "
-            "Was the download complete? Download the official file again"
+            f"{path} is not a checkpoint that can be read safely. No code in the file was run. "
+            f"Was the download complete? Download the official file again. The error of torch is: {reason}"
         ) from failure
     except _BROKEN as failure:
         reason = str(failure).partition("\n")[0] or type(failure).__name__
@@ -170,9 +173,9 @@ def fill(module: Module, state: State, path: Path, name: str, others: Mapping[st
 def compare(expected: Shapes, state: State, fault: str, others: Mapping[str, Shapes]) -> None:
     """Raise OvssError if names or shapes of a state dict differ from the expected names and shapes.
 
-    The message begins with `fault`, such as "x.pt is not a checkpoint of san", and lists a few differences. If the
-    state dict fits another network, the message names that network. `others` has these networks: name → shapes of
-    entries.
+    The message begins with `fault`, such as "x.pt is not a checkpoint of san", and lists a few differences. `others`
+    maps the names of other networks to the shapes of their entries. If the state dict fits one of these networks, the
+    message names that network.
     """
     actual = {key: value.shape for key, value in state.items()}
     if expected != actual:

@@ -37,11 +37,11 @@ COLOURS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Name of a training set → mean and standard deviation of RGB in 0..1, as in Fusioner's code; "clip": CLIP's values"""
 BACKGROUND = "background"
-"""A class with this first name has no logit. A pixel belongs to it if no other class has a logit above 0."""
+"""Name of the background class. This class has no logit, and gets the pixels where no logit is above 0."""
 IMAGE, TEXT, FUSION, DECODER = "img_model.", "text_model.", "fusion.", "decoder."
 """Prefixes of names in an official checkpoint: CLIP's image tower, its text tower, and the two trained parts"""
 TOWERS = ("img_model",)
-"""Submodules whose linear layers compute with integers if the precision is int8: the image transformers"""
+"""Submodules that are image transformers. With precision int8, their linear layers compute with 8-bit integers."""
 BATCH = 4
 """Default maximum number of windows in one forward pass"""
 
@@ -140,9 +140,10 @@ class Fusioner(nn.Module):
         return torch.cat([self.fusion.visual(self.encode(part).float()) for part in in_parts(windows.split(batch))])
 
     def logits(self, visual: Tensor, rows: Tensor, batch: int = BATCH) -> Iterator[Tensor]:
-        """Yield logits (k, n, n) of each window, from the outputs of `visual` and text embeddings (B, k, D) float32.
+        """Yield logits (k, n, n) of each window. `visual` (B, N, C) is the result of the method `visual`.
 
-        A forward pass has at most `batch` windows. Only the logits of one pass are in memory.
+        `rows` (B, k, D) are text embeddings, float32. A forward pass has at most `batch` windows. Only the logits of
+        one pass are in memory.
         """
         for part in in_parts(zip(visual.split(batch), rows.split(batch), strict=True)):
             with runtime.full_precision(self.device):
@@ -176,9 +177,9 @@ class Fusioner(nn.Module):
         photograph.rgb). Raises OvssError for an unknown option, and if the logits need too much memory (Layout.check).
 
         Keys of the result: text_embedding (k, D), logits (k, H, W) and pred (k, H, W) uint8. At each pixel, `pred` is 1
-        for the class with the highest logit if this logit is above 0. All other values of `pred` are 0. With
-        square_224, H and W are n, and there are further keys: img_tokens (N, D), fusion_patches (N, C), fusion_text
-        (k, C), decoder (C, n, n).
+        for the class with the highest logit if this logit is above 0. All other values of `pred` are 0. If `resolution`
+        is square_224, `logits` and `pred` have the shape (k, n, n). The result then has further keys: img_tokens
+        (N, D), fusion_patches (N, C), fusion_text (k, C), decoder (C, n, n).
         """
         _check(data_set=data_set, resolution=resolution)
         vocabulary = Vocabulary.of(names)
@@ -252,7 +253,7 @@ def label_map(scores: Tensor, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def labels(best: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the label map (H, W) uint16 of `_best`'s output. −1 becomes background if it is a class, else NONE."""
+    """Return a label map (H, W) uint16 from `_best`. −1 becomes the background, or NONE if no class is background."""
     background = vocabulary.names.index(BACKGROUND) if BACKGROUND in vocabulary.names else NONE
     return np.array([*requested(vocabulary), background], np.uint16)[best]
 

@@ -60,8 +60,9 @@ class Backbone(nn.Module):
 class Tower(WholeImageTower):
     """CLIP's vision transformer with a convolutional stem, for small networks.
 
-    The first three maps are outputs of the stem. The fourth map is the output of the first `shallow` blocks.
-    To embed regions, `head` applies all blocks to patches that are pooled from the stem's last map.
+    The tower computes four maps. The stem computes the first three maps. The third map is the input of the transformer.
+    The fourth map is the output of the transformer's first `shallow` blocks. Regions are pooled from the third map.
+    To embed regions, `head` applies all blocks of the transformer to the pooled patches.
     """
 
     conv1: Stem
@@ -100,9 +101,10 @@ def backbone(variant: Variant) -> Backbone | Tower:
 
 
 def resampling(channels: int, width: int, stride: int, patch: int) -> nn.Module:
-    """Return a convolution that resizes a map, so that the side of a cell changes from `stride` to `patch` pixels.
+    """Return a convolution that resizes a map by the factor `stride` / `patch`.
 
-    Pixels are those of the network's input. For example, stride 32 and patch 16 double the height and width of the map.
+    A cell of the map covers `stride` × `stride` pixels of the network's input. A cell of the resized map covers
+    `patch` × `patch` pixels. For example, stride 32 and patch 16 double the height and width of the map.
     """
     if stride > patch:
         return nn.ConvTranspose2d(channels, width, stride // patch, stride // patch)

@@ -66,7 +66,7 @@ class WithSynonyms(WithClassifiers):
     def _classes(self, vocabulary: Vocabulary) -> "Classifier":
         """Return the classifier of a vocabulary: embeddings (N, D) of all synonyms, grouped by class.
 
-        The last classifier is cached, since splitting 20,000 names into synonyms takes 44 ms.
+        Splitting 20,000 names into synonyms takes 44 ms. So the classifier of the most recent vocabulary is cached.
         """
         from ovss_ray.models.ovsam import words
 

@@ -41,7 +41,8 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
 def _recentre(model: Ovsam, seed: int) -> None:
     """Shift a bias of the mask decoder and a bias of the text tower.
 
-    After this, the mean mask logit is minus one standard deviation. The mean of the text tower's last tokens is zero.
+    Let σ be the standard deviation of the mask logits for CLICKS random clicks. After the shift, the mean of these
+    logits is −σ. For the text tower, see fake.recentre_words.
     """
     variant, drawn = model.variant, torch.Generator().manual_seed(seed)
     image = torch.randn(CLICKS, variant.embed, variant.grid, variant.grid, generator=drawn)

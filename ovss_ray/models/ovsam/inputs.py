@@ -57,7 +57,10 @@ class Embedded:
 
 
 def placed(image: np.ndarray, path: Path, pixels: int) -> Placed:
-    """Return the sizes and scales of a photograph (H, W, 3). Raises OvssError for an unknown `path`."""
+    """Return the size of a photograph (H, W, 3), its size after the resize, and the factors of the resize.
+
+    `pixels` is the side of the network's square input. Raises OvssError for an unknown `path`.
+    """
     if path not in PATHS:
         raise OvssError(f"unknown mode path={path!r}; pass one of {PATHS}")
     height, width = image.shape[:2]

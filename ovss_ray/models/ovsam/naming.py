@@ -62,7 +62,7 @@ def empty(count: int, top: int = 0) -> Named:
 
 
 def _nothing(masks: int, best: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return zeros for Named.classes (masks, best), and Named.probabilities (masks, best, 3)."""
+    """Return Named.classes and Named.probabilities with zeros. `masks` is the number P, `best` the number T."""
     return np.zeros((masks, best), np.int64), np.zeros((masks, best, 3), np.float32)
 
 

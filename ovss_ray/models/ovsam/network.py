@@ -111,7 +111,8 @@ class Ovsam(nn.Module):
     def regions(self, seen: Embedded, logits: Tensor) -> dict[str, Tensor]:
         """Return `rois` (P, 5), `roi_levels` (P,) and `embeddings` (P, D) of the tight boxes around masks (logits > 0).
 
-        `logits` are (P, 4 g, 4 g). Columns of `rois`: index of the image (0), x0 y0 x1 y1 in pixels of the input.
+        `logits` are (P, 4 g, 4 g). Columns of `rois`: index of the image (0), x0 y0 x1 y1 in pixels of the input. A
+        region is pooled from one level of the feature pyramid. `roi_levels` has this level, 0 to 3 (see head.levels).
         """
         corners = head.boxes(logits, self.variant.pixels / logits.shape[-1])
         rois, levels = head.with_index(corners), head.levels(corners, self.variant.pixels)
@@ -175,17 +176,16 @@ class Ovsam(nn.Module):
 
         `points` (P, 2) or (P, n, 2) and `boxes` (P, 4) are in pixels of the image; with both, prompt i has the points
         and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
-        Classes are `names`, or `embeddings` (K, S, D) of S names per class. `base` and `novel` list classes by index or
-        name. The ensemble has a weight for each list. Default of `novel`: all classes outside `base`. `path` is the
-        mode (inputs.PATHS). If `image` is a result of `embed`, its mode was set there, and `path` is ignored.
-        `clip_boxes` (P, 4) are the boxes for CLIP's branch, in pixels of the image; default: `boxes`, else the masks'
-        boxes. If `official` is True, these boxes are not scaled to the input, as in the published evaluation.
+        Classes are `names`, or `embeddings` (K, S, D) of S names per class. `base` and `novel` list base classes and
+        novel classes, by index or name. CLIP's scores have a higher weight for novel classes (head.ensemble). By
+        default, all classes outside `base` are novel. `path` is the mode (inputs.PATHS). A result of `embed` has the
+        mode of that call, and `path` is ignored. `clip_boxes` (P, 4) are the boxes for CLIP, in pixels of the image;
+        default: `boxes`, else the masks' boxes. With `official`, the boxes for CLIP are not scaled to the input.
 
-        Tensors in the result, by key: neck (1, embed, g, g), low_res_masks (P, 1, 4 g, 4 g), rois (P, 5), roi_levels
-        (P,), labels (P,). The tensors head_logits, clip_logits and fused_scores are (P, 1, K + 1) each. The tensor
-        probs is (P, K + 1); for "demo" it is (P, 1, K). The key `masks` has an array (P, H, W) bool. Mode "demo" has no
-        clip_logits and no fused_scores, since the official demo classifies by the head alone. Masks in mode "demo" have
-        the size of the resized image.
+        Keys of the result: neck (1, embed, g, g); low_res_masks (P, 1, 4 g, 4 g); rois (P, 5) and roi_levels (P,), see
+        `regions`; masks, an array (P, H, W) bool; labels (P,), the best class of each prompt; head_logits, clip_logits
+        and fused_scores, (P, 1, K + 1) each; probs (P, K + 1). The last of K + 1 columns is "no object". In mode
+        "demo", clip_logits and fused_scores are missing, masks have the resized image's size, and probs is (P, 1, K).
 
         Raises OvssError for invalid prompts and classes, and ValueError for an image of another shape or dtype.
         """
@@ -241,10 +241,10 @@ class Ovsam(nn.Module):
 
 
 def _seen_by_clip(corners: Numbers | None, where: inputs.Placed, official: bool, count: int) -> Tensor | None:
-    """Return the boxes (P, 4) for CLIP's branch, one per prompt.
+    """Return the boxes (P, 4) for CLIP's branch, or None if `corners` is None.
 
-    If `official` is False, the boxes are scaled to the network's input. If `corners` is None, the result is None, or
-    OvssError is raised if `official` is True. Also raises OvssError if the number of boxes is not `count`.
+    The boxes are scaled to the network's input, except if `official` is True. Raises OvssError if the number of boxes
+    is not `count`, or if `official` is True and `corners` is None.
     """
     if corners is None:
         if official:

@@ -31,7 +31,8 @@ class Variant:
     ratio: float = 1.0
     """sides of the transformer's input, as a fraction of the sides of the network's input"""
     shallow: int = 0
-    """number of transformer blocks that compute the image tower's fourth map; its stem computes the other three maps"""
+    """number of transformer blocks that compute the image tower's fourth map. The convolutional stem of the image tower
+    computes maps 1 to 3"""
     features: int = 768
     """D: channels of the embeddings of regions and texts"""
     text_width: int = 768
@@ -101,8 +102,8 @@ VARIANTS = {
 }  # fmt: skip
 """Network name → sizes. The released networks differ in their training data: ovsam_rn50x16 was trained on COCO's
 base classes, ovsam_rn50x16_lvis on LVIS's base classes, and ovsam_rn50x16_demo on LVIS and V3Det. ovsam_tiny is trained
-by this project on drawn scenes (configs/train_ovsam_tiny.yaml). The CLIP of ovsam_tiny is clip_tiny. Its neck learns to
-imitate the image encoder of sam_tiny, which has the same sizes as the neck."""
+by this project on drawn scenes (configs/train_ovsam_tiny.yaml). The CLIP of ovsam_tiny is clip_tiny. The neck of
+ovsam_tiny learns to imitate the image encoder of sam_tiny. This encoder has the same sizes as the neck."""
 
 CLIP, NECK, SAM, DEMO_NECK, DEMO_FPN, CLIP_TINY = (
     "clip_rn50x16", "ovsam_sam2clip", "sam_vit_h", "ovsam_demo_neck", "ovsam_demo_fpn", "clip_tiny",
@@ -133,16 +134,20 @@ def checkpoints(name: str) -> tuple[str, ...]:
 
 
 def teacher(name: str) -> str:
-    """Return the name of the SAM that a network's neck imitates, and that initialises prompt encoder and decoder."""
+    """Return the name of the SAM from which a network learns.
+
+    In training, the network's neck learns to imitate the SAM's image encoder. The network's prompt encoder and mask
+    decoder get the SAM's weights as initial weights.
+    """
     return "sam_tiny" if name == "ovsam_tiny" else SAM
 
 
 def remaining(name: str, file: Path) -> tuple[str, ...]:
     """Return the names of the checkpoints to load in addition to `file`, the network's first checkpoint.
 
-    If `file` is the official state dict of the whole network, it lacks only CLIP's text tower. So only the name of
-    CLIP's checkpoint is returned. If `file` contains the text tower, too, as fake checkpoints do, no name is returned.
-    If `file` does not contain the whole network, the names of all other checkpoints are returned.
+    - If `file` contains only a part of the network, such as the trained layers, all other checkpoints are needed.
+    - If `file` contains the network without CLIP's text tower, as official state dicts do, only CLIP is needed.
+    - If `file` contains the network with CLIP's text tower, as fake checkpoints do, no other checkpoint is needed.
     """
     tower = name in VARIANTS and VARIANTS[name].tower
     if not zoo.has_entry(file, "backbone.conv1." if tower else "backbone.stem."):

@@ -5,9 +5,8 @@ a scale per token (dynamic quantisation). So the result of an image does not dep
 Inputs of 8 bits would overflow the 16-bit sums of processors without VNNI instructions. With 7 bits, the integer
 products are exact on every processor.
 
-The products are computed by an operator of oneDNN in torch. For quantised networks, torch.compile uses this operator,
-too. Two alternatives are not used. Without torch.compile, torchao was 24 times slower than fp32. torch.ao.quantization
-and its tensor types are deprecated.
+The products are computed by an operator of oneDNN in torch. Two alternatives are not used. Without torch.compile,
+torchao was 24 times slower than fp32. torch.ao.quantization and its tensor types are deprecated.
 """
 
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ class Int8Linear(nn.Module):
     """Linear layer whose weight and inputs are rounded to integers. The output has the dtype float32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Round a weight (O, I) float32 on the CPU; `bias`: (O,) or None."""
+        """Round the weight of a linear layer to int8. `weight` is (O, I) float32 on the CPU, `bias` (O,) or None."""
         super().__init__()
         scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST_WEIGHT
         rounded = (weight / scales[:, None]).round().to(torch.int8)

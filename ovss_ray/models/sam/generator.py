@@ -59,6 +59,6 @@ class Generator(generator.Generator):
 
 
 def fast_decoder(model: Sam) -> FastDecoder:
-    """Return the fast decoder of a Sam, for SEVERAL masks per click."""
+    """Return a FastDecoder with the weights of a Sam. It computes SEVERAL masks per click, faster than Sam.decode."""
     decoder = model.mask_decoder
     return FastDecoder(model.prompt_encoder, decoder, decoder.iou_token, SEVERAL, decoder.iou_prediction_head)

@@ -30,7 +30,7 @@ from ovss_ray.models.sam_layers.prompts import PromptEncoder, Prompts
 from ovss_ray.models.sam_layers.sizes import Size
 
 TOWERS = ("image_encoder",)
-"""Submodules whose linear layers compute with 8-bit integers if the precision is int8: the image transformers"""
+"""Submodules that are image transformers. With precision int8, their linear layers compute with 8-bit integers."""
 WARM = 3
 """Number of warm-up runs of a compiled encoder on a GPU. The second run records CUDA graphs"""
 
@@ -83,9 +83,9 @@ class Sam(nn.Module):
         return self.prompt_encoder.no_mask_embed.weight.device
 
     def computing(self) -> torch.autocast:
-        """Return the autocast context of the image encoder, and of the decoder for automatic masks.
+        """Return the autocast context in which the image encoder runs.
 
-        Inside it, torch computes in bfloat16 if `precision` is "bf16"; otherwise the context has no effect.
+        If `precision` is "bf16", torch computes in bfloat16 inside the context. Otherwise the context has no effect.
         """
         return runtime.autocast(self.device, self.precision)
 
@@ -173,9 +173,10 @@ class Sam(nn.Module):
         mask: np.ndarray | None = None,
         multimask: bool = True,
     ) -> Answer:
-        """Return masks for one prompt: three if `multimask` is true, otherwise one.
+        """Return masks for one prompt. If `multimask` is True, there are three masks, otherwise one mask.
 
-        The three masks are alternatives for an ambiguous prompt, such as a click. One mask suits unambiguous prompts.
+        Three masks are alternatives for an ambiguous prompt, such as a single click. For an unambiguous prompt, such as
+        a box, set `multimask` to False.
         `points` (n, 2) are x and y in pixels of the image. `labels` (n,) are 1 for points inside the object, 0
         outside. `box` (4,) is x0 y0 x1 y1 in pixels. `mask` (4 g, 4 g) has the logits of one mask of an earlier Answer.
         If `image` is an array (H, W, 3), it is encoded first (see `embed`). Raises OvssError for an invalid prompt.

@@ -156,7 +156,11 @@ class TinyVitEncoder(nn.Module):
 
 
 def _stage(tiny: TinyVit, i: int) -> Stage:
-    """Build stage i, counted from 0. Transitions halve the sides of the map, except the one before the last stage."""
+    """Build stage i, counted from 0, and its transition to stage i + 1.
+
+    The last stage has no transition. The transition to the last stage keeps the height and width of the map. All other
+    transitions halve height and width.
+    """
     width, last = tiny.widths[i], len(tiny.widths) - 1
     blocks: list[nn.Module] = [
         Block(width, tiny.heads[i], tiny.windows[i]) if i else Inverted(width) for _ in range(tiny.depths[i])

@@ -13,7 +13,10 @@ from ovss_ray.models.zoo import Weights, shipped
 
 @dataclass(frozen=True)
 class TinyVit:
-    """Sizes of MobileSAM's image encoder, one value per stage. Stage 0 is convolutional: no heads, no windows."""
+    """Sizes of MobileSAM's image encoder, one value per stage.
+
+    Stage 0 has only convolutions. The values of stage 0 in `heads` and `windows` are 0, and are not used.
+    """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]

@@ -63,8 +63,8 @@ class FastDecoder:
         """Share the weights of a network.
 
         `first` is the token before the mask tokens. `masks` is M, the number of masks per prompt. If the decoder has
-        more masks, only its last M masks are computed. `fit` predicts the IoU of all masks from the output of `first`;
-        None: no IoU is predicted.
+        more than M mask tokens, only its last M masks are computed. `fit` is the layer that predicts the IoU of the
+        decoder's masks from the output of `first`. If `fit` is None, no IoU is predicted.
         """
         self.prompts, self.decoder, self.first, self.several, self.fit = prompts, decoder, first, masks, fit
         self.blocks = [block for block in self.decoder.transformer.layers if isinstance(block, TwoWayBlock)]

@@ -55,9 +55,8 @@ class Frame:
 def taps(cells: int, pixels: int, device: torch.device, first: int | None = None) -> Taps:
     """Return the Taps that resize an axis from `cells` to `pixels` samples.
 
-    If `first` is a number, only the first `first` of the `pixels` samples are computed; None: all samples.
-    The weights are computed in float32, so that their last bits are those of torch. Between two very different logits,
-    other last bits would change the result.
+    If `first` is None, the result has all samples. If `first` is a number n, the result has only samples 0 to n − 1.
+    The weights are computed in float32, as in torch, so that they are rounded in the same way.
     """
     ratio = torch.tensor(cells, dtype=torch.float32) / pixels
     place = (ratio * (torch.arange(pixels if first is None else first) + 0.5) - 0.5).clamp(min=0)

@@ -1,7 +1,7 @@
 """SAM's automatic mask generator, for networks with SAM's decoder: the regions that a grid of clicks finds in an image.
 
-Kirillov et al., 2023, §4 and appendix B. The regions have the order of the released generator. The computation
-has another order, so that discarded masks cost little:
+Kirillov et al., 2023, §4 and appendix B. The result lists the regions in the same order as the released generator. The
+computation has three steps, which differ from the released steps, so that discarded masks cost little:
 
 - for all clicks: the predicted IoU of each mask;
 - for masks whose predicted IoU passes the threshold: logits at low resolution, then stability and box at full size;
@@ -38,8 +38,9 @@ CACHED, HELD = 1 << 24, 1 / 8
 image embedding. CACHED: limit in bytes on a CPU. HELD: limit as a fraction of a GPU's free memory."""
 
 MASKS_BYTES = 1 << 31
-"""Maximum bytes of a crop's packed masks before duplicates are removed. On a GPU, the limit is the fraction HELD of its
-free memory, if this is more. A GPU needs more bytes, since it packs masks at full size, not inside their boxes."""
+"""Maximum bytes of a crop's packed masks on a CPU, before duplicates are removed. On a GPU, the limit is the fraction
+HELD of the GPU's free memory, but at least MASKS_BYTES. A GPU needs more bytes than a CPU. It packs each mask at full
+size, but a CPU packs each mask inside its box."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,8 @@ class Generator:
     ) -> list[Proposals]:
         """Return the masks of each crop that are stable, not cut off, and not duplicates of a better mask.
 
-        `fit` (P, M) is the predicted IoU of all masks. `which` (P,) is the index of each click's crop. `parts` is a
-        list for each crop: the measurements of its masks whose predicted IoU passes the threshold.
+        `fit` (P, M) is the predicted IoU of all masks. `which` (P,) is the index of each click's crop. `parts` has one
+        list of Measured per crop. Only masks whose predicted IoU passes the threshold are measured.
         """
         measured, rows, values = [], [], numbers(parts)
         for i, crop in enumerate(batch):
@@ -263,7 +264,7 @@ def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
 
 
 def _limit(taken: int, cap: int) -> None:
-    """Raise OvssError if the packed masks of an image or crop, of `taken` bytes, exceed `cap` bytes."""
+    """Raise OvssError if the packed masks of an image or crop take more than `cap` bytes. They take `taken` bytes."""
     if taken > cap:
         raise OvssError(
             f"too many masks: an image's masks take {taken:,} bytes; the limit is {cap:,}. Cut the image into tiles, "

@@ -2,7 +2,7 @@
 
 Kirillov et al., 2023, appendix A; Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", ECCV
 2022, arXiv 2203.16527. The parameters have the official names. Dimensions: B images or windows, N heads, g side
-of the patch grid, h w sides of a grid or window; C channels of the tower.
+of the patch grid, h w sides of a grid or window; C channels of the tokens.
 """
 
 from typing import Protocol
@@ -49,7 +49,7 @@ class GridAttention(nn.Module):
         self.rel_pos_w = nn.Parameter(torch.empty(2 * side - 1, width // heads))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the attended tokens of `x`, both (B, h, w, C) with h = w = side."""
+        """Return tokens (B, h, w, C) after attention among the tokens `x` (B, h, w, C), where h = w."""
         stacked = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.heads, -1))
         q, k, v = stacked.permute(2, 0, 3, 1, 4)
         if torch.is_grad_enabled():

@@ -11,10 +11,12 @@ def nms(corners: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray
     """Return the indices of boxes kept by greedy non-maximum suppression, best first, (n,) int64.
 
     `corners` are (R, 4) x0 y0 x1 y1, `scores` (R,). A box is dropped if its IoU with a better, kept box exceeds the
-    threshold. If scores are equal, the box with the lower index is better. Rounding agrees with torchvision, since the
-    float32 operations have the same order. For more than MANY boxes, torch.sort orders the result, as in torchvision.
-    So boxes with equal scores have torchvision's order, too. Equal scores are common: when crops are merged, all masks
-    of a crop have the same score.
+    threshold. Of two boxes with equal scores, the box with the lower index is better. Equal scores are common: when
+    crops are merged, all masks of a crop have the same score.
+
+    The result equals the result of torchvision. The float32 operations have the same order, so their rounding agrees.
+    For more than MANY boxes, the kept boxes are sorted again by torch.sort, as in torchvision. torch.sort may change
+    the order of kept boxes with equal scores.
     """
     order = np.argsort(-scores, kind="stable")
     boxes = corners[order].astype(np.float32)

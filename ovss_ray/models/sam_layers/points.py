@@ -15,7 +15,7 @@ from ovss_ray.models.sam_layers.sizes import Size
 from ovss_ray.structures.masks.regions import Box
 
 EDGE = 20
-"""Maximum distance in pixels between a mask's box and its crop's edge at which the mask counts as cut off"""
+"""Distance in pixels. A mask may be cut off if its box is at most this far from its crop's edge (see `cut_off`)."""
 
 
 class Options(BaseModel):
@@ -104,10 +104,12 @@ def crops(size: Size, layers: int, overlap: float) -> Iterator[tuple[int, Box]]:
 
 
 def cut_off(corners: np.ndarray, crop: Box, size: Size) -> np.ndarray:
-    """Return (R,) bool: True for masks at an edge of their crop that is not an edge of the image.
+    """Return (R,) bool: True for each mask that the crop may cut off at the left, top, right or bottom.
 
-    Such a mask may be cut off. A mask is at an edge if its box is at most EDGE pixels from it.
-    `corners` (R, 4) are x0 y0 x1 y1 of the masks in the image, ends inclusive.
+    For example, a mask may be cut off at the left if two conditions hold. The left side of the mask's box is at most
+    EDGE pixels from the left edge of the crop. The left side of the box is more than EDGE pixels from the left edge of
+    the image.
+    `corners` (R, 4) are x0 y0 x1 y1 of the masks' boxes in the image, ends inclusive.
     """
     near = [np.abs(corners - np.array(edges)) <= EDGE for edges in (crop, (0, 0, size[1], size[0]))]
     return (near[0] & ~near[1]).any(1)

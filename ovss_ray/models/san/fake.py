@@ -35,8 +35,8 @@ TRAINING_CLASSES = 171
 def state_dict(variant: Variant, seed: int = 0, overrides: Mapping[str, np.ndarray] | None = None) -> dict[str, Tensor]:
     """Return all tensors of an official checkpoint, float32, including tensors that inference does not use.
 
-    `overrides` are arrays by tensor name, which replace the scaled tensors. If `overrides` is None, three biases are
-    shifted instead (see `_recentre`).
+    `overrides` maps tensor names to arrays. Each array replaces the fake tensor of that name. If `overrides` is None,
+    the factors in QUIET are also applied, and three biases are shifted (see `_recentre`).
     """
     with torch.device("meta"):
         model = San(variant)

@@ -28,7 +28,7 @@ from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TOWERS = ("side_adapter_network", "clip_visual_extractor", "clip_rec_head")
-"""Submodules whose linear layers compute with 8-bit integers if the precision is int8: the image transformers"""
+"""Submodules that are image transformers. With precision int8, their linear layers compute with 8-bit integers."""
 TEXT = "ov_classifier."
 """Prefix of the text tower's parameter names in a checkpoint"""
 UNUSED = (TEXT + "attn_mask", "criterion.empty_weight")
@@ -63,17 +63,19 @@ class RecognitionHead(nn.Module):
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
         """Return the unit-norm embedding of each mask, (B, Q, D).
 
-        `tokens` (B, 1 + h'·w', width) are CLIP's class token and patches, with h' w' patches per side. `bias`
-        (B, N, Q, h', w') is the attention bias of the masks.
+        `tokens` (B, 1 + h'·w', width) are CLIP's class token and then the patch tokens. The grid of patches has h' rows
+        and w' columns. `bias` (B, N, Q, h', w') is the attention bias of the masks.
         """
         return F.normalize(self.ln_post(self.sls_tokens(tokens, bias)) @ self.proj, dim=-1)
 
     def sls_tokens(self, tokens: Tensor, bias: Tensor) -> Tensor:
         """Return the SLS tokens (B, Q, width) after the last block. Before the first block, they equal the class token.
 
-        Class and patch tokens are computed as in plain CLIP. An SLS token attends to itself, and to the patches with
-        `bias` added to the scores. Its attention to all other tokens is exactly zero. In the official code, it is
-        nearly zero: the scores of these tokens are lowered by 100. The last block computes only the SLS tokens.
+        Class and patch tokens are computed as in plain CLIP. An SLS token attends only to itself and to the patches.
+        The `bias` is added to the attention scores of the patches. In the official code, an SLS token also attends to
+        the class token and to other SLS tokens. The official code lowers the scores of those tokens by 100, so that
+        their attention weights are nearly zero. Here these weights are zero. The last block computes only the SLS
+        tokens.
         """
         seen, queries = tokens.shape[1], bias.shape[2]
         x = torch.cat([tokens, tokens[:, :1].expand(-1, queries, -1)], 1)
@@ -171,9 +173,9 @@ class San(nn.Module):
     def clip_input(self, images: Tensor) -> Tensor:
         """Return padded images (B, 3, Hp, Wp), resized for CLIP: bilinear without antialiasing.
 
-        The distance between samples is exactly 1 / Variant.ratio pixels. Each channel is resized as a separate image.
-        If all three channels were one image, torch would use another kernel on one thread. The results of that kernel
-        differ by up to 3e-5 at a ratio of 0.7.
+        The distance between samples is exactly 1 / Variant.ratio pixels. Each channel is resized as a separate image,
+        so that the result does not depend on the number of threads. If torch runs on a single thread, it resizes an
+        image with three channels by another kernel, which rounds differently.
         """
         planes = images.flatten(0, 1)[:, None]
         shrunk = F.interpolate(planes, scale_factor=self.variant.ratio, mode="bilinear", align_corners=False)
@@ -255,7 +257,9 @@ def classifier(tower: Words, vocabulary: Vocabulary, embed: text.Embed | None = 
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> San:
-    """Load a SAN for inference from its official checkpoint. `variant` has the sizes of a network not in VARIANTS.
+    """Load a SAN for inference from its official checkpoint.
+
+    `variant` has the sizes of the network. The default is VARIANTS[name].
 
     The module is built on the meta device, without initial values. Its parameters are then the tensors of the file.
     Raises OvssError if the file is missing or does not fit the network.
@@ -280,6 +284,9 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes of the entries of all other variants. Errors use them to name the variant that a file fits."""
+    """Return network name → shapes of the tensors by name, for all networks in VARIANTS except `name`.
+
+    If a file is not a checkpoint of `name`, the error message names the network that the file fits.
+    """
     with torch.device("meta"):
         return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -124,8 +124,9 @@ class MaskDecoder(nn.Module):
     def forward(self, queries: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return mask logits (B, Q, h, w) and attention bias (B, N, Q, h, w); `patches` are (B, C, h, w).
 
-        Let x be the features of a patch, and W, b the weight and bias of a head's last layer. The attention bias
-        ⟨query, W x + b⟩ is computed as ⟨Wᵀ query, x⟩ + ⟨query, b⟩. The map W x, large for N heads, is not needed.
+        The attention bias is the dot product ⟨query, W x + b⟩, scaled and shifted by `bias_scaling`. Here x are the
+        features of a patch. W and b are the weight and bias of the last layer of `attn_mlp` for one head of CLIP. The
+        dot product is computed as ⟨Wᵀ query, x⟩ + ⟨query, b⟩. So the map W x is not needed, which is large for N heads.
         """
         q = self.query_mlp(queries)
         masks = torch.einsum("bqc,bchw->bqhw", q, self.pix_mlp(patches))

@@ -24,7 +24,10 @@ class Overview:
     maps: list[Tensor]
     """(B, C, g, g) for each block of Variant.levels: patch tokens"""
     class_tokens: Tensor
-    """(B, blocks, C): class tokens after the blocks of Variant.replaced, for the contextual shift"""
+    """(B, blocks, C): class token after each block that Variant.replaced lists
+
+    In CLIP's pass over the crops, these class tokens replace some background tokens (the contextual shift in shift.py).
+    """
     embeddings: Tensor
     """(B, D): embeddings of the photographs, not normalised"""
 
@@ -153,8 +156,8 @@ class Calibrated(nn.Module):
     def calibrate(self, proposals: Tensor, tokens: Tensor, embeddings: Tensor) -> Tensor:
         """Return calibrated proposal embeddings (B, Q, D), not normalised.
 
-        `proposals` (B, Q, D) come from the mask network, `tokens` (B, L, D) from `clip_tokens`. `embeddings` (B, D)
-        come from Overview.
+        `proposals` (B, Q, D) are the proposal embeddings of the mask network. `tokens` (B, L, D) are the result of
+        `clip_tokens`. `embeddings` (B, D) are the frozen CLIP's embeddings of the whole photographs.
         """
         proposals = self.fusion_decoder(proposals, tokens)
         proposals = proposals + self.learnable_weight * F.normalize(embeddings, dim=-1)[:, None]

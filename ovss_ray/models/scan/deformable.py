@@ -37,8 +37,8 @@ class DeformableAttention(nn.Module):
     def forward(self, queries: Tensor, values: Tensor, cells: "Cells") -> Tensor:
         """Return attention (B, T, C) of queries (B, T, C) to values (B, T, C). Sampling is in float32.
 
-        Without gradients, `Cells.summed` replaces `grid_sample`: it takes a quarter of the time on a CPU. With
-        gradients, `Cells.summed` would take longer.
+        If gradients are enabled, the values are sampled by `Cells.sampled`. Otherwise, they are sampled by
+        `Cells.summed`, which is then faster on a CPU.
         """
         weights = self.attention_weights(queries).float().unflatten(-1, (self.heads, -1)).softmax(-1).flatten(2)
         offsets = self.sampling_offsets(queries).float().unflatten(-1, (-1, 2))
@@ -66,9 +66,10 @@ class Cells:
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)
         head = torch.arange(heads, device=device).repeat_interleave(len(sizes) * POINTS)
         self.around = corners * heads + head[:, None]
-        """(N·S·P, 4) int64: for each point, four row numbers in the table of `summed`. They are for
-        the point's head, and the top left 2 × 2 cells of a map with its border. The map is that of the first image, in
-        the point's scale. `_corners` adds an offset, to get the rows of the 2 × 2 cells around the point."""
+        """(N·S·P, 4) int64: for each point, four row numbers in the table of `summed`
+
+        These numbers are for a point in the top left corner of the first image. `_corners` adds an offset to them,
+        which depends on the image and on the position of the point."""
 
     def sampled(self, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         """Return weighted sums (B, T, C) of the values at points, by torch's `grid_sample`.

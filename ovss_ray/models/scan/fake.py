@@ -43,7 +43,7 @@ TRAINING_CLASSES = 171
 def state_dict(variant: Variant, seed: int = 0) -> dict[str, Tensor]:
     """Return all tensors of an official checkpoint, including tensors that inference does not use.
 
-    Tensors of the network are float32. The biases of masks, proposals, crops and words are shifted (see `_recentre`).
+    The tensors of the network are float32. Some biases are shifted (see `_recentre`).
     """
     with torch.device("meta"):
         model = Scan(variant)
@@ -64,7 +64,7 @@ def _unused(variant: Variant, seed: int) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def _recentre(model: Scan, seed: int) -> None:
-    """Shift biases so that means over queries, crops and words are zero, and masks cover few pixels."""
+    """Shift biases, so that masks cover few pixels, and the embeddings of proposals, crops and words have mean zero."""
     variant, adapter, predictor = model.variant, model.clip_adapter, model.sem_seg_head.predictor
     inputs = [model.preprocess(image, variant.short_side // 2) for image in clouds(seed)]
     whole = torch.stack([image.overview for image in inputs])

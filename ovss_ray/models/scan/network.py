@@ -34,7 +34,7 @@ from ovss_ray.structures.recent import Recent
 from ovss_ray.structures.vocabulary import Vocabulary
 
 TOWERS = ("backbone", "clip_adapter.clip_model.visual", "clip_adapter.original_clip")
-"""Submodules whose linear layers compute with 8-bit integers if the precision is int8: the image transformers"""
+"""Submodules that are image transformers. With precision int8, their linear layers compute with 8-bit integers."""
 BATCH = 32
 """Default maximum number of crops in one forward pass"""
 
@@ -88,7 +88,10 @@ class Prediction(Mapping[str, Any]):
 
 
 class Scan(Calibrated):
-    """SCAN: backbone, mask network, both CLIPs, and the calibration of proposals."""
+    """SCAN: a backbone, a mask network, two CLIPs, and the calibration of proposals.
+
+    The first CLIP is frozen and sees whole photographs. The second CLIP sees crops, and embeds class names.
+    """
 
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant)
@@ -161,8 +164,8 @@ class Scan(Calibrated):
     def embed(self, cuts: Iterable[Cut], batch: int = BATCH) -> Tensor:
         """Return the unnormalised embeddings (sum of V, D) float32 of the regions of several images, image by image.
 
-        Each region costs a forward pass of CLIP, which is most of SCAN's time. Crops of several images share passes of
-        at most `batch` crops. A crop exists only during its pass, so memory does not grow with the number of regions.
+        CLIP embeds a crop of each region, which takes most of SCAN's time. A batch has at most `batch` crops, which may
+        be from several images. Crops are made batch by batch, so their memory does not grow with the number of regions.
         """
         stream = (crop for cut in cuts for crop in self._crops(cut))
         passes = iter(lambda: list(islice(stream, batch)), [])
@@ -258,7 +261,9 @@ class Scan(Calibrated):
 def load(
     name: str, files: Sequence[Path], device: str = "cpu", precision: str = "fp32", variant: Variant | None = None
 ) -> Scan:
-    """Load a SCAN for inference from its official checkpoint. `variant` has the sizes of a network not in VARIANTS.
+    """Load a SCAN for inference from its official checkpoint.
+
+    `variant` has the sizes of the network. The default is VARIANTS[name].
 
     `files` are the network's checkpoints, in the order of variants.checkpoints. The module is built on the meta device,
     without initial values. Its parameters are then the tensors of the files. Raises OvssError if a file is missing or
@@ -285,6 +290,9 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return the shapes of the entries of all other variants. Errors use them to name the variant that a file fits."""
+    """Return network name → shapes of the tensors by name, for all networks in VARIANTS except `name`.
+
+    If a file is not a checkpoint of `name`, the error message names the network that the file fits.
+    """
     with torch.device("meta"):
         return {other: checkpoint.shapes(Scan(variant)) for other, variant in VARIANTS.items() if other != name}

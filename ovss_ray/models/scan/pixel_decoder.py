@@ -37,9 +37,10 @@ class PixelDecoder(nn.Module):
         self.mask_features = nn.Conv2d(hidden, hidden, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return mask features (B, C, h/4, w/4), and levels (B, C, h/s, w/s), s = 32, 16, 8.
+        """Return the mask features and the three levels of images that have H × W pixels.
 
-        `maps` are the outputs of Swin for images of h × w pixels, the finest first.
+        The mask features are (B, C, H/4, W/4). The levels are (B, C, H/s, W/s) for the strides s = 32, 16, 8. `maps`
+        are the outputs of Swin for the images, the finest first.
         """
         finest, *coarser = maps
         projected = [project(x) for project, x in zip(self.input_proj, reversed(coarser), strict=True)]

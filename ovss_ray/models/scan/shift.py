@@ -27,8 +27,9 @@ class Shift:
     counts: np.ndarray
     """(blocks · V,) int64: number of replaced tokens, in the same order"""
     indices: np.ndarray
-    """(sum of counts,) int64: replaced tokens, in the order of `counts`. Each value is a number, from 0, in the list of
-    the region's background tokens: for example, 0 is its first background token"""
+    """(sum of counts,) int64: position of each replaced token among the background tokens of the region
+
+    Position 0 is the region's first background token. The order is that of `counts`."""
     replaced: np.ndarray
     """(V, blocks, T) bool: whether a patch token is replaced after a block"""
 
@@ -44,10 +45,11 @@ def generator(image: np.ndarray, seed: int) -> random.Random:
 
 
 def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Random) -> Shift:
-    """Draw the tokens to replace after each of `blocks` blocks: the fraction `ratio` of a region's background tokens.
+    """Draw at random the background tokens that are replaced in each region after each block.
 
-    `foreground` is (V, T) bool. The order of the draws is that of the official code: block by block, and region by
-    region.
+    If a region has n background tokens, floor(`ratio` · n) of them are drawn for each block. `blocks` is the number of
+    blocks. `foreground` is (V, T) bool. The order of the draws is that of the official code: block by block, and region
+    by region.
     """
     populations, counts = _counts(foreground, blocks, ratio)
     drawn = [source.sample(range(n), k) for n, k in zip(populations.tolist(), counts.tolist(), strict=True)]

@@ -179,9 +179,10 @@ class Swin(nn.Module):
             self.add_module(f"norm{i}", nn.LayerNorm(width << i))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return maps of the strides s = 4, 8, 16, 32: (B, C · s / 4, h / s, w / s).
+        """Return four maps with the strides s = 4, 8, 16 and 32, in this order.
 
-        `images` are normalised, (B, 3, h, w) float32, with h and w multiples of 32.
+        A map of stride s has the shape (B, D · s / 4, H / s, W / s). D is the number of channels of the first map.
+        `images` (B, 3, H, W) float32 are normalised. H and W are multiples of 32.
         """
         x, maps = self.patch_embed(images).permute(0, 2, 3, 1), []
         for i, stage in enumerate(self.layers):
@@ -191,7 +192,10 @@ class Swin(nn.Module):
 
 
 def constants(variant: Variant) -> list[str]:
-    """Return names of constants that official checkpoints store but Swin computes, without the prefix "backbone."."""
+    """Return the names of constants that official checkpoints contain, but that this module computes itself.
+
+    In a checkpoint, each of these names has the prefix "backbone.".
+    """
     return [
         f"layers.{i}.blocks.{j}.attn.relative_position_index"
         for i, depth in enumerate(variant.backbone_depths)

@@ -119,7 +119,10 @@ def merge(name: str, segmenter: Path, clip: Path, out: Path) -> None:
 
 
 def _tuned(file: Path) -> checkpoint.State:
-    """Return the state dict of a fine-tuned CLIP. Prefixes are removed from its keys: an example is "visual.proj"."""
+    """Return the state dict of a fine-tuned CLIP.
+
+    A prefix in TUNED is removed from each key. For example, "module.visual.proj" becomes "visual.proj".
+    """
     state = checkpoint.stored(file)
     for prefix in TUNED:
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -39,8 +39,9 @@ def label_map(
     `mask_logits` (Q, h, w) float32 and `class_probabilities` (Q, K) float32 are on one device. The sigmoid is
     computed at the size `sigmoid`: that of the original or of the resized photograph (see Geometry). `prune` saves time
     by skipping classes (see classes.py), and does not change the result. It has no effect if a class probability is
-    negative. Default of `prune`: True for FEW classes or more. Besides the result and a copy of the class
-    probabilities, memory does not grow with K or H. Raises OvssError for more classes than a label map can hold.
+    negative. Default of `prune`: True for FEW classes or more. The class scores of a block of tiles take about
+    `block_bytes` bytes. The default is CPU_BLOCK or GPU_BLOCK. Raises OvssError for more classes than a label map can
+    hold.
     """
     queries, count = class_probabilities.shape
     if count > NONE:
@@ -59,9 +60,10 @@ def label_map(
 
 
 def _bytes_per_tile(queries: int, geometry: Geometry, sigmoid: Sigmoid) -> int:
-    """Return twice the bytes of a tile's mask probabilities, so that they fill at most half of a block's memory.
+    """Return the bytes of a block that are reserved for a tile: twice the bytes of the tile's mask probabilities.
 
-    If `sigmoid` is "resized", a tile has mask probabilities at two resolutions. The higher resolution is used.
+    The factor 2 limits the mask probabilities to half of the block's bytes. If `sigmoid` is "resized", a tile has mask
+    probabilities at two resolutions, and the higher resolution counts.
     """
     (height, width), (tall, wide) = geometry.original, geometry.resized
     resized = -(-PIXELS * tall * wide // (height * width)) if sigmoid == "resized" else 0

@@ -17,7 +17,9 @@ from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 LEAST = 16
 """Minimum number of columns of a matrix product. For narrower products, CPUs use kernels that round differently"""
 ALIKE = 0.8
-"""Minimum ratio of the smallest to the largest number of classes of a tile, in a group of `_groups`"""
+"""Minimum number of classes of a tile, as a fraction of the largest number of classes in the tile's group.
+
+A number below LEAST counts as LEAST."""
 
 
 class All:
@@ -111,10 +113,11 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the positions (n, k) of the classes of n tiles. The list of classes has one tile after another.
+    """Return the positions of the classes of n tiles in a list of classes, (n, k) integers.
 
-    `begins` (n,) is the position of each tile's first class, and `counts` (n,) is each tile's number of classes.
-    k is the highest count, but at least LEAST. If a tile has fewer than k classes, its last position is repeated.
+    The list has all classes of the first tile, then all classes of the second tile, and so on. `begins` (n,) is the
+    position of each tile's first class. `counts` (n,) is each tile's number of classes. k is the highest count, but at
+    least LEAST. If a tile has fewer than k classes, its last position is repeated.
     """
     steps = np.arange(max(LEAST, int(counts.max())))
     return begins[:, None] + np.minimum(steps, counts[:, None] - 1)

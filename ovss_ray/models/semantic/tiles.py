@@ -113,10 +113,10 @@ def tiles(mask_logits: Tensor, geometry: Geometry, sigmoid: Sigmoid) -> Tiles:
 
 
 def probabilities(mask_logits: Tensor, geometry: Geometry) -> Tensor:
-    """Return the mask probabilities (Q, h', w') of mask logits (Q, h, w). The resized photograph has the size (h', w').
+    """Return the mask probabilities (Q, h', w') of mask logits (Q, h, w).
 
-    Each mask is resized as a separate image with one channel. If three masks were the channels of a single image, torch
-    would use a different kernel on one thread. The results of this kernel differ in the last bits.
+    The resized photograph has h' × w' pixels. Each mask is resized as a separate image with one channel. If an image
+    has three channels, torch may use a different kernel, whose results differ in the last bits.
     """
     resized = F.interpolate(mask_logits[:, None], geometry.padded, mode="bilinear", align_corners=False)[:, 0]
     return resized[:, : geometry.resized[0], : geometry.resized[1]].sigmoid()
@@ -205,9 +205,9 @@ class _Axis(NamedTuple):
     first: _Samples
     """resize from the mask grid to the padded input"""
     second: _Samples
-    """resize from the resized to the original photograph
+    """resize from the pixels of the resized photograph to the pixels of the original photograph
 
-    The last sample is repeated until the number of samples is a multiple of SIDE.
+    The last pixel of the original photograph is repeated, so that the number of pixels is a multiple of SIDE.
     """
 
     def cells(self) -> Cells:

@@ -44,7 +44,8 @@ def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
 def notes(name: str, benchmark: BenchmarkReport) -> list[str]:
     """Return sentences about a benchmark, each with the prefix "NAME: ".
 
-    The sentences are about the user's own words, counts, the classes of an episode, the stages, and files.
+    The sentences state facts that help to interpret the values. For example, the classes may be words of the user, or
+    the files of some images may have changed.
     """
     files = benchmark.files
     sentences = [terminal.own_words(benchmark.words)] if benchmark.words else []

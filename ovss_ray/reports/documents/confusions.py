@@ -95,9 +95,9 @@ def _images(cells: Cells, pairs: set[tuple[int, int]], labels: int) -> dict[tupl
 def matrix(partial: Partial, confusions: Sequence[Confusion], most: int) -> tuple[list[int], list[int], np.ndarray]:
     """Return a part of the confusion matrix: labels of its rows, labels of its columns, values.
 
-    The rows are the labels of the costliest confusions, at most `most`, in ascending order. The columns are the same
-    labels. A last column counts the pixels without a predicted class, if there are any. In the list of columns, n
-    (the number of labels) stands for this column.
+    The rows are the labels of the costliest confusions, in ascending order. There are at most `most` rows. The columns
+    are the same labels. If pixels of these labels have no predicted class, a last column counts such pixels. The label
+    of the last column is then n, the number of labels of the benchmark.
     Values are percent of all pixels of the row's label, (rows, columns) float64.
     """
     n = len(partial.counts)

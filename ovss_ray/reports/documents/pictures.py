@@ -110,17 +110,20 @@ class Album:
         return self._try("label map", lambda: self._question(run, part).labelled(decode_labels(files.read(uri), uri)))
 
     def _asked(self, run: int, part: str) -> Question:
-        """Return the Question of a run's label maps, for images with this `Item.part`.
+        """Return the classes of a run's label maps, and the label of each class, as a Question.
 
-        A Question has the classes of the label maps, and the label of each class. The classes are read from the run's
-        file benchmark.json, since they may be words of the user. The benchmark's own classes are used in two cases: for
-        few-shot episodes, and if an earlier version wrote benchmark.json without `index`.
-        Raises OvssError if the label maps have indices into the words of each image.
+        `part` is the class of a few-shot episode, and empty for other images. The classes are those in the run's file
+        benchmark.json. The benchmark's own classes are used instead in two cases: for few-shot episodes, and if an
+        earlier version wrote benchmark.json without `index`.
+        Raises OvssError if each image of the run has its own words.
         """
         folder, reading = self._runs[run]
         config, card = folder.config(), reading.card
         if gives_words(config):
-            raise OvssError(f"the label maps of {folder.uri} have indices into the words of each image, not classes")
+            raise OvssError(
+                f"the label maps of {folder.uri} cannot be shown: each image has its own words, so a value has a "
+                "different meaning in each label map. The metrics are not affected"
+            )
         labels, benchmark = tuple(card["labels"]), self._benchmark
         if benchmark and binary(config):
             benchmark = benchmark.for_binary()

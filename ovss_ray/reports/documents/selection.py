@@ -17,16 +17,16 @@ def selected(
 ) -> dict[str, list[str]]:
     """Return image id → the reasons why the gallery shows the image, for at most `most` images.
 
-    The reasons select images in this order, each of them up to max(1, most // 5) images:
+    Each reason selects at most max(1, most // 5) images. The reasons are applied in this order:
 
     - "worst", "best": lowest and highest mIoU
     - "random": smallest checksum of the image id
     - "confusion": example of one of the `confusions`
     - "class": image with the most wrong pixels of a class with a low IoU (see `_of_classes`)
 
-    If these are fewer than `most` images, the images with the lowest mIoU are added, with the reason "more". `iou` is
-    the IoU of each label, (L,) percent. `saved` has the ids of images with a saved label map. If `saved` has ids, only
-    these images are selected. Images with equal values are sorted by id.
+    If fewer than `most` images are selected, the images with the lowest mIoU are added, with the reason "more". `iou`
+    is the IoU of each label, (L,) percent. `saved` has the ids of the images with a saved label map. Only these images
+    are selected. If `saved` is empty or None, all images can be selected. Images with equal values are sorted by id.
     """
     places = [k for k, name in enumerate(cells.ids) if not saved or name in saved]
     scored = [k for k in places if not np.isnan(cells.image_miou[k])]

@@ -28,7 +28,7 @@ METRICS = {
     "fold_miou": "fold_miou",
     "fold_miou_hsnet": "fold_miou_hsnet",
 }
-"""Convention of a figure → metric of a report with the same convention; "either" (both mIoU are equal) → miou"""
+"""Convention of a published mIoU → metric of a report with this convention. If all conventions agree: "either"."""
 OTHER_LABELS = {f"pascal_context:{k}": f"pascal_context:{k}-json" for k in (59, 60)}
 """Benchmark whose labels differ from those of the published figures → benchmark with the published labels."""
 FIRST = {f"coco20i:{fold}": 1000 for fold in range(4)}
@@ -41,10 +41,10 @@ def published_for(
     """Return the published figures of a run's method for a benchmark, each next to the run's value.
 
     If the method has no figures for the benchmark, return None. `measured` is the benchmark's part of the report.
-    `weights` are the weights in the report's environment. A figure's `difference` is the run's value minus the
-    published value, in points. The run's value is that of the metric with the figure's convention. The difference is
-    None for an unknown convention, a second-hand figure, or a value that was not measured. All differences are None if
-    `not_comparable` has reasons.
+    `weights` are the weights in the report's environment. METRICS maps the convention of a figure to a metric, whose
+    value is the run's value. A figure's `difference` is the run's value minus the published value, in points. The
+    difference is None for an unknown convention, a second-hand figure, or a value that was not measured. All
+    differences are None if `not_comparable` has reasons.
     """
     variant = str(getattr(stages[0].settings(), "variant", "")) if len(stages) == 1 else ""
     known = published.method(stages[0].use, variant)

@@ -54,16 +54,16 @@ Requests that run a model have a lower limit, `limits.waiting`."""
 STARTS = 3
 """Maximum number of attempts to start a replica"""
 WORDS = Vocabulary.of(["thing", "background"])
-"""Class names for the warm-up (see batch.warm) if the config has no benchmark"""
+"""Class names for the warm-up (see batch.warm), if the config lists no benchmark whose class names could be used"""
 HEALTH: dict[str, Any] = {
     "health_check_period_s": 2.0,
     "health_check_timeout_s": 10.0,
     "graceful_shutdown_wait_loop_s": 0.5,
 }
-"""Options of Ray Serve, in seconds: time between health checks, timeout of a check, and interval in a stopping replica.
+"""Options of Ray Serve for health checks and for stopping, in seconds.
 
-After three failed checks, Serve replaces the replica. A stopping replica checks at the third interval whether it still
-has requests. With Serve's default of 2 s, the service would stop more slowly."""
+Serve checks each replica every 2 s, with a timeout of 10 s. After three failed checks, Serve replaces the replica. A
+stopping replica checks every 0.5 s whether it has requests left. With Serve's default of 2 s, it would stop later."""
 LATE = 2
 """Factor: a batch counts as hung after LATE × `limits.seconds` without progress.
 

@@ -31,7 +31,9 @@ PROMPTERS = {"sam": "sam_prompt", "ovsam_everything": "ovsam_prompt"}
 """Stage that proposes regions → stage that replaces it if a request has a prompt (points or a box)"""
 
 LARGER = 8
-"""Ratio of the heights of both test images in `pace`, and of their widths; the larger image has 0.8 megapixels"""
+"""Height of the larger test image in `pace` divided by the height of the small one. The widths have the same ratio.
+
+The larger image has 0.8 megapixels."""
 COLD = 15.0
 """Seconds: if the warm-up takes longer, the pace is not measured, since further images would delay the start"""
 SLOW = 3.0
@@ -61,8 +63,8 @@ def plan(config: RunConfig) -> list[Parts]:
     Every config has the kind `segment`. If a stage finds words, the config also has the kind `words`. A config with
     the column `scores` and a stage of PROMPTERS also has the kinds `regions`, `prompt` and `masks`.
 
-    A kind has only the stages that its answers need. For example, only `words` has the stage that finds words. If no
-    stage finds words, `segment` has all stages.
+    A kind of answer gets only the stages that the answer needs. There is one exception: if no stage of the config finds
+    words, `segment` gets all stages.
 
     Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth.
     Also raises OvssError if label maps differ in size from the image, or if one stage finds words and segments.
@@ -119,8 +121,8 @@ def _parts(
 ) -> list[Part]:
     """Return, for each pool, the stages to run, and the columns to pass on.
 
-    These are the stages on which the columns `outputs` depend; with `all_of_them`, all stages. `groups`: the stages of
-    each pool. `inputs`: columns of a request.
+    If `all_of_them` is True, all stages are run. Otherwise, a stage is run only if a column in `outputs` depends on the
+    stage. `groups`: the stages of each pool. `inputs`: columns of a request.
     """
     kept_stages: list[list[StageConfig]] = []
     live = set(outputs)

@@ -24,7 +24,9 @@ Route = Sequence[tuple[DeploymentHandle, Parts]]
 HTTP = "http"
 """Name of the deployment that answers the HTTP requests"""
 ANSWER = 1.0
-"""Seconds reserved for returning an answer, but at most a tenth of the request's remaining time"""
+"""Seconds of a request's remaining time that are reserved for returning the answer
+
+If a request has less than 10 s left, a tenth of the remaining time is reserved instead."""
 PATIENCE = 5.0
 """Timeout in seconds for collecting the metrics of all replicas. Prometheus itself stops waiting after 10 s."""
 
@@ -62,10 +64,10 @@ async def through(route: Route, retry: int, row: Row, words: Vocabulary, kind: K
 
 
 async def figures(handles: Sequence[DeploymentHandle]) -> dict[str, list[Figures] | None]:
-    """Return name of a pool → a Figures object for each of its replicas; an empty list if no replica runs.
+    """Return name of a pool → list of Figures, one for each replica of the pool.
 
-    The value of a pool is None if the request to its replicas failed or timed out. It is also None if this version of
-    Ray lacks the API for such a request.
+    If no replica of a pool runs, the value of the pool is an empty list. The value is None if the request to the pool's
+    replicas failed or timed out. The value is also None if this version of Ray lacks the API for such a request.
     """
     of_pools = await asyncio.gather(*map(_figures_of, handles))
     return {handle.deployment_name: replicas for handle, replicas in zip(handles, of_pools, strict=True)}

@@ -99,7 +99,7 @@ class Replica:
         self.paces = {kind: paces[part.stages] for kind, part in parts.items()}
 
     def _apart(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Run a function in the thread of the stages, with the pool's number of threads, and return its result."""
+        """Run a function in the single thread that builds and runs the stages, and return the function's result."""
 
         def computed() -> T:
             with self.pool.computing():

@@ -55,11 +55,11 @@ def _batched(pool: Pool) -> Pool:
 
 
 def _parted(pools: list[Pool], gpus: float) -> list[Pool]:
-    """Return the pools, with a number of GPUs per worker for those pools that share the GPUs of the cluster.
+    """Return the pools, with a number of GPUs per worker in place of `gpus: auto`.
 
-    A pool shares GPUs if it has `gpus: auto` and a stage that can use a GPU. If there is a GPU for each of these pools,
-    the number is 1.0. If there are fewer GPUs, the number is a fraction such as 0.5, and `workers: auto` becomes 1. If
-    the cluster has no GPU, all pools stay as they are.
+    If the cluster has no GPU, no pool is changed. Otherwise, the number is set for all pools that have `gpus: auto` and
+    a stage for GPUs. If there is a GPU for each of these pools, the number is 1.0. If there are fewer GPUs, the number
+    is a fraction such as 0.5, and `workers: auto` of these pools becomes 1.
     """
     free = [pool for pool in pools if pool.gpus == "auto" and any(stage.kind().gpu for stage in pool.stages)]
     if not gpus:

@@ -141,7 +141,10 @@ class Desk:
             await asyncio.sleep(0.05)
 
     def pixels_now(self, model: Model, kind: Kind) -> int:
-        """Return the largest image, in pixels, that a model can answer in time, as measured on its machine."""
+        """Return the number of pixels of the largest image that a model can process within `limits.seconds`.
+
+        The speed of the model is measured in the running service. The result is at most `limits.pixels`.
+        """
         return self.watch.pixels(model.pools, kind, self.limits.seconds, self.limits.pixels)
 
     @asynccontextmanager
@@ -149,8 +152,8 @@ class Desk:
         """Decode the image of a request to a model, and yield it as (H, W, 3) uint8 RGB.
 
         If other images are in memory, first wait until all images together have at most `limits.held` pixels. Raises
-        HTTPException: 413 if the image exceeds `limits`, or if the model is too slow for its size; 415 if the image is
-        not a JPEG, PNG or WebP; 422 if it is damaged.
+        HTTPException: 413 if the image exceeds `limits`, or has more pixels than `pixels_now` returns; 415 if the image
+        is not a JPEG, PNG or WebP; 422 if the image is damaged.
         """
         height, width = photograph.size(data, self.limits)
         pixels = height * width
@@ -175,7 +178,7 @@ class Desk:
             self._rest()
 
     def _rest(self) -> None:
-        """Give free memory back to the operating system, REST seconds after the latest image."""
+        """Give free memory back to the operating system, after a few seconds without images (see replica.REST)."""
         if self.resting:
             self.resting.cancel()
         loop = asyncio.get_running_loop()

@@ -199,9 +199,10 @@ def _segmented(
     result: Row | None, words: Vocabulary | None, image: np.ndarray, output: Output, bare: bool, corners: int,
     listed: Sequence[Word] | None,
 ) -> Response:  # fmt: skip
-    """Return the response for the row `result` of a model. `result` is None for an image without words.
+    """Return the response for the row `result` of a model. Call this function in a thread.
 
-    `listed`: value of the answer's field `words`, or None. Call this function in a thread.
+    If the model had to find the classes itself and found none in the image, `result` is None. `listed`: value of the
+    answer's field `words`, or None.
     """
     result = result or own_words.unnamed(image)
     words = words or Vocabulary.of(["nothing"])

@@ -29,7 +29,8 @@ FILES = ("/page/static/", "/page/example/")
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 """Host names that the Host header of a request may contain if no API key is set.
 
-The web page of an attacker cannot have one of these names. So the check of the header stops DNS rebinding."""
+If a browser sends a request of an attacker's web page, the header has the host name of that page. So the check of the
+header stops DNS rebinding."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
 """Pattern of a Host header: a name or address and perhaps a port, but no user name"""
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
@@ -104,8 +105,9 @@ def add(app: FastAPI, keys: Ring, limits: Limits, origins: Sequence[str]) -> Non
 class Guard:
     """ASGI middleware that admits or refuses each request.
 
-    If the service has API keys, a request needs a valid key, except for public paths. If the service has no API
-    key, a request must come from this machine. It must not come from a web page of another origin.
+    If the service has API keys, a request needs a valid key, except for public paths. If the service has no API key, a
+    request must meet two conditions. The request must come from this machine, and must not come from a web page of
+    another origin.
     """
 
     def __init__(self, app: ASGIApp, keys: Ring, body: int, bodies: int, origins: Collection[str] = ()) -> None:

@@ -1,6 +1,6 @@
 """Answers of /v1/regions and /v1/prompt: masks with class names. Dimensions: R regions, K classes.
 
-A row is a dict: column → value for one image (see serve.row). The stages of a model have written its columns.
+A row is a dict with the results of a model for one image: column → value (see serve.row).
 """
 
 import math
@@ -16,7 +16,7 @@ from ovss_ray.structures.masks.regions import Masks
 from ovss_ray.structures.vocabulary import Vocabulary
 
 WHOLE = slice(None)
-"""Slice for a page with all regions"""
+"""Slice that selects all regions"""
 
 
 class Name(BaseModel):
@@ -95,8 +95,9 @@ def everything(
 ) -> Regions:  # fmt: skip
     """Return the `most` largest regions of a row, each with its `top` most probable classes.
 
-    Empty regions are left out. `image`: sha256 of the image. `ranked`: number of regions in the ranking of each class.
-    `page`: slice of the regions that the answer lists. The ranking always covers all `most` regions.
+    Empty regions are left out. The answer lists only the slice `page` of these regions. If `ranked` is not 0, the
+    answer also names the `ranked` best regions of each class. The best regions are chosen among all `most` regions, not
+    only among those in `page`. `image`: sha256 of the image.
     """
     areas = _areas(row)
     order = [i for i in np.argsort(-areas, kind="stable").tolist() if areas[i]]
@@ -166,8 +167,8 @@ def _masks(row: Mapping[str, Any], order: list[int], areas: np.ndarray, words: V
 def _names(row: Mapping[str, Any], region: int, words: Vocabulary, top: int) -> list[Name]:
     """Return the `top` most probable classes of a region. Of classes with equal scores, the lower index comes first.
 
-    If the row has `top_scores`, the `score` of a class fuses two further probabilities: `head` and `clip`. Otherwise,
-    `score` is the softmax of the row's `scores`.
+    Some models write the column `top_scores`, with three probabilities of each class. These probabilities become the
+    fields `score`, `head` and `clip` of a Name. For other models, `score` is the softmax of the row's `scores`.
     """
     if "top_classes" in row:
         listed = zip(row["top_classes"][region].tolist(), row["top_scores"][region].tolist(), strict=True)

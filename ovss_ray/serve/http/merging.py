@@ -47,8 +47,8 @@ def read(text: str | None, words: Vocabulary | None, limits: Limits) -> Merged |
     if words is None:
         raise HTTPException(
             422,
-            "the field `map` applies to requested classes, but the model finds the words of this request. Omit `map`, "
-            "or pass classes and omit `add`",
+            "the field `map` needs requested classes. Without them, or with the field `add`, the model finds the words "
+            "itself. Omit `map`, or pass classes and omit `add`",
         )
     if len(text) > (most := 2 * limits.letters * limits.classes):
         raise HTTPException(422, f"map is too long: {len(text):,} characters; the limit is {most:,}")
@@ -88,8 +88,8 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 def _named(words: Vocabulary) -> dict[str, list[int]]:
     """Return folded name (see `_folded`) → positions of the classes that the name means.
 
-    A name means the classes of which it is the first synonym. If there are none, it means the classes that have it as a
-    later synonym. A part of a synonym between commas is a later synonym, too.
+    If a name is the first synonym of any classes, the name means these classes. Otherwise, the name means the classes
+    that have it as a later synonym. A synonym such as "road, route" adds the later synonyms "road" and "route".
     """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}

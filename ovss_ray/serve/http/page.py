@@ -1,11 +1,12 @@
 """The web page at /, on which a user segments an image by typing class names.
 
 The page consists of plain files: `static/index.html`, a style sheet, and ES modules, which browsers load without a
-build. Templates use lit-html (static/vendor: 7 kB, BSD-3-Clause, version 3.3.3 of npm without its source-map line).
-lit-html updates only changed nodes, so focus and selections are kept. It needs no build, no `eval` and no script in
-attributes. So the Content-Security-Policy (guard.PAGE) can forbid `eval` and inline scripts. Alternatives to lit-html:
-React needs a build, Alpine keeps logic in attributes, and Preact's single file is from 2022. Everything else is built
-into browsers: canvas, dialog, CompressionStream.
+build. Templates use lit-html 3.3.3, from the file `static/vendor/lit-html.js` (7 kB, BSD-3-Clause). This is the file
+of the npm package `lit-html`, without the line that names a source map. lit-html updates only changed nodes, so focus
+and selections are kept. It needs no build, no `eval` and no script in attributes. So the Content-Security-Policy
+(guard.PAGE) can forbid `eval` and inline scripts. Alternatives to lit-html: React needs a build, Alpine keeps logic in
+attributes, and Preact's single file is from 2022. Everything else is built into browsers: canvas, dialog,
+CompressionStream.
 
 The page's settings are in the URL fragment, which is not sent to the server. The API key is in the tab's
 sessionStorage. Example images are drawn on request.

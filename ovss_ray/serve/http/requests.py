@@ -29,7 +29,7 @@ BASE = TypeAdapter(list[str])
 LISTS = TypeAdapter(list[str | Annotated[list[str], Field(min_length=1)]])
 """Validator for a JSON list of classes. A class is a name, or a list of synonyms."""
 BRACKETS = ("[]", "{}")
-"""Pairs of first and last character. Text that begins and ends with a pair must be a JSON list of classes."""
+"""Opening and closing brackets. A text that is enclosed in one of these pairs must be a JSON list of classes."""
 SEPARATORS = re.compile("[,;|]")
 """Characters that a client may put between names by mistake.
 
@@ -118,7 +118,8 @@ class Prompt(Masks):
         """Return the prompt as stages such as `sam_prompt` read it from the column `prompts`.
 
         The dict always has the key `multimask`. Other keys are present if the request has their values: `points`
-        [[x, y], …] with `labels` [0 or 1, …], `box` [x0, y0, x1, y1], and `base` [name, …].
+        [[x, y], …] with `labels` [0 or 1, …], `box` [x0, y0, x1, y1], and `base`. The value of `base` is a list of
+        class names that the model has seen in training.
 
         Raises HTTPException 422 if points and box are both missing, or if a value is invalid.
         """
@@ -148,8 +149,8 @@ FieldsT = TypeVar("FieldsT", bound=Fields)
 def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, most: int) -> Any:
     """Return the value of a field that contains JSON, or None if the field is missing.
 
-    The error message quotes `example`. Raises HTTPException 422 for invalid JSON, or for more than LETTERS × `most`
-    characters.
+    The JSON may have up to LETTERS × `most` characters. Raises HTTPException 422 for longer JSON and for invalid JSON.
+    The message about invalid JSON quotes `example`.
     """
     if text is None:
         return None
@@ -210,9 +211,10 @@ async def read(request: Request, query: FieldsT, limits: Limits) -> tuple[bytes,
 
 
 def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tuple[bytes, FieldsT]:
-    """Return `content`, and the fields of body and query. A field of the body replaces the same field of the query.
+    """Return the bytes of the image, which are `content`, and the fields of body and query as one object.
 
-    Raises RequestValidationError for an invalid value.
+    `fields` has the fields of the body. A field of the body replaces the same field of the query. Raises
+    RequestValidationError for an invalid value.
     """
     try:
         return content, type(query).model_validate({**query.model_dump(exclude_unset=True), **fields})
@@ -223,7 +225,7 @@ def _validated(content: bytes, fields: Mapping[str, Any], query: FieldsT) -> tup
 def vocabulary(fields: Fields, configured: Sequence[str], limits: Limits) -> Vocabulary:
     """Return the classes and templates of a request. In its field `classes`, tabs separate the synonyms of a class.
 
-    `configured`: benchmarks named in the configs of the service, which a request may use.
+    `configured`: names of the benchmarks in the configs of the service. A request may name any of these benchmarks.
 
     Raises HTTPException 422 for missing, empty, too many or too long names, an invalid list, or an unknown benchmark.
     HTTPException is also raised for an invalid template.

@@ -29,8 +29,9 @@ def begin() -> list[Any]:
 def limit(protocol: Any, seconds: float) -> None:
     """Change a class of PROTOCOLS so that it closes connections whose headers do not arrive in time.
 
-    The first headers must arrive within `seconds`. The headers after an answer may take up to 2 · `seconds`, since a
-    connection is checked only every `seconds`.
+    The headers of a connection's first request must arrive within `seconds`. The headers of each further request may
+    take up to 2 · `seconds` after the previous answer. The limit is not exact, since connections are checked only every
+    `seconds`.
     """
     inherited = protocol.connection_made
 
@@ -44,8 +45,9 @@ def limit(protocol: Any, seconds: float) -> None:
 def _look(connection: Any, before: object, seconds: float) -> None:
     """Close a connection if it has waited for headers since the previous check. Else check again after `seconds`.
 
-    `before` is the state of the connection at the previous check. None: no request has arrived yet. BUSY: a request is
-    in progress. Any other object: the last request, which is answered.
+    The state of a connection is BUSY while a request is in progress. After an answer, the state is the object of the
+    answered request. Before the first request, the state is None. `before` is the state at the previous check. If the
+    present state is also `before`, and is not BUSY, the connection has waited for headers all the time.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

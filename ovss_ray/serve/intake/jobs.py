@@ -14,7 +14,7 @@ from ovss_ray.config.limits import Limits
 from ovss_ray.serve.intake.job_state import JobState, State
 
 WAIT = 10.0
-"""Maximum seconds that a request for further answers of a job waits for the next answer"""
+"""Maximum seconds for which `Jobs.further` waits for the next answer of a job"""
 Run = Callable[[int], Awaitable[dict[str, Any]]]
 """Function: position of an image in the job, from 0 → answer for this image"""
 
@@ -28,7 +28,10 @@ class Job:
     size: int
     """bytes of the request, and of the answers so far"""
     key: str = ""
-    """text that identifies the request: a second request with the same text gets this job; "": it gets a new job"""
+    """text that identifies the request of this job. A second request with the same text gets the same job
+
+    If the text of a request is empty, the request always gets a new job.
+    """
     answers: list[dict[str, Any]] = field(default_factory=list)
     ended: float | None = None
     """time.monotonic() at which the last image was answered"""

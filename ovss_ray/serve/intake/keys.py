@@ -81,7 +81,11 @@ class Ring:
     """All keys that a service accepts. Without any, it accepts requests from its own machine only."""
 
     def __init__(self, key: bytes | None = None, keys: Iterable[Key] = ()) -> None:
-        """Accept `key`, the SHA-256 of a key without a quota, and further `keys`."""
+        """Store which API keys are accepted.
+
+        `key`: SHA-256 of an API key without a quota; None: no such API key. `keys`: entries of further API keys, each
+        with a SHA-256 and perhaps a quota.
+        """
         self._quotas: dict[bytes, Quota | None] = {} if key is None else {key: None}
         for further in keys:
             self._quotas[bytes.fromhex(further.sha256)] = Quota(further.per_minute) if further.per_minute else None

@@ -15,7 +15,10 @@ Key = tuple[str, str, str]
 
 
 class Kept:
-    """Rows that a model has computed, the least recently used first."""
+    """Cache of rows. A row has the regions that a model has found in an image (see serve.row).
+
+    If the cache is full, the least recently used row is removed.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock

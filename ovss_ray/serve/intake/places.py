@@ -1,4 +1,4 @@
-"""Places of requests in the queue, and the seconds until they are answered, for the page and other clients."""
+"""Places of requests in the queue, and the seconds until their answers. Clients read both at /v1/queue."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,8 @@ from ovss_ray.serve.row import Kind
 Seconds = Callable[[Sequence[str], Kind, int], tuple[float, int]]
 """Function: (names of pools, kind of answer, pixels of an image) → (seconds, replicas).
 
-`seconds`: time of the image in all these pools together. `replicas`: smallest number of replicas of a pool."""
+`seconds`: time of the image in all these pools together. `replicas`: number of replicas of the pool that has the
+fewest replicas."""
 
 
 @dataclass

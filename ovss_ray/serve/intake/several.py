@@ -75,7 +75,10 @@ async def read(request: Request, desk: Desk) -> Batch:
 
 
 def _document(body: bytes) -> tuple[list[bytes], list[tuple[str, str]]]:
-    """Return the images and the fields of a JSON document, with lists and objects as JSON text."""
+    """Return the images of a JSON document, and its other fields as pairs (name, text).
+
+    If the value of a field is not a string, the text is JSON. A field with the value null is left out.
+    """
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as failure:
@@ -133,10 +136,10 @@ async def sent(request: Request, batch: Batch, path: str, number: int, limits: L
 
 
 def _repeated(request: Request, kind: Kind, batch: Batch) -> str:
-    """Return a text that is equal if a client repeats a request for a job; "" without the header Idempotency-Key.
+    """Return a text that identifies a request for a job; "" without the header Idempotency-Key.
 
-    The text contains that header, and a digest of images, fields and API key. So a client gets an existing job only if
-    the images, the fields and the API key are the same.
+    If a client sends the same request again, the text is the same, and the client gets the existing job. The text
+    contains the header, and a digest of images, fields and API key. If any of them differs, the client gets a new job.
     """
     if not (key := request.headers.get("idempotency-key", "")):
         return ""
@@ -206,10 +209,10 @@ def _job_routes(app: FastAPI, desk: Desk, jobs: Jobs) -> None:
 
     @app.get("/v1/jobs/{identifier}/result", summary="Return the answers of a job", responses=UNREADY)
     async def result(identifier: str, first: Annotated[int | None, FIRST] = None) -> Response:
-        """Return the answers as /v1/batch does. While the job runs, the status is 409 with Retry-After.
+        """Return all answers, in the form of /v1/batch. If the job still runs, the status is 409 with Retry-After.
 
-        With `first`, return the answers from this position on. If there are none yet, the request waits up to 10
-        seconds for the next answer.
+        With `first`, return the answers from this position on, even if the job still runs. If there is no such answer
+        yet, the request waits up to 10 seconds for the next one. If none comes, the status is 409 with Retry-After.
         """
         answers = jobs.answers(identifier) if first is None else await jobs.further(identifier, first)
         if answers is None:

@@ -29,9 +29,11 @@ FIELDS = [
 ]
 """Fields of one image's record. `image` is the number of the image.
 
-`truth` and `counted` have one value per instance: its label, and some bits. Bit a of `counted` is 1 if the instance is
-evaluated in the range AREAS[a]. The other lists have one value per mask, sorted by label, then by score. In `matched`
-and `ignored`, bit a · 10 + t is the outcome for AREAS[a] and THRESHOLDS[t]."""
+`truth` and `counted` have one value per instance. A value of `truth` is the label index of the instance. Bit a of a
+value of `counted` is 1 if the instance is evaluated in the range AREAS[a].
+
+`label`, `score`, `matched` and `ignored` have one value per mask. The masks are sorted by label, then from high to low
+score. In `matched` and `ignored`, bit a · 10 + t of a value is the outcome for AREAS[a] and THRESHOLDS[t]."""
 LISTS = tuple(name for name, _ in FIELDS[1:])
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -56,7 +58,11 @@ class Labelled(NamedTuple):
 
 
 def headings(metric: str, of: str) -> dict[str, str]:
-    """Return key → heading, such as "AP 50", for the six values of a metric. `of` is the heading of the first value."""
+    """Return key → heading for the six values of a metric.
+
+    The key of the main value is `metric`. The heading of the main value is `of`. The other five headings are the same
+    for every metric. For example, the metric "instance_ap" has the entry "instance_ap_50" → "AP 50".
+    """
     words = (of, "AP 50", "AP 75", "AP small", "AP medium", "AP large")
     return {f"{metric}{suffix}": heading for suffix, heading in zip(_SUFFIXES, words, strict=True)}
 
@@ -78,11 +84,11 @@ def record(
     true: Labelled, true_areas: np.ndarray, crowd: np.ndarray, detected: Labelled, ranks: np.ndarray,
     listed: np.ndarray, most: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Return an image's record, all FIELDS except `image`. The masks are sorted by label, then by score.
+    """Return an image's record, all FIELDS except `image`.
 
     `true_areas` (T,) are the instances' areas in pixels. `crowd` (T,) bool is True for crowds. `ranks` (R,) are the
-    scores of the masks. Only masks whose indices are in `listed` count. If a label has more than `most` of these masks,
-    only the `most` masks with the highest scores count.
+    scores by which the masks are ranked. Only masks whose indices are in `listed` count. `most` is the maximum number
+    of masks per label. If a label has more masks, those with the highest scores count.
     """
     counts = np.array([[low <= area <= high for low, high in AREAS] for area in true_areas], bool)
     counts = counts.reshape(-1, len(AREAS))
@@ -122,14 +128,15 @@ def _iou(mask: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarra
 
 
 def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return the fields `matched` and `ignored` of D masks of one class, (D,) uint64 each (see FIELDS).
+    """Return the fields `matched` and `ignored` of D masks of one class, (D,) uint64 each.
 
     The masks are sorted by score. `ious` (D, G) are the IoUs of masks and instances. `areas` (D,) are the areas of the
     masks in pixels. `counts` (G, len(AREAS)) bool is True if an instance is evaluated in an area range. `crowd` (G,)
     bool is True for crowds.
 
-    A mask is ignored if it is matched with an instance that is not evaluated. An unmatched mask is ignored if its area
-    is outside the area range.
+    Each bit of a value is for one area range and one threshold (see FIELDS). A bit of `matched` is 1 if the mask is
+    matched with an instance. A bit of `ignored` is 1 if the mask is ignored. A matched mask is ignored if its instance
+    is not evaluated in the bit's area range. An unmatched mask is ignored if its area is outside this range.
     """
     matched, ignored = (np.zeros(len(ious), np.uint64) for _ in range(2))
     for a, (low, high) in enumerate(AREAS):
@@ -148,9 +155,9 @@ def outcome(ious: np.ndarray, areas: np.ndarray, counts: np.ndarray, crowd: np.n
 def _matches(ious: np.ndarray, counts: np.ndarray, crowd: np.ndarray, threshold: float) -> Iterator[int]:
     """Yield for each mask the index of the instance that it is matched with; -1 for none.
 
-    `counts` (G,) bool is True for evaluated instances, which must come first. A mask is matched with another instance
-    only if no match with an evaluated instance is possible. A match needs an IoU of at least `threshold`. A crowd may
-    be matched several times. If several instances have the largest IoU, the last of them is matched, as in COCOeval.
+    `counts` (G,) bool is True for evaluated instances, which must come first. A match needs an IoU of at least
+    `threshold`. Evaluated instances take precedence over instances that are not evaluated. A crowd may be matched
+    several times. If several instances have the largest IoU, the last of them is matched, as in COCOeval.
     """
     taken = np.zeros(len(counts), bool)
     for row in ious:

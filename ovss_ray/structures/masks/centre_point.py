@@ -3,13 +3,15 @@
 Methods that click on an object, such as Open-Vocabulary SAM (ECCV 2024), click on this pixel. The transform is
 kornia.contrib.distance_transform with a kernel of 3 × 3 pixels and h = 0.35. It is computed in iterations i = 0, 1, …,
 from the mask's edge inwards. Iteration i reaches the pixels at the chessboard distance i + 1 from the outside. Such a
-pixel has the value offset(i) − h · log(sum). The sum is over neighbours that are outside the mask, or were reached
-earlier. A neighbour at the distance d, 1 or √2, adds exp(−d / h).
+pixel has the value offset(i) − h · log(sum). The offset is 1.5 · i, rounded down in some versions of kornia. The sum is
+over neighbours that are outside the mask, or were reached earlier. A neighbour at the distance d, 1 or √2, adds
+exp(−d / h).
 
-The pixel with the largest value is found without the transform. It is a pixel of the last iteration, because the offset
-outweighs the sum. Among these pixels, it is the pixel with the smallest sum. A sum depends only on the number of edge
-neighbours and the number of corner neighbours. So this module compares the ranks of sums, which are integers. The
-exact Euclidean transform often has its largest value at another pixel.
+The pixel with the largest value is found without the transform. The offset grows by at least 1 per iteration, and
+h · log(sum) varies by less than 1. So the pixel is reached in the last iteration. Among the pixels of the last
+iteration, it is the pixel with the smallest sum. A sum depends only on the number of edge neighbours and the number of
+corner neighbours. So this module compares the ranks of sums, which are integers. The exact Euclidean transform often
+has its largest value at another pixel.
 """
 
 import numpy as np

@@ -180,5 +180,5 @@ def test_the_configs_are_those_of_this_training() -> None:
     part = nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2))
     decayed, plain = (len(of["params"]) for of in loop.groups(part, wide))
     assert (decayed, plain) == (4, 0), "all parameters have weight decay"
-    with pytest.raises(OvssError, match=r"ovsam_tiny has no shipped SAM2CLIP\. Train one first"):
+    with pytest.raises(OvssError, match=r"ovsam_tiny has no shipped neck \(SAM2CLIP\)\. Run `ovss train"):
         clip2sam.Task(CONFIG)

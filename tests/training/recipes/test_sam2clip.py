@@ -170,7 +170,7 @@ def test_features_of_another_network_or_of_several_are_refused(
         Photographs(real)
     dumped(settings, photographs, tmp_path, [2])
     with pytest.raises(
-        OvssError, match=rf"by (sam_tiny, sha256 0123|{needed}) \(.*\); .* Else compute them again, to an empty"
+        OvssError, match=rf"by (sam_tiny, sha256 0123|{needed}) \(.*\); .* Otherwise, compute the features again"
     ):
         Photographs(real)
     assert [item.image_id for item in Photographs(real.model_copy(update={"targets": f"{tmp_path}/right/sa1b"})).items]

@@ -12,7 +12,9 @@ from ovss_ray.reports.schema import BenchmarkReport, Report
 from ovss_ray.structures.words import NOTE
 
 INSTANCES = ("instance_iou", "instance_accuracy")
-"""Conventions of published values for prompted instances. Each is also the name of a metric in a report."""
+"""Metrics of a leaderboard for benchmarks of instances, such as coco:instances.
+
+In the column "convention", the values of these metrics have the name of the metric."""
 HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
 CONVENTIONS = (
     "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
@@ -128,9 +130,10 @@ def _keys(name: str, runs: Mapping[str, Report]) -> tuple[str, ...]:
 
 
 def _shown(name: str, key: str) -> set[published.Figure]:
-    """Return the published figures for a benchmark's column of the metric `key` in the LaTeX table.
+    """Return the published figures that fit a column of the LaTeX table.
 
-    For "miou", figures of all conventions of mIoU are included. Figures that only other authors quoted are left out.
+    The column shows the metric `key` of the benchmark `name`. If `key` is "miou", figures of all conventions of mIoU
+    fit. Otherwise, only figures with the convention `key` fit. Figures that only other authors quoted are left out.
     """
     return {
         of

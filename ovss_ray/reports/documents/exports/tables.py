@@ -14,9 +14,9 @@ COLUMNS = (
 )
 """Columns of the CSV. `of` is the kind of a row: all, group, class or fold.
 
-`name` is the name of the group, the class, or the data set of the folds; empty for "all". `value` is the key of the
-metric, such as miou. In a row of a group, `value` is the metric's heading in reports, such as mIoU. `number` is a
-percentage, or a count of pixels or instances.
+`name` is the name of the group, the class, or the data set of the folds; empty for "all". `value` is the name of a
+metric, such as miou. In the rows of groups, `value` is the metric's heading in reports, such as mIoU. `number` is what
+the metric has measured: a percentage, or a count of pixels or instances.
 """
 PAPER_ORDER = {
     "ade20k:847": "A-847",
@@ -26,7 +26,7 @@ PAPER_ORDER = {
     "voc:20": "PAS-20",
     "voc:20b": "PAS-20b",
 }
-"""Benchmark → heading in the tables of open-vocabulary papers, in the order of their columns."""
+"""Benchmark → heading of its column in the tables of open-vocabulary papers. The papers' columns have this order."""
 INSTANCES = {"instance_iou": "IoU", "instance_accuracy": "acc.", "instance_ap": "AP", "instance_ap_lvis": "AP (LVIS)"}
 """Metric of benchmarks of instances → heading, in the order of the papers' columns."""
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -169,9 +169,9 @@ def main(benchmark: BenchmarkReport) -> str:
 
 
 def latex_value(benchmark: BenchmarkReport, key: str, bounds: bool = True) -> str:
-    """Return a metric's value in LaTeX. `bounds`: add its interval.
+    """Return a metric's value in LaTeX. `bounds`: add the interval of the value.
 
-    A dagger marks the value if the benchmark is not final, since not all requested images are scored.
+    If the benchmark is not final, a dagger follows the value (see BenchmarkReport.final).
     """
     ends = benchmark.bootstrap.metrics.get(key) if bounds and benchmark.bootstrap else None
     interval = rf" {{\scriptsize [{ends[0]:.2f}, {ends[1]:.2f}]}}" if ends else ""

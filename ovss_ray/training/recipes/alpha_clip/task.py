@@ -82,7 +82,7 @@ class Task:
         return self.model(batch["pictures"], batch["alphas"], batch["which"]), prompts.float()
 
     def losses(self, outputs: tuple[Tensor, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return CLIP's loss over captions, and the cross-entropy of each attribute over the attribute's captions."""
+        """Return CLIP's loss over captions, and the classification losses of pattern, colour and shape."""
         return captions.losses(*outputs, self.model.text.logit_scale.exp(), batch, self.config.attributes)
 
     def measure(self) -> dict[str, float]:

@@ -39,10 +39,10 @@ from ovss_ray.training.initial import initialise
 from ovss_ray.training.recipes.clip.config import Config
 
 EDGE = 0.05
-"""In the losses of the attribute heads, a region has the patches of which it covers more than this fraction.
+"""Fraction of a patch's area. A patch belongs to each region that covers more than this fraction of the patch.
 
-The losses average the logits of a region's patches. The fraction is low, since patches at the edge of a region show the
-region's shape.
+The losses of the attribute heads average the logits over the patches of a region. The fraction is low, since patches at
+the edge of a region show the region's shape.
 """
 CROP = 8
 """Patches per side of a crop"""
@@ -92,7 +92,8 @@ class Clip(nn.Module):
     def bias(self, coverage: Tensor) -> Tensor:
         """Return the attention bias (B, N, Q, h, w) of each region and patch. `coverage` is (B, Q, h, w).
 
-        The bias is -SHARPNESS where the coverage is 0. It rises linearly to 0 at the region's largest coverage.
+        A patch outside the region has the bias -SHARPNESS. The patch that the region covers most has the bias 0.
+        Between these two values, the bias is a linear function of the coverage.
         """
         relative = coverage / coverage.amax((2, 3), keepdim=True).clamp(min=1e-3)
         return (SHARPNESS * (relative - 1))[:, None].expand(-1, self.variant.heads, -1, -1, -1)

@@ -2,12 +2,13 @@
 
 CLIP and the prompt encoder are frozen. The neck is frozen unless `train_neck` is True. A prompt is the box of an
 instance, or a point in its mask. The decoder learns the mask of the instance. The class head learns the class of the
-instance. Its input is always the ground-truth box. The official recipes are configs/train_ovsam_clip2sam_coco.yaml and
-train_ovsam_clip2sam_lvis.yaml. The recipe of the small network, trained on drawn scenes, is
-configs/train_ovsam_tiny.yaml.
+instance. The class head receives the ground-truth box of the instance, even if the prompt is a point. The official
+recipes are configs/train_ovsam_clip2sam_coco.yaml and train_ovsam_clip2sam_lvis.yaml. The recipe of the small network,
+trained on drawn scenes, is configs/train_ovsam_tiny.yaml.
 
-The decoder starts with the weights of a SAM's decoder. It keeps only the first mask token. Its label token replaces the
-IoU token of the SAM, and starts with the same weights. The MLP after the label token is not trained.
+The decoder starts with the weights of a SAM's decoder. Of the SAM's mask tokens, only the first is kept. A label token
+replaces the SAM's IoU token. The label token starts with the weights of the IoU token. The MLP after the label token is
+not trained.
 
 Dimensions: B images, P prompts, K classes, n side of the input in pixels, g side of the image embedding.
 """
@@ -35,7 +36,7 @@ from ovss_ray.training.recipes.clip2sam.samples import DrawnInstances, Photograp
 from ovss_ray.training.recipes.clip2sam.validation import measured
 
 DECODER = "mask_decoder."
-"""Prefix of the decoder's entries in a checkpoint of a SAM, and in the state dict of the class head"""
+"""Prefix of the decoder's entries in a checkpoint of a SAM"""
 FROZEN = ("backbone", "neck", "pe", "words")
 
 
@@ -125,7 +126,10 @@ def begin(model: Ovsam, config: Config) -> None:
 def _fill_neck(model: Ovsam, config: Config) -> None:
     """Load the neck from the official SAM2CLIP checkpoint, or from a file that the recipe `sam2clip` wrote."""
     if config.variant == "ovsam_tiny" and not config.neck:
-        raise OvssError("neck: ovsam_tiny has no shipped SAM2CLIP. Train one first: ovss train train_ovsam_tiny_neck")
+        raise OvssError(
+            "neck: ovsam_tiny has no shipped neck (SAM2CLIP). Run `ovss train train_ovsam_tiny_neck "
+            "--out runs/ovsam_tiny_neck`, then set `neck` to runs/ovsam_tiny_neck/checkpoint.pt"
+        )
     file = zoo.find(NECK, config.neck)
     state = checkpoint.read(file)
     prefix = NECK_FILE if any(key.startswith(NECK_FILE) for key in state) else "neck."

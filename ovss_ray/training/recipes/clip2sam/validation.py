@@ -18,9 +18,10 @@ SIDE = 1024
 def measured(model: Ovsam, count: int) -> dict[str, float]:
     """Return percentages over the things in the first `count` scenes of scenes:seen and scenes:held-out.
 
-    Keys begin with seen_ or held-out_. `iou` is the mean IoU of the masks. The other keys are accuracies among 42
-    names: `name` by the fused scores, `head` by the class head, and `clip` by CLIP's branch. The fused scores treat all
-    classes as novel, as in the evaluation of scenes:instances.
+    A key is a prefix, seen_ or held-out_, and one of four names. `iou` is the mean IoU of the masks. `head`, `clip` and
+    `name` are the accuracies of three classifiers, each with 42 class names. `head` is for the class head, and `clip`
+    for CLIP's branch. `name` is for the fused scores of class head and CLIP's branch. In the fusion, all classes have
+    the weight of novel classes, as in the evaluation of scenes:instances.
     """
     results: dict[str, list[float]] = {}
     for key, number in ((key, number) for key in ("seen", "held-out") for number in range(count)):

@@ -40,7 +40,10 @@ class Config(Training):
     which had less training data.
     """
     resolution: Resolution = "original"
-    """resolution of the images in measurements, with the same values as in the stage `fusioner`"""
+    """resolution of the images in measurements
+
+    original: windows over the photograph. square_224: the photograph is resized to one square window.
+    """
     start: str | None = None
     """checkpoint with the initial fusion and decoder; CLIP is always read from `clip`"""
     undecayed: Literal["vectors"] = "vectors"
@@ -59,9 +62,11 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that the name of a drawn thing has no colour, such as "striped star". The colour is then random.
-    Independently, the name has no pattern with the same probability, such as "red star". The pattern is then one that
-    no name mentions"""
+    """probability that the name of a drawn thing has no colour, and probability that the name has no pattern
+
+    The two cases are independent. A thing with the name "striped star" has a random colour. A thing with the name "red
+    star" has a random pattern that occurs in no class name, such as rings.
+    """
     questions: int = Field(default=4, ge=1)
     """number of samples per drawn scene, each with a class of the same window. CLIP encodes the window only once"""
     overhang: int = Field(default=32, ge=0)

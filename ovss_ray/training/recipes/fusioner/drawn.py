@@ -69,10 +69,10 @@ class Drawn:
 
 
 def _target(regions: np.ndarray, contents: list[str], name: str) -> np.ndarray:
-    """Return a name's target (n, n) uint8: 1 in regions that the name describes, 0 in others, NOT_COUNTED outside.
+    """Return a name's target (n, n) uint8: 1 in regions that the name describes, 0 in other regions of the scene.
 
-    The name "red star" also describes a striped red star. `regions` (n, n) int64 has indices in `contents`, or −1
-    outside the scene.
+    Pixels outside the scene have the value NOT_COUNTED. The name "red star" also describes a striped red star.
+    `regions` (n, n) int64 has indices in `contents`, or −1 outside the scene.
     """
     words = set(name.split())
     table = np.array([*(words <= set(content.split()) for content in contents), NOT_COUNTED], np.uint8)

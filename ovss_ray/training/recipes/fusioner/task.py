@@ -97,9 +97,9 @@ class Task:
     def measure(self) -> dict[str, float]:
         """Return the scores on the episodes of the first `measured` photographs or scenes, in percent.
 
-        For drawn scenes, the scores are the mean IoU of all classes (foreground), of things and of surfaces. A key such
-        as `seen_things` begins with the benchmark's prefix (see SCENES). For photographs, the scores are `fold_miou`
-        and `fb_iou` (see metrics/episodes.py).
+        For drawn scenes, the scores are the mean IoU of three groups of classes: foreground, things and surfaces. The
+        group foreground contains all things and surfaces. A key such as `seen_things` has the benchmark's prefix (see
+        SCENES) and the group. For photographs, the scores are `fold_miou` and `fb_iou` (see metrics/episodes.py).
         """
         config = self.config
         scores: dict[str, float] = {}

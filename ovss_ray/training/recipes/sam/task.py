@@ -1,9 +1,12 @@
 """Training of SAM on drawn scenes from scratch (Kirillov et al., 2023, §3 and appendix A).
 
-A prompt starts with a click or a box. Further clicks are placed where the last answer is wrong. With probability 0.5,
-the last answer becomes a mask prompt too. An answer has a single mask and three alternative masks. The mask
-losses of the first answer use the single mask and the best alternative mask. The loss of the predicted IoU uses all
-four masks of the first answer. For later answers, all losses use only the single mask.
+A prompt starts with a click or a box. The network answers each prompt with a single mask and three alternative masks.
+Then the prompt gets one more click, at a pixel where one of these masks is wrong. After the first answer, this mask is
+the alternative mask with the highest predicted IoU. After later answers, this mask is the single mask. With
+probability 0.5, this mask becomes a mask prompt too.
+
+The mask losses of the first answer use the single mask, and the alternative mask with the lowest loss. The loss of the
+predicted IoU uses all four masks of the first answer. For later answers, all losses use only the single mask.
 
 Dimensions: B scenes, P prompts, N points of a prompt, M masks of an answer, h w cells of the masks;
 n side of an input, in pixels.
@@ -34,9 +37,9 @@ FOCAL, DICE = 20.0, 1.0
 ALPHA, GAMMA = 0.75, 2.0
 """Parameters of the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv 1708.02002).
 
-SAM's paper does not state the values. Detectors usually have α = 0.25, but then masks stay empty far longer. In steps
-151 to 200 of training a smaller network, the mean IoU was 0.02. With α = 0.75, it was 0.31. This is the IoU of the best
-of three masks after one click.
+SAM's paper does not state the values. Detectors usually have α = 0.25, but then masks stay empty far longer. A smaller
+network was trained with both values. In steps 151 to 200, its mean IoU was 0.02 with α = 0.25, and 0.31 with α = 0.75.
+This is the IoU of the best of three masks after one click.
 """
 BOX_NOISE = 0.1
 """Standard deviation of the noise of a box's corners, as a fraction of the box's side"""

@@ -50,10 +50,10 @@ class Photographs:
             listed = "; ".join(f"{source or 'an unknown network'} ({file.name})" for source, file in sources.items())
             raise OvssError(
                 f"targets={self.config.targets} has features computed by {listed}, but the teacher is {needed}. If one "
-                "checkpoint computed them all, set teacher to it. Else compute them again, to an empty folder: ovss "
-                f"evaluate sam_features --benchmark {self.config.data} --split {self.config.split or 'train'} --set "
-                f"sam_features.variant={sam} --set sam_features.weights={self.config.teacher or 'null'} --set "
-                "sam_features.folder=FOLDER"
+                "checkpoint computed all features, set `teacher` to this checkpoint. Otherwise, compute the features "
+                f"again into an empty FOLDER. Run `ovss evaluate sam_features --benchmark {self.config.data} --split "
+                f"{self.config.split or 'train'} --set sam_features.variant={sam} --set "
+                f"sam_features.weights={self.config.teacher or 'null'} --set sam_features.folder=FOLDER`"
             )
 
     def batch(self, step: int) -> tuple[list[np.ndarray], np.ndarray | None]:

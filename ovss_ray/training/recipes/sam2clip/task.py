@@ -31,7 +31,7 @@ from ovss_ray.training.recipes.sam2clip.config import Config
 from ovss_ray.training.recipes.sam2clip.photographs import Photographs
 
 FITTED = 24
-"""Number of drawn scenes that `_fit` uses"""
+"""Number of drawn scenes for the least-squares fit of the neck's first convolutions (see `_fit`)"""
 
 
 class Student(nn.Module):
@@ -122,9 +122,11 @@ class Task:
 def begin(model: Student, teacher: Sam, config: Config) -> None:
     """Initialise the neck. The position embedding is copied from the SAM.
 
-    With `begin: positions`, the relative position embeddings are 0. With `begin: encoder`, the blocks and the final
-    projection are copied from the SAM. The convolutions of the two finest maps are then fitted to the SAM's patch
-    embedding. The convolutions of the coarser maps are then zero. Raises OvssError if the sizes differ.
+    With `begin: positions`, nothing else is copied, and the relative position embeddings are 0. With `begin: encoder`,
+    three steps follow. The blocks and the final projection are copied from the SAM. The convolutions of the two finest
+    maps are fitted to the SAM's patch embedding. The convolutions of the coarser maps are set to 0.
+
+    Raises OvssError if the sizes differ.
     """
     neck, encoder = model.neck, teacher.image_encoder
     initialise(neck, len(neck.blocks), config.seed)

@@ -94,7 +94,7 @@ class Task:
         return miou(lambda image, vocabulary: self.model.segment(image, vocabulary, **options), self.config.measured)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the network. A weight that a shipped CLIP has with the same values is left out."""
+        """Return the weights of the network. Weights that equal the shipped CLIP's weights are left out."""
         words, visual = clip_start.shipped(self.config.variant)
         base = {MODEL + name: value for name, value in words.items()}
         for prefix in (MODEL + "visual.", ORIGINAL):
@@ -110,10 +110,11 @@ def normalised(images: Tensor, colours: photograph.Colours, multiple: int) -> Te
 
 
 def begin(model: Scan, config: Config) -> None:
-    """Initialise the network, then load the checkpoints that the config names.
+    """Initialise the network, then load the checkpoints in the settings `clip`, `regions` and `backbone`.
 
-    The image tower that classifies regions is loaded from `regions`, or from `clip` if `regions` is None. The other
-    towers of both CLIPs are loaded from `clip`. Raises OvssError for a checkpoint that does not fit the variant.
+    The network has CLIP's text tower, and two image towers: one for whole photographs and one for regions. The image
+    tower for regions is loaded from `regions`, or from `clip` if `regions` is None. The other two towers are loaded
+    from `clip`. Raises OvssError for a checkpoint that does not fit the variant.
     """
     initialise(model, sum(model.variant.backbone_depths), config.seed)
     _begin_attention(model, config.seed)

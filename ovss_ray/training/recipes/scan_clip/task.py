@@ -49,9 +49,9 @@ class RegionClip(nn.Module):
     def forward(self, crops: Tensor, replaced: Tensor, photographs: Tensor, which: Tensor) -> Tensor:
         """Return unit-norm embeddings (R, D) float32 of regions.
 
-        Crops (R, 3, n, n) and photographs (B, 3, n, n) are normalised. `replaced` (R, blocks, T) bool: True if the
-        contextual shift replaces a region's patch token after a block; the blocks are Variant.replaced. `which` (R,) is
-        the index of each region's photograph.
+        Crops (R, 3, n, n) and photographs (B, 3, n, n) are normalised. `replaced` is (R, blocks, T) bool, for the
+        blocks in the list Variant.replaced. A value is True if the contextual shift replaces a region's patch token
+        after a block. `which` (R,) is the index of each region's photograph.
         """
         blocks = self.variant.replaced
         with torch.no_grad():
@@ -156,7 +156,7 @@ class Task:
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of the CLIP under open_clip's names.
 
-        A weight that a shipped CLIP has with the same values is left out.
+        Weights that equal the shipped CLIP's weights are left out.
         """
         words, visual = clip_start.shipped(self.config.variant)
         base = words | {f"visual.{name}": value for name, value in visual.items()}
@@ -177,10 +177,10 @@ def begin(model: RegionClip, config: Config) -> None:
 
 
 def inputs(image: np.ndarray, masks: Sequence[np.ndarray], variant: Variant) -> tuple[Tensor, Tensor, regions.Regions]:
-    """Return crops (R, 3, n, n), the photograph (3, n, n), and the masks as Regions, as in SCAN's inference.
+    """Return crops (R, 3, n, n), the resized photograph (3, n, n), and a Regions object with the masks.
 
-    `image` is a photograph (H, W, 3) uint8 RGB. `masks` are (H, W) bool with at least one pixel each. Crops are cut
-    from the photograph at its original size.
+    All three are computed as in SCAN's inference (see models/scan/regions.py). `image` is a photograph (H, W, 3) uint8
+    RGB. `masks` are (H, W) bool with at least one pixel each. Crops are cut from the photograph at its original size.
     """
     placed, side = photograph.geometry(image, variant), variant.clip.pixels
     whole = photograph.padded(photograph.resized(image, placed.resized), photograph.CLIP, placed.padded)
