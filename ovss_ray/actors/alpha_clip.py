@@ -65,10 +65,10 @@ class Stage(stage.Stage):
             return path and files.absolute(path)
 
         def paths(self) -> tuple[str | None, ...]:
-            """Return the paths (base, weights) of CLIP and of AlphaCLIP's image tower.
+            """Return the path of CLIP's checkpoint and, if `weights` is set, the path of AlphaCLIP's image tower.
 
-            If `base` is None, CLIP's default checkpoint is read. If `weights` is None, the result is only (base,). Then
-            AlphaCLIP reads the default checkpoint of its image tower.
+            If `base` is None, the first path is None, and CLIP's default checkpoint is read. If `weights` is None, the
+            result has no second path, and the image tower's default checkpoint is read.
             """
             return (self.base, self.weights) if self.weights else (self.base,)
 

@@ -117,11 +117,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores: "model", "device" and "batch".
+        """Return the names of the options that the run's digest ignores: "device", "batch" and usually "model".
 
-        The digest contains the files of the model, so it needs no option `model`. If the user's captioner has no
-        function `files`, the digest contains no files. Then "model" is left out of the result, unless the option
-        `model` has its default value.
+        The digest depends on the option `model` in one case. In this case, the captioner is the user's, has no function
+        `files`, and `model` differs from its default.
         """
         default = cls.Config.model_fields["model"].default
         if config.captioner == HUGGING_FACE or config.model == default or registry.optional(config.captioner, "files"):
@@ -260,7 +259,7 @@ class HuggingFace:
         return inputs
 
     def _prompts(self, inputs: dict[str, "Tensor"], count: int) -> "list[Tensor | None]":
-        """Return a list of `count` entries, one per caption. An entry is the tokens of the prompt; None without one."""
+        """Return the tokens of the prompt, repeated `count` times. If there is no prompt, each entry is None."""
         if "input_ids" not in inputs:
             return [None] * count
         return list(inputs["input_ids"].repeat_interleave(count // len(inputs["input_ids"]), 0))

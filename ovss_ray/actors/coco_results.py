@@ -59,8 +59,8 @@ class Stage(stage.Stage):
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Return the results of one image, in the order of the masks.
 
-        A mask is left out if its most probable class has no category id. Such a class is a word from the user's list
-        that counts as no label of the benchmark.
+        The category id of a mask is the id of the label of its most probable class. Words from the user's list may have
+        no label in the benchmark. If the most probable class of a mask is such a word, the mask is left out.
         """
         question = Question(benchmark.labels, *benchmark.question(part), benchmark.groups, part)
         categories = benchmark.categories or tuple(range(1, len(benchmark.labels) + 1))

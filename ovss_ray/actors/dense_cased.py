@@ -83,8 +83,8 @@ class Stage(stage.Stage):
                 settings = words.settings()
                 if set(words.reads()) != {"captions"} or WORDS not in words.writes():
                     raise ValueError(
-                        f"the stage {words.use!r} cannot find words in captions: such a stage must read `captions` "
-                        "alone and write `words`. Set `use` to such a stage, for example to words"
+                        f"the stage {words.use!r} cannot find words in captions. Set `use` to a stage that reads "
+                        "`captions` alone and writes `words`, for example to words"
                     )
             except ValidationError as failure:
                 raise ValueError("; ".join(validation.faults(failure, words.options, lambda _: ""))) from failure

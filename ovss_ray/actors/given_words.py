@@ -8,11 +8,11 @@ The suffix of the file determines its format:
 
 An entry names its image under the key `image_id`, `file_name` or `image`. It lists the image's words under `classes`,
 `class_names` or `words`. A word is a name, or a list of synonyms with the displayed name first. The optional key
-`scores` has one number per word. The name of an image is the image's id, such as `val/7`. A suffix and further folders
-at the beginning are ignored, so `maps/val/7.png` also names the image `val/7` (see io/image_names.py). The run does not
-start if the file is unreadable. It does not start either if an entry lacks the key of its image or of its words. An
-entry's list of words may be empty: see the option `fallback`. If the words or scores of an entry are invalid, only its
-image fails.
+`scores` has one number per word. The name of an image is the image's id, such as `val/7`. The name may also have a
+suffix, and folders in front of the id. So `maps/val/7.png` names the image `val/7`, too (see io/image_names.py). The
+run does not start if the file is unreadable. It does not start either if an entry lacks the key of its image or of its
+words. An entry's list of words may be empty: see the option `fallback`. If the words or scores of an entry are invalid,
+only its image fails.
 """
 
 import json
@@ -139,8 +139,9 @@ class Stage(stage.Stage):
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
         """Return the words of every image.
 
-        Raises OvssError if an image has several entries, or an invalid entry. With `missing: error`, also raises
-        OvssError if an image has no entry. With `missing: benchmark`, this image gets the classes of the benchmark.
+        Raises OvssError if the entry of an image is invalid, or if an image has several entries. For example, the image
+        `7` has two entries if the file has the names `a/7` and `b/7`. With `missing: error`, also raises OvssError if
+        an image has no entry. With `missing: benchmark`, this image gets the classes of the benchmark.
         """
         rows = zip(batch["image_id"], batch.get("vocabulary", batch["image_id"]), strict=True)
         return {"words": column(self._words(str(image), vocabularies.get(digest)) for image, digest in rows)}

@@ -16,8 +16,9 @@ from ovss_ray.structures.vocabulary import Vocabularies, Vocabulary, exact_mappi
 class Stage(stage.Stage):
     """Predict the true class of each pixel: prediction (H, W) uint16 from truth (H, W) uint16.
 
-    A pixel gets the first class of the vocabulary that counts as the true label of the pixel. If an image has its own
-    words, the words replace the classes. A word counts as the same label as the class with an equal name.
+    A pixel gets the first class of the vocabulary whose label is the true label of the pixel. If an image has its own
+    words, these words replace the classes. The label of a word is the label of the class that has the same name. A word
+    without such a class is never predicted.
     """
 
     reads = ("truth", "size", "benchmark", "part", "vocabulary")

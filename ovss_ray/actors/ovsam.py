@@ -61,7 +61,8 @@ class Stage(WithNames, stage.Stage):
         clip_boxes: Literal["prompt", "truth"] = "prompt"
         """box for CLIP's branch. prompt: the box of the prompt, else the mask's box; truth: the annotated box"""
         official: bool = False
-        """True: annotated boxes for CLIP's branch, not scaled to the network's input, as in the published evaluation"""
+        """True: CLIP's branch sees the annotated boxes in pixels of the photograph, as in the published evaluation.
+        False: `clip_boxes` selects the boxes, in pixels of the network's input"""
         batch: int = Field(default=1, ge=1)
         """maximum number of images in one forward pass of CLIP's ResNet"""
 

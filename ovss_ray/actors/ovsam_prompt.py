@@ -24,7 +24,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, which checking a config shou
 TOP = 10
 """Number T of best classes of the mask in `top_classes`; a request to the online service may ask for at most T"""
 OFFSET = 1.0
-"""Offset in logits: a mask's stability is the IoU of two masks, thresholded at +OFFSET and at −OFFSET"""
+"""Offset of the thresholds for a mask's stability, in logits
+
+The logits of the mask are thresholded twice, at +OFFSET and at −OFFSET. The stability is the IoU of the two results.
+"""
 QUESTION = ("points", "labels", "box", "base", "multimask", "image")
 """Keys that a prompt may have.
 
@@ -48,7 +51,10 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         """The network, the names seen in training, and the size of the image cache."""
 
         base: tuple[str, ...] = ()
-        """names of the classes seen in training. They get a higher weight of the head. A prompt may set other names"""
+        """names of the classes seen in training; a prompt may set other names
+
+        The scores of these classes depend more on the trained head and less on CLIP.
+        """
         memory: int = Field(default=1 << 28, ge=1)
         """maximum bytes of the cache of images and encodings. If the cache is full, the least recently used image is
         removed. The newest image is always cached. An encoding takes 110 MB"""
@@ -70,7 +76,7 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         return {name: column(answer[i] for answer in answers) for i, name in enumerate(self.writes)}
 
     def _answer(self, image: np.ndarray, question: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
-        """Return an image's values for the columns in `writes`. Raises OvssError for an invalid prompt."""
+        """Return mask and class scores for a prompt, an array per output column. Raises OvssError if it is invalid."""
         from ovss_ray.models.ovsam import inputs, naming, words
 
         if unknown := set(question) - set(QUESTION):

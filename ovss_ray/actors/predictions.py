@@ -134,8 +134,9 @@ class Stage(stage.Stage):
         none = np.ravel(self.config.none).astype(np.int64)
         if clash := sorted({*none.tolist()} & {*values} - {NONE}):
             raise OvssError(
-                f"none: {clash[0]} is the value of class {list(values).index(clash[0])}, counted from 0. This class can"
-                " never be predicted. Remove this value from `none`, or set `offset` or `category_ids` to fit the files"
+                f"the option `none` has the value {clash[0]}, but {clash[0]} is also the value of the class with index "
+                f"{list(values).index(clash[0])}. This class can never be predicted. Remove the value from `none`, or "
+                "set `offset` or `category_ids` to fit the files"
             )
         table = np.full(max(*values, *none, 0) + 1, _INVALID, np.uint16)
         for index, value in enumerate(values):

@@ -89,7 +89,7 @@ class Stage(WithClassifiers, stage.Stage):
         return {"prediction": column(predictions)}
 
     def kept(self) -> Mapping[str, int]:
-        """Return the bytes in each cache: "text", and also "features" if the stage `tags` shares the network."""
+        """Return cache name → size in bytes. The key "features" exists only if the stage `tags` shares the network."""
         features = {"features": self.model.recent.held} if self.model.recent else {}
         return {**super().kept(), **features}
 

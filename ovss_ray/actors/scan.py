@@ -8,9 +8,9 @@ of the crop's background tokens is replaced by a token of the whole photograph (
 proposals and crops are fused by a weighted geometric mean. The score of a class at a pixel is the sum over masks of
 class score times mask probability. Only the class scores need the vocabulary.
 
-The crops take most of the time: one pass through CLIP's image tower for each mask. Crops of several images share
-passes, and a crop exists only during its pass. The random draws for an image depend only on the seed and the image's
-pixels.
+The crops take most of the time, since CLIP's image tower encodes a crop for each mask. A forward pass of the tower
+encodes many crops, also crops of different images. A crop is in memory only during its forward pass. The random draws
+for an image depend only on the seed and the image's pixels.
 """
 
 import time
@@ -51,8 +51,8 @@ class Values(Settings):
     ensemble_weight: Fraction | Literal["none"] | None = None
     """weight of the crops in the geometric mean of class scores; default 0.7
 
-    Two values have a special meaning. With the word none, only the proposals are used, and no crops are cut. With the
-    number 0, only the crops are used, as in the official code.
+    Two values have a special meaning. With the text "none", only the proposals are used, and no crops are cut. The text
+    "none" is a set value, unlike None. With the number 0, only the crops are used, as in the official code.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""

@@ -115,11 +115,10 @@ class Stage(stage.Stage):
 
     @classmethod
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
-        """Return the names of the options that the run's digest ignores: "weights", "device" and "batch".
+        """Return the names of the options that the run's digest ignores: "device", "batch" and usually "weights".
 
-        The digest contains the files on which the words depend, so it needs no option `weights`. If the user's tagger
-        has no function `files`, the digest contains no files. Then "weights" is left out of the result if the option
-        `weights` is set.
+        The digest depends on the option `weights` in one case. In this case, the tagger is the user's, has no function
+        `files`, and `weights` is set.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where
@@ -129,7 +128,8 @@ class Stage(stage.Stage):
     def notes(cls, config: Config, benchmark: str) -> tuple[str, ...]:
         """Return a note for the report: the source of the words, and the thresholds.
 
-        If SAN chooses words from the classes of `benchmark`, the evaluated benchmark, the note says so.
+        `benchmark` is the name of the evaluated benchmark. SAN may choose the words from the classes of this benchmark.
+        The note then also states that words are restricted to these classes.
         """
         if config.tagger != SAN:
             return (f"words from the tagger {config.tagger}; threshold {config.threshold}",)

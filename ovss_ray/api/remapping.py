@@ -29,7 +29,7 @@ VICSS = "vicss"
 
 @dataclass(frozen=True)
 class FrequentWord:
-    """Word of a run, and the class that it counts as."""
+    """Word of a run, and the benchmark label to which the word is mapped."""
 
     word: str
     images: int
@@ -37,7 +37,7 @@ class FrequentWord:
     pixels: float
     """share of the counted pixels that were predicted as this word, in percent"""
     label: str
-    """label that the word counts as; empty for none"""
+    """benchmark label to which the word is mapped; empty for an unmapped word"""
     rule: str
     """rule that mapped the word, such as "hypernym"; empty for an unmapped word"""
 
@@ -53,9 +53,11 @@ class Remapped:
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
     present_recall is the recall over all pairs (image, label in its truth). A pair is recalled if a word of the image
-    is mapped to the label. unmapped_words is the share of pixels whose word is mapped to no label. unmapped_pixels is
-    the share of pixels that have no word, or whose word is mapped to no label. Both are shares of all pixels, except
-    pixels whose truth is IGNORE.
+    is mapped to the label.
+
+    unmapped_pixels and unmapped_words are both shares of pixels. Pixels whose truth is IGNORE are not counted.
+    unmapped_words is the share of pixels whose word is mapped to no label. unmapped_pixels is the share of these pixels
+    and of pixels without a word.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""
@@ -148,9 +150,9 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     for name, reading in readings.items():
         if parsed and reading.card.get("asks"):
             raise OvssError(
-                f"{run}: the words of {name} cannot be mapped again. Each few-shot episode has its own classes, but "
-                f"the records do not contain them ({reading.card['asks']}). Use the values of the report, or a run "
-                "without episodes"
+                f"{run}: the words of {name} cannot be mapped to classes. In this run, {reading.card['asks']}. The "
+                "records do not contain the classes of an episode. Use the values of the report, or a run without "
+                "few-shot episodes"
             )
     return {
         name: _remap(folder.records(name), reading, parsed, similar, bounds)

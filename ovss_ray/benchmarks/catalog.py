@@ -64,10 +64,10 @@ class Benchmarks(dict[str, Benchmark]):
 
 
 def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
-    """Return the benchmark `base`, whose name is `name`, with the class names of another list.
+    """Return the benchmark `base` with other names for its classes.
 
-    `words` selects the list: "catseg" selects the class names of CAT-Seg. Raises UnknownName if the benchmark has no
-    such list.
+    `name` is the name under which `base` was loaded, such as "ade20k:150". `words` is the name of a list of class
+    names, such as "catseg" for the list of CAT-Seg. Raises UnknownName if the benchmark has no list of this name.
     """
     known = variants(name)
     if words not in known:

@@ -29,15 +29,16 @@ class Archive:
     url: str
     """URL of the file, or of the page that offers the file, if a browser is needed
 
-    A value without "://" is the path, below the data root, of a file that another archive contains.
+    A value without "://" is a path below the data root. At this path is a file that was unpacked from another archive.
     """
     to: str
-    """target folder below the data root"""
-    inside: str = ""
-    """folder or file to extract, as a path inside the archive; empty: everything
+    """target below the data root, as a path
 
-    If `inside` is a file, or if `url` is not an archive, `to` is the path of the target file.
+    If a whole archive or a folder of it is unpacked, the target is a folder. If a single file is extracted from an
+    archive, the target is a file. If the downloaded file is not an archive, the target is also a file.
     """
+    inside: str = ""
+    """folder or file to extract, as a path inside the archive; empty: everything"""
     digest: str = ""
     """checksum as md5:…, sha1:… or sha256:…; empty: neither the authors nor a well-known library publish it"""
     size: int = 0
@@ -201,7 +202,10 @@ class Benchmark:
             raise OvssError(f"{self.title}: `counts` must be at least one image per split, found {dict(self.counts)}")
 
     def question(self, part: str) -> tuple[Vocabulary, tuple[int, ...]]:
-        """Return the vocabulary of images whose `Item.part` is `part`, and the label index of each of its classes."""
+        """Return the vocabulary of the images of a part, and the label index of each class in this vocabulary.
+
+        `part` is the value of `Item.part`.
+        """
         return self.parts.get(part, (self.vocabulary, self.index))
 
     def for_binary(self) -> "Benchmark":

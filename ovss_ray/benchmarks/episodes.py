@@ -41,7 +41,7 @@ def fold_list(root: str, name: str) -> str:
 def fusioner_list(root: str, name: str) -> str:
     """Return the address of one of the lists of Fusioner's code. Raises OvssError if the list is missing.
 
-    The training lists of PASCAL are longer than HSNet's; all other lists are equal.
+    Fusioner's training lists of PASCAL are longer than HSNet's. All other lists of Fusioner equal HSNet's lists.
     """
     addresses = [files.join(files.absolute(root), f"fusioner/{base}splits/{name}") for base in ("", "dataset/")]
     for address in addresses:

@@ -187,7 +187,7 @@ FILE = "stem, path, side, uri, near"
 
 
 def paired(photographs: Stems, truths: Stems) -> Paired:
-    """Return pairs of photographs and label files of the same stem, sorted by stem, as detectron2's load_sem_seg does.
+    """Return pairs of photographs and label files of the same stem, sorted by stem.
 
     Unpaired files are listed in `Paired.left_out`. Raises OvssError if two photographs or two label files have the same
     stem.
@@ -213,9 +213,10 @@ def paired_files(every: Iterable[File]) -> Paired:
     """Return pairs of photographs and label files of the same stem. The stem is the id of the image.
 
     If two photographs or two label files have the same stem, these files are paired by File.path, such as seq1/0000.
-    Then File.path is the id of the image. Of the remaining files, a photograph and a label file are paired if only
-    these two files have similar names. Similar names differ only in case or Unicode form. `Paired.left_out` lists all
-    unpaired files. Raises OvssError if two photographs or two label files have the same id.
+    Then File.path is the id of the image. Afterwards, remaining files are paired by similar names, which differ only in
+    case or Unicode form. A photograph and a label file of similar names form a pair. If a third file also has a similar
+    name, none of the three is paired. `Paired.left_out` lists all unpaired files. Raises OvssError if two photographs
+    or two label files have the same id.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")

@@ -1,4 +1,4 @@
-"""The command `ovss evaluate`, and its options for scripts that call `ovss_ray.evaluate`."""
+"""The command `ovss evaluate`. With the function `script`, a user's script has the same options as the command."""
 
 import functools
 import sys

@@ -26,7 +26,8 @@ BOUNDS = {"overlap": "overlap, mIoU", "hungarian": "Hungarian, mIoU", "best_iou"
 def show(run: str, options: Sequence[str], console: Console, frequent: int) -> None:
     """Print the scores of a run for each mapping of words to classes in `options`. Without options, print nothing.
 
-    A second table per mapping lists the `frequent` most frequent words. Raises OvssError as api.remapping.remap does.
+    A second table per mapping lists the most frequent words. The number `frequent` is the maximum length of this table.
+    Raises OvssError as api.remapping.remap does.
     """
     for name, remapping in (remap(run, *options) if options else {}).items():
         counts = remapping.words

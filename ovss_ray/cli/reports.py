@@ -98,7 +98,8 @@ def _selected(
 def _track(folder: "RunFolder", built: "Report", choices: "Sequence[Choice]") -> None:
     """Send a report to the trackers in `choices`.
 
-    The report contains the errors of trackers in earlier commands. Print those of trackers that are not in `choices`.
+    If sending to a tracker failed in an earlier command, the report contains the error. This error is printed, unless
+    the tracker is in `choices`. If it is in `choices`, the report is sent to the tracker again.
     """
     from ovss_ray.engine import trackers
     from ovss_ray.engine.display import Display

@@ -95,7 +95,10 @@ class Client:
 
         Each mask lists its `top` most probable classes. Without classes and benchmark, the list is empty. With
         Open-Vocabulary SAM, each class in the list has two further probabilities: `head` is by the trained head, and
-        `clip` is by CLIP. `base`: class names that Open-Vocabulary SAM was trained on. Raises OvssError.
+        `clip` is by CLIP. Raises OvssError.
+
+        The argument `base` is for Open-Vocabulary SAM only. It lists names of classes seen in training. The
+        probabilities of these classes depend more on the trained head and less on CLIP.
         """
         data = photographs.encode(image)
         name = hashlib.sha256(data).hexdigest()

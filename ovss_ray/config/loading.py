@@ -58,7 +58,10 @@ def load_several(files: Iterable[str | Path], overrides: Sequence[str] = ()) -> 
     for file in files:
         configs = _raws(file, None)
         if repeated := set(raws) & set(configs):
-            raise OvssError(f"{file}: two configs have the name {repeated.pop()!r}. Rename one of the files")
+            raise OvssError(
+                f"{file}: two configs have the name {repeated.pop()!r}, one from this file and one from an earlier "
+                "file. The name of a config is the name of its YAML file. Rename one of the two YAML files"
+            )
         raws |= configs
     return _checked(raws, overrides)
 
@@ -194,8 +197,9 @@ def _put(node: Any, path: list[str], value: Any, source: str) -> Any:
 def validate(raw: Mapping[str, Any], source: str) -> RunConfig:
     """Convert a dict to a RunConfig, and validate all stage options.
 
-    Raises OvssError for an invalid config. The message may omit faults of stage options, since these options are
-    validated last, one stage at a time.
+    Raises OvssError for an invalid config. Validation has several steps: first the keys, then the user's metrics, then
+    the options of each stage in turn. The first step with a fault ends the validation. The message names only the
+    faults of this step.
     """
     try:
         config = RunConfig.model_validate(raw)

@@ -29,9 +29,10 @@ class WordList(Settings):
     """Words of the user, the benchmark label of each word, and templates of prompts."""
 
     names: str | tuple[str | tuple[str, ...], ...] = ()
-    """a name or a list of synonyms for each class; or the name of another benchmark, whose classes are then used
+    """classes to segment: a list with one entry per class, or the name of another benchmark
 
-    If it is empty, the benchmark keeps its own classes.
+    An entry is a name or a list of synonyms. If `names` is the name of another benchmark, the classes of this other
+    benchmark are used. If `names` is empty, the benchmark keeps its own classes.
     """
     images: str = ""
     """path of a file with words for each image, in a format of the stage `given_words`

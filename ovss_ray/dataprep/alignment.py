@@ -50,7 +50,7 @@ TOGETHER = 6
 FITS_TOGETHER = 1.5
 """Standard deviations: minimum of the mean `fit` to report a fault, if there are TOGETHER or more images."""
 GAIN_TOGETHER = 6.0
-"""Standard deviations: minimum of (mean increase of `fit`) · √(number of images) to report a fault in many images."""
+"""Standard deviations: minimum of (mean increase of `fit`) · √(number of images), from TOGETHER images on."""
 WINS_TOGETHER = 0.7
 """Minimum share of images in which transformed labels fit better, if there are TOGETHER or more images"""
 STEADY = 6.0
@@ -64,7 +64,7 @@ SHIFT_TOGETHER = 8.0
 STRANGERS = 24
 """Maximum number of compared images. Each photograph is compared with the labels of the other compared images."""
 STRANGER_FITS = 6.0
-"""Standard deviations: minimum `fit` to suspect that the labels of another image belong to a photograph."""
+"""Standard deviations: minimum `fit` of a photograph to the labels of another image to suspect swapped files."""
 SEVERAL = 0.15
 """Minimum share of photographs that fit another image's labels clearly better than their own, to report a fault."""
 ALL_ALIKE = 3

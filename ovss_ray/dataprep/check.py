@@ -7,7 +7,7 @@ values, or classes in another order. The check reports:
 - invalid label values, and label files whose size differs from the photograph's (see `inspection`, `label_causes`)
 - missing classes (see `missing_classes`)
 - label boundaries that do not follow the edges in the photograph (see `alignment`)
-- labels that contradict the meaning of their names (see `plausibility`)
+- labels whose pixels do not look like the named class, such as "sky" in the lower half (see `plausibility`)
 
 All files are tested for truncation. The tests of pixels use a sample of images or, with --full, all images. Every run
 starts with a short check of a few images (see `ahead`).
@@ -163,7 +163,7 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 
 
 def spread(number: int, most: int) -> list[int]:
-    """Return the positions below `number`. If there are more than `most`, return `most`, in spread pairs (i, i + 1)."""
+    """Return all positions from 0 to `number` − 1. If they exceed `most`, select evenly spaced pairs (i, i + 1)."""
     if number <= most:
         return list(range(number))
     starts = (pair * number // (most // 2) for pair in range(most // 2))

@@ -20,10 +20,10 @@ from ovss_ray.structures.findings import Fault
 BULK = 0.05
 """Minimum share of ignored pixels to suspect that they belong to a class that never occurs."""
 MOST = 0.2
-"""Minimum share of ignored pixels for a sure fault, if "background" never occurs in a few label files.
+"""Minimum share of ignored pixels, 0 to 1, to report a missing class "background" as a sure fault.
 
-The share is from 0 to 1. A few label files are fewer than ENOUGH. With ENOUGH or more label files, one ignored pixel
-suffices for a sure fault.
+This limit applies only if fewer than ENOUGH label files were read. If ENOUGH or more label files were read, one ignored
+pixel suffices for a sure fault.
 """
 FEW_CLASSES = 4
 """Maximum number of a benchmark's classes for which `taken_away` reports a missing last class as a sure fault."""
@@ -173,11 +173,10 @@ def shifted(benchmark: Benchmark, census: Census, looks: Sequence[ClassStats]) -
 
 
 def _surely(benchmark: Benchmark, census: Census, step: int) -> bool | None:
-    """Return whether the number of ignored pixels shows that the absence of a class is a fault.
+    """Return True if ignored pixels show a sure fault, False for a possible fault, and None if they show nothing.
 
-    True means surely a fault, and False means possibly a fault. None means that ignored pixels show nothing.
-
-    If `step` is 1, the first class is absent. If `step` is −1, the last class is absent, and the result is always None.
+    `step` is the suspected shift of the labels. With the shift 1, the first class never occurs. With the shift −1, the
+    last class never occurs. Ignored pixels never show a shift of −1, so the result is then None.
     """
     name = benchmark.labels[0].lower().strip()
     others = census.occurs[1:-1]

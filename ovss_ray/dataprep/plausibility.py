@@ -137,8 +137,8 @@ class PlausibilityTest:
     def verdict(self, looks: Sequence[ClassStats], orders: Mapping[str, Sequence[int]]) -> list[Fault]:
         """Return a list with one fault if the labels do not match their names; else an empty list.
 
-        `orders`: name of another class order → K class indices. In this order, the label i stands for the class whose
-        index is element i.
+        `orders`: name of another class order → list of K class indices. Entry i of the list is the index of the class
+        that the label i stands for.
 
         If another order or shift of the labels fits better, `Fault.sure` is True from SOME votes on. If none fits
         better, `Fault.sure` is True from MANY votes on.
@@ -165,8 +165,8 @@ class PlausibilityTest:
     def moved(self, looks: Sequence[ClassStats], step: int) -> bool:
         """Return whether the votes clearly favour labels shifted by `step` over the unchanged labels.
 
-        The compared value is (number of votes for − number of votes against). It is not the share of votes, since few
-        votes often remain after a shift.
+        The compared value is (number of votes for − number of votes against). The share of votes for the shifted labels
+        must also be at least GOOD.
         """
         unchanged = np.arange(len(self.names))
         meaning = np.where((unchanged - step >= 0) & (unchanged - step < len(unchanged)), unchanged - step, -1)

@@ -22,8 +22,8 @@ HSNet       evaluates 1000 random episodes, about 50 per class. For each episode
             then a photograph that contains the class
 
 A method that segments one class at a time gets Fusioner's names (SPELLED). Other methods get those of coco:object, such
-as "traffic light" and "tv". HSNet and LSeg resize images to a square, as for pascal5i. HSNet and LSeg also treat pixels
-of the value 255 as background.
+as "traffic light" and "tv". Two further differences concern the published figures of HSNet and LSeg. For these
+figures, images were resized to a square, and pixels of the value 255 were counted as background.
 """
 
 from collections.abc import Sequence
@@ -130,8 +130,9 @@ def _pairs(data: bytes, uri: str, known: Sequence[int]) -> list[tuple[str, int]]
         raise OvssError(f"{uri}: expected one list of photographs per class. Replace the file. {GET_LISTS}")
     if invalid := [number for number, names in lists.items() if names and number not in [value - 1 for value in known]]:
         raise OvssError(
-            f"{uri}: photographs are listed under the key {invalid[0]!r}, but no class that belongs in this file has "
-            f"this key. The key of a class is its number − 1. Replace the file. {GET_LISTS}"
+            f"{uri}: photographs are listed under the key {invalid[0]!r}, but no class of this list has this key. The "
+            "file is perhaps the list of another fold. A key is the number of a class minus 1. Replace the file. "
+            f"{GET_LISTS}"
         )
     pairs = []
     for number, names in lists.items():

@@ -60,8 +60,8 @@ def left_connected() -> bool:
     """Return True if an interrupt is ending this process: the caller must then leave its connection to Ray open.
 
     Only a call in an `except` or `finally` block can notice the interrupt. After a call has returned True, all later
-    calls also return True. `leave` then exits without Ray's clean-up, which would end the raylet of this machine.
-    Without the raylet, a thread that still uses Ray would end this process with status 1.
+    calls also return True. An open connection lets `leave` exit without Ray's clean-up. The clean-up ends the raylet of
+    this machine. A thread that still uses Ray then ends this process with status 1, which is wrong for an interrupt.
     """
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected

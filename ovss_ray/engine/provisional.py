@@ -164,7 +164,10 @@ class Running:
         self._changes += 1
 
     def _count_sums(self, name: str, part: pa.Table) -> None:
-        """Add the sums of a compact file of a benchmark. The values of this benchmark then have no interval."""
+        """Add the sums of a compact file of a benchmark.
+
+        A compact file has no sums per group. So the values of this benchmark have no confidence interval.
+        """
         self.compact.add(name)
         for row in compact.sums(part, self.labels[name]):
             for metric, partial in row["partials"].items():

@@ -17,7 +17,9 @@ from ovss_ray.models.clip_sizes import ClipSizes
 from ovss_ray.models.layers import ChannelNorm
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Function from queries, keys, values (B, N, L, D/N) to attention outputs of all queries, or of the last few."""
+"""Function from queries, keys and values (B, N, L, D/N) to attention outputs (B, N, M, D/N).
+
+The outputs belong to the last M queries. If all queries get an output, M is L. In `_last_only`, M is 1."""
 After = Callable[[int, Tensor], Tensor]
 """Function from a block's number (counted from 1) and output (B, L, width) to the input of the next block."""
 
@@ -197,8 +199,8 @@ class WholeImageTower(ImageTower):
         """Return the embeddings (B, D), not normalised, of images or regions.
 
         `patches` (B, width, h', w') are the features of patches before the transformer, such as the output of `conv1`.
-        `after` may change the tokens (B, h'·w' + 1, width) between two blocks. The class token is last, so that the
-        last block can compute it alone.
+        `after` may change the tokens (B, h'·w' + 1, width) between two blocks. The order of the
+        tokens is: all patches, then the class token.
         """
         size = patches.shape[-2:]
         first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
@@ -221,7 +223,11 @@ def as_map(tokens: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_positions(embedding: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Return a position embedding (1, L, D) resized from `grid` to `size` patches: bicubic, without antialiasing."""
+    """Return the position embeddings of patches, resized to another grid of patches.
+
+    `embedding` (1, h·w, D) has no class token. `grid` is (h, w). `size` is (h', w'), so the result is (1, h'·w', D).
+    The resize is bicubic, without antialiasing.
+    """
     if tuple(grid) == tuple(size):
         return embedding
     resized = F.interpolate(as_map(embedding.float(), grid), tuple(size), mode="bicubic", align_corners=False)

@@ -44,7 +44,10 @@ class Lengths(Protocol):
 
     @property
     def short_side(self) -> int:
-        """Short side of a resized photograph. It is smaller if the long side would exceed `long_side`."""
+        """Short side of a resized photograph, if the long side is then at most `long_side`.
+
+        Otherwise, the long side becomes `long_side`, and the short side becomes smaller than `short_side`.
+        """
 
     @property
     def long_side(self) -> int:

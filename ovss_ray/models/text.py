@@ -183,7 +183,7 @@ def _prompts_done(names: int, total: int, templates: int, prompts: int) -> None:
 def embed_cached(tower: Tower, names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return the same embeddings (K, D) as `embed`. Only names that are missing in the cache WORDS are computed.
 
-    Missing names are computed in common batches. With deterministic kernels (option `exact`), each name is computed
+    All missing names are computed together. With deterministic kernels (option `exact`), each name is computed
     alone. Then the last bits of its embedding do not depend on other names. Exact embeddings have their own entries in
     the cache.
     """

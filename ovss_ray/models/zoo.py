@@ -28,7 +28,7 @@ FAKE = "ovss_ray_fake"
 """Key in a checkpoint that marks its weights as fake (models/fake.py)."""
 
 NAMES = 1 << 20
-"""Number of bytes at the beginning of a file that `has_entry` searches. The limit does not apply to zip files."""
+"""Number of bytes at the beginning of a file that `has_entry` searches for an entry name. Zip files have no limit."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _look_up(name: str, kind: str, table: Callable[[str], Mapping[str, Any]]) ->
 
 
 def option_of(name: str) -> str:
-    """Return the option of a config that sets a checkpoint's path, such as "san.weights". Raises UnknownName."""
+    """Return the option, such as "san.weights", with which a user sets a checkpoint's path. Raises UnknownName."""
     family, inner = _look_up(name, "checkpoint", checkpoints_of)
     return checkpoints_of(family)[inner].option or f"{family.rpartition('.')[2]}.weights"
 
@@ -136,8 +136,8 @@ def files(name: str, paths: Sequence[str | Path | None] = ()) -> tuple[Path, ...
 
     `paths` are the user's paths in the same order. If a path is None, or `paths` is too short, the shipped or published
     file is used. The published file is downloaded if needed. The first file may contain other checkpoints, such as
-    CLIP's (see the family's `remaining`). If the user set no path of a contained checkpoint, the paths of all contained
-    checkpoints are left out. Raises UnknownName and OvssError (see `find`).
+    CLIP's (see the family's `remaining`). The result then has no paths for the contained checkpoints, unless the user
+    set the path of one of them. Raises UnknownName and OvssError (see `find`).
     """
     family, inner = family_of(name)
     names = getattr(import_module(f"{family}.variants"), "checkpoints", None)

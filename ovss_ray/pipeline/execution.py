@@ -15,7 +15,8 @@ from ovss_ray.structures.vocabulary import Vocabularies
 from ovss_ray.structures.words import WORDS
 
 OF_WORDS = {WORDS, "size"}
-"""Columns that a stage needs if it reads `vocabulary`, and an earlier stage gives each image its own words"""
+"""Columns that a stage needs in addition to `vocabulary` if an earlier stage gives each image its own words.
+Stages that do not read `vocabulary` do not need these columns."""
 
 
 class Contract(Exception):

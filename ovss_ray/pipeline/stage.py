@@ -125,8 +125,8 @@ class Stage(ABC):
     def network_key(cls, config: Any) -> str | None:
         """Return a key of the stage's `network`; None if the stage shares no network.
 
-        If two stages of a worker have equal keys, the later stage gets the network of the earlier stage. The network is
-        passed to its constructor as the argument `network`.
+        If two stages of a worker have equal keys, both use the network of the earlier stage. The constructor of the
+        later stage gets this network as the argument `network`.
         """
         return None
 

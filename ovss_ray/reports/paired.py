@@ -97,9 +97,9 @@ def tested(resampled: np.ndarray, value: float, photographs: int) -> Difference 
     """Return the test of a difference between two runs.
 
     `value` is the difference over all images, in percentage points. `resampled` (R,) has the difference in each
-    resample, or NaN, computed from widened values (see `class_sums.widened`). Returns None if `value` or all of
-    `resampled` is NaN, or for fewer than two photographs. The test has `photographs` − 1 degrees of freedom, so a class
-    in few photographs needs a larger difference.
+    resample. The differences are computed from widened values (see `class_sums.widened`). If a resample has no value,
+    the difference is NaN. Returns None if `value` or all of `resampled` is NaN, or for fewer than two photographs. The
+    test has `photographs` − 1 degrees of freedom, so a class in few photographs needs a larger difference.
     """
     from scipy.special import stdtr, stdtrit  # takes 0.1 s
 
@@ -149,7 +149,8 @@ def by_class(first: tuple[Any, Any], second: tuple[Any, Any], seen: np.ndarray) 
 def _unlike(first: Reading, second: Reading) -> str:
     """Return a reason if two runs have different labels or different questions; else an empty text.
 
-    The question of a run is the sentence in its report on the classes to segment in few-shot episodes.
+    A question is a sentence such as "each episode asks for its class alone; the rest is background". If a benchmark
+    has no episodes, the question is empty.
     """
     if first.card["labels"] != second.card["labels"]:
         return "the runs have different classes: evaluate the same version of the benchmark twice"

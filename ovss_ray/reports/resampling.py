@@ -1,8 +1,8 @@
 """Bootstrap resamples of a benchmark's images: exact sums of the cells of confusion matrices, equal on every machine.
 
-A resample draws n times from the n images, with replacement. If images share photographs, such as episodes, whole
-photographs are drawn instead (cluster bootstrap). Method: Efron and Tibshirani, "An Introduction to the Bootstrap",
-1993, chapters 6 and 13.
+A resample draws n times from the n images, with replacement. If several images share a
+photograph, as few-shot episodes do, photographs are drawn instead of images (cluster bootstrap). Method: Efron and
+Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 13.
 
 The images are sorted by their ids, and all sums are int64. So the resamples do not depend on the order of the records
 or on their files. NumPy guarantees that the raw random numbers of PCG64 never change. It has no such guarantee for
@@ -58,9 +58,10 @@ class Cells:
 
     @classmethod
     def of(cls, tables: Sequence[pa.Table], listed: pa.Table, labels: int) -> "Cells":
-        """Return the cells of tables with the columns image_id and confusion. Rows without a measurement are left out.
+        """Return one Cells object with the confusion matrices of all images in `tables`.
 
-        `listed` is the manifest; images with the same `image_uri` in it share a photograph.
+        Each table has the columns image_id and confusion. Images without a measurement are left out. `listed` is the
+        manifest. Images with the same `image_uri` in the manifest share a photograph.
         """
         empty = pa.table({"image_id": pa.array([], pa.string()), "confusion": pa.array([], confusion.schema)})
         table = pa.concat_tables([empty, *(part.select(empty.column_names) for part in tables)])

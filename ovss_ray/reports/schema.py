@@ -118,7 +118,7 @@ class WordsOf(Part):
     mapping: tuple[tuple[str, str | None], ...] = ()
     """for each word of the user, the word and the label that it counts as; () if the user set only templates
 
-    If a word has several names, only the first name is stored. If a word counts as no label, its label is None.
+    If a word is a list of synonyms, only the first synonym is stored. If a word counts as no label, its label is None.
     """
     without_word: tuple[str, ...] = ()
     """labels for which there is no word; they cannot be predicted, so their IoU is 0"""
@@ -204,7 +204,7 @@ class BenchmarkReport(Part):
     counts: Mapping[str, int] = {}
     """name of a count → integer, such as counts["classes_seen"] for a few-shot fold"""
     asks: str = ""
-    """sentence on the classes to segment in an episode; empty for a benchmark without episodes"""
+    """sentence such as "each episode asks for its class alone; the rest is background"; empty without episodes"""
     notes: tuple[str, ...] = ()
     """sentences of the stages about themselves (Stage.notes), for example on the seed of a random method"""
     words: WordsOf | None = None

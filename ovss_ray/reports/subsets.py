@@ -194,9 +194,10 @@ def _targets(labels: Sequence[str], merge: Mapping[str, Sequence[str]]) -> list[
 
 
 def _relabelled(part: pa.Table, table: np.ndarray) -> pa.Table:
-    """Return the image ids and the confusion cells of a table of records, with new labels.
+    """Return a table with the image ids and the confusion cells of the records in `part`, with new labels.
 
-    Label i becomes `table[i]`, uint16. Images without a measurement are left out.
+    `table` is an array uint16 with one new label per old label. Old label i becomes `table[i]`. Images without a
+    measurement are left out.
     """
     column = part[metrics.MAIN].combine_chunks()
     records = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column

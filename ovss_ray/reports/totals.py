@@ -179,9 +179,9 @@ class Reading:
     def results(self) -> list[tuple[metrics.Table, Any]]:
         """Return pairs (metric, values) in the order of the metrics' tables.
 
-        The values are the Partial of a measured metric, or the Result of a derived metric. A derived metric that needs
-        an input is left out if `inputs` lacks this input. A derived metric that needs no input is left out unless
-        `requested` names the metric.
+        The values of a measured metric are a Partial. The values of a derived metric are a Result. A derived metric
+        with an input is computed if `inputs` has the input. A derived metric without an input is computed if
+        `requested` has the metric's name.
         """
         sums = self.total.partials
         results: list[tuple[metrics.Table, Any]] = [(metrics.load(name), partial) for name, partial in sums.items()]

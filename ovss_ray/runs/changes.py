@@ -32,18 +32,18 @@ AT_ONCE = 256
 
 
 def looked_up(now: pa.Table, before: pa.Table | None, folder: str, say: Callable[[str], None]) -> pa.Table:
-    """Return the current manifest `now` with the columns DIGESTS added; "" for an unknown digest.
+    """Return the current manifest `now` with the columns DIGESTS added. An unknown digest is "".
 
-    `before` is the manifest of an earlier command. `folder` is the path of the records. `say` prints a line. If `now`
-    and `before` have the same stamp of a file, the file's digest in `before` is kept. If no digest is kept, the records
-    of the file's image decide. The file is read in four cases:
+    `before` is the manifest of an earlier command. `folder` is the path of the records. `say` prints a line. If a file
+    has the same stamp in `now` and in `before`, its digest is copied from `before`. If the digest is still unknown, the
+    records of the image are compared with the manifests. The file is read to compute its digest in four cases:
 
     - a record has a digest of the file, and the stamp in `now` is unknown
     - a record has a digest of the file, and the stamp in `now` differs from the record's stamp
     - two records have different digests of the file
     - a record has no digests, and `before` has a stamp that differs from the stamp in `now`
 
-    Records with an error are ignored.
+    In all other cases, the digest remains unknown. Records with an error are ignored.
     """
     before = now if before is None else before
     place, scored = mapped_tables.places(now["image_id"], before["image_id"]), _good(folder)
@@ -96,8 +96,9 @@ def _good(folder: str) -> pa.Table:
 def _doubted(scored: pa.Table, image: np.ndarray, now: pa.Table, side: tuple[str, str, str]) -> np.ndarray:
     """Return (n,) bool: True for an image whose file may have changed since one of its records was written.
 
-    `scored` has the records (see `_good`), `image` the row of each record in the manifest `now`, or −1. `side` selects
-    the photograph or the label file.
+    `scored` is the table of records (see `_good`). `image` has an integer per record: the row of the record's image in
+    the manifest `now`. If the image is not in `now`, the integer is −1. `side` selects the photograph or the label
+    file.
     """
     _, stamp, digest = side
     doubted, known = np.zeros(len(now), bool), np.zeros(len(scored), bool)
@@ -145,8 +146,8 @@ def repainted(now: pa.Table, before: pa.Table | None, folder: str) -> list[str]:
 def _stale(scored: pa.Table, now: pa.Table, changed: np.ndarray, digest: str) -> Iterator[str]:
     """Yield the image id of each record whose column `digest` differs from the same column of the manifest `now`.
 
-    Only records of changed images are compared. `changed` (n + 1,) bool: True for each row of `now` with a changed
-    image. The last entry is False. It is the entry of all images that are not in `now`.
+    Records of unchanged images, and of images that are not in `now`, are skipped. `changed` is (n + 1,) bool for the n
+    rows of `now`. Entry i is True if the image of row i has changed. The additional last entry must be False.
     """
     image = mapped_tables.places(scored["image_id"], now["image_id"])
     for begin, part in mapped_tables.blocks(scored):

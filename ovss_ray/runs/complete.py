@@ -14,11 +14,13 @@ from ovss_ray.structures.words import WORDS
 def complete(config: RunConfig, save: StageConfig | None = None) -> list[Pool]:
     """Return the config's pools with the required stages that the config does not name.
 
-    `decode` comes first, if pixels or instances are read, or if images have their own words. `instances` comes directly
-    before the first stage that reads its columns. `truth` is added if the run predicts label maps. `truth` is also
-    added if a stage or a user's metric reads the column `truth`. If any stages of the config read this column, `truth`
-    comes directly before the first of these stages. If no stage reads this column, `truth` comes directly before
-    `measure`. The last stage is `measure`. If `save` is set and the run predicts label maps, `save` follows `measure`.
+    - `decode` is added as the first stage if pixels or instances are read, or images have their own words.
+    - `instances` is added if a stage reads true instances. It comes directly before the first stage that reads them.
+    - `truth` is added if the run predicts label maps, or a stage or user's metric reads the column `truth`.
+      It comes directly before the first stage that reads this column, or else directly before `measure`.
+    - `measure` is added after all stages of the config.
+    - `save` is added after `measure`, if the argument `save` is set and the run predicts label maps.
+
     A stage that the config names keeps its place. Raises OvssError if a user's metric reads a column that no stage
     writes. Also raises OvssError if the config sets options of `measure`.
     """

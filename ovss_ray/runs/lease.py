@@ -25,7 +25,7 @@ BEAT = 10.0
 STALE = 60.0
 """Seconds without a renewal after which another command takes the lease over.
 
-The command that takes over measures the seconds by its own clock, since the clocks of two machines may differ."""
+The other command measures the time by its own clock, since the clocks of two machines may differ."""
 LOOK = 1.0
 """Seconds between two reads of a lease that may be stale"""
 

@@ -103,8 +103,9 @@ def listed(name: str, benchmark: Benchmark, root: str, selection: Selection) -> 
 def table(name: str, benchmark: Benchmark, images: Listed) -> pa.Table:
     """Return the table of images, sorted by aspect ratio and height, so that a batch has images of one shape.
 
-    Images of the same aspect ratio also have one shape after their short sides are scaled to the same length. The table
-    is memory-mapped from a temporary file: only the pages that are read occupy memory.
+    Images of the same aspect ratio may have different sizes. If their short sides are scaled to one length, these
+    images get the same shape. The table is memory-mapped from a temporary file: only the pages that are read occupy
+    memory.
     """
     columns = f"image_id, image, truth, part, height, width, {', '.join(STAMPS)}, ratio"
     sized = Rows(row, columns, _sized(benchmark, images.items))

@@ -127,9 +127,10 @@ def of(words: WordList, benchmark: Benchmark, file: str = "", sha256: str = "") 
 def _classes(words: WordList, benchmark: Benchmark) -> tuple[Names, ...]:
     """Return the names of each class: the user's words or, with `add`, the benchmark's classes and then new words.
 
-    A word is new if its first name differs from the first name of every benchmark class. Raises OvssError if the user
-    lists a word twice. There is one exception: the user may list exactly the benchmark's classes, in the same order.
-    The benchmark's classes are then returned, even if two of them have the same first name.
+    A word or class may have several names, which are synonyms. Two words with the same first name are the same word. A
+    new word is a word that is not the same as any class of the benchmark. Raises OvssError if a list of the user has
+    the same word twice. If the list is equal to the benchmark's list of classes, the benchmark's classes are returned.
+    In this case, two classes may have the same first name.
     """
     if isinstance(words.names, str):
         listed = catalog.load(words.names).vocabulary.classes

@@ -195,7 +195,7 @@ def _benchmarks(config: RunConfig) -> tuple[dict[str, Benchmark], dict[str, OwnW
 
 
 def _check(config: RunConfig, tables: Mapping[str, pa.Table]) -> None:
-    """Log all stages' warnings about the images of the run. Raises OvssError if a stage can process none of them."""
+    """Log all stages' warnings about the images of the run. Raises OvssError if a stage can process no image."""
     for stage in config.stages():
         parts = (batch for table in tables.values() for batch in table.select(["image_id"]).to_batches())
         images = (image for part in parts for image in part.column(0).to_pylist())

@@ -144,8 +144,8 @@ class Settled:
     undigested: int = 0
     """number of good records without digests, from an earlier version; these records count"""
     together: int = 0
-    """number of images among `due` whose own files are unchanged. Only a compact file has the results of these images,
-    as a sum with other images. If one of the other images has changed, the sum is unusable (see compact.py)"""
+    """number of images among `due` with unchanged files. Each of these images has results only in a compact file, which
+    stores one sum for many images. The sum became unusable, for example since another image has changed"""
     compact: tuple[str, ...] = ()
     """addresses of the compact files in `parts`. A compact file has one row, so that its row indices are [0]"""
 
@@ -187,11 +187,11 @@ def settle(folder: str, among: pa.Table | None = None, read: Read = read_part) -
 
 
 def _all(uris: Sequence[str], manifest: pa.Table | None, read: Read = read_part) -> pa.Table:
-    """Return a table with one row per record, and one row per image of a compact file.
+    """Return a table with one row per record. A compact file counts as one record for each of its images.
 
     `place` (int64): number of the part file << 32, plus the row. `good` (bool): the record has no error. `digested`
-    (bool): the record has digests. `whole` (bool): the row is from a compact file. Further columns: `image_id`, and
-    each column of DIGESTS in which the manifest has any digest. A long table is memory-mapped.
+    (bool): the record has digests. `whole` (bool): the row is from a compact file. There is also a column
+    `image_id`. A column of DIGESTS is present if the same column of the manifest is not empty.
     """
     facts = {"place": pa.int64(), **dict.fromkeys(("good", "digested", "whole"), pa.bool_())}
     schema = pa.schema({**dict.fromkeys(("image_id", *versions.changed(manifest)), pa.string()), **facts})

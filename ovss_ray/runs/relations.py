@@ -88,7 +88,7 @@ def _sections(file: str | Path) -> dict[str, dict[str, Any]]:
     sections = strict_yaml.load(content, str(file), text=tuple(names))  # so that `no` and 1e5 are class names
     for name, section in sections.items():
         if not isinstance(section, dict) or not section:
-            raise OvssError(f"{file}: {name}: expected child: father, found {_short(section)}. {FORM}")
+            raise OvssError(f"{file}: section {name}: expected pairs `child: father`, found {_short(section)}. {FORM}")
     return sections
 
 

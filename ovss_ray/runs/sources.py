@@ -76,7 +76,11 @@ def _default_folder(source: Source, configs: Mapping[str, RunConfig]) -> str:
 
 
 def _named(words: str | WordList) -> str:
-    """Return the name of a file of words without its ending, or the digest of words in the config."""
+    """Return a short name for the user's words, as a part of the folder's name.
+
+    If `words` is the path of a file, return the name of this file without the ending. If `words` is a WordList, return
+    the first 8 characters of the digest of the words.
+    """
     return Path(words).stem if isinstance(words, str) else words.sha256[:8]
 
 

@@ -38,9 +38,9 @@ def stale(known: pa.Table, manifest: pa.Table | None, place: np.ndarray) -> np.n
     """Return (n,) bool: True for a good record whose photograph or label file has changed since.
 
     `place` (n,): row of each record in the manifest, or −1. The manifest has the current digest of each file that may
-    have changed (see changes.py), and "" for other files. If the manifest has "" for both files of an image, no record
-    of this image is stale. If the manifest has the digest of a file, two kinds of records of the image are stale:
-    records with another digest of the file, and records without any digests.
+    have changed (see changes.py). Other files have the digest "", and count as unchanged. If a file may have changed,
+    a good record of the image is stale in two cases: the record has another digest of this file, or the record has no
+    digests at all.
     """
     stale = np.zeros(len(known), bool)
     for name in changed(manifest):

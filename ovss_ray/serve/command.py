@@ -246,9 +246,10 @@ def _answering() -> DeploymentHandle | None:
 
 
 def _missing(news: News) -> Sequence[str]:
-    """Return the new lines about an HTTP process that does not answer: it is lost, or an error prevents its start.
+    """Return the status lines to print if the HTTP process does not answer.
 
-    There are no lines if the HTTP process still runs, since it may only be too busy to answer.
+    The lines report that the process is lost, and the error that prevents a new process from starting. Lines that were
+    just printed are not repeated. If the process still runs, return no lines: the process may only be too busy.
     """
     http = _http()
     if http is None or _runs(http):

@@ -20,9 +20,10 @@ class Prompting(TypedDict, total=False):
     templates: Sequence[str]
     """sentences with {} for the name; default: those of the model"""
     map: Mapping[str, str | None] | None
-    """requested class → class of the answer; None for a requested class whose pixels get no class in the answer
+    """requested class → class of the answer
 
-    A requested class without an entry keeps its name. If `map` itself is None, all requested classes keep their names.
+    An entry such as "unicorn" → None means that the pixels of "unicorn" get no class in the answer. A requested class
+    without an entry keeps its name. If the option `map` is missing or None, all requested classes keep their names.
     """
     add: bool
     """True: the classes are added to the words that the model finds in the image"""

@@ -48,10 +48,10 @@ class Pace:
         return replace(self, factor=factor, when=time.monotonic())
 
     def pixels(self, seconds: float, most: int) -> int:
-        """Return the number of pixels of the largest image to accept: at least LEAST, but never more than `most`.
+        """Return the number of pixels of the largest image to accept.
 
-        In between, it is the largest image that takes at most the fraction SHARE of `seconds`. If the time does not
-        depend on the image's size, return `most`.
+        An image of this size takes the fraction SHARE of `seconds`. If the number is below LEAST, return LEAST. If the
+        result would be above `most`, return `most`. If the time does not depend on the image's size, return `most`.
         """
         room, each = SHARE * seconds - self.factor * self.fixed, self.factor * self.each
         return min(most, max(LEAST, int(1e6 * room / each))) if each else most

@@ -10,7 +10,9 @@ from ovss_ray.serve.pace import Pace, slowest
 from ovss_ray.serve.row import Kind
 
 Ask = Callable[[], Awaitable[Mapping[str, Sequence[Figures] | None]]]
-"""Async function that returns: name of a pool → Figures of each of its replicas; None if the pool answers too late"""
+"""Async function that returns a mapping: name of a pool → list with the Figures of each replica.
+
+Figures are the values that a replica reports. If a pool answers too late, None is in the place of the list."""
 PERIOD = 2.0
 """Seconds between two requests for the replicas' state"""
 LINES = 1000
@@ -43,7 +45,7 @@ class Watch:
             await asyncio.sleep(PERIOD)
 
     def note(self, figures: Mapping[str, Sequence[Figures] | None]) -> None:
-        """Store the values of all replicas. If a pool has not answered in time, its earlier values remain."""
+        """Store the latest Figures of all replicas (see Ask). If the value of a pool is None, its Figures remain."""
         for pool, replicas in figures.items():
             if replicas is not None and pool in self.figures:
                 self._compare(pool, [old.replica for old in self.figures[pool]], [new.replica for new in replicas])

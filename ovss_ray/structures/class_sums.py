@@ -63,7 +63,7 @@ def widened(values: np.ndarray, of_all: np.ndarray, number: np.ndarray | int) ->
     `values` are (R,), or (R, L) for labels. `of_all` is the value of all images. `number` is m, the number of
     photographs: an integer, or (L,) for labels. A number below 2 counts as 2. NaN stays NaN.
 
-    Without the factor, resamples vary too little: the bootstrap divides a variance by m, where m − 1 is right.
+    Without the factor, resamples vary too little: the bootstrap divides a variance by m instead of m − 1.
     Hesterberg calls this narrowness bias ("What Teachers Should Know About the Bootstrap", The American Statistician,
     2015); see also Efron and Tibshirani, 1993, chapter 5. All operations are correctly rounded (IEEE 754), so the
     result is equal on every machine.

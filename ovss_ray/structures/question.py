@@ -17,7 +17,7 @@ class Question:
     """Ground-truth labels and vocabulary for images of one benchmark.
 
     In a few-shot benchmark, all episodes of a class share one Question. In any other benchmark, all images share one.
-    A metric receives the columns of an image, and the Question that belongs to the image.
+    A metric receives the image's Question, and data of the image such as the label map `truth`.
     """
 
     labels: tuple[str, ...]

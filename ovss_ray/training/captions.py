@@ -50,9 +50,9 @@ class Region:
 
 
 def possible_captions() -> list[str]:
-    """Return the names from which negative captions are drawn: surfaces, trained things, and things in no scene.
+    """Return the names that negative captions may contain: surfaces, trained things, and things in no scene.
 
-    Names of held-out things are never drawn.
+    Held-out things appear only in test scenes. Negative captions never contain the names of held-out things.
     """
     return [*scenes.SURFACES, *map(scenes.name, scenes.TRAINED), *scenes.absent_names()]
 

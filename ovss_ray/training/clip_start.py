@@ -44,7 +44,10 @@ def shipped(name: str) -> tuple[checkpoint.State, checkpoint.State]:
 
 
 def changed(state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> checkpoint.State:
-    """Return the entries of a state dict that are missing in `base`, or differ from `base` in half precision."""
+    """Return the entries of a state dict that are missing in `base`, or have other values in `base`.
+
+    Values are compared after they are rounded to half precision.
+    """
     return {
         name: value
         for name, value in state.items()

@@ -39,7 +39,7 @@ class Training(Settings):
     """weight decay of the parameters. Some kinds of parameters have no weight decay (see `undecayed`)"""
     undecayed: Literal["vectors", "norms", "norm_layers", "nothing"] = "vectors"
     """kinds of parameters without weight decay. "vectors": all vectors, position embeddings and query embeddings.
-    "norms": norms, embeddings and tables of position biases, as in detectron2; other vectors have weight decay.
+    "norms": norms, tables of position biases, and all embeddings, as in detectron2; other vectors have weight decay.
     "norm_layers": only norms, as in mmengine. "nothing": all parameters have weight decay"""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """largest norm of the gradient of all parameters; larger gradients are scaled down; None: no limit"""

@@ -15,9 +15,10 @@ LEAST = 0.3
 def imperfect(drawn: np.random.Generator, numbers: np.ndarray, region: int) -> np.ndarray:
     """Return a distorted mask (H, W) bool of a region, like an imperfect proposal.
 
-    `numbers` (H, W) uint8 are the region indices of the pixels. The mask is grown, shrunk, shifted, reduced to a part,
-    or merged with another region. If the other region has at least half as many pixels as `region`, the exact mask is
-    returned. If the distorted mask has fewer than SMALLEST pixels, the exact mask is returned, too.
+    `numbers` (H, W) uint8 are the region indices of the pixels. One of five distortions is drawn. The mask is grown,
+    shrunk, shifted, reduced to a part, or merged with another region. A merge is skipped if the other region has at
+    least half as many pixels as `region`. If the merge is skipped, the exact mask is returned. If the distorted mask
+    has fewer than SMALLEST pixels, the exact mask is returned, too.
     """
     mask, kind, pixels = numbers == region, drawn.integers(5), int(drawn.integers(1, MOST + 1))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 PROJECTIONS = ("out_proj.weight", "c_proj.weight", "attn.proj.weight", "fc2.weight")
-"""Ends of the names of some weight matrices: each is the last matrix in a residual branch of a transformer block.
+"""Ends of the names of the weight matrices that come last in a residual branch of a transformer block.
 
 The initial values of these matrices are divided by √(2 · number of blocks), as in CLIP and GPT-2.
 """

@@ -43,8 +43,8 @@ def batch(
     Scenes are drawn at random sizes, then resized to 256 × `width` pixels (see `resized`). If `width` is None, it is a
     random entry of WIDTHS for the whole batch. `things` is the range of the number of things, end exclusive.
 
-    `unnamed` is the probability that the name of a thing has no colour. It is also the probability that the name has no
-    pattern. The two cases are independent. A thing with the name "striped star" has a random colour. A thing with the
+    `unnamed` is the probability that the name of a thing lacks the colour. The name lacks the pattern with the same
+    probability, independently of the colour. A thing with the name "striped star" has a random colour. A thing with the
     name "red star" has a random pattern that occurs in no class name, such as rings.
     """
     drawn = np.random.default_rng([seed, step])

@@ -301,9 +301,9 @@ def test_a_link_to_its_own_folder_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"none": 0}, "none: 0 is the value of class 0, counted from 0"),
-        ({"none": [255, 2], "offset": 1}, "none: 2 is the value of class 1"),
-        ({"category_ids": [0, 1, 2], "none": 2}, "none: 2 is the value of class 2"),
+        ({"none": 0}, "0 is also the value of the class with index 0"),
+        ({"none": [255, 2], "offset": 1}, "2 is also the value of the class with index 1"),
+        ({"category_ids": [0, 1, 2], "none": 2}, "2 is also the value of the class with index 2"),
         ({"category_ids": [0, 1, 1]}, "1 is negative or repeated"),
         ({"category_ids": [-1, 1, 2]}, "-1 is negative or repeated"),
         ({"category_ids": [1, 2, 3], "offset": 1}, "`category_ids` and `offset` both define"),

@@ -55,8 +55,8 @@ def test_class_names_that_yaml_takes_for_other_values_are_names(tmp_path: Path) 
     [
         ("", r"expected relations of classes, found None\. Write a section for each benchmark, such as `ade20k:150"),
         ("[a, b]", "expected relations of classes, found "),
-        ("grass: plant", r"grass: expected child: father, found 'plant'\. Write a section for each benchmark"),
-        ("ade20k:150: {}", r"ade20k:150: expected child: father, found \{\}"),
+        ("grass: plant", r"section grass: expected pairs `child: father`, found 'plant'\. Write a section for each"),
+        ("ade20k:150: {}", r"ade20k:150: expected pairs `child: father`, found \{\}"),
         ("ade20k:150: {grass: {plant: tree}}", "ade20k:150: grass: expected a father class or a list"),
         ("ade20k:150:\n  grass:\n", "ade20k:150: the class 'grass' has no father"),
         ("ade20k:150:\n  gras: plant\n", r"ade20k:150: unknown class 'gras'\. Did you mean 'grass'\?"),

@@ -31,8 +31,9 @@ image_suffix     end of the photographs' names, before the extension; default: n
 label_suffix     end of the label files' names, before the extension; default: none
                  The image id is the file's name without suffix and extension. Photograph and label file of the same
                  id form a pair. If several photographs have the same id, the names of the folders that match wildcards
-                 are added to the id: `seq1/0000`. If a file matches both `images` and `labels`, the longer suffix
-                 decides: with label_suffix _label, `a1_label.png` is a label file
+                 are added to the id: `seq1/0000`. If a file matches both `images` and `labels`, image_suffix and
+                 label_suffix are compared. If label_suffix is longer, the file is a label file. If image_suffix is
+                 longer, the file is a photograph
 unpaired         error or skip: the treatment of photographs without a label file, and of label files without a
                  photograph. `error`: a run with such files is incomplete. `skip`: such files are left out, and the
                  run is complete. Default: error

@@ -168,9 +168,9 @@ def _refuse_gaps(lines: Sequence[Line]) -> None:
     for line in lines:
         if not line.text.strip():
             raise OvssError(
-                f"{line.where} is empty. Remove the empty line. If the classes below it must keep their label values, "
-                "also list all label values in the YAML file of the data set. For example, with `values: [0, 2]`, no "
-                "class has the label value 1"
+                f"{line.where} is empty. Remove the empty line. The classes below it then have label values that are "
+                "lower by 1. If this is wrong, also list the label value of each class in the YAML file of the data "
+                "set, such as `values: [0, 2]`"
             )
         if "\r" in line.text:
             raise OvssError(

@@ -18,8 +18,8 @@ TEXT = ("table", "ids", "images", "labels", "classes", "image_suffix", "label_su
 NEWER = ("values", "table", "ids")
 """Keys that later releases added. If such a key is unset, `Description.rules` omits the key.
 
-A run can resume only if `rules` returns the same text as at the start of the run. If the text contained unset new keys,
-no run of an earlier release could resume.
+A run can resume only if `Description.rules` returns the same text as at the start of the run. At the start of an older
+run, the text had no newer keys. So this run can resume only if the newer keys are still omitted.
 """
 
 

@@ -42,9 +42,10 @@ class Match:
     folders: tuple[str, ...]
     """names of folders on the file's path, which distinguish files with equal stems
 
-    A folder is listed if it matches a wildcard: for `*/photos/*.jpg`, the file `a/photos/1.jpg` has ("a",). A folder is
-    also listed if the user's patterns differ in this folder, as in `day/*.jpg` and `night/*.jpg`. If the name of a
-    folder is the `stem`, the folder is not listed.
+    Two kinds of folders are listed. The first kind matches a wildcard. For example, for the pattern `*/photos/*.jpg`,
+    the file `a/photos/1.jpg` has ("a",). In the second kind, the patterns of a list differ. For example, for the
+    patterns `day/*.jpg` and `night/*.jpg`, the file `day/1.jpg` has ("day",). A folder whose name is used as `stem` is
+    not listed.
     """
     ending: str
     """extension of the file, in lower case, with its dot"""

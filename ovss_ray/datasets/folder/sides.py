@@ -35,9 +35,9 @@ class Side:
     example: str = ""
     """stem of a fitting file, the first in alphabetical order"""
     others: Counter[str] = field(default_factory=Counter)
-    """extension → number of files with this extension that fit a pattern, or would fit with another extension
+    """extension → number of files with this extension that fit a pattern, if the pattern's extension is disregarded
 
-    The numbers are complete only if `fitting` is 0. Otherwise, the counting has ended at the first fitting file.
+    The numbers explain why no file fits. If a file fits, the numbers are incomplete and have no meaning.
     """
     ignored: list[Fault] = field(default_factory=list)
     """notes on links that were ignored, added by `files`"""

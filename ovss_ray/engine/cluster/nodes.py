@@ -118,9 +118,9 @@ class Room:
 def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]) -> list[list[int]]:
     """Place workers of several kinds in turn, one of each kind, until no further worker fits.
 
-    The workers' resources are taken from `rooms`. `limits`: maximum number of workers per kind. Returns one list per
-    kind, with the index of each worker's node. Workers without a GPU are placed on nodes without GPUs if possible, as
-    Ray does.
+    The free resources in `rooms` shrink by the resources of each placed worker. `limits`: maximum number of workers per
+    kind. Returns one list per kind, with the index of each worker's node. Workers without a GPU are placed on nodes
+    without GPUs if possible, as Ray does.
     """
     order = [sorted(range(len(rooms)), key=lambda i: bool(rooms[i].gpus) and not need.gpus) for need in needs]
     at, placed = [0] * len(needs), [[] for _ in needs]  # type: tuple[list[int], list[list[int]]]

@@ -173,7 +173,10 @@ def _opened(archive: str) -> AbstractContextManager[BinaryIO]:
 
 
 def _path(name: str) -> str:
-    """Return the path of a file in an archive without `.` and double slashes. Raises ValueError for an unsafe path."""
+    """Return a file's path in an archive in normal form. For example, "./a//b" becomes "a/b".
+
+    Raises ValueError for an unsafe path, such as "../a".
+    """
     steps = [step for step in name.split("/") if step not in ("", ".")]
     if ".." in steps or name.startswith("/") or "\0" in name or not steps:
         raise ValueError(f"the path {name!r} leads out of the archive")

@@ -244,10 +244,9 @@ def axis(length: int, other: int, fit: str, pixels: int, mode: str) -> Tensor:
 
 @lru_cache(maxsize=32)
 def resize(cells: int, pixels: int, mode: str) -> Tensor:
-    """Return a matrix (n, cells) that resizes one axis from `cells` to n pixels, with antialiasing.
+    """Return a matrix (n, cells) that resizes one axis from `cells` cells to n pixels, with antialiasing.
 
-    The matrix is an identity matrix, resized along one axis by torch. So sample positions equal those of torch. The
-    identity matrix is resized 1024 columns at a time, so that it is never in memory as a whole.
+    n is the argument `pixels`. The weights in the matrix are those of torch's resize with the same `mode`.
     """
     columns = torch.arange(cells)
     parts = [

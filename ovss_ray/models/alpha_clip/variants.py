@@ -22,7 +22,7 @@ class Variant(ClipSizes):
     """for an AlphaCLIP: name of the CLIP whose text tower it uses; empty for a plain CLIP"""
     seen: int = 0
     """number of patches along a side of the input. The position embedding is resized to this number of patches.
-    0: no resize; the input has as many patches along a side as the position embedding, `grid`"""
+    0: the input has `grid` patches along a side, and the position embedding is not resized"""
     partial: bool = False
     """True: the checkpoint has only the tensors that AlphaCLIP's training changed; the rest is read from `base`"""
 

@@ -108,7 +108,7 @@ class Fusioner(nn.Module):
 
         With resolution square_224, both sides are resized to n by OpenCV's area filter. A variant with `short_side`
         resizes the short side to this length, by PIL's bilinear filter. The float32 operations have the order of the
-        official code. Raises ValueError for other arrays (see photograph.rgb).
+        official code. Raises ValueError if `image` has another shape or dtype (see photograph.rgb).
         """
         image, layout = photograph.rgb(image), self.layout(image, resolution)
         if resolution != "original":
@@ -157,7 +157,7 @@ class Fusioner(nn.Module):
             return self.decoder(patches).float(), classes.float()
 
     def classifier(self, vocabulary: Vocabulary) -> Tensor:
-        """Return unit-norm embeddings (k, D) of the requested classes. Recent vocabularies and names are cached."""
+        """Return unit-norm embeddings (k, D) of all classes but the background. Vocabularies and names are cached."""
 
         def make() -> Tensor:
             return embed(self.text_model, [vocabulary], self.variant, text.embed_cached)[0]

@@ -64,7 +64,8 @@ VARIANTS = {
 """Network name → sizes. fusioner_tiny is trained by this project on drawn scenes (configs/train_fusioner_tiny.yaml).
 The CLIP of fusioner_tiny is clip_tiny. In training, scenes of about 256 × 320 pixels were halved to about 128 × 160
 pixels. So fusioner_tiny resizes photographs to a short side of 128 pixels. The tokeniser of clip_tiny knows only the
-words in models/tokens/scenes.txt, which include those of the templates "vild". All other words become "<unknown>"."""
+words in models/tokens/scenes.txt. The words of the templates "vild" are in this file. All other words become
+"<unknown>"."""
 
 
 def checkpoints(name: str) -> tuple[str, ...]:

@@ -91,7 +91,10 @@ class Tower(WholeImageTower):
         return [*maps, as_map(tokens[:, 1:], maps[-1].shape[-2:])]
 
     def head(self, patches: Tensor) -> Tensor:
-        """Return embeddings (P, D), not normalised, of the pooled patches (P, C, r, r) of regions."""
+        """Return the embeddings (P, D) of P regions, not normalised. D is the length of an embedding.
+
+        `patches` (P, C, r, r) are the features of the regions, pooled to r × r patches.
+        """
         return self.encode(patches)
 
 

@@ -32,7 +32,8 @@ class OvsamConfig(NetworkConfig):
     fpn: str | None = None
     """path of the feature pyramid's checkpoint, for ovsam_rn50x16_demo only; default: the downloaded file"""
     path: Literal["evaluation", "demo"] = "evaluation"
-    """mode of the official code. evaluation: scores of the head and of CLIP are fused; demo: the head's scores alone"""
+    """mode of the network, named after a code path of the official code. evaluation: scores of the head and of CLIP are
+    fused; demo: the head's scores alone"""
 
     @field_validator("clip", "neck", "sam", "fpn")
     @classmethod

@@ -65,7 +65,10 @@ class Everything(Generator):
         return Named.joined([naming.empty(len(classes.classes), top), *parts])
 
     def _logits(self, seen: Embedded, points: np.ndarray) -> Iterator[Tensor]:
-        """Yield the mask logits of clicks (R, 2) in blocks of at most REGIONS."""
+        """Yield the mask logits of n clicks, in blocks of at most REGIONS clicks.
+
+        `points` (n, 2) are the positions of the clicks. Each click gives the mask of one region.
+        """
         for begin in range(0, len(points), REGIONS):
             prompts = inputs.prompts(points[begin : begin + REGIONS], None, None, seen.placed)
             yield from self.model.masks([seen], [prompts])

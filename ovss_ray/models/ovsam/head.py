@@ -56,7 +56,10 @@ class Head(nn.Module):
         self.roi_conv = nn.Sequential(nn.ModuleDict({"conv": convolution}))
 
     def forward(self, image: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Return mask logits (P, 1, 4 g, 4 g); the inputs are those of MaskHead.decode.
+        """Return mask logits (P, 1, s, s). The side s is 4 g.
+
+        `image` (P, C, g, g) are image embeddings with C channels. `tokens` (P, N, C) are N tokens for each prompt.
+        `positions` (g², C) are the position encodings of the cells of the image embedding.
 
         The official code multiplies the output of `label_mlp` by zero, so it is not computed here.
         """

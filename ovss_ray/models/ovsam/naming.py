@@ -28,8 +28,11 @@ class Named:
     classes: np.ndarray
     """(P, T) int64: indices of the best classes, best first; on ties, the lower index first"""
     probabilities: np.ndarray
-    """(P, T, 3) float32: probabilities of the best classes by the ensemble, the head and CLIP, each a softmax over all
-    K classes; CLIP's is NaN in mode "demo" """
+    """(P, T, 3) float32: three probabilities of each of the best classes
+
+    On the last axis, the first probability is from the ensemble, the second from the head, the third from CLIP. Each
+    probability comes from a softmax over all K classes. In mode "demo", the probability from CLIP is NaN.
+    """
 
     @classmethod
     def joined(cls, parts: Sequence["Named"]) -> "Named":
@@ -44,8 +47,8 @@ def named(
 ) -> Named:  # fmt: skip
     """Return the class scores of masks, and the `top` best classes of each mask.
 
-    `logits` (P, 4 g, 4 g) are the mask logits. For the other parameters, see Ovsam.scores. Masks are processed in
-    blocks of at most head.SCORES scores per branch. So only the result grows with P · K.
+    `logits` (P, 4 g, 4 g) are the mask logits. For the other parameters, see Ovsam.scores. To limit memory,
+    masks are processed in blocks. A block has at most head.SCORES scores per branch.
     """
     each = max(1, head.SCORES // (1 + len(classes.classes)))
     boxes = [None] * len(logits) if clip_boxes is None else clip_boxes.split(each)

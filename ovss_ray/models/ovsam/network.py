@@ -178,8 +178,8 @@ class Ovsam(nn.Module):
         and the box of row i. `labels` (P, n) are 1 for points on the object, 0 for others; in training, all were 1.
         Classes are `names`, or `embeddings` (K, S, D) of S names per class. `base` and `novel` list base classes and
         novel classes, by index or name. CLIP's scores have a higher weight for novel classes (head.ensemble). By
-        default, all classes outside `base` are novel. `path` is the mode (inputs.PATHS). A result of `embed` has the
-        mode of that call, and `path` is ignored. `clip_boxes` (P, 4) are the boxes for CLIP, in pixels of the image;
+        default, all classes outside `base` are novel. `path` is the mode (inputs.PATHS). If `image` is a result of
+        `embed`, the mode of `embed` is used. `clip_boxes` (P, 4) are the boxes for CLIP, in pixels of the image;
         default: `boxes`, else the masks' boxes. With `official`, the boxes for CLIP are not scaled to the input.
 
         Keys of the result: neck (1, embed, g, g); low_res_masks (P, 1, 4 g, 4 g); rois (P, 5) and roi_levels (P,), see

@@ -74,7 +74,11 @@ def _of_backbone(key: str) -> str:
 
 
 def _part(role: str, file: Path) -> State:
-    """Return the entries of a part's checkpoint under our names. Raises OvssError if a prefix has no entry."""
+    """Return the entries of a part's checkpoint under our names.
+
+    PARTS maps each prefix of the official names to a prefix of our names. Raises OvssError if no entry in the file has
+    one of the official prefixes.
+    """
     state: State = checkpoint.read(file)
     result: State = {}
     for theirs, ours in PARTS[role].items():

@@ -182,4 +182,5 @@ WEIGHTS: Mapping[str, Weights] = {
         "https://github.com/openai/CLIP", "ovsam.clip",
     ),
 }  # fmt: skip
-"""Checkpoint name → file and source. SAM's own checkpoint, whose prompt encoder is used, is in models.sam.variants."""
+"""Checkpoint name → file and source. The network also uses the prompt encoder of SAM.
+The checkpoint of SAM is listed in models.sam.variants."""

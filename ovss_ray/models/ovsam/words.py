@@ -64,9 +64,11 @@ def mask(classes: Classes, names: Sequence[str], count: int) -> Tensor:
 def grouping(groups: Mapping[str, Sequence[int]], index: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Return two masks of the K classes, (K,) bool each: base classes, and novel classes.
 
-    `groups` maps the name of a benchmark's group to label indices. `index` (K,) has the label index of each class, or
-    NONE for a class without a label. A class is in the group of its label. Classes without a label are novel. If the
-    group "base" or "novel" is missing, all classes are novel, as in the official code.
+    The K classes are those of the network. The labels are the classes in a benchmark's annotations. `index` (K,) has
+    the label index of each of the K classes, or NONE for a class without a label. `groups` maps the name of a group to
+    label indices. A class is base if `groups["base"]` has its label index. A class is novel if `groups["novel"]` has
+    its label index, or if the class has no label. If the group "base" or "novel" is missing, all K classes are novel,
+    as in the official code.
     """
     if not {"base", "novel"} <= groups.keys():
         return torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)

@@ -16,8 +16,9 @@ class SamConfig(NetworkConfig):
     variant: str = "sam_vit_h"
     """sam_tiny, sam_vit_b, sam_vit_l, sam_vit_h, or sam_mobile (MobileSAM)"""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """fp32; bf16 (image encoder and automatic masks in bfloat16, meant for GPUs); or int8 (image encoder in 8-bit
-    integers, on CPUs only, see models/runtime/int8.py). bf16 changes masks slightly; its speed is not measured yet"""
+    """number format in which the network computes. bf16: the image encoder and the automatic mask generator compute in
+    bfloat16. bf16 is meant for GPUs and changes masks slightly; the speed of bf16 is not measured yet. int8: the image
+    encoder computes in 8-bit integers, on CPUs only, see models/runtime/int8.py"""
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
     """True: compile the image encoder when a worker starts. "reduce-overhead" or "max-autotune": compile it in
     this mode of torch.compile, which also uses CUDA graphs. A compiled encoder pads incomplete batches, so they take as

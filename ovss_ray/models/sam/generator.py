@@ -19,7 +19,8 @@ from ovss_ray.models.sam_layers.generator import Crop, Encoded, Proposals
 from ovss_ray.models.sam_layers.points import Settings
 
 SEVERAL = MASKS - 1
-"""Number of masks per click. A click is ambiguous, so the decoder's first mask, for unambiguous prompts, is left out"""
+"""Number of masks per click. The decoder has one more mask, which is meant for unambiguous prompts. A click is
+ambiguous, so the generator does not use this mask"""
 
 
 class Generator(generator.Generator):

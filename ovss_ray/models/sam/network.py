@@ -209,7 +209,7 @@ class Sam(nn.Module):
         where = None if points is None else _numbers("points", points, (-1, 2)) * scale
         what = None if labels is None else _numbers("labels", labels, (-1,))
         if where is not None and what is not None and (len(where) != len(what) or not np.isin(what, (0, 1)).all()):
-            raise OvssError(f"{len(where)} points have the labels {what.tolist()}; each point needs the label 1 or 0")
+            raise OvssError(f"{len(where)} points have the labels {what.tolist()}. Pass one label per point, 1 or 0")
         corners = None if box is None else _numbers("box", box, (4,)).reshape(2, 2) * scale
         earlier = None if mask is None else _numbers("mask", mask, (side, side))[None]
         tensors = (

@@ -1,7 +1,7 @@
 """SAM's two-way transformer, and the mask decoder that contains it (Kirillov et al., 2023, §3 and appendix A).
 
-The parameters have the official names. Dimensions: P prompts, T tokens, N prompt tokens, M masks, g side of the
-embedding, L = g² cells, D channels.
+The parameters have the official names. A prompt has N prompt tokens. For M masks, the
+transformer has T = 1 + M + N tokens. Dimensions: P prompts, g side of the embedding, L = g² cells, D channels.
 """
 
 from typing import Protocol
@@ -72,8 +72,9 @@ class TwoWayBlock(nn.Module):
     def forward(self, tokens: Tensor, image: Tensor, initial: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return tokens (P, T, D) and image (P, L, D) after the block.
 
-        `initial` (P, T, D) are the tokens before the first block, `positions` (L, D) the cells' position encodings. In
-        the first block, `tokens` equals `initial`, so self-attention does not add `initial` again.
+        `initial` (P, T, D) are the tokens before the first block, `positions` (L, D) the cells' position encodings.
+        Attention adds `initial` to `tokens`, and `positions` to `image`, in queries and keys. The self-attention of the
+        first block does not add `initial`, since `tokens` equals `initial` there.
         """
         q = tokens if self.first else tokens + initial
         seen = self.self_attn(q, q, tokens)

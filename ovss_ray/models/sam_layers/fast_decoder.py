@@ -121,7 +121,10 @@ class FastDecoder:
 
 
 def _first(block: TwoWayBlock, initial: Tensor, seen: Seen, which: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return tokens (P, T, D) and image (P, L, D) after the first block, from the projections in `seen`."""
+    """Return tokens (P, T, D) and image (P, L, D) after the first block.
+
+    `initial` (P, T, D) are the tokens before the first block. `seen` has the queries, keys and values of the images.
+    """
     parts = (seen.keys, seen.values, seen.queries, seen.image)
     keys, values, queries, image = (
         part.expand(len(initial), *part.shape[1:]) if which is None else part[which] for part in parts

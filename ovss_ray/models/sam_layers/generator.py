@@ -38,9 +38,10 @@ CACHED, HELD = 1 << 24, 1 / 8
 image embedding. CACHED: limit in bytes on a CPU. HELD: limit as a fraction of a GPU's free memory."""
 
 MASKS_BYTES = 1 << 31
-"""Maximum bytes of a crop's packed masks on a CPU, before duplicates are removed. On a GPU, the limit is the fraction
-HELD of the GPU's free memory, but at least MASKS_BYTES. A GPU needs more bytes than a CPU. It packs each mask at full
-size, but a CPU packs each mask inside its box."""
+"""Memory limit, in bytes, for a crop's packed masks on a CPU, before duplicates are removed.
+
+On a GPU, the limit is MASKS_BYTES or the fraction HELD of the GPU's free memory, whichever is larger. A GPU needs more
+bytes per mask: a GPU packs the whole mask, but a CPU packs only the part inside the mask's box."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def _measured(crop: Crop, values: np.ndarray, fit: np.ndarray, points: np.ndarra
 def corners(boxes: np.ndarray, origins: np.ndarray) -> np.ndarray:
     """Convert half-open boxes (R, 4) to int64 boxes with inclusive ends, as in the released code.
 
-    An empty box becomes the point x y x y. For box i, x y is row i of `origins` (R, 2).
+    Row i of `origins` (R, 2) is a point x y. If box i is empty, row i of the result is x y x y.
     """
     return np.where(boxes[:, 2:3] > 0, boxes.astype(np.int64) - (0, 0, 1, 1), np.tile(origins, 2))
 

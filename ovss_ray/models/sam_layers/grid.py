@@ -102,9 +102,9 @@ class GridAttention(nn.Module):
         """Return queries and keys (B, N, h·w, c + 2 side), whose dot product includes the relative-position bias.
 
         The dot product is that of MViTv2 (Li et al., CVPR 2022, arXiv 2112.01526): q · k / √c + q · R_h + q · R_w. R_h
-        is the embedding of the distance in rows, R_w the embedding of the distance in columns. So q · R_h depends only
-        on the key's row, and q · R_w only on the key's column. The additional channels of a query are q · R_h for all
-        rows and q · R_w for all columns. The additional channels of a key are the one-hot codes of its row and column.
+        is the embedding of the distance in rows between query and key. R_w is that of the distance in columns. The
+        additional channels of a query are q · R_h for all rows and q · R_w for all columns. The additional channels of
+        a key are the one-hot codes of the key's row and column.
         No bias matrix is needed, which halves the training time of sam_tiny's encoder.
         """
         rows, columns = (x.flatten(2, 3) for x in self.distances(q, side))

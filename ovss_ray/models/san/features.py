@@ -1,7 +1,7 @@
 """SAN's features of photographs, and a cache of recent features that two stages of a worker share.
 
-The stage `tags` finds words with a SAN, and the stage `san` segments with them. Features do not depend on words, so
-the second stage needs no forward pass if both have the same network.
+The stages `tags` and `san` both compute features with a SAN. `tags` finds words, and `san` segments photographs with
+these words. Features do not depend on words, so `san` needs no forward pass if both stages have the same network.
 """
 
 import hashlib

@@ -284,9 +284,9 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return network name → shapes of the tensors by name, for all networks in VARIANTS except `name`.
+    """Return the tensor shapes of each network in VARIANTS except `name`, as {network: {tensor: shape}}.
 
-    If a file is not a checkpoint of `name`, the error message names the network that the file fits.
+    If a file does not fit the network `name`, the shapes show which other network the file fits.
     """
     with torch.device("meta"):
         return {other: checkpoint.shapes(San(variant)) for other, variant in VARIANTS.items() if other != name}

@@ -26,7 +26,8 @@ class Overview:
     class_tokens: Tensor
     """(B, blocks, C): class token after each block that Variant.replaced lists
 
-    In CLIP's pass over the crops, these class tokens replace some background tokens (the contextual shift in shift.py).
+    CLIP also encodes a crop of each region. There, these class tokens replace some tokens of the crop's background (see
+    shift.py).
     """
     embeddings: Tensor
     """(B, D): embeddings of the photographs, not normalised"""

@@ -60,7 +60,7 @@ class Cells:
         unit is a cell, and 0 is the centre of the first cell"""
         bordered = (sides + 2).prod(1)
         self.count = bordered.sum()
-        """R: number of cells of all scales, with their borders"""
+        """R: number of cells in the maps of all scales. A border of one cell around each map is counted too"""
         first = (bordered.cumsum(0) - bordered).repeat_interleave(POINTS).repeat(heads)
         below = self.sides[:, 0] + 2
         corners = torch.stack([first, first + 1, first + below, first + below + 1], -1)

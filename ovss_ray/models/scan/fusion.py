@@ -31,7 +31,11 @@ def out_of_vocabulary(clip_logits: Tensor, valid: Tensor) -> Tensor:
 
 
 def fused(inside: Tensor, outside: Tensor, weight: float) -> Tensor:
-    """Return the weighted geometric mean inside^(1 - weight) · outside^weight, (Q, K), not normalised."""
+    """Return the weighted geometric mean of two probabilities, (Q, K), not normalised.
+
+    The mean is inside^(1 - weight) · outside^weight. `inside` (Q, K) are the in-vocabulary probabilities, `outside`
+    (Q, K) the out-of-vocabulary probabilities.
+    """
     return inside ** (1 - weight) * outside**weight
 
 
@@ -74,8 +78,9 @@ def named_of_crops(logits: Tensor, clip_logits: Tensor, valid: Tensor, weight: f
 
 
 def with_void(mixed: Tensor, logits: Tensor) -> Tensor:
-    """Return fused scores (Q, K), normalised so that "void" keeps its probability from the logits (Q, K + 1).
+    """Return fused scores (Q, K), normalised so that the K scores of a query have the sum 1 - p.
 
+    p is the probability of "void" for this query, from the logits (Q, K + 1).
     The official code uses this normalisation for two data sets: ADE20K-847 and PASCAL-Context-459.
     """
     void = logits.softmax(-1)[:, -1:]

@@ -37,7 +37,10 @@ class MaskNetwork(nn.Module):
         self.predictor = MaskDecoder(variant)
 
     def forward(self, maps: Sequence[Tensor], every: bool = False) -> list[Proposals]:
-        """Return the result of MaskDecoder.forward with the same `every`. `maps` are the outputs of Swin."""
+        """Return a list with the proposals after the decoder's last layer. `maps` are the outputs of Swin.
+
+        If `every` is true, the list also has the proposals before the first layer and after each other layer.
+        """
         mask_features, levels = self.pixel_decoder(maps)
         return self.predictor(levels, mask_features, every)
 
@@ -72,7 +75,11 @@ class SelfAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, places: Tensor) -> Tensor:
-        """Return the attended queries `x` (B, Q, C). `places` (Q, C) are added to queries and keys, not to values."""
+        """Return the queries (B, Q, C) after self-attention.
+
+        `x` (B, Q, C) are the queries before self-attention. `places` (Q, C) are added to queries and keys, not to
+        values.
+        """
         placed = x + places
         return self.norm(x + self.self_attn.across(placed, placed, x))
 
@@ -107,10 +114,10 @@ class MaskDecoder(nn.Module):
         self.mask_embed = Mlp(width, width, width, nn.Linear)
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor, every: bool = False) -> list[Proposals]:
-        """Return a list of the proposals after the last layer. `levels` and `mask_features` are from PixelDecoder.
+        """Return a list of Proposals. `levels` and `mask_features` are from PixelDecoder.
 
-        If `every` is true, the list has `decoder_layers` + 1 elements: the proposals before the first layer, and the
-        proposals after each layer.
+        If `every` is false, the list has one element: the proposals after the last layer. If `every` is true, the list
+        has `decoder_layers` + 1 elements: the proposals before the first layer, and the proposals after each layer.
         """
         values = [x.flatten(2).transpose(1, 2) + self.level_embed.weight[i] for i, x in enumerate(levels)]
         keys = [x + sine(level.shape[-2:], x.shape[-1], x.device) for x, level in zip(values, levels, strict=True)]

@@ -116,7 +116,7 @@ class Scan(Calibrated):
 
         The photograph is resized by PIL's bilinear filter, normalised for each tower, and zero-padded. CLIP gets the
         padded photograph, resized to n × n by nearest-neighbour sampling; the aspect ratio changes. Raises ValueError
-        for other arrays (see photograph.rgb).
+        if `image` has another shape or dtype (see photograph.rgb).
         """
         image = photograph.rgb(image)
         placed = self.geometry(image, short_edge)
@@ -290,9 +290,9 @@ def load_text(name: str, files: Sequence[Path], device: str = "cpu", variant: Va
 
 
 def _others(name: str) -> dict[str, checkpoint.Shapes]:
-    """Return network name → shapes of the tensors by name, for all networks in VARIANTS except `name`.
+    """Return the tensor shapes of each network in VARIANTS except `name`, as {network: {tensor: shape}}.
 
-    If a file is not a checkpoint of `name`, the error message names the network that the file fits.
+    If a file does not fit the network `name`, the shapes show which other network the file fits.
     """
     with torch.device("meta"):
         return {other: checkpoint.shapes(Scan(variant)) for other, variant in VARIANTS.items() if other != name}

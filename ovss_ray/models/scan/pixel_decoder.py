@@ -19,7 +19,8 @@ from ovss_ray.models.scan.variants import Variant
 GROUPS = 32
 """Number of groups in the group normalisations"""
 TEMPERATURE = 10_000
-"""Base of the position encoding's wavelengths: wavelength i, from 0, is TEMPERATURE to the power 4 i / C"""
+"""Base of the position encoding's wavelengths. For i = 0, 1, 2 and so on, wavelength i is TEMPERATURE to the power
+4 i / C"""
 
 
 class PixelDecoder(nn.Module):

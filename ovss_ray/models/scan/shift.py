@@ -48,8 +48,8 @@ def draw(foreground: np.ndarray, blocks: int, ratio: float, source: random.Rando
     """Draw at random the background tokens that are replaced in each region after each block.
 
     If a region has n background tokens, floor(`ratio` · n) of them are drawn for each block. `blocks` is the number of
-    blocks. `foreground` is (V, T) bool. The order of the draws is that of the official code: block by block, and region
-    by region.
+    blocks. `foreground` is (V, T) bool. The order of the draws is that of the official code. Tokens are drawn for all
+    regions in the first block. Then tokens are drawn for all regions in the second block, and so on.
     """
     populations, counts = _counts(foreground, blocks, ratio)
     drawn = [source.sample(range(n), k) for n, k in zip(populations.tolist(), counts.tolist(), strict=True)]
@@ -74,7 +74,10 @@ def replay(foreground: np.ndarray, blocks: int, ratio: float, indices: Sequence[
 
 
 def _counts(foreground: np.ndarray, blocks: int, ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of background tokens, and of tokens to replace, for each block and region: (blocks · V,)."""
+    """Return two arrays (blocks · V,) int64: numbers of background tokens, and numbers of tokens to replace.
+
+    Element b · V + v of each array is for block b and region v.
+    """
     populations = (~foreground).sum(1)
     counts = np.array([int(ratio * n) for n in populations.tolist()], np.int64)
     return np.tile(populations, blocks), np.tile(counts, blocks)

@@ -152,9 +152,10 @@ class Stage(nn.Module):
         self.downsample = None if last else Merging(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the outputs of the blocks for `x`, both (B, h, w, C), and the input of the next stage.
+        """Return the outputs (B, h, w, C) of the last block, and the input of the next stage.
 
-        The input of the next stage is (B, h / 2, w / 2, 2 C). The last stage returns its outputs twice instead.
+        `x` is (B, h, w, C). The input of the next stage is (B, h / 2, w / 2, 2 C). The last stage has no next stage, so
+        it returns the outputs of its last block twice.
         """
         size, shifts = x.shape[:3], (0, self.side // 2)
         windows = [Windows(size, self.side, shift, x.device) for shift in shifts[: len(self.blocks)]]

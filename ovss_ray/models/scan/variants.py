@@ -44,7 +44,7 @@ class Variant:
     """hidden channels of the MLP from a query to its proposal embedding"""
     queries: int = 100
     calibration_layers: int = 5
-    """number of layers of the fusion decoder, and also of the query transformer"""
+    """number of layers of FusionDecoder, and also of QueryTransformer (both in calibration.py)"""
     short_side: int = 640
     long_side: int = 2560
     multiple: int = 32

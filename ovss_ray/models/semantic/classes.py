@@ -17,9 +17,10 @@ from ovss_ray.models.semantic.tiles import PIXELS, Block, Tiles
 LEAST = 16
 """Minimum number of columns of a matrix product. For narrower products, CPUs use kernels that round differently"""
 ALIKE = 0.8
-"""Minimum number of classes of a tile, as a fraction of the largest number of classes in the tile's group.
+"""Minimum ratio of the smallest to the largest number of classes per tile in a group of tiles.
 
-A number below LEAST counts as LEAST."""
+For example, a group may have tiles with 80 to 100 classes. A tile with fewer than LEAST classes is grouped as if
+the tile had LEAST classes."""
 
 
 class All:
@@ -36,7 +37,10 @@ class All:
         return self.of_masks(masks.flatten(0, 2)).view(masks.shape[:3])
 
     def of_masks(self, masks: Tensor) -> Tensor:
-        """Return the best class (P,) int64 of each pixel, from masks (P, Q)."""
+        """Return the index (P,) int64 of the class with the highest score, for each of P pixels.
+
+        `masks` (P, Q) are the values of Q masks at each pixel. The scores (P, K) are `masks` times `probabilities`.
+        """
         classes = self.probabilities.shape[1]
         return _best(masks, lambda begin, end: self.probabilities[:, begin:end], classes, self.budget)
 
@@ -113,7 +117,7 @@ def _groups(counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:
 
 
 def _places(begins: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the positions of the classes of n tiles in a list of classes, (n, k) integers.
+    """Return (n, k) integers: for each of n tiles, the positions of the tile's classes in a list.
 
     The list has all classes of the first tile, then all classes of the second tile, and so on. `begins` (n,) is the
     position of each tile's first class. `counts` (n,) is each tile's number of classes. k is the highest count, but at

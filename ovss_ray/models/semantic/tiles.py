@@ -148,8 +148,7 @@ def _of_logits(mask_logits: Tensor, geometry: Geometry) -> Tiles:
 def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
     """Return a matrix (n, cells) on the CPU that resizes an axis from mask cells to pixels of whole tiles.
 
-    The matrix is the result of torch's resize, crop and second resize of the identity matrix. So the matrix has the
-    same weights as torch's resizes.
+    The matrix combines three operations: a resize, a crop, and a second resize. The weights are those of torch.
     """
     identity = torch.eye(cells)[None]
     padded = F.interpolate(identity, geometry.padded[axis], mode="linear", align_corners=False)
@@ -159,7 +158,11 @@ def _resize(cells: int, geometry: Geometry, axis: int) -> Tensor:
 
 
 def _touched(resize: Tensor) -> Cells:
-    """Return the cells that each tile depends on, from the matrix (n, cells) of a resize."""
+    """Return the ranges of mask cells that the tiles along an axis depend on.
+
+    `resize` is the result of `_resize`: row i has the weights of all cells in pixel i of the axis. A tile has SIDE
+    pixels.
+    """
     touched = resize.unflatten(0, (-1, SIDE)).any(1).int()
     return Cells(touched.argmax(1), resize.shape[1] - 1 - touched.flip(1).argmax(1))
 

@@ -24,7 +24,8 @@ IDS = 50
 def of(number: int, name: str, benchmark: BenchmarkReport) -> dict[str, Any]:
     """Return name → content, for those parts of a benchmark's section that need only the benchmark's report.
 
-    Other parts, such as the gallery, also need the records (see run_page). `number` makes the HTML id of the section.
+    Other parts, such as the gallery, also need the records (see run_page). If `number` is 1, the HTML id of the
+    section is "benchmark-1".
     """
     headings = values.class_headings(benchmark)
     return {

@@ -74,8 +74,8 @@ def _notes(album: Album, images: Sequence[Mapping[str, Any]], left_out: int, roo
 def classes_of(cells: Cells, image: int) -> list[list[int]]:
     """Return [label, pixels in the truth, pixels in the prediction, correct pixels] for each label of an image.
 
-    The labels are sorted by their pixels in truth and prediction, most pixels first. The labels of the benchmark have
-    the numbers 0 to L − 1. If a pixel has no predicted class, its predicted label has the number L.
+    The labels are sorted by the sum of both numbers of pixels, largest sum first. The labels of the benchmark have the
+    numbers 0 to L − 1. The number L stands for pixels without a predicted class.
     """
     of_image = slice(*np.searchsorted(cells.image, [image, image + 1]))  # the cells are sorted by image
     truth, prediction, pixels = (of[of_image] for of in (cells.truth, cells.prediction, cells.pixels))

@@ -43,7 +43,7 @@ class Pictures:
     predictions: tuple[str, ...] = ()
     """coloured label map of each run"""
     differences: tuple[str, ...] = ()
-    """picture of each run that shows correct and wrong pixels in the colours RIGHT and WRONG"""
+    """one picture per run; correct pixels have the colour RIGHT, and wrong pixels have the colour WRONG"""
 
     @property
     def bytes(self) -> int:
@@ -110,12 +110,13 @@ class Album:
         return self._try("label map", lambda: self._question(run, part).labelled(decode_labels(files.read(uri), uri)))
 
     def _asked(self, run: int, part: str) -> Question:
-        """Return the classes of a run's label maps, and the label of each class, as a Question.
+        """Return the Question of a run's label maps: their classes, and the label that each class counts as.
 
-        `part` is the class of a few-shot episode, and empty for other images. The classes are those in the run's file
-        benchmark.json. The benchmark's own classes are used instead in two cases: for few-shot episodes, and if an
-        earlier version wrote benchmark.json without `index`.
-        Raises OvssError if each image of the run has its own words.
+        `part` is the name of a few-shot episode's class; "" for other images. For a few-shot episode, return the
+        benchmark's Question for this class. For other images, return the Question in the run's file benchmark.json. If
+        an earlier version wrote this file without the key `index`, return the benchmark's Question. If the benchmark
+        cannot be loaded, return the Question in the file for all images.
+        Raises OvssError if the list of classes differs from image to image.
         """
         folder, reading = self._runs[run]
         config, card = folder.config(), reading.card

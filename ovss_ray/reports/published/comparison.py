@@ -28,7 +28,9 @@ METRICS = {
     "fold_miou": "fold_miou",
     "fold_miou_hsnet": "fold_miou_hsnet",
 }
-"""Convention of a published mIoU → metric of a report with this convention. If all conventions agree: "either"."""
+"""Convention of a published mIoU → metric of a report with this convention.
+
+The convention "either" means that miou and miou_classic are equal (see Figure.convention)."""
 OTHER_LABELS = {f"pascal_context:{k}": f"pascal_context:{k}-json" for k in (59, 60)}
 """Benchmark whose labels differ from those of the published figures → benchmark with the published labels."""
 FIRST = {f"coco20i:{fold}": 1000 for fold in range(4)}

@@ -69,7 +69,7 @@ LATE = 2
 
 After this time, all its requests have timed out. If the config sets a shorter time in `deadline`, that time is used."""
 SERVE_RUN = "serve"
-"""Program name of the command `serve run`. There, `build` prints an error in one line instead of Ray's traceback"""
+"""Program name of the command `serve run`. In this program, `build` prints an error in one line, without a traceback"""
 LOOK = 2.0
 """Seconds between two checks of a cluster that is too small, see `Arguments.patience`"""
 QUIET = LoggingConfig(enable_access_log=False, log_level="ERROR")

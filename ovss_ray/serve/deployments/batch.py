@@ -67,7 +67,8 @@ def plan(config: RunConfig) -> list[Parts]:
     words, `segment` gets all stages.
 
     Raises OvssError if no stage reads an image, or if a stage needs other data, such as ground truth.
-    Also raises OvssError if label maps differ in size from the image, or if one stage finds words and segments.
+    Also raises OvssError if label maps differ in size from the image.
+    Also raises OvssError if every stage that segments the image also finds the words itself.
     """
     stages = config.stages()
     _check(stages)
@@ -111,8 +112,8 @@ def _check(stages: Sequence[StageConfig]) -> None:
         stage.gives_words() for stage in painters
     ):
         raise OvssError(
-            f"the stage {painters[0].use!r} finds words and segments at once, so that a request could not name the "
-            "classes. Serve a config that segments in a separate stage, such as vocabulary_free_tiny"
+            f"the stage {painters[0].use!r} always segments an image into words that it finds itself. A request could "
+            "not choose the classes. Serve a config that segments in a separate stage, such as vocabulary_free_tiny"
         )
 
 

@@ -119,8 +119,9 @@ class Replica:
     async def __call__(self, row: Row, words: Vocabulary, kind: Kind, seconds: float | None = None) -> Row:
         """Run the stages that are needed for a `kind` of answer on a row, and return the resulting row.
 
-        The row is computed in a batch with other waiting rows. If there is no result after `seconds`, raises TooSlow
-        or Delayed. TooSlow: stages computed for at least half of this time. Delayed: the row mostly waited.
+        The row is computed in a batch with other waiting rows. If there is no result after `seconds`, an error is
+        raised. Raises TooSlow if the row was in computation for at least half of `seconds`. Otherwise raises Delayed,
+        since the row mostly waited.
         """
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((row, words, kind, answer))

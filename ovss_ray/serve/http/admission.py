@@ -99,8 +99,8 @@ class Desk:
         """Count a request as in progress during the block. At most `limits.waiting` requests may be in progress.
 
         The body is received first, so that a slow sender takes no place from others. Raises HTTPException: 400 if the
-        client closes the connection; 408 if the body is late; 429 if the maximum is reached; 503 after a timeout or if
-        the service is being stopped.
+        client closes the connection; 408 if the body is late; 429 if the maximum is reached; 503 if the block takes
+        longer than `limits.seconds`, or if the service is being stopped.
         """
         later = {"Retry-After": str(self.limits.retry)}
         await self.receive(request)

@@ -40,8 +40,8 @@ def build(
 ) -> FastAPI:  # fmt: skip
     """Return the FastAPI application that serves the models. `key`: SHA-256 of the API key; None: no key is needed.
 
-    `ask` returns the state of all replicas; None: the models have no replicas. `keys`: further keys, with quotas.
-    `origins`: web origins whose pages may use the service (CORS).
+    `ask` is a function that returns the state of all replicas. If `ask` is None, the models have no replicas.
+    `keys`: further keys, with quotas. `origins`: web origins whose pages may use the service (CORS).
     """
     desk = Desk(models, limits)
 
@@ -165,9 +165,10 @@ def _segment(app: FastAPI, desk: Desk) -> None:
     async def segment(request: Request, query: Annotated[questions.Segment, Query()]) -> Response:
         """Segment an image into the requested classes. Send the image's bytes with query parameters, or a form.
 
-        If the request has neither classes nor a benchmark, a model can find words in the image. The image is then
-        segmented into these words, which the answer lists as `words`. `add=1` adds the request's classes. With `map`,
-        several requested classes become one class of the answer.
+        Some models can find words in the image. If the request has neither classes nor a benchmark, the image is
+        segmented into the found words. If the request has classes and `add=1`, the image is segmented into the found
+        words and the classes. In both cases, the answer lists the words as `words`. With `map`, several requested
+        classes become one class of the answer.
 
         With the header `Accept: image/png`, the response is a PNG. Its text chunk "ovss_ray" has the answer's other
         fields.

@@ -26,7 +26,7 @@ class Merged:
     words: Vocabulary
     """classes of the answer: targets of the mapping, and requested classes that are not mapped"""
     table: np.ndarray
-    """(NONE + 1,) uint16: class index of the request → class index of the answer, or NONE"""
+    """(65535,) uint16: class index of the request → class index of the answer; 65534 (NONE): no class"""
 
     def applied(self, row: Row) -> Row:
         """Map `prediction` of a row from classes of the request to classes of the answer; return the new row.
@@ -86,10 +86,11 @@ def _merged(mapping: Mapping[str, str | None], words: Vocabulary, limits: Limits
 
 
 def _named(words: Vocabulary) -> dict[str, list[int]]:
-    """Return folded name (see `_folded`) → positions of the classes that the name means.
+    """Return name → positions of the classes with this name. Names are folded (see `_folded`).
 
-    If a name is the first synonym of any classes, the name means these classes. Otherwise, the name means the classes
-    that have it as a later synonym. A synonym such as "road, route" adds the later synonyms "road" and "route".
+    If any class has the name as its first synonym, only the classes with this first synonym are returned. Otherwise,
+    all classes with the name among their synonyms are returned. A class with the synonym "road, route" also has the
+    synonyms "road" and "route".
     """
     first: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}

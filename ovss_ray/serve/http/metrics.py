@@ -61,7 +61,11 @@ class Traffic:
             self.seconds.labels(path).observe(time.perf_counter() - begun)
 
     def _path(self, scope: Scope) -> str:
-        """Return the path of a request or route, such as /v1/jobs/{kind}, if it is in `paths`; else UNKNOWN_PATH."""
+        """Return the path under which a request is counted.
+
+        If the request has a route, return the route's path, such as /v1/jobs/{kind}. Otherwise, return the request's
+        own path. If this path is not in `paths`, return UNKNOWN_PATH instead.
+        """
         path = getattr(scope.get("route"), "path", scope["path"])
         return path if path in self.paths else UNKNOWN_PATH
 

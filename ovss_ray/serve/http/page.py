@@ -58,9 +58,9 @@ def add(app: FastAPI, configured: Sequence[str]) -> None:
 
     @app.get("/page/words/{name:path}", include_in_schema=False)
     def words(name: str) -> dict[str, Any]:
-        """Return the title and the classes of a benchmark that the page offers.
+        """Return the title and the classes of the benchmark `name`.
 
-        Other names are refused, since they could be paths of local files.
+        If the page does not offer this benchmark, the request is refused. `name` could be the path of a local file.
         """
         if name not in offered:
             raise HTTPException(404, f"unknown benchmark {name[:40]!r}")

@@ -149,8 +149,8 @@ FieldsT = TypeVar("FieldsT", bound=Fields)
 def _json(name: str, text: str | None, kind: TypeAdapter[Any], example: str, most: int) -> Any:
     """Return the value of a field that contains JSON, or None if the field is missing.
 
-    The JSON may have up to LETTERS × `most` characters. Raises HTTPException 422 for longer JSON and for invalid JSON.
-    The message about invalid JSON quotes `example`.
+    The JSON may have up to LETTERS × `most` characters. For points, `most` is the maximum number of points.
+    Raises HTTPException 422 for longer JSON and for invalid JSON. The message about invalid JSON quotes `example`.
     """
     if text is None:
         return None

@@ -45,9 +45,9 @@ def limit(protocol: Any, seconds: float) -> None:
 def _look(connection: Any, before: object, seconds: float) -> None:
     """Close a connection if it has waited for headers since the previous check. Else check again after `seconds`.
 
-    The state of a connection is BUSY while a request is in progress. After an answer, the state is the object of the
-    answered request. Before the first request, the state is None. `before` is the state at the previous check. If the
-    present state is also `before`, and is not BUSY, the connection has waited for headers all the time.
+    While a request is in progress, the state of the connection is BUSY. While the connection waits for headers, the
+    state is the request that was answered last. Before the first request, the state is None. `before` is the state at
+    the previous check. If a waiting connection still has the state `before`, the connection is closed.
     """
     transport, latest = connection.transport, connection.cycle
     if transport.is_closing() or transport.get_protocol() is not connection:

@@ -33,7 +33,7 @@ KEYS = TypeAdapter(dict[str, Key])
 
 
 def read(file: str | None) -> tuple[Key, ...]:
-    """Return the keys in a YAML file. Without a file, return no keys.
+    """Return the keys in the YAML file at the path `file`. If the path is None or empty, return no keys.
 
     Raises OvssError if the file cannot be read, is invalid, or has no keys.
     """

@@ -71,7 +71,8 @@ class Places:
     def _expected(self, ahead: Sequence[Entry], entry: Entry) -> float | None:
         """Return the seconds until `entry` is answered; None: unknown.
 
-        Replicas work in parallel. So the time of each request in `ahead` is divided by the number of replicas.
+        `ahead` has the requests that come before `entry`. Replicas work in parallel. So the time of each request
+        is divided by the number of replicas.
         """
         total = 0.0
         for earlier in ahead:

@@ -95,9 +95,10 @@ def _document(body: bytes) -> tuple[list[bytes], list[tuple[str, str]]]:
 
 
 async def sent(request: Request, batch: Batch, path: str, number: int, limits: Limits) -> dict[str, Any]:
-    """Send an image of a request to a path of this application. Return `status` and `body`, bytes of a JSON document.
+    """Send an image of a request to a path of this application, and return the answer.
 
-    `number`: position of the image, which becomes part of its request's id.
+    The answer is a dict with the keys `status` and `body`. The value of `body` is the JSON document as bytes. `number`
+    is the position of the image in the request. This number becomes part of the id of the new request.
     """
     scope, body = request.scope, batch.images[number]
     headers = [(name, value) for name, value in scope["headers"] if name in PASSED]

@@ -29,11 +29,12 @@ FIELDS = [
 ]
 """Fields of one image's record. `image` is the number of the image.
 
-`truth` and `counted` have one value per instance. A value of `truth` is the label index of the instance. Bit a of a
-value of `counted` is 1 if the instance is evaluated in the range AREAS[a].
+`truth` and `counted` have one value per instance. A value of `truth` is the label index of the instance. Each
+value of `counted` has one bit per range in AREAS. Bit i is 1 if the instance is evaluated in the range AREAS[i].
 
 `label`, `score`, `matched` and `ignored` have one value per mask. The masks are sorted by label, then from high to low
-score. In `matched` and `ignored`, bit a · 10 + t of a value is the outcome for AREAS[a] and THRESHOLDS[t]."""
+score. Each value of `matched` and of `ignored` has 40 bits. Bit 10 · i + k is the outcome for the range AREAS[i] and
+the threshold THRESHOLDS[k]."""
 LISTS = tuple(name for name, _ in FIELDS[1:])
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -60,8 +61,9 @@ class Labelled(NamedTuple):
 def headings(metric: str, of: str) -> dict[str, str]:
     """Return key → heading for the six values of a metric.
 
-    The key of the main value is `metric`. The heading of the main value is `of`. The other five headings are the same
-    for every metric. For example, the metric "instance_ap" has the entry "instance_ap_50" → "AP 50".
+    The main value is for all thresholds and all areas. The argument `metric` is the key of the main value, and the
+    argument `of` is its heading. The other five headings are the same for every metric. For example,
+    the metric "instance_ap" has the entry "instance_ap_50" → "AP 50".
     """
     words = (of, "AP 50", "AP 75", "AP small", "AP medium", "AP large")
     return {f"{metric}{suffix}": heading for suffix, heading in zip(_SUFFIXES, words, strict=True)}
@@ -185,7 +187,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, records: pa.StructArray | pa.ChunkedArray, labels: int) -> Self:
-        """Return the outcomes in `records`, the metric's column. Nulls are skipped."""
+        """Return the outcomes in `records`, which has one struct per image (see FIELDS). Nulls are skipped."""
         chunks = records.chunks if isinstance(records, pa.ChunkedArray) else [records]
         return cls(labels, tuple(kept for chunk in chunks if len(kept := chunk.drop_null())))
 

@@ -9,9 +9,9 @@ exp(−d / h).
 
 The pixel with the largest value is found without the transform. The offset grows by at least 1 per iteration, and
 h · log(sum) varies by less than 1. So the pixel is reached in the last iteration. Among the pixels of the last
-iteration, it is the pixel with the smallest sum. A sum depends only on the number of edge neighbours and the number of
-corner neighbours. So this module compares the ranks of sums, which are integers. The exact Euclidean transform often
-has its largest value at another pixel.
+iteration, it is the pixel with the smallest sum. A sum depends only on two numbers: the number of its neighbours at
+the distance 1, and the number of its neighbours at the distance √2. So this module compares the ranks of sums, which
+are integers. The exact Euclidean transform often has its largest value at another pixel.
 """
 
 import numpy as np

@@ -191,7 +191,7 @@ FAULTS = {
     "empty": ({}, "empty prompt"),
     "no labels": ({"points": [[1, 2]]}, "expected both points and labels, or neither"),
     "too few labels": ({"points": [[1, 2], [3, 4]], "labels": [1]}, "2 points have the labels"),
-    "another label": ({"points": [[1, 2]], "labels": [2]}, "each point needs the label 1 or 0"),
+    "another label": ({"points": [[1, 2]], "labels": [2]}, "Pass one label per point, 1 or 0"),
     "no points": ({"points": [], "labels": []}, "points: expected n × 2"),
     "flat": ({"points": [1, 2], "labels": [1]}, r"points: expected n × 2 finite numbers, got an array of shape \(2,\)"),
     "nan": ({"points": [[1, float("nan")]], "labels": [1]}, "points: expected finite numbers, found NaN or infinity"),

@@ -14,7 +14,7 @@ from ovss_ray.structures.words import NOTE
 INSTANCES = ("instance_iou", "instance_accuracy")
 """Metrics of a leaderboard for benchmarks of instances, such as coco:instances.
 
-In the column "convention", the values of these metrics have the name of the metric."""
+If a row shows the value of such a metric, the row's column "convention" shows the name of the metric."""
 HEADINGS = ("", "method", "backbone", "mIoU", "convention", "source")
 CONVENTIONS = (
     "miou: over classes in the truth; miou_classic: over classes in truth or predictions; either: both are equal; "
@@ -43,8 +43,8 @@ class Row:
 def rows(benchmark: str, runs: Mapping[str, Report]) -> list[Row]:
     """Return published figures and own runs of a benchmark, highest mIoU first. SG-IoU is left out.
 
-    A run has a row for each metric in CONVENTIONS that it measured. If its miou and miou_classic are equal, a single
-    row has both values, with the convention "either".
+    A run has a row for each metric of METRICS and INSTANCES that the run measured. If miou and miou_classic of a run
+    are equal, a single row has both values, with the convention "either".
     """
     listed = [
         Row(of.method, of.backbone, of.miou, str(of.miou), of.convention, f"{of.kind}: {of.quoted}")

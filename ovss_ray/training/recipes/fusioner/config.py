@@ -62,10 +62,11 @@ class Config(Training):
     things: tuple[int, int] = (3, 7)
     """range of the number of things in a drawn scene, end exclusive"""
     unnamed: float = Field(default=0.2, ge=0, le=1)
-    """probability that the name of a drawn thing has no colour, and probability that the name has no pattern
+    """probability that the name of a drawn thing lacks the colour
 
-    The two cases are independent. A thing with the name "striped star" has a random colour. A thing with the name "red
-    star" has a random pattern that occurs in no class name, such as rings.
+    The name lacks the pattern with the same probability, independently of the colour. A thing with the name "striped
+    star" has a random colour. A thing with the name "red star" has a random pattern that occurs in no class name, such
+    as rings.
     """
     questions: int = Field(default=4, ge=1)
     """number of samples per drawn scene, each with a class of the same window. CLIP encodes the window only once"""

@@ -15,10 +15,11 @@ class Config(Training):
     things: tuple[int, int] = (4, 9)
     """range of the number of things in a scene, end exclusive"""
     unnamed: float = Field(default=0.3, ge=0, le=1)
-    """probability that the name of a drawn thing has no colour, and probability that the name has no pattern
+    """probability that the name of a drawn thing lacks the colour
 
-    The two cases are independent. A thing with the name "striped star" has a random colour. A thing with the name "red
-    star" has a random pattern that occurs in no class name, such as rings.
+    The name lacks the pattern with the same probability, independently of the colour. A thing with the name "striped
+    star" has a random colour. A thing with the name "red star" has a random pattern that occurs in no class name, such
+    as rings.
     """
     prompts: int = Field(default=8, ge=1)
     """number of prompts per scene, each for a random region"""
