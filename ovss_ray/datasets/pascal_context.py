@@ -11,11 +11,12 @@ The split val has the 5104 images that papers evaluate; VOC's own list has 5105.
 
 pascal_context:459        all classes, including "unknown". Only 345 of them occur in val, so the mIoU depends on the
                           treatment of the 114 absent classes
-pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP). Every other pixel is ignored
+pascal_context:59         only the 59 classes, sorted by name (SAN, CAT-Seg, FC-CLIP). Pixels of none of the
+                          59 classes are ignored
 pascal_context:59@ovseg   the same 59 classes in another order, VOC's 20 classes first (OVSeg, SCAN). A label map that
                           was predicted in one order has wrong classes in the other order
-pascal_context:60         "background" first, then the 59 classes. Every other pixel is background
-                          (mmsegmentation)
+pascal_context:60         "background" first, then the 59 classes (mmsegmentation). Pixels of none of the 59 classes
+                          are background
 pascal_context:59-json, pascal_context:60-json   the same classes, with the labels of a JSON file (see below)
 
 For 59 and 60 classes, SAN, CAT-Seg, FC-CLIP and mmsegmentation read the labels from a JSON file. This file is
@@ -25,9 +26,9 @@ JSON differ in some labels (https://github.com/open-mmlab/mmsegmentation/pull/47
 here, since the JSON file was not available. If a paper used the JSON, compare its figures with results of `59-json`.
 
 `ovss prepare pascal_context:59-json` creates the label files `annotations_detectron2/pc59_val/*.png` from the JSON.
-The label files are 8-bit: 0 to 58 = the classes, 255 = every other pixel. In `60-json`, these other pixels are
-background; in `59-json`, they are ignored. The conversion follows CAT-Seg's script; label files made by that script
-were not available for a comparison.
+The label files are 8-bit. The values 0 to 58 are the classes. The value 255 marks pixels of none of the 59 classes.
+In `60-json`, pixels with 255 are background; in `59-json`, they are ignored. The conversion follows CAT-Seg's script.
+Label files made by that script were not available for a comparison.
 
 Paper: Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", CVPR 2014.
 """

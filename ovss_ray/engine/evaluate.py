@@ -27,7 +27,7 @@ from ovss_ray.runs.plan import RunPlan
 from ovss_ray.structures.columns import MANIFEST
 
 PARTS = 256
-"""Maximum number of images in one file of records. A run of up to PARTS² images has about PARTS files at most."""
+"""Maximum number of images in one file of records."""
 ROUNDS = 3
 """Number of consecutive rounds (attempts at the remaining images) without a finished image, after which a run fails."""
 
@@ -109,8 +109,8 @@ def _finish(
     """Evaluate the remaining images in rounds, until every image has a record.
 
     A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
-    are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS rounds in succession
-    finish no image. If Ray did not restart a dead worker in the last round, the limit is max(ROUNDS, max_deaths + 2).
+    are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS consecutive rounds
+    finish no image. Without restarts by Ray, the ledger stops the run after max_deaths + 1 deaths in a row.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)

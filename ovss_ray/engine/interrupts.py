@@ -70,8 +70,8 @@ def left_connected() -> bool:
 def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
     """Print that the command was interrupted, with `advice`. Return the exit status: 130 for Ctrl-C, 143 for SIGTERM.
 
-    If the connection to Ray was left open, exit at once. Ray then ends the workers, and a cluster that this process
-    started ends with it.
+    If the connection to Ray was left open, exit at once. Ray then ends the workers. If this process started the
+    cluster, the cluster ends, too.
     """
     terminated = _Process.terminated or isinstance(interrupt, Terminated)
     status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)

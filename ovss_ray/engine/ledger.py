@@ -112,9 +112,8 @@ class Ledger:
     ) -> tuple[str, dict[str, str]]:
         """Register the images that a worker will process now. The worker's earlier images count as finished.
 
-        `alone`: True if an earlier call registered these images, and the worker now processes them in smaller groups.
-        In this case, the images do not count as restarted. `good`: True if at least one of the finished images has no
-        error.
+        `alone`: True if an earlier call has registered these images as part of a larger group. In this case, the images
+        do not count as restarted. `good`: True if at least one of the finished images has no error.
 
         Return the reason why the run should stop ("" if it should continue), and image → verdict. An image has a
         verdict if a worker died while processing the image. A verdict is the reason to skip the image; "" means that

@@ -99,10 +99,10 @@ class Counts:
 
 
 class Relay(Counts):
-    """Listener that passes everything on to another listener, and has counts and running sums for its subclasses.
+    """Listener that passes everything on to another listener, `inner`. Subclasses use its counts and running sums.
 
-    If the other listener is a Display or a Relay, this listener uses the running sums of the other listener. Each file
-    of records is then read only once.
+    If `inner` is a Display or a Relay, both listeners share the running sums of `inner`. Each file of records is then
+    read only once. If `inner` is another listener, the Relay computes running sums of its own.
     """
 
     def __init__(self, inner: Progress) -> None:

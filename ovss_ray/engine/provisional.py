@@ -33,9 +33,10 @@ FEWEST = 10
 ERRORS = 2.0
 """Half of the interval's width, in standard errors. The interval covers about 95 % of a normal distribution."""
 MANY = 2.0**60
-"""Fictitious number of photographs, for which `class_sums.widened` changes no value.
+"""Number of photographs to state for resamples whose spread is right (see _sums).
 
-For m photographs, `class_sums.widened` has the factor √(m / (m − 1)). For m = MANY, the factor is rounded to 1."""
+For m photographs, `class_sums.widened` multiplies the spread of resampled values by √(m / (m − 1)). For m = MANY, the
+factor is rounded to 1, so the spread stays unchanged."""
 
 
 @dataclass(frozen=True)

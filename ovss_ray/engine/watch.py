@@ -116,11 +116,12 @@ class Watch:
             self.reader.join(READER)
 
     def note_death(self, lost: Lost) -> Status | None:
-        """Register in the ledger the death of the worker that caused the error `lost`. Return the state of the run.
+        """Register a worker's death in the ledger, if Ray Data did not restart the worker. Return the state of the run.
 
-        Return None if no death was registered. The ledger must know which images may have caused a death. Normally Ray
-        Data restarts a dead worker, and the new process reports the death to the ledger. This method is for Ray
-        releases that do not restart workers.
+        `lost` is the error that ended the round. If a worker's death caused this error, Ray Data did not restart the
+        worker. In this case, register the death, so that the ledger knows which images may have caused the death.
+
+        Return None if no death was registered, for example since `lost` has another cause.
         """
         worker = getattr(lost.__cause__, "actor_id", None)
         if not worker or not connection.answers():
@@ -210,8 +211,8 @@ def _of_ray(cause: object) -> bool:
 def plain_errors() -> Iterator[None]:
     """Replace errors of Ray that are raised in the block by OvssError or Lost.
 
-    Raises OvssError with the message of an OvssError that a worker raised. Raises Lost if a worker died or an object
-    was lost. Other exceptions of a worker's code are not replaced: Ray raises them as RayTaskError.
+    Raises OvssError if the code of a worker raised an OvssError. The message stays the same. Raises Lost if a worker
+    died or an object was lost. For all other exceptions in the code of a worker, Ray's RayTaskError is not replaced.
     """
     try:
         yield

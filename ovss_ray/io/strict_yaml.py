@@ -18,8 +18,10 @@ def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
     """Read YAML to plain data; `source` is its name in messages. Raises OvssError for invalid YAML.
 
     Keys become strings: `on`, `no`, `1` and `2024-01-01` are kept as they are written. The argument `text` names
-    top-level keys whose values become strings, too, at any depth. If the top level of the YAML is a list instead of a
-    mapping, it has no keys. In this case, all values become strings, unless `text` is empty.
+    top-level keys. All values below these keys become strings, too, at any depth. The default is no key.
+
+    The top level of the YAML may also be a list. A list has no keys, so the names in `text` do not matter. All values
+    of the list become strings if `text` names any key. If `text` is empty, they do not.
     """
     try:
         loader = _Loader(data)

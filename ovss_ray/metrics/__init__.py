@@ -40,8 +40,8 @@ and no column in the records, so finished runs have it too. Instead of reads, sc
     derives     name of the metric from whose sum it is computed
     needs       name of a further input, such as "relations" (see runs.relations), which the option --relations reads.
                 The input "fold" has no option, since the benchmark of a few-shot fold provides it (reports.totals)
-    on_request  True if there is no further input. The metric then does not define `needs`. Only the command
-                `ovss report RUN --metrics NAME` computes the metric. A config cannot list it.
+    on_request  True if there is no further input, so that `needs` is not defined. Unlike the metrics above, a config
+                cannot list this metric. Only the command `ovss report RUN --metrics NAME` computes this metric.
     Result      class `Result(partial, input)`, or `Result(partial)` if there is no further input. It has the method
                 `result()`; optional: `per_label()`, `of_group()` and `counted()`
 

@@ -57,8 +57,8 @@ def count(truth: np.ndarray, prediction: np.ndarray, table: np.ndarray, touched:
     Neighbouring pixels mostly have the same cell. Therefore pixels are counted in blocks of eight. If all pixels of a
     block have the same cell, 8 is added to this cell at once.
 
-    The group of each written cell is marked in `touched`. In a small table, some of these marks are left out, and
-    `distinct` adds them.
+    `touched` marks the groups of cells that `count` has changed. In a small table, some marks are missing after
+    `count`. Therefore call `distinct` next, which adds the missing marks.
     """
     flat, marks = table.reshape(-1), touched.reshape(-1)
     small = flat.size <= _SMALL

@@ -69,7 +69,10 @@ def _above_smallest(values: np.ndarray) -> np.ndarray:
 
 
 class Partial(label_counts.LabelCounts):
-    """Pixels of each value, summed over a set of images. Addition is exact, associative and commutative."""
+    """Numbers of pixels with each value v, summed over a set of images.
+
+    The module's docstring defines v. Addition is exact, associative and commutative.
+    """
 
     def per_label(self) -> dict[str, np.ndarray]:
         """Return detectron2's boundary IoU of each label, (L,) float64 percent; NaN for an empty union."""

@@ -239,7 +239,10 @@ class Partial:
         return values if self.truth_pixels.any() else dict.fromkeys(values, float("nan"))
 
     def per_label(self) -> dict[str, np.ndarray]:
-        """Return IoU and accuracy, (L,) float64 percent, and numbers of pixels in truth and prediction, (L,) int64."""
+        """Return four values of each of N labels: IoU, accuracy, and numbers of pixels in truth and in prediction.
+
+        IoU and accuracy are (N,) float64 percent. The numbers of pixels are (N,) int64.
+        """
         return {name: getattr(self, name) for name in class_headings}
 
     def of_group(self, labels: Sequence[int]) -> dict[str, float]:

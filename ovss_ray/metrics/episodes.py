@@ -1,13 +1,13 @@
 """Few-shot metrics of a fold: the mean IoU of its classes (mIoU), and the foreground-background IoU (FB-IoU).
 
-An episode is a photograph and one class to segment in it. Truth and prediction are binary: 1 is the class. 0 is the
-background, which includes pixels without a predicted label (NONE). For a class c, pixels are counted in all episodes of
-c whose truth contains c:
+An episode is a photograph and one class c to segment in it. Truth and prediction are binary: 1 is the class. 0 is the
+background, which includes pixels without a predicted label (NONE). An episode is counted if its truth has a pixel of c.
+For a class c, pixels are summed over all counted episodes of c:
 
     I₁[c] = |prediction 1 ∧ truth 1|       U₁[c] = |prediction 1 ∨ truth 1|
     I₀[c] = |prediction 0 ∧ truth 0|       U₀[c] = |prediction 0 ∨ truth 0|
 
-    fold_miou         mean of I₁[c] / U₁[c] over the classes that occur in an episode, as in Fusioner
+    fold_miou         mean of I₁[c] / U₁[c] over the classes with a counted episode, as in Fusioner
     fold_miou_hsnet   sum of I₁[c] / U₁[c], divided by the number of classes of the fold, as in HSNet and LSeg
     fb_iou            mean of Σ I₀ / Σ U₀ and Σ I₁ / Σ U₁: sums over the classes, as in Fusioner and HSNet
 

@@ -8,10 +8,11 @@ for a results file without boxes. (If the file has boxes, COCOeval takes the are
     instance_ap_50, _75                   at the threshold 0.50, 0.75
     instance_ap_small, _medium, _large    of instances below 32², from 32² to 96², and above 96² pixels
 
-At most 100 masks of a class count per image. Crowds do not count as instances, and masks inside a crowd are ignored.
-The result does not depend on the order of images (see structures/masks/average_precision.py). For LVIS's rules see
-instance_ap_lvis. Values are percent. Classes without an instance are left out of the means. If no image has a mask, all
-values are NaN. A possible cause is a detector's file for another data set, with other image ids.
+In each image, at most 100 masks of each class are evaluated: those with the highest scores. Crowds do not count as
+instances, and masks inside a crowd are ignored. The result does not depend on the order of images (see
+structures/masks/average_precision.py). For LVIS's rules see instance_ap_lvis. Values are percent. Classes without an
+instance are left out of the means. If no image has a mask, all values are NaN. A possible cause is a detector's file
+for another data set, with other image ids.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://cocodataset.org/#detection-eval.
 """

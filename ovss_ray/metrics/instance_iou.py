@@ -5,9 +5,10 @@ is computed over all counted instances of all images; it is not a mean over clas
 
     instance_iou = mean of |mask ∧ truth| / |mask ∨ truth|, at the photograph's size
 
-OVSAM's `miou` adds 1e-8 pixels to the union. Here, IoUs are summed as integers, in units of 1 / 2³² percent. Therefore
-the mean does not depend on the order of images. The report also has the mean of each group of classes, such as base and
-novel. Values are percent.
+OVSAM's `miou` adds 1e-8 pixels to the union. This metric adds nothing to the union.
+
+IoUs are summed as integers, in units of 1 / 2³² percent. Therefore the mean does not depend on the order of images. The
+report also has the mean of each group of classes, such as base and novel. Values are percent.
 """
 
 from collections.abc import Sequence

@@ -6,10 +6,10 @@ With the counts of metrics/confusion.py, in pixels summed over all images:
     IoU = tp / (truth + prediction − tp)      Acc, Recall = tp / truth      aAcc = Σ tp / Σ truth
     Dice = 2 · tp / (truth + prediction)      Precision = tp / prediction   Fscore = 2 · P · R / (P + R)
 
-P is Precision, R is Recall. If the quotient of a label is 0 / 0, the label is left out of the mean. Therefore the means
-are over different labels. A label that is predicted but not in the truth counts as 0 in mIoU, mDice and mPrecision. It
-is left out of mAcc, mRecall and mFscore. A label without a correct pixel is left out of mFscore. Pixels without a
-predicted label (NONE) are false negatives of their true label.
+P is Precision, R is Recall. If the quotient of a label is 0 / 0, the label is left out of the mean. Therefore two of
+the means, such as mIoU and mAcc, may be over different sets of labels. A label that is predicted but not in the truth
+counts as 0 in mIoU, mDice and mPrecision. It is left out of mAcc, mRecall and mFscore. A label without a correct pixel
+is left out of mFscore. Pixels without a predicted label (NONE) are false negatives of their true label.
 
 mmsegmentation counts in float32 and rounds to two decimals. Here the counts are exact, and nothing is rounded. Values
 are percent.

@@ -23,9 +23,10 @@ from ovss_ray.structures.question import Question
 WIDTHS = (1, 2, 4, 8, 16)
 """Widths of the bands in pixels. Each band contains all narrower bands."""
 _PLACES = np.searchsorted(WIDTHS, np.arange(WIDTHS[-1] + 1))
-"""Index in WIDTHS of the narrowest band that contains a pixel, for each distance of the pixel from a contour.
+"""Table with one entry for each distance from a contour, 0 to 16 pixels.
 
-A pixel at distance 3 is in the bands of widths 4, 8 and 16. The narrowest of them is WIDTHS[2], so _PLACES[3] is 2."""
+_PLACES[d] is an index in WIDTHS: that of the narrowest band with the pixels at distance d. For example, pixels at
+distance 3 are in the bands of widths 4, 8 and 16. The narrowest of these bands is WIDTHS[2], so _PLACES[3] is 2."""
 
 on_request = True
 reads = ("truth", "prediction")

@@ -5,8 +5,8 @@ A family of networks is a folder of this package, or a package of the user, with
 - `variants.py`: VARIANTS (network name → sizes) and WEIGHTS (checkpoint name → zoo.Weights).
   The module must not import torch.
   If a network has several checkpoints, the function `checkpoints(name)` returns their names.
-  The file of the first checkpoint may also contain other checkpoints. If so, the function `remaining(name, file)`
-  returns the names of the checkpoints that this file lacks.
+  The file of the first checkpoint may also contain some or all of the other checkpoints. In this case, define the
+  function `remaining(name, file)`. It returns the names of the checkpoints that are not in the file.
 - `network.py`: `load(name, files, device, precision)`, which returns the network, ready for inference.
   `files` have the order of `checkpoints(name)`.
 - `weights/`: the checkpoints that are shipped with the family; their `url` in WEIGHTS is empty.

@@ -119,7 +119,10 @@ def _things(drawn: np.random.Generator, occurring: Sequence[Thing]) -> list[Thin
 
 
 def _begun(key: str, number: int) -> tuple[np.random.Generator, tuple[int, int]]:
-    """Return the random generator of a scene, and its first result: the size (H, W) in pixels."""
+    """Return the random generator of a scene, and the size (H, W) of the scene in pixels.
+
+    The generator has already drawn the size.
+    """
     drawn = np.random.default_rng([zlib.crc32(key.encode()), number])
     return drawn, (int(drawn.integers(*HEIGHTS)), int(drawn.integers(*WIDTHS)))
 

@@ -68,7 +68,7 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _last_words() -> Iterator[None]:
-    """Start a helper process that prints the message LAST_WORDS if this process is killed during the block."""
+    """Print the message LAST_WORDS if this process is killed during the block. For this, start a helper process."""
     say = "import sys; sys.stdin.read(1) or sys.exit(sys.argv[1])"
     command = [sys.executable, "-IS", "-c", say, LAST_WORDS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as heir:  # out of reach of Ctrl-C

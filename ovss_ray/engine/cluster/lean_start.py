@@ -46,9 +46,11 @@ def lean() -> Iterator[None]:
 class Seldom:
     """Callback of Ray Data that makes it sum up the use of CPUs and memory less often.
 
-    Without the callback, Ray Data sums up once per block. With the callback, Ray Data sums up at the start of each step
-    of its loop. In a step that takes longer than PERIOD, Ray Data sums up again. Each step needs a new sum, since
-    Ray Data may have started workers at the end of the previous step. An old sum would count their CPUs as free.
+    Ray Data has a loop, and one step of the loop may handle many blocks. Without the callback, Ray Data sums up for
+    every block. With the callback, Ray Data sums up at the start of a step, and then at most once per PERIOD.
+
+    Each step needs a new sum, since Ray Data may have started workers at the end of the previous step. An old sum would
+    count the CPUs of these workers as free.
     """
 
     due = 0.0

@@ -18,7 +18,7 @@ from ovss_ray.pipeline.stage import StageConfig
 
 @dataclass(frozen=True)
 class Placed:
-    """A pool: workers that hold the same stages. Every "auto" in its config is replaced by a number for one cluster."""
+    """A pool of workers with the same stages. Numbers that suit the cluster replace every "auto" of the config."""
 
     stages: tuple[StageConfig, ...]
     least: int
@@ -74,7 +74,7 @@ class Placed:
 
 
 WRITING = 0.1
-"""Number of CPUs that one task that writes records occupies in Ray (its num_cpus)"""
+"""Value of Ray's option num_cpus for a task that writes records"""
 HEAP = 1e9
 """Approximate bytes of a worker's memory for libraries, a few images and intermediate results, but not for weights"""
 THREADS = 4.0
@@ -126,7 +126,7 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
     `weights`: bytes of the weights that one worker loads.
 
     - Light pool (no stage can use a GPU, and `cpus` is "auto"), cluster with fewer than 8 CPUs: one worker, 0.25 CPU.
-    - Light pool, cluster with 8 CPUs or more: up to one worker per four CPUs, each with one CPU.
+    - Light pool, cluster with 8 CPUs or more: at most one worker per four CPUs. Each worker has one CPU.
     - Other pools, cluster with GPUs: one worker per GPU. Several pools share each GPU in equal parts (see sharing.py).
     - Other pools, cluster without GPUs: one worker per remaining CPU, each with one thread. If the memory or the config
       allows only fewer workers, each worker gets up to four CPUs and threads.

@@ -6,7 +6,7 @@ is missing. Ray is imported inside functions, after the variables of BEFORE_IMPO
 
 | API of Ray | kind in Ray 2.60 | used in | consequence if a release lacks it |
 |---|---|---|---|
-| `ray._private.worker._global_node` | private | own_node | unneeded processes stay; Ray cleans up a failed start |
+| `ray._private.worker._global_node` | private | own_node | a run assumes that nodes may join its local cluster |
 | `Node.is_head` | private | own_head | a run assumes that nodes may join its local cluster |
 | status of the autoscaler | private | autoscaler | runs wait for nodes only with --wait-for |
 | `Node.start_log_monitor`, `start_api_server`, `start_monitor` | private | lean_start | unneeded processes run |

@@ -51,9 +51,11 @@ def need(pool: Pool, cpus: float, gpus: float) -> Need:
 def _parts(pools: Sequence[Pool]) -> Iterator[float]:
     """Yield the values to try for the GPUs of a worker with `gpus: auto`, as fractions of one GPU.
 
-    The first value is an equal part of a whole GPU for each pool with `gpus: auto`. The caller tries the second value
-    if the first leaves a pool without workers. The second value leaves room for other pools whose config sets a
-    fraction of a GPU: it is an equal part of the rest of the GPU.
+    The first value is 1 / n, if n pools have `gpus: auto`. If the first value leaves a pool without workers, the caller
+    tries the second value. The second value is (1 − s) / n. Here, s is the sum of the fractions of a GPU that the
+    config sets for other pools. If the second value is not positive, only the first value is yielded.
+
+    For example, two pools have `gpus: auto`, and a third pool has `gpus: 0.4`. Then the values are 0.5 and 0.3.
     """
     automatic = sum(pool.gpus == "auto" for pool in pools) or 1
     yield _floor(1 / automatic)

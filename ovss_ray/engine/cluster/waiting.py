@@ -60,7 +60,8 @@ def for_pools(
 
     If the cluster has no autoscaler, wait up to `least` seconds until nodes join by themselves.
 
-    If the cluster has an autoscaler, request nodes from it, and wait up to max(`least`, `patience`) seconds. With an
+    If the cluster has an autoscaler, request nodes from the autoscaler. Nodes may take minutes to start, so the config
+    sets a second time limit, `patience`. Wait up to `least` or `patience` seconds, whichever is longer. With an
     autoscaler, a cluster without GPUs is also too small if a large network could use a GPU.
 
     Raises OvssError if the cluster is still too small after the wait. `weights`: bytes of the weights of one worker.
@@ -116,7 +117,7 @@ def _goal(pools: Sequence[Pool], size: Size, weights: float, slow: bool) -> list
     - If the cluster has GPUs, no node is added.
     - If the cluster has no GPU, and `slow` is True, GPU_NODE is added.
     - If the cluster has no GPU, and a pool must have a GPU, GPU_NODE is added.
-    - In all other cases, CPU_NODE is added. In pools that can use a GPU, `cpus: auto` then means one CPU per worker.
+    - In all other cases, CPU_NODE is added. If a pool can use a GPU, its `cpus: auto` is replaced by `cpus: 1`.
     """
     if size.gpus or slow or any(placement.uses_gpu(pool, size) for pool in pools):
         imagined = size if size.gpus else replace(size, nodes=(*size.nodes, GPU_NODE))

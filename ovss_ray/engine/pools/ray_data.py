@@ -55,9 +55,9 @@ def receipts(
 
 
 def _map(images: Dataset, pool: Placed, rows: int, workers: tuple[int, int], arguments: Mapping[str, Any]) -> Dataset:
-    """Return the dataset that results when a pool of workers runs its stages on the rows.
+    """Return the dataset that a pool of workers computes from the images.
 
-    `rows`: number of images with which a worker is called. `workers`: initial and maximum number of workers.
+    `rows`: number of images that a worker receives per call. `workers`: initial and maximum number of workers.
 
     Ray Data restarts a dead worker with the same batch any number of times. The run's ledger (engine/ledger.py) sets a
     limit: it decides which images to skip, and stops the run after too many deaths.

@@ -93,9 +93,9 @@ class Worker:
     def _begin_together(self, names: list[str]) -> bool | None:
         """Register the images of several batches in the ledger, with one message for all batches.
 
-        Return True if the images may run in batches. Return False if a worker has died while processing one of these
-        images. If there is only one batch, register nothing and return None. If a stage of the pool can use a GPU,
-        register nothing and return None.
+        If there is only one batch, register nothing and return None. Do the same if a stage of the pool can use a GPU.
+        The caller then registers each batch separately. In all other cases, register the images. Return False if a
+        worker has died while processing one of these images, else True.
         """
         if len(names) <= self.pool.batch or not self.pool.light:
             return None
@@ -104,7 +104,8 @@ class Worker:
     def _settled(self, batch: Batch, good: bool, again: bool = False) -> Batch:
         """Run the stages on a batch. If a worker died while processing one of the images, process them one by one.
 
-        `good`: True if at least one image of the previous batch has no error; this is reported to the ledger.
+        `good`: True if this call of the worker had an earlier batch, and an image of that batch has no error. The
+        ledger then counts consecutive deaths from 0 again.
         `again`: True if the ledger already has these images, since the whole block was registered.
         """
         names = execution.names(batch)

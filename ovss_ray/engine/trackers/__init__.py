@@ -193,9 +193,10 @@ class Tracking(Relay):
 def tracked(folder: RunFolder, progress: Progress, choices: Sequence[Choice], work: Callable[..., Report]) -> Report:
     """Evaluate a run with the function `work`, and return the report. Send values and report to the trackers.
 
-    Without trackers, the call is `work(progress)`. With trackers, the call is `work(listener, conclude)`. The listener
-    sends provisional values to the trackers. `work` must call `conclude(report)` before it releases the run folder.
-    This call sends the report to the trackers, and returns the report with the trackers' faults.
+    Without trackers, `work(progress)` is called. With trackers, `work(listener, conclude)` is called. `listener`
+    replaces `progress`, and also sends provisional values to the trackers. `conclude` is a function: `conclude(report)`
+    sends the report to the trackers, and returns the report with the trackers' faults. `work` must call `conclude`
+    before `work` releases the run folder.
     """
     if not choices:
         return work(progress)

@@ -155,9 +155,10 @@ class CaptionIndex:
 
 
 def distinct(vectors: np.ndarray, threshold: float) -> list[int]:
-    """Return the indices of embeddings (n, D) without near duplicates, in order.
+    """Return the indices of the embeddings (n, D) that remain after near duplicates are removed, in order.
 
-    Two embeddings with a cosine above `threshold` are linked; each connected component keeps its first member.
+    Two embeddings are linked if their cosine is above `threshold`. Linked embeddings form groups. If A is linked to B,
+    and B to C, the three are one group. Only the first embedding of each group remains.
     """
     from scipy.sparse import csgraph  # takes tenths of a second to import
 

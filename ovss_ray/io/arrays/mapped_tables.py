@@ -93,7 +93,7 @@ def filled(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def places(ids: pa.ChunkedArray, among: pa.ChunkedArray) -> np.ndarray:
-    """Return the row number in `among` of each of n ids, (n,) int64; −1 for an id that `among` lacks."""
+    """Return the row number of each id in the column `among`, (n,) int64 for n ids; −1 if `among` lacks the id."""
     if ids.equals(among):
         return np.arange(len(ids))
     return pc.fill_null(pc.index_in(ids, among), -1).to_numpy().astype(np.int64)

@@ -1,4 +1,7 @@
-"""Addresses of files: paths and URIs, their texts for messages, and a guard against passwords in them."""
+"""Functions for addresses of files. An address is a path or a URI.
+
+Messages show an address without passwords. A URI that contains a password or a key is refused.
+"""
 
 import re
 from pathlib import Path
@@ -66,7 +69,7 @@ ADVICE = {
 
 
 def local(uri: str | Path) -> str | None:
-    """Return the absolute path of a local address, a path or file://; None for another URI."""
+    """Return the absolute path of a local file; None if the address is a URI other than file://."""
     text = str(uri)
     if text.startswith("file://"):
         return str(Path("/", text.removeprefix("file://").partition("/")[2]))

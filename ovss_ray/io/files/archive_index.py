@@ -153,7 +153,7 @@ def _members(archive: str) -> Iterator[tuple[str, str]]:
     """Yield the path and the place (see Member.place) of each file.
 
     For a file that cannot be read, yield the reason instead of the place, such as "it is encrypted". For a hard link,
-    yield "same as" and the path of the file to which it leads.
+    yield a text such as "same as images/1.png" instead of the place. The link leads to this path.
     """
     listed = _of_zip if archive.lower().endswith(".zip") else _of_tar
     try:

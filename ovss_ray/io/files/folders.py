@@ -59,9 +59,10 @@ class Trail:
     """Folders from the start of a recursive search down to the current one, to detect links to a parent folder."""
 
     reals: tuple[str, ...]
-    """real paths of folders. The last folder is the current one. The others contain the links that were followed.
+    """real paths of folders. The last folder is the current one.
 
-    For remote folders, the tuple is empty.
+    Before it, there is one folder for each link that the search has followed: the folder in which this link lies. For
+    remote folders, the tuple is empty.
     """
 
     @classmethod

@@ -37,7 +37,7 @@ OPTIONS = {"http": {"simple_links": False}, "https": {"simple_links": False}}
 ATTEMPTS = 4
 """Number of times that a read is attempted. The libraries of object stores repeat requests themselves, too."""
 SILENCE = 60.0
-"""Seconds without a byte after which a download fails."""
+"""Maximum number of seconds that a download waits for more data. Then the download fails."""
 PAGE = 1000
 """Number of entries of a listing that are fetched at once."""
 _LIBRARIES = (

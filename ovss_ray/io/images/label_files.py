@@ -31,7 +31,7 @@ class LabelFile:
     data: bytes
     name: str
     page: tiff_tags.Tags | None
-    """tags of a TIFF; None for other formats"""
+    """tags of the only page of a TIFF; None for other formats"""
     bits: int
     """bits per channel"""
     grey: bool
@@ -159,8 +159,9 @@ def _refuse_depth(file: LabelFile) -> NoReturn:
     if file.picture.format == "PPM":
         depth = f"a maximum sample of {plain_formats.greatest(file.picture, file.data)}"
     raise OvssError(
-        f"{file.name}: found {depth}, expected 8 bits per channel (0 to 255) for colours and alpha. If the pixels are "
-        "colours, save them with 8 bits per channel. If the pixels are labels, save a grey PNG of 8 or 16 bits"
+        f"{file.name}: found {depth}. Colours and alpha must have 8 bits per channel (0 to 255). If the pixels are "
+        "colours, save them with 8 bits per channel. If the pixels are labels, save a grey PNG of 8 or 16 bits without "
+        "alpha"
     )
 
 
@@ -247,7 +248,8 @@ def _indices(samples: np.ndarray, name: str) -> np.ndarray:
     if samples.shape[2] > 1 and (samples != samples[..., :1]).any():
         raise OvssError(
             f"{name}: a label map has one whole number per pixel, but this file is RGB with unequal channels. "
-            "Colour-coded labels need a table of their colours: `encoding: rgb` in the YAML of a folder benchmark"
+            "If each colour stands for a class, set `encoding: rgb` in the YAML of a folder benchmark, and list the "
+            "colour of each class there under `colours`"
         )
     if (
         labels.dtype.kind == "u"

@@ -137,9 +137,9 @@ def _pages(data: bytes) -> list[Tags]:
 
 
 def _page(data: bytes, place: int, order: str, big: bool) -> tuple[Tags, int]:
-    """Return the WANTED tags of the page at the offset `place`, and the offset of the next page.
+    """Return tags of the page at the offset `place`, and the offset of the next page.
 
-    If there is no next page, its offset is 0.
+    Only the tags that are listed in the constant WANTED are returned. If there is no next page, its offset is 0.
     """
     counter, offset, room = ("Q", "Q", 8) if big else ("H", "I", 4)
     (entries,) = struct.unpack_from(order + counter, data, place)

@@ -66,8 +66,8 @@ def prompts(vocabulary: Vocabulary, naming: Naming) -> list[tuple[str, ...]]:
 def _owners(classes: list[list[str]]) -> dict[str, int]:
     """Return for each name the index of the class to which it is assigned.
 
-    Bipartite matching gives as many classes as possible a name of their own. Each remaining name is assigned to the
-    first class that has this name.
+    First, bipartite matching assigns at most one name to each class. As many classes as possible get a name. Then
+    each remaining name is assigned to the first class that has this name.
     """
     owners: dict[str, int] = {}
 

@@ -129,7 +129,7 @@ class Scoring(BaseModel):
         if wrong or not templates:
             raise ValueError(
                 "templates: expected at least one template, each with exactly one {} where the word is inserted. "
-                f"Wrong templates: {wrong or 'none is set'}"
+                f"Found {wrong or 'an empty list'}"
             )
         return templates
 

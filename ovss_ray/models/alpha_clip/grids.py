@@ -135,9 +135,10 @@ def patch_scores(
     the patches, as in `grid_boxes`. `masks` has a mask (h, w) bool inside each box, and a patch covers the pixels of
     its mask. Without `masks`, a patch covers all pixels of its box.
 
-    Initially, all scores are 0. Patch after patch, the scores of the patch's word are set to the patch's value at the
-    covered pixels. So a later patch with the same word overwrites the values of earlier patches. Then all scores at a
-    pixel are divided by the number of patches, with any word, that cover the pixel.
+    Initially, all scores are 0. The patches are processed in order. Let k be the index of a patch's word. At each pixel
+    that the patch covers, score k is set to the value of the patch. So a later patch with the same word overwrites the
+    values of earlier patches. Then all scores at a pixel are divided by the number of patches, with any word, that
+    cover the pixel.
     """
     scores, covering = torch.zeros(shape), torch.zeros(shape[1:])
     for number, (x, y, width, height) in enumerate(patches.tolist()):
