@@ -36,5 +36,6 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, service: Service) -> Iterator[Page]:
+    service.toy.asked.clear()
     with visiting(browser, service.address) as one:
         yield one
