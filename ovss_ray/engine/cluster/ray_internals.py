@@ -124,7 +124,7 @@ def own_node() -> Any:
     try:
         return ray._private.worker._global_node
     except AttributeError:
-        report_missing("ray._private.worker._global_node", "Processes that are not needed run idle")
+        report_missing("ray._private.worker._global_node", "A run assumes that nodes may join")
         return None
 
 
