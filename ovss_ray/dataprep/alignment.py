@@ -7,7 +7,7 @@ labels fit best without a change. A fault is reported if an alternative fits cle
 - fit: (agreement at one shift − mean agreement at other shifts) / standard deviation of the agreement at other shifts
 - alternative: labels after a transformation, such as a flip, that would undo a common error
 - gain: fit of an alternative minus fit of the unchanged labels
-- letters in shapes: n images, h w pixels of a reduced image, d shifts along each axis
+- dimensions: n images, h w pixels of a reduced image, d shifts along each axis
 """
 
 from collections.abc import Iterator, Sequence
