@@ -2,14 +2,16 @@
 
     python tests/sample_prose.py --seed 3bd64e23
 
-prints 40 docstrings and 20 error messages, each with its file and line. The seed is a hexadecimal number, such as the
-beginning of a commit; the same seed draws the same texts.
+prints 40 docstrings and 20 error messages, each with its file and line. A docstring follows the signature of its
+function or the assignment of its variable, as in an editor. The seed is a hexadecimal number, such as the beginning of
+a commit. The same seed draws the same texts.
 """
 
 import argparse
 import ast
 import random
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ovss_ray"
 DOCSTRINGS, MESSAGES = 40, 20
+LONGEST_BEGINNING = 400
+"""Characters of a signature or assignment that are printed."""
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -30,10 +34,14 @@ class Text(NamedTuple):
     name: str
     """Name of the module, class, function, constant or field; of the exception for a message."""
     text: str
+    code: str = ""
+    """Signature of the function, beginning of the class, or assignment; empty for a module or a message."""
 
     def __str__(self) -> str:
-        lines = self.text.strip().splitlines()
-        return "\n    ".join([f"{self.path.relative_to(ROOT)}:{self.line} {self.name}", *map(str.strip, lines)])
+        lines = [line.strip() for line in self.text.strip().splitlines()]
+        if self.code:
+            lines.insert(0, f"| {self.code}")
+        return "\n    ".join([f"{self.path.relative_to(ROOT)}:{self.line} {self.name}", *lines])
 
 
 @cache
@@ -48,11 +56,11 @@ def docstrings(path: Path) -> Iterator[Text]:
         if isinstance(node, Documented):
             text = ast.get_docstring(node)
             if text is not None:
-                yield Text(path, node.body[0].lineno, getattr(node, "name", path.stem), text)
+                yield Text(path, node.body[0].lineno, getattr(node, "name", path.stem), text, _beginning(node))
             for before, after in zip(node.body, node.body[1:], strict=False):
                 text = _string(after.value) if isinstance(after, ast.Expr) else None
                 if text is not None and isinstance(before, ast.Assign | ast.AnnAssign):
-                    yield Text(path, after.lineno, _assigned(before), text)
+                    yield Text(path, after.lineno, _assigned(before), text, _beginning(before))
 
 
 def messages(path: Path) -> Iterator[Text]:
@@ -85,6 +93,15 @@ def _string(node: ast.expr) -> str | None:
 def _is_sentence(text: str) -> bool:
     """Return whether a text has at least three words besides its placeholders; shorter ones are parts of messages."""
     return len(re.sub(r"\{[^{}]*\}", " ", text).split()) >= 3
+
+
+def _beginning(node: Documented | ast.Assign | ast.AnnAssign) -> str:
+    """Return the signature of a function, the first line of a class or assignment; empty for a module."""
+    if isinstance(node, ast.Module):
+        return ""
+    lines = ast.unparse(node).splitlines()
+    decorators = 0 if isinstance(node, ast.Assign | ast.AnnAssign) else len(node.decorator_list)
+    return textwrap.shorten(" ".join(lines[: decorators + 1]), LONGEST_BEGINNING, placeholder=" …")
 
 
 def _assigned(node: ast.Assign | ast.AnnAssign) -> str:

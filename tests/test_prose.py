@@ -98,3 +98,11 @@ def test_a_sample_has_forty_docstrings_and_twenty_messages_and_repeats_itself() 
     assert len(re.findall(r"(?m)^\d+\. ovss_ray/\S+\.py:\d+ ", first)) == 60
     assert sample(7) == first
     assert sample(8) != first
+
+
+def test_a_docstring_follows_its_signature_or_assignment(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        'LIMIT: int = 3\n"""Most images."""\n\n@cache\ndef area(mask: Mask) -> int:\n    """Return it."""\n'
+    )
+    assert [text.code for text in docstrings(path)] == ["LIMIT: int = 3", "@cache def area(mask: Mask) -> int:"]
