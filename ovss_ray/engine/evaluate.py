@@ -29,7 +29,7 @@ from ovss_ray.structures.columns import MANIFEST
 PARTS = 256
 """Maximum number of images in one file of records."""
 ROUNDS = 3
-"""Number of consecutive rounds (attempts at the remaining images) without a finished image, after which a run fails."""
+"""Number of rounds in a row without a finished image that make a run fail. A round attempts all remaining images."""
 
 
 def run(plan: RunPlan, progress: Progress, conclude: Callable[[Report], Report] = lambda built: built) -> Report:
@@ -110,7 +110,7 @@ def _finish(
 
     A second round is needed only if workers or nodes are lost. The numbers of images, dead workers and restarted images
     are written into `entry`, this command's entry in the run's history. Raises OvssError if ROUNDS consecutive rounds
-    finish no image. Without restarts by Ray, the ledger stops the run after max_deaths + 1 deaths in a row.
+    finish no image. If Ray does not restart dead workers, the run fails instead after max_deaths + 1 deaths in a row.
     """
     config = plan.config
     watch = Watch(len(_todo(plan, settled)), config.max_deaths, config.deadline, lease)

@@ -39,8 +39,9 @@ def _main_thread() -> bool:
 
 @contextmanager
 def ends_process() -> Iterator[None]:
-    """Declare that an interrupt in the block ends this process, through `leave`. SIGTERM then acts like Ctrl-C.
+    """Declare that an interrupt in the block will end this process. In the block, SIGTERM acts like Ctrl-C.
 
+    The caller must catch the KeyboardInterrupt that leaves the block, and pass this exception to the function `leave`.
     Outside the main thread, or if the program has its own handler for SIGTERM, the block has no effect.
     """
     _Process.terminated = False  # of an earlier block
@@ -57,21 +58,24 @@ def ends_process() -> Iterator[None]:
 
 
 def left_connected() -> bool:
-    """Return True if an interrupt is ending this process: the caller must then leave its connection to Ray open.
+    """Return True if an interrupt is ending this process. The caller must then leave its connection to Ray open.
 
-    Only a call in an `except` or `finally` block can notice the interrupt. After a call has returned True, all later
-    calls also return True. An open connection lets `leave` exit without Ray's clean-up. The clean-up ends the raylet of
-    this machine. A thread that still uses Ray then ends this process with status 1, which is wrong for an interrupt.
+    Call this function in an `except` or `finally` block. Elsewhere, the function cannot notice an interrupt. After a
+    call has returned True, all later calls also return True.
+
+    Closing the connection may end the raylet of this machine. A thread that still uses Ray would then end this process
+    with status 1, the wrong status for an interrupt.
     """
     _Process.connected |= _Process.ends and isinstance(sys.exception(), KeyboardInterrupt)
     return _Process.connected
 
 
 def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
-    """Print that the command was interrupted, with `advice`. Return the exit status: 130 for Ctrl-C, 143 for SIGTERM.
+    """Print that the command was interrupted, and print `advice`. Return the exit status, or exit with this status.
 
-    If the connection to Ray was left open, exit at once. Ray then ends the workers. If this process started the
-    cluster, the cluster ends, too.
+    The exit status is 130 for Ctrl-C and 143 for SIGTERM. If the connection to Ray was left open, the function exits at
+    once, and Ray ends the workers. If this process started the cluster, the cluster ends, too. If the connection was
+    not left open, the function returns the exit status.
     """
     terminated = _Process.terminated or isinstance(interrupt, Terminated)
     status = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
@@ -89,12 +93,14 @@ def leave(interrupt: KeyboardInterrupt, advice: str) -> int:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Delay an interrupt (Ctrl-C, or SIGTERM in a command) until the end of the block. A second interrupt acts at once.
+    """Delay an interrupt until the end of the block. A second interrupt by the same signal acts at once.
+
+    Ctrl-C counts as an interrupt. In a `with` block of `ends_process`, SIGTERM counts as an interrupt, too. A signal is
+    not delayed if the program has its own handler for this signal. Outside the main thread, no signal is delayed.
 
     Use this for blocks of a few seconds in which an interrupt would be lost or do harm. For example, Python ignores an
     exception inside a callback of an import ("Exception ignored in"). An interrupted ray.init may leave a lock of
     `logging` locked. At the end of the block, the previous handlers are restored, even if ray.init has replaced them.
-    Nothing is delayed outside the main thread, or if the program has its own handler for a signal.
     """
     ours = (signal.default_int_handler, _terminate)
     before = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) in ours}

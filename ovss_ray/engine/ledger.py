@@ -52,7 +52,7 @@ class Status:
     named: int = 0
     """number of names whose text embeddings have been computed so far (embeddings are computed before any image)"""
     names: int = 0
-    """number of names to embed; 0: none, or all are done"""
+    """number of names to embed; 0 if there are no names to embed, or if all names are embedded"""
 
 
 @dataclass
@@ -115,9 +115,9 @@ class Ledger:
         `alone`: True if an earlier call has registered these images as part of a larger group. In this case, the images
         do not count as restarted. `good`: True if at least one of the finished images has no error.
 
-        Return the reason why the run should stop ("" if it should continue), and image → verdict. An image has a
-        verdict if a worker died while processing the image. A verdict is the reason to skip the image; "" means that
-        the worker should process the image alone.
+        Return two values. The first value is the reason why the run should stop, or "" if the run should continue. The
+        second value is image → verdict, only for images during whose processing a worker has died. If the verdict is
+        "", the worker should process the image separately. Any other verdict is the reason to skip the image.
         """
         notes = self._of(worker)
         notes.images = tuple(images)
@@ -144,7 +144,10 @@ class Ledger:
         self._tick()
 
     def bury(self, worker: str, evidence: str) -> None:
-        """Register that a worker has died and is not restarted. `evidence`: faulthandler's trace of it, or ""."""
+        """Register that a worker has died and is not restarted.
+
+        `evidence`: trace that faulthandler wrote when the worker died, or "" if there is no trace.
+        """
         if dead := self.workers.pop(worker, None):
             self._died(dead, evidence)
         self._tick()

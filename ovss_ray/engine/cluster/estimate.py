@@ -78,8 +78,8 @@ class Estimate:
     weights: int
     """bytes of the weights of all stages of the run
 
-    Workers of a pool without a stage for GPUs are assumed to load no weights. All other workers are assumed to load the
-    weights of all stages, including the stages of other pools.
+    If no stage of a pool can use a GPU, the pool's workers are assumed to load no weights. Each worker of any other
+    pool is assumed to load the weights of all stages of the run.
     """
     left: int
     """number of images without a record"""
@@ -101,10 +101,10 @@ class Estimate:
         return None if self.probed is None else sum(self.probed.bytes.get(name, 0.0) for name in step.columns)
 
     def store(self) -> float | None:
-        """Return the bytes of object store that are needed to keep all workers busy; None: not measured.
+        """Return the bytes of object store that are needed to keep all workers busy; None without a probe.
 
-        Each worker has IN_FLIGHT blocks that wait for it or are in progress, and one block of results. The command
-        also prepares arrays, such as text embeddings. Each node holds a copy of these arrays.
+        Each worker needs space for IN_FLIGHT blocks of images and one block of results. Each node needs space for the
+        arrays that are prepared before the first image, such as text embeddings.
         """
         if self.probed is None:
             return None
@@ -120,10 +120,11 @@ class Estimate:
         return self.size.store
 
     def limits(self) -> dict[str, float]:
-        """Return part of the cluster → the maximum images per second that this part can process; {} without a probe.
+        """Return the maximum images per second of each part of the cluster; {} without a probe.
 
-        The parts are the workers of each pool, the GPUs, the CPUs, and the driver process. All pools with GPUs share
-        the GPUs, and all other pools share the CPUs. The driver process needs DRIVER seconds per block.
+        The keys are the names of the parts: the workers of each pool, the GPUs, the CPUs, and the driver process. All
+        pools with GPUs share the GPUs, and all other pools share the CPUs. The driver process needs DRIVER seconds per
+        block.
         """
         if self.probed is None:
             return {}
@@ -141,17 +142,20 @@ class Estimate:
         return sized([step.pool for step in self.steps], self.left, photograph, self.size.store)
 
     def rate(self) -> tuple[float, str] | None:
-        """Return the images per second, and the part of the cluster that limits them; None without a probe."""
+        """Return (images per second, name of the slowest part of the cluster); None without a probe."""
         limits = self.limits()
         return min((rate, name) for name, rate in limits.items()) if limits else None
 
     def batches(self) -> float | None:
-        """Return the batches per second of all pools together."""
+        """Return the batches per second of all pools together; None without a probe."""
         rate = self.rate()
         return None if rate is None else rate[0] * sum(1 / step.pool.batch for step in self.steps)
 
     def seconds(self) -> float | None:
-        """Return the duration of the run in seconds: the start, then the remaining images; None without a probe."""
+        """Return the expected duration of the run in seconds; None without a probe.
+
+        The duration is the time to build all stages, plus the time for the images without a record.
+        """
         rate = self.rate()
         return self.probed.start + self.left / rate[0] if self.probed and rate else None
 
@@ -188,7 +192,11 @@ def placed(plan: RunPlan, size: Size) -> list[Placed]:
 
 
 def this_machine(gpus: int) -> Size:
-    """Return this machine as a cluster of one node, with the memory that Ray would give workers and object store."""
+    """Return this machine as a cluster of one node with `gpus` GPUs.
+
+    The object store gets STORE_SHARE of this machine's memory, as in Ray. The workers get the memory that is available
+    now, minus the object store.
+    """
     memory = psutil.virtual_memory()
     store = STORE_SHARE * memory.total
     return Size((Node(os.cpu_count() or 1, gpus, max(0.0, memory.available - store), {STORE: store}),))

@@ -1,4 +1,4 @@
-"""Reduction of Ray's overhead: a local cluster runs fewer processes, and Ray Data sums up its resource use less often.
+"""Reduction of Ray's overhead: a local cluster runs fewer processes, and Ray Data counts used resources less often.
 
 This module uses Ray's private API, as listed in ray_internals.py.
 """
@@ -13,11 +13,15 @@ from typing import Any
 from ovss_ray.engine.cluster import ray_internals
 
 IDLE = ("start_log_monitor", "start_api_server", "start_monitor")
-"""Names of methods of Ray's class Node. They start processes that no run needs: log monitor, dashboard, autoscaler.
+"""Names of methods of Ray's class Node. Each of these methods starts a process that no run needs.
 
-The processes take 3 CPU seconds to start, and ray.init waits for the dashboard."""
+The processes are the log monitor, the dashboard and the autoscaler. Their start takes 3 CPU seconds, and ray.init waits
+for the dashboard."""
 LEAN = {("ray._private.node", "Node"): IDLE, ("ray._private", "utils"): ("get_dashboard_dependency_error",)}
-"""(module, object) → names of the object's functions. `lean` replaces each by a function that does nothing."""
+"""(module, object) → names of the object's functions. `lean` replaces each of these functions during its block.
+
+The replacements start no process. The replacement of get_dashboard_dependency_error returns an ImportError, as if the
+dashboard were not installed."""
 PERIOD = 0.1
 """Seconds: minimum time between two sums of resource use in one step of Ray Data's loop (see Seldom)"""
 
@@ -57,7 +61,10 @@ class Seldom:
     """time of the next sum, in seconds of the monotonic clock"""
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Replace Ray Data's method that sums up the use of CPUs and memory."""
+        """Replace Ray Data's method `update_usages`, which sums up the use of CPUs and memory.
+
+        The new method calls the old method only if a sum is due. If this Ray release lacks the method, log a warning.
+        """
         manager = getattr(executor, "_resource_manager", None)
         if not (update := getattr(manager, "update_usages", None)):
             ray_internals.report_missing("ResourceManager.update_usages", "The driver process needs more CPU per block")

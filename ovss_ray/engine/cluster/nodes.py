@@ -116,11 +116,14 @@ class Room:
 
 
 def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]) -> list[list[int]]:
-    """Place workers of several kinds in turn, one of each kind, until no further worker fits.
+    """Place workers of several kinds on nodes, in turn one worker of each kind. Return one list per kind.
 
-    The free resources in `rooms` shrink by the resources of each placed worker. `limits`: maximum number of workers per
-    kind. Returns one list per kind, with the index of each worker's node. Workers without a GPU are placed on nodes
-    without GPUs if possible, as Ray does.
+    Each list contains one index per placed worker. The index is the position of the worker's node in `rooms`. The
+    free resources of this node are reduced by the resources of the worker.
+
+    `limits`: maximum number of workers of each kind. A kind is complete if it has reached its limit, or if none of its
+    workers fits any more. The other kinds continue. Workers without a GPU are placed on nodes without GPUs if possible,
+    as Ray does.
     """
     order = [sorted(range(len(rooms)), key=lambda i: bool(rooms[i].gpus) and not need.gpus) for need in needs]
     at, placed = [0] * len(needs), [[] for _ in needs]  # type: tuple[list[int], list[list[int]]]
@@ -139,7 +142,11 @@ def packed(needs: Sequence[Need], limits: Sequence[float], rooms: Sequence[Room]
 
 
 def matches(labels: Mapping[str, str], name: str, selector: str) -> bool:
-    """Return whether a node's labels match a label selector of Ray: `a`, `!a`, `in(a, b)` or `!in(a, b)`."""
+    """Return whether the value of the label `name` matches `selector`. `labels`: all labels of a node.
+
+    A selector has Ray's syntax: `a`, `!a`, `in(a, b)` or `!in(a, b)`. If the node lacks the label, only selectors with
+    "!" match.
+    """
     negated, text = selector.startswith("!"), selector.removeprefix("!")
     several = re.fullmatch(r"in\((.*)\)", text)
     values = [value.strip() for value in several[1].split(",")] if several else [text]

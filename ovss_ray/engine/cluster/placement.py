@@ -44,7 +44,7 @@ class Placed:
         return Need(self.cpus, self.gpus, self.resources, self.labels)
 
     def options(self) -> dict[str, Any]:
-        """Return Ray's options for a worker: num_cpus, and num_gpus, resources and label_selector if they are set."""
+        """Return Ray's options for a worker. All options except num_cpus are left out if they are zero or empty."""
         optional = {"num_gpus": self.gpus, "resources": dict(self.resources), "label_selector": dict(self.labels)}
         return {"num_cpus": self.cpus, **{name: value for name, value in optional.items() if value}}
 
@@ -125,15 +125,15 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
     `weights`: bytes of the weights that one worker loads.
 
-    - Light pool (no stage can use a GPU, and `cpus` is "auto"), cluster with fewer than 8 CPUs: one worker, 0.25 CPU.
-    - Light pool, cluster with 8 CPUs or more: at most one worker per four CPUs. Each worker has one CPU.
-    - Other pools, cluster with GPUs: one worker per GPU. Several pools share each GPU in equal parts (see sharing.py).
-    - Other pools, cluster without GPUs: one worker per remaining CPU, each with one thread. If the memory or the config
-      allows only fewer workers, each worker gets up to four CPUs and threads.
-    - Tasks that write records: the pools leave 0.25 CPU free for these tasks.
+    - Light pools (see is_light): On a cluster with fewer than 8 CPUs, a pool has one worker with 0.25 CPU. On a larger
+      cluster, a pool has at most one worker per four CPUs. Each worker then has one CPU.
+    - Pools that use GPUs (see uses_gpu): A pool has one worker per GPU. Several pools share each GPU in equal parts.
+    - All other pools: A pool gets an equal part of the remaining CPUs. For each of these CPUs, the pool has a worker
+      with one thread. If the memory or the config allows only fewer workers, a worker gets up to four CPUs and threads.
+    - The pools leave 0.25 CPU free for tasks that write records.
 
-    If nodes may join the cluster, the maximum number of workers may be higher than fits now. Ray adds workers when
-    nodes join.
+    If nodes may join the cluster, `most` may exceed the number of workers that fit on the present nodes. When nodes
+    join, Ray adds workers.
     """
     computing = [pool for pool in pools if not is_light(pool)]
     fixed = sum(pool.cpus * _workers(pool, 1)[0] for pool in computing if pool.cpus != "auto")
@@ -153,17 +153,18 @@ def place(pools: Sequence[Pool], size: Size, weights: float = 0) -> list[Placed]
 
 
 def workers_in_memory(pools: Sequence[Pool], size: Size, weights: float) -> float:
-    """Return the number of workers per pool that fit the memory of all nodes.
+    """Return the number of workers per pool for which the memory of all nodes together is enough.
 
-    Each pool gets an equal part of the memory, except light pools. `weights`: bytes of the weights of one worker.
+    Light pools are ignored. All other pools get equal parts of the memory. `weights`: bytes of one worker's weights.
     """
     return size.memory / max(1, sum(not is_light(pool) for pool in pools)) / (HEAP + weights)
 
 
 def weights_of(sources: Iterable[Sequence[Path]]) -> int:
-    """Return the bytes of the weights of all stages. A worker is assumed to load them all, except in light pools.
+    """Return the bytes of the weights of all stages together.
 
-    `sources`: the files of each stage, as in RunPlan. Stages with more than NETWORK_FILES files are left out.
+    Each worker is assumed to load all of these weights, unless its pool is light. `sources`: the files of each stage,
+    as in RunPlan. Stages with more than NETWORK_FILES files are left out.
     """
     return sum(
         file.stat().st_size for stage_files in sources if len(stage_files) <= NETWORK_FILES for file in stage_files
@@ -203,9 +204,9 @@ def unmet(pools: Sequence[Placed], size: Size) -> str:
 
 
 def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
-    """Return a warning if a GPU method is placed on CPUs although nodes may still join the cluster, else "".
+    """Return a warning if a stage is slow because its pool has no GPU, and nodes may join the cluster; else "".
 
-    There is no warning for networks whose weights have fewer than HEAVY bytes: they are also fast without a GPU.
+    A stage counts as slow if it can use a GPU and `weights` is at least HEAVY. `weights`: bytes of a worker's weights.
     """
     slow = [stage.use for pool in pools if not pool.gpus for stage in pool.stages if stage.kind().gpu]
     if not (size.grows and slow and weights >= HEAVY):
@@ -218,9 +219,9 @@ def on_cpus(pools: Sequence[Placed], size: Size, weights: float) -> str:
 
 
 def bf16_on_cpus(pools: Sequence[Placed]) -> str:
-    """Return a warning if a stage computes in bfloat16 on CPUs, but this machine's CPU has no bfloat16 instructions.
+    """Return a warning if a stage computes in bfloat16 on a CPU without instructions for bfloat16, else "".
 
-    Otherwise return "". Only this machine is checked, although other nodes may have other CPUs.
+    Only the CPU of this machine is checked, although other nodes may have other CPUs.
     """
     stages = [
         stage.use for pool in pools if not pool.gpus for stage in pool.stages

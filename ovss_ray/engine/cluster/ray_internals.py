@@ -89,8 +89,8 @@ BEFORE_IMPORT = {
 LOCAL_BEFORE_IMPORT = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """Environment variables that are set in addition to BEFORE_IMPORT for a local cluster: name → value.
 
-The variables matter if `uv run` started this program. By default, Ray then sends an archive of the current folder, with
-all data, to the workers. Ray also starts each worker with `uv run`. Both are switched off."""
+The variables matter only if `uv run` started this program. Without the variables, Ray would send an archive of the
+current folder, with all data, to the workers. Ray would also start each worker with `uv run`."""
 TRIES = ("RAY_gcs_server_port_wait_time_s", "3")
 """Name and value of the environment variable that limits Ray's attempts to connect. Ray's default is 20 attempts."""
 DAEMONS = ("gcs_server", "raylet")
@@ -198,7 +198,10 @@ def address_file() -> Path:
 
 
 def _set(context: "DataContext", path: str, value: object) -> None:
-    """Set a field of Ray Data's DataContext, if it exists. `path`: "issue_detectors_config.detectors", for example."""
+    """Set a field of Ray Data's DataContext. If this Ray release lacks the field, log a warning instead.
+
+    `path`: name of the field, such as "enable_progress_bars" or "issue_detectors_config.detectors".
+    """
     owner, _, field = path.rpartition(".")
     try:
         holder = attrgetter(owner)(context) if owner else context
@@ -209,10 +212,11 @@ def _set(context: "DataContext", path: str, value: object) -> None:
 
 
 def quiet_data(callbacks: Sequence[type] = ()) -> None:
-    """Make Ray Data print nothing, and keep idle workers. `callbacks`: classes of Ray Data's callbacks.
+    """Make Ray Data print nothing, keep idle workers, and use the given callbacks.
 
-    Progress bars, log lines and warnings are switched off. By default, Ray Data ends idle workers of a pool. Some
-    seconds later, Ray Data starts new workers, which load their networks again.
+    Progress bars, log lines and warnings are switched off. By default, Ray Data would end idle workers of a pool. Some
+    seconds later, Ray Data would start new workers, which would load their networks again. `callbacks`: classes such
+    as lean_start.Seldom. Ray Data creates an object of each class, and calls the object's methods during a run.
     """
     from ray.data import DataContext
 

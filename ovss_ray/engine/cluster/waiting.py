@@ -19,11 +19,11 @@ from ovss_ray.errors import OvssError
 PAUSE = 1.0
 """Seconds between two checks of the cluster"""
 REPEAT = 30.0
-"""Seconds after which the state of the wait is printed again, and the request for nodes repeated"""
+"""Seconds after which the request for nodes is repeated, and an unchanged state of the wait is printed again"""
 SHARE = 0.01
 """CPUs that a request for several nodes occupies on each node (see _spread)"""
 CPU_NODE, GPU_NODE = Node(cpus=64), Node(cpus=64, gpus=1)
-"""Hypothetical nodes, added to a cluster without GPUs to plan which nodes to request"""
+"""Imagined nodes. If a cluster has no GPU, `_goal` adds one of these nodes to plan which nodes to request."""
 
 
 def until_reached(wanted: WaitFor, patience: float, say: Callable[[str], None]) -> None:
@@ -134,9 +134,10 @@ def _of_one_cpu(pool: Pool) -> Pool:
 def _looks(
     seconds: float, state: Callable[[], str], say: Callable[[str], None], repeat: Callable[[], None]
 ) -> Iterator[bool]:
-    """Yield once per check of the cluster, True for the last check, else False.
+    """Yield at once, and then every PAUSE seconds, for the caller to check the cluster.
 
-    In between, print changes of `state`, and call `repeat` every REPEAT seconds.
+    The yielded value is True if `seconds` have passed, else False. After a check, the function prints `state` if it has
+    changed. Every REPEAT seconds, the function prints an unchanged `state` again, and calls `repeat`.
     """
     begun, said, repeated, before = time.monotonic(), -REPEAT, 0.0, ""
     yield seconds <= 0
@@ -177,7 +178,7 @@ def _requested(needs: Sequence[Need]) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _spread(nodes: int) -> Iterator[None]:
-    """Request `nodes` different nodes from the autoscaler during the block. Without an autoscaler, nothing starts.
+    """Request `nodes` different nodes from the autoscaler during the block. Without an autoscaler, no node starts.
 
     Ray's request_resources cannot request a number of nodes: a single large node could satisfy the whole request. A
     placement group is used instead. It occupies SHARE of a CPU on each of `nodes` different nodes.
