@@ -73,7 +73,10 @@ class Remapping:
     """words_per_image (mean number), pixels_with_word (percent) and distinct_words (number)"""
     mapped: tuple[Remapped, ...]
     upper_bounds: Mapping[str, float]
-    """overlap, hungarian and best_iou, in percent: not comparable with mIoU; empty unless requested"""
+    """overlap, hungarian and best_iou, in percent; empty if they were not requested
+
+    They use the truth, so they cannot be compared with mIoU.
+    """
     vicss: Mapping[str, Mapping[str, float]]
     """source of word similarities → name of a metric of vicss → value from 0 to 1
 
@@ -105,7 +108,7 @@ class _Judges:
 
     labels: int
     label_of: tuple[Mapping[Word, int], ...]
-    """one table per mapping: word → index of the label that it counts as, or NONE"""
+    """one table per mapping: word → index of its label, or NONE if the mapping finds no label for the word"""
     bounds: bool
     background: int | None
     """index of the label `background`; None if the benchmark has no label of this name"""
@@ -127,11 +130,14 @@ class _Judges:
 def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     """Return the scores of a run under mappings of its words, by benchmark. The folder of the run is not changed.
 
-    `options` are mappings, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py). "overlap",
-    "hungarian" and "best_iou" are upper bounds, since they use the truth. "vicss" and "vicss:SOURCE" are the metrics of
-    vicss. Raises OvssError for an unknown mapping, a folder without a run, a run without words, or a compact run. Also
-    raises OvssError if a mapping is requested for a run of few-shot episodes. Such a run has only upper bounds and
-    metrics of vicss.
+    Each of `options` is one of three kinds:
+
+    - a mapping, such as "exact", "wordnet:wup" or "table:words.csv" (see words/mapping.py)
+    - an upper bound, which uses the truth: "overlap", "hungarian" or "best_iou"
+    - "vicss" or "vicss:SOURCE" for the metrics of vicss. SOURCE is a source of word similarities (words/similarity.py)
+
+    Raises OvssError for an unknown mapping, a folder without a run, a run without words, or a compact run. Also raises
+    OvssError for a mapping if the run has few-shot episodes. Such a run has only the other two kinds.
 
     Example: `remap("runs/free", "wordnet")["ade20k:150"].mapped[0].values["miou"]` is in percent.
     """
@@ -150,8 +156,8 @@ def remap(run: str | Path, *options: str) -> dict[str, Remapping]:
     for name, reading in readings.items():
         if parsed and reading.card.get("asks"):
             raise OvssError(
-                f"{run}: the words of {name} cannot be mapped to classes. In this run, {reading.card['asks']}. The "
-                "records do not contain the classes of an episode. Use the values of the report, or a run without "
+                f"{run}: the words of {name} cannot be mapped to classes, since the records do not contain the "
+                f"classes of each episode ({reading.card['asks']}). Use the values of the report, or a run without "
                 "few-shot episodes"
             )
     return {

@@ -78,7 +78,10 @@ def _in_words(base: Benchmark, name: str, words: str) -> Benchmark:
 
 
 def absolute(name: str) -> str:
-    """Return a benchmark's name. In folder:my.yaml, the path becomes absolute, since workers run in another folder."""
+    """Return the name of a benchmark with an absolute path, such as "folder:/home/me/my.yaml" for "folder:my.yaml".
+
+    Workers run in another folder, where a relative path would be wrong. Names without a path are unchanged.
+    """
     family, colon, rest = name.partition(":")
     return f"{family}:{files.absolute(rest)}" if family == "folder" and rest else family + colon + rest
 

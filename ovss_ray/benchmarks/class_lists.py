@@ -10,9 +10,14 @@ _CLASSES = Path(__file__).parent / "classes"
 def variants(name: str) -> list[str]:
     """Return the suffixes that a benchmark's name may have after "@". Each selects the class names of certain methods.
 
-    Suffixes and their methods: "catseg" CAT-Seg, SED. "ebseg" EBSeg. "fcclip" FC-CLIP, MAFT+, EBSeg (several names per
-    class). "mmseg" mmsegmentation. "openseg" OpenSeg, ODISE. "ovsam" Open-Vocabulary SAM. "ovseg" OVSeg, SCAN.
-    "proxyclip" ProxyCLIP, Trident.
+    - catseg: CAT-Seg and SED
+    - ebseg: EBSeg
+    - fcclip: FC-CLIP, MAFT+ and EBSeg. A class has several names
+    - mmseg: mmsegmentation
+    - openseg: OpenSeg and ODISE
+    - ovsam: Open-Vocabulary SAM
+    - ovseg: OVSeg and SCAN
+    - proxyclip: ProxyCLIP and Trident
 
     The "ovsam" lists have only COCO's 80 thing classes. Each class has the same names as in COCO's "fcclip" list.
     """

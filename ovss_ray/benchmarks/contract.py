@@ -27,7 +27,7 @@ class Archive:
     """
 
     url: str
-    """URL of the file, or of the page that offers the file, if a browser is needed
+    """URL of the file; if a browser is needed for the download, URL of the web page that offers the file
 
     A value without "://" is a path below the data root. At this path is a file that was unpacked from another archive.
     """
@@ -60,9 +60,10 @@ class Step:
     source: str
     target: str
     convert: Callable[[bytes, str], bytes]
-    """function (content of the source file, its name) → content of the target, an image file. Raises OvssError.
+    """function (content of the source file, name of the source file) → content of the target, an image file
 
-    The function must be defined at the top level of a module, since other processes run it.
+    Raises OvssError for a damaged source file. The function must be defined at the top level of a module, since other
+    processes run it.
     """
 
 
@@ -113,25 +114,28 @@ class Benchmark:
     instances: Callable[[Item, bytes], Instances] | None = None
     """function (item, bytes of its label file) → the true objects, for prompted methods; None: label maps only"""
     federated: bool = False
-    """True if, as in LVIS, each image is annotated for some classes only, and its Instances list these classes"""
+    """True if annotators searched each image for some classes only, as in LVIS
+
+    The Instances of an image then list the classes that were searched for.
+    """
     categories: tuple[int, ...] = ()
     """category id of each label; default: label index + 1
 
     Files in COCO's format contain category ids in place of label indices.
     """
     index: tuple[int, ...] = ()
-    """label index of each of the K classes; several classes may have the same label; default: class i is label i
+    """label index of each of the K classes. By default, class i has the label index i
 
-    If `own_words`, NONE marks a class that counts as no label.
+    Several classes may have the same label. If `own_words` is True, a class may have NONE in place of a label.
     """
     own_words: bool = False
     """True if the classes are words of the user. Some words may then have no label, and some labels no word"""
     parts: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
-    """Item.part → vocabulary and index that replace `vocabulary` and `index`; used for few-shot episodes"""
+    """value of Item.part → `vocabulary` and `index` for the images with this value; used for few-shot episodes"""
     alone: Mapping[str, tuple[Vocabulary, tuple[int, ...]]] = field(default_factory=dict)
-    """Item.part → vocabulary and index for methods that segment one class at a time
+    """the same as `parts`, for methods that segment one class at a time
 
-    Each vocabulary has two classes, first background, then the class of the episode.
+    Each vocabulary has two classes: first background, then the class of the episode.
     """
     labels: tuple[str, ...] = ()
     """name of each label index in the ground truth; default: first name of each class"""
@@ -185,14 +189,14 @@ class Benchmark:
         labels = set(range(len(self.labels)))
         if unknown := sorted(set(self.index) - labels - {NONE} if self.own_words else set(self.index) ^ labels):
             raise OvssError(
-                f"{self.title}: `index` is wrong: label indices {unknown} are missing or unknown. It must contain each "
-                f"label index from 0 to {len(self.labels) - 1}, and no other"
+                f"{self.title}: `index` must contain each label index from 0 to {len(self.labels) - 1}, and no other "
+                f"number. Add or remove: {unknown}"
             )
         for part, (vocabulary, index) in (*self.parts.items(), *self.alone.items()):
             if len(vocabulary) != len(index) or set(index) - set(range(len(self.labels))):
                 raise OvssError(
-                    f"{self.title}: part {part!r} has {len(vocabulary)} classes, but its label indices are {index}. "
-                    f"Write one per class, each from 0 to {len(self.labels) - 1}"
+                    f"{self.title}: part {part!r} has {len(vocabulary)} classes, but the label indices {index}. "
+                    f"Write one label index per class, from 0 to {len(self.labels) - 1}"
                 )
         if unknown := sorted(set().union(*self.groups.values()) - set(range(len(self.labels)))):
             raise OvssError(

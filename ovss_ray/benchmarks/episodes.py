@@ -54,9 +54,9 @@ def fusioner_list(root: str, name: str) -> str:
 
 
 def pairs_of(lines: Iterable[str], uri: str, known: Sequence[int]) -> list[tuple[str, int]]:
-    """Return stem and class number of each line, such as 2007_000033__01. Raises OvssError for an invalid line.
+    """Return file stem and class number of each line: ("2007_000033", 1) for the line "2007_000033__01".
 
-    `uri` is the source of the lines, `known` has the class numbers of the fold.
+    `uri` is the file with the lines. `known` are the class numbers of the fold. Raises OvssError for an invalid line.
     """
     pairs = []
     for line in lines:
@@ -121,7 +121,8 @@ def benchmark_of(
     """Return the benchmark of a fold. `numbers` are the label values of the fold's classes.
 
     `words` has the names of each label value; the value 0 is background. `spelled` has the names for methods that
-    segment one class at a time; default: `words`. The benchmark's labels are the classes of the fold, then background.
+    segment one class at a time. If `spelled` is None, these methods get the names in `words`. `card` are further fields
+    of the Benchmark. The benchmark's labels are the classes of the fold, then background.
     """
     requests = [(spelled or words).classes[number] for number in numbers]
     classes, last = tuple(words.classes[number] for number in numbers), len(numbers)

@@ -165,7 +165,7 @@ KINDS = (
     "photographs in an unsupported format",
     "label files in an unsupported format",
 )
-"""Descriptions of unpaired files. The index is 2 · File.near + File.side."""
+"""Descriptions of unpaired files. The description of a file has the index 2 · File.near + File.side."""
 CAUSES = dict(
     zip(
         KINDS[2:],
@@ -210,13 +210,15 @@ def paired_by_list(photographs: str, truths: str, ids: str, endings: Collection[
 
 
 def paired_files(every: Iterable[File]) -> Paired:
-    """Return pairs of photographs and label files of the same stem. The stem is the id of the image.
+    """Return pairs of photographs and label files, in two steps. Raises OvssError if two images have the same id.
 
-    If two photographs or two label files have the same stem, these files are paired by File.path, such as seq1/0000.
-    Then File.path is the id of the image. Afterwards, remaining files are paired by similar names, which differ only in
-    case or Unicode form. A photograph and a label file of similar names form a pair. If a third file also has a similar
-    name, none of the three is paired. `Paired.left_out` lists all unpaired files. Raises OvssError if two photographs
-    or two label files have the same id.
+    1. A photograph and a label file of the same stem form a pair. The stem is the id of the image. If several
+       photographs or several label files have this stem, File.path decides instead, such as seq1/0000. The path is then
+       the id.
+    2. The remaining files are paired by similar names, which differ only in case or Unicode form. If three or more
+       files have similar names, none of them is paired.
+
+    `Paired.left_out` lists all unpaired files.
     """
     rows = every if isinstance(every, Rows) else Rows(File, FILE, every)
     by_path = rows.repeats("stem, side", "near = 0")
@@ -229,7 +231,10 @@ def paired_files(every: Iterable[File]) -> Paired:
 
 
 def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield an Item's fields for each pair of files with equal names. Append the other files to `lonely`."""
+    """Yield an Item's fields for each pair of files of the same stem or path. Append the other files to `lonely`.
+
+    `by_path`: True if two photographs or two label files of the data set have the same stem.
+    """
     for stem, group in groupby(every.in_order("stem, path, side, uri"), itemgetter(0)):
         of_stem = list(group)
         exact = [file for file in of_stem if not file.near]
@@ -251,8 +256,9 @@ def _exact(every: Rows[File], by_path: bool, lonely: Rows[Any]) -> Iterator[tupl
 
 
 def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
-    """Divide files of the same stem into groups: a photograph and its label file, or a single file.
+    """Divide the usable files of a stem into groups: a photograph and its label file, or a single file.
 
+    `exact` are these files. `by_path`: True if two photographs or two label files of the data set have the same stem.
     Raises OvssError if two photographs or two label files have the same id.
     """
     if len(exact) == 2 and exact[0].side < exact[1].side and (not by_path or exact[0].path == exact[1].path):
@@ -270,7 +276,7 @@ def _groups(stem: str, exact: list[File], by_path: bool) -> list[list[File]]:
 
 
 def _doubled(group: list[File]) -> list[str]:
-    """Return the addresses of two photographs of `group`. If it has fewer, return those of two label files."""
+    """Return the addresses of two photographs. If `group` has fewer photographs, return those of two label files."""
     return next(uris[:2] for side in (0, 1) if len(uris := [file.uri for file in group if file.side == side]) > 1)
 
 

@@ -1,4 +1,4 @@
-"""The option `--compact` of `ovss report`: list what it deletes, ask for confirmation, and make a run compact."""
+"""The option `--compact` of `ovss report`: after a confirmation, replace the records of a run by sums."""
 
 import sys
 from collections.abc import Mapping
@@ -17,7 +17,10 @@ Yes = Annotated[bool, typer.Option("--yes", help="do not ask before --compact")]
 
 
 def offer(folder: "RunFolder", readings: "Mapping[str, Reading]", compact: bool, yes: bool) -> None:
-    """Make a finished run compact if `compact` is True. Ask for confirmation unless `yes` is True. Raises OvssError."""
+    """Replace the records of a finished run by sums, if `compact` is True. Ask for confirmation unless `yes` is True.
+
+    Raises OvssError if confirmation is needed, but standard input is not a terminal.
+    """
     if not compact:
         return
     from ovss_ray.api import compaction
