@@ -76,7 +76,10 @@ class Stage(WithImages, WithSynonyms, stage.Stage):
         return {name: column(answer[i] for answer in answers) for i, name in enumerate(self.writes)}
 
     def _answer(self, image: np.ndarray, question: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[np.ndarray, ...]:
-        """Return mask and class scores for a prompt, an array per output column. Raises OvssError if it is invalid."""
+        """Return the values of the output columns for one prompt, in the order of `writes`.
+
+        Raises OvssError for an invalid prompt.
+        """
         from ovss_ray.models.ovsam import inputs, naming, words
 
         if unknown := set(question) - set(QUESTION):

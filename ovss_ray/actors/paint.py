@@ -39,10 +39,11 @@ class Stage(stage.Stage):
         background: str = ""
         """name of the class for `uncovered: background`"""
         contained: float | None = Field(default=None, gt=0, le=1)
-        """drop a region if at least this fraction of its area is inside a larger region that is kept; None: drop none
+        """covered fraction of a region's area at which the region is dropped, such as 0.9; None: no region is dropped
 
-        The option is useful for methods that propose objects and also parts of these objects. If two regions with
-        equal areas cover each other, the second region is dropped.
+        A region is dropped if a single larger region covers at least this fraction of the dropped region's area. If
+        two areas are equal, the first region counts as larger. A larger region is ignored if this option has dropped it,
+        but not if it is below `threshold`. The option is useful for methods that propose objects and their parts.
         """
 
         @model_validator(mode="after")
@@ -122,7 +123,8 @@ def _index(name: str, vocabulary: Vocabulary) -> int:
 def _outermost(boxes: np.ndarray, masks: Masks, areas: np.ndarray, part: float) -> np.ndarray:
     """Return a bool per region, (R,): whether the region is kept.
 
-    A region is not kept if a larger kept region covers at least `part` of its area. `part` is a fraction, such as 0.9.
+    A region is not kept if a single larger kept region covers at least the fraction `part` of the region's area. If two
+    areas are equal, the first region counts as larger.
     """
     stays = np.zeros(len(boxes), bool)
     for i in np.argsort(-areas, kind="stable"):

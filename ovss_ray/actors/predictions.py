@@ -1,9 +1,12 @@
 """Read label maps that another system has written, to score them without running a network.
 
-Two sources are supported. One is a folder with a label map per image, named as the image. The other is the
-sem_seg_predictions.json of detectron2's SemSegEvaluator: an entry per image and class, with its mask in COCO's RLE.
-A file belongs to an image if its path, without suffix, equals the image's id or ends in the id.
-See io/image_names.py for details.
+Two sources are supported. The first is a folder with one label map per image. The second is the file
+sem_seg_predictions.json of detectron2's SemSegEvaluator. The JSON has one entry per image and class: the image's
+file_name, and the mask of the class in COCO's RLE.
+
+Label maps and entries have names, without suffix. The name of a label map is the path inside the folder. The name of an
+entry is the file_name. A name belongs to an image if the name equals the image's id or ends in the id. If no name fits
+in this way, a looser match is accepted (see io/image_names.py).
 """
 
 import json
@@ -83,7 +86,11 @@ class Stage(stage.Stage):
         self._table = lru_cache(maxsize=64)(self._classes)
 
     def __call__(self, batch: Batch, vocabularies: Vocabularies) -> Batch:
-        """Read every image's label map. Raises OvssError for a missing map and for undefined values."""
+        """Read every image's label map.
+
+        Raises OvssError if an image has no label map or several, or if the options do not fit the vocabulary. Also
+        raises OvssError if a pixel's value is neither the value of a class nor in `none`.
+        """
         rows = zip(batch["image_id"], batch["vocabulary"], strict=True)
         predictions = (self._prediction(str(image_id), len(vocabularies[digest])) for image_id, digest in rows)
         return {"prediction": column(predictions)}
@@ -220,9 +227,8 @@ class _Json:
                 self._masks.setdefault(str(name.with_suffix("")), []).append(_mask(entry))
         except (ValueError, KeyError, TypeError, RecursionError) as failure:
             raise OvssError(
-                f"{path}: not detectron2's sem_seg_predictions.json, a list of entries with file_name, category_id and "
-                f"segmentation "
-                f"({type(failure).__name__}: {failure})"
+                f"{path}: not detectron2's sem_seg_predictions.json ({type(failure).__name__}: {failure}). Expected a "
+                "list of entries with file_name, category_id and segmentation"
             ) from failure
         self._names = ImageNames(self._masks)
 
@@ -248,7 +254,8 @@ class _Json:
             if twice := np.count_nonzero(~np.isin(painted[inside], (_UNCOVERED, category))):
                 raise OvssError(
                     f"{name}: {twice} pixels are covered by masks of two categories. If two images share a "
-                    "file_name, add the folder to file_name, such as val/0001.png. Or save label maps as PNG"
+                    "file_name, add the folder to file_name, such as val/0001.png. If the masks of one image overlap, "
+                    "save label maps as PNG instead"
                 )
             painted[inside] = category
         return name, painted

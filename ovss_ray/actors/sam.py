@@ -1,8 +1,8 @@
 """Propose regions with SAM: the same masks in the same order as the released automatic mask generator, in less time.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643. The network is prompted with a grid of points and
-returns three masks per point. The generator (models/sam_layers/generator.py) drops masks with a low predicted IoU or
-unstable edges, and duplicates.
+returns three masks per point. The generator (models/sam_layers/generator.py) drops three kinds of masks: masks with a
+low predicted IoU, masks with unstable edges, and duplicates of other masks.
 """
 
 from pathlib import Path

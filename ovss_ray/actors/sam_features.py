@@ -1,11 +1,14 @@
 """Write the image embeddings of a SAM into shards, as targets for the training of Open-Vocabulary SAM's neck.
 
-The photograph is resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024). So teacher and student see the same
-pixels. Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H. A shard is a file with the
-embeddings of several images, by image id (see io/arrays/shards.py). The maximum number of images in a shard is
-the key `batch` of the stage's pool, such as `pools.0.batch`. The option `batch` of the stage itself has no effect on
-shards. A shard also has the name of the SAM and the digest of its weights. So a training can refuse
-embeddings of another SAM. If the command of a killed run is repeated, finished images are not computed again.
+Photographs are resized as in Open-Vocabulary SAM (Yuan et al., ECCV 2024), so both networks see the same pixels.
+Embeddings are stored in half precision: 2 MB per photograph for SAM ViT-H.
+
+A shard is a file with the embeddings of several images, by image id (see io/arrays/shards.py). A shard also has the
+name of the SAM and the digest of the SAM's weights. A training can therefore refuse embeddings of another SAM. The key
+`batch` of the stage's pool, such as `pools.0.batch`, limits the number of images in a shard. The option `batch` of the
+stage limits only the number of images in a forward pass.
+
+If the command of a killed run is repeated, finished images are not computed again.
 """
 
 from pathlib import Path

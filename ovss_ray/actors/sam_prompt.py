@@ -1,11 +1,12 @@
 """Segment the object of a prompt with SAM.
 
-A prompt has points, a box, a mask that SAM returned for an earlier prompt, or several of these.
+A prompt has points, a box, the logits of a mask from an earlier answer, or several of these.
 
-By default, an image has one prompt, and all masks for this prompt are returned. With `per: instance`, an image has one
-prompt per instance (see actors/truth_prompts.py), and one mask per prompt is returned. In this case, a prompt is either
-a point or a box. A point is ambiguous, so SAM predicts three masks, and only the mask with the highest predicted IoU is
-returned. For a box, SAM predicts one mask, as its authors recommend.
+By default, an image has one prompt, and all masks for this prompt are returned.
+
+With `per: instance`, an image has one prompt per instance (see actors/truth_prompts.py). A prompt is either a point or
+a box, and one mask per prompt is returned. A point is ambiguous, so SAM predicts three masks for it. The mask with the
+highest predicted IoU is returned. For a box, SAM predicts only one mask, as SAM's authors recommend.
 
 Kirillov et al., "Segment Anything", ICCV 2023, arXiv 2304.02643, §3. An image is encoded once, for its first prompt.
 Further prompts for the image run only the small decoder.
@@ -92,7 +93,8 @@ class Stage(WithImages, stage.Stage):
     def _each(self, image: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the boxes, packed masks and predicted IoU of N masks, one for each of N prompts.
 
-        A prompt has P points and B boxes, B being 0 or 1: `points` is (N, P, 2), and `boxes` is (N, B, 4).
+        `points` (N, P, 2) has P points per prompt. `boxes` (N, B, 4) has B boxes per prompt; B is 0 or 1. The stage
+        `truth_prompts` writes either one point or one box per prompt.
         """
         ious = np.empty(len(points), np.float32)
 

@@ -1,15 +1,15 @@
 """SAN: masks from a small side network, classes from a frozen CLIP, in one pass over the image.
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, arXiv 2302.12242.
+CLIP's image tower is cut in two parts, and sees the photograph at a lower resolution than the side network. The side
+network is a small ViT that also reads features of CLIP's first part. For each learned query, the side network predicts
+a mask and an attention bias. For each mask, CLIP's second part gets a copy of the class token, called an SLS token. The
+bias directs the attention of the SLS token to the mask. The output of the SLS token is an embedding of the mask.
 
-CLIP's image tower sees the photograph at a lower resolution and is cut in two parts. The side network is a ViT with 240
-channels at full resolution. It also reads features of CLIP's first part. From 100 learned queries it predicts 100
-masks, and 100 biases for CLIP's attention. The second part of CLIP gets 100 copies of the class token (SLS tokens). The
-bias directs the attention of each SLS token to its mask, so the token becomes the mask's embedding. A class logit is
-the product of a mask embedding and a class embedding. The embedding of a class is the text embedding of its names. The
-embedding of "no object" is learned. The score of a class at a pixel is the sum over masks of class probability times
-mask probability. The highest score decides. Only the class logits need the vocabulary, so images with different
-vocabularies share all earlier computation.
+A class logit is the product of a mask embedding and a class embedding. Class embeddings are text embeddings of the
+class names, but the embedding of "no object" is learned. The score of a class at a pixel is a sum over all masks: class
+probability of the mask, times mask probability at the pixel. The pixel gets the class with the highest score. Only the
+class logits need the vocabulary, so images with different vocabularies share all earlier computation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -51,8 +51,9 @@ class Values(Settings):
     ensemble_weight: Fraction | Literal["none"] | None = None
     """weight of the crops in the geometric mean of class scores; default 0.7
 
-    Two values have a special meaning. With the text "none", only the proposals are used, and no crops are cut. The text
-    "none" is a set value, unlike None. With the number 0, only the crops are used, as in the official code.
+    The proposals have the remaining weight, 0.3 by default. Two values do not follow this rule. With the number 0, only
+    the crops are used, as in the official code. With the text "none", only the proposals are used, and no crops are
+    cut. The text "none" is a set value, unlike None.
     """
     replace_ratio: Fraction | None = None
     """fraction of background tokens that the contextual shift replaces; default 0.15"""

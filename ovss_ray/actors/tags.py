@@ -4,10 +4,10 @@ SAN scores each of its masks for every name of the list, and for "no object". A 
 is the best class of a mask. The mask's area and the name's probability must exceed thresholds. No captioner is needed.
 Later stages segment the image with these words only, so the list may be long.
 
-Your own tagger needs a module with a function `load(config)`. It receives this stage's Config, and returns the
-tagger: a function of an image (H, W, 3) uint8 RGB. The tagger returns a list of pairs (name, score). A name is a
-string, or a list of synonyms. The module may also have a function `files(config)` that returns the files on which the
-tags depend.
+Your own tagger needs a module with a function `load(config)`. The function `load` receives this stage's Config, and
+returns the tagger. The tagger is a function of an image (H, W, 3) uint8 RGB that returns a list of pairs (name,
+score). A name is a string, or a list of synonyms. The module may also have a function `files(config)`, which returns
+the files on which the tags depend.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,7 +64,8 @@ class Stage(stage.Stage):
         variant: str = "san_tiny"
         """san_tiny, san_vit_b_16 or san_vit_large_14"""
         words: str | tuple[str, ...] = "scenes:all"
-        """names to choose from: a list, the path of a text file with one name per line (.txt), or a benchmark"""
+        """names to choose from: a list of names, the path of a .txt file, or the name of a benchmark. A file has one
+        name per line. For a benchmark, the names are those of the benchmark's classes"""
         threshold: float = Field(default=0.05, ge=0, le=1)
         """a name becomes a word only if its probability for a mask exceeds this value"""
         area: float = Field(default=0.003, ge=0, le=1)
@@ -117,8 +118,8 @@ class Stage(stage.Stage):
     def elsewhere(cls, config: Config) -> tuple[str, ...]:
         """Return the names of the options that the run's digest ignores: "device", "batch" and usually "weights".
 
-        The digest depends on the option `weights` in one case. In this case, the tagger is the user's, has no function
-        `files`, and `weights` is set.
+        "weights" is left out if a user's tagger has no function `files` and the option `weights` is set. The contents
+        of the weights are then not in the digest, so the digest covers the value of the option.
         """
         if config.tagger == SAN or not config.weights or registry.optional(config.tagger, "files"):
             return cls.where
@@ -207,9 +208,11 @@ class Stage(stage.Stage):
         return [self._words(*row) for row in rows]
 
     def _words(self, names: np.ndarray, probabilities: np.ndarray, areas: np.ndarray) -> dict[str, Any]:
-        """Return the words of an image from the name, probability and area of each of its Q masks, all (Q,).
+        """Return the words of an image.
 
-        If several masks have the same name, the word has the rank of the largest mask, and the highest probability.
+        The arguments are arrays (Q,) with one value per mask: the index of the best name, the probability of this name,
+        and the mask's area. If several masks have the same name, the largest of these masks defines the word's rank.
+        The word's score is the highest probability of these masks.
         """
         counted = np.flatnonzero((areas > self.config.area) & (probabilities > self.config.threshold))
         scores: dict[int, float] = {}

@@ -51,11 +51,12 @@ def compare(
 ) -> dict[str, Report]:
     """Return the reports of several runs by name, in the order of the arguments.
 
-    Each of `runs` is the folder of a run, or a config. For a folder, the report is rebuilt from the records. A config
-    is a shipped name, or a file with one or several configs. Each config is evaluated in its own folder OUT/NAME. The
-    keyword arguments are those of `evaluate`, and apply to every config. `relations` also applies to folders of runs.
+    Each of `runs` is the folder of a run, the name of a shipped config, or a config file. For a folder, the report is
+    rebuilt from the records. A config file can define several runs. Each of them is evaluated in a separate folder. If
+    `out` is set, these folders are inside `out`. The keyword arguments are those of `evaluate`, and apply to every
+    config. `relations` also applies to folders of runs.
 
-    Raises OvssError for fewer than two runs, for a repeated name, and for `track` with a folder. Also raises OvssError
+    Raises OvssError for fewer than two runs, for a repeated run, and for `track` with a folder. Also raises OvssError
     for the reasons listed in `evaluate`.
 
     Example: `compare("runs/first", "runs/second")["runs/first"].benchmarks["camvid"].metrics["miou"]` is in percent.
@@ -69,7 +70,7 @@ def compare(
     if choices and (folders := [name for name, target in targets if isinstance(target, RunFolder)]):
         raise OvssError(
             f"track: {folders[0]} is the folder of a finished run. Trackers receive only runs that `compare` "
-            f"evaluates from configs. To send it anyway, run `ovss report {folders[0]} --track {choices[0]}`"
+            f"evaluates from configs. To send the finished run, run `ovss report {folders[0]} --track {choices[0]}`"
         )
     plans = {name: target for name, target in targets if isinstance(target, RunPlan)}
     evaluated = dict(evaluation.run(plans, shown, choices)) if plans else {}
@@ -97,8 +98,9 @@ def check_names(names: Sequence[str]) -> None:
 def differences(first: str | Path, *others: str | Path) -> dict[tuple[str, str], Paired]:
     """Return (run, benchmark) → paired differences of this run minus the first run, in percentage points.
 
-    The arguments are folders of runs. Each run after the first has a `Paired` for every benchmark that it or the first
-    run has. If differences are not possible, `Paired.refused` states the reason, such as different images.
+    The arguments are folders of runs. Each later run is compared with the first run, on every benchmark of these two
+    runs. If a comparison is not possible, `Paired.refused` states the reason. Reasons are different images, or a
+    benchmark that only one of the two runs has.
 
     Raises OvssError for fewer than two runs, for a repeated run, and for a folder that is incomplete or damaged.
 
@@ -162,7 +164,10 @@ def rebuild(
 def _targets(
     run: str | Path, out: str | Path | None, overrides: Overrides, selection: Any
 ) -> list[tuple[str, RunFolder | RunPlan]]:
-    """Return (name, folder) if `run` is the folder of a run; else (name, plan) for each config. Raises OvssError."""
+    """Return (name, folder) if `run` is the folder of a run; else (name, plan) for each run of a config.
+
+    Raises OvssError if `run` is neither the folder of a run nor a config, or if the config is invalid.
+    """
     if files.exists(files.join(run, "config.yaml")):
         return [(str(run), RunFolder(str(run)))]
     try:

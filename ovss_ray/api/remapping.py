@@ -52,12 +52,11 @@ class Remapped:
     values: Mapping[str, float]
     """metrics of the confusion matrix, such as miou, followed by present_recall, unmapped_pixels and unmapped_words
 
-    present_recall is the recall over all pairs (image, label in its truth). A pair is recalled if a word of the image
-    is mapped to the label.
+    present_recall is the recall over all pairs of an image and a label in the image's truth. A pair is recalled if a
+    word of the image is mapped to the label.
 
-    unmapped_pixels and unmapped_words are both shares of pixels. Pixels whose truth is IGNORE are not counted.
-    unmapped_words is the share of pixels whose word is mapped to no label. unmapped_pixels is the share of these pixels
-    and of pixels without a word.
+    unmapped_words and unmapped_pixels are shares of the pixels whose truth is not IGNORE. unmapped_words is the share
+    of pixels whose word is mapped to no label. unmapped_pixels also includes the pixels that have no word.
     """
     confusion: Any
     """sum of the images' confusion matrices (metrics.confusion.Partial)"""

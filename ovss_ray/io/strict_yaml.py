@@ -17,11 +17,9 @@ _OTHER_NUMBER = re.compile(r"[-+]?0[0-7_]*[0-7]|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+
 def load(data: bytes | str, source: str, text: Collection[str] = ()) -> Any:
     """Read YAML to plain data; `source` is its name in messages. Raises OvssError for invalid YAML.
 
-    Keys become strings: `on`, `no`, `1` and `2024-01-01` are kept as they are written. The argument `text` names
-    top-level keys. All values below these keys become strings, too, at any depth. The default is no key.
-
-    The top level of the YAML may also be a list. A list has no keys, so the names in `text` do not matter. All values
-    of the list become strings if `text` names any key. If `text` is empty, they do not.
+    Keys become strings: `on`, `no`, `1` and `2024-01-01` are kept as they are written. The values below the top-level
+    keys in `text` also become strings, at any depth. If the top level is a list and `text` is not empty, all values of
+    the list become strings.
     """
     try:
         loader = _Loader(data)
